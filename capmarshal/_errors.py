@@ -1,0 +1,178 @@
+"""The exception tree, and the one place where a negative errno becomes an exception.
+
+Every error says what happened, whose limit it was where there is one, and what to do.  Each is a
+:class:`Error` and also the builtin exception that a caller would catch who has never heard of capmarshal.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+from typing import Literal, TypeAlias
+
+# Whether the method ran: known not to have, or not known.
+Ran: TypeAlias = Literal["no", "maybe"]
+
+
+class Error(Exception):
+    """The root of every error that capmarshal raises."""
+
+
+class KernelError(Error, OSError):
+    """A system call failed; ``errno`` says how, the message what it was for."""
+
+
+class TableFull(KernelError):
+    """This process's descriptor table (EMFILE), or the machine's (ENFILE), has no room for one more."""
+
+
+class TooManyInFlight(KernelError):
+    """ETOOMANYREFS: too many descriptors of one user were sent and not yet received."""
+
+
+class RecordTooBig(KernelError):
+    """EMSGSIZE: the bytes do not fit into one record of the socket."""
+
+
+class DescriptorsLost(KernelError):
+    """A record arrived, and the kernel withheld some of its descriptors; those that came have been closed.
+
+    Attributes:
+        data: the bytes of the record, so that its sender can still be answered; empty where a call already was.
+    """
+
+    def __init__(self, number: int, message: str, data: bytes = b"") -> None:
+        super().__init__(number, message)
+        self.data = data
+
+
+class MessageTruncated(KernelError):
+    """A record was larger than the room for it; its descriptors have been closed, and its end is gone.
+
+    Attributes:
+        data: the bytes that did fit.
+    """
+
+    def __init__(self, number: int, message: str, data: bytes = b"") -> None:
+        super().__init__(number, message)
+        self.data = data
+
+
+class Disconnected(Error, ConnectionError):
+    """The other side is gone.
+
+    Attributes:
+        ran: ``"no"`` if the call was certainly never begun, so that repeating it is safe; ``"maybe"`` if its server
+            may have begun or finished it.
+    """
+
+    def __init__(self, message: str, ran: Ran = "maybe") -> None:
+        super().__init__(message)
+        self.ran: Ran = ran
+
+
+class CallTimeout(Error, TimeoutError):
+    """A deadline passed.
+
+    Attributes:
+        ran: as in :class:`Disconnected`.
+    """
+
+    def __init__(self, message: str, ran: Ran = "maybe") -> None:
+        super().__init__(message)
+        self.ran: Ran = ran
+
+
+class ArgumentError(Error, TypeError):
+    """An argument or a result is not what the interface says; the message names method and parameter."""
+
+
+class InterfaceError(Error, TypeError):
+    """An interface is declared in a way that cannot work; raised when it is first used."""
+
+
+class UnknownMethod(Error, AttributeError):
+    """The object behind a capability has no such remote method."""
+
+
+class StaleCapability(Error, LookupError):
+    """The capability's badge selects no object: it was dissolved, or the badge was guessed."""
+
+
+class NoParent(Error, LookupError):
+    """This process was not given a parent capability when it was created."""
+
+
+class Closed(Error, ValueError):
+    """The object was closed, detached or taken before; what it held is no longer there to use."""
+
+
+class ProtocolError(Error, ConnectionError):
+    """The other side sent a record that capmarshal's protocol does not allow; the channel has been dropped."""
+
+
+class RemoteError(Error):
+    """The method raised an error that its interface does not declare.
+
+    Attributes:
+        type: the name of the exception's class, as the server knows it.
+        message: its text.
+    """
+
+    def __init__(self, type: str, message: str) -> None:  # noqa: A002 - the public name of the attribute
+        super().__init__(type, message)
+        self.type = type
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}" if self.message else self.type
+
+
+def table_limit() -> str:
+    """The size of this process's descriptor table, in words."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    raisable = "" if hard == soft else f", can be raised to {hard}"
+    return f"descriptor table full ({soft} of {soft}, RLIMIT_NOFILE{raisable})"
+
+
+def in_flight_limit() -> str:
+    """Whose limit ETOOMANYREFS is, and what helps (unix(7); too_many_unix_fds() in net/core/scm.c)."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return (
+        f"user {os.getuid()} has more descriptors in flight, over all its processes, than this process's soft "
+        f"RLIMIT_NOFILE of {soft}: let the receivers receive, raise the limit, or run a flooding process as another user"
+    )
+
+
+def error_for(number: int, doing: str) -> Error:
+    """The exception for a failed system call.
+
+    Args:
+        number: the errno, positive.
+        doing: what failed, as "sending a message".
+    """
+    if number == errno.EMFILE:
+        return TableFull(number, f"{doing}: {table_limit()}")
+    if number == errno.ENFILE:
+        return TableFull(number, f"{doing}: the machine's file table is full (sysctl fs.file-max)")
+    if number == errno.ETOOMANYREFS:
+        return TooManyInFlight(number, f"{doing}: {in_flight_limit()}")
+    if number == errno.EMSGSIZE:
+        return RecordTooBig(number, f"{doing}: larger than one record of this socket may be (SO_SNDBUF - 32)")
+    if number in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ECONNREFUSED):
+        return Disconnected(f"{doing}: {os.strerror(number)}", ran="no")
+    if number in (errno.ETIMEDOUT, errno.EAGAIN):
+        return CallTimeout(f"{doing}: the deadline passed", ran="no")
+    return KernelError(number, f"{doing}: {os.strerror(number)}")
+
+
+def check(result: int, doing: str) -> int:
+    """Hands a system call's result through.
+
+    Raises:
+        Error: if it is a negative errno; see :func:`error_for`.
+    """
+    if result < 0:
+        raise error_for(-result, doing)
+    return result

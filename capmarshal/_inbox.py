@@ -1,0 +1,90 @@
+"""Room to receive into: lent to one receiver at a time, and used again.
+
+Kept by a stack, not by thread: a signal handler that receives while its thread does gets another one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from typing import TYPE_CHECKING
+
+from capmarshal._descriptor import Descriptor
+from capmarshal._errors import table_limit
+from capmarshal._lx import ffi, lib
+
+if TYPE_CHECKING:
+    from capmarshal._lx import CData
+
+# What one record can hold: SO_SNDBUF - 32, measured; 212,960 by default.  A sender with a larger buffer can send more,
+# which then arrives truncated, and is answered as such.
+RECORD_MAX = 256 * 1024
+
+# Memory that nobody writes to is never made real by the kernel, so it is not cleared here.
+_allocate = ffi.new_allocator(should_clear_after_alloc=False)
+_idle: list[Inbox] = []
+_IDLE_MAX = 8
+
+
+class Inbox:
+    """A ``struct cm_inbox`` with room of its own; owns the descriptors in it until they are stolen."""
+
+    __slots__ = ("_room", "struct")
+
+    def __init__(self, capacity: int = RECORD_MAX, struct: CData | None = None) -> None:
+        self._room = _allocate("char[]", max(capacity, 1))
+        self.struct: CData = ffi.new("struct cm_inbox *") if struct is None else struct
+        self.struct.data = self._room
+        self.struct.capacity = capacity
+
+    def data(self) -> bytes:
+        """A copy of the bytes received: what is decoded from it never changes with the next record."""
+        return bytes(ffi.buffer(self._room, self.struct.size))
+
+    def steal(self) -> list[Descriptor]:
+        """Moves the received descriptors out: the caller owns them."""
+        struct = self.struct
+        count = struct.count
+        if not count:
+            return []
+        stolen = []
+        numbers = struct.descriptors
+        for i in range(count):
+            number = numbers[i]
+            # One owner at each moment, also if Ctrl-C raises in between.
+            numbers[i] = -1
+            stolen.append(Descriptor(number))
+        struct.count = 0
+        return stolen
+
+    def __del__(self) -> None:
+        # Only where an exception, as of Ctrl-C, came between receiving and stealing.
+        for i in range(self.struct.count):
+            if self.struct.descriptors[i] >= 0:
+                lib.lx_close(self.struct.descriptors[i])
+
+
+def borrow() -> Inbox:
+    """An inbox for one record, to be given back; one that an exception prevents from that just goes."""
+    try:
+        return _idle.pop()
+    except IndexError:
+        return Inbox()
+
+
+def give_back(inbox: Inbox) -> None:
+    """Ends what :func:`borrow` began."""
+    if len(_idle) < _IDLE_MAX:
+        _idle.append(inbox)
+
+
+def why_lost(probe: int) -> str:
+    """Why the kernel just withheld descriptors, in words; to be asked before those that came are closed.
+
+    Args:
+        probe: any open descriptor, borrowed.
+    """
+    copy = lib.lx_fcntl(probe, fcntl.F_DUPFD_CLOEXEC, 0)
+    if copy >= 0:
+        lib.lx_close(copy)
+        return "refused by a security module, or there was no memory for them"
+    return table_limit()

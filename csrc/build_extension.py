@@ -1,0 +1,39 @@
+"""Describes the extension to cffi: the C headers are the interface, so the two cannot drift apart.
+
+``setup.py`` runs this file from the top of the source tree.
+"""
+
+from pathlib import Path
+
+from cffi import FFI
+
+HERE = Path("csrc")
+HEADERS = ("lx.h", "cm_message.h", "cm_call.h")
+SOURCES = ("lx.c", "cm_message.c", "cm_call.c")
+
+
+def interface(header: str) -> str:
+    """A header as cffi reads it: its declarations, and of its preprocessor lines only ``#define NAME NUMBER``."""
+    kept = []
+    for line in (HERE / header).read_text(encoding="utf-8").splitlines():
+        words = line.split()
+        if not line.startswith("#"):
+            kept.append(line)
+        elif words[0] == "#define" and len(words) > 2:
+            kept.append(f"#define {words[1]} {words[2]}")
+    return "\n".join(kept)
+
+
+ffibuilder = FFI()
+ffibuilder.cdef((HERE / "system_types.cdef").read_text(encoding="utf-8"))
+for name in HEADERS:
+    ffibuilder.cdef(interface(name))
+ffibuilder.set_source(
+    "capmarshal._native",
+    "\n".join(f'#include "{name}"' for name in HEADERS),
+    sources=[str(HERE / name) for name in SOURCES],
+    depends=[str(HERE / name) for name in (*HEADERS, "lx_syscall.h", "system_types.cdef")],
+    include_dirs=[str(HERE)],
+    extra_compile_args=["-std=gnu11", "-Wall", "-Wextra", "-Wno-unused-parameter"],
+    py_limited_api=True,
+)

@@ -1,0 +1,75 @@
+/*
+ * cm_call: the path of a call, one crossing into C per message
+ *
+ * The client sends its CALL and waits for the answer: cm_call().  The server
+ * sends its answer and waits for whichever channel speaks next: cm_reply_wait(),
+ * as L4's reply-and-wait does.  What a record means is none of C's business.
+ */
+#ifndef CAPMARSHAL_CM_CALL_H
+#define CAPMARSHAL_CM_CALL_H
+
+#include "cm_message.h"
+
+/*
+ * Client: sends one record on its channel and receives the next.
+ *
+ * in->sent tells how far it got: 0, the failure is that of the send, and nothing
+ * was sent; 1, the record is sent, and what remains is to cm_receive().
+ *
+ * Return: as cm_receive(), or, with in->sent == 0, as cm_send()
+ */
+int cm_call(int channel, const void *data, size_t size,
+	    const int *descriptors, unsigned int count, struct cm_inbox *in, int64_t deadline);
+
+/* Where a server keeps a channel.  An event names slot and generation, never a descriptor, whose number may be another's by then. */
+struct cm_slot {
+	int descriptor;                   /* -1: free */
+	unsigned int generation;
+};
+
+/* Slots below this one are the entrypoint's own (its door, its wake-up): reported, never read here. */
+#define CM_FIRST_CHANNEL 2
+
+/* what cm_reply_wait() saw happen */
+#define CM_ENDED 0                        /* the slot's channel ended */
+#define CM_RECORD 1                       /* the slot's channel brought a record, now in the inbox */
+#define CM_READY 2                        /* an own slot is readable, or a channel is writable again */
+#define CM_UNSENT 3                       /* the reply was not sent, nothing was waited for: `status` */
+#define CM_NOTHING 4                      /* the deadline passed, or somebody else took what there was */
+
+struct cm_turn {
+	int epoll;
+	struct cm_slot *slots;
+	unsigned int n_slots;
+	unsigned int slot;                /* out: whose event it is */
+	int status;                       /* out: 0, or the -errno of the reply or of the channel that ended */
+	struct cm_inbox in;
+};
+
+/*
+ * Server: sends a reply, unless data is NULL, without ever waiting for its
+ * reader; then waits for the next event.
+ *
+ * Return: CM_*, or -errno of epoll_pwait(2): the reply, if any, was sent then
+ */
+int cm_reply_wait(int channel, const void *data, size_t size,
+		  const int *descriptors, unsigned int count, struct cm_turn *turn, int64_t deadline);
+
+/* The data of an epoll event for a slot. */
+int cm_watch(const struct cm_turn *turn, unsigned int slot, int operation, unsigned int events);
+
+/*
+ * Who is behind each descriptor: the cookie of an AF_UNIX SEQPACKET socket, 0 for
+ * anything else.  A cookie alone proves nothing of the kind: files have none, but
+ * TCP sockets do.
+ */
+void cm_identify(const int *descriptors, unsigned int count, uint64_t *cookies);
+
+/*
+ * 1 if the last close of this descriptor is known to be quick: a pipe, a memfd.
+ * A socket may linger, and so may one in the queue of a unix socket; a file may be
+ * FUSE's.  Asks nothing that could itself block, as fstat(2) could.
+ */
+int cm_closes_quickly(int descriptor);
+
+#endif

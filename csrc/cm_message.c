@@ -1,0 +1,169 @@
+#include "cm_message.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* include/linux/socket.h; libc headers older than Linux 6.5 lack it */
+#ifndef SCM_PIDFD
+#define SCM_PIDFD 0x04
+#endif
+
+#define NANOSECONDS 1000000000
+
+/*
+ * Room for what a socket can be switched to deliver beside descriptors, by
+ * whoever holds a copy of it: credentials, a pidfd, timestamps, a security label.
+ * The label has no bound of its own; one that does not fit costs only its sender.
+ */
+enum {
+	CONTROL_RIGHTS = CMSG_SPACE(CM_DESCRIPTORS * sizeof(int)),
+	CONTROL_OTHERS = 512,
+};
+
+static int64_t now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return (int64_t)time.tv_sec * NANOSECONDS + time.tv_nsec;
+}
+
+int cm_wait(int descriptor, short events, int64_t deadline)
+{
+	struct pollfd polled = { .fd = descriptor, .events = events };
+	struct timespec left = { 0, 0 };
+	int ready;
+
+	if (deadline != CM_NOW && deadline != CM_FOREVER) {
+		int64_t nanoseconds = deadline - now();
+
+		if (nanoseconds > 0) {
+			left.tv_sec = nanoseconds / NANOSECONDS;
+			left.tv_nsec = nanoseconds % NANOSECONDS;
+		}
+	}
+	ready = lx_ppoll(&polled, 1, deadline == CM_FOREVER ? NULL : &left);
+	if (ready < 0)
+		return ready;
+	if (ready == 0)
+		return deadline == CM_NOW ? -EAGAIN : -ETIMEDOUT;
+	return polled.revents;
+}
+
+int cm_send(int socket, const struct iovec *parts, size_t n_parts,
+	    const int *descriptors, unsigned int count, int64_t deadline)
+{
+	_Alignas(struct cmsghdr) char control[CONTROL_RIGHTS];
+	struct msghdr message = { .msg_iov = (struct iovec *)parts, .msg_iovlen = n_parts };
+
+	if (count > CM_DESCRIPTORS)
+		return -EINVAL;
+	if (count > 0) {
+		size_t bytes = count * sizeof(int);
+		struct cmsghdr *rights = (struct cmsghdr *)control;
+
+		message.msg_control = control;
+		message.msg_controllen = CMSG_SPACE(bytes);
+		rights->cmsg_level = SOL_SOCKET;
+		rights->cmsg_type = SCM_RIGHTS;
+		rights->cmsg_len = CMSG_LEN(bytes);
+		memcpy(CMSG_DATA(rights), descriptors, bytes);
+	}
+	for (;;) {
+		long sent = lx_sendmsg(socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+		int ready;
+
+		if (sent >= 0)
+			return 0;
+		if (sent != -EAGAIN || deadline == CM_NOW)
+			return (int)sent;
+		ready = cm_wait(socket, POLLOUT, deadline);
+		if (ready < 0)
+			return ready;
+	}
+}
+
+static void take_rights(struct cm_inbox *in, const struct cmsghdr *header)
+{
+	size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+	/* the kernel sends one header of at most CM_DESCRIPTORS; never trust an array's length to that */
+	if (count > CM_DESCRIPTORS - in->count)
+		count = CM_DESCRIPTORS - in->count;
+	memcpy(in->descriptors + in->count, CMSG_DATA(header), count * sizeof(int));
+	in->count += (unsigned int)count;
+}
+
+/* 1 if there was any control message */
+static int take_control(struct cm_inbox *in, struct msghdr *message)
+{
+	struct cmsghdr *header;
+	int any = 0;
+
+	in->count = 0;
+	in->pid = 0;
+	in->uid = 0;
+	for (header = CMSG_FIRSTHDR(message); header; header = CMSG_NXTHDR(message, header)) {
+		any = 1;
+		if (header->cmsg_level != SOL_SOCKET)
+			continue;
+		if (header->cmsg_type == SCM_RIGHTS) {
+			take_rights(in, header);
+		} else if (header->cmsg_type == SCM_CREDENTIALS) {
+			struct ucred sender;
+
+			memcpy(&sender, CMSG_DATA(header), sizeof(sender));
+			in->pid = sender.pid;
+			in->uid = sender.uid;
+		} else if (header->cmsg_type == SCM_PIDFD) {
+			int pidfd;
+
+			/* carries an error in place of a descriptor where there was no room: net/core/scm.c */
+			memcpy(&pidfd, CMSG_DATA(header), sizeof(pidfd));
+			if (pidfd >= 0)
+				lx_close(pidfd);
+		}
+	}
+	return any;
+}
+
+int cm_receive(int socket, struct cm_inbox *in, int64_t deadline)
+{
+	_Alignas(struct cmsghdr) char control[CONTROL_RIGHTS + CONTROL_OTHERS];
+	int flags = MSG_CMSG_CLOEXEC | (deadline == CM_FOREVER ? 0 : MSG_DONTWAIT);
+	int wait_first = deadline != CM_NOW && deadline != CM_FOREVER;
+
+	for (;;) {
+		struct iovec part = { .iov_base = in->data, .iov_len = in->capacity };
+		struct msghdr message = {
+			.msg_iov = &part,
+			.msg_iovlen = 1,
+			.msg_control = control,
+			.msg_controllen = sizeof(control),
+		};
+		long size;
+
+		if (wait_first) {
+			int ready = cm_wait(socket, POLLIN, deadline);
+
+			if (ready < 0)
+				return ready;
+		}
+		size = lx_recvmsg(socket, &message, flags);
+		if (size == -EAGAIN && deadline != CM_NOW) {
+			/* O_NONBLOCK, or somebody else took the record */
+			wait_first = 1;
+			continue;
+		}
+		if (size < 0)
+			return (int)size;
+
+		in->size = (size_t)size;
+		in->lost = 0;
+		if (message.msg_flags & MSG_TRUNC)
+			in->lost |= CM_LOST_BYTES;
+		if (message.msg_flags & MSG_CTRUNC)
+			in->lost |= CM_LOST_DESCRIPTORS;
+		return take_control(in, &message) || size > 0 || in->lost;
+	}
+}

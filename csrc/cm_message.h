@@ -1,0 +1,77 @@
+/*
+ * cm_message: one record of bytes and descriptors over an AF_UNIX socket
+ *
+ * Nothing here owns memory, keeps state or logs.  Errors are negative errnos.
+ * A failed send sent nothing; a failed receive left nothing behind: no record
+ * taken, no descriptor made.  EINTR goes back to the caller, whose signal
+ * handlers run before it calls again with the same deadline.
+ *
+ * A deadline is a reading of CLOCK_MONOTONIC in nanoseconds, so that a retry
+ * needs no arithmetic.
+ */
+#ifndef CAPMARSHAL_CM_MESSAGE_H
+#define CAPMARSHAL_CM_MESSAGE_H
+
+#include "lx.h"
+
+/* SCM_MAX_FD, include/net/scm.h: no record carries more descriptors */
+#define CM_DESCRIPTORS 253
+
+/* do not wait at all: -EAGAIN where a wait would begin */
+#define CM_NOW 0
+/* wait until it happens */
+#define CM_FOREVER 0x7fffffffffffffff
+
+/* bits of cm_inbox.lost */
+#define CM_LOST_BYTES 1
+#define CM_LOST_DESCRIPTORS 2
+
+/*
+ * Where a received record goes.  The caller sets data and capacity, the rest is
+ * written by every receive that succeeds.
+ */
+struct cm_inbox {
+	void *data;                       /* room for the bytes: the caller's */
+	size_t capacity;                  /* bytes of that room */
+	size_t size;                      /* bytes received */
+	unsigned int count;               /* descriptors received, CLOEXEC: the caller owns them */
+	unsigned int lost;                /* what did not fit: CM_LOST_* */
+	unsigned int sent;                /* cm_call: the CALL record is in the peer's queue */
+	int pid;                          /* of the sender; 0 unless the socket has SO_PASSCRED, */
+	unsigned int uid;                 /* or the sender lives in another pid namespace */
+	int descriptors[CM_DESCRIPTORS];
+};
+
+/*
+ * Sends one record.  Descriptors are borrowed: the kernel takes references of
+ * its own.  Never raises SIGPIPE, and trusts no O_NONBLOCK of the socket.
+ *
+ * Return: 0, the record is in the peer's queue
+ *         -EAGAIN (CM_NOW), -ETIMEDOUT: its queue stayed full
+ *         -EINVAL: more than CM_DESCRIPTORS
+ *         -errno of sendmsg(2) otherwise
+ */
+int cm_send(int socket, const struct iovec *parts, size_t n_parts,
+	    const int *descriptors, unsigned int count, int64_t deadline);
+
+/*
+ * Receives one record.  Every SCM_RIGHTS header is gathered; a pidfd of
+ * SCM_PIDFD is closed, whoever switched that on; other control messages are
+ * passed over.  On truncation the record is delivered with what did come, and
+ * `lost` says so: the caller must close it, at a place where closing may block.
+ *
+ * Return: 1, a record
+ *         0, no bytes and no control message: the end, or an empty record
+ *         -EAGAIN (CM_NOW), -ETIMEDOUT: nothing came
+ *         -errno of recvmsg(2) otherwise
+ */
+int cm_receive(int socket, struct cm_inbox *in, int64_t deadline);
+
+/*
+ * Waits until poll(2) reports one of `events`, an error or a hang-up.
+ *
+ * Return: the reported events, -EAGAIN (CM_NOW), -ETIMEDOUT, -errno of ppoll(2)
+ */
+int cm_wait(int descriptor, short events, int64_t deadline);
+
+#endif

@@ -1,0 +1,93 @@
+#include "lx.h"
+
+#include <sys/syscall.h>
+
+#include "lx_syscall.h"
+
+/* what the kernel takes as the size of a signal set: _NSIG / 8, not libc's sizeof(sigset_t) */
+enum { KERNEL_SIGSET_SIZE = 8 };
+
+int lx_socket(int domain, int type, int protocol)
+{
+	return (int)lx_enter(SYS_socket, domain, type, protocol, 0, 0, 0);
+}
+
+int lx_socketpair(int domain, int type, int protocol, int *pair)
+{
+	return (int)lx_enter(SYS_socketpair, domain, type, protocol, (long)pair, 0, 0);
+}
+
+int lx_bind(int socket, const void *address, unsigned int length)
+{
+	return (int)lx_enter(SYS_bind, socket, (long)address, length, 0, 0, 0);
+}
+
+int lx_connect(int socket, const void *address, unsigned int length)
+{
+	return (int)lx_enter(SYS_connect, socket, (long)address, length, 0, 0, 0);
+}
+
+int lx_getsockname(int socket, void *address, unsigned int *length)
+{
+	return (int)lx_enter(SYS_getsockname, socket, (long)address, (long)length, 0, 0, 0);
+}
+
+int lx_getpeername(int socket, void *address, unsigned int *length)
+{
+	return (int)lx_enter(SYS_getpeername, socket, (long)address, (long)length, 0, 0, 0);
+}
+
+long lx_sendmsg(int socket, const struct msghdr *message, int flags)
+{
+	return lx_enter(SYS_sendmsg, socket, (long)message, flags, 0, 0, 0);
+}
+
+long lx_recvmsg(int socket, struct msghdr *message, int flags)
+{
+	return lx_enter(SYS_recvmsg, socket, (long)message, flags, 0, 0, 0);
+}
+
+int lx_getsockopt(int socket, int level, int option, void *value, unsigned int *length)
+{
+	return (int)lx_enter(SYS_getsockopt, socket, level, option, (long)value, (long)length, 0);
+}
+
+int lx_setsockopt(int socket, int level, int option, const void *value, unsigned int length)
+{
+	return (int)lx_enter(SYS_setsockopt, socket, level, option, (long)value, length, 0);
+}
+
+int lx_shutdown(int socket, int how)
+{
+	return (int)lx_enter(SYS_shutdown, socket, how, 0, 0, 0, 0);
+}
+
+int lx_fcntl(int descriptor, int command, long argument)
+{
+	return (int)lx_enter(SYS_fcntl, descriptor, command, argument, 0, 0, 0);
+}
+
+int lx_close(int descriptor)
+{
+	return (int)lx_enter(SYS_close, descriptor, 0, 0, 0, 0, 0);
+}
+
+int lx_epoll_create1(int flags)
+{
+	return (int)lx_enter(SYS_epoll_create1, flags, 0, 0, 0, 0, 0);
+}
+
+int lx_epoll_ctl(int epoll, int operation, int descriptor, struct epoll_event *event)
+{
+	return (int)lx_enter(SYS_epoll_ctl, epoll, operation, descriptor, (long)event, 0, 0);
+}
+
+int lx_epoll_pwait(int epoll, struct epoll_event *events, int room, int milliseconds)
+{
+	return (int)lx_enter(SYS_epoll_pwait, epoll, (long)events, room, milliseconds, 0, KERNEL_SIGSET_SIZE);
+}
+
+int lx_ppoll(struct pollfd *polled, unsigned int count, struct timespec *timeout)
+{
+	return (int)lx_enter(SYS_ppoll, (long)polled, count, (long)timeout, 0, KERNEL_SIGSET_SIZE, 0);
+}

@@ -1,0 +1,51 @@
+/*
+ * lx: raw Linux system calls
+ *
+ * Each function is one system call, entered by number: no libc in between, no
+ * retry, no state, libc's errno untouched.  Each returns what the kernel
+ * returns: a result of 0 or more, or the negative errno.  Retry policy (EINTR,
+ * EAGAIN) lives with the caller.
+ *
+ * All pointers are borrowed for the time of the call.  A descriptor that a call
+ * returns belongs to the caller, and has the flags that the caller asked for:
+ * nothing here adds CLOEXEC.
+ *
+ * This header feeds the compiler and, without its preprocessor lines, cffi.
+ */
+#ifndef CAPMARSHAL_LX_H
+#define CAPMARSHAL_LX_H
+
+#define _GNU_SOURCE
+#include <poll.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <time.h>
+
+int lx_socket(int domain, int type, int protocol);
+int lx_socketpair(int domain, int type, int protocol, int *pair);
+int lx_bind(int socket, const void *address, unsigned int length);
+int lx_connect(int socket, const void *address, unsigned int length);
+int lx_getsockname(int socket, void *address, unsigned int *length);
+int lx_getpeername(int socket, void *address, unsigned int *length);
+long lx_sendmsg(int socket, const struct msghdr *message, int flags);
+long lx_recvmsg(int socket, struct msghdr *message, int flags);
+int lx_getsockopt(int socket, int level, int option, void *value, unsigned int *length);
+int lx_setsockopt(int socket, int level, int option, const void *value, unsigned int length);
+int lx_shutdown(int socket, int how);
+
+int lx_fcntl(int descriptor, int command, long argument);
+/* The descriptor is gone whatever this returns, EINTR included. */
+int lx_close(int descriptor);
+
+int lx_epoll_create1(int flags);
+int lx_epoll_ctl(int epoll, int operation, int descriptor, struct epoll_event *event);
+/* milliseconds: -1 waits for ever.  The signal mask stays as it is. */
+int lx_epoll_pwait(int epoll, struct epoll_event *events, int room, int milliseconds);
+/* The kernel writes the time that was left into *timeout; NULL waits for ever. */
+int lx_ppoll(struct pollfd *polled, unsigned int count, struct timespec *timeout);
+
+#endif
