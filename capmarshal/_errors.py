@@ -141,7 +141,8 @@ def in_flight_limit() -> str:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return (
         f"user {os.getuid()} has more descriptors in flight, over all its processes, than this process's soft "
-        f"RLIMIT_NOFILE of {soft}: let the receivers receive, raise the limit, or run a flooding process as another user"
+        f"RLIMIT_NOFILE of {soft}: let the receivers receive, raise the limit, or run a flooding process as another "
+        "user"
     )
 
 

@@ -28,11 +28,13 @@ _IDLE_MAX = 8
 class Inbox:
     """A ``struct cm_inbox`` with room of its own; owns the descriptors in it until they are stolen."""
 
-    __slots__ = ("_room", "struct")
+    __slots__ = ("_room", "_within", "struct")
 
-    def __init__(self, capacity: int = RECORD_MAX, struct: CData | None = None) -> None:
+    def __init__(self, capacity: int = RECORD_MAX, within: CData | None = None) -> None:
         self._room = _allocate("char[]", max(capacity, 1))
-        self.struct: CData = ffi.new("struct cm_inbox *") if struct is None else struct
+        # Keeps a larger struct, of which the inbox is a member, as long as this object.
+        self._within = within
+        self.struct: CData = ffi.new("struct cm_inbox *") if within is None else ffi.addressof(within, "inbox")
         self.struct.data = self._room
         self.struct.capacity = capacity
 

@@ -1,12 +1,13 @@
 # What the compiled extension offers: built by cffi from the headers in csrc/, which document each function.
 
-from typing import Final
-
-from cffi import FFI
+from typing import Any, Final
 
 from capmarshal._lx import CData, Ints
 
 class _Lib:
+    EPOLL_CTL_ADD: Final[int]
+    EPOLL_CTL_DEL: Final[int]
+    EPOLL_CTL_MOD: Final[int]
     CM_DESCRIPTORS: Final[int]
     CM_NOW: Final[int]
     CM_FOREVER: Final[int]
@@ -59,5 +60,6 @@ class _Lib:
     def cm_identify(self, descriptors: Ints, count: int, cookies: CData, /) -> None: ...
     def cm_closes_quickly(self, descriptor: int, /) -> int: ...
 
-ffi: FFI
+# cffi's own stubs give its memory none of the attributes that the C structs in it have.
+ffi: Any
 lib: _Lib

@@ -1,8 +1,8 @@
 """Descriptors that a forked child must not keep, and the lock that is held across every fork.
 
 A child that keeps a server's end of a socket keeps that server's clients waiting after the server's death; one
-that keeps a client's channel shares its conversation.  So whoever makes such a descriptor makes and registers
-it under :data:`lock`, which ``os.fork()`` takes too: no fork falls in between.
+that keeps a client's channel shares its conversation.  So whoever makes such a descriptor makes it and wraps it
+in a :class:`Private` under :data:`lock`, which ``os.fork()`` takes too: no fork falls in between.
 
 The child closes its epoll descriptors first, and calls no epoll_ctl: deleting from an epoll set that it shares
 with its parent would remove the *parent's* registration.
@@ -19,31 +19,44 @@ from capmarshal._lx import lib
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Re-entrant: a signal handler may call while its thread holds it.
+# Re-entrant: a signal handler may call while its thread holds it.  Nobody waits for anything while holding it.
 lock = threading.RLock()
 
-_epolls: set[int] = set()
-_sockets: set[int] = set()
+_all: set[Private] = set()
 _in_child: list[Callable[[], None]] = []
 
 
-def register(descriptor: int, *, epoll: bool = False) -> None:
-    """Has a forked child close ``descriptor``; the caller holds :data:`lock` and goes on owning it."""
-    (_epolls if epoll else _sockets).add(descriptor)
+class Private:
+    """Owns a descriptor that is this process's alone.
 
+    Args:
+        number: the descriptor, taken; the caller holds :data:`lock` since before it was made.
+        epoll: it is an epoll descriptor, which a child closes before all others.
 
-def close(descriptor: int) -> None:
-    """Closes a registered descriptor; it is the caller's no longer."""
-    with lock:
-        _epolls.discard(descriptor)
-        _sockets.discard(descriptor)
-        lib.lx_close(descriptor)
+    Attributes:
+        number: the descriptor, or -1 once it is closed, here or by a fork.
+    """
 
+    __slots__ = ("__weakref__", "epoll", "number")
 
-def unregister(descriptor: int) -> None:
-    """Forgets a registered descriptor, which somebody else will close."""
-    with lock:
-        _sockets.discard(descriptor)
+    def __init__(self, number: int, *, epoll: bool = False) -> None:
+        self.number = number
+        self.epoll = epoll
+        _all.add(self)
+
+    def fileno(self) -> int:
+        """The descriptor, borrowed; -1 once it is closed."""
+        return self.number
+
+    def close(self) -> None:
+        """Closes it.  Does nothing the second time, nor in a child."""
+        with lock:
+            number, self.number = self.number, -1
+            _all.discard(self)
+        # Outside the lock, since closing what a stranger sent can block.  A child forked just here keeps a copy, which
+        # delays the end of file for a client that is being dropped.
+        if number >= 0:
+            lib.lx_close(number)
 
 
 def run_in_child(forget: Callable[[], None]) -> None:
@@ -52,10 +65,10 @@ def run_in_child(forget: Callable[[], None]) -> None:
 
 
 def _after_fork_in_child() -> None:
-    for descriptor in (*_epolls, *_sockets):
-        lib.lx_close(descriptor)
-    _epolls.clear()
-    _sockets.clear()
+    for private in sorted(_all, key=lambda private: not private.epoll):
+        number, private.number = private.number, -1
+        lib.lx_close(number)
+    _all.clear()
     for forget in _in_child:
         forget()
     lock.release()

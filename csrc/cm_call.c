@@ -51,7 +51,7 @@ static int milliseconds_until(int64_t deadline)
 
 static int read_channel(struct cm_turn *turn, int channel)
 {
-	int got = cm_receive(channel, &turn->in, CM_NOW);
+	int got = cm_receive(channel, &turn->inbox, CM_NOW);
 
 	if (got == -EAGAIN || got == -EINTR)
 		return CM_NOTHING;

@@ -43,7 +43,7 @@ struct cm_turn {
 	unsigned int n_slots;
 	unsigned int slot;                /* out: whose event it is */
 	int status;                       /* out: 0, or the -errno of the reply or of the channel that ended */
-	struct cm_inbox in;
+	struct cm_inbox inbox;
 };
 
 /*

@@ -1,0 +1,134 @@
+"""A child process that holds nothing but the capability that its parent gave it.
+
+The parent capability's descriptor is inherited; which number that is, and the badge, are written into a memfd that is
+inherited beside it and recognised by its name.  So neither stands in an argument or an environment variable, which any
+list of processes shows.  The child takes both when it imports capmarshal: it makes them CLOEXEC and closes the memfd,
+so that nothing goes on to its own children.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import struct
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from capmarshal import _wire
+from capmarshal._capability import Capability, cookies_of, space
+from capmarshal._descriptor import Descriptor
+from capmarshal._errors import Error, NoParent, error_for
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_MEMFD_NAME = "capmarshal-parent"
+# What /proc shows of it: memfd_create(2).
+_LINK = f"/memfd:{_MEMFD_NAME} (deleted)"
+_HANDOVER = struct.Struct(f"=16sBi{_wire.BADGE_SIZE}s")
+_MAGIC = b"capmarshal parent"[:16]
+_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+# Standard input, output and error are the child's own.
+_FIRST_FREE = 3
+
+_parent: Capability | None = None
+
+
+def _handover(door: int, badge: bytes) -> Descriptor:
+    """The memfd that tells the child what it inherits; the caller owns it."""
+    try:
+        number = os.memfd_create(_MEMFD_NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    except OSError as error:
+        raise error_for(error.errno or 0, "handing the parent capability over") from None
+    memfd = Descriptor(number)
+    try:
+        os.pwrite(number, _HANDOVER.pack(_MAGIC, _wire.VERSION, door, badge), 0)
+        fcntl.fcntl(number, fcntl.F_ADD_SEALS, _SEALS)
+    except BaseException:
+        memfd.close()
+        raise
+    return memfd
+
+
+def _above_standard(number: int) -> Descriptor:
+    """A copy that Popen's standard streams cannot overwrite in the child."""
+    return Descriptor(fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE))
+
+
+def spawn(args: Sequence[str | os.PathLike[str]] | str, *, parent: Capability, **options: Any) -> subprocess.Popen[Any]:
+    """Starts a child process that inherits one capability, which it gets from :func:`parent`.
+
+    The child, and only the child, inherits the descriptor: it goes no further than its first exec.  It knows of nobody
+    else, unless somebody tells it.
+
+    Args:
+        args: as for :class:`subprocess.Popen`.
+        parent: the capability to give; borrowed.
+        options: as for :class:`subprocess.Popen`.  ``close_fds`` must stay True.
+
+    Returns:
+        The process, to be waited for.
+
+    Raises:
+        ValueError: ``close_fds=False``.
+        Closed: the capability is closed.
+        OSError: as from :class:`subprocess.Popen`.
+    """
+    if not options.get("close_fds", True):
+        raise ValueError("close_fds=False would hand everything down; name what the child needs in pass_fds")
+    door = parent.door()
+    with contextlib.ExitStack() as inherited:
+        number = door.number
+        if number < _FIRST_FREE:
+            number = inherited.enter_context(_above_standard(number)).fileno()
+        memfd = inherited.enter_context(_handover(number, parent.badge))
+        if memfd.fileno() < _FIRST_FREE:
+            memfd = inherited.enter_context(_above_standard(memfd.fileno()))
+        passed = (*options.pop("pass_fds", ()), number, memfd.fileno())
+        return subprocess.Popen(args, pass_fds=passed, **options)  # noqa: S603 - what to run is the caller's to say
+
+
+def parent() -> Capability:
+    """The capability that this process was given when it was created; the same object each time.
+
+    Raises:
+        NoParent: it was given none: it was not started by :func:`spawn`.
+    """
+    if _parent is None:
+        raise NoParent("this process inherited no capability: capmarshal.spawn() starts one that does")
+    return _parent
+
+
+def _take(memfd: Descriptor) -> Capability | None:
+    """What a handover tells; None if it is not ours to read, or not for us."""
+    with contextlib.suppress(OSError, struct.error, Error):
+        if fcntl.fcntl(memfd.fileno(), fcntl.F_GET_SEALS) & _SEALS != _SEALS:
+            return None
+        magic, version, number, badge = _HANDOVER.unpack(os.pread(memfd.fileno(), _HANDOVER.size + 1, 0))
+        if magic != _MAGIC or version != _wire.VERSION:
+            return None
+        (cookie,) = cookies_of([number])
+        door = Descriptor(number)
+        try:
+            os.set_inheritable(number, False)
+            return space.capability(space.receive_door(door, cookie, None), badge)
+        except Error:
+            door.close()
+    return None
+
+
+def _inherit() -> None:
+    """Takes over what this process was given, once, when capmarshal is imported."""
+    global _parent  # a process has one
+    with contextlib.suppress(OSError):
+        for entry in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(OSError):
+                # One that is not inheritable was made here: this process is about to spawn.
+                if str(entry.readlink()) == _LINK and os.get_inheritable(int(entry.name)):
+                    with Descriptor(int(entry.name)) as memfd:
+                        _parent = _take(memfd) or _parent
+
+
+_inherit()

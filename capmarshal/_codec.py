@@ -1,0 +1,265 @@
+"""Arguments and results to payload and table, and back.
+
+msgspec does the bytes.  Where it meets a capability or a descriptor, its hooks are called: encoding, the thing goes
+into the table and its index into the payload; decoding, the annotation says what is made of the table's entry.  A
+hook knows its record by a variable of the thread that is set for the time of the call and put back afterwards, so that
+a signal handler that calls in between does no harm.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import socket
+import threading
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import msgspec
+
+from capmarshal import _reaper
+from capmarshal._capability import Capability, Delegable, cookies_of, space
+from capmarshal._descriptor import Descriptor, number_of
+from capmarshal._errors import ArgumentError
+from capmarshal._lx import DESCRIPTORS_MAX, lib
+from capmarshal._wire import NO_BADGE, Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from capmarshal._capability import Door, Home, Peer
+
+# What decoding made of a table: each owns a descriptor.
+Owned: TypeAlias = Descriptor | io.BufferedReader | io.BufferedWriter | socket.socket
+
+# The annotations that stand for a descriptor; what is sent may be anything with a fileno().
+DESCRIPTOR_TYPES = (Descriptor, io.BufferedReader, io.BufferedWriter, socket.socket)
+
+
+class _Current(threading.local):
+    outgoing: Outgoing | None = None
+    incoming: Incoming | None = None
+
+
+_current = _Current()
+
+
+def _prepare_file(file: Any) -> None:
+    """Brings the open file, which both sides will share, to where the program is in it."""
+    if isinstance(file, (io.TextIOBase, io.BufferedIOBase)) and not file.closed:
+        if file.writable():
+            file.flush()
+        elif file.seekable():
+            # A reader has read ahead.  Only a seek from the end is sure to go past its buffer to the kernel.
+            position = file.tell()
+            file.seek(0, os.SEEK_END)
+            file.seek(position)
+
+
+class Outgoing:
+    """The table of a record that is being made: what its payload refers to.  Borrows all of it.
+
+    Attributes:
+        entries: the table.
+        numbers: the descriptors to send.
+        files: what the descriptors belong to, kept alive until they are sent.
+    """
+
+    __slots__ = ("_slots", "doors", "entries", "files", "numbers")
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.numbers: list[int] = []
+        self.files: list[Any] = []
+        self.doors: list[Door] = []
+        self._slots: dict[int, int] = {}
+
+    def add(self, thing: Any) -> int:
+        """Enters a capability or a descriptor; its index."""
+        if isinstance(thing, Delegable):
+            thing = thing.as_capability()
+        if isinstance(thing, Capability):
+            self._add_capability(thing)
+        elif hasattr(thing, "fileno"):
+            _prepare_file(thing)
+            self.entries.append(Entry(self._add_number(number_of(thing)), NO_BADGE))
+            self.files.append(thing)
+        else:
+            raise TypeError(f"a {type(thing).__qualname__} cannot be sent")
+        return len(self.entries) - 1
+
+    def _add_capability(self, capability: Capability) -> None:
+        door = capability.door()
+        slot = self._slots.get(door.cookie)
+        if slot is None:
+            slot = self._slots[door.cookie] = self._add_number(door.number)
+            self.doors.append(door)
+        self.entries.append(Entry(slot, capability.badge))
+
+    def _add_number(self, number: int) -> int:
+        if len(self.numbers) == DESCRIPTORS_MAX:
+            raise ValueError(f"more than {DESCRIPTORS_MAX} descriptors in one call")
+        self.numbers.append(number)
+        return len(self.numbers) - 1
+
+
+class Incoming:
+    """The table of a record that was received.  Owns its descriptors until decoding makes something of them.
+
+    Args:
+        entries: the table.
+        descriptors: taken.
+        peer: who sent it, where the doors that it brings are to be counted.
+        home: the entrypoint that is being called, whose handler gets its own objects themselves.
+
+    Attributes:
+        produced: what decoding made of descriptors; each owns one.  Of the call in a server, of the caller in a client.
+    """
+
+    __slots__ = ("_cookies", "_descriptors", "_doors", "_entries", "_home", "_peer", "_used", "produced")
+
+    def __init__(
+        self, entries: list[Entry], descriptors: list[Descriptor], peer: Peer | None = None, home: Home | None = None
+    ) -> None:
+        self._entries = entries
+        self._descriptors = descriptors
+        self._peer = peer
+        self._home = home
+        self._doors: dict[int, Door] = {}
+        self._cookies: list[int] | None = None
+        self._used: set[int] = set()
+        self.produced: list[Owned] = []
+
+    def make(self, kind: type, index: object) -> object:
+        """What the annotation ``kind`` wants of the entry that stands at ``index`` in the table."""
+        # True is an int by inheritance, and 1.0 equals one: neither is an index.
+        if type(index) is not int or not 0 <= index < len(self._entries):
+            raise ArgumentError(f"{index!r} is no index into a table of {len(self._entries)}")
+        if index in self._used:
+            raise ArgumentError(f"entry {index} of the table is used twice")
+        self._used.add(index)
+        slot, badge = self._entries[index]
+        if issubclass(kind, DESCRIPTOR_TYPES):
+            if badge != NO_BADGE:
+                raise ArgumentError(f"a capability came where {_name(kind)} is due")
+            return self._make_file(kind, self._descriptors[slot])
+        if badge == NO_BADGE:
+            raise ArgumentError(f"a plain descriptor came where {_name(kind)} is due")
+        return self._make_capability(kind, self._door(slot), badge)
+
+    def _make_file(self, kind: type, descriptor: Descriptor) -> Owned:
+        if kind is Descriptor:
+            # A new owner: what stays in this table is closed with it.
+            made: Owned = Descriptor(descriptor.detach())
+        elif kind is socket.socket:
+            try:
+                made = descriptor.socket()
+            except OSError:
+                raise ArgumentError("the descriptor that came is no socket") from None
+        else:
+            made = _open(descriptor, "rb" if kind is io.BufferedReader else "wb")
+        self.produced.append(made)
+        return made
+
+    def _door(self, slot: int) -> Door:
+        """The door in a slot; several capabilities may share it."""
+        door = self._doors.get(slot)
+        if door is None:
+            if self._cookies is None:
+                self._cookies = cookies_of([descriptor.fileno() for descriptor in self._descriptors])
+            door = space.receive_door(self._descriptors[slot], self._cookies[slot], self._peer)
+            self._doors[slot] = door
+        return door
+
+    def _make_capability(self, kind: type, door: Door, badge: bytes) -> object:
+        capability = space.receive(door, badge)
+        if kind is Capability:
+            return capability
+        if self._home is not None and space.homes.get(door.cookie) is self._home:
+            managed = self._home.object_behind(badge)
+            if not isinstance(managed, kind):
+                raise ArgumentError(f"the object that came home is a {_name(type(managed))}, not a {_name(kind)}")
+            return managed
+        return capability.cast(kind)
+
+    def close_rest(self) -> None:
+        """Closes the descriptors that nothing refers to."""
+        for descriptor in self._descriptors:
+            if not descriptor.closed:
+                _reaper.close_descriptor(descriptor.detach())
+
+    def close_all(self) -> None:
+        """Closes everything, also what decoding has made."""
+        for made in self.produced:
+            _reaper.close(made)
+        self.close_rest()
+
+
+def _name(kind: type) -> str:
+    return f"a {kind.__module__}.{kind.__qualname__}".replace("_io.", "io.").replace("builtins.", "")
+
+
+def _open(descriptor: Descriptor, mode: str) -> Any:
+    """A file object for a received descriptor, which then owns it."""
+    flags = lib.lx_fcntl(descriptor.fileno(), fcntl.F_GETFL, 0)
+    access = flags & os.O_ACCMODE
+    if flags & os.O_PATH or access not in (os.O_RDWR, os.O_RDONLY if mode == "rb" else os.O_WRONLY):
+        raise ArgumentError(f"the file that came is not open for {'reading' if mode == 'rb' else 'writing'}")
+    try:
+        return descriptor.open(mode)
+    except OSError as error:
+        raise ArgumentError(f"the file that came cannot be used: {error.strerror}") from None
+
+
+def _encode_hook(thing: Any) -> int:
+    outgoing = _current.outgoing
+    if outgoing is None:
+        raise TypeError(f"a {type(thing).__qualname__} cannot be sent")
+    return outgoing.add(thing)
+
+
+def _decode_hook(kind: type, index: Any) -> Any:
+    incoming = _current.incoming
+    if incoming is None:
+        raise TypeError(f"a {kind.__qualname__} cannot be received here")
+    return incoming.make(kind, index)
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=_encode_hook)
+
+
+def encode(value: Any, outgoing: Outgoing) -> bytes:
+    """The payload for ``value``; what is no data goes into ``outgoing``.
+
+    Raises:
+        TypeError, ValueError, OverflowError, RecursionError: something in it cannot be sent.
+    """
+    before = _current.outgoing
+    _current.outgoing = outgoing
+    try:
+        return _encoder.encode(value)
+    finally:
+        _current.outgoing = before
+
+
+def decoder_for(annotation: Any) -> Callable[[memoryview, Incoming], Any]:
+    """A function that decodes a payload into what ``annotation`` says.
+
+    The function raises ``msgspec.ValidationError`` that names the place for data that are not so,
+    :class:`StaleCapability`, and anything that msgspec raises for malformed bytes.  What was made of descriptors until
+    then is in ``incoming.produced``.
+
+    Raises:
+        TypeError: no such data can be received.
+    """
+    decode = msgspec.msgpack.Decoder(annotation, dec_hook=_decode_hook).decode
+
+    def run(payload: memoryview, incoming: Incoming) -> Any:
+        before = _current.incoming
+        _current.incoming = incoming
+        try:
+            return decode(payload)
+        finally:
+            _current.incoming = before
+
+    return run

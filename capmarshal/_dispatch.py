@@ -1,0 +1,284 @@
+"""What a record means to a server: bytes and descriptors in, bytes and descriptors out.  No I/O."""
+
+from __future__ import annotations
+
+import io
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from capmarshal import _codec, _deadline, _faults, _reaper, _wire
+from capmarshal._descriptor import Descriptor
+from capmarshal._errors import ArgumentError, StaleCapability
+from capmarshal._faults import Code, Fault
+from capmarshal._interface import methods_of
+from capmarshal._lx import FOREVER
+
+if TYPE_CHECKING:
+    from capmarshal._capability import Peer
+    from capmarshal._method import Method
+    from capmarshal._objects import Objects
+    from capmarshal._reaper import Closable
+    from capmarshal._wire import Call, Entry, Fail, Reply
+
+T = TypeVar("T")
+
+log = logging.getLogger("capmarshal")
+
+# Further away than that is for ever; keeps what a peer sends within 63 bits.
+_FAR = 1 << 62
+# Of what a stranger calls a method, this much goes into errors and logs.
+_NAME_SHOWN = 64
+
+
+class _Current(threading.local):
+    kept: list[Any] | None = None
+
+
+_current = _Current()
+
+
+def keep(thing: T) -> T:
+    """In a server's method: takes a descriptor out of the call's ownership, so that it stays open when the call ends.
+
+    Args:
+        thing: a file, socket or :class:`Descriptor`, an argument or what will be the result.  Yours from here on.
+
+    Returns:
+        ``thing``.
+
+    Raises:
+        RuntimeError: not called from within a server's method.
+    """
+    if _current.kept is None:
+        raise RuntimeError("keep() is for server methods: only a call has descriptors to take out of it")
+    _current.kept.append(thing)
+    return thing
+
+
+class Answer(NamedTuple):
+    """What goes back to the client.
+
+    Attributes:
+        id: of the call.
+        data: the record.
+        numbers: the descriptors to send with it, borrowed from what is in ``owned``, or kept by the server.
+        owned: what the call owned; to be closed when the answer is sent.
+    """
+
+    id: int
+    data: bytes
+    numbers: list[int]
+    owned: list[Closable]
+
+    def close(self) -> None:
+        """Ends the call: closes what it owned."""
+        for thing in self.owned:
+            _reaper.close(thing)
+
+
+def fail(call_id: int, code: Code, message: str) -> Answer:
+    """An answer that says what went wrong."""
+    return Answer(call_id, _wire.pack_fail(call_id, _faults.encode(Fault(code, message))), [], [])
+
+
+class Received(NamedTuple):
+    """A record as it came from the kernel.
+
+    Attributes:
+        data: the bytes.
+        descriptors: to be taken by the dispatcher.
+        lost: why some of the descriptors are missing; empty if none are.
+        cut: the bytes are not all.
+    """
+
+    data: bytes
+    descriptors: list[Descriptor]
+    lost: str = ""
+    cut: bool = False
+
+
+class Unanswerable(Exception):  # never leaves the package: the channel is dropped
+    """A record so broken that there is no call to answer."""
+
+
+class Dispatcher:
+    """Checks and runs calls: what the capability space knows as the home of an entrypoint's own capabilities.
+
+    Args:
+        objects: what can be called.
+    """
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        # The thread that runs the calls, while one does.
+        self.thread: int | None = None
+
+    def object_behind(self, badge: bytes) -> object | None:
+        """The managed object that the badge selects, if any."""
+        return self._objects.get(badge)
+
+    def serves_this_thread(self) -> bool:
+        """Whether the current thread is the one that runs the calls."""
+        return self.thread == threading.get_ident()
+
+    def call_inline(
+        self, badge: bytes, method: bytes, payload: bytes, entries: list[Entry], numbers: list[int]
+    ) -> tuple[Reply | Fail, list[Descriptor]]:
+        """Runs a call of the serving thread to an object of its own: it would wait for itself otherwise.
+
+        The same rules hold as for any call: arguments are copies, and the call owns its descriptors.
+        """
+        deadline, now = _deadline.current.get(), time.monotonic_ns()
+        left = _wire.NO_LIMIT if deadline == FOREVER else max(deadline - now, 0)
+        call = _wire.Call(0, badge, left, now, method, entries, len(numbers), memoryview(payload))
+        try:
+            answer = self.call(call, _dup_all(numbers), None)
+        except Interrupted as interrupted:
+            interrupted.answer.close()
+            raise interrupted.__cause__ or interrupted from None
+        try:
+            record = _wire.unpack(answer.data)
+            assert isinstance(record, (_wire.Reply, _wire.Fail))  # noqa: S101 - by construction
+            return record, _dup_all(answer.numbers)
+        finally:
+            answer.close()
+
+    def dispatch(self, received: Received, peer: Peer) -> Answer:
+        """Answers a record; the descriptors in it are taken.
+
+        Raises:
+            Unanswerable: it is no call at all.
+        """
+        descriptors = received.descriptors
+        try:
+            record = _wire.unpack(received.data)
+        except _wire.Malformed as malformed:
+            _close(descriptors)
+            if malformed.id is None:
+                raise Unanswerable(str(malformed)) from None
+            return fail(malformed.id, Code.MALFORMED, str(malformed))
+        if not isinstance(record, _wire.Call):
+            _close(descriptors)
+            raise Unanswerable(f"a {type(record).__name__} where only calls are due")
+        refusal = self._refuse(record, received)
+        if refusal is not None:
+            _close(descriptors)
+            return refusal
+        return self.call(record, descriptors, peer)
+
+    def _refuse(self, call: Call, received: Received) -> Answer | None:
+        came = len(received.descriptors)
+        if received.cut:
+            return fail(call.id, Code.TOO_BIG, f"the call is larger than the {len(received.data)} bytes of room for it")
+        if received.lost:
+            lost = call.descriptors - came
+            words = f"{lost} of {call.descriptors} descriptors were lost at the server: {received.lost}"
+            return fail(call.id, Code.LOST, words)
+        if came != call.descriptors:
+            return fail(call.id, Code.MALFORMED, f"{call.descriptors} descriptors were announced, {came} came")
+        return None
+
+    def call(self, call: Call, descriptors: list[Descriptor], peer: Peer | None) -> Answer:
+        """Runs a call; the descriptors are taken."""
+        incoming = _codec.Incoming(call.entries, descriptors, peer, self)
+        deadline = _deadline_of(call)
+        if deadline is None:
+            incoming.close_rest()
+            return fail(call.id, Code.EXPIRED, "the deadline passed before the server came to the call")
+        target = self._objects.begin(call.badge)
+        if target is None:
+            incoming.close_rest()
+            return fail(call.id, Code.STALE, "the capability's object is not there: dissolved, or never was")
+        token = _deadline.current.set(deadline)
+        kept_before, _current.kept = _current.kept, []
+        try:
+            method = methods_of(type(target)).get(call.method)
+            if method is None:
+                incoming.close_rest()
+                name = call.method[:_NAME_SHOWN].decode("utf-8", "backslashreplace")
+                return fail(call.id, Code.UNKNOWN_METHOD, f"{type(target).__qualname__} has no remote method {name!r}")
+            return self._run(call, method, target, incoming)
+        finally:
+            _current.kept = kept_before
+            _deadline.current.reset(token)
+            self._objects.end()
+
+    def _run(self, call: Call, method: Method, target: object, incoming: _codec.Incoming) -> Answer:
+        try:
+            arguments = method.decode_arguments(call.payload, incoming)
+        except (ArgumentError, StaleCapability) as error:
+            incoming.close_all()
+            stale = isinstance(error, StaleCapability)
+            return fail(
+                call.id, Code.STALE if stale else Code.ARGUMENT, f"{method.where}: {error}" if stale else str(error)
+            )
+        incoming.close_rest()
+        outgoing = _codec.Outgoing()
+        try:
+            payload = method.encode_result(method.run(target, arguments), outgoing)
+            # Written is written when the caller has its answer, not when the reaper comes round.
+            for made in incoming.produced:
+                if isinstance(made, io.BufferedWriter) and not made.closed:
+                    made.flush()
+        except BaseException as error:
+            fault = _faults.raised(error, method.raises)
+            if fault.code is Code.RAISED:
+                log.error("%s raised", method.where, exc_info=error)
+            data = _wire.pack_fail(call.id, _faults.encode(fault))
+            answer = Answer(call.id, data, [], self._owned(incoming, outgoing))
+            if not isinstance(error, Exception):
+                raise Interrupted(answer) from error
+            return answer
+        data = _wire.pack_reply(call.id, outgoing.entries, len(outgoing.numbers), payload)
+        return Answer(call.id, data, outgoing.numbers, self._owned(incoming, outgoing))
+
+    def _owned(self, incoming: _codec.Incoming, outgoing: _codec.Outgoing) -> list[Closable]:
+        kept = {id(thing) for thing in _current.kept or ()}
+        return [thing for thing in (*incoming.produced, *outgoing.files) if id(thing) not in kept]
+
+
+class Interrupted(BaseException):  # carries KeyboardInterrupt or SystemExit past the answering of the call
+    """A method was ended by something that is no :class:`Exception`, which is the cause of this.
+
+    Attributes:
+        answer: for the caller.
+    """
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__()
+        self.answer = answer
+
+
+def _dup_all(numbers: list[int]) -> list[Descriptor]:
+    """Copies; on failure, none."""
+    copies: list[Descriptor] = []
+    try:
+        for number in numbers:
+            copies.append(Descriptor.dup_of(number))  # noqa: PERF401 - those made must be known when one fails
+    except BaseException:
+        for copy in copies:
+            copy.close()
+        raise
+    return copies
+
+
+def _close(descriptors: list[Descriptor]) -> None:
+    for descriptor in descriptors:
+        _reaper.close_descriptor(descriptor.detach())
+
+
+def _deadline_of(call: Call) -> int | None:
+    """Until when the call may take; None if that has passed.
+
+    Both ends read the same clock, unless they are in different time namespaces: a call that seems to come from the
+    future just has its time left from now on.
+    """
+    if call.time_left == _wire.NO_LIMIT:
+        return FOREVER
+    now = time.monotonic_ns()
+    waited = max(now - call.sent_at, 0)
+    if waited >= call.time_left:
+        return None
+    return min(now - waited + call.time_left, _FAR)

@@ -1,0 +1,268 @@
+"""Entrypoint: serves objects, one call at a time, to any number of clients."""
+
+from __future__ import annotations
+
+import errno
+import secrets
+import socket
+import struct
+import threading
+import time
+import warnings
+import weakref
+from typing import TYPE_CHECKING
+
+from capmarshal import _deadline, _private
+from capmarshal._capability import NAME_PREFIX, space
+from capmarshal._dispatch import Dispatcher, log
+from capmarshal._errors import CallTimeout, Closed, check
+from capmarshal._interface import check_manageable
+from capmarshal._lx import FOREVER, ffi, lib
+from capmarshal._objects import Objects
+from capmarshal._private import Private
+from capmarshal._server import Server
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from capmarshal._capability import Capability, Door
+    from capmarshal._interface import Interface
+
+# sun_path has 108 bytes; the prefix, the random part and two separators take 29 (unix(7)).
+_LABEL_MAX = 64
+_RANDOM_SIZE = 8
+
+_living: weakref.WeakSet[Entrypoint] = weakref.WeakSet()
+
+
+def _check_label(label: str) -> None:
+    if not label or "/" in label or not label.isprintable() or len(label.encode()) > _LABEL_MAX:
+        raise ValueError(f"a label is 1 to {_LABEL_MAX} bytes of printable text without a slash, not {label!r}")
+
+
+def _bind(server_end: int, label: str) -> None:
+    """Names a door; nameless where the kernel or a security module refuses, since names are for people."""
+    while True:
+        name = f"\0{NAME_PREFIX}{label}/{secrets.token_hex(_RANDOM_SIZE)}".encode()
+        address = struct.pack("=H", socket.AF_UNIX) + name
+        if lib.lx_bind(server_end, address, len(address)) != -errno.EADDRINUSE:
+            return
+
+
+def _make_door(label: str, dispatcher: Dispatcher) -> tuple[Private, Door]:
+    """A socket pair: the server's end, which is this process's alone, and the door, which is to be delegated."""
+    pair = ffi.new("int[2]")
+    on = ffi.new("int *", 1)
+    with _private.lock:
+        kind = socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC
+        check(lib.lx_socketpair(socket.AF_UNIX, kind, 0, pair), "making a door")
+        server_end = Private(pair[0])
+        try:
+            _bind(server_end.number, label)
+            # The knock's credentials are the kernel's word for who knocks: SO_PEERCRED of a channel could be relayed.
+            size = ffi.sizeof("int")
+            check(
+                lib.lx_setsockopt(server_end.number, socket.SOL_SOCKET, socket.SO_PASSCRED, on, size), "making a door"
+            )
+        except BaseException:
+            server_end.close()
+            lib.lx_close(pair[1])
+            raise
+        return server_end, space.add_home(pair[1], server_end, dispatcher)
+
+
+class Entrypoint:
+    """Serves objects: runs the calls that anybody who holds their capabilities makes, one at a time.
+
+    As a context manager it has a thread of its own; :meth:`serve_forever` serves in the calling thread instead.  Its
+    objects, and only they, are called in that thread, so they need no locks among themselves.  Calls that come before
+    anybody serves wait.
+
+    Args:
+        label: for people: part of the door's name, of errors and logs.  1 to 64 bytes, printable, without a slash.
+
+    Raises:
+        ValueError: no such label.
+        TableFull: no room for the four descriptors that it takes.
+    """
+
+    def __init__(self, label: str) -> None:
+        self._closed = True
+        _check_label(label)
+        self.label = label
+        self._objects = Objects()
+        self._dispatcher = Dispatcher(self._objects)
+        server_end, self._door = _make_door(label, self._dispatcher)
+        try:
+            self._server = Server(server_end, self._dispatcher, label)
+        except BaseException:
+            space.remove_home(self._door)
+            server_end.close()
+            raise
+        self._forget_threads()
+        self._closed = self._released = False
+        _living.add(self)
+
+    def _forget_threads(self) -> None:
+        self._unserved = threading.Event()
+        self._unserved.set()
+        self._state = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        """What ``getpeername`` tells of its door to everybody who holds it."""
+        return self._door.name
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, or this process is a child of the one that made it."""
+        return self._closed
+
+    def manage(self, target: Interface) -> Capability:
+        """Gives an object a capability, so that it can be called by whoever is handed that.
+
+        The object is kept until it is dissolved or the entrypoint closed.  Managing it again gives the same capability.
+
+        Raises:
+            TypeError: no object of a class derived from an :class:`Interface`.
+            InterfaceError: its interface is declared in a way that cannot work.
+            ValueError: another entrypoint manages it.
+            Closed: the entrypoint is closed.
+        """
+        check_manageable(target)
+        with _private.lock:
+            if self._closed:
+                raise Closed(f"{self!r} is closed")
+            door, badge = space.managed.get(id(target), (self._door, b""))
+            if door is not self._door:
+                raise ValueError(f"this {type(target).__qualname__} is managed by another entrypoint, {door.name!r}")
+            if not badge:
+                badge = self._objects.add(target)
+                space.managed[id(target)] = (door, badge)
+            return space.capability(door, badge)
+
+    def dissolve(self, target: Interface) -> None:
+        """Ends what :meth:`manage` began: from here on, calls of the object are refused (:class:`StaleCapability`).
+
+        Waits for a call of the object that is in progress, except from within one.  Does nothing for an object that
+        this entrypoint does not manage.
+
+        Raises:
+            CallTimeout: such a call is still running when :class:`timeout` says; it is dissolved all the same.
+        """
+        with _private.lock:
+            door, badge = space.managed.get(id(target), (None, b""))
+            if door is not self._door:
+                return
+            del space.managed[id(target)]
+        self._objects.remove(badge)
+
+    def serve_forever(self) -> None:
+        """Serves in the calling thread until :meth:`close` is called, from another thread or from within a call.
+
+        Ctrl-C raises :class:`KeyboardInterrupt` here, between calls or in one; the entrypoint can serve on after that.
+
+        Raises:
+            Closed: the entrypoint is closed.
+            RuntimeError: somebody serves it already.
+        """
+        with self._state:
+            if self._closed:
+                raise Closed(f"{self!r} is closed")
+            if not self._unserved.is_set():
+                raise RuntimeError(f"{self!r} is being served already")
+            self._unserved.clear()
+        try:
+            self._dispatcher.thread = threading.get_ident()
+            self._server.run()
+        finally:
+            self._dispatcher.thread = None
+            if self.closed:
+                self._release()
+            self._unserved.set()
+
+    def _serve_in_thread(self) -> None:
+        try:
+            self.serve_forever()
+        except Closed:
+            pass  # before it had begun
+        except BaseException:  # noqa: BLE001 - it is logged, and there is nobody to hand it to
+            # Whatever it was, nobody will serve again: clients must not wait for that.
+            log.critical("%s: the serving thread ended", self.label, exc_info=True)
+            self._begin_close()
+            self._release()
+
+    def close(self, timeout: float | None = None) -> None:
+        """Ends service: the call in progress is finished and answered, all others find the server gone.
+
+        From within a call it returns at once, and service ends after that call.  Does nothing the second time.
+
+        Args:
+            timeout: seconds to wait for the call in progress; None leaves it to :class:`timeout`.
+
+        Raises:
+            CallTimeout: it is still running; service ends when it does.
+        """
+        deadline = _deadline.after(timeout)
+        if not self._begin_close():
+            return
+        self._server.stop()
+        if self._dispatcher.serves_this_thread():
+            return
+        left = None if deadline == FOREVER else max((deadline - time.monotonic_ns()) / 1e9, 0)
+        if not self._unserved.wait(left):
+            raise CallTimeout(f"{self!r} is closed, but a call in progress has not ended", ran="maybe")
+        self._release()
+
+    def _begin_close(self) -> bool:
+        """Takes its objects out of the world; False if that was done before."""
+        with self._state, _private.lock:
+            if self._closed:
+                return False
+            self._closed = True
+            for target in self._objects.clear():
+                space.managed.pop(id(target), None)
+            space.remove_home(self._door)
+            return True
+
+    def _release(self) -> None:
+        with self._state:
+            if self._released:
+                return
+            self._released = True
+        self._server.close()
+
+    def __enter__(self) -> Self:
+        if self._closed:
+            raise Closed(f"{self!r} is closed")
+        threading.Thread(target=self._serve_in_thread, name=f"capmarshal {self.label}", daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not self._closed:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+            self._begin_close()
+            self._release()
+
+    def __repr__(self) -> str:
+        return f"<Entrypoint {self.label!r}{' closed' if self._closed else ''}>"
+
+    def forget_parents_own(self) -> None:
+        """In a forked child: it is the parent's, and its descriptors are closed."""
+        self._closed = self._released = True
+        self._objects.forget_threads()
+        self._forget_threads()
+
+
+def _forget() -> None:
+    for entrypoint in tuple(_living):
+        entrypoint.forget_parents_own()
+
+
+_private.run_in_child(_forget)

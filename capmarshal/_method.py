@@ -1,0 +1,182 @@
+"""A remote method, analysed: how its calls and results become bytes, and back.
+
+The annotations are the check, and they are read once, when the interface is first used, so that they may name what is
+defined after it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from capmarshal import _codec
+from capmarshal._capability import Capability, Delegable
+from capmarshal._errors import ArgumentError, Error, InterfaceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from capmarshal._codec import Incoming, Outgoing
+
+RAISES = "__capmarshal_raises__"
+
+# What a payload that is no good makes msgspec raise: RecursionError for 100,000 nested arrays, and so on.
+_BAD_PAYLOAD = (ValueError, TypeError, OverflowError, RecursionError)
+
+
+class Method:
+    """One method of an interface.
+
+    Args:
+        interface: that declares it.
+        name: of the function.
+        function: as declared.
+
+    Raises:
+        InterfaceError: it is declared in a way that cannot work.
+
+    Attributes:
+        name: of the function.
+        where: interface and method, for people.
+        raises: the declared errors.
+    """
+
+    def __init__(self, interface: type, name: str, function: Callable[..., Any]) -> None:
+        self.name = name
+        self.wire_name = name.encode()
+        self.where = f"{interface.__qualname__}.{name}"
+        self.raises: Sequence[type[Exception]] = getattr(function, RAISES, ())
+        self.function = function
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+            raise InterfaceError(f"{self.where}: async methods are not supported yet")
+        if not inspect.isfunction(function):
+            raise InterfaceError(f"{self.where}: a remote method is a plain function")
+        try:
+            hints = typing.get_type_hints(function, include_extras=True)
+        except (NameError, TypeError, AttributeError) as error:
+            raise InterfaceError(f"{self.where}: an annotation cannot be understood: {error}") from error
+        self.parameters = list(inspect.signature(function).parameters.values())[1:]
+        for parameter in self.parameters:
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                raise InterfaceError(
+                    f"{self.where}: {parameter} has no fixed place in a message; take a list or a dict"
+                )
+            if parameter.name not in hints:
+                raise InterfaceError(f"{self.where}: parameter {parameter.name} has no annotation")
+        if "return" not in hints:
+            raise InterfaceError(f"{self.where}: the result has no annotation; write -> None if there is none")
+        annotations = tuple(hints[parameter.name] for parameter in self.parameters)
+        self._decode_arguments = self._decoder(tuple[annotations], "arguments")  # type: ignore[valid-type]  # made at run time
+        self._decode_result = self._decoder(hints["return"], "result")
+        self._keywords = [p.name for p in self.parameters if p.kind is p.KEYWORD_ONLY]
+
+    def _decoder(self, annotation: Any, of: str) -> Callable[[memoryview, Incoming], Any]:
+        try:
+            _refuse_foreign_types(msgspec.inspect.type_info(annotation), set())
+            return _codec.decoder_for(annotation)
+        except TypeError as error:
+            raise InterfaceError(f"{self.where}, {of}: {error}") from error
+
+    def _failure(self, what: str, error: Exception) -> ArgumentError:
+        """In the words of msgspec, with the place's index replaced by the parameter's name."""
+
+        def named(match: re.Match[str]) -> str:
+            return f"`{self.parameters[int(match[1])].name}"
+
+        words = str(error) if isinstance(error, (ValueError, TypeError)) else type(error).__name__
+        if what == "arguments":
+            words = re.sub(r"`\$\[(\d+)\]", named, words)
+        return ArgumentError(f"{self.where}, {what}: {words}")
+
+    def encode_arguments(self, arguments: tuple[Any, ...], outgoing: Outgoing) -> bytes:
+        """The payload of a CALL.
+
+        Raises:
+            ArgumentError: something in it cannot be sent.
+            Closed: a descriptor or capability in it is.
+        """
+        try:
+            return _codec.encode(arguments, outgoing)
+        except Error:
+            raise
+        except _BAD_PAYLOAD as error:
+            raise ArgumentError(f"{self.where}, {self._culprit(arguments)}: {error}") from error
+
+    def _culprit(self, arguments: tuple[Any, ...]) -> str:
+        """The parameter whose argument cannot be encoded: msgspec does not say, so each is tried alone."""
+        for parameter, argument in zip(self.parameters, arguments, strict=True):
+            try:
+                _codec.encode(argument, _codec.Outgoing())
+            except (*_BAD_PAYLOAD, Error):
+                return f"argument `{parameter.name}`"
+        return "arguments"
+
+    def decode_arguments(self, payload: memoryview, incoming: Incoming) -> list[Any]:
+        """The arguments of a CALL, in the order of the parameters.
+
+        Raises:
+            ArgumentError, StaleCapability: they are not what the interface says.
+        """
+        return self._decode(self._decode_arguments, "arguments", payload, incoming)  # type: ignore[no-any-return]  # a tuple
+
+    def encode_result(self, result: Any, outgoing: Outgoing) -> bytes:
+        """The payload of a REPLY.
+
+        Raises:
+            ArgumentError: something in it cannot be sent.
+        """
+        try:
+            return _codec.encode(result, outgoing)
+        except (*_BAD_PAYLOAD, Error) as error:
+            raise self._failure("result", error) from error
+
+    def decode_result(self, payload: memoryview, incoming: Incoming) -> Any:
+        """The result of a REPLY.
+
+        Raises:
+            ArgumentError, StaleCapability: it is not what the interface says.
+        """
+        return self._decode(self._decode_result, "result", payload, incoming)
+
+    def _decode(
+        self, decode: Callable[[memoryview, Incoming], Any], what: str, payload: memoryview, incoming: Incoming
+    ) -> Any:
+        try:
+            return decode(payload, incoming)
+        except _BAD_PAYLOAD as error:
+            raise self._failure(what, error) from error
+
+    def run(self, target: Any, arguments: Sequence[Any]) -> Any:
+        """Calls the method of a managed object."""
+        bound = getattr(target, self.name)
+        if not self._keywords:
+            return bound(*arguments)
+        positional = len(arguments) - len(self._keywords)
+        return bound(*arguments[:positional], **dict(zip(self._keywords, arguments[positional:], strict=True)))
+
+
+def _refuse_foreign_types(node: Any, seen: set[int]) -> None:
+    """Walks msgspec's description of a type.
+
+    Raises:
+        TypeError: it contains a class that neither msgspec nor capmarshal knows how to send.
+    """
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, msgspec.inspect.CustomType):
+        if node.cls not in (Capability, *_codec.DESCRIPTOR_TYPES) and not issubclass(node.cls, Delegable):
+            raise TypeError(
+                f"{node.cls.__qualname__} is neither data, nor an Interface, nor one of Capability, Descriptor, "
+                "io.BufferedReader, io.BufferedWriter, socket.socket"
+            )
+    elif isinstance(node, (tuple, list)):
+        for part in node:
+            _refuse_foreign_types(part, seen)
+    elif isinstance(node, (msgspec.inspect.Type, msgspec.inspect.Field)):
+        for name in node.__struct_fields__:
+            _refuse_foreign_types(getattr(node, name), seen)

@@ -1,0 +1,303 @@
+"""The server's loop: one thread, one epoll set; a reply and the wait for the next record in one crossing into C.
+
+It trusts no flag of a socket, for the client made both ends of the channel and may have kept a copy: nothing here
+waits for a particular client.  What cannot be sent for a reason of the client's making ends its channel.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import time
+from typing import TYPE_CHECKING
+
+from capmarshal import _inbox, _private, _reaper, _wire
+from capmarshal._capability import cookies_of
+from capmarshal._channel import IN_FLIGHT_PATIENCE
+from capmarshal._clients import Clients, Parked
+from capmarshal._dispatch import Interrupted, Received, Unanswerable, fail, log
+from capmarshal._errors import TableFull, check, error_for, in_flight_limit
+from capmarshal._faults import Code
+from capmarshal._lx import FOREVER, NOW, NULL, ffi, lib
+from capmarshal._private import Private
+
+if TYPE_CHECKING:
+    from capmarshal._capability import Peer
+    from capmarshal._clients import Client
+    from capmarshal._dispatch import Answer, Dispatcher
+
+# Slots of the server's own descriptors.
+_DOOR, _WAKE = 0, 1
+
+# Taken per event of the door, so that a flood of knocks leaves turns for calls.
+_KNOCKS_AT_ONCE = 16
+# A knock is all head; one byte more shows that it is not.
+_KNOCK_ROOM = len(_wire.KNOCK_RECORD) + 1
+
+_RETRY = 5_000_000
+
+
+class Server:
+    """Serves one door.
+
+    Args:
+        door: the server's end, taken.
+        dispatcher: what runs the calls.
+        label: of the entrypoint, for the log.
+
+    Raises:
+        TableFull, KernelError: the caller still owns ``door``.
+    """
+
+    def __init__(self, door: Private, dispatcher: Dispatcher, label: str) -> None:
+        self._dispatcher = dispatcher
+        self._label = label
+        self._turn = ffi.new("struct cm_turn *")
+        self._inbox = _inbox.Inbox(within=self._turn)
+        self._knock_inbox = _inbox.Inbox(_KNOCK_ROOM)
+        self._clients = Clients(self._turn)
+        self._stopped = False
+        # Slots whose parked answer the kernel refuses because too many descriptors are in flight; when to try again.
+        self._refused: set[int] = set()
+        self._retry_at = FOREVER
+        with _private.lock:
+            self._epoll = Private(check(lib.lx_epoll_create1(select.EPOLL_CLOEXEC), "making an epoll set"), epoll=True)
+            try:
+                self._wake = Private(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+            except OSError as error:
+                self._epoll.close()
+                raise error_for(error.errno or 0, "making an eventfd") from None
+        self._turn.epoll = self._epoll.number
+        self._door = door
+        try:
+            check(self._clients.watch(_DOOR, door.number), "watching the door")
+            check(self._clients.watch(_WAKE, self._wake.number), "watching for the end")
+        except BaseException:
+            self._wake.close()
+            self._epoll.close()
+            raise
+
+    @property
+    def channels(self) -> int:
+        """How many channels are open."""
+        return len(self._clients)
+
+    def stop(self) -> None:
+        """Has :meth:`run` return when the call in progress is answered.  From any thread."""
+        self._stopped = True
+        with _private.lock:
+            if self._wake.number >= 0:
+                os.eventfd_write(self._wake.number, 1)
+
+    def close(self) -> None:
+        """Closes the door and all channels; nobody runs it any more."""
+        self._clients.drop_all()
+        self._wake.close()
+        self._epoll.close()
+        _reaper.close(self._door)
+
+    def run(self) -> None:
+        """Serves until it is stopped, or until this process turns out to be a forked child.
+
+        Raises:
+            KeyboardInterrupt, SystemExit: raised in a method or a signal handler; it may be run again.
+        """
+        pending: tuple[int, Client, Answer] | None = None
+        try:
+            while not self._stopped and self._epoll.number >= 0:
+                pending = self._turn_once(pending)
+                if self._refused and time.monotonic_ns() >= self._retry_at:
+                    self._retry_refused()
+        finally:
+            # Also when Ctrl-C ended the loop.  An answer sent twice is told by its ID.
+            if pending is not None and self._epoll.number >= 0:
+                self._deliver(*pending)
+
+    def _turn_once(self, pending: tuple[int, Client, Answer] | None) -> tuple[int, Client, Answer] | None:
+        """Sends the pending answer and handles one event; the answer that is pending after that."""
+        turn = self._turn
+        if pending is None:
+            event = lib.cm_reply_wait(-1, NULL, 0, (), 0, turn, self._retry_at)
+        else:
+            slot, client, answer = pending
+            event = lib.cm_reply_wait(client.far.number, answer.data, len(answer.data), (), 0, turn, self._retry_at)
+            if event == lib.CM_UNSENT:
+                self._undelivered(slot, client, answer, turn.status)
+        if event == lib.CM_RECORD:
+            return self._call(turn.slot)
+        if event == lib.CM_READY:
+            self._ready(turn.slot)
+        elif event == lib.CM_ENDED:
+            self._clients.drop(turn.slot)
+        elif event < 0 and event != -errno.EINTR:
+            raise error_for(-event, "waiting for calls")
+        return None
+
+    def _call(self, slot: int) -> tuple[int, Client, Answer] | None:
+        """Has the record in the inbox answered; the answer, if it is to be sent with the next turn."""
+        client = self._clients.get(slot)
+        lost = self._inbox.struct.lost
+        why = _inbox.why_lost(self._epoll.number) if lost & lib.CM_LOST_DESCRIPTORS else ""
+        received = Received(self._inbox.data(), self._inbox.steal(), why, bool(lost & lib.CM_LOST_BYTES))
+        if client is None or client.parked is not None:
+            # Reported though not asked for: the client has hung up without reading its last answer.
+            for descriptor in received.descriptors:
+                _reaper.close_descriptor(descriptor.detach())
+            self._clients.drop(slot)
+            return None
+        try:
+            answer = self._dispatcher.dispatch(received, client.peer)
+        except Unanswerable as reason:
+            log.warning("%s: dropped a channel of process %d: %s", self._label, client.peer.pid, reason)
+            self._clients.drop(slot)
+            return None
+        except Interrupted as interrupted:
+            self._deliver(slot, client, interrupted.answer)
+            raise interrupted.__cause__ or interrupted from None
+        except BaseException:
+            # Ctrl-C between two steps of ours: nobody will answer this call.
+            self._clients.drop(slot)
+            raise
+        if self._epoll.number < 0:
+            # The method forked, and this is the child: the client is the parent's.
+            answer.close()
+            return None
+        if not answer.owned and not answer.numbers:
+            return slot, client, answer
+        # What the call owned is closed when its answer is sent, not when the next record comes.
+        self._deliver(slot, client, answer)
+        return None
+
+    def _deliver(self, slot: int, client: Client, answer: Answer) -> None:
+        """Sends an answer, parks it, or ends the channel; in any case the call is over then."""
+        status = _send(client, answer.data, answer.numbers)
+        if status == 0:
+            answer.close()
+        else:
+            self._undelivered(slot, client, answer, status)
+
+    def _undelivered(self, slot: int, client: Client, answer: Answer, status: int) -> None:
+        """Deals with an answer that sendmsg(2) did not take."""
+        try:
+            if status in (-errno.EAGAIN, -errno.EINTR):
+                client.parked = Parked(answer, None)
+                self._clients.await_room(slot)
+            elif status == -errno.ETOOMANYREFS:
+                client.parked = Parked(answer, time.monotonic_ns() + IN_FLIGHT_PATIENCE)
+                self._clients.pause(slot)
+                self._refused.add(slot)
+                self._retry_at = time.monotonic_ns() + _RETRY
+            elif status == -errno.EMSGSIZE:
+                size = len(answer.data)
+                self._answer_instead(
+                    slot, client, fail(answer.id, Code.TOO_BIG, f"a result of {size} bytes is too large")
+                )
+            else:
+                log.info("%s: dropped a channel: %s", self._label, error_for(-status, "answering"))
+                self._clients.drop(slot)
+        except TableFull as error:
+            self._answer_instead(slot, client, fail(answer.id, Code.TABLE_FULL, f"at the server, {error.strerror}"))
+        finally:
+            answer.close()
+
+    def _answer_instead(self, slot: int, client: Client, failure: Answer) -> None:
+        """Says why there is no answer; a client that has no room even for that is dropped."""
+        if _send(client, failure.data, []) != 0:
+            self._clients.drop(slot)
+
+    def _ready(self, slot: int) -> None:
+        if slot == _DOOR:
+            self._open_door()
+        elif slot >= lib.CM_FIRST_CHANNEL:
+            self._send_parked(slot)
+
+    def _send_parked(self, slot: int) -> None:
+        client = self._clients.get(slot)
+        if client is None or client.parked is None:
+            return
+        if _send(client, client.parked.data, client.parked.numbers) == 0:
+            self._unpark(slot, client)
+        else:
+            # Reported as writable, and not: somebody turns the knobs of this socket.
+            log.info("%s: dropped a channel of process %d that takes no answer", self._label, client.peer.pid)
+            self._clients.drop(slot)
+
+    def _unpark(self, slot: int, client: Client) -> None:
+        if client.parked is not None:
+            client.parked.close()
+            client.parked = None
+        self._clients.resume(slot)
+
+    def _retry_refused(self) -> None:
+        """Tries the answers again for which there was no room in flight."""
+        now = time.monotonic_ns()
+        for slot in tuple(self._refused):
+            client = self._clients.get(slot)
+            if client is None or client.parked is None or client.parked.give_up is None:
+                self._refused.discard(slot)
+                continue
+            status = _send(client, client.parked.data, client.parked.numbers)
+            if status == -errno.ETOOMANYREFS:
+                if now < client.parked.give_up:
+                    continue
+                self._answer_instead(slot, client, fail(client.parked.call_id, Code.IN_FLIGHT, in_flight_limit()))
+                status = 0
+            self._refused.discard(slot)
+            if self._clients.get(slot) is client:
+                if status == 0:
+                    self._unpark(slot, client)
+                else:
+                    self._clients.drop(slot)
+        self._retry_at = now + _RETRY if self._refused else FOREVER
+
+    def _open_door(self) -> None:
+        """Takes the channels that knocks have brought."""
+        for _ in range(_KNOCKS_AT_ONCE):
+            # A fork in between would leave the child with a copy of the client's far end.
+            with _private.lock:
+                if self._door.number < 0:
+                    return
+                result = lib.cm_receive(self._door.number, self._knock_inbox.struct, NOW)
+                if result <= 0:
+                    break
+                self._admit()
+        else:
+            return
+        if result == 0:
+            # Some holder of the client end has shut it down, for all holders (shutdown(2)).
+            log.error("%s: the door was shut by one of its holders; open channels go on", self._label)
+            self._clients.unwatch(_DOOR)
+
+    def _admit(self) -> None:
+        """Takes the channel of the knock in the inbox, if it is one; the caller holds the lock."""
+        struct = self._knock_inbox.struct
+        peer = self._clients.peer(struct.pid, struct.uid)
+        lost, data = struct.lost, self._knock_inbox.data()
+        descriptors = self._knock_inbox.steal()
+        reason = "it is no knock"
+        if lost & lib.CM_LOST_DESCRIPTORS:
+            reason = _inbox.why_lost(self._epoll.number)
+        elif data == _wire.KNOCK_RECORD and len(descriptors) == 1 and cookies_of([descriptors[0].fileno()])[0]:
+            reason = self._clients.refusal(peer)
+            if not reason:
+                far = Private(descriptors.pop().detach())
+                result = self._clients.add(far, peer)
+                if result == 0:
+                    return
+                _reaper.close(far)
+                reason = str(error_for(-result, "watching a channel"))
+        for descriptor in descriptors:
+            _reaper.close_descriptor(descriptor.detach())
+        self._log_refusal(peer, reason)
+
+    def _log_refusal(self, peer: Peer, reason: str) -> None:
+        log.warning("%s: refused a knock of process %d (user %d): %s", self._label, peer.pid, peer.uid, reason)
+
+
+def _send(client: Client, data: bytes, numbers: list[int]) -> int:
+    """Sends without waiting; 0 or -errno."""
+    part = ffi.new("struct iovec *")
+    memory = ffi.from_buffer(data)
+    part.iov_base, part.iov_len = memory, len(data)
+    return lib.cm_send(client.far.number, part, 1, numbers, len(numbers), NOW)

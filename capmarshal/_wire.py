@@ -1,0 +1,181 @@
+"""The layout of records: bytes in, records out.  No socket, no descriptor.
+
+Every record begins with the same head, whatever its version, so that any of them can be answered::
+
+    0      version      1 byte
+    1      kind         1 byte      KNOCK, CALL, REPLY or FAIL
+    2      entries      2 bytes     length of the table
+    4      descriptors  2 bytes     how many travel with the record
+    6      reserved     2 bytes     0
+    8      id           8 bytes     of the call; 0 in a KNOCK
+
+A CALL goes on with::
+
+    16     badge        16 bytes
+    32     time left    8 bytes     nanoseconds; all ones: no limit
+    40     sent at      8 bytes     CLOCK_MONOTONIC when it was sent, nanoseconds
+    48     method       2 bytes     length of its name
+
+then the method's name in UTF-8.  CALL and REPLY then have the table, ``entries`` times::
+
+    0      slot         2 bytes     which of the record's descriptors
+    2      badge        16 bytes    of a capability; all zero: the slot is a plain descriptor
+
+and the payload up to the end of the record.  In the payload, an index into the table stands for the entry.
+Capabilities of one door share its slot; a plain descriptor has a slot of its own.  A FAIL has neither table nor
+descriptors.  Integers have the machine's byte order: both ends are on it.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple, TypeAlias
+
+VERSION = 1
+KNOCK, CALL, REPLY, FAIL = 1, 2, 3, 4
+
+BADGE_SIZE = 16
+# In a table: no capability but a plain descriptor.  No object is ever given this badge.
+NO_BADGE = bytes(BADGE_SIZE)
+NO_LIMIT = (1 << 64) - 1
+
+_HEAD = struct.Struct("=BBHHHQ")
+_CALL = struct.Struct("=BBHHHQ16sQQH")
+_ENTRY = struct.Struct("=H16s")
+
+
+class Entry(NamedTuple):
+    """One line of a record's table."""
+
+    slot: int
+    badge: bytes
+
+
+class Call(NamedTuple):
+    """A client asks for a method of the object that the badge selects."""
+
+    id: int
+    badge: bytes
+    time_left: int
+    sent_at: int
+    method: bytes
+    entries: list[Entry]
+    descriptors: int
+    payload: memoryview
+
+
+class Reply(NamedTuple):
+    """The method's result."""
+
+    id: int
+    entries: list[Entry]
+    descriptors: int
+    payload: memoryview
+
+
+class Fail(NamedTuple):
+    """The call ended in an error."""
+
+    id: int
+    payload: memoryview
+
+
+class Knock(NamedTuple):
+    """A client brings the far end of a new channel."""
+
+
+Record: TypeAlias = Call | Reply | Fail | Knock
+
+
+class Malformed(Exception):  # never leaves the package: becomes a FAIL or a ProtocolError
+    """A record that the layout does not allow.
+
+    Attributes:
+        id: of the call to answer, or None if not even that can be read.
+    """
+
+    def __init__(self, reason: str, id: int | None) -> None:  # noqa: A002 - the name of the field
+        super().__init__(reason)
+        self.id = id
+
+
+KNOCK_RECORD = _HEAD.pack(VERSION, KNOCK, 0, 1, 0, 0)
+
+
+def _table(entries: list[Entry]) -> bytes:
+    return b"".join([_ENTRY.pack(slot, badge) for slot, badge in entries])
+
+
+def pack_call(
+    id: int,  # noqa: A002 - the name of the field
+    badge: bytes,
+    time_left: int,
+    sent_at: int,
+    method: bytes,
+    entries: list[Entry],
+    descriptors: int,
+    payload: bytes,
+) -> bytes:
+    """A CALL record; see the layout above."""
+    head = _CALL.pack(VERSION, CALL, len(entries), descriptors, 0, id, badge, time_left, sent_at, len(method))
+    if not entries:
+        return head + method + payload
+    return b"".join((head, method, _table(entries), payload))
+
+
+def pack_reply(id: int, entries: list[Entry], descriptors: int, payload: bytes) -> bytes:  # noqa: A002 - as above
+    """A REPLY record."""
+    return _HEAD.pack(VERSION, REPLY, len(entries), descriptors, 0, id) + _table(entries) + payload
+
+
+def pack_fail(id: int, payload: bytes) -> bytes:  # noqa: A002 - as above
+    """A FAIL record."""
+    return _HEAD.pack(VERSION, FAIL, 0, 0, 0, id) + payload
+
+
+def _read_table(data: bytes, start: int, count: int, descriptors: int, id: int) -> list[Entry]:  # noqa: A002 - as above
+    end = start + count * _ENTRY.size
+    if end > len(data):
+        raise Malformed(f"a table of {count} entries in a record of {len(data)} bytes", id)
+    entries = [Entry(slot, badge) for slot, badge in _ENTRY.iter_unpack(data[start:end])]
+    plain = [entry.slot for entry in entries if entry.badge == NO_BADGE]
+    capabilities = {entry.slot for entry in entries if entry.badge != NO_BADGE}
+    if any(entry.slot >= descriptors for entry in entries):
+        raise Malformed(f"a table refers to a descriptor that is not among the record's {descriptors}", id)
+    if len(set(plain)) < len(plain) or not capabilities.isdisjoint(plain):
+        raise Malformed("a table gives one descriptor to two owners", id)
+    return entries
+
+
+def unpack(data: bytes) -> Record:
+    """The record in ``data``.  The payload is a view of it.
+
+    Raises:
+        Malformed: it is none.
+    """
+    if len(data) < _HEAD.size:
+        raise Malformed(f"{len(data)} bytes are too few for a record", None)
+    version, kind, count, descriptors, reserved, id = _HEAD.unpack_from(data)  # noqa: A001 - the name of the field
+    if version != VERSION:
+        raise Malformed(f"version {version} of the protocol; this is version {VERSION}", id)
+    if reserved:
+        raise Malformed("the reserved field is not 0", id)
+    if kind == CALL:
+        if len(data) < _CALL.size:
+            raise Malformed(f"{len(data)} bytes are too few for a CALL", id)
+        *_, badge, time_left, sent_at, length = _CALL.unpack_from(data)
+        start = _CALL.size + length
+        if start > len(data):
+            raise Malformed(f"a method's name of {length} bytes in a record of {len(data)}", id)
+        method = data[_CALL.size : start]
+        entries = _read_table(data, start, count, descriptors, id) if count else []
+        payload = memoryview(data)[start + count * _ENTRY.size :]
+        return Call(id, badge, time_left, sent_at, method, entries, descriptors, payload)
+    if kind == REPLY:
+        entries = _read_table(data, _HEAD.size, count, descriptors, id) if count else []
+        return Reply(id, entries, descriptors, memoryview(data)[_HEAD.size + count * _ENTRY.size :])
+    if kind == FAIL and count == descriptors == 0:
+        return Fail(id, memoryview(data)[_HEAD.size :])
+    if data == KNOCK_RECORD:
+        return Knock()
+    raise Malformed(f"no record of kind {kind} looks like this", id)
