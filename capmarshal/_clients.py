@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import select
 from typing import TYPE_CHECKING
@@ -115,8 +116,8 @@ class Clients:
             return f"{most} channels are open already, of {soft} descriptors (RLIMIT_NOFILE)"
         return ""
 
-    def add(self, far: Private, peer: Peer) -> int:
-        """Takes a new channel and has it read; 0, or -errno and the caller still owns it."""
+    def add(self, far: Private, peer: Peer) -> str:
+        """Takes a new channel and has it read; or says why not, and the caller still owns it."""
         if not self._free:
             self._grow()
         slot = self._free.pop()
@@ -125,11 +126,11 @@ class Clients:
         if result < 0:
             self._slots[slot].descriptor = -1
             self._free.append(slot)
-            return result
+            return f"it cannot be watched: {os.strerror(-result)}"
         self._by_slot[slot] = Client(far, peer)
         self._channels[peer] = self._channels.get(peer, 0) + 1
         self._peers[peer.pid, peer.uid] = peer
-        return 0
+        return ""
 
     def _grow(self) -> None:
         room = len(self._by_slot)

@@ -85,7 +85,7 @@ class Outgoing:
             self.entries.append(Entry(self._add_number(number_of(thing)), NO_BADGE))
             self.files.append(thing)
         else:
-            raise TypeError(f"a {type(thing).__qualname__} cannot be sent")
+            raise TypeError(f"`{type(thing).__qualname__}` objects cannot be sent")
         return len(self.entries) - 1
 
     def _add_capability(self, capability: Capability) -> None:
@@ -214,7 +214,7 @@ def _open(descriptor: Descriptor, mode: str) -> Any:
 def _encode_hook(thing: Any) -> int:
     outgoing = _current.outgoing
     if outgoing is None:
-        raise TypeError(f"a {type(thing).__qualname__} cannot be sent")
+        raise TypeError(f"`{type(thing).__qualname__}` objects cannot be sent")
     return outgoing.add(thing)
 
 

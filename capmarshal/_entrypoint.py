@@ -221,10 +221,10 @@ class Entrypoint:
             if self._closed:
                 return False
             self._closed = True
-            for target in self._objects.clear():
-                space.managed.pop(id(target), None)
             space.remove_home(self._door)
-            return True
+        for target in self._objects.clear():
+            space.managed.pop(id(target), None)
+        return True
 
     def _release(self) -> None:
         with self._state:

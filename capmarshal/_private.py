@@ -19,7 +19,8 @@ from capmarshal._lx import lib
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Re-entrant: a signal handler may call while its thread holds it.  Nobody waits for anything while holding it.
+# Re-entrant: a signal handler may call while its thread holds it.  Nobody waits for anything while holding it: no
+# other lock, no log, no socket.
 lock = threading.RLock()
 
 _all: set[Private] = set()
@@ -49,14 +50,15 @@ class Private:
         return self.number
 
     def close(self) -> None:
-        """Closes it.  Does nothing the second time, nor in a child."""
-        with lock:
-            number, self.number = self.number, -1
-            _all.discard(self)
-        # Outside the lock, since closing what a stranger sent can block.  A child forked just here keeps a copy, which
-        # delays the end of file for a client that is being dropped.
+        """Closes it.  Does nothing the second time, nor in a child.
+
+        Takes no lock: garbage collection may call this anywhere, and closing what a stranger sent can block.  A child
+        that is forked between the first two lines keeps a copy of a socket that is being given up anyway.
+        """
+        number, self.number = self.number, -1
         if number >= 0:
             lib.lx_close(number)
+            _all.discard(self)
 
 
 def run_in_child(forget: Callable[[], None]) -> None:
@@ -67,7 +69,8 @@ def run_in_child(forget: Callable[[], None]) -> None:
 def _after_fork_in_child() -> None:
     for private in sorted(_all, key=lambda private: not private.epoll):
         number, private.number = private.number, -1
-        lib.lx_close(number)
+        if number >= 0:
+            lib.lx_close(number)
     _all.clear()
     for forget in _in_child:
         forget()

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from capmarshal import _channel, _codec, _faults, _wire
 from capmarshal._capability import space
-from capmarshal._errors import InterfaceError
+from capmarshal._errors import Error, InterfaceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from capmarshal._capability import Capability
+    from capmarshal._descriptor import Descriptor
     from capmarshal._method import Method
 
 
@@ -44,19 +45,13 @@ class Proxy:
 def invoke(proxy: Proxy, called: Method, arguments: tuple[Any, ...]) -> Any:
     """Makes a call: what every proxy method does."""
     target = proxy._capability  # noqa: SLF001 - a proxy is nothing but this
-    door = target.door()
     outgoing = _codec.Outgoing()
     payload = called.encode_arguments(arguments, outgoing)
-    home = space.homes.get(door.cookie)
-    if home is not None and home.serves_this_thread():
-        # Its own thread is this one: waiting for it would be waiting for ever.
-        answer, descriptors = home.call_inline(
-            target.badge, called.wire_name, payload, outgoing.entries, outgoing.numbers
-        )
-    else:
-        answer, descriptors = _channel.exchange(
-            door, target.badge, called.wire_name, payload, outgoing.entries, outgoing.numbers
-        )
+    try:
+        answer, descriptors = _exchange(target, called, payload, outgoing)
+    except Error as error:
+        error.add_note(f"in a call of {called.where}, entrypoint {target.label!r}")
+        raise
     if isinstance(answer, _wire.Fail):
         raise _faults.to_exception(answer.payload, called.raises, called.where)
     incoming = _codec.Incoming(answer.entries, descriptors)
@@ -67,6 +62,17 @@ def invoke(proxy: Proxy, called: Method, arguments: tuple[Any, ...]) -> Any:
         raise
     incoming.close_rest()
     return result
+
+
+def _exchange(
+    target: Capability, called: Method, payload: bytes, outgoing: _codec.Outgoing
+) -> tuple[_wire.Reply | _wire.Fail, list[Descriptor]]:
+    door = target.door()
+    home = space.homes.get(door.cookie)
+    if home is not None and home.serves_this_thread():
+        # Its own thread is this one: waiting for it would be waiting for ever.
+        return home.call_inline(target.badge, called.wire_name, payload, outgoing.entries, outgoing.numbers)
+    return _channel.exchange(door, target.badge, called.wire_name, payload, outgoing.entries, outgoing.numbers)
 
 
 def _proxy_method(called: Method) -> Callable[..., Any]:

@@ -25,6 +25,7 @@ from capmarshal._private import Private
 if TYPE_CHECKING:
     from capmarshal._capability import Peer
     from capmarshal._clients import Client
+    from capmarshal._descriptor import Descriptor
     from capmarshal._dispatch import Answer, Dispatcher
 
 # Slots of the server's own descriptors.
@@ -35,7 +36,9 @@ _KNOCKS_AT_ONCE = 16
 # A knock is all head; one byte more shows that it is not.
 _KNOCK_ROOM = len(_wire.KNOCK_RECORD) + 1
 
+# Nanoseconds between two tries to send what there is no room for in flight, and between two lines about knocks.
 _RETRY = 5_000_000
+_LOG_PAUSE = 1_000_000_000
 
 
 class Server:
@@ -61,6 +64,7 @@ class Server:
         # Slots whose parked answer the kernel refuses because too many descriptors are in flight; when to try again.
         self._refused: set[int] = set()
         self._retry_at = FOREVER
+        self._refusals = self._log_again_at = 0
         with _private.lock:
             self._epoll = Private(check(lib.lx_epoll_create1(select.EPOLL_CLOEXEC), "making an epoll set"), epoll=True)
             try:
@@ -93,7 +97,8 @@ class Server:
     def close(self) -> None:
         """Closes the door and all channels; nobody runs it any more."""
         self._clients.drop_all()
-        self._wake.close()
+        with _private.lock:
+            self._wake.close()
         self._epoll.close()
         _reaper.close(self._door)
 
@@ -261,7 +266,9 @@ class Server:
                 result = lib.cm_receive(self._door.number, self._knock_inbox.struct, NOW)
                 if result <= 0:
                     break
-                self._admit()
+                descriptors = self._knock_inbox.steal()
+                far = Private(descriptors.pop().detach()) if len(descriptors) == 1 else None
+            self._admit(far, descriptors)
         else:
             return
         if result == 0:
@@ -269,30 +276,39 @@ class Server:
             log.error("%s: the door was shut by one of its holders; open channels go on", self._label)
             self._clients.unwatch(_DOOR)
 
-    def _admit(self) -> None:
-        """Takes the channel of the knock in the inbox, if it is one; the caller holds the lock."""
+    def _admit(self, far: Private | None, others: list[Descriptor]) -> None:
+        """Takes the channel that the knock in the inbox brought, if it is one.
+
+        Args:
+            far: the one descriptor that came with it, taken.
+            others: or all of them, if there were more; taken.
+        """
         struct = self._knock_inbox.struct
         peer = self._clients.peer(struct.pid, struct.uid)
-        lost, data = struct.lost, self._knock_inbox.data()
-        descriptors = self._knock_inbox.steal()
-        reason = "it is no knock"
-        if lost & lib.CM_LOST_DESCRIPTORS:
+        if struct.lost & lib.CM_LOST_DESCRIPTORS:
             reason = _inbox.why_lost(self._epoll.number)
-        elif data == _wire.KNOCK_RECORD and len(descriptors) == 1 and cookies_of([descriptors[0].fileno()])[0]:
-            reason = self._clients.refusal(peer)
-            if not reason:
-                far = Private(descriptors.pop().detach())
-                result = self._clients.add(far, peer)
-                if result == 0:
-                    return
+        elif far is None or self._knock_inbox.data() != _wire.KNOCK_RECORD or not cookies_of([far.number])[0]:
+            reason = "it is no knock"
+        else:
+            reason = self._clients.refusal(peer) or self._clients.add(far, peer)
+        if reason:
+            if far is not None:
                 _reaper.close(far)
-                reason = str(error_for(-result, "watching a channel"))
-        for descriptor in descriptors:
-            _reaper.close_descriptor(descriptor.detach())
-        self._log_refusal(peer, reason)
+            for descriptor in others:
+                _reaper.close_descriptor(descriptor.detach())
+            self._log_refusal(peer, reason)
 
     def _log_refusal(self, peer: Peer, reason: str) -> None:
-        log.warning("%s: refused a knock of process %d (user %d): %s", self._label, peer.pid, peer.uid, reason)
+        """Says so, but not as often as a stranger likes."""
+        self._refusals += 1
+        now = time.monotonic_ns()
+        if now >= self._log_again_at:
+            log.warning(
+                "%s: refused %d knock(s), the last of process %d (user %d): %s",
+                self._label, self._refusals, peer.pid, peer.uid, reason,
+            )  # fmt: skip
+            self._refusals = 0
+            self._log_again_at = now + _LOG_PAUSE
 
 
 def _send(client: Client, data: bytes, numbers: list[int]) -> int:
