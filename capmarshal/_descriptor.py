@@ -128,8 +128,9 @@ class Descriptor:
         if not text and encoding is not None:
             raise ValueError("bytes have no encoding")
         if text:
-            # Looked up before anything owns the descriptor twice.
+            # Tried before anything owns the descriptor twice: not every codec is one of text.
             encoding = codecs.lookup(encoding or "utf-8").name
+            io.TextIOWrapper(io.BytesIO(), encoding=encoding)
         if reads and writes:
             os.lseek(self.fileno(), 0, os.SEEK_CUR)
         raw = io.FileIO(self.fileno(), mode.replace("b", ""), closefd=True)
@@ -175,8 +176,11 @@ class Descriptor:
 
     def __del__(self) -> None:
         if self._number >= 0:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
-            self.close()
+            try:
+                warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+            finally:
+                # Also where warnings are errors.
+                self.close()
 
     def __repr__(self) -> str:
         return f"<Descriptor {self._number}>" if self._number >= 0 else "<Descriptor closed>"
