@@ -1,0 +1,119 @@
+"""The reaper: closing what a stranger sent delays nobody."""
+
+import fcntl
+import os
+import socket
+import threading
+import time
+
+import pytest
+
+from capmarshal import Descriptor, _reaper
+
+
+def _is_open(number):
+    try:
+        fcntl.fcntl(number, fcntl.F_GETFD)
+    except OSError:
+        return False
+    return True
+
+
+def test_a_lingering_socket_delays_the_reaper_alone(lingering, drain):
+    """Its close() takes a minute, or until the peer reads: the caller goes on at once, the reaper waits."""
+    number, peer = lingering(60)
+    begun = time.monotonic()
+    _reaper.close_descriptor(number)
+    assert time.monotonic() - begun < 30
+    assert not _reaper.wait(0.1), "the close did not block, so this test shows nothing"
+    drain(peer)
+    assert _reaper.wait(30)
+    assert not _is_open(number)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "memfd"])
+def test_what_closes_quickly_is_closed_at_once(kind, lingering, drain):
+    """A pipe or a memfd does not queue behind what blocks."""
+    slow, peer = lingering(60)
+    _reaper.close_descriptor(slow)
+    numbers = os.pipe() if kind == "pipe" else [os.memfd_create("quick", os.MFD_CLOEXEC)]
+    for number in numbers:
+        _reaper.close_descriptor(number)
+    assert [_is_open(number) for number in numbers] == [False] * len(numbers)
+    drain(peer)
+
+
+@pytest.mark.parametrize("make", [lambda p: os.open(p, os.O_RDONLY), lambda p: socket.socket().detach()])
+def test_what_may_block_goes_to_the_reaper_and_is_closed(make, tmp_path):
+    """Files and sockets are closed by the time that wait() returns."""
+    number = make(tmp_path)
+    _reaper.close_descriptor(number)
+    assert _reaper.wait(30)
+    assert not _is_open(number)
+
+
+def test_wait_covers_all_that_was_handed_over_before(files):
+    """After wait(), everything handed over before it is closed, in order."""
+    closed = []
+
+    class Closable:
+        def __init__(self, number):
+            self.number = number
+
+        def close(self):
+            closed.append(self.number)
+
+    for number in range(100):
+        _reaper.close(Closable(number))
+    assert _reaper.wait(30)
+    assert closed == list(range(100))
+
+
+def test_an_error_in_closing_does_not_end_the_reaper():
+    """What raises in its close() is nobody's, and the next one is closed."""
+
+    class Broken:
+        def close(self):
+            raise RuntimeError("broken")
+
+    _reaper.close(Broken())
+    assert _reaper.wait(30)
+
+
+def test_one_reaper_whoever_comes_first():
+    """Many threads that hand over at once start one thread between them."""
+    start = threading.Barrier(8)
+
+    def hand_over():
+        start.wait(30)
+        _reaper.close(Descriptor(os.dup(0)))
+
+    threads = [threading.Thread(target=hand_over) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert _reaper.wait(30)
+    assert [thread.name for thread in threading.enumerate()].count("capmarshal reaper") == 1
+
+
+def test_a_child_forked_while_the_reaper_is_busy_closes_its_copies(lingering, drain, fork, files):
+    """What waits in the parent's queue is open in the child too: the child's own reaper closes it."""
+    slow, peer = lingering(60)
+    _reaper.close_descriptor(slow)
+    assert not _reaper.wait(0.1), "the close did not block, so this test shows nothing"
+    queued = [os.dup(number) for number in files(5)]
+    for number in queued:
+        _reaper.close(Descriptor(number))
+
+    def child():
+        before = [_is_open(number) for number in queued]
+        waited = _reaper.wait(30)
+        return before, waited, [_is_open(number) for number in queued]
+
+    assert fork(child).result() == ([True] * 5, True, [False] * 5)
+    # And the parent's are the parent's business.
+    assert [_is_open(number) for number in queued] == [True] * 5
+    drain(peer)
+    assert _reaper.wait(30)
+    assert [_is_open(number) for number in queued] == [False] * 5
