@@ -150,16 +150,19 @@ class Message:
             raise ValueError("an empty message: its receiver could not tell it from the end of the connection")
         deadline = _deadline.after(timeout)
         descriptors = [number_of(file) for file in self._sendable()]
-        parts = ffi.new("struct iovec[]", len(self._parts))
         held = [ffi.from_buffer(part) for part in self._parts]
-        for part, memory in zip(parts, held, strict=True):
-            part.iov_base, part.iov_len = memory, ffi.sizeof(memory)
-        while True:
-            result = lib.cm_send(number, parts, len(held), descriptors, len(descriptors), deadline)
-            if result == 0:
-                return
-            if result != -errno.EINTR:
-                raise error_for(-result, "sending a message")
+        parts = ffi.new("struct iovec[]", [(memory, ffi.sizeof(memory)) for memory in held])
+        try:
+            while True:
+                result = lib.cm_send(number, parts, len(held), descriptors, len(descriptors), deadline)
+                if result == 0:
+                    return
+                if result != -errno.EINTR:
+                    raise error_for(-result, "sending a message")
+        finally:
+            # No traceback may keep these: where one is in a reference cycle, the garbage collector takes a memoryview
+            # apart under what holds it, and crashes (cpython #77894, fixed in 3.12.7 and never in 3.11).
+            held.clear()
 
     def _sendable(self) -> Iterable[HasFileno | int]:
         if None in self._owned:
