@@ -7,7 +7,7 @@ import select
 import socket
 from typing import TYPE_CHECKING
 
-from capmarshal import _deadline, _inbox
+from capmarshal import _deadline, _inbox, _reaper
 from capmarshal._descriptor import number_of
 from capmarshal._errors import (
     CallTimeout,
@@ -205,7 +205,8 @@ class Message:
         if lost:
             why = _inbox.why_lost(number)
             for descriptor in owned:
-                descriptor.close()
+                # Whatever their sender made of them, closing must not outlast the deadline.
+                _reaper.close_descriptor(descriptor.detach())
             if lost & lib.CM_LOST_DESCRIPTORS:
                 came = f"the {len(owned)} that came are closed"
                 raise DescriptorsLost(errno.EMFILE, f"descriptors of a message were lost, {came}: {why}", data)
