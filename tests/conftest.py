@@ -170,12 +170,14 @@ def identity():
 
 # What the source of a peer's function finds imported.
 _PEER = """\
-import array, errno, fcntl, os, signal, socket, struct, sys, threading, time
+import contextlib, gc, os, signal, socket, sys, threading
 import capmarshal as cm
 from capmarshal import Descriptor, Message
+from capmarshal._errors import CallTimeout, Disconnected
 
 {function}
-{name}({arguments})
+with contextlib.ExitStack() as _stack:
+    {name}({arguments})
 """
 
 
@@ -184,7 +186,10 @@ class _Peer:
 
     def __init__(self, function, *arguments):
         inherited = [argument.fileno() for argument in arguments if isinstance(argument, socket.socket)]
-        passed = [f"socket.socket(fileno={a.fileno()})" if isinstance(a, socket.socket) else repr(a) for a in arguments]
+        passed = [
+            f"_stack.enter_context(socket.socket(fileno={a.fileno()}))" if isinstance(a, socket.socket) else repr(a)
+            for a in arguments
+        ]
         source = _PEER.format(
             function=textwrap.dedent(inspect.getsource(function)), name=function.__name__, arguments=", ".join(passed)
         )
