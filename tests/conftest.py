@@ -74,7 +74,7 @@ def _end_children():
 @pytest.fixture(autouse=True)
 def nothing_left():
     """Around every test: the same descriptors open before and after, and no child process that stays."""
-    before = _settled_listing()
+    before = _listing()  # settled: by this fixture, after the test before
     yield
     wrong = _differences(before, _settled_listing())
     try:
