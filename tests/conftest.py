@@ -175,6 +175,9 @@ import capmarshal as cm
 from capmarshal import Descriptor, Message
 from capmarshal._errors import CallTimeout, Disconnected
 
+# Ignored, where the tests run in a shell's background.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 {function}
 with contextlib.ExitStack() as _stack:
     {name}({arguments})
