@@ -34,7 +34,7 @@ def number_of(file: HasFileno | int) -> int:
     """The descriptor of ``file``, borrowed.
 
     Raises:
-        ArgumentError, ValueError: it is closed or negative.
+        Closed, ValueError: it is closed or negative.
         TypeError: it is neither an int nor has a ``fileno()`` that gives one.
     """
     number = file if isinstance(file, int) else file.fileno()

@@ -77,6 +77,9 @@ def wait(seconds: float) -> bool:
 def _forget() -> None:
     global _arrived, _thread  # the parent's thread does not exist in the child
     _thread = None
+    # Whoever waits for a marker is the parent's, and its lock may have been copied while it was held.
+    for marker in [item for item in _pending if isinstance(item, _Marker)]:
+        _pending.remove(marker)
     _arrived = threading.Semaphore(len(_pending))
 
 

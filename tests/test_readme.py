@@ -1,0 +1,43 @@
+"""What the README shows works as it stands there."""
+
+import hashlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+README = Path(__file__).parents[1] / "README.md"
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def _run(script, directory):
+    return subprocess.run(
+        [sys.executable, "-W", "error", script], cwd=directory, capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+def test_the_example_of_the_first_screen_runs(tmp_path):
+    """A server and the worker that it starts print the sum of a file that the server never sees the path of."""
+    digest, worker, _ = BLOCKS
+    (tmp_path / "digest.py").write_text(digest, encoding="utf-8")
+    (tmp_path / "worker.py").write_text(worker, encoding="utf-8")
+    (tmp_path / "data.bin").write_bytes(b"any bytes" * 1000)
+    done = _run("digest.py", tmp_path)
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert done.stdout == hashlib.sha256(b"any bytes" * 1000).hexdigest() + "\n"
+
+
+def test_the_example_of_messages_runs(tmp_path):
+    """Two buffers and a file arrive as one record."""
+    *_, messages = BLOCKS
+    (tmp_path / "messages.py").write_text(messages, encoding="utf-8")
+    done = _run("messages.py", tmp_path)
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert done.stdout.startswith("b'two buffers'")
+
+
+def test_no_link_leads_nowhere():
+    """What the README points to in this repository is there."""
+    targets = re.findall(r"\]\(([^):#]+)\)", README.read_text(encoding="utf-8"))
+    assert targets
+    assert [target for target in targets if not (README.parent / target).exists()] == []
