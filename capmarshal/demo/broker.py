@@ -1,0 +1,126 @@
+"""The broker: the parent of both, who hands the server's capability on to the client.
+
+It lets neither child see Ctrl-C, but ends both when it does itself: so a terminal shows no traceback, whatever
+they were waiting for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import capmarshal as cm
+from capmarshal.demo import holders
+from capmarshal.demo.interfaces import Digest, Registry, Services
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+# -P: where the files are, there may also be a hashlib.py.
+SERVER = (sys.executable, "-P", "-m", "capmarshal.demo.server")
+CLIENT = (sys.executable, "-P", "-m", "capmarshal.demo.client")
+
+# Seconds from the server's death until the broker takes note, if it had not announced itself.
+_GLANCE = 0.05
+
+
+class RegistryServer(Registry):
+    """What the digest server holds.
+
+    Attributes:
+        announced: set when there is a service.
+        digest: the service.
+    """
+
+    digest: Digest
+
+    def __init__(self) -> None:
+        self.announced = threading.Event()
+
+    def announce(self, digest: Digest) -> None:
+        """See :meth:`Registry.announce`."""
+        self.digest = digest
+        self.announced.set()
+
+
+class ServicesServer(Services):
+    """What the client holds.
+
+    Args:
+        digest: the service to hand on.
+        processes: name -> process ID, of those whose descriptors are to be shown at the end.
+
+    Attributes:
+        processes: as given.
+    """
+
+    def __init__(self, digest: Digest, processes: dict[str, int]) -> None:
+        self._digest = digest
+        self.processes = processes
+
+    def digest(self) -> Digest:
+        """See :meth:`Services.digest`."""
+        return self._digest
+
+    def done(self) -> None:
+        """See :meth:`Services.done`."""
+        if self.processes:
+            held = {"broker": cm.capability(self), "digest": cm.capability(self._digest)}
+            sys.stderr.write(holders.table(self.processes, held))
+
+
+@contextlib.contextmanager
+def _child(command: Sequence[str], parent: cm.Capability, **options: Any) -> Iterator[subprocess.Popen[Any]]:
+    """A child process that ends with the block at the latest."""
+    with contextlib.ExitStack() as end:
+        # The child inherits the mask: before it has installed a handler, it would answer Ctrl-C with a traceback.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process = cm.spawn(command, parent=parent, **options)
+            end.callback(process.wait)
+            # Neither child has anything that would need a farewell.
+            end.callback(process.kill)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        yield process
+
+
+def _outcome(status: int) -> str:
+    return f"exit status {status}" if status >= 0 else f"signal {-status}"
+
+
+def run(files: Sequence[str], *, verbose: bool = False, server: Sequence[str] = SERVER) -> int:
+    """Prints the checksums of the files, as ``sha256sum`` does.
+
+    Args:
+        files: their names; ``-`` is standard input.
+        verbose: show, at the end, who holds which entrypoint under how many descriptors.
+        server: the command that is to announce a ``Digest``.
+
+    Returns:
+        0, or 1 if a file could not be read or a child has died.
+    """
+    with contextlib.ExitStack() as stack:
+        entrypoint = stack.enter_context(cm.Entrypoint("broker"))
+        registry = RegistryServer()
+        offer = entrypoint.manage(registry)
+        running = stack.enter_context(_child(server, offer, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL))
+        while not registry.announced.wait(_GLANCE):
+            status = running.poll()
+            # It may have announced itself just before it died; then its client will find out.
+            if status is not None and not registry.announced.is_set():
+                sys.stderr.write(f"capmarshal: the digest server ended before it was ready: {_outcome(status)}\n")
+                return 1
+        services = ServicesServer(registry.digest, {})
+        client = stack.enter_context(_child((*CLIENT, *files), entrypoint.manage(services)))
+        if verbose:
+            services.processes |= {"broker": os.getpid(), "digest server": running.pid, "client": client.pid}
+        status = client.wait()
+        if status < 0:
+            sys.stderr.write(f"capmarshal: the client was ended: {_outcome(status)}\n")
+        return min(abs(status), 1)
