@@ -31,7 +31,9 @@ def quoted(name: str) -> str:
             parts.append(f"'{part}'" if part else "")
         else:
             parts.append(f"$'{''.join(map(_escaped, part))}'")
-    return "".join(parts) or "''"
+    if not parts[0]:
+        parts[0] = "''"
+    return "".join(parts)
 
 
 def _escaped(character: str) -> str:
