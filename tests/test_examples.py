@@ -1,0 +1,121 @@
+"""The examples do what they say."""
+
+import hashlib
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import capmarshal as cm
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+NOBODY = 65534
+CORE_INIT = EXAMPLES / "core_init.py"
+
+# Both limits, then becomes the example.
+WITH_64_DESCRIPTORS = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+def run(*command, **options):
+    return subprocess.run(
+        [sys.executable, *command], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, **options
+    )
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(f"example_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where annotations are looked up
+    spec.loader.exec_module(module)
+    return module
+
+
+def as_ordinary_user():
+    """How to run a process as one; skips where that cannot run Python."""
+    if os.getuid() != 0:
+        return {}
+    options = {"user": NOBODY, "group": NOBODY, "extra_groups": [], "cwd": "/"}
+    check = f"import capmarshal; open({str(CORE_INIT)!r}).close()"
+    try:
+        tried = run("-c", check, **options)
+    except OSError as error:
+        pytest.skip(f"user {NOBODY} cannot run {sys.executable}: {error}")
+    if tried.returncode != 0:
+        pytest.skip(f"user {NOBODY} cannot run the examples: {tried.stderr.strip().splitlines()[-1]}")
+    return options
+
+
+def assert_core_init_succeeded(ended):
+    assert (ended.returncode, ended.stderr) == (0, "")
+    first, *rest = ended.stdout.splitlines()
+    assert first.startswith("10000 transfers; balances ")
+    assert first.endswith(" = 1000000 bytes")
+    for name in ("core", "init", "child"):
+        assert f"{name} holds core's entrypoint under 1 descriptor" in rest
+
+
+def test_digest_prints_the_checksum_of_the_file_in_the_current_directory(tmp_path):
+    (tmp_path / "data.bin").write_bytes(b"data" * 100_000)
+    ended = run(EXAMPLES / "digest.py", cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout == hashlib.sha256(b"data" * 100_000).hexdigest() + "\n"
+
+
+def test_digest_fails_where_there_is_no_file(tmp_path):
+    assert run(EXAMPLES / "digest.py", cwd=tmp_path).returncode == 1
+
+
+def test_core_init_holds_each_door_once():
+    """Genode's ca4f574f4c: core's socket was there 8 times in core and init, before ETOOMANYREFS."""
+    assert_core_init_succeeded(run(CORE_INIT))
+
+
+def test_core_init_as_an_ordinary_user_with_64_descriptors():
+    """Root is exempt from the limit of descriptors in flight (CAP_SYS_RESOURCE), and so proves nothing."""
+    assert_core_init_succeeded(run("-c", WITH_64_DESCRIPTORS, CORE_INIT, **as_ordinary_user()))
+
+
+def test_core_init_needs_its_claims_to_hold(tmp_path):
+    """It fails when a descriptor of core's door is held twice, so its success means something."""
+    source = CORE_INIT.read_text()
+    count = "    door = cm.capability(session).door()\n"
+    assert source.count(count) == 1
+    (tmp_path / "core_init.py").write_text(source.replace(count, count + "    os.dup(door.number)\n"))
+    ended = run(tmp_path / "core_init.py")
+    assert ended.returncode == 1
+    assert "child holds core's entrypoint under 2 descriptors" in ended.stdout
+
+
+@pytest.fixture(scope="module")
+def example():
+    return load(CORE_INIT)
+
+
+@pytest.fixture
+def sessions(example):
+    """Two of core's, as a client holds them."""
+    with cm.Entrypoint("core") as entrypoint:
+        yield [entrypoint.manage(example.CoreRamSession(100)).cast(example.RamSession) for _ in range(2)]
+
+
+@pytest.mark.parametrize(("amount", "error"), [(101, "InsufficientQuota"), (-1, "ValueError")])
+def test_a_refused_transfer_moves_nothing(example, sessions, amount, error):
+    with pytest.raises(getattr(example, error, ValueError)):
+        sessions[0].transfer_quota(sessions[1], amount)
+    assert [session.quota() for session in sessions] == [100, 100]
+
+
+def test_quota_goes_to_no_session_of_somebody_elses(example, sessions):
+    with cm.Entrypoint("impostor") as impostor:
+        foreign = impostor.manage(example.CoreRamSession(0)).cast(example.RamSession)
+        with pytest.raises(example.NoSession):
+            sessions[0].transfer_quota(foreign, 1)
+        assert foreign.quota() == 0
+    assert sessions[0].quota() == 100
