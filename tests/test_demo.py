@@ -115,14 +115,19 @@ class Running:
     """A demo in the background, in a process group of its own, as a shell would start it."""
 
     def __init__(self, command):
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=ENVIRONMENT,
-            process_group=0,
-        )
+        # A shell has what it runs in its background ignore Ctrl-C, and that is inherited; a handler is not (execve(2)).
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=ENVIRONMENT,
+                process_group=0,
+            )
+        finally:
+            signal.signal(signal.SIGINT, before)
         self.pid = self.process.pid
 
     @property
