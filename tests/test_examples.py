@@ -102,7 +102,11 @@ def example():
 def sessions(example):
     """Two of core's, as a client holds them."""
     with cm.Entrypoint("core") as entrypoint:
-        yield [entrypoint.manage(example.CoreRamSession(100)).cast(example.RamSession) for _ in range(2)]
+        proxies = [entrypoint.manage(example.CoreRamSession(100)).cast(example.RamSession) for _ in range(2)]
+        yield proxies
+        # pytest holds the proxies until after the descriptors are counted.
+        for proxy in proxies:
+            cm.capability(proxy).close()
 
 
 @pytest.mark.parametrize(("amount", "error"), [(101, "InsufficientQuota"), (-1, "ValueError")])

@@ -21,7 +21,10 @@ class ReaderServer(Reader):
 @pytest.fixture
 def reader():
     with cm.Entrypoint("reader") as entrypoint:
-        yield entrypoint.manage(ReaderServer()).cast(Reader)
+        proxy = entrypoint.manage(ReaderServer()).cast(Reader)
+        yield proxy
+        # pytest holds the proxy until after the descriptors are counted.
+        cm.capability(proxy).close()
 
 
 def test_a_file_of_proc_can_be_sent(reader):

@@ -33,6 +33,7 @@ LAYERS = (
     "_entrypoint",
     "_child",
     "__init__",
+    "demo",
     "__main__",
 )
 
