@@ -14,6 +14,7 @@ import os
 import pickle
 import resource
 import select
+import shutil
 import signal
 import socket
 import struct
@@ -25,12 +26,17 @@ import traceback
 import warnings
 from pathlib import Path
 
+import _cffi_backend
+import msgspec
 import pytest
 
+import capmarshal
 from capmarshal import _reaper
 
 # Generous: reached only when something hangs.
 PATIENCE = 30.0
+
+_NOBODY = 65534
 
 
 def _listing():
@@ -104,6 +110,34 @@ def open_descriptors():
         return found
 
     return numbers
+
+
+@pytest.fixture(scope="session")
+def ordinary_python():
+    """(interpreter, options): how subprocess runs Python with capmarshal as an ordinary user.
+
+    Where this interpreter is in a directory that only root may enter, another one of the same version does, with this
+    one's packages.  Skips where there is neither.
+    """
+    if os.getuid() != 0:
+        return sys.executable, {"env": dict(os.environ)}
+    packages = {str(Path(capmarshal.__file__).parents[1]), str(Path(msgspec.__file__).parents[1])}
+    packages.add(str(Path(_cffi_backend.__file__).parent))
+    others = shutil.which(f"python3.{sys.version_info.minor}", path=os.defpath)
+    tries = [(sys.executable, dict(os.environ))]
+    tries += [(others, {**os.environ, "PYTHONPATH": os.pathsep.join(sorted(packages))})] if others else []
+    reason = ""
+    for interpreter, environment in tries:
+        options = {"env": environment, "user": _NOBODY, "group": _NOBODY, "extra_groups": []}
+        try:
+            subprocess.run(
+                [interpreter, "-P", "-c", "import capmarshal"], check=True, capture_output=True, cwd="/", **options
+            )
+        except (OSError, subprocess.CalledProcessError) as error:
+            reason = f"user {_NOBODY} cannot run {interpreter}: {error}"
+        else:
+            return interpreter, options
+    pytest.skip(reason)
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from capmarshal.demo import broker, holders
 
 DEMO = (sys.executable, "-m", "capmarshal", "demo")
 ENVIRONMENT = {**os.environ, "LC_ALL": "C.UTF-8"}
-NOBODY = 65534
 
 # The longest that anything here may take that should be done at once.
 SOON = 10.0
@@ -47,18 +46,18 @@ ODD_NAMES = [
 needs_sha256sum = pytest.mark.skipif(shutil.which("sha256sum") is None, reason="there is no sha256sum here")
 
 
-def run(*arguments, **options):
-    return subprocess.run([*DEMO, *arguments], capture_output=True, env=ENVIRONMENT, timeout=60, **options)
+def run(*arguments, interpreter=sys.executable, **options):
+    command = [interpreter, *DEMO[1:], *arguments]
+    return subprocess.run(command, capture_output=True, timeout=60, **{"env": ENVIRONMENT, **options})
 
 
-def assert_as_sha256sum(*arguments, **options):
+def assert_as_sha256sum(*arguments, interpreter=sys.executable, **options):
     """The same output, the same exit status, and the same complaints but for the name of the command."""
-    demo = run("--", *arguments, **options)
+    demo = run("--", *arguments, interpreter=interpreter, **options)
     if isinstance(options.get("stdin"), io.BufferedReader):
         options["stdin"].seek(0)
-    expected = subprocess.run(
-        ["sha256sum", "--", *arguments], capture_output=True, env=ENVIRONMENT, timeout=60, **options
-    )
+    options = {"env": ENVIRONMENT, **options}
+    expected = subprocess.run(["sha256sum", "--", *arguments], capture_output=True, timeout=60, **options)
     assert demo.stdout == expected.stdout
     assert demo.stderr == expected.stderr.replace(b"sha256sum: ", b"capmarshal: ")
     assert demo.returncode == expected.returncode
@@ -217,20 +216,18 @@ def test_a_file_of_proc():
 
 
 @needs_sha256sum
-def test_an_unreadable_file_as_an_ordinary_user(tmp_path):
+def test_an_unreadable_file_as_an_ordinary_user(tmp_path, ordinary_python):
     (tmp_path / "secret").write_bytes(b"secret")
     (tmp_path / "secret").chmod(0)
     (tmp_path / "open").write_bytes(b"open")
-    options = {"cwd": tmp_path}
-    if os.getuid() == 0:
-        for directory in (tmp_path, *tmp_path.parents[:2]):
-            directory.chmod(0o755)
-        options |= {"user": NOBODY, "group": NOBODY, "extra_groups": []}
-        try:
-            subprocess.run([sys.executable, "-c", "import capmarshal"], check=True, capture_output=True, **options)
-        except (OSError, subprocess.CalledProcessError) as error:
-            pytest.skip(f"user {NOBODY} cannot run {sys.executable}: {error}")
-    assert b"secret: Permission denied" in assert_as_sha256sum("open", "secret", "open", **options).stderr
+    for directory in (tmp_path, *tmp_path.parents[:2]):
+        directory.chmod(0o755)
+    interpreter, options = ordinary_python
+    options = {**options, "env": {**options["env"], "LC_ALL": "C.UTF-8"}, "cwd": tmp_path}
+    assert (
+        b"secret: Permission denied"
+        in assert_as_sha256sum("open", "secret", "open", interpreter=interpreter, **options).stderr
+    )
 
 
 @needs_sha256sum
