@@ -128,7 +128,7 @@ class Incoming:
         self._peer = peer
         self._home = home
         self._doors: dict[int, Door] = {}
-        self._cookies: list[int] | None = None
+        self._cookies: dict[int, int] | None = None
         self._used: set[int] = set()
         self.produced: list[Owned] = []
 
@@ -168,7 +168,10 @@ class Incoming:
         door = self._doors.get(slot)
         if door is None:
             if self._cookies is None:
-                self._cookies = cookies_of([descriptor.fileno() for descriptor in self._descriptors])
+                # Not of all: a plain descriptor may have become a file by now.
+                slots = sorted({entry.slot for entry in self._entries if entry.badge != NO_BADGE})
+                cookies = cookies_of([self._descriptors[slot].fileno() for slot in slots])
+                self._cookies = dict(zip(slots, cookies, strict=True))
             door = space.receive_door(self._descriptors[slot], self._cookies[slot], self._peer)
             self._doors[slot] = door
         return door
