@@ -22,7 +22,7 @@ from capmarshal._capability import Capability, Delegable, cookies_of, space
 from capmarshal._descriptor import Descriptor, number_of
 from capmarshal._errors import ArgumentError
 from capmarshal._lx import DESCRIPTORS_MAX, lib
-from capmarshal._wire import NO_BADGE, Entry
+from capmarshal._wire import ENTRIES_MAX, NO_BADGE, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,6 +78,8 @@ class Outgoing:
 
     def add(self, thing: Any) -> int:
         """Enters a capability or a descriptor; its index."""
+        if len(self.entries) == ENTRIES_MAX:
+            raise ValueError(f"more than {ENTRIES_MAX} capabilities and descriptors in one call")
         if isinstance(thing, Delegable):
             thing = thing.as_capability()
         if isinstance(thing, Capability):
@@ -136,7 +138,8 @@ class Incoming:
         """What the annotation ``kind`` wants of the entry that stands at ``index`` in the table."""
         # True is an int by inheritance, and 1.0 equals one: neither is an index.
         if type(index) is not int or not 0 <= index < len(self._entries):
-            raise ArgumentError(f"{index!r} is no index into a table of {len(self._entries)}")
+            what = str(index) if type(index) is int else f"a {type(index).__name__}"
+            raise ArgumentError(f"{what} is no index into a table of {len(self._entries)}")
         if index in self._used:
             raise ArgumentError(f"entry {index} of the table is used twice")
         self._used.add(index)

@@ -35,6 +35,8 @@ VERSION = 1
 KNOCK, CALL, REPLY, FAIL = 1, 2, 3, 4
 
 BADGE_SIZE = 16
+# Lines of a table, by the field in the head.
+ENTRIES_MAX = (1 << 16) - 1
 # In a table: no capability but a plain descriptor.  No object is ever given this badge.
 NO_BADGE = bytes(BADGE_SIZE)
 NO_LIMIT = (1 << 64) - 1
