@@ -45,17 +45,26 @@ _current = _Current()
 
 
 def _prepare_file(file: Any) -> None:
-    """Brings the open file, which both sides will share, to where the program is in it."""
-    if isinstance(file, (io.TextIOBase, io.BufferedIOBase)) and not file.closed:
-        if file.writable():
-            file.flush()
-        elif file.seekable():
+    """Brings the open file, which both sides will share, to where the program is in it.
+
+    Raises:
+        ValueError: nobody knows where that is: a text file in the middle of an iteration.
+    """
+    # By what it can do, not by its class: the files of tempfile are wrappers.  A raw file has no buffer.
+    if isinstance(file, io.RawIOBase) or not hasattr(file, "seekable"):
+        return
+    if file.writable():
+        file.flush()
+    if file.readable() and file.seekable():
+        try:
             position = file.tell()
-            if position != os.lseek(file.fileno(), 0, os.SEEK_CUR):
-                # It has read ahead.  Only a seek from the end is sure to go past its buffer to the kernel; a fresh
-                # reader is left alone, since the files of /proc have no end to seek from (EINVAL, seq_lseek()).
-                file.seek(0, os.SEEK_END)
-                file.seek(position)
+        except OSError as error:
+            raise ValueError(str(error)) from error
+        if position != os.lseek(file.fileno(), 0, os.SEEK_CUR):
+            # It has read ahead.  Only a seek from the end is sure to go past its buffer to the kernel; a fresh reader is
+            # left alone, since the files of /proc have no end to seek from (EINVAL, seq_lseek()).
+            file.seek(0, os.SEEK_END)
+            file.seek(position)
 
 
 class Outgoing:
@@ -85,8 +94,10 @@ class Outgoing:
         if isinstance(thing, Capability):
             self._add_capability(thing)
         elif hasattr(thing, "fileno"):
+            # First: to be asked for it makes some objects a file, and says best that one is closed.
+            number = number_of(thing)
             _prepare_file(thing)
-            self.entries.append(Entry(self._add_number(number_of(thing)), NO_BADGE))
+            self.entries.append(Entry(self._add_number(number), NO_BADGE))
             self.files.append(thing)
         else:
             raise TypeError(f"`{type(thing).__qualname__}` objects cannot be sent")
