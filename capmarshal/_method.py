@@ -15,7 +15,7 @@ import msgspec
 
 from capmarshal import _codec
 from capmarshal._capability import Capability, Delegable
-from capmarshal._errors import ArgumentError, Error, InterfaceError
+from capmarshal._errors import ArgumentError, Error, InterfaceError, StaleCapability
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,6 +26,9 @@ RAISES = "__capmarshal_raises__"
 
 # What a payload that is no good makes msgspec raise: RecursionError for 100,000 nested arrays, and so on.
 _BAD_PAYLOAD = (ValueError, TypeError, OverflowError, RecursionError)
+
+# How msgspec ends an error in the n-th argument.  What stands before that may be the peer's own words.
+_PLACE = re.compile(r"( - at (?:`key` in )?`)\$\[(\d+)\]([^`]*`)\Z")
 
 
 class Method:
@@ -85,11 +88,12 @@ class Method:
         """In the words of msgspec, with the place's index replaced by the parameter's name."""
 
         def named(match: re.Match[str]) -> str:
-            return f"`{self.parameters[int(match[1])].name}"
+            place = int(match[2])
+            return match[1] + self.parameters[place].name + match[3] if place < len(self.parameters) else ""
 
         words = str(error) if isinstance(error, (ValueError, TypeError)) else type(error).__name__
         if what == "arguments":
-            words = re.sub(r"`\$\[(\d+)\]", named, words)
+            words = _PLACE.sub(named, words)
         return ArgumentError(f"{self.where}, {what}: {words}")
 
     def encode_arguments(self, arguments: tuple[Any, ...], outgoing: Outgoing) -> bytes:
@@ -147,7 +151,9 @@ class Method:
     ) -> Any:
         try:
             return decode(payload, incoming)
-        except _BAD_PAYLOAD as error:
+        except StaleCapability:
+            raise
+        except Exception as error:  # a __post_init__ of the user's may raise anything for what a peer sends
             raise self._failure(what, error) from error
 
     def run(self, target: Any, arguments: Sequence[Any]) -> Any:
