@@ -201,6 +201,15 @@ class Incoming:
             return managed
         return capability.cast(kind)
 
+    def check_used(self) -> None:
+        """Refuses a table of which decoding has left something over.
+
+        Raises:
+            ArgumentError: something was sent where the annotations say data: its index passed for an int.
+        """
+        if len(self._used) < len(self._entries):
+            raise ArgumentError("a descriptor or capability came where the interface says data")
+
     def close_rest(self) -> None:
         """Closes the descriptors that nothing refers to."""
         for descriptor in self._descriptors:

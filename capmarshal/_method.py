@@ -150,7 +150,9 @@ class Method:
         self, decode: Callable[[memoryview, Incoming], Any], what: str, payload: memoryview, incoming: Incoming
     ) -> Any:
         try:
-            return decode(payload, incoming)
+            decoded = decode(payload, incoming)
+            incoming.check_used()
+            return decoded
         except StaleCapability:
             raise
         except Exception as error:  # a __post_init__ of the user's may raise anything for what a peer sends
