@@ -60,6 +60,9 @@ class Fault(msgspec.Struct, array_like=True, frozen=True):
     arguments: list[Any] = []
 
 
+# Characters of an error's text: it shall fit into a record, whatever a library put into it.
+_WORDS_MAX = 10_000
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Fault)
 
@@ -70,10 +73,18 @@ def encode(fault: Fault) -> bytes:
 
 
 def _words(error: BaseException) -> str:
-    """An exception's text, without the path that the text of an OSError ends in."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"[Errno {error.errno}] {error.strerror}"
-    return str(error)
+    """An exception's text, without the path that the text of an OSError ends in.
+
+    Whatever the exception is: these words answer the call that raised it.
+    """
+    try:
+        words = (
+            f"[Errno {error.errno}] {error.strerror}" if isinstance(error, OSError) and error.strerror else str(error)
+        )
+    except Exception as worse:  # noqa: BLE001 - a __str__ or __repr__ of the user's may raise anything
+        words = f"(its text cannot be had: {type(worse).__qualname__})"
+    # Names of files that are no UTF-8 come as lone surrogates, which msgspec refuses.
+    return words[:_WORDS_MAX].encode("utf-8", "backslashreplace").decode()
 
 
 def raised(error: BaseException, declared: Sequence[type[BaseException]]) -> Fault:
@@ -81,12 +92,12 @@ def raised(error: BaseException, declared: Sequence[type[BaseException]]) -> Fau
     name, words = type(error).__qualname__, _words(error)
     for place, kind in enumerate(declared):
         if isinstance(error, kind):
+            fault = Fault(Code.DECLARED, words, name, place, list(error.args))
             try:
-                arguments = msgspec.to_builtins(list(error.args))
-                _encoder.encode(arguments)
+                encode(fault)
             except (TypeError, ValueError, OverflowError, RecursionError):
-                arguments = [words]
-            return Fault(Code.DECLARED, words, name, place, arguments)
+                fault = Fault(Code.DECLARED, words, name, place, [words])
+            return fault
     return Fault(Code.RAISED, words, name)
 
 
@@ -95,10 +106,13 @@ def _declared_error(fault: Fault, declared: Sequence[type[BaseException]], where
         return RemoteError(fault.type, fault.message)
     kind = declared[fault.declared]
     try:
-        error = kind(*fault.arguments)
-    except Exception:  # noqa: BLE001 - an __init__ of the class's own may want other arguments, and raise anything
-        error = kind.__new__(kind)
-        error.args = tuple(fault.arguments)
+        try:
+            error = kind(*fault.arguments)
+        except Exception:  # noqa: BLE001 - an __init__ of the class's own may want other arguments, and raise anything
+            error = kind.__new__(kind)
+            error.args = tuple(fault.arguments)
+    except Exception:  # noqa: BLE001 - and so may a __new__
+        return RemoteError(fault.type, fault.message)
     error.add_note(f"raised by the server, in {where}")
     return error
 
