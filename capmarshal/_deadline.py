@@ -72,4 +72,11 @@ class timeout:  # noqa: N801 - reads as a verb: with cm.timeout(2.0)
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        current.reset(self._tokens.pop())
+        # The object may be shared, so the last token may be another context's, which cannot be reset here.
+        for token in reversed(tuple(self._tokens)):
+            try:
+                current.reset(token)
+            except ValueError:
+                continue
+            self._tokens.remove(token)
+            return
