@@ -8,7 +8,6 @@ import os
 import pickle
 import socket
 import struct
-import sys
 import threading
 import traceback
 
@@ -18,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import capmarshal as cm
-from capmarshal import _reaper
+from capmarshal import _capability, _private, _reaper
 from capmarshal._capability import DOORS_PER_PEER, Peer, cookies_of, space
 
 PATIENCE = 30.0
@@ -441,11 +440,21 @@ def test_a_peer_is_held_to_a_number_of_doors():
         assert _receive(last, BADGE, greedy).door().cookie == _cookie(last)
 
 
+def _switch_at_every_line(frame, event, argument):
+    """A trace function: between any two lines of the space, other threads get their turn."""
+    if frame.f_code.co_filename != _capability.__file__:
+        return None
+    if event == "line":
+        # Longer than any other thread needs for its line, and bounded: no plain sleep would do either.
+        threading.Event().wait(0.0005)
+    return _switch_at_every_line
+
+
 def test_eight_threads_that_receive_the_same_capability_get_one_object():
     """Looking up and entering are one step: two were the race that gave a client the wrong capability."""
-    before, interval = _open_now(), sys.getswitchinterval()
+    before = _open_now()
     barrier = threading.Barrier(8, timeout=PATIENCE)
-    rounds = [_pair(label="") for _ in range(50)]
+    rounds = [_pair(label="") for _ in range(5)]
     received = [[] for _ in rounds]
 
     def receive():
@@ -454,20 +463,45 @@ def test_eight_threads_that_receive_the_same_capability_get_one_object():
             got.append(_receive(client, BADGE))
 
     threads = [threading.Thread(target=receive) for _ in range(8)]
-    sys.setswitchinterval(1e-6)
+    traced = threading.gettrace()
+    threading.settrace(_switch_at_every_line)
     try:
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(PATIENCE)
     finally:
-        sys.setswitchinterval(interval)
+        threading.settrace(traced)
     for got, (server, client) in zip(received, rounds, strict=True):
         assert len(got) == 8
         assert len({id(capability) for capability in got}) == 1
+        assert len({id(capability.door()) for capability in got}) == 1
         server.close()
         client.close()
-    assert _open_now() == before + len(rounds)
     del got
+    assert _open_now() == before + len(rounds)
     received.clear()
     assert _open_now() == before
+
+
+def test_the_death_of_an_earlier_life_does_not_end_the_next():
+    """The note of a death may come after the same capability has been received again; then it is void."""
+    with _foreign() as (_, client):
+        capability = _receive(client, BADGE)
+        space._died += [capability.key, capability.key[0]]
+        assert _receive(client, BADGE[::-1]).door() is capability.door()
+        assert _receive(client, BADGE) is capability
+
+
+def test_the_server_end_of_a_nameless_door_of_our_own_is_refused():
+    """Where bind() was refused, no name tells the ends apart, but we know our own."""
+    server, client = _pair(label="")
+    with _private.lock:
+        server_end = _private.Private(server.detach())
+        door = space.add_home(client.detach(), server_end, None)
+    try:
+        with pytest.raises(cm.ArgumentError, match="server's end"):
+            _receive(server_end.number, BADGE)
+    finally:
+        space.remove_home(door)
+        server_end.close()
