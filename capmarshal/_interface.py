@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-import dataclasses
+import types
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -26,6 +26,11 @@ _MARK = "__capmarshal_method__"
 _METHODS = "__capmarshal_methods__"
 _PROXY_CLASS = "__capmarshal_proxy_class__"
 
+# What dataclasses and attrs leave on a class whose fields msgspec would send.
+_FIELD_MARKS = ("__dataclass_fields__", "__attrs_attrs__")
+# What a proxy needs for itself.
+_RESERVED = frozenset({"as_capability", "of_capability", "_capability"})
+
 if TYPE_CHECKING:
     from abc import abstractmethod as method
 else:
@@ -35,7 +40,12 @@ else:
 
         To type checkers and to Python it is abstract: a server that forgets to define it is refused.  Every parameter
         and the result must be annotated: the annotation says what both sides hold, and is the check.
+
+        Raises:
+            InterfaceError: a property, a static or a class method.
         """
+        if not isinstance(function, types.FunctionType):
+            raise InterfaceError(f"@method declares a plain function, not {function!r}")
         setattr(function, _MARK, True)
         return abc.abstractmethod(function)
 
@@ -64,7 +74,7 @@ class _InterfaceType(abc.ABCMeta):
 
     def __setattr__(cls, name: str, value: object) -> None:
         # What the dataclass decorator does; attrs with slots makes a new class, which __init_subclass__ sees.
-        if name in ("__dataclass_fields__", "__attrs_attrs__"):
+        if name in _FIELD_MARKS:
             raise InterfaceError(_no_fields(cls))
         super().__setattr__(name, value)
 
@@ -87,8 +97,10 @@ class Interface(Delegable, metaclass=_InterfaceType):
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
         containers = (msgspec.Struct, dict, list, tuple, set, frozenset, str, bytes, int)
-        if issubclass(cls, containers) or "__attrs_attrs__" in cls.__dict__:
+        if issubclass(cls, containers) or any(hasattr(cls, mark) for mark in _FIELD_MARKS):
             raise InterfaceError(_no_fields(cls))
+        for name in _RESERVED.intersection(cls.__dict__):
+            raise InterfaceError(f"{cls.__qualname__}.{name}: the name is one that proxies need for themselves")
 
     @classmethod
     def of_capability(cls, capability: Capability) -> Self:
@@ -139,6 +151,4 @@ def check_manageable(target: object) -> None:
     """
     if not isinstance(target, Interface) or isinstance(target, _proxy.Proxy):
         raise TypeError(f"only a server's object, of a class derived from an Interface, can be managed, not {target!r}")
-    if dataclasses.is_dataclass(target):
-        raise InterfaceError(_no_fields(type(target)))
     methods_of(type(target))
