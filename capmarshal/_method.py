@@ -44,6 +44,7 @@ class Method:
 
     Attributes:
         name: of the function.
+        receiver: what the declaration calls ``self``.
         where: interface and method, for people.
         raises: the declared errors.
     """
@@ -62,7 +63,10 @@ class Method:
             hints = typing.get_type_hints(function, include_extras=True)
         except (NameError, TypeError, AttributeError) as error:
             raise InterfaceError(f"{self.where}: an annotation cannot be understood: {error}") from error
-        self.parameters = list(inspect.signature(function).parameters.values())[1:]
+        receiver, self.parameters = _receiver_and_rest(function)
+        if receiver is None:
+            raise InterfaceError(f"{self.where}: there is no parameter for the object itself; begin with self")
+        self.receiver = receiver
         for parameter in self.parameters:
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 raise InterfaceError(
@@ -81,7 +85,7 @@ class Method:
         try:
             _refuse_foreign_types(msgspec.inspect.type_info(annotation), set())
             return _codec.decoder_for(annotation)
-        except TypeError as error:
+        except (TypeError, ValueError, NameError, AttributeError) as error:
             raise InterfaceError(f"{self.where}, {of}: {error}") from error
 
     def _failure(self, what: str, error: Exception) -> ArgumentError:
@@ -105,7 +109,8 @@ class Method:
         """
         try:
             return _codec.encode(arguments, outgoing)
-        except Error:
+        except Error as error:
+            error.add_note(f"{self.where}, {self._culprit(arguments)}")
             raise
         except _BAD_PAYLOAD as error:
             raise ArgumentError(f"{self.where}, {self._culprit(arguments)}: {error}") from error
@@ -165,6 +170,17 @@ class Method:
             return bound(*arguments)
         positional = len(arguments) - len(self._keywords)
         return bound(*arguments[:positional], **dict(zip(self._keywords, arguments[positional:], strict=True)))
+
+
+def _receiver_and_rest(function: Callable[..., Any]) -> tuple[str | None, list[inspect.Parameter]]:
+    """What a method calls its object, if it has a place for it, and its other parameters."""
+    parameters = list(inspect.signature(function).parameters.values())
+    if not parameters or parameters[0].kind not in (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    ):
+        return None, parameters
+    return parameters[0].name, parameters[1:]
 
 
 def _refuse_foreign_types(node: Any, seen: set[int]) -> None:

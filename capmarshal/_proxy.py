@@ -78,7 +78,7 @@ def _exchange(
 def _proxy_method(called: Method) -> Callable[..., Any]:
     """A function with the parameters of the declared one, that makes the call."""
     scope: dict[str, Any] = {"_capmarshal_invoke": invoke, "_capmarshal_called": called}
-    signature, seen_keyword = ["self"], False
+    signature, seen_keyword = [called.receiver], False
     positional_only = False
     for number, parameter in enumerate(called.parameters):
         if positional_only and parameter.kind is not parameter.POSITIONAL_ONLY:
@@ -96,13 +96,15 @@ def _proxy_method(called: Method) -> Callable[..., Any]:
         signature.append("/")
     values = "".join(f"{parameter.name}, " for parameter in called.parameters)
     head = f"def {called.name}({', '.join(signature)}):"
-    source = f"{head}\n    return _capmarshal_invoke(self, _capmarshal_called, ({values}))\n"
+    source = f"{head}\n    return _capmarshal_invoke({called.receiver}, _capmarshal_called, ({values}))\n"
     exec(compile(source, f"<proxy of {called.where}>", "exec"), scope)  # noqa: S102 - names of parameters, no data
     made: Callable[..., Any] = scope[called.name]
     made.__doc__ = called.function.__doc__
     made.__qualname__ = called.where
     made.__annotations__ = called.function.__annotations__
     made.__module__ = called.function.__module__
+    # Whoever evaluates annotations that are strings needs the globals of the declaration.
+    made.__wrapped__ = called.function  # type: ignore[attr-defined]
     return made
 
 
