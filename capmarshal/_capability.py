@@ -98,14 +98,16 @@ class Door:
     Attributes:
         number: the descriptor, open as long as this object lives: whoever uses it holds the door.
         idle: channels through this door that no call uses at the moment.
+        peer: who brought it, if that is counted: known as long as the door is held.
     """
 
-    __slots__ = ("__weakref__", "cookie", "idle", "name", "number")
+    __slots__ = ("__weakref__", "cookie", "idle", "name", "number", "peer")
 
     def __init__(self, number: int, cookie: int) -> None:
         self.number = number
         self.cookie = cookie
         self.idle: list[Any] = []
+        self.peer: Peer | None = None
         self.name = peer_name(number)
 
     @property
@@ -294,6 +296,7 @@ class Space:
             door = self.add_door(descriptor.fileno(), cookie)
             descriptor.detach()
             if peer is not None:
+                door.peer = peer
                 peer.doors.add(door)
             return door
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import select
+import weakref
 from typing import TYPE_CHECKING
 
 from capmarshal import _reaper
@@ -86,7 +87,8 @@ class Clients:
         self._by_slot: list[Client | None] = [None] * _FIRST_ROOM
         self._free = list(range(_FIRST_ROOM - 1, lib.CM_FIRST_CHANNEL - 1, -1))
         self._channels: dict[Peer, int] = {}
-        self._peers: dict[tuple[int, int], Peer] = {}
+        # Weak: a peer is known as long as it has a channel here, or doors that it brought are held.
+        self._peers: weakref.WeakValueDictionary[tuple[int, int], Peer] = weakref.WeakValueDictionary()
 
     def __len__(self) -> int:
         return sum(self._channels.values())
@@ -171,7 +173,6 @@ class Clients:
         self._channels[client.peer] -= 1
         if not self._channels[client.peer]:
             del self._channels[client.peer]
-            self._peers.pop((client.peer.pid, client.peer.uid), None)
         if client.parked is not None:
             client.parked.close()
         # Its queue may hold what takes long to close.
