@@ -154,7 +154,8 @@ class Server:
         try:
             answer = self._dispatcher.dispatch(received, client.peer)
         except Unanswerable as reason:
-            log.warning("%s: dropped a channel of process %d: %s", self._label, client.peer.pid, reason)
+            # In words: whoever keeps the log's records must not keep what an exception's traceback holds.
+            log.warning("%s: dropped a channel of process %d: %s", self._label, client.peer.pid, str(reason))
             self._clients.drop(slot)
             return None
         except Interrupted as interrupted:
