@@ -1,20 +1,25 @@
-"""Closes what a stranger sent, in a thread of its own, since closing can block.
+"""Closes what a stranger sent, in threads of its own, since closing can block.
 
 A TCP socket with SO_LINGER and unsent data takes as long to close as its sender chose, a file of a FUSE file
 system as long as its server likes; and a unix socket may have either in its queue.  None of that may delay a
-thread that serves others.
+thread that serves others, nor what others sent: whoever begins to close makes sure that another is ready.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
+import queue
 import threading
-from collections import deque
+import time
 from typing import Protocol
 
 from capmarshal import _private
 from capmarshal._descriptor import Descriptor
 from capmarshal._lx import lib
+
+# Threads, and so closes that block at the same time; beyond that, the next waits for one of them to end.
+_WORKERS_MAX = 16
 
 
 class Closable(Protocol):
@@ -25,30 +30,84 @@ class Closable(Protocol):
         ...
 
 
-_pending: deque[Closable] = deque()
-_arrived = threading.Semaphore(0)
-_thread: threading.Thread | None = None
+class ClosableFile(Closable, Protocol):
+    """One that says what its descriptor is."""
+
+    def fileno(self) -> int:
+        """The descriptor, borrowed; raises ValueError once it is closed."""
+        ...
 
 
-def _run(arrived: threading.Semaphore) -> None:
-    while True:
-        arrived.acquire()
-        # Dropped only after it is closed: a child forked meanwhile finds it, and closes its own copy.
-        with contextlib.suppress(Exception):
-            _pending[0].close()
-        _pending.popleft()
+class _Work:
+    """What there is to close, and who does it."""
+
+    def __init__(self, handed_over: list[Closable]) -> None:
+        self._numbers = itertools.count()
+        # An item is taken out only after it is closed: a child forked meanwhile finds it, and closes its own copy.
+        self._open: dict[int, Closable] = {}
+        # Unlike a Semaphore or a Queue, it may be used in a signal handler that interrupts its use.
+        self._waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._state = threading.RLock()
+        self._workers = self._busy = 0
+        for closable in handed_over:
+            self._enter(closable)
+
+    def _enter(self, closable: Closable) -> None:
+        number = next(self._numbers)
+        self._open[number] = closable
+        self._waiting.put(number)
+
+    def close(self, closable: Closable) -> None:
+        """Has it closed."""
+        self._enter(closable)
+        if not self._workers:
+            self._add_worker()
+
+    def open(self) -> list[Closable]:
+        """What is not closed yet."""
+        return list(self._open.values())
+
+    def wait(self, seconds: float) -> bool:
+        """Whether all that was entered before is closed within that time."""
+        deadline = time.monotonic() + seconds
+        before = list(self._open)
+        if before and not self._workers:
+            self._add_worker()
+        pause = threading.Event()
+        while any(number in self._open for number in before):
+            if time.monotonic() >= deadline:
+                return False
+            pause.wait(0.001)
+        return True
+
+    def _add_worker(self) -> None:
+        with self._state:
+            if self._workers == _WORKERS_MAX or self._workers > self._busy:
+                return
+            self._workers += 1
+        # Raised by an interpreter that is about to end, which closes everything itself.
+        with contextlib.suppress(RuntimeError):
+            threading.Thread(target=self._run, name="capmarshal reaper", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            number = self._waiting.get()
+            with self._state:
+                self._busy += 1
+            self._add_worker()
+            with contextlib.suppress(Exception):
+                self._open[number].close()
+            del self._open[number]
+            with self._state:
+                self._busy -= 1
+
+
+_work = _Work([])
 
 
 def close(closable: Closable) -> None:
     """Closes ``closable`` soon, elsewhere; the reaper owns it now.  Errors in closing are nobody's."""
-    global _thread  # one reaper a process, started when first needed
-    _pending.append(closable)
-    _arrived.release()
-    if _thread is None:
-        with _private.lock:
-            if _thread is None:
-                _thread = threading.Thread(target=_run, args=(_arrived,), name="capmarshal reaper", daemon=True)
-                _thread.start()
+    _work.close(closable)
 
 
 def close_descriptor(descriptor: int) -> None:
@@ -59,28 +118,26 @@ def close_descriptor(descriptor: int) -> None:
         close(Descriptor(descriptor))
 
 
-class _Marker:
-    def __init__(self) -> None:
-        self.reached = threading.Event()
-
-    def close(self) -> None:
-        self.reached.set()
+def close_file(file: ClosableFile) -> None:
+    """The same for a file, socket or :class:`Descriptor` made of one; a file's buffer is empty, or its raw file is given."""
+    try:
+        quick = lib.cm_closes_quickly(file.fileno())
+    except ValueError:  # closed already
+        return
+    if quick:
+        file.close()
+    else:
+        close(file)
 
 
 def wait(seconds: float) -> bool:
     """Waits until all that was handed over before is closed; False if that took longer than ``seconds``."""
-    marker = _Marker()
-    close(marker)
-    return marker.reached.wait(seconds)
+    return _work.wait(seconds)
 
 
 def _forget() -> None:
-    global _arrived, _thread  # the parent's thread does not exist in the child
-    _thread = None
-    # Whoever waits for a marker is the parent's, and its lock may have been copied while it was held.
-    for marker in [item for item in _pending if isinstance(item, _Marker)]:
-        _pending.remove(marker)
-    _arrived = threading.Semaphore(len(_pending))
+    global _work  # the parent's threads do not exist in the child, and its locks may be held by them
+    _work = _Work(_work.open())
 
 
 _private.run_in_child(_forget)

@@ -53,7 +53,7 @@ def test_what_may_block_goes_to_the_reaper_and_is_closed(make, tmp_path):
 
 
 def test_wait_covers_all_that_was_handed_over_before(files):
-    """After wait(), everything handed over before it is closed, in order."""
+    """After wait(), everything handed over before it is closed."""
     closed = []
 
     class Closable:
@@ -66,7 +66,7 @@ def test_wait_covers_all_that_was_handed_over_before(files):
     for number in range(100):
         _reaper.close(Closable(number))
     assert _reaper.wait(30)
-    assert closed == list(range(100))
+    assert sorted(closed) == list(range(100))
 
 
 def test_an_error_in_closing_does_not_end_the_reaper():
@@ -80,8 +80,25 @@ def test_an_error_in_closing_does_not_end_the_reaper():
     assert _reaper.wait(30)
 
 
-def test_one_reaper_whoever_comes_first():
-    """Many threads that hand over at once start one thread between them."""
+def test_what_blocks_delays_nothing_else(lingering, drain):
+    """A socket that takes a minute to close does not hold up what others hand over after it."""
+    slow, peer = lingering(60)
+    _reaper.close_descriptor(slow)
+    assert not _reaper.wait(0.1), "the close did not block, so this test shows nothing"
+    closed = threading.Event()
+
+    class Closable:
+        def close(self):
+            closed.set()
+
+    _reaper.close(Closable())
+    assert closed.wait(30)
+    drain(peer)
+    assert _reaper.wait(30)
+
+
+def test_few_threads_whatever_comes():
+    """Many threads that hand over at once start no more threads than may block."""
     start = threading.Barrier(8)
 
     def hand_over():
@@ -94,13 +111,14 @@ def test_one_reaper_whoever_comes_first():
     for thread in threads:
         thread.join(30)
     assert _reaper.wait(30)
-    assert [thread.name for thread in threading.enumerate()].count("capmarshal reaper") == 1
+    assert [thread.name for thread in threading.enumerate()].count("capmarshal reaper") <= _reaper._WORKERS_MAX
 
 
 def test_a_child_forked_while_the_reaper_is_busy_closes_its_copies(lingering, drain, fork, files):
     """What waits in the parent's queue is open in the child too: the child's own reaper closes it."""
-    slow, peer = lingering(60)
-    _reaper.close_descriptor(slow)
+    slow = [lingering(60) for _ in range(_reaper._WORKERS_MAX)]
+    for number, _peer in slow:
+        _reaper.close_descriptor(number)
     assert not _reaper.wait(0.1), "the close did not block, so this test shows nothing"
     queued = [os.dup(number) for number in files(5)]
     for number in queued:
@@ -114,6 +132,7 @@ def test_a_child_forked_while_the_reaper_is_busy_closes_its_copies(lingering, dr
     assert fork(child).result() == ([True] * 5, True, [False] * 5)
     # And the parent's are the parent's business.
     assert [_is_open(number) for number in queued] == [True] * 5
-    drain(peer)
+    for _number, peer in slow:
+        drain(peer)
     assert _reaper.wait(30)
     assert [_is_open(number) for number in queued] == [False] * 5
