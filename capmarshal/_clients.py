@@ -174,7 +174,7 @@ class Clients:
         if not self._channels[client.peer]:
             del self._channels[client.peer]
         if client.parked is not None:
-            client.parked.close()
+            _reaper.close(client.parked)
         # Its queue may hold what takes long to close.
         _reaper.close(client.far)
 

@@ -219,7 +219,7 @@ class Incoming:
     def close_all(self) -> None:
         """Closes everything, also what decoding has made."""
         for made in self.produced:
-            _reaper.close(made)
+            _reaper.close_file(made)
         self.close_rest()
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from capmarshal._capability import Peer
     from capmarshal._method import Method
     from capmarshal._objects import Objects
-    from capmarshal._reaper import Closable
+    from capmarshal._reaper import ClosableFile
     from capmarshal._wire import Call, Entry, Fail, Reply
 
 T = TypeVar("T")
@@ -70,12 +70,12 @@ class Answer(NamedTuple):
     id: int
     data: bytes
     numbers: list[int]
-    owned: list[Closable]
+    owned: list[ClosableFile]
 
     def close(self) -> None:
         """Ends the call: closes what it owned."""
-        for thing in self.owned:
-            _reaper.close(thing)
+        for file in self.owned:
+            _reaper.close_file(file)
 
 
 def fail(call_id: int, code: Code, message: str) -> Answer:
@@ -227,16 +227,38 @@ class Dispatcher:
             if fault.code is Code.RAISED:
                 log.error("%s raised", method.where, exc_info=error)
             data = _wire.pack_fail(call.id, _faults.encode(fault))
-            answer = Answer(call.id, data, [], self._owned(incoming, outgoing))
+            answer = Answer(
+                call.id,
+                data,
+                [],
+                [
+                    _Unwritten(file) if isinstance(file, io.BufferedWriter) else file
+                    for file in self._owned(incoming, outgoing)
+                ],
+            )
             if not isinstance(error, Exception):
                 raise Interrupted(answer) from error
             return answer
         data = _wire.pack_reply(call.id, outgoing.entries, len(outgoing.numbers), payload)
         return Answer(call.id, data, outgoing.numbers, self._owned(incoming, outgoing))
 
-    def _owned(self, incoming: _codec.Incoming, outgoing: _codec.Outgoing) -> list[Closable]:
+    def _owned(self, incoming: _codec.Incoming, outgoing: _codec.Outgoing) -> list[ClosableFile]:
         kept = {id(thing) for thing in _current.kept or ()}
         return [thing for thing in (*incoming.produced, *outgoing.files) if id(thing) not in kept]
+
+
+class _Unwritten:
+    """A file of a failed call: what is in its buffer is dropped, since a pipe that nobody reads would block for ever."""
+
+    def __init__(self, file: io.BufferedWriter) -> None:
+        self._file = file
+
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+    def close(self) -> None:
+        # The file counts as closed then, and flushes no more.
+        self._file.raw.close()
 
 
 class Interrupted(BaseException):  # carries KeyboardInterrupt or SystemExit past the answering of the call

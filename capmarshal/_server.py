@@ -231,7 +231,7 @@ class Server:
 
     def _unpark(self, slot: int, client: Client) -> None:
         if client.parked is not None:
-            client.parked.close()
+            _reaper.close(client.parked)
             client.parked = None
         self._clients.resume(slot)
 
