@@ -12,7 +12,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Final
 
-from capmarshal import _deadline, _inbox, _private, _wire
+from capmarshal import _deadline, _inbox, _private, _reaper, _wire
 from capmarshal._errors import (
     CallTimeout,
     DescriptorsLost,
@@ -171,16 +171,18 @@ class Channel:
     def drop(self) -> None:
         """Closes it: no call uses it again."""
         self.usable = False
-        self._near.close()
+        # Its queue may hold what takes long to close.
+        _reaper.close(self._near)
 
     def __del__(self) -> None:
-        self._near.close()
+        if self.usable:
+            self._near.close()
 
 
 def close_all(descriptors: list[Descriptor]) -> None:
-    """Closes what a client received and cannot use."""
+    """Closes what a client received and cannot use: elsewhere, where closing can outlast the call's deadline."""
     for descriptor in descriptors:
-        descriptor.close()
+        _reaper.close_descriptor(descriptor.detach())
 
 
 def _knock(door: Door, deadline: int) -> Channel:
