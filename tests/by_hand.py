@@ -297,6 +297,17 @@ def pipe():
         yield reader, writer
 
 
+@contextlib.contextmanager
+def busy(capability):
+    """The serving thread works until the end of the block: what is sent meanwhile waits in a queue."""
+    with pipe() as (started, began), pipe() as (going, go):
+        blocking = Concurrent(capability.cast(Work).block, began, going)
+        assert started.read(1) == b"."
+        yield
+        go.close()
+        assert blocking.outcome() == 1
+
+
 def at_end(reader, seconds=PATIENCE):
     """Waits until nobody holds the writing end of a pipe any more; what was written before."""
     read, deadline = bytearray(), time.monotonic() + seconds

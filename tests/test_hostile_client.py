@@ -117,7 +117,11 @@ def test_a_lying_head_is_answered(near, capability, changed):
 @pytest.mark.parametrize("kind", ["REPLY", "FAIL", "KNOCK"])
 def test_a_record_of_another_direction_ends_the_channel(near, kind):
     """A channel of the client's carries calls and nothing else."""
-    records = {"REPLY": _wire.pack_reply(1, [], 0, b"\x2a"), "FAIL": _wire.pack_fail(1, b""), "KNOCK": _wire.KNOCK_RECORD}
+    records = {
+        "REPLY": _wire.pack_reply(1, [], 0, b"\x2a"),
+        "FAIL": _wire.pack_fail(1, b""),
+        "KNOCK": _wire.KNOCK_RECORD,
+    }
     near.send(records[kind])
     assert by_hand.ended(near)
 
@@ -132,7 +136,9 @@ def test_a_record_larger_than_the_room_is_answered(near, capability):
     """A sender with a large buffer gets an error that names the limit, not silence."""
     near.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE if os.getuid() == 0 else socket.SO_SNDBUF, 1 << 20)
     try:
-        near.send(by_hand.call(capability, method=b"size", payload=b"\x91\xc6" + struct.pack(">I", 300_000) + bytes(300_000)))
+        near.send(
+            by_hand.call(capability, method=b"size", payload=b"\x91\xc6" + struct.pack(">I", 300_000) + bytes(300_000))
+        )
     except OSError as error:
         assert error.errno == errno.EMSGSIZE
         pytest.skip("an ordinary user here cannot make a send buffer that large")
@@ -194,7 +200,18 @@ def test_deep_nesting_within_an_argument_is_answered(capability, near):
 
 @pytest.mark.parametrize(
     "index",
-    [b"\xff", b"\xd3" + b"\xff" * 8, b"\xc3", b"\xc2", b"\xca\x00\x00\x00\x00", b"\xa10", b"\x02", b"\xcf" + b"\xff" * 8, b"\x90", b"\x80"],
+    [
+        b"\xff",
+        b"\xd3" + b"\xff" * 8,
+        b"\xc3",
+        b"\xc2",
+        b"\xca\x00\x00\x00\x00",
+        b"\xa10",
+        b"\x02",
+        b"\xcf" + b"\xff" * 8,
+        b"\x90",
+        b"\x80",
+    ],
     ids=["-1", "-1 wide", "true", "false", "0.0", "string", "past the end", "2**64-1", "array", "map"],
 )
 @pytest.mark.parametrize("method", [b"echo", b"take"])
@@ -311,7 +328,9 @@ def test_a_servers_end_is_refused_where_a_capability_is_due(near, capability):
             for private in list(_private._all)
             if private.number >= 0 and not private.epoll and _named(private.number)
         ]:
-            record = by_hand.call(capability, method=b"take", payload=b"\x91\x00", entries=[(0, b"x" * 16)], descriptors=1)
+            record = by_hand.call(
+                capability, method=b"take", payload=b"\x91\x00", entries=[(0, b"x" * 16)], descriptors=1
+            )
             by_hand.send(near, record, [entrypoint_end])
             assert by_hand.failure(near) is Code.ARGUMENT
         assert not other.closed
@@ -327,9 +346,17 @@ def _named(number):
 def test_a_plain_descriptor_and_a_capability_do_not_stand_for_each_other(near, capability):
     """Which of them an entry is stands in the table, and the annotation has to agree."""
     door = capability.door().number
-    by_hand.send(near, by_hand.call(capability, method=b"take", payload=b"\x91\x00", entries=[(0, NO_BADGE)], descriptors=1), [door])
+    by_hand.send(
+        near,
+        by_hand.call(capability, method=b"take", payload=b"\x91\x00", entries=[(0, NO_BADGE)], descriptors=1),
+        [door],
+    )
     assert by_hand.failure(near) is Code.ARGUMENT
-    by_hand.send(near, by_hand.call(capability, method=b"echo", payload=b"\x91\x00", entries=[(0, b"x" * 16)], descriptors=1), [door])
+    by_hand.send(
+        near,
+        by_hand.call(capability, method=b"echo", payload=b"\x91\x00", entries=[(0, b"x" * 16)], descriptors=1),
+        [door],
+    )
     assert by_hand.failure(near) is Code.ARGUMENT
     assert lives(near, capability)
 
@@ -369,7 +396,9 @@ def test_a_foreign_socket_with_a_copied_badge_is_never_taken_for_ours(near, capa
     """It is just a foreign capability: calling it reaches the foreign server, and no object of ours."""
     end, foreign = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with end, foreign:
-        record = by_hand.call(capability, method=b"take", payload=b"\x91\x00", entries=[(0, capability.badge)], descriptors=1)
+        record = by_hand.call(
+            capability, method=b"take", payload=b"\x91\x00", entries=[(0, capability.badge)], descriptors=1
+        )
         by_hand.send(near, record, [foreign.fileno()])
         by_hand.answer(near)
         (held,) = worker.held
@@ -616,7 +645,11 @@ def test_a_client_that_never_reads_costs_one_answer(capability, until, open_desc
         while blocked < 100:
             assert time.monotonic() < deadline
             try:
-                near.send(by_hand.call(capability, method=b"blob", payload=b"\x91\xce" + struct.pack(">I", 100_000), id=sent + 1))
+                near.send(
+                    by_hand.call(
+                        capability, method=b"blob", payload=b"\x91\xce" + struct.pack(">I", 100_000), id=sent + 1
+                    )
+                )
                 sent += 1
                 blocked = 0
             except BlockingIOError:
@@ -678,7 +711,9 @@ def test_a_client_that_goes_before_its_answer_costs_nothing(capability, open_des
     before = open_descriptors()
     for _ in range(20):
         with by_hand.knock(capability) as near, by_hand.temporary() as file:
-            record = by_hand.call(capability, method=b"echo", payload=b"\x91\x00", entries=[(0, NO_BADGE)], descriptors=1)
+            record = by_hand.call(
+                capability, method=b"echo", payload=b"\x91\x00", entries=[(0, NO_BADGE)], descriptors=1
+            )
             by_hand.send(near, record, [file.fileno()])
             near.send(by_hand.call(capability, method=b"pipes", payload=b"\x91\x04"))
     assert_settles(open_descriptors, before)
