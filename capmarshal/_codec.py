@@ -61,8 +61,8 @@ def _prepare_file(file: Any) -> None:
         except OSError as error:
             raise ValueError(str(error)) from error
         if position != os.lseek(file.fileno(), 0, os.SEEK_CUR):
-            # It has read ahead.  Only a seek from the end is sure to go past its buffer to the kernel; a fresh reader is
-            # left alone, since the files of /proc have no end to seek from (EINVAL, seq_lseek()).
+            # It has read ahead.  Only a seek from the end is sure to go past its buffer to the kernel; a fresh reader
+            # is left alone, since the files of /proc have no end to seek from (EINVAL, seq_lseek()).
             file.seek(0, os.SEEK_END)
             file.seek(position)
 

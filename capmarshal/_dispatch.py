@@ -248,7 +248,7 @@ class Dispatcher:
 
 
 class _Unwritten:
-    """A file of a failed call: what is in its buffer is dropped, since a pipe that nobody reads would block for ever."""
+    """A file of a failed call: its buffer is dropped, since a pipe that nobody reads would block for ever."""
 
     def __init__(self, file: io.BufferedWriter) -> None:
         self._file = file

@@ -119,7 +119,7 @@ def close_descriptor(descriptor: int) -> None:
 
 
 def close_file(file: ClosableFile) -> None:
-    """The same for a file, socket or :class:`Descriptor` made of one; a file's buffer is empty, or its raw file is given."""
+    """The same for a file, socket or :class:`Descriptor` made of one; of a file with a full buffer, the raw one."""
     try:
         quick = lib.cm_closes_quickly(file.fileno())
     except ValueError:  # closed already

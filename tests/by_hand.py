@@ -129,7 +129,7 @@ def serving(target=None, label="served"):
 
 @contextlib.contextmanager
 def server_process(fork, make=Worker, **options):
-    """A forked process that serves what ``make()`` makes, until it is killed or the block ends: (process, capability)."""
+    """A forked process that serves what ``make()`` makes until it is killed or the block ends, and its capability."""
     registrar = Registrar()
     ended, hold = os.pipe()
     with cm.Entrypoint("registrar") as entrypoint:
@@ -180,7 +180,7 @@ def at_door(capability, record, descriptors=()):
 
 
 def call(capability, method=b"double", payload=b"\x91\x15", entries=(), descriptors=0, **changed):
-    """A CALL record; ``changed`` overrides a field of its head: version, kind, count, reserved, id, length, and so on."""
+    """A CALL record; ``changed`` overrides a field of its head: version, kind, count, reserved, id, length..."""
     field = {
         "version": _wire.VERSION, "kind": _wire.CALL, "count": len(entries), "descriptors": descriptors,
         "reserved": 0, "id": 1, "badge": capability.badge, "left": _wire.NO_LIMIT, "sent": 0, "length": len(method),

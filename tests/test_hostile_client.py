@@ -592,7 +592,8 @@ def test_flags_of_the_far_end_change_nothing(capability):
 
 
 @pytest.mark.parametrize(
-    "options", [(SO_PASSPIDFD,), (socket.SO_PASSCRED,), (29,), (35,), (34,), (SO_PASSPIDFD, socket.SO_PASSCRED, 29, 34)],
+    "options",
+    [(SO_PASSPIDFD,), (socket.SO_PASSCRED,), (29,), (35,), (34,), (SO_PASSPIDFD, socket.SO_PASSCRED, 29, 34)],
     ids=["pidfd", "credentials", "timestamp", "timestamp in ns", "security label", "all"],
 )  # fmt: skip
 def test_control_messages_that_a_client_switches_on_cost_the_server_nothing(capability, options, open_descriptors):
