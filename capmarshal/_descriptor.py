@@ -8,7 +8,7 @@ import io
 import os
 import socket
 import warnings
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, overload
 
 from capmarshal._errors import Closed, check
 from capmarshal._lx import lib
@@ -25,6 +25,8 @@ class HasFileno(Protocol):
         """The descriptor, borrowed."""
         ...
 
+
+_File: TypeAlias = io.BufferedReader | io.BufferedWriter | io.BufferedRandom | io.TextIOWrapper
 
 # Per mode of open(): does it read, does it write.  A descriptor is already open, so nothing is created or truncated.
 _MODES = {"r": (True, False), "w": (False, True), "a": (False, True), "r+": (True, True)}
@@ -109,7 +111,17 @@ class Descriptor:
         self._number = -1
         return number
 
-    def open(self, mode: str = "rb", *, encoding: str | None = None) -> IO[bytes] | IO[str]:
+    @overload
+    def open(self, mode: Literal["rb"] = "rb", *, encoding: None = None) -> io.BufferedReader: ...
+    @overload
+    def open(self, mode: Literal["wb", "ab"], *, encoding: None = None) -> io.BufferedWriter: ...
+    @overload
+    def open(self, mode: Literal["r+b", "rb+"], *, encoding: None = None) -> io.BufferedRandom: ...
+    @overload
+    def open(self, mode: Literal["r", "w", "a", "r+"], *, encoding: str | None = None) -> io.TextIOWrapper: ...
+    @overload
+    def open(self, mode: str, *, encoding: str | None = None) -> _File: ...
+    def open(self, mode: str = "rb", *, encoding: str | None = None) -> _File:
         """Turns it into a buffered file object, which then owns the descriptor.
 
         Args:
