@@ -73,11 +73,14 @@ def spawn(args: Sequence[str | os.PathLike[str]] | str, *, parent: Capability, *
 
     Raises:
         ValueError: ``close_fds=False``.
+        TypeError: ``parent`` is no capability.
         Closed: the capability is closed.
         OSError: as from :class:`subprocess.Popen`.
     """
     if not options.get("close_fds", True):
         raise ValueError("close_fds=False would hand everything down; name what the child needs in pass_fds")
+    if not isinstance(parent, Capability):
+        raise TypeError(f"parent must be a Capability, not {parent!r}; capability() gives that of a proxy or an object")
     door = parent.door()
     with contextlib.ExitStack() as inherited:
         number = door.number
@@ -110,12 +113,12 @@ def _take(memfd: Descriptor) -> Capability | None:
         if magic != _MAGIC or version != _wire.VERSION:
             return None
         (cookie,) = cookies_of([number])
-        door = Descriptor(number)
-        try:
+        if cookie == 0:
+            # Whatever has that number, it is not ours to close.
+            return None
+        with Descriptor(number) as door:
             os.set_inheritable(number, False)
             return space.capability(space.receive_door(door, cookie, None), badge)
-        except Error:
-            door.close()
     return None
 
 
