@@ -1,0 +1,480 @@
+"""Children: what they get from their parent, which is one capability, and what they do not."""
+
+import contextlib
+import gc
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import capmarshal as cm
+from capmarshal import _child, _reaper
+
+PATIENCE = 30.0
+
+
+class Registry(cm.Interface):
+    """What the children of these tests call: it keeps what they tell."""
+
+    @cm.method
+    def tell(self, what: str) -> int: ...
+
+
+class RegistryServer(Registry):
+    def __init__(self):
+        self.told = []
+
+    def tell(self, what: str) -> int:
+        self.told.append(what)
+        return len(self.told)
+
+
+# What every child's program begins with.  The interface is declared again, as a program of its own would import it.
+PROLOGUE = """\
+import capmarshal as cm
+import json, os, subprocess, sys
+
+class Registry(cm.Interface):
+    @cm.method
+    def tell(self, what: str) -> int: ...
+
+def tell(what):
+    with cm.timeout(30):
+        return cm.parent().cast(Registry).tell(what)
+
+def descriptors():
+    listed = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            listed[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:
+            pass
+    return listed
+
+"""
+
+
+def _python(program, *arguments):
+    """The command that runs ``program``, isolated from the environment and the working directory."""
+    return [sys.executable, "-I", "-W", "error", "-c", PROLOGUE + textwrap.dedent(program), *arguments]
+
+
+@contextlib.contextmanager
+def _registry():
+    """(object, capability) of a served registry."""
+    target = RegistryServer()
+    with cm.Entrypoint("registry") as entrypoint:
+        yield target, entrypoint.manage(target)
+
+
+def _run(command, capability, **options):
+    """What the child printed; it ends well, and says nothing on stderr."""
+    child = cm.spawn(command, parent=capability, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    try:
+        out, errors = child.communicate(timeout=PATIENCE)
+    finally:
+        child.kill()
+        child.wait(PATIENCE)
+    assert (child.returncode, errors) == (0, "")
+    return out
+
+
+def _open_now():
+    gc.collect()
+    assert _reaper.wait(PATIENCE)
+    return sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208 - iterdir() would keep a descriptor of its own open
+
+
+def test_a_child_calls_through_its_parent_capability():
+    """parent() is there as soon as capmarshal is imported, and calls the object that spawn() was given."""
+    with _registry() as (target, capability):
+        _run(_python("assert tell('hello') == 1"), capability)
+        assert target.told == ["hello"]
+
+
+def test_parent_is_the_same_object_each_time():
+    """And the same as what is received of that object later."""
+    with _registry() as (_, capability):
+        _run(_python("assert cm.parent() is cm.parent(); assert cm.parent().label == 'registry'"), capability)
+
+
+def test_a_process_that_was_not_spawned_has_no_parent():
+    """NoParent says how to start one that has; also in a process started by other means from one that has."""
+    with pytest.raises(cm.NoParent, match="spawn"):
+        cm.parent()
+    program = """
+        assert cm.parent()
+        code = sys.argv[1]
+        print(subprocess.run([sys.executable, "-I", "-c", code], stdout=subprocess.PIPE, text=True).stdout)
+    """
+    code = "import capmarshal as cm\ntry: cm.parent()\nexcept LookupError as error: print(type(error).__name__)"
+    with _registry() as (_, capability):
+        assert _run(_python(program, code), capability).split() == ["NoParent"]
+
+
+def test_a_child_holds_its_standard_streams_and_one_door():
+    """Right after the import: no memfd, no channel, nothing of the parent's; and the door is CLOEXEC."""
+    program = """
+        listed = descriptors()
+        (door,) = [number for number in listed if number > 2 and os.path.exists(f"/proc/self/fd/{number}")]
+        assert listed[door].startswith("socket:"), listed
+        assert not os.get_inheritable(door)
+        print(json.dumps(listed))
+        tell("x")
+        assert len(descriptors()) == len(listed) + 1, descriptors()
+    """
+    with _registry() as (_, capability), contextlib.ExitStack() as stack:
+        for _ in range(5):
+            # Inheritable ones of the parent's own, that a careless spawn would hand down.
+            number = os.dup(capability.door().number)
+            stack.callback(os.close, number)
+            os.set_inheritable(number, True)
+        listed = json.loads(_run(_python(program), capability))
+        assert not [target for target in listed.values() if "memfd" in target]
+
+
+def test_the_memfd_is_sealed_and_says_what_is_handed_over():
+    """Nobody can change it under the child's eyes, and the parent closes its own at once."""
+    with _child._handover(7, b"b" * 16) as memfd:
+        with pytest.raises(PermissionError):
+            os.pwrite(memfd.fileno(), b"x", 0)
+        with pytest.raises(PermissionError):
+            os.ftruncate(memfd.fileno(), 1)
+        assert not os.get_inheritable(memfd.fileno())
+
+
+def test_neither_badge_nor_number_is_in_the_command_line_or_the_environment():
+    """Any list of processes shows those; /proc of a child that has not imported anything yet has no secret either."""
+    with _registry() as (_, capability), subprocess.Popen(["true"]) as plain:
+        child = cm.spawn(
+            _python("print('ready', flush=True); sys.stdin.read()"),
+            parent=capability,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={"PLAIN": "1"},
+        )
+        try:
+            assert child.stdout.readline() == b"ready\n"
+            badge = capability.badge
+            for name in ("cmdline", "environ"):
+                shown = Path(f"/proc/{child.pid}/{name}").read_bytes()
+                assert badge not in shown
+                assert badge.hex().encode() not in shown.lower()
+                assert repr(badge)[2:-1].encode() not in shown
+            environment = Path(f"/proc/{child.pid}/environ").read_bytes().rstrip(b"\0").split(b"\0")
+            # What the C library and Python set themselves aside, it is the environment that was asked for.
+            assert [entry for entry in environment if not entry.startswith(b"LC_")] == [b"PLAIN=1"]
+            child.communicate(timeout=PATIENCE)
+        finally:
+            child.kill()
+            child.wait(PATIENCE)
+        plain.wait(PATIENCE)
+
+
+def test_a_grandchild_gets_nothing():
+    """The capability goes through exactly one exec, also if the child starts its own with close_fds=False."""
+    program = """
+        for close in (True, False):
+            command = [sys.executable, "-I", "-c", sys.argv[1]]
+            print(subprocess.run(command, close_fds=close, stdout=subprocess.PIPE, text=True).stdout.strip())
+    """
+    numbers = "map(int, os.listdir('/proc/self/fd'))"
+    code = f"import os; print([n for n in {numbers} if n > 2 and os.path.exists(f'/dev/fd/{{n}}')])"
+    with _registry() as (_, capability):
+        assert _run(_python(program, code), capability).split() == ["[]", "[]"]
+
+
+def test_a_child_spawns_a_child_of_its_own_with_the_same_capability():
+    """Inherited down the generations, each time by name: nobody gets it unasked."""
+    program = """
+        tell("child")
+        code = sys.argv[1]
+        assert cm.spawn([sys.executable, "-I", "-c", code], parent=cm.parent()).wait(30) == 0
+    """
+    with _registry() as (target, capability):
+        _run(_python(program, PROLOGUE + "tell('grandchild')"), capability)
+        assert target.told == ["child", "grandchild"]
+
+
+def test_a_shell_in_between_passes_it_on():
+    """``sh -c 'exec python ...'``: only capmarshal takes what is handed over, whatever runs before."""
+    command = ["sh", "-c", 'exec "$@"', "sh", *_python("tell('through a shell')")]
+    with _registry() as (target, capability):
+        _run(command, capability)
+        _run(shlex.join(_python("tell('and another')")), capability, shell=True)
+        assert target.told == ["through a shell", "and another"]
+
+
+def test_an_importing_program_that_is_not_the_first_takes_it_once():
+    """A second import, or a fork after it, finds nothing more to take."""
+    program = """
+        first = cm.parent()
+        from capmarshal import _child
+        _child._inherit()
+        assert cm.parent() is first
+        assert not [t for t in descriptors().values() if "memfd" in t]
+    """
+    with _registry() as (_, capability):
+        _run(_python(program), capability)
+
+
+@pytest.mark.parametrize("closed", [(0,), (0, 1, 2), (1,)], ids=str)
+def test_a_parent_without_standard_streams_spawns(closed, fork):
+    """Its own descriptors have low numbers then, which Popen would overwrite with the child's streams."""
+    with _registry() as (target, capability):
+
+        def spawn_without():
+            for number in closed:
+                os.close(number)
+            entrypoint = cm.Entrypoint("low")
+            low = entrypoint.manage(RegistryServer())
+            for given in (capability, low):
+                with cm.Entrypoint("other"):
+                    child = cm.spawn(
+                        _python("tell('low')") if given is capability else _python("assert cm.parent().label == 'low'"),
+                        parent=given,
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                    )
+                    assert child.wait(PATIENCE) == 0
+            entrypoint.close()
+
+        fork(spawn_without).result()
+        assert target.told == ["low"]
+
+
+def test_a_door_with_a_low_number_is_not_overwritten(fork):
+    """Also where the child's streams are pipes, which are put on 0, 1 and 2."""
+
+    def spawn_low():
+        for number in (0, 1, 2):
+            os.close(number)
+        entrypoint = cm.Entrypoint("low")
+        capability = entrypoint.manage(RegistryServer())
+        assert capability.door().number < 3
+        child = cm.spawn(
+            _python("print(cm.parent().label)"), parent=capability, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        out, _ = child.communicate(timeout=PATIENCE)
+        entrypoint.close()
+        return child.returncode, out
+
+    assert fork(spawn_low).result() == (0, b"low\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error"),
+    [
+        (["/nonexistent/program"], {}, FileNotFoundError),
+        ([os.devnull], {}, PermissionError),
+        (["true"], {"cwd": "/nonexistent"}, FileNotFoundError),
+        (["true"], {"nonsense": 1}, TypeError),
+        (["true"], {"close_fds": False}, ValueError),
+        ([], {}, (IndexError, ValueError)),
+        (["tr\0ue"], {}, ValueError),
+    ],
+    ids=["no program", "not executable", "no directory", "unknown option", "close_fds", "no arguments", "NUL"],
+)
+def test_a_spawn_that_fails_leaves_nothing_behind(arguments, options, error):
+    """The error is Popen's own; no descriptor and no process stays."""
+    with _registry() as (_, capability):
+        before = _open_now()
+        with pytest.raises(error):
+            cm.spawn(arguments, parent=capability, **options)
+        assert _open_now() == before
+        with pytest.raises(ChildProcessError):
+            os.waitpid(-1, os.WNOHANG)
+
+
+def test_a_spawn_that_succeeds_leaves_nothing_behind_either():
+    """The handover is the child's; the parent keeps the door that it had."""
+    with _registry() as (_, capability):
+        before = _open_now()
+        _run(_python(""), capability)
+        assert _open_now() == before
+
+
+@pytest.mark.parametrize("options", [{"close_fds": False}, {"close_fds": 0}])
+def test_close_fds_false_is_refused(options):
+    """It would hand everything down; pass_fds is how to say what the child needs."""
+    with _registry() as (_, capability), pytest.raises(ValueError, match="pass_fds"):
+        cm.spawn(["true"], parent=capability, **options)
+
+
+def test_pass_fds_is_combined():
+    """What the caller names goes too, under its own number, beside the capability."""
+    read_end, write_end = os.pipe()
+    with cm.Descriptor(read_end) as reader, cm.Descriptor(write_end) as writer, _registry() as (target, capability):
+        program = "os.write(int(sys.argv[1]), b'through the pipe'); tell('and through the door')"
+        _run(_python(program, str(writer.fileno())), capability, pass_fds=[writer.fileno()])
+        writer.close()
+        assert os.read(reader.fileno(), 100) == b"through the pipe"
+        assert target.told == ["and through the door"]
+
+
+def test_a_closed_capability_cannot_be_given():
+    """Closed, before anything is started."""
+    with _registry() as (_, capability):
+        capability.close()
+        with pytest.raises(cm.Closed):
+            cm.spawn(["true"], parent=capability)
+        with pytest.raises(ChildProcessError):
+            os.waitpid(-1, os.WNOHANG)
+
+
+@pytest.mark.parametrize("wrong", [None, 3, RegistryServer(), "capability"])
+def test_what_is_no_capability_cannot_be_given(wrong):
+    """A server's object has a capability once it is managed: cm.capability() gives it."""
+    with pytest.raises(TypeError, match=r"parent.*capability"):
+        cm.spawn(["true"], parent=wrong)
+
+
+def test_a_forked_child_of_a_spawned_child_has_the_parent_too():
+    """The door stays open across fork; the child knocks anew and does not use its parent's channel."""
+    program = """
+        assert tell("before") == 1
+        first = cm.parent()
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                assert cm.parent() is first
+                tell("forked")
+                code = 0
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(pid, 0)
+        assert status == 0, status
+        assert tell("after") == 3
+    """
+    with _registry() as (target, capability):
+        _run(_python(program), capability)
+        assert target.told == ["before", "forked", "after"]
+
+
+def test_a_child_whose_parent_has_gone_is_told():
+    """It holds the door, but nobody is behind it: Disconnected at the call, and the call did not run."""
+    program = """
+        print("ready", flush=True)
+        sys.stdin.read()
+        try:
+            tell("x")
+        except cm.Disconnected as error:
+            print(error.ran)
+    """
+    with _registry() as (_, capability):
+        child = cm.spawn(_python(program), parent=capability, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert child.stdout.readline() == b"ready\n"
+    try:
+        assert child.communicate(timeout=PATIENCE)[0] == b"no\n"
+    finally:
+        child.kill()
+        child.wait(PATIENCE)
+
+
+def test_a_child_that_dies_takes_nothing_with_it():
+    """SIGKILL in the middle of everything: the server goes on."""
+    with _registry() as (_, capability):
+        child = cm.spawn(
+            _python("tell('alive'); print('ready', flush=True); sys.stdin.read()"),
+            parent=capability,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        with child:
+            assert child.stdout.readline() == b"ready\n"
+            child.send_signal(signal.SIGKILL)
+            assert child.wait(PATIENCE) == -signal.SIGKILL
+        with cm.timeout(PATIENCE):
+            assert capability.cast(Registry).tell("still there") == 2
+
+
+def test_spawn_is_popen():
+    """What it gives is the process, to be waited for, with all that Popen can do."""
+    with _registry() as (_, capability), cm.spawn(["true"], parent=capability) as child:
+        assert type(child) is subprocess.Popen
+        assert child.wait(PATIENCE) == 0
+        with cm.spawn("exit 3", shell=True, parent=capability) as shell:
+            assert shell.wait(PATIENCE) == 3
+
+
+# ---------------------------------------------------------------------------------- what only looks like a handover
+
+
+def _with_inherited(memfd, program, *others):
+    """Runs a child that inherits ``memfd``, inheritable, from an ordinary Popen."""
+    done = subprocess.run(
+        _python(program),
+        pass_fds=[memfd, *others],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+TELL_PARENT = """
+try:
+    print("has", cm.parent())
+except cm.NoParent:
+    print("none")
+print(sorted(n for n in descriptors() if n > 2 and os.path.exists(f"/proc/self/fd/{n}")))
+"""
+
+
+@pytest.mark.parametrize(
+    "what", ["empty", "unsealed", "short", "long", "magic", "version", "closed door", "file as door"]
+)
+def test_a_memfd_that_is_no_handover_is_ignored(what):
+    """Wrong content, not sealed, or no door at that number: no parent, no noise; and what is no door stays open."""
+    record = _child._HANDOVER.pack(_child._MAGIC, _child._wire.VERSION, 250, b"b" * 16)
+    with contextlib.ExitStack() as stack:
+        memfd = os.memfd_create(_child._MEMFD_NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        stack.callback(os.close, memfd)
+        others = ()
+        match what:
+            case "empty":
+                record = b""
+            case "short":
+                record = record[:-1]
+            case "long":
+                record += b"x"
+            case "magic":
+                record = b"x" + record[1:]
+            case "version":
+                record = _child._HANDOVER.pack(_child._MAGIC, 99, 250, b"b" * 16)
+            case "file as door":
+                other = os.memfd_create("other")
+                stack.callback(os.close, other)
+                others = (other,)
+                record = _child._HANDOVER.pack(_child._MAGIC, _child._wire.VERSION, other, b"b" * 16)
+        os.pwrite(memfd, record, 0)
+        if what != "unsealed":
+            _child.fcntl.fcntl(memfd, _child.fcntl.F_ADD_SEALS, _child._SEALS)
+        told = _with_inherited(memfd, TELL_PARENT, *others).split("\n")
+        assert told[:2] == ["none", str(list(others))]
+
+
+def test_a_server_end_handed_over_is_refused():
+    """As everywhere else, only a client end makes a capability."""
+    server, client = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with server, client:
+        server.bind("\0capmarshal/test/" + os.urandom(8).hex())
+        with _child._handover(server.fileno(), b"b" * 16) as memfd:
+            assert _with_inherited(memfd.fileno(), TELL_PARENT, server.fileno()).startswith("none\n")
+
+
+def test_another_processes_memfd_of_that_name_does_no_harm():
+    """One that is not inheritable was made here, for a child that is about to be spawned: it is left alone."""
+    with _child._handover(7, b"b" * 16) as memfd:
+        _child._inherit()
+        assert re.search("capmarshal-parent", os.readlink(f"/proc/self/fd/{memfd.fileno()}"))  # noqa: PTH115
