@@ -1,6 +1,7 @@
 """Children: what they get from their parent, which is one capability, and what they do not."""
 
 import contextlib
+import fcntl
 import gc
 import json
 import os
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import capmarshal as cm
-from capmarshal import _child, _reaper
+from capmarshal import _child, _reaper, _wire
 
 PATIENCE = 30.0
 
@@ -234,21 +235,20 @@ def test_a_parent_without_standard_streams_spawns(closed, fork):
         def spawn_without():
             for number in closed:
                 os.close(number)
-            entrypoint = cm.Entrypoint("low")
-            low = entrypoint.manage(RegistryServer())
-            for given in (capability, low):
-                with cm.Entrypoint("other"):
-                    child = cm.spawn(
-                        _python("tell('low')") if given is capability else _python("assert cm.parent().label == 'low'"),
-                        parent=given,
-                        stdin=subprocess.DEVNULL,
-                        stdout=subprocess.DEVNULL,
-                    )
-                    assert child.wait(PATIENCE) == 0
-            entrypoint.close()
+            for number in closed:
+                # Each of those that are closed is taken in turn by the memfd, by a door, by a server's end.
+                for given in (capability, number):
+                    with cm.Entrypoint("low") if given is number else contextlib.nullcontext() as low:
+                        child = cm.spawn(
+                            _python("tell('low')" if low is None else "assert cm.parent().label == 'low'"),
+                            parent=capability if low is None else low.manage(RegistryServer()),
+                            stdin=subprocess.DEVNULL,
+                            stdout=subprocess.DEVNULL,
+                        )
+                        assert child.wait(PATIENCE) == 0
 
         fork(spawn_without).result()
-        assert target.told == ["low"]
+        assert target.told == ["low"] * len(closed)
 
 
 def test_a_door_with_a_low_number_is_not_overwritten(fork):
@@ -409,11 +409,11 @@ def test_spawn_is_popen():
 # ---------------------------------------------------------------------------------- what only looks like a handover
 
 
-def _with_inherited(memfd, program, *others):
-    """Runs a child that inherits ``memfd``, inheritable, from an ordinary Popen."""
+def _with_inherited(program, *inherited):
+    """What a child of an ordinary Popen prints that inherits these."""
     done = subprocess.run(
         _python(program),
-        pass_fds=[memfd, *others],
+        pass_fds=[one.fileno() for one in inherited],
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -431,37 +431,57 @@ print(sorted(n for n in descriptors() if n > 2 and os.path.exists(f"/proc/self/f
 """
 
 
+def _memfd(content, *, sealed=True):
+    """A memfd that has the handover's name."""
+    made = cm.Descriptor(os.memfd_create(_child._MEMFD_NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+    os.pwrite(made.fileno(), content, 0)
+    if sealed:
+        fcntl.fcntl(made.fileno(), fcntl.F_ADD_SEALS, _child._SEALS)
+    return made
+
+
+def _record(number, magic=_child._MAGIC, version=_wire.VERSION):
+    return _child._HANDOVER.pack(magic, version, number, b"b" * 16)
+
+
 @pytest.mark.parametrize(
-    "what", ["empty", "unsealed", "short", "long", "magic", "version", "closed door", "file as door"]
+    ("make", "sealed"),
+    [
+        (lambda door: b"", True),
+        (lambda door: _record(door)[:-1], True),
+        (lambda door: _record(door) + b"x", True),
+        (lambda door: _record(door, magic=b"x" * 16), True),
+        (lambda door: _record(door, version=99), True),
+        (_record, False),
+        (lambda door: _record(250), True),
+        (lambda door: _record(-1), True),
+    ],
+    ids=["empty", "short", "long", "magic", "version", "unsealed", "closed door", "negative"],
 )
-def test_a_memfd_that_is_no_handover_is_ignored(what):
-    """Wrong content, not sealed, or no door at that number: no parent, no noise; and what is no door stays open."""
-    record = _child._HANDOVER.pack(_child._MAGIC, _child._wire.VERSION, 250, b"b" * 16)
-    with contextlib.ExitStack() as stack:
-        memfd = os.memfd_create(_child._MEMFD_NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        stack.callback(os.close, memfd)
-        others = ()
-        match what:
-            case "empty":
-                record = b""
-            case "short":
-                record = record[:-1]
-            case "long":
-                record += b"x"
-            case "magic":
-                record = b"x" + record[1:]
-            case "version":
-                record = _child._HANDOVER.pack(_child._MAGIC, 99, 250, b"b" * 16)
-            case "file as door":
-                other = os.memfd_create("other")
-                stack.callback(os.close, other)
-                others = (other,)
-                record = _child._HANDOVER.pack(_child._MAGIC, _child._wire.VERSION, other, b"b" * 16)
-        os.pwrite(memfd, record, 0)
-        if what != "unsealed":
-            _child.fcntl.fcntl(memfd, _child.fcntl.F_ADD_SEALS, _child._SEALS)
-        told = _with_inherited(memfd, TELL_PARENT, *others).split("\n")
-        assert told[:2] == ["none", str(list(others))]
+def test_a_memfd_that_is_no_handover_is_ignored(make, sealed):
+    """Wrong content, not sealed, or nothing at that number: no parent and no noise; the door that it names stays."""
+    server, client = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with server, client, _memfd(make(client.fileno()), sealed=sealed) as memfd:
+        told = _with_inherited(TELL_PARENT, memfd, client)
+        assert told.split("\n")[:2] == ["none", f"[{client.fileno()}]"]
+
+
+def test_a_file_that_a_handover_names_stays_open():
+    """What is no door is not the handover's to close."""
+    with cm.Descriptor(os.memfd_create("other")) as file, _memfd(_record(file.fileno())) as memfd:
+        told = _with_inherited(TELL_PARENT, memfd, file)
+        assert told.split("\n")[:2] == ["none", f"[{file.fileno()}]"]
+
+
+def test_a_handover_among_wrong_ones_is_taken():
+    """Whatever the order in which they are found; of the wrong ones nothing stays."""
+    server, client = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with server, client, contextlib.ExitStack() as stack:
+        contents = [b"", _record(client.fileno()), b""]
+        memfds = [stack.enter_context(_memfd(content)) for content in contents]
+        told = _with_inherited(TELL_PARENT, *memfds, client)
+        assert told.startswith("has <Capability nameless ")
+        assert told.split("\n")[1] == f"[{client.fileno()}]"
 
 
 def test_a_server_end_handed_over_is_refused():
@@ -470,7 +490,7 @@ def test_a_server_end_handed_over_is_refused():
     with server, client:
         server.bind("\0capmarshal/test/" + os.urandom(8).hex())
         with _child._handover(server.fileno(), b"b" * 16) as memfd:
-            assert _with_inherited(memfd.fileno(), TELL_PARENT, server.fileno()).startswith("none\n")
+            assert _with_inherited(TELL_PARENT, memfd, server).startswith("none\n")
 
 
 def test_another_processes_memfd_of_that_name_does_no_harm():
