@@ -48,7 +48,8 @@ def _prepare_file(file: Any) -> None:
     """Brings the open file, which both sides will share, to where the program is in it.
 
     Raises:
-        ValueError: nobody knows where that is: a text file in the middle of an iteration.
+        ValueError: nobody knows where that is (a text file in the middle of an iteration), or it cannot be brought
+            there (a file of /proc that has been read from).
     """
     # By what it can do, not by its class: the files of tempfile are wrappers.  A raw file has no buffer.
     if isinstance(file, io.RawIOBase) or not hasattr(file, "seekable"):
@@ -58,13 +59,13 @@ def _prepare_file(file: Any) -> None:
     if file.readable() and file.seekable():
         try:
             position = file.tell()
+            if position != os.lseek(file.fileno(), 0, os.SEEK_CUR):
+                # It has read ahead.  Only a seek from the end is sure to go past its buffer to the kernel; a fresh
+                # reader is left alone, since the files of /proc have no end to seek from (EINVAL, seq_lseek()).
+                file.seek(0, os.SEEK_END)
+                file.seek(position)
         except OSError as error:
-            raise ValueError(str(error)) from error
-        if position != os.lseek(file.fileno(), 0, os.SEEK_CUR):
-            # It has read ahead.  Only a seek from the end is sure to go past its buffer to the kernel; a fresh reader
-            # is left alone, since the files of /proc have no end to seek from (EINVAL, seq_lseek()).
-            file.seek(0, os.SEEK_END)
-            file.seek(position)
+            raise ValueError(f"where the program is in the file: {error}") from error
 
 
 class Outgoing:

@@ -693,6 +693,14 @@ def test_a_text_file_in_the_middle_of_an_iteration_is_refused(path):
             TAKE.encode_arguments((file,), Outgoing())
 
 
+def test_a_file_of_proc_that_has_been_read_from_is_refused():
+    """The kernel has no end of it to seek from, so what was read ahead would be lost: an ArgumentError that says so."""
+    with open("/proc/self/status", "rb") as file:
+        file.readline()
+        with pytest.raises(cm.ArgumentError, match=r"anything.*where the program is in the file"):
+            TAKE.encode_arguments((file,), Outgoing())
+
+
 @pytest.mark.parametrize("make", [io.BytesIO, io.StringIO])
 def test_a_file_in_memory_is_refused(make):
     """It has a fileno() that says that there is none."""
