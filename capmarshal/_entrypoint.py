@@ -105,8 +105,8 @@ class Entrypoint:
         _living.add(self)
 
     def _forget_threads(self) -> None:
-        self._unserved = threading.Event()
-        self._unserved.set()
+        # Held by whoever serves.  A lock and no event, since it is let go in one step, whatever Ctrl-C interrupts.
+        self._serving = threading.Lock()
         self._state = threading.Lock()
 
     @property
@@ -167,20 +167,18 @@ class Entrypoint:
             Closed: the entrypoint is closed.
             RuntimeError: somebody serves it already.
         """
-        with self._state:
+        if self._serving.locked() and not self._closed:
+            raise RuntimeError(f"{self!r} is being served already")
+        with self._serving:
             if self._closed:
                 raise Closed(f"{self!r} is closed")
-            if not self._unserved.is_set():
-                raise RuntimeError(f"{self!r} is being served already")
-            self._unserved.clear()
-        try:
-            self._dispatcher.thread = threading.get_ident()
-            self._server.run()
-        finally:
-            self._dispatcher.thread = None
-            if self.closed:
-                self._release()
-            self._unserved.set()
+            try:
+                self._dispatcher.thread = threading.get_ident()
+                self._server.run()
+            finally:
+                self._dispatcher.thread = None
+                if self.closed:
+                    self._release()
 
     def _serve_in_thread(self) -> None:
         try:
@@ -210,9 +208,10 @@ class Entrypoint:
         self._server.stop()
         if self._dispatcher.serves_this_thread():
             return
-        left = None if deadline == FOREVER else max((deadline - time.monotonic_ns()) / 1e9, 0)
-        if not self._unserved.wait(left):
+        left = -1 if deadline == FOREVER else min(max((deadline - time.monotonic_ns()) / 1e9, 0), threading.TIMEOUT_MAX)
+        if not self._serving.acquire(timeout=left):
             raise CallTimeout(f"{self!r} is closed, but a call in progress has not ended", ran="maybe")
+        self._serving.release()
         self._release()
 
     def _begin_close(self) -> bool:

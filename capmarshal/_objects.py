@@ -28,7 +28,9 @@ class Objects:
 
     def forget_threads(self) -> None:
         """In a forked child: whoever held the lock does not exist here."""
-        self._changed = threading.Condition()
+        # Taken by itself, not by the condition, whose own __enter__ Ctrl-C can interrupt once it is taken.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
 
     def add(self, target: Interface) -> bytes:
         """Enters an object; its badge."""
@@ -44,7 +46,7 @@ class Objects:
 
     def begin(self, badge: bytes) -> Interface | None:
         """The object to call, from here to :meth:`end` in progress; None if there is none."""
-        with self._changed:
+        with self._lock:
             target = self._by_badge.get(badge)
             if target is not None:
                 self._running.append(badge)
@@ -53,8 +55,14 @@ class Objects:
 
     def end(self) -> None:
         """The call that began last is over."""
-        with self._changed:
+        with self._lock:
             self._running.pop()
+            self._changed.notify_all()
+
+    def end_all(self) -> None:
+        """No call is in progress, whatever Ctrl-C kept from ending."""
+        with self._lock:
+            self._running.clear()
             self._changed.notify_all()
 
     def remove(self, badge: bytes) -> None:
@@ -64,7 +72,7 @@ class Objects:
             CallTimeout: one is still running at the deadline; the object is out all the same.
         """
         deadline = _deadline.current.get()
-        with self._changed:
+        with self._lock:
             self._by_badge.pop(badge, None)
             while badge in self._running and self._runner != threading.get_ident():
                 left = None if deadline == FOREVER else (deadline - time.monotonic_ns()) / 1e9
@@ -74,7 +82,7 @@ class Objects:
 
     def clear(self) -> list[Interface]:
         """Takes all objects out; which they were."""
-        with self._changed:
+        with self._lock:
             objects = list(self._by_badge.values())
             self._by_badge.clear()
             return objects
