@@ -134,6 +134,14 @@ class Clients:
         self._peers[peer.pid, peer.uid] = peer
         return ""
 
+    def disown(self, far: Private) -> None:
+        """Forgets a channel that Ctrl-C kept from being added, or not; the caller may close it then."""
+        for slot, client in enumerate(self._by_slot):
+            if client is not None and client.far is far:
+                return
+        lib.lx_epoll_ctl(self._turn.epoll, lib.EPOLL_CTL_DEL, far.number, ffi.NULL)
+        _reaper.close(far)
+
     def _grow(self) -> None:
         room = len(self._by_slot)
         larger = ffi.new("struct cm_slot[]", 2 * room)

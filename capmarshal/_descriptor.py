@@ -71,6 +71,13 @@ class Descriptor:
         self._number = descriptor
 
     @classmethod
+    def of_none(cls) -> Self:
+        """An owner of nothing yet, to whom a descriptor can be moved in one assignment."""
+        made = cls.__new__(cls)
+        made._number = -1
+        return made
+
+    @classmethod
     def dup_of(cls, file: HasFileno | int) -> Self:
         """A new descriptor for what ``file`` has open, CLOEXEC; ``file`` keeps its own.
 

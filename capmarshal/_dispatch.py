@@ -123,6 +123,10 @@ class Dispatcher:
         """Whether the current thread is the one that runs the calls."""
         return self.thread == threading.get_ident()
 
+    def end_all(self) -> None:
+        """No call is in progress any more."""
+        self._objects.end_all()
+
     def call_inline(
         self, badge: bytes, method: bytes, payload: bytes, entries: list[Entry], numbers: list[int]
     ) -> tuple[Reply | Fail, list[Descriptor]]:

@@ -14,6 +14,7 @@ from capmarshal._lx import ffi, lib
 
 if TYPE_CHECKING:
     from capmarshal._lx import CData
+    from capmarshal._private import Private
 
 # What one record can hold: SO_SNDBUF - 32, measured; 212,960 by default.  A sender with a larger buffer can send more,
 # which then arrives truncated, and is answered as such.
@@ -48,15 +49,19 @@ class Inbox:
         count = struct.count
         if not count:
             return []
-        stolen = []
         numbers = struct.descriptors
-        for i in range(count):
-            number = numbers[i]
-            # One owner at each moment, also if Ctrl-C raises in between.
-            numbers[i] = -1
-            stolen.append(Descriptor(number))
+        # One owner at each moment: Ctrl-C raises between two statements, not within this assignment.
+        stolen = [Descriptor.of_none() for _ in range(count)]
+        for i, descriptor in enumerate(stolen):
+            descriptor._number, numbers[i] = numbers[i], -1  # noqa: SLF001 - as said
         struct.count = 0
         return stolen
+
+    def steal_into(self, owner: Private) -> None:
+        """Moves the one received descriptor to an owner that has none yet."""
+        numbers = self.struct.descriptors
+        owner.number, numbers[0] = numbers[0], -1
+        self.struct.count = 0
 
     def __del__(self) -> None:
         # Only where an exception, as of Ctrl-C, came between receiving and stealing.

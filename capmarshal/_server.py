@@ -25,7 +25,6 @@ from capmarshal._private import Private
 if TYPE_CHECKING:
     from capmarshal._capability import Peer
     from capmarshal._clients import Client
-    from capmarshal._descriptor import Descriptor
     from capmarshal._dispatch import Answer, Dispatcher
 
 # Slots of the server's own descriptors.
@@ -65,6 +64,9 @@ class Server:
         self._refused: set[int] = set()
         self._retry_at = FOREVER
         self._refusals = self._log_again_at = 0
+        # An answer that is sent with the next turn; the far end of the channel that a knock has just brought.
+        self._pending: tuple[int, Client, Answer] | None = None
+        self._far = Private(-1)
         with _private.lock:
             self._epoll = Private(check(lib.lx_epoll_create1(select.EPOLL_CLOEXEC), "making an epoll set"), epoll=True)
             try:
@@ -108,39 +110,56 @@ class Server:
         Raises:
             KeyboardInterrupt, SystemExit: raised in a method or a signal handler; it may be run again.
         """
-        pending: tuple[int, Client, Answer] | None = None
         try:
             while not self._stopped and self._epoll.number >= 0:
-                pending = self._turn_once(pending)
+                self._turn_once()
                 if self._refused and time.monotonic_ns() >= self._retry_at:
                     self._retry_refused()
         finally:
-            # Also when Ctrl-C ended the loop.  An answer sent twice is told by its ID.
-            if pending is not None and self._epoll.number >= 0:
-                self._deliver(*pending)
+            if self._epoll.number >= 0:
+                self._tidy()
 
-    def _turn_once(self, pending: tuple[int, Client, Answer] | None) -> tuple[int, Client, Answer] | None:
-        """Sends the pending answer and handles one event; the answer that is pending after that."""
+    def _tidy(self) -> None:
+        """Leaves nothing half done, also where Ctrl-C came between two steps: nobody waits for what will not come."""
+        if self._pending is not None:
+            slot, client, answer = self._pending
+            self._pending = None
+            # Perhaps for the second time: its ID tells.
+            if self._clients.get(slot) is client:
+                self._deliver(slot, client, answer)
+        self._dispatcher.end_all()
+        if self._turn.taken:
+            self._clients.drop(self._turn.taken)
+            self._turn.taken = 0
+        for descriptor in (*self._inbox.steal(), *self._knock_inbox.steal()):
+            _reaper.close_descriptor(descriptor.detach())
+        if self._far.number >= 0:
+            self._clients.disown(self._far)
+            self._far = Private(-1)
+
+    def _turn_once(self) -> None:
+        """Sends the pending answer and handles one event."""
         turn = self._turn
-        if pending is None:
+        if self._pending is None:
             event = lib.cm_reply_wait(-1, NULL, 0, (), 0, turn, self._retry_at)
         else:
-            slot, client, answer = pending
+            slot, client, answer = self._pending
             event = lib.cm_reply_wait(client.far.number, answer.data, len(answer.data), (), 0, turn, self._retry_at)
             if event == lib.CM_UNSENT:
                 self._undelivered(slot, client, answer, turn.status)
+            self._pending = None
         if event == lib.CM_RECORD:
-            return self._call(turn.slot)
-        if event == lib.CM_READY:
+            self._call(turn.slot)
+            turn.taken = 0
+        elif event == lib.CM_READY:
             self._ready(turn.slot)
         elif event == lib.CM_ENDED:
             self._clients.drop(turn.slot)
         elif event < 0 and event != -errno.EINTR:
             raise error_for(-event, "waiting for calls")
-        return None
 
-    def _call(self, slot: int) -> tuple[int, Client, Answer] | None:
-        """Has the record in the inbox answered; the answer, if it is to be sent with the next turn."""
+    def _call(self, slot: int) -> None:
+        """Has the record in the inbox answered, at once or with the next turn."""
         client = self._clients.get(slot)
         lost = self._inbox.struct.lost
         why = _inbox.why_lost(self._epoll.number) if lost & lib.CM_LOST_DESCRIPTORS else ""
@@ -150,30 +169,30 @@ class Server:
             for descriptor in received.descriptors:
                 _reaper.close_descriptor(descriptor.detach())
             self._clients.drop(slot)
-            return None
+            return
         try:
             answer = self._dispatcher.dispatch(received, client.peer)
         except Unanswerable as reason:
             # In words: whoever keeps the log's records must not keep what an exception's traceback holds.
             log.warning("%s: dropped a channel of process %d: %s", self._label, client.peer.pid, str(reason))
             self._clients.drop(slot)
-            return None
+            return
         except Interrupted as interrupted:
-            self._deliver(slot, client, interrupted.answer)
+            self._finish(slot, client, interrupted.answer)
+            self._turn.taken = 0
             raise interrupted.__cause__ or interrupted from None
-        except BaseException:
-            # Ctrl-C between two steps of ours: nobody will answer this call.
-            self._clients.drop(slot)
-            raise
+        if answer.owned or answer.numbers:
+            self._finish(slot, client, answer)
+        else:
+            self._pending = slot, client, answer
+
+    def _finish(self, slot: int, client: Client, answer: Answer) -> None:
+        """Ends a call here and now: what it owned is closed when its answer is sent, not when the next record comes."""
         if self._epoll.number < 0:
             # The method forked, and this is the child: the client is the parent's.
             answer.close()
-            return None
-        if not answer.owned and not answer.numbers:
-            return slot, client, answer
-        # What the call owned is closed when its answer is sent, not when the next record comes.
-        self._deliver(slot, client, answer)
-        return None
+        else:
+            self._deliver(slot, client, answer)
 
     def _deliver(self, slot: int, client: Client, answer: Answer) -> None:
         """Sends an answer, parks it, or ends the channel; in any case the call is over then."""
@@ -267,9 +286,9 @@ class Server:
                 result = lib.cm_receive(self._door.number, self._knock_inbox.struct, NOW)
                 if result <= 0:
                     break
-                descriptors = self._knock_inbox.steal()
-                far = Private(descriptors.pop().detach()) if len(descriptors) == 1 else None
-            self._admit(far, descriptors)
+                if self._knock_inbox.struct.count == 1:
+                    self._knock_inbox.steal_into(self._far)
+            self._admit()
         else:
             return
         if result == 0:
@@ -277,27 +296,23 @@ class Server:
             log.error("%s: the door was shut by one of its holders; open channels go on", self._label)
             self._clients.unwatch(_DOOR)
 
-    def _admit(self, far: Private | None, others: list[Descriptor]) -> None:
-        """Takes the channel that the knock in the inbox brought, if it is one.
-
-        Args:
-            far: the one descriptor that came with it, taken.
-            others: or all of them, if there were more; taken.
-        """
-        struct = self._knock_inbox.struct
+    def _admit(self) -> None:
+        """Takes the channel that the knock in the inbox brought, if it is one."""
+        struct, far = self._knock_inbox.struct, self._far
         peer = self._clients.peer(struct.pid, struct.uid)
         if struct.lost & lib.CM_LOST_DESCRIPTORS:
             reason = _inbox.why_lost(self._epoll.number)
-        elif far is None or self._knock_inbox.data() != _wire.KNOCK_RECORD or not cookies_of([far.number])[0]:
+        elif self._knock_inbox.data() != _wire.KNOCK_RECORD or not cookies_of([far.number])[0]:
             reason = "it is no knock"
         else:
             reason = self._clients.refusal(peer) or self._clients.add(far, peer)
         if reason:
-            if far is not None:
+            if far.number >= 0:
                 _reaper.close(far)
-            for descriptor in others:
+            for descriptor in self._knock_inbox.steal():
                 _reaper.close_descriptor(descriptor.detach())
             self._log_refusal(peer, reason)
+        self._far = Private(-1)
 
     def _log_refusal(self, peer: Peer, reason: str) -> None:
         """Says so, but not as often as a stranger likes."""

@@ -57,6 +57,8 @@ static int read_channel(struct cm_turn *turn, int channel)
 		return CM_NOTHING;
 	if (got < 0)
 		turn->status = got;
+	if (got > 0)
+		turn->taken = turn->slot;
 	return got > 0 ? CM_RECORD : CM_ENDED;
 }
 

@@ -43,6 +43,7 @@ struct cm_turn {
 	unsigned int n_slots;
 	unsigned int slot;                /* out: whose event it is */
 	int status;                       /* out: 0, or the -errno of the reply or of the channel that ended */
+	unsigned int taken;               /* out: the slot whose record was taken; the caller sets it to 0 when that is answered */
 	struct cm_inbox inbox;
 };
 
