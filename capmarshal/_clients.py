@@ -136,9 +136,8 @@ class Clients:
 
     def disown(self, far: Private) -> None:
         """Forgets a channel that Ctrl-C kept from being added, or not; the caller may close it then."""
-        for slot, client in enumerate(self._by_slot):
-            if client is not None and client.far is far:
-                return
+        if any(client is not None and client.far is far for client in self._by_slot):
+            return
         lib.lx_epoll_ctl(self._turn.epoll, lib.EPOLL_CTL_DEL, far.number, ffi.NULL)
         _reaper.close(far)
 

@@ -74,7 +74,7 @@ class Descriptor:
     def of_none(cls) -> Self:
         """An owner of nothing yet, to whom a descriptor can be moved in one assignment."""
         made = cls.__new__(cls)
-        made._number = -1
+        made._number = -1  # noqa: SLF001 - this is __init__ by another way
         return made
 
     @classmethod

@@ -124,7 +124,7 @@ def test_an_answer_is_used_though_a_later_record_was_not_read():
 
 @pytest.mark.parametrize(("read", "ran"), [(True, "maybe"), (False, "no")])
 def test_a_server_that_closes_a_channel(read, ran):
-    """Read, and the call may have run; unread, and it has not: it is repeated on another channel until the door ends."""
+    """Read, the call may have run; unread, it has not: it is repeated on another channel until the door ends."""
     with by_hand.Impostor() as impostor:
         call = calling(impostor.capability)
         channel = impostor.accept()

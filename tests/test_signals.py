@@ -142,7 +142,7 @@ def test_ctrl_c_in_a_call_that_waits_for_the_door(handler):
 
 
 def test_a_signal_handler_that_calls_in_the_middle_of_a_call(handler):
-    """A call of its own on the same capability, while the outer one waits, encodes or decodes: both get their answers."""
+    """A call of its own on the same capability, while the outer one waits, encodes or decodes: both are answered."""
     with by_hand.serving() as capability:
         proxy = capability.cast(by_hand.Work)
         inner = []
