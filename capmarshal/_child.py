@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import resource
 import struct
 import subprocess
 from pathlib import Path
@@ -22,7 +23,7 @@ from capmarshal._descriptor import Descriptor
 from capmarshal._errors import Error, NoParent, error_for
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _MEMFD_NAME = "capmarshal-parent"
 # What /proc shows of it: memfd_create(2).
@@ -32,6 +33,9 @@ _MAGIC = b"capmarshal parent"[:16]
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 # Standard input, output and error are the child's own.
 _FIRST_FREE = 3
+
+# A Python interpreter needs some to start.
+_LIMIT_MIN = 16
 
 _parent: Capability | None = None
 
@@ -57,7 +61,31 @@ def _above_standard(number: int) -> Descriptor:
     return Descriptor(fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE))
 
 
-def spawn(args: Sequence[str | os.PathLike[str]] | str, *, parent: Capability, **options: Any) -> subprocess.Popen[Any]:
+def _limit(descriptors: int, then: Callable[[], object] | None) -> Callable[[], object]:
+    """What runs in the child before its exec: from there on it cannot raise the limit again.
+
+    Raises:
+        ValueError: more than this process may give, or too few to start with.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if not _LIMIT_MIN <= descriptors <= hard:
+        raise ValueError(f"a descriptor limit is {_LIMIT_MIN} to {hard} (this process's hard one), not {descriptors}")
+
+    def before_exec() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+        if then is not None:
+            then()
+
+    return before_exec
+
+
+def spawn(
+    args: Sequence[str | os.PathLike[str]] | str,
+    *,
+    parent: Capability,
+    descriptor_limit: int | None = None,
+    **options: Any,
+) -> subprocess.Popen[Any]:
     """Starts a child process that inherits one capability, which it gets from :func:`parent`.
 
     The child, and only the child, inherits the descriptor: it goes no further than its first exec.  It knows of nobody
@@ -66,13 +94,16 @@ def spawn(args: Sequence[str | os.PathLike[str]] | str, *, parent: Capability, *
     Args:
         args: as for :class:`subprocess.Popen`.
         parent: the capability to give; borrowed.
+        descriptor_limit: the child's hard RLIMIT_NOFILE, for one that is not to be trusted with more: it bounds what
+            the child can have open, and its share of what its user may have in flight, which is counted over all of a
+            user's processes (ETOOMANYREFS).  Unless it is privileged, the child cannot raise it.
         options: as for :class:`subprocess.Popen`.  ``close_fds`` must stay True.
 
     Returns:
         The process, to be waited for.
 
     Raises:
-        ValueError: ``close_fds=False``.
+        ValueError: ``close_fds=False``, or a descriptor limit that cannot be given.
         TypeError: ``parent`` is no capability.
         Closed: the capability is closed.
         OSError: as from :class:`subprocess.Popen`.
@@ -81,6 +112,8 @@ def spawn(args: Sequence[str | os.PathLike[str]] | str, *, parent: Capability, *
         raise ValueError("close_fds=False would hand everything down; name what the child needs in pass_fds")
     if not isinstance(parent, Capability):
         raise TypeError(f"parent must be a Capability, not {parent!r}; capability() gives that of a proxy or an object")
+    if descriptor_limit is not None:
+        options["preexec_fn"] = _limit(descriptor_limit, options.get("preexec_fn"))
     door = parent.door()
     with contextlib.ExitStack() as inherited:
         number = door.number
