@@ -7,6 +7,7 @@ call, or to a child when it is created.  Nothing else gives access.  Open files 
 from capmarshal import lx
 from capmarshal._capability import Capability
 from capmarshal._child import parent, spawn
+from capmarshal._dataspace import Dataspace
 from capmarshal._deadline import timeout
 from capmarshal._descriptor import Descriptor
 from capmarshal._dispatch import keep
@@ -27,6 +28,7 @@ from capmarshal._errors import (
     RemoteError,
     StaleCapability,
     TableFull,
+    TooLarge,
     TooManyInFlight,
     UnknownMethod,
 )
@@ -38,6 +40,7 @@ __all__ = [
     "CallTimeout",
     "Capability",
     "Closed",
+    "Dataspace",
     "Descriptor",
     "DescriptorsLost",
     "Disconnected",
@@ -54,6 +57,7 @@ __all__ = [
     "RemoteError",
     "StaleCapability",
     "TableFull",
+    "TooLarge",
     "TooManyInFlight",
     "UnknownMethod",
     "capability",

@@ -1,6 +1,6 @@
-"""The client's side of a conversation: knock at a door once, then call on the channel that was handed in.
+"""A channel, as its client uses it: one call outstanding, its answer, and what the end of the channel means.
 
-A channel has one call outstanding, and the client sends nothing but calls on it.  That gives its end a meaning: the
+The client sends nothing but calls, and says GO only to an answer that has begun.  That gives the end a meaning: the
 kernel reports ECONNRESET if the server left a record of ours unread, so the call never ran; an end of file alone says
 that it may have.
 """
@@ -8,70 +8,58 @@ that it may have.
 from __future__ import annotations
 
 import errno
-import socket
+import select
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from capmarshal import _deadline, _inbox, _private, _reaper, _wire
-from capmarshal._errors import (
-    CallTimeout,
-    DescriptorsLost,
-    Disconnected,
-    MessageTruncated,
-    ProtocolError,
-    check,
-    error_for,
-)
-from capmarshal._lx import FOREVER, ffi, lib
-from capmarshal._private import Private
+from capmarshal import _inbox, _parts, _reaper, _wire
+from capmarshal._backoff import Patience
+from capmarshal._errors import CallTimeout, DescriptorsLost, Disconnected, ProtocolError, TooLarge, error_for
+from capmarshal._lx import DESCRIPTORS_MAX, FOREVER, NOW, ffi, lib
 
 if TYPE_CHECKING:
-    from capmarshal._capability import Door
     from capmarshal._descriptor import Descriptor
     from capmarshal._inbox import Inbox
-    from capmarshal._wire import Entry, Fail, Reply
+    from capmarshal._private import Private
+    from capmarshal._wire import Entry, Fail, Record, Reply
 
-_MILLISECOND = 1_000_000
-_BACKOFF_FIRST = 1 * _MILLISECOND
-_BACKOFF_LAST = 64 * _MILLISECOND
-
-# How long a sender waits for others' descriptors in flight to be received when it has no deadline of its own.
-IN_FLIGHT_PATIENCE = 10_000 * _MILLISECOND
-
-_PIPE_ENDED: Final = (-errno.EPIPE, -errno.ECONNRESET)
+PIPE_ENDED: Final = (-errno.EPIPE, -errno.ECONNRESET)
+_TIMED_OUT: Final = (-errno.ETIMEDOUT, -errno.EAGAIN)
 
 
-class NeverRan(Exception):  # never leaves this module: the call is repeated, or becomes Disconnected
-    """The channel ended, and the server certainly never read the call."""
+class NeverRan(Exception):  # never leaves the package: the call is repeated, or becomes Disconnected
+    """The channel ended, and the server certainly never had the whole call."""
 
 
-class Backoff:
-    """Waits a little longer each time, until a deadline."""
+class _Came(NamedTuple):
+    """A record that came; its descriptors are to be taken."""
 
-    __slots__ = ("_deadline", "_next")
+    record: Record
+    descriptors: list[Descriptor]
+    lost: str
 
-    def __init__(self, deadline: int) -> None:
-        self._deadline = deadline
-        self._next = _BACKOFF_FIRST
-
-    def wait(self, door: Door) -> bool:
-        """Waits; False at once if there is no time left.  Ends early when the door hangs up."""
-        now = time.monotonic_ns()
-        if now >= self._deadline:
-            return False
-        lib.cm_wait(door.number, 0, min(self._deadline, now + self._next))
-        self._next = min(self._next * 2, _BACKOFF_LAST)
-        return True
+    def close(self) -> None:
+        for descriptor in self.descriptors:
+            # Elsewhere, where closing can outlast the call's deadline.
+            _reaper.close_descriptor(descriptor.detach())
 
 
 class Channel:
-    """A private socket to one entrypoint; lent to one call at a time."""
+    """A private socket to one entrypoint; lent to one call at a time.
 
-    __slots__ = ("_last_id", "_near", "usable")
+    Args:
+        near: the client's end, taken.
+
+    Attributes:
+        usable: another call may be made on it.
+    """
+
+    __slots__ = ("_last_id", "_near", "_room", "usable")
 
     def __init__(self, near: Private) -> None:
         self._near = near
         self._last_id = 0
+        self._room = _inbox.record_room(near.number)
         self.usable = True
 
     def call(
@@ -83,90 +71,253 @@ class Channel:
         numbers: list[int],
         deadline: int,
     ) -> tuple[Reply | Fail, list[Descriptor]]:
-        """One call: its answer, with the descriptors that came, which the caller owns.
+        """One call: its answer, with the descriptors that came, which the caller owns; borrows ``numbers``.
 
         Raises:
             NeverRan: the channel has ended, and the call was not read.
             Disconnected: the channel has ended, and the call may have been run.
-            CallTimeout, DescriptorsLost, MessageTruncated, ProtocolError, KernelError: as they say.
+            CallTimeout, DescriptorsLost, TooLarge, ProtocolError, KernelError: as they say.
         """
         self._last_id += 1
-        call_id = self._last_id
         now = time.monotonic_ns()
         left = _wire.NO_LIMIT if deadline == FOREVER else max(deadline - now, 0)
-        record = _wire.pack_call(call_id, badge, left, now, method, entries, len(numbers), payload)
+        record = _wire.pack_call(self._last_id, badge, left, now, method, entries, len(numbers), payload)
         inbox = _inbox.borrow()
-        result = self._send(record, numbers, inbox, deadline)
-        reset = False
-        while True:
-            if result > 0:
-                answer = self._read(inbox, call_id)
-                if answer is not None:
-                    _inbox.give_back(inbox)
-                    return answer
-            elif result == 0:
+        if len(record) <= self._room and len(numbers) <= DESCRIPTORS_MAX:
+            answer = self._answer(inbox, deadline, self._send(record, numbers, inbox, deadline))
+        else:
+            try:
+                early = self._send_parts(record, numbers, inbox, deadline)
+            except BaseException:
+                # Half a call is on its way.
                 self.drop()
-                if reset:
-                    raise NeverRan
-                raise Disconnected("the server ended the channel during the call", ran="maybe")
-            elif result in _PIPE_ENDED:
-                # The kernel reports this before the records that are still queued, and a reply may be among them.
-                reset = True
-            elif result != -errno.EINTR:
-                self._raise_receive(-result)
-            result = lib.cm_receive(self._near.number, inbox.struct, deadline)
+                raise
+            answer = early or self._answer(inbox, deadline, -errno.EINTR)
+        _inbox.give_back(inbox)
+        return answer
 
     def _send(self, record: bytes, numbers: list[int], inbox: Inbox, deadline: int) -> int:
-        """Sends the CALL; the result of the first receive."""
+        """Sends a CALL in one record; the result of the first receive."""
+        patience: Patience | None = None
         while True:
             result = lib.cm_call(self._near.number, record, len(record), numbers, len(numbers), inbox.struct, deadline)
             if inbox.struct.sent:
                 return result
-            if result in _PIPE_ENDED:
+            if result in PIPE_ENDED:
                 self.drop()
                 raise NeverRan
-            if result in (-errno.ETIMEDOUT, -errno.EAGAIN):
+            if result == -errno.ETOOMANYREFS:
+                patience = patience or Patience(deadline)
+                if patience.wait(self._near.number, 0):
+                    continue
+            if result in _TIMED_OUT:
                 raise CallTimeout("the server did not read in time, so the call was not sent", ran="no")
             if result != -errno.EINTR:
                 raise error_for(-result, "sending a call")
 
+    def _send_parts(
+        self, record: bytes, numbers: list[int], inbox: Inbox, deadline: int
+    ) -> tuple[Reply | Fail, list[Descriptor]] | None:
+        """Sends a CALL in parts; its answer, if the server gives one before it has all of it."""
+        memory = ffi.from_buffer(record)
+        patience = Patience(deadline)
+        for piece in _parts.cut(self._last_id, len(record), numbers, min(self._room // 2, _parts.PART_BYTES)):
+            # Not even looked at by a server that has refused the call.
+            early = self._early(inbox, NOW, go=False)
+            while early is None:
+                result = _parts.send_piece(self._near.number, piece, memory)
+                if result == 0:
+                    break
+                if result in PIPE_ENDED:
+                    return self._last_word(inbox)
+                if result == -errno.ETOOMANYREFS and patience.wait(self._near.number, select.POLLIN):
+                    # What others are to receive may be waiting for us to receive.
+                    early = self._early(inbox, NOW, go=False)
+                    continue
+                if result != -errno.EAGAIN:
+                    raise error_for(-result, "sending a call in parts")
+                ready = lib.cm_wait(self._near.number, select.POLLIN | select.POLLOUT, deadline)
+                if ready in _TIMED_OUT:
+                    raise CallTimeout("the server did not read in time; the call was not sent whole", ran="no")
+                if ready > 0 and ready & select.POLLIN:
+                    # An answer that nobody waits for any more may be what keeps the server from reading.
+                    early = self._early(inbox, NOW, go=False)
+            if early is None and piece.waits:
+                early = self._early(inbox, deadline, go=True)
+            if early is not None:
+                return early
+        return None
+
+    def _early(self, inbox: Inbox, deadline: int, *, go: bool) -> tuple[Reply | Fail, list[Descriptor]] | None:
+        """Receives while a call is still being sent: the refusal of it; or None, after the GO if one is due.
+
+        Raises:
+            NeverRan: the channel ended.
+        """
+        while True:
+            result = lib.cm_receive(self._near.number, inbox.struct, deadline)
+            if result == -errno.EINTR:
+                continue
+            if result in _TIMED_OUT:
+                if not go:
+                    return None
+                raise CallTimeout("the server did not take all of the call in time", ran="no")
+            if result == 0 or result in PIPE_ENDED:
+                return self._last_word(inbox)
+            if result < 0:
+                self._raise_receive(-result)
+            came = self._take(inbox)
+            if isinstance(came.record, _wire.Fail) and came.record.id == self._last_id:
+                came.close()
+                return came.record, []
+            if isinstance(came.record, _wire.Gone):
+                self.drop()
+                raise NeverRan
+            came.close()
+            if go and isinstance(came.record, _wire.Go) and came.record.id == self._last_id:
+                return None
+
+    def _last_word(self, inbox: Inbox) -> tuple[Reply | Fail, list[Descriptor]]:
+        """The channel has ended before all of the call was sent: the server's refusal, if that is why.
+
+        Raises:
+            NeverRan: it was not.
+        """
+        result = -errno.ECONNRESET
+        while result != 0:
+            result = lib.cm_receive(self._near.number, inbox.struct, NOW)
+            if result > 0:
+                came = self._take(inbox)
+                came.close()
+                if isinstance(came.record, _wire.Fail) and came.record.id == self._last_id:
+                    self.drop()
+                    return came.record, []
+            elif result not in (*PIPE_ENDED, -errno.EINTR):
+                break
+        self.drop()
+        raise NeverRan
+
+    def _answer(self, inbox: Inbox, deadline: int, result: int) -> tuple[Reply | Fail, list[Descriptor]]:
+        """Waits for the answer; ``result`` is that of a first receive."""
+        reset = False
+        assembly: _parts.Assembly | None = None
+        try:
+            while True:
+                if result > 0:
+                    came = self._take(inbox)
+                    if isinstance(came.record, _wire.Gone):
+                        self.drop()
+                        raise NeverRan
+                    if isinstance(came.record, _wire.Begin) and came.record.id == self._last_id and assembly is None:
+                        assembly = self._begin(came.record)
+                    elif isinstance(came.record, _wire.Part) and came.record.id == self._last_id:
+                        came = self._part(came, assembly)
+                    answer = self._whole(came)
+                    if answer is not None:
+                        return answer
+                elif result == 0:
+                    self.drop()
+                    # An answer that has begun is the answer to a call that was read.
+                    if reset and assembly is None:
+                        raise NeverRan
+                    raise Disconnected("the server ended the channel during the call", ran="maybe")
+                elif result in PIPE_ENDED:
+                    # The kernel reports this before the records that are still queued: a reply may be among them.
+                    reset = True
+                elif result != -errno.EINTR:
+                    self._raise_receive(-result)
+                result = lib.cm_receive(self._near.number, inbox.struct, deadline)
+        except BaseException:
+            if assembly is not None:
+                # The rest of an answer is on its way.
+                assembly.close()
+                self.drop()
+            raise
+
     def _raise_receive(self, number: int) -> None:
-        if number in (errno.ETIMEDOUT, errno.EAGAIN):
+        if -number in _TIMED_OUT:
             raise CallTimeout("no answer came in time", ran="maybe")
         self.drop()
         if number == errno.EBADF:
             raise Disconnected("this process was forked during the call; the channel is its parent's", ran="maybe")
         raise error_for(number, "waiting for an answer")
 
-    def _read(self, inbox: Inbox, call_id: int) -> tuple[Reply | Fail, list[Descriptor]] | None:
-        """The answer in the inbox; None if it is the late one of an earlier, abandoned call."""
+    def _take(self, inbox: Inbox) -> _Came:
+        """The record in the inbox.
+
+        Raises:
+            ProtocolError: it is none that a server may send.
+        """
         data, lost = inbox.data(), inbox.struct.lost
-        why = _inbox.why_lost(self._near.number) if lost else ""
+        why = _inbox.why_lost(self._near.number) if lost & lib.CM_LOST_DESCRIPTORS else ""
         descriptors = inbox.steal()
         try:
             record = _wire.unpack(data)
-            if not isinstance(record, (_wire.Reply, _wire.Fail)) or not 0 < record.id <= call_id:
+            if isinstance(record, (_wire.Call, _wire.Knock)) or lost & lib.CM_LOST_BYTES:
                 raise _wire.Malformed("no answer to a call of ours", None)
-            declared = record.descriptors if isinstance(record, _wire.Reply) else 0
-            if not lost and len(descriptors) != declared:
-                raise _wire.Malformed(f"{len(descriptors)} descriptors instead of {declared}", None)
+            if not isinstance(record, _wire.Gone) and not 0 < record.id <= self._last_id:
+                raise _wire.Malformed("an answer to a call that was not made", None)
+            announced = record.descriptors if isinstance(record, (_wire.Reply, _wire.Part)) else 0
+            if not lost and len(descriptors) != announced:
+                raise _wire.Malformed(f"{len(descriptors)} descriptors instead of {announced}", None)
         except _wire.Malformed as malformed:
-            close_all(descriptors)
+            self._refuse(_Came(_wire.Gone(), descriptors, why), str(malformed))
+        return _Came(record, descriptors, why)
+
+    def _refuse(self, came: _Came, reason: str) -> None:
+        came.close()
+        self.drop()
+        raise ProtocolError(f"the server sent what is no answer: {reason}")
+
+    def _begin(self, begin: _wire.Begin) -> _parts.Assembly:
+        if begin.size > _parts.RESULT_BYTES_MAX or begin.descriptors > _parts.RESULT_DESCRIPTORS_MAX:
             self.drop()
-            raise ProtocolError(f"the server sent what is no answer: {malformed}") from None
-        if record.id < call_id:
-            close_all(descriptors)
-            return None
-        if lost & lib.CM_LOST_BYTES:
-            close_all(descriptors)
-            raise MessageTruncated(errno.EMSGSIZE, f"the result is larger than {_inbox.RECORD_MAX} bytes")
-        if lost:
-            close_all(descriptors)
-            raise DescriptorsLost(
-                errno.EMFILE,
-                f"{declared - len(descriptors)} of {declared} descriptors of the result were lost: {why}",
+            raise TooLarge(
+                f"a result of {begin.size} bytes and {begin.descriptors} descriptors; "
+                f"{_parts.RESULT_BYTES_MAX} and {_parts.RESULT_DESCRIPTORS_MAX} are the most that is taken"
             )
-        return record, descriptors
+        return _parts.Assembly(begin)
+
+    def _part(self, came: _Came, assembly: _parts.Assembly | None) -> _Came:
+        """Adds a part to the answer: the whole answer if that was the last, else the part, without descriptors."""
+        if assembly is None:
+            self._refuse(came, "a part of nothing")
+        assert assembly is not None  # noqa: S101 - for the type checker
+        assert isinstance(came.record, _wire.Part)  # noqa: S101 - likewise
+        try:
+            go = assembly.add(came.record, came.descriptors, came.lost)
+            if assembly.complete:
+                return _Came(_wire.unpack(bytes(assembly.data)), assembly.steal(), assembly.lost)
+        except _wire.Malformed as malformed:
+            self._refuse(came, str(malformed))
+        if go:
+            self._say_go()
+        return _Came(came.record, [], "")
+
+    def _say_go(self) -> None:
+        """There is always room: the server has read all that we sent.  If it is gone, the next receive says so."""
+        record = _wire.pack_go(self._last_id)
+        part = ffi.new("struct iovec *")
+        memory = ffi.from_buffer(record)
+        part.iov_base, part.iov_len = memory, len(record)
+        lib.cm_send(self._near.number, part, 1, (), 0, NOW)
+
+    def _whole(self, came: _Came) -> tuple[Reply | Fail, list[Descriptor]] | None:
+        """The answer, if this record is it; None for any other, which is then closed."""
+        record = came.record
+        if not isinstance(record, (_wire.Reply, _wire.Fail)) or record.id != self._last_id:
+            # Of an earlier call, that was abandoned; or not the last of this one.
+            came.close()
+            return None
+        announced = record.descriptors if isinstance(record, _wire.Reply) else 0
+        if came.lost:
+            count = len(came.descriptors)
+            came.close()
+            lost = f"{announced - count} of {announced} descriptors of the result were lost: {came.lost}"
+            raise DescriptorsLost(errno.EMFILE, lost)
+        if len(came.descriptors) != announced:
+            self._refuse(came, f"{len(came.descriptors)} descriptors instead of {announced}")
+        return record, came.descriptors
 
     def drop(self) -> None:
         """Closes it: no call uses it again."""
@@ -177,94 +328,3 @@ class Channel:
     def __del__(self) -> None:
         if self.usable:
             self._near.close()
-
-
-def close_all(descriptors: list[Descriptor]) -> None:
-    """Closes what a client received and cannot use: elsewhere, where closing can outlast the call's deadline."""
-    for descriptor in descriptors:
-        _reaper.close_descriptor(descriptor.detach())
-
-
-def _knock(door: Door, deadline: int) -> Channel:
-    """A new channel: one end kept, the other handed in at the door.
-
-    Raises:
-        Disconnected: the server is gone.
-        CallTimeout, TableFull, TooManyInFlight, KernelError: as they say; nothing is left behind.
-    """
-    pair = ffi.new("int[2]")
-    with _private.lock:
-        check(
-            lib.lx_socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC, 0, pair),
-            "making a channel",
-        )
-        near, far = Private(pair[0]), Private(pair[1])
-    try:
-        part = ffi.new("struct iovec *")
-        memory = ffi.from_buffer(_wire.KNOCK_RECORD)
-        part.iov_base, part.iov_len = memory, len(_wire.KNOCK_RECORD)
-        patience = Patience(deadline)
-        while True:
-            result = lib.cm_send(door.number, part, 1, [far.number], 1, deadline)
-            if result == 0:
-                return Channel(near)
-            if result in _PIPE_ENDED:
-                raise Disconnected("the server is gone: its door is shut", ran="no")
-            if result in (-errno.ETIMEDOUT, -errno.EAGAIN):
-                raise CallTimeout("the server did not open its door in time", ran="no")
-            if result == -errno.ETOOMANYREFS and patience.wait(door):
-                continue
-            if result != -errno.EINTR:
-                raise error_for(-result, "knocking at a door")
-    except BaseException:
-        near.close()
-        raise
-    finally:
-        # At once: as long as we hold a copy, nothing wakes us when the server dies.
-        far.close()
-
-
-class Patience(Backoff):
-    """For ETOOMANYREFS: waits for the queues to drain until the deadline, or a while where there is none."""
-
-    __slots__ = ()
-
-    def __init__(self, deadline: int) -> None:
-        super().__init__(time.monotonic_ns() + IN_FLIGHT_PATIENCE if deadline == FOREVER else deadline)
-
-
-def exchange(
-    door: Door, badge: bytes, method: bytes, payload: bytes, entries: list[Entry], numbers: list[int]
-) -> tuple[Reply | Fail, list[Descriptor]]:
-    """Calls through ``door``: the answer, with its descriptors, which the caller owns; borrows ``numbers``.
-
-    A call that was certainly not read is repeated on a new channel as long as the door has not hung up: the server's
-    table was full, or it gave up an idle channel.
-
-    Raises:
-        Disconnected, CallTimeout, TooManyInFlight, DescriptorsLost, RecordTooBig, ProtocolError, KernelError
-    """
-    deadline = _deadline.current.get()
-    if deadline != FOREVER and time.monotonic_ns() >= deadline:
-        raise CallTimeout("the deadline had passed before the call was made", ran="no")
-    backoff, patience = Backoff(deadline), Patience(deadline)
-    while True:
-        channel: Channel
-        try:
-            channel, kept = door.idle.pop(), True
-        except IndexError:
-            channel, kept = _knock(door, deadline), False
-        try:
-            return channel.call(badge, method, payload, entries, numbers, deadline)
-        except NeverRan:
-            if door.hung_up:
-                raise Disconnected("the server is gone; the call was not begun", ran="no") from None
-            # A kept channel may just have grown old; only a new one that ended is a refusal.
-            if not kept and not backoff.wait(door):
-                raise CallTimeout("the server took no new channel in time", ran="no") from None
-        except OSError as error:
-            if error.errno != errno.ETOOMANYREFS or not patience.wait(door):
-                raise
-        finally:
-            if channel.usable:
-                door.idle.append(channel)

@@ -8,14 +8,14 @@ import select
 import weakref
 from typing import TYPE_CHECKING
 
-from capmarshal import _reaper
+from capmarshal import _inbox, _reaper
 from capmarshal._capability import Peer
-from capmarshal._descriptor import Descriptor
-from capmarshal._lx import ffi, lib
+from capmarshal._lx import NOW, ffi, lib
 
 if TYPE_CHECKING:
-    from capmarshal._dispatch import Answer
     from capmarshal._lx import CData
+    from capmarshal._outbox import Outbox
+    from capmarshal._parts import Assembly
     from capmarshal._private import Private
 
 _FIRST_ROOM = 16
@@ -24,51 +24,41 @@ _PEER_SHARE, _PEER_MAX = 4, 256
 _ALL_SHARE_NUMERATOR, _ALL_SHARE_DENOMINATOR = 3, 4
 
 
-class Parked:
-    """An answer that its client has no room for at the moment: the one that it is allowed to cost.
+class Client:
+    """One channel, as its server sees it.
 
-    Args:
-        answer: stays its owner's; the descriptors are duplicated.
-        give_up: until when the kernel's refusal of descriptors in flight is borne, if that is why.
-
-    Raises:
-        TableFull: no room for the duplicates.
+    Attributes:
+        far: the server's end.
+        peer: who knocked.
+        room: bytes that one record to it may have.
+        outbox: the answer that is not fully sent yet; nothing is read until it is.
+        assembly: the call that has not fully come yet.
+        refused: the ID of a call that was answered before it had come; its remaining parts are passed over.
+        used: when it was last heard of: a turn of the server.
     """
 
-    __slots__ = ("_descriptors", "call_id", "data", "give_up")
-
-    def __init__(self, answer: Answer, give_up: int | None) -> None:
-        self.call_id = answer.id
-        self.data = answer.data
-        self.give_up = give_up
-        self._descriptors: list[Descriptor] = []
-        try:
-            for number in answer.numbers:
-                self._descriptors.append(Descriptor.dup_of(number))
-        except BaseException:
-            self.close()
-            raise
-
-    @property
-    def numbers(self) -> list[int]:
-        """The descriptors to send, borrowed."""
-        return [descriptor.fileno() for descriptor in self._descriptors]
-
-    def close(self) -> None:
-        """Closes the duplicates."""
-        for descriptor in self._descriptors:
-            descriptor.close()
-
-
-class Client:
-    """One channel, as its server sees it."""
-
-    __slots__ = ("far", "parked", "peer")
+    __slots__ = ("assembly", "far", "outbox", "peer", "refused", "room", "used")
 
     def __init__(self, far: Private, peer: Peer) -> None:
         self.far = far
         self.peer = peer
-        self.parked: Parked | None = None
+        self.room = _inbox.record_room(far.number)
+        self.outbox: Outbox | None = None
+        self.assembly: Assembly | None = None
+        self.refused = 0
+        self.used = 0
+
+    def send(self, record: bytes) -> int:
+        """Sends a record without descriptors, and does not wait; 0 or -errno."""
+        part = ffi.new("struct iovec *")
+        memory = ffi.from_buffer(record)
+        part.iov_base, part.iov_len = memory, len(record)
+        return lib.cm_send(self.far.number, part, 1, (), 0, NOW)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no call of it is in progress, as far as the server knows."""
+        return self.outbox is None and self.assembly is None
 
 
 class Clients:
@@ -113,10 +103,13 @@ class Clients:
         most = min(_PEER_MAX, max(soft // _PEER_SHARE, 1))
         if self._channels.get(peer, 0) >= most:
             return f"process {peer.pid} has {most} channels already"
-        most = max(soft * _ALL_SHARE_NUMERATOR // _ALL_SHARE_DENOMINATOR, 1)
-        if len(self) >= most:
-            return f"{most} channels are open already, of {soft} descriptors (RLIMIT_NOFILE)"
         return ""
+
+    @property
+    def full(self) -> bool:
+        """Whether there are as many channels as the descriptor table can spare."""
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return len(self) >= max(soft * _ALL_SHARE_NUMERATOR // _ALL_SHARE_DENOMINATOR, 1)
 
     def add(self, far: Private, peer: Peer) -> str:
         """Takes a new channel and has it read; or says why not, and the caller still owns it."""
@@ -180,12 +173,24 @@ class Clients:
         self._channels[client.peer] -= 1
         if not self._channels[client.peer]:
             del self._channels[client.peer]
-        if client.parked is not None:
-            _reaper.close(client.parked)
+        if client.outbox is not None:
+            client.outbox.close()
+        if client.assembly is not None:
+            client.assembly.close()
         # Its queue may hold what takes long to close.
         _reaper.close(client.far)
 
-    def drop_all(self) -> None:
-        """Ends all channels."""
-        for slot in range(lib.CM_FIRST_CHANNEL, len(self._by_slot)):
-            self.drop(slot)
+    def idlest(self) -> int | None:
+        """The channel to give up when there is no room: of the peer that has most, the one not used for longest."""
+        best: tuple[int, int] | None = None
+        found = None
+        for slot, client in enumerate(self._by_slot):
+            if client is not None and client.idle:
+                rank = (-self._channels[client.peer], client.used)
+                if best is None or rank < best:
+                    best, found = rank, slot
+        return found
+
+    def slots(self) -> range:
+        """Where channels may be."""
+        return range(lib.CM_FIRST_CHANNEL, len(self._by_slot))

@@ -19,9 +19,10 @@ import msgspec
 
 from capmarshal import _reaper
 from capmarshal._capability import Capability, Delegable, cookies_of, space
+from capmarshal._dataspace import Dataspace
 from capmarshal._descriptor import Descriptor, number_of
 from capmarshal._errors import ArgumentError
-from capmarshal._lx import DESCRIPTORS_MAX, lib
+from capmarshal._lx import ffi, lib
 from capmarshal._wire import ENTRIES_MAX, NO_BADGE, Entry
 
 if TYPE_CHECKING:
@@ -30,10 +31,10 @@ if TYPE_CHECKING:
     from capmarshal._capability import Door, Home, Peer
 
 # What decoding made of a table: each owns a descriptor.
-Owned: TypeAlias = Descriptor | io.BufferedReader | io.BufferedWriter | socket.socket
+Owned: TypeAlias = Descriptor | Dataspace | io.BufferedReader | io.BufferedWriter | socket.socket
 
 # The annotations that stand for a descriptor; what is sent may be anything with a fileno().
-DESCRIPTOR_TYPES = (Descriptor, io.BufferedReader, io.BufferedWriter, socket.socket)
+DESCRIPTOR_TYPES = (Descriptor, Dataspace, io.BufferedReader, io.BufferedWriter, socket.socket)
 
 
 class _Current(threading.local):
@@ -74,7 +75,8 @@ class Outgoing:
     Attributes:
         entries: the table.
         numbers: the descriptors to send.
-        files: what the descriptors belong to, kept alive until they are sent.
+        files: by slot, what the descriptors belong to, kept alive until they are sent.
+        doors: whose client ends are among them, likewise.
     """
 
     __slots__ = ("_slots", "doors", "entries", "files", "numbers")
@@ -82,7 +84,7 @@ class Outgoing:
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.numbers: list[int] = []
-        self.files: list[Any] = []
+        self.files: dict[int, Any] = {}
         self.doors: list[Door] = []
         self._slots: dict[int, int] = {}
 
@@ -95,11 +97,14 @@ class Outgoing:
         if isinstance(thing, Capability):
             self._add_capability(thing)
         elif hasattr(thing, "fileno"):
+            if isinstance(thing, Dataspace) and not thing.sealed:
+                raise TypeError("a dataspace must be sealed before it is handed over")
             # First: to be asked for it makes some objects a file, and says best that one is closed.
             number = number_of(thing)
             _prepare_file(thing)
-            self.entries.append(Entry(self._add_number(number), NO_BADGE))
-            self.files.append(thing)
+            slot = self._add_number(number)
+            self.entries.append(Entry(slot, NO_BADGE))
+            self.files[slot] = thing
         else:
             raise TypeError(f"`{type(thing).__qualname__}` objects cannot be sent")
         return len(self.entries) - 1
@@ -113,8 +118,6 @@ class Outgoing:
         self.entries.append(Entry(slot, capability.badge))
 
     def _add_number(self, number: int) -> int:
-        if len(self.numbers) == DESCRIPTORS_MAX:
-            raise ValueError(f"more than {DESCRIPTORS_MAX} descriptors in one call")
         self.numbers.append(number)
         return len(self.numbers) - 1
 
@@ -168,11 +171,13 @@ class Incoming:
         if kind is Descriptor:
             # A new owner: what stays in this table is closed with it.
             made: Owned = Descriptor(descriptor.detach())
+        elif kind is Dataspace:
+            made = Dataspace.receive(descriptor)
         elif kind is socket.socket:
             try:
                 made = descriptor.socket()
             except OSError:
-                raise ArgumentError("the descriptor that came is no socket") from None
+                raise ArgumentError(f"a socket is due; what came is {_describe(descriptor.fileno())}") from None
         else:
             made = _open(descriptor, "rb" if kind is io.BufferedReader else "wb")
         self.produced.append(made)
@@ -230,14 +235,35 @@ def _name(kind: type) -> str:
 
 def _open(descriptor: Descriptor, mode: str) -> Any:
     """A file object for a received descriptor, which then owns it."""
-    flags = lib.lx_fcntl(descriptor.fileno(), fcntl.F_GETFL, 0)
-    access = flags & os.O_ACCMODE
-    if flags & os.O_PATH or access not in (os.O_RDWR, os.O_RDONLY if mode == "rb" else os.O_WRONLY):
-        raise ArgumentError(f"the file that came is not open for {'reading' if mode == 'rb' else 'writing'}")
+    number = descriptor.fileno()
+    flags = lib.lx_fcntl(number, fcntl.F_GETFL, 0)
+    if flags & os.O_PATH or flags & os.O_ACCMODE not in (os.O_RDWR, os.O_RDONLY if mode == "rb" else os.O_WRONLY):
+        wanted = "reading" if mode == "rb" else "writing"
+        raise ArgumentError(f"a file open for {wanted} is due; what came is {_describe(number)}")
     try:
         return descriptor.open(mode)
     except OSError as error:
-        raise ArgumentError(f"the file that came cannot be used: {error.strerror}") from None
+        raise ArgumentError(f"a file is due; what came is {_describe(number)}: {error.strerror}") from None
+
+
+def _describe(number: int) -> str:
+    """What a descriptor is, in words; found out without anything that a file system's server could delay."""
+    flags = lib.lx_fcntl(number, fcntl.F_GETFL, 0)
+    value = ffi.new("int *")
+    length = ffi.new("unsigned int *", ffi.sizeof("int"))
+    if lib.lx_getsockopt(number, socket.SOL_SOCKET, socket.SO_TYPE, value, length) == 0:
+        return f"a socket of type {socket.SocketKind(value[0]).name.removeprefix('SOCK_')}"
+    access = {os.O_RDONLY: "reading only", os.O_WRONLY: "writing only"}.get(flags & os.O_ACCMODE, "both ways")
+    kind = "a file"
+    if flags & os.O_PATH:
+        return "a mere path (O_PATH)"
+    if flags & os.O_DIRECTORY:
+        return "a directory"
+    if lib.lx_fcntl(number, fcntl.F_GETPIPE_SZ, 0) >= 0:
+        kind = "a pipe"
+    elif lib.lx_fcntl(number, fcntl.F_GET_SEALS, 0) >= 0:
+        kind = "a memfd"
+    return f"{kind} open for {access}"
 
 
 def _encode_hook(thing: Any) -> int:

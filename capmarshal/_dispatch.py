@@ -16,7 +16,9 @@ from capmarshal._interface import methods_of
 from capmarshal._lx import FOREVER
 
 if TYPE_CHECKING:
-    from capmarshal._capability import Peer
+    from collections.abc import Sequence
+
+    from capmarshal._capability import Door, Peer
     from capmarshal._method import Method
     from capmarshal._objects import Objects
     from capmarshal._reaper import ClosableFile
@@ -63,24 +65,41 @@ class Answer(NamedTuple):
     Attributes:
         id: of the call.
         data: the record.
-        numbers: the descriptors to send with it, borrowed from what is in ``owned``, or kept by the server.
-        owned: what the call owned; to be closed when the answer is sent.
+        numbers: the descriptors to send with it, borrowed from ``results``, ``doors`` and what the server keeps.
+        arguments: that the call owned; to be closed when it has run.
+        results: that the call owned; to be closed when the answer is sent.
+        kept: slots of descriptors that the server has kept, and may close at any time.
+        doors: whose client ends are sent; held until they are.
     """
 
     id: int
     data: bytes
-    numbers: list[int]
-    owned: list[ClosableFile]
+    numbers: Sequence[int] = ()
+    arguments: Sequence[ClosableFile] = ()
+    results: Sequence[ClosableFile] = ()
+    kept: Sequence[int] = ()
+    doors: Sequence[Door] = ()
+
+    @property
+    def only_data(self) -> bool:
+        """Whether there is nothing to close or hand over."""
+        return not (self.numbers or self.arguments or self.results)
+
+    def close_arguments(self) -> None:
+        """Closes the arguments."""
+        for file in self.arguments:
+            _reaper.close_file(file)
 
     def close(self) -> None:
         """Ends the call: closes what it owned."""
-        for file in self.owned:
+        self.close_arguments()
+        for file in self.results:
             _reaper.close_file(file)
 
 
 def fail(call_id: int, code: Code, message: str) -> Answer:
     """An answer that says what went wrong."""
-    return Answer(call_id, _wire.pack_fail(call_id, _faults.encode(Fault(code, message))), [], [])
+    return Answer(call_id, _wire.pack_fail(call_id, _faults.encode(Fault(code, message))))
 
 
 class Received(NamedTuple):
@@ -97,6 +116,10 @@ class Received(NamedTuple):
     descriptors: list[Descriptor]
     lost: str = ""
     cut: bool = False
+
+    def close(self) -> None:
+        """Closes what came, where nobody is to have it."""
+        _close(self.descriptors)
 
 
 class Unanswerable(Exception):  # never leaves the package: the channel is dropped
@@ -231,24 +254,45 @@ class Dispatcher:
             if fault.code is Code.RAISED:
                 log.error("%s raised", method.where, exc_info=error)
             data = _wire.pack_fail(call.id, _faults.encode(fault))
-            answer = Answer(
-                call.id,
-                data,
-                [],
-                [
-                    _Unwritten(file) if isinstance(file, io.BufferedWriter) else file
-                    for file in self._owned(incoming, outgoing)
-                ],
-            )
+            answer = _answer(call.id, data, incoming, outgoing, ran=False)
             if not isinstance(error, Exception):
                 raise Interrupted(answer) from error
             return answer
         data = _wire.pack_reply(call.id, outgoing.entries, len(outgoing.numbers), payload)
-        return Answer(call.id, data, outgoing.numbers, self._owned(incoming, outgoing))
+        return _answer(call.id, data, incoming, outgoing, ran=True)
 
-    def _owned(self, incoming: _codec.Incoming, outgoing: _codec.Outgoing) -> list[ClosableFile]:
-        kept = {id(thing) for thing in _current.kept or ()}
-        return [thing for thing in (*incoming.produced, *outgoing.files) if id(thing) not in kept]
+
+def _answer(call_id: int, data: bytes, incoming: _codec.Incoming, outgoing: _codec.Outgoing, *, ran: bool) -> Answer:
+    """The end of a call: who owns what it had.
+
+    Args:
+        call_id: of the call.
+        data: the answer.
+        incoming: its arguments.
+        outgoing: its results,
+        ran: which are sent; or it failed.
+    """
+    if not (incoming.produced or outgoing.numbers or outgoing.files):
+        return Answer(call_id, data)
+    kept = {id(thing) for thing in _current.kept or ()}
+    results = {id(thing): thing for thing in outgoing.files.values() if id(thing) not in kept}
+    # What is both goes when it is sent.
+    arguments = [thing for thing in incoming.produced if id(thing) not in kept and id(thing) not in results]
+    if not ran:
+        return Answer(call_id, data, arguments=[_unwritten(file) for file in (*arguments, *results.values())])
+    return Answer(
+        call_id,
+        data,
+        outgoing.numbers,
+        arguments,
+        list(results.values()),
+        [slot for slot, thing in outgoing.files.items() if id(thing) in kept],
+        outgoing.doors,
+    )
+
+
+def _unwritten(file: ClosableFile) -> ClosableFile:
+    return _Unwritten(file) if isinstance(file, io.BufferedWriter) else file
 
 
 class _Unwritten:
@@ -277,7 +321,7 @@ class Interrupted(BaseException):  # carries KeyboardInterrupt or SystemExit pas
         self.answer = answer
 
 
-def _dup_all(numbers: list[int]) -> list[Descriptor]:
+def _dup_all(numbers: Sequence[int]) -> list[Descriptor]:
     """Copies; on failure, none."""
     copies: list[Descriptor] = []
     try:

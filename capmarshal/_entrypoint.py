@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 _LABEL_MAX = 64
 _RANDOM_SIZE = 8
 
+MAX_BYTES = 64 << 20
+MAX_DESCRIPTORS = 1024
+
 _living: weakref.WeakSet[Entrypoint] = weakref.WeakSet()
 
 
@@ -82,12 +85,15 @@ class Entrypoint:
     Args:
         label: for people: part of the door's name, of errors and logs.  1 to 64 bytes, printable, without a slash.
 
+        max_bytes: of the arguments of one call, and of its result.
+        max_descriptors: likewise.
+
     Raises:
         ValueError: no such label.
         TableFull: no room for the four descriptors that it takes.
     """
 
-    def __init__(self, label: str) -> None:
+    def __init__(self, label: str, *, max_bytes: int = MAX_BYTES, max_descriptors: int = MAX_DESCRIPTORS) -> None:
         self._closed = True
         _check_label(label)
         self.label = label
@@ -95,7 +101,9 @@ class Entrypoint:
         self._dispatcher = Dispatcher(self._objects)
         server_end, self._door = _make_door(label, self._dispatcher)
         try:
-            self._server = Server(server_end, self._dispatcher, label)
+            self._server = Server(
+                server_end, self._dispatcher, label, max_bytes=max_bytes, max_descriptors=max_descriptors
+            )
         except BaseException:
             space.remove_home(self._door)
             server_end.close()

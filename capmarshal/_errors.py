@@ -35,6 +35,10 @@ class RecordTooBig(KernelError):
     """EMSGSIZE: the bytes do not fit into one record of the socket."""
 
 
+class TooLarge(Error, ValueError):
+    """A call's arguments or its result are more than its entrypoint takes; the message says which maximum."""
+
+
 class DescriptorsLost(KernelError):
     """A record arrived, and the kernel withheld some of its descriptors; those that came have been closed.
 

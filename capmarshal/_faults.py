@@ -14,10 +14,10 @@ from capmarshal._errors import (
     DescriptorsLost,
     Error,
     ProtocolError,
-    RecordTooBig,
     RemoteError,
     StaleCapability,
     TableFull,
+    TooLarge,
     TooManyInFlight,
     UnknownMethod,
 )
@@ -140,7 +140,7 @@ def to_exception(payload: memoryview, declared: Sequence[type[BaseException]], w
         case Code.LOST:
             return DescriptorsLost(errno.EMFILE, message)
         case Code.TOO_BIG:
-            return RecordTooBig(errno.EMSGSIZE, message)
+            return TooLarge(message)
         case Code.TABLE_FULL:
             return TableFull(errno.EMFILE, message)
         case Code.IN_FLIGHT:

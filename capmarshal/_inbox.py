@@ -6,6 +6,7 @@ Kept by a stack, not by thread: a signal handler that receives while its thread 
 from __future__ import annotations
 
 import fcntl
+import socket
 from typing import TYPE_CHECKING
 
 from capmarshal._descriptor import Descriptor
@@ -19,6 +20,19 @@ if TYPE_CHECKING:
 # What one record can hold: SO_SNDBUF - 32, measured; 212,960 by default.  A sender with a larger buffer can send more,
 # which then arrives truncated, and is answered as such.
 RECORD_MAX = 256 * 1024
+
+# What the kernel adds to a record in the accounts of its sender: skb overhead, measured.
+_OVERHEAD = 32
+
+
+def record_room(sock: int) -> int:
+    """Bytes that one record sent on ``sock`` may have: what its send buffer takes, and the receiver has room for."""
+    size = ffi.new("int *")
+    length = ffi.new("unsigned int *", ffi.sizeof("int"))
+    if lib.lx_getsockopt(sock, socket.SOL_SOCKET, socket.SO_SNDBUF, size, length) < 0:
+        return 0
+    return min(int(size[0]) - _OVERHEAD, RECORD_MAX)
+
 
 # Memory that nobody writes to is never made real by the kernel, so it is not cleared here.
 _allocate = ffi.new_allocator(should_clear_after_alloc=False)

@@ -196,7 +196,7 @@ def _refuse_foreign_types(node: Any, seen: set[int]) -> None:
         if node.cls not in (Capability, *_codec.DESCRIPTOR_TYPES) and not issubclass(node.cls, Delegable):
             raise TypeError(
                 f"{node.cls.__qualname__} is neither data, nor an Interface, nor one of Capability, Descriptor, "
-                "io.BufferedReader, io.BufferedWriter, socket.socket"
+                "Dataspace, io.BufferedReader, io.BufferedWriter, socket.socket"
             )
     elif isinstance(node, (tuple, list)):
         for part in node:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from capmarshal import _channel, _codec, _faults, _wire
+from capmarshal import _client, _codec, _faults, _wire
 from capmarshal._capability import space
 from capmarshal._errors import Error, InterfaceError
 
@@ -72,7 +72,7 @@ def _exchange(
     if home is not None and home.serves_this_thread():
         # Its own thread is this one: waiting for it would be waiting for ever.
         return home.call_inline(target.badge, called.wire_name, payload, outgoing.entries, outgoing.numbers)
-    return _channel.exchange(door, target.badge, called.wire_name, payload, outgoing.entries, outgoing.numbers)
+    return _client.exchange(door, target.badge, called.wire_name, payload, outgoing.entries, outgoing.numbers)
 
 
 def _proxy_method(called: Method) -> Callable[..., Any]:

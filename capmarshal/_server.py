@@ -12,32 +12,27 @@ import select
 import time
 from typing import TYPE_CHECKING
 
-from capmarshal import _inbox, _private, _reaper, _wire
-from capmarshal._capability import cookies_of
-from capmarshal._channel import IN_FLIGHT_PATIENCE
-from capmarshal._clients import Clients, Parked
+from capmarshal import _doorkeeper, _inbox, _private, _reaper, _wire
+from capmarshal._backoff import IN_FLIGHT_PATIENCE
+from capmarshal._clients import Clients
 from capmarshal._dispatch import Interrupted, Received, Unanswerable, fail, log
+from capmarshal._doorkeeper import Doorkeeper
 from capmarshal._errors import TableFull, check, error_for, in_flight_limit
 from capmarshal._faults import Code
-from capmarshal._lx import FOREVER, NOW, NULL, ffi, lib
+from capmarshal._lx import FOREVER, NULL, ffi, lib
+from capmarshal._outbox import AWAITS_GO, Outbox
 from capmarshal._private import Private
+from capmarshal._reception import Reception
 
 if TYPE_CHECKING:
-    from capmarshal._capability import Peer
     from capmarshal._clients import Client
     from capmarshal._dispatch import Answer, Dispatcher
 
-# Slots of the server's own descriptors.
-_DOOR, _WAKE = 0, 1
+# Slot of its own wake-up.
+_WAKE = 1
 
-# Taken per event of the door, so that a flood of knocks leaves turns for calls.
-_KNOCKS_AT_ONCE = 16
-# A knock is all head; one byte more shows that it is not.
-_KNOCK_ROOM = len(_wire.KNOCK_RECORD) + 1
-
-# Nanoseconds between two tries to send what there is no room for in flight, and between two lines about knocks.
+# Nanoseconds between two tries to send what there is no room for in flight.
 _RETRY = 5_000_000
-_LOG_PAUSE = 1_000_000_000
 
 
 class Server:
@@ -47,26 +42,30 @@ class Server:
         door: the server's end, taken.
         dispatcher: what runs the calls.
         label: of the entrypoint, for the log.
+        max_bytes: of a call's or a result's record.
+        max_descriptors: of a call or a result.
 
     Raises:
         TableFull, KernelError: the caller still owns ``door``.
     """
 
-    def __init__(self, door: Private, dispatcher: Dispatcher, label: str) -> None:
+    def __init__(
+        self, door: Private, dispatcher: Dispatcher, label: str, *, max_bytes: int, max_descriptors: int
+    ) -> None:
         self._dispatcher = dispatcher
         self._label = label
         self._turn = ffi.new("struct cm_turn *")
         self._inbox = _inbox.Inbox(within=self._turn)
-        self._knock_inbox = _inbox.Inbox(_KNOCK_ROOM)
         self._clients = Clients(self._turn)
+        self._reception = Reception(self._clients, max_bytes, max_descriptors)
         self._stopped = False
-        # Slots whose parked answer the kernel refuses because too many descriptors are in flight; when to try again.
+        # How many records have come.
+        self._turns = 0
+        # Slots whose answer the kernel refuses because too many descriptors are in flight; when to try again.
         self._refused: set[int] = set()
         self._retry_at = FOREVER
-        self._refusals = self._log_again_at = 0
-        # An answer that is sent with the next turn; the far end of the channel that a knock has just brought.
+        # An answer that is sent with the next turn.
         self._pending: tuple[int, Client, Answer] | None = None
-        self._far = Private(-1)
         with _private.lock:
             self._epoll = Private(check(lib.lx_epoll_create1(select.EPOLL_CLOEXEC), "making an epoll set"), epoll=True)
             try:
@@ -75,9 +74,9 @@ class Server:
                 self._epoll.close()
                 raise error_for(error.errno or 0, "making an eventfd") from None
         self._turn.epoll = self._epoll.number
-        self._door = door
+        self._doorkeeper = Doorkeeper(door, self._clients, self._make_room, label)
         try:
-            check(self._clients.watch(_DOOR, door.number), "watching the door")
+            check(self._clients.watch(_doorkeeper.SLOT, door.number), "watching the door")
             check(self._clients.watch(_WAKE, self._wake.number), "watching for the end")
         except BaseException:
             self._wake.close()
@@ -98,11 +97,12 @@ class Server:
 
     def close(self) -> None:
         """Closes the door and all channels; nobody runs it any more."""
-        self._clients.drop_all()
+        for slot in self._clients.slots():
+            self._forget(slot)
         with _private.lock:
             self._wake.close()
         self._epoll.close()
-        _reaper.close(self._door)
+        self._doorkeeper.close()
 
     def run(self) -> None:
         """Serves until it is stopped, or until this process turns out to be a forked child.
@@ -129,13 +129,11 @@ class Server:
                 self._deliver(slot, client, answer)
         self._dispatcher.end_all()
         if self._turn.taken:
-            self._clients.drop(self._turn.taken)
+            self._forget(self._turn.taken)
             self._turn.taken = 0
-        for descriptor in (*self._inbox.steal(), *self._knock_inbox.steal()):
+        for descriptor in self._inbox.steal():
             _reaper.close_descriptor(descriptor.detach())
-        if self._far.number >= 0:
-            self._clients.disown(self._far)
-            self._far = Private(-1)
+        self._doorkeeper.tidy()
 
     def _turn_once(self) -> None:
         """Sends the pending answer and handles one event."""
@@ -146,7 +144,7 @@ class Server:
             slot, client, answer = self._pending
             event = lib.cm_reply_wait(client.far.number, answer.data, len(answer.data), (), 0, turn, self._retry_at)
             if event == lib.CM_UNSENT:
-                self._undelivered(slot, client, answer, turn.status)
+                self._deliver(slot, client, answer)
             self._pending = None
         if event == lib.CM_RECORD:
             self._call(turn.slot)
@@ -154,37 +152,44 @@ class Server:
         elif event == lib.CM_READY:
             self._ready(turn.slot)
         elif event == lib.CM_ENDED:
-            self._clients.drop(turn.slot)
+            self._forget(turn.slot)
         elif event < 0 and event != -errno.EINTR:
             raise error_for(-event, "waiting for calls")
 
     def _call(self, slot: int) -> None:
-        """Has the record in the inbox answered, at once or with the next turn."""
+        """Deals with the record in the inbox."""
         client = self._clients.get(slot)
         lost = self._inbox.struct.lost
         why = _inbox.why_lost(self._epoll.number) if lost & lib.CM_LOST_DESCRIPTORS else ""
         received = Received(self._inbox.data(), self._inbox.steal(), why, bool(lost & lib.CM_LOST_BYTES))
-        if client is None or client.parked is not None:
-            # Reported though not asked for: the client has hung up without reading its last answer.
-            for descriptor in received.descriptors:
-                _reaper.close_descriptor(descriptor.detach())
-            self._clients.drop(slot)
+        if client is None:
+            received.close()
             return
+        self._turns += 1
+        client.used = self._turns
+        if client.outbox is not None or client.assembly is not None or _wire.is_of_parts(received.data):
+            whole = self._in_parts(slot, client, received)
+            if whole is None:
+                return
+            received = whole
+        self._run(slot, client, received)
+
+    def _run(self, slot: int, client: Client, received: Received) -> None:
+        """Has a whole record answered, at once or with the next turn."""
         try:
             answer = self._dispatcher.dispatch(received, client.peer)
         except Unanswerable as reason:
             # In words: whoever keeps the log's records must not keep what an exception's traceback holds.
-            log.warning("%s: dropped a channel of process %d: %s", self._label, client.peer.pid, str(reason))
-            self._clients.drop(slot)
+            self._drop(slot, client, str(reason))
             return
         except Interrupted as interrupted:
             self._finish(slot, client, interrupted.answer)
             self._turn.taken = 0
             raise interrupted.__cause__ or interrupted from None
-        if answer.owned or answer.numbers:
-            self._finish(slot, client, answer)
-        else:
+        if answer.only_data and len(answer.data) <= client.room:
             self._pending = slot, client, answer
+        else:
+            self._finish(slot, client, answer)
 
     def _finish(self, slot: int, client: Client, answer: Answer) -> None:
         """Ends a call here and now: what it owned is closed when its answer is sent, not when the next record comes."""
@@ -194,142 +199,141 @@ class Server:
         else:
             self._deliver(slot, client, answer)
 
-    def _deliver(self, slot: int, client: Client, answer: Answer) -> None:
-        """Sends an answer, parks it, or ends the channel; in any case the call is over then."""
-        status = _send(client, answer.data, answer.numbers)
-        if status == 0:
-            answer.close()
-        else:
-            self._undelivered(slot, client, answer, status)
-
-    def _undelivered(self, slot: int, client: Client, answer: Answer, status: int) -> None:
-        """Deals with an answer that sendmsg(2) did not take."""
+    def _in_parts(self, slot: int, client: Client, received: Received) -> Received | None:
+        """Deals with a record of a conversation in parts; the whole call, if this was the end of it."""
+        if client.outbox is not None and not client.outbox.awaits_go:
+            # Reported though not asked for: the client has hung up without reading its last answer.
+            received.close()
+            self._drop(slot, client, "it ended without reading its answer")
+            return None
         try:
-            if status in (-errno.EAGAIN, -errno.EINTR):
-                client.parked = Parked(answer, None)
-                self._clients.await_room(slot)
-            elif status == -errno.ETOOMANYREFS:
-                client.parked = Parked(answer, time.monotonic_ns() + IN_FLIGHT_PATIENCE)
-                self._clients.pause(slot)
-                self._refused.add(slot)
-                self._retry_at = time.monotonic_ns() + _RETRY
-            elif status == -errno.EMSGSIZE:
-                size = len(answer.data)
-                self._answer_instead(
-                    slot, client, fail(answer.id, Code.TOO_BIG, f"a result of {size} bytes is too large")
-                )
-            else:
-                log.info("%s: dropped a channel: %s", self._label, error_for(-status, "answering"))
-                self._clients.drop(slot)
-        except TableFull as error:
-            self._answer_instead(slot, client, fail(answer.id, Code.TABLE_FULL, f"at the server, {error.strerror}"))
-        finally:
+            record = _wire.unpack(received.data)
+            if isinstance(record, _wire.Part):
+                go, whole = self._reception.part(slot, client, record, received)
+                if go and client.send(_wire.pack_go(record.id)) != 0:
+                    raise _wire.Malformed("it takes no word that the next part may come", record.id)
+                return whole
+        except _wire.Malformed as malformed:
+            received.close()
+            self._drop(slot, client, str(malformed))
+            return None
+        if isinstance(record, _wire.Go):
+            received.close()
+            if client.outbox is not None and client.outbox.call_id == record.id:
+                self._send_on(slot, client, client.outbox)
+            return None
+        # Another call: whatever was not finished before it, in either direction, the client has abandoned.
+        self._end_outbox(slot, client)
+        self._reception.end(slot, client)
+        if not isinstance(record, _wire.Begin):
+            return received
+        received.close()
+        refusal = self._reception.begin(slot, client, record)
+        if refusal:
+            self._deliver(slot, client, fail(record.id, Code.TOO_BIG, refusal))
+        return None
+
+    def _deliver(self, slot: int, client: Client, answer: Answer) -> None:
+        """Sends an answer, as far as the client has room; in any case the call is over then."""
+        refusal = self._reception.refusal(len(answer.data), len(answer.numbers), "a result")
+        if refusal:
             answer.close()
+            answer = fail(answer.id, Code.TOO_BIG, refusal)
+        try:
+            client.outbox = Outbox(answer, client.room)
+        except TableFull as error:
+            client.outbox = Outbox(fail(answer.id, Code.TABLE_FULL, f"at the server, {error.strerror}"), client.room)
+        self._send_on(slot, client, client.outbox)
 
-    def _answer_instead(self, slot: int, client: Client, failure: Answer) -> None:
-        """Says why there is no answer; a client that has no room even for that is dropped."""
-        if _send(client, failure.data, []) != 0:
-            self._clients.drop(slot)
-
-    def _ready(self, slot: int) -> None:
-        if slot == _DOOR:
-            self._open_door()
-        elif slot >= lib.CM_FIRST_CHANNEL:
-            self._send_parked(slot)
-
-    def _send_parked(self, slot: int) -> None:
-        client = self._clients.get(slot)
-        if client is None or client.parked is None:
-            return
-        if _send(client, client.parked.data, client.parked.numbers) == 0:
-            self._unpark(slot, client)
+    def _send_on(self, slot: int, client: Client, outbox: Outbox) -> None:
+        """Sends what is left of an answer, and sees to what then has to happen."""
+        status = outbox.send(client.far.number)
+        if status == 0:
+            self._end_outbox(slot, client)
+        elif status == AWAITS_GO:
+            self._clients.resume(slot)
+        elif status in (-errno.EAGAIN, -errno.EINTR):
+            if outbox.stalled:
+                # Reported as writable, and not: somebody turns the knobs of this socket.
+                self._drop(slot, client, "it takes no answer")
+            else:
+                self._clients.await_room(slot)
+        elif status == -errno.ETOOMANYREFS:
+            self._bear(slot, client, outbox)
+        elif status == -errno.EMSGSIZE:
+            self._answer_instead(slot, client, Code.TOO_BIG, f"a result of {outbox.size} bytes does not fit")
         else:
-            # Reported as writable, and not: somebody turns the knobs of this socket.
-            log.info("%s: dropped a channel of process %d that takes no answer", self._label, client.peer.pid)
-            self._clients.drop(slot)
+            self._drop(slot, client, str(error_for(-status, "answering")))
 
-    def _unpark(self, slot: int, client: Client) -> None:
-        if client.parked is not None:
-            _reaper.close(client.parked)
-            client.parked = None
-        self._clients.resume(slot)
+    def _bear(self, slot: int, client: Client, outbox: Outbox) -> None:
+        """The kernel wants no more descriptors in flight: waits for others to receive theirs, and then gives up."""
+        now = time.monotonic_ns()
+        if outbox.give_up is None:
+            outbox.give_up = now + IN_FLIGHT_PATIENCE
+        if now >= outbox.give_up:
+            self._answer_instead(slot, client, Code.IN_FLIGHT, in_flight_limit())
+            return
+        self._clients.pause(slot)
+        self._refused.add(slot)
+        self._retry_at = min(self._retry_at, now + _RETRY)
 
     def _retry_refused(self) -> None:
         """Tries the answers again for which there was no room in flight."""
-        now = time.monotonic_ns()
-        for slot in tuple(self._refused):
+        slots, self._refused, self._retry_at = self._refused, set(), FOREVER
+        for slot in slots:
             client = self._clients.get(slot)
-            if client is None or client.parked is None or client.parked.give_up is None:
-                self._refused.discard(slot)
-                continue
-            status = _send(client, client.parked.data, client.parked.numbers)
-            if status == -errno.ETOOMANYREFS:
-                if now < client.parked.give_up:
-                    continue
-                self._answer_instead(slot, client, fail(client.parked.call_id, Code.IN_FLIGHT, in_flight_limit()))
-                status = 0
-            self._refused.discard(slot)
-            if self._clients.get(slot) is client:
-                if status == 0:
-                    self._unpark(slot, client)
-                else:
-                    self._clients.drop(slot)
-        self._retry_at = now + _RETRY if self._refused else FOREVER
+            if client is not None and client.outbox is not None and client.outbox.give_up is not None:
+                self._send_on(slot, client, client.outbox)
 
-    def _open_door(self) -> None:
-        """Takes the channels that knocks have brought."""
-        for _ in range(_KNOCKS_AT_ONCE):
-            # A fork in between would leave the child with a copy of the client's far end.
-            with _private.lock:
-                if self._door.number < 0:
-                    return
-                result = lib.cm_receive(self._door.number, self._knock_inbox.struct, NOW)
-                if result <= 0:
-                    break
-                if self._knock_inbox.struct.count == 1:
-                    self._knock_inbox.steal_into(self._far)
-            self._admit()
-        else:
+    def _answer_instead(self, slot: int, client: Client, code: Code, message: str) -> None:
+        """Says why there is no answer; a client that has no room even for that is dropped."""
+        outbox = client.outbox
+        if outbox is None:
             return
-        if result == 0:
-            # Some holder of the client end has shut it down, for all holders (shutdown(2)).
-            log.error("%s: the door was shut by one of its holders; open channels go on", self._label)
-            self._clients.unwatch(_DOOR)
-
-    def _admit(self) -> None:
-        """Takes the channel that the knock in the inbox brought, if it is one."""
-        struct, far = self._knock_inbox.struct, self._far
-        peer = self._clients.peer(struct.pid, struct.uid)
-        if struct.lost & lib.CM_LOST_DESCRIPTORS:
-            reason = _inbox.why_lost(self._epoll.number)
-        elif self._knock_inbox.data() != _wire.KNOCK_RECORD or not cookies_of([far.number])[0]:
-            reason = "it is no knock"
+        if outbox.begun:
+            self._drop(slot, client, message)
+            return
+        if client.send(fail(outbox.call_id, code, message).data) == 0:
+            self._end_outbox(slot, client)
         else:
-            reason = self._clients.refusal(peer) or self._clients.add(far, peer)
-        if reason:
-            if far.number >= 0:
-                _reaper.close(far)
-            for descriptor in self._knock_inbox.steal():
-                _reaper.close_descriptor(descriptor.detach())
-            self._log_refusal(peer, reason)
-        self._far = Private(-1)
+            self._drop(slot, client, "it takes no answer")
 
-    def _log_refusal(self, peer: Peer, reason: str) -> None:
-        """Says so, but not as often as a stranger likes."""
-        self._refusals += 1
-        now = time.monotonic_ns()
-        if now >= self._log_again_at:
-            log.warning(
-                "%s: refused %d knock(s), the last of process %d (user %d): %s",
-                self._label, self._refusals, peer.pid, peer.uid, reason,
-            )  # fmt: skip
-            self._refusals = 0
-            self._log_again_at = now + _LOG_PAUSE
+    def _end_outbox(self, slot: int, client: Client) -> None:
+        """The answer is sent, or not wanted: reads the channel again."""
+        if client.outbox is not None:
+            waited = client.outbox.waited
+            client.outbox.close()
+            client.outbox = None
+            if waited:
+                self._clients.resume(slot)
 
+    def _drop(self, slot: int, client: Client, reason: str) -> None:
+        """Ends a channel for a reason of its client's making."""
+        log.warning("%s: dropped a channel of process %d: %s", self._label, client.peer.pid, reason)
+        self._forget(slot)
 
-def _send(client: Client, data: bytes, numbers: list[int]) -> int:
-    """Sends without waiting; 0 or -errno."""
-    part = ffi.new("struct iovec *")
-    memory = ffi.from_buffer(data)
-    part.iov_base, part.iov_len = memory, len(data)
-    return lib.cm_send(client.far.number, part, 1, numbers, len(numbers), NOW)
+    def _make_room(self) -> bool:
+        """Gives up the channel that is missed least; its client knocks again when it has something to say."""
+        slot = self._clients.idlest()
+        client = self._clients.get(slot) if slot is not None else None
+        if slot is None or client is None:
+            return False
+        # A call that crosses this is not read, so that its client repeats it on a new channel.
+        client.send(_wire.GONE_RECORD)
+        self._forget(slot)
+        return True
+
+    def _forget(self, slot: int) -> None:
+        """Ends a channel."""
+        client = self._clients.get(slot)
+        if client is not None:
+            self._reception.end(slot, client)
+            self._clients.drop(slot)
+
+    def _ready(self, slot: int) -> None:
+        if slot == _doorkeeper.SLOT:
+            self._doorkeeper.open()
+            return
+        client = self._clients.get(slot)
+        if slot >= lib.CM_FIRST_CHANNEL and client is not None and client.outbox is not None:
+            self._send_on(slot, client, client.outbox)

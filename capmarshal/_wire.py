@@ -3,11 +3,11 @@
 Every record begins with the same head, whatever its version, so that any of them can be answered::
 
     0      version      1 byte
-    1      kind         1 byte      KNOCK, CALL, REPLY or FAIL
+    1      kind         1 byte      KNOCK, CALL, REPLY, FAIL, BEGIN, PART, GO or GONE
     2      entries      2 bytes     length of the table
     4      descriptors  2 bytes     how many travel with the record
     6      reserved     2 bytes     0
-    8      id           8 bytes     of the call; 0 in a KNOCK
+    8      id           8 bytes     of the call; 0 in a KNOCK and a GONE
 
 A CALL goes on with::
 
@@ -24,6 +24,15 @@ then the method's name in UTF-8.  CALL and REPLY then have the table, ``entries`
 and the payload up to the end of the record.  In the payload, an index into the table stands for the entry.
 Capabilities of one door share its slot; a plain descriptor has a slot of its own.  A FAIL has neither table nor
 descriptors.  Integers have the machine's byte order: both ends are on it.
+
+A CALL, REPLY or FAIL that is too long for one record, or has too many descriptors for one, goes in parts: a BEGIN
+
+    16     size         8 bytes     of the whole record
+    24     descriptors  4 bytes     of the whole record
+
+and then PARTs, whose bytes after the head, joined, are the record, and whose descriptors, in order, are its
+descriptors.  To bound what is in flight, its sender waits for a GO after each PART with descriptors but the last
+of all.  A GONE is the last word of a server that gives an idle channel up.
 """
 
 from __future__ import annotations
@@ -32,7 +41,7 @@ import struct
 from typing import NamedTuple, TypeAlias
 
 VERSION = 1
-KNOCK, CALL, REPLY, FAIL = 1, 2, 3, 4
+KNOCK, CALL, REPLY, FAIL, BEGIN, PART, GO, GONE = 1, 2, 3, 4, 5, 6, 7, 8
 
 BADGE_SIZE = 16
 # Lines of a table, by the field in the head.
@@ -43,6 +52,7 @@ NO_LIMIT = (1 << 64) - 1
 
 _HEAD = struct.Struct("=BBHHHQ")
 _CALL = struct.Struct("=BBHHHQ16sQQH")
+_BEGIN = struct.Struct("=BBHHHQQI")
 _ENTRY = struct.Struct("=H16s")
 
 
@@ -86,7 +96,33 @@ class Knock(NamedTuple):
     """A client brings the far end of a new channel."""
 
 
-Record: TypeAlias = Call | Reply | Fail | Knock
+class Begin(NamedTuple):
+    """A record will follow in parts."""
+
+    id: int
+    size: int
+    descriptors: int
+
+
+class Part(NamedTuple):
+    """The next bytes and descriptors of that record."""
+
+    id: int
+    descriptors: int
+    payload: memoryview
+
+
+class Go(NamedTuple):
+    """The last part has been received: send the next."""
+
+    id: int
+
+
+class Gone(NamedTuple):
+    """The server has given the channel up, and has read no more of it."""
+
+
+Record: TypeAlias = Call | Reply | Fail | Knock | Begin | Part | Go | Gone
 
 
 class Malformed(Exception):  # never leaves the package: becomes a FAIL or a ProtocolError
@@ -102,6 +138,13 @@ class Malformed(Exception):  # never leaves the package: becomes a FAIL or a Pro
 
 
 KNOCK_RECORD = _HEAD.pack(VERSION, KNOCK, 0, 1, 0, 0)
+GONE_RECORD = _HEAD.pack(VERSION, GONE, 0, 0, 0, 0)
+HEAD_SIZE = _HEAD.size
+
+
+def is_of_parts(data: bytes) -> bool:
+    """Whether a record is one of those that long records travel by, as far as its second byte says."""
+    return len(data) > 1 and data[1] in (BEGIN, PART, GO)
 
 
 def _table(entries: list[Entry]) -> bytes:
@@ -133,6 +176,21 @@ def pack_reply(id: int, entries: list[Entry], descriptors: int, payload: bytes) 
 def pack_fail(id: int, payload: bytes) -> bytes:  # noqa: A002 - as above
     """A FAIL record."""
     return _HEAD.pack(VERSION, FAIL, 0, 0, 0, id) + payload
+
+
+def pack_begin(id: int, size: int, descriptors: int) -> bytes:  # noqa: A002 - as above
+    """A BEGIN record."""
+    return _BEGIN.pack(VERSION, BEGIN, 0, 0, 0, id, size, descriptors)
+
+
+def pack_part_head(id: int, descriptors: int) -> bytes:  # noqa: A002 - as above
+    """What stands before the bytes of a PART."""
+    return _HEAD.pack(VERSION, PART, 0, descriptors, 0, id)
+
+
+def pack_go(id: int) -> bytes:  # noqa: A002 - as above
+    """A GO record."""
+    return _HEAD.pack(VERSION, GO, 0, 0, 0, id)
 
 
 def _read_table(data: bytes, start: int, count: int, descriptors: int, id: int) -> list[Entry]:  # noqa: A002 - as above
@@ -178,6 +236,15 @@ def unpack(data: bytes) -> Record:
         return Reply(id, entries, descriptors, memoryview(data)[_HEAD.size + count * _ENTRY.size :])
     if kind == FAIL and count == descriptors == 0:
         return Fail(id, memoryview(data)[_HEAD.size :])
+    if kind == PART and count == 0 and (descriptors or len(data) > _HEAD.size):
+        return Part(id, descriptors, memoryview(data)[_HEAD.size :])
+    if kind == BEGIN and count == descriptors == 0 and len(data) == _BEGIN.size:
+        *_, size, total = _BEGIN.unpack(data)
+        return Begin(id, size, total)
+    if kind == GO and count == descriptors == 0 and len(data) == _HEAD.size:
+        return Go(id)
+    if data == GONE_RECORD:
+        return Gone()
     if data == KNOCK_RECORD:
         return Knock()
     raise Malformed(f"no record of kind {kind} looks like this", id)

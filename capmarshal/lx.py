@@ -38,6 +38,8 @@ __all__ = [
     "getpeername",
     "getsockname",
     "getsockopt",
+    "mmap",
+    "munmap",
     "ppoll",
     "recvmsg",
     "sendmsg",
@@ -114,6 +116,16 @@ def fcntl(descriptor: int, command: int, argument: int) -> int:
 def close(descriptor: int) -> int:
     """close(2): 0 or -errno.  The descriptor is gone either way, after -EINTR too: never repeat it."""
     return lib.lx_close(descriptor)
+
+
+def mmap(address: CData, length: int, protection: int, flags: int, descriptor: int, offset: int) -> int:
+    """mmap(2): the address, or -errno.  ``ffi.cast("char *", result)`` makes a pointer of it."""
+    return lib.lx_mmap(address, length, protection, flags, descriptor, offset)
+
+
+def munmap(address: CData, length: int) -> int:
+    """munmap(2): 0 or -errno."""
+    return lib.lx_munmap(address, length)
 
 
 def epoll_create1(flags: int) -> int:

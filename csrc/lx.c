@@ -72,6 +72,16 @@ int lx_close(int descriptor)
 	return (int)lx_enter(SYS_close, descriptor, 0, 0, 0, 0, 0);
 }
 
+long lx_mmap(void *address, size_t length, int protection, int flags, int descriptor, long offset)
+{
+	return lx_enter(SYS_mmap, (long)address, (long)length, protection, flags, descriptor, offset);
+}
+
+int lx_munmap(void *address, size_t length)
+{
+	return (int)lx_enter(SYS_munmap, (long)address, (long)length, 0, 0, 0, 0);
+}
+
 int lx_epoll_create1(int flags)
 {
 	return (int)lx_enter(SYS_epoll_create1, flags, 0, 0, 0, 0, 0);

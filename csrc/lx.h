@@ -41,6 +41,10 @@ int lx_fcntl(int descriptor, int command, long argument);
 /* The descriptor is gone whatever this returns, EINTR included. */
 int lx_close(int descriptor);
 
+/* The address, or -errno: addresses of user space are never negative. */
+long lx_mmap(void *address, size_t length, int protection, int flags, int descriptor, long offset);
+int lx_munmap(void *address, size_t length);
+
 int lx_epoll_create1(int flags);
 int lx_epoll_ctl(int epoll, int operation, int descriptor, struct epoll_event *event);
 /* milliseconds: -1 waits for ever.  The signal mask stays as it is. */

@@ -320,7 +320,7 @@ def _server_end():
 def _own_server_end():
     entrypoint = cm.Entrypoint("own")
     try:
-        yield entrypoint._server._door
+        yield entrypoint._server._doorkeeper._door
     finally:
         entrypoint.close()
 

@@ -93,7 +93,7 @@ def test_a_call_that_is_cut_short_is_answered(near, capability, size):
         {"version": 2},
         {"version": 255},
         {"kind": 0},
-        {"kind": 5},
+        {"kind": 9},
         {"kind": 255},
         {"kind": _wire.KNOCK},
         {"reserved": 1},
@@ -569,13 +569,23 @@ def test_a_result_of_more_entries_than_a_table_has_is_refused():
 # What it does to a socket that it shares with the server.
 
 
-def test_an_answer_that_the_channel_has_no_room_for_is_an_error(capability):
-    """A client that shrinks the send buffer of the far end, of which it kept a copy, gets a FAIL instead of a stall."""
+def test_an_answer_that_the_channel_has_no_room_for_is_an_error_or_comes_in_parts(capability):
+    """A client that shrinks the send buffer of the far end, of which it kept a copy, cannot stall the server.
+
+    It depends on whether the server had looked at the buffer before.
+    """
     near, far = by_hand.knock(capability, keep_far=True)
     with near, far:
         far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
         near.send(by_hand.call(capability, method=b"blob", payload=b"\x91\xcd\x75\x30"))
-        assert by_hand.failure(near) is Code.TOO_BIG
+        first, _ = by_hand.answer(near)
+        if isinstance(first, _wire.Begin):
+            size = 0
+            while size < first.size:
+                part, _ = by_hand.answer(near)
+                size += len(part.payload)
+        else:
+            assert first.code is Code.TOO_BIG
         assert lives(near, capability)
 
 

@@ -25,7 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import capmarshal as cm
-from capmarshal import _channel, _faults, _wire
+from capmarshal import _client, _faults, _wire
 
 PATIENCE = 30.0
 
@@ -41,7 +41,7 @@ def _serve(*targets, interface=None):
 def _raw_call(capability, method, payload=b"\x90"):
     """What comes back for a CALL that no proxy would make; an exception if it is a FAIL."""
     with cm.timeout(PATIENCE):
-        answer, _ = _channel.exchange(capability.door(), capability.badge, method, payload, [], [])
+        answer, _ = _client.exchange(capability.door(), capability.badge, method, payload, [], [])
     if isinstance(answer, _wire.Fail):
         return _faults.to_exception(answer.payload, [], "raw")
     return msgspec.msgpack.decode(answer.payload)
@@ -1161,17 +1161,22 @@ def test_a_file_open_for_writing_is_written_behind_what_the_program_wrote(path, 
     ("mode", "method", "word"), [("wb", "read", "reading"), ("ab", "read", "reading"), ("rb", "write", "writing")]
 )
 def test_a_file_in_the_wrong_mode_is_an_argument_error(path, mode, method, word):
-    """It names method and argument, and says what the file is not open for."""
+    """It names method and argument, what is due, and what came."""
     arguments = (b"",) if method == "write" else ()
     with _serve(FilesServer()) as proxy, path.open(mode) as file:
-        with pytest.raises(cm.ArgumentError, match=rf"^Files\.{method}, arguments: .*not open for {word} - at `file`$"):
+        with pytest.raises(
+            cm.ArgumentError,
+            match=rf"^Files\.{method}, arguments: a file open for {word} is due; what came is .* - at `file`$",
+        ):
             getattr(proxy, method)(file, *arguments)
         assert proxy.maybe() is None
 
 
 def test_an_argument_by_keyword_is_named_too(path):
     """Of two files, the error says which."""
-    wrong = pytest.raises(cm.ArgumentError, match=r"Files\.copy.*writing - at `target`$")
+    wrong = pytest.raises(
+        cm.ArgumentError, match=r"Files\.copy.*writing is due; what came is a file open for reading only - at `target`$"
+    )
     with _serve(FilesServer()) as proxy, path.open("rb") as file, wrong:
         proxy.copy(file, target=file)
 
@@ -1183,7 +1188,9 @@ def test_a_socket_where_a_file_is_due_is_a_file_and_a_file_no_socket(path):
         ours.sendall(b"through")
         ours.shutdown(socket.SHUT_WR)
         assert proxy.read(theirs) == b"through"
-        with pytest.raises(cm.ArgumentError, match=r"Files\.say, .*no socket - at `sock`"):
+        with pytest.raises(
+            cm.ArgumentError, match=r"Files\.say, .*a socket is due; what came is a file .* - at `sock`"
+        ):
             proxy.say(file, b"")
 
 

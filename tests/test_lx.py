@@ -3,12 +3,14 @@
 import errno
 import fcntl
 import inspect
+import mmap
 import os
 import select
 import signal
 import socket
 import struct
 import threading
+from pathlib import Path
 
 import cffi
 import pytest
@@ -56,6 +58,8 @@ FAILURES = [
     pytest.param(lambda: lx.shutdown(-1, socket.SHUT_RDWR), errno.EBADF, id="shutdown"),
     pytest.param(lambda: lx.fcntl(-1, fcntl.F_GETFD, 0), errno.EBADF, id="fcntl"),
     pytest.param(lambda: lx.close(-1), errno.EBADF, id="close"),
+    pytest.param(lambda: lx.mmap(NULL, 4096, 1, 2, -1, 0), errno.EBADF, id="mmap"),
+    pytest.param(lambda: lx.munmap(NULL, 0), errno.EINVAL, id="munmap"),
     pytest.param(lambda: lx.epoll_create1(-1), errno.EINVAL, id="epoll_create1"),
     pytest.param(lambda: lx.epoll_ctl(-1, 2, -1, NULL), errno.EBADF, id="epoll_ctl"),
     pytest.param(lambda: lx.epoll_pwait(-1, lx.ffi.new("struct epoll_event *"), 1, 0), errno.EBADF, id="epoll_pwait"),
@@ -85,6 +89,16 @@ def test_the_errno_that_is_looked_at_is_the_one_that_libc_writes():
     lx.ffi.errno = 4321
     assert libc.dlopen(None).close(-1) == -1
     assert lx.ffi.errno == errno.EBADF
+
+
+def test_mmap_and_munmap(files):
+    """mmap() returns an address where the file's bytes are; munmap() takes it away again."""
+    (memfd,) = files(1)
+    os.write(memfd, b"mapped")
+    address = lx.mmap(NULL, 6, mmap.PROT_READ, mmap.MAP_PRIVATE, memfd, 0)
+    assert bytes(lx.ffi.buffer(lx.ffi.cast("char *", address), 6)) == b"mapped"
+    assert lx.munmap(lx.ffi.cast("char *", address), 6) == 0
+    assert f"{address:x}-" not in Path("/proc/self/maps").read_text()
 
 
 def test_socket_and_close():

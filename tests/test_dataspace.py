@@ -1,0 +1,206 @@
+"""Dataspace: made here, handed over, and what a stranger may send in its place."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import gc
+import mmap
+import os
+from pathlib import Path
+
+import pytest
+
+import capmarshal as cm
+
+SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+
+
+class Store(cm.Interface):
+    """Takes and gives big data."""
+
+    @cm.method
+    def total(self, data: cm.Dataspace) -> int: ...
+
+    @cm.method
+    def make(self, size: int) -> cm.Dataspace: ...
+
+
+class StoreServer(Store):
+    """The server of it."""
+
+    def total(self, data):
+        self.last = data
+        return sum(data.view())
+
+    def make(self, size):
+        self.made = cm.Dataspace.from_buffer(b"\7" * size)
+        return self.made
+
+
+@pytest.fixture
+def store():
+    with cm.Entrypoint("store") as entrypoint:
+        proxy = entrypoint.manage(StoreServer()).cast(Store)
+        yield proxy
+        # pytest holds the proxy, and so the door, until after the descriptors are counted.
+        cm.capability(proxy).close()
+
+
+@pytest.fixture
+def memfd():
+    """memfd(size, seals, flags): a descriptor of a memfd, closed after the test."""
+    made = []
+
+    def make(size, seals=SEALS, flags=0, fill=True):
+        number = os.memfd_create("hostile", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | flags)
+        made.append(number)
+        if fill:
+            os.posix_fallocate(number, 0, size)
+        else:
+            os.truncate(number, size)
+        fcntl.fcntl(number, fcntl.F_ADD_SEALS, seals)
+        return number
+
+    yield make
+    for number in made:
+        os.close(number)
+
+
+class _Lent:
+    def __init__(self, number):
+        self._number = number
+
+    def fileno(self):
+        return self._number
+
+
+def _mappings():
+    return Path("/proc/self/maps").read_text().count("capmarshal-dataspace")
+
+
+def test_what_was_written_is_seen():
+    """create, write, seal, view: the bytes, zero where nothing was written."""
+    with cm.Dataspace.create(10) as made:
+        made.write(b"ab", 3)
+        made.seal()
+        made.seal()
+        with made.view() as view:
+            assert (bytes(view), view.readonly) == (b"\0\0\0ab\0\0\0\0\0", True)
+
+
+def test_a_copy_of_any_buffer():
+    """from_buffer takes anything contiguous, of any item size."""
+    with cm.Dataspace.from_buffer(memoryview(b"12345678").cast("I")) as made, made.view() as view:
+        assert (made.size, bytes(view)) == (8, b"12345678")
+    with cm.Dataspace.from_buffer(b"") as empty, empty.view() as view:
+        assert (empty.size, bytes(view)) == (0, b"")
+
+
+def test_views_outlive_the_dataspace_and_nothing_outlives_the_views():
+    """The memory is mapped as long as a view lives, and costs no descriptor."""
+    made = cm.Dataspace.from_buffer(b"x" * 5000)
+    view = made.view()
+    made.close()
+    part = view[10:20]
+    del view
+    gc.collect()
+    assert (_mappings(), bytes(part)) == (1, b"x" * 10)
+    del part
+    gc.collect()
+    assert _mappings() == 0
+
+
+def test_unsealed_can_neither_be_viewed_nor_sent(store):
+    """What could still change is not shown and not handed over."""
+    with cm.Dataspace.create(4) as made:
+        with pytest.raises(ValueError, match="sealed"):
+            made.view()
+        with pytest.raises(cm.ArgumentError, match="must be sealed"):
+            store.total(made)
+
+
+def test_sealed_can_not_be_written():
+    """Sealed is sealed."""
+    with cm.Dataspace.from_buffer(b"abc") as made, pytest.raises(cm.KernelError, match="not permitted"):
+        made.write(b"x")
+
+
+@pytest.mark.parametrize(("data", "offset"), [(b"12345", 0), (b"1", 4), (b"1", -1)])
+def test_writing_outside_is_refused(data, offset):
+    """Nothing is written beyond the end."""
+    with cm.Dataspace.create(4) as made, pytest.raises(ValueError, match="in a dataspace of 4"):
+        made.write(data, offset)
+
+
+def test_closed_is_closed():
+    """No use after close, and closing twice is nothing."""
+    made = cm.Dataspace.from_buffer(b"abc")
+    made.close()
+    made.close()
+    with pytest.raises(cm.Closed):
+        made.view()
+
+
+def test_argument_and_result(store, until):
+    """Lent as an argument, owned as a result; the call closes the server's."""
+    with cm.Dataspace.from_buffer(bytes(range(100)) * 1000) as data:
+        assert store.total(data) == sum(range(100)) * 1000
+        assert not data.closed
+    with store.make(100_000) as made, made.view() as view:
+        assert bytes(view) == b"\7" * 100_000
+    until(lambda: cm.capability(store).local.made.closed)
+
+
+def test_the_received_one_is_the_same_memory(store, identity):
+    """No copy is made on the way."""
+    with store.make(10) as made, made.dup() as copy:
+        assert identity(made) == identity(copy)
+        assert made.sealed
+
+
+@pytest.mark.parametrize("missing", [fcntl.F_SEAL_WRITE, fcntl.F_SEAL_GROW, fcntl.F_SEAL_SHRINK, fcntl.F_SEAL_SEAL])
+def test_a_missing_seal_is_an_error(store, memfd, missing):
+    """One that its sender could still change, in any way, is refused."""
+    with pytest.raises(cm.ArgumentError, match=r"not sealed.*`data`"):
+        store.total(_Lent(memfd(4096, SEALS & ~missing)))
+
+
+def test_future_write_is_no_seal(store, memfd):
+    """F_SEAL_FUTURE_WRITE leaves the sender's own mapping writable, so it is not enough."""
+    f_seal_future_write = 0x10
+    with pytest.raises(cm.ArgumentError, match="not sealed"):
+        store.total(_Lent(memfd(4096, (SEALS & ~fcntl.F_SEAL_WRITE) | f_seal_future_write)))
+
+
+def test_a_sparse_monster_is_an_error(store, memfd):
+    """32 TiB without memory behind it are refused, whatever the seals say."""
+    with pytest.raises(cm.ArgumentError, match="claims 35184372088832 bytes"):
+        store.total(_Lent(memfd(32 << 40, fill=False)))
+
+
+def test_huge_pages_are_an_error(store):
+    """Memory that may need a huge page at the moment of reading is refused."""
+    number = ctypes.CDLL(None, use_errno=True).memfd_create(b"huge", os.MFD_ALLOW_SEALING | os.MFD_HUGETLB)
+    if number < 0:
+        pytest.skip("this kernel has no hugetlb")
+    with cm.Descriptor(number) as huge:
+        fcntl.fcntl(huge, fcntl.F_ADD_SEALS, SEALS)
+        with pytest.raises(cm.ArgumentError, match="huge pages"):
+            store.total(huge)
+
+
+def test_no_memfd_is_an_error(store):
+    """A file is no dataspace."""
+    with Path("/dev/null").open("rb") as file, pytest.raises(cm.ArgumentError, match="no memfd"):
+        store.total(file)
+
+
+def test_the_sender_cannot_take_back_what_is_viewed():
+    """A writable mapping prevents sealing: what is sealed nobody has mapped for writing."""
+    with cm.Dataspace.create(mmap.PAGESIZE) as made:
+        writable = mmap.mmap(made.fileno(), mmap.PAGESIZE)
+        with pytest.raises(cm.KernelError, match="busy"):
+            made.seal()
+        writable.close()
+        made.seal()
