@@ -223,14 +223,12 @@ class Entrypoint:
         self._release()
 
     def _begin_close(self) -> bool:
-        """Takes its objects out of the world; False if that was done before."""
+        """Takes it out of the world; False if that was done before."""
         with self._state, _private.lock:
             if self._closed:
                 return False
             self._closed = True
             space.remove_home(self._door)
-        for target in self._objects.clear():
-            space.managed.pop(id(target), None)
         return True
 
     def _release(self) -> None:
@@ -238,6 +236,9 @@ class Entrypoint:
             if self._released:
                 return
             self._released = True
+        # Not before: calls that are read while it closes find their objects, or nobody, but are not told of stale ones.
+        for target in self._objects.clear():
+            space.managed.pop(id(target), None)
         self._server.close()
 
     def __enter__(self) -> Self:
@@ -253,9 +254,12 @@ class Entrypoint:
 
     def __del__(self) -> None:
         if not self._closed:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
-            self._begin_close()
-            self._release()
+            try:
+                warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+            finally:
+                # Also where warnings are errors.
+                self._begin_close()
+                self._release()
 
     def __repr__(self) -> str:
         return f"<Entrypoint {self.label!r}{' closed' if self._closed else ''}>"
