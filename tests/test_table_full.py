@@ -1,0 +1,201 @@
+"""A full descriptor table: an answer that says so, and the next call works."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import resource
+from pathlib import Path
+
+import pytest
+
+import capmarshal as cm
+from capmarshal import _reaper
+
+_spec = importlib.util.spec_from_file_location("by_hand", Path(__file__).with_name("by_hand.py"))
+by_hand = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(by_hand)
+
+PATIENCE = by_hand.PATIENCE
+TABLE = 128
+
+
+class Tight(cm.Interface):
+    """A server whose table its client can fill."""
+
+    @cm.method
+    def leave(self, room: int) -> int: ...
+
+    @cm.method
+    def relax(self) -> int: ...
+
+    @cm.method
+    def count(self, files: list[cm.Descriptor]) -> int: ...
+
+    @cm.method
+    def pipes(self, count: int) -> list[cm.Descriptor]: ...
+
+
+def fill(room):
+    """Leaves room for so many descriptors; the ones that take the others' places."""
+    assert _reaper.wait(PATIENCE)
+    taken = []
+    with contextlib.suppress(OSError):
+        while True:
+            taken.append(os.dup(0))
+    for _ in range(room):
+        os.close(taken.pop())
+    return taken
+
+
+class TightServer(Tight):
+    def __init__(self):
+        self.taken = []
+
+    def leave(self, room):
+        self.relax()
+        self.taken = fill(room)
+        return len(self.taken)
+
+    def relax(self):
+        for number in self.taken:
+            os.close(number)
+        self.taken = []
+        assert _reaper.wait(PATIENCE)
+        return len([number for number in range(TABLE) if _is_open(number)])
+
+    def count(self, files):
+        return len(files)
+
+    def pipes(self, count):
+        made = []
+        while len(made) < count:
+            made += [cm.Descriptor(number) for number in os.pipe()]
+        return made
+
+
+def _is_open(number):
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("room", [0, 1, 2, 4])
+def test_a_servers_full_table_is_told_and_the_next_call_works(fork, room):
+    """The caller learns how many of how many were lost, where, and whose limit it was; nothing stays open."""
+    with by_hand.server_process(fork, TightServer, table=TABLE) as (_process, capability), cm.timeout(PATIENCE):
+        proxy = capability.cast(Tight)
+        with by_hand.temporary() as file:
+            assert proxy.count([file] * 5) == 5
+            before = proxy.relax()
+            for _ in range(3):
+                proxy.leave(room)
+                with pytest.raises(cm.DescriptorsLost) as caught:
+                    proxy.count([file] * 5)
+                assert f"{5 - room} of 5 descriptors were lost at the server" in str(caught.value)
+                assert f"RLIMIT_NOFILE" in str(caught.value)
+                assert str(TABLE) in str(caught.value)
+                assert proxy.count([]) == 0
+            assert proxy.relax() == before
+            assert proxy.count([file] * 5) == 5
+
+
+def test_a_servers_full_table_keeps_newcomers_waiting_and_no_longer(fork):
+    """A knock for which there is no room is repeated; old channels work on meanwhile."""
+    with by_hand.server_process(fork, TightServer, table=TABLE) as (_process, capability), cm.timeout(PATIENCE):
+        proxy = capability.cast(Tight)
+        proxy.leave(0)
+        (channel,) = capability.door().idle
+        capability.door().idle.clear()
+
+        def newcomer():
+            with cm.timeout(PATIENCE):
+                return proxy.count([])
+
+        waiting = by_hand.Concurrent(newcomer)
+        waiting.join(0.1)
+        assert waiting.is_alive()
+        capability.door().idle.append(channel)
+        proxy.relax()
+        assert waiting.outcome() == 0
+
+
+def test_a_servers_method_that_finds_its_table_full_is_a_remote_error(fork):
+    """What the method itself cannot open is the method's error, as any other."""
+    with by_hand.server_process(fork, TightServer, table=TABLE) as (_process, capability), cm.timeout(PATIENCE):
+        proxy = capability.cast(Tight)
+        proxy.leave(3)
+        with pytest.raises(cm.RemoteError, match="OSError"):
+            proxy.pipes(4)
+        before = proxy.relax()
+        for one in proxy.pipes(4):
+            one.close()
+        assert proxy.relax() == before
+
+
+@pytest.mark.parametrize("room", [0, 1, 3])
+def test_a_clients_full_table_is_told_and_the_next_call_works(fork, room):
+    """The result's descriptors do not fit: the client learns how many, and keeps none of them."""
+    with by_hand.serving() as capability:
+
+        def client():
+            proxy = capability.cast(by_hand.Work)
+            with cm.timeout(PATIENCE):
+                assert proxy.double(1) == 2
+                for _ in range(3):
+                    taken = fill(room)
+                    with pytest.raises(cm.DescriptorsLost) as caught:
+                        proxy.pipes(6)
+                    assert f"{6 - room} of 6 descriptors of the result were lost" in str(caught.value)
+                    assert str(TABLE) in str(caught.value)
+                    assert _reaper.wait(PATIENCE)
+                    with pytest.raises(OSError, match="Too many open files"):
+                        taken += [os.dup(0) for _ in range(room + 1)]
+                    assert proxy.double(2) == 4
+                    for number in taken:
+                        os.close(number)
+                files = proxy.pipes(6)
+                for file in files:
+                    file.close()
+                return len(files)
+
+        assert fork(client, table=TABLE).result() == 6
+
+
+def test_a_clients_full_table_refuses_a_new_channel(fork):
+    """No room for the pair: an error that names the limit, at once, and nothing is left behind."""
+    with by_hand.serving() as capability:
+
+        def client():
+            taken = fill(1)
+            with pytest.raises(cm.TableFull, match=str(TABLE)):
+                capability.cast(by_hand.Work).double(1)
+            os.close(taken.pop())
+            with cm.timeout(PATIENCE):
+                return capability.cast(by_hand.Work).double(1)
+
+        assert fork(client, table=TABLE).result() == 2
+
+
+def test_an_entrypoint_needs_room(fork):
+    """Where it has not all of its descriptors, it has none."""
+
+    def make():
+        before = sum(_is_open(number) for number in range(TABLE))
+        for room in range(4):
+            taken = fill(room)
+            with pytest.raises(cm.TableFull):
+                cm.Entrypoint("no room")
+            for number in taken:
+                os.close(number)
+            assert sum(_is_open(number) for number in range(TABLE)) == before
+        taken = fill(4)
+        cm.Entrypoint("just enough").close()
+        for number in taken:
+            os.close(number)
+        return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+    assert fork(make, table=TABLE).result() == TABLE
