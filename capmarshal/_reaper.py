@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import queue
+import sys
 import threading
 import time
 from typing import Protocol
@@ -59,6 +60,9 @@ class _Work:
 
     def close(self, closable: Closable) -> None:
         """Has it closed."""
+        if sys.is_finalizing():
+            # No thread begins any more, and the kernel closes all of it in a moment.
+            return
         self._enter(closable)
         if not self._workers:
             self._add_worker()
