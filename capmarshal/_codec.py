@@ -97,14 +97,14 @@ class Outgoing:
         if isinstance(thing, Capability):
             self._add_capability(thing)
         elif hasattr(thing, "fileno"):
+            # Before anything fails: what a method returns is the call's to close, sent or not.
+            self.files[len(self.numbers)] = thing
             if isinstance(thing, Dataspace) and not thing.sealed:
                 raise TypeError("a dataspace must be sealed before it is handed over")
             # First: to be asked for it makes some objects a file, and says best that one is closed.
             number = number_of(thing)
             _prepare_file(thing)
-            slot = self._add_number(number)
-            self.entries.append(Entry(slot, NO_BADGE))
-            self.files[slot] = thing
+            self.entries.append(Entry(self._add_number(number), NO_BADGE))
         else:
             raise TypeError(f"`{type(thing).__qualname__}` objects cannot be sent")
         return len(self.entries) - 1
