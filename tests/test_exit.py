@@ -1,0 +1,172 @@
+"""An interpreter that ends with entrypoints alive ends at once, with its own exit code, and says no more than is due."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+PATIENCE = 30
+
+HEAD = """
+import io, os, sys, threading
+import capmarshal as cm
+
+class Work(cm.Interface):
+    @cm.method
+    def double(self, value: int) -> int: ...
+    @cm.method
+    def block(self) -> int: ...
+    @cm.method
+    def leave(self) -> int: ...
+    @cm.method
+    def echo(self, file: cm.Descriptor) -> cm.Descriptor: ...
+
+class Worker(Work):
+    def double(self, value): return 2 * value
+    def block(self):
+        began.set()
+        threading.Event().wait(600)
+    def leave(self): sys.exit(3)
+    def echo(self, file): return file
+
+began = threading.Event()
+"""
+
+
+def run(script, *options):
+    """Exit code and standard error of a Python process of its own."""
+    finished = subprocess.run(
+        [sys.executable, "-I", *options, "-c", HEAD + script],
+        timeout=PATIENCE, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return finished.returncode, finished.stderr
+
+
+STRICT = ("-X", "dev", "-W", "error")
+
+SILENT = {
+    "closed": """
+with cm.Entrypoint("x") as entrypoint:
+    proxy = entrypoint.manage(Worker()).cast(Work)
+    assert proxy.double(1) == 2
+""",
+    "closed, and its capability held": """
+with cm.Entrypoint("x") as entrypoint:
+    capability = entrypoint.manage(Worker())
+    proxy = capability.cast(Work)
+    assert proxy.double(1) == 2
+    with open("/dev/null", "rb") as file:
+        proxy.echo(file).close()
+""",
+    "served by a thread": """
+entrypoint = cm.Entrypoint("x").__enter__()
+proxy = entrypoint.manage(Worker()).cast(Work)
+assert proxy.double(1) == 2
+""",
+    "in a method": """
+entrypoint = cm.Entrypoint("x").__enter__()
+proxy = entrypoint.manage(Worker()).cast(Work)
+threading.Thread(target=proxy.block, daemon=True).start()
+began.wait(30)
+""",
+    "in a call": """
+entrypoint = cm.Entrypoint("x")
+proxy = entrypoint.manage(Worker()).cast(Work)
+calling = threading.Thread(target=lambda: (began.set(), proxy.double(1)), daemon=True)
+calling.start()
+began.wait(30)
+entrypoint.__enter__()
+""",
+    "within the with block": """
+with cm.Entrypoint("x") as entrypoint:
+    proxy = entrypoint.manage(Worker()).cast(Work)
+    assert proxy.double(1) == 2
+    sys.exit(0)
+""",
+    "after a fork": """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+with cm.Entrypoint("x") as entrypoint:
+    proxy = entrypoint.manage(Worker()).cast(Work)
+    assert proxy.double(1) == 2
+    child = os.fork()
+    if child:
+        assert os.waitpid(child, 0)[1] == 0
+    else:
+        assert proxy.double(1) == 2
+""",
+}
+
+
+@pytest.mark.parametrize("options", [(), STRICT], ids=["plain", "strict"])
+@pytest.mark.parametrize("how", SILENT)
+def test_an_interpreter_that_ends_is_silent(how, options):
+    """Exit code 0 and not a word, in the middle of whatever."""
+    assert run(SILENT[how], *options) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("script", "managed"),
+    [
+        ('entrypoint = cm.Entrypoint("x")\n', False),
+        ('entrypoint = cm.Entrypoint("x")\nproxy = entrypoint.manage(Worker()).cast(Work)\n', True),
+        ('def forget():\n    cm.Entrypoint("x")\nforget()\n', False),
+    ],
+    ids=["alive", "alive and managed", "forgotten"],
+)
+def test_an_entrypoint_that_nobody_closed_is_named(script, managed):
+    """The one honest warning, and nothing about the interpreter that is gone."""
+    code, words = run(script)
+    assert (code, words) == (0, "")
+    for options in (("-X", "dev"), STRICT):
+        code, words = run(script, *options)
+        assert code == 0
+        # One that is managed is held by the module until the very end, when Python collects nothing more.
+        assert words.count("ResourceWarning: unclosed <Entrypoint 'x'>") == (not managed)
+        assert words.count("Error") == 0
+
+
+def test_sys_exit_within_a_method_ends_service_not_the_process():
+    """In a thread of its own, the caller gets an error, later ones find the server gone, and the process goes on."""
+    code, words = run("""
+import logging
+logging.disable(logging.CRITICAL)
+with cm.Entrypoint("x") as entrypoint, cm.timeout(30):
+    proxy = entrypoint.manage(Worker()).cast(Work)
+    try:
+        proxy.leave()
+    except cm.RemoteError as error:
+        assert error.type == "SystemExit", error
+    try:
+        proxy.double(1)
+    except cm.Disconnected as error:
+        print("gone")
+""")
+    assert (code, words) == (0, "")
+
+
+def test_sys_exit_within_a_method_of_the_main_thread_exits():
+    """Served by serve_forever(), it is the program's: the caller is told first."""
+    code, words = run("""
+import logging
+logging.disable(logging.CRITICAL)
+entrypoint = cm.Entrypoint("x")
+proxy = entrypoint.manage(Worker()).cast(Work)
+told = []
+def call():
+    try:
+        proxy.leave()
+    except cm.RemoteError as error:
+        told.append(error.type)
+calling = threading.Thread(target=call)
+calling.start()
+try:
+    entrypoint.serve_forever()
+finally:
+    calling.join(30)
+    entrypoint.close()
+    assert told == ["SystemExit"], told
+""")
+    assert (code, words) == (3, "")
