@@ -335,8 +335,9 @@ def _dup_all(numbers: Sequence[int]) -> list[Descriptor]:
 
 
 def _close(descriptors: list[Descriptor]) -> None:
-    for descriptor in descriptors:
-        _reaper.close_descriptor(descriptor.detach())
+    # Emptied, so that closing twice is nothing.
+    while descriptors:
+        _reaper.close_descriptor(descriptors.pop().detach())
 
 
 def _deadline_of(call: Call) -> int | None:

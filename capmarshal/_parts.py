@@ -97,20 +97,22 @@ class Assembly:
 
         Args:
             part: the record.
-            descriptors: that came with it; taken, also on failure.
+            descriptors: that came with it; taken out of the list, also on failure.
             lost: why some did not come.
 
         Raises:
             Malformed: it is not the next part, or more than was announced.
         """
+        count = len(descriptors)
         self.descriptors += descriptors
+        descriptors.clear()
         self._announced += part.descriptors
         if part.id != self.id or len(self.data) + len(part.payload) > self._size or self._announced > self.total:
             raise _wire.Malformed("a part that was not announced", self.id)
         if lost:
             self.lost = lost
-        elif len(descriptors) != part.descriptors:
-            raise _wire.Malformed(f"{part.descriptors} descriptors were announced, {len(descriptors)} came", self.id)
+        elif count != part.descriptors:
+            raise _wire.Malformed(f"{part.descriptors} descriptors were announced, {count} came", self.id)
         self.data += part.payload
         return part.descriptors > 0 and not self.complete
 
