@@ -45,7 +45,7 @@ class Client:
         self.room = _inbox.record_room(far.number)
         self.outbox: Outbox | None = None
         self.assembly: Assembly | None = None
-        self.refused = 0
+        self.refused: int | None = None
         self.used = 0
 
     def send(self, record: bytes) -> int:
