@@ -286,9 +286,9 @@ class Space:
                 descriptor.close()
                 return known
             number = descriptor.fileno()
-            # A server's end is bound, a client's end is not.  Whoever held the former could be anybody.
-            if cookie in self._server_ends.values() or _address(lib.lx_getsockname, number):
-                raise ArgumentError("a capability came with the server's end of a door")
+            # Of another process's doors it cannot be told which end this is: any holder may bind() the client's, too.
+            if cookie in self._server_ends.values():
+                raise ArgumentError("a capability came with the server's end of a door of our own")
             if _address(lib.lx_getpeername, number) is None:
                 raise ArgumentError("a capability came with a socket that is connected to nothing")
             if peer is not None and len(peer.doors) >= DOORS_PER_PEER:

@@ -186,6 +186,11 @@ class Server:
             self._finish(slot, client, interrupted.answer)
             self._turn.taken = 0
             raise interrupted.__cause__ or interrupted from None
+        except Exception:  # noqa: BLE001 - as said below
+            # A fault of ours, which no record should be able to find; but if one does, it costs its sender only.
+            log.critical("%s: a call could not be dispatched", self._label, exc_info=True)
+            self._forget(slot)
+            return
         if answer.only_data and len(answer.data) <= client.room:
             self._pending = slot, client, answer
         else:

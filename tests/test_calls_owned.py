@@ -37,7 +37,7 @@ class Files(cm.Interface):
     def mixed(self, file: cm.Descriptor, what: cm.Capability | None, more: list[cm.Descriptor]) -> int: ...
 
     @cm.method
-    def through(self, target: "Files", how: str, out: io.BufferedWriter) -> None: ...
+    def through(self, target: Files, how: str, out: io.BufferedWriter) -> None: ...
 
 
 class Declared(Exception):
@@ -224,10 +224,10 @@ def test_a_call_to_an_object_of_the_same_entrypoint_runs_at_once(how, server):
 
 class Home(cm.Interface):
     @cm.method
-    def name(self, who: "Home | None") -> str: ...
+    def name(self, who: Home | None) -> str: ...
 
     @cm.method
-    def relay(self, via: "Home", who: "Home") -> str: ...
+    def relay(self, via: Home, who: Home) -> str: ...
 
     @cm.method
     @cm.raises(Declared)
@@ -348,7 +348,7 @@ def test_the_wait_in_the_queue_counts():
 
 class Nested(cm.Interface):
     @cm.method
-    def call(self, other: "Nested | None", depth: int) -> int: ...
+    def call(self, other: Nested | None, depth: int) -> int: ...
 
 
 class NestedServer(Nested):
@@ -377,7 +377,7 @@ def test_a_nested_call_inherits_what_is_left():
 
 class Cycle(cm.Interface):
     @cm.method
-    def round(self, other: "Cycle", home: "Cycle") -> int: ...
+    def round(self, other: Cycle, home: Cycle) -> int: ...
 
 
 class CycleServer(Cycle):

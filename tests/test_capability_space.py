@@ -311,12 +311,6 @@ def test_cookies_are_of_seqpacket_sockets_only():
 
 
 @contextlib.contextmanager
-def _server_end():
-    with _foreign() as (server, _):
-        yield server
-
-
-@contextlib.contextmanager
 def _own_server_end():
     entrypoint = cm.Entrypoint("own")
     try:
@@ -328,7 +322,6 @@ def _own_server_end():
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (_server_end, "server's end"),
         (_own_server_end, "server's end"),
         (lambda: socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET), "connected to nothing"),
         (lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM), "no AF_UNIX SEQPACKET"),
@@ -336,7 +329,7 @@ def _own_server_end():
         (lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM), "no AF_UNIX SEQPACKET"),
         (lambda: cm.Descriptor(os.memfd_create("test")), "no AF_UNIX SEQPACKET"),
     ],
-    ids=["server end", "own server end", "unconnected", "datagrams", "stream", "tcp", "file"],
+    ids=["own server end", "unconnected", "datagrams", "stream", "tcp", "file"],
 )
 def test_only_a_client_end_makes_a_capability(make, why):
     """Anything else is refused, and its receiver still owns it."""
@@ -491,6 +484,14 @@ def test_the_death_of_an_earlier_life_does_not_end_the_next():
         space._died += [capability.key, capability.key[0]]
         assert _receive(client, BADGE[::-1]).door() is capability.door()
         assert _receive(client, BADGE) is capability
+
+
+def test_a_door_that_a_fellow_holder_has_bound_is_still_a_door():
+    """Any holder may bind() the client end that all share; whoever receives it after that must not be shut out."""
+    with _foreign() as (_, client):
+        client.bind("")
+        capability = _receive(client, BADGE)
+        assert capability.door().cookie == cookies_of([client.fileno()])[0]
 
 
 def test_the_server_end_of_a_nameless_door_of_our_own_is_refused():

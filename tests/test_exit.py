@@ -1,4 +1,4 @@
-"""An interpreter that ends with entrypoints alive ends at once, with its own exit code, and says no more than is due."""
+"""An interpreter that ends with entrypoints alive ends at once, with its exit code, and says no more than is due."""
 
 from __future__ import annotations
 

@@ -472,7 +472,9 @@ def test_a_server_that_floods_does_not_outlast_the_deadline(impostor, flood, lon
         assert first.outcome() == 42
         data = bytes(100_000_000) if long else b""
         thread = asking(impostor, lambda bulk: bulk.size(data), seconds=0.3)
-        record = {"late answers": by_hand.reply(1), "parts of a late answer": part(b"x", id=1)}.get(flood, part(b"x", id=2))
+        record = {"late answers": by_hand.reply(1), "parts of a late answer": part(b"x", id=1)}.get(
+            flood, part(b"x", id=2)
+        )
         # The call is on its way: from here on the server only sends.
         channel.recv(1 << 18)
         if flood == "1-byte parts":

@@ -96,7 +96,7 @@ def test_a_servers_full_table_is_told_and_the_next_call_works(fork, room):
                 with pytest.raises(cm.DescriptorsLost) as caught:
                     proxy.count([file] * 5)
                 assert f"{5 - room} of 5 descriptors were lost at the server" in str(caught.value)
-                assert f"RLIMIT_NOFILE" in str(caught.value)
+                assert "RLIMIT_NOFILE" in str(caught.value)
                 assert str(TABLE) in str(caught.value)
                 assert proxy.count([]) == 0
             assert proxy.relax() == before
