@@ -209,9 +209,10 @@ def core() -> None:
             if init.poll() is not None:
                 sys.exit("core: init ended too early")
         # By a proxy, core's main thread calls core's entrypoint just as the other processes do.
-        take_part(access.cast(Parent), "core")
+        held = take_part(access.cast(Parent), "core")
         if init.wait() != 0:
             sys.exit("core: init failed")
+        access.cast(Parent).finished("core", client_ends_of_core(held))
         check_and_print([session for session in sessions if isinstance(session, CoreRamSession)], served.client_ends)
         check_that_more_than_there_is_is_refused(access.cast(Parent).sessions())
 
@@ -282,9 +283,10 @@ def init() -> None:
     childs = new_session(parent)
     with cm.Entrypoint("init") as entrypoint:
         child = spawn_self("child", entrypoint.manage(ChildsParent(childs, parent)))
-        take_part(parent, "init")
+        held = take_part(parent, "init")
         if child.wait() != 0:
             sys.exit("init: child failed")
+        parent.finished("init", client_ends_of_core(held))
 
 
 # Child -----------------------------------------------------------------------------------------------------------
@@ -294,7 +296,8 @@ def child() -> None:
     """Makes one more session, and does its share of the transfers."""
     parent = cm.parent().cast(Parent)
     new_session(parent)
-    take_part(parent, "child")
+    held = take_part(parent, "child")
+    parent.finished("child", client_ends_of_core(held))
 
 
 # What they have in common ------------------------------------------------------------------------------------------
@@ -313,8 +316,8 @@ def new_session(parent: Parent) -> RamSession:
     return made
 
 
-def take_part(parent: Parent, name: str) -> None:
-    """Moves quota around, from each session to each other in turn, and tells what has become of the descriptors."""
+def take_part(parent: Parent, name: str) -> list[RamSession]:
+    """Moves quota around, from each session to each other in turn; all capabilities that it was given for that."""
     held: list[RamSession] = []
     for number in range(TRANSFERS[name]):
         if number % REFRESH == 0:
@@ -324,12 +327,15 @@ def take_part(parent: Parent, name: str) -> None:
             held += sessions
         source, to = next(directions)
         source.transfer_quota(to, 1 + number % 7)
-    parent.finished(name, client_ends_of_core(held[0]))
+    return held
 
 
-def client_ends_of_core(session: RamSession) -> int:
-    """Under how many descriptors this process holds the entrypoint that serves the session: asks the kernel."""
-    door = cm.capability(session).door()
+def client_ends_of_core(sessions: list[RamSession]) -> int:
+    """Under how many descriptors this process holds the entrypoint that serves the sessions: asks the kernel.
+
+    To be asked when nobody calls this process any more: what a call brings is there for a moment, till it is recognised.
+    """
+    door = cm.capability(sessions[0]).door()
     inode = os.fstat(door.number).st_ino
     held = 0
     for entry in Path("/proc/self/fd").iterdir():

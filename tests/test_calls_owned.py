@@ -281,39 +281,37 @@ def test_a_declared_error_of_an_inline_call_is_itself():
         assert one.cast(Home).call_fail(two) == "('as declared', 7)"
 
 
-def test_253_descriptors_travel_and_254_are_refused():
-    """As arguments and as results; nothing is lost, and nothing after."""
+def test_more_descriptors_than_one_record_carries_travel():
+    """As arguments and as results; beyond the entrypoint's maximum they are refused, and nothing is lost after."""
     with by_hand.serving() as capability, cm.timeout(PATIENCE):
         proxy = capability.cast(by_hand.Work)
         made = [by_hand.temporary(b"%d" % number) for number in range(254)]
         try:
-            assert proxy.count(made[:253]) == 253
-            with pytest.raises(cm.ArgumentError, match=r"Work\.count.*253 descriptors"):
-                proxy.count(made)
+            assert proxy.count(made) == 254
+            with pytest.raises(cm.TooLarge, match=r"Work\.count: arguments with 1270 descriptors;.*1024"):
+                proxy.count(made * 5)
         finally:
             for file in made:
                 file.close()
-        ends = proxy.pipes(252)
-        assert len({os.fstat(end.fileno()).st_ino for end in ends}) == 126
+        ends = proxy.pipes(254)
+        assert len({os.fstat(end.fileno()).st_ino for end in ends}) == 127
         for end in ends:
             end.close()
-        with pytest.raises(cm.RemoteError, match=r"ArgumentError: Work\.pipes, result.*253 descriptors"):
-            proxy.pipes(254)
         assert proxy.double(1) == 2
 
 
-def test_a_record_that_is_too_big_is_told():
-    """300 kB as an argument and as a result: the error names the limit, and the channel lives on."""
+def test_a_call_that_is_too_large_is_told():
+    """As an argument and as a result: the error names the limit, and the channel lives on."""
     with by_hand.serving() as capability, cm.timeout(PATIENCE):
         proxy = capability.cast(by_hand.Work)
-        assert proxy.size(bytes(200_000)) == 200_000
-        assert len(proxy.blob(200_000)) == 200_000
+        assert proxy.size(bytes(300_000)) == 300_000
+        assert len(proxy.blob(300_000)) == 300_000
         (channel,) = capability.door().idle
-        for _ in range(3):
-            with pytest.raises(cm.RecordTooBig, match=r"300\d\d\d bytes.*212960"):
-                proxy.size(bytes(300_000))
-            with pytest.raises(cm.RecordTooBig, match=r"300\d\d\d bytes.*212960"):
-                proxy.blob(300_000)
+        for _ in range(2):
+            with pytest.raises(cm.TooLarge, match=r"arguments of 680\d{5} bytes; .* 67108864"):
+                proxy.size(bytes(68_000_000))
+            with pytest.raises(cm.TooLarge, match=r"a result of 680\d{5} bytes; .* 67108864"):
+                proxy.blob(68_000_000)
             assert proxy.double(1) == 2
         assert capability.door().idle == [channel]
 

@@ -484,15 +484,6 @@ def test_a_handover_among_wrong_ones_is_taken():
         assert told.split("\n")[1] == f"[{client.fileno()}]"
 
 
-def test_a_server_end_handed_over_is_refused():
-    """As everywhere else, only a client end makes a capability."""
-    server, client = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with server, client:
-        server.bind("\0capmarshal/test/" + os.urandom(8).hex())
-        with _child._handover(server.fileno(), b"b" * 16) as memfd:
-            assert _with_inherited(TELL_PARENT, memfd, server).startswith("none\n")
-
-
 def test_another_processes_memfd_of_that_name_does_no_harm():
     """One that is not inheritable was made here, for a child that is about to be spawned: it is left alone."""
     with _child._handover(7, b"b" * 16) as memfd:
