@@ -333,7 +333,7 @@ def take_part(parent: Parent, name: str) -> list[RamSession]:
 def client_ends_of_core(sessions: list[RamSession]) -> int:
     """Under how many descriptors this process holds the entrypoint that serves the sessions: asks the kernel.
 
-    To be asked when nobody calls this process any more: what a call brings is there for a moment, till it is recognised.
+    To be asked when nobody calls this process any more: what a call brings is there for a moment, till recognised.
     """
     door = cm.capability(sessions[0]).door()
     inode = os.fstat(door.number).st_ino
