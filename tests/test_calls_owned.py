@@ -69,8 +69,8 @@ class FilesServer(Files):
 
     def result(self, how):
         reading, writing = os.pipe()
-        self.reader = open(reading, "rb", buffering=0)
-        file = open(writing, "wb")
+        self.reader = io.FileIO(reading)
+        file = io.BufferedWriter(io.FileIO(writing, "w"))
         if how == "keep":
             self.files.append(cm.keep(file))
         elif how == "argument error":

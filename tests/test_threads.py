@@ -178,6 +178,11 @@ def test_close_while_eight_threads_call(round_):
     capability.close()
 
 
+def _collect(forget):
+    forget()
+    gc.collect()
+
+
 def test_a_forgotten_entrypoint_warns_and_lets_go():
     """It is closed by garbage collection, says so, and its clients find it gone."""
     capability = None
@@ -188,8 +193,7 @@ def test_a_forgotten_entrypoint_warns_and_lets_go():
         capability = entrypoint.manage(by_hand.Worker())
 
     with pytest.warns(ResourceWarning, match="unclosed <Entrypoint 'forgotten'>"):
-        forget()
-        gc.collect()
+        _collect(forget)
     with pytest.raises(cm.Disconnected), cm.timeout(PATIENCE):
         capability.cast(by_hand.Work).double(1)
 
