@@ -108,7 +108,11 @@ class Channel:
                 raise NeverRan
             if result == -errno.ETOOMANYREFS:
                 patience = patience or Patience(deadline)
-                if patience.wait(self._near.number, 0):
+                if patience.wait(self._near.number, select.POLLIN):
+                    # A late answer in our own queue counts too, and nobody else receives that.
+                    self._early(inbox, NOW, go=False)
+                    if not self.usable:
+                        raise NeverRan
                     continue
             if result in _TIMED_OUT:
                 raise CallTimeout("the server did not read in time, so the call was not sent", ran="no")
@@ -120,7 +124,7 @@ class Channel:
     ) -> tuple[Reply | Fail, list[Descriptor]] | None:
         """Sends a CALL in parts; its answer, if the server gives one before it has all of it."""
         memory = ffi.from_buffer(record)
-        patience = Patience(deadline)
+        patience: Patience | None = None
         for piece in _parts.cut(self._last_id, len(record), numbers, min(self._room // 2, _parts.PART_BYTES)):
             # Not even looked at by a server that has refused the call.
             early = self._early(inbox, NOW, go=False)
@@ -130,10 +134,12 @@ class Channel:
                     break
                 if result in PIPE_ENDED:
                     return self._last_word(inbox)
-                if result == -errno.ETOOMANYREFS and patience.wait(self._near.number, select.POLLIN):
-                    # What others are to receive may be waiting for us to receive.
-                    early = self._early(inbox, NOW, go=False)
-                    continue
+                if result == -errno.ETOOMANYREFS:
+                    patience = patience or Patience(deadline)
+                    if patience.wait(self._near.number, select.POLLIN):
+                        # What others are to receive may be waiting for us to receive.
+                        early = self._early(inbox, NOW, go=False)
+                        continue
                 if result != -errno.EAGAIN:
                     raise error_for(-result, "sending a call in parts")
                 ready = lib.cm_wait(self._near.number, select.POLLIN | select.POLLOUT, deadline)
@@ -142,6 +148,7 @@ class Channel:
                 if ready > 0 and ready & select.POLLIN:
                     # An answer that nobody waits for any more may be what keeps the server from reading.
                     early = self._early(inbox, NOW, go=False)
+            patience = None
             if early is None and piece.waits:
                 early = self._early(inbox, deadline, go=True)
             if early is not None:
