@@ -43,6 +43,9 @@ class Bulk(cm.Interface):
     def make(self, size: int, count: int) -> tuple[bytes, list[cm.Descriptor]]: ...
 
     @cm.method
+    def same(self, count: int, go: cm.Descriptor | None) -> list[cm.Descriptor]: ...
+
+    @cm.method
     def make_kept(self, count: int) -> list[cm.Descriptor]: ...
 
     @cm.method
@@ -134,6 +137,14 @@ class BulkServer(Bulk):
     def make(self, size, count):
         self.runs += 1
         return pattern(size), [cm.Descriptor(os.memfd_create(f"made-{i}")) for i in range(count)]
+
+    def same(self, count, go):
+        """One pipe's end so often, once ``go`` is at its end: many descriptors that cost this process one."""
+        if go is not None:
+            select.select([go.fileno()], [], [], PATIENCE)
+        reader, writer = os.pipe()
+        os.close(writer)
+        return [cm.Descriptor(reader)] * count
 
     def make_kept(self, count):
         self.kept = [cm.keep(cm.Descriptor(os.memfd_create(f"kept-{i}"))) for i in range(count)]
