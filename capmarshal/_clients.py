@@ -66,9 +66,13 @@ class Clients:
 
     Args:
         turn: the ``struct cm_turn`` whose slots these are.
+
+    Attributes:
+        turns: of the server: how many records have come.
     """
 
     def __init__(self, turn: CData) -> None:
+        self.turns = 0
         self._turn = turn
         self._slots = ffi.new("struct cm_slot[]", _FIRST_ROOM)
         turn.slots, turn.n_slots = self._slots, _FIRST_ROOM
@@ -122,7 +126,9 @@ class Clients:
             self._slots[slot].descriptor = -1
             self._free.append(slot)
             return f"it cannot be watched: {os.strerror(-result)}"
-        self._by_slot[slot] = Client(far, peer)
+        client = self._by_slot[slot] = Client(far, peer)
+        # A knock is heard of too: its call is about to come.
+        client.used = self.turns
         self._channels[peer] = self._channels.get(peer, 0) + 1
         self._peers[peer.pid, peer.uid] = peer
         return ""

@@ -59,8 +59,6 @@ class Server:
         self._clients = Clients(self._turn)
         self._reception = Reception(self._clients, max_bytes, max_descriptors)
         self._stopped = False
-        # How many records have come.
-        self._turns = 0
         # Slots whose answer the kernel refuses because too many descriptors are in flight; when to try again.
         self._refused: set[int] = set()
         self._retry_at = FOREVER
@@ -165,8 +163,8 @@ class Server:
         if client is None:
             received.close()
             return
-        self._turns += 1
-        client.used = self._turns
+        self._clients.turns += 1
+        client.used = self._clients.turns
         if client.outbox is not None or client.assembly is not None or _wire.is_of_parts(received.data):
             whole = self._in_parts(slot, client, received)
             if whole is None:
