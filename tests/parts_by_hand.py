@@ -74,7 +74,7 @@ class State(msgspec.Struct):
     """What a server tells about its process.
 
     Attributes:
-        runs: of its methods, but for those that only ask.
+        runs: of its methods, but for size, and those that only ask.
         open: descriptors.
         rss: resident memory, in bytes,
         peak: and the most that it ever was.
@@ -123,11 +123,11 @@ class BulkServer(Bulk):
     def __init__(self):
         self.runs = 0
         self.kept = []
+        self.padding = []
         self.log = _Lines()
         logging.getLogger("capmarshal").addHandler(self.log)
 
     def size(self, data):
-        self.runs += 1
         return len(data)
 
     def check(self, data, files):
@@ -185,7 +185,14 @@ class BulkServer(Bulk):
     def soft_limit(self, spare):
         """Lets the table of this process have room for so many more; the old limit.  -1: as many as may be."""
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard if spare < 0 else _limit_for(spare), hard))
+        if spare < 0:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            close_all(self.padding)
+            self.padding = []
+        else:
+            # A table of some size, for what one process may have of it is a share.
+            self.padding += [os.open(os.devnull, os.O_RDONLY) for _ in range(200 - len(self.padding))]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (_limit_for(spare), hard))
         return soft
 
 
