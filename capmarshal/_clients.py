@@ -187,7 +187,10 @@ class Clients:
         _reaper.close(client.far)
 
     def idlest(self) -> int | None:
-        """The channel to give up when there is no room: of the peer that has most, the one not used for longest."""
+        """The channel to give up when there is no room: of the peer that has most, the one not used for longest.
+
+        If all are in use, the one whose unfinished call holds most descriptors: it did not run, and may be repeated.
+        """
         best: tuple[int, int] | None = None
         found = None
         for slot, client in enumerate(self._by_slot):
@@ -195,6 +198,13 @@ class Clients:
                 rank = (-self._channels[client.peer], client.used)
                 if best is None or rank < best:
                     best, found = rank, slot
+        if found is None:
+            held = {
+                slot: len(client.assembly.descriptors)
+                for slot, client in enumerate(self._by_slot)
+                if client is not None and client.assembly is not None and client.assembly.descriptors
+            }
+            found = max(held, key=held.__getitem__, default=None)
         return found
 
     def slots(self) -> range:
