@@ -1,0 +1,193 @@
+"""Full descriptor tables, of the server and of the client: the call in hand says so, and the next works when it can."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib.util
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+import capmarshal as cm
+
+_spec = importlib.util.spec_from_file_location("parts_by_hand", Path(__file__).with_name("parts_by_hand.py"))
+hand = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(hand)
+by_hand = hand.by_hand
+
+PATIENCE = hand.PATIENCE
+
+
+@pytest.fixture
+def server(fork):
+    with hand.bulk_process(fork) as (child, proxy), cm.timeout(PATIENCE):
+        yield child, proxy
+        proxy.soft_limit(-1)
+
+
+@pytest.fixture
+def proxy(server):
+    return server[1]
+
+
+@pytest.fixture
+def one():
+    with by_hand.pipe() as (reader, _writer), cm.Descriptor.dup_of(reader) as made:
+        yield made
+
+
+def cpu_of(pid):
+    """Seconds."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+
+
+def open_and_settled(proxy):
+    """How many descriptors the server has open, once what it closes elsewhere is closed."""
+    return proxy.state().open
+
+
+@pytest.mark.parametrize("count", [10, 253, 1000])
+def test_a_call_that_does_not_fit_into_the_servers_table_is_answered(proxy, one, count):
+    """In one record or in parts: counts in the error, nothing stays open, and the next call works."""
+    before = open_and_settled(proxy)
+    proxy.soft_limit(5)
+    with pytest.raises(cm.DescriptorsLost, match=rf"\d+ of {count} descriptors were lost at the server.*table") as caught:
+        proxy.check(b"x" * 300_000, [one] * count)
+    assert caught.value.errno == errno.EMFILE
+    assert proxy.size(b"abc") == 3
+    assert len(proxy.check(b"", [one])[1]) == 1
+    proxy.soft_limit(-1)
+    assert len(proxy.check(b"x" * 300_000, [one] * count)[1]) == count
+    assert open_and_settled(proxy) == before
+
+
+def test_descriptors_lost_in_the_middle_of_a_long_call_are_counted(proxy, one):
+    """The table fills up with the third part: the first two are closed too."""
+    before = open_and_settled(proxy)
+    proxy.soft_limit(600)
+    with pytest.raises(cm.DescriptorsLost, match=r"400 of 1000 descriptors were lost"):
+        proxy.check(b"", [one] * 1000)
+    assert len(proxy.check(b"", [one] * 500)[1]) == 500
+    proxy.soft_limit(-1)
+    assert open_and_settled(proxy) == before
+
+
+def test_a_result_that_finds_no_room_at_the_server(proxy):
+    """Made by the method, its error is the method's; duplicated for what the server keeps, it is the server's."""
+    proxy.soft_limit(5)
+    with pytest.raises(cm.RemoteError, match="Too many open files"):
+        proxy.make(0, 10)
+    proxy.soft_limit(-1)
+    proxy.soft_limit(15)
+    with pytest.raises(cm.TableFull, match="at the server.*RLIMIT_NOFILE"):
+        proxy.make_kept(10)
+    assert proxy.close_kept() == 10
+    for each in proxy.make_kept(3):
+        each.close()
+    proxy.close_kept()
+
+
+@pytest.mark.parametrize("count", [10, 253, 1000])
+def test_a_result_that_does_not_fit_into_the_clients_table_is_an_error(proxy, count):
+    """In one record or in parts: counts in the error, what came is closed, and the next call works."""
+    with hand.little_room(5), pytest.raises(cm.DescriptorsLost, match=rf"of {count} descriptors of the result") as caught:
+        proxy.same(count, None)
+    assert caught.value.errno == errno.EMFILE
+    assert proxy.size(b"abc") == 3
+    with hand.little_room(5):
+        assert proxy.size(b"abcd") == 4
+    made = proxy.same(count, None)
+    assert len(made) == count
+    for each in made:
+        each.close()
+
+
+@pytest.mark.parametrize("spare", [0, 1])
+def test_a_client_without_room_for_a_channel_says_so(proxy, spare):
+    """Nothing was sent, nothing is left behind, and it works when there is room."""
+    capability = cm.capability(proxy)
+    capability.door().idle.clear()
+    with hand.little_room(spare), pytest.raises(cm.TableFull, match="making a channel.*RLIMIT_NOFILE"):
+        proxy.size(b"abc")
+    assert proxy.size(b"abc") == 3
+
+
+@pytest.mark.parametrize("spare", [0, 1, 2, 3])
+def test_an_entrypoint_that_finds_no_room_leaves_nothing(spare):
+    """It takes four descriptors, or an error."""
+    with hand.little_room(spare), pytest.raises(cm.TableFull, match="RLIMIT_NOFILE"):
+        cm.Entrypoint("none")
+
+
+def test_spawn_and_dataspace_without_room_leave_nothing(proxy):
+    """Nothing is started and nothing is made."""
+    with hand.little_room(0):
+        with pytest.raises((cm.TableFull, OSError)):
+            cm.spawn(["true"], parent=cm.capability(proxy))
+        with pytest.raises(cm.TableFull):
+            cm.Dataspace.create(1)
+
+
+def test_a_full_server_answers_open_channels_and_drops_knocks_without_spinning(server):
+    """Who has a channel is served; who knocks comes again until its deadline, and is taken when there is room."""
+    child, proxy = server
+    capability = cm.capability(proxy)
+    with contextlib.ExitStack() as stack:
+        first, second = (stack.enter_context(by_hand.knock(capability)) for _ in range(2))
+        assert hand.lives(first, capability)
+        assert hand.lives(second, capability)
+        # In use, as far as the server knows, so that it is not given up.
+        second.send(hand.begin(1000, 0))
+        first.send(hand.call(capability, b"soft_limit", [0]))
+        by_hand.answer(first)
+        # Whoever knocks takes the place of this process's own channel, which is idle, until there is none.
+        first.send(hand.begin(1000, 0, id=2))
+        refused = 0
+        while refused < 5:
+            near = stack.enter_context(by_hand.knock(capability))
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                near.send(hand.begin(1000, 0))
+            near.settimeout(0.1)  # a channel that was taken says nothing
+            with contextlib.suppress(TimeoutError):
+                refused += by_hand.ended(near)
+        used, began = cpu_of(child.pid), time.monotonic()
+        with cm.timeout(0.5), pytest.raises(cm.CallTimeout, match="no new channel in time") as caught:
+            proxy.run()
+        assert caught.value.ran == "no"
+        assert cpu_of(child.pid) - used < (time.monotonic() - began) / 2
+        # Open channels go on being served: this abandons the call that was begun.
+        assert hand.lives(first, capability)
+        first.send(hand.begin(1000, 0, id=3))
+        waiting = by_hand.Concurrent(proxy.run)
+        first.send(hand.call(capability, b"soft_limit", [-1], id=4))
+        by_hand.answer(first)
+        assert waiting.outcome() == 1
+
+
+def test_a_partial_call_of_the_whole_table_is_given_up_for_who_knocks(fork, one):
+    """Who stalls with all of the server's table in an unfinished call does not keep others out."""
+    with hand.bulk_process(fork, table=300) as (_, proxy), cm.timeout(PATIENCE):
+        capability = cm.capability(proxy)
+        capability.door().idle.clear()
+        with by_hand.knock(capability) as hog:
+            hog.send(hand.begin(1000, 1000))
+            for _ in range(2):
+                by_hand.send(hog, hand.part(b"x", 253), [one.fileno()] * 253)
+                hand.await_go(hog)
+            with cm.timeout(5):
+                assert len(proxy.check(b"", [one])[1]) == 1
+
+
+def test_lost_knocks_cost_the_server_nothing(fork, one):
+    """A thousand that find no room leave the table as it was."""
+    with hand.bulk_process(fork) as (_, proxy), cm.timeout(PATIENCE):
+        capability = cm.capability(proxy)
+        before = proxy.state().open
+        proxy.soft_limit(0)
+        for _ in range(1000):
+            by_hand.knock(capability).close()
+        proxy.soft_limit(-1)
+        assert proxy.state().open == before
