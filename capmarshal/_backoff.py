@@ -28,7 +28,7 @@ class Backoff:
         self._next = _FIRST
 
     def wait(self, number: int, events: int) -> bool:
-        """Waits; False at once if there is no time left.
+        """Waits; False if there is no time left, before or after: what is begun too late only blurs what happened.
 
         Args:
             number: a descriptor whose end, or one of whose ``events``, ends the waiting early; borrowed.
@@ -39,7 +39,7 @@ class Backoff:
             return False
         lib.cm_wait(number, events, min(self._deadline, now + self._next))
         self._next = min(self._next * 2, _LAST)
-        return True
+        return time.monotonic_ns() < self._deadline
 
 
 class Patience(Backoff):

@@ -209,8 +209,8 @@ def test_both_reply_ends_leaked_on_errors(open_descriptors, until):
                 proxy.count([file, "no file"])
             with pytest.raises(cm.RemoteError):
                 proxy.blob(-1)
-            with pytest.raises(cm.RecordTooBig):
-                proxy.size(bytes(300_000))
+            with pytest.raises(cm.TooLarge):
+                proxy.size(bytes(68_000_000))
             with pytest.raises(cm.CallTimeout), cm.timeout(0):
                 proxy.double(1)
         until(lambda: open_descriptors() <= before)

@@ -92,7 +92,7 @@ def test_the_load_that_fails_as_messages_passes_as_calls(fork):
 
 
 def test_a_long_call_has_few_descriptors_in_flight(fork):
-    """A thousand in a call and in a result, where the kernel would refuse them at once: each part waits for the last."""
+    """A thousand in a call and in a result, where the kernel would refuse them at once: each part waits its turn."""
 
     def child():
         with hand.bulk_process(fork) as (_, proxy), by_hand.pipe() as (reader, _writer):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib.util
-import os
 import time
 from pathlib import Path
 
@@ -54,7 +53,9 @@ def test_a_call_that_does_not_fit_into_the_servers_table_is_answered(proxy, one,
     """In one record or in parts: counts in the error, nothing stays open, and the next call works."""
     before = open_and_settled(proxy)
     proxy.soft_limit(5)
-    with pytest.raises(cm.DescriptorsLost, match=rf"\d+ of {count} descriptors were lost at the server.*table") as caught:
+    with pytest.raises(
+        cm.DescriptorsLost, match=rf"\d+ of {count} descriptors were lost at the server.*table"
+    ) as caught:
         proxy.check(b"x" * 300_000, [one] * count)
     assert caught.value.errno == errno.EMFILE
     assert proxy.size(b"abc") == 3
@@ -93,7 +94,10 @@ def test_a_result_that_finds_no_room_at_the_server(proxy):
 @pytest.mark.parametrize("count", [10, 253, 1000])
 def test_a_result_that_does_not_fit_into_the_clients_table_is_an_error(proxy, count):
     """In one record or in parts: counts in the error, what came is closed, and the next call works."""
-    with hand.little_room(5), pytest.raises(cm.DescriptorsLost, match=rf"of {count} descriptors of the result") as caught:
+    with (
+        hand.little_room(5),
+        pytest.raises(cm.DescriptorsLost, match=rf"of {count} descriptors of the result") as caught,
+    ):
         proxy.same(count, None)
     assert caught.value.errno == errno.EMFILE
     assert proxy.size(b"abc") == 3
