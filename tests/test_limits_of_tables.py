@@ -83,7 +83,7 @@ def test_a_result_that_finds_no_room_at_the_server(proxy):
         proxy.make(0, 10)
     proxy.soft_limit(-1)
     proxy.soft_limit(15)
-    with pytest.raises(cm.TableFull, match="at the server.*RLIMIT_NOFILE"):
+    with pytest.raises(cm.TableFull, match=r"at the server.*RLIMIT_NOFILE"):
         proxy.make_kept(10)
     assert proxy.close_kept() == 10
     for each in proxy.make_kept(3):
@@ -114,7 +114,7 @@ def test_a_client_without_room_for_a_channel_says_so(proxy, spare):
     """Nothing was sent, nothing is left behind, and it works when there is room."""
     capability = cm.capability(proxy)
     capability.door().idle.clear()
-    with hand.little_room(spare), pytest.raises(cm.TableFull, match="making a channel.*RLIMIT_NOFILE"):
+    with hand.little_room(spare), pytest.raises(cm.TableFull, match=r"making a channel.*RLIMIT_NOFILE"):
         proxy.size(b"abc")
     assert proxy.size(b"abc") == 3
 
