@@ -7,63 +7,25 @@ alike; a ratio is taken within its round.  README.md beside this file says how t
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
 import json
-import os
-import platform
-import queue
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from call_server import Adder, Host
+import measuring
+from call_server import Adder
+from measuring import Cores, Spread, at_least
 
-import capmarshal as cm
 from capmarshal import _wire
 from capmarshal._codec import Outgoing
 from capmarshal._interface import methods_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable
 
-_HERE = Path(__file__).parent
 _CAPMARSHAL, _KEPT, _FRESH = "capmarshal, typed call", "C, kept channel", "C, reply socketpair per call"
-# Seconds for the server to start, and to end; reached only when something is wrong.
-_SERVER_PATIENCE = 30.0
-
-
-class Cores(NamedTuple):
-    """Where the two processes run."""
-
-    client: int
-    server: int
-
-    def __str__(self) -> str:
-        if self.client == self.server:
-            return f"one core ({self.client})"
-        return f"two cores ({self.client} and {self.server})"
-
-
-class Spread(NamedTuple):
-    """Median and quartiles of what was measured."""
-
-    lower: float
-    median: float
-    upper: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
-        """The spread of two values or more."""
-        return cls(*statistics.quantiles(values, n=4, method="inclusive"))
-
-    def __str__(self) -> str:
-        return f"{self.median:8.2f}  ({self.lower:.2f} - {self.upper:.2f})"
 
 
 class Row(NamedTuple):
@@ -80,52 +42,9 @@ class Row(NamedTuple):
             "contender": self.contender,
             "client_core": self.cores.client,
             "server_core": self.cores.server,
-            "microseconds": Spread.of(self.microseconds)._asdict() | {"rounds": self.microseconds},
-            "ratio": Spread.of(self.ratios)._asdict() | {"rounds": self.ratios},
+            "microseconds": measuring.figures(self.microseconds),
+            "ratio": measuring.figures(self.ratios),
         }
-
-
-class _Host(Host):
-    def __init__(self) -> None:
-        self.offered: queue.SimpleQueue[Adder] = queue.SimpleQueue()
-
-    def offer(self, adder: Adder) -> None:
-        """Takes what is to be called."""
-        self.offered.put(adder)
-
-
-@contextlib.contextmanager
-def served_adder() -> Iterator[Adder]:
-    """An adder that a process of its own serves."""
-    host = _Host()
-    command = [sys.executable, str(_HERE / "call_server.py")]
-    with contextlib.ExitStack() as running:
-        # Ends before anything is measured: then no thread but the calling one does anything here, as in most clients.
-        with cm.Entrypoint("host") as entrypoint:
-            server = cm.spawn(command, parent=entrypoint.manage(host), stdin=subprocess.PIPE)
-            running.callback(_end, server)
-            adder = _await_offer(host, server)
-        yield adder
-
-
-def _await_offer(host: _Host, server: subprocess.Popen[Any]) -> Adder:
-    give_up = time.monotonic() + _SERVER_PATIENCE
-    while server.poll() is None and time.monotonic() < give_up:
-        with contextlib.suppress(queue.Empty):
-            return host.offered.get(timeout=0.1)
-    raise SystemExit("the server did not start")
-
-
-def _end(server: subprocess.Popen[Any]) -> None:
-    try:
-        # Closes its standard input, which it takes as the end.
-        server.communicate(timeout=_SERVER_PATIENCE)
-    except subprocess.TimeoutExpired:
-        server.kill()
-        server.communicate()
-        raise SystemExit("the server did not end") from None
-    if server.returncode != 0:
-        raise SystemExit(f"the server ended with status {server.returncode}")
 
 
 def record_sizes() -> tuple[int, int]:
@@ -152,7 +71,7 @@ def _add_often(adder: Adder, calls: int) -> int:
 def measure_capmarshal(adder: Adder, calls: int, cores: Cores) -> float:
     """Microseconds per call."""
     adder.run_on(cores.server)
-    os.sched_setaffinity(0, {cores.client})
+    measuring.run_on(cores.client)
     _add_often(adder, calls // 10 + 1)
     return _add_often(adder, calls) / calls / 1000
 
@@ -161,25 +80,7 @@ def measure_c(program: Path, mode: str, sizes: tuple[int, int], calls: int, core
     """Microseconds per round trip; the program warms up as :func:`measure_capmarshal` does."""
     blocks = 1
     arguments = (calls, blocks, cores.client, cores.server, *sizes)
-    return float(_run(str(program), mode, *map(str, arguments))) / 1000
-
-
-def _run(*command: str) -> str:
-    """What a program printed; its errors are its own to report."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode != 0:
-        raise SystemExit(f"{command[0]} ended with status {done.returncode}")
-    return done.stdout
-
-
-def compile_c(directory: str) -> Path:
-    """The C program, made in ``directory``."""
-    program = Path(directory, "pingpong")
-    try:
-        _run("cc", "-O2", "-o", str(program), str(_HERE / "pingpong.c"))
-    except FileNotFoundError:
-        raise SystemExit("there is no C compiler: cc is not on the PATH") from None
-    return program
+    return float(measuring.run(str(program), mode, *map(str, arguments))) / 1000
 
 
 def measure(contenders: dict[str, Callable[[int, Cores], float]], rounds: int, calls: int, cores: Cores) -> list[Row]:
@@ -193,27 +94,6 @@ def measure(contenders: dict[str, Callable[[int, Cores], float]], rounds: int, c
     ]
 
 
-def _cpu_model() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            name, _, value = line.partition(":")
-            # Not on every architecture: proc_cpuinfo(5).
-            if name.strip() == "model name":
-                return value.strip()
-    return platform.machine()
-
-
-def machine(cores: int) -> dict[str, str | int]:
-    """What the figures depend on."""
-    return {
-        "capmarshal": metadata.version("capmarshal"),
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "kernel": f"{platform.system()} {platform.release()}",
-        "cpu": _cpu_model(),
-        "cores": cores,
-    }
-
-
 def print_table(rows: list[Row]) -> None:
     """A table for each place."""
     width = max(len(row.contender) for row in rows)
@@ -223,41 +103,29 @@ def print_table(rows: list[Row]) -> None:
             print(f"  {row.contender:{width}}  {Spread.of(row.microseconds)!s:28}  {Spread.of(row.ratios)}")
 
 
-def _at_least(least: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"{value} is less than {least}")
-        return value
-
-    return number
-
-
 def main() -> None:
     """Measures, and reports."""
     parser = argparse.ArgumentParser(description="What a call costs: capmarshal against C on the same sockets.")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE as well")
     parser.add_argument(
-        "--rounds", type=_at_least(2), metavar="N", default=15, help="how often each is measured (%(default)s)"
+        "--rounds", type=at_least(2), metavar="N", default=15, help="how often each is measured (%(default)s)"
     )
     parser.add_argument(
-        "--calls", type=_at_least(1), metavar="N", default=5000, help="calls in each measurement (%(default)s)"
+        "--calls", type=at_least(1), metavar="N", default=5000, help="calls in each measurement (%(default)s)"
     )
     options = parser.parse_args()
 
-    usable = sorted(os.sched_getaffinity(0))
-    places = [Cores(usable[0], usable[0])]
-    if len(usable) > 1:
-        places.append(Cores(usable[0], usable[1]))
-    conditions = machine(len(usable))
+    conditions = measuring.machine()
+    places = measuring.places()
     sizes = record_sizes()
-    print(", ".join(f"{name} {value}" for name, value in conditions.items()))
+    print(measuring.in_words(conditions))
     print(f"CALL {sizes[0]} bytes, REPLY {sizes[1]} bytes; {options.rounds} rounds of {options.calls} calls")
     print("median (lower - upper quartile)")
 
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as directory, served_adder() as adder:
-        program = compile_c(directory)
+    with tempfile.TemporaryDirectory() as directory, measuring.served("call_server.py") as served:
+        adder = served.cast(Adder)
+        program = measuring.compile_c("pingpong.c", directory)
         contenders = {
             _CAPMARSHAL: lambda calls, cores: measure_capmarshal(adder, calls, cores),
             _KEPT: lambda calls, cores: measure_c(program, "kept", sizes, calls, cores),
@@ -266,7 +134,7 @@ def main() -> None:
         for cores in places:
             rows += measure(contenders, options.rounds, options.calls, cores)
     print_table(rows)
-    if len(usable) == 1:
+    if len(places) == 1:
         print("\ntwo cores: skipped, since this process may use only one")
     if options.json:
         settings = {"rounds": options.rounds, "calls": options.calls, "call_bytes": sizes[0], "reply_bytes": sizes[1]}

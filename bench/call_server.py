@@ -1,13 +1,8 @@
-"""The server of bench/call.py: started by it, holds nothing but the capability to hand its object in.
-
-It serves until its standard input ends, so it goes when the benchmark does, however that ends.
-"""
+"""The server of bench/call.py: started by it, holds nothing but the capability to hand its object in."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
+import measuring
 
 import capmarshal as cm
 
@@ -24,14 +19,6 @@ class Adder(cm.Interface):
         """Has the calls served on one core from here on."""
 
 
-class Host(cm.Interface):
-    """What the benchmark gives its server."""
-
-    @cm.method
-    def offer(self, adder: Adder) -> None:
-        """Takes what is to be called."""
-
-
 class AdderServer(Adder):
     """Adds."""
 
@@ -40,20 +27,9 @@ class AdderServer(Adder):
         return a + b
 
     def run_on(self, cpu: int) -> None:
-        """Has the calls served on one core: an affinity is a thread's own, and this is the thread that serves."""
-        os.sched_setaffinity(0, {cpu})
-
-
-def main() -> None:
-    """Serves."""
-    with cm.Entrypoint("adder") as entrypoint:
-        adder = AdderServer()
-        entrypoint.manage(adder)
-        cm.parent().cast(Host).offer(adder)
-        # Ctrl-C reaches the whole process group: the benchmark's own words about it are enough.
-        with contextlib.suppress(KeyboardInterrupt):
-            sys.stdin.buffer.read()
+        """Has the calls served on one core from here on."""
+        measuring.run_on(cpu)
 
 
 if __name__ == "__main__":
-    main()
+    measuring.serve(cm.Entrypoint("adder"), AdderServer())

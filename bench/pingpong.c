@@ -16,18 +16,9 @@
  * failure ends the program with a message and status 1.
  */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <sched.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
+#include "measuring.h"
 
-#define NANOSECONDS 1000000000LL
+#include <sys/wait.h>
 
 enum { RECORD_MAX = 4096 };
 
@@ -48,30 +39,6 @@ union record {
 
 static int fresh;
 static size_t call_size, reply_size;
-
-static _Noreturn void die(const char *what)
-{
-	fprintf(stderr, "pingpong: %s\n", what);
-	exit(1);
-}
-
-static _Noreturn void die_errno(const char *what)
-{
-	fprintf(stderr, "pingpong: %s: %s\n", what, strerror(errno));
-	exit(1);
-}
-
-static void make_pair(int pair[2])
-{
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-		die_errno("socketpair");
-}
-
-static void close_end(int descriptor)
-{
-	if (close(descriptor) < 0)
-		die_errno("close");
-}
 
 /* borrows `passed`; -1: passes nothing */
 static void send_record(int socket, const union record *record, size_t size, int passed)
@@ -168,15 +135,6 @@ static void call(int channel, int64_t a, int64_t b)
 		close_end(answer_from);
 }
 
-static int64_t now(void)
-{
-	struct timespec time;
-
-	if (clock_gettime(CLOCK_MONOTONIC, &time) < 0)
-		die_errno("clock_gettime");
-	return time.tv_sec * NANOSECONDS + time.tv_nsec;
-}
-
 static int64_t run_block(int channel, long calls)
 {
 	int64_t begin = now();
@@ -184,30 +142,6 @@ static int64_t run_block(int channel, long calls)
 	for (long i = 0; i < calls; i++)
 		call(channel, i, 2 * i);
 	return now() - begin;
-}
-
-static void run_on(size_t cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	if (sched_setaffinity(0, sizeof(set), &set) < 0)
-		die_errno("sched_setaffinity");
-}
-
-static long number(const char *text, long least, long most)
-{
-	char *end;
-	long value;
-
-	errno = 0;
-	value = strtol(text, &end, 10);
-	if (errno || end == text || *end || value < least || value > most) {
-		fprintf(stderr, "pingpong: %s: not a number from %ld to %ld\n", text, least, most);
-		exit(1);
-	}
-	return value;
 }
 
 int main(int argc, char **argv)
