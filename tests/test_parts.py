@@ -1,0 +1,168 @@
+"""Records cut into parts and put together again, without a socket: for any size, and for whatever a liar makes of it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from capmarshal import Descriptor, _parts, _wire
+from capmarshal._lx import DESCRIPTORS_MAX
+
+MANY = 3 * DESCRIPTORS_MAX
+
+sizes = st.integers(0, 3000)
+counts = st.one_of(st.integers(0, 5), st.integers(DESCRIPTORS_MAX - 2, MANY))
+part_sizes = st.one_of(st.integers(1, 40), st.integers(41, 5000))
+examples = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(scope="module")
+def numbers():
+    """Descriptors that can be told apart."""
+    made = [os.memfd_create("part", os.MFD_CLOEXEC) for _ in range(MANY)]
+    yield made
+    for number in made:
+        os.close(number)
+
+
+def as_records(data, numbers, size):
+    """What is sent: each record's bytes, and its descriptors."""
+    return [
+        (piece.head + data[piece.start : piece.stop], piece.numbers)
+        for piece in _parts.cut(9, len(data), numbers, size)
+    ]
+
+
+def received(numbers):
+    return [Descriptor.dup_of(number) for number in numbers]
+
+
+def close(descriptors):
+    for descriptor in descriptors:
+        descriptor.close()
+
+
+def inode(descriptor):
+    return os.fstat(descriptor if isinstance(descriptor, int) else descriptor.fileno()).st_ino
+
+
+@examples
+@given(data=st.binary(max_size=0) | st.builds(os.urandom, sizes), count=counts, size=part_sizes)
+def test_what_was_cut_is_put_together_exactly(numbers, data, count, size):
+    """Any number of bytes and descriptors, in parts of any size: the same bytes, the same descriptors in order."""
+    (begin, none), *parts = as_records(data, numbers[:count], size)
+    assembly = _parts.Assembly(_wire.unpack(begin))
+    assert not none
+    waits = []
+    for record, some in parts:
+        assert not assembly.complete
+        assert len(some) <= DESCRIPTORS_MAX
+        came = received(some)
+        waits.append(assembly.add(_wire.unpack(record), came, ""))
+        assert not came
+    assert assembly.complete
+    assert bytes(assembly.data) == data
+    whole = assembly.steal()
+    try:
+        assert [inode(each) for each in whole] == [inode(number) for number in numbers[:count]]
+    finally:
+        close(whole)
+    # The receiver says GO exactly where the sender waits for one.
+    assert waits == [piece.waits for piece in _parts.cut(9, len(data), numbers[:count], size)][1:]
+    assert waits == [bool(some) and place < len(parts) for place, (_, some) in enumerate(parts, 1)]
+
+
+mutations = st.lists(
+    st.tuples(
+        st.sampled_from(["drop", "twice", "swap", "shorten", "flip", "fewer", "more", "begin"]),
+        st.integers(0, 1 << 30),
+        st.integers(0, 1 << 30),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+def mutated(records, changes, numbers):
+    """What a liar makes of them."""
+    records = [(bytearray(record), list(some)) for record, some in records]
+    for what, where, how in changes:
+        if not records:
+            break
+        place = where % len(records)
+        record, some = records[place]
+        if what == "drop":
+            del records[place]
+        elif what == "twice":
+            records.insert(place, (bytearray(record), list(some)))
+        elif what == "swap":
+            other = how % len(records)
+            records[place], records[other] = records[other], records[place]
+        elif what == "shorten":
+            del record[how % (len(record) + 1) :]
+        elif what == "flip" and record:
+            record[how % len(record)] ^= 1 << (how % 8)
+        elif what == "fewer":
+            del some[how % (len(some) + 1) :]
+        elif what == "more":
+            some += numbers[: how % 5]
+        elif what == "begin":
+            records.insert(place, (bytearray(records[0][0]), []))
+    return records
+
+
+@examples
+@given(data=st.binary(max_size=500), count=counts, size=part_sizes, changes=mutations)
+def test_whatever_is_sent_is_malformed_or_as_announced(numbers, data, count, size, changes):
+    """A mutated sequence never makes a record of another size than its BEGIN says, and nothing of it leaks."""
+    free = os.dup(0)
+    os.close(free)
+    assembly = None
+    came = []
+    try:
+        for record, some in mutated(as_records(data, numbers[:count], size), changes, numbers):
+            came = received(some)
+            unpacked = _wire.unpack(bytes(record))
+            if isinstance(unpacked, _wire.Begin):
+                if assembly is not None:
+                    assembly.close()
+                announced, assembly = unpacked, _parts.Assembly(unpacked)
+            elif isinstance(unpacked, _wire.Part) and assembly is not None:
+                assembly.add(unpacked, came, "")
+                assert len(assembly.data) <= announced.size
+                assert len(assembly.descriptors) <= announced.descriptors
+                if assembly.complete:
+                    assert len(assembly.data) == announced.size
+                    assert len(assembly.descriptors) == announced.descriptors
+            close(came)
+    except _wire.Malformed:
+        pass
+    finally:
+        close(came)
+        if assembly is not None:
+            assembly.close()
+            assembly.close()
+    # The lowest free number is the same: all was closed.
+    again = os.dup(0)
+    os.close(again)
+    assert again == free
+
+
+def test_lost_descriptors_leave_a_whole_record_that_says_so(numbers):
+    """The assembly completes by what was announced, so that the call can be answered."""
+    (begin, _), *parts = as_records(b"x" * 1000, numbers[:600], 100)
+    assembly = _parts.Assembly(_wire.unpack(begin))
+    for record, some in parts:
+        assembly.add(_wire.unpack(record), received(some[:1]), "no room" if some else "")
+    assert assembly.complete
+    assert assembly.lost == "no room"
+    assert len(assembly.descriptors) == 3
+    assembly.close()
+
+
+def test_two_parts_fit_into_the_default_send_buffer():
+    """So that one can be sent while the other is received."""
+    assert 2 * _parts.PART_BYTES < 212_992 - 64
