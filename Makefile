@@ -9,7 +9,8 @@ PYTEST ?=
 
 BIN = $(VENV)/bin
 # The two directories are younger than the last build when a file of theirs was removed.
-SOURCES := pyproject.toml setup.py capmarshal csrc $(wildcard capmarshal/*.py capmarshal/*.pyi csrc/*.*)
+SOURCES := pyproject.toml setup.py capmarshal capmarshal/demo csrc $(wildcard capmarshal/*.py capmarshal/*.pyi \
+    capmarshal/demo/*.py csrc/*.*)
 
 # An empty file for each step, made last: a step that failed is done again.
 MADE = $(VENV)/.made

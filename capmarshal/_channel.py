@@ -125,7 +125,8 @@ class Channel:
         """Sends a CALL in parts; its answer, if the server gives one before it has all of it."""
         memory = ffi.from_buffer(record)
         patience: Patience | None = None
-        for piece in _parts.cut(self._last_id, len(record), numbers, min(self._room // 2, _parts.PART_BYTES)):
+        part_bytes = min(self._room - _wire.HEAD_SIZE, _parts.PART_BYTES)
+        for piece in _parts.cut(self._last_id, len(record), numbers, part_bytes):
             # Not even looked at by a server that has refused the call.
             early = self._early(inbox, NOW, go=False)
             while early is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from capmarshal import _parts, _reaper
+from capmarshal import _parts, _reaper, _wire
 from capmarshal._descriptor import Descriptor
 from capmarshal._lx import DESCRIPTORS_MAX, ffi
 from capmarshal._parts import Piece, send_piece
@@ -63,7 +63,7 @@ class Outbox:
         self._pieces: Iterator[Piece] = (
             iter((Piece(b"", 0, size, numbers, waits=False),))
             if size <= room and len(numbers) <= DESCRIPTORS_MAX
-            else _parts.cut(answer.id, size, numbers, min(room // 2, _parts.PART_BYTES))
+            else _parts.cut(answer.id, size, numbers, min(room - _wire.HEAD_SIZE, _parts.PART_BYTES))
         )
         self._next: Piece | None = next(self._pieces)
 

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <sys/stat.h>
 
 int cm_call(int channel, const void *data, size_t size,
 	    const int *descriptors, unsigned int count, struct cm_inbox *in, int64_t deadline)
@@ -120,7 +121,17 @@ void cm_identify(const int *descriptors, unsigned int count, uint64_t *cookies)
 	}
 }
 
+/* 1 MiB in the blocks of stat(2): freed in 0.2 ms; 1 GiB takes 200 */
+enum { CM_QUICK_BLOCKS = 2048 };
+
 int cm_closes_quickly(int descriptor)
 {
-	return lx_fcntl(descriptor, F_GETPIPE_SZ, 0) >= 0 || lx_fcntl(descriptor, F_GET_SEALS, 0) >= 0;
+	struct stat memfd;
+
+	if (lx_fcntl(descriptor, F_GETPIPE_SZ, 0) >= 0)
+		return 1;
+	/* no other file has seals: from here on fstat() asks nobody but the kernel */
+	if (lx_fcntl(descriptor, F_GET_SEALS, 0) < 0)
+		return 0;
+	return fstat(descriptor, &memfd) == 0 && memfd.st_blocks <= CM_QUICK_BLOCKS;
 }
