@@ -35,9 +35,10 @@ class Client:
         assembly: the call that has not fully come yet.
         refused: the ID of a call that was answered before it had come; its remaining parts are passed over.
         used: when it was last heard of: a turn of the server.
+        read: its channel is being read.
     """
 
-    __slots__ = ("assembly", "far", "outbox", "peer", "refused", "room", "used")
+    __slots__ = ("assembly", "far", "outbox", "peer", "read", "refused", "room", "used")
 
     def __init__(self, far: Private, peer: Peer) -> None:
         self.far = far
@@ -47,6 +48,7 @@ class Client:
         self.assembly: Assembly | None = None
         self.refused: int | None = None
         self.used = 0
+        self.read = True
 
     def send(self, record: bytes) -> int:
         """Sends a record without descriptors, and does not wait; 0 or -errno."""
@@ -83,6 +85,8 @@ class Clients:
         self._channels: dict[Peer, int] = {}
         # Weak: a peer is known as long as it has a channel here, or doors that it brought are held.
         self._peers: weakref.WeakValueDictionary[tuple[int, int], Peer] = weakref.WeakValueDictionary()
+        # Peers that are to read their answers first, and the slots to be read again when they have.
+        self._held: dict[Peer, set[int]] = {}
 
     def __len__(self) -> int:
         return sum(self._channels.values())
@@ -103,6 +107,8 @@ class Clients:
 
     def refusal(self, peer: Peer) -> str:
         """Why this peer gets no more channels; empty if it does."""
+        if peer in self._held:
+            return f"process {peer.pid} does not read its answers"
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         most = min(_PEER_MAX, max(soft // _PEER_SHARE, 1))
         if self._channels.get(peer, 0) >= most:
@@ -155,17 +161,64 @@ class Clients:
         """Who is in a slot."""
         return self._by_slot[slot]
 
+    def _set(self, slot: int, events: int) -> None:
+        client = self._by_slot[slot]
+        if client is not None:
+            client.read = bool(events & select.EPOLLIN)
+        lib.cm_watch(self._turn, slot, lib.EPOLL_CTL_MOD, events)
+
     def await_room(self, slot: int) -> None:
         """Reads the channel no more, until it can be written again."""
-        lib.cm_watch(self._turn, slot, lib.EPOLL_CTL_MOD, select.EPOLLOUT)
+        self._set(slot, select.EPOLLOUT)
 
     def pause(self, slot: int) -> None:
         """Reads the channel no more."""
-        lib.cm_watch(self._turn, slot, lib.EPOLL_CTL_MOD, 0)
+        self._set(slot, 0)
 
     def resume(self, slot: int) -> None:
-        """Reads the channel again."""
-        lib.cm_watch(self._turn, slot, lib.EPOLL_CTL_MOD, select.EPOLLIN)
+        """Reads the channel again: when its peer is no more held, if it could bring a call."""
+        client = self._by_slot[slot]
+        if client is not None and client.outbox is None and client.peer in self._held:
+            self._held[client.peer].add(slot)
+            self.pause(slot)
+        else:
+            self._set(slot, select.EPOLLIN)
+
+    def unread(self, peer: Peer) -> int:
+        """Bytes of the answers that this peer has not fully read, over all its channels."""
+        return sum(client.outbox.size for _, client in self._of(peer) if client.outbox is not None)
+
+    def hold(self, peer: Peer) -> None:
+        """Takes no more calls of this peer, on any of its channels, and no more channels."""
+        if peer not in self._held:
+            idle = [slot for slot, client in self._of(peer) if client.outbox is None and client.read]
+            self._held[peer] = set(idle)
+            for slot in idle:
+                self.pause(slot)
+
+    def release(self, peer: Peer) -> None:
+        """Ends that."""
+        slots = self._held.pop(peer, set())
+        for slot, client in self._of(peer):
+            if slot in slots and client.outbox is None:
+                self.resume(slot)
+
+    def held(self) -> list[Peer]:
+        """Who is held."""
+        return list(self._held)
+
+    def stalled(self, peer: Peer, since: int) -> list[int]:
+        """Slots of a peer whose answers have waited for it since then."""
+        return [
+            slot
+            for slot, client in self._of(peer)
+            if client.outbox is not None and client.outbox.give_up is None and client.outbox.moved <= since
+        ]
+
+    def _of(self, peer: Peer) -> list[tuple[int, Client]]:
+        return [
+            (slot, client) for slot, client in enumerate(self._by_slot) if client is not None and client.peer is peer
+        ]
 
     def drop(self, slot: int) -> None:
         """Ends a channel."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from typing import TYPE_CHECKING
 
 from capmarshal import _parts, _reaper, _wire
@@ -31,6 +32,7 @@ class Outbox:
         give_up: until when the kernel's refusal of more descriptors in flight is borne; None while there is none.
         awaits_go: the client is to say when it goes on.
         begun: a part of it is sent.
+        moved: when some of it was last sent; CLOCK_MONOTONIC, nanoseconds.
         stalled: there was no room where the kernel had reported some.
         waited: it could not be sent at once.
 
@@ -40,12 +42,13 @@ class Outbox:
 
     __slots__ = (
         "_answer", "_copies", "_next", "_pieces", "_wanted_room",
-        "awaits_go", "begun", "call_id", "give_up", "stalled", "waited",
+        "awaits_go", "begun", "call_id", "give_up", "moved", "stalled", "waited",
     )  # fmt: skip
 
     def __init__(self, answer: Answer, room: int) -> None:
         self.call_id = answer.id
         self.give_up: int | None = None
+        self.moved = time.monotonic_ns()
         self.awaits_go = self.begun = self.stalled = self.waited = self._wanted_room = False
         self._answer = answer
         self._copies: list[Descriptor] = []
@@ -80,6 +83,7 @@ class Outbox:
                 self._wanted_room = status == -errno.EAGAIN
                 return status
             self.begun, self.give_up, self._wanted_room = True, None, False
+            self.moved = time.monotonic_ns()
             self._next = next(self._pieces, None)
             if piece.waits:
                 self.waited = self.awaits_go = True

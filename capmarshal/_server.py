@@ -33,6 +33,8 @@ _WAKE = 1
 
 # Nanoseconds between two tries to send what there is no room for in flight.
 _RETRY = 5_000_000
+# And how long an answer may stand still while its peer has more unread than it may.
+_STILL = 1_000_000_000
 
 
 class Server:
@@ -58,8 +60,9 @@ class Server:
         self._inbox = _inbox.Inbox(within=self._turn)
         self._clients = Clients(self._turn)
         self._reception = Reception(self._clients, max_bytes, max_descriptors)
+        self._max_bytes = max_bytes
         self._stopped = False
-        # Slots whose answer the kernel refuses because too many descriptors are in flight; when to try again.
+        # Slots whose answer the kernel refuses because too many descriptors are in flight; when to look after what waits.
         self._refused: set[int] = set()
         self._retry_at = FOREVER
         # An answer that is sent with the next turn.
@@ -111,8 +114,8 @@ class Server:
         try:
             while not self._stopped and self._epoll.number >= 0:
                 self._turn_once()
-                if self._refused and time.monotonic_ns() >= self._retry_at:
-                    self._retry_refused()
+                if self._retry_at != FOREVER and time.monotonic_ns() >= self._retry_at:
+                    self._look_after()
         finally:
             if self._epoll.number >= 0:
                 self._tidy()
@@ -255,12 +258,14 @@ class Server:
             self._end_outbox(slot, client)
         elif status == AWAITS_GO:
             self._clients.resume(slot)
+            self._bound(client)
         elif status in (-errno.EAGAIN, -errno.EINTR):
             if outbox.stalled:
                 # Reported as writable, and not: somebody turns the knobs of this socket.
                 self._drop(slot, client, "it takes no answer")
             else:
                 self._clients.await_room(slot)
+                self._bound(client)
         elif status == -errno.ETOOMANYREFS:
             self._bear(slot, client, outbox)
         elif status == -errno.EMSGSIZE:
@@ -279,6 +284,32 @@ class Server:
         self._clients.pause(slot)
         self._refused.add(slot)
         self._retry_at = min(self._retry_at, now + _RETRY)
+
+    def _bound(self, client: Client) -> None:
+        """Takes no more calls of a peer that has as much to read, over all its channels, as one answer may have."""
+        if self._clients.unread(client.peer) > self._max_bytes:
+            self._clients.hold(client.peer)
+            self._retry_at = min(self._retry_at, time.monotonic_ns() + _STILL)
+
+    def _unbound(self, client: Client) -> None:
+        """Takes them again when it has read enough."""
+        if self._clients.unread(client.peer) <= self._max_bytes:
+            self._clients.release(client.peer)
+
+    def _look_after(self) -> None:
+        """Tries again what found no room in flight, and drops whom too many answers wait for."""
+        self._retry_refused()
+        now = time.monotonic_ns()
+        for peer in self._clients.held():
+            for slot in self._clients.stalled(peer, now - _STILL):
+                client = self._clients.get(slot)
+                if client is not None:
+                    unread = self._clients.unread(peer)
+                    self._drop(
+                        slot, client, f"it reads none of {unread} bytes; {self._max_bytes} may wait for a process"
+                    )
+        if self._clients.held():
+            self._retry_at = min(self._retry_at, now + _STILL)
 
     def _retry_refused(self) -> None:
         """Tries the answers again for which there was no room in flight."""
@@ -309,6 +340,7 @@ class Server:
             client.outbox = None
             if waited:
                 self._clients.resume(slot)
+                self._unbound(client)
 
     def _drop(self, slot: int, client: Client, reason: str) -> None:
         """Ends a channel for a reason of its client's making."""
@@ -332,6 +364,7 @@ class Server:
         if client is not None:
             self._reception.end(slot, client)
             self._clients.drop(slot)
+            self._unbound(client)
 
     def _ready(self, slot: int) -> None:
         if slot == _doorkeeper.SLOT:
