@@ -173,7 +173,26 @@ class Server:
             if whole is None:
                 return
             received = whole
+        else:
+            refusal = self._reception.refusal(len(received.data), len(received.descriptors), "arguments")
+            if refusal:
+                self._refuse(slot, client, received, refusal)
+                return
         self._run(slot, client, received)
+
+    def _refuse(self, slot: int, client: Client, received: Received, refusal: str) -> None:
+        """Answers a call in one record that is more than the entrypoint takes."""
+        try:
+            record = _wire.unpack(received.data)
+        except _wire.Malformed as malformed:
+            call_id = malformed.id
+        else:
+            call_id = record.id if isinstance(record, _wire.Call) else None
+        received.close()
+        if call_id is None:
+            self._drop(slot, client, refusal)
+        else:
+            self._deliver(slot, client, fail(call_id, Code.TOO_BIG, refusal))
 
     def _run(self, slot: int, client: Client, received: Received) -> None:
         """Has a whole record answered, at once or with the next turn."""
@@ -192,7 +211,7 @@ class Server:
             log.critical("%s: a call could not be dispatched", self._label, exc_info=True)
             self._forget(slot)
             return
-        if answer.only_data and len(answer.data) <= client.room:
+        if answer.only_data and len(answer.data) <= min(client.room, self._max_bytes):
             self._pending = slot, client, answer
         else:
             self._finish(slot, client, answer)
