@@ -62,7 +62,7 @@ class Server:
         self._reception = Reception(self._clients, max_bytes, max_descriptors)
         self._max_bytes = max_bytes
         self._stopped = False
-        # Slots whose answer the kernel refuses because too many descriptors are in flight; when to look after what waits.
+        # Slots whose answer the kernel refuses because too many descriptors are in flight; when to look again.
         self._refused: set[int] = set()
         self._retry_at = FOREVER
         # An answer that is sent with the next turn.
