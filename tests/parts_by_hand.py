@@ -276,19 +276,19 @@ def busy(proxy):
 # The client's side.
 
 
-def begin(size, descriptors, id=1):
+def begin(size, descriptors, call_id=1):
     """A BEGIN record."""
-    return _wire.pack_begin(id, size, descriptors)
+    return _wire.pack_begin(call_id, size, descriptors)
 
 
-def part(data=b"", descriptors=0, id=1):
+def part(data=b"", descriptors=0, call_id=1):
     """A PART record."""
-    return _wire.pack_part_head(id, descriptors) + data
+    return _wire.pack_part_head(call_id, descriptors) + data
 
 
-def go(id=1):
+def go(call_id=1):
     """A GO record."""
-    return _wire.pack_go(id)
+    return _wire.pack_go(call_id)
 
 
 def call(capability, method, arguments, files=0, **changed):
@@ -298,9 +298,9 @@ def call(capability, method, arguments, files=0, **changed):
     return by_hand.call(capability, method, payload, entries, files, **changed)
 
 
-def pieces(record, numbers=(), id=1, size=_parts.PART_BYTES):
+def pieces(record, numbers=(), call_id=1, size=_parts.PART_BYTES):
     """The records, each with its descriptors, that a long record is cut into; and whether the next awaits a GO."""
-    for piece in _parts.cut(id, len(record), list(numbers), size):
+    for piece in _parts.cut(call_id, len(record), list(numbers), size):
         yield piece.head + record[piece.start : piece.stop], piece.numbers, piece.waits
 
 
@@ -311,9 +311,9 @@ def await_go(near):
     assert not descriptors
 
 
-def send_long(near, record, numbers=(), id=1):
+def send_long(near, record, numbers=(), call_id=1):
     """Sends a record in parts, as an honest sender does."""
-    for data, some, waits in pieces(record, numbers, id):
+    for data, some, waits in pieces(record, numbers, call_id):
         by_hand.send(near, data, some)
         if waits:
             await_go(near)
@@ -358,13 +358,13 @@ def close_all(numbers):
         os.close(number)
 
 
-def lives(near, capability, id=77):
+def lives(near, capability, call_id=77):
     """Whether the channel still carries calls."""
-    near.send(call(capability, b"size", [b"123"], id=id))
+    near.send(call(capability, b"size", [b"123"], id=call_id))
     while True:
         record, descriptors = by_hand.answer(near)
         close_all(descriptors)
-        if isinstance(record, _wire.Reply) and record.id == id:
+        if isinstance(record, _wire.Reply) and record.id == call_id:
             return bytes(record.payload) == b"\x03"
         assert record is not None, "the channel has ended"
 

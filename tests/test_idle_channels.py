@@ -188,7 +188,7 @@ def test_a_channel_in_use_is_not_given_up(proxy):
     capability = cm.capability(proxy)
     with by_hand.knock(capability) as calling, by_hand.knock(capability) as replying, cushion(capability):
         record = hand.call(capability, b"size", [bytes(300_000)], id=3)
-        sent = list(hand.pieces(record, id=3))
+        sent = list(hand.pieces(record, call_id=3))
         for data, _, _ in sent[:3]:
             calling.send(data)
         replying.send(hand.call(capability, b"make", [300_000, 0], id=2))

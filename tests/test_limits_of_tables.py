@@ -148,7 +148,7 @@ def test_a_full_server_answers_open_channels_and_drops_knocks_without_spinning(s
         first.send(hand.call(capability, b"soft_limit", [0]))
         by_hand.answer(first)
         # Whoever knocks takes the place of this process's own channel, which is idle, until there is none.
-        first.send(hand.begin(1000, 0, id=2))
+        first.send(hand.begin(1000, 0, call_id=2))
         refused = 0
         while refused < 5:
             near = stack.enter_context(by_hand.knock(capability))
@@ -164,7 +164,7 @@ def test_a_full_server_answers_open_channels_and_drops_knocks_without_spinning(s
         assert cpu_of(child.pid) - used < (time.monotonic() - began) / 2
         # Open channels go on being served: this abandons the call that was begun.
         assert hand.lives(first, capability)
-        first.send(hand.begin(1000, 0, id=3))
+        first.send(hand.begin(1000, 0, call_id=3))
         waiting = by_hand.Concurrent(proxy.run)
         first.send(hand.call(capability, b"soft_limit", [-1], id=4))
         by_hand.answer(first)

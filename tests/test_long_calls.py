@@ -74,7 +74,7 @@ def test_a_result_of_any_size_arrives_whole(proxy, size, count):
     """The other way round."""
     data, made = proxy.make(size, count)
     assert data == hand.pattern(size)
-    links = [os.readlink(f"/proc/self/fd/{each.fileno()}") for each in made]
+    links = [str(Path(f"/proc/self/fd/{each.fileno()}").readlink()) for each in made]
     assert links == [f"/memfd:made-{i} (deleted)" for i in range(count)]
     for each in made:
         each.close()
@@ -335,7 +335,7 @@ def test_a_server_that_forks_while_a_long_reply_is_under_way(proxy):
         near.send(hand.go())
         numbers = [*first]
         while len(numbers) < 600:
-            record, some = by_hand.answer(near)
+            _, some = by_hand.answer(near)
             numbers += some
             if some and len(numbers) < 600:
                 near.send(hand.go())
@@ -366,7 +366,7 @@ def test_a_client_that_forks_while_a_long_reply_is_under_way(proxy, fork):
 @pytest.fixture
 def small(fork):
     """A server with small maxima, so that a multiple of them shows."""
-    with hand.bulk_process(fork, {"max_bytes": 4 * MIB, "max_descriptors": 300}) as (child, proxy):
+    with hand.bulk_process(fork, {"max_bytes": 4 * MIB, "max_descriptors": 300}) as (_, proxy):
         with cm.timeout(PATIENCE):
             assert proxy.size(bytes(3 * MIB)) == 3 * MIB
             assert len(proxy.make(3 * MIB, 0)[0]) == 3 * MIB
@@ -405,17 +405,46 @@ def test_another_process_sends_long_calls_beside_one_that_stalls(small, fork):
 
 
 def test_a_server_and_a_client_that_both_do_not_read(small):
-    """A client that sends calls for long replies and reads none is not read either: one reply, and what sockets hold."""
+    """A client that sends calls for long replies and reads none is not read either: that is one reply."""
     capability = cm.capability(small)
     before = small.state()
     with by_hand.knock(capability) as near:
         near.setblocking(False)
         with contextlib.suppress(BlockingIOError):
-            for id in range(1, 100_000):
-                near.send(hand.call(capability, b"make", [3 * MIB, 0], id=id))
+            for call_id in range(1, 100_000):
+                near.send(hand.call(capability, b"make", [3 * MIB, 0], id=call_id))
         assert small.size(b"abc") == 3
         after = small.state()
         # The first was run and cannot be sent; the others are unread.
         assert after.runs <= before.runs + 1
         assert after.rss - before.rss < 16 * MIB
     assert small.state().runs <= before.runs + 1
+
+
+def test_long_replies_that_are_never_read_cost_a_bounded_sum(small, until):
+    """40 channels of one process, each with a reply of 3 MiB: no more calls are taken, then channels are dropped."""
+    capability = cm.capability(small)
+    before = small.state()
+    with contextlib.ExitStack() as stack:
+        for _ in range(40):
+            near = stack.enter_context(by_hand.knock(capability))
+            near.send(hand.call(capability, b"make", [3 * MIB, 0]))
+        assert small.size(b"abc") == 3
+        after = small.state()
+        assert after.peak - before.peak < 32 * MIB
+        # Two wait at a time, and each channel that was dropped makes place for one.
+        dropped = sum("may wait for a process" in line for line in after.log)
+        assert dropped > 0
+        assert after.runs - before.runs <= 2 + dropped
+    until(lambda: small.state().open <= before.open)
+    assert small.size(bytes(3 * MIB)) == 3 * MIB
+
+
+def test_another_process_is_served_beside_one_that_does_not_read(small, fork):
+    """What one leaves unread is no other's concern."""
+    capability = cm.capability(small)
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            near = stack.enter_context(by_hand.knock(capability))
+            near.send(hand.call(capability, b"make", [3 * MIB, 0]))
+        assert fork(lambda: len(patiently(small.make, 3 * MIB, 0)[0])).result() == 3 * MIB

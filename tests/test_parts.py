@@ -1,4 +1,4 @@
-"""Records cut into parts and put together again, without a socket: for any size, and for whatever a liar makes of it."""
+"""Records cut into parts and put together again, without a socket: for any size, and from any liar."""
 
 from __future__ import annotations
 
