@@ -132,11 +132,13 @@ class Clients:
             self._slots[slot].descriptor = -1
             self._free.append(slot)
             return f"it cannot be watched: {os.strerror(-result)}"
-        client = self._by_slot[slot] = Client(far, peer)
-        # A knock is heard of too: its call is about to come.
-        client.used = self.turns
         self._channels[peer] = self._channels.get(peer, 0) + 1
         self._peers[peer.pid, peer.uid] = peer
+        client = Client(far, peer)
+        # A knock is heard of too: its call is about to come.
+        client.used = self.turns
+        # Last: what Ctrl-C leaves without it was never added, whatever was counted.
+        self._by_slot[slot] = client
         return ""
 
     def disown(self, far: Private) -> None:

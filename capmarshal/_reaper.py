@@ -89,9 +89,13 @@ class _Work:
             if self._workers == _WORKERS_MAX or self._workers > self._busy:
                 return
             self._workers += 1
-        # Raised by an interpreter that is about to end, which closes everything itself.
-        with contextlib.suppress(RuntimeError):
+        try:
             threading.Thread(target=self._run, name="capmarshal reaper", daemon=True).start()
+        except BaseException as error:
+            # Ctrl-C, or no room for one more thread: the next to come tries again.
+            self._workers -= 1
+            if not isinstance(error, RuntimeError):
+                raise
 
     def _run(self) -> None:
         while True:

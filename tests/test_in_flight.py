@@ -148,6 +148,9 @@ def test_a_result_waits_until_the_queue_drains(ordinary):
             with cm.timeout(PATIENCE):
                 for file in proxy.pipes(2):
                     file.close()
+                # Its knock is in flight until it is received.
+                other.send(by_hand.call(capability))
+                by_hand.answer(other)
                 before = count_open()
 
                 def ask():
