@@ -77,11 +77,11 @@ def test_a_long_call_by_hand_is_answered(near, capability, files):
     assert hand.lives(near, capability)
 
 
-@pytest.mark.parametrize("id", [0, 1, 7, (1 << 64) - 1])
+@pytest.mark.parametrize("call_id", [0, 1, 7, (1 << 64) - 1])
 @pytest.mark.parametrize("count", [0, 2])
-def test_a_part_of_nothing_ends_the_channel(near, writer, id, count):
+def test_a_part_of_nothing_ends_the_channel(near, writer, call_id, count):
     """Without a BEGIN there is no call that a PART could belong to."""
-    by_hand.send(near, part(b"x", count, id), [writer.fileno()] * count)
+    by_hand.send(near, part(b"x", count, call_id), [writer.fileno()] * count)
     assert by_hand.ended(near)
 
 
@@ -144,7 +144,7 @@ def test_a_second_begin_abandons_the_first(near, capability, writer):
     near.send(begin(1 << 20, 600))
     by_hand.send(near, part(b"x" * 1000, 253), [writer.fileno()] * 253)
     hand.await_go(near)
-    hand.send_long(near, call(capability, b"size", [bytes(300_000)], id=2), id=2)
+    hand.send_long(near, call(capability, b"size", [bytes(300_000)], id=2), call_id=2)
     record, _ = by_hand.answer(near)
     assert (record.id, msgspec.msgpack.decode(record.payload)) == (2, 300_000)
     assert hand.lives(near, capability)
@@ -181,7 +181,7 @@ def test_a_monster_is_refused_when_it_is_announced(near, capability, writer, siz
     near.send(part(b"x" * 60_000))
     assert hand.lives(near, capability)
     # The refusal was for that call and no other.
-    near.send(part(b"x", id=5))
+    near.send(part(b"x", call_id=5))
     assert by_hand.ended(near)
 
 
@@ -193,8 +193,8 @@ def test_a_begin_of_nothing_does_no_harm(near, capability):
 
 def test_a_go_out_of_the_blue_does_no_harm(near, capability, writer):
     """Nobody waits for it, whatever its ID; what it carries is closed."""
-    for id in (0, 1, 2, (1 << 64) - 1):
-        by_hand.send(near, go(id), [writer.fileno()])
+    for call_id in (0, 1, 2, (1 << 64) - 1):
+        by_hand.send(near, go(call_id), [writer.fileno()])
     near.send(begin(1000, 0))
     near.send(go())
     assert hand.lives(near, capability)
@@ -251,7 +251,7 @@ def test_a_long_reply_is_abandoned_by_a_new_call(near, capability):
     hand.close_all(numbers)
     assert hand.lives(near, capability)
     near.send(go())
-    assert hand.lives(near, capability, id=78)
+    assert hand.lives(near, capability, call_id=78)
 
 
 def test_a_long_reply_is_abandoned_by_a_long_call(near, capability, files):
@@ -259,7 +259,7 @@ def test_a_long_reply_is_abandoned_by_a_long_call(near, capability, files):
     near.send(call(capability, b"make", [1000, 600]))
     _, numbers = hand.long_answer(near, say_go=False)
     hand.close_all(numbers)
-    hand.send_long(near, call(capability, b"check", [b"", list(range(300))], 300, id=2), files(300), id=2)
+    hand.send_long(near, call(capability, b"check", [b"", list(range(300))], 300, id=2), files(300), call_id=2)
     record, _ = by_hand.answer(near)
     assert record.id == 2
     assert hand.lives(near, capability)
@@ -349,11 +349,11 @@ def asking(impostor, ask=lambda bulk: bulk.make(1, 1), seconds=PATIENCE):
     return by_hand.Concurrent(run)
 
 
-def send_reply(channel, payload, files, numbers, id=1):
+def send_reply(channel, payload, files, numbers, call_id=1):
     """A long reply, as an honest server sends it; the record that was sent."""
     entries = [(slot, hand.NO_BADGE) for slot in range(files)]
-    record = by_hand.reply(id, msgspec.msgpack.encode(payload), entries, files)
-    hand.send_long(channel, record, numbers, id)
+    record = by_hand.reply(call_id, msgspec.msgpack.encode(payload), entries, files)
+    hand.send_long(channel, record, numbers, call_id)
 
 
 def test_a_long_answer_by_hand_is_a_result(impostor, files, identity):
@@ -433,8 +433,8 @@ def test_a_server_that_announces_a_monster_is_an_error_at_once(impostor, size, d
         [(begin(4, 2), 0), (part(b"junk", 2), 2)],
         [(begin(17, 2), 0), (part(by_hand.reply(1, b"\x2a", descriptors=1), 2), 2)],
         [(begin(17, 2), 0), (part(by_hand.reply(1, b"\x2a", descriptors=3), 2), 2)],
-        [(part(id=2), 0)],
-        [(begin(10, 0, id=2), 0)],
+        [(part(call_id=2), 0)],
+        [(begin(10, 0, call_id=2), 0)],
     ],
 )
 def test_a_server_that_lies_about_its_answer_is_a_protocol_error(impostor, writer, records):
@@ -472,13 +472,13 @@ def test_a_server_that_floods_does_not_outlast_the_deadline(impostor, flood, lon
         assert first.outcome() == 42
         data = bytes(100_000_000) if long else b""
         thread = asking(impostor, lambda bulk: bulk.size(data), seconds=0.3)
-        record = {"late answers": by_hand.reply(1), "parts of a late answer": part(b"x", id=1)}.get(
-            flood, part(b"x", id=2)
+        record = {"late answers": by_hand.reply(1), "parts of a late answer": part(b"x", call_id=1)}.get(
+            flood, part(b"x", call_id=2)
         )
         # The call is on its way: from here on the server only sends.
         channel.recv(1 << 18)
         if flood == "1-byte parts":
-            channel.send(begin(1 << 29, 0, id=2))
+            channel.send(begin(1 << 29, 0, call_id=2))
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             while thread.is_alive():
                 channel.send(record)
