@@ -291,6 +291,14 @@ def test_descriptors_that_nothing_refers_to_are_closed(near, capability):
     assert lives(near, capability)
 
 
+def test_an_index_of_a_capability_used_twice_is_a_bad_argument(near, capability):
+    """Nor does a capability, though its door could be shared."""
+    record = by_hand.call(capability, b"maybe", b"\x91\x92\x00\x00", [(0, capability.badge)], 1)
+    by_hand.send(near, record, [capability.door().number])
+    assert by_hand.failure(near) is Code.ARGUMENT
+    assert lives(near, capability)
+
+
 def wrong_kinds():
     """What is no client end of a door, by name."""
     yield "file", lambda stack, ends: stack.enter_context(by_hand.temporary(b"x"))
