@@ -16,7 +16,8 @@ import pytest
 import capmarshal as cm
 from capmarshal.demo import broker, holders
 
-DEMO = (sys.executable, "-m", "capmarshal", "demo")
+# -P: not the checkout, but the installed package.
+DEMO = (sys.executable, "-P", "-m", "capmarshal", "demo")
 ENVIRONMENT = {**os.environ, "LC_ALL": "C.UTF-8"}
 
 # The longest that anything here may take that should be done at once.
@@ -259,7 +260,7 @@ def test_the_console_script(tmp_path):
 
 @pytest.mark.parametrize("arguments", [[], ["demo"], ["demo", "--nonsense", "x"], ["nonsense"]])
 def test_a_usage_error_has_exit_status_2(arguments):
-    command = [sys.executable, "-m", "capmarshal", *arguments]
+    command = [sys.executable, "-P", "-m", "capmarshal", *arguments]
     failed = subprocess.run(command, capture_output=True, timeout=60)
     assert (failed.returncode, failed.stdout) == (2, b"")
     assert failed.stderr.startswith(b"usage: ")
@@ -370,14 +371,14 @@ def test_ctrl_c_while_the_children_start(start, fifo, delay):
 
 
 def test_a_server_that_ends_before_it_is_ready(capfd):
-    assert broker.run(["x"], server=[sys.executable, "-c", "raise SystemExit(3)"]) == 1
+    assert broker.run(["x"], server=[sys.executable, "-P", "-c", "raise SystemExit(3)"]) == 1
     assert capfd.readouterr() == ("", "capmarshal: the digest server ended before it was ready: exit status 3\n")
 
 
 def test_a_server_that_is_killed_before_it_is_ready(start):
     """Here it would never be."""
     script = "import sys; from capmarshal.demo import broker; sys.exit(broker.run(['x'], server=['sleep', '1000']))"
-    running = start(command=[sys.executable, "-c", script])
+    running = start(command=[sys.executable, "-P", "-c", script])
     os.kill(wait_until(lambda: find_child(running.pid, b"sleep")), signal.SIGKILL)
     assert running.ends() == (1, b"", b"capmarshal: the digest server ended before it was ready: signal 9\n")
 

@@ -1409,7 +1409,7 @@ def test_an_interface_between_processes(tmp_path, log):
     journal = tmp_path / "journal"
     with cm.Entrypoint("bank") as entrypoint:
         child = cm.spawn(
-            [sys.executable, "-c", CUSTOMER, tmp_path, journal],
+            [sys.executable, "-P", "-c", CUSTOMER, tmp_path, journal],
             parent=entrypoint.manage(BankServer(entrypoint)),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
