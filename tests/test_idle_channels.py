@@ -162,7 +162,8 @@ def test_a_call_by_hand_that_crosses_the_last_word_was_not_read(proxy):
                 except ConnectionResetError:
                     seen.append("reset")
         if seen[-1] is None:
-            assert seen == ["reset", _wire.Gone, None]
+            # The reset comes when the server's end is closed, which may be before we look or after.
+            assert sorted(seen[:-1], key=str) == [_wire.Gone, "reset"]
             assert proxy.run() == runs + 2
             return
         # Read before the channel was needed: it was no crossing.

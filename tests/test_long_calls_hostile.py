@@ -470,8 +470,8 @@ def test_a_server_that_floods_does_not_outlast_the_deadline(impostor, flood, lon
         channel.recv(4096)
         channel.send(by_hand.reply(1))
         assert first.outcome() == 42
-        data = bytes(100_000_000) if long else b""
-        thread = asking(impostor, lambda bulk: bulk.size(data), seconds=0.3)
+        data = bytes(2_000_000) if long else b""
+        thread = asking(impostor, lambda bulk: bulk.size(data), seconds=0.5)
         record = {"late answers": by_hand.reply(1), "parts of a late answer": part(b"x", call_id=1)}.get(
             flood, part(b"x", call_id=2)
         )
