@@ -187,13 +187,14 @@ def test_a_new_channel_is_not_the_idlest(proxy):
 def test_a_channel_in_use_is_not_given_up(proxy):
     """One whose long call is under way, and one whose long reply is, live on while idle ones go."""
     capability = cm.capability(proxy)
-    with by_hand.knock(capability) as calling, by_hand.knock(capability) as replying, cushion(capability):
+    with by_hand.knock(capability) as calling, by_hand.knock(capability) as replying:
         record = hand.call(capability, b"size", [bytes(300_000)], id=3)
         sent = list(hand.pieces(record, call_id=3))
         for data, _, _ in sent[:3]:
             calling.send(data)
         replying.send(hand.call(capability, b"make", [300_000, 0], id=2))
-        with by_hand.knock(capability) as near:
+        # These two are the oldest; all others are idle.
+        with cushion(capability), by_hand.knock(capability) as near:
             full(near, capability)
             for _ in range(3):
                 knock_until_taken(capability, near).close()

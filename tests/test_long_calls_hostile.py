@@ -397,7 +397,9 @@ def test_a_server_that_dies_in_the_middle_of_its_answer_may_have_run_the_call(im
             channel.recv(4096)
             channel.send(begin(1000, 600))
             by_hand.send(channel, part(b"x", 2), [writer.fileno()] * 2)
-            if not unread_go:
+            if unread_go:
+                assert channel.recv(1, socket.MSG_PEEK)
+            else:
                 hand.await_go(channel)
         with pytest.raises(cm.Disconnected) as caught:
             thread.outcome()
@@ -493,6 +495,32 @@ def test_a_server_that_never_reads_costs_the_deadline_and_the_call_did_not_run(i
         with pytest.raises(cm.CallTimeout) as caught:
             thread.outcome()
         assert caught.value.ran == "no"
+
+
+def test_no_more_descriptors_are_sent_before_the_server_says_go(impostor, files):
+    """Of a thousand, 253 are in flight, and no more until the server has them."""
+    (number,) = files(1)
+    with cm.Descriptor.dup_of(number) as one:
+        thread = asking(impostor, lambda bulk: bulk.check(bytes(500_000), [one] * 1000))
+        with impostor.accept() as channel:
+            head, _ = by_hand.answer(channel)
+            counts, size = [], 0
+            while size < head.size:
+                record, numbers = by_hand.answer(channel)
+                size += len(record.payload)
+                hand.close_all(numbers)
+                if not numbers:
+                    continue
+                counts.append(len(numbers))
+                if sum(counts) < 1000:
+                    channel.settimeout(0.05)  # nothing comes, which nothing tells but time
+                    with pytest.raises(TimeoutError):
+                        channel.recv(1, socket.MSG_PEEK)
+                    channel.settimeout(PATIENCE)
+                    channel.send(go())
+            channel.send(by_hand.reply(1, msgspec.msgpack.encode(["done", []])))
+            assert thread.outcome() == ("done", [])
+    assert counts == [253, 253, 253, 241]
 
 
 def test_a_server_that_says_no_go_costs_the_deadline_and_the_call_did_not_run(impostor, files):
