@@ -17,7 +17,7 @@ from capmarshal._backoff import IN_FLIGHT_PATIENCE
 from capmarshal._clients import Clients
 from capmarshal._dispatch import Interrupted, Received, Unanswerable, fail, log
 from capmarshal._doorkeeper import Doorkeeper
-from capmarshal._errors import TableFull, check, error_for, in_flight_limit
+from capmarshal._errors import KernelError, TableFull, check, error_for, in_flight_limit
 from capmarshal._faults import Code
 from capmarshal._lx import FOREVER, NULL, ffi, lib
 from capmarshal._outbox import AWAITS_GO, Outbox
@@ -266,8 +266,10 @@ class Server:
             answer = fail(answer.id, Code.TOO_BIG, refusal)
         try:
             client.outbox = Outbox(answer, client.room)
-        except TableFull as error:
-            client.outbox = Outbox(fail(answer.id, Code.TABLE_FULL, f"at the server, {error.strerror}"), client.room)
+        except KernelError as error:
+            # No room for duplicates; or what the server has kept, another thread of it has closed meanwhile.
+            code = Code.TABLE_FULL if isinstance(error, TableFull) else Code.RAISED
+            client.outbox = Outbox(fail(answer.id, code, f"at the server, {error.strerror}"), client.room)
         self._send_on(slot, client, client.outbox)
 
     def _send_on(self, slot: int, client: Client, outbox: Outbox) -> None:

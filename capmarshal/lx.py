@@ -14,7 +14,7 @@ made with ``lx.ffi`` (see the documentation of cffi) and borrowed for the time o
         raise OSError(-result, os.strerror(-result))
 
 Types known to ``lx.ffi``: ``struct msghdr``, ``struct iovec``, ``struct epoll_event``, ``struct pollfd``,
-``struct timespec`` and C's own.
+``struct timespec``, ``struct stat`` and C's own.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ __all__ = [
     "epoll_pwait",
     "fcntl",
     "ffi",
+    "fstat",
     "getpeername",
     "getsockname",
     "getsockopt",
@@ -111,6 +112,11 @@ def shutdown(socket: int, how: int) -> int:
 def fcntl(descriptor: int, command: int, argument: int) -> int:
     """fcntl(2) with an integer argument: depends on the command, or -errno."""
     return lib.lx_fcntl(descriptor, command, argument)
+
+
+def fstat(descriptor: int, status: CData) -> int:
+    """fstat(2): 0 or -errno.  ``status`` is a ``struct stat *``, of which ``st_size`` and ``st_blocks`` can be read."""
+    return lib.lx_fstat(descriptor, status)
 
 
 def close(descriptor: int) -> int:

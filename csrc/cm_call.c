@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <sys/stat.h>
 
 int cm_call(int channel, const void *data, size_t size,
 	    const int *descriptors, unsigned int count, struct cm_inbox *in, int64_t deadline)
@@ -130,8 +129,8 @@ int cm_closes_quickly(int descriptor)
 
 	if (lx_fcntl(descriptor, F_GETPIPE_SZ, 0) >= 0)
 		return 1;
-	/* no other file has seals: from here on fstat() asks nobody but the kernel */
+	/* no other file has seals: from here on fstat(2) asks nobody but the kernel */
 	if (lx_fcntl(descriptor, F_GET_SEALS, 0) < 0)
 		return 0;
-	return fstat(descriptor, &memfd) == 0 && memfd.st_blocks <= CM_QUICK_BLOCKS;
+	return lx_fstat(descriptor, &memfd) == 0 && memfd.st_blocks <= CM_QUICK_BLOCKS;
 }

@@ -67,6 +67,12 @@ int lx_fcntl(int descriptor, int command, long argument)
 	return (int)lx_enter(SYS_fcntl, descriptor, command, argument, 0, 0, 0);
 }
 
+/* on the architectures of lx_syscall.h, libc's struct stat is the kernel's */
+int lx_fstat(int descriptor, struct stat *status)
+{
+	return (int)lx_enter(SYS_fstat, descriptor, (long)status, 0, 0, 0, 0);
+}
+
 int lx_close(int descriptor)
 {
 	return (int)lx_enter(SYS_close, descriptor, 0, 0, 0, 0, 0);

@@ -21,6 +21,7 @@
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <time.h>
@@ -38,6 +39,7 @@ int lx_setsockopt(int socket, int level, int option, const void *value, unsigned
 int lx_shutdown(int socket, int how);
 
 int lx_fcntl(int descriptor, int command, long argument);
+int lx_fstat(int descriptor, struct stat *status);
 /* The descriptor is gone whatever this returns, EINTR included. */
 int lx_close(int descriptor);
 

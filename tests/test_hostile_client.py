@@ -738,6 +738,7 @@ def test_a_client_that_goes_before_its_answer_costs_nothing(capability, open_des
     assert_settles(open_descriptors, before)
 
 
+@pytest.mark.usefixtures("freed_memory_is_given_back")
 def test_memory_does_not_grow_with_what_a_client_sends(fork):
     """20,000 calls of a hostile kind leave the server as large as it was, and its table as full."""
     with by_hand.server_process(fork, _Measured) as (_process, capability):

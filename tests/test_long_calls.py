@@ -373,6 +373,7 @@ def small(fork):
             yield proxy
 
 
+@pytest.mark.usefixtures("freed_memory_is_given_back")
 def test_calls_that_are_begun_on_many_channels_cost_no_more_than_one(small):
     """40 channels of one process, each with 4 MiB and 300 descriptors announced and stalled: as one."""
     capability = cm.capability(small)
@@ -408,6 +409,7 @@ def test_another_process_sends_long_calls_beside_one_that_stalls(small, fork):
     assert small.size(bytes(3 * MIB)) == 3 * MIB
 
 
+@pytest.mark.usefixtures("freed_memory_is_given_back")
 def test_a_server_and_a_client_that_both_do_not_read(small):
     """A client that sends calls for long replies and reads none is not read either: that is one reply."""
     capability = cm.capability(small)
@@ -425,6 +427,7 @@ def test_a_server_and_a_client_that_both_do_not_read(small):
     assert small.state().runs <= before.runs + 1
 
 
+@pytest.mark.usefixtures("freed_memory_is_given_back")
 def test_long_replies_that_are_never_read_cost_a_bounded_sum(small, until):
     """40 channels of one process, each with a reply of 3 MiB: no more calls are taken, then channels are dropped."""
     capability = cm.capability(small)

@@ -57,6 +57,7 @@ FAILURES = [
     pytest.param(lambda: lx.setsockopt(-1, 1, socket.SO_SNDBUF, b"1234", 4), errno.EBADF, id="setsockopt"),
     pytest.param(lambda: lx.shutdown(-1, socket.SHUT_RDWR), errno.EBADF, id="shutdown"),
     pytest.param(lambda: lx.fcntl(-1, fcntl.F_GETFD, 0), errno.EBADF, id="fcntl"),
+    pytest.param(lambda: lx.fstat(-1, lx.ffi.new("struct stat *")), errno.EBADF, id="fstat"),
     pytest.param(lambda: lx.close(-1), errno.EBADF, id="close"),
     pytest.param(lambda: lx.mmap(NULL, 4096, 1, 2, -1, 0), errno.EBADF, id="mmap"),
     pytest.param(lambda: lx.munmap(NULL, 0), errno.EINVAL, id="munmap"),
@@ -89,6 +90,15 @@ def test_the_errno_that_is_looked_at_is_the_one_that_libc_writes():
     lx.ffi.errno = 4321
     assert libc.dlopen(None).close(-1) == -1
     assert lx.ffi.errno == errno.EBADF
+
+
+def test_fstat(files):
+    """fstat() tells what os.fstat() tells."""
+    (memfd,) = files(1)
+    os.write(memfd, bytes(10_000))
+    status = lx.ffi.new("struct stat *")
+    assert lx.fstat(memfd, status) == 0
+    assert (status.st_size, status.st_blocks) == (10_000, os.fstat(memfd).st_blocks)
 
 
 def test_mmap_and_munmap(files):
