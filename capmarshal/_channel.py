@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import select
 import time
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from capmarshal import _inbox, _parts, _reaper, _wire
 from capmarshal._backoff import Patience
@@ -18,6 +18,8 @@ from capmarshal._errors import CallTimeout, DescriptorsLost, Disconnected, Proto
 from capmarshal._lx import DESCRIPTORS_MAX, FOREVER, NOW, ffi, lib
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from capmarshal._descriptor import Descriptor
     from capmarshal._inbox import Inbox
     from capmarshal._private import Private
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 
 PIPE_ENDED: Final = (-errno.EPIPE, -errno.ECONNRESET)
 _TIMED_OUT: Final = (-errno.ETIMEDOUT, -errno.EAGAIN)
+
+# An answer with its descriptors; and one that may also be nothing but a result's payload.
+Whole: TypeAlias = "tuple[Reply | Fail, list[Descriptor]]"
+Answer: TypeAlias = "bytes | Whole"
 
 
 class NeverRan(Exception):  # never leaves the package: the call is repeated, or becomes Disconnected
@@ -54,38 +60,58 @@ class Channel:
         usable: another call may be made on it.
     """
 
-    __slots__ = ("_last_id", "_near", "_room", "usable")
+    __slots__ = ("_caller", "_near", "_room", "usable")
 
     def __init__(self, near: Private) -> None:
         self._near = near
-        self._last_id = 0
+        self._caller = ffi.new("struct cm_caller *")
         self._room = _inbox.record_room(near.number)
         self.usable = True
+
+    @property
+    def _last_id(self) -> int:
+        """Of the call that is being made, or was made last."""
+        return int(self._caller.id)
 
     def call(
         self,
         badge: bytes,
         method: bytes,
         payload: bytes,
-        entries: list[Entry],
-        numbers: list[int],
+        entries: Sequence[Entry],
+        numbers: Sequence[int],
         deadline: int,
-    ) -> tuple[Reply | Fail, list[Descriptor]]:
-        """One call: its answer, with the descriptors that came, which the caller owns; borrows ``numbers``.
+    ) -> Answer:
+        """One call: its answer, whose descriptors the caller owns; borrows ``numbers``.
 
         Raises:
             NeverRan: the channel has ended, and the call was not read.
             Disconnected: the channel has ended, and the call may have been run.
             CallTimeout, DescriptorsLost, TooLarge, ProtocolError, KernelError: as they say.
         """
-        self._last_id += 1
-        now = time.monotonic_ns()
-        left = _wire.NO_LIMIT if deadline == FOREVER else max(deadline - now, 0)
-        record = _wire.pack_call(self._last_id, badge, left, now, method, entries, len(numbers), payload)
+        body = _wire.pack_table(entries) + payload if entries else payload
         inbox = _inbox.borrow()
-        if len(record) <= self._room and len(numbers) <= DESCRIPTORS_MAX:
-            answer = self._answer(inbox, deadline, self._send(record, numbers, inbox, deadline))
+        patience: Patience | None = None
+        if _wire.CALL_SIZE + len(method) + len(body) <= self._room and len(numbers) <= DESCRIPTORS_MAX:
+            struct = inbox.struct
+            while True:
+                result = lib.cm_call(
+                    self._near.number, self._caller, badge, method, len(method), body, len(body),
+                    len(entries), numbers, len(numbers), struct, deadline,
+                )  # fmt: skip
+                if result == lib.CM_DATA:
+                    data = inbox.cut(_wire.HEAD_SIZE, struct.size)
+                    _inbox.give_back(inbox)
+                    return data
+                if struct.sent:
+                    break
+                patience = self._unsent(inbox, result, patience or Patience(deadline))
+            answer = self._answer(inbox, deadline, result)
         else:
+            self._caller.id += 1
+            now = time.monotonic_ns()
+            left = _wire.NO_LIMIT if deadline == FOREVER else max(deadline - now, 0)
+            record = _wire.pack_call(self._last_id, badge, left, now, method, entries, len(numbers), payload)
             try:
                 early = self._send_parts(record, numbers, inbox, deadline)
             except BaseException:
@@ -96,32 +122,28 @@ class Channel:
         _inbox.give_back(inbox)
         return answer
 
-    def _send(self, record: bytes, numbers: list[int], inbox: Inbox, deadline: int) -> int:
-        """Sends a CALL in one record; the result of the first receive."""
-        patience: Patience | None = None
-        while True:
-            result = lib.cm_call(self._near.number, record, len(record), numbers, len(numbers), inbox.struct, deadline)
-            if inbox.struct.sent:
-                return result
-            if result in PIPE_ENDED:
-                self.drop()
-                raise NeverRan
-            if result == -errno.ETOOMANYREFS:
-                patience = patience or Patience(deadline)
-                if patience.wait(self._near.number, select.POLLIN):
-                    # A late answer in our own queue counts too, and nobody else receives that.
-                    self._early(inbox, NOW, go=False)
-                    if not self.usable:
-                        raise NeverRan
-                    continue
-            if result in _TIMED_OUT:
-                raise CallTimeout("the server did not read in time, so the call was not sent", ran="no")
-            if result != -errno.EINTR:
-                raise error_for(-result, "sending a call")
+    def _unsent(self, inbox: Inbox, result: int, patience: Patience) -> Patience:
+        """Deals with a CALL that was not sent: returns when it is to be sent again.
 
-    def _send_parts(
-        self, record: bytes, numbers: list[int], inbox: Inbox, deadline: int
-    ) -> tuple[Reply | Fail, list[Descriptor]] | None:
+        Raises:
+            NeverRan, CallTimeout, KernelError: as :meth:`call`.
+        """
+        if result in PIPE_ENDED:
+            self.drop()
+            raise NeverRan
+        if result == -errno.ETOOMANYREFS and patience.wait(self._near.number, select.POLLIN):
+            # A late answer in our own queue counts too, and nobody else receives that.
+            self._early(inbox, NOW, go=False)
+            if not self.usable:
+                raise NeverRan
+            return patience
+        if result in _TIMED_OUT:
+            raise CallTimeout("the server did not read in time, so the call was not sent", ran="no")
+        if result != -errno.EINTR:
+            raise error_for(-result, "sending a call")
+        return patience
+
+    def _send_parts(self, record: bytes, numbers: Sequence[int], inbox: Inbox, deadline: int) -> Whole | None:
         """Sends a CALL in parts; its answer, if the server gives one before it has all of it."""
         memory = ffi.from_buffer(record)
         patience: Patience | None = None
@@ -156,7 +178,7 @@ class Channel:
                 return early
         return None
 
-    def _early(self, inbox: Inbox, deadline: int, *, go: bool) -> tuple[Reply | Fail, list[Descriptor]] | None:
+    def _early(self, inbox: Inbox, deadline: int, *, go: bool) -> Whole | None:
         """Receives while a call is still being sent: the refusal of it; or None, after the GO if one is due.
 
         Raises:
@@ -185,7 +207,7 @@ class Channel:
             if go and isinstance(came.record, _wire.Go) and came.record.id == self._last_id:
                 return None
 
-    def _last_word(self, inbox: Inbox) -> tuple[Reply | Fail, list[Descriptor]]:
+    def _last_word(self, inbox: Inbox) -> Whole:
         """The channel has ended before all of the call was sent: the server's refusal, if that is why.
 
         Raises:
@@ -205,7 +227,7 @@ class Channel:
         self.drop()
         raise NeverRan
 
-    def _answer(self, inbox: Inbox, deadline: int, result: int) -> tuple[Reply | Fail, list[Descriptor]]:
+    def _answer(self, inbox: Inbox, deadline: int, result: int) -> Whole:
         """Waits for the answer; ``result`` is that of a first receive."""
         reset = False
         assembly: _parts.Assembly | None = None
@@ -310,7 +332,7 @@ class Channel:
         part.iov_base, part.iov_len = memory, len(record)
         lib.cm_send(self._near.number, part, 1, (), 0, NOW)
 
-    def _whole(self, came: _Came) -> tuple[Reply | Fail, list[Descriptor]] | None:
+    def _whole(self, came: _Came) -> Whole | None:
         """The answer, if this record is it; None for any other, which is then closed."""
         record = came.record
         if not isinstance(record, (_wire.Reply, _wire.Fail)) or record.id != self._last_id:

@@ -15,9 +15,11 @@ from capmarshal._lx import FOREVER, ffi, lib
 from capmarshal._private import Private
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from capmarshal._capability import Door
-    from capmarshal._descriptor import Descriptor
-    from capmarshal._wire import Entry, Fail, Reply
+    from capmarshal._channel import Answer
+    from capmarshal._wire import Entry
 
 
 def _knock(door: Door, deadline: int) -> Channel:
@@ -60,9 +62,9 @@ def _knock(door: Door, deadline: int) -> Channel:
 
 
 def exchange(
-    door: Door, badge: bytes, method: bytes, payload: bytes, entries: list[Entry], numbers: list[int]
-) -> tuple[Reply | Fail, list[Descriptor]]:
-    """Calls through ``door``: the answer, with its descriptors, which the caller owns; borrows ``numbers``.
+    door: Door, badge: bytes, method: bytes, payload: bytes, entries: Sequence[Entry], numbers: Sequence[int]
+) -> Answer:
+    """Calls through ``door``: the answer, whose descriptors the caller owns; borrows ``numbers``.
 
     A call that was certainly not read is repeated on a new channel as long as the door has not hung up: the server's
     table was full, or it gave up an idle channel.

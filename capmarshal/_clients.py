@@ -34,11 +34,10 @@ class Client:
         outbox: the answer that is not fully sent yet; nothing is read until it is.
         assembly: the call that has not fully come yet.
         refused: the ID of a call that was answered before it had come; its remaining parts are passed over.
-        used: when it was last heard of: a turn of the server.
         read: its channel is being read.
     """
 
-    __slots__ = ("assembly", "far", "outbox", "peer", "read", "refused", "room", "used")
+    __slots__ = ("assembly", "far", "outbox", "peer", "read", "refused", "room")
 
     def __init__(self, far: Private, peer: Peer) -> None:
         self.far = far
@@ -47,7 +46,6 @@ class Client:
         self.outbox: Outbox | None = None
         self.assembly: Assembly | None = None
         self.refused: int | None = None
-        self.used = 0
         self.read = True
 
     def send(self, record: bytes) -> int:
@@ -68,13 +66,11 @@ class Clients:
 
     Args:
         turn: the ``struct cm_turn`` whose slots these are.
-
-    Attributes:
-        turns: of the server: how many records have come.
+        max_bytes: of a call's or a result's record.
     """
 
-    def __init__(self, turn: CData) -> None:
-        self.turns = 0
+    def __init__(self, turn: CData, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
         self._turn = turn
         self._slots = ffi.new("struct cm_slot[]", _FIRST_ROOM)
         turn.slots, turn.n_slots = self._slots, _FIRST_ROOM
@@ -135,8 +131,11 @@ class Clients:
         self._channels[peer] = self._channels.get(peer, 0) + 1
         self._peers[peer.pid, peer.uid] = peer
         client = Client(far, peer)
+        entry = self._slots[slot]
+        entry.room = min(client.room, self._max_bytes)
+        entry.busy = 0
         # A knock is heard of too: its call is about to come.
-        client.used = self.turns
+        entry.used = self._turn.records
         # Last: what Ctrl-C leaves without it was never added, whatever was counted.
         self._by_slot[slot] = client
         return ""
@@ -162,6 +161,12 @@ class Clients:
     def get(self, slot: int) -> Client | None:
         """Who is in a slot."""
         return self._by_slot[slot]
+
+    def mark(self, slot: int) -> None:
+        """Has C know whether a conversation of more than single records is going on."""
+        client = self._by_slot[slot]
+        if client is not None:
+            self._slots[slot].busy = not client.idle
 
     def _set(self, slot: int, events: int) -> None:
         client = self._by_slot[slot]
@@ -250,7 +255,7 @@ class Clients:
         found = None
         for slot, client in enumerate(self._by_slot):
             if client is not None and client.idle:
-                rank = (-self._channels[client.peer], client.used)
+                rank = (-self._channels[client.peer], self._slots[slot].used)
                 if best is None or rank < best:
                     best, found = rank, slot
         if found is None:

@@ -28,6 +28,8 @@ from capmarshal._wire import ENTRIES_MAX, NO_BADGE, Entry
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from _typeshed import ReadableBuffer as Buffer
+
     from capmarshal._capability import Door, Home, Peer
 
 # What decoding made of a table: each owns a descriptor.
@@ -120,6 +122,10 @@ class Outgoing:
     def _add_number(self, number: int) -> int:
         self.numbers.append(number)
         return len(self.numbers) - 1
+
+
+# Of a record that is data alone.  Nothing is ever added to it.
+NOTHING = Outgoing()
 
 
 class Incoming:
@@ -282,6 +288,9 @@ def _decode_hook(kind: type, index: Any) -> Any:
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=_encode_hook)
 
+# The payload for what is data alone; raises anything that msgspec raises for what is not.
+encode_data: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
+
 
 def encode(value: Any, outgoing: Outgoing) -> bytes:
     """The payload for ``value``; what is no data goes into ``outgoing``.
@@ -297,24 +306,30 @@ def encode(value: Any, outgoing: Outgoing) -> bytes:
         _current.outgoing = before
 
 
-def decoder_for(annotation: Any) -> Callable[[memoryview, Incoming], Any]:
-    """A function that decodes a payload into what ``annotation`` says.
+def decoder_for(annotation: Any) -> Callable[[Buffer], Any]:
+    """A function that decodes a payload into what ``annotation`` says, for :func:`decode`.
 
-    The function raises ``msgspec.ValidationError`` that names the place for data that are not so,
-    :class:`StaleCapability`, and anything that msgspec raises for malformed bytes.  What was made of descriptors until
-    then is in ``incoming.produced``.
+    By itself it decodes what is data alone.
 
     Raises:
         TypeError: no such data can be received.
     """
-    decode = msgspec.msgpack.Decoder(annotation, dec_hook=_decode_hook).decode
+    return msgspec.msgpack.Decoder(annotation, dec_hook=_decode_hook).decode
 
-    def run(payload: memoryview, incoming: Incoming) -> Any:
-        before = _current.incoming
-        _current.incoming = incoming
-        try:
-            return decode(payload)
-        finally:
-            _current.incoming = before
 
-    return run
+def decode(decoder: Callable[[Buffer], Any], payload: Buffer, incoming: Incoming) -> Any:
+    """Decodes a payload that refers to a table.
+
+    What was made of descriptors until an error is in ``incoming.produced``.
+
+    Raises:
+        msgspec.ValidationError: data that are not as annotated; it names the place.
+        StaleCapability: a capability of our own came home, to an object that is not there.
+        Exception: anything that msgspec raises for malformed bytes.
+    """
+    before = _current.incoming
+    _current.incoming = incoming
+    try:
+        return decoder(payload)
+    finally:
+        _current.incoming = before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import threading
@@ -16,7 +17,7 @@ from capmarshal._interface import methods_of
 from capmarshal._lx import FOREVER
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from capmarshal._capability import Door, Peer
     from capmarshal._method import Method
@@ -80,11 +81,6 @@ class Answer(NamedTuple):
     kept: Sequence[int] = ()
     doors: Sequence[Door] = ()
 
-    @property
-    def only_data(self) -> bool:
-        """Whether there is nothing to close or hand over."""
-        return not (self.numbers or self.arguments or self.results)
-
     def close_arguments(self) -> None:
         """Closes the arguments."""
         for file in self.arguments:
@@ -135,6 +131,8 @@ class Dispatcher:
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
+        # What keep() is told of in calls of data alone, which have nothing that could be closed.
+        self._kept: list[Any] = []
         # The thread that runs the calls, while one does.
         self.thread: int | None = None
 
@@ -145,6 +143,17 @@ class Dispatcher:
     def serves_this_thread(self) -> bool:
         """Whether the current thread is the one that runs the calls."""
         return self.thread == threading.get_ident()
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[None]:
+        """Where calls are run: what :meth:`call_data` changes in the thread is put back at the end."""
+        token = _deadline.current.set(FOREVER)
+        kept_before, _current.kept = _current.kept, self._kept
+        try:
+            yield
+        finally:
+            _current.kept = kept_before
+            _deadline.current.reset(token)
 
     def end_all(self) -> None:
         """No call is in progress any more."""
@@ -207,6 +216,47 @@ class Dispatcher:
             return fail(call.id, Code.MALFORMED, f"{call.descriptors} descriptors were announced, {came} came")
         return None
 
+    def call_data(self, call_id: int, key: bytes, payload: bytes, deadline: int) -> bytes | Answer | None:
+        """Runs a call whose arguments and result are data alone: what most calls are, without the cost of the others.
+
+        Args:
+            call_id: of the call.
+            key: badge and method's name.
+            payload: the arguments.
+            deadline: until when it may take.
+
+        Returns:
+            The result's payload; an answer where that is not all; or None: the call has not run, and is one for
+            :meth:`dispatch`, which says what is wrong with it, or makes the next of its kind one for this.
+        """
+        objects = self._objects
+        found = objects.begin_data(key)
+        if found is None:
+            return None
+        target, method = found
+        try:
+            try:
+                arguments = method.decode_data_arguments(payload)
+            except Exception:  # noqa: BLE001 - it will be decoded, and fail, again
+                return None
+            if _deadline.current.get() != deadline:
+                _deadline.current.set(deadline)
+            outgoing = _codec.NOTHING
+            try:
+                result = getattr(target, method.name)(*arguments)
+                try:
+                    return _codec.encode_data(result)
+                except Exception:
+                    outgoing = _codec.Outgoing()
+                    method.encode_result(result, outgoing)
+                    raise
+            except BaseException as error:  # noqa: BLE001 - answered; Interrupted is raised for what must not end here
+                return self._failed(call_id, method, error, _codec.Incoming([], []), outgoing)
+        finally:
+            objects.end()
+            if self._kept:
+                self._kept.clear()
+
     def call(self, call: Call, descriptors: list[Descriptor], peer: Peer | None) -> Answer:
         """Runs a call; the descriptors are taken."""
         incoming = _codec.Incoming(call.entries, descriptors, peer, self)
@@ -226,6 +276,8 @@ class Dispatcher:
                 incoming.close_rest()
                 name = call.method[:_NAME_SHOWN].decode("utf-8", "backslashreplace")
                 return fail(call.id, Code.UNKNOWN_METHOD, f"{type(target).__qualname__} has no remote method {name!r}")
+            if method.is_data:
+                self._objects.remember(call.badge, method)
             return self._run(call, method, target, incoming)
         finally:
             _current.kept = kept_before
@@ -249,17 +301,31 @@ class Dispatcher:
             for made in incoming.produced:
                 if isinstance(made, io.BufferedWriter) and not made.closed:
                     made.flush()
-        except BaseException as error:
-            fault = _faults.raised(error, method.raises)
-            if fault.code is Code.RAISED:
-                log.error("%s raised", method.where, exc_info=error)
-            data = _wire.pack_fail(call.id, _faults.encode(fault))
-            answer = _answer(call.id, data, incoming, outgoing, ran=False)
-            if not isinstance(error, Exception):
-                raise Interrupted(answer) from error
-            return answer
+        except BaseException as error:  # noqa: BLE001 - answered; Interrupted is raised for what must not end here
+            return self._failed(call.id, method, error, incoming, outgoing)
         data = _wire.pack_reply(call.id, outgoing.entries, len(outgoing.numbers), payload)
         return _answer(call.id, data, incoming, outgoing, ran=True)
+
+    def _failed(
+        self,
+        call_id: int,
+        method: Method,
+        error: BaseException,
+        incoming: _codec.Incoming,
+        outgoing: _codec.Outgoing,
+    ) -> Answer:
+        """The answer to a call whose method raised, or returned what cannot be sent.
+
+        Raises:
+            Interrupted: ``error`` is to end more than the call.
+        """
+        fault = _faults.raised(error, method.raises)
+        if fault.code is Code.RAISED:
+            log.error("%s raised", method.where, exc_info=error)
+        answer = _answer(call_id, _wire.pack_fail(call_id, _faults.encode(fault)), incoming, outgoing, ran=False)
+        if not isinstance(error, Exception):
+            raise Interrupted(answer) from error
+        return answer
 
 
 def _answer(call_id: int, data: bytes, incoming: _codec.Incoming, outgoing: _codec.Outgoing, *, ran: bool) -> Answer:

@@ -164,7 +164,7 @@ class Entrypoint:
             if door is not self._door:
                 return
             del space.managed[id(target)]
-        self._objects.remove(badge)
+        self._objects.remove(badge, wait=not self._dispatcher.serves_this_thread())
 
     def serve_forever(self) -> None:
         """Serves in the calling thread until :meth:`close` is called, from another thread or from within a call.

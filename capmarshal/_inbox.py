@@ -47,10 +47,11 @@ _IDLE_MAX = 8
 class Inbox:
     """A ``struct cm_inbox`` with room of its own; owns the descriptors in it until they are stolen."""
 
-    __slots__ = ("_room", "_within", "struct")
+    __slots__ = ("_bytes", "_room", "_within", "struct")
 
     def __init__(self, capacity: int = RECORD_MAX, within: CData | None = None) -> None:
         self._room = _allocate("char[]", max(capacity, 1))
+        self._bytes = ffi.buffer(self._room)
         # Keeps a larger struct, of which the inbox is a member, as long as this object.
         self._within = within
         self.struct: CData = ffi.new("struct cm_inbox *") if within is None else ffi.addressof(within, "inbox")
@@ -59,7 +60,12 @@ class Inbox:
 
     def data(self) -> bytes:
         """A copy of the bytes received: what is decoded from it never changes with the next record."""
-        return bytes(ffi.buffer(self._room, self.struct.size))
+        return self.cut(0, self.struct.size)
+
+    def cut(self, start: int, stop: int) -> bytes:
+        """A copy of some of them."""
+        cut: bytes = self._bytes[start:stop]
+        return cut
 
     def steal(self) -> list[Descriptor]:
         """Moves the received descriptors out: the caller owns them."""

@@ -20,6 +20,8 @@ from capmarshal._errors import ArgumentError, Error, InterfaceError, StaleCapabi
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from _typeshed import ReadableBuffer as Buffer
+
     from capmarshal._codec import Incoming, Outgoing
 
 RAISES = "__capmarshal_raises__"
@@ -47,6 +49,9 @@ class Method:
         receiver: what the declaration calls ``self``.
         where: interface and method, for people.
         raises: the declared errors.
+        arguments_are_data, result_is_data: no capability and no descriptor can be in them.
+        is_data: both, and the arguments can be passed one after the other.
+        decode_data_arguments, decode_data_result: payload to values; raise anything that msgspec raises.
     """
 
     def __init__(self, interface: type, name: str, function: Callable[..., Any]) -> None:
@@ -77,14 +82,20 @@ class Method:
         if "return" not in hints:
             raise InterfaceError(f"{self.where}: the result has no annotation; write -> None if there is none")
         annotations = tuple(hints[parameter.name] for parameter in self.parameters)
-        self._decode_arguments = self._decoder(tuple[annotations], "arguments")  # type: ignore[valid-type]  # made at run time
-        self._decode_result = self._decoder(hints["return"], "result")
+        self.decode_data_arguments, self.arguments_are_data = self._decoder(
+            tuple[annotations],  # type: ignore[valid-type]  # made at run time
+            "arguments",
+        )
+        self.decode_data_result, self.result_is_data = self._decoder(hints["return"], "result")
         self._keywords = [p.name for p in self.parameters if p.kind is p.KEYWORD_ONLY]
+        self.is_data = self.arguments_are_data and self.result_is_data and not self._keywords
 
-    def _decoder(self, annotation: Any, of: str) -> Callable[[memoryview, Incoming], Any]:
+    def _decoder(self, annotation: Any, of: str) -> tuple[Callable[[Buffer], Any], bool]:
+        """How to decode it, and whether it is data alone."""
+        custom: list[type] = []
         try:
-            _refuse_foreign_types(msgspec.inspect.type_info(annotation), set())
-            return _codec.decoder_for(annotation)
+            _refuse_foreign_types(msgspec.inspect.type_info(annotation), set(), custom)
+            return _codec.decoder_for(annotation), not custom
         except (TypeError, ValueError, NameError, AttributeError) as error:
             raise InterfaceError(f"{self.where}, {of}: {error}") from error
 
@@ -130,7 +141,7 @@ class Method:
         Raises:
             ArgumentError, StaleCapability: they are not what the interface says.
         """
-        return self._decode(self._decode_arguments, "arguments", payload, incoming)  # type: ignore[no-any-return]  # a tuple
+        return self._decode(self.decode_data_arguments, "arguments", payload, incoming)  # type: ignore[no-any-return]  # a tuple
 
     def encode_result(self, result: Any, outgoing: Outgoing) -> bytes:
         """The payload of a REPLY.
@@ -149,13 +160,11 @@ class Method:
         Raises:
             ArgumentError, StaleCapability: it is not what the interface says.
         """
-        return self._decode(self._decode_result, "result", payload, incoming)
+        return self._decode(self.decode_data_result, "result", payload, incoming)
 
-    def _decode(
-        self, decode: Callable[[memoryview, Incoming], Any], what: str, payload: memoryview, incoming: Incoming
-    ) -> Any:
+    def _decode(self, decoder: Callable[[Buffer], Any], what: str, payload: Buffer, incoming: Incoming) -> Any:
         try:
-            decoded = decode(payload, incoming)
+            decoded = _codec.decode(decoder, payload, incoming)
             incoming.check_used()
             return decoded
         except StaleCapability:
@@ -183,8 +192,8 @@ def _receiver_and_rest(function: Callable[..., Any]) -> tuple[str | None, list[i
     return parameters[0].name, parameters[1:]
 
 
-def _refuse_foreign_types(node: Any, seen: set[int]) -> None:
-    """Walks msgspec's description of a type.
+def _refuse_foreign_types(node: Any, seen: set[int], custom: list[type]) -> None:
+    """Walks msgspec's description of a type; what in it is no data goes into ``custom``.
 
     Raises:
         TypeError: it contains a class that neither msgspec nor capmarshal knows how to send.
@@ -193,6 +202,7 @@ def _refuse_foreign_types(node: Any, seen: set[int]) -> None:
         return
     seen.add(id(node))
     if isinstance(node, msgspec.inspect.CustomType):
+        custom.append(node.cls)
         if node.cls not in (Capability, *_codec.DESCRIPTOR_TYPES) and not issubclass(node.cls, Delegable):
             raise TypeError(
                 f"{node.cls.__qualname__} is neither data, nor an Interface, nor one of Capability, Descriptor, "
@@ -200,7 +210,7 @@ def _refuse_foreign_types(node: Any, seen: set[int]) -> None:
             )
     elif isinstance(node, (tuple, list)):
         for part in node:
-            _refuse_foreign_types(part, seen)
+            _refuse_foreign_types(part, seen, custom)
     elif isinstance(node, (msgspec.inspect.Type, msgspec.inspect.Field)):
         for name in node.__struct_fields__:
-            _refuse_foreign_types(getattr(node, name), seen)
+            _refuse_foreign_types(getattr(node, name), seen, custom)

@@ -16,6 +16,8 @@ class _Lib:
     CM_FIRST_CHANNEL: Final[int]
     CM_ENDED: Final[int]
     CM_RECORD: Final[int]
+    CM_DATA: Final[int]
+    CM_CALL_KEY: Final[int]
     CM_READY: Final[int]
     CM_UNSENT: Final[int]
     CM_NOTHING: Final[int]
@@ -48,19 +50,22 @@ class _Lib:
     def cm_receive(self, socket: int, inbox: CData, deadline: int, /) -> int: ...
     def cm_wait(self, descriptor: int, events: int, deadline: int, /) -> int: ...
     def cm_call(
-        self, channel: int, data: bytes, size: int, descriptors: Ints, count: int, inbox: CData, deadline: int, /
-    ) -> int: ...
-    def cm_reply_wait(
         self,
         channel: int,
-        data: bytes | CData,
-        size: int,
+        caller: CData,
+        badge: bytes,
+        method: bytes,
+        method_size: int,
+        body: bytes,
+        body_size: int,
+        entries: int,
         descriptors: Ints,
         count: int,
-        turn: CData,
+        inbox: CData,
         deadline: int,
         /,
     ) -> int: ...
+    def cm_reply_wait(self, turn: CData, payload: bytes | CData, size: int, deadline: int, /) -> int: ...
     def cm_watch(self, turn: CData, slot: int, operation: int, events: int, /) -> int: ...
     def cm_identify(self, descriptors: Ints, count: int, cookies: CData, /) -> None: ...
     def cm_closes_quickly(self, descriptor: int, /) -> int: ...

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from capmarshal import _deadline
 from capmarshal._errors import CallTimeout
+from capmarshal._interface import methods_of
 from capmarshal._lx import FOREVER
 from capmarshal._wire import BADGE_SIZE, NO_BADGE
 
 if TYPE_CHECKING:
     from capmarshal._interface import Interface
+    from capmarshal._method import Method
 
 
 class Objects:
@@ -21,9 +23,11 @@ class Objects:
 
     def __init__(self) -> None:
         self._by_badge: dict[bytes, Interface] = {}
-        # The badges of calls in progress: more than one where a call of the serving thread ran another inline.
+        # What can be called with data alone, by badge and method's name: those that were.
+        self._data_methods: dict[bytes, tuple[Interface, Method]] = {}
+        # The badges of calls in progress, some with the method's name behind them: more than one where a call of the
+        # serving thread ran another inline.
         self._running: list[bytes] = []
-        self._runner: int | None = None
         self.forget_threads()
 
     def forget_threads(self) -> None:
@@ -31,6 +35,7 @@ class Objects:
         # Taken by itself, not by the condition, whose own __enter__ Ctrl-C can interrupt once it is taken.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
+        self._waiting = 0
 
     def add(self, target: Interface) -> bytes:
         """Enters an object; its badge."""
@@ -46,18 +51,36 @@ class Objects:
 
     def begin(self, badge: bytes) -> Interface | None:
         """The object to call, from here to :meth:`end` in progress; None if there is none."""
+        # Entered before it is looked up, and taken out by remove() before that looks who is running: so one of the two
+        # sees the other, without a lock.
+        self._running.append(badge)
+        target = self._by_badge.get(badge)
+        if target is None:
+            self._running.pop()
+        return target
+
+    def begin_data(self, key: bytes) -> tuple[Interface, Method] | None:
+        """As :meth:`begin`, for badge and method's name in one, if :meth:`remember` was told of them."""
+        self._running.append(key)
+        found = self._data_methods.get(key)
+        if found is None:
+            self._running.pop()
+        return found
+
+    def remember(self, badge: bytes, method: Method) -> None:
+        """This method can be called with data alone."""
         with self._lock:
             target = self._by_badge.get(badge)
             if target is not None:
-                self._running.append(badge)
-                self._runner = threading.get_ident()
-            return target
+                self._data_methods[badge + method.wire_name] = (target, method)
 
     def end(self) -> None:
         """The call that began last is over."""
-        with self._lock:
-            self._running.pop()
-            self._changed.notify_all()
+        self._running.pop()
+        # Whoever waits has said so before looking who is running.
+        if self._waiting:
+            with self._lock:
+                self._changed.notify_all()
 
     def end_all(self) -> None:
         """No call is in progress, whatever Ctrl-C kept from ending."""
@@ -65,24 +88,31 @@ class Objects:
             self._running.clear()
             self._changed.notify_all()
 
-    def remove(self, badge: bytes) -> None:
-        """Takes an object out, and waits for its calls in progress, unless this is one of them.
+    def remove(self, badge: bytes, *, wait: bool) -> None:
+        """Takes an object out, and waits for its calls in progress, if ``wait``: not from within one of them.
 
         Raises:
             CallTimeout: one is still running at the deadline; the object is out all the same.
         """
         deadline = _deadline.current.get()
         with self._lock:
-            self._by_badge.pop(badge, None)
-            while badge in self._running and self._runner != threading.get_ident():
-                left = None if deadline == FOREVER else (deadline - time.monotonic_ns()) / 1e9
-                if left is not None and left <= 0:
-                    raise CallTimeout("dissolved, but a call of the object is still running", ran="maybe")
-                self._changed.wait(left)
+            target = self._by_badge.pop(badge, None)
+            for name in methods_of(type(target)) if target is not None else ():
+                self._data_methods.pop(badge + name, None)
+            self._waiting += 1
+            try:
+                while wait and any(running.startswith(badge) for running in tuple(self._running)):
+                    left = None if deadline == FOREVER else (deadline - time.monotonic_ns()) / 1e9
+                    if left is not None and left <= 0:
+                        raise CallTimeout("dissolved, but a call of the object is still running", ran="maybe")
+                    self._changed.wait(left)
+            finally:
+                self._waiting -= 1
 
     def clear(self) -> list[Interface]:
         """Takes all objects out; which they were."""
         with self._lock:
             objects = list(self._by_badge.values())
             self._by_badge.clear()
+            self._data_methods.clear()
             return objects

@@ -11,7 +11,7 @@ from capmarshal import _reaper, _wire
 from capmarshal._lx import DESCRIPTORS_MAX, NOW, ffi, lib
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from capmarshal._descriptor import Descriptor
 
@@ -37,11 +37,11 @@ class Piece(NamedTuple):
     head: bytes
     start: int
     stop: int
-    numbers: list[int]
+    numbers: Sequence[int]
     waits: bool
 
 
-def cut(call_id: int, size: int, numbers: list[int], part_bytes: int = PART_BYTES) -> Iterator[Piece]:
+def cut(call_id: int, size: int, numbers: Sequence[int], part_bytes: int = PART_BYTES) -> Iterator[Piece]:
     """The pieces of a record of ``size`` bytes with the descriptors ``numbers``, borrowed."""
     yield Piece(_wire.pack_begin(call_id, size, len(numbers)), 0, 0, [], waits=False)
     at = taken = 0

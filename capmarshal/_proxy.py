@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from capmarshal._capability import Capability
-    from capmarshal._descriptor import Descriptor
+    from capmarshal._channel import Answer
     from capmarshal._method import Method
 
 
@@ -45,18 +45,39 @@ class Proxy:
 def invoke(proxy: Proxy, called: Method, arguments: tuple[Any, ...]) -> Any:
     """Makes a call: what every proxy method does."""
     target = proxy._capability  # noqa: SLF001 - a proxy is nothing but this
-    outgoing = _codec.Outgoing()
-    payload = called.encode_arguments(arguments, outgoing)
+    payload, outgoing = None, _codec.NOTHING
+    if called.arguments_are_data:
+        try:
+            payload = _codec.encode_data(arguments)
+        except Exception:  # noqa: BLE001 - said below, with the name of the parameter
+            payload = None
+    if payload is None:
+        outgoing = _codec.Outgoing()
+        payload = called.encode_arguments(arguments, outgoing)
     try:
-        answer, descriptors = _exchange(target, called, payload, outgoing)
+        answer = _exchange(target, called, payload, outgoing)
     except Error as error:
         error.add_note(f"in a call of {called.where}, entrypoint {target.label!r}")
         raise
-    if isinstance(answer, _wire.Fail):
-        raise _faults.to_exception(answer.payload, called.raises, called.where)
-    incoming = _codec.Incoming(answer.entries, descriptors)
+    return _result(called, answer)
+
+
+def _result(called: Method, answer: Answer) -> Any:
+    """What the answer says; its descriptors are taken."""
+    if isinstance(answer, bytes):
+        if called.result_is_data:
+            try:
+                return called.decode_data_result(answer)
+            except Exception:  # noqa: BLE001, S110 - said below, in words of ours
+                pass
+        payload, incoming = memoryview(answer), _codec.Incoming([], [])
+    else:
+        record, descriptors = answer
+        if isinstance(record, _wire.Fail):
+            raise _faults.to_exception(record.payload, called.raises, called.where)
+        payload, incoming = record.payload, _codec.Incoming(record.entries, descriptors)
     try:
-        result = called.decode_result(answer.payload, incoming)
+        result = called.decode_result(payload, incoming)
     except BaseException:
         incoming.close_all()
         raise
@@ -64,9 +85,7 @@ def invoke(proxy: Proxy, called: Method, arguments: tuple[Any, ...]) -> Any:
     return result
 
 
-def _exchange(
-    target: Capability, called: Method, payload: bytes, outgoing: _codec.Outgoing
-) -> tuple[_wire.Reply | _wire.Fail, list[Descriptor]]:
+def _exchange(target: Capability, called: Method, payload: bytes, outgoing: _codec.Outgoing) -> Answer:
     door = target.door()
     home = space.homes.get(door.cookie)
     if home is not None and home.serves_this_thread():

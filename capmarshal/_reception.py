@@ -59,6 +59,7 @@ class Reception:
             client.refused = begin.id
             return reason
         client.assembly = Assembly(begin)
+        self._clients.mark(slot)
         coming = self._coming.setdefault(client.peer, _Coming())
         if self._fits(coming, client.assembly):
             coming.taken[slot] = client.assembly
@@ -103,6 +104,7 @@ class Reception:
             return
         client.assembly.close()
         client.assembly = None
+        self._clients.mark(slot)
         coming = self._coming[client.peer]
         coming.taken.pop(slot, None)
         coming.waiting.pop(slot, None)

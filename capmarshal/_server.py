@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from capmarshal import _doorkeeper, _inbox, _private, _reaper, _wire
 from capmarshal._backoff import IN_FLIGHT_PATIENCE
 from capmarshal._clients import Clients
-from capmarshal._dispatch import Interrupted, Received, Unanswerable, fail, log
+from capmarshal._dispatch import Answer, Interrupted, Received, Unanswerable, fail, log
 from capmarshal._doorkeeper import Doorkeeper
 from capmarshal._errors import KernelError, TableFull, check, error_for, in_flight_limit
 from capmarshal._faults import Code
@@ -26,7 +26,7 @@ from capmarshal._reception import Reception
 
 if TYPE_CHECKING:
     from capmarshal._clients import Client
-    from capmarshal._dispatch import Answer, Dispatcher
+    from capmarshal._dispatch import Dispatcher
 
 # Slot of its own wake-up.
 _WAKE = 1
@@ -58,15 +58,16 @@ class Server:
         self._label = label
         self._turn = ffi.new("struct cm_turn *")
         self._inbox = _inbox.Inbox(within=self._turn)
-        self._clients = Clients(self._turn)
+        self._clients = Clients(self._turn, max_bytes)
         self._reception = Reception(self._clients, max_bytes, max_descriptors)
         self._max_bytes = max_bytes
         self._stopped = False
         # Slots whose answer the kernel refuses because too many descriptors are in flight; when to look again.
         self._refused: set[int] = set()
         self._retry_at = FOREVER
-        # An answer that is sent with the next turn.
-        self._pending: tuple[int, Client, Answer] | None = None
+        # The payload of the reply that is sent with the next turn, and to which record (as cm_turn counts them).
+        self._reply: bytes | None = None
+        self._replied = 0
         with _private.lock:
             self._epoll = Private(check(lib.lx_epoll_create1(select.EPOLL_CLOEXEC), "making an epoll set"), epoll=True)
             try:
@@ -112,42 +113,42 @@ class Server:
             KeyboardInterrupt, SystemExit: raised in a method or a signal handler; it may be run again.
         """
         try:
-            while not self._stopped and self._epoll.number >= 0:
-                self._turn_once()
-                if self._retry_at != FOREVER and time.monotonic_ns() >= self._retry_at:
-                    self._look_after()
+            with self._dispatcher.serving():
+                while not self._stopped and self._epoll.number >= 0:
+                    self._turn_once()
+                    if self._retry_at != FOREVER and time.monotonic_ns() >= self._retry_at:
+                        self._look_after()
         finally:
             if self._epoll.number >= 0:
                 self._tidy()
 
     def _tidy(self) -> None:
         """Leaves nothing half done, also where Ctrl-C came between two steps: nobody waits for what will not come."""
-        if self._pending is not None:
-            slot, client, answer = self._pending
-            self._pending = None
-            # Perhaps for the second time: its ID tells.
-            if self._clients.get(slot) is client:
-                self._deliver(slot, client, answer)
+        turn = self._turn
+        if turn.taken and self._reply is not None and self._replied == turn.records:
+            self._deliver_reply()
+        self._reply = None
         self._dispatcher.end_all()
-        if self._turn.taken:
-            self._forget(self._turn.taken)
-            self._turn.taken = 0
+        if turn.taken:
+            self._forget(turn.taken)
+            turn.taken = 0
         for descriptor in self._inbox.steal():
             _reaper.close_descriptor(descriptor.detach())
         self._doorkeeper.tidy()
 
     def _turn_once(self) -> None:
-        """Sends the pending answer and handles one event."""
-        turn = self._turn
-        if self._pending is None:
-            event = lib.cm_reply_wait(-1, NULL, 0, (), 0, turn, self._retry_at)
+        """Sends the reply that is due and handles one event."""
+        turn, reply = self._turn, self._reply
+        if reply is None:
+            event = lib.cm_reply_wait(turn, NULL, 0, self._retry_at)
         else:
-            slot, client, answer = self._pending
-            event = lib.cm_reply_wait(client.far.number, answer.data, len(answer.data), (), 0, turn, self._retry_at)
+            event = lib.cm_reply_wait(turn, reply, len(reply), self._retry_at)
             if event == lib.CM_UNSENT:
-                self._deliver(slot, client, answer)
-            self._pending = None
-        if event == lib.CM_RECORD:
+                self._deliver_reply()
+            self._reply = None
+        if event == lib.CM_DATA:
+            self._call_data()
+        elif event == lib.CM_RECORD:
             self._call(turn.slot)
             turn.taken = 0
         elif event == lib.CM_READY:
@@ -156,6 +157,42 @@ class Server:
             self._forget(turn.slot)
         elif event < 0 and event != -errno.EINTR:
             raise error_for(-event, "waiting for calls")
+
+    def _call_data(self) -> None:
+        """Runs the call in the inbox, whose arguments are data alone: its reply goes with the next turn."""
+        turn, cut = self._turn, self._inbox.cut
+        start = turn.payload
+        try:
+            answer = self._dispatcher.call_data(
+                turn.id, cut(lib.CM_CALL_KEY, start), cut(start, turn.inbox.size), turn.deadline
+            )
+        except Interrupted as interrupted:
+            self._end_call(turn.slot, interrupted.answer)
+            raise interrupted.__cause__ or interrupted from None
+        if isinstance(answer, bytes):
+            self._reply, self._replied = answer, turn.records
+        elif answer is None:
+            self._call(turn.slot)
+            turn.taken = 0
+        else:
+            self._end_call(turn.slot, answer)
+
+    def _deliver_reply(self) -> None:
+        """Sends the reply that is due in another way than with the next turn."""
+        slot, reply, call_id = self._turn.taken, self._reply, self._turn.id
+        client = self._clients.get(slot)
+        if client is not None and reply is not None:
+            self._deliver(slot, client, Answer(call_id, _wire.pack_reply(call_id, [], 0, reply)))
+        self._turn.taken = 0
+
+    def _end_call(self, slot: int, answer: Answer) -> None:
+        """Sends an answer that is no mere reply."""
+        client = self._clients.get(slot)
+        if client is None:
+            answer.close()
+        else:
+            self._finish(slot, client, answer)
+        self._turn.taken = 0
 
     def _call(self, slot: int) -> None:
         """Deals with the record in the inbox."""
@@ -166,8 +203,6 @@ class Server:
         if client is None:
             received.close()
             return
-        self._clients.turns += 1
-        client.used = self._clients.turns
         if client.outbox is not None or client.assembly is not None or _wire.is_of_parts(received.data):
             whole = self._in_parts(slot, client, received)
             if whole is None:
@@ -195,7 +230,7 @@ class Server:
             self._deliver(slot, client, fail(call_id, Code.TOO_BIG, refusal))
 
     def _run(self, slot: int, client: Client, received: Received) -> None:
-        """Has a whole record answered, at once or with the next turn."""
+        """Has a whole record answered."""
         try:
             answer = self._dispatcher.dispatch(received, client.peer)
         except Unanswerable as reason:
@@ -203,18 +238,14 @@ class Server:
             self._drop(slot, client, str(reason))
             return
         except Interrupted as interrupted:
-            self._finish(slot, client, interrupted.answer)
-            self._turn.taken = 0
+            self._end_call(slot, interrupted.answer)
             raise interrupted.__cause__ or interrupted from None
         except Exception:  # noqa: BLE001 - as said below
             # A fault of ours, which no record should be able to find; but if one does, it costs its sender only.
             log.critical("%s: a call could not be dispatched", self._label, exc_info=True)
             self._forget(slot)
             return
-        if answer.only_data and len(answer.data) <= min(client.room, self._max_bytes):
-            self._pending = slot, client, answer
-        else:
-            self._finish(slot, client, answer)
+        self._finish(slot, client, answer)
 
     def _finish(self, slot: int, client: Client, answer: Answer) -> None:
         """Ends a call here and now: what it owned is closed when its answer is sent, not when the next record comes."""
@@ -271,6 +302,7 @@ class Server:
             code = Code.TABLE_FULL if isinstance(error, TableFull) else Code.RAISED
             client.outbox = Outbox(fail(answer.id, code, f"at the server, {error.strerror}"), client.room)
         self._send_on(slot, client, client.outbox)
+        self._clients.mark(slot)
 
     def _send_on(self, slot: int, client: Client, outbox: Outbox) -> None:
         """Sends what is left of an answer, and sees to what then has to happen."""
@@ -360,6 +392,7 @@ class Server:
             client.outbox.close()
             client.outbox = None
             if waited:
+                self._clients.mark(slot)
                 self._clients.resume(slot)
                 self._unbound(client)
 

@@ -6,17 +6,18 @@ Every record begins with the same head, whatever its version, so that any of the
     1      kind         1 byte      KNOCK, CALL, REPLY, FAIL, BEGIN, PART, GO or GONE
     2      entries      2 bytes     length of the table
     4      descriptors  2 bytes     how many travel with the record
-    6      reserved     2 bytes     0
+    6      cpu          2 bytes     CALL and REPLY: 1 + the CPU that it was sent from; 0: not said, and in all others
     8      id           8 bytes     of the call; 0 in a KNOCK and a GONE
 
 A CALL goes on with::
 
-    16     badge        16 bytes
-    32     time left    8 bytes     nanoseconds; all ones: no limit
-    40     sent at      8 bytes     CLOCK_MONOTONIC when it was sent, nanoseconds
-    48     method       2 bytes     length of its name
+    16     time left    8 bytes     nanoseconds; all ones: no limit
+    24     sent at      8 bytes     CLOCK_MONOTONIC when it was sent, nanoseconds
+    32     method       2 bytes     length of its name
+    34     badge        16 bytes
 
-then the method's name in UTF-8.  CALL and REPLY then have the table, ``entries`` times::
+then the method's name in UTF-8: together with the badge, what is to be called.  CALL and REPLY then have the table,
+``entries`` times::
 
     0      slot         2 bytes     which of the record's descriptors
     2      badge        16 bytes    of a capability; all zero: the slot is a plain descriptor
@@ -38,7 +39,10 @@ of all.  A GONE is the last word of a server that gives an idle channel up.
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 VERSION = 1
 KNOCK, CALL, REPLY, FAIL, BEGIN, PART, GO, GONE = 1, 2, 3, 4, 5, 6, 7, 8
@@ -51,7 +55,7 @@ NO_BADGE = bytes(BADGE_SIZE)
 NO_LIMIT = (1 << 64) - 1
 
 _HEAD = struct.Struct("=BBHHHQ")
-_CALL = struct.Struct("=BBHHHQ16sQQH")
+_CALL = struct.Struct("=BBHHHQQQH16s")
 _BEGIN = struct.Struct("=BBHHHQQI")
 _ENTRY = struct.Struct("=H16s")
 
@@ -140,6 +144,7 @@ class Malformed(Exception):  # never leaves the package: becomes a FAIL or a Pro
 KNOCK_RECORD = _HEAD.pack(VERSION, KNOCK, 0, 1, 0, 0)
 GONE_RECORD = _HEAD.pack(VERSION, GONE, 0, 0, 0, 0)
 HEAD_SIZE = _HEAD.size
+CALL_SIZE = _CALL.size
 
 
 def is_of_parts(data: bytes) -> bool:
@@ -147,7 +152,8 @@ def is_of_parts(data: bytes) -> bool:
     return len(data) > 1 and data[1] in (BEGIN, PART, GO)
 
 
-def _table(entries: list[Entry]) -> bytes:
+def pack_table(entries: Sequence[Entry]) -> bytes:
+    """The table of a CALL or REPLY."""
     return b"".join([_ENTRY.pack(slot, badge) for slot, badge in entries])
 
 
@@ -157,20 +163,18 @@ def pack_call(
     time_left: int,
     sent_at: int,
     method: bytes,
-    entries: list[Entry],
+    entries: Sequence[Entry],
     descriptors: int,
     payload: bytes,
 ) -> bytes:
     """A CALL record; see the layout above."""
-    head = _CALL.pack(VERSION, CALL, len(entries), descriptors, 0, id, badge, time_left, sent_at, len(method))
-    if not entries:
-        return head + method + payload
-    return b"".join((head, method, _table(entries), payload))
+    head = _CALL.pack(VERSION, CALL, len(entries), descriptors, 0, id, time_left, sent_at, len(method), badge)
+    return b"".join((head, method, pack_table(entries), payload))
 
 
 def pack_reply(id: int, entries: list[Entry], descriptors: int, payload: bytes) -> bytes:  # noqa: A002 - as above
     """A REPLY record."""
-    return _HEAD.pack(VERSION, REPLY, len(entries), descriptors, 0, id) + _table(entries) + payload
+    return _HEAD.pack(VERSION, REPLY, len(entries), descriptors, 0, id) + pack_table(entries) + payload
 
 
 def pack_fail(id: int, payload: bytes) -> bytes:  # noqa: A002 - as above
@@ -215,15 +219,13 @@ def unpack(data: bytes) -> Record:
     """
     if len(data) < _HEAD.size:
         raise Malformed(f"{len(data)} bytes are too few for a record", None)
-    version, kind, count, descriptors, reserved, id = _HEAD.unpack_from(data)  # noqa: A001 - the name of the field
+    version, kind, count, descriptors, cpu, id = _HEAD.unpack_from(data)  # noqa: A001 - the name of the field
     if version != VERSION:
         raise Malformed(f"version {version} of the protocol; this is version {VERSION}", id)
-    if reserved:
-        raise Malformed("the reserved field is not 0", id)
     if kind == CALL:
         if len(data) < _CALL.size:
             raise Malformed(f"{len(data)} bytes are too few for a CALL", id)
-        *_, badge, time_left, sent_at, length = _CALL.unpack_from(data)
+        *_, time_left, sent_at, length, badge = _CALL.unpack_from(data)
         start = _CALL.size + length
         if start > len(data):
             raise Malformed(f"a method's name of {length} bytes in a record of {len(data)}", id)
@@ -234,6 +236,8 @@ def unpack(data: bytes) -> Record:
     if kind == REPLY:
         entries = _read_table(data, _HEAD.size, count, descriptors, id) if count else []
         return Reply(id, entries, descriptors, memoryview(data)[_HEAD.size + count * _ENTRY.size :])
+    if cpu:
+        raise Malformed(f"a record of kind {kind} that says where it was sent from", id)
     if kind == FAIL and count == descriptors == 0:
         return Fail(id, memoryview(data)[_HEAD.size :])
     if kind == PART and count == 0 and (descriptors or len(data) > _HEAD.size):

@@ -32,7 +32,7 @@ ffibuilder.set_source(
     "capmarshal._native",
     "\n".join(f'#include "{name}"' for name in HEADERS),
     sources=[str(HERE / name) for name in SOURCES],
-    depends=[str(HERE / name) for name in (*HEADERS, "lx_syscall.h", "system_types.cdef")],
+    depends=[str(HERE / name) for name in (*HEADERS, "cm_record.h", "lx_syscall.h", "system_types.cdef")],
     include_dirs=[str(HERE)],
     extra_compile_args=["-std=gnu11", "-Wall", "-Wextra", "-Wno-unused-parameter"],
     py_limited_api=True,

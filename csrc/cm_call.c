@@ -3,19 +3,79 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <string.h>
 
-int cm_call(int channel, const void *data, size_t size,
+#include "cm_record.h"
+
+static int64_t now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+/* what a CALL carries as the time it has left */
+static uint64_t time_left(int64_t deadline, int64_t at)
+{
+	if (deadline == CM_FOREVER)
+		return CM_NO_LIMIT;
+	return deadline > at ? (uint64_t)(deadline - at) : 0;
+}
+
+/* the record in the inbox begins like this, and is data alone: nothing travels with it, nothing is missing */
+static int data_alone(const struct cm_inbox *in, uint8_t kind, size_t head_size)
+{
+	struct cm_head head;
+
+	if (in->size < head_size || in->count > 0 || in->lost)
+		return 0;
+	memcpy(&head, in->data, sizeof(head));
+	return head.version == CM_VERSION && head.kind == kind && head.entries == 0 && head.descriptors == 0;
+}
+
+static uint64_t record_id(const struct cm_inbox *in)
+{
+	uint64_t id;
+
+	memcpy(&id, (const char *)in->data + offsetof(struct cm_head, id), sizeof(id));
+	return id;
+}
+
+int cm_call(int channel, struct cm_caller *caller, const void *badge, const void *method, size_t method_size,
+	    const void *body, size_t body_size, unsigned int entries,
 	    const int *descriptors, unsigned int count, struct cm_inbox *in, int64_t deadline)
 {
-	struct iovec part = { .iov_base = (void *)data, .iov_len = size };
-	int error;
+	int64_t at = now();
+	struct cm_call_head head = {
+		.head = {
+			.version = CM_VERSION,
+			.kind = CM_KIND_CALL,
+			.entries = (uint16_t)entries,
+			.descriptors = (uint16_t)count,
+			.id = ++caller->id,
+		},
+		.time_left = time_left(deadline, at),
+		.sent_at = (uint64_t)at,
+		.method_size = (uint16_t)method_size,
+	};
+	struct iovec parts[] = {
+		{ .iov_base = &head, .iov_len = sizeof(head) },
+		{ .iov_base = (void *)method, .iov_len = method_size },
+		{ .iov_base = (void *)body, .iov_len = body_size },
+	};
+	int result;
 
+	memcpy(head.badge, badge, sizeof(head.badge));
 	in->sent = 0;
-	error = cm_send(channel, &part, 1, descriptors, count, deadline);
-	if (error)
-		return error;
+	result = cm_send(channel, parts, 3, descriptors, count, deadline);
+	if (result)
+		return result;
 	in->sent = 1;
-	return cm_receive(channel, in, deadline);
+	result = cm_receive(channel, in, deadline);
+	if (result > 0 && data_alone(in, CM_KIND_REPLY, sizeof(struct cm_head)) && record_id(in) == caller->id)
+		return CM_DATA;
+	return result;
 }
 
 static uint64_t event_data(unsigned int slot, unsigned int generation)
@@ -36,17 +96,52 @@ int cm_watch(const struct cm_turn *turn, unsigned int slot, int operation, unsig
 
 static int milliseconds_until(int64_t deadline)
 {
-	struct timespec time;
 	int64_t left;
 
 	if (deadline == CM_FOREVER)
 		return -1;
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	left = deadline - ((int64_t)time.tv_sec * 1000000000 + time.tv_nsec);
+	left = deadline - now();
 	if (left <= 0)
 		return 0;
 	left = (left + 999999) / 1000000;
 	return left > INT_MAX ? INT_MAX : (int)left;
+}
+
+/*
+ * Until when a call may take: what it had left when it was sent, less the time since.
+ * One that seems to come from the future has its time from now on: its sender may
+ * be in another time namespace.  0: that has passed.
+ */
+static int64_t call_deadline(uint64_t left, uint64_t sent_at)
+{
+	uint64_t at, waited;
+
+	if (left == CM_NO_LIMIT)
+		return CM_FOREVER;
+	at = (uint64_t)now();
+	waited = at > sent_at ? at - sent_at : 0;
+	if (waited >= left)
+		return 0;
+	left -= waited;
+	return left > CM_FOREVER - at ? CM_FOREVER : (int64_t)(at + left);
+}
+
+/* CM_DATA if the record in the inbox is a CALL that can be run as it is; else whoever asked looks closer */
+static int kind_of_record(struct cm_turn *turn)
+{
+	const struct cm_slot *slot = &turn->slots[turn->slot];
+	const struct cm_inbox *in = &turn->inbox;
+	struct cm_call_head head;
+
+	if (slot->busy || in->size > slot->room || !data_alone(in, CM_KIND_CALL, sizeof(head)))
+		return CM_RECORD;
+	memcpy(&head, in->data, sizeof(head));
+	if (head.method_size > in->size - sizeof(head))
+		return CM_RECORD;
+	turn->deadline = call_deadline(head.time_left, head.sent_at);
+	turn->id = head.head.id;
+	turn->payload = (unsigned int)sizeof(head) + head.method_size;
+	return turn->deadline > 0 ? CM_DATA : CM_RECORD;
 }
 
 static int read_channel(struct cm_turn *turn, int channel)
@@ -57,23 +152,41 @@ static int read_channel(struct cm_turn *turn, int channel)
 		return CM_NOTHING;
 	if (got < 0)
 		turn->status = got;
-	if (got > 0)
-		turn->taken = turn->slot;
-	return got > 0 ? CM_RECORD : CM_ENDED;
+	if (got <= 0)
+		return CM_ENDED;
+	turn->taken = turn->slot;
+	turn->slots[turn->slot].used = ++turn->records;
+	return kind_of_record(turn);
 }
 
-int cm_reply_wait(int channel, const void *data, size_t size,
-		  const int *descriptors, unsigned int count, struct cm_turn *turn, int64_t deadline)
+static int reply(struct cm_turn *turn, const void *payload, size_t size)
+{
+	const struct cm_slot *slot = &turn->slots[turn->taken];
+	struct cm_head head = { .version = CM_VERSION, .kind = CM_KIND_REPLY, .id = turn->id };
+	struct iovec parts[] = {
+		{ .iov_base = &head, .iov_len = sizeof(head) },
+		{ .iov_base = (void *)payload, .iov_len = size },
+	};
+	int error;
+
+	/* in one record, or not here */
+	if (size + sizeof(head) > slot->room)
+		return -EMSGSIZE;
+	error = cm_send(slot->descriptor, parts, 2, NULL, 0, CM_NOW);
+	if (!error)
+		turn->taken = 0;
+	return error;
+}
+
+int cm_reply_wait(struct cm_turn *turn, const void *payload, size_t size, int64_t deadline)
 {
 	struct epoll_event event;
 	struct cm_slot *slot;
 	int ready;
 
 	turn->status = 0;
-	if (data) {
-		struct iovec part = { .iov_base = (void *)data, .iov_len = size };
-
-		turn->status = cm_send(channel, &part, 1, descriptors, count, CM_NOW);
+	if (payload) {
+		turn->status = reply(turn, payload, size);
 		if (turn->status)
 			return CM_UNSENT;
 	}

@@ -10,32 +10,55 @@
 
 #include "cm_message.h"
 
+/* What a client keeps for each channel of its own. */
+struct cm_caller {
+	uint64_t id;                      /* of the last call */
+};
+
+/* beside what cm_receive() returns: the answer came, and is data alone, in in->data from CM_HEAD to in->size */
+#define CM_DATA 2
+/* bytes of every record's head, and of a CALL's up to the badge: capmarshal/_wire.py */
+#define CM_HEAD 16
+#define CM_CALL_KEY 34
+
 /*
- * Client: sends one record on its channel and receives the next.
+ * Client: sends one CALL, whose head it makes, and receives the next record.
+ *
+ * `table` and `payload` stand one after the other in `body`.  A CALL carries the
+ * time that it has left until `deadline`; its ID is the caller's, plus one for each
+ * call, counted also where the send fails.
  *
  * in->sent tells how far it got: 0, the failure is that of the send, and nothing
  * was sent; 1, the record is sent, and what remains is to cm_receive().
  *
- * Return: as cm_receive(), or, with in->sent == 0, as cm_send()
+ * Return: CM_DATA, as cm_receive(), or, with in->sent == 0, as cm_send()
  */
-int cm_call(int channel, const void *data, size_t size,
+int cm_call(int channel, struct cm_caller *caller, const void *badge, const void *method, size_t method_size,
+	    const void *body, size_t body_size, unsigned int entries,
 	    const int *descriptors, unsigned int count, struct cm_inbox *in, int64_t deadline);
 
 /* Where a server keeps a channel.  An event names slot and generation, never a descriptor, whose number may be another's by then. */
 struct cm_slot {
 	int descriptor;                   /* -1: free */
 	unsigned int generation;
+	unsigned int room;                /* bytes that a record to it, and a CALL of it, may have */
+	int busy;                         /* more than single records is going on: none of its calls is CM_DATA */
+	uint64_t used;                    /* when it was last heard of: a reading of cm_turn.records */
 };
 
 /* Slots below this one are the entrypoint's own (its door, its wake-up): reported, never read here. */
 #define CM_FIRST_CHANNEL 2
 
-/* what cm_reply_wait() saw happen */
+/*
+ * What cm_reply_wait() saw happen.  CM_DATA: the slot's channel brought a CALL that
+ * is data alone and not too late; in the inbox, badge and method stand from
+ * CM_CALL_KEY to turn.payload, the payload from there to inbox.size.
+ */
 #define CM_ENDED 0                        /* the slot's channel ended */
-#define CM_RECORD 1                       /* the slot's channel brought a record, now in the inbox */
-#define CM_READY 2                        /* an own slot is readable, or a channel is writable again */
-#define CM_UNSENT 3                       /* the reply was not sent, nothing was waited for: `status` */
-#define CM_NOTHING 4                      /* the deadline passed, or somebody else took what there was */
+#define CM_RECORD 1                       /* the slot's channel brought any other record, now in the inbox */
+#define CM_READY 3                        /* an own slot is readable, or a channel is writable again */
+#define CM_UNSENT 4                       /* the reply was not sent, nothing was waited for: `status` */
+#define CM_NOTHING 5                      /* the deadline passed, or somebody else took what there was */
 
 struct cm_turn {
 	int epoll;
@@ -43,18 +66,21 @@ struct cm_turn {
 	unsigned int n_slots;
 	unsigned int slot;                /* out: whose event it is */
 	int status;                       /* out: 0, or the -errno of the reply or of the channel that ended */
-	unsigned int taken;               /* out: the slot whose record was taken; the caller sets it to 0 when that is answered */
+	unsigned int taken;               /* out: the slot whose record was taken; 0 when that is answered, by a reply sent here or the caller */
+	uint64_t records;                 /* out: how many were taken in all */
+	uint64_t id;                      /* out: CM_DATA: of the CALL */
+	unsigned int payload;             /* out: CM_DATA: where it begins */
+	int64_t deadline;                 /* out: CM_DATA: until when the call may take */
 	struct cm_inbox inbox;
 };
 
 /*
- * Server: sends a reply, unless data is NULL, without ever waiting for its
- * reader; then waits for the next event.
+ * Server: sends the REPLY to the CM_DATA call that came last, unless `payload` is
+ * NULL, without ever waiting for its reader; then waits for the next event.
  *
  * Return: CM_*, or -errno of epoll_pwait(2): the reply, if any, was sent then
  */
-int cm_reply_wait(int channel, const void *data, size_t size,
-		  const int *descriptors, unsigned int count, struct cm_turn *turn, int64_t deadline);
+int cm_reply_wait(struct cm_turn *turn, const void *payload, size_t size, int64_t deadline);
 
 /* The data of an epoll event for a slot. */
 int cm_watch(const struct cm_turn *turn, unsigned int slot, int operation, unsigned int events);

@@ -23,7 +23,7 @@ from capmarshal._faults import Code
 # Seconds; generous: reached only when something hangs.
 PATIENCE = 30.0
 HEAD = struct.Struct("=BBHHHQ")
-CALL_HEAD = struct.Struct("=BBHHHQ16sQQH")
+CALL_HEAD = struct.Struct("=BBHHHQQQH16s")
 
 
 class Work(cm.Interface):
@@ -180,10 +180,10 @@ def at_door(capability, record, descriptors=()):
 
 
 def call(capability, method=b"double", payload=b"\x91\x15", entries=(), descriptors=0, **changed):
-    """A CALL record; ``changed`` overrides a field of its head: version, kind, count, reserved, id, length..."""
+    """A CALL record; ``changed`` overrides a field of its head: version, kind, count, cpu, id, length..."""
     field = {
         "version": _wire.VERSION, "kind": _wire.CALL, "count": len(entries), "descriptors": descriptors,
-        "reserved": 0, "id": 1, "badge": capability.badge, "left": _wire.NO_LIMIT, "sent": 0, "length": len(method),
+        "cpu": 0, "id": 1, "left": _wire.NO_LIMIT, "sent": 0, "length": len(method), "badge": capability.badge,
     }  # fmt: skip
     assert field.keys() >= changed.keys()
     table = b"".join(struct.pack("=H16s", slot, badge) for slot, badge in entries)
@@ -255,7 +255,7 @@ def reply(call_id, payload=b"\x2a", entries=(), descriptors=0, **changed):
     """A REPLY record; ``changed`` overrides a field of its head."""
     field = {
         "version": _wire.VERSION, "kind": _wire.REPLY, "count": len(entries), "descriptors": descriptors,
-        "reserved": 0, "id": call_id,
+        "cpu": 0, "id": call_id,
     }  # fmt: skip
     assert field.keys() >= changed.keys()
     table = b"".join(struct.pack("=H16s", slot, badge) for slot, badge in entries)

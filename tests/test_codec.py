@@ -93,7 +93,7 @@ def _transfer(value, annotation):
     record = _wire.unpack(_wire.pack_reply(1, outgoing.entries, len(outgoing.numbers), payload))
     incoming = Incoming(record.entries, [cm.Descriptor.dup_of(number) for number in outgoing.numbers])
     try:
-        return _codec.decoder_for(annotation)(record.payload, incoming), incoming
+        return _codec.decode(_codec.decoder_for(annotation), record.payload, incoming), incoming
     except BaseException:
         incoming.close_all()
         raise
@@ -332,7 +332,7 @@ def test_any_payload_decodes_or_is_a_bad_argument(decoder, payload):
     """Arbitrary bytes, and arbitrary values as indices; and everything that came is closed afterwards."""
     before = _open_now()
     with _world() as (_, capabilities), _table(capabilities) as incoming, contextlib.suppress(*BAD):
-        decoder[1](memoryview(payload), incoming)
+        _codec.decode(decoder[1], memoryview(payload), incoming)
     del capabilities, incoming
     _nothing_left(before)
 
@@ -341,28 +341,28 @@ def test_any_payload_decodes_or_is_a_bad_argument(decoder, payload):
 @given(st.lists(st.integers(0, 3), max_size=6))
 def test_an_entry_is_used_once(indices):
     """A payload that names one entry twice would give one descriptor two owners: it is refused."""
-    decode = _codec.decoder_for(list[cm.Descriptor])
+    decoder = _codec.decoder_for(list[cm.Descriptor])
     with _table([]) as incoming:
         payload = memoryview(msgspec.msgpack.encode(indices))
         if len(set(indices)) == len(indices) and max(indices, default=0) < 3:
-            assert len(decode(payload, incoming)) == len(indices)
+            assert len(_codec.decode(decoder, payload, incoming)) == len(indices)
         else:
             with pytest.raises(msgspec.ValidationError, match=r"used twice|no index"):
-                decode(payload, incoming)
+                _codec.decode(decoder, payload, incoming)
 
 
 @pytest.mark.parametrize("index", [-1, 3, 2**64 - 1, True, False, 1.0, "1", b"1", None, [1], {"1": 1}])
 def test_only_an_int_in_range_is_an_index(index):
     """Not True, not 1.0, not -1; and the error names the place, but shows nothing that the peer chose at length."""
     with _table([]) as incoming, pytest.raises(msgspec.ValidationError, match=r"\$\[1\]"):
-        _codec.decoder_for(list[cm.Descriptor])(memoryview(msgspec.msgpack.encode([0, index])), incoming)
+        _codec.decode(_codec.decoder_for(list[cm.Descriptor]), memoryview(msgspec.msgpack.encode([0, index])), incoming)
 
 
 def test_what_stands_at_an_index_is_not_repeated_in_the_error():
     """A megabyte where an index is due does not come back as an error of four megabytes."""
     payload = memoryview(msgspec.msgpack.encode(bytes(1 << 20)))
     with _table([]) as incoming, pytest.raises(msgspec.ValidationError) as caught:
-        _codec.decoder_for(cm.Descriptor)(payload, incoming)
+        _codec.decode(_codec.decoder_for(cm.Descriptor), payload, incoming)
     assert len(str(caught.value)) < 200
 
 
@@ -370,9 +370,9 @@ def test_a_capability_is_no_file_and_a_file_no_capability():
     """The kind of the entry must be what the annotation says, whatever the descriptor would do."""
     with _world() as (_, capabilities):
         with _table(capabilities[:1]) as incoming, pytest.raises(ValueError, match=r"capability came.*Descriptor"):
-            _codec.decoder_for(cm.Descriptor)(memoryview(b"\3"), incoming)
+            _codec.decode(_codec.decoder_for(cm.Descriptor), memoryview(b"\3"), incoming)
         with _table(capabilities[:1]) as incoming, pytest.raises(ValueError, match=r"plain descriptor came.*Thing"):
-            _codec.decoder_for(Thing)(memoryview(b"\0"), incoming)
+            _codec.decode(_codec.decoder_for(Thing), memoryview(b"\0"), incoming)
 
 
 @pytest.mark.parametrize(
@@ -386,7 +386,7 @@ def test_a_capability_is_no_file_and_a_file_no_capability():
 def test_a_file_of_the_wrong_kind_is_refused(annotation, index, why):
     """The reading end of a pipe is no writer, the writing end no reader, a memfd no socket."""
     with _table([]) as incoming, pytest.raises(ValueError, match=why):
-        _codec.decoder_for(annotation)(memoryview(bytes([index])), incoming)
+        _codec.decode(_codec.decoder_for(annotation), memoryview(bytes([index])), incoming)
 
 
 @pytest.mark.parametrize("flags", [os.O_RDONLY | os.O_DIRECTORY, os.O_PATH])
@@ -423,7 +423,7 @@ def test_only_the_client_end_of_a_door_makes_a_capability(make):
     with make() as wrong:
         incoming = Incoming([_wire.Entry(0, b"b" * 16)], [cm.Descriptor.dup_of(wrong)])
         with pytest.raises(ValueError, match="capability came with"):
-            _codec.decoder_for(cm.Capability)(memoryview(b"\0"), incoming)
+            _codec.decode(_codec.decoder_for(cm.Capability), memoryview(b"\0"), incoming)
         incoming.close_all()
     _nothing_left(before)
 
@@ -438,7 +438,7 @@ def test_a_capability_comes_home_as_the_object_itself():
         outgoing.add(capability)
         for home, expected in ((space.homes[capability.key[0]], target), (None, capability.cast(Thing))):
             incoming = Incoming(outgoing.entries, [cm.Descriptor.dup_of(n) for n in outgoing.numbers], home=home)
-            came = _codec.decoder_for(Thing)(memoryview(b"\0"), incoming)
+            came = _codec.decode(_codec.decoder_for(Thing), memoryview(b"\0"), incoming)
             incoming.close_rest()
             assert came == expected
             assert (came is target) == (home is not None)
@@ -448,7 +448,7 @@ def test_a_capability_comes_home_as_the_object_itself():
             home=space.homes[capability.key[0]],
         )
         with pytest.raises(ValueError, match=r"ThingServer, not a .*Other"):
-            _codec.decoder_for(Other)(memoryview(b"\0"), incoming)
+            _codec.decode(_codec.decoder_for(Other), memoryview(b"\0"), incoming)
         incoming.close_all()
     finally:
         entrypoint.close()
@@ -460,7 +460,7 @@ def test_a_forged_badge_of_our_own_is_stale():
         number = capabilities[0].door().number
         incoming = Incoming([_wire.Entry(0, b"guessed!" * 2)], [cm.Descriptor.dup_of(number)])
         with pytest.raises(cm.StaleCapability):
-            _codec.decoder_for(cm.Capability)(memoryview(b"\0"), incoming)
+            _codec.decode(_codec.decoder_for(cm.Capability), memoryview(b"\0"), incoming)
         incoming.close_all()
 
 

@@ -96,7 +96,6 @@ def test_a_call_that_is_cut_short_is_answered(near, capability, size):
         {"kind": 9},
         {"kind": 255},
         {"kind": _wire.KNOCK},
-        {"reserved": 1},
         {"count": 1},
         {"count": 65535},
         {"descriptors": 1},

@@ -58,7 +58,7 @@ def test_an_answer_by_hand_is_a_result(impostor):
         by_hand.reply(1, kind=9),
         by_hand.reply(1, kind=_wire.FAIL, count=1),
         by_hand.reply(1, kind=_wire.CALL),
-        by_hand.reply(1, reserved=1),
+        by_hand.reply(1, kind=_wire.FAIL, cpu=1),
         by_hand.reply(1, count=1),
         by_hand.reply(1, count=65535),
         by_hand.reply(1, descriptors=1),
