@@ -16,6 +16,7 @@ from capmarshal import _inbox, _parts, _reaper, _wire
 from capmarshal._backoff import Patience
 from capmarshal._errors import CallTimeout, DescriptorsLost, Disconnected, ProtocolError, TooLarge, error_for
 from capmarshal._lx import DESCRIPTORS_MAX, FOREVER, NOW, ffi, lib
+from capmarshal._polling import poll_nanoseconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,6 +66,7 @@ class Channel:
     def __init__(self, near: Private) -> None:
         self._near = near
         self._caller = ffi.new("struct cm_caller *")
+        self._caller.poll = poll_nanoseconds
         self._room = _inbox.record_room(near.number)
         self.usable = True
 

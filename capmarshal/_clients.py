@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from capmarshal._private import Private
 
 _FIRST_ROOM = 16
+# What is known of a client that has just knocked.
+_UNKNOWN = ffi.new("struct cm_polling *")[0]
 # The most channels of one process (as the knock's credentials name it), and of all, as shares of the descriptor table.
 _PEER_SHARE, _PEER_MAX = 4, 256
 _ALL_SHARE_NUMERATOR, _ALL_SHARE_DENOMINATOR = 3, 4
@@ -134,6 +136,7 @@ class Clients:
         entry = self._slots[slot]
         entry.room = min(client.room, self._max_bytes)
         entry.busy = 0
+        entry.polling = _UNKNOWN
         # A knock is heard of too: its call is about to come.
         entry.used = self._turn.records
         # Last: what Ctrl-C leaves without it was never added, whatever was counted.
@@ -163,15 +166,16 @@ class Clients:
         return self._by_slot[slot]
 
     def mark(self, slot: int) -> None:
-        """Has C know whether a conversation of more than single records is going on."""
+        """Has C know whether a channel is read, and for single records only."""
         client = self._by_slot[slot]
         if client is not None:
-            self._slots[slot].busy = not client.idle
+            self._slots[slot].busy = not (client.idle and client.read)
 
     def _set(self, slot: int, events: int) -> None:
         client = self._by_slot[slot]
         if client is not None:
             client.read = bool(events & select.EPOLLIN)
+            self.mark(slot)
         lib.cm_watch(self._turn, slot, lib.EPOLL_CTL_MOD, events)
 
     def await_room(self, slot: int) -> None:

@@ -14,7 +14,7 @@ from capmarshal._descriptor import Descriptor
 from capmarshal._errors import ArgumentError, StaleCapability
 from capmarshal._faults import Code, Fault
 from capmarshal._interface import methods_of
-from capmarshal._lx import FOREVER
+from capmarshal._lx import FOREVER, lib
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -303,7 +303,7 @@ class Dispatcher:
                     made.flush()
         except BaseException as error:  # noqa: BLE001 - answered; Interrupted is raised for what must not end here
             return self._failed(call.id, method, error, incoming, outgoing)
-        data = _wire.pack_reply(call.id, outgoing.entries, len(outgoing.numbers), payload)
+        data = _wire.pack_reply(call.id, outgoing.entries, len(outgoing.numbers), payload, lib.cm_cpu())
         return _answer(call.id, data, incoming, outgoing, ran=True)
 
     def _failed(

@@ -21,6 +21,7 @@ from capmarshal._errors import KernelError, TableFull, check, error_for, in_flig
 from capmarshal._faults import Code
 from capmarshal._lx import FOREVER, NULL, ffi, lib
 from capmarshal._outbox import AWAITS_GO, Outbox
+from capmarshal._polling import poll_nanoseconds
 from capmarshal._private import Private
 from capmarshal._reception import Reception
 
@@ -57,6 +58,7 @@ class Server:
         self._dispatcher = dispatcher
         self._label = label
         self._turn = ffi.new("struct cm_turn *")
+        self._turn.poll = poll_nanoseconds
         self._inbox = _inbox.Inbox(within=self._turn)
         self._clients = Clients(self._turn, max_bytes)
         self._reception = Reception(self._clients, max_bytes, max_descriptors)
@@ -392,7 +394,6 @@ class Server:
             client.outbox.close()
             client.outbox = None
             if waited:
-                self._clients.mark(slot)
                 self._clients.resume(slot)
                 self._unbound(client)
 

@@ -172,9 +172,15 @@ def pack_call(
     return b"".join((head, method, pack_table(entries), payload))
 
 
-def pack_reply(id: int, entries: list[Entry], descriptors: int, payload: bytes) -> bytes:  # noqa: A002 - as above
+def pack_reply(
+    id: int,  # noqa: A002 - as above
+    entries: list[Entry],
+    descriptors: int,
+    payload: bytes,
+    cpu: int = 0,
+) -> bytes:
     """A REPLY record."""
-    return _HEAD.pack(VERSION, REPLY, len(entries), descriptors, 0, id) + pack_table(entries) + payload
+    return _HEAD.pack(VERSION, REPLY, len(entries), descriptors, cpu, id) + pack_table(entries) + payload
 
 
 def pack_fail(id: int, payload: bytes) -> bytes:  # noqa: A002 - as above

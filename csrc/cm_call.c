@@ -7,6 +7,9 @@
 
 #include "cm_record.h"
 
+/* While polling: tries of the last channel between two looks at all of them, and records in a row. */
+enum { TRIES = 4, IN_ROW_MAX = 16 };
+
 static int64_t now(void)
 {
 	struct timespec time;
@@ -34,12 +37,42 @@ static int data_alone(const struct cm_inbox *in, uint8_t kind, size_t head_size)
 	return head.version == CM_VERSION && head.kind == kind && head.entries == 0 && head.descriptors == 0;
 }
 
+static void note_cpu(struct cm_polling *polling, const struct cm_inbox *in)
+{
+	struct cm_head head;
+
+	if (in->size < sizeof(head))
+		return;
+	memcpy(&head, in->data, sizeof(head));
+	if (head.version == CM_VERSION && (head.kind == CM_KIND_CALL || head.kind == CM_KIND_REPLY) && head.cpu != 0)
+		polling->peer = head.cpu;
+}
+
 static uint64_t record_id(const struct cm_inbox *in)
 {
 	uint64_t id;
 
 	memcpy(&id, (const char *)in->data + offsetof(struct cm_head, id), sizeof(id));
 	return id;
+}
+
+/* as cm_receive(), but polls first where that pays */
+static int receive(int channel, struct cm_caller *caller, struct cm_inbox *in, int64_t deadline)
+{
+	if (caller->poll > 0 && cm_polls(&caller->polling)) {
+		int64_t until = now() + caller->poll;
+
+		do {
+			int result = cm_receive(channel, in, CM_NOW);
+
+			if (result != -EAGAIN) {
+				cm_poll_found(&caller->polling);
+				return result;
+			}
+		} while (now() < until);
+		cm_poll_missed(&caller->polling);
+	}
+	return cm_receive(channel, in, deadline);
 }
 
 int cm_call(int channel, struct cm_caller *caller, const void *badge, const void *method, size_t method_size,
@@ -53,6 +86,7 @@ int cm_call(int channel, struct cm_caller *caller, const void *badge, const void
 			.kind = CM_KIND_CALL,
 			.entries = (uint16_t)entries,
 			.descriptors = (uint16_t)count,
+			.cpu = (uint16_t)cm_cpu(),
 			.id = ++caller->id,
 		},
 		.time_left = time_left(deadline, at),
@@ -72,7 +106,9 @@ int cm_call(int channel, struct cm_caller *caller, const void *badge, const void
 	if (result)
 		return result;
 	in->sent = 1;
-	result = cm_receive(channel, in, deadline);
+	result = receive(channel, caller, in, deadline);
+	if (result > 0)
+		note_cpu(&caller->polling, in);
 	if (result > 0 && data_alone(in, CM_KIND_REPLY, sizeof(struct cm_head)) && record_id(in) == caller->id)
 		return CM_DATA;
 	return result;
@@ -156,13 +192,19 @@ static int read_channel(struct cm_turn *turn, int channel)
 		return CM_ENDED;
 	turn->taken = turn->slot;
 	turn->slots[turn->slot].used = ++turn->records;
+	note_cpu(&turn->slots[turn->slot].polling, &turn->inbox);
 	return kind_of_record(turn);
 }
 
 static int reply(struct cm_turn *turn, const void *payload, size_t size)
 {
 	const struct cm_slot *slot = &turn->slots[turn->taken];
-	struct cm_head head = { .version = CM_VERSION, .kind = CM_KIND_REPLY, .id = turn->id };
+	struct cm_head head = {
+		.version = CM_VERSION,
+		.kind = CM_KIND_REPLY,
+		.cpu = (uint16_t)cm_cpu(),
+		.id = turn->id,
+	};
 	struct iovec parts[] = {
 		{ .iov_base = &head, .iov_len = sizeof(head) },
 		{ .iov_base = (void *)payload, .iov_len = size },
@@ -178,21 +220,13 @@ static int reply(struct cm_turn *turn, const void *payload, size_t size)
 	return error;
 }
 
-int cm_reply_wait(struct cm_turn *turn, const void *payload, size_t size, int64_t deadline)
+/* one event at a time: the kernel queues the ready ones in turn, and nothing here can go stale */
+static int next_event(struct cm_turn *turn, int milliseconds)
 {
 	struct epoll_event event;
 	struct cm_slot *slot;
-	int ready;
+	int ready = lx_epoll_pwait(turn->epoll, &event, 1, milliseconds);
 
-	turn->status = 0;
-	if (payload) {
-		turn->status = reply(turn, payload, size);
-		if (turn->status)
-			return CM_UNSENT;
-	}
-
-	/* one event at a time: the kernel queues the ready ones in turn, and nothing here can go stale */
-	ready = lx_epoll_pwait(turn->epoll, &event, 1, milliseconds_until(deadline));
 	if (ready < 0)
 		return ready;
 	if (ready == 0)
@@ -207,6 +241,59 @@ int cm_reply_wait(struct cm_turn *turn, const void *payload, size_t size, int64_
 	if (turn->slot < CM_FIRST_CHANNEL || event.events & EPOLLOUT)
 		return CM_READY;
 	return read_channel(turn, slot->descriptor);
+}
+
+/* CM_NOTHING: polling does not pay, or found nothing */
+static int poll_last(struct cm_turn *turn)
+{
+	unsigned int last = turn->slot;
+	struct cm_slot *slot = &turn->slots[last];
+	int64_t until;
+
+	if (turn->poll == 0 || last < CM_FIRST_CHANNEL || last >= turn->n_slots)
+		return CM_NOTHING;
+	if (slot->descriptor < 0 || slot->busy || !cm_polls(&slot->polling))
+		return CM_NOTHING;
+	until = now() + turn->poll;
+	do {
+		int event;
+
+		for (unsigned int i = 0; i < TRIES && turn->in_row < IN_ROW_MAX; i++) {
+			turn->slot = last;
+			event = read_channel(turn, slot->descriptor);
+			if (event != CM_NOTHING) {
+				cm_poll_found(&slot->polling);
+				turn->in_row++;
+				return event;
+			}
+		}
+		turn->in_row = 0;
+		event = next_event(turn, 0);
+		if (event != CM_NOTHING) {
+			if (turn->slot == last)
+				cm_poll_found(&slot->polling);
+			return event;
+		}
+	} while (now() < until);
+	cm_poll_missed(&slot->polling);
+	return CM_NOTHING;
+}
+
+int cm_reply_wait(struct cm_turn *turn, const void *payload, size_t size, int64_t deadline)
+{
+	int event;
+
+	turn->status = 0;
+	if (payload) {
+		turn->status = reply(turn, payload, size);
+		if (turn->status)
+			return CM_UNSENT;
+	}
+	event = poll_last(turn);
+	if (event != CM_NOTHING)
+		return event;
+	turn->in_row = 0;
+	return next_event(turn, milliseconds_until(deadline));
 }
 
 static int integer_option(int descriptor, int option)

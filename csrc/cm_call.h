@@ -9,10 +9,13 @@
 #define CAPMARSHAL_CM_CALL_H
 
 #include "cm_message.h"
+#include "cm_poll.h"
 
 /* What a client keeps for each channel of its own. */
 struct cm_caller {
 	uint64_t id;                      /* of the last call */
+	int64_t poll;                     /* nanoseconds to poll at most before it sleeps; 0: never */
+	struct cm_polling polling;
 };
 
 /* beside what cm_receive() returns: the answer came, and is data alone, in in->data from CM_HEAD to in->size */
@@ -42,7 +45,8 @@ struct cm_slot {
 	int descriptor;                   /* -1: free */
 	unsigned int generation;
 	unsigned int room;                /* bytes that a record to it, and a CALL of it, may have */
-	int busy;                         /* more than single records is going on: none of its calls is CM_DATA */
+	struct cm_polling polling;
+	int busy;                         /* not read, or more than single records is going on: not polled, and no record is CM_DATA */
 	uint64_t used;                    /* when it was last heard of: a reading of cm_turn.records */
 };
 
@@ -67,6 +71,8 @@ struct cm_turn {
 	unsigned int slot;                /* out: whose event it is */
 	int status;                       /* out: 0, or the -errno of the reply or of the channel that ended */
 	unsigned int taken;               /* out: the slot whose record was taken; 0 when that is answered, by a reply sent here or the caller */
+	int64_t poll;                     /* nanoseconds to poll at most before it sleeps; 0: never */
+	unsigned int in_row;              /* records that polling found one after the other, without a look at the other channels */
 	uint64_t records;                 /* out: how many were taken in all */
 	uint64_t id;                      /* out: CM_DATA: of the CALL */
 	unsigned int payload;             /* out: CM_DATA: where it begins */
@@ -76,7 +82,9 @@ struct cm_turn {
 
 /*
  * Server: sends the REPLY to the CM_DATA call that came last, unless `payload` is
- * NULL, without ever waiting for its reader; then waits for the next event.
+ * NULL, without ever waiting for its reader; then waits for the next event.  Where it
+ * polls, it polls the channel that spoke last, but looks at all of them every few
+ * microseconds, and after 16 records in a row.
  *
  * Return: CM_*, or -errno of epoll_pwait(2): the reply, if any, was sent then
  */

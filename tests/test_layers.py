@@ -11,6 +11,7 @@ import capmarshal
 LAYERS = (
     "_lx",
     "lx",
+    "_polling",
     "_errors",
     "_deadline",
     "_private",
