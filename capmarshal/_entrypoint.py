@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import secrets
+import os
 import socket
 import struct
 import threading
@@ -47,7 +47,7 @@ def _check_label(label: str) -> None:
 def _bind(server_end: int, label: str) -> None:
     """Names a door; nameless where the kernel or a security module refuses, since names are for people."""
     while True:
-        name = f"\0{NAME_PREFIX}{label}/{secrets.token_hex(_RANDOM_SIZE)}".encode()
+        name = f"\0{NAME_PREFIX}{label}/{os.urandom(_RANDOM_SIZE).hex()}".encode()
         address = struct.pack("=H", socket.AF_UNIX) + name
         if lib.lx_bind(server_end, address, len(address)) != -errno.EADDRINUSE:
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -39,9 +39,9 @@ class Objects:
 
     def add(self, target: Interface) -> bytes:
         """Enters an object; its badge."""
-        badge = secrets.token_bytes(BADGE_SIZE)
+        badge = os.urandom(BADGE_SIZE)
         while badge == NO_BADGE:
-            badge = secrets.token_bytes(BADGE_SIZE)
+            badge = os.urandom(BADGE_SIZE)
         self._by_badge[badge] = target
         return badge
 
