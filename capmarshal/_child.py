@@ -13,8 +13,6 @@ import fcntl
 import os
 import resource
 import struct
-import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from capmarshal import _wire
@@ -23,10 +21,12 @@ from capmarshal._descriptor import Descriptor
 from capmarshal._errors import Error, NoParent, error_for
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Sequence
 
 _MEMFD_NAME = "capmarshal-parent"
-# What /proc shows of it: memfd_create(2).
+_DESCRIPTORS = "/proc/self/fd"
+# What a link there says of it: memfd_create(2).
 _LINK = f"/memfd:{_MEMFD_NAME} (deleted)"
 _HANDOVER = struct.Struct(f"=16sBi{_wire.BADGE_SIZE}s")
 _MAGIC = b"capmarshal parent"[:16]
@@ -108,6 +108,9 @@ def spawn(
         Closed: the capability is closed.
         OSError: as from :class:`subprocess.Popen`.
     """
+    # Imported when used: 3 ms of every start otherwise, also of those that spawn nobody.
+    import subprocess
+
     if not options.get("close_fds", True):
         raise ValueError("close_fds=False would hand everything down; name what the child needs in pass_fds")
     if not isinstance(parent, Capability):
@@ -159,11 +162,13 @@ def _inherit() -> None:
     """Takes over what this process was given, once, when capmarshal is imported."""
     global _parent  # a process has one
     with contextlib.suppress(OSError):
-        for entry in Path("/proc/self/fd").iterdir():
+        # Not by pathlib: this is done at every start, and importing that costs more than all of the rest here.
+        for name in os.listdir(_DESCRIPTORS):  # noqa: PTH208 - as said
             with contextlib.suppress(OSError):
                 # One that is not inheritable was made here: this process is about to spawn.
-                if str(entry.readlink()) == _LINK and os.get_inheritable(int(entry.name)):
-                    with Descriptor(int(entry.name)) as memfd:
+                link = os.readlink(f"{_DESCRIPTORS}/{name}")  # noqa: PTH115 - as said
+                if link == _LINK and os.get_inheritable(int(name)):
+                    with Descriptor(int(name)) as memfd:
                         _parent = _take(memfd) or _parent
 
 

@@ -20,9 +20,11 @@ NEVER = (
     "hashlib",
     "importlib.metadata",
     "multiprocessing",
+    "pathlib",
     "random",
     "secrets",
     "ssl",
+    "subprocess",
     "tempfile",
 )
 
