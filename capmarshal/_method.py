@@ -6,9 +6,9 @@ defined after it.
 
 from __future__ import annotations
 
-import inspect
 import re
 import typing
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,6 +16,7 @@ import msgspec
 from capmarshal import _codec
 from capmarshal._capability import Capability, Delegable
 from capmarshal._errors import ArgumentError, Error, InterfaceError, StaleCapability
+from capmarshal._parameters import Parameter, is_async, parameters_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,10 +61,10 @@ class Method:
         self.where = f"{interface.__qualname__}.{name}"
         self.raises: Sequence[type[Exception]] = getattr(function, RAISES, ())
         self.function = function
-        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-            raise InterfaceError(f"{self.where}: async methods are not supported yet")
-        if not inspect.isfunction(function):
+        if not isinstance(function, FunctionType):
             raise InterfaceError(f"{self.where}: a remote method is a plain function")
+        if is_async(function):
+            raise InterfaceError(f"{self.where}: async methods are not supported yet")
         try:
             hints = typing.get_type_hints(function, include_extras=True)
         except (NameError, TypeError, AttributeError) as error:
@@ -181,13 +182,10 @@ class Method:
         return bound(*arguments[:positional], **dict(zip(self._keywords, arguments[positional:], strict=True)))
 
 
-def _receiver_and_rest(function: Callable[..., Any]) -> tuple[str | None, list[inspect.Parameter]]:
+def _receiver_and_rest(function: FunctionType) -> tuple[str | None, list[Parameter]]:
     """What a method calls its object, if it has a place for it, and its other parameters."""
-    parameters = list(inspect.signature(function).parameters.values())
-    if not parameters or parameters[0].kind not in (
-        inspect.Parameter.POSITIONAL_ONLY,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
-    ):
+    parameters = parameters_of(function)
+    if not parameters or parameters[0].kind not in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD):
         return None, parameters
     return parameters[0].name, parameters[1:]
 

@@ -19,6 +19,7 @@ NEVER = (
     "dataclasses",
     "hashlib",
     "importlib.metadata",
+    "inspect",
     "multiprocessing",
     "pathlib",
     "random",

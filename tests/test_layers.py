@@ -28,6 +28,7 @@ LAYERS = (
     "_codec",
     "_channel",
     "_client",
+    "_parameters",
     "_method",
     "_proxy",
     "_interface",

@@ -1,0 +1,72 @@
+"""The parameters of a function, as ``inspect.signature`` tells them, of a plain one without inspect.
+
+Every process that calls or serves needs them, and importing inspect is a tenth of its start.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from types import FunctionType
+
+# Flags of a code object, Include/cpython/code.h; inspect and types have them too.
+_VARARGS, _VARKEYWORDS, _COROUTINE, _ASYNC_GENERATOR = 0x4, 0x8, 0x80, 0x200
+
+
+class Parameter:
+    """One parameter, by the words of ``inspect.Parameter``."""
+
+    __slots__ = ("default", "kind", "name")
+
+    POSITIONAL_ONLY, POSITIONAL_OR_KEYWORD, VAR_POSITIONAL, KEYWORD_ONLY, VAR_KEYWORD = range(5)
+    empty = object()
+
+    def __init__(self, name: str, kind: int, default: Any) -> None:
+        self.name = name
+        self.kind = kind
+        self.default = default
+
+    def __str__(self) -> str:
+        return {self.VAR_POSITIONAL: "*", self.VAR_KEYWORD: "**"}.get(self.kind, "") + self.name
+
+
+def is_async(function: FunctionType) -> bool:
+    """Whether it is a coroutine function or an asynchronous generator."""
+    return bool(function.__code__.co_flags & (_COROUTINE | _ASYNC_GENERATOR))
+
+
+def parameters_of(function: FunctionType) -> list[Parameter]:
+    """The parameters, in their order; those of the function that it wraps, where it wraps one.
+
+    Raises:
+        ValueError: it wraps itself, or something that does not tell its parameters.
+    """
+    if "__wrapped__" in vars(function) or "__signature__" in vars(function):
+        return _as_decorated(function)
+    code = function.__code__
+    only, count = code.co_posonlyargcount, code.co_argcount
+    # Names stand in another order than in the declaration: *rest comes after the keywords.
+    positional, others = code.co_varnames[:count], code.co_varnames[count:]
+    keywords, rest = others[: code.co_kwonlyargcount], iter(others[code.co_kwonlyargcount :])
+    given = function.__defaults__ or ()
+    defaults = (Parameter.empty,) * (count - len(given)) + given
+    kinds = [Parameter.POSITIONAL_ONLY] * only + [Parameter.POSITIONAL_OR_KEYWORD] * (count - only)
+    found = [Parameter(*told) for told in zip(positional, kinds, defaults, strict=True)]
+    if code.co_flags & _VARARGS:
+        found.append(Parameter(next(rest), Parameter.VAR_POSITIONAL, Parameter.empty))
+    by_name = function.__kwdefaults__ or {}
+    found += [Parameter(name, Parameter.KEYWORD_ONLY, by_name.get(name, Parameter.empty)) for name in keywords]
+    if code.co_flags & _VARKEYWORDS:
+        found.append(Parameter(next(rest), Parameter.VAR_KEYWORD, Parameter.empty))
+    return found
+
+
+def _as_decorated(function: FunctionType) -> list[Parameter]:
+    # Imported when used: few declarations are decorated.
+    import inspect
+
+    return [
+        Parameter(told.name, int(told.kind), Parameter.empty if told.default is told.empty else told.default)
+        for told in inspect.signature(function).parameters.values()
+    ]
