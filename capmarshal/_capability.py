@@ -126,11 +126,12 @@ class Capability:
     same object, however often it is received, and all capabilities of an entrypoint share one descriptor.
     """
 
-    __slots__ = ("__weakref__", "_badge", "_cookie", "_door", "_name")
+    __slots__ = ("__weakref__", "_cookie", "_door", "_name", "badge")
 
     def __init__(self, door: Door, badge: bytes) -> None:
         self._door: Door | None = door
-        self._badge = badge
+        # The secret that selects the object.  Never to be shown whole.
+        self.badge = badge
         self._cookie = door.cookie
         self._name = door.name
 
@@ -148,7 +149,7 @@ class Capability:
     def local(self) -> object | None:
         """The object behind it, if this process manages it; else None."""
         home = space.homes.get(self._cookie)
-        return home.object_behind(self._badge) if home is not None else None
+        return home.object_behind(self.badge) if home is not None else None
 
     @property
     def closed(self) -> bool:
@@ -191,24 +192,19 @@ class Capability:
         return door
 
     @property
-    def badge(self) -> bytes:
-        """The secret that selects the object.  Never to be shown whole."""
-        return self._badge
-
-    @property
     def key(self) -> Key:
         """What it is known by."""
-        return (self._cookie, self._badge)
+        return (self._cookie, self.badge)
 
     def __eq__(self, other: object) -> bool:
         return self.key == other.key if isinstance(other, Capability) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash((self._cookie, self._badge))
+        return hash((self._cookie, self.badge))
 
     def __repr__(self) -> str:
         state = " closed" if self.closed else ""
-        return f"<Capability {self.label or 'nameless'} {self._badge[:2].hex()}…{state}>"
+        return f"<Capability {self.label or 'nameless'} {self.badge[:2].hex()}…{state}>"
 
     def __reduce__(self) -> str:
         raise TypeError("a capability cannot be pickled: pass it as an argument of a call")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 from capmarshal import _inbox, _parts, _reaper, _wire
 from capmarshal._backoff import Patience
 from capmarshal._errors import CallTimeout, DescriptorsLost, Disconnected, ProtocolError, TooLarge, error_for
-from capmarshal._lx import DESCRIPTORS_MAX, FOREVER, NOW, ffi, lib
+from capmarshal._lx import DESCRIPTORS_MAX, FOREVER, NOW, NULL, ffi, lib
 from capmarshal._polling import poll_nanoseconds
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 PIPE_ENDED: Final = (-errno.EPIPE, -errno.ECONNRESET)
 _TIMED_OUT: Final = (-errno.ETIMEDOUT, -errno.EAGAIN)
+
+# Looked up once: an attribute of cffi's is 40 ns, and these are wanted in each call.
+_cm_call, _CM_DATA, _HEAD_SIZE = lib.cm_call, lib.CM_DATA, _wire.HEAD_SIZE
+_borrow, _give_back = _inbox.borrow, _inbox.give_back
 
 # An answer with its descriptors; and one that may also be nothing but a result's payload.
 Whole: TypeAlias = "tuple[Reply | Fail, list[Descriptor]]"
@@ -61,13 +65,14 @@ class Channel:
         usable: another call may be made on it.
     """
 
-    __slots__ = ("_caller", "_near", "_room", "usable")
+    __slots__ = ("_body_room", "_caller", "_near", "_room", "usable")
 
     def __init__(self, near: Private) -> None:
         self._near = near
         self._caller = ffi.new("struct cm_caller *")
         self._caller.poll = poll_nanoseconds
         self._room = _inbox.record_room(near.number)
+        self._body_room = self._room - _wire.CALL_SIZE
         self.usable = True
 
     @property
@@ -92,18 +97,18 @@ class Channel:
             CallTimeout, DescriptorsLost, TooLarge, ProtocolError, KernelError: as they say.
         """
         body = _wire.pack_table(entries) + payload if entries else payload
-        inbox = _inbox.borrow()
+        inbox = _borrow()
         patience: Patience | None = None
-        if _wire.CALL_SIZE + len(method) + len(body) <= self._room and len(numbers) <= DESCRIPTORS_MAX:
+        if len(method) + len(body) <= self._body_room and len(numbers) <= DESCRIPTORS_MAX:
             struct = inbox.struct
             while True:
-                result = lib.cm_call(
+                result = _cm_call(
                     self._near.number, self._caller, badge, method, len(method), body, len(body),
-                    len(entries), numbers, len(numbers), struct, deadline,
+                    len(entries), numbers or NULL, len(numbers), struct, deadline,
                 )  # fmt: skip
-                if result == lib.CM_DATA:
-                    data = inbox.cut(_wire.HEAD_SIZE, struct.size)
-                    _inbox.give_back(inbox)
+                if result == _CM_DATA:
+                    data: bytes = inbox.bytes[_HEAD_SIZE : struct.size]
+                    _give_back(inbox)
                     return data
                 if struct.sent:
                     break

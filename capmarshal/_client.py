@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from capmarshal._channel import Answer
     from capmarshal._wire import Entry
 
+# Wanted in each call.
+_now_in_force = _deadline.current.get
+
 
 def _knock(door: Door, deadline: int) -> Channel:
     """A new channel: one end kept, the other handed in at the door.
@@ -72,7 +75,7 @@ def exchange(
     Raises:
         Disconnected, CallTimeout, TooManyInFlight, DescriptorsLost, TooLarge, ProtocolError, KernelError: as they say.
     """
-    deadline = _deadline.current.get()
+    deadline = _now_in_force()
     if deadline != FOREVER and time.monotonic_ns() >= deadline:
         raise CallTimeout("the deadline had passed before the call was made", ran="no")
     backoff: Backoff | None = None

@@ -7,7 +7,7 @@ import io
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from capmarshal import _codec, _deadline, _faults, _reaper, _wire
 from capmarshal._descriptor import Descriptor
@@ -118,6 +118,13 @@ class Received(NamedTuple):
         _close(self.descriptors)
 
 
+class HasId(Protocol):
+    """A record that is being answered."""
+
+    id: int
+    """Of the call."""
+
+
 class Unanswerable(Exception):  # never leaves the package: the channel is dropped
     """A record so broken that there is no call to answer."""
 
@@ -216,11 +223,11 @@ class Dispatcher:
             return fail(call.id, Code.MALFORMED, f"{call.descriptors} descriptors were announced, {came} came")
         return None
 
-    def call_data(self, call_id: int, key: bytes, payload: bytes, deadline: int) -> bytes | Answer | None:
+    def call_data(self, record: HasId, key: bytes, payload: bytes, deadline: int) -> bytes | Answer | None:
         """Runs a call whose arguments and result are data alone: what most calls are, without the cost of the others.
 
         Args:
-            call_id: of the call.
+            record: knows the call's ID, and is asked for it only where that is needed.
             key: badge and method's name.
             payload: the arguments.
             deadline: until when it may take.
@@ -230,11 +237,13 @@ class Dispatcher:
             :meth:`dispatch`, which says what is wrong with it, or makes the next of its kind one for this.
         """
         objects = self._objects
-        found = objects.begin_data(key)
-        if found is None:
-            return None
-        target, method = found
+        # Before it is looked up: see Objects.
+        objects.running.append(key)
         try:
+            found = objects.data_methods.get(key)
+            if found is None:
+                return None
+            target, method = found
             try:
                 arguments = method.decode_data_arguments(payload)
             except Exception:  # noqa: BLE001 - it will be decoded, and fail, again
@@ -247,13 +256,16 @@ class Dispatcher:
                 try:
                     return _codec.encode_data(result)
                 except Exception:
+                    # It will be encoded, and fail, again: what is no data is the call's to close.
                     outgoing = _codec.Outgoing()
                     method.encode_result(result, outgoing)
                     raise
             except BaseException as error:  # noqa: BLE001 - answered; Interrupted is raised for what must not end here
-                return self._failed(call_id, method, error, _codec.Incoming([], []), outgoing)
+                return self._failed(record.id, method, error, _codec.Incoming([], []), outgoing)
         finally:
-            objects.end()
+            objects.running.pop()
+            if objects.awaited:
+                objects.tell()
             if self._kept:
                 self._kept.clear()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import socket
+from collections import deque
 from typing import TYPE_CHECKING
 
 from capmarshal._descriptor import Descriptor
@@ -14,6 +15,8 @@ from capmarshal._errors import table_limit
 from capmarshal._lx import ffi, lib
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from capmarshal._lx import CData
     from capmarshal._private import Private
 
@@ -40,18 +43,23 @@ def record_room(sock: int) -> int:
 
 # Memory that nobody writes to is never made real by the kernel, so it is not cleared here.
 _allocate = ffi.new_allocator(should_clear_after_alloc=False)
-_idle: list[Inbox] = []
-_IDLE_MAX = 8
+# The oldest goes where there are more.
+_idle: deque[Inbox] = deque(maxlen=8)
 
 
 class Inbox:
-    """A ``struct cm_inbox`` with room of its own; owns the descriptors in it until they are stolen."""
+    """A ``struct cm_inbox`` with room of its own; owns the descriptors in it until they are stolen.
 
-    __slots__ = ("_bytes", "_room", "_within", "struct")
+    Attributes:
+        struct: for C to fill.
+        bytes: the room; a slice of it is a copy.
+    """
+
+    __slots__ = ("_room", "_within", "bytes", "struct")
 
     def __init__(self, capacity: int = RECORD_MAX, within: CData | None = None) -> None:
         self._room = _allocate("char[]", max(capacity, 1))
-        self._bytes = ffi.buffer(self._room)
+        self.bytes: CData = ffi.buffer(self._room)
         # Keeps a larger struct, of which the inbox is a member, as long as this object.
         self._within = within
         self.struct: CData = ffi.new("struct cm_inbox *") if within is None else ffi.addressof(within, "inbox")
@@ -60,12 +68,8 @@ class Inbox:
 
     def data(self) -> bytes:
         """A copy of the bytes received: what is decoded from it never changes with the next record."""
-        return self.cut(0, self.struct.size)
-
-    def cut(self, start: int, stop: int) -> bytes:
-        """A copy of some of them."""
-        cut: bytes = self._bytes[start:stop]
-        return cut
+        copy: bytes = self.bytes[: self.struct.size]
+        return copy
 
     def steal(self) -> list[Descriptor]:
         """Moves the received descriptors out: the caller owns them."""
@@ -102,10 +106,8 @@ def borrow() -> Inbox:
         return Inbox()
 
 
-def give_back(inbox: Inbox) -> None:
-    """Ends what :func:`borrow` began."""
-    if len(_idle) < _IDLE_MAX:
-        _idle.append(inbox)
+# Ends what borrow() began.
+give_back: Callable[[Inbox], None] = _idle.append
 
 
 def why_lost(probe: int) -> str:

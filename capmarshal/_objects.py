@@ -19,15 +19,22 @@ if TYPE_CHECKING:
 
 
 class Objects:
-    """A table that any thread may change while one thread runs calls."""
+    """A table that any thread may change while one thread runs calls.
+
+    Whoever runs a call enters it among those that are running before looking its object up, and whoever takes an
+    object out does so before looking who is running: one of the two sees the other, without a lock.
+
+    Attributes:
+        data_methods: what can be called with data alone, by badge and method's name: those that were.
+        running: the badges of calls in progress, some with the method's name behind them: more than one where a call
+            of the serving thread ran another inline.
+        awaited: how many wait for the end of a call, and are to be told of it.
+    """
 
     def __init__(self) -> None:
         self._by_badge: dict[bytes, Interface] = {}
-        # What can be called with data alone, by badge and method's name: those that were.
-        self._data_methods: dict[bytes, tuple[Interface, Method]] = {}
-        # The badges of calls in progress, some with the method's name behind them: more than one where a call of the
-        # serving thread ran another inline.
-        self._running: list[bytes] = []
+        self.data_methods: dict[bytes, tuple[Interface, Method]] = {}
+        self.running: list[bytes] = []
         self.forget_threads()
 
     def forget_threads(self) -> None:
@@ -35,7 +42,7 @@ class Objects:
         # Taken by itself, not by the condition, whose own __enter__ Ctrl-C can interrupt once it is taken.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
-        self._waiting = 0
+        self.awaited = 0
 
     def add(self, target: Interface) -> bytes:
         """Enters an object; its badge."""
@@ -51,41 +58,35 @@ class Objects:
 
     def begin(self, badge: bytes) -> Interface | None:
         """The object to call, from here to :meth:`end` in progress; None if there is none."""
-        # Entered before it is looked up, and taken out by remove() before that looks who is running: so one of the two
-        # sees the other, without a lock.
-        self._running.append(badge)
+        self.running.append(badge)
         target = self._by_badge.get(badge)
         if target is None:
-            self._running.pop()
+            self.running.pop()
         return target
-
-    def begin_data(self, key: bytes) -> tuple[Interface, Method] | None:
-        """As :meth:`begin`, for badge and method's name in one, if :meth:`remember` was told of them."""
-        self._running.append(key)
-        found = self._data_methods.get(key)
-        if found is None:
-            self._running.pop()
-        return found
 
     def remember(self, badge: bytes, method: Method) -> None:
         """This method can be called with data alone."""
         with self._lock:
             target = self._by_badge.get(badge)
             if target is not None:
-                self._data_methods[badge + method.wire_name] = (target, method)
+                self.data_methods[badge + method.wire_name] = (target, method)
 
     def end(self) -> None:
         """The call that began last is over."""
-        self._running.pop()
+        self.running.pop()
         # Whoever waits has said so before looking who is running.
-        if self._waiting:
-            with self._lock:
-                self._changed.notify_all()
+        if self.awaited:
+            self.tell()
+
+    def tell(self) -> None:
+        """Has whoever waits for the end of a call look again."""
+        with self._lock:
+            self._changed.notify_all()
 
     def end_all(self) -> None:
         """No call is in progress, whatever Ctrl-C kept from ending."""
         with self._lock:
-            self._running.clear()
+            self.running.clear()
             self._changed.notify_all()
 
     def remove(self, badge: bytes, *, wait: bool) -> None:
@@ -98,21 +99,21 @@ class Objects:
         with self._lock:
             target = self._by_badge.pop(badge, None)
             for name in methods_of(type(target)) if target is not None else ():
-                self._data_methods.pop(badge + name, None)
-            self._waiting += 1
+                self.data_methods.pop(badge + name, None)
+            self.awaited += 1
             try:
-                while wait and any(running.startswith(badge) for running in tuple(self._running)):
+                while wait and any(running.startswith(badge) for running in tuple(self.running)):
                     left = None if deadline == FOREVER else (deadline - time.monotonic_ns()) / 1e9
                     if left is not None and left <= 0:
                         raise CallTimeout("dissolved, but a call of the object is still running", ran="maybe")
                     self._changed.wait(left)
             finally:
-                self._waiting -= 1
+                self.awaited -= 1
 
     def clear(self) -> list[Interface]:
         """Takes all objects out; which they were."""
         with self._lock:
             objects = list(self._by_badge.values())
             self._by_badge.clear()
-            self._data_methods.clear()
+            self.data_methods.clear()
             return objects

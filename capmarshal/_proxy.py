@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from capmarshal._method import Method
 
 
+# Wanted in each call.
+_homes, _exchange, _encode_data = space.homes, _client.exchange, _codec.encode_data
+
+
 class Proxy:
     """Mixed into every proxy class: compares and hashes by capability."""
 
@@ -48,28 +52,34 @@ def invoke(proxy: Proxy, called: Method, arguments: tuple[Any, ...]) -> Any:
     payload, outgoing = None, _codec.NOTHING
     if called.arguments_are_data:
         try:
-            payload = _codec.encode_data(arguments)
+            payload = _encode_data(arguments)
         except Exception:  # noqa: BLE001 - said below, with the name of the parameter
             payload = None
     if payload is None:
         outgoing = _codec.Outgoing()
         payload = called.encode_arguments(arguments, outgoing)
     try:
-        answer = _exchange(target, called, payload, outgoing)
+        door = target.door()
+        home = _homes.get(door.cookie)
+        if home is None or not home.serves_this_thread():
+            answer = _exchange(door, target.badge, called.wire_name, payload, outgoing.entries, outgoing.numbers)
+        else:
+            # Its own thread is this one: waiting for it would be waiting for ever.
+            answer = home.call_inline(target.badge, called.wire_name, payload, outgoing.entries, outgoing.numbers)
     except Error as error:
         error.add_note(f"in a call of {called.where}, entrypoint {target.label!r}")
         raise
+    if type(answer) is bytes and called.result_is_data:
+        try:
+            return called.decode_data_result(answer)
+        except Exception:  # noqa: BLE001, S110 - said below, in words of ours
+            pass
     return _result(called, answer)
 
 
 def _result(called: Method, answer: Answer) -> Any:
     """What the answer says; its descriptors are taken."""
     if isinstance(answer, bytes):
-        if called.result_is_data:
-            try:
-                return called.decode_data_result(answer)
-            except Exception:  # noqa: BLE001, S110 - said below, in words of ours
-                pass
         payload, incoming = memoryview(answer), _codec.Incoming([], [])
     else:
         record, descriptors = answer
@@ -83,15 +93,6 @@ def _result(called: Method, answer: Answer) -> Any:
         raise
     incoming.close_rest()
     return result
-
-
-def _exchange(target: Capability, called: Method, payload: bytes, outgoing: _codec.Outgoing) -> Answer:
-    door = target.door()
-    home = space.homes.get(door.cookie)
-    if home is not None and home.serves_this_thread():
-        # Its own thread is this one: waiting for it would be waiting for ever.
-        return home.call_inline(target.badge, called.wire_name, payload, outgoing.entries, outgoing.numbers)
-    return _client.exchange(door, target.badge, called.wire_name, payload, outgoing.entries, outgoing.numbers)
 
 
 def _proxy_method(called: Method) -> Callable[..., Any]:

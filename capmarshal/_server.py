@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from capmarshal._clients import Client
     from capmarshal._dispatch import Dispatcher
 
+# Looked up once: an attribute of cffi's is 40 ns, and these are wanted in each turn.
+_cm_reply_wait, _CM_DATA, _CM_CALL_KEY = lib.cm_reply_wait, lib.CM_DATA, lib.CM_CALL_KEY
+
 # Slot of its own wake-up.
 _WAKE = 1
 
@@ -67,9 +70,8 @@ class Server:
         # Slots whose answer the kernel refuses because too many descriptors are in flight; when to look again.
         self._refused: set[int] = set()
         self._retry_at = FOREVER
-        # The payload of the reply that is sent with the next turn, and to which record (as cm_turn counts them).
+        # The payload of the reply that is sent with the next turn.
         self._reply: bytes | None = None
-        self._replied = 0
         with _private.lock:
             self._epoll = Private(check(lib.lx_epoll_create1(select.EPOLL_CLOEXEC), "making an epoll set"), epoll=True)
             try:
@@ -118,7 +120,7 @@ class Server:
             with self._dispatcher.serving():
                 while not self._stopped and self._epoll.number >= 0:
                     self._turn_once()
-                    if self._retry_at != FOREVER and time.monotonic_ns() >= self._retry_at:
+                    if self._retry_at < FOREVER and time.monotonic_ns() >= self._retry_at:
                         self._look_after()
         finally:
             if self._epoll.number >= 0:
@@ -127,9 +129,8 @@ class Server:
     def _tidy(self) -> None:
         """Leaves nothing half done, also where Ctrl-C came between two steps: nobody waits for what will not come."""
         turn = self._turn
-        if turn.taken and self._reply is not None and self._replied == turn.records:
+        if self._reply is not None:
             self._deliver_reply()
-        self._reply = None
         self._dispatcher.end_all()
         if turn.taken:
             self._forget(turn.taken)
@@ -142,42 +143,35 @@ class Server:
         """Sends the reply that is due and handles one event."""
         turn, reply = self._turn, self._reply
         if reply is None:
-            event = lib.cm_reply_wait(turn, NULL, 0, self._retry_at)
+            event = _cm_reply_wait(turn, NULL, 0, self._retry_at)
         else:
-            event = lib.cm_reply_wait(turn, reply, len(reply), self._retry_at)
-            if event == lib.CM_UNSENT:
-                self._deliver_reply()
+            size = len(reply)
+            # Ctrl-C raises where a call ends: not between this and the next, after which C knows whether it is sent.
             self._reply = None
-        if event == lib.CM_DATA:
-            self._call_data()
+            event = _cm_reply_wait(turn, reply, size, self._retry_at)
+        if event >= _CM_DATA:
+            start, bytes_in = turn.payload, self._inbox.bytes
+            key, payload = bytes_in[_CM_CALL_KEY:start], bytes_in[start : self._inbox.struct.size]
+            try:
+                answer = self._dispatcher.call_data(turn, key, payload, FOREVER if event == _CM_DATA else turn.deadline)
+            except Interrupted as interrupted:
+                self._end_call(turn.slot, interrupted.answer)
+                raise interrupted.__cause__ or interrupted from None
+            if isinstance(answer, bytes):
+                self._reply = answer
+            else:
+                self._end_call(turn.slot, answer)
         elif event == lib.CM_RECORD:
-            self._call(turn.slot)
-            turn.taken = 0
+            self._end_call(turn.slot, None)
         elif event == lib.CM_READY:
             self._ready(turn.slot)
         elif event == lib.CM_ENDED:
             self._forget(turn.slot)
+        elif event == lib.CM_UNSENT:
+            self._reply = reply
+            self._deliver_reply()
         elif event < 0 and event != -errno.EINTR:
             raise error_for(-event, "waiting for calls")
-
-    def _call_data(self) -> None:
-        """Runs the call in the inbox, whose arguments are data alone: its reply goes with the next turn."""
-        turn, cut = self._turn, self._inbox.cut
-        start = turn.payload
-        try:
-            answer = self._dispatcher.call_data(
-                turn.id, cut(lib.CM_CALL_KEY, start), cut(start, turn.inbox.size), turn.deadline
-            )
-        except Interrupted as interrupted:
-            self._end_call(turn.slot, interrupted.answer)
-            raise interrupted.__cause__ or interrupted from None
-        if isinstance(answer, bytes):
-            self._reply, self._replied = answer, turn.records
-        elif answer is None:
-            self._call(turn.slot)
-            turn.taken = 0
-        else:
-            self._end_call(turn.slot, answer)
 
     def _deliver_reply(self) -> None:
         """Sends the reply that is due in another way than with the next turn."""
@@ -185,12 +179,15 @@ class Server:
         client = self._clients.get(slot)
         if client is not None and reply is not None:
             self._deliver(slot, client, Answer(call_id, _wire.pack_reply(call_id, [], 0, reply)))
+        self._reply = None
         self._turn.taken = 0
 
-    def _end_call(self, slot: int, answer: Answer) -> None:
-        """Sends an answer that is no mere reply."""
+    def _end_call(self, slot: int, answer: Answer | None) -> None:
+        """Sends an answer that is no mere reply; without one, deals with the record in the inbox."""
         client = self._clients.get(slot)
-        if client is None:
+        if answer is None:
+            self._call(slot)
+        elif client is None:
             answer.close()
         else:
             self._finish(slot, client, answer)

@@ -12,7 +12,7 @@ Every record begins with the same head, whatever its version, so that any of the
 A CALL goes on with::
 
     16     time left    8 bytes     nanoseconds; all ones: no limit
-    24     sent at      8 bytes     CLOCK_MONOTONIC when it was sent, nanoseconds
+    24     sent at      8 bytes     CLOCK_MONOTONIC when it was sent, nanoseconds; of no use without a limit
     32     method       2 bytes     length of its name
     34     badge        16 bytes
 

@@ -44,6 +44,7 @@ __all__ = [
     "ppoll",
     "recvmsg",
     "sendmsg",
+    "sendto",
     "setsockopt",
     "shutdown",
     "socket",
@@ -79,6 +80,11 @@ def getsockname(socket: int, address: CData, length: CData) -> int:
 def getpeername(socket: int, address: CData, length: CData) -> int:
     """getpeername(2): 0 or -errno.  ``length`` (``unsigned int *``) holds the room, then the size of the name."""
     return lib.lx_getpeername(socket, address, length)
+
+
+def sendto(socket: int, data: CData | bytes, size: int, flags: int, address: CData | bytes, length: int) -> int:
+    """sendto(2): bytes sent, or -errno.  ``address`` is ``ffi.NULL`` for a connected socket."""
+    return lib.lx_sendto(socket, data, size, flags, address, length)
 
 
 def sendmsg(socket: int, message: CData, flags: int) -> int:

@@ -79,7 +79,7 @@ int cm_call(int channel, struct cm_caller *caller, const void *badge, const void
 	    const void *body, size_t body_size, unsigned int entries,
 	    const int *descriptors, unsigned int count, struct cm_inbox *in, int64_t deadline)
 {
-	int64_t at = now();
+	int64_t at = deadline == CM_FOREVER ? 0 : now();
 	struct cm_call_head head = {
 		.head = {
 			.version = CM_VERSION,
@@ -177,7 +177,9 @@ static int kind_of_record(struct cm_turn *turn)
 	turn->deadline = call_deadline(head.time_left, head.sent_at);
 	turn->id = head.head.id;
 	turn->payload = (unsigned int)sizeof(head) + head.method_size;
-	return turn->deadline > 0 ? CM_DATA : CM_RECORD;
+	if (turn->deadline == CM_FOREVER)
+		return CM_DATA;
+	return turn->deadline > 0 ? CM_DATA_LIMITED : CM_RECORD;
 }
 
 static int read_channel(struct cm_turn *turn, int channel)

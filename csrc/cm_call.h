@@ -19,7 +19,7 @@ struct cm_caller {
 };
 
 /* beside what cm_receive() returns: the answer came, and is data alone, in in->data from CM_HEAD to in->size */
-#define CM_DATA 2
+#define CM_DATA 8
 /* bytes of every record's head, and of a CALL's up to the badge: capmarshal/_wire.py */
 #define CM_HEAD 16
 #define CM_CALL_KEY 34
@@ -55,14 +55,16 @@ struct cm_slot {
 
 /*
  * What cm_reply_wait() saw happen.  CM_DATA: the slot's channel brought a CALL that
- * is data alone and not too late; in the inbox, badge and method stand from
- * CM_CALL_KEY to turn.payload, the payload from there to inbox.size.
+ * is data alone; in the inbox, badge and method stand from CM_CALL_KEY to
+ * turn.payload, the payload from there to inbox.size.  CM_DATA_LIMITED: the same, of
+ * one that has until turn.deadline.  No other event is greater.
  */
 #define CM_ENDED 0                        /* the slot's channel ended */
 #define CM_RECORD 1                       /* the slot's channel brought any other record, now in the inbox */
-#define CM_READY 3                        /* an own slot is readable, or a channel is writable again */
-#define CM_UNSENT 4                       /* the reply was not sent, nothing was waited for: `status` */
-#define CM_NOTHING 5                      /* the deadline passed, or somebody else took what there was */
+#define CM_READY 2                        /* an own slot is readable, or a channel is writable again */
+#define CM_UNSENT 3                       /* the reply was not sent, nothing was waited for: `status` */
+#define CM_NOTHING 4                      /* the deadline passed, or somebody else took what there was */
+#define CM_DATA_LIMITED 9
 
 struct cm_turn {
 	int epoll;
@@ -74,17 +76,17 @@ struct cm_turn {
 	int64_t poll;                     /* nanoseconds to poll at most before it sleeps; 0: never */
 	unsigned int in_row;              /* records that polling found one after the other, without a look at the other channels */
 	uint64_t records;                 /* out: how many were taken in all */
-	uint64_t id;                      /* out: CM_DATA: of the CALL */
-	unsigned int payload;             /* out: CM_DATA: where it begins */
-	int64_t deadline;                 /* out: CM_DATA: until when the call may take */
+	uint64_t id;                      /* out: of the CALL that is data alone */
+	unsigned int payload;             /* out: where its payload begins */
+	int64_t deadline;                 /* out: CM_DATA_LIMITED: until when the call may take */
 	struct cm_inbox inbox;
 };
 
 /*
- * Server: sends the REPLY to the CM_DATA call that came last, unless `payload` is
- * NULL, without ever waiting for its reader; then waits for the next event.  Where it
- * polls, it polls the channel that spoke last, but looks at all of them every few
- * microseconds, and after 16 records in a row.
+ * Server: sends the REPLY to the call that came last, if that was data alone, unless
+ * `payload` is NULL, without ever waiting for its reader; then waits for the next
+ * event.  Where it polls, it polls the channel that spoke last, but looks at all of
+ * them every few microseconds, and after 16 records in a row.
  *
  * Return: CM_*, or -errno of epoll_pwait(2): the reply, if any, was sent then
  */

@@ -37,6 +37,11 @@ int lx_getpeername(int socket, void *address, unsigned int *length)
 	return (int)lx_enter(SYS_getpeername, socket, (long)address, (long)length, 0, 0, 0);
 }
 
+long lx_sendto(int socket, const void *data, size_t size, int flags, const void *address, unsigned int length)
+{
+	return lx_enter(SYS_sendto, socket, (long)data, (long)size, flags, (long)address, length);
+}
+
 long lx_sendmsg(int socket, const struct msghdr *message, int flags)
 {
 	return lx_enter(SYS_sendmsg, socket, (long)message, flags, 0, 0, 0);

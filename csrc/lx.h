@@ -32,6 +32,7 @@ int lx_bind(int socket, const void *address, unsigned int length);
 int lx_connect(int socket, const void *address, unsigned int length);
 int lx_getsockname(int socket, void *address, unsigned int *length);
 int lx_getpeername(int socket, void *address, unsigned int *length);
+long lx_sendto(int socket, const void *data, size_t size, int flags, const void *address, unsigned int length);
 long lx_sendmsg(int socket, const struct msghdr *message, int flags);
 long lx_recvmsg(int socket, struct msghdr *message, int flags);
 int lx_getsockopt(int socket, int level, int option, void *value, unsigned int *length);

@@ -51,6 +51,7 @@ FAILURES = [
     pytest.param(lambda: lx.connect(-1, _name(), 2), errno.EBADF, id="connect"),
     pytest.param(lambda: lx.getsockname(-1, NULL, _length()), errno.EBADF, id="getsockname"),
     pytest.param(lambda: lx.getpeername(-1, NULL, _length()), errno.EBADF, id="getpeername"),
+    pytest.param(lambda: lx.sendto(-1, b"x", 1, 0, lx.ffi.NULL, 0), errno.EBADF, id="sendto"),
     pytest.param(lambda: lx.sendmsg(-1, _message(b"x")[0], 0), errno.EBADF, id="sendmsg"),
     pytest.param(lambda: lx.recvmsg(-1, _message(room=1)[0], 0), errno.EBADF, id="recvmsg"),
     pytest.param(lambda: lx.getsockopt(-1, 1, socket.SO_TYPE, NULL, _length()), errno.EBADF, id="getsockopt"),
@@ -169,6 +170,12 @@ def test_sendmsg_and_recvmsg(ends):
 def test_nothing_is_retried_where_there_is_nothing(ends):
     """An empty queue with MSG_DONTWAIT is -EAGAIN."""
     assert lx.recvmsg(ends[1], _message(room=1)[0], socket.MSG_DONTWAIT) == -errno.EAGAIN
+
+
+def test_sendto_sends_so_many_bytes(ends):
+    """To a connected socket there is no address to give."""
+    assert lx.sendto(ends[0], b"hello", 4, 0, lx.ffi.NULL, 0) == 4
+    assert os.read(ends[1], 10) == b"hell"
 
 
 def test_sendmsg_to_a_closed_peer(seqpacket):
