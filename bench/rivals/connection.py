@@ -1,0 +1,74 @@
+"""``multiprocessing.Connection`` over a unix socket, objects by its own pickling.
+
+https://docs.python.org/3/library/multiprocessing.html#module-multiprocessing.connection: ``Listener`` and ``Client``,
+``send`` and ``recv``.  No password, which would be asked for once per connection only.  A descriptor goes on the same
+socket by ``multiprocessing.reduction.send_handle``, the cheapest that the package has.
+"""
+
+from __future__ import annotations
+
+import os
+from multiprocessing import reduction
+from multiprocessing.connection import Client, Connection, Listener
+from typing import Any
+
+from . import _common
+
+NAME = "multiprocessing.Connection"
+# On Linux it is: only the pickling is C, as it is for everybody.
+PURE_PYTHON = True
+PACKAGE = None
+CANNOT = ""
+
+
+def unavailable() -> str:
+    """Why it cannot be measured here; empty if it can."""
+    return ""
+
+
+def version() -> str:
+    """Whose it is."""
+    return _common.version(PACKAGE)
+
+
+def serve(directory: str) -> None:
+    """In the server's process: answers until standard input ends."""
+    _common.end_with_input()
+    with Listener(_common.path(directory), "AF_UNIX") as listener:
+        while True:
+            with listener.accept() as connection:
+                _answer(connection)
+
+
+def _answer(connection: Connection[Any, Any]) -> None:
+    while True:
+        try:
+            match connection.recv():
+                case ("add", a, b):
+                    connection.send(a + b)
+                case ("inode",):
+                    number = reduction.recv_handle(connection)
+                    result = os.fstat(number).st_ino
+                    os.close(number)
+                    connection.send(result)
+        except EOFError:
+            return
+
+
+def connect(directory: str) -> _common.Client:
+    """A client of that server."""
+    near = _common.patiently(lambda: Client(_common.path(directory), "AF_UNIX"), OSError)
+    server = _common.pid(directory)
+
+    def add(a: int, b: int) -> int:
+        near.send(("add", a, b))
+        result: int = near.recv()
+        return result
+
+    def inode(number: int) -> int:
+        near.send(("inode",))
+        reduction.send_handle(near, number, server)
+        result: int = near.recv()
+        return result
+
+    return _common.Blocking(directory, add, near.close, inode)

@@ -1,0 +1,150 @@
+"""dbus-fast over a dbus-daemon of its own: the high-level service and client of asyncio.
+
+https://dbus-fast.readthedocs.io/en/latest/high-level-service/index.html and high-level-client/index.html: a
+``ServiceInterface``, a proxy from introspection data that is part of the program, descriptors as type ``h`` with
+``negotiate_unix_fd``.  That flag makes every call dearer, so there are two connections, one with it and one without.
+The wheel's Cython extension does the (un)marshalling.  Each call goes through the daemon and back, which is what D-Bus
+is; the daemon runs where the server does.
+"""
+
+# No "from __future__ import annotations": dbus-fast reads the annotations of a service's methods.
+
+import asyncio
+import contextlib
+import functools
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from . import _common
+
+NAME = "dbus-fast"
+# The marshalling is Cython, but messages and proxies are Python.
+PURE_PYTHON = False
+PACKAGE = "dbus-fast"
+CANNOT = ""
+
+# Without descriptors, and with.
+_NAMES = ("org.example.Adder", "org.example.Files")
+_PATH = "/org/example/adder"
+_INTERFACE = "org.example.Adder"
+_INTROSPECTION = f"""\
+<node name="{_PATH}">
+  <interface name="{_INTERFACE}">
+    <method name="Add">
+      <arg name="a" type="x" direction="in"/>
+      <arg name="b" type="x" direction="in"/>
+      <arg type="x" direction="out"/>
+    </method>
+    <method name="Inode">
+      <arg name="file" type="h" direction="in"/>
+      <arg type="t" direction="out"/>
+    </method>
+  </interface>
+</node>
+"""
+# Listens in one place, and forbids nothing: dbus-daemon(1).
+_CONFIGURATION = """\
+<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig>
+  <listen>{address}</listen>
+  <auth>EXTERNAL</auth>
+  <policy context="default">
+    <allow send_destination="*"/>
+    <allow receive_sender="*"/>
+    <allow own="*"/>
+  </policy>
+</busconfig>
+"""
+# The daemon ends with the standard input that it shares with the server, however the server ends.
+_DAEMON = 'dbus-daemon --nofork --nopidfile --config-file="$1" 2>"$2" & cat; kill $!; wait'
+
+
+def unavailable() -> str:
+    """Why it cannot be measured here; empty if it can."""
+    if not shutil.which("dbus-daemon"):
+        return "dbus-daemon is not on the PATH"
+    return _common.missing("dbus_fast")
+
+
+def version() -> str:
+    """That of the package."""
+    return _common.version(PACKAGE)
+
+
+def _address(directory: str) -> str:
+    return "unix:path=" + _common.path(directory)
+
+
+async def _connected(directory: str, *, descriptors: bool) -> Any:
+    from dbus_fast.aio import MessageBus
+
+    return await _common.patiently_awaited(
+        lambda: MessageBus(_address(directory), negotiate_unix_fd=descriptors).connect(), OSError
+    )
+
+
+def serve(directory: str) -> None:
+    """In the server's process: answers until standard input ends."""
+    configuration, log = Path(directory, "bus.conf"), Path(directory, "bus.log")
+    configuration.write_text(_CONFIGURATION.format(address=_address(directory)))
+    with subprocess.Popen(["sh", "-c", _DAEMON, "sh", configuration, log]):
+        try:
+            asyncio.run(_serve(directory))
+        except OSError as error:
+            raise SystemExit(f"no connection to dbus-daemon ({error}), which said:\n{log.read_text()}") from None
+
+
+async def _serve(directory: str) -> None:
+    from dbus_fast.annotations import DBusInt64, DBusUInt64, DBusUnixFd
+    from dbus_fast.service import ServiceInterface, dbus_method
+
+    class Adder(ServiceInterface):
+        def __init__(self) -> None:
+            super().__init__(_INTERFACE)
+
+        @dbus_method()
+        def Add(self, a: DBusInt64, b: DBusInt64) -> DBusInt64:  # noqa: N802 - as methods of D-Bus are named
+            return a + b
+
+        @dbus_method()
+        def Inode(self, file: DBusUnixFd) -> DBusUInt64:  # noqa: N802 - as above
+            try:
+                return os.fstat(file).st_ino
+            finally:
+                os.close(file)
+
+    adder = Adder()
+    buses = [await _connected(directory, descriptors=descriptors) for descriptors in (False, True)]
+    for bus, name in zip(buses, _NAMES, strict=True):
+        bus.export(_PATH, adder)
+        await bus.request_name(name)
+    # The daemon ends with standard input.
+    for bus in buses:
+        with contextlib.suppress(EOFError):
+            await bus.wait_for_disconnect()
+
+
+def connect(directory: str) -> _common.Client:
+    """A client of that server."""
+    from dbus_fast import DBusError
+
+    runner = asyncio.Runner()
+    buses = [runner.run(_connected(directory, descriptors=descriptors)) for descriptors in (False, True)]
+    plain, with_files = [
+        bus.get_proxy_object(name, _PATH, _INTROSPECTION).get_interface(_INTERFACE)
+        for bus, name in zip(buses, _NAMES, strict=True)
+    ]
+    # Until the server has both its names on the bus.
+    for adder in (plain, with_files):
+        runner.run(_common.patiently_awaited(functools.partial(adder.call_add, 0, 0), DBusError))
+
+    async def disconnect() -> None:
+        for bus in buses:
+            bus.disconnect()
+            await bus.wait_for_disconnect()
+
+    return _common.Awaiting(directory, runner, plain.call_add, disconnect, with_files.call_inode)

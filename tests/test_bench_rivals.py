@@ -1,0 +1,124 @@
+"""What capmarshal is compared with does the work that it is said to do.  Nothing is asserted about a time."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import select
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).parent.parent / "bench"
+PATIENCE = 60
+NAMES = sorted(file.stem for file in (BENCH / "rivals").glob("[!_]*.py"))
+
+# The client, in a process of its own: what a peer leaves open until its process ends is no concern of this one.
+CLIENT = """\
+import importlib, os, sys
+from pathlib import Path
+
+bench, name, directory = sys.argv[1:]
+sys.path.append(bench)
+rival = importlib.import_module(f"rivals.{name}")
+core = min(os.sched_getaffinity(0))
+file = os.memfd_create("file")
+
+client = rival.connect(directory)
+client.run_on(core)
+server = Path(directory, "pid").read_text()
+for task in Path(f"/proc/{server}/task").iterdir():
+    assert os.sched_getaffinity(int(task.name)) == {core}
+assert client.add_often(1000) > 0
+# Twice: a receiver that did not close them would run out of numbers.
+if not rival.CANNOT:
+    client.pass_often(file, 100)
+    open_there = len(os.listdir(f"/proc/{server}/fd"))
+    assert client.pass_often(file, 100) > 0
+    assert len(os.listdir(f"/proc/{server}/fd")) <= open_there
+client.close()
+"""
+
+
+@pytest.fixture
+def rivals(monkeypatch):
+    """rivals(name): the module of a peer; skips where it cannot be measured."""
+    monkeypatch.syspath_prepend(BENCH)
+
+    def load(name):
+        module = importlib.import_module(f"rivals.{name}")
+        if reason := module.unavailable():
+            pytest.skip(reason)
+        return module
+
+    yield load
+    for name in [name for name in sys.modules if name.partition(".")[0] == "rivals"]:
+        del sys.modules[name]
+
+
+def test_every_module_is_listed():
+    listed = subprocess.run(
+        [sys.executable, "-c", "import rivals; print(*sorted(rivals.NAMES))"],
+        cwd=BENCH,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert listed.stdout.split() == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_says_what_it_is(rivals, name):
+    module = rivals(name)
+
+    assert module.NAME
+    assert module.version()
+    assert isinstance(module.PURE_PYTHON, bool)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_adds_and_hands_over_and_its_server_ends_with_its_input(rivals, tmp_path, name):
+    rivals(name)
+    server = subprocess.Popen(
+        [sys.executable, "-P", BENCH / "rivals" / "__main__.py", name, tmp_path],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        client = subprocess.run(
+            [sys.executable, "-P", "-W", "error", "-c", CLIENT, BENCH, name, tmp_path],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        _, said = server.communicate(timeout=PATIENCE)
+    finally:
+        server.kill()
+        server.communicate()
+
+    assert (client.returncode, client.stderr) == (0, "")
+    assert (server.returncode, said) == (0, "")
+
+
+def test_dbus_daemon_ends_with_a_server_that_is_killed(rivals, tmp_path):
+    module = rivals("dbus")
+    server = subprocess.Popen(
+        [sys.executable, "-P", BENCH / "rivals" / "__main__.py", "dbus", tmp_path], stdin=subprocess.PIPE
+    )
+    try:
+        module.connect(str(tmp_path)).close()
+        [shell] = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+        daemons = Path(f"/proc/{shell}/task/{shell}/children").read_text().split()
+        watched = [os.pidfd_open(int(pid)) for pid in daemons if "dbus-daemon" in Path(f"/proc/{pid}/comm").read_text()]
+    finally:
+        server.kill()
+        server.communicate()
+
+    [daemon] = watched
+    ended, _, _ = select.select([daemon], [], [], PATIENCE)
+    os.close(daemon)
+    assert ended
