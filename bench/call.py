@@ -1,146 +1,70 @@
-"""What a call costs: a typed call of capmarshal's against C on the same sockets, measured in one run.
-
-Each round measures every contender once, one after the other, so that what else the machine does meets them all
-alike; a ratio is taken within its round.  README.md beside this file says how to read the figures.
-"""
+"""A typed call that adds two integers, against the same exchange in C and against one written by hand."""
 
 from __future__ import annotations
 
-import argparse
-import itertools
-import json
-import tempfile
-import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+import contextlib
+from functools import partial
+from typing import TYPE_CHECKING
 
-import measuring
-from call_server import Adder
-from measuring import Cores, Spread, at_least
-
-from capmarshal import _wire
-from capmarshal._codec import Outgoing
-from capmarshal._interface import methods_of
+from bench import by_hand, places, serving
+from bench.adder import Adder, add_often
+from bench.bars import bar_chart
+from bench.figures import Comparison, Report, interleave
+from bench.pingpong import FRESH, KEPT, POLLING, pingpong
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_CAPMARSHAL, _KEPT, _FRESH = "capmarshal, typed call", "C, kept channel", "C, reply socketpair per call"
+    from bench.pingpong import Pingpong
+    from bench.places import Cores
+    from bench.settings import Settings
+
+TAKES = "1 min"
+_CALLS, _QUICK_CALLS, _ROUNDS = 5000, 20, 15
+
+CAPMARSHAL = "capmarshal, typed call"
+BARE, RPC = "sendmsg + msgspec by hand, bare", "sendmsg + msgspec by hand, as an RPC"
+# By place and contender: the most that capmarshal's call may be a multiple of.
+_TARGETS = {
+    "one core": {KEPT: 1.5, FRESH: 0.7, RPC: 0.95},
+    "two cores": {KEPT: 0.2, POLLING: 2.0},
+}
 
 
-class Row(NamedTuple):
-    """One contender at one place; the ratio is to the kept channel in C of the same round."""
-
-    cores: Cores
-    contender: str
-    microseconds: list[float]
-    ratios: list[float]
-
-    def to_json(self) -> dict[str, Any]:
-        """As it stands in the file."""
-        return {
-            "contender": self.contender,
-            "client_core": self.cores.client,
-            "server_core": self.cores.server,
-            "microseconds": measuring.figures(self.microseconds),
-            "ratio": measuring.figures(self.ratios),
-        }
+def _contenders(
+    adder: Adder, bare: by_hand.Add, rpc: by_hand.Rpc, program: Pingpong, calls: int, cores: Cores
+) -> dict[str, Callable[[], float]]:
+    found: dict[str, Callable[[], float]] = {
+        CAPMARSHAL: partial(add_often, adder.add, calls),
+        KEPT: partial(program.run, "kept", calls, cores),
+        FRESH: partial(program.run, "fresh", calls, cores),
+        BARE: partial(add_often, bare.add, calls),
+        RPC: partial(add_often, rpc.add, calls),
+    }
+    if cores.client != cores.server:
+        found[POLLING] = partial(program.run, "polling", calls, cores)
+    return found
 
 
-def record_sizes() -> tuple[int, int]:
-    """How many bytes capmarshal's CALL and REPLY for ``add(1, 2)`` have, for C to carry as many."""
-    add = methods_of(Adder)[b"add"]
-    arguments = add.encode_arguments((1, 2), Outgoing())
-    call = _wire.pack_call(1, bytes(_wire.BADGE_SIZE), _wire.NO_LIMIT, 0, add.wire_name, [], 0, arguments)
-    reply = _wire.pack_reply(1, [], 0, add.encode_result(3, Outgoing()))
-    return len(call), len(reply)
-
-
-def _add_often(adder: Adder, calls: int) -> int:
-    """Nanoseconds for so many calls; each result is checked."""
-    # Small numbers: every record has the size that record_sizes() says.
-    numbers = itertools.islice(itertools.cycle(range(100)), calls)
-    add = adder.add
-    begin = time.perf_counter_ns()
-    for number in numbers:
-        if add(number, 2) != number + 2:
-            raise SystemExit("a wrong result came")
-    return time.perf_counter_ns() - begin
-
-
-def measure_capmarshal(adder: Adder, calls: int, cores: Cores) -> float:
-    """Microseconds per call."""
-    adder.run_on(cores.server)
-    measuring.run_on(cores.client)
-    _add_often(adder, calls // 10 + 1)
-    return _add_often(adder, calls) / calls / 1000
-
-
-def measure_c(program: Path, mode: str, sizes: tuple[int, int], calls: int, cores: Cores) -> float:
-    """Microseconds per round trip; the program warms up as :func:`measure_capmarshal` does."""
-    blocks = 1
-    arguments = (calls, blocks, cores.client, cores.server, *sizes)
-    return float(measuring.run(str(program), mode, *map(str, arguments))) / 1000
-
-
-def measure(contenders: dict[str, Callable[[int, Cores], float]], rounds: int, calls: int, cores: Cores) -> list[Row]:
-    """Every contender once per round."""
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, contender in contenders.items():
-            times[name].append(contender(calls, cores))
-    return [
-        Row(cores, name, own, [a / b for a, b in zip(own, times[_KEPT], strict=True)]) for name, own in times.items()
-    ]
-
-
-def print_table(rows: list[Row]) -> None:
-    """A table for each place."""
-    width = max(len(row.contender) for row in rows)
-    for cores, group in itertools.groupby(rows, lambda row: row.cores):
-        print(f"\n{cores!s:{width + 2}}  {'us per call':28}  times C, kept channel")
-        for row in group:
-            print(f"  {row.contender:{width}}  {Spread.of(row.microseconds)!s:28}  {Spread.of(row.ratios)}")
-
-
-def main() -> None:
-    """Measures, and reports."""
-    parser = argparse.ArgumentParser(description="What a call costs: capmarshal against C on the same sockets.")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE as well")
-    parser.add_argument(
-        "--rounds", type=at_least(2), metavar="N", default=15, help="how often each is measured (%(default)s)"
-    )
-    parser.add_argument(
-        "--calls", type=at_least(1), metavar="N", default=5000, help="calls in each measurement (%(default)s)"
-    )
-    options = parser.parse_args()
-
-    conditions = measuring.machine()
-    places = measuring.places()
-    sizes = record_sizes()
-    print(measuring.in_words(conditions))
-    print(f"CALL {sizes[0]} bytes, REPLY {sizes[1]} bytes; {options.rounds} rounds of {options.calls} calls")
-    print("median (lower - upper quartile)")
-
-    rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as directory, measuring.served("call_server.py") as served:
-        adder = served.cast(Adder)
-        program = measuring.compile_c("pingpong.c", directory)
-        contenders = {
-            _CAPMARSHAL: lambda calls, cores: measure_capmarshal(adder, calls, cores),
-            _KEPT: lambda calls, cores: measure_c(program, "kept", sizes, calls, cores),
-            _FRESH: lambda calls, cores: measure_c(program, "fresh", sizes, calls, cores),
-        }
-        for cores in places:
-            rows += measure(contenders, options.rounds, options.calls, cores)
-    print_table(rows)
-    if len(places) == 1:
-        print("\ntwo cores: skipped, since this process may use only one")
-    if options.json:
-        settings = {"rounds": options.rounds, "calls": options.calls, "call_bytes": sizes[0], "reply_bytes": sizes[1]}
-        report = {"machine": conditions, "settings": settings, "rows": [row.to_json() for row in rows]}
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+def run(settings: Settings) -> Report:
+    """Measures it at each place."""
+    calls = _QUICK_CALLS if settings.quick else _CALLS
+    report = Report()
+    with contextlib.ExitStack() as stack:
+        program = stack.enter_context(pingpong())
+        adder = stack.enter_context(serving.served("adder")).cast(Adder)
+        bare = by_hand.Add(stack.enter_context(serving.served_by_hand(adder, "add")))
+        rpc = by_hand.Rpc(stack.enter_context(serving.served_by_hand(adder, "rpc")))
+        for cores in places.places():
+            serving.place(adder, cores)
+            contenders = _contenders(adder, bare, rpc, program, calls, cores)
+            figures = interleave(contenders, settings.rounds_or(_ROUNDS))
+            compared = Comparison("", cores.kind, cores, figures)
+            for base in list(contenders)[1:]:
+                compared.compare(CAPMARSHAL, base, _TARGETS[cores.kind].get(base))
+            report.comparisons.append(compared)
+        report.settings = {"loops": calls, "call_bytes": program.sizes[0], "reply_bytes": program.sizes[1]}
+    if len(report.comparisons) == 1:
+        report.notes.append("two cores: skipped, since this process may use only one")
+    report.pictures["call.svg"] = bar_chart("A typed call, add(int, int)", report.comparisons)
+    return report

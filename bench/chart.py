@@ -1,14 +1,12 @@
-"""Line charts with two logarithmic axes, as SVG: no more than bench/transfer.py needs.
-
-Light or dark as the reader's system is, on a background of its own, so that the page around it does not matter.
-"""
+"""Line charts with two logarithmic axes, as SVG: no more than the benchmark `transfer` needs."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from typing import TYPE_CHECKING
-from xml.sax.saxutils import escape
+
+from bench import svg
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -20,31 +18,6 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 610, 76, 450
 _LINE = 18
 # A zero has no logarithm: it stands so much left of the smallest other value.
 _ZERO_STEP = math.log10(4)
-
-# Light and dark of each line: of the palette of Okabe and Ito, told apart also by the colour-blind.
-_COLOURS = [
-    ("#0072b2", "#56b4e9"),
-    ("#d55e00", "#ff8c42"),
-    ("#007a5a", "#2fc79b"),
-    ("#a8497f", "#e59ac6"),
-    ("#555555", "#bbbbbb"),
-]
-
-
-def _style() -> str:
-    def rules(text: str, faint: str, ground: str, colours: Sequence[str]) -> str:
-        fixed = f".ground{{fill:{ground}}}text{{fill:{text}}}.grid{{stroke:{faint}}}"
-        return fixed + "".join(
-            f".line{i}{{stroke:{colour}}}.dot{i},text.name{i}{{fill:{colour}}}" for i, colour in enumerate(colours)
-        )
-
-    light = rules("#222222", "#dddddd", "#ffffff", [light for light, _ in _COLOURS])
-    dark = rules("#dddddd", "#3a3a3a", "#161616", [dark for _, dark in _COLOURS])
-    return (
-        "text{font:13px sans-serif}.title{font-size:16px;font-weight:bold}.small{font-size:12px}"
-        ".line{fill:none;stroke-width:2.2;stroke-linejoin:round}.leader{fill:none;stroke-width:1;stroke-dasharray:1 3}"
-        f"{light}@media(prefers-color-scheme:dark){{{dark}}}"
-    )
 
 
 class _Axis:
@@ -76,14 +49,6 @@ def _spread(wanted: Sequence[float], least: float, most: float) -> list[float]:
     return places
 
 
-def _text(x: float, y: float, words: str, anchor: str = "start", css: str = "") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{css}">{escape(words)}</text>'
-
-
-def _path(points: Sequence[tuple[float, float]], css: str) -> str:
-    return f'<path class="{css}" d="M{" L".join(f"{x:.1f} {y:.1f}" for x, y in points)}"/>'
-
-
 def line_chart(
     title: str,
     subtitle: str,
@@ -109,27 +74,21 @@ def line_chart(
     powers = range(math.floor(math.log10(min(heights))), math.ceil(math.log10(max(heights))) + 1)
     across = _Axis([*x_ticks, *(x for points in lines.values() for x, _ in points)], _LEFT, _RIGHT)
     up = _Axis([10.0**power for power in powers], _BOTTOM, _TOP)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">',
-        f"<title>{escape(title)}</title><style>{_style()}</style>",
-        f'<rect class="ground" width="{_WIDTH}" height="{_HEIGHT}"/>',
-        _text(_LEFT, 28, title, css="title"),
-        _text(_LEFT, 50, subtitle, css="small"),
-    ]
+    parts: list[str] = []
     for power in powers:
         y = up.place(10.0**power)
-        parts.append(_path([(_LEFT, y), (_RIGHT, y)], "grid"))
-        parts.append(_text(_LEFT - 8, y + 4, y_label(10.0**power), "end"))
+        parts.append(svg.path([(_LEFT, y), (_RIGHT, y)], "grid"))
+        parts.append(svg.text(_LEFT - 8, y + 4, y_label(10.0**power), "end"))
     for value, label in x_ticks.items():
         x = across.place(value)
-        parts.append(_path([(x, _BOTTOM), (x, _TOP)], "grid"))
-        parts.append(_text(x, _BOTTOM + 20, label, "middle"))
+        parts.append(svg.path([(x, _BOTTOM), (x, _TOP)], "grid"))
+        parts.append(svg.text(x, _BOTTOM + 20, label, "middle"))
     placed = [[(across.place(x), up.place(y)) for x, y in points] for points in lines.values()]
     names = _spread([points[-1][1] for points in placed], _TOP, _BOTTOM)
     for name, points, y in zip(lines, placed, names, strict=True):
         i = colours[name]
-        parts.append(_path([points[-1], (_RIGHT + 4, points[-1][1]), (_RIGHT + 18, y)], f"leader line{i}"))
-        parts.append(_path(points, f"line line{i}"))
+        parts.append(svg.path([points[-1], (_RIGHT + 4, points[-1][1]), (_RIGHT + 18, y)], f"leader line{i}"))
+        parts.append(svg.path(points, f"line line{i}"))
         parts += [f'<circle class="dot{i}" cx="{x:.1f}" cy="{height:.1f}" r="2.8"/>' for x, height in points]
-        parts.append(_text(_RIGHT + 24, y + 4, name, css=f"name{i}"))
-    return "\n".join([*parts, "</svg>", ""])
+        parts.append(svg.text(_RIGHT + 24, y + 4, name, css=f"name{i}"))
+    return svg.picture(_WIDTH, _HEIGHT, _LEFT, title, subtitle, parts)

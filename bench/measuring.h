@@ -1,77 +1,69 @@
 /*
- * What the benchmarks' C programs share.  Every failure ends the program with a
+ * What the benchmarks' C programs share: records on a SEQPACKET socket, two
+ * processes that are pinned, the time.  Every failure ends the program with a
  * message and status 1.
  */
 #ifndef MEASURING_H
 #define MEASURING_H
 
-#include <errno.h>
-#include <sched.h>
+#include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
+#include <sys/types.h>
+#include <sys/uio.h>
 
-#define NANOSECONDS 1000000000LL
+/* include/net/scm.h: SCM_MAX_FD */
+enum { DESCRIPTORS_MAX = 253 };
 
-static _Noreturn void die(const char *what)
-{
-	fprintf(stderr, "%s: %s\n", program_invocation_short_name, what);
-	exit(1);
-}
+/* where the two processes run */
+struct cores {
+	size_t client, server;
+};
 
-static _Noreturn void die_errno(const char *what)
-{
-	fprintf(stderr, "%s: %s: %s\n", program_invocation_short_name, what, strerror(errno));
-	exit(1);
-}
+_Noreturn void die(const char *what);
+_Noreturn void die_errno(const char *what);
 
-static void make_pair(int pair[2])
-{
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-		die_errno("socketpair");
-}
+/* a number from `least` to `most` */
+long number(const char *text, long least, long most);
+struct cores cores(const char *client, const char *server);
 
-static void close_end(int descriptor)
-{
-	if (close(descriptor) < 0)
-		die_errno("close");
-}
+void make_pair(int pair[2]);
+void close_end(int descriptor);
 
-static int64_t now(void)
-{
-	struct timespec time;
+/* of a memfd each, or of the program's own file, opened anew; the caller owns them */
+void open_memfds(int *descriptors, size_t count);
+void open_files(int *descriptors, size_t count);
+uint64_t inode(int descriptor);
 
-	if (clock_gettime(CLOCK_MONOTONIC, &time) < 0)
-		die_errno("clock_gettime");
-	return time.tv_sec * NANOSECONDS + time.tv_nsec;
-}
+/* nanoseconds */
+int64_t now(void);
 
-static void run_on(size_t cpu)
-{
-	cpu_set_t set;
+/* sends one record; borrows the descriptors, at most DESCRIPTORS_MAX */
+void send_record(int socket, struct iovec *parts, size_t n_parts, const int *descriptors, size_t n_descriptors);
 
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	if (sched_setaffinity(0, sizeof(set), &set) < 0)
-		die_errno("sched_setaffinity");
-}
+/*
+ * Receives one record.  Descriptors are the caller's from then on.
+ *
+ * @n_descriptors: room for so many; on return, how many came
+ * @nanoseconds:   tries again and again for so long before it sleeps
+ *
+ * Return: its size in bytes, 0 at the end of file
+ */
+size_t receive_record(int socket, struct iovec *parts, size_t n_parts, int *descriptors, size_t *n_descriptors,
+		      int64_t nanoseconds);
 
-static long number(const char *text, long least, long most)
-{
-	char *end;
-	long value;
+/*
+ * Forks a process that runs `serve` on one end of a new socketpair, and pins both.
+ *
+ * @room: what `serve` is given
+ *
+ * Return: the client's end
+ */
+int start_server(void (*serve)(int socket, void *room), void *room, struct cores cores);
 
-	errno = 0;
-	value = strtol(text, &end, 10);
-	if (errno || end == text || *end || value < least || value > most) {
-		fprintf(stderr, "%s: %s: not a number from %ld to %ld\n", program_invocation_short_name, text, least, most);
-		exit(1);
-	}
-	return value;
-}
+/* closes the client's end, and waits for the server to end for that */
+void end_server(int socket);
+
+/* prints one figure: nanoseconds for one of `count` */
+void print_figure(int64_t nanoseconds, long count);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * transfer: what handing bytes or descriptors over costs in C, for bench/transfer.py to compare with
+ * transfer: what handing bytes or descriptors over costs in C, for the benchmark `transfer` to compare with
  *
  *   bytes        the client hands N bytes over
  *   descriptors  the client hands N descriptors over, each of a memfd of its own
@@ -11,18 +11,14 @@
  *
  * Prints the nanoseconds per hand-over.
  */
-#define _GNU_SOURCE
 #include "measuring.h"
 
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
+#include <stdlib.h>
+#include <string.h>
 
 enum {
 	/* fits, with its head, into the default send buffer of 212,992 bytes */
 	BYTES_MAX = 192 * 1024,
-	/* include/net/scm.h: SCM_MAX_FD */
-	DESCRIPTORS_MAX = 253,
 };
 
 /* of each record: all that is handed over, not the record's share */
@@ -48,15 +44,6 @@ static size_t smaller(size_t a, size_t b)
 	return a < b ? a : b;
 }
 
-static uint64_t inode(int descriptor)
-{
-	struct stat status;
-
-	if (fstat(descriptor, &status) < 0)
-		die_errno("fstat");
-	return status.st_ino;
-}
-
 static struct seen look(const struct load *load)
 {
 	struct seen seen = { .count = load->all.bytes + load->all.descriptors };
@@ -70,116 +57,78 @@ static struct seen look(const struct load *load)
 
 static void send_load(int socket, const struct load *load)
 {
-	_Alignas(struct cmsghdr) char control[CMSG_SPACE(DESCRIPTORS_MAX * sizeof(int))] = { 0 };
+	struct head all = load->all;
 	size_t bytes = 0, descriptors = 0;
 
 	do {
-		size_t n_bytes = smaller(load->all.bytes - bytes, BYTES_MAX);
-		size_t n_descriptors = smaller(load->all.descriptors - descriptors, DESCRIPTORS_MAX);
+		size_t n_bytes = smaller(all.bytes - bytes, BYTES_MAX);
+		size_t n_descriptors = smaller(all.descriptors - descriptors, DESCRIPTORS_MAX);
 		struct iovec parts[] = {
-			{ .iov_base = (void *)&load->all, .iov_len = sizeof(load->all) },
+			{ .iov_base = &all, .iov_len = sizeof(all) },
 			{ .iov_base = load->bytes + bytes, .iov_len = n_bytes },
 		};
-		struct msghdr message = { .msg_iov = parts, .msg_iovlen = 2 };
 
-		if (n_descriptors) {
-			struct cmsghdr *rights = (struct cmsghdr *)control;
-
-			message.msg_control = control;
-			message.msg_controllen = CMSG_SPACE(n_descriptors * sizeof(int));
-			rights->cmsg_level = SOL_SOCKET;
-			rights->cmsg_type = SCM_RIGHTS;
-			rights->cmsg_len = CMSG_LEN(n_descriptors * sizeof(int));
-			memcpy(CMSG_DATA(rights), load->descriptors + descriptors, n_descriptors * sizeof(int));
-		}
-		/* a record is sent whole or not at all */
-		if (sendmsg(socket, &message, MSG_NOSIGNAL) < 0)
-			die_errno("sendmsg");
+		send_record(socket, parts, 2, load->descriptors + descriptors, n_descriptors);
 		bytes += n_bytes;
 		descriptors += n_descriptors;
-	} while (bytes < load->all.bytes || descriptors < load->all.descriptors);
+	} while (bytes < all.bytes || descriptors < all.descriptors);
 }
 
 /*
  * Receives a load of up to load->all into its memory; the caller owns the descriptors.
  *
- * Return: what came, or a count of UINT64_MAX at the end of file
+ * Return: 1, or 0 at the end of file
  */
-static struct head receive_load(int socket, const struct load *load)
+static int receive_load(int socket, const struct load *load, struct head *all)
 {
-	static const struct head end = { UINT64_MAX, UINT64_MAX };
-	_Alignas(struct cmsghdr) char control[CMSG_SPACE(DESCRIPTORS_MAX * sizeof(int))];
 	size_t bytes = 0, descriptors = 0;
-	struct head all;
 
 	do {
 		struct iovec parts[] = {
-			{ .iov_base = &all, .iov_len = sizeof(all) },
+			{ .iov_base = all, .iov_len = sizeof(*all) },
 			{ .iov_base = load->bytes + bytes, .iov_len = load->all.bytes - bytes },
 		};
-		struct msghdr message = {
-			.msg_iov = parts,
-			.msg_iovlen = 2,
-			.msg_control = control,
-			.msg_controllen = sizeof(control),
-		};
-		const struct cmsghdr *rights;
-		ssize_t got = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+		size_t came = load->all.descriptors - descriptors;
+		size_t got = receive_record(socket, parts, 2, load->descriptors + descriptors, &came, 0);
 
-		if (got < 0)
-			die_errno("recvmsg");
 		if (got == 0)
-			return end;
-		if ((size_t)got < sizeof(all) || message.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
-			die("a record of the wrong size came, or without all of its descriptors");
-		bytes += (size_t)got - sizeof(all);
-		rights = CMSG_FIRSTHDR(&message);
-		if (rights && rights->cmsg_level == SOL_SOCKET && rights->cmsg_type == SCM_RIGHTS) {
-			size_t count = (rights->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-
-			if (count > load->all.descriptors - descriptors)
-				die("too many descriptors came");
-			memcpy(load->descriptors + descriptors, CMSG_DATA(rights), count * sizeof(int));
-			descriptors += count;
-		}
-	} while (bytes < all.bytes || descriptors < all.descriptors);
-	return all;
+			return 0;
+		if (got < sizeof(*all))
+			die("a record came that is too small");
+		bytes += got - sizeof(*all);
+		descriptors += came;
+	} while (bytes < all->bytes || descriptors < all->descriptors);
+	return 1;
 }
 
-static void serve(int channel, const struct load *room)
+static void serve(int channel, void *room)
 {
-	struct load came = *room;
+	struct load came = *(const struct load *)room;
 
-	for (;;) {
-		struct seen seen;
+	while (receive_load(channel, room, &came.all)) {
+		struct seen seen = look(&came);
+		struct iovec part = { .iov_base = &seen, .iov_len = sizeof(seen) };
 
-		came.all = receive_load(channel, room);
-		if (came.all.bytes == UINT64_MAX)
-			return;
-		seen = look(&came);
 		for (size_t i = 0; i < came.all.descriptors; i++)
 			close_end(came.descriptors[i]);
-		if (send(channel, &seen, sizeof(seen), MSG_NOSIGNAL) < 0)
-			die_errno("send");
+		send_record(channel, &part, 1, NULL, 0);
 	}
 }
 
 static void hand_over(int channel, const struct load *load, const struct seen *expected)
 {
 	struct seen seen;
-	ssize_t got;
+	struct iovec part = { .iov_base = &seen, .iov_len = sizeof(seen) };
+	size_t none = 0;
 
 	send_load(channel, load);
-	got = recv(channel, &seen, sizeof(seen), 0);
-	if (got < 0)
-		die_errno("recv");
-	if (got != sizeof(seen))
+	if (receive_record(channel, &part, 1, NULL, &none, 0) != sizeof(seen))
 		die("the server ended");
 	if (seen.count != expected->count || seen.mark != expected->mark)
 		die("something else arrived than was sent");
 }
 
-static int64_t hand_over_often(int channel, const struct load *load, long repeats)
+static int64_t run(int channel, const struct load *load, long repeats)
 {
 	struct seen expected = look(load);
 	int64_t begin = now();
@@ -198,66 +147,33 @@ static void *allocate(size_t count, size_t size)
 	return memory;
 }
 
-static struct load make_load(int of_bytes, size_t n)
-{
-	struct load load = { .all = { of_bytes ? n : 0, of_bytes ? 0 : n } };
-
-	load.bytes = allocate(load.all.bytes, 1);
-	load.descriptors = allocate(load.all.descriptors, sizeof(int));
-	return load;
-}
-
-static void fill_load(struct load *load)
-{
-	for (size_t i = 0; i < load->all.bytes; i++)
-		load->bytes[i] = (char)(i % 251);
-	for (size_t i = 0; i < load->all.descriptors; i++) {
-		load->descriptors[i] = memfd_create("transfer", MFD_CLOEXEC);
-		if (load->descriptors[i] < 0)
-			die_errno("memfd_create");
-	}
-}
-
 int main(int argc, char **argv)
 {
-	size_t client_cpu, server_cpu;
-	struct load load;
+	struct load load = { .all = { 0, 0 } };
 	long repeats;
-	int pair[2], status;
-	pid_t server;
+	size_t n;
+	int channel;
 
 	if (argc != 6 || (strcmp(argv[1], "bytes") && strcmp(argv[1], "descriptors")))
 		die("usage: transfer bytes|descriptors N REPEATS CLIENT_CPU SERVER_CPU");
-	load = make_load(strcmp(argv[1], "bytes") == 0, (size_t)number(argv[2], 0, 1L << 40));
+	n = (size_t)number(argv[2], 0, 1L << 40);
 	repeats = number(argv[3], 1, 1000000);
-	client_cpu = (size_t)number(argv[4], 0, CPU_SETSIZE - 1);
-	server_cpu = (size_t)number(argv[5], 0, CPU_SETSIZE - 1);
+	if (strcmp(argv[1], "bytes"))
+		load.all.descriptors = n;
+	else
+		load.all.bytes = n;
+	load.bytes = allocate(load.all.bytes, 1);
+	load.descriptors = allocate(load.all.descriptors, sizeof(int));
 
-	make_pair(pair);
-	server = fork();
-	if (server < 0)
-		die_errno("fork");
-	if (server == 0) {
-		/* else it would hold its own end of file back */
-		close_end(pair[0]);
-		run_on(server_cpu);
-		serve(pair[1], &load);
-		return 0;
-	}
-	close_end(pair[1]);
-	run_on(client_cpu);
-	fill_load(&load);
+	/* before anything is filled in: the server has memory, and a table, of its own */
+	channel = start_server(serve, &load, cores(argv[4], argv[5]));
+	for (size_t i = 0; i < load.all.bytes; i++)
+		load.bytes[i] = (char)(i % 251);
+	open_memfds(load.descriptors, load.all.descriptors);
 
 	/* untimed: the server has started, and the caches are warm */
-	hand_over_often(pair[0], &load, repeats / 10 + 1);
-	printf("%.1f\n", (double)hand_over_often(pair[0], &load, repeats) / (double)repeats);
-
-	close_end(pair[0]);
-	if (waitpid(server, &status, 0) < 0)
-		die_errno("waitpid");
-	if (status != 0)
-		die("the server failed");
-	if (fflush(stdout) == EOF)
-		die_errno("standard output");
+	run(channel, &load, repeats / 10 + 1);
+	print_figure(run(channel, &load, repeats), repeats);
+	end_server(channel);
 	return 0;
 }

@@ -1,9 +1,9 @@
-"""The benchmark runs, checks its results and reports what it says.  Nothing is asserted about a time."""
+"""The benchmarks run, check their results and report what they say.  Nothing is asserted about a time."""
 
 from __future__ import annotations
 
+import functools
 import itertools
-import json
 import os
 import shutil
 import subprocess
@@ -11,31 +11,45 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import pyperf
 import pytest
 
-BENCH = Path(__file__).parent.parent / "bench"
+CHECKOUT = Path(__file__).parent.parent
 SVG = "{http://www.w3.org/2000/svg}"
-CONTENDERS = ["capmarshal, typed call", "C, kept channel", "C, reply socketpair per call"]
+NAMES = ["call", "transfer"]
 
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="the benchmark compiles C")
+pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="the benchmarks compile C")
 
 
-@pytest.fixture
-def run(tmp_path):
-    """run(): the benchmark with tiny counts; what it printed, and what it wrote."""
+def bench(*arguments, cwd=CHECKOUT, code=0):
+    """What ``python -m bench`` printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", *arguments], cwd=cwd, capture_output=True, text=True, timeout=90
+    )
+    assert (done.returncode, "" if code == 0 else done.stderr) == (code, done.stderr)
+    return done.stdout if code == 0 else done.stderr
 
-    def benchmark():
-        file = tmp_path / "figures.json"
-        done = subprocess.run(
-            [sys.executable, BENCH / "call.py", "--json", file, "--rounds", "2", "--calls", "20"],
-            capture_output=True,
-            text=True,
-            timeout=90,
-        )
-        assert (done.returncode, done.stderr) == (0, "")
-        return done.stdout, json.loads(file.read_text())
 
-    return benchmark
+class Done:
+    """One benchmark with tiny counts: what it printed, wrote and drew."""
+
+    def __init__(self, name, directory):
+        self.file, self.pictures = directory / "figures.json", directory / "pictures"
+        self.out = bench(name, "--quick", "--rounds", "2", "--json", self.file, "--svg", self.pictures)
+        self.suite = pyperf.BenchmarkSuite.load(str(self.file))
+        self.values = {each.get_name(): each.get_values() for each in self.suite.get_benchmarks()}
+
+    def picture(self, name):
+        """All the text in a chart."""
+        root = ET.parse(self.pictures / name).getroot()
+        assert f"{SVG}svg" == root.tag
+        return {text.text for text in root.iter(f"{SVG}text")}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """done(name): a benchmark that has been run, once for all tests."""
+    return functools.cache(lambda name: Done(name, tmp_path_factory.mktemp(name)))
 
 
 @pytest.fixture
@@ -47,112 +61,155 @@ def one_core():
     os.sched_setaffinity(0, usable)
 
 
-def test_every_contender_has_a_row_at_every_place_with_a_figure_for_each_round(run):
-    _, report = run()
-
-    places = min(len(os.sched_getaffinity(0)), 2)
-    assert CONTENDERS * places == [row["contender"] for row in report["rows"]]
-    for row in report["rows"]:
-        for figures in (row["microseconds"], row["ratio"]):
-            assert len(figures["rounds"]) == 2
-            assert 0 < figures["lower"] <= figures["median"] <= figures["upper"]
+def places():
+    return ["one core", "two cores"][: len(os.sched_getaffinity(0))]
 
 
-def test_ratios_are_to_the_kept_channel_of_the_same_round(run):
-    _, report = run()
+def test_without_a_name_it_lists_all_with_how_long_each_takes():
+    lines = [line.split() for line in bench().splitlines() if line.startswith("  ")]
 
-    for capmarshal, kept, fresh in zip(*[iter(report["rows"])] * 3, strict=True):
-        base = kept["microseconds"]["rounds"]
-        for row in (capmarshal, kept, fresh):
-            expected = [own / other for own, other in zip(row["microseconds"]["rounds"], base, strict=True)]
-            assert expected == row["ratio"]["rounds"]
+    assert [words[0] for words in lines] == NAMES
+    assert all(words[1].isdigit() and words[2] in ("s", "min") for words in lines)
 
 
-def test_the_report_says_what_was_measured_and_on_what(run):
-    out, report = run()
-
-    assert {"capmarshal", "python", "kernel", "cpu", "cores"} == report["machine"].keys()
-    for value in report["machine"].values():
-        assert str(value) in out
-    assert {name: report["settings"][name] for name in ("rounds", "calls")} == {"rounds": 2, "calls": 20}
-    # The fixed parts of a CALL and a REPLY: _wire.py.
-    assert report["settings"]["call_bytes"] > 50
-    assert report["settings"]["reply_bytes"] > 16
+@pytest.mark.parametrize("arguments", [["nonsense"], ["call", "--rounds", "1"]])
+def test_what_it_does_not_know_it_refuses(arguments):
+    assert "usage: python -m bench" in bench(*arguments, code=2)
 
 
-def test_two_cores_are_skipped_with_a_line_where_there_is_one(one_core, run):
-    out, report = run()
+@pytest.mark.parametrize("name", NAMES)
+def test_each_runs_and_keeps_a_figure_of_each_round_for_pyperf(done, name):
+    ran = done(name)
 
-    assert "two cores: skipped" in out
-    assert [(one_core, one_core)] * 3 == [(row["client_core"], row["server_core"]) for row in report["rows"]]
+    assert f"== {name}" in ran.out
+    assert ran.values
+    for benchmark, values in ran.values.items():
+        assert benchmark.startswith(f"{name}: ")
+        assert len(values) == 2
+        assert min(values) > 0
 
 
-@pytest.fixture(scope="module")
-def transfer(tmp_path_factory):
-    """What bench/transfer.py printed with tiny amounts, what it wrote, and where it drew."""
-    directory = tmp_path_factory.mktemp("transfer")
-    file, pictures = directory / "figures.json", directory / "pictures"
-    done = subprocess.run(
-        [sys.executable, BENCH / "transfer.py", "--quick", "--rounds", "2", "--json", file, "--svg", pictures],
-        capture_output=True,
-        text=True,
-        timeout=90,
+@pytest.mark.parametrize("name", NAMES)
+def test_ratios_are_to_the_same_round(done, name):
+    values = done(name).values
+    ratios = {benchmark: own for benchmark, own in values.items() if " / " in benchmark}
+
+    assert ratios
+    for benchmark, own in ratios.items():
+        where, _, what = benchmark.rpartition(": ")
+        subject, base = (values[f"{where}: {contender}"] for contender in what.split(" / "))
+        assert own == pytest.approx([a / b for a, b in zip(subject, base, strict=True)])
+
+
+@pytest.mark.parametrize("name", ["call", "transfer"])
+def test_everything_is_measured_at_every_place(done, name):
+    found = {place for place in ("one core", "two cores") for benchmark in done(name).values if place in benchmark}
+
+    assert set(places()) == found
+
+
+def test_the_conditions_are_stated_and_kept(done):
+    ran = done("call")
+    metadata = ran.suite.get_metadata()
+
+    for known in ("capmarshal_version", "msgspec_version", "python_version", "cpu_model_name"):
+        assert str(metadata[known]) in ran.out
+    assert os.uname().release in metadata["platform"]
+    assert os.uname().release in ran.out
+    # The fixed parts of a CALL and a REPLY.
+    assert metadata["call_bytes"] > 50
+    assert metadata["reply_bytes"] > 16
+
+
+def test_targets_are_shown_with_whether_they_are_reached(done):
+    ran = done("call")
+    targets = {
+        each.get_name(): each.get_metadata()["target"]
+        for each in ran.suite.get_benchmarks()
+        if "target" in each.get_metadata()
+    }
+
+    assert targets["call: one core: capmarshal, typed call / C, kept channel"] == 1.5
+    for target in targets.values():
+        assert f"target {target:g}: reached" in ran.out or f"target {target:g}: MISSED" in ran.out
+
+
+def test_pyperf_compares_two_files(done):
+    file = done("call").file
+
+    compared = subprocess.run(
+        [sys.executable, "-P", "-m", "pyperf", "compare_to", file, file], capture_output=True, text=True, timeout=60
     )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout, json.loads(file.read_text()), pictures
+
+    assert (compared.returncode, compared.stderr) == (0, "")
+    assert "call: one core: capmarshal, typed call / C, kept channel" in compared.stdout
 
 
-def contenders_of(report, task):
-    return {row["contender"] for row in report["rows"] if row["task"] == task}
+def test_the_installed_package_is_measured_not_the_checkout(tmp_path):
+    """Also in the processes that it starts."""
+    shutil.copytree(CHECKOUT / "bench", tmp_path / "bench", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "capmarshal").mkdir()
+    (tmp_path / "capmarshal" / "__init__.py").write_text("raise SystemExit('the checkout was imported')\n")
+
+    assert "== call" in bench("call", "--quick", cwd=tmp_path)
 
 
-def test_bytes_and_descriptors_are_handed_over_by_everybody_who_can(transfer):
-    _, report, _ = transfer
+def test_two_cores_are_skipped_with_a_line_where_there_is_one(one_core, tmp_path):
+    ran = Done("call", tmp_path)
 
-    python = {"socket.send_fds", "multiprocessing.Connection", "C"}
-    assert {"capmarshal, inline", "capmarshal, Dataspace"} | python == contenders_of(report, "bytes")
-    python = {"socket.send_fds", "multiprocessing.reduction.DupFd", "C"}
-    assert {"capmarshal"} | python == contenders_of(report, "descriptors")
-
-
-def test_who_cannot_hand_something_over_is_named_with_the_reason(transfer):
-    out, report, _ = transfer
-
-    assert "bytes: multiprocessing.reduction.DupFd: hands over no bytes" in report["not_measured"]
-    assert any(line.startswith("descriptors: multiprocessing.Connection: ") for line in report["not_measured"])
-    for line in report["not_measured"]:
-        assert line in out
+    assert "two cores: skipped" in ran.out
+    assert f"one core ({one_core})" in ran.out
+    assert not [benchmark for benchmark in ran.values if "two cores" in benchmark]
 
 
-def test_every_amount_has_a_figure_for_each_round(transfer):
-    _, report, _ = transfer
+def test_bytes_and_descriptors_are_handed_over_by_everybody_who_can(done):
+    ran = done("transfer")
 
-    for row in report["rows"]:
-        assert len(row["microseconds"]["rounds"]) == len(row["ratio"]["rounds"]) == 2
-        assert 0 < row["microseconds"]["lower"] <= row["microseconds"]["median"] <= row["microseconds"]["upper"]
-
-
-def test_the_largest_dataspace_is_compared_with_one_kib(transfer):
-    out, report, _ = transfer
-
-    assert min(len(os.sched_getaffinity(0)), 2) == len(report["dataspace_ratio"])
-    assert all(ratio["median"] > 0 for ratio in report["dataspace_ratio"])
-    assert "against 1 KiB" in out
+    everybody = {"socket.send_fds", "C"}
+    both = {"capmarshal, inline", "capmarshal, Dataspace", "multiprocessing.Connection"} | everybody
+    assert both == contenders(ran, "transfer: bytes, 64 B, one core")
+    both = {"capmarshal", "multiprocessing.reduction.DupFd"} | everybody
+    assert both == contenders(ran, "transfer: descriptors, 1, one core")
 
 
-@pytest.mark.parametrize("task", ["bytes", "descriptors"])
-def test_charts_are_well_formed_and_name_every_line(transfer, task):
-    _, report, pictures = transfer
+def contenders(ran, work):
+    return {name.removeprefix(f"{work}: ") for name in ran.values if name.startswith(f"{work}: ") and " / " not in name}
 
-    picture = ET.parse(pictures / f"transfer-{task}.svg").getroot()
 
-    assert f"{SVG}svg" == picture.tag
-    assert contenders_of(report, task) <= {text.text for text in picture.iter(f"{SVG}text")}
+def test_who_cannot_hand_something_over_is_named_with_the_reason(done):
+    _, _, missing = done("transfer").out.partition("\nnot measured\n")
+
+    assert "bytes: multiprocessing.reduction.DupFd: hands over no bytes" in missing
+    assert "descriptors: multiprocessing.Connection: " in missing
+
+
+def test_the_largest_dataspace_is_compared_with_one_kib(done):
+    ran = done("transfer")
+
+    for place in places():
+        work = f"transfer: the largest Dataspace, {place}: capmarshal, Dataspace, 256 KiB"
+        assert f"{work} / capmarshal, Dataspace, 1 KiB" in ran.values
+
+
+@pytest.mark.parametrize("task", ["bytes, 64 B", "descriptors, 1"])
+def test_line_charts_are_well_formed_and_name_every_line(done, task):
+    ran = done("transfer")
+
+    kind = task.partition(",")[0]
+    assert contenders(ran, f"transfer: {task}, one core") <= ran.picture(f"transfer-{kind}.svg")
+
+
+@pytest.mark.parametrize(("name", "work"), [("call", "call: one core")])
+def test_bar_charts_are_well_formed_and_name_every_bar(done, name, work):
+    ran = done(name)
+
+    assert len(contenders(ran, work)) >= 4
+    assert contenders(ran, work) <= ran.picture(f"{name}.svg")
 
 
 def test_names_of_lines_that_end_together_do_not_overlap(monkeypatch):
-    monkeypatch.syspath_prepend(BENCH)
-    import chart
+    monkeypatch.syspath_prepend(CHECKOUT)
+    from bench import chart
 
     lines = {f"line {i}": [(1.0, 5.0), (10.0, 50.0)] for i in range(5)}
     drawn = chart.line_chart("", "", {1: "1"}, str, lines, {name: i for i, name in enumerate(lines)})

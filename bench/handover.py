@@ -1,4 +1,4 @@
-"""What bench/transfer.py compares with: how Python's own modules hand bytes and descriptors to another process.
+"""What the benchmark `transfer` compares with: how Python's own modules hand bytes and descriptors to another process.
 
 Both halves of each, as its documentation would have it: the client hands over, the server says what arrived.
 """

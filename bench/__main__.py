@@ -1,0 +1,75 @@
+"""``python -m bench``: lists the benchmarks, or runs some."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench import conditions, places, suite, tables
+from bench.settings import Settings
+
+if TYPE_CHECKING:
+    from bench.figures import Report
+
+# Modules of this package.  Of each: what it is, in the first line of its docstring; how long it TAKES; and run().
+NAMES = ("call", "transfer")
+
+
+def _list() -> None:
+    print("python -m bench NAME... | all   (--help: options)\n")
+    for name in NAMES:
+        module = importlib.import_module(f"bench.{name}")
+        print(f"  {name:12} {module.TAKES:>7}  {(module.__doc__ or '').splitlines()[0]}")
+
+
+def _rounds(text: str) -> int:
+    value = int(text)
+    if value < 2:
+        raise argparse.ArgumentTypeError("two rounds at least: a spread needs as many")
+    return value
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="What capmarshal costs.  Without a name: lists the benchmarks."
+    )
+    parser.add_argument("names", nargs="*", choices=[*NAMES, "all", []], metavar="NAME", help="which, or all")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as a pyperf suite")
+    parser.add_argument("--svg", type=Path, metavar="DIR", help="draw the charts of those that have one")
+    parser.add_argument("--rounds", type=_rounds, default=0, metavar="N", help="measure each so often")
+    parser.add_argument("--quick", action="store_true", help="tiny counts: whether it works, not how fast")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Lists, or measures and reports."""
+    options = _parse()
+    if not options.names:
+        _list()
+        return
+    names = NAMES if "all" in options.names else tuple(dict.fromkeys(options.names))
+    print(conditions.in_words())
+    print("median (lower - upper quartile) over the rounds; ratios are taken within a round")
+    if options.quick:
+        print("--quick: these figures say only that it works")
+    reports: dict[str, Report] = {}
+    for name in names:
+        sys.stdout.flush()
+        module = importlib.import_module(f"bench.{name}")
+        reports[name] = module.run(Settings(options.rounds, options.quick))
+        places.run_anywhere()
+        tables.print_report(name, reports[name])
+        # After each: what is done is kept, whatever happens to the next.
+        if options.json:
+            suite.write(reports, options.json)
+        if options.svg:
+            options.svg.mkdir(parents=True, exist_ok=True)
+            for file, picture in reports[name].pictures.items():
+                Path(options.svg, file).write_text(picture)
+
+
+if __name__ == "__main__":
+    main()
