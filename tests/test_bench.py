@@ -16,7 +16,7 @@ import pytest
 
 CHECKOUT = Path(__file__).parent.parent
 SVG = "{http://www.w3.org/2000/svg}"
-NAMES = ["call", "transfer"]
+NAMES = ["call", "descriptors", "capability", "crowd", "polling", "imports", "memory", "transfer"]
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="the benchmarks compile C")
 
@@ -101,7 +101,7 @@ def test_ratios_are_to_the_same_round(done, name):
         assert own == pytest.approx([a / b for a, b in zip(subject, base, strict=True)])
 
 
-@pytest.mark.parametrize("name", ["call", "transfer"])
+@pytest.mark.parametrize("name", ["call", "descriptors", "capability", "crowd", "transfer"])
 def test_everything_is_measured_at_every_place(done, name):
     found = {place for place in ("one core", "two cores") for benchmark in done(name).values if place in benchmark}
 
@@ -151,7 +151,7 @@ def test_the_installed_package_is_measured_not_the_checkout(tmp_path):
     (tmp_path / "capmarshal").mkdir()
     (tmp_path / "capmarshal" / "__init__.py").write_text("raise SystemExit('the checkout was imported')\n")
 
-    assert "== call" in bench("call", "--quick", cwd=tmp_path)
+    assert "== call" in bench("call", "crowd", "--quick", cwd=tmp_path)
 
 
 def test_two_cores_are_skipped_with_a_line_where_there_is_one(one_core, tmp_path):
@@ -160,6 +160,42 @@ def test_two_cores_are_skipped_with_a_line_where_there_is_one(one_core, tmp_path
     assert "two cores: skipped" in ran.out
     assert f"one core ({one_core})" in ran.out
     assert not [benchmark for benchmark in ran.values if "two cores" in benchmark]
+
+
+def test_polling_is_switched_in_the_client_and_in_its_server():
+    """Each pair of processes is started with its own value of the variable."""
+    program = f"""\
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(CHECKOUT)!r})
+from bench import polling
+from bench.places import places
+
+def family(pid):
+    yield pid
+    for task in Path(f"/proc/{{pid}}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            yield from family(int(child))
+
+with polling._pairs(polling._VALUES) as pairs:
+    for name, pair in pairs.items():
+        pair.measure(1, places()[0])
+        for pid in family(pair.process.pid):
+            variables = Path(f"/proc/{{pid}}/environ").read_bytes().split(b"\\0")
+            print(name, *(v.decode() for v in variables if v.startswith(b"CAPMARSHAL_POLL=")))
+"""
+    ran = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=60)
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    expected = ["capmarshal, polling CAPMARSHAL_POLL=1"] * 2 + ["capmarshal, sleeping CAPMARSHAL_POLL=0"] * 2
+    assert expected == ran.stdout.splitlines()
+
+
+def test_memory_is_of_one_piece_at_each_count(done):
+    out = done("memory").out
+
+    for piece in ("a channel, server", "a channel, client", "a channel, kernel", "a managed object", "a held cap"):
+        assert piece in out
 
 
 def test_bytes_and_descriptors_are_handed_over_by_everybody_who_can(done):
