@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bench.figures import Report
 
 # Modules of this package.  Of each: what it is, in the first line of its docstring; how long it TAKES; and run().
-NAMES = ("call", "descriptors", "capability", "crowd", "polling", "imports", "memory", "transfer")
+NAMES = ("call", "descriptors", "capability", "crowd", "polling", "peers", "imports", "memory", "transfer")
 
 
 def _list() -> None:

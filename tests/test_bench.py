@@ -16,7 +16,7 @@ import pytest
 
 CHECKOUT = Path(__file__).parent.parent
 SVG = "{http://www.w3.org/2000/svg}"
-NAMES = ["call", "descriptors", "capability", "crowd", "polling", "imports", "memory", "transfer"]
+NAMES = ["call", "descriptors", "capability", "crowd", "polling", "peers", "imports", "memory", "transfer"]
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="the benchmarks compile C")
 
@@ -101,7 +101,7 @@ def test_ratios_are_to_the_same_round(done, name):
         assert own == pytest.approx([a / b for a, b in zip(subject, base, strict=True)])
 
 
-@pytest.mark.parametrize("name", ["call", "descriptors", "capability", "crowd", "transfer"])
+@pytest.mark.parametrize("name", ["call", "descriptors", "capability", "crowd", "peers", "transfer"])
 def test_everything_is_measured_at_every_place(done, name):
     found = {place for place in ("one core", "two cores") for benchmark in done(name).values if place in benchmark}
 
@@ -160,6 +160,42 @@ def test_two_cores_are_skipped_with_a_line_where_there_is_one(one_core, tmp_path
     assert "two cores: skipped" in ran.out
     assert f"one core ({one_core})" in ran.out
     assert not [benchmark for benchmark in ran.values if "two cores" in benchmark]
+
+
+def test_every_peer_is_measured_or_named_with_the_reason(done):
+    ran = done("peers")
+    measured, missing = ran.out.split("\nnot measured\n") if "\nnot measured\n" in ran.out else (ran.out, "")
+
+    for peer in ("by hand", "Connection", "managers", "rpyc", "Pyro5", "pyzmq", "dbus-fast", "pycapnp"):
+        assert (peer in measured) != (peer in missing)
+
+
+def test_a_peer_that_is_not_installed_is_named():
+    program = f"""\
+import sys
+sys.path.insert(0, {str(CHECKOUT)!r})
+from bench import peers
+from bench.rivals import pyro
+from bench.settings import Settings
+
+pyro.unavailable = lambda: "nobody installed it"
+report = peers.run(Settings(rounds=2, quick=True))
+print(*report.notes, sep="\\n")
+assert not [name for compared in report.comparisons for name in compared.figures if "Pyro" in name]
+"""
+    ran = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=60)
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "Pyro5: nobody installed it" in ran.stdout.splitlines()
+
+
+def test_who_cannot_pass_a_descriptor_is_shown_as_such(done):
+    ran = done("peers")
+    passing = [line for line in ran.out.splitlines() if ": cannot" in line or "  cannot: " in line]
+
+    # rpyc, Pyro5, pyzmq and pycapnp, as far as they are installed, at each place.
+    measured = [peer for peer in ("rpyc", "Pyro5", "pyzmq", "pycapnp") if f"{peer}: " not in ran.out]
+    assert len(passing) == len(measured) * len(places())
 
 
 def test_polling_is_switched_in_the_client_and_in_its_server():
@@ -235,7 +271,7 @@ def test_line_charts_are_well_formed_and_name_every_line(done, task):
     assert contenders(ran, f"transfer: {task}, one core") <= ran.picture(f"transfer-{kind}.svg")
 
 
-@pytest.mark.parametrize(("name", "work"), [("call", "call: one core")])
+@pytest.mark.parametrize(("name", "work"), [("call", "call: one core"), ("peers", "peers: add(int, int), one core")])
 def test_bar_charts_are_well_formed_and_name_every_bar(done, name, work):
     ran = done(name)
 
