@@ -40,10 +40,11 @@ def bar_chart(title: str, comparisons: Sequence[Comparison]) -> str:
             top += _LINE
         for name, why in compared.cannot.items():
             parts.append(svg.text(_LEFT - 10, top + 13, name, "end"))
-            parts.append(svg.text(_LEFT, top + 13, why, css="small"))
+            # There is no room for the reason.
+            parts.append(svg.text(_LEFT, top + 13, why.partition(":")[0], css="small"))
             top += _LINE
         top += _BETWEEN
-    subtitle = f"{conditions.in_words()}; medians, and quartiles"
+    subtitle = f"{conditions.briefly()}; medians, and quartiles"
     return svg.picture(_WIDTH, top, _EDGE, title, subtitle, parts)
 
 

@@ -37,10 +37,13 @@ def conditions() -> dict[str, str | int]:
     }
 
 
+def briefly() -> str:
+    """The least to be said: on what."""
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    return f"{platform.system()} {platform.release()}, {python}, {_cpu_model()}"
+
+
 def in_words() -> str:
-    """The same in one line."""
-    said = conditions()
-    packages = ", ".join(f"{package} {said[f'{package}_version']}" for package in _PACKAGES)
-    python = f"{platform.python_implementation()} {said['python_version']}"
-    kernel = f"{platform.system()} {platform.release()}"
-    return f"{packages}, {python}, {kernel}, {said['cpu_model_name']}, {said['cpu_count']} cores"
+    """All of it, in one line."""
+    packages = ", ".join(f"{package} {metadata.version(package)}" for package in _PACKAGES)
+    return f"{packages}, {briefly()}, {os.cpu_count()} cores"

@@ -1,4 +1,4 @@
-"""Many channels to one server, from several processes: a server takes at most 256 from each."""
+"""Many channels to one server, from several processes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from bench.hall import Hall
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# A channel for each thread that calls while nobody is served.
-_THREADS_MAX = 200
+# A channel for each thread that calls while nobody is served.  A server takes at most 256 from one process, and no more
+# than a quarter of its table.
+_THREADS_MAX, _TABLE_SHARE = 200, 5
 _STACK = 256 << 10
 # Seconds; reached only when something is wrong.
 _PATIENCE = 60.0
@@ -61,8 +62,9 @@ def crowd(capability: cm.Capability, hall: Hall, channels: int) -> Iterator[floa
     before = hall.open_files()
     with contextlib.ExitStack() as stack:
         cost = counted = 0
-        for first in range(0, channels, _THREADS_MAX):
-            threads = min(_THREADS_MAX, channels - first)
+        most = min(_THREADS_MAX, limits.table() // _TABLE_SHARE)
+        for first in range(0, channels, most):
+            threads = min(most, channels - first)
             process = cm.spawn(
                 serving.command("crowding", str(threads)),
                 parent=capability,

@@ -92,7 +92,7 @@ def _draw(task: str, amounts: Sequence[int], comparisons: Sequence[Comparison], 
     place = "both processes on one core" if where == "one core" else "a core for each process"
     return chart.line_chart(
         f"{_TITLES[task]}: time until the receiver has answered",
-        f"{conditions.in_words()}, {place}; medians",
+        f"{conditions.briefly()}, {place}; medians",
         {amount: _amount(task, amount) for amount in ticks},
         tables.time,
         lines,
