@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bench.places import Cores
     from bench.settings import Settings
 
-TAKES = "1 min"
+TAKES = "40 s"
 _CALLS, _QUICK_CALLS, _ROUNDS = 5000, 20, 15
 
 CAPMARSHAL = "capmarshal, typed call"

@@ -14,7 +14,7 @@ from bench.hall import Hall
 if TYPE_CHECKING:
     from bench.settings import Settings
 
-TAKES = "20 s"
+TAKES = "15 s"
 _CALLS, _QUICK_CALLS, _ROUNDS = 5000, 20, 15
 _CHANNELS, _QUICK_CHANNELS = 1000, 20
 _OBJECTS, _QUICK_OBJECTS = 10_000, 50

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from bench.settings import Settings
 
-TAKES = "2 min"
+TAKES = "80 s"
 _COUNTS = (1, 16, DESCRIPTORS_MAX)
 _DESCRIPTORS, _QUICK_DESCRIPTORS, _ROUNDS = 30_000, 300, 15
 _CALLS_MAX, _CALLS_MIN = 3000, 2

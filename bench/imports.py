@@ -14,7 +14,7 @@ from bench.figures import Comparison, Report, interleave
 if TYPE_CHECKING:
     from bench.settings import Settings
 
-TAKES = "20 s"
+TAKES = "15 s"
 _STARTS, _QUICK_STARTS, _ROUNDS = 5, 1, 21
 _TARGET = 0.5
 _BARE, _ASYNCIO, _CAPMARSHAL = "a bare start", "import asyncio", "import capmarshal"

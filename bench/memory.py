@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from bench.settings import Settings
 
-TAKES = "2 min"
+TAKES = "75 s"
 _ROUNDS = 3
 _COUNTS, _QUICK_COUNTS = (1, 100, 1000, 10_000), (100, 300)
 # In one answer.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bench.settings import Settings
     from bench.transferring import Contender, Measure
 
-TAKES = "5 min"
+TAKES = "150 s"
 _ROUNDS = 9
 _KIB = 1 << 10
 
