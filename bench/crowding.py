@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import select
 import subprocess
 import sys
-import threading
-import time
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import capmarshal as cm
 from bench import CHECKOUT, limits, serving, usage
@@ -18,12 +14,20 @@ from bench.hall import Hall
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# A channel for each thread that calls while nobody is served.  A server takes at most 256 from one process, and no more
-# than a quarter of its table.
-_THREADS_MAX, _TABLE_SHARE = 200, 5
-_STACK = 256 << 10
-# Seconds; reached only when something is wrong.
-_PATIENCE = 60.0
+# A server takes at most 256 channels of one process, and no more than a quarter of its table.
+_CHANNELS_MAX, _TABLE_SHARE = 250, 5
+
+
+class Cost(NamedTuple):
+    """Bytes for all channels together.
+
+    Attributes:
+        clients: in the processes that call.
+        kernel: in the kernel, for both ends; without these processes.
+    """
+
+    clients: int
+    kernel: int
 
 
 def room_for(channels: int) -> int:
@@ -40,51 +44,32 @@ def _line(stream: IO[bytes] | None) -> str:
 
 
 @contextlib.contextmanager
-def _doors_closed(hall: Hall) -> Iterator[None]:
-    """The server serves nobody as long as the block runs; the call that does that is made by a thread."""
-    begins, begun = os.pipe()
-    until, release = os.pipe()
-    with cm.Descriptor(begins), cm.Descriptor(begun) as server_begun, cm.Descriptor(until) as server_until:
-        waiting = threading.Thread(target=hall.close_doors, args=(server_begun, server_until))
-        waiting.start()
-        try:
-            if not select.select([begins], [], [], _PATIENCE)[0]:
-                raise SystemExit("the server did not close its doors")
-            yield
-        finally:
-            os.close(release)
-            waiting.join(_PATIENCE)
-
-
-@contextlib.contextmanager
-def crowd(capability: cm.Capability, hall: Hall, channels: int) -> Iterator[float]:
-    """So many channels of other processes, idle, as long as the block runs; bytes that one costs its process."""
+def crowd(capability: cm.Capability, hall: Hall, channels: int) -> Iterator[Cost]:
+    """So many channels of other processes, idle, as long as the block runs; what they cost."""
     before = hall.open_files()
+    most = min(_CHANNELS_MAX, limits.table() // _TABLE_SHARE)
     with contextlib.ExitStack() as stack:
-        cost = counted = 0
-        most = min(_THREADS_MAX, limits.table() // _TABLE_SHARE)
+        processes = []
         for first in range(0, channels, most):
-            threads = min(most, channels - first)
             process = cm.spawn(
-                serving.command("crowding", str(threads)),
+                serving.command("crowding", str(min(most, channels - first))),
                 parent=capability,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 cwd=CHECKOUT,
             )
             stack.callback(serving.end, process)
-            # One after the other: the door's queue has room for the knocks of one.
             _line(process.stdout)
-            with _doors_closed(hall):
-                _tell(process)
-                _line(process.stdout)
-            cost += int(_line(process.stdout))
-            # Each process had its first before.
-            counted += threads - 1
+            processes.append(process)
+        kernel, clients = usage.kernel(), 0
+        for process in processes:
+            _tell(process)
+            clients += int(_line(process.stdout))
+        cost = Cost(clients, usage.kernel() - kernel)
         more = hall.open_files() - before
         if more != channels:
             raise SystemExit(f"{channels} channels were to be made, and the server has {more}")
-        yield cost / counted if counted else 0
+        yield cost
 
 
 def _tell(process: subprocess.Popen[Any]) -> None:
@@ -93,43 +78,32 @@ def _tell(process: subprocess.Popen[Any]) -> None:
         process.stdin.flush()
 
 
-def _call(hall: Hall) -> None:
+def _call(hall: Hall, count: int) -> None:
+    """Calls on so many channels, as that many threads would that call at the same time; they are idle then."""
+    idle = cm.capability(hall).door().idle
+    used = []
     a, b = 1, 2
-    if hall.add(a, b) != a + b:
-        raise SystemExit("a wrong result came")
-
-
-def _await_files(count: int) -> None:
-    give_up = time.monotonic() + _PATIENCE
-    while usage.open_files() != count:
-        if time.monotonic() > give_up:
-            raise SystemExit("a thread did not come to knock")
-        time.sleep(0.0005)
+    for _ in range(count):
+        if hall.add(a, b) != a + b:
+            raise SystemExit("a wrong result came")
+        # Whoever finds none idle makes one.
+        used.append(idle.pop())
+    idle += used
 
 
 def _main(count: int) -> None:
     """One process of the crowd."""
-    threading.stack_size(_STACK)
     hall = cm.parent().cast(Hall)
-    # As many threads before, one after the other: on one channel.
-    for _ in range(count):
-        thread = threading.Thread(target=_call, args=(hall,))
-        thread.start()
-        thread.join()
-    before, files = usage.resident(), usage.open_files()
+    # A call that fails before it is sent: what is needed once is there, but no channel.
+    with contextlib.suppress(cm.ArgumentError):
+        hall.add("one", 2)  # type: ignore[arg-type]
+    full = usage.fill_up()
+    before = usage.resident()
     print("here", flush=True)
     sys.stdin.buffer.readline()
-    threads = []
-    for number in range(count):
-        threads.append(threading.Thread(target=_call, args=(hall,)))
-        threads[-1].start()
-        # All but one make a channel.  While they knock, they have its other end as well.
-        _await_files(files + number)
-    print("called", flush=True)
-    for thread in threads:
-        thread.join()
-    del thread, threads
+    _call(hall, count)
     print(usage.resident() - before, flush=True)
+    del full
     serving.await_end()
 
 

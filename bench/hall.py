@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import capmarshal as cm
 from bench import adder, serving, usage
 
@@ -24,12 +22,12 @@ class Hall(adder.Adder):
         """Holds these too; how many different ones it holds then."""
 
     @cm.method
-    def close_doors(self, begun: cm.Descriptor, until: cm.Descriptor) -> None:
-        """Writes to one pipe, and then serves nobody until the other is closed."""
-
-    @cm.method
     def open_files(self) -> int:
         """How many descriptors the server's process has open."""
+
+    @cm.method
+    def fill_up(self) -> None:
+        """Has what is made from here on need memory of its own."""
 
     @cm.method
     def resident(self) -> int:
@@ -43,6 +41,7 @@ class HallServer(serving.StationServer, Hall):
         self._entrypoint = entrypoint
         self._objects: list[adder.AdderServer] = []
         self._held: set[cm.Capability] = set()
+        self._full: list[bytes] = []
 
     def add(self, a: int, b: int) -> int:
         """The sum."""
@@ -64,14 +63,13 @@ class HallServer(serving.StationServer, Hall):
         self._held.update(things)
         return len(self._held)
 
-    def close_doors(self, begun: cm.Descriptor, until: cm.Descriptor) -> None:
-        """Writes to one pipe, and then serves nobody until the other is closed."""
-        os.write(begun.fileno(), b"!")
-        os.read(until.fileno(), 1)
-
     def open_files(self) -> int:
         """How many descriptors the server's process has open."""
         return usage.open_files()
+
+    def fill_up(self) -> None:
+        """Has what is made from here on need memory of its own."""
+        self._full = usage.fill_up()
 
     def resident(self) -> int:
         """Bytes that the server's process has to itself."""

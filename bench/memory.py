@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from bench import crowding, serving, usage
+from bench import crowding, serving
 from bench.figures import Comparison, Report
 from bench.hall import Hall
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from bench.settings import Settings
 
-TAKES = "75 s"
+TAKES = "60 s"
 _ROUNDS = 3
 _COUNTS, _QUICK_COUNTS = (1, 100, 1000, 10_000), (100, 300)
 # In one answer.
@@ -24,19 +24,16 @@ _SERVER, _CLIENT, _HOLDER, _KERNEL = "server, resident", "client, resident", "ho
 
 
 def _channels(count: int) -> dict[str, float]:
-    """Bytes for so many, made by as many threads of other processes."""
+    """Bytes for so many, of other processes."""
     with serving.served("hall") as capability:
         hall = capability.cast(Hall)
         # The first of whatever it needs once.
         with crowding.crowd(capability, hall, 1):
             pass
-        resident, kernel = hall.resident(), usage.kernel()
-        with crowding.crowd(capability, hall, count) as client:
-            return {
-                _SERVER: hall.resident() - resident,
-                _CLIENT: client * count,
-                _KERNEL: usage.kernel() - kernel,
-            }
+        hall.fill_up()
+        resident = hall.resident()
+        with crowding.crowd(capability, hall, count) as cost:
+            return {_SERVER: hall.resident() - resident, _CLIENT: cost.clients, _KERNEL: cost.kernel}
 
 
 def _objects(count: int) -> dict[str, float]:
@@ -44,6 +41,7 @@ def _objects(count: int) -> dict[str, float]:
     with serving.served("hall") as capability:
         hall = capability.cast(Hall)
         hall.manage(1)
+        hall.fill_up()
         resident = hall.resident()
         hall.manage(count)
         return {_SERVER: hall.resident() - resident}
@@ -56,6 +54,7 @@ def _capabilities(count: int) -> dict[str, float]:
         # The last one is handed over before: the door, and whatever is needed once, is not counted.
         hall.manage(count + 1)
         other.hold(hall.hand_out(count, 1))
+        other.fill_up()
         resident = other.resident()
         for first in range(0, count, _HANDED_OUT):
             held = other.hold(hall.hand_out(first, min(_HANDED_OUT, count - first)))

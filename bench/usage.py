@@ -5,10 +5,22 @@ from __future__ import annotations
 import gc
 from pathlib import Path
 
+# Objects up to this size are kept by size (Objects/obmalloc.c); a fresh process has no room for so many of each.
+_SMALL_MAX, _STEP, _OF_EACH = 512, 16, 500
+
 
 def open_files() -> int:
     """How many descriptors this process has open."""
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def fill_up() -> list[bytes]:
+    """Objects of each small size, for which Python keeps room; to be kept.
+
+    They take what room is free, so that what is made after them needs memory of its own.
+    """
+    sizes = range(3 * _STEP, _SMALL_MAX + 1, _STEP)
+    return [bytes(size - b"".__sizeof__()) for size in sizes for _ in range(_OF_EACH)]
 
 
 def resident() -> int:
