@@ -7,4 +7,4 @@ server in another over a local transport.  __main__.py beside this file runs a s
 from __future__ import annotations
 
 # In the order in which they are listed: by hand, then the standard library, then what others made.
-NAMES = ("by_hand", "connection", "managers", "rpyc_unix", "pyro", "zeromq", "dbus", "capnproto")
+NAMES = ("by_hand", "connection", "managers", "rpyc_unix", "pyro", "zeromq", "dbus", "jeepney_blocking", "capnproto")

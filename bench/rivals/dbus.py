@@ -13,15 +13,12 @@ import asyncio
 import contextlib
 import functools
 import os
-import shutil
-import subprocess
-from pathlib import Path
 from typing import Any
 
-from . import _common
+from . import _bus, _common
 
 NAME = "dbus-fast"
-# The marshalling is Cython, but messages and proxies are Python.
+# The bus, messages and marshalling are compiled by Cython; the proxy is Python.
 PURE_PYTHON = False
 PACKAGE = "dbus-fast"
 CANNOT = ""
@@ -45,29 +42,11 @@ _INTROSPECTION = f"""\
   </interface>
 </node>
 """
-# Listens in one place, and forbids nothing: dbus-daemon(1).
-_CONFIGURATION = """\
-<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
- "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
-<busconfig>
-  <listen>{address}</listen>
-  <auth>EXTERNAL</auth>
-  <policy context="default">
-    <allow send_destination="*"/>
-    <allow receive_sender="*"/>
-    <allow own="*"/>
-  </policy>
-</busconfig>
-"""
-# The daemon ends with the standard input that it shares with the server, however the server ends.
-_DAEMON = 'dbus-daemon --nofork --nopidfile --config-file="$1" 2>"$2" & cat; kill $!; wait'
 
 
 def unavailable() -> str:
     """Why it cannot be measured here; empty if it can."""
-    if not shutil.which("dbus-daemon"):
-        return "dbus-daemon is not on the PATH"
-    return _common.missing("dbus_fast")
+    return _bus.unavailable() or _common.missing("dbus_fast")
 
 
 def version() -> str:
@@ -75,27 +54,18 @@ def version() -> str:
     return _common.version(PACKAGE)
 
 
-def _address(directory: str) -> str:
-    return "unix:path=" + _common.path(directory)
-
-
 async def _connected(directory: str, *, descriptors: bool) -> Any:
     from dbus_fast.aio import MessageBus
 
     return await _common.patiently_awaited(
-        lambda: MessageBus(_address(directory), negotiate_unix_fd=descriptors).connect(), OSError
+        lambda: MessageBus(_bus.address(directory), negotiate_unix_fd=descriptors).connect(), OSError
     )
 
 
 def serve(directory: str) -> None:
     """In the server's process: answers until standard input ends."""
-    configuration, log = Path(directory, "bus.conf"), Path(directory, "bus.log")
-    configuration.write_text(_CONFIGURATION.format(address=_address(directory)))
-    with subprocess.Popen(["sh", "-c", _DAEMON, "sh", configuration, log]):
-        try:
-            asyncio.run(_serve(directory))
-        except OSError as error:
-            raise SystemExit(f"no connection to dbus-daemon ({error}), which said:\n{log.read_text()}") from None
+    with _bus.running(directory):
+        asyncio.run(_serve(directory))
 
 
 async def _serve(directory: str) -> None:

@@ -1,0 +1,57 @@
+"""A dbus-daemon of its own, for the peers that need one: where the server is, with a configuration of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import _common
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Listens in one place, and forbids nothing: dbus-daemon(1).
+_CONFIGURATION = """\
+<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig>
+  <listen>{address}</listen>
+  <auth>EXTERNAL</auth>
+  <policy context="default">
+    <allow send_destination="*"/>
+    <allow receive_sender="*"/>
+    <allow own="*"/>
+  </policy>
+</busconfig>
+"""
+# The daemon ends with the standard input that it shares with the server, however the server ends.
+_DAEMON = 'dbus-daemon --nofork --nopidfile --config-file="$1" 2>"$2" & cat; kill $!; wait'
+
+
+def unavailable() -> str:
+    """Why there can be none here; empty if there can."""
+    return "" if shutil.which("dbus-daemon") else "dbus-daemon is not on the PATH"
+
+
+def address(directory: str) -> str:
+    """What to connect to."""
+    return "unix:path=" + _common.path(directory)
+
+
+@contextlib.contextmanager
+def running(directory: str) -> Iterator[None]:
+    """The daemon runs, until the standard input ends.
+
+    Raises:
+        SystemExit: nobody could connect to it; with what it said.
+    """
+    configuration, log = Path(directory, "bus.conf"), Path(directory, "bus.log")
+    configuration.write_text(_CONFIGURATION.format(address=address(directory)))
+    with subprocess.Popen(["sh", "-c", _DAEMON, "sh", configuration, log]):
+        try:
+            yield
+        except OSError as error:
+            raise SystemExit(f"no connection to dbus-daemon ({error}), which said:\n{log.read_text()}") from None
