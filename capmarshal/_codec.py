@@ -77,7 +77,7 @@ class Outgoing:
     Attributes:
         entries: the table.
         numbers: the descriptors to send.
-        files: by slot, what the descriptors belong to, kept alive until they are sent.
+        files: by slot, what the descriptors belong to, kept alive until they are sent; None where that is a door.
         doors: whose client ends are among them, likewise.
     """
 
@@ -86,7 +86,7 @@ class Outgoing:
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.numbers: list[int] = []
-        self.files: dict[int, Any] = {}
+        self.files: list[Any] = []
         self.doors: list[Door] = []
         self._slots: dict[int, int] = {}
 
@@ -100,7 +100,7 @@ class Outgoing:
             self._add_capability(thing)
         elif hasattr(thing, "fileno"):
             # Before anything fails: what a method returns is the call's to close, sent or not.
-            self.files[len(self.numbers)] = thing
+            self.files.append(thing)
             if isinstance(thing, Dataspace) and not thing.sealed:
                 raise TypeError("a dataspace must be sealed before it is handed over")
             # First: to be asked for it makes some objects a file, and says best that one is closed.
@@ -117,6 +117,7 @@ class Outgoing:
         if slot is None:
             slot = self._slots[door.cookie] = self._add_number(door.number)
             self.doors.append(door)
+            self.files.append(None)
         self.entries.append(Entry(slot, capability.badge))
 
     def _add_number(self, number: int) -> int:
@@ -224,14 +225,12 @@ class Incoming:
 
     def close_rest(self) -> None:
         """Closes the descriptors that nothing refers to."""
-        for descriptor in self._descriptors:
-            if not descriptor.closed:
-                _reaper.close_descriptor(descriptor.detach())
+        if self._descriptors:
+            _reaper.close_files(self._descriptors)
 
     def close_all(self) -> None:
         """Closes everything, also what decoding has made."""
-        for made in self.produced:
-            _reaper.close_file(made)
+        _reaper.close_files(self.produced)
         self.close_rest()
 
 

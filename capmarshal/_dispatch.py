@@ -67,7 +67,7 @@ class Answer(NamedTuple):
         id: of the call.
         data: the record.
         numbers: the descriptors to send with it, borrowed from ``results``, ``doors`` and what the server keeps.
-        arguments: that the call owned; to be closed when it has run.
+        arguments: that the call owned; to be closed when it has run, unless they are results too.
         results: that the call owned; to be closed when the answer is sent.
         kept: slots of descriptors that the server has kept, and may close at any time.
         doors: whose client ends are sent; held until they are.
@@ -82,15 +82,17 @@ class Answer(NamedTuple):
     doors: Sequence[Door] = ()
 
     def close_arguments(self) -> None:
-        """Closes the arguments."""
-        for file in self.arguments:
-            _reaper.close_file(file)
+        """Closes the arguments that are no results too, once."""
+        results = set(map(id, self.results))
+        _reaper.close_files([file for file in self.arguments if id(file) not in results])
+
+    def close_results(self) -> None:
+        """Ends the call when its arguments are closed already."""
+        _reaper.close_files(self.results)
 
     def close(self) -> None:
         """Ends the call: closes what it owned."""
-        self.close_arguments()
-        for file in self.results:
-            _reaper.close_file(file)
+        _reaper.close_files([*self.arguments, *self.results] if self.results else self.arguments)
 
 
 def fail(call_id: int, code: Code, message: str) -> Answer:
@@ -115,7 +117,7 @@ class Received(NamedTuple):
 
     def close(self) -> None:
         """Closes what came, where nobody is to have it."""
-        _close(self.descriptors)
+        _reaper.close_files(self.descriptors)
 
 
 class HasId(Protocol):
@@ -198,16 +200,16 @@ class Dispatcher:
         try:
             record = _wire.unpack(received.data)
         except _wire.Malformed as malformed:
-            _close(descriptors)
+            _reaper.close_files(descriptors)
             if malformed.id is None:
                 raise Unanswerable(str(malformed)) from None
             return fail(malformed.id, Code.MALFORMED, str(malformed))
         if not isinstance(record, _wire.Call):
-            _close(descriptors)
+            _reaper.close_files(descriptors)
             raise Unanswerable(f"a {type(record).__name__} where only calls are due")
         refusal = self._refuse(record, received)
         if refusal is not None:
-            _close(descriptors)
+            _reaper.close_files(descriptors)
             return refusal
         return self.call(record, descriptors, peer)
 
@@ -352,21 +354,17 @@ def _answer(call_id: int, data: bytes, incoming: _codec.Incoming, outgoing: _cod
     """
     if not (incoming.produced or outgoing.numbers or outgoing.files):
         return Answer(call_id, data)
-    kept = {id(thing) for thing in _current.kept or ()}
-    results = {id(thing): thing for thing in outgoing.files.values() if id(thing) not in kept}
-    # What is both goes when it is sent.
-    arguments = [thing for thing in incoming.produced if id(thing) not in kept and id(thing) not in results]
+    arguments, results, kept_slots = incoming.produced, outgoing.files, []
+    if outgoing.doors:
+        results = [thing for thing in results if thing is not None]
+    if _current.kept:
+        kept = set(map(id, _current.kept))
+        kept_slots = [slot for slot, thing in enumerate(outgoing.files) if id(thing) in kept]
+        arguments = [thing for thing in arguments if id(thing) not in kept]
+        results = [thing for thing in results if id(thing) not in kept]
     if not ran:
-        return Answer(call_id, data, arguments=[_unwritten(file) for file in (*arguments, *results.values())])
-    return Answer(
-        call_id,
-        data,
-        outgoing.numbers,
-        arguments,
-        list(results.values()),
-        [slot for slot, thing in outgoing.files.items() if id(thing) in kept],
-        outgoing.doors,
-    )
+        return Answer(call_id, data, arguments=[_unwritten(file) for file in (*arguments, *results)])
+    return Answer(call_id, data, outgoing.numbers, arguments, results, kept_slots, outgoing.doors)
 
 
 def _unwritten(file: ClosableFile) -> ClosableFile:
@@ -410,12 +408,6 @@ def _dup_all(numbers: Sequence[int]) -> list[Descriptor]:
             copy.close()
         raise
     return copies
-
-
-def _close(descriptors: list[Descriptor]) -> None:
-    # Emptied, so that closing twice is nothing.
-    while descriptors:
-        _reaper.close_descriptor(descriptors.pop().detach())
 
 
 def _deadline_of(call: Call) -> int | None:

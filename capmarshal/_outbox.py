@@ -24,7 +24,7 @@ class Outbox:
     """Sends an answer, whole or in parts, as far as its receiver has room, and goes on later.
 
     Args:
-        answer: taken.  Its arguments are closed at once, its results when all is sent.
+        answer: taken.  Its results are closed when all is sent, its arguments too, unless its client makes it wait.
         room: bytes that one record may have.
 
     Attributes:
@@ -41,7 +41,7 @@ class Outbox:
     """
 
     __slots__ = (
-        "_answer", "_copies", "_next", "_pieces", "_wanted_room",
+        "_answer", "_arguments_open", "_copies", "_next", "_pieces", "_wanted_room",
         "awaits_go", "begun", "call_id", "give_up", "moved", "stalled", "waited",
     )  # fmt: skip
 
@@ -52,9 +52,12 @@ class Outbox:
         self.awaits_go = self.begun = self.stalled = self.waited = self._wanted_room = False
         self._answer = answer
         self._copies: list[Descriptor] = []
-        answer.close_arguments()
+        self._arguments_open = True
         numbers = list(answer.numbers)
         try:
+            if answer.kept:
+                # They may have filled the table.
+                self._close_arguments()
             for slot in answer.kept:
                 copy = Descriptor.dup_of(numbers[slot])
                 self._copies.append(copy)
@@ -79,6 +82,7 @@ class Outbox:
             status = send_piece(number, piece, memory)
             if status != 0:
                 self.waited = True
+                self._close_arguments()
                 self.stalled = self._wanted_room and status == -errno.EAGAIN
                 self._wanted_room = status == -errno.EAGAIN
                 return status
@@ -87,6 +91,7 @@ class Outbox:
             self._next = next(self._pieces, None)
             if piece.waits:
                 self.waited = self.awaits_go = True
+                self._close_arguments()
                 return AWAITS_GO
         return 0
 
@@ -95,9 +100,17 @@ class Outbox:
         """Bytes of the answer."""
         return len(self._answer.data)
 
+    def _close_arguments(self) -> None:
+        if self._arguments_open:
+            self._arguments_open = False
+            self._answer.close_arguments()
+
     def close(self) -> None:
         """Ends the call: closes what it still owned."""
-        for copy in self._copies:
-            _reaper.close_file(copy)
-        self._copies.clear()
-        self._answer.close()
+        if self._copies:
+            _reaper.close_files(self._copies)
+            self._copies = []
+        if self._arguments_open:
+            self._answer.close()
+        else:
+            self._answer.close_results()

@@ -13,14 +13,20 @@ import queue
 import sys
 import threading
 import time
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from capmarshal import _private
 from capmarshal._descriptor import Descriptor
 from capmarshal._lx import lib
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 # Threads, and so closes that block at the same time; beyond that, the next waits for one of them to end.
 _WORKERS_MAX = 16
+
+# So many descriptors of one call are asked whether they close quickly.
+_ASKED_MAX = 16
 
 
 class Closable(Protocol):
@@ -126,16 +132,36 @@ def close_descriptor(descriptor: int) -> None:
         close(Descriptor(descriptor))
 
 
-def close_file(file: ClosableFile) -> None:
-    """The same for a file, socket or :class:`Descriptor` made of one; of a file with a full buffer, the raw one."""
+def _closed_at_once(file: ClosableFile) -> bool:
     try:
         quick = lib.cm_closes_quickly(file.fileno())
     except ValueError:  # closed already
-        return
+        return True
     if quick:
         file.close()
-    else:
-        close(file)
+    return bool(quick)
+
+
+class _Batch:
+    """Files that are closed one after the other: of one sender, who delays none but his own."""
+
+    def __init__(self, files: list[ClosableFile]) -> None:
+        self._files = files
+
+    def close(self) -> None:
+        for file in self._files:
+            with contextlib.suppress(Exception):
+                file.close()
+
+
+def close_files(files: Sequence[ClosableFile]) -> None:
+    """The same for files, sockets or :class:`Descriptor` that came in one record; wakes the reaper at most once.
+
+    Many are all left to it: to ask of each whether it closes quickly would take longer.
+    """
+    slow = list(files) if len(files) > _ASKED_MAX else [file for file in files if not _closed_at_once(file)]
+    if slow:
+        close(_Batch(slow))
 
 
 def wait(seconds: float) -> bool:

@@ -97,6 +97,62 @@ def test_what_blocks_delays_nothing_else(lingering, drain):
     assert _reaper.wait(30)
 
 
+@pytest.mark.parametrize("count", [1, 2, 16, 17, 300])
+@pytest.mark.parametrize("kind", ["pipes", "files", "both"])
+def test_all_of_one_record_are_closed_and_nothing_else(count, kind, tmp_path):
+    """Few or many, quick or not: each is closed, those among them that were closed before are nobody's any more."""
+    path, (reader, writer) = tmp_path / "file", os.pipe()
+    path.touch()
+    with Descriptor(reader), Descriptor(writer):
+        opened = {
+            "pipes": lambda at: os.dup(reader),
+            "files": lambda at: os.open(path, os.O_RDONLY),
+            "both": lambda at: os.open(path, os.O_RDONLY) if at % 2 else os.dup(writer),
+        }[kind]
+        descriptors = [Descriptor(opened(at)) for at in range(count)]
+        numbers = [descriptor.fileno() for descriptor in descriptors]
+        # Somebody else's by the time that the batch is closed.
+        foreign = descriptors[count // 2].detach()
+        _reaper.close_files(descriptors)
+        assert _reaper.wait(30)
+        assert [number for number in numbers if _is_open(number)] == [foreign]
+        assert all(descriptor.closed for descriptor in descriptors)
+        os.close(foreign)
+
+
+def test_an_error_in_a_batch_does_not_keep_the_rest_open(files):
+    """Of many that came in one record, one whose close() raises is passed over."""
+
+    class Broken:
+        def fileno(self):
+            return 0
+
+        def close(self):
+            raise RuntimeError("broken")
+
+    descriptors = [Descriptor(os.dup(number)) for number in files(40)]
+    _reaper.close_files([*descriptors[:20], Broken(), *descriptors[20:]])
+    assert _reaper.wait(30)
+    assert all(descriptor.closed for descriptor in descriptors)
+
+
+def test_a_child_forked_in_the_middle_of_a_batch_closes_the_rest(lingering, drain, fork, files):
+    """What the parent's reaper has not begun to close, the child's closes; each in its own table only."""
+    number, peer = lingering(60)
+    rest = [os.dup(number) for number in files(40)]
+    _reaper.close_files([Descriptor(number), *map(Descriptor, rest)])
+    assert not _reaper.wait(0.1), "the close did not block, so this test shows nothing"
+
+    def child():
+        return _reaper.wait(30), [_is_open(number) for number in rest]
+
+    assert fork(child).result() == (True, [False] * 40)
+    assert [_is_open(number) for number in rest] == [True] * 40
+    drain(peer)
+    assert _reaper.wait(30)
+    assert [_is_open(number) for number in rest] == [False] * 40
+
+
 def test_few_threads_whatever_comes():
     """Many threads that hand over at once start no more threads than may block."""
     start = threading.Barrier(8)
