@@ -20,10 +20,11 @@ import msgspec
 from capmarshal import _reaper
 from capmarshal._capability import Capability, Delegable, cookies_of, space
 from capmarshal._dataspace import Dataspace
-from capmarshal._descriptor import Descriptor, number_of
+from capmarshal._descriptor import Descriptor, number_of, numbers_of
 from capmarshal._errors import ArgumentError
+from capmarshal._lists import Lists
 from capmarshal._lx import ffi, lib
-from capmarshal._wire import ENTRIES_MAX, NO_BADGE, Entry
+from capmarshal._wire import ENTRIES_MAX, NO_BADGE, PLAIN, Entry, is_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
 
     from capmarshal._capability import Door, Home, Peer
+
+# Stands in a received table for a descriptor that was taken out of it.
+_NONE = Descriptor.of_none()
 
 # What decoding made of a table: each owns a descriptor.
 Owned: TypeAlias = Descriptor | Dataspace | io.BufferedReader | io.BufferedWriter | socket.socket
@@ -111,6 +115,21 @@ class Outgoing:
             raise TypeError(f"`{type(thing).__qualname__}` objects cannot be sent")
         return len(self.entries) - 1
 
+    def add_list(self, things: list[Any]) -> list[Any]:
+        """Enters all of ``things`` at once: their indices; or, where they are not all descriptors, ``things``."""
+        numbers = numbers_of(things)
+        first = len(self.entries)
+        if numbers is None or first + len(things) > ENTRIES_MAX:
+            return things
+        slots = range(len(self.numbers), len(self.numbers) + len(things))
+        if slots.start == first and slots.stop <= len(PLAIN):
+            self.entries += PLAIN[first : slots.stop]
+        else:
+            self.entries += [Entry(slot, NO_BADGE) for slot in slots]
+        self.numbers += numbers
+        self.files += things
+        return list(range(first, first + len(things)))
+
     def _add_capability(self, capability: Capability) -> None:
         door = capability.door()
         slot = self._slots.get(door.cookie)
@@ -142,7 +161,7 @@ class Incoming:
         produced: what decoding made of descriptors; each owns one.  Of the call in a server, of the caller in a client.
     """
 
-    __slots__ = ("_cookies", "_descriptors", "_doors", "_entries", "_home", "_peer", "_used", "produced")
+    __slots__ = ("_cookies", "_descriptors", "_doors", "_entries", "_home", "_listed", "_peer", "_used", "produced")
 
     def __init__(
         self, entries: list[Entry], descriptors: list[Descriptor], peer: Peer | None = None, home: Home | None = None
@@ -154,6 +173,8 @@ class Incoming:
         self._doors: dict[int, Door] = {}
         self._cookies: dict[int, int] | None = None
         self._used: set[int] = set()
+        # So many at the head of the table have been taken by make_list().
+        self._listed = 0
         self.produced: list[Owned] = []
 
     def make(self, kind: type, index: object) -> object:
@@ -162,23 +183,49 @@ class Incoming:
         if type(index) is not int or not 0 <= index < len(self._entries):
             what = str(index) if type(index) is int else f"a {type(index).__name__}"
             raise ArgumentError(f"{what} is no index into a table of {len(self._entries)}")
-        if index in self._used:
+        if index in self._used or index < self._listed:
             raise ArgumentError(f"entry {index} of the table is used twice")
         self._used.add(index)
         slot, badge = self._entries[index]
         if issubclass(kind, DESCRIPTOR_TYPES):
             if badge != NO_BADGE:
                 raise ArgumentError(f"a capability came where {_name(kind)} is due")
-            return self._make_file(kind, self._descriptors[slot])
+            return self._make_file(kind, slot)
         if badge == NO_BADGE:
             raise ArgumentError(f"a plain descriptor came where {_name(kind)} is due")
         return self._make_capability(kind, self._door(slot), badge)
 
-    def _make_file(self, kind: type, descriptor: Descriptor) -> Owned:
+    def make_list(self, indices: list[int]) -> list[Descriptor]:
+        """As :meth:`make` for each, of kind :class:`Descriptor`.
+
+        Raises:
+            ValidationError: one of them is no index; names the place in the list.
+        """
+        stop = self._listed + len(indices)
+        in_order = stop <= len(self._entries) and indices == list(range(self._listed, stop))
+        if self._used or not in_order or not is_plain(self._entries[:stop]):
+            return [self._make_item(at, index) for at, index in enumerate(indices)]
+        made = self._descriptors[self._listed : stop]
+        # In this order: what Ctrl-C leaves in both places is closed once.
+        self.produced += made
+        self._listed = stop
+        return made
+
+    def _make_item(self, at: int, index: int) -> Descriptor:
+        try:
+            return self.make(Descriptor, index)  # type: ignore[return-value]  # of the kind that it is given
+        except ArgumentError as error:
+            raise msgspec.ValidationError(f"{error} - at `$[{at}]`") from error
+
+    def _make_file(self, kind: type, slot: int) -> Owned:
+        descriptor = self._descriptors[slot]
         if kind is Descriptor:
-            # A new owner: what stays in this table is closed with it.
-            made: Owned = Descriptor(descriptor.detach())
-        elif kind is Dataspace:
+            # Moves from this table to the call.
+            self.produced.append(descriptor)
+            self._descriptors[slot] = _NONE
+            return descriptor
+        made: Owned
+        if kind is Dataspace:
             made = Dataspace.receive(descriptor)
         elif kind is socket.socket:
             try:
@@ -220,13 +267,14 @@ class Incoming:
         Raises:
             ArgumentError: something was sent where the annotations say data: its index passed for an int.
         """
-        if len(self._used) < len(self._entries):
+        if len(self._used) + self._listed < len(self._entries):
             raise ArgumentError("a descriptor or capability came where the interface says data")
 
     def close_rest(self) -> None:
         """Closes the descriptors that nothing refers to."""
-        if self._descriptors:
-            _reaper.close_files(self._descriptors)
+        rest = self._descriptors[self._listed :]
+        if rest:
+            _reaper.close_files(rest)
 
     def close_all(self) -> None:
         """Closes everything, also what decoding has made."""
@@ -305,30 +353,40 @@ def encode(value: Any, outgoing: Outgoing) -> bytes:
         _current.outgoing = before
 
 
-def decoder_for(annotation: Any) -> Callable[[Buffer], Any]:
-    """A function that decodes a payload into what ``annotation`` says, for :func:`decode`.
+def encoder_for(annotation: Any) -> Callable[[Any, Outgoing], bytes]:
+    """:func:`encode` for values of which ``annotation`` says what they are."""
+    lists = Lists(annotation)
+    if not lists:
+        return encode
+    return lambda value, outgoing: encode(lists.sent(value, outgoing.add_list), outgoing)
 
-    By itself it decodes what is data alone.
+
+def decoder_for(annotation: Any) -> Callable[[Buffer, Incoming], Any]:
+    """A function that decodes a payload into what ``annotation`` says.
+
+    The function raises ``msgspec.ValidationError`` that names the place for data that are not so,
+    :class:`StaleCapability`, and anything that msgspec raises for malformed bytes.  What was made of descriptors until
+    then is in ``incoming.produced``.
 
     Raises:
         TypeError: no such data can be received.
     """
-    return msgspec.msgpack.Decoder(annotation, dec_hook=_decode_hook).decode
+    lists = Lists(annotation)
+    decode = msgspec.msgpack.Decoder(lists.stand_in, dec_hook=_decode_hook).decode
+
+    def run(payload: Buffer, incoming: Incoming) -> Any:
+        before = _current.incoming
+        _current.incoming = incoming
+        try:
+            return decode(payload)
+        finally:
+            _current.incoming = before
+
+    if not lists:
+        return run
+    return lambda payload, incoming: lists.received(run(payload, incoming), incoming.make_list)
 
 
-def decode(decoder: Callable[[Buffer], Any], payload: Buffer, incoming: Incoming) -> Any:
-    """Decodes a payload that refers to a table.
-
-    What was made of descriptors until an error is in ``incoming.produced``.
-
-    Raises:
-        msgspec.ValidationError: data that are not as annotated; it names the place.
-        StaleCapability: a capability of our own came home, to an object that is not there.
-        Exception: anything that msgspec raises for malformed bytes.
-    """
-    before = _current.incoming
-    _current.incoming = incoming
-    try:
-        return decoder(payload)
-    finally:
-        _current.incoming = before
+def data_decoder_for(annotation: Any) -> Callable[[Buffer], Any]:
+    """The same for what is data alone; the function raises anything that msgspec raises."""
+    return msgspec.msgpack.Decoder(annotation).decode

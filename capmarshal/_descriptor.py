@@ -8,7 +8,7 @@ import io
 import os
 import socket
 import warnings
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
 
 from capmarshal._errors import Closed, check
 from capmarshal._lx import lib
@@ -45,6 +45,14 @@ def number_of(file: HasFileno | int) -> int:
     if number < 0:
         raise Closed(f"closed, or never open: {file!r}")
     return number
+
+
+def numbers_of(things: list[Any]) -> list[int] | None:
+    """What a list of :class:`Descriptor` owns, borrowed; None if one of them is closed, or something else."""
+    if not set(map(type, things)) <= {Descriptor}:
+        return None
+    numbers: list[int] = [descriptor._number for descriptor in things]  # noqa: SLF001 - fileno() for each costs more
+    return numbers if min(numbers, default=0) >= 0 else None
 
 
 class Descriptor:

@@ -52,7 +52,7 @@ class Method:
         raises: the declared errors.
         arguments_are_data, result_is_data: no capability and no descriptor can be in them.
         is_data: both, and the arguments can be passed one after the other.
-        decode_data_arguments, decode_data_result: payload to values; raise anything that msgspec raises.
+        decode_data_arguments, decode_data_result: payload to values, if they are; raise anything that msgspec raises.
     """
 
     def __init__(self, interface: type, name: str, function: Callable[..., Any]) -> None:
@@ -83,15 +83,17 @@ class Method:
         if "return" not in hints:
             raise InterfaceError(f"{self.where}: the result has no annotation; write -> None if there is none")
         annotations = tuple(hints[parameter.name] for parameter in self.parameters)
-        self.decode_data_arguments, self.arguments_are_data = self._decoder(
-            tuple[annotations],  # type: ignore[valid-type]  # made at run time
-            "arguments",
-        )
-        self.decode_data_result, self.result_is_data = self._decoder(hints["return"], "result")
+        of_all: Any = tuple[annotations]  # type: ignore[valid-type]  # made at run time
+        self._decode_arguments, self.arguments_are_data = self._decoder(of_all, "arguments")
+        self._decode_result, self.result_is_data = self._decoder(hints["return"], "result")
+        self._encode_arguments = _codec.encoder_for(of_all)
+        self._encode_result = _codec.encoder_for(hints["return"])
+        self.decode_data_arguments = _codec.data_decoder_for(of_all)
+        self.decode_data_result = _codec.data_decoder_for(hints["return"])
         self._keywords = [p.name for p in self.parameters if p.kind is p.KEYWORD_ONLY]
         self.is_data = self.arguments_are_data and self.result_is_data and not self._keywords
 
-    def _decoder(self, annotation: Any, of: str) -> tuple[Callable[[Buffer], Any], bool]:
+    def _decoder(self, annotation: Any, of: str) -> tuple[Callable[[Buffer, Incoming], Any], bool]:
         """How to decode it, and whether it is data alone."""
         custom: list[type] = []
         try:
@@ -120,7 +122,7 @@ class Method:
             Closed: a descriptor or capability in it is.
         """
         try:
-            return _codec.encode(arguments, outgoing)
+            return self._encode_arguments(arguments, outgoing)
         except Error as error:
             error.add_note(f"{self.where}, {self._culprit(arguments)}")
             raise
@@ -142,7 +144,7 @@ class Method:
         Raises:
             ArgumentError, StaleCapability: they are not what the interface says.
         """
-        return self._decode(self.decode_data_arguments, "arguments", payload, incoming)  # type: ignore[no-any-return]  # a tuple
+        return self._decode(self._decode_arguments, "arguments", payload, incoming)  # type: ignore[no-any-return]  # a tuple
 
     def encode_result(self, result: Any, outgoing: Outgoing) -> bytes:
         """The payload of a REPLY.
@@ -151,7 +153,7 @@ class Method:
             ArgumentError: something in it cannot be sent.
         """
         try:
-            return _codec.encode(result, outgoing)
+            return self._encode_result(result, outgoing)
         except (*_BAD_PAYLOAD, Error) as error:
             raise self._failure("result", error) from error
 
@@ -161,11 +163,11 @@ class Method:
         Raises:
             ArgumentError, StaleCapability: it is not what the interface says.
         """
-        return self._decode(self.decode_data_result, "result", payload, incoming)
+        return self._decode(self._decode_result, "result", payload, incoming)
 
-    def _decode(self, decoder: Callable[[Buffer], Any], what: str, payload: Buffer, incoming: Incoming) -> Any:
+    def _decode(self, decode: Callable[[Buffer, Incoming], Any], what: str, payload: Buffer, incoming: Incoming) -> Any:
         try:
-            decoded = _codec.decode(decoder, payload, incoming)
+            decoded = decode(payload, incoming)
             incoming.check_used()
             return decoded
         except StaleCapability:

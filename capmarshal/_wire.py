@@ -41,6 +41,8 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from capmarshal._lx import DESCRIPTORS_MAX
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -126,6 +128,16 @@ class Gone(NamedTuple):
     """The server has given the channel up, and has read no more of it."""
 
 
+# The lines of the commonest table: plain descriptors only, in order, as many as one record carries.
+PLAIN = [Entry(slot, NO_BADGE) for slot in range(DESCRIPTORS_MAX)]
+_PLAIN_TABLE = b"".join([_ENTRY.pack(slot, badge) for slot, badge in PLAIN])
+
+
+def is_plain(entries: Sequence[Entry]) -> bool:
+    """Whether a table is the first lines of :data:`PLAIN`.  Quick where it is: these are the same objects."""
+    return entries == PLAIN[: len(entries)]
+
+
 Record: TypeAlias = Call | Reply | Fail | Knock | Begin | Part | Go | Gone
 
 
@@ -154,6 +166,8 @@ def is_of_parts(data: bytes) -> bool:
 
 def pack_table(entries: Sequence[Entry]) -> bytes:
     """The table of a CALL or REPLY."""
+    if is_plain(entries):
+        return _PLAIN_TABLE[: len(entries) * _ENTRY.size]
     return b"".join([_ENTRY.pack(slot, badge) for slot, badge in entries])
 
 
@@ -207,6 +221,8 @@ def _read_table(data: bytes, start: int, count: int, descriptors: int, id: int) 
     end = start + count * _ENTRY.size
     if end > len(data):
         raise Malformed(f"a table of {count} entries in a record of {len(data)} bytes", id)
+    if count <= descriptors and data[start:end] == _PLAIN_TABLE[: end - start]:
+        return PLAIN[:count]
     entries = [Entry(slot, badge) for slot, badge in _ENTRY.iter_unpack(data[start:end])]
     plain = [entry.slot for entry in entries if entry.badge == NO_BADGE]
     capabilities = {entry.slot for entry in entries if entry.badge != NO_BADGE}

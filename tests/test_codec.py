@@ -93,7 +93,7 @@ def _transfer(value, annotation):
     record = _wire.unpack(_wire.pack_reply(1, outgoing.entries, len(outgoing.numbers), payload))
     incoming = Incoming(record.entries, [cm.Descriptor.dup_of(number) for number in outgoing.numbers])
     try:
-        return _codec.decode(_codec.decoder_for(annotation), record.payload, incoming), incoming
+        return _codec.decoder_for(annotation)(record.payload, incoming), incoming
     except BaseException:
         incoming.close_all()
         raise
@@ -253,6 +253,118 @@ def test_two_ends_of_a_pipe_arrive_as_themselves():
         incoming.close_all()
 
 
+class Lister(cm.Interface):
+    """Lists of descriptors among other things."""
+
+    @cm.method
+    def take(
+        self, first: cm.Descriptor, some: list[cm.Descriptor], number: int, *, others: list[cm.Descriptor]
+    ) -> list[cm.Descriptor]: ...
+
+    @cm.method
+    def lists(self, some: list[cm.Descriptor], others: list[cm.Descriptor]) -> tuple[int, list[cm.Descriptor]]: ...
+
+
+def _passed(method, arguments, incoming_of):
+    """What decode_arguments() makes of what encode_arguments() gives."""
+    outgoing = Outgoing()
+    payload = memoryview(method.encode_arguments(arguments, outgoing))
+    incoming = incoming_of(outgoing.entries, [cm.Descriptor.dup_of(number) for number in outgoing.numbers])
+    return method.decode_arguments(payload, incoming), incoming
+
+
+@pytest.mark.parametrize("sizes", [(0, 0), (1, 0), (0, 1), (3, 4), (200, 100), (253, 0), (254, 1)], ids=str)
+@pytest.mark.parametrize("name", ["take", "lists"])
+def test_lists_of_descriptors_arrive_in_order(identity, sizes, name):
+    """Each in its own place, whatever stands beside it, and however many there are."""
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(cm.Descriptor(os.memfd_create("test"))) for _ in range(sum(sizes) + 1)]
+        some, others = files[1 : sizes[0] + 1], files[sizes[0] + 1 :]
+        method = Method(Lister, name, getattr(Lister, name))
+        arguments = (files[0], some, 7, others) if name == "take" else (some, others)
+        came, incoming = _passed(method, arguments, Incoming)
+        stack.callback(incoming.close_all)
+        assert len(came) == len(arguments)
+        for sent, arrived in zip(arguments, came, strict=True):
+            if isinstance(sent, list):
+                assert list(map(identity, arrived)) == list(map(identity, sent))
+        assert len({each.fileno() for part in came if isinstance(part, list) for each in part}) == sum(sizes)
+        incoming.close_rest()
+        # The call still owns them: a method may do with its list what it likes.
+        came[-1].clear()
+        incoming.close_all()
+        assert _reaper.wait(30)
+        assert all(each.closed for part in came if isinstance(part, list) for each in part)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ([0, 0], r"used twice - at `some\[1\]`"),
+        ([0, 5], r"no index into a table of 2 - at `some\[1\]`"),
+        ([0, -1], r"no index into a table of 2 - at `some\[1\]`"),
+        ([1, 0, 2], r"no index into a table of 2 - at `some\[2\]`"),
+        ([0, 1, 2], r"no index into a table of 2 - at `some\[2\]`"),
+        ([0, True], r"at `some\[1\]`"),
+        ([0, 1.0], r"at `some\[1\]`"),
+        ([0], "where the interface says data"),
+        ([], "where the interface says data"),
+        (0, "at `some`"),
+        (None, "at `some`"),
+    ],
+    ids=str,
+)
+def test_a_list_of_wrong_indices_is_refused_by_its_place(wrong, why):
+    """The error names the parameter and the place in it; all that came are closed."""
+    method = Method(Lister, "lists", Lister.lists)
+    with cm.Descriptor(os.memfd_create("test")) as file:
+        descriptors = [file.dup(), file.dup()]
+        incoming = Incoming([_wire.Entry(0, _wire.NO_BADGE), _wire.Entry(1, _wire.NO_BADGE)], descriptors)
+        with pytest.raises(cm.ArgumentError, match=why):
+            method.decode_arguments(memoryview(msgspec.msgpack.encode([wrong, []])), incoming)
+        incoming.close_all()
+        assert all(descriptor.closed for descriptor in descriptors)
+
+
+def test_one_descriptor_in_two_lists_is_refused():
+    """A second list cannot take what the first has; nor can a parameter of its own."""
+    method = Method(Lister, "lists", Lister.lists)
+    with cm.Descriptor(os.memfd_create("test")) as file:
+        for lists in ([[0, 1], [1]], [[0, 1], [0, 1]], [[1], [0, 1]]):
+            incoming = Incoming(_wire.PLAIN[:2], [file.dup(), file.dup()])
+            with pytest.raises(cm.ArgumentError, match="used twice - at `others"):
+                method.decode_arguments(memoryview(msgspec.msgpack.encode(lists)), incoming)
+            incoming.close_all()
+        method = Method(Lister, "take", Lister.take)
+        incoming = Incoming(_wire.PLAIN[:2], [file.dup(), file.dup()])
+        with pytest.raises(cm.ArgumentError, match=r"used twice - at `some\[0\]`"):
+            method.decode_arguments(memoryview(msgspec.msgpack.encode([0, [0, 1], 7, []])), incoming)
+        incoming.close_all()
+
+
+def test_a_list_of_descriptors_takes_no_capability():
+    """In a list as anywhere, what is due is what must come."""
+    with _world() as (_, capabilities), _table(capabilities[:1]) as incoming:
+        with pytest.raises(msgspec.ValidationError, match=r"a capability came where .* - at `\$\[3\]`"):
+            _codec.decoder_for(list[cm.Descriptor])(memoryview(msgspec.msgpack.encode([0, 1, 2, 3])), incoming)
+
+
+def test_anything_with_a_descriptor_may_be_in_a_list(identity, tmp_path):
+    """Files and sockets beside descriptors; what is closed, or no file, is refused by its name."""
+    method = Method(Lister, "lists", Lister.lists)
+    with cm.Descriptor(os.memfd_create("test")) as file, open(tmp_path / "file", "wb") as writer:
+        came, incoming = _passed(method, ([file, writer, file], [file]), Incoming)
+        assert [identity(each) for part in came for each in part] == [identity(f) for f in (file, writer, file, file)]
+        incoming.close_all()
+        closed = file.dup()
+        closed.close()
+        with pytest.raises(cm.Closed) as caught:
+            method.encode_arguments(([file], [file, closed]), Outgoing())
+        assert caught.value.__notes__ == ["Lister.lists, argument `others`"]
+        with pytest.raises(cm.ArgumentError, match=r"argument `some`: `object`"):
+            method.encode_arguments(([file, object()], []), Outgoing())
+
+
 def test_capabilities_of_one_door_share_a_slot():
     """Six capabilities of three doors take three descriptors; a plain descriptor has one of its own, each time."""
     with _world() as (files, capabilities):
@@ -332,7 +444,7 @@ def test_any_payload_decodes_or_is_a_bad_argument(decoder, payload):
     """Arbitrary bytes, and arbitrary values as indices; and everything that came is closed afterwards."""
     before = _open_now()
     with _world() as (_, capabilities), _table(capabilities) as incoming, contextlib.suppress(*BAD):
-        _codec.decode(decoder[1], memoryview(payload), incoming)
+        decoder[1](memoryview(payload), incoming)
     del capabilities, incoming
     _nothing_left(before)
 
@@ -345,24 +457,24 @@ def test_an_entry_is_used_once(indices):
     with _table([]) as incoming:
         payload = memoryview(msgspec.msgpack.encode(indices))
         if len(set(indices)) == len(indices) and max(indices, default=0) < 3:
-            assert len(_codec.decode(decoder, payload, incoming)) == len(indices)
+            assert len(decoder(payload, incoming)) == len(indices)
         else:
             with pytest.raises(msgspec.ValidationError, match=r"used twice|no index"):
-                _codec.decode(decoder, payload, incoming)
+                decoder(payload, incoming)
 
 
 @pytest.mark.parametrize("index", [-1, 3, 2**64 - 1, True, False, 1.0, "1", b"1", None, [1], {"1": 1}])
 def test_only_an_int_in_range_is_an_index(index):
     """Not True, not 1.0, not -1; and the error names the place, but shows nothing that the peer chose at length."""
     with _table([]) as incoming, pytest.raises(msgspec.ValidationError, match=r"\$\[1\]"):
-        _codec.decode(_codec.decoder_for(list[cm.Descriptor]), memoryview(msgspec.msgpack.encode([0, index])), incoming)
+        _codec.decoder_for(list[cm.Descriptor])(memoryview(msgspec.msgpack.encode([0, index])), incoming)
 
 
 def test_what_stands_at_an_index_is_not_repeated_in_the_error():
     """A megabyte where an index is due does not come back as an error of four megabytes."""
     payload = memoryview(msgspec.msgpack.encode(bytes(1 << 20)))
     with _table([]) as incoming, pytest.raises(msgspec.ValidationError) as caught:
-        _codec.decode(_codec.decoder_for(cm.Descriptor), payload, incoming)
+        _codec.decoder_for(cm.Descriptor)(payload, incoming)
     assert len(str(caught.value)) < 200
 
 
@@ -370,9 +482,9 @@ def test_a_capability_is_no_file_and_a_file_no_capability():
     """The kind of the entry must be what the annotation says, whatever the descriptor would do."""
     with _world() as (_, capabilities):
         with _table(capabilities[:1]) as incoming, pytest.raises(ValueError, match=r"capability came.*Descriptor"):
-            _codec.decode(_codec.decoder_for(cm.Descriptor), memoryview(b"\3"), incoming)
+            _codec.decoder_for(cm.Descriptor)(memoryview(b"\3"), incoming)
         with _table(capabilities[:1]) as incoming, pytest.raises(ValueError, match=r"plain descriptor came.*Thing"):
-            _codec.decode(_codec.decoder_for(Thing), memoryview(b"\0"), incoming)
+            _codec.decoder_for(Thing)(memoryview(b"\0"), incoming)
 
 
 @pytest.mark.parametrize(
@@ -386,7 +498,7 @@ def test_a_capability_is_no_file_and_a_file_no_capability():
 def test_a_file_of_the_wrong_kind_is_refused(annotation, index, why):
     """The reading end of a pipe is no writer, the writing end no reader, a memfd no socket."""
     with _table([]) as incoming, pytest.raises(ValueError, match=why):
-        _codec.decode(_codec.decoder_for(annotation), memoryview(bytes([index])), incoming)
+        _codec.decoder_for(annotation)(memoryview(bytes([index])), incoming)
 
 
 @pytest.mark.parametrize("flags", [os.O_RDONLY | os.O_DIRECTORY, os.O_PATH])
@@ -423,7 +535,7 @@ def test_only_the_client_end_of_a_door_makes_a_capability(make):
     with make() as wrong:
         incoming = Incoming([_wire.Entry(0, b"b" * 16)], [cm.Descriptor.dup_of(wrong)])
         with pytest.raises(ValueError, match="capability came with"):
-            _codec.decode(_codec.decoder_for(cm.Capability), memoryview(b"\0"), incoming)
+            _codec.decoder_for(cm.Capability)(memoryview(b"\0"), incoming)
         incoming.close_all()
     _nothing_left(before)
 
@@ -438,7 +550,7 @@ def test_a_capability_comes_home_as_the_object_itself():
         outgoing.add(capability)
         for home, expected in ((space.homes[capability.key[0]], target), (None, capability.cast(Thing))):
             incoming = Incoming(outgoing.entries, [cm.Descriptor.dup_of(n) for n in outgoing.numbers], home=home)
-            came = _codec.decode(_codec.decoder_for(Thing), memoryview(b"\0"), incoming)
+            came = _codec.decoder_for(Thing)(memoryview(b"\0"), incoming)
             incoming.close_rest()
             assert came == expected
             assert (came is target) == (home is not None)
@@ -448,7 +560,7 @@ def test_a_capability_comes_home_as_the_object_itself():
             home=space.homes[capability.key[0]],
         )
         with pytest.raises(ValueError, match=r"ThingServer, not a .*Other"):
-            _codec.decode(_codec.decoder_for(Other), memoryview(b"\0"), incoming)
+            _codec.decoder_for(Other)(memoryview(b"\0"), incoming)
         incoming.close_all()
     finally:
         entrypoint.close()
@@ -460,7 +572,7 @@ def test_a_forged_badge_of_our_own_is_stale():
         number = capabilities[0].door().number
         incoming = Incoming([_wire.Entry(0, b"guessed!" * 2)], [cm.Descriptor.dup_of(number)])
         with pytest.raises(cm.StaleCapability):
-            _codec.decode(_codec.decoder_for(cm.Capability), memoryview(b"\0"), incoming)
+            _codec.decoder_for(cm.Capability)(memoryview(b"\0"), incoming)
         incoming.close_all()
 
 

@@ -16,6 +16,7 @@ LAYERS = (
     "_deadline",
     "_private",
     "_descriptor",
+    "_lists",
     "_reaper",
     "_dataspace",
     "_inbox",
