@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capmarshal import _wire
-from capmarshal._wire import NO_BADGE, Call, Entry, Fail, Knock, Malformed, Reply, unpack
+from capmarshal._wire import NO_BADGE, Begin, Call, Entry, Fail, Go, Gone, Knock, Malformed, Part, Reply, unpack
 
 ids = st.integers(0, 2**64 - 1)
 badges = st.binary(min_size=16, max_size=16)
@@ -62,6 +62,14 @@ def _pack(record):
             return _wire.pack_reply(*record[:-1], bytes(record.payload))
         case Fail():
             return _wire.pack_fail(record.id, bytes(record.payload))
+        case Begin():
+            return _wire.pack_begin(*record)
+        case Part():
+            return _wire.pack_part_head(record.id, record.descriptors) + bytes(record.payload)
+        case Go():
+            return _wire.pack_go(record.id)
+        case Gone():
+            return _wire.GONE_RECORD
     return _wire.KNOCK_RECORD
 
 
@@ -73,7 +81,7 @@ def _record_or_malformed(data):
     except Malformed as error:
         malformed = error
     if malformed is None:
-        assert isinstance(record, (Call, Reply, Fail, Knock))
+        assert isinstance(record, _wire.Record)
         # The CPU is for the waiting in C.
         assert _pack(record) == data[:6] + bytes(2) + data[8:]
     else:
