@@ -27,7 +27,7 @@ from capmarshal._lx import ffi, lib
 from capmarshal._wire import ENTRIES_MAX, NO_BADGE, PLAIN, Entry, is_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from _typeshed import ReadableBuffer as Buffer
 
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 # Stands in a received table for a descriptor that was taken out of it.
 _NONE = Descriptor.of_none()
+
+# The indices that lists of descriptors begin with: kept, since to make 253 of them costs a microsecond.
+_INDICES = list(range(len(PLAIN)))
 
 # What decoding made of a table: each owns a descriptor.
 Owned: TypeAlias = Descriptor | Dataspace | io.BufferedReader | io.BufferedWriter | socket.socket
@@ -122,12 +125,12 @@ class Outgoing:
         if numbers is None or first + len(things) > ENTRIES_MAX:
             return things
         slots = range(len(self.numbers), len(self.numbers) + len(things))
-        if slots.start == first and slots.stop <= len(PLAIN):
-            self.entries += PLAIN[first : slots.stop]
-        else:
-            self.entries += [Entry(slot, NO_BADGE) for slot in slots]
         self.numbers += numbers
         self.files += things
+        if slots.start == first and slots.stop <= len(PLAIN):
+            self.entries += PLAIN[first : slots.stop]
+            return _INDICES[first : slots.stop]
+        self.entries += [Entry(slot, NO_BADGE) for slot in slots]
         return list(range(first, first + len(things)))
 
     def _add_capability(self, capability: Capability) -> None:
@@ -159,9 +162,12 @@ class Incoming:
 
     Attributes:
         produced: what decoding made of descriptors; each owns one.  Of the call in a server, of the caller in a client.
+        writers: those among them that have a buffer to flush.
     """
 
-    __slots__ = ("_cookies", "_descriptors", "_doors", "_entries", "_home", "_listed", "_peer", "_used", "produced")
+    __slots__ = (
+        "_cookies", "_descriptors", "_doors", "_entries", "_home", "_listed", "_peer", "_used", "produced", "writers",
+    )  # fmt: skip
 
     def __init__(
         self, entries: list[Entry], descriptors: list[Descriptor], peer: Peer | None = None, home: Home | None = None
@@ -176,6 +182,7 @@ class Incoming:
         # So many at the head of the table have been taken by make_list().
         self._listed = 0
         self.produced: list[Owned] = []
+        self.writers: Sequence[io.BufferedWriter] = ()
 
     def make(self, kind: type, index: object) -> object:
         """What the annotation ``kind`` wants of the entry that stands at ``index`` in the table."""
@@ -202,7 +209,7 @@ class Incoming:
             ValidationError: one of them is no index; names the place in the list.
         """
         stop = self._listed + len(indices)
-        in_order = stop <= len(self._entries) and indices == list(range(self._listed, stop))
+        in_order = stop <= min(len(self._entries), len(PLAIN)) and indices == _INDICES[self._listed : stop]
         if self._used or not in_order or not is_plain(self._entries[:stop]):
             return [self._make_item(at, index) for at, index in enumerate(indices)]
         made = self._descriptors[self._listed : stop]
@@ -235,6 +242,8 @@ class Incoming:
         else:
             made = _open(descriptor, "rb" if kind is io.BufferedReader else "wb")
         self.produced.append(made)
+        if isinstance(made, io.BufferedWriter):
+            self.writers = (*self.writers, made)
         return made
 
     def _door(self, slot: int) -> Door:

@@ -312,9 +312,9 @@ class Dispatcher:
         try:
             payload = method.encode_result(method.run(target, arguments), outgoing)
             # Written is written when the caller has its answer, not when the reaper comes round.
-            for made in incoming.produced:
-                if isinstance(made, io.BufferedWriter) and not made.closed:
-                    made.flush()
+            for writer in incoming.writers:
+                if not writer.closed:
+                    writer.flush()
         except BaseException as error:  # noqa: BLE001 - answered; Interrupted is raised for what must not end here
             return self._failed(call.id, method, error, incoming, outgoing)
         data = _wire.pack_reply(call.id, outgoing.entries, len(outgoing.numbers), payload, lib.cm_cpu())
