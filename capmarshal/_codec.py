@@ -281,9 +281,8 @@ class Incoming:
 
     def close_rest(self) -> None:
         """Closes the descriptors that nothing refers to."""
-        rest = self._descriptors[self._listed :]
-        if rest:
-            _reaper.close_files(rest)
+        if len(self._descriptors) > self._listed:
+            _reaper.close_files(self._descriptors[self._listed :])
 
     def close_all(self) -> None:
         """Closes everything, also what decoding has made."""
