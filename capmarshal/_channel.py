@@ -334,10 +334,7 @@ class Channel:
     def _say_go(self) -> None:
         """There is always room: the server has read all that we sent.  If it is gone, the next receive says so."""
         record = _wire.pack_go(self._last_id)
-        part = ffi.new("struct iovec *")
-        memory = ffi.from_buffer(record)
-        part.iov_base, part.iov_len = memory, len(record)
-        lib.cm_send(self._near.number, part, 1, (), 0, NOW)
+        lib.cm_send_record(self._near.number, record, len(record), (), 0)
 
     def _whole(self, came: _Came) -> Whole | None:
         """The answer, if this record is it; None for any other, which is then closed."""

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from capmarshal import _inbox, _reaper
 from capmarshal._capability import Peer
-from capmarshal._lx import NOW, ffi, lib
+from capmarshal._lx import ffi, lib
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from capmarshal._lx import CData
     from capmarshal._outbox import Outbox
     from capmarshal._parts import Assembly
@@ -50,12 +52,9 @@ class Client:
         self.refused: int | None = None
         self.read = True
 
-    def send(self, record: bytes) -> int:
-        """Sends a record without descriptors, and does not wait; 0 or -errno."""
-        part = ffi.new("struct iovec *")
-        memory = ffi.from_buffer(record)
-        part.iov_base, part.iov_len = memory, len(record)
-        return lib.cm_send(self.far.number, part, 1, (), 0, NOW)
+    def send(self, record: bytes, numbers: Sequence[int] = ()) -> int:
+        """Sends a record, and does not wait; 0 or -errno."""
+        return lib.cm_send_record(self.far.number, record, len(record), numbers, len(numbers))
 
     @property
     def idle(self) -> bool:

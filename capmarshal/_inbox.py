@@ -77,12 +77,17 @@ class Inbox:
         count = struct.count
         if not count:
             return []
-        numbers = struct.descriptors
-        # One owner at each moment: Ctrl-C raises between two statements, not within this assignment.
-        stolen = [Descriptor.of_none() for _ in range(count)]
-        for i, descriptor in enumerate(stolen):
-            descriptor._number, numbers[i] = numbers[i], -1  # noqa: SLF001 - as said
-        struct.count = 0
+        stolen = Descriptor.of_none_each(count)
+        try:
+            for descriptor, number in zip(stolen, ffi.unpack(struct.descriptors, count), strict=True):
+                descriptor._number = number  # noqa: SLF001 - moved, not copied: see below
+            struct.count = 0
+        except BaseException:
+            # Ctrl-C: those that have moved go back, so that each has one owner again.
+            if struct.count:
+                for descriptor in stolen:
+                    descriptor._number = -1  # noqa: SLF001 - as above
+            raise
         return stolen
 
     def steal_into(self, owner: Private) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from capmarshal import _private
 from capmarshal._descriptor import Descriptor
-from capmarshal._lx import lib
+from capmarshal._lx import ffi, lib
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 # Threads, and so closes that block at the same time; beyond that, the next waits for one of them to end.
 _WORKERS_MAX = 16
 
-# So many descriptors of one call are asked whether they close quickly.
-_ASKED_MAX = 16
+# So many descriptors of one record are asked whether they close quickly; for more, waking the reaper is cheaper.
+_ASKED_MAX = 64
 
 
 class Closable(Protocol):
@@ -72,6 +72,11 @@ class _Work:
         self._enter(closable)
         if not self._workers:
             self._add_worker()
+
+    @property
+    def behind(self) -> bool:
+        """Whether something that was handed over is still open."""
+        return bool(self._open)
 
     def open(self) -> list[Closable]:
         """What is not closed yet."""
@@ -142,6 +147,31 @@ def _closed_at_once(file: ClosableFile) -> bool:
     return bool(quick)
 
 
+class _Numbers:
+    """Descriptors on their way out: moved here from their owners, and closed in one crossing.
+
+    C takes each out before it closes it, so that a child forked meanwhile closes what is left, its own copies.
+    """
+
+    def __init__(self, descriptors: Sequence[Descriptor]) -> None:
+        self._count = len(descriptors)
+        self._array = ffi.new("int[]", [-1] * self._count)
+        for place, descriptor in enumerate(descriptors):
+            descriptor.move_to(self._array, place)
+
+    def close_quick(self) -> bool:
+        """Closes those that close quickly; whether that was all."""
+        return lib.cm_close_quick(self._array, self._count) == 0
+
+    def close(self) -> None:
+        """Closes them all."""
+        lib.cm_close_all(self._array, self._count)
+
+    def __del__(self) -> None:
+        # Only where an exception, as of Ctrl-C, kept it from being handed over.
+        self.close()
+
+
 class _Batch:
     """Files that are closed one after the other: of one sender, who delays none but his own."""
 
@@ -157,9 +187,16 @@ class _Batch:
 def close_files(files: Sequence[ClosableFile]) -> None:
     """The same for files, sockets or :class:`Descriptor` that came in one record; wakes the reaper at most once.
 
-    Many are all left to it: to ask of each whether it closes quickly would take longer.
+    Many are all left to it, for to ask of each whether it closes quickly would take longer; not while it is behind, or
+    what could be closed at once would pile up.
     """
-    slow = list(files) if len(files) > _ASKED_MAX else [file for file in files if not _closed_at_once(file)]
+    asked = len(files) <= _ASKED_MAX or _work.behind
+    if len(files) > 1 and set(map(type, files)) == {Descriptor}:
+        numbers = _Numbers(files)  # type: ignore[arg-type]  # that is what they are
+        if not (asked and numbers.close_quick()):
+            close(numbers)
+        return
+    slow = [file for file in files if not _closed_at_once(file)] if asked else list(files)
     if slow:
         close(_Batch(slow))
 

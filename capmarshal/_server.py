@@ -19,7 +19,7 @@ from capmarshal._dispatch import Answer, Interrupted, Received, Unanswerable, fa
 from capmarshal._doorkeeper import Doorkeeper
 from capmarshal._errors import KernelError, TableFull, check, error_for, in_flight_limit
 from capmarshal._faults import Code
-from capmarshal._lx import FOREVER, NULL, ffi, lib
+from capmarshal._lx import DESCRIPTORS_MAX, FOREVER, NULL, ffi, lib
 from capmarshal._outbox import AWAITS_GO, Outbox
 from capmarshal._polling import poll_nanoseconds
 from capmarshal._private import Private
@@ -290,6 +290,9 @@ class Server:
 
     def _deliver(self, slot: int, client: Client, answer: Answer) -> None:
         """Sends an answer, as far as the client has room; in any case the call is over then."""
+        if self._sent_at_once(client, answer):
+            answer.close()
+            return
         refusal = self._reception.refusal(len(answer.data), len(answer.numbers), "a result")
         if refusal:
             answer.close()
@@ -302,6 +305,13 @@ class Server:
             client.outbox = Outbox(fail(answer.id, code, f"at the server, {error.strerror}"), client.room)
         self._send_on(slot, client, client.outbox)
         self._clients.mark(slot)
+
+    def _sent_at_once(self, client: Client, answer: Answer) -> bool:
+        """Sends an answer that fits into one record, and may; whether that was all there is to do for it."""
+        size, count = len(answer.data), len(answer.numbers)
+        if answer.kept or size > client.room or count > DESCRIPTORS_MAX or self._reception.refusal(size, count, ""):
+            return False
+        return client.send(answer.data, answer.numbers) == 0
 
     def _send_on(self, slot: int, client: Client, outbox: Outbox) -> None:
         """Sends what is left of an answer, and sees to what then has to happen."""

@@ -1,7 +1,6 @@
 #include "cm_call.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <string.h>
 
@@ -320,9 +319,4 @@ void cm_identify(const int *descriptors, unsigned int count, uint64_t *cookies)
 		if (lx_getsockopt(descriptors[i], SOL_SOCKET, SO_COOKIE, &cookies[i], &length) < 0)
 			cookies[i] = 0;
 	}
-}
-
-int cm_closes_quickly(int descriptor)
-{
-	return lx_fcntl(descriptor, F_GETPIPE_SZ, 0) >= 0 || lx_fcntl(descriptor, F_GET_SEALS, 0) >= 0;
 }

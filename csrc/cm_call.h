@@ -102,12 +102,4 @@ int cm_watch(const struct cm_turn *turn, unsigned int slot, int operation, unsig
  */
 void cm_identify(const int *descriptors, unsigned int count, uint64_t *cookies);
 
-/*
- * 1 if the last close of this descriptor does not wait for anybody: a pipe, a memfd.
- * Freeing the memory of a memfd takes time too, some 0.2 ms a MiB, all of which its sender has to have.
- * A socket may linger, and so may one in the queue of a unix socket; a file may be
- * FUSE's.  Asks nothing that could itself block, as fstat(2) could.
- */
-int cm_closes_quickly(int descriptor);
-
 #endif

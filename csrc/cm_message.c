@@ -106,6 +106,13 @@ int cm_send(int socket, const struct iovec *parts, size_t n_parts,
 	}
 }
 
+int cm_send_record(int socket, const void *data, size_t size, const int *descriptors, unsigned int count)
+{
+	struct iovec part = { .iov_base = (void *)data, .iov_len = size };
+
+	return cm_send(socket, &part, 1, descriptors, count, CM_NOW);
+}
+
 static void take_rights(struct cm_inbox *in, const struct cmsghdr *header)
 {
 	size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);

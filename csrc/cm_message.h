@@ -54,6 +54,9 @@ struct cm_inbox {
 int cm_send(int socket, const struct iovec *parts, size_t n_parts,
 	    const int *descriptors, unsigned int count, int64_t deadline);
 
+/* The same for bytes that lie together, without waiting. */
+int cm_send_record(int socket, const void *data, size_t size, const int *descriptors, unsigned int count);
+
 /*
  * Receives one record.  Every SCM_RIGHTS header is gathered; a pidfd of
  * SCM_PIDFD is closed, whoever switched that on; other control messages are

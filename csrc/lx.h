@@ -15,7 +15,10 @@
 #ifndef CAPMARSHAL_LX_H
 #define CAPMARSHAL_LX_H
 
+/* Python's own headers define it too */
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 #include <poll.h>
 #include <stddef.h>
 #include <stdint.h>

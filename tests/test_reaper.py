@@ -9,6 +9,7 @@ import time
 import pytest
 
 from capmarshal import Descriptor, _reaper
+from capmarshal._lx import ffi, lib
 
 
 def _is_open(number):
@@ -120,6 +121,20 @@ def test_all_of_one_record_are_closed_and_nothing_else(count, kind, tmp_path):
         os.close(foreign)
 
 
+def test_many_that_close_quickly_do_not_pile_up_behind_a_busy_reaper(lingering, drain, files):
+    """With every thread of it held up, memfds are closed at once, however many came in one record."""
+    slow = [lingering(60) for _ in range(_reaper._WORKERS_MAX)]
+    for number, _peer in slow:
+        _reaper.close_descriptor(number)
+    assert not _reaper.wait(0.1), "the close did not block, so this test shows nothing"
+    descriptors = [Descriptor(os.dup(number)) for number in files(300)]
+    _reaper.close_files(descriptors)
+    assert all(descriptor.closed for descriptor in descriptors)
+    for _number, peer in slow:
+        drain(peer)
+    assert _reaper.wait(30)
+
+
 def test_an_error_in_a_batch_does_not_keep_the_rest_open(files):
     """Of many that came in one record, one whose close() raises is passed over."""
 
@@ -139,18 +154,18 @@ def test_an_error_in_a_batch_does_not_keep_the_rest_open(files):
 def test_a_child_forked_in_the_middle_of_a_batch_closes_the_rest(lingering, drain, fork, files):
     """What the parent's reaper has not begun to close, the child's closes; each in its own table only."""
     number, peer = lingering(60)
-    rest = [os.dup(number) for number in files(40)]
+    rest = [os.dup(number) for number in files(100)]
     _reaper.close_files([Descriptor(number), *map(Descriptor, rest)])
     assert not _reaper.wait(0.1), "the close did not block, so this test shows nothing"
 
     def child():
         return _reaper.wait(30), [_is_open(number) for number in rest]
 
-    assert fork(child).result() == (True, [False] * 40)
-    assert [_is_open(number) for number in rest] == [True] * 40
+    assert fork(child).result() == (True, [False] * 100)
+    assert [_is_open(number) for number in rest] == [True] * 100
     drain(peer)
     assert _reaper.wait(30)
-    assert [_is_open(number) for number in rest] == [False] * 40
+    assert [_is_open(number) for number in rest] == [False] * 100
 
 
 def test_few_threads_whatever_comes():
@@ -192,3 +207,44 @@ def test_a_child_forked_while_the_reaper_is_busy_closes_its_copies(lingering, dr
         drain(peer)
     assert _reaper.wait(30)
     assert [_is_open(number) for number in queued] == [False] * 5
+
+
+@pytest.mark.parametrize("count", [2, 16, 17, 300])
+def test_a_batch_takes_what_it_closes_from_its_owners(files, count):
+    """Each Descriptor has nothing left, so nobody closes a number twice; the files of others stay open."""
+    foreign = [os.dup(number) for number in files(3)]
+    descriptors = [Descriptor(os.dup(number)) for number in files(count)]
+    descriptors[1].close()
+    numbers = [descriptor.fileno() for descriptor in descriptors if not descriptor.closed]
+    _reaper.close_files(descriptors)
+    assert all(descriptor.closed for descriptor in descriptors)
+    assert _reaper.wait(30)
+    assert not any(_is_open(number) for number in numbers)
+    for number in foreign:
+        os.close(number)
+
+
+@pytest.mark.parametrize("function", [lib.cm_close_all, lib.cm_close_quick])
+def test_c_closes_an_array_once_and_leaves_minus_one(files, function):
+    """Memfds close quickly, so both functions close all; the second time there is nothing left to close."""
+    numbers = [os.dup(number) for number in files(5)]
+    array = ffi.new("int[]", [*numbers[:2], -1, *numbers[2:]])
+    function(array, 6)
+    assert list(array) == [-1] * 6
+    again = [os.dup(number) for number in files(5)]
+    assert not function(array, 6)
+    for number in again:
+        os.close(number)
+
+
+def test_c_leaves_what_may_block(files, lingering, drain):
+    """A socket that lingers stays in the array, with its number, and is counted."""
+    (number, peer), memfd = lingering(60), os.dup(files(1)[0])
+    array = ffi.new("int[]", [number, memfd])
+    assert lib.cm_close_quick(array, 2) == 1
+    assert list(array) == [number, -1]
+    closing = threading.Thread(target=lib.cm_close_all, args=(array, 2))
+    closing.start()
+    drain(peer)
+    closing.join(30)
+    assert list(array) == [-1, -1]

@@ -1,0 +1,27 @@
+/*
+ * cm_close: closing what others sent
+ *
+ * The last close of a socket may linger, and so may that of one in the queue of a
+ * unix socket; a file may be FUSE's.  A pipe and a memfd wait for nobody.
+ */
+#ifndef CAPMARSHAL_CM_CLOSE_H
+#define CAPMARSHAL_CM_CLOSE_H
+
+/*
+ * 1 if the last close of this descriptor does not wait for anybody: a pipe, a memfd.
+ * Freeing the memory of a memfd takes time too, some 0.2 ms a MiB, all of which its sender has to have.
+ * Asks nothing that could itself block, as fstat(2) could.
+ */
+int cm_closes_quickly(int descriptor);
+
+/*
+ * Closes the descriptors in an array one after the other; -1 is passed over.  Each
+ * is replaced by -1 before it is closed: whoever forks meanwhile finds in the child's
+ * copy of the array exactly what the child still has to close.
+ */
+void cm_close_all(int *descriptors, unsigned int count);
+
+/* The same for those that close quickly.  Return: how many are left. */
+unsigned int cm_close_quick(int *descriptors, unsigned int count);
+
+#endif
