@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from capmarshal._lx import CData
-
 
 class HasFileno(Protocol):
     """Anything that has a descriptor: a file, a socket, a :class:`Descriptor`."""
@@ -32,10 +30,6 @@ _File: TypeAlias = io.BufferedReader | io.BufferedWriter | io.BufferedRandom | i
 
 # Per mode of open(): does it read, does it write.  A descriptor is already open, so nothing is created or truncated.
 _MODES = {"r": (True, False), "w": (False, True), "a": (False, True), "r+": (True, True)}
-
-
-# Looked up once: there may be hundreds of descriptors in a call.
-_new = object.__new__
 
 
 def number_of(file: HasFileno | int) -> int:
@@ -87,17 +81,8 @@ class Descriptor:
     @classmethod
     def of_none(cls) -> Self:
         """An owner of nothing yet, to whom a descriptor can be moved in one assignment."""
-        (made,) = cls.of_none_each(1)
-        return made
-
-    @classmethod
-    def of_none_each(cls, count: int) -> list[Self]:
-        """So many of them."""
-        made = []
-        for _ in range(count):
-            one = _new(cls)
-            one._number = -1  # noqa: SLF001 - this is __init__ by another way
-            made.append(one)
+        made = cls.__new__(cls)
+        made._number = -1  # noqa: SLF001 - this is __init__ by another way
         return made
 
     @classmethod
@@ -140,11 +125,6 @@ class Descriptor:
         number = self.fileno()
         self._number = -1
         return number
-
-    def move_to(self, array: CData, place: int) -> None:
-        """Gives the descriptor up to a place in a C array of ints, whose owner owns it then; -1 if there is none."""
-        # One owner at each moment: Ctrl-C raises between two statements, not within one without a call.
-        array[place], self._number = self._number, -1
 
     @overload
     def open(self, mode: Literal["rb"] = "rb", *, encoding: None = None) -> io.BufferedReader: ...
@@ -222,7 +202,8 @@ class Descriptor:
         self.close()
 
     def __del__(self) -> None:
-        if self._number >= 0:
+        # Ctrl-C may have come before there was any.
+        if getattr(self, "_number", -1) >= 0:
             try:
                 warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
             finally:

@@ -43,6 +43,7 @@ def record_room(sock: int) -> int:
 
 # Memory that nobody writes to is never made real by the kernel, so it is not cleared here.
 _allocate = ffi.new_allocator(should_clear_after_alloc=False)
+_new = object.__new__
 # The oldest goes where there are more.
 _idle: deque[Inbox] = deque(maxlen=8)
 
@@ -77,7 +78,8 @@ class Inbox:
         count = struct.count
         if not count:
             return []
-        stolen = Descriptor.of_none_each(count)
+        # Not by __init__, and owners of nothing yet: there may be hundreds.
+        stolen = [_new(Descriptor) for _ in range(count)]
         try:
             for descriptor, number in zip(stolen, ffi.unpack(struct.descriptors, count), strict=True):
                 descriptor._number = number  # noqa: SLF001 - moved, not copied: see below

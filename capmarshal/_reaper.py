@@ -154,22 +154,21 @@ class _Numbers:
     """
 
     def __init__(self, descriptors: Sequence[Descriptor]) -> None:
-        self._count = len(descriptors)
-        self._array = ffi.new("int[]", [-1] * self._count)
+        count = len(descriptors)
+        # Closed with it too, where Ctrl-C kept it from being handed over: by C, since a __del__ would swallow the next.
+        self._batch = ffi.gc(ffi.new("struct cm_batch *", (count, [-1] * count)), lib.cm_close_all)
+        array = self._batch.descriptors
         for place, descriptor in enumerate(descriptors):
-            descriptor.move_to(self._array, place)
+            # One owner at each moment: Ctrl-C raises where a call ends, and this is none.
+            array[place], descriptor._number = descriptor._number, -1  # noqa: SLF001 - a method would take twice as long
 
     def close_quick(self) -> bool:
         """Closes those that close quickly; whether that was all."""
-        return lib.cm_close_quick(self._array, self._count) == 0
+        return lib.cm_close_quick(self._batch) == 0
 
     def close(self) -> None:
         """Closes them all."""
-        lib.cm_close_all(self._array, self._count)
-
-    def __del__(self) -> None:
-        # Only where an exception, as of Ctrl-C, kept it from being handed over.
-        self.close()
+        lib.cm_close_all(self._batch)
 
 
 class _Batch:

@@ -17,21 +17,21 @@ static void close_one(int *place)
 		lx_close(descriptor);
 }
 
-void cm_close_all(int *descriptors, unsigned int count)
+void cm_close_all(struct cm_batch *batch)
 {
-	for (unsigned int i = 0; i < count; i++)
-		close_one(&descriptors[i]);
+	for (unsigned int i = 0; i < batch->count; i++)
+		close_one(&batch->descriptors[i]);
 }
 
-unsigned int cm_close_quick(int *descriptors, unsigned int count)
+unsigned int cm_close_quick(struct cm_batch *batch)
 {
 	unsigned int left = 0;
 
-	for (unsigned int i = 0; i < count; i++) {
-		if (descriptors[i] < 0)
+	for (unsigned int i = 0; i < batch->count; i++) {
+		if (batch->descriptors[i] < 0)
 			continue;
-		if (cm_closes_quickly(descriptors[i]))
-			close_one(&descriptors[i]);
+		if (cm_closes_quickly(batch->descriptors[i]))
+			close_one(&batch->descriptors[i]);
 		else
 			left++;
 	}

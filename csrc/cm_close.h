@@ -14,14 +14,19 @@
  */
 int cm_closes_quickly(int descriptor);
 
+/* Owns descriptors; -1 is none. */
+struct cm_batch {
+	unsigned int count;
+	int descriptors[];
+};
+
 /*
- * Closes the descriptors in an array one after the other; -1 is passed over.  Each
- * is replaced by -1 before it is closed: whoever forks meanwhile finds in the child's
- * copy of the array exactly what the child still has to close.
+ * Closes them one after the other.  Each is replaced by -1 before it is closed: whoever
+ * forks meanwhile finds in the child's copy exactly what the child still has to close.
  */
-void cm_close_all(int *descriptors, unsigned int count);
+void cm_close_all(struct cm_batch *batch);
 
 /* The same for those that close quickly.  Return: how many are left. */
-unsigned int cm_close_quick(int *descriptors, unsigned int count);
+unsigned int cm_close_quick(struct cm_batch *batch);
 
 #endif

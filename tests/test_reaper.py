@@ -228,11 +228,11 @@ def test_a_batch_takes_what_it_closes_from_its_owners(files, count):
 def test_c_closes_an_array_once_and_leaves_minus_one(files, function):
     """Memfds close quickly, so both functions close all; the second time there is nothing left to close."""
     numbers = [os.dup(number) for number in files(5)]
-    array = ffi.new("int[]", [*numbers[:2], -1, *numbers[2:]])
-    function(array, 6)
-    assert list(array) == [-1] * 6
+    batch = ffi.new("struct cm_batch *", (6, [*numbers[:2], -1, *numbers[2:]]))
+    function(batch)
+    assert ffi.unpack(batch.descriptors, 6) == [-1] * 6
     again = [os.dup(number) for number in files(5)]
-    assert not function(array, 6)
+    assert not function(batch)
     for number in again:
         os.close(number)
 
@@ -240,11 +240,11 @@ def test_c_closes_an_array_once_and_leaves_minus_one(files, function):
 def test_c_leaves_what_may_block(files, lingering, drain):
     """A socket that lingers stays in the array, with its number, and is counted."""
     (number, peer), memfd = lingering(60), os.dup(files(1)[0])
-    array = ffi.new("int[]", [number, memfd])
-    assert lib.cm_close_quick(array, 2) == 1
-    assert list(array) == [number, -1]
-    closing = threading.Thread(target=lib.cm_close_all, args=(array, 2))
+    batch = ffi.new("struct cm_batch *", (2, [number, memfd]))
+    assert lib.cm_close_quick(batch) == 1
+    assert ffi.unpack(batch.descriptors, 2) == [number, -1]
+    closing = threading.Thread(target=lib.cm_close_all, args=(batch,))
     closing.start()
     drain(peer)
     closing.join(30)
-    assert list(array) == [-1, -1]
+    assert ffi.unpack(batch.descriptors, 2) == [-1, -1]
