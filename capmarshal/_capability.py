@@ -262,26 +262,26 @@ class Space:
                 self._capabilities[key] = weakref.ref(known, self._note(key))
             return known
 
-    def receive_door(self, descriptor: Descriptor, cookie: int, peer: Peer | None) -> Door:
+    def receive_door(self, descriptor: Descriptor, peer: Peer | None) -> Door:
         """The one door for a received client end.
 
         Args:
             descriptor: taken, on success: it becomes the door's, or is closed if the door is held already.
-            cookie: of the socket; 0 if it is not an AF_UNIX SEQPACKET one.
             peer: who sent it, if it is to be counted.
 
         Raises:
             ArgumentError: it is no client end of a door.  The caller still owns the descriptor then.
         """
-        if cookie == 0:
-            raise ArgumentError("a capability came with a descriptor that is no AF_UNIX SEQPACKET socket")
+        number = descriptor.fileno()
+        cookie = lib.cm_cookie(number)
         with _private.lock:
             known = self._door(cookie)
             if known is not None:
                 # The very socket that we hold, so this close is not its last, and cannot block.
                 descriptor.close()
                 return known
-            number = descriptor.fileno()
+            if cookies_of([number]) != [cookie] or cookie == 0:
+                raise ArgumentError("a capability came with a descriptor that is no AF_UNIX SEQPACKET socket")
             # Of another process's doors it cannot be told which end this is: any holder may bind() the client's, too.
             if cookie in self._server_ends.values():
                 raise ArgumentError("a capability came with the server's end of a door of our own")
@@ -289,7 +289,7 @@ class Space:
                 raise ArgumentError("a capability came with a socket that is connected to nothing")
             if peer is not None and len(peer.doors) >= DOORS_PER_PEER:
                 raise ArgumentError(f"{DOORS_PER_PEER} doors that came from process {peer.pid} are held already")
-            door = self.add_door(descriptor.fileno(), cookie)
+            door = self.add_door(number, cookie)
             descriptor.detach()
             if peer is not None:
                 door.peer = peer

@@ -30,7 +30,7 @@ PIPE_ENDED: Final = (-errno.EPIPE, -errno.ECONNRESET)
 _TIMED_OUT: Final = (-errno.ETIMEDOUT, -errno.EAGAIN)
 
 # Looked up once: an attribute of cffi's is 40 ns, and these are wanted in each call.
-_cm_call, _CM_DATA, _HEAD_SIZE = lib.cm_call, lib.CM_DATA, _wire.HEAD_SIZE
+_cm_call, _CM_WHOLE, _CM_DATA, _HEAD_SIZE = lib.cm_call, lib.CM_WHOLE, lib.CM_DATA, _wire.HEAD_SIZE
 _borrow, _give_back = _inbox.borrow, _inbox.give_back
 
 # An answer with its descriptors; and one that may also be nothing but a result's payload.
@@ -110,6 +110,11 @@ class Channel:
                     data: bytes = inbox.bytes[_HEAD_SIZE : struct.size]
                     _give_back(inbox)
                     return data
+                if result == _CM_WHOLE:
+                    whole = self._whole_at_once(inbox)
+                    if whole is not None:
+                        _give_back(inbox)
+                        return whole
                 if struct.sent:
                     break
                 patience = self._unsent(inbox, result, patience or Patience(deadline))
@@ -128,6 +133,14 @@ class Channel:
             answer = early or self._answer(inbox, deadline, -errno.EINTR)
         _inbox.give_back(inbox)
         return answer
+
+    def _whole_at_once(self, inbox: Inbox) -> Whole | None:
+        """The REPLY in the inbox, which came with all that it announces; None if it is one to be looked at closer."""
+        try:
+            record = _wire.unpack(inbox.data())
+        except _wire.Malformed:
+            return None
+        return (record, inbox.steal()) if isinstance(record, _wire.Reply) else None
 
     def _unsent(self, inbox: Inbox, result: int, patience: Patience) -> Patience:
         """Deals with a CALL that was not sent: returns when it is to be sent again.

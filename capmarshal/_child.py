@@ -148,13 +148,12 @@ def _take(memfd: Descriptor) -> Capability | None:
         magic, version, number, badge = _HANDOVER.unpack(os.pread(memfd.fileno(), _HANDOVER.size + 1, 0))
         if magic != _MAGIC or version != _wire.VERSION:
             return None
-        (cookie,) = cookies_of([number])
-        if cookie == 0:
+        if not cookies_of([number])[0]:
             # Whatever has that number, it is not ours to close.
             return None
         with Descriptor(number) as door:
             os.set_inheritable(number, False)
-            return space.capability(space.receive_door(door, cookie, None), badge)
+            return space.capability(space.receive_door(door, None), badge)
     return None
 
 

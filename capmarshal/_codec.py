@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 
 from capmarshal import _reaper
-from capmarshal._capability import Capability, Delegable, cookies_of, space
+from capmarshal._capability import Capability, Delegable, space
 from capmarshal._dataspace import Dataspace
 from capmarshal._descriptor import Descriptor, number_of, numbers_of
 from capmarshal._errors import ArgumentError
@@ -166,7 +166,7 @@ class Incoming:
     """
 
     __slots__ = (
-        "_cookies", "_descriptors", "_doors", "_entries", "_home", "_listed", "_peer", "_used", "produced", "writers",
+        "_descriptors", "_doors", "_entries", "_home", "_listed", "_peer", "_used", "produced", "writers",
     )  # fmt: skip
 
     def __init__(
@@ -177,7 +177,6 @@ class Incoming:
         self._peer = peer
         self._home = home
         self._doors: dict[int, Door] = {}
-        self._cookies: dict[int, int] | None = None
         self._used: set[int] = set()
         # So many at the head of the table have been taken by make_list().
         self._listed = 0
@@ -250,13 +249,7 @@ class Incoming:
         """The door in a slot; several capabilities may share it."""
         door = self._doors.get(slot)
         if door is None:
-            if self._cookies is None:
-                # Not of all: a plain descriptor may have become a file by now.
-                slots = sorted({entry.slot for entry in self._entries if entry.badge != NO_BADGE})
-                cookies = cookies_of([self._descriptors[slot].fileno() for slot in slots])
-                self._cookies = dict(zip(slots, cookies, strict=True))
-            door = space.receive_door(self._descriptors[slot], self._cookies[slot], self._peer)
-            self._doors[slot] = door
+            door = self._doors[slot] = space.receive_door(self._descriptors[slot], self._peer)
         return door
 
     def _make_capability(self, kind: type, door: Door, badge: bytes) -> object:
@@ -281,8 +274,9 @@ class Incoming:
 
     def close_rest(self) -> None:
         """Closes the descriptors that nothing refers to."""
-        if len(self._descriptors) > self._listed:
-            _reaper.close_files(self._descriptors[self._listed :])
+        rest = [descriptor for descriptor in self._descriptors[self._listed :] if not descriptor.closed]
+        if rest:
+            _reaper.close_files(rest)
 
     def close_all(self) -> None:
         """Closes everything, also what decoding has made."""

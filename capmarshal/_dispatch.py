@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import operator
 import threading
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
@@ -82,7 +83,7 @@ class Answer(NamedTuple):
     doors: Sequence[Door] = ()
 
     def close_arguments(self) -> None:
-        """Closes the arguments that are no results too, once."""
+        """Closes the arguments that are no results too."""
         results = set(map(id, self.results))
         _reaper.close_files([file for file in self.arguments if id(file) not in results])
 
@@ -92,7 +93,9 @@ class Answer(NamedTuple):
 
     def close(self) -> None:
         """Ends the call: closes what it owned."""
-        _reaper.close_files([*self.arguments, *self.results] if self.results else self.arguments)
+        arguments, results = self.arguments, self.results
+        same = len(arguments) == len(results) and all(map(operator.is_, arguments, results))
+        _reaper.close_files(arguments if same or not results else [*arguments, *results])
 
 
 def fail(call_id: int, code: Code, message: str) -> Answer:
@@ -175,11 +178,11 @@ class Dispatcher:
 
         The same rules hold as for any call: arguments are copies, and the call owns its descriptors.
         """
-        deadline, now = _deadline.current.get(), time.monotonic_ns()
-        left = _wire.NO_LIMIT if deadline == FOREVER else max(deadline - now, 0)
-        call = _wire.Call(0, badge, left, now, method, entries, len(numbers), memoryview(payload))
+        deadline = _deadline.current.get()
+        call = _wire.Call(0, badge, _wire.NO_LIMIT, 0, method, entries, len(numbers), memoryview(payload))
+        expired = deadline != FOREVER and time.monotonic_ns() >= deadline
         try:
-            answer = self.call(call, _dup_all(numbers), None)
+            answer = self.call(call, _dup_all(numbers), None, None if expired else deadline)
         except Interrupted as interrupted:
             interrupted.answer.close()
             raise interrupted.__cause__ or interrupted from None
@@ -211,7 +214,7 @@ class Dispatcher:
         if refusal is not None:
             _reaper.close_files(descriptors)
             return refusal
-        return self.call(record, descriptors, peer)
+        return self.call(record, descriptors, peer, _deadline_of(record))
 
     def _refuse(self, call: Call, received: Received) -> Answer | None:
         came = len(received.descriptors)
@@ -271,10 +274,9 @@ class Dispatcher:
             if self._kept:
                 self._kept.clear()
 
-    def call(self, call: Call, descriptors: list[Descriptor], peer: Peer | None) -> Answer:
-        """Runs a call; the descriptors are taken."""
+    def call(self, call: Call, descriptors: list[Descriptor], peer: Peer | None, deadline: int | None) -> Answer:
+        """Runs a call; the descriptors are taken.  It may take until the deadline; None if that has passed."""
         incoming = _codec.Incoming(call.entries, descriptors, peer, self)
-        deadline = _deadline_of(call)
         if deadline is None:
             incoming.close_rest()
             return fail(call.id, Code.EXPIRED, "the deadline passed before the server came to the call")

@@ -26,11 +26,13 @@ from capmarshal._private import Private
 from capmarshal._reception import Reception
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from capmarshal._clients import Client
     from capmarshal._dispatch import Dispatcher
 
 # Looked up once: an attribute of cffi's is 40 ns, and these are wanted in each turn.
-_cm_reply_wait, _CM_DATA, _CM_CALL_KEY = lib.cm_reply_wait, lib.CM_DATA, lib.CM_CALL_KEY
+_cm_reply_wait, _CM_WHOLE, _CM_DATA, _CM_CALL_KEY = lib.cm_reply_wait, lib.CM_WHOLE, lib.CM_DATA, lib.CM_CALL_KEY
 
 # Slot of its own wake-up.
 _WAKE = 1
@@ -66,6 +68,7 @@ class Server:
         self._clients = Clients(self._turn, max_bytes)
         self._reception = Reception(self._clients, max_bytes, max_descriptors)
         self._max_bytes = max_bytes
+        self._max_descriptors = max_descriptors
         self._stopped = False
         # Slots whose answer the kernel refuses because too many descriptors are in flight; when to look again.
         self._refused: set[int] = set()
@@ -161,6 +164,9 @@ class Server:
                 self._reply = answer
             else:
                 self._end_call(turn.slot, answer)
+        elif event == _CM_WHOLE:
+            self._call_whole(turn.slot)
+            turn.taken = 0
         elif event == lib.CM_RECORD:
             self._end_call(turn.slot, None)
         elif event == lib.CM_READY:
@@ -193,8 +199,24 @@ class Server:
             self._finish(slot, client, answer)
         self._turn.taken = 0
 
+    def _call_whole(self, slot: int) -> None:
+        """Runs the call in the inbox, which came in one record with all that it announces."""
+        turn, inbox = self._turn, self._inbox
+        client, count = self._clients.get(slot), inbox.struct.count
+        try:
+            data = inbox.data()
+            call = _wire.rest_of_call(data, turn.id, turn.entries, count, turn.payload)
+        except _wire.Malformed:
+            client = None
+        if client is None or count > self._max_descriptors:
+            # To be looked at closer, which says what is wrong.
+            self._call(slot)
+            return
+        descriptors, deadline = inbox.steal(), turn.deadline
+        self._run(slot, client, lambda: self._dispatcher.call(call, descriptors, client.peer, deadline))
+
     def _call(self, slot: int) -> None:
-        """Deals with the record in the inbox."""
+        """Deals with the record in the inbox, whatever it is."""
         client = self._clients.get(slot)
         lost = self._inbox.struct.lost
         why = _inbox.why_lost(self._epoll.number) if lost & lib.CM_LOST_DESCRIPTORS else ""
@@ -212,7 +234,7 @@ class Server:
             if refusal:
                 self._refuse(slot, client, received, refusal)
                 return
-        self._run(slot, client, received)
+        self._run(slot, client, lambda: self._dispatcher.dispatch(received, client.peer))
 
     def _refuse(self, slot: int, client: Client, received: Received, refusal: str) -> None:
         """Answers a call in one record that is more than the entrypoint takes."""
@@ -228,10 +250,10 @@ class Server:
         else:
             self._deliver(slot, client, fail(call_id, Code.TOO_BIG, refusal))
 
-    def _run(self, slot: int, client: Client, received: Received) -> None:
-        """Has a whole record answered."""
+    def _run(self, slot: int, client: Client, run: Callable[[], Answer]) -> None:
+        """Runs a call and sends its answer."""
         try:
-            answer = self._dispatcher.dispatch(received, client.peer)
+            answer = run()
         except Unanswerable as reason:
             # In words: whoever keeps the log's records must not keep what an exception's traceback holds.
             self._drop(slot, client, str(reason))

@@ -217,20 +217,52 @@ def pack_go(id: int) -> bytes:  # noqa: A002 - as above
     return _HEAD.pack(VERSION, GO, 0, 0, 0, id)
 
 
-def _read_table(data: bytes, start: int, count: int, descriptors: int, id: int) -> list[Entry]:  # noqa: A002 - as above
+_NOT_AMONG = "a table refers to a descriptor that is not among the record's {}"
+
+
+def read_table(data: bytes, start: int, count: int, descriptors: int, id: int) -> list[Entry]:  # noqa: A002 - as above
+    """The table of a CALL or REPLY, checked.
+
+    Raises:
+        Malformed: it is none.
+    """
     end = start + count * _ENTRY.size
     if end > len(data):
         raise Malformed(f"a table of {count} entries in a record of {len(data)} bytes", id)
     if count <= descriptors and data[start:end] == _PLAIN_TABLE[: end - start]:
         return PLAIN[:count]
+    if count == 1:
+        slot, badge = _ENTRY.unpack_from(data, start)
+        if slot >= descriptors:
+            raise Malformed(_NOT_AMONG.format(descriptors), id)
+        return [Entry(slot, badge)]
     entries = [Entry(slot, badge) for slot, badge in _ENTRY.iter_unpack(data[start:end])]
     plain = [entry.slot for entry in entries if entry.badge == NO_BADGE]
     capabilities = {entry.slot for entry in entries if entry.badge != NO_BADGE}
     if any(entry.slot >= descriptors for entry in entries):
-        raise Malformed(f"a table refers to a descriptor that is not among the record's {descriptors}", id)
+        raise Malformed(_NOT_AMONG.format(descriptors), id)
     if len(set(plain)) < len(plain) or not capabilities.isdisjoint(plain):
         raise Malformed("a table gives one descriptor to two owners", id)
     return entries
+
+
+def rest_of_call(data: bytes, id: int, count: int, descriptors: int, start: int) -> Call:  # noqa: A002 - as above
+    """A CALL of which C has read the head: its limit is elsewhere.
+
+    Args:
+        data: the record.
+        id: of the call.
+        count: of the table's entries.
+        descriptors: how many came with it, and were announced.
+        start: where the table begins.
+
+    Raises:
+        Malformed: the table is none.
+    """
+    entries = read_table(data, start, count, descriptors, id) if count else []
+    payload = memoryview(data)[start + count * _ENTRY.size :]
+    badge, method = data[_CALL.size - BADGE_SIZE : _CALL.size], data[_CALL.size : start]
+    return Call(id, badge, NO_LIMIT, 0, method, entries, descriptors, payload)
 
 
 def unpack(data: bytes) -> Record:
@@ -252,11 +284,11 @@ def unpack(data: bytes) -> Record:
         if start > len(data):
             raise Malformed(f"a method's name of {length} bytes in a record of {len(data)}", id)
         method = data[_CALL.size : start]
-        entries = _read_table(data, start, count, descriptors, id) if count else []
+        entries = read_table(data, start, count, descriptors, id) if count else []
         payload = memoryview(data)[start + count * _ENTRY.size :]
         return Call(id, badge, time_left, sent_at, method, entries, descriptors, payload)
     if kind == REPLY:
-        entries = _read_table(data, _HEAD.size, count, descriptors, id) if count else []
+        entries = read_table(data, _HEAD.size, count, descriptors, id) if count else []
         return Reply(id, entries, descriptors, memoryview(data)[_HEAD.size + count * _ENTRY.size :])
     if cpu:
         raise Malformed(f"a record of kind {kind} that says where it was sent from", id)

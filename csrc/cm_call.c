@@ -25,15 +25,20 @@ static uint64_t time_left(int64_t deadline, int64_t at)
 	return deadline > at ? (uint64_t)(deadline - at) : 0;
 }
 
-/* the record in the inbox begins like this, and is data alone: nothing travels with it, nothing is missing */
-static int data_alone(const struct cm_inbox *in, uint8_t kind, size_t head_size)
+/*
+ * Whether the record in the inbox is of this kind and came with all that its head
+ * announces: CM_WHOLE, or CM_DATA if that is nothing; else CM_RECORD, for a closer look.
+ */
+static int completeness(const struct cm_inbox *in, uint8_t kind, size_t head_size)
 {
 	struct cm_head head;
 
-	if (in->size < head_size || in->count > 0 || in->lost)
-		return 0;
+	if (in->size < head_size || in->lost)
+		return CM_RECORD;
 	memcpy(&head, in->data, sizeof(head));
-	return head.version == CM_VERSION && head.kind == kind && head.entries == 0 && head.descriptors == 0;
+	if (head.version != CM_VERSION || head.kind != kind || head.descriptors != in->count)
+		return CM_RECORD;
+	return head.entries > 0 || in->count > 0 ? CM_WHOLE : CM_DATA;
 }
 
 static void note_cpu(struct cm_polling *polling, const struct cm_inbox *in)
@@ -106,11 +111,12 @@ int cm_call(int channel, struct cm_caller *caller, const void *badge, const void
 		return result;
 	in->sent = 1;
 	result = receive(channel, caller, in, deadline);
-	if (result > 0)
-		note_cpu(&caller->polling, in);
-	if (result > 0 && data_alone(in, CM_KIND_REPLY, sizeof(struct cm_head)) && record_id(in) == caller->id)
-		return CM_DATA;
-	return result;
+	if (result <= 0)
+		return result;
+	note_cpu(&caller->polling, in);
+	/* a late answer to an earlier call is looked at closer */
+	result = completeness(in, CM_KIND_REPLY, sizeof(struct cm_head));
+	return result == CM_RECORD || record_id(in) == caller->id ? result : CM_RECORD;
 }
 
 static uint64_t event_data(unsigned int slot, unsigned int generation)
@@ -161,24 +167,29 @@ static int64_t call_deadline(uint64_t left, uint64_t sent_at)
 	return left > CM_FOREVER - at ? CM_FOREVER : (int64_t)(at + left);
 }
 
-/* CM_DATA if the record in the inbox is a CALL that can be run as it is; else whoever asked looks closer */
+/* what the record in the inbox is to whoever asked, who looks closer at a CM_RECORD */
 static int kind_of_record(struct cm_turn *turn)
 {
 	const struct cm_slot *slot = &turn->slots[turn->slot];
 	const struct cm_inbox *in = &turn->inbox;
 	struct cm_call_head head;
+	int kind;
 
-	if (slot->busy || in->size > slot->room || !data_alone(in, CM_KIND_CALL, sizeof(head)))
+	if (slot->busy || in->size > slot->room)
+		return CM_RECORD;
+	kind = completeness(in, CM_KIND_CALL, sizeof(head));
+	if (kind == CM_RECORD)
 		return CM_RECORD;
 	memcpy(&head, in->data, sizeof(head));
 	if (head.method_size > in->size - sizeof(head))
 		return CM_RECORD;
 	turn->deadline = call_deadline(head.time_left, head.sent_at);
 	turn->id = head.head.id;
+	turn->entries = head.head.entries;
 	turn->payload = (unsigned int)sizeof(head) + head.method_size;
-	if (turn->deadline == CM_FOREVER)
-		return CM_DATA;
-	return turn->deadline > 0 ? CM_DATA_LIMITED : CM_RECORD;
+	if (turn->deadline == 0)
+		return CM_RECORD;
+	return kind == CM_DATA && turn->deadline != CM_FOREVER ? CM_DATA_LIMITED : kind;
 }
 
 static int read_channel(struct cm_turn *turn, int channel)
@@ -306,17 +317,22 @@ static int integer_option(int descriptor, int option)
 	return error < 0 ? error : value;
 }
 
+uint64_t cm_cookie(int descriptor)
+{
+	uint64_t cookie = 0;
+	unsigned int length = sizeof(cookie);
+
+	return lx_getsockopt(descriptor, SOL_SOCKET, SO_COOKIE, &cookie, &length) < 0 ? 0 : cookie;
+}
+
 void cm_identify(const int *descriptors, unsigned int count, uint64_t *cookies)
 {
 	for (unsigned int i = 0; i < count; i++) {
-		unsigned int length = sizeof(cookies[i]);
-
 		cookies[i] = 0;
 		if (integer_option(descriptors[i], SO_DOMAIN) != AF_UNIX)
 			continue;
 		if (integer_option(descriptors[i], SO_TYPE) != SOCK_SEQPACKET)
 			continue;
-		if (lx_getsockopt(descriptors[i], SOL_SOCKET, SO_COOKIE, &cookies[i], &length) < 0)
-			cookies[i] = 0;
+		cookies[i] = cm_cookie(descriptors[i]);
 	}
 }

@@ -18,7 +18,12 @@ struct cm_caller {
 	struct cm_polling polling;
 };
 
-/* beside what cm_receive() returns: the answer came, and is data alone, in in->data from CM_HEAD to in->size */
+/*
+ * Beside what cm_receive() returns.  CM_WHOLE: the REPLY came, with all the descriptors
+ * that it announces.  CM_DATA: the REPLY came, and is data alone: its payload stands in
+ * in->data from CM_HEAD to in->size.
+ */
+#define CM_WHOLE 7
 #define CM_DATA 8
 /* bytes of every record's head, and of a CALL's up to the badge: capmarshal/_wire.py */
 #define CM_HEAD 16
@@ -34,7 +39,7 @@ struct cm_caller {
  * in->sent tells how far it got: 0, the failure is that of the send, and nothing
  * was sent; 1, the record is sent, and what remains is to cm_receive().
  *
- * Return: CM_DATA, as cm_receive(), or, with in->sent == 0, as cm_send()
+ * Return: CM_WHOLE, CM_DATA, as cm_receive(), or, with in->sent == 0, as cm_send()
  */
 int cm_call(int channel, struct cm_caller *caller, const void *badge, const void *method, size_t method_size,
 	    const void *body, size_t body_size, unsigned int entries,
@@ -46,7 +51,7 @@ struct cm_slot {
 	unsigned int generation;
 	unsigned int room;                /* bytes that a record to it, and a CALL of it, may have */
 	struct cm_polling polling;
-	int busy;                         /* not read, or more than single records is going on: not polled, and no record is CM_DATA */
+	int busy;                         /* not read, or more than single records is going on: not polled, and no record is CM_WHOLE */
 	uint64_t used;                    /* when it was last heard of: a reading of cm_turn.records */
 };
 
@@ -54,10 +59,12 @@ struct cm_slot {
 #define CM_FIRST_CHANNEL 2
 
 /*
- * What cm_reply_wait() saw happen.  CM_DATA: the slot's channel brought a CALL that
- * is data alone; in the inbox, badge and method stand from CM_CALL_KEY to
- * turn.payload, the payload from there to inbox.size.  CM_DATA_LIMITED: the same, of
- * one that has until turn.deadline.  No other event is greater.
+ * What cm_reply_wait() saw happen.  CM_WHOLE: the slot's channel brought a CALL in one
+ * record, with all the descriptors that it announces, and not too late: it has until
+ * turn.deadline.  In the inbox, badge and method stand from CM_CALL_KEY to
+ * turn.payload, table and payload from there to inbox.size.  CM_DATA: such a CALL that
+ * is data alone and has no deadline; CM_DATA_LIMITED: that is data alone and has one.
+ * No other event is greater.
  */
 #define CM_ENDED 0                        /* the slot's channel ended */
 #define CM_RECORD 1                       /* the slot's channel brought any other record, now in the inbox */
@@ -76,9 +83,10 @@ struct cm_turn {
 	int64_t poll;                     /* nanoseconds to poll at most before it sleeps; 0: never */
 	unsigned int in_row;              /* records that polling found one after the other, without a look at the other channels */
 	uint64_t records;                 /* out: how many were taken in all */
-	uint64_t id;                      /* out: of the CALL that is data alone */
-	unsigned int payload;             /* out: where its payload begins */
-	int64_t deadline;                 /* out: CM_DATA_LIMITED: until when the call may take */
+	uint64_t id;                      /* out: of the CALL that is whole */
+	unsigned int entries;             /* out: of its table */
+	unsigned int payload;             /* out: where its table begins, or its payload if it is data alone */
+	int64_t deadline;                 /* out: until when that may take */
 	struct cm_inbox inbox;
 };
 
@@ -101,5 +109,8 @@ int cm_watch(const struct cm_turn *turn, unsigned int slot, int operation, unsig
  * TCP sockets do.
  */
 void cm_identify(const int *descriptors, unsigned int count, uint64_t *cookies);
+
+/* The cookie of any socket, 0 for what is none. */
+uint64_t cm_cookie(int descriptor);
 
 #endif

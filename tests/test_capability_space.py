@@ -49,8 +49,7 @@ def _receive(sock, badge, peer=None):
     """Receives a capability as the codec does; the kernel's duplicate of ``sock`` is the test's work."""
     descriptor = cm.Descriptor.dup_of(sock)
     try:
-        (cookie,) = cookies_of([descriptor.fileno()])
-        return space.receive(space.receive_door(descriptor, cookie, peer), badge)
+        return space.receive(space.receive_door(descriptor, peer), badge)
     finally:
         descriptor.close()
 
@@ -334,9 +333,8 @@ def _own_server_end():
 def test_only_a_client_end_makes_a_capability(make, why):
     """Anything else is refused, and its receiver still owns it."""
     with make() as wrong, cm.Descriptor.dup_of(wrong) as descriptor:
-        (cookie,) = cookies_of([descriptor.fileno()])
         with pytest.raises(cm.ArgumentError, match=why):
-            space.receive_door(descriptor, cookie, None)
+            space.receive_door(descriptor, None)
         assert not descriptor.closed
 
 

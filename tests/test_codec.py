@@ -79,8 +79,7 @@ def _world():
         stack.enter_context(server)
         server.bind("\0capmarshal/foreign/" + os.urandom(8).hex())
         with cm.Descriptor(client.detach()) as descriptor:
-            (cookie,) = _codec.cookies_of([descriptor.fileno()])
-            door = space.receive_door(descriptor, cookie, None)
+            door = space.receive_door(descriptor, None)
         capabilities += [space.receive(door, bytes([number]) * 16) for number in (1, 2)]
         files = [stack.enter_context(cm.Descriptor(os.memfd_create(f"test-{i}"))) for i in range(4)]
         yield files, capabilities

@@ -18,7 +18,7 @@ import pytest
 
 import capmarshal as cm
 from capmarshal import _wire
-from capmarshal._capability import cookies_of, space
+from capmarshal._capability import space
 
 _spec = importlib.util.spec_from_file_location("by_hand", Path(__file__).with_name("by_hand.py"))
 by_hand = importlib.util.module_from_spec(_spec)
@@ -58,13 +58,12 @@ def test_look_up_and_insertion_were_two_steps():
         for _ in range(rounds):
             end, client = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with end, client:
-                (cookie,) = cookies_of([client.fileno()])
                 start = threading.Barrier(count)
 
-                def receive(client=client, cookie=cookie, start=start):
+                def receive(client=client, start=start):
                     descriptor = cm.Descriptor.dup_of(client)
                     start.wait(PATIENCE)
-                    return space.capability(space.receive_door(descriptor, cookie, None), b"b" * 16)
+                    return space.capability(space.receive_door(descriptor, None), b"b" * 16)
 
                 got = [thread.outcome() for thread in [by_hand.Concurrent(receive) for _ in range(count)]]
                 assert all(one is got[0] for one in got)
