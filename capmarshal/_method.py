@@ -17,6 +17,7 @@ from capmarshal import _codec
 from capmarshal._capability import Capability, Delegable
 from capmarshal._errors import ArgumentError, Error, InterfaceError, StaleCapability
 from capmarshal._parameters import Parameter, is_async, parameters_of
+from capmarshal._wire import METHOD_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -58,6 +59,8 @@ class Method:
     def __init__(self, interface: type, name: str, function: Callable[..., Any]) -> None:
         self.name = name
         self.wire_name = name.encode()
+        if len(self.wire_name) > METHOD_MAX:
+            raise InterfaceError(f"{interface.__qualname__}: a method's name of more than {METHOD_MAX} bytes")
         self.where = f"{interface.__qualname__}.{name}"
         self.raises: Sequence[type[Exception]] = getattr(function, RAISES, ())
         self.function = function

@@ -160,6 +160,9 @@ class Server:
             except Interrupted as interrupted:
                 self._end_call(turn.slot, interrupted.answer)
                 raise interrupted.__cause__ or interrupted from None
+            except Exception:  # noqa: BLE001 - said there
+                self._fault(turn.slot)
+                return
             if isinstance(answer, bytes):
                 self._reply = answer
             else:
@@ -261,12 +264,16 @@ class Server:
         except Interrupted as interrupted:
             self._end_call(slot, interrupted.answer)
             raise interrupted.__cause__ or interrupted from None
-        except Exception:  # noqa: BLE001 - as said below
-            # A fault of ours, which no record should be able to find; but if one does, it costs its sender only.
-            log.critical("%s: a call could not be dispatched", self._label, exc_info=True)
-            self._forget(slot)
+        except Exception:  # noqa: BLE001 - said there
+            self._fault(slot)
             return
         self._finish(slot, client, answer)
+
+    def _fault(self, slot: int) -> None:
+        """A fault of ours, which no record should be able to find; but if one does, it costs its sender only."""
+        log.critical("%s: a call could not be dispatched", self._label, exc_info=True)
+        self._forget(slot)
+        self._turn.taken = 0
 
     def _finish(self, slot: int, client: Client, answer: Answer) -> None:
         """Ends a call here and now: what it owned is closed when its answer is sent, not when the next record comes."""

@@ -50,8 +50,8 @@ VERSION = 1
 KNOCK, CALL, REPLY, FAIL, BEGIN, PART, GO, GONE = 1, 2, 3, 4, 5, 6, 7, 8
 
 BADGE_SIZE = 16
-# Lines of a table, by the field in the head.
-ENTRIES_MAX = (1 << 16) - 1
+# Lines of a table, and bytes of a method's name, by the fields in the head.
+ENTRIES_MAX = METHOD_MAX = (1 << 16) - 1
 # In a table: no capability but a plain descriptor.  No object is ever given this badge.
 NO_BADGE = bytes(BADGE_SIZE)
 NO_LIMIT = (1 << 64) - 1

@@ -223,6 +223,8 @@ static int reply(struct cm_turn *turn, const void *payload, size_t size)
 	};
 	int error;
 
+	if (turn->taken < CM_FIRST_CHANNEL)
+		return -EBADF;
 	/* in one record, or not here */
 	if (size + sizeof(head) > slot->room)
 		return -EMSGSIZE;

@@ -346,3 +346,14 @@ def test_many_threads_call_at_once(data):
 
     callers = [by_hand.Concurrent(call, start) for start in range(0, 4000, 500)]
     assert [caller.outcome() for caller in callers] == [list(range(s, s + 200)) for s in range(0, 4000, 500)]
+
+
+def test_a_name_that_no_record_has_room_for_is_refused():
+    """Its length has two bytes in a CALL."""
+
+    def declared(self) -> None: ...
+
+    make = type(cm.Interface)
+    assert methods_of(make("Long", (cm.Interface,), {"m" * 65_535: cm.method(declared)}))
+    with pytest.raises(cm.InterfaceError, match="more than 65535 bytes"):
+        methods_of(make("TooLong", (cm.Interface,), {"m" * 65_536: cm.method(declared)}))
