@@ -338,7 +338,9 @@ class Server:
     def _sent_at_once(self, client: Client, answer: Answer) -> bool:
         """Sends an answer that fits into one record, and may; whether that was all there is to do for it."""
         size, count = len(answer.data), len(answer.numbers)
-        if answer.kept or size > client.room or count > DESCRIPTORS_MAX or self._reception.refusal(size, count, ""):
+        if answer.kept or size > min(client.room, self._max_bytes):
+            return False
+        if count > min(DESCRIPTORS_MAX, self._max_descriptors):
             return False
         return client.send(answer.data, answer.numbers) == 0
 
