@@ -305,6 +305,14 @@ def _open(descriptor: Descriptor, mode: str) -> Any:
         raise ArgumentError(f"a file is due; what came is {_describe(number)}: {error.strerror}") from None
 
 
+def _target(number: int) -> str:
+    """What /proc calls a descriptor.  F_GETPIPE_SZ would wait for whoever is writing to a pipe."""
+    try:
+        return os.readlink(f"/proc/self/fd/{number}")  # noqa: PTH115 - pathlib is not imported, and this is no path
+    except OSError:
+        return ""
+
+
 def _describe(number: int) -> str:
     """What a descriptor is, in words; found out without anything that a file system's server could delay."""
     flags = lib.lx_fcntl(number, fcntl.F_GETFL, 0)
@@ -318,7 +326,7 @@ def _describe(number: int) -> str:
         return "a mere path (O_PATH)"
     if flags & os.O_DIRECTORY:
         return "a directory"
-    if lib.lx_fcntl(number, fcntl.F_GETPIPE_SZ, 0) >= 0:
+    if _target(number).startswith("pipe:"):
         kind = "a pipe"
     elif lib.lx_fcntl(number, fcntl.F_GET_SEALS, 0) >= 0:
         kind = "a memfd"
