@@ -75,6 +75,8 @@ static int receive(int channel, struct cm_caller *caller, struct cm_inbox *in, i
 			}
 		} while (now() < until);
 		cm_poll_missed(&caller->polling);
+		/* a signal that came meanwhile has interrupted nothing: its handler runs before anybody sleeps */
+		return -EINTR;
 	}
 	return cm_receive(channel, in, deadline);
 }
@@ -210,7 +212,7 @@ static int read_channel(struct cm_turn *turn, int channel)
 
 static int reply(struct cm_turn *turn, const void *payload, size_t size)
 {
-	const struct cm_slot *slot = &turn->slots[turn->taken];
+	const struct cm_slot *slot;
 	struct cm_head head = {
 		.version = CM_VERSION,
 		.kind = CM_KIND_REPLY,
@@ -223,8 +225,9 @@ static int reply(struct cm_turn *turn, const void *payload, size_t size)
 	};
 	int error;
 
-	if (turn->taken < CM_FIRST_CHANNEL)
+	if (turn->taken < CM_FIRST_CHANNEL || turn->taken >= turn->n_slots)
 		return -EBADF;
+	slot = &turn->slots[turn->taken];
 	/* in one record, or not here */
 	if (size + sizeof(head) > slot->room)
 		return -EMSGSIZE;
@@ -264,6 +267,10 @@ static int poll_last(struct cm_turn *turn)
 	struct cm_slot *slot = &turn->slots[last];
 	int64_t until;
 
+	if (turn->polled) {
+		turn->polled = 0;
+		return CM_NOTHING;
+	}
 	if (turn->poll == 0 || last < CM_FIRST_CHANNEL || last >= turn->n_slots)
 		return CM_NOTHING;
 	if (slot->descriptor < 0 || slot->busy || !cm_polls(&slot->polling))
@@ -290,7 +297,8 @@ static int poll_last(struct cm_turn *turn)
 		}
 	} while (now() < until);
 	cm_poll_missed(&slot->polling);
-	return CM_NOTHING;
+	turn->polled = 1;
+	return -EINTR;
 }
 
 int cm_reply_wait(struct cm_turn *turn, const void *payload, size_t size, int64_t deadline)

@@ -39,7 +39,8 @@ struct cm_caller {
  * in->sent tells how far it got: 0, the failure is that of the send, and nothing
  * was sent; 1, the record is sent, and what remains is to cm_receive().
  *
- * Return: CM_WHOLE, CM_DATA, as cm_receive(), or, with in->sent == 0, as cm_send()
+ * Return: CM_WHOLE, CM_DATA, as cm_receive(), or, with in->sent == 0, as cm_send();
+ * -EINTR with in->sent == 1 also after polling in vain: see cm_reply_wait()
  */
 int cm_call(int channel, struct cm_caller *caller, const void *badge, const void *method, size_t method_size,
 	    const void *body, size_t body_size, unsigned int entries,
@@ -81,6 +82,7 @@ struct cm_turn {
 	int status;                       /* out: 0, or the -errno of the reply or of the channel that ended */
 	unsigned int taken;               /* out: the slot whose record was taken; 0 when that is answered, by a reply sent here or the caller */
 	int64_t poll;                     /* nanoseconds to poll at most before it sleeps; 0: never */
+	int polled;                       /* in vain, and came back for signal handlers to run: sleeps next */
 	unsigned int in_row;              /* records that polling found one after the other, without a look at the other channels */
 	uint64_t records;                 /* out: how many were taken in all */
 	uint64_t id;                      /* out: of the CALL that is whole */
@@ -96,7 +98,9 @@ struct cm_turn {
  * event.  Where it polls, it polls the channel that spoke last, but looks at all of
  * them every few microseconds, and after 16 records in a row.
  *
- * Return: CM_*, or -errno of epoll_pwait(2): the reply, if any, was sent then
+ * Return: CM_*, or -errno of epoll_pwait(2): the reply, if any, was sent then.  -EINTR
+ * also after polling in vain: a signal that came meanwhile has interrupted nothing, and
+ * its handler is to run before anybody sleeps.
  */
 int cm_reply_wait(struct cm_turn *turn, const void *payload, size_t size, int64_t deadline);
 
