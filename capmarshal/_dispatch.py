@@ -38,6 +38,8 @@ _NAME_SHOWN = 64
 
 class _Current(threading.local):
     kept: list[Any] | None = None
+    # The badges of the calls in progress, where an entrypoint is served.
+    running: list[bytes] | None = None
 
 
 _current = _Current()
@@ -55,7 +57,8 @@ def keep(thing: T) -> T:
     Raises:
         RuntimeError: not called from within a server's method.
     """
-    if _current.kept is None:
+    between_calls = _current.running is not None and not _current.running
+    if _current.kept is None or between_calls:
         raise RuntimeError("keep() is for server methods: only a call has descriptors to take out of it")
     _current.kept.append(thing)
     return thing
@@ -96,6 +99,15 @@ class Answer(NamedTuple):
         arguments, results = self.arguments, self.results
         same = len(arguments) == len(results) and all(map(operator.is_, arguments, results))
         _reaper.close_files(arguments if same or not results else [*arguments, *results])
+
+    def close_here(self) -> None:
+        """The same in a forked child, where no reaper's thread must outlive the one that forked.
+
+        Its parent has the same files open, so no close is the last, which could block.
+        """
+        for file in (*self.arguments, *self.results):
+            with contextlib.suppress(Exception):
+                file.close()
 
 
 def fail(call_id: int, code: Code, message: str) -> Answer:
@@ -161,10 +173,11 @@ class Dispatcher:
         """Where calls are run: what :meth:`call_data` changes in the thread is put back at the end."""
         token = _deadline.current.set(FOREVER)
         kept_before, _current.kept = _current.kept, self._kept
+        running_before, _current.running = _current.running, self._objects.running
         try:
             yield
         finally:
-            _current.kept = kept_before
+            _current.kept, _current.running = kept_before, running_before
             _deadline.current.reset(token)
 
     def end_all(self) -> None:
@@ -249,25 +262,28 @@ class Dispatcher:
             if found is None:
                 return None
             target, method = found
+            if deadline != FOREVER:
+                _deadline.current.set(deadline)
             try:
                 arguments = method.decode_data_arguments(payload)
             except Exception:  # noqa: BLE001 - it will be decoded, and fail, again
                 return None
-            if _deadline.current.get() != deadline:
-                _deadline.current.set(deadline)
             outgoing = _codec.NOTHING
             try:
                 result = getattr(target, method.name)(*arguments)
                 try:
                     return _codec.encode_data(result)
-                except Exception:
-                    # It will be encoded, and fail, again: what is no data is the call's to close.
+                except Exception:  # noqa: BLE001 - it will be encoded, and fail, again, unless it is no data after all
                     outgoing = _codec.Outgoing()
-                    method.encode_result(result, outgoing)
-                    raise
+                    payload = method.encode_result(result, outgoing)
+                data = _wire.pack_reply(record.id, outgoing.entries, len(outgoing.numbers), payload)
+                return _answer(record.id, data, _codec.Incoming([], []), outgoing, ran=True)
             except BaseException as error:  # noqa: BLE001 - answered; Interrupted is raised for what must not end here
                 return self._failed(record.id, method, error, _codec.Incoming([], []), outgoing)
         finally:
+            # Whatever the method left.
+            if _deadline.current.get() != FOREVER:
+                _deadline.current.set(FOREVER)
             objects.running.pop()
             if objects.awaited:
                 objects.tell()

@@ -267,6 +267,7 @@ class Entrypoint:
     def forget_parents_own(self) -> None:
         """In a forked child: it is the parent's, and its descriptors are closed."""
         self._closed = self._released = True
+        self._server.forget_parents_own()
         self._objects.forget_threads()
         self._forget_threads()
 

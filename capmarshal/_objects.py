@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from capmarshal import _deadline
 from capmarshal._errors import CallTimeout
-from capmarshal._interface import methods_of
 from capmarshal._lx import FOREVER
 from capmarshal._wire import BADGE_SIZE, NO_BADGE
 
@@ -34,6 +33,8 @@ class Objects:
     def __init__(self) -> None:
         self._by_badge: dict[bytes, Interface] = {}
         self.data_methods: dict[bytes, tuple[Interface, Method]] = {}
+        # Which keys of it an object has, by badge.
+        self._remembered: dict[bytes, list[bytes]] = {}
         self.running: list[bytes] = []
         self.forget_threads()
 
@@ -61,7 +62,7 @@ class Objects:
         self.running.append(badge)
         target = self._by_badge.get(badge)
         if target is None:
-            self.running.pop()
+            self.end()
         return target
 
     def remember(self, badge: bytes, method: Method) -> None:
@@ -69,7 +70,9 @@ class Objects:
         with self._lock:
             target = self._by_badge.get(badge)
             if target is not None:
-                self.data_methods[badge + method.wire_name] = (target, method)
+                key = badge + method.wire_name
+                self._remembered.setdefault(badge, []).append(key)
+                self.data_methods[key] = (target, method)
 
     def end(self) -> None:
         """The call that began last is over."""
@@ -97,9 +100,9 @@ class Objects:
         """
         deadline = _deadline.current.get()
         with self._lock:
-            target = self._by_badge.pop(badge, None)
-            for name in methods_of(type(target)) if target is not None else ():
-                self.data_methods.pop(badge + name, None)
+            self._by_badge.pop(badge, None)
+            for key in self._remembered.pop(badge, ()):
+                self.data_methods.pop(key, None)
             self.awaited += 1
             try:
                 while wait and any(running.startswith(badge) for running in tuple(self.running)):
@@ -115,5 +118,6 @@ class Objects:
         with self._lock:
             objects = list(self._by_badge.values())
             self._by_badge.clear()
+            self._remembered.clear()
             self.data_methods.clear()
             return objects

@@ -113,6 +113,10 @@ class Server:
         self._epoll.close()
         self._doorkeeper.close()
 
+    def forget_parents_own(self) -> None:
+        """In a forked child: the numbers in C's memory are nobody's any more, or somebody else's."""
+        self._turn.epoll, self._turn.n_slots, self._turn.taken = -1, 0, 0
+
     def run(self) -> None:
         """Serves until it is stopped, or until this process turns out to be a forked child.
 
@@ -186,9 +190,10 @@ class Server:
         """Sends the reply that is due in another way than with the next turn."""
         slot, reply, call_id = self._turn.taken, self._reply, self._turn.id
         client = self._clients.get(slot)
+        # First: after Ctrl-C in the middle, nobody knows how far it got, and it must not begin anew.
+        self._reply = None
         if client is not None and reply is not None:
             self._deliver(slot, client, Answer(call_id, _wire.pack_reply(call_id, [], 0, reply)))
-        self._reply = None
         self._turn.taken = 0
 
     def _end_call(self, slot: int, answer: Answer | None) -> None:
@@ -279,7 +284,7 @@ class Server:
         """Ends a call here and now: what it owned is closed when its answer is sent, not when the next record comes."""
         if self._epoll.number < 0:
             # The method forked, and this is the child: the client is the parent's.
-            answer.close()
+            answer.close_here()
         else:
             self._deliver(slot, client, answer)
 

@@ -25,7 +25,8 @@ struct cm_batch {
 
 /*
  * Closes them one after the other.  Each is replaced by -1 before it is closed: whoever
- * forks meanwhile finds in the child's copy exactly what the child still has to close.
+ * forks meanwhile finds in the child's copy what the child still has to close, but for
+ * the one that is being closed at that very moment.
  */
 void cm_close_all(struct cm_batch *batch);
 

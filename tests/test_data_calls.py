@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import logging
 import os
 import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import capmarshal as cm
 from capmarshal import _deadline, _wire
+from capmarshal._dispatch import Dispatcher
 from capmarshal._interface import methods_of
 from capmarshal._lx import FOREVER, ffi, lib
+from capmarshal._objects import Objects
 
 _spec = importlib.util.spec_from_file_location("by_hand", Path(__file__).with_name("by_hand.py"))
 by_hand = importlib.util.module_from_spec(_spec)
@@ -226,6 +231,43 @@ def test_a_deadline_reaches_the_method_and_ends_with_its_call(data):
     assert data.left() is None
 
 
+def test_between_calls_nothing_of_the_last_one_is_left():
+    """A signal handler of the serving thread has no deadline of a client's, and no call to keep anything from."""
+    objects, server = Objects(), DataServer()
+    dispatcher = Dispatcher(objects)
+    badge = objects.add(server)
+    objects.remember(badge, methods_of(Data)[b"overstay"])
+    with dispatcher.serving():
+        limit = time.monotonic_ns() + 10**12
+        payload = msgspec.msgpack.encode((5.0,))
+        assert 0 < msgspec.msgpack.decode(dispatcher.call_data(None, badge + b"overstay", payload, limit)) <= 5
+        assert _deadline.current.get() == FOREVER
+        with pytest.raises(RuntimeError, match="only a call has descriptors"):
+            cm.keep(server)
+
+
+def test_dissolving_is_told_of_a_call_that_found_nobody():
+    """It was entered among those in progress, and is taken out again, while another thread waits for that."""
+    objects, looked_up, go = Objects(), threading.Event(), threading.Event()
+    badge = objects.add(DataServer())
+
+    class Slow(dict):
+        def get(self, *arguments):
+            looked_up.set()
+            assert go.wait(PATIENCE)
+            return super().get(*arguments)
+
+    objects._by_badge = Slow(objects._by_badge)
+    calling = by_hand.Concurrent(objects.begin, badge)
+    assert looked_up.wait(PATIENCE)
+    removing = by_hand.Concurrent(functools.partial(objects.remove, badge, wait=True))
+    while not objects.awaited:
+        os.sched_yield()
+    go.set()
+    assert calling.outcome() is None
+    removing.outcome()
+
+
 def test_keep_is_allowed_where_there_is_nothing_to_keep(data):
     """What it is told of is forgotten with the call."""
     assert [data.keep(), data.keep()] == [2, 2]
@@ -234,7 +276,7 @@ def test_keep_is_allowed_where_there_is_nothing_to_keep(data):
 def test_what_is_no_data_after_all_is_refused_and_closed(data, server):
     """A descriptor where the declaration says anything: the client refuses it, and the call has closed it."""
     for _ in range(2):
-        with pytest.raises((cm.ArgumentError, cm.RemoteError)):
+        with pytest.raises(cm.ArgumentError, match="where the interface says data"):
             data.hand_out()
     assert data.echo(1) == 1
     assert [made.closed for made in server.made] == [True, True]
