@@ -96,7 +96,7 @@ def _main(count: int) -> None:
     hall = cm.parent().cast(Hall)
     # A call that fails before it is sent: what is needed once is there, but no channel.
     with contextlib.suppress(cm.ArgumentError):
-        hall.add("one", 2)  # type: ignore[arg-type]
+        hall.add(object(), 2)  # type: ignore[arg-type]  # so that it fails
     full = usage.fill_up()
     before = usage.resident()
     print("here", flush=True)

@@ -69,8 +69,8 @@ class _Capmarshal:
     def inline(self, size: int, repeats: int, cores: Cores) -> float:
         """Bytes by value."""
         take, data = self._begin(cores).take_bytes, self._goods.data[:size]
-        # Any buffer may stand where bytes are due.
-        return _often(lambda: take(data), handover.look_at_bytes(data), repeats, self._sink.settle)  # type: ignore[arg-type]
+        seen = handover.look_at_bytes(data)
+        return _often(lambda: take(data), seen, repeats, self._sink.settle)  # type: ignore[arg-type]  # any buffer may be
 
     def dataspace(self, size: int, repeats: int, cores: Cores) -> float:
         """Bytes as a dataspace, of which the other side reads the last one."""
