@@ -58,6 +58,14 @@ class Trap:
             raise KeyboardInterrupt
 
 
+def _within(function):
+    """Whether the code that runs was called by it, directly or not."""
+    frame = sys._getframe()
+    while frame is not None and frame.f_code is not function.__code__:
+        frame = frame.f_back
+    return frame is not None
+
+
 class Slow(cm.Interface):
     @cm.method
     def work(self, name: int, started: cm.Descriptor, go: cm.Descriptor) -> tuple[int, list[cm.Descriptor]]:
@@ -266,7 +274,7 @@ def test_ctrl_c_at_any_moment_of_serving_loses_no_call(fork, open_descriptors, u
             trap = Trap()
             signal.signal(signal.SIGINT, trap)
             # What a signal handler raises in a __del__ is lost, as Python documents: the next one counts.
-            sys.unraisablehook = lambda _lost: setattr(trap, "set", True)
+            sys.unraisablehook = lambda _lost: setattr(trap, "set", _within(cm.Entrypoint.serve_forever))
             logging.disable(logging.CRITICAL)
             served = cm.Entrypoint("stubborn")
             register.enter(served.manage(Stubborn()))
@@ -277,11 +285,16 @@ def test_ctrl_c_at_any_moment_of_serving_loses_no_call(fork, open_descriptors, u
                 served.close()
 
             ending = by_hand.Concurrent(end)
-            while not served.closed:
-                with contextlib.suppress(KeyboardInterrupt, cm.Closed):
-                    trap.set = True
-                    served.serve_forever()
-            trap.set = False
+            ended = False
+            while not ended:
+                # Also between two times of serving, and when it is over: the trap may still be set.
+                with contextlib.suppress(KeyboardInterrupt):
+                    while not served.closed:
+                        with contextlib.suppress(KeyboardInterrupt, cm.Closed):
+                            trap.set = True
+                            served.serve_forever()
+                    trap.set = False
+                    ended = True
             ending.outcome()
             assert _reaper.wait(PATIENCE)
             return trap.sprung, len(open_descriptors()) - before
