@@ -6,7 +6,7 @@
 
 int cm_closes_quickly(int descriptor)
 {
-	return lx_fcntl(descriptor, F_GET_SEALS, 0) >= 0;
+	return lx_fcntl(descriptor, F_GETPIPE_SZ, 0) >= 0 || lx_fcntl(descriptor, F_GET_SEALS, 0) >= 0;
 }
 
 static void close_one(int *place)

@@ -2,18 +2,17 @@
  * cm_close: closing what others sent
  *
  * The last close of a socket may linger, and so may that of one in the queue of a
- * unix socket; a file may be FUSE's.  A pipe has a mutex, which a writer keeps while its
- * buffer is paged in, from FUSE or by userfaultfd: to close it, and even to ask for its
- * size, waits for that (fs/pipe.c; 3.7 s of other clients' time in a trial).  A memfd
- * waits for nobody.
+ * unix socket; a file may be FUSE's.  A memfd waits for nobody, and a pipe for nobody but
+ * a writer whose buffer is being paged in: it keeps the pipe's mutex (fs/pipe.c), which
+ * close and F_GETPIPE_SZ take.  Only from FUSE, or by userfaultfd, can that take long.
  */
 #ifndef CAPMARSHAL_CM_CLOSE_H
 #define CAPMARSHAL_CM_CLOSE_H
 
 /*
- * 1 if the last close of this descriptor does not wait for anybody: a memfd.
+ * 1 if the last close of this descriptor does not wait for anybody, as said: a pipe, a memfd.
  * Freeing the memory of a memfd takes time too, some 0.2 ms a MiB, all of which its sender has to have.
- * Asks nothing that could itself block, as fstat(2) could.
+ * Asks nothing that could itself block for longer, as fstat(2) could.
  */
 int cm_closes_quickly(int descriptor);
 
