@@ -142,7 +142,8 @@ def _patiently(call, *arguments):
 def test_a_call_by_hand_that_crosses_the_last_word_was_not_read(proxy):
     """What the client sees of it: a reset, for its call was left unread, and GONE; the call did not run."""
     capability = cm.capability(proxy)
-    for _ in range(50):
+    give_up = time.monotonic() + by_hand.PATIENCE
+    while time.monotonic() < give_up:
         with by_hand.knock(capability) as old:
             assert hand.lives(old, capability)
             runs = proxy.run()
