@@ -8,9 +8,9 @@ FILES ?= $(wildcard /etc/passwd /etc/hostname README.md) $(BIN)/python
 PYTEST ?=
 
 BIN = $(VENV)/bin
-# The two directories are younger than the last build when a file of theirs was removed.
-SOURCES := pyproject.toml setup.py capmarshal capmarshal/demo csrc $(wildcard capmarshal/*.py capmarshal/*.pyi \
-    capmarshal/demo/*.py csrc/*.*)
+# The directories are younger than the last build when a file of theirs was removed.
+SOURCES := pyproject.toml setup.py capmarshal csrc $(wildcard capmarshal/*/. capmarshal/*.py capmarshal/*/*.py \
+    capmarshal/*/*.pyi csrc/*.*)
 
 # An empty file for each step, made last: a step that failed is done again.
 MADE = $(VENV)/.made
@@ -67,7 +67,7 @@ sanitize: ## the tests, with the C part under AddressSanitizer and UBSan
 	@CC="$(CC)" CFLAGS="$(SANITIZERS)" LDFLAGS="$(SANITIZERS)" $(MAKE) --no-print-directory VENV=.venv-sanitize install
 	@rm -rf $(REPORTS) && mkdir -m 1777 $(REPORTS)
 	status=0; \
-	LD_PRELOAD=$$(ldd .venv-sanitize/lib/python3*/site-packages/capmarshal/_native.abi3.so | awk '/libasan/ { print $$3 }') \
+	LD_PRELOAD=$$(ldd .venv-sanitize/lib/python3*/site-packages/capmarshal/_kernel/_extension.abi3.so | awk '/libasan/ { print $$3 }') \
 	ASAN_OPTIONS=detect_leaks=0:handle_sigill=2:log_path=$(REPORTS)/process PYTHONMALLOC=malloc \
 	.venv-sanitize/bin/pytest $(PYTEST) || status=$$?; \
 	if cat $(REPORTS)/* 2>/dev/null; then status=1; fi; exit $$status

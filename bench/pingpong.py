@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from bench import c_programs
 from bench.adder import Adder
-from capmarshal import _wire
-from capmarshal._codec import Outgoing
-from capmarshal._interface import methods_of
+from capmarshal._protocol import wire as _wire
+from capmarshal._typed.codec import Outgoing
+from capmarshal._typed.interface import methods_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

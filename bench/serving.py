@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import capmarshal as cm
 from bench import CHECKOUT, by_hand, places
-from capmarshal import _reaper
+from capmarshal._descriptors import reaper as _reaper
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

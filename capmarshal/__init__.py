@@ -5,14 +5,14 @@ call, or to a child when it is created.  Nothing else gives access.  Open files 
 """
 
 from capmarshal import lx
-from capmarshal._capability import Capability
-from capmarshal._child import parent, spawn
-from capmarshal._dataspace import Dataspace
-from capmarshal._deadline import timeout
-from capmarshal._descriptor import Descriptor
-from capmarshal._dispatch import keep
+from capmarshal._capabilities.space import Capability
+from capmarshal._child.spawn import parent, spawn
+from capmarshal._descriptors.dataspace import Dataspace
+from capmarshal._descriptors.descriptor import Descriptor
+from capmarshal._descriptors.message import Message
 from capmarshal._entrypoint import Entrypoint
-from capmarshal._errors import (
+from capmarshal._kernel.deadline import timeout
+from capmarshal._kernel.errors import (
     ArgumentError,
     CallTimeout,
     Closed,
@@ -32,8 +32,8 @@ from capmarshal._errors import (
     TooManyInFlight,
     UnknownMethod,
 )
-from capmarshal._interface import Interface, capability, method, raises
-from capmarshal._message import Message
+from capmarshal._server.dispatch import keep
+from capmarshal._typed.interface import Interface, capability, method, raises
 
 __all__ = [
     "ArgumentError",

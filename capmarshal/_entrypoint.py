@@ -12,22 +12,23 @@ import warnings
 import weakref
 from typing import TYPE_CHECKING
 
-from capmarshal import _deadline, _private
-from capmarshal._capability import NAME_PREFIX, space
-from capmarshal._dispatch import Dispatcher, log
-from capmarshal._errors import CallTimeout, Closed, check
-from capmarshal._interface import check_manageable
-from capmarshal._lx import FOREVER, ffi, lib
-from capmarshal._objects import Objects
-from capmarshal._private import Private
-from capmarshal._server import Server
+from capmarshal._capabilities.space import NAME_PREFIX, space
+from capmarshal._descriptors import private as _private
+from capmarshal._descriptors.private import Private
+from capmarshal._kernel import deadline as _deadline
+from capmarshal._kernel.errors import CallTimeout, Closed, check
+from capmarshal._kernel.native import FOREVER, ffi, lib
+from capmarshal._server.dispatch import Dispatcher, log
+from capmarshal._server.loop import Server
+from capmarshal._server.objects import Objects
+from capmarshal._typed.interface import check_manageable
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from capmarshal._capability import Capability, Door
-    from capmarshal._interface import Interface
+    from capmarshal._capabilities.space import Capability, Door
+    from capmarshal._typed.interface import Interface
 
 # sun_path has 108 bytes; the prefix, the random part and two separators take 29 (unix(7)).
 _LABEL_MAX = 64

@@ -21,10 +21,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from capmarshal._lx import ffi, lib
+from capmarshal._kernel.native import ffi, lib
 
 if TYPE_CHECKING:
-    from capmarshal._lx import CData
+    from capmarshal._kernel.native import CData
 
 __all__ = [
     "bind",

@@ -29,7 +29,7 @@ ffibuilder.cdef((HERE / "system_types.cdef").read_text(encoding="utf-8"))
 for name in HEADERS:
     ffibuilder.cdef(interface(name))
 ffibuilder.set_source(
-    "capmarshal._native",
+    "capmarshal._kernel._extension",
     "\n".join(f'#include "{name}"' for name in HEADERS),
     sources=[str(HERE / name) for name in SOURCES],
     depends=[str(HERE / name) for name in (*HEADERS, "cm_record.h", "lx_syscall.h", "system_types.cdef")],

@@ -16,9 +16,10 @@ import threading
 import time
 
 import capmarshal as cm
-from capmarshal import _faults, _wire
-from capmarshal._capability import space
-from capmarshal._faults import Code
+from capmarshal._capabilities.space import space
+from capmarshal._protocol import faults as _faults
+from capmarshal._protocol import wire as _wire
+from capmarshal._protocol.faults import Code
 
 # Seconds; generous: reached only when something hangs.
 PATIENCE = 30.0

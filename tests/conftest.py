@@ -31,7 +31,7 @@ import msgspec
 import pytest
 
 import capmarshal
-from capmarshal import _reaper
+from capmarshal._descriptors import reaper as _reaper
 
 # Generous: reached only when something hangs.
 PATIENCE = 30.0
@@ -214,7 +214,7 @@ _PEER = """\
 import contextlib, gc, os, signal, socket, sys, threading
 import capmarshal as cm
 from capmarshal import Descriptor, Message
-from capmarshal._errors import CallTimeout, Disconnected
+from capmarshal._kernel.errors import CallTimeout, Disconnected
 
 # Ignored, where the tests run in a shell's background.
 signal.signal(signal.SIGINT, signal.default_int_handler)

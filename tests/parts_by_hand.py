@@ -21,7 +21,9 @@ from pathlib import Path
 import msgspec
 
 import capmarshal as cm
-from capmarshal import _parts, _reaper, _wire
+from capmarshal._descriptors import reaper as _reaper
+from capmarshal._protocol import parts as _parts
+from capmarshal._protocol import wire as _wire
 
 _spec = importlib.util.spec_from_file_location("by_hand", Path(__file__).with_name("by_hand.py"))
 by_hand = importlib.util.module_from_spec(_spec)

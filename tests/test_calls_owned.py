@@ -354,7 +354,7 @@ class NestedServer(Nested):
         self.left = []
 
     def call(self, other, depth):
-        from capmarshal import _deadline
+        from capmarshal._kernel import deadline as _deadline
 
         self.left.append(_deadline.current.get() - time.monotonic_ns())
         return depth if other is None else other.call(None, depth + 1)

@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import capmarshal as cm
-from capmarshal import _capability, _private, _reaper
-from capmarshal._capability import DOORS_PER_PEER, Peer, cookies_of, space
+from capmarshal._capabilities import space as _capability
+from capmarshal._capabilities.space import DOORS_PER_PEER, Peer, cookies_of, space
+from capmarshal._descriptors import private as _private
+from capmarshal._descriptors import reaper as _reaper
 
 PATIENCE = 30.0
 SO_COOKIE = 57

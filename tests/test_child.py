@@ -17,7 +17,9 @@ from pathlib import Path
 import pytest
 
 import capmarshal as cm
-from capmarshal import _child, _reaper, _wire
+from capmarshal._child import spawn as _child
+from capmarshal._descriptors import reaper as _reaper
+from capmarshal._protocol import wire as _wire
 
 PATIENCE = 30.0
 
@@ -218,7 +220,7 @@ def test_an_importing_program_that_is_not_the_first_takes_it_once():
     """A second import, or a fork after it, finds nothing more to take."""
     program = """
         first = cm.parent()
-        from capmarshal import _child
+        from capmarshal._child import spawn as _child
         _child._inherit()
         assert cm.parent() is first
         assert not [t for t in descriptors().values() if "memfd" in t]

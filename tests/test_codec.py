@@ -17,10 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import capmarshal as cm
-from capmarshal import _codec, _reaper, _wire
-from capmarshal._capability import space
-from capmarshal._codec import Incoming, Outgoing
-from capmarshal._method import Method
+from capmarshal._capabilities.space import space
+from capmarshal._descriptors import reaper as _reaper
+from capmarshal._protocol import wire as _wire
+from capmarshal._typed import codec as _codec
+from capmarshal._typed.codec import Incoming, Outgoing
+from capmarshal._typed.method import Method
 
 PATIENCE = 30.0
 

@@ -18,11 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import capmarshal as cm
-from capmarshal import _deadline, _wire
-from capmarshal._dispatch import Dispatcher
-from capmarshal._interface import methods_of
-from capmarshal._lx import FOREVER, ffi, lib
-from capmarshal._objects import Objects
+from capmarshal._kernel import deadline as _deadline
+from capmarshal._kernel.native import FOREVER, ffi, lib
+from capmarshal._protocol import wire as _wire
+from capmarshal._server.dispatch import Dispatcher
+from capmarshal._server.objects import Objects
+from capmarshal._typed.interface import methods_of
 
 _spec = importlib.util.spec_from_file_location("by_hand", Path(__file__).with_name("by_hand.py"))
 by_hand = importlib.util.module_from_spec(_spec)

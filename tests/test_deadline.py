@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import capmarshal as cm
-from capmarshal import _deadline
-from capmarshal._lx import FOREVER, NOW
+from capmarshal._kernel import deadline as _deadline
+from capmarshal._kernel.native import FOREVER, NOW
 
 PATIENCE = 30.0
 

@@ -13,8 +13,8 @@ import warnings
 import pytest
 
 from capmarshal import Descriptor
-from capmarshal._descriptor import number_of
-from capmarshal._errors import Closed, Error, KernelError, TableFull
+from capmarshal._descriptors.descriptor import number_of
+from capmarshal._kernel.errors import Closed, Error, KernelError, TableFull
 
 
 def _is_open(number):

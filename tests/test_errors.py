@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import capmarshal as cm
-from capmarshal import _errors, _faults
+from capmarshal._kernel import errors as _errors
+from capmarshal._protocol import faults as _faults
 
 # Each error, and the builtin that is promised for it: who has never heard of capmarshal catches that.
 PROMISED = {

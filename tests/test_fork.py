@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 
 import capmarshal as cm
-from capmarshal import _private
+from capmarshal._descriptors import private as _private
 
 _spec = importlib.util.spec_from_file_location("by_hand", Path(__file__).with_name("by_hand.py"))
 by_hand = importlib.util.module_from_spec(_spec)

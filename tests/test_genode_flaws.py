@@ -14,7 +14,7 @@ import socket
 import pytest
 
 from capmarshal import Message
-from capmarshal._errors import CallTimeout, DescriptorsLost, MessageTruncated
+from capmarshal._kernel.errors import CallTimeout, DescriptorsLost, MessageTruncated
 
 LONG = 60
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 import capmarshal as cm
-from capmarshal import _wire
-from capmarshal._capability import space
+from capmarshal._capabilities.space import space
+from capmarshal._protocol import wire as _wire
 
 _spec = importlib.util.spec_from_file_location("by_hand", Path(__file__).with_name("by_hand.py"))
 by_hand = importlib.util.module_from_spec(_spec)

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 import capmarshal as cm
-from capmarshal import _reaper, _wire
+from capmarshal._descriptors import reaper as _reaper
+from capmarshal._protocol import wire as _wire
 
 _spec = importlib.util.spec_from_file_location("by_hand", Path(__file__).with_name("by_hand.py"))
 by_hand = importlib.util.module_from_spec(_spec)
@@ -327,7 +328,7 @@ def test_what_is_no_door_is_refused_where_a_capability_is_due(near, capability, 
 
 def test_a_servers_end_is_refused_where_a_capability_is_due(near, capability):
     """Nobody may call through it, so nobody gets it for a capability: its own and another's."""
-    from capmarshal import _private
+    from capmarshal._descriptors import private as _private
 
     with cm.Entrypoint("other") as other:
         for entrypoint_end in [
@@ -427,7 +428,7 @@ def test_a_foreign_socket_with_a_copied_badge_is_never_taken_for_ours(near, capa
 
 def test_a_peer_cannot_fill_the_table_with_doors_of_its_making(capability, worker, fork):
     """The doors that came from one process are counted, and counted on when it comes back with a new channel."""
-    from capmarshal._capability import DOORS_PER_PEER
+    from capmarshal._capabilities.space import DOORS_PER_PEER
 
     def flood():
         taken = 0

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import capmarshal as cm
-from capmarshal import _reaper
+from capmarshal._descriptors import reaper as _reaper
 
 _spec = importlib.util.spec_from_file_location("by_hand", Path(__file__).with_name("by_hand.py"))
 by_hand = importlib.util.module_from_spec(_spec)
@@ -204,7 +204,7 @@ def test_a_result_that_never_fits_is_given_up(ordinary):
     """A server does not keep it for ever: its caller is told, or has gone; nothing stays open."""
 
     def client():
-        from capmarshal import _server
+        from capmarshal._server import loop as _server
 
         # The patience of ten seconds is for people; the way it ends is the same after a tenth.
         _server.IN_FLIGHT_PATIENCE = 100_000_000

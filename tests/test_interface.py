@@ -25,7 +25,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import capmarshal as cm
-from capmarshal import _client, _faults, _wire
+from capmarshal._client import knocking as _client
+from capmarshal._protocol import faults as _faults
+from capmarshal._protocol import wire as _wire
 
 PATIENCE = 30.0
 

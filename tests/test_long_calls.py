@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import capmarshal as cm
-from capmarshal import _wire
+from capmarshal._protocol import wire as _wire
 
 _spec = importlib.util.spec_from_file_location("parts_by_hand", Path(__file__).with_name("parts_by_hand.py"))
 hand = importlib.util.module_from_spec(_spec)

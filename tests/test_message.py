@@ -18,8 +18,8 @@ import time
 import pytest
 
 from capmarshal import Descriptor, Message
-from capmarshal._deadline import timeout
-from capmarshal._errors import (
+from capmarshal._kernel.deadline import timeout
+from capmarshal._kernel.errors import (
     CallTimeout,
     Closed,
     DescriptorsLost,

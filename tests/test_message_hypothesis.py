@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from capmarshal import Message
-from capmarshal._errors import CallTimeout, MessageTruncated
+from capmarshal._kernel.errors import CallTimeout, MessageTruncated
 
 # Fixtures are made once for all examples: each example leaves its sockets empty, and closes what it received.
 examples = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

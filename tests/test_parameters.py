@@ -7,7 +7,7 @@ import inspect
 
 import pytest
 
-from capmarshal._parameters import Parameter, is_async, parameters_of
+from capmarshal._typed.parameters import Parameter, is_async, parameters_of
 
 
 def nothing(): ...

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from capmarshal import Descriptor, _parts, _wire
-from capmarshal._lx import DESCRIPTORS_MAX
+from capmarshal import Descriptor
+from capmarshal._kernel.native import DESCRIPTORS_MAX
+from capmarshal._protocol import parts as _parts
+from capmarshal._protocol import wire as _wire
 
 MANY = 3 * DESCRIPTORS_MAX
 

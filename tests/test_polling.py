@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 import capmarshal as cm
-from capmarshal import _polling, _wire
-from capmarshal._lx import ffi, lib
+from capmarshal._kernel import polling as _polling
+from capmarshal._kernel.native import ffi, lib
+from capmarshal._protocol import wire as _wire
 
 _spec = importlib.util.spec_from_file_location("by_hand", Path(__file__).with_name("by_hand.py"))
 by_hand = importlib.util.module_from_spec(_spec)
@@ -196,7 +197,7 @@ def test_the_environment_switches_it_off(value):
     environment = {name: of for name, of in os.environ.items() if name != "CAPMARSHAL_POLL"}
     if value is not None:
         environment["CAPMARSHAL_POLL"] = value
-    script = "from capmarshal import _polling; print(_polling.poll_nanoseconds)"
+    script = "from capmarshal._kernel import polling as _polling; print(_polling.poll_nanoseconds)"
     command = [sys.executable, "-P", "-c", script]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert done.stdout == f"{0 if value == '0' else 50_000}\n"

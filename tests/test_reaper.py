@@ -8,8 +8,9 @@ import time
 
 import pytest
 
-from capmarshal import Descriptor, _reaper
-from capmarshal._lx import ffi, lib
+from capmarshal import Descriptor
+from capmarshal._descriptors import reaper as _reaper
+from capmarshal._kernel.native import ffi, lib
 
 
 def _is_open(number):

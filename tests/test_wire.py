@@ -7,8 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capmarshal import _wire
-from capmarshal._wire import NO_BADGE, Begin, Call, Entry, Fail, Go, Gone, Knock, Malformed, Part, Reply, unpack
+from capmarshal._protocol import wire as _wire
+from capmarshal._protocol.wire import (
+    NO_BADGE,
+    Begin,
+    Call,
+    Entry,
+    Fail,
+    Go,
+    Gone,
+    Knock,
+    Malformed,
+    Part,
+    Reply,
+    unpack,
+)
 
 ids = st.integers(0, 2**64 - 1)
 badges = st.binary(min_size=16, max_size=16)

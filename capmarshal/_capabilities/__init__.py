@@ -1,0 +1,1 @@
+"""Doors and capabilities: who is who, and nothing held twice."""

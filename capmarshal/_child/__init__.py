@@ -1,0 +1,1 @@
+"""Child processes that hold nothing but what their parent gave them."""

@@ -1,0 +1,101 @@
+"""Calls through a door: knock once, then call on the channel that was handed in; and again where that is safe."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from capmarshal._client.channel import PIPE_ENDED, Channel, NeverRan
+from capmarshal._descriptors import private as _private
+from capmarshal._descriptors.private import Private
+from capmarshal._kernel import deadline as _deadline
+from capmarshal._kernel.errors import CallTimeout, Disconnected, check, error_for
+from capmarshal._kernel.native import FOREVER, ffi, lib
+from capmarshal._kernel.waiting import Backoff, Patience
+from capmarshal._protocol import wire as _wire
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from capmarshal._capabilities.space import Door
+    from capmarshal._client.channel import Answer
+    from capmarshal._protocol.wire import Entry
+
+# Wanted in each call.
+_now_in_force = _deadline.current.get
+
+
+def _knock(door: Door, deadline: int) -> Channel:
+    """A new channel: one end kept, the other handed in at the door.
+
+    Raises:
+        Disconnected: the server is gone.
+        CallTimeout, TableFull, TooManyInFlight, KernelError: as they say; nothing is left behind.
+    """
+    pair = ffi.new("int[2]")
+    with _private.lock:
+        check(
+            lib.lx_socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC, 0, pair),
+            "making a channel",
+        )
+        near, far = Private(pair[0]), Private(pair[1])
+    try:
+        part = ffi.new("struct iovec *")
+        memory = ffi.from_buffer(_wire.KNOCK_RECORD)
+        part.iov_base, part.iov_len = memory, len(_wire.KNOCK_RECORD)
+        patience = Patience(deadline)
+        while True:
+            result = lib.cm_send(door.number, part, 1, [far.number], 1, deadline)
+            if result == 0:
+                return Channel(near)
+            if result in PIPE_ENDED:
+                raise Disconnected("the server is gone: its door is shut", ran="no")
+            if result in (-errno.ETIMEDOUT, -errno.EAGAIN):
+                raise CallTimeout("the server did not open its door in time", ran="no")
+            if result == -errno.ETOOMANYREFS and patience.wait(door.number, 0):
+                continue
+            if result != -errno.EINTR:
+                raise error_for(-result, "knocking at a door")
+    except BaseException:
+        near.close()
+        raise
+    finally:
+        # At once: as long as we hold a copy, nothing wakes us when the server dies.
+        far.close()
+
+
+def exchange(
+    door: Door, badge: bytes, method: bytes, payload: bytes, entries: Sequence[Entry], numbers: Sequence[int]
+) -> Answer:
+    """Calls through ``door``: the answer, whose descriptors the caller owns; borrows ``numbers``.
+
+    A call that was certainly not read is repeated on a new channel as long as the door has not hung up: the server's
+    table was full, or it gave up an idle channel.
+
+    Raises:
+        Disconnected, CallTimeout, TooManyInFlight, DescriptorsLost, TooLarge, ProtocolError, KernelError: as they say.
+    """
+    deadline = _now_in_force()
+    if deadline != FOREVER and time.monotonic_ns() >= deadline:
+        raise CallTimeout("the deadline had passed before the call was made", ran="no")
+    backoff: Backoff | None = None
+    while True:
+        channel: Channel
+        try:
+            channel, kept = door.idle.pop(), True
+        except IndexError:
+            channel, kept = _knock(door, deadline), False
+        try:
+            return channel.call(badge, method, payload, entries, numbers, deadline)
+        except NeverRan:
+            if door.hung_up:
+                raise Disconnected("the server is gone; the call was not begun", ran="no") from None
+            # A kept channel may just have grown old; only a new one that ended is a refusal.
+            backoff = backoff or Backoff(deadline)
+            if not kept and not backoff.wait(door.number, 0):
+                raise CallTimeout("the server took no new channel in time", ran="no") from None
+        finally:
+            if channel.usable:
+                door.idle.append(channel)

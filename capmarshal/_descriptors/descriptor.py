@@ -1,0 +1,214 @@
+"""Descriptor: an open file descriptor with exactly one owner."""
+
+from __future__ import annotations
+
+import codecs
+import fcntl
+import io
+import os
+import socket
+import warnings
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
+
+from capmarshal._kernel.errors import Closed, check
+from capmarshal._kernel.native import lib
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+
+class HasFileno(Protocol):
+    """Anything that has a descriptor: a file, a socket, a :class:`Descriptor`."""
+
+    def fileno(self) -> int:
+        """The descriptor, borrowed."""
+        ...
+
+
+_File: TypeAlias = io.BufferedReader | io.BufferedWriter | io.BufferedRandom | io.TextIOWrapper
+
+# Per mode of open(): does it read, does it write.  A descriptor is already open, so nothing is created or truncated.
+_MODES = {"r": (True, False), "w": (False, True), "a": (False, True), "r+": (True, True)}
+
+
+def number_of(file: HasFileno | int) -> int:
+    """The descriptor of ``file``, borrowed.
+
+    Raises:
+        Closed, ValueError: it is closed or negative.
+        TypeError: it is neither an int nor has a ``fileno()`` that gives one.
+    """
+    number = file if isinstance(file, int) else file.fileno()
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise TypeError(f"not a descriptor: {file!r}")
+    if number < 0:
+        raise Closed(f"closed, or never open: {file!r}")
+    return number
+
+
+def numbers_of(things: list[Any]) -> list[int] | None:
+    """What a list of :class:`Descriptor` owns, borrowed; None if one of them is closed, or something else."""
+    if not set(map(type, things)) <= {Descriptor}:
+        return None
+    numbers: list[int] = [descriptor._number for descriptor in things]  # noqa: SLF001 - fileno() for each costs more
+    return numbers if min(numbers, default=0) >= 0 else None
+
+
+class Descriptor:
+    """Owns one file descriptor, and closes it.
+
+    A context manager.  One that is forgotten warns (:class:`ResourceWarning`) and is closed.
+
+    Args:
+        descriptor: taken: from here on this object owns it.
+
+    Raises:
+        ValueError: negative.
+        TypeError: not an int.
+    """
+
+    __slots__ = ("__weakref__", "_number")
+
+    def __init__(self, descriptor: int) -> None:
+        self._number = -1
+        if not isinstance(descriptor, int) or isinstance(descriptor, bool):
+            raise TypeError(f"a descriptor is an int, not {descriptor!r}; Descriptor.dup_of() copies that of a file")
+        if descriptor < 0:
+            raise ValueError(f"a descriptor is 0 or more, not {descriptor}")
+        self._number = descriptor
+
+    @classmethod
+    def of_none(cls) -> Self:
+        """An owner of nothing yet, to whom a descriptor can be moved in one assignment."""
+        made = cls.__new__(cls)
+        made._number = -1  # noqa: SLF001 - this is __init__ by another way
+        return made
+
+    @classmethod
+    def dup_of(cls, file: HasFileno | int) -> Self:
+        """A new descriptor for what ``file`` has open, CLOEXEC; ``file`` keeps its own.
+
+        Both share the open file: its offset and its status flags (``dup(2)``).
+
+        Raises:
+            TableFull: no room in the descriptor table.
+            KernelError: ``file`` is not open.
+        """
+        return cls(check(lib.lx_fcntl(number_of(file), fcntl.F_DUPFD_CLOEXEC, 0), "duplicating a descriptor"))
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, detached or turned into something else."""
+        return self._number < 0
+
+    def fileno(self) -> int:
+        """The descriptor, borrowed.
+
+        Raises:
+            Closed: there is none any more.
+        """
+        if self._number < 0:
+            raise Closed("this descriptor was closed, detached or turned into a file or socket")
+        return self._number
+
+    def dup(self) -> Descriptor:
+        """As :meth:`dup_of` this one."""
+        return Descriptor.dup_of(self)
+
+    def detach(self) -> int:
+        """Gives the descriptor up: the caller owns it.
+
+        Raises:
+            Closed: there is none any more.
+        """
+        number = self.fileno()
+        self._number = -1
+        return number
+
+    @overload
+    def open(self, mode: Literal["rb"] = "rb", *, encoding: None = None) -> io.BufferedReader: ...
+    @overload
+    def open(self, mode: Literal["wb", "ab"], *, encoding: None = None) -> io.BufferedWriter: ...
+    @overload
+    def open(self, mode: Literal["r+b", "rb+"], *, encoding: None = None) -> io.BufferedRandom: ...
+    @overload
+    def open(self, mode: Literal["r", "w", "a", "r+"], *, encoding: str | None = None) -> io.TextIOWrapper: ...
+    @overload
+    def open(self, mode: str, *, encoding: str | None = None) -> _File: ...
+    def open(self, mode: str = "rb", *, encoding: str | None = None) -> _File:
+        """Turns it into a buffered file object, which then owns the descriptor.
+
+        Args:
+            mode: "r", "w", "a" or "r+", with "b" for bytes; without, text in ``encoding``.
+            encoding: of text; UTF-8 unless given.
+
+        Raises:
+            ValueError: no such mode, or an encoding for bytes.
+            LookupError: no such encoding.
+            OSError: a directory, or "r+" on what has no position.  This object still owns the descriptor then.
+        """
+        text = "b" not in mode
+        reads, writes = _MODES.get(mode.replace("b", "", 1), (False, False))
+        if not (reads or writes):
+            raise ValueError(f"mode {mode!r} is none of r, w, a, r+, with b for bytes")
+        if not text and encoding is not None:
+            raise ValueError("bytes have no encoding")
+        if text:
+            # Tried before anything owns the descriptor twice: not every codec is one of text.
+            encoding = codecs.lookup(encoding or "utf-8").name
+            io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        if reads and writes:
+            os.lseek(self.fileno(), 0, os.SEEK_CUR)
+        raw = io.FileIO(self.fileno(), mode.replace("b", ""), closefd=True)
+        self._number = -1
+        buffered: io.BufferedRandom | io.BufferedReader | io.BufferedWriter
+        if reads and writes:
+            buffered = io.BufferedRandom(raw)
+        elif reads:
+            buffered = io.BufferedReader(raw)
+        else:
+            buffered = io.BufferedWriter(raw)
+        return io.TextIOWrapper(buffered, encoding=encoding) if text else buffered
+
+    def socket(self) -> socket.socket:
+        """Turns it into a socket object, which then owns the descriptor.
+
+        Raises:
+            OSError: not a socket.  This object still owns the descriptor then.
+        """
+        made = socket.socket(fileno=self.fileno())
+        self._number = -1
+        return made
+
+    def close(self) -> None:
+        """Closes it.  Does nothing the second time.
+
+        Never raises: the descriptor is gone whatever close(2) says.
+        """
+        number = self._number
+        if number >= 0:
+            # -1 first: after the system call the number may be another's already, and whoever runs in between (a
+            # second thread, a signal handler) must not close that.
+            self._number = -1
+            lib.lx_close(number)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # Ctrl-C may have come before there was any.
+        if getattr(self, "_number", -1) >= 0:
+            try:
+                warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+            finally:
+                # Also where warnings are errors.
+                self.close()
+
+    def __repr__(self) -> str:
+        return f"<Descriptor {self._number}>" if self._number >= 0 else "<Descriptor closed>"

@@ -1,0 +1,130 @@
+"""Room to receive into: lent to one receiver at a time, and used again.
+
+Kept by a stack, not by thread: a signal handler that receives while its thread does gets another one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+from collections import deque
+from typing import TYPE_CHECKING
+
+from capmarshal._descriptors.descriptor import Descriptor
+from capmarshal._kernel.errors import table_limit
+from capmarshal._kernel.native import ffi, lib
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from capmarshal._descriptors.private import Private
+    from capmarshal._kernel.native import CData
+
+# What one record can hold: SO_SNDBUF - 32, measured; 212,960 by default.  A sender with a larger buffer can send more,
+# which then arrives truncated, and is answered as such.
+RECORD_MAX = 256 * 1024
+
+# What the kernel adds to a record in the accounts of its sender: skb overhead, measured.
+_OVERHEAD = 32
+_ROOM_MIN = 4096
+
+
+def record_room(sock: int) -> int:
+    """Bytes that one record sent on ``sock`` may have: what its send buffer takes, and the receiver has room for.
+
+    Never less than the kernel's smallest send buffer takes (SOCK_MIN_SNDBUF, include/net/sock.h), whatever it says.
+    """
+    size = ffi.new("int *")
+    length = ffi.new("unsigned int *", ffi.sizeof("int"))
+    if lib.lx_getsockopt(sock, socket.SOL_SOCKET, socket.SO_SNDBUF, size, length) < 0:
+        return _ROOM_MIN
+    return min(max(int(size[0]) - _OVERHEAD, _ROOM_MIN), RECORD_MAX)
+
+
+# Memory that nobody writes to is never made real by the kernel, so it is not cleared here.
+_allocate = ffi.new_allocator(should_clear_after_alloc=False)
+_new = object.__new__
+# The oldest goes where there are more.
+_idle: deque[Inbox] = deque(maxlen=8)
+
+
+class Inbox:
+    """A ``struct cm_inbox`` with room of its own; owns the descriptors in it until they are stolen.
+
+    Attributes:
+        struct: for C to fill.
+        bytes: the room; a slice of it is a copy.
+    """
+
+    __slots__ = ("_room", "_within", "bytes", "struct")
+
+    def __init__(self, capacity: int = RECORD_MAX, within: CData | None = None) -> None:
+        self._room = _allocate("char[]", max(capacity, 1))
+        self.bytes: CData = ffi.buffer(self._room)
+        # Keeps a larger struct, of which the inbox is a member, as long as this object.
+        self._within = within
+        self.struct: CData = ffi.new("struct cm_inbox *") if within is None else ffi.addressof(within, "inbox")
+        self.struct.data = self._room
+        self.struct.capacity = capacity
+
+    def data(self) -> bytes:
+        """A copy of the bytes received: what is decoded from it never changes with the next record."""
+        copy: bytes = self.bytes[: self.struct.size]
+        return copy
+
+    def steal(self) -> list[Descriptor]:
+        """Moves the received descriptors out: the caller owns them."""
+        struct = self.struct
+        count = struct.count
+        if not count:
+            return []
+        # Not by __init__, and owners of nothing yet: there may be hundreds.
+        stolen = [_new(Descriptor) for _ in range(count)]
+        try:
+            for descriptor, number in zip(stolen, ffi.unpack(struct.descriptors, count), strict=True):
+                descriptor._number = number  # noqa: SLF001 - moved, not copied: see below
+            struct.count = 0
+        except BaseException:
+            # Ctrl-C: those that have moved go back, so that each has one owner again.
+            if struct.count:
+                for descriptor in stolen:
+                    descriptor._number = -1  # noqa: SLF001 - as above
+            raise
+        return stolen
+
+    def steal_into(self, owner: Private) -> None:
+        """Moves the one received descriptor to an owner that has none yet."""
+        numbers = self.struct.descriptors
+        owner.number, numbers[0] = numbers[0], -1
+        self.struct.count = 0
+
+    def __del__(self) -> None:
+        # Only where an exception, as of Ctrl-C, came between receiving and stealing.
+        for i in range(self.struct.count):
+            if self.struct.descriptors[i] >= 0:
+                lib.lx_close(self.struct.descriptors[i])
+
+
+def borrow() -> Inbox:
+    """An inbox for one record, to be given back; one that an exception prevents from that just goes."""
+    try:
+        return _idle.pop()
+    except IndexError:
+        return Inbox()
+
+
+# Ends what borrow() began.
+give_back: Callable[[Inbox], None] = _idle.append
+
+
+def why_lost(probe: int) -> str:
+    """Why the kernel just withheld descriptors, in words; to be asked before those that came are closed.
+
+    Args:
+        probe: any open descriptor, borrowed.
+    """
+    copy = lib.lx_fcntl(probe, fcntl.F_DUPFD_CLOEXEC, 0)
+    if copy >= 0:
+        lib.lx_close(copy)
+        return "refused by a security module, or there was no memory for them"
+    return table_limit()

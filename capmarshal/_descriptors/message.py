@@ -1,0 +1,238 @@
+"""Message: bytes and descriptors in one record of a socket."""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+from typing import TYPE_CHECKING
+
+from capmarshal._descriptors import inbox as _inbox
+from capmarshal._descriptors import reaper as _reaper
+from capmarshal._descriptors.descriptor import number_of
+from capmarshal._kernel import deadline as _deadline
+from capmarshal._kernel.errors import (
+    CallTimeout,
+    Closed,
+    DescriptorsLost,
+    Disconnected,
+    MessageTruncated,
+    check,
+    error_for,
+)
+from capmarshal._kernel.native import DESCRIPTORS_MAX, NOW, ffi, lib
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from typing_extensions import Buffer
+
+    from capmarshal._descriptors.descriptor import Descriptor, HasFileno
+    from capmarshal._kernel.errors import Error
+
+# UIO_MAXIOV, include/uapi/linux/uio.h: sendmsg(2) gathers no more parts than this.
+_PARTS_MAX = 1024
+
+
+def _option(number: int, option: int) -> int:
+    value = ffi.new("int *")
+    length = ffi.new("unsigned int *", ffi.sizeof("int"))
+    check(lib.lx_getsockopt(number, socket.SOL_SOCKET, option, value, length), "asking what kind of socket this is")
+    return int(value[0])
+
+
+def _record_socket(sock: HasFileno | int) -> int:
+    """The descriptor of an AF_UNIX socket with records.
+
+    Raises:
+        TypeError: another kind of socket.
+        KernelError: no socket.
+    """
+    number = number_of(sock)
+    family, kind = _option(number, socket.SO_DOMAIN), _option(number, socket.SO_TYPE)
+    if family != socket.AF_UNIX:
+        raise TypeError(f"descriptors travel over AF_UNIX sockets only; this one's family is {family}")
+    if kind == socket.SOCK_STREAM:
+        raise TypeError("a STREAM socket has no records, so a message would lose its borders: use SEQPACKET or DGRAM")
+    return number
+
+
+def _parts(data: Buffer | Sequence[Buffer]) -> tuple[memoryview, ...]:
+    """The buffers, as bytes; joined where they are more than one system call gathers."""
+    several = data if isinstance(data, (list, tuple)) else (data,)
+    parts = tuple(memoryview(part).cast("B") for part in several)
+    return parts if len(parts) <= _PARTS_MAX else (memoryview(b"".join(parts)),)
+
+
+def _ended(sock: int) -> bool:
+    """Whether a receive of 0 bytes means the end: only POLLRDHUP tells it from an empty record."""
+    return _option(sock, socket.SO_TYPE) == socket.SOCK_SEQPACKET and lib.cm_wait(sock, select.POLLRDHUP, NOW) > 0
+
+
+def _receive_error(number: int) -> Error:
+    if number in (errno.EAGAIN, errno.ETIMEDOUT):
+        return CallTimeout("no message came before the deadline", ran="no")
+    return error_for(number, "receiving a message")
+
+
+class Message:
+    """Bytes and descriptors that travel as one record: all of it arrives, or none.
+
+    One that you make *borrows*: nothing of it is copied or closed, and the files must stay open until it is sent.  One
+    that was received *owns* its descriptors until they are taken: use it as a context manager, or :meth:`close` it.
+
+    Args:
+        data: bytes, or several buffers that are sent one after the other, without a copy.
+        descriptors: up to 253 files, sockets or plain descriptors, borrowed.
+
+    Raises:
+        TypeError: a STREAM socket, not a buffer, or not a descriptor.
+        ValueError: more than 253 descriptors (SCM_MAX_FD of the kernel), or one that is closed.
+    """
+
+    __slots__ = ("__weakref__", "_borrowed", "_owned", "_parts")
+
+    def __init__(self, data: Buffer | Sequence[Buffer] = b"", descriptors: Iterable[HasFileno | int] = ()) -> None:
+        self._owned: list[Descriptor | None] = []
+        self._borrowed = tuple(descriptors)
+        self._parts: tuple[memoryview, ...] = _parts(data)
+        if len(self._borrowed) > DESCRIPTORS_MAX:
+            raise ValueError(f"{len(self._borrowed)} descriptors; a record carries at most {DESCRIPTORS_MAX}")
+        for file in self._borrowed:
+            number_of(file)
+
+    @property
+    def data(self) -> bytes:
+        """The bytes."""
+        return b"".join(self._parts)
+
+    @property
+    def descriptors(self) -> tuple[HasFileno | int | None, ...]:
+        """The descriptors, borrowed; None stands where one was taken."""
+        return tuple(self._owned) if self._owned else self._borrowed
+
+    def take(self, index: int) -> Descriptor:
+        """Hands a received descriptor over: the caller owns it.
+
+        Raises:
+            IndexError: the message has no such descriptor.
+            Closed: it was taken before, or the message is closed.
+            ValueError: the message was made here, and only borrows.
+        """
+        if self._borrowed:
+            raise ValueError("this message borrows its descriptors; only a received one has any to give")
+        descriptor = self._owned[index]
+        if descriptor is None or descriptor.closed:
+            raise Closed(f"descriptor {index} of this message was taken or closed")
+        self._owned[index] = None
+        return descriptor
+
+    def send(self, sock: HasFileno | int, timeout: float | None = None) -> None:
+        """Sends the message as one record, and waits while the receiver's queue is full.
+
+        Trusts no flag of ``sock``: it waits also where O_NONBLOCK is set, and never raises SIGPIPE.
+
+        Args:
+            sock: a connected AF_UNIX socket, SEQPACKET or DGRAM; borrowed.
+            timeout: seconds; 0 does not wait, None leaves it to :func:`capmarshal.timeout`.
+
+        Raises:
+            CallTimeout: the queue stayed full; nothing was sent.
+            Disconnected: the receiver is gone; nothing was sent.
+            RecordTooBig: more bytes than the socket's buffer takes in one record.
+            TooManyInFlight: see :class:`TooManyInFlight`; nothing was sent.
+            KernelError: a descriptor is closed, or anything else that sendmsg(2) says.
+            ValueError: neither bytes nor descriptors: the receiver could not tell it from the end.
+            TypeError: a STREAM socket, or no AF_UNIX one.
+        """
+        number = _record_socket(sock)
+        if not self._borrowed and not self._owned and not any(part.nbytes for part in self._parts):
+            raise ValueError("an empty message: its receiver could not tell it from the end of the connection")
+        deadline = _deadline.after(timeout)
+        descriptors = [number_of(file) for file in self._sendable()]
+        held = [ffi.from_buffer(part) for part in self._parts]
+        parts = ffi.new("struct iovec[]", [(memory, ffi.sizeof(memory)) for memory in held])
+        try:
+            while True:
+                result = lib.cm_send(number, parts, len(held), descriptors, len(descriptors), deadline)
+                if result == 0:
+                    return
+                if result != -errno.EINTR:
+                    raise error_for(-result, "sending a message")
+        finally:
+            # No traceback may keep these: where one is in a reference cycle, the garbage collector takes a memoryview
+            # apart under what holds it, and crashes (cpython #77894, fixed in 3.12.7 and never in 3.11).
+            held.clear()
+
+    def _sendable(self) -> Iterable[HasFileno | int]:
+        if None in self._owned:
+            raise Closed("a descriptor of this message was taken, so the message cannot be sent on")
+        return [file for file in self.descriptors if file is not None]
+
+    @classmethod
+    def receive(cls, sock: HasFileno | int, timeout: float | None = None, *, size: int = _inbox.RECORD_MAX) -> Message:
+        """Receives one record, whoever sent it; all its descriptors are CLOEXEC.
+
+        Args:
+            sock: an AF_UNIX socket, SEQPACKET or DGRAM; borrowed.
+            timeout: seconds; 0 does not wait, None leaves it to :func:`capmarshal.timeout`.
+            size: bytes of room for the data.
+
+        Returns:
+            A message that owns its descriptors.
+
+        Raises:
+            CallTimeout: nothing came.
+            Disconnected: the other end was closed, and everything it sent has been received.  An empty record without
+                descriptors looks the same when the sender is gone (unix(7)); capmarshal sends none.
+            DescriptorsLost: the kernel withheld descriptors; the others are closed, the bytes are in ``error.data``.
+            MessageTruncated: the record is larger than ``size``; its descriptors are closed.
+            KernelError: anything else that recvmsg(2) says.
+            TypeError: a STREAM socket, or no AF_UNIX one.
+        """
+        number = _record_socket(sock)
+        deadline = _deadline.after(timeout)
+        pooled = size == _inbox.RECORD_MAX
+        inbox = _inbox.borrow() if pooled else _inbox.Inbox(size)
+        result = -errno.EINTR
+        while result == -errno.EINTR:
+            result = lib.cm_receive(number, inbox.struct, deadline)
+        if result < 0:
+            raise _receive_error(-result)
+        data, lost, owned = inbox.data(), inbox.struct.lost, inbox.steal()
+        if pooled:
+            _inbox.give_back(inbox)
+        if lost:
+            why = _inbox.why_lost(number)
+            for descriptor in owned:
+                # Whatever their sender made of them, closing must not outlast the deadline.
+                _reaper.close_descriptor(descriptor.detach())
+            if lost & lib.CM_LOST_DESCRIPTORS:
+                came = f"the {len(owned)} that came are closed"
+                raise DescriptorsLost(errno.EMFILE, f"descriptors of a message were lost, {came}: {why}", data)
+            raise MessageTruncated(errno.EMSGSIZE, f"a record larger than the {size} bytes of room for it", data)
+        if result == 0 and _ended(number):
+            raise Disconnected("the other end of the socket was closed", ran="no")
+        message = cls(data)
+        message._owned = list(owned)
+        return message
+
+    def close(self) -> None:
+        """Closes the received descriptors that nobody took.  Borrowed ones stay open."""
+        for descriptor in self._owned:
+            if descriptor is not None:
+                descriptor.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        size = sum(part.nbytes for part in self._parts)
+        return f"<Message of {size} bytes and {len(self.descriptors)} descriptors>"

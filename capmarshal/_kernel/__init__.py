@@ -1,0 +1,1 @@
+"""The floor: the compiled extension, errors, deadlines, and how to wait."""

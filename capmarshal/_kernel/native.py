@@ -1,0 +1,32 @@
+"""The only importer of the compiled extension.
+
+What the C functions do, return and own is said in the headers in ``csrc/``; no code is repeated here, so a
+call from Python costs one crossing and nothing else.  ``lib`` has the functions, ``ffi`` makes the memory
+that they are given.  Every function drops the GIL while it runs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from capmarshal._kernel._extension import ffi, lib
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    # cffi's own type for memory has none of the attributes that the C struct in it has.
+    CData: TypeAlias = Any
+    # An array of C ints: one made by ffi.new(), or any sequence, which cffi copies.
+    Ints: TypeAlias = CData | Sequence[int]
+
+__all__ = ["DESCRIPTORS_MAX", "FOREVER", "NOW", "NULL", "ffi", "lib"]
+
+NULL = ffi.NULL
+
+# A deadline is a reading of CLOCK_MONOTONIC in nanoseconds (time.monotonic_ns()), or one of these two.
+NOW = lib.CM_NOW
+FOREVER = lib.CM_FOREVER
+
+# SCM_MAX_FD of the kernel: no record carries more descriptors.
+DESCRIPTORS_MAX = lib.CM_DESCRIPTORS

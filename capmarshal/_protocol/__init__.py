@@ -1,0 +1,1 @@
+"""What the bytes of a record mean: no socket in here."""

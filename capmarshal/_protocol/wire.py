@@ -1,0 +1,308 @@
+"""The layout of records: bytes in, records out.  No socket, no descriptor.
+
+Every record begins with the same head, whatever its version, so that any of them can be answered::
+
+    0      version      1 byte
+    1      kind         1 byte      KNOCK, CALL, REPLY, FAIL, BEGIN, PART, GO or GONE
+    2      entries      2 bytes     length of the table
+    4      descriptors  2 bytes     how many travel with the record
+    6      cpu          2 bytes     CALL and REPLY: 1 + the CPU that it was sent from; 0: not said, and in all others
+    8      id           8 bytes     of the call; 0 in a KNOCK and a GONE
+
+A CALL goes on with::
+
+    16     time left    8 bytes     nanoseconds; all ones: no limit
+    24     sent at      8 bytes     CLOCK_MONOTONIC when it was sent, nanoseconds; of no use without a limit
+    32     method       2 bytes     length of its name
+    34     badge        16 bytes
+
+then the method's name in UTF-8: together with the badge, what is to be called.  CALL and REPLY then have the table,
+``entries`` times::
+
+    0      slot         2 bytes     which of the record's descriptors
+    2      badge        16 bytes    of a capability; all zero: the slot is a plain descriptor
+
+and the payload up to the end of the record.  In the payload, an index into the table stands for the entry.
+Capabilities of one door share its slot; a plain descriptor has a slot of its own.  A FAIL has neither table nor
+descriptors.  Integers have the machine's byte order: both ends are on it.
+
+A CALL, REPLY or FAIL that is too long for one record, or has too many descriptors for one, goes in parts: a BEGIN
+
+    16     size         8 bytes     of the whole record
+    24     descriptors  4 bytes     of the whole record
+
+and then PARTs, whose bytes after the head, joined, are the record, and whose descriptors, in order, are its
+descriptors.  To bound what is in flight, its sender waits for a GO after each PART with descriptors but the last
+of all.  A GONE is the last word of a server that gives an idle channel up.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from capmarshal._kernel.native import DESCRIPTORS_MAX
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+VERSION = 1
+KNOCK, CALL, REPLY, FAIL, BEGIN, PART, GO, GONE = 1, 2, 3, 4, 5, 6, 7, 8
+
+BADGE_SIZE = 16
+# Lines of a table, and bytes of a method's name, by the fields in the head.
+ENTRIES_MAX = METHOD_MAX = (1 << 16) - 1
+# In a table: no capability but a plain descriptor.  No object is ever given this badge.
+NO_BADGE = bytes(BADGE_SIZE)
+NO_LIMIT = (1 << 64) - 1
+
+_HEAD = struct.Struct("=BBHHHQ")
+_CALL = struct.Struct("=BBHHHQQQH16s")
+_BEGIN = struct.Struct("=BBHHHQQI")
+_ENTRY = struct.Struct("=H16s")
+
+
+class Entry(NamedTuple):
+    """One line of a record's table."""
+
+    slot: int
+    badge: bytes
+
+
+class Call(NamedTuple):
+    """A client asks for a method of the object that the badge selects."""
+
+    id: int
+    badge: bytes
+    time_left: int
+    sent_at: int
+    method: bytes
+    entries: list[Entry]
+    descriptors: int
+    payload: memoryview
+
+
+class Reply(NamedTuple):
+    """The method's result."""
+
+    id: int
+    entries: list[Entry]
+    descriptors: int
+    payload: memoryview
+
+
+class Fail(NamedTuple):
+    """The call ended in an error."""
+
+    id: int
+    payload: memoryview
+
+
+class Knock(NamedTuple):
+    """A client brings the far end of a new channel."""
+
+
+class Begin(NamedTuple):
+    """A record will follow in parts."""
+
+    id: int
+    size: int
+    descriptors: int
+
+
+class Part(NamedTuple):
+    """The next bytes and descriptors of that record."""
+
+    id: int
+    descriptors: int
+    payload: memoryview
+
+
+class Go(NamedTuple):
+    """The last part has been received: send the next."""
+
+    id: int
+
+
+class Gone(NamedTuple):
+    """The server has given the channel up, and has read no more of it."""
+
+
+# The lines of the commonest table: plain descriptors only, in order, as many as one record carries.
+PLAIN = [Entry(slot, NO_BADGE) for slot in range(DESCRIPTORS_MAX)]
+_PLAIN_TABLE = b"".join([_ENTRY.pack(slot, badge) for slot, badge in PLAIN])
+
+
+def is_plain(entries: Sequence[Entry]) -> bool:
+    """Whether a table is the first lines of :data:`PLAIN`.  Quick where it is: these are the same objects."""
+    return entries == PLAIN[: len(entries)]
+
+
+Record: TypeAlias = Call | Reply | Fail | Knock | Begin | Part | Go | Gone
+
+
+class Malformed(Exception):  # never leaves the package: becomes a FAIL or a ProtocolError
+    """A record that the layout does not allow.
+
+    Attributes:
+        id: of the call to answer, or None if not even that can be read.
+    """
+
+    def __init__(self, reason: str, id: int | None) -> None:  # noqa: A002 - the name of the field
+        super().__init__(reason)
+        self.id = id
+
+
+KNOCK_RECORD = _HEAD.pack(VERSION, KNOCK, 0, 1, 0, 0)
+GONE_RECORD = _HEAD.pack(VERSION, GONE, 0, 0, 0, 0)
+HEAD_SIZE = _HEAD.size
+CALL_SIZE = _CALL.size
+
+
+def is_of_parts(data: bytes) -> bool:
+    """Whether a record is one of those that long records travel by, as far as its second byte says."""
+    return len(data) > 1 and data[1] in (BEGIN, PART, GO)
+
+
+def pack_table(entries: Sequence[Entry]) -> bytes:
+    """The table of a CALL or REPLY."""
+    if is_plain(entries):
+        return _PLAIN_TABLE[: len(entries) * _ENTRY.size]
+    return b"".join([_ENTRY.pack(slot, badge) for slot, badge in entries])
+
+
+def pack_call(
+    id: int,  # noqa: A002 - the name of the field
+    badge: bytes,
+    time_left: int,
+    sent_at: int,
+    method: bytes,
+    entries: Sequence[Entry],
+    descriptors: int,
+    payload: bytes,
+) -> bytes:
+    """A CALL record; see the layout above."""
+    head = _CALL.pack(VERSION, CALL, len(entries), descriptors, 0, id, time_left, sent_at, len(method), badge)
+    return b"".join((head, method, pack_table(entries), payload))
+
+
+def pack_reply(
+    id: int,  # noqa: A002 - as above
+    entries: list[Entry],
+    descriptors: int,
+    payload: bytes,
+    cpu: int = 0,
+) -> bytes:
+    """A REPLY record."""
+    return _HEAD.pack(VERSION, REPLY, len(entries), descriptors, cpu, id) + pack_table(entries) + payload
+
+
+def pack_fail(id: int, payload: bytes) -> bytes:  # noqa: A002 - as above
+    """A FAIL record."""
+    return _HEAD.pack(VERSION, FAIL, 0, 0, 0, id) + payload
+
+
+def pack_begin(id: int, size: int, descriptors: int) -> bytes:  # noqa: A002 - as above
+    """A BEGIN record."""
+    return _BEGIN.pack(VERSION, BEGIN, 0, 0, 0, id, size, descriptors)
+
+
+def pack_part_head(id: int, descriptors: int) -> bytes:  # noqa: A002 - as above
+    """What stands before the bytes of a PART."""
+    return _HEAD.pack(VERSION, PART, 0, descriptors, 0, id)
+
+
+def pack_go(id: int) -> bytes:  # noqa: A002 - as above
+    """A GO record."""
+    return _HEAD.pack(VERSION, GO, 0, 0, 0, id)
+
+
+_NOT_AMONG = "a table refers to a descriptor that is not among the record's {}"
+
+
+def read_table(data: bytes, start: int, count: int, descriptors: int, id: int) -> list[Entry]:  # noqa: A002 - as above
+    """The table of a CALL or REPLY, checked.
+
+    Raises:
+        Malformed: it is none.
+    """
+    end = start + count * _ENTRY.size
+    if end > len(data):
+        raise Malformed(f"a table of {count} entries in a record of {len(data)} bytes", id)
+    if count <= descriptors and data[start:end] == _PLAIN_TABLE[: end - start]:
+        return PLAIN[:count]
+    if count == 1:
+        slot, badge = _ENTRY.unpack_from(data, start)
+        if slot >= descriptors:
+            raise Malformed(_NOT_AMONG.format(descriptors), id)
+        return [Entry(slot, badge)]
+    entries = [Entry(slot, badge) for slot, badge in _ENTRY.iter_unpack(data[start:end])]
+    plain = [entry.slot for entry in entries if entry.badge == NO_BADGE]
+    capabilities = {entry.slot for entry in entries if entry.badge != NO_BADGE}
+    if any(entry.slot >= descriptors for entry in entries):
+        raise Malformed(_NOT_AMONG.format(descriptors), id)
+    if len(set(plain)) < len(plain) or not capabilities.isdisjoint(plain):
+        raise Malformed("a table gives one descriptor to two owners", id)
+    return entries
+
+
+def rest_of_call(data: bytes, id: int, count: int, descriptors: int, start: int) -> Call:  # noqa: A002 - as above
+    """A CALL of which C has read the head: its limit is elsewhere.
+
+    Args:
+        data: the record.
+        id: of the call.
+        count: of the table's entries.
+        descriptors: how many came with it, and were announced.
+        start: where the table begins.
+
+    Raises:
+        Malformed: the table is none.
+    """
+    entries = read_table(data, start, count, descriptors, id) if count else []
+    payload = memoryview(data)[start + count * _ENTRY.size :]
+    badge, method = data[_CALL.size - BADGE_SIZE : _CALL.size], data[_CALL.size : start]
+    return Call(id, badge, NO_LIMIT, 0, method, entries, descriptors, payload)
+
+
+def unpack(data: bytes) -> Record:
+    """The record in ``data``.  The payload is a view of it.
+
+    Raises:
+        Malformed: it is none.
+    """
+    if len(data) < _HEAD.size:
+        raise Malformed(f"{len(data)} bytes are too few for a record", None)
+    version, kind, count, descriptors, cpu, id = _HEAD.unpack_from(data)  # noqa: A001 - the name of the field
+    if version != VERSION:
+        raise Malformed(f"version {version} of the protocol; this is version {VERSION}", id)
+    if kind == CALL:
+        if len(data) < _CALL.size:
+            raise Malformed(f"{len(data)} bytes are too few for a CALL", id)
+        *_, time_left, sent_at, length, badge = _CALL.unpack_from(data)
+        start = _CALL.size + length
+        if start > len(data):
+            raise Malformed(f"a method's name of {length} bytes in a record of {len(data)}", id)
+        method = data[_CALL.size : start]
+        entries = read_table(data, start, count, descriptors, id) if count else []
+        payload = memoryview(data)[start + count * _ENTRY.size :]
+        return Call(id, badge, time_left, sent_at, method, entries, descriptors, payload)
+    if kind == REPLY:
+        entries = read_table(data, _HEAD.size, count, descriptors, id) if count else []
+        return Reply(id, entries, descriptors, memoryview(data)[_HEAD.size + count * _ENTRY.size :])
+    if cpu:
+        raise Malformed(f"a record of kind {kind} that says where it was sent from", id)
+    if kind == FAIL and count == descriptors == 0:
+        return Fail(id, memoryview(data)[_HEAD.size :])
+    if kind == PART and count == 0 and (descriptors or len(data) > _HEAD.size):
+        return Part(id, descriptors, memoryview(data)[_HEAD.size :])
+    if kind == BEGIN and count == descriptors == 0 and len(data) == _BEGIN.size:
+        *_, size, total = _BEGIN.unpack(data)
+        return Begin(id, size, total)
+    if kind == GO and count == descriptors == 0 and len(data) == _HEAD.size:
+        return Go(id)
+    if data == GONE_RECORD:
+        return Gone()
+    if data == KNOCK_RECORD:
+        return Knock()
+    raise Malformed(f"no record of kind {kind} looks like this", id)

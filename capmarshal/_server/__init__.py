@@ -1,0 +1,1 @@
+"""Calls as their server takes, runs and answers them."""

@@ -1,0 +1,123 @@
+"""The objects that an entrypoint manages, by badge, and which of them is being called."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from capmarshal._kernel import deadline as _deadline
+from capmarshal._kernel.errors import CallTimeout
+from capmarshal._kernel.native import FOREVER
+from capmarshal._protocol.wire import BADGE_SIZE, NO_BADGE
+
+if TYPE_CHECKING:
+    from capmarshal._typed.interface import Interface
+    from capmarshal._typed.method import Method
+
+
+class Objects:
+    """A table that any thread may change while one thread runs calls.
+
+    Whoever runs a call enters it among those that are running before looking its object up, and whoever takes an
+    object out does so before looking who is running: one of the two sees the other, without a lock.
+
+    Attributes:
+        data_methods: what can be called with data alone, by badge and method's name: those that were.
+        running: the badges of calls in progress, some with the method's name behind them: more than one where a call
+            of the serving thread ran another inline.
+        awaited: how many wait for the end of a call, and are to be told of it.
+    """
+
+    def __init__(self) -> None:
+        self._by_badge: dict[bytes, Interface] = {}
+        self.data_methods: dict[bytes, tuple[Interface, Method]] = {}
+        # Which keys of it an object has, by badge.
+        self._remembered: dict[bytes, list[bytes]] = {}
+        self.running: list[bytes] = []
+        self.forget_threads()
+
+    def forget_threads(self) -> None:
+        """In a forked child: whoever held the lock does not exist here."""
+        # Taken by itself, not by the condition, whose own __enter__ Ctrl-C can interrupt once it is taken.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self.awaited = 0
+
+    def add(self, target: Interface) -> bytes:
+        """Enters an object; its badge."""
+        badge = os.urandom(BADGE_SIZE)
+        while badge == NO_BADGE:
+            badge = os.urandom(BADGE_SIZE)
+        self._by_badge[badge] = target
+        return badge
+
+    def get(self, badge: bytes) -> Interface | None:
+        """The object, if it is there."""
+        return self._by_badge.get(badge)
+
+    def begin(self, badge: bytes) -> Interface | None:
+        """The object to call, from here to :meth:`end` in progress; None if there is none."""
+        self.running.append(badge)
+        target = self._by_badge.get(badge)
+        if target is None:
+            self.end()
+        return target
+
+    def remember(self, badge: bytes, method: Method) -> None:
+        """This method can be called with data alone."""
+        with self._lock:
+            target = self._by_badge.get(badge)
+            if target is not None:
+                key = badge + method.wire_name
+                self._remembered.setdefault(badge, []).append(key)
+                self.data_methods[key] = (target, method)
+
+    def end(self) -> None:
+        """The call that began last is over."""
+        self.running.pop()
+        # Whoever waits has said so before looking who is running.
+        if self.awaited:
+            self.tell()
+
+    def tell(self) -> None:
+        """Has whoever waits for the end of a call look again."""
+        with self._lock:
+            self._changed.notify_all()
+
+    def end_all(self) -> None:
+        """No call is in progress, whatever Ctrl-C kept from ending."""
+        with self._lock:
+            self.running.clear()
+            self._changed.notify_all()
+
+    def remove(self, badge: bytes, *, wait: bool) -> None:
+        """Takes an object out, and waits for its calls in progress, if ``wait``: not from within one of them.
+
+        Raises:
+            CallTimeout: one is still running at the deadline; the object is out all the same.
+        """
+        deadline = _deadline.current.get()
+        with self._lock:
+            self._by_badge.pop(badge, None)
+            for key in self._remembered.pop(badge, ()):
+                self.data_methods.pop(key, None)
+            self.awaited += 1
+            try:
+                while wait and any(running.startswith(badge) for running in tuple(self.running)):
+                    left = None if deadline == FOREVER else (deadline - time.monotonic_ns()) / 1e9
+                    if left is not None and left <= 0:
+                        raise CallTimeout("dissolved, but a call of the object is still running", ran="maybe")
+                    self._changed.wait(left)
+            finally:
+                self.awaited -= 1
+
+    def clear(self) -> list[Interface]:
+        """Takes all objects out; which they were."""
+        with self._lock:
+            objects = list(self._by_badge.values())
+            self._by_badge.clear()
+            self._remembered.clear()
+            self.data_methods.clear()
+            return objects

@@ -1,0 +1,1 @@
+"""Interfaces, and what their annotations make of arguments and results."""

@@ -1,0 +1,154 @@
+"""Typed interfaces: which methods can be called remotely."""
+
+from __future__ import annotations
+
+import abc
+import types
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from capmarshal._capabilities.space import Capability, Delegable
+from capmarshal._client import proxy as _proxy
+from capmarshal._kernel.errors import InterfaceError
+from capmarshal._typed.method import RAISES, Method
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Self
+
+__all__ = ["Interface", "capability", "check_manageable", "method", "methods_of", "raises"]
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+_MARK = "__capmarshal_method__"
+# Kept in the namespace of the class that they are of, so that they go with it.
+_METHODS = "__capmarshal_methods__"
+_PROXY_CLASS = "__capmarshal_proxy_class__"
+
+# What dataclasses and attrs leave on a class whose fields msgspec would send.
+_FIELD_MARKS = ("__dataclass_fields__", "__attrs_attrs__")
+# What a proxy needs for itself.
+_RESERVED = frozenset({"as_capability", "of_capability", "_capability"})
+
+if TYPE_CHECKING:
+    from abc import abstractmethod as method
+else:
+
+    def method(function: F) -> F:
+        """Declares a method of an interface as one that can be called remotely.
+
+        To type checkers and to Python it is abstract: a server that forgets to define it is refused.  Every parameter
+        and the result must be annotated: the annotation says what both sides hold, and is the check.
+
+        Raises:
+            InterfaceError: a property, a static or a class method.
+        """
+        if not isinstance(function, types.FunctionType):
+            raise InterfaceError(f"@method declares a plain function, not {function!r}")
+        setattr(function, _MARK, True)
+        return abc.abstractmethod(function)
+
+
+def raises(*errors: type[Exception]) -> Callable[[F], F]:
+    """Declares the errors that a remote method raises on purpose: they arrive at the caller as themselves.
+
+    Their ``args`` travel along as plain data.  Any other error arrives as :class:`RemoteError`.
+
+    Raises:
+        TypeError: not exception classes.
+    """
+    for error in errors:
+        if not (isinstance(error, type) and issubclass(error, Exception)):
+            raise TypeError(f"raises() takes exception classes, not {error!r}")
+
+    def declare(function: F) -> F:
+        setattr(function, RAISES, errors)
+        return function
+
+    return declare
+
+
+class _InterfaceType(abc.ABCMeta):
+    """Refuses classes whose objects msgspec would send field by field, where a capability is meant."""
+
+    def __setattr__(cls, name: str, value: object) -> None:
+        # What the dataclass decorator does; attrs with slots makes a new class, which __init_subclass__ sees.
+        if name in _FIELD_MARKS:
+            raise InterfaceError(_no_fields(cls))
+        super().__setattr__(name, value)
+
+
+def _no_fields(cls: type) -> str:
+    return (
+        f"{cls.__qualname__}: an Interface cannot be a dataclass, attrs class, Struct or container, "
+        "for msgspec would send its fields"
+    )
+
+
+class Interface(Delegable, metaclass=_InterfaceType):
+    """The base of interfaces, and so of the servers that implement them.
+
+    As an annotation of a remote method, a subclass stands for a capability: a proxy or a managed object may be passed.
+    """
+
+    __slots__ = ()
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        containers = (msgspec.Struct, dict, list, tuple, set, frozenset, str, bytes, int)
+        if issubclass(cls, containers) or any(hasattr(cls, mark) for mark in _FIELD_MARKS):
+            raise InterfaceError(_no_fields(cls))
+        for name in _RESERVED.intersection(cls.__dict__):
+            raise InterfaceError(f"{cls.__qualname__}.{name}: the name is one that proxies need for themselves")
+
+    @classmethod
+    def of_capability(cls, capability: Capability) -> Self:
+        """A proxy; see :meth:`Capability.cast`."""
+        proxy_class = cls.__dict__.get(_PROXY_CLASS)
+        if proxy_class is None:
+            proxy_class = _proxy.make_class(cls, methods_of(cls).values())
+            setattr(cls, _PROXY_CLASS, proxy_class)
+        made: Self = object.__new__(proxy_class)
+        made.__dict__["_capability"] = capability
+        return made
+
+
+def capability(of: Interface) -> Capability:
+    """The untyped capability of a proxy or a managed object.
+
+    Raises:
+        TypeError: neither.
+    """
+    if not isinstance(of, Delegable):
+        raise TypeError(f"a {type(of).__qualname__} stands for no capability")
+    return of.as_capability()
+
+
+def methods_of(cls: type[Interface]) -> dict[bytes, Method]:
+    """The remote methods of an interface or a server, by name; analysed when first asked for.
+
+    Raises:
+        InterfaceError: one is declared in a way that cannot work.
+    """
+    known: dict[bytes, Method] | None = cls.__dict__.get(_METHODS)
+    if known is None:
+        declared: dict[str, tuple[type, Any]] = {}
+        for base in reversed(cls.__mro__):
+            for name, function in vars(base).items():
+                if getattr(function, _MARK, False):
+                    declared[name] = (base, function)
+        known = {name.encode(): Method(base, name, function) for name, (base, function) in declared.items()}
+        setattr(cls, _METHODS, known)
+    return known
+
+
+def check_manageable(target: object) -> None:
+    """Refuses what cannot be served.
+
+    Raises:
+        TypeError, InterfaceError: it is no server's object.
+    """
+    if not isinstance(target, Interface) or isinstance(target, _proxy.Proxy):
+        raise TypeError(f"only a server's object, of a class derived from an Interface, can be managed, not {target!r}")
+    methods_of(type(target))
