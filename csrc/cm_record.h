@@ -8,6 +8,12 @@
 #define CAPMARSHAL_CM_RECORD_H
 
 #include <stdint.h>
+#include <string.h>
+#include <time.h>
+
+#include "cm_event.h"
+#include "cm_message.h"
+#include "cm_poll.h"
 
 enum { CM_VERSION = 1, CM_KIND_CALL = 2, CM_KIND_REPLY = 3, CM_BADGE = 16 };
 
@@ -29,5 +35,42 @@ struct __attribute__((packed)) cm_call_head {
 	uint16_t method_size;
 	char badge[CM_BADGE];
 };
+
+/* A reading of CLOCK_MONOTONIC, in nanoseconds. */
+static inline int64_t cm_now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+/*
+ * Whether the record in the inbox is of this kind and came with all that its head
+ * announces: CM_WHOLE, or CM_DATA if that is nothing; else CM_RECORD, for a closer look.
+ */
+static inline int cm_completeness(const struct cm_inbox *in, uint8_t kind, size_t head_size)
+{
+	struct cm_head head;
+
+	if (in->size < head_size || in->lost)
+		return CM_RECORD;
+	memcpy(&head, in->data, sizeof(head));
+	if (head.version != CM_VERSION || head.kind != kind || head.descriptors != in->count)
+		return CM_RECORD;
+	return head.entries > 0 || in->count > 0 ? CM_WHOLE : CM_DATA;
+}
+
+/* Keeps where the peer last sent from, as its head says. */
+static inline void cm_note_cpu(struct cm_polling *polling, const struct cm_inbox *in)
+{
+	struct cm_head head;
+
+	if (in->size < sizeof(head))
+		return;
+	memcpy(&head, in->data, sizeof(head));
+	if (head.version == CM_VERSION && (head.kind == CM_KIND_CALL || head.kind == CM_KIND_REPLY) && head.cpu != 0)
+		polling->peer = head.cpu;
+}
 
 #endif

@@ -1,0 +1,20 @@
+/*
+ * cm_event: what a crossing into C saw happen
+ *
+ * A negative result is -errno, any other one of these.  Their order means nothing.
+ */
+#ifndef CAPMARSHAL_CM_EVENT_H
+#define CAPMARSHAL_CM_EVENT_H
+
+enum cm_event {
+	CM_ENDED = 0,          /* the channel ended */
+	CM_RECORD = 1,         /* a record that is to be looked at closer, now in the inbox */
+	CM_READY = 2,          /* an own slot of the server is readable, or a channel is writable again */
+	CM_UNSENT = 3,         /* the reply was not sent, nothing was waited for: `status` */
+	CM_NOTHING = 4,        /* the deadline passed, or somebody else took what there was */
+	CM_WHOLE = 7,          /* a CALL or REPLY in one record, with all the descriptors that it announces */
+	CM_DATA = 8,           /* the same, data alone; a CALL of that kind has no deadline */
+	CM_DATA_LIMITED = 9,   /* a CALL that is data alone and has a deadline */
+};
+
+#endif

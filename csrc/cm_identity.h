@@ -1,0 +1,19 @@
+/*
+ * cm_identity: which socket a descriptor is, by the kernel's own identity of it
+ */
+#ifndef CAPMARSHAL_CM_IDENTITY_H
+#define CAPMARSHAL_CM_IDENTITY_H
+
+#include <stdint.h>
+
+/*
+ * Who is behind each descriptor: the cookie of an AF_UNIX SEQPACKET socket, 0 for
+ * anything else.  A cookie alone proves nothing of the kind: files have none, but
+ * TCP sockets do.
+ */
+void cm_identify(const int *descriptors, unsigned int count, uint64_t *cookies);
+
+/* The cookie of any socket, 0 for what is none. */
+uint64_t cm_cookie(int descriptor);
+
+#endif
