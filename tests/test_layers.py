@@ -33,6 +33,7 @@ LAYERS = (
     "_typed.method",
     "_client.proxy",
     "_typed.interface",
+    "_server.journal",
     "_server.objects",
     "_server.dispatch",
     "_server.answers",

@@ -1,0 +1,106 @@
+"""The log: one line a second for each peer and kind, and the number of those left out; memory that does not grow."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+
+import pytest
+
+from capmarshal._server import journal as _journal
+from capmarshal._server.journal import Journal
+
+SECOND = 1_000_000_000
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The journal's clock, which stands still until a test moves it."""
+    now = SimpleNamespace(ns=10 * SECOND)
+    monkeypatch.setattr(_journal, "monotonic_ns", lambda: now.ns)
+    return now
+
+
+def peer(pid, uid=1000):
+    return SimpleNamespace(pid=pid, uid=uid)
+
+
+def test_one_line_a_second_and_the_next_says_how_many_were_left_out(clock, caplog):
+    """5,000 within a second are one line; the first of the next second has their number, the one after it has none."""
+    journal = Journal("digest")
+    for number in range(5000):
+        journal.warning(peer(7), "raised", "call %d raised", number)
+    assert caplog.messages == ["digest: process 7 (user 1000): call 0 raised"]
+    for _ in range(2):
+        clock.ns += SECOND
+        journal.warning(peer(7), "raised", "again")
+    assert caplog.messages[1:] == [
+        "digest: process 7 (user 1000): again (and 4999 such lines were left out)",
+        "digest: process 7 (user 1000): again",
+    ]
+
+
+def test_peers_and_kinds_do_not_hide_each_other(clock, caplog):
+    """Another process, another user, another kind and nobody in particular each have a line of their own."""
+    journal = Journal("x")
+    for _ in range(3):
+        journal.warning(peer(1), "a", "one")
+        journal.warning(peer(2), "a", "two")
+        journal.warning(peer(1, 0), "a", "three")
+        journal.error(peer(1), "b", "four")
+        journal.critical(None, "a", "five")
+    assert caplog.messages == [
+        "x: process 1 (user 1000): one", "x: process 2 (user 1000): two", "x: process 1 (user 0): three",
+        "x: process 1 (user 1000): four", "x: five",
+    ]  # fmt: skip
+    assert [record.levelno for record in caplog.records[2:]] == [logging.WARNING, logging.ERROR, logging.CRITICAL]
+
+
+def test_ten_thousand_peers_within_a_second_cost_bounded_lines_and_memory(clock, caplog):
+    """A process that forks for each line is no way around it; what was left out is said by whoever comes next."""
+    journal = Journal("x")
+    for pid in range(10_000):
+        journal.warning(peer(pid), "knock", "in vain")
+    assert len(caplog.messages) == len(journal._told) == _journal._REMEMBERED
+    clock.ns += SECOND
+    caplog.clear()
+    journal.warning(peer(20_000), "knock", "in vain")
+    left_out = 10_000 - _journal._REMEMBERED
+    assert caplog.messages == [f"x: process 20000 (user 1000): in vain (and {left_out} such lines were left out)"]
+    assert len(journal._told) == 1
+
+
+def test_an_error_comes_with_its_traceback(clock, caplog):
+    """As of logging's own exc_info."""
+    try:
+        raise KeyError("which")
+    except KeyError as error:
+        Journal("x").error(None, "raised", "%s raised", "Work.fail", exc_info=error)
+    assert caplog.messages == ["x: Work.fail raised"]
+    assert "KeyError: 'which'" in caplog.text
+    # A record that pytest keeps would keep what is in the traceback.
+    caplog.clear()
+
+
+def test_what_a_handler_of_the_log_raises_ends_nothing(clock, monkeypatch):
+    """A broken filter of the application's costs the line, and no more."""
+
+    def broken(_record):
+        raise RuntimeError("a filter's own")
+
+    log = logging.getLogger("capmarshal")
+    log.addFilter(broken)
+    try:
+        Journal("x").error(None, "raised", "words")
+    finally:
+        log.removeFilter(broken)
+
+
+def test_lines_below_the_loggers_level_are_neither_written_nor_counted(clock, caplog):
+    """So that switching the log on later does not begin with a number."""
+    journal = Journal("x")
+    caplog.set_level(logging.CRITICAL, "capmarshal")
+    journal.error(None, "raised", "silent")
+    caplog.set_level(logging.WARNING, "capmarshal")
+    journal.error(None, "raised", "heard")
+    assert caplog.messages == ["x: heard"]
