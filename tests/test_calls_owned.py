@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import logging
 import os
 import time
-from pathlib import Path
 
 import pytest
 
+import by_hand
 import capmarshal as cm
-
-_spec = importlib.util.spec_from_file_location("by_hand", Path(__file__).with_name("by_hand.py"))
-by_hand = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(by_hand)
+from capmarshal._protocol.faults import Code
 
 PATIENCE = by_hand.PATIENCE
 
@@ -336,7 +332,7 @@ def test_the_wait_in_the_queue_counts():
     with by_hand.serving() as capability, by_hand.knock(capability) as near:
         now = time.monotonic_ns()
         near.send(by_hand.call(capability, left=1_000_000, sent=now - 2_000_000))
-        assert by_hand.failure(near) is by_hand.Code.EXPIRED
+        assert by_hand.failure(near) is Code.EXPIRED
         near.send(by_hand.call(capability, left=10**12, sent=now))
         assert bytes(by_hand.answer(near)[0].payload) == b"\x2a"
         for left, sent in ((0, now), (0, 0), (1, (1 << 64) - 1), ((1 << 64) - 2, 0), ((1 << 63), now)):

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import logging
 import os
 import socket
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import by_hand
 import capmarshal as cm
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.native import FOREVER, ffi, lib
@@ -24,10 +23,6 @@ from capmarshal._protocol import wire as _wire
 from capmarshal._server.dispatch import Dispatcher
 from capmarshal._server.objects import Objects
 from capmarshal._typed.interface import methods_of
-
-_spec = importlib.util.spec_from_file_location("by_hand", Path(__file__).with_name("by_hand.py"))
-by_hand = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(by_hand)
 
 PATIENCE = by_hand.PATIENCE
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
 import os
 import resource
@@ -11,17 +10,13 @@ import signal
 import socket
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
+import by_hand
 import capmarshal as cm
 from capmarshal._descriptors import reaper as _reaper
 from capmarshal._protocol import wire as _wire
-
-_spec = importlib.util.spec_from_file_location("by_hand", Path(__file__).with_name("by_hand.py"))
-by_hand = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(by_hand)
 
 PATIENCE = by_hand.PATIENCE
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import multiprocessing
 import os
 import select
 import signal
 import threading
 import warnings
-from pathlib import Path
 
+import by_hand
 import capmarshal as cm
 from capmarshal._descriptors import private as _private
-
-_spec = importlib.util.spec_from_file_location("by_hand", Path(__file__).with_name("by_hand.py"))
-by_hand = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(by_hand)
 
 PATIENCE = by_hand.PATIENCE
 

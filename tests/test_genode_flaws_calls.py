@@ -7,22 +7,18 @@ from __future__ import annotations
 
 import array
 import contextlib
-import importlib.util
 import logging
 import os
 import socket
 import threading
-from pathlib import Path
 
 import pytest
 
+import by_hand
 import capmarshal as cm
 from capmarshal._capabilities.space import space
 from capmarshal._protocol import wire as _wire
-
-_spec = importlib.util.spec_from_file_location("by_hand", Path(__file__).with_name("by_hand.py"))
-by_hand = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(by_hand)
+from capmarshal._protocol.faults import Code
 
 PATIENCE = by_hand.PATIENCE
 
@@ -169,7 +165,7 @@ def test_object_ids_could_be_forged():
                 number = int.from_bytes(badge, "little")
                 for forged in (number + 1, number - 1, number ^ (1 << 127), number >> 1):
                     near.send(by_hand.call(capability, badge=(forged % (1 << 128)).to_bytes(16, "little")))
-                    assert by_hand.failure(near) is by_hand.Code.STALE
+                    assert by_hand.failure(near) is Code.STALE
         assert sum(worker.calls for worker in workers) == 0
 
 
@@ -264,7 +260,7 @@ def test_the_count_of_badges_was_never_compared_with_the_count_of_descriptors():
             ([(0, b"a" * 16)], 0, []),
         ]:
             by_hand.send(near, by_hand.call(capability, b"maybe", b"\x91\x91\x00", entries, announced), sent)
-            assert by_hand.failure(near) is by_hand.Code.MALFORMED
+            assert by_hand.failure(near) is Code.MALFORMED
         record = by_hand.call(capability, b"maybe", b"\x91\x90", [], 1)
         by_hand.send(near, record, [writer.fileno()])
         assert bytes(by_hand.answer(near)[0].payload) == b"\x90"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import importlib.util
 import logging
 import os
 import resource
@@ -16,16 +15,14 @@ from typing import Any
 
 import pytest
 
+import by_hand
 import capmarshal as cm
 from capmarshal._descriptors import reaper as _reaper
 from capmarshal._protocol import wire as _wire
-
-_spec = importlib.util.spec_from_file_location("by_hand", Path(__file__).with_name("by_hand.py"))
-by_hand = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(by_hand)
+from capmarshal._protocol.faults import Code
 
 from_hand = by_hand.knock
-Code, PATIENCE = by_hand.Code, by_hand.PATIENCE
+PATIENCE = by_hand.PATIENCE
 # include/uapi/asm-generic/socket.h; this Python does not name them.
 SO_SNDBUFFORCE, SO_PASSPIDFD, SO_PASSRIGHTS = 32, 76, 83
 NO_BADGE = _wire.NO_BADGE

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import socket
 import threading
-from pathlib import Path
 
 import pytest
 
+import by_hand
 import capmarshal as cm
 from capmarshal._protocol import wire as _wire
-
-_spec = importlib.util.spec_from_file_location("by_hand", Path(__file__).with_name("by_hand.py"))
-by_hand = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(by_hand)
 
 PATIENCE, NO_BADGE = by_hand.PATIENCE, _wire.NO_BADGE
 

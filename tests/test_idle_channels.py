@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import select
 import time
-from pathlib import Path
 
 import pytest
 
+import by_hand
 import capmarshal as cm
+import parts_by_hand as hand
 from capmarshal._protocol import wire as _wire
-
-_spec = importlib.util.spec_from_file_location("parts_by_hand", Path(__file__).with_name("parts_by_hand.py"))
-hand = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(hand)
-by_hand = hand.by_hand
 
 PATIENCE = hand.PATIENCE
 

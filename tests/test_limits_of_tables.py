@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import importlib.util
 import time
 from pathlib import Path
 
 import pytest
 
+import by_hand
 import capmarshal as cm
-
-_spec = importlib.util.spec_from_file_location("parts_by_hand", Path(__file__).with_name("parts_by_hand.py"))
-hand = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(hand)
-by_hand = hand.by_hand
+import parts_by_hand as hand
 
 PATIENCE = hand.PATIENCE
 

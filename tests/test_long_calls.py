@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 import os
 import resource
 import signal
@@ -13,13 +12,10 @@ from pathlib import Path
 
 import pytest
 
+import by_hand
 import capmarshal as cm
+import parts_by_hand as hand
 from capmarshal._protocol import wire as _wire
-
-_spec = importlib.util.spec_from_file_location("parts_by_hand", Path(__file__).with_name("parts_by_hand.py"))
-hand = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(hand)
-by_hand = hand.by_hand
 
 PATIENCE = hand.PATIENCE
 MIB = 1 << 20

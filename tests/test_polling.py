@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
+import by_hand
 import capmarshal as cm
 from capmarshal._kernel import polling as _polling
 from capmarshal._kernel.native import ffi, lib
 from capmarshal._protocol import wire as _wire
-
-_spec = importlib.util.spec_from_file_location("by_hand", Path(__file__).with_name("by_hand.py"))
-by_hand = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(by_hand)
 
 PATIENCE = by_hand.PATIENCE
 

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
 import os
+import select
 import signal
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
+import by_hand
 import capmarshal as cm
 from capmarshal._descriptors import reaper as _reaper
-
-_spec = importlib.util.spec_from_file_location("by_hand", Path(__file__).with_name("by_hand.py"))
-by_hand = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(by_hand)
 
 PATIENCE = by_hand.PATIENCE
 
@@ -75,7 +71,7 @@ class Slow(cm.Interface):
 class SlowServer(Slow):
     def work(self, name, started, go):
         os.write(started.fileno(), b".")
-        by_hand.select.select([go.fileno()], [], [], PATIENCE)
+        select.select([go.fileno()], [], [], PATIENCE)
         return name, [cm.Descriptor(number) for _ in range(4) for number in os.pipe()]
 
 

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
 import os
 import threading
 import warnings
 import weakref
-from pathlib import Path
 
 import pytest
 
+import by_hand
 import capmarshal as cm
-
-_spec = importlib.util.spec_from_file_location("by_hand", Path(__file__).with_name("by_hand.py"))
-by_hand = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(by_hand)
 
 PATIENCE = by_hand.PATIENCE
 

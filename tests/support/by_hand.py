@@ -1,7 +1,4 @@
-"""Both sides of a call, spoken by hand over raw sockets; and what the tests of bad input and bad luck serve.
-
-A test file loads it by path, since pytest's import mode lets no file import its neighbour.
-"""
+"""Both sides of a call, spoken by hand over raw sockets; and what the tests of bad input and bad luck serve."""
 
 from __future__ import annotations
 
@@ -19,10 +16,8 @@ import capmarshal as cm
 from capmarshal._capabilities.space import space
 from capmarshal._protocol import faults as _faults
 from capmarshal._protocol import wire as _wire
-from capmarshal._protocol.faults import Code
+from patience import PATIENCE
 
-# Seconds; generous: reached only when something hangs.
-PATIENCE = 30.0
 HEAD = struct.Struct("=BBHHHQ")
 CALL_HEAD = struct.Struct("=BBHHHQQQH16s")
 
@@ -326,6 +321,3 @@ def temporary(data=b""):
     file.write(data)
     file.seek(0)
     return file
-
-
-__all__ = ["Code"]

@@ -1,35 +1,28 @@
-"""Long calls, spoken by hand; and a server in a process of its own that tells about itself.
-
-A test file loads it by path, as it does by_hand.py, which this stands on.
-"""
+"""Long calls, spoken by hand; and a server in a process of its own that tells about itself."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 import itertools
 import logging
 import os
 import resource
 import select
-import socket
 import struct
 import time
 from pathlib import Path
 
 import msgspec
 
+import by_hand
 import capmarshal as cm
 from capmarshal._descriptors import reaper as _reaper
 from capmarshal._protocol import parts as _parts
 from capmarshal._protocol import wire as _wire
+from patience import PATIENCE
 
-_spec = importlib.util.spec_from_file_location("by_hand", Path(__file__).with_name("by_hand.py"))
-by_hand = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(by_hand)
-
-PATIENCE, NO_BADGE = by_hand.PATIENCE, _wire.NO_BADGE
+NO_BADGE = _wire.NO_BADGE
 
 
 class Bulk(cm.Interface):
@@ -369,6 +362,3 @@ def lives(near, capability, call_id=77):
         if isinstance(record, _wire.Reply) and record.id == call_id:
             return bytes(record.payload) == b"\x03"
         assert record is not None, "the channel has ended"
-
-
-__all__ = ["socket"]

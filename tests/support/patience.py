@@ -1,0 +1,16 @@
+"""How long a test waits for what must come, and how it waits for what no descriptor tells."""
+
+from __future__ import annotations
+
+import time
+
+# Seconds; generous: reached only when something hangs.
+PATIENCE = 30.0
+
+
+def until(condition, seconds=PATIENCE):
+    """Returns once condition() is true; fails after a generous while."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{condition} did not become true in {seconds} s"
+        time.sleep(0.002)  # between two looks at it; the deadline is above

@@ -1,0 +1,38 @@
+"""tests/README.md says where the tests of each module are, and of each test file what it is about."""
+
+import re
+from pathlib import Path
+
+import capmarshal
+
+TESTS = Path(__file__).parent
+PACKAGE = Path(capmarshal.__file__).parent
+README = (TESTS / "README.md").read_text(encoding="utf-8")
+SAID = set(re.findall(r"`([\w/.]+)`", README))
+
+FILES = sorted(path.name for path in TESTS.glob("test_*.py"))
+HELPERS = sorted(path.name for path in TESTS.glob("support/*.py"))
+# As the README calls them: `_server/loop`.
+MODULES = sorted(
+    str(path.relative_to(PACKAGE).with_suffix(""))
+    for path in PACKAGE.rglob("*.py")
+    if path.stem not in ("__init__", "__main__")
+)
+
+
+def test_the_tests_of_each_module_can_be_found():
+    """In a file that bears its name, or where the README says."""
+    lost = [name for name in MODULES if f"test_{Path(name).name.lstrip('_')}.py" not in FILES and name not in SAID]
+    assert not lost, f"say in tests/README.md where the tests of {lost} are"
+
+
+def test_the_readme_speaks_of_modules_that_exist():
+    """A module that has moved or gone is named no more."""
+    gone = [name for name in SAID if "/" in name and name.partition("/")[0].startswith("_") and name not in MODULES]
+    assert not gone, f"tests/README.md speaks of {gone}"
+
+
+def test_each_test_file_and_each_helper_is_described():
+    """And none that is not there."""
+    named = {name for name in SAID if name.endswith(".py") and name != "conftest.py"}
+    assert named == {*FILES, *HELPERS}
