@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import capmarshal as cm
 from bench import CHECKOUT, limits, serving, usage
 from bench.hall import Hall
+from capmarshal._capabilities.capability import open_door_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,7 +81,7 @@ def _tell(process: subprocess.Popen[Any]) -> None:
 
 def _call(hall: Hall, count: int) -> None:
     """Calls on so many channels, as that many threads would that call at the same time; they are idle then."""
-    idle = cm.capability(hall).door().idle
+    idle = open_door_of(cm.capability(hall)).idle
     used = []
     a, b = 1, 2
     for _ in range(count):

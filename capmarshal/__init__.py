@@ -5,8 +5,9 @@ call, or to a child when it is created.  Nothing else gives access.  Open files 
 """
 
 from capmarshal import lx
-from capmarshal._capabilities.space import Capability
+from capmarshal._capabilities.capability import Capability, make_proxies_by
 from capmarshal._child.spawn import parent, spawn
+from capmarshal._client.proxy import make_class
 from capmarshal._descriptors.dataspace import Dataspace
 from capmarshal._descriptors.descriptor import Descriptor
 from capmarshal._descriptors.message import Message
@@ -69,3 +70,6 @@ __all__ = [
     "spawn",
     "timeout",
 ]
+
+make_proxies_by(make_class)
+del make_class, make_proxies_by

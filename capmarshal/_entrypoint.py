@@ -12,7 +12,8 @@ import warnings
 import weakref
 from typing import TYPE_CHECKING
 
-from capmarshal._capabilities.space import NAME_PREFIX, space
+from capmarshal._capabilities.identity import NAME_PREFIX
+from capmarshal._capabilities.space import space
 from capmarshal._descriptors import private as _private
 from capmarshal._descriptors.private import Private
 from capmarshal._kernel import deadline as _deadline
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from capmarshal._capabilities.space import Capability, Door
+    from capmarshal._capabilities.capability import Capability
+    from capmarshal._capabilities.door import Door
     from capmarshal._typed.interface import Interface
 
 # sun_path has 108 bytes; the prefix, the random part and two separators take 29 (unix(7)).

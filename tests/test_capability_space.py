@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import capmarshal as cm
-from capmarshal._capabilities import space as _capability
-from capmarshal._capabilities.space import DOORS_PER_PEER, Peer, cookies_of, space
+from capmarshal._capabilities import space as _space
+from capmarshal._capabilities.capability import badge_of, key_of, open_door_of
+from capmarshal._capabilities.identity import cookies_of
+from capmarshal._capabilities.space import DOORS_PER_PEER, Peer, space
 from capmarshal._descriptors import private as _private
 from capmarshal._descriptors import reaper as _reaper
 
@@ -105,10 +107,10 @@ class SpaceMachine(RuleBasedStateMachine):
         self.held = []
 
     def _live(self, key):
-        return next((held for held in self.held if held.key == key and not held.closed), None)
+        return next((held for held in self.held if key_of(held) == key and not held.closed), None)
 
     def _hold(self, capability):
-        known = self._live(capability.key)
+        known = self._live(key_of(capability))
         assert known is None or known is capability
         assert not capability.closed
         self.held.append(capability)
@@ -144,8 +146,8 @@ class SpaceMachine(RuleBasedStateMachine):
             target = ThingServer()
             capability = door.server.manage(target)
             assert capability.local is target
-            assert capability.badge not in door.managed
-            door.managed[capability.badge] = target
+            assert badge_of(capability) not in door.managed
+            door.managed[badge_of(capability)] = target
             self._hold(capability)
 
     @precondition(lambda self: self.doors)
@@ -158,7 +160,7 @@ class SpaceMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.held)
     @rule(place=places)
     def receive_again(self, place):
-        cookie, badge = self.held[place % len(self.held)].key
+        cookie, badge = key_of(self.held[place % len(self.held)])
         self._receive(next(door for door in self.doors if door.cookie == cookie), badge)
 
     @precondition(lambda self: self.doors)
@@ -183,7 +185,7 @@ class SpaceMachine(RuleBasedStateMachine):
         capability.close()
         assert capability.closed
         with pytest.raises(cm.Closed):
-            capability.door()
+            open_door_of(capability)
 
     @precondition(lambda self: self.doors)
     @rule(place=places)
@@ -195,7 +197,7 @@ class SpaceMachine(RuleBasedStateMachine):
 
     @invariant()
     def one_descriptor_for_each_door_that_is_used(self):
-        used = {capability.key[0] for capability in self.held if not capability.closed}
+        used = {key_of(capability)[0] for capability in self.held if not capability.closed}
         expected = self.base + sum(door.descriptors(door.cookie in used) for door in self.doors)
         if _open_now() != expected:
             gc.collect()
@@ -209,7 +211,7 @@ class SpaceMachine(RuleBasedStateMachine):
     def one_object_for_each_capability(self):
         for one in self.held:
             for other in self.held:
-                assert (one == other) == (one.key == other.key)
+                assert (one == other) == (key_of(one) == key_of(other))
                 assert one != other or hash(one) == hash(other)
                 assert one is other or one != other or one.closed or other.closed
 
@@ -218,7 +220,7 @@ class SpaceMachine(RuleBasedStateMachine):
         # What has died is taken out of the tables by the next that is entered.
         space._bury()
         mine = {door.cookie for door in self.doors}
-        assert {key for key in space._capabilities if key[0] in mine} <= {held.key for held in self.held}
+        assert {key for key in space._capabilities if key[0] in mine} <= {key_of(held) for held in self.held}
 
     def teardown(self):
         self.held.clear()
@@ -258,7 +260,7 @@ def test_name_and_label_are_what_getpeername_says():
         own = entrypoint.manage(ThingServer())
         assert own.name == entrypoint.name
         assert own.label == "mine"
-        with socket.socket(fileno=os.dup(own.door().number)) as client:
+        with socket.socket(fileno=os.dup(open_door_of(own).number)) as client:
             assert client.getpeername() == b"\0" + own.name.encode()
     finally:
         entrypoint.close()
@@ -287,7 +289,7 @@ def test_a_name_is_not_identity():
         other = _receive(second, BADGE)
         assert one.name == other.name
         assert one != other
-        assert one.door() is not other.door()
+        assert open_door_of(one) is not open_door_of(other)
 
 
 def test_a_forked_child_sees_the_same_cookie(fork):
@@ -350,12 +352,12 @@ def test_neither_repr_nor_errors_show_the_badge():
             other = _receive(client, BADGE)
             for capability in (own, other):
                 proxy = capability.cast(Thing)
-                badge = capability.badge
+                badge = badge_of(capability)
                 shown += [repr(capability), str(capability), repr(proxy), f"{proxy}"]
                 capability.close()
                 shown.append(repr(capability))
                 for raising in (
-                    capability.door,
+                    lambda capability=capability: open_door_of(capability),
                     lambda capability=capability: capability.cast(Thing),
                     lambda capability=capability: capability.cast(int),
                     lambda capability=capability: pickle.dumps(capability),
@@ -395,7 +397,7 @@ def test_equality_and_hash_go_by_key():
         assert capability != _receive(one, BADGE[::-1])
         assert capability != _receive(other, BADGE)
         assert capability != BADGE
-        assert capability != capability.key
+        assert capability != key_of(capability)
         assert hash(capability) == hash(_receive(one, BADGE))
         assert len({capability, _receive(one, BADGE), _receive(other, BADGE)}) == 2
 
@@ -428,14 +430,14 @@ def test_a_peer_is_held_to_a_number_of_doors():
         with pytest.raises(cm.ArgumentError, match=f"{DOORS_PER_PEER} doors.*process 1 "):
             _receive(last, BADGE, greedy)
         assert _receive(clients[0], BADGE, greedy) is held[0]
-        assert _receive(last, BADGE, modest).door().cookie == _cookie(last)
+        assert open_door_of(_receive(last, BADGE, modest)).cookie == _cookie(last)
         held.pop()
-        assert _receive(last, BADGE, greedy).door().cookie == _cookie(last)
+        assert open_door_of(_receive(last, BADGE, greedy)).cookie == _cookie(last)
 
 
 def _switch_at_every_line(frame, event, argument):
     """A trace function: between any two lines of the space, other threads get their turn."""
-    if frame.f_code.co_filename != _capability.__file__:
+    if frame.f_code.co_filename != _space.__file__:
         return None
     if event == "line":
         # Longer than any other thread needs for its line, and bounded: no plain sleep would do either.
@@ -468,7 +470,7 @@ def test_eight_threads_that_receive_the_same_capability_get_one_object():
     for got, (server, client) in zip(received, rounds, strict=True):
         assert len(got) == 8
         assert len({id(capability) for capability in got}) == 1
-        assert len({id(capability.door()) for capability in got}) == 1
+        assert len({id(open_door_of(capability)) for capability in got}) == 1
         server.close()
         client.close()
     del got
@@ -481,8 +483,8 @@ def test_the_death_of_an_earlier_life_does_not_end_the_next():
     """The note of a death may come after the same capability has been received again; then it is void."""
     with _foreign() as (_, client):
         capability = _receive(client, BADGE)
-        space._died += [capability.key, capability.key[0]]
-        assert _receive(client, BADGE[::-1]).door() is capability.door()
+        space._died += [key_of(capability), key_of(capability)[0]]
+        assert open_door_of(_receive(client, BADGE[::-1])) is open_door_of(capability)
         assert _receive(client, BADGE) is capability
 
 
@@ -491,7 +493,7 @@ def test_a_door_that_a_fellow_holder_has_bound_is_still_a_door():
     with _foreign() as (_, client):
         client.bind("")
         capability = _receive(client, BADGE)
-        assert capability.door().cookie == cookies_of([client.fileno()])[0]
+        assert open_door_of(capability).cookie == cookies_of([client.fileno()])[0]
 
 
 def test_the_server_end_of_a_nameless_door_of_our_own_is_refused():

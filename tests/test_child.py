@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import capmarshal as cm
+from capmarshal._capabilities.capability import badge_of, open_door_of
 from capmarshal._child import spawn as _child
 from capmarshal._descriptors import reaper as _reaper
 from capmarshal._protocol import wire as _wire
@@ -137,7 +138,7 @@ def test_a_child_holds_its_standard_streams_and_one_door():
     with _registry() as (_, capability), contextlib.ExitStack() as stack:
         for _ in range(5):
             # Inheritable ones of the parent's own, that a careless spawn would hand down.
-            number = os.dup(capability.door().number)
+            number = os.dup(open_door_of(capability).number)
             stack.callback(os.close, number)
             os.set_inheritable(number, True)
         listed = json.loads(_run(_python(program), capability))
@@ -166,7 +167,7 @@ def test_neither_badge_nor_number_is_in_the_command_line_or_the_environment():
         )
         try:
             assert child.stdout.readline() == b"ready\n"
-            badge = capability.badge
+            badge = badge_of(capability)
             for name in ("cmdline", "environ"):
                 shown = Path(f"/proc/{child.pid}/{name}").read_bytes()
                 assert badge not in shown
@@ -261,7 +262,7 @@ def test_a_door_with_a_low_number_is_not_overwritten(fork):
             os.close(number)
         entrypoint = cm.Entrypoint("low")
         capability = entrypoint.manage(RegistryServer())
-        assert capability.door().number < 3
+        assert open_door_of(capability).number < 3
         child = cm.spawn(
             _python("print(cm.parent().label)"), parent=capability, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )

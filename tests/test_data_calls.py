@@ -22,7 +22,7 @@ from capmarshal._kernel.native import FOREVER, ffi, lib
 from capmarshal._protocol import wire as _wire
 from capmarshal._server.dispatch import Dispatcher
 from capmarshal._server.objects import Objects
-from capmarshal._typed.interface import methods_of
+from capmarshal._typed.method import methods_of
 
 PATIENCE = by_hand.PATIENCE
 

@@ -15,6 +15,7 @@ import pytest
 
 import by_hand
 import capmarshal as cm
+from capmarshal._capabilities.capability import open_door_of
 from capmarshal._descriptors import private as _private
 from capmarshal._descriptors import reaper as _reaper
 from capmarshal._protocol import wire as _wire
@@ -75,7 +76,7 @@ def test_a_stopped_server_that_is_killed(fork):
         assert capability.cast(by_hand.Work).double(1) == 2
         os.kill(process.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, process.pid, os.WSTOPPED)
-        (channel,) = capability.door().idle
+        (channel,) = open_door_of(capability).idle
         call = calling(capability)
         # The record is in the server's queue once the sender's buffer is charged with it (SIOCOUTQ).
         number = channel._near.number

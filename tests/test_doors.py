@@ -15,6 +15,7 @@ import pytest
 
 import by_hand
 import capmarshal as cm
+from capmarshal._capabilities.capability import open_door_of
 from capmarshal._descriptors import reaper as _reaper
 from capmarshal._protocol import wire as _wire
 
@@ -114,7 +115,7 @@ def test_a_knock_with_an_odd_socket_of_the_right_kind_costs_nobody_anything(capa
                 waiting = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
                 waiting.connect(odd.getsockname())
         elif kind == "the door":
-            numbers = [capability.door().number]
+            numbers = [open_door_of(capability).number]
         elif kind == "the near end too":
             near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             stack.enter_context(near)
@@ -174,7 +175,7 @@ def test_a_flood_of_junk_knocks_does_not_shut_others_out(capability, fork, until
 
     def flood():
         one, two = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with one, two, socket.socket(fileno=os.dup(capability.door().number)) as door:
+        with one, two, socket.socket(fileno=os.dup(open_door_of(capability).number)) as door:
             while True:
                 by_hand.send(door, b"junk", [one.fileno()] * 253)
 
@@ -197,13 +198,13 @@ def test_a_door_that_a_holder_shuts_is_shut_for_newcomers_only(capability):
         assert by_hand.answer(near)[0] is not None
         proxy = capability.cast(by_hand.Work)
         assert proxy.double(2) == 4
-        with socket.socket(fileno=os.dup(capability.door().number)) as door:
+        with socket.socket(fileno=os.dup(open_door_of(capability).number)) as door:
             door.shutdown(socket.SHUT_WR)
         assert proxy.double(3) == 6
         near.send(by_hand.call(capability, id=2))
         assert by_hand.answer(near)[0].id == 2
         assert idle_now()
-        capability.door().idle.clear()
+        open_door_of(capability).idle.clear()
         with pytest.raises(cm.Disconnected) as caught:
             proxy.double(4)
         assert caught.value.ran == "no"
@@ -211,20 +212,20 @@ def test_a_door_that_a_holder_shuts_is_shut_for_newcomers_only(capability):
 
 def test_knobs_of_a_door_that_a_holder_turns_change_nothing(capability):
     """A send buffer of 1, O_NONBLOCK and timeouts on the shared socket harm no call."""
-    with socket.socket(fileno=os.dup(capability.door().number)) as door, cm.timeout(PATIENCE):
+    with socket.socket(fileno=os.dup(open_door_of(capability).number)) as door, cm.timeout(PATIENCE):
         door.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
         door.setblocking(False)
         proxy = capability.cast(by_hand.Work)
         assert proxy.double(1) == 2
         assert len(proxy.blob(100_000)) == 100_000
-        capability.door().idle.clear()
+        open_door_of(capability).idle.clear()
         assert proxy.double(2) == 4
         assert is_served(capability)
 
 
 def test_a_holder_that_reads_from_the_door_gets_nothing(capability):
     """Nothing is ever sent to a client end, and a knock cannot be read back."""
-    with socket.socket(fileno=os.dup(capability.door().number)) as door:
+    with socket.socket(fileno=os.dup(open_door_of(capability).number)) as door:
         assert is_served(capability)
         door.setblocking(False)
         with pytest.raises(BlockingIOError):
@@ -235,7 +236,7 @@ def test_a_full_door_lets_others_in_once_it_is_served(fork):
     """A holder fills the queue of a door that nobody serves: the next waits, and gets in when somebody does."""
     entrypoint = cm.Entrypoint("late")
     capability = entrypoint.manage(by_hand.Worker())
-    with socket.socket(fileno=os.dup(capability.door().number)) as door:
+    with socket.socket(fileno=os.dup(open_door_of(capability).number)) as door:
         door.setblocking(False)
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -250,7 +251,7 @@ def test_a_full_door_lets_others_in_once_it_is_served(fork):
 
 def test_a_holder_cannot_bind_or_connect_itself_to_be_the_server(capability):
     """connect() to the door's name, to nothing, and listen() on the door are refused by the kernel."""
-    with socket.socket(fileno=os.dup(capability.door().number)) as door:
+    with socket.socket(fileno=os.dup(open_door_of(capability).number)) as door:
         name = door.getpeername()
         for act in (lambda: door.connect(name), lambda: door.listen(), lambda: _connect_to_nothing(door)):
             with pytest.raises(OSError, match=r"Invalid|connected|refused"):

@@ -79,7 +79,7 @@ def test_core_init_as_an_ordinary_user_with_64_descriptors(ordinary_python):
 def test_core_init_needs_its_claims_to_hold(tmp_path):
     """It fails when a descriptor of core's door is held twice, so its success means something."""
     source = CORE_INIT.read_text()
-    count = "    door = cm.capability(sessions[0]).door()\n"
+    count = "    door = open_door_of(cm.capability(sessions[0]))\n"
     assert source.count(count) == 1
     (tmp_path / "core_init.py").write_text(source.replace(count, count + "    os.dup(door.number)\n"))
     ended = run(tmp_path / "core_init.py")

@@ -11,6 +11,7 @@ import warnings
 
 import by_hand
 import capmarshal as cm
+from capmarshal._capabilities.capability import open_door_of
 from capmarshal._descriptors import private as _private
 
 PATIENCE = by_hand.PATIENCE
@@ -33,12 +34,12 @@ def test_a_child_uses_the_same_proxies_and_none_of_the_channels(fork):
         proxy = capability.cast(by_hand.Work)
         with cm.timeout(PATIENCE):
             assert proxy.double(1) == 2
-        (channel,) = capability.door().idle
+        (channel,) = open_door_of(capability).idle
         near = channel._near.number
 
         def call():
             assert channel._near.number == -1
-            assert capability.door().idle == []
+            assert open_door_of(capability).idle == []
             with cm.timeout(PATIENCE):
                 return [proxy.double(number) for number in range(200)]
 
@@ -47,7 +48,7 @@ def test_a_child_uses_the_same_proxies_and_none_of_the_channels(fork):
             assert [proxy.double(1000 + number) for number in range(200)] == [2000 + 2 * n for n in range(200)]
         for child in children:
             assert child.result() == [2 * number for number in range(200)]
-        assert (channel._near.number, capability.door().idle) == (near, [channel])
+        assert (channel._near.number, open_door_of(capability).idle) == (near, [channel])
 
 
 def test_a_child_keeps_no_channel_and_no_server_end(fork):
@@ -58,7 +59,7 @@ def test_a_child_keeps_no_channel_and_no_server_end(fork):
             near.send(by_hand.call(second))
             by_hand.answer(near)
             private = inodes(one.number for one in _private._all if one.number >= 0)
-            doors = inodes([capability.door().number, second.door().number])
+            doors = inodes([open_door_of(capability).number, open_door_of(second).number])
             assert len(private) >= 2 * 3 + 2
 
             def look():

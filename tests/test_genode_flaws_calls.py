@@ -16,6 +16,7 @@ import pytest
 
 import by_hand
 import capmarshal as cm
+from capmarshal._capabilities.capability import badge_of, key_of, open_door_of
 from capmarshal._capabilities.space import space
 from capmarshal._protocol import wire as _wire
 from capmarshal._protocol.faults import Code
@@ -31,7 +32,7 @@ def quiet(caplog):
 
 def test_the_registry_never_shrank():
     """The 101st entrypoint failed: here 300 come and go, called by others, and nothing is left of them."""
-    tables = (space.homes, space.managed, space._server_ends, space._doors, space._capabilities)
+    tables = (space.managed, space._server_ends, space._doors, space._capabilities)
     with by_hand.serving() as stays:
         proxy = stays.cast(by_hand.Work)
         with cm.timeout(PATIENCE):
@@ -63,7 +64,7 @@ def test_look_up_and_insertion_were_two_steps():
 
                 got = [thread.outcome() for thread in [by_hand.Concurrent(receive) for _ in range(count)]]
                 assert all(one is got[0] for one in got)
-                assert got[0].door().number != client.fileno()
+                assert open_door_of(got[0]).number != client.fileno()
                 assert got[0] != capability
 
 
@@ -103,12 +104,12 @@ def test_the_first_to_register_a_name_won():
             worker = by_hand.Worker()
             with by_hand.serving(worker) as receiver, by_hand.knock(receiver) as near:
                 stack.callback(worker.held.clear)
-                record = by_hand.call(receiver, b"take", b"\x91\x00", [(0, ours.badge)], 1)
+                record = by_hand.call(receiver, b"take", b"\x91\x00", [(0, badge_of(ours))], 1)
                 by_hand.send(near, record, [client.fileno()])
                 by_hand.answer(near)
                 (held,) = worker.held
                 assert held != ours
-                assert held.key != ours.key
+                assert key_of(held) != key_of(ours)
                 assert ours.local is not None
                 assert held.local is None
                 del held
@@ -131,7 +132,7 @@ def test_a_name_used_again_is_not_taken_for_its_old_owner():
                     pretender.bind(f"\0{name}")
                     break
                 bound.wait(0.01)
-            by_hand.send(near, by_hand.call(receiver, b"take", b"\x91\x00", [(0, old.badge)], 1), [client.fileno()])
+            by_hand.send(near, by_hand.call(receiver, b"take", b"\x91\x00", [(0, badge_of(old))], 1), [client.fileno()])
             by_hand.answer(near)
             (held,) = worker.held
             assert (held.name, held == old) == (name, False)
@@ -157,7 +158,7 @@ def test_object_ids_could_be_forged():
     """The test cap_integrity stayed red: here a badge is 128 random bits, and its neighbours are nobody's."""
     with cm.Entrypoint("integrity") as entrypoint:
         workers = [by_hand.Worker() for _ in range(20)]
-        badges = [entrypoint.manage(worker).badge for worker in workers]
+        badges = [badge_of(entrypoint.manage(worker)) for worker in workers]
         capability = entrypoint.manage(workers[0])
         assert len(set(badges)) == 20
         with by_hand.knock(capability) as near:
@@ -213,7 +214,7 @@ def test_both_reply_ends_leaked_on_errors(open_descriptors, until):
         # A door that is shut: neither end of the channel that was made for the knock stays.
         with pytest.raises(cm.Disconnected):
             proxy.double(1)
-        assert capability.door().idle == []
+        assert open_door_of(capability).idle == []
     assert open_descriptors() < before
 
 
@@ -252,7 +253,7 @@ def _copies_of(sock):
 def test_the_count_of_badges_was_never_compared_with_the_count_of_descriptors():
     """More badges than descriptors, or fewer: the former is refused, the latter closes what nobody named."""
     with by_hand.serving() as capability, by_hand.knock(capability) as near, by_hand.pipe() as (reader, writer):
-        door = capability.door().number
+        door = open_door_of(capability).number
         for entries, announced, sent in [
             ([(0, b"a" * 16), (1, b"b" * 16)], 1, [door]),
             ([(0, b"a" * 16), (1, b"b" * 16)], 2, [door]),
@@ -317,8 +318,8 @@ def test_a_list_of_many_sessions_needs_one_descriptor():
         proxy = receiver.cast(by_hand.Work)
         assert proxy.maybe(sessions) == list(range(1000))
         with by_hand.knock(receiver) as near:
-            door = array.array("i", [sessions[0].door().number])
-            entries = [(0, session.badge) for session in sessions[:100]]
+            door = array.array("i", [open_door_of(sessions[0]).number])
+            entries = [(0, badge_of(session)) for session in sessions[:100]]
             payload = b"\x91\xdc\x00\x64" + bytes(range(100))
             by_hand.send(near, by_hand.call(receiver, b"maybe", payload, entries, 1), door)
             assert isinstance(by_hand.answer(near)[0], _wire.Reply)

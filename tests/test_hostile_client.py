@@ -17,6 +17,7 @@ import pytest
 
 import by_hand
 import capmarshal as cm
+from capmarshal._capabilities.capability import badge_of, open_door_of
 from capmarshal._descriptors import reaper as _reaper
 from capmarshal._protocol import wire as _wire
 from capmarshal._protocol.faults import Code
@@ -219,7 +220,7 @@ def test_an_index_that_is_none_is_a_bad_argument(near, capability, method, index
         by_hand.send(
             near,
             by_hand.call(capability, method=method, payload=b"\x91" + index, entries=near_entries, descriptors=2),
-            [writer.fileno(), capability.door().number],
+            [writer.fileno(), open_door_of(capability).number],
         )
         assert by_hand.failure(near) is Code.ARGUMENT
         writer.close()
@@ -290,8 +291,8 @@ def test_descriptors_that_nothing_refers_to_are_closed(near, capability):
 
 def test_an_index_of_a_capability_used_twice_is_a_bad_argument(near, capability):
     """Nor does a capability, though its door could be shared."""
-    record = by_hand.call(capability, b"maybe", b"\x91\x92\x00\x00", [(0, capability.badge)], 1)
-    by_hand.send(near, record, [capability.door().number])
+    record = by_hand.call(capability, b"maybe", b"\x91\x92\x00\x00", [(0, badge_of(capability))], 1)
+    by_hand.send(near, record, [open_door_of(capability).number])
     assert by_hand.failure(near) is Code.ARGUMENT
     assert lives(near, capability)
 
@@ -316,7 +317,7 @@ def test_what_is_no_door_is_refused_where_a_capability_is_due(near, capability, 
         if isinstance(thing, int):
             stack.callback(os.close, thing)
         record = by_hand.call(
-            capability, method=b"take", payload=b"\x91\x00", entries=[(0, capability.badge)], descriptors=1
+            capability, method=b"take", payload=b"\x91\x00", entries=[(0, badge_of(capability))], descriptors=1
         )
         by_hand.send(near, record, [number])
         assert by_hand.failure(near) is Code.ARGUMENT
@@ -350,7 +351,7 @@ def _named(number):
 
 def test_a_plain_descriptor_and_a_capability_do_not_stand_for_each_other(near, capability):
     """Which of them an entry is stands in the table, and the annotation has to agree."""
-    door = capability.door().number
+    door = open_door_of(capability).number
     by_hand.send(
         near,
         by_hand.call(capability, method=b"take", payload=b"\x91\x00", entries=[(0, NO_BADGE)], descriptors=1),
@@ -368,7 +369,7 @@ def test_a_plain_descriptor_and_a_capability_do_not_stand_for_each_other(near, c
 
 def test_a_guessed_badge_selects_nothing(near, capability):
     """128 bits at random, a wrong bit, and the badge that is none."""
-    flipped = bytes([capability.badge[0] ^ 1]) + capability.badge[1:]
+    flipped = bytes([badge_of(capability)[0] ^ 1]) + badge_of(capability)[1:]
     for badge in (os.urandom(16), flipped, NO_BADGE, b"\xff" * 16):
         near.send(by_hand.call(capability, badge=badge))
         assert by_hand.failure(near) is Code.STALE
@@ -392,7 +393,7 @@ def test_a_stale_badge_selects_nothing(near):
 def test_a_guessed_badge_that_comes_home_is_refused(near, capability, worker):
     """The server's own door with a badge that it never gave: refused at once, not when it is called."""
     record = by_hand.call(capability, method=b"take", payload=b"\x91\x00", entries=[(0, b"g" * 16)], descriptors=1)
-    by_hand.send(near, record, [capability.door().number])
+    by_hand.send(near, record, [open_door_of(capability).number])
     assert by_hand.failure(near) is Code.STALE
     assert worker.held == []
 
@@ -402,7 +403,7 @@ def test_a_foreign_socket_with_a_copied_badge_is_never_taken_for_ours(near, capa
     end, foreign = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with end, foreign:
         record = by_hand.call(
-            capability, method=b"take", payload=b"\x91\x00", entries=[(0, capability.badge)], descriptors=1
+            capability, method=b"take", payload=b"\x91\x00", entries=[(0, badge_of(capability))], descriptors=1
         )
         by_hand.send(near, record, [foreign.fileno()])
         by_hand.answer(near)
@@ -415,7 +416,7 @@ def test_a_foreign_socket_with_a_copied_badge_is_never_taken_for_ours(near, capa
         _data, (far,), _flags, _ = socket.recv_fds(end, 64, 4)
         with socket.socket(fileno=far) as channel:
             channel.settimeout(PATIENCE)
-            assert _wire.unpack(channel.recv(4096)).badge == capability.badge
+            assert _wire.unpack(channel.recv(4096)).badge == badge_of(capability)
             channel.send(by_hand.reply(1, b"\x0d"))
             assert calling.outcome() == 13
         assert worker.calls == 0

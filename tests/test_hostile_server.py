@@ -11,6 +11,7 @@ import pytest
 
 import by_hand
 import capmarshal as cm
+from capmarshal._capabilities.capability import badge_of, open_door_of
 from capmarshal._protocol import wire as _wire
 
 PATIENCE, NO_BADGE = by_hand.PATIENCE, _wire.NO_BADGE
@@ -166,9 +167,13 @@ def test_a_capability_of_our_own_that_comes_as_a_result_must_be_known(impostor):
     with by_hand.serving() as own:
         record = by_hand.reply(1, b"\x00", [(0, b"b" * 16)], 1)
         with pytest.raises(cm.StaleCapability):
-            answered_with(impostor, record, [own.door().number], lambda _: impostor.capability.cast(Source).get())
-        record = by_hand.reply(1, b"\x00", [(0, own.badge)], 1)
-        got = answered_with(impostor, record, [own.door().number], lambda _: impostor.capability.cast(Source).get())
+            answered_with(
+                impostor, record, [open_door_of(own).number], lambda _: impostor.capability.cast(Source).get()
+            )
+        record = by_hand.reply(1, b"\x00", [(0, badge_of(own))], 1)
+        got = answered_with(
+            impostor, record, [open_door_of(own).number], lambda _: impostor.capability.cast(Source).get()
+        )
         assert got is own
 
 
@@ -230,7 +235,7 @@ def _double_within(capability, seconds):
 
 def test_a_door_that_stays_full_ends_at_the_deadline(impostor):
     """Nobody takes the knocks: the next one waits, no longer than it may."""
-    door = socket.socket(fileno=os.dup(impostor.capability.door().number))
+    door = socket.socket(fileno=os.dup(open_door_of(impostor.capability).number))
     with door:
         door.setblocking(False)
         with contextlib.suppress(BlockingIOError):

@@ -11,6 +11,7 @@ import pytest
 import by_hand
 import capmarshal as cm
 import parts_by_hand as hand
+from capmarshal._capabilities.capability import open_door_of
 from capmarshal._protocol import wire as _wire
 
 PATIENCE = hand.PATIENCE
@@ -83,7 +84,7 @@ def test_a_client_whose_channel_was_given_up_does_not_notice(proxy):
         full(near, capability)
         knock_until_taken(capability, near).close()
         roomy(near, capability)
-        (channel,) = capability.door().idle
+        (channel,) = open_door_of(capability).idle
         assert select.select([channel._near], [], [], 0)[0], "it was not given up"
         assert proxy.run() == runs + 1
 
@@ -105,7 +106,7 @@ def test_a_call_that_crosses_the_last_word_runs_once(proxy, how, until):
                     for _ in range(7):
                         knocks.enter_context(by_hand.knock(capability))
                     calling = by_hand.Concurrent(_patiently, proxy.check, *arguments)
-                    until(lambda: not capability.door().idle)
+                    until(lambda: not open_door_of(capability).idle)
                     go.close()
                     by_hand.answer(near)
                     roomy(near, capability)

@@ -7,46 +7,32 @@ import pytest
 
 import capmarshal
 
-# Lowest first: a module imports from those before it only.  _kernel.native alone stands on the extension.
-LAYERS = (
-    "_kernel.native",
-    "lx",
-    "_kernel.polling",
-    "_kernel.errors",
-    "_kernel.deadline",
-    "_descriptors.private",
-    "_descriptors.descriptor",
-    "_typed.lists",
-    "_descriptors.reaper",
-    "_descriptors.dataspace",
-    "_descriptors.inbox",
-    "_descriptors.message",
-    "_protocol.wire",
-    "_kernel.waiting",
-    "_protocol.parts",
-    "_capabilities.space",
-    "_protocol.faults",
-    "_typed.codec",
-    "_client.channel",
-    "_client.knocking",
-    "_typed.parameters",
-    "_typed.method",
-    "_client.proxy",
-    "_typed.interface",
-    "_server.journal",
-    "_server.objects",
-    "_server.dispatch",
-    "_server.answers",
-    "_server.channels",
-    "_server.reception",
-    "_server.doorkeeper",
-    "_server.loop",
-    "_entrypoint",
-    "_child.spawn",
-    "__init__",
-    "demo",
-    "__main__",
+# Lowest first; what stands in one line are siblings, none of which imports another.  A package imports only from those
+# in the lines before it; what lies in no package is here by its own name.
+PACKAGES = (
+    ("_kernel",),
+    ("lx", "_descriptors"),
+    ("_protocol",),
+    ("_capabilities",),
+    ("_typed",),
+    ("_client", "_server"),
+    ("_child", "_entrypoint"),
+    ("__init__",),
+    ("demo",),
+    ("__main__",),
 )
+
+# And a module of a package from those before it in the package.  _kernel.native alone stands on the extension.
+MODULES = {
+    "_kernel": ("native", "polling", "errors", "deadline", "waiting"),
+    "_descriptors": ("private", "descriptor", "reaper", "dataspace", "inbox", "message"),
+    "_protocol": ("wire", "parts", "faults"),
+    "_capabilities": ("identity", "door", "capability", "space"),
+    "_typed": ("lists", "codec", "parameters", "method", "interface"),
+    "_client": ("channel", "knocking", "proxy"),
+    "_server": ("journal", "objects", "dispatch", "answers", "channels", "reception", "doorkeeper", "loop"),
+    "_child": ("spawn",),
+}
 
 PACKAGE = Path(capmarshal.__file__).parent
 EXTENSION = "_kernel._extension"
@@ -58,8 +44,21 @@ def _name(path):
 
 
 # The folders' own __init__ have a docstring and nothing else, which a test holds.
-MODULES = sorted({_name(path) for path in PACKAGE.rglob("*.py")})
-PACKAGES = sorted(name for name in MODULES if (PACKAGE / name).is_dir() and name != "demo")
+FOUND = sorted({_name(path) for path in PACKAGE.rglob("*.py")})
+FOLDERS = sorted(name for name in FOUND if (PACKAGE / name).is_dir() and name != "demo")
+ORDERED = [f"{package}.{module}" for package, modules in MODULES.items() for module in modules]
+ORDERED += [name for line in PACKAGES for name in line if name not in MODULES]
+
+
+def _below(module):
+    """What a module may import: all of the packages below its own, and what comes before it in its own."""
+    package, _, name = module.partition(".")
+    place = next(number for number, line in enumerate(PACKAGES) if package in line)
+    lower = {other for line in PACKAGES[:place] for other in line}
+    siblings = MODULES[package][: MODULES[package].index(name)] if package in MODULES else ()
+    return {other for other in ORDERED if other.partition(".")[0] in lower} | {
+        f"{package}.{other}" for other in siblings
+    }
 
 
 def _dotted(node):
@@ -86,25 +85,29 @@ def _imported(source, names):
 
 
 def test_every_module_has_its_place_in_the_order():
-    """A module that the order does not know is an oversight."""
-    unknown = [name for name in MODULES if name not in LAYERS and name not in PACKAGES]
-    assert not unknown, f"add {unknown} to LAYERS in {Path(__file__).name}, each above what it imports"
+    """A module that the order does not know is an oversight, and so is a place without a module."""
+    assert sorted({*FOUND} - {*FOLDERS}) == sorted(ORDERED), f"the order in {Path(__file__).name} is another"
 
 
-@pytest.mark.parametrize("module", [name for name in LAYERS if name != "demo"])
+@pytest.mark.parametrize("module", [name for name in ORDERED if name != "demo"])
 def test_imports_go_downward_only(module):
-    """No module imports one of its own layer's height or above; type checkers' imports count too."""
-    below = set(LAYERS[: LAYERS.index(module)])
-    allowed = below | ({EXTENSION} if module == "_kernel.native" else set())
+    """Package by package, and within one module by module; what only a type checker imports counts too."""
+    allowed = _below(module) | ({EXTENSION} if module == "_kernel.native" else set())
     source = (PACKAGE / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
-    upward = _imported(source, {*LAYERS, EXTENSION}) - allowed
+    upward = _imported(source, {*ORDERED, EXTENSION}) - allowed
     assert not upward, f"{module} imports {sorted(upward)}, which are not below it"
 
 
-@pytest.mark.parametrize("package", PACKAGES)
+def test_client_and_server_are_siblings():
+    """Neither stands on the other: a program that only calls needs no server, and one that serves no client."""
+    assert not any(name.startswith("_client") for name in _below("_server.loop"))
+    assert not any(name.startswith("_server") for name in _below("_client.proxy"))
+
+
+@pytest.mark.parametrize("package", FOLDERS)
 def test_a_folder_imports_nothing_by_itself(package):
     """So a module of it can be imported without the others."""
-    assert not _imported((PACKAGE / package / "__init__.py").read_text(encoding="utf-8"), {*LAYERS, EXTENSION})
+    assert not _imported((PACKAGE / package / "__init__.py").read_text(encoding="utf-8"), {*ORDERED, EXTENSION})
 
 
 @pytest.mark.parametrize(
@@ -123,4 +126,4 @@ def test_a_folder_imports_nothing_by_itself(package):
 )
 def test_every_form_of_import_is_seen(line, modules):
     """The check above cannot be passed by writing an import differently."""
-    assert _imported(line, {*LAYERS, EXTENSION}) == modules
+    assert _imported(line, {*ORDERED, EXTENSION}) == modules

@@ -12,6 +12,7 @@ import pytest
 import by_hand
 import capmarshal as cm
 import parts_by_hand as hand
+from capmarshal._capabilities.capability import open_door_of
 
 PATIENCE = hand.PATIENCE
 
@@ -109,7 +110,7 @@ def test_a_result_that_does_not_fit_into_the_clients_table_is_an_error(proxy, co
 def test_a_client_without_room_for_a_channel_says_so(proxy, spare):
     """Nothing was sent, nothing is left behind, and it works when there is room."""
     capability = cm.capability(proxy)
-    capability.door().idle.clear()
+    open_door_of(capability).idle.clear()
     with hand.little_room(spare), pytest.raises(cm.TableFull, match=r"making a channel.*RLIMIT_NOFILE"):
         proxy.size(b"abc")
     assert proxy.size(b"abc") == 3
@@ -171,7 +172,7 @@ def test_a_partial_call_of_the_whole_table_is_given_up_for_who_knocks(fork, one)
     """Who stalls with all of the server's table in an unfinished call does not keep others out."""
     with hand.bulk_process(fork, table=300) as (_, proxy), cm.timeout(PATIENCE):
         capability = cm.capability(proxy)
-        capability.door().idle.clear()
+        open_door_of(capability).idle.clear()
         with by_hand.knock(capability) as hog:
             hog.send(hand.begin(1000, 1000))
             for _ in range(2):

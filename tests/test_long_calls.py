@@ -15,6 +15,7 @@ import pytest
 import by_hand
 import capmarshal as cm
 import parts_by_hand as hand
+from capmarshal._capabilities.capability import open_door_of
 from capmarshal._protocol import wire as _wire
 
 PATIENCE = hand.PATIENCE
@@ -129,7 +130,7 @@ def test_a_server_that_dies_before_it_has_read_a_long_call_never_ran_it(server, 
     proxy.run()
     os.kill(child.pid, signal.SIGSTOP)
     calling = by_hand.Concurrent(patiently, proxy.size, bytes(50 * MIB))
-    until(lambda: not cm.capability(proxy).door().idle)
+    until(lambda: not open_door_of(cm.capability(proxy)).idle)
     child.kill()
     with pytest.raises(cm.Disconnected) as caught:
         calling.outcome()

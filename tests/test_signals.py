@@ -15,6 +15,7 @@ import pytest
 
 import by_hand
 import capmarshal as cm
+from capmarshal._capabilities.capability import open_door_of
 from capmarshal._descriptors import reaper as _reaper
 
 PATIENCE = by_hand.PATIENCE
@@ -127,7 +128,7 @@ def test_the_call_after_an_abandoned_one_gets_its_own_answer(handler, open_descr
                 os.fstat(file.fileno())
                 file.close()
             # The same channel was used again: no other was made.
-            assert len(capability.door().idle) == 1
+            assert len(open_door_of(capability).idle) == 1
         until(lambda: open_descriptors() <= before)
 
 
@@ -352,5 +353,5 @@ def test_ctrl_c_at_any_moment_of_calling_leaks_nothing(handler, open_descriptors
             signal.setitimer(signal.ITIMER_REAL, 0)
         with cm.timeout(PATIENCE):
             assert proxy.double(5) == 10
-        capability.door().idle.clear()
+        open_door_of(capability).idle.clear()
         until(lambda: open_descriptors() <= before)

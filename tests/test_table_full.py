@@ -10,6 +10,7 @@ import pytest
 
 import by_hand
 import capmarshal as cm
+from capmarshal._capabilities.capability import open_door_of
 from capmarshal._descriptors import reaper as _reaper
 
 PATIENCE = by_hand.PATIENCE
@@ -103,12 +104,12 @@ def test_a_server_with_a_full_table_gives_an_idle_channel_up_for_a_newcomer(fork
     with by_hand.server_process(fork, TightServer, table=TABLE) as (_process, capability), cm.timeout(PATIENCE):
         proxy = capability.cast(Tight)
         proxy.leave(0)
-        (channel,) = capability.door().idle
-        capability.door().idle.clear()
+        (channel,) = open_door_of(capability).idle
+        open_door_of(capability).idle.clear()
         assert proxy.count([]) == 0
-        capability.door().idle[:] = [channel]
+        open_door_of(capability).idle[:] = [channel]
         assert proxy.relax() > 0
-        assert channel not in capability.door().idle
+        assert channel not in open_door_of(capability).idle
 
 
 def test_a_servers_method_that_finds_its_table_full_is_a_remote_error(fork):

@@ -15,7 +15,9 @@ import resource
 import struct
 from typing import TYPE_CHECKING, Any
 
-from capmarshal._capabilities.space import Capability, cookies_of, space
+from capmarshal._capabilities.capability import Capability, badge_of, open_door_of
+from capmarshal._capabilities.identity import cookies_of
+from capmarshal._capabilities.space import space
 from capmarshal._descriptors.descriptor import Descriptor
 from capmarshal._kernel.errors import Error, NoParent, error_for
 from capmarshal._protocol import wire as _wire
@@ -117,12 +119,12 @@ def spawn(
         raise TypeError(f"parent must be a Capability, not {parent!r}; capability() gives that of a proxy or an object")
     if descriptor_limit is not None:
         options["preexec_fn"] = _limit(descriptor_limit, options.get("preexec_fn"))
-    door = parent.door()
+    door = open_door_of(parent)
     with contextlib.ExitStack() as inherited:
         number = door.number
         if number < _FIRST_FREE:
             number = inherited.enter_context(_above_standard(number)).fileno()
-        memfd = inherited.enter_context(_handover(number, parent.badge))
+        memfd = inherited.enter_context(_handover(number, badge_of(parent)))
         if memfd.fileno() < _FIRST_FREE:
             memfd = inherited.enter_context(_above_standard(memfd.fileno()))
         passed = (*options.pop("pass_fds", ()), number, memfd.fileno())

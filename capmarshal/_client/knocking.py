@@ -19,7 +19,7 @@ from capmarshal._protocol import wire as _wire
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from capmarshal._capabilities.space import Door
+    from capmarshal._capabilities.door import Door
     from capmarshal._client.channel import Answer
     from capmarshal._protocol.wire import Entry
 

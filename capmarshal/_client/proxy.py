@@ -8,67 +8,41 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from capmarshal._capabilities.space import space
-from capmarshal._client import knocking as _client
+from capmarshal._capabilities.capability import Proxy, badge_of, capability_behind, door_of, open_door_of
+from capmarshal._client.knocking import exchange
 from capmarshal._kernel.errors import Error, InterfaceError
-from capmarshal._protocol import faults as _faults
-from capmarshal._protocol import wire as _wire
-from capmarshal._typed import codec as _codec
+from capmarshal._protocol.faults import to_exception
+from capmarshal._protocol.wire import Fail
+from capmarshal._typed.codec import NOTHING, Incoming, Outgoing, encode_data
+from capmarshal._typed.method import methods_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
-    from capmarshal._capabilities.space import Capability
     from capmarshal._client.channel import Answer
     from capmarshal._typed.method import Method
 
 
-# Wanted in each call.
-_homes, _exchange, _encode_data = space.homes, _client.exchange, _codec.encode_data
-
-
-class Proxy:
-    """Mixed into every proxy class: compares and hashes by capability."""
-
-    _capability: Capability
-
-    def as_capability(self) -> Capability:
-        """The capability that it calls."""
-        return self._capability
-
-    def __eq__(self, other: object) -> bool:
-        return self._capability == other._capability if isinstance(other, Proxy) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self._capability)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__qualname__} proxy of {self._capability!r}>"
-
-    def __reduce__(self) -> str:
-        raise TypeError("a proxy cannot be pickled: pass it as an argument of a call")
-
-
 def invoke(proxy: Proxy, called: Method, arguments: tuple[Any, ...]) -> Any:
     """Makes a call: what every proxy method does."""
-    target = proxy._capability  # noqa: SLF001 - a proxy is nothing but this
-    payload, outgoing = None, _codec.NOTHING
+    target = capability_behind(proxy)
+    payload, outgoing = None, NOTHING
     if called.arguments_are_data:
         try:
-            payload = _encode_data(arguments)
+            payload = encode_data(arguments)
         except Exception:  # noqa: BLE001 - said below, with the name of the parameter
             payload = None
     if payload is None:
-        outgoing = _codec.Outgoing()
+        outgoing = Outgoing()
         payload = called.encode_arguments(arguments, outgoing)
     try:
-        door = target.door()
-        home = _homes.get(door.cookie)
+        door, badge = door_of(target) or open_door_of(target), badge_of(target)
+        home = door.home
         if home is None or not home.serves_this_thread():
-            answer = _exchange(door, target.badge, called.wire_name, payload, outgoing.entries, outgoing.numbers)
+            answer = exchange(door, badge, called.wire_name, payload, outgoing.entries, outgoing.numbers)
         else:
             # Its own thread is this one: waiting for it would be waiting for ever.
-            answer = home.call_inline(target.badge, called.wire_name, payload, outgoing.entries, outgoing.numbers)
+            answer = home.call_inline(badge, called.wire_name, payload, outgoing.entries, outgoing.numbers)
     except Error as error:
         error.add_note(f"in a call of {called.where}, entrypoint {target.label!r}")
         raise
@@ -83,12 +57,12 @@ def invoke(proxy: Proxy, called: Method, arguments: tuple[Any, ...]) -> Any:
 def _result(called: Method, answer: Answer) -> Any:
     """What the answer says; its descriptors are taken."""
     if isinstance(answer, bytes):
-        payload, incoming = memoryview(answer), _codec.Incoming([], [])
+        payload, incoming = memoryview(answer), Incoming([], [])
     else:
         record, descriptors = answer
-        if isinstance(record, _wire.Fail):
-            raise _faults.to_exception(record.payload, called.raises, called.where)
-        payload, incoming = record.payload, _codec.Incoming(record.entries, descriptors)
+        if isinstance(record, Fail):
+            raise to_exception(record.payload, called.raises, called.where)
+        payload, incoming = record.payload, Incoming(record.entries, descriptors)
     try:
         result = called.decode_result(payload, incoming)
     except BaseException:
@@ -131,15 +105,16 @@ def _proxy_method(called: Method) -> Callable[..., Any]:
     return made
 
 
-def make_class(interface: type, methods: Iterable[Method]) -> type[Any]:
+def make_class(interface: type[Any]) -> type[Any]:
     """The class of proxies for an interface: a subclass of it, with every remote method a call.
 
     Raises:
-        InterfaceError: it has abstract methods that are not remote.
+        InterfaceError: it has abstract methods that are not remote, or one is declared in a way that cannot work.
     """
-    body: dict[str, Any] = {called.name: _proxy_method(called) for called in methods}
+    body: dict[str, Any] = {called.name: _proxy_method(called) for called in methods_of(interface).values()}
     body["__module__"] = interface.__module__
-    made: Any = type(interface)(interface.__name__, (Proxy, interface), body)
+    metaclass: Any = type(interface)
+    made = metaclass(interface.__name__, (Proxy, interface), body)
     if made.__abstractmethods__:
         missing = ", ".join(sorted(made.__abstractmethods__))
         raise InterfaceError(f"{interface.__qualname__}: {missing} abstract, but not declared with @method")

@@ -19,12 +19,13 @@ from capmarshal._protocol import faults as _faults
 from capmarshal._protocol import wire as _wire
 from capmarshal._protocol.faults import Code, Fault
 from capmarshal._typed import codec as _codec
-from capmarshal._typed.interface import methods_of
+from capmarshal._typed.method import methods_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from capmarshal._capabilities.space import Door, Peer
+    from capmarshal._capabilities.door import Door
+    from capmarshal._capabilities.space import Peer
     from capmarshal._descriptors.reaper import ClosableFile
     from capmarshal._protocol.wire import Call, Entry, Fail, Reply
     from capmarshal._server.objects import Objects

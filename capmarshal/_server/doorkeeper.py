@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from capmarshal._capabilities.space import cookies_of
+from capmarshal._capabilities.identity import cookies_of
 from capmarshal._descriptors import inbox as _inbox
 from capmarshal._descriptors import private as _private
 from capmarshal._descriptors import reaper as _reaper

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from capmarshal._capabilities.space import Capability, Delegable, space
+from capmarshal._capabilities.capability import Capability, Delegable, badge_of, open_door_of
+from capmarshal._capabilities.space import capability_of, space
 from capmarshal._descriptors import reaper as _reaper
 from capmarshal._descriptors.dataspace import Dataspace
 from capmarshal._descriptors.descriptor import Descriptor, number_of, numbers_of
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer as Buffer
 
-    from capmarshal._capabilities.space import Door, Home, Peer
+    from capmarshal._capabilities.door import Door, DoorSender, Home
 
 # Stands in a received table for a descriptor that was taken out of it.
 _NONE = Descriptor.of_none()
@@ -108,7 +109,7 @@ class Outgoing:
         elif isinstance(thing, Capability):
             self._add_capability(thing)
         elif isinstance(thing, Delegable):
-            self._add_capability(thing.as_capability())
+            self._add_capability(capability_of(thing))
         elif hasattr(thing, "fileno"):
             # Before anything fails: what a method returns is the call's to close, sent or not.
             self.files.append(thing)
@@ -138,13 +139,13 @@ class Outgoing:
         return list(range(first, first + len(things)))
 
     def _add_capability(self, capability: Capability) -> None:
-        door = capability.door()
+        door = open_door_of(capability)
         slot = self._slots.get(door.cookie)
         if slot is None:
             slot = self._slots[door.cookie] = self._add_number(door.number)
             self.doors.append(door)
             self.files.append(None)
-        self.entries.append(Entry(slot, capability.badge))
+        self.entries.append(Entry(slot, badge_of(capability)))
 
     def _add_number(self, number: int) -> int:
         self.numbers.append(number)
@@ -161,7 +162,7 @@ class Incoming:
     Args:
         entries: the table.
         descriptors: taken.
-        peer: who sent it, where the doors that it brings are to be counted.
+        sender: who sent it, where the doors that it brings are to be counted.
         home: the entrypoint that is being called, whose handler gets its own objects themselves.
 
     Attributes:
@@ -170,15 +171,19 @@ class Incoming:
     """
 
     __slots__ = (
-        "_descriptors", "_doors", "_entries", "_home", "_listed", "_peer", "_used", "produced", "writers",
+        "_descriptors", "_doors", "_entries", "_home", "_listed", "_sender", "_used", "produced", "writers",
     )  # fmt: skip
 
     def __init__(
-        self, entries: list[Entry], descriptors: list[Descriptor], peer: Peer | None = None, home: Home | None = None
+        self,
+        entries: list[Entry],
+        descriptors: list[Descriptor],
+        sender: DoorSender | None = None,
+        home: Home | None = None,
     ) -> None:
         self._entries = entries
         self._descriptors = descriptors
-        self._peer = peer
+        self._sender = sender
         self._home = home
         self._doors: dict[int, Door] = {}
         self._used: set[int] = set()
@@ -253,14 +258,14 @@ class Incoming:
         """The door in a slot; several capabilities may share it."""
         door = self._doors.get(slot)
         if door is None:
-            door = self._doors[slot] = space.receive_door(self._descriptors[slot], self._peer)
+            door = self._doors[slot] = space.receive_door(self._descriptors[slot], self._sender)
         return door
 
     def _make_capability(self, kind: type, door: Door, badge: bytes) -> object:
         capability = space.receive(door, badge)
         if kind is Capability:
             return capability
-        if self._home is not None and space.homes.get(door.cookie) is self._home:
+        if self._home is not None and door.home is self._home:
             managed = self._home.object_behind(badge)
             if not isinstance(managed, kind):
                 raise ArgumentError(f"the object that came home is a {_name(type(managed))}, not a {_name(kind)}")

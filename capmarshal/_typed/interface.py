@@ -8,28 +8,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from capmarshal._capabilities.space import Capability, Delegable
-from capmarshal._client import proxy as _proxy
+from capmarshal._capabilities.capability import Delegable, Proxy
+from capmarshal._capabilities.space import capability_of
 from capmarshal._kernel.errors import InterfaceError
-from capmarshal._typed.method import RAISES, Method
+from capmarshal._typed.method import RAISES, REMOTE, methods_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Self
 
-__all__ = ["Interface", "capability", "check_manageable", "method", "methods_of", "raises"]
+    from capmarshal._capabilities.capability import Capability
+
+__all__ = ["Interface", "capability", "check_manageable", "method", "raises"]
 
 F = TypeVar("F", bound="Callable[..., Any]")
-
-_MARK = "__capmarshal_method__"
-# Kept in the namespace of the class that they are of, so that they go with it.
-_METHODS = "__capmarshal_methods__"
-_PROXY_CLASS = "__capmarshal_proxy_class__"
 
 # What dataclasses and attrs leave on a class whose fields msgspec would send.
 _FIELD_MARKS = ("__dataclass_fields__", "__attrs_attrs__")
 # What a proxy needs for itself.
-_RESERVED = frozenset({"as_capability", "of_capability", "_capability"})
+_RESERVED = "_capability"
 
 if TYPE_CHECKING:
     from abc import abstractmethod as method
@@ -46,7 +42,7 @@ else:
         """
         if not isinstance(function, types.FunctionType):
             raise InterfaceError(f"@method declares a plain function, not {function!r}")
-        setattr(function, _MARK, True)
+        setattr(function, REMOTE, True)
         return abc.abstractmethod(function)
 
 
@@ -99,19 +95,8 @@ class Interface(Delegable, metaclass=_InterfaceType):
         containers = (msgspec.Struct, dict, list, tuple, set, frozenset, str, bytes, int)
         if issubclass(cls, containers) or any(hasattr(cls, mark) for mark in _FIELD_MARKS):
             raise InterfaceError(_no_fields(cls))
-        for name in _RESERVED.intersection(cls.__dict__):
-            raise InterfaceError(f"{cls.__qualname__}.{name}: the name is one that proxies need for themselves")
-
-    @classmethod
-    def of_capability(cls, capability: Capability) -> Self:
-        """A proxy; see :meth:`Capability.cast`."""
-        proxy_class = cls.__dict__.get(_PROXY_CLASS)
-        if proxy_class is None:
-            proxy_class = _proxy.make_class(cls, methods_of(cls).values())
-            setattr(cls, _PROXY_CLASS, proxy_class)
-        made: Self = object.__new__(proxy_class)
-        made.__dict__["_capability"] = capability
-        return made
+        if _RESERVED in cls.__dict__:
+            raise InterfaceError(f"{cls.__qualname__}.{_RESERVED}: the name is one that proxies need for themselves")
 
 
 def capability(of: Interface) -> Capability:
@@ -122,25 +107,7 @@ def capability(of: Interface) -> Capability:
     """
     if not isinstance(of, Delegable):
         raise TypeError(f"a {type(of).__qualname__} stands for no capability")
-    return of.as_capability()
-
-
-def methods_of(cls: type[Interface]) -> dict[bytes, Method]:
-    """The remote methods of an interface or a server, by name; analysed when first asked for.
-
-    Raises:
-        InterfaceError: one is declared in a way that cannot work.
-    """
-    known: dict[bytes, Method] | None = cls.__dict__.get(_METHODS)
-    if known is None:
-        declared: dict[str, tuple[type, Any]] = {}
-        for base in reversed(cls.__mro__):
-            for name, function in vars(base).items():
-                if getattr(function, _MARK, False):
-                    declared[name] = (base, function)
-        known = {name.encode(): Method(base, name, function) for name, (base, function) in declared.items()}
-        setattr(cls, _METHODS, known)
-    return known
+    return capability_of(of)
 
 
 def check_manageable(target: object) -> None:
@@ -149,6 +116,6 @@ def check_manageable(target: object) -> None:
     Raises:
         TypeError, InterfaceError: it is no server's object.
     """
-    if not isinstance(target, Interface) or isinstance(target, _proxy.Proxy):
+    if not isinstance(target, Interface) or isinstance(target, Proxy):
         raise TypeError(f"only a server's object, of a class derived from an Interface, can be managed, not {target!r}")
     methods_of(type(target))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from capmarshal._capabilities.space import Capability, Delegable
+from capmarshal._capabilities.capability import Capability, Delegable
 from capmarshal._kernel.errors import ArgumentError, Error, InterfaceError, StaleCapability
 from capmarshal._protocol.wire import METHOD_MAX
 from capmarshal._typed import codec as _codec
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 
     from capmarshal._typed.codec import Incoming, Outgoing
 
+# What a declaration leaves on its function: that it can be called remotely, and the errors that it raises on purpose.
+REMOTE = "__capmarshal_method__"
 RAISES = "__capmarshal_raises__"
+# The methods of a class, analysed: in its own namespace, so that they go with it.
+_METHODS = "__capmarshal_methods__"
 
 # What a payload that is no good makes msgspec raise: RecursionError for 100,000 nested arrays, and so on.
 _BAD_PAYLOAD = (ValueError, TypeError, OverflowError, RecursionError)
@@ -185,6 +189,24 @@ class Method:
             return bound(*arguments)
         positional = len(arguments) - len(self._keywords)
         return bound(*arguments[:positional], **dict(zip(self._keywords, arguments[positional:], strict=True)))
+
+
+def methods_of(cls: type) -> dict[bytes, Method]:
+    """The remote methods of an interface or a server, by name; analysed when first asked for.
+
+    Raises:
+        InterfaceError: one is declared in a way that cannot work.
+    """
+    known: dict[bytes, Method] | None = cls.__dict__.get(_METHODS)
+    if known is None:
+        declared: dict[str, tuple[type, Any]] = {}
+        for base in reversed(cls.__mro__):
+            for name, function in vars(base).items():
+                if getattr(function, REMOTE, False):
+                    declared[name] = (base, function)
+        known = {name.encode(): Method(base, name, function) for name, (base, function) in declared.items()}
+        setattr(cls, _METHODS, known)
+    return known
 
 
 def _receiver_and_rest(function: FunctionType) -> tuple[str | None, list[Parameter]]:

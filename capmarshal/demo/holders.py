@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from capmarshal._capabilities.capability import open_door_of
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -41,7 +43,7 @@ def table(processes: Mapping[str, int], held: Mapping[str, cm.Capability]) -> st
         processes: name -> process ID.
         held: label of an entrypoint -> a capability of it that this process holds.
     """
-    inodes = [os.fstat(capability.door().number).st_ino for capability in held.values()]
+    inodes = [os.fstat(open_door_of(capability).number).st_ino for capability in held.values()]
     lines = [["descriptors of", "PID", *(f"{label} entrypoint" for label in held)]]
     lines += [[name, str(pid), *(_shown(pid, inode) for inode in inodes)] for name, pid in processes.items()]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

@@ -7,6 +7,8 @@ import select
 import threading
 from typing import TYPE_CHECKING
 
+from capmarshal._capabilities.capability import open_door_of
+
 if TYPE_CHECKING:
     import capmarshal as cm
 
@@ -17,7 +19,7 @@ def end_with(parent: cm.Capability) -> None:
 
 
 def _watch(parent: cm.Capability) -> None:
-    door = parent.door()
+    door = open_door_of(parent)
     poll = select.poll()
     # Nothing to wait for but the hang-up, which is always reported (poll(2)).
     poll.register(door.number, 0)

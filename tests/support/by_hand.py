@@ -13,6 +13,7 @@ import threading
 import time
 
 import capmarshal as cm
+from capmarshal._capabilities.capability import badge_of, open_door_of
 from capmarshal._capabilities.space import space
 from capmarshal._protocol import faults as _faults
 from capmarshal._protocol import wire as _wire
@@ -171,7 +172,7 @@ def knock(capability, record=_wire.KNOCK_RECORD, *, keep_far=False):
 
 def at_door(capability, record, descriptors=()):
     """Sends a record through a door."""
-    with socket.socket(fileno=os.dup(capability.door().number)) as door:
+    with socket.socket(fileno=os.dup(open_door_of(capability).number)) as door:
         send(door, record, descriptors)
 
 
@@ -179,7 +180,7 @@ def call(capability, method=b"double", payload=b"\x91\x15", entries=(), descript
     """A CALL record; ``changed`` overrides a field of its head: version, kind, count, cpu, id, length..."""
     field = {
         "version": _wire.VERSION, "kind": _wire.CALL, "count": len(entries), "descriptors": descriptors,
-        "cpu": 0, "id": 1, "left": _wire.NO_LIMIT, "sent": 0, "length": len(method), "badge": capability.badge,
+        "cpu": 0, "id": 1, "left": _wire.NO_LIMIT, "sent": 0, "length": len(method), "badge": badge_of(capability),
     }  # fmt: skip
     assert field.keys() >= changed.keys()
     table = b"".join(struct.pack("=H16s", slot, badge) for slot, badge in entries)

@@ -1,0 +1,178 @@
+"""Capability: the right to call one object; and the objects that stand for one in arguments and results.
+
+What completion offers on these is the programming interface.  The package itself asks :func:`badge_of`,
+:func:`door_of` and :func:`capability_behind`.
+"""
+
+from __future__ import annotations
+
+import abc
+import operator
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from capmarshal._capabilities.identity import NAME_PREFIX
+from capmarshal._kernel.errors import Closed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from capmarshal._capabilities.door import Door
+
+T = TypeVar("T")
+
+# What a capability is known by: the cookie of its door, and its badge.
+Key: TypeAlias = tuple[int, bytes]
+
+
+class Capability:
+    """The right to call one object, and to pass that right on.
+
+    Made by :meth:`Entrypoint.manage`, inherited by :func:`parent`, or received in a call.  The same capability is the
+    same object, however often it is received, and all capabilities of an entrypoint share one descriptor.
+    """
+
+    __slots__ = ("__weakref__", "_badge", "_door", "_key", "_name")
+
+    def __init__(self, door: Door, badge: bytes) -> None:
+        self._door: Door | None = door
+        # The secret that selects the object.  Never to be shown whole.
+        self._badge = badge
+        self._key: Key = (door.cookie, badge)
+        self._name = door.name
+
+    @property
+    def name(self) -> str:
+        """What ``getpeername`` says of its door: ``capmarshal/<label>/<random>``.  For people; it proves nothing."""
+        return self._name
+
+    @property
+    def label(self) -> str:
+        """What its server called the entrypoint; empty for a nameless door."""
+        return self._name.removeprefix(NAME_PREFIX).rpartition("/")[0]
+
+    @property
+    def local(self) -> object | None:
+        """The object behind it, if this process manages it; else, and once the capability is closed, None."""
+        home = self._door.home if self._door is not None else None
+        return home.object_behind(self._badge) if home is not None else None
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._door is None
+
+    def cast(self, interface: Callable[..., T]) -> T:
+        """A proxy: an object of ``interface`` whose methods are calls of the object behind this capability.
+
+        Nothing is sent.  Whether the object has these methods shows at the first call.
+
+        Raises:
+            InterfaceError: the interface cannot work as it is declared.
+            Closed: the capability is closed.
+            TypeError: not a :class:`Interface`.
+        """
+        if not (isinstance(interface, type) and issubclass(interface, Delegable)):
+            raise TypeError(f"a capability is cast to an Interface, not to {interface!r}")
+        open_door_of(self)
+        made: T = object.__new__(_proxy_class_of(interface))
+        made.__dict__["_capability"] = self
+        return made
+
+    def close(self) -> None:
+        """Gives the capability up; whoever else in this process uses this object loses it too.
+
+        The door's descriptor and channels are closed with the last capability of that door.  Never needed for order:
+        an unreferenced capability goes by itself.
+        """
+        self._door = None
+
+    def __eq__(self, other: object) -> bool:
+        return self._key == other._key if isinstance(other, Capability) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __repr__(self) -> str:
+        state = " closed" if self.closed else ""
+        return f"<Capability {self.label or 'nameless'} {self._badge[:2].hex()}…{state}>"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a capability cannot be pickled: pass it as an argument of a call")
+
+
+# The secret that selects the capability's object.
+badge_of: Callable[[Capability], bytes] = operator.attrgetter("_badge")
+
+# What the capability is known by in this process.
+key_of: Callable[[Capability], Key] = operator.attrgetter("_key")
+
+# The capability's door; None once the capability is closed.
+door_of: Callable[[Capability], Door | None] = operator.attrgetter("_door")
+
+
+def open_door_of(capability: Capability) -> Door:
+    """The capability's door.
+
+    Raises:
+        Closed: the capability was given up.
+    """
+    door = door_of(capability)
+    if door is None:
+        raise Closed(f"{capability!r} was closed")
+    return door
+
+
+class Delegable(abc.ABC):  # noqa: B024 - abstract by what its only subclass, Interface, adds
+    """What stands for a capability in arguments and results: a proxy or a managed object."""
+
+    __slots__ = ()
+
+
+class Proxy:
+    """Mixed into every class of proxies: a proxy compares and hashes by the capability that it calls."""
+
+    _capability: Capability
+
+    def __eq__(self, other: object) -> bool:
+        return self._capability == other._capability if isinstance(other, Proxy) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._capability)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__qualname__} proxy of {self._capability!r}>"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a proxy cannot be pickled: pass it as an argument of a call")
+
+
+# The capability that a proxy calls.
+capability_behind: Callable[[Proxy], Capability] = operator.attrgetter("_capability")
+
+# An interface's class of proxies stands in the namespace of the interface, so that it goes with it.
+_PROXY_CLASS = "__capmarshal_proxy_class__"
+
+
+def _no_proxies(interface: type[Any]) -> type[Any]:
+    raise NotImplementedError(f"{interface.__qualname__}: nothing that makes calls is imported")
+
+
+_make_proxy_class: Callable[[type[Any]], type[Any]] = _no_proxies
+
+
+def make_proxies_by(make_class: Callable[[type[Any]], type[Any]]) -> None:
+    """Has :meth:`Capability.cast` use ``make_class``, which makes an interface's class of proxies.
+
+    The client gives it when the package is imported: what makes calls stands above what is called.
+    """
+    global _make_proxy_class  # set once, see above
+    _make_proxy_class = make_class
+
+
+def _proxy_class_of(interface: type[Any]) -> type[Any]:
+    """An interface's class of proxies, made when it is first asked for."""
+    known: type[Any] | None = interface.__dict__.get(_PROXY_CLASS)
+    if known is None:
+        known = _make_proxy_class(interface)
+        setattr(interface, _PROXY_CLASS, known)
+    return known

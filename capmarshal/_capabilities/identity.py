@@ -1,0 +1,47 @@
+"""Which socket a descriptor is: by the kernel's own identity of it, and by the name that people read.
+
+The cookie (``SO_COOKIE``) is equal in every process and never reused while the machine is up, and nobody can choose it.
+The name that ``getpeername`` gives is for people: whoever likes may have the same.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from capmarshal._kernel.native import ffi, lib
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NAME_PREFIX = "capmarshal/"
+
+# getsockname(2) of an abstract or path name may report up to 111 bytes.
+_ADDRESS_ROOM = 128
+_FAMILY_SIZE = 2
+
+
+def _address(call: Callable[[int, Any, Any], int], number: int) -> bytes | None:
+    """A socket's own or its peer's name, without the family: empty if it has none, None if it has no peer."""
+    room = ffi.new("char[]", _ADDRESS_ROOM)
+    length = ffi.new("unsigned int *", _ADDRESS_ROOM)
+    if call(number, room, length) < 0:
+        return None
+    return bytes(ffi.buffer(room, min(length[0], _ADDRESS_ROOM)))[_FAMILY_SIZE:]
+
+
+def has_peer(number: int) -> bool:
+    """Whether a socket is connected to another one."""
+    return _address(lib.lx_getpeername, number) is not None
+
+
+def peer_name(number: int) -> str:
+    """What ``getpeername`` says of a door's client end, as text; empty for a nameless door."""
+    address = _address(lib.lx_getpeername, number) or b""
+    return address.removeprefix(b"\0").decode("utf-8", "backslashreplace")
+
+
+def cookies_of(numbers: list[int]) -> list[int]:
+    """The cookie of each AF_UNIX SEQPACKET socket, 0 for any other descriptor."""
+    cookies = ffi.new("uint64_t[]", len(numbers))
+    lib.cm_identify(numbers, len(numbers), cookies)
+    return ffi.unpack(cookies, len(numbers)) if numbers else []
