@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from bench import c_programs
 from bench.adder import Adder
 from capmarshal._protocol import wire as _wire
-from capmarshal._typed.codec import Outgoing
 from capmarshal._typed.method import methods_of
+from capmarshal._typed.table import Outgoing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,8 +22,8 @@ from capmarshal._capabilities.space import space
 from capmarshal._descriptors import reaper as _reaper
 from capmarshal._protocol import wire as _wire
 from capmarshal._typed import codec as _codec
-from capmarshal._typed.codec import Incoming, Outgoing
 from capmarshal._typed.method import Method
+from capmarshal._typed.table import Incoming, Outgoing
 
 PATIENCE = 30.0
 

@@ -28,7 +28,7 @@ MODULES = {
     "_descriptors": ("private", "descriptor", "reaper", "dataspace", "inbox", "message"),
     "_protocol": ("wire", "parts", "faults"),
     "_capabilities": ("identity", "door", "capability", "space"),
-    "_typed": ("lists", "codec", "parameters", "method", "interface"),
+    "_typed": ("files", "table", "lists", "codec", "parameters", "method", "interface"),
     "_client": ("channel", "knocking", "proxy"),
     "_server": ("journal", "objects", "dispatch", "answers", "channels", "reception", "doorkeeper", "loop"),
     "_child": ("spawn",),

@@ -13,8 +13,9 @@ from capmarshal._client.knocking import exchange
 from capmarshal._kernel.errors import Error, InterfaceError
 from capmarshal._protocol.faults import to_exception
 from capmarshal._protocol.wire import Fail
-from capmarshal._typed.codec import NOTHING, Incoming, Outgoing, encode_data
+from capmarshal._typed.codec import encode_data
 from capmarshal._typed.method import methods_of
+from capmarshal._typed.table import NOTHING, Incoming, Outgoing
 
 if TYPE_CHECKING:
     from collections.abc import Callable

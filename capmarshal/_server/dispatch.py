@@ -18,8 +18,9 @@ from capmarshal._kernel.native import FOREVER, lib
 from capmarshal._protocol import faults as _faults
 from capmarshal._protocol import wire as _wire
 from capmarshal._protocol.faults import Code, Fault
-from capmarshal._typed import codec as _codec
+from capmarshal._typed.codec import encode_data
 from capmarshal._typed.method import methods_of
+from capmarshal._typed.table import NOTHING, Incoming, Outgoing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -273,18 +274,18 @@ class Dispatcher:
                 arguments = method.decode_data_arguments(payload)
             except Exception:  # noqa: BLE001 - it will be decoded, and fail, again
                 return None
-            outgoing = _codec.NOTHING
+            outgoing = NOTHING
             try:
                 result = getattr(target, method.name)(*arguments)
                 try:
-                    return _codec.encode_data(result)
+                    return encode_data(result)
                 except Exception:  # noqa: BLE001 - it will be encoded, and fail, again, unless it is no data after all
-                    outgoing = _codec.Outgoing()
+                    outgoing = Outgoing()
                     payload = method.encode_result(result, outgoing)
                 data = _wire.pack_reply(record.id, outgoing.entries, len(outgoing.numbers), payload)
-                return _answer(record.id, data, _codec.Incoming([], []), outgoing, ran=True)
+                return _answer(record.id, data, Incoming([], []), outgoing, ran=True)
             except BaseException as error:  # noqa: BLE001 - answered; Interrupted is raised for what must not end here
-                return self._failed(record.id, method, error, _codec.Incoming([], []), outgoing)
+                return self._failed(record.id, method, error, Incoming([], []), outgoing)
         finally:
             # Whatever the method left.
             if _deadline.current.get() != FOREVER:
@@ -297,7 +298,7 @@ class Dispatcher:
 
     def call(self, call: Call, descriptors: list[Descriptor], peer: Peer | None, deadline: int | None) -> Answer:
         """Runs a call; the descriptors are taken.  It may take until the deadline; None if that has passed."""
-        incoming = _codec.Incoming(call.entries, descriptors, peer, self)
+        incoming = Incoming(call.entries, descriptors, peer, self)
         if deadline is None:
             incoming.close_rest()
             return fail(call.id, Code.EXPIRED, "the deadline passed before the server came to the call")
@@ -321,7 +322,7 @@ class Dispatcher:
             _deadline.current.reset(token)
             self._objects.end()
 
-    def _run(self, call: Call, method: Method, target: object, incoming: _codec.Incoming) -> Answer:
+    def _run(self, call: Call, method: Method, target: object, incoming: Incoming) -> Answer:
         try:
             arguments = method.decode_arguments(call.payload, incoming)
         except (ArgumentError, StaleCapability) as error:
@@ -331,7 +332,7 @@ class Dispatcher:
                 call.id, Code.STALE if stale else Code.ARGUMENT, f"{method.where}: {error}" if stale else str(error)
             )
         incoming.close_rest()
-        outgoing = _codec.Outgoing()
+        outgoing = Outgoing()
         try:
             payload = method.encode_result(method.run(target, arguments), outgoing)
             # Written is written when the caller has its answer, not when the reaper comes round.
@@ -348,8 +349,8 @@ class Dispatcher:
         call_id: int,
         method: Method,
         error: BaseException,
-        incoming: _codec.Incoming,
-        outgoing: _codec.Outgoing,
+        incoming: Incoming,
+        outgoing: Outgoing,
     ) -> Answer:
         """The answer to a call whose method raised, or returned what cannot be sent.
 
@@ -365,7 +366,7 @@ class Dispatcher:
         return answer
 
 
-def _answer(call_id: int, data: bytes, incoming: _codec.Incoming, outgoing: _codec.Outgoing, *, ran: bool) -> Answer:
+def _answer(call_id: int, data: bytes, incoming: Incoming, outgoing: Outgoing, *, ran: bool) -> Answer:
     """The end of a call: who owns what it had.
 
     Args:

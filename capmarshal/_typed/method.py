@@ -16,15 +16,16 @@ import msgspec
 from capmarshal._capabilities.capability import Capability, Delegable
 from capmarshal._kernel.errors import ArgumentError, Error, InterfaceError, StaleCapability
 from capmarshal._protocol.wire import METHOD_MAX
-from capmarshal._typed import codec as _codec
+from capmarshal._typed.codec import data_decoder_for, decoder_for, encode, encoder_for
 from capmarshal._typed.parameters import Parameter, is_async, parameters_of
+from capmarshal._typed.table import DESCRIPTOR_TYPES, Outgoing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from _typeshed import ReadableBuffer as Buffer
 
-    from capmarshal._typed.codec import Incoming, Outgoing
+    from capmarshal._typed.table import Incoming
 
 # What a declaration leaves on its function: that it can be called remotely, and the errors that it raises on purpose.
 REMOTE = "__capmarshal_method__"
@@ -93,10 +94,10 @@ class Method:
         of_all: Any = tuple[annotations]  # type: ignore[valid-type]  # made at run time
         self._decode_arguments, self.arguments_are_data = self._decoder(of_all, "arguments")
         self._decode_result, self.result_is_data = self._decoder(hints["return"], "result")
-        self._encode_arguments = _codec.encoder_for(of_all)
-        self._encode_result = _codec.encoder_for(hints["return"])
-        self.decode_data_arguments = _codec.data_decoder_for(of_all)
-        self.decode_data_result = _codec.data_decoder_for(hints["return"])
+        self._encode_arguments = encoder_for(of_all)
+        self._encode_result = encoder_for(hints["return"])
+        self.decode_data_arguments = data_decoder_for(of_all)
+        self.decode_data_result = data_decoder_for(hints["return"])
         self._keywords = [p.name for p in self.parameters if p.kind is p.KEYWORD_ONLY]
         self.is_data = self.arguments_are_data and self.result_is_data and not self._keywords
 
@@ -105,7 +106,7 @@ class Method:
         custom: list[type] = []
         try:
             _refuse_foreign_types(msgspec.inspect.type_info(annotation), set(), custom)
-            return _codec.decoder_for(annotation), not custom
+            return decoder_for(annotation), not custom
         except (TypeError, ValueError, NameError, AttributeError) as error:
             raise InterfaceError(f"{self.where}, {of}: {error}") from error
 
@@ -140,7 +141,7 @@ class Method:
         """The parameter whose argument cannot be encoded: msgspec does not say, so each is tried alone."""
         for parameter, argument in zip(self.parameters, arguments, strict=True):
             try:
-                _codec.encode(argument, _codec.Outgoing())
+                encode(argument, Outgoing())
             except (*_BAD_PAYLOAD, Error):
                 return f"argument `{parameter.name}`"
         return "arguments"
@@ -228,7 +229,7 @@ def _refuse_foreign_types(node: Any, seen: set[int], custom: list[type]) -> None
     seen.add(id(node))
     if isinstance(node, msgspec.inspect.CustomType):
         custom.append(node.cls)
-        if node.cls not in (Capability, *_codec.DESCRIPTOR_TYPES) and not issubclass(node.cls, Delegable):
+        if node.cls not in (Capability, *DESCRIPTOR_TYPES) and not issubclass(node.cls, Delegable):
             raise TypeError(
                 f"{node.cls.__qualname__} is neither data, nor an Interface, nor one of Capability, Descriptor, "
                 "Dataspace, io.BufferedReader, io.BufferedWriter, socket.socket"

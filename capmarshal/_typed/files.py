@@ -1,0 +1,84 @@
+"""Files on their way: prepared before they are sent, and told apart when they have come."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+from capmarshal._kernel.errors import ArgumentError
+from capmarshal._kernel.native import ffi, lib
+
+if TYPE_CHECKING:
+    from capmarshal._descriptors.descriptor import Descriptor
+
+
+def prepare(file: Any) -> None:
+    """Brings an open file, which both sides will share, to where the program is in it.
+
+    Raises:
+        ValueError: nobody knows where that is (a text file in the middle of an iteration), or it cannot be brought
+            there (a file of /proc that has been read from).
+    """
+    # By what it can do, not by its class: the files of tempfile are wrappers.  A raw file has no buffer.
+    if isinstance(file, io.RawIOBase) or not hasattr(file, "seekable"):
+        return
+    if file.writable():
+        file.flush()
+    if file.readable() and file.seekable():
+        try:
+            position = file.tell()
+            if position != os.lseek(file.fileno(), 0, os.SEEK_CUR):
+                # It has read ahead.  Only a seek from the end is sure to go past its buffer to the kernel; a fresh
+                # reader is left alone, since the files of /proc have no end to seek from (EINVAL, seq_lseek()).
+                file.seek(0, os.SEEK_END)
+                file.seek(position)
+        except OSError as error:
+            raise ValueError(f"where the program is in the file: {error}") from error
+
+
+def _target(number: int) -> str:
+    """What /proc calls a descriptor.  F_GETPIPE_SZ would wait for whoever is writing to a pipe."""
+    try:
+        return os.readlink(f"/proc/self/fd/{number}")  # noqa: PTH115 - pathlib is not imported, and this is no path
+    except OSError:
+        return ""
+
+
+def describe(number: int) -> str:
+    """What a descriptor is, in words; found out without anything that a file system's server could delay."""
+    flags = lib.lx_fcntl(number, fcntl.F_GETFL, 0)
+    value = ffi.new("int *")
+    length = ffi.new("unsigned int *", ffi.sizeof("int"))
+    if lib.lx_getsockopt(number, socket.SOL_SOCKET, socket.SO_TYPE, value, length) == 0:
+        return f"a socket of type {socket.SocketKind(value[0]).name.removeprefix('SOCK_')}"
+    access = {os.O_RDONLY: "reading only", os.O_WRONLY: "writing only"}.get(flags & os.O_ACCMODE, "both ways")
+    kind = "a file"
+    if flags & os.O_PATH:
+        return "a mere path (O_PATH)"
+    if flags & os.O_DIRECTORY:
+        return "a directory"
+    if _target(number).startswith("pipe:"):
+        kind = "a pipe"
+    elif lib.lx_fcntl(number, fcntl.F_GET_SEALS, 0) >= 0:
+        kind = "a memfd"
+    return f"{kind} open for {access}"
+
+
+def open_received(descriptor: Descriptor, mode: str) -> Any:
+    """A file object for a received descriptor, which then owns it.
+
+    Raises:
+        ArgumentError: it is not open for that, or no file.  The caller still owns the descriptor then.
+    """
+    number = descriptor.fileno()
+    flags = lib.lx_fcntl(number, fcntl.F_GETFL, 0)
+    if flags & os.O_PATH or flags & os.O_ACCMODE not in (os.O_RDWR, os.O_RDONLY if mode == "rb" else os.O_WRONLY):
+        wanted = "reading" if mode == "rb" else "writing"
+        raise ArgumentError(f"a file open for {wanted} is due; what came is {describe(number)}")
+    try:
+        return descriptor.open(mode)
+    except OSError as error:
+        raise ArgumentError(f"a file is due; what came is {describe(number)}: {error.strerror}") from None

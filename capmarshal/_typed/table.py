@@ -1,0 +1,260 @@
+"""The table of a record: the capabilities and descriptors that its payload refers to by their index.
+
+A table that is sent borrows all that is in it; one that was received owns it, until something is made of it.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import msgspec
+
+from capmarshal._capabilities.capability import Capability, Delegable, badge_of, open_door_of
+from capmarshal._capabilities.space import capability_of, space
+from capmarshal._descriptors import reaper
+from capmarshal._descriptors.dataspace import Dataspace
+from capmarshal._descriptors.descriptor import Descriptor, number_of, numbers_of
+from capmarshal._kernel.errors import ArgumentError
+from capmarshal._protocol.wire import ENTRIES_MAX, NO_BADGE, PLAIN, Entry, is_plain
+from capmarshal._typed.files import describe, open_received, prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from capmarshal._capabilities.door import Door, DoorSender, Home
+
+# Stands in a received table for a descriptor that was taken out of it.
+_NONE = Descriptor.of_none()
+
+# The indices that lists of descriptors begin with: kept, since to make 253 of them costs a microsecond.
+_INDICES = list(range(len(PLAIN)))
+
+# What decoding made of a table: each owns a descriptor.
+Owned: TypeAlias = Descriptor | Dataspace | io.BufferedReader | io.BufferedWriter | socket.socket
+
+# The annotations that stand for a descriptor; what is sent may be anything with a fileno().
+DESCRIPTOR_TYPES = (Descriptor, Dataspace, io.BufferedReader, io.BufferedWriter, socket.socket)
+
+
+class Outgoing:
+    """The table of a record that is being made: what its payload refers to.  Borrows all of it.
+
+    Attributes:
+        entries: the table.
+        numbers: the descriptors to send.
+        files: by slot, what the descriptors belong to, kept alive until they are sent; None where that is a door.
+        doors: whose client ends are among them, likewise.
+    """
+
+    __slots__ = ("_slots", "doors", "entries", "files", "numbers")
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.numbers: list[int] = []
+        self.files: list[Any] = []
+        self.doors: list[Door] = []
+        self._slots: dict[int, int] = {}
+
+    def add(self, thing: Any) -> int:
+        """Enters a capability or a descriptor in the table, and returns its index there."""
+        if len(self.entries) == ENTRIES_MAX:
+            raise ValueError(f"more than {ENTRIES_MAX} capabilities and descriptors in one call")
+        # The commonest first: to be told that something is no Delegable takes longer than all else here.
+        if type(thing) is Descriptor:
+            self.files.append(thing)
+            self.entries.append(Entry(self._add_number(thing.fileno()), NO_BADGE))
+        elif isinstance(thing, Capability):
+            self._add_capability(thing)
+        elif isinstance(thing, Delegable):
+            self._add_capability(capability_of(thing))
+        elif hasattr(thing, "fileno"):
+            # Before anything fails: what a method returns is the call's to close, sent or not.
+            self.files.append(thing)
+            if isinstance(thing, Dataspace) and not thing.sealed:
+                raise TypeError("a dataspace must be sealed before it is handed over")
+            # First: to be asked for it makes some objects a file, and says best that one is closed.
+            number = number_of(thing)
+            prepare(thing)
+            self.entries.append(Entry(self._add_number(number), NO_BADGE))
+        else:
+            raise TypeError(f"`{type(thing).__qualname__}` objects cannot be sent")
+        return len(self.entries) - 1
+
+    def add_list(self, things: list[Any]) -> list[Any]:
+        """Enters a list of descriptors in one step.
+
+        Returns:
+            Their indices in the table; or ``things`` itself, where they are not all open descriptors.
+        """
+        numbers = numbers_of(things)
+        first = len(self.entries)
+        if numbers is None or first + len(things) > ENTRIES_MAX:
+            return things
+        slots = range(len(self.numbers), len(self.numbers) + len(things))
+        self.numbers += numbers
+        self.files += things
+        if slots.start == first and slots.stop <= len(PLAIN):
+            self.entries += PLAIN[first : slots.stop]
+            return _INDICES[first : slots.stop]
+        self.entries += [Entry(slot, NO_BADGE) for slot in slots]
+        return list(range(first, first + len(things)))
+
+    def _add_capability(self, capability: Capability) -> None:
+        door = open_door_of(capability)
+        slot = self._slots.get(door.cookie)
+        if slot is None:
+            slot = self._slots[door.cookie] = self._add_number(door.number)
+            self.doors.append(door)
+            self.files.append(None)
+        self.entries.append(Entry(slot, badge_of(capability)))
+
+    def _add_number(self, number: int) -> int:
+        self.numbers.append(number)
+        return len(self.numbers) - 1
+
+
+# Of a record that is data alone.  Nothing is ever added to it.
+NOTHING = Outgoing()
+
+
+class Incoming:
+    """The table of a record that was received.  Owns its descriptors until decoding makes something of them.
+
+    Args:
+        entries: the table.
+        descriptors: taken.
+        sender: who sent it, where the doors that it brings are to be counted.
+        home: the entrypoint that is being called, whose handler gets its own objects themselves.
+
+    Attributes:
+        produced: what decoding made of descriptors; each owns one.  Of the call in a server, of the caller in a client.
+        writers: those among them that have a buffer to flush.
+    """
+
+    __slots__ = (
+        "_descriptors", "_doors", "_entries", "_home", "_listed", "_sender", "_used", "produced", "writers",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        entries: list[Entry],
+        descriptors: list[Descriptor],
+        sender: DoorSender | None = None,
+        home: Home | None = None,
+    ) -> None:
+        self._entries = entries
+        self._descriptors = descriptors
+        self._sender = sender
+        self._home = home
+        self._doors: dict[int, Door] = {}
+        self._used: set[int] = set()
+        # So many at the head of the table have been taken by make_list().
+        self._listed = 0
+        self.produced: list[Owned] = []
+        self.writers: Sequence[io.BufferedWriter] = ()
+
+    def make(self, kind: type, index: object) -> object:
+        """What the annotation ``kind`` wants of the entry that stands at ``index`` in the table."""
+        # True is an int by inheritance, and 1.0 equals one: neither is an index.
+        if type(index) is not int or not 0 <= index < len(self._entries):
+            what = str(index) if type(index) is int else f"a {type(index).__name__}"
+            raise ArgumentError(f"{what} is no index into a table of {len(self._entries)}")
+        if index in self._used or index < self._listed:
+            raise ArgumentError(f"entry {index} of the table is used twice")
+        self._used.add(index)
+        slot, badge = self._entries[index]
+        if issubclass(kind, DESCRIPTOR_TYPES):
+            if badge != NO_BADGE:
+                raise ArgumentError(f"a capability came where {_name(kind)} is due")
+            return self._make_file(kind, slot)
+        if badge == NO_BADGE:
+            raise ArgumentError(f"a plain descriptor came where {_name(kind)} is due")
+        return self._make_capability(kind, self._door(slot), badge)
+
+    def make_list(self, indices: list[int]) -> list[Descriptor]:
+        """As :meth:`make` for each, of kind :class:`Descriptor`.
+
+        Raises:
+            ValidationError: one of them is no index; names the place in the list.
+        """
+        stop = self._listed + len(indices)
+        in_order = stop <= min(len(self._entries), len(PLAIN)) and indices == _INDICES[self._listed : stop]
+        if self._used or not in_order or not is_plain(self._entries[:stop]):
+            return [self._make_item(at, index) for at, index in enumerate(indices)]
+        made = self._descriptors[self._listed : stop]
+        # In this order: what Ctrl-C leaves in both places is closed once.
+        self.produced += made
+        self._listed = stop
+        return made
+
+    def _make_item(self, at: int, index: int) -> Descriptor:
+        try:
+            return self.make(Descriptor, index)  # type: ignore[return-value]  # of the kind that it is given
+        except ArgumentError as error:
+            raise msgspec.ValidationError(f"{error} - at `$[{at}]`") from error
+
+    def _make_file(self, kind: type, slot: int) -> Owned:
+        descriptor = self._descriptors[slot]
+        if kind is Descriptor:
+            # Moves from this table to the call.
+            self.produced.append(descriptor)
+            self._descriptors[slot] = _NONE
+            return descriptor
+        made: Owned
+        if kind is Dataspace:
+            made = Dataspace.receive(descriptor)
+        elif kind is socket.socket:
+            try:
+                made = descriptor.socket()
+            except OSError:
+                raise ArgumentError(f"a socket is due; what came is {describe(descriptor.fileno())}") from None
+        else:
+            made = open_received(descriptor, "rb" if kind is io.BufferedReader else "wb")
+        self.produced.append(made)
+        if isinstance(made, io.BufferedWriter):
+            self.writers = (*self.writers, made)
+        return made
+
+    def _door(self, slot: int) -> Door:
+        """The door in a slot; several capabilities may share it."""
+        door = self._doors.get(slot)
+        if door is None:
+            door = self._doors[slot] = space.receive_door(self._descriptors[slot], self._sender)
+        return door
+
+    def _make_capability(self, kind: type, door: Door, badge: bytes) -> object:
+        capability = space.receive(door, badge)
+        if kind is Capability:
+            return capability
+        if self._home is not None and door.home is self._home:
+            managed = self._home.object_behind(badge)
+            if not isinstance(managed, kind):
+                raise ArgumentError(f"the object that came home is a {_name(type(managed))}, not a {_name(kind)}")
+            return managed
+        return capability.cast(kind)
+
+    def check_used(self) -> None:
+        """Refuses a table of which decoding has left something over.
+
+        Raises:
+            ArgumentError: something was sent where the annotations say data: its index passed for an int.
+        """
+        if len(self._used) + self._listed < len(self._entries):
+            raise ArgumentError("a descriptor or capability came where the interface says data")
+
+    def close_rest(self) -> None:
+        """Closes the descriptors that nothing refers to."""
+        rest = [descriptor for descriptor in self._descriptors[self._listed :] if not descriptor.closed]
+        if rest:
+            reaper.close_files(rest)
+
+    def close_all(self) -> None:
+        """Closes everything, also what decoding has made."""
+        reaper.close_files(self.produced)
+        self.close_rest()
+
+
+def _name(kind: type) -> str:
+    return f"a {kind.__module__}.{kind.__qualname__}".replace("_io.", "io.").replace("builtins.", "")
