@@ -33,7 +33,7 @@ from capmarshal._kernel.errors import (
     TooManyInFlight,
     UnknownMethod,
 )
-from capmarshal._server.dispatch import keep
+from capmarshal._server.keeping import keep
 from capmarshal._typed.interface import Interface, capability, method, raises
 
 __all__ = [

@@ -19,7 +19,8 @@ from capmarshal._descriptors.private import Private
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.errors import CallTimeout, Closed, check
 from capmarshal._kernel.native import FOREVER, ffi, lib
-from capmarshal._server.dispatch import Dispatcher, log
+from capmarshal._server.dispatch import Dispatcher
+from capmarshal._server.journal import Journal, log
 from capmarshal._server.loop import Server
 from capmarshal._server.objects import Objects
 from capmarshal._typed.interface import check_manageable
@@ -101,7 +102,7 @@ class Entrypoint:
         _check_label(label)
         self.label = label
         self._objects = Objects()
-        self._dispatcher = Dispatcher(self._objects)
+        self._dispatcher = Dispatcher(self._objects, Journal(label))
         server_end, self._door = _make_door(label, self._dispatcher)
         try:
             self._server = Server(
@@ -184,10 +185,8 @@ class Entrypoint:
             if self._closed:
                 raise Closed(f"{self!r} is closed")
             try:
-                self._dispatcher.thread = threading.get_ident()
                 self._server.run()
             finally:
-                self._dispatcher.thread = None
                 if self.closed:
                     self._release()
 

@@ -21,6 +21,7 @@ from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.native import FOREVER, ffi, lib
 from capmarshal._protocol import wire as _wire
 from capmarshal._server.dispatch import Dispatcher
+from capmarshal._server.journal import Journal
 from capmarshal._server.objects import Objects
 from capmarshal._typed.method import methods_of
 
@@ -230,7 +231,7 @@ def test_a_deadline_reaches_the_method_and_ends_with_its_call(data):
 def test_between_calls_nothing_of_the_last_one_is_left():
     """A signal handler of the serving thread has no deadline of a client's, and no call to keep anything from."""
     objects, server = Objects(), DataServer()
-    dispatcher = Dispatcher(objects)
+    dispatcher = Dispatcher(objects, Journal("data"))
     badge = objects.add(server)
     objects.remember(badge, methods_of(Data)[b"overstay"])
     with dispatcher.serving():

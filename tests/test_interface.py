@@ -10,6 +10,7 @@ import inspect
 import io
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -890,7 +891,8 @@ def test_a_result_that_cannot_be_sent_is_the_servers_error(what, log):
         with pytest.raises(cm.RemoteError, match=r"Checked\.liar, result: "):
             proxy.liar(what)
         assert proxy.take(1, [])
-    assert [message for _, message, _ in log] == ["Checked.liar raised"]
+    whom = f"process {os.getpid()} (user {os.getuid()})"
+    assert [message for _, message, _ in log] == [f"test: {whom}: Checked.liar raised"]
 
 
 def test_a_capability_as_result_where_data_are_due_is_refused():
@@ -1033,7 +1035,7 @@ def test_an_undeclared_error_arrives_as_type_and_message_and_is_logged(how, kind
         assert __file__ not in str(caught.value)
         assert proxy.divide(1, 2) == 0.5
     ((level, text, everything),) = log
-    assert (level, text) == ("ERROR", "Failing.fail raised")
+    assert (level, text) == ("ERROR", f"test: process {os.getpid()} (user {os.getuid()}): Failing.fail raised")
     assert "Traceback" in everything
     assert "raise make()" in everything
     assert kind in everything
@@ -1419,4 +1421,5 @@ def test_an_interface_between_processes(tmp_path, log):
         out, errors = child.communicate(timeout=PATIENCE)
     assert (out, errors, child.returncode) == ("served\n", "", 0)
     assert journal.read_bytes() == b"customer first second "
-    assert [message for _, message, _ in log] == ["Bank.crash raised"]
+    ((_, message, _),) = log
+    assert re.fullmatch(r"bank: process \d+ \(user \d+\): Bank\.crash raised", message)

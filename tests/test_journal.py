@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 from types import SimpleNamespace
 
 import pytest
 
+import by_hand
+import capmarshal as cm
 from capmarshal._server import journal as _journal
 from capmarshal._server.journal import Journal
 
@@ -104,3 +107,39 @@ def test_lines_below_the_loggers_level_are_neither_written_nor_counted(clock, ca
     caplog.set_level(logging.WARNING, "capmarshal")
     journal.error(None, "raised", "heard")
     assert caplog.messages == ["x: heard"]
+
+
+class Failing(cm.Interface):
+    @cm.method
+    def fail(self) -> None: ...
+
+    @cm.method
+    def fail_with(self, file: cm.Descriptor) -> None: ...
+
+
+class FailingServer(Failing):
+    def fail(self):
+        raise ValueError
+
+    def fail_with(self, file):
+        raise KeyError
+
+
+def test_two_thousand_calls_that_raise_are_a_line_for_each_method(clock, caplog):
+    """Of data alone and with descriptors: each caller gets its error, and the log has the first of each kind."""
+    whom = f"process {os.getpid()} (user {os.getuid()})"
+    with by_hand.serving(FailingServer(), "x") as capability, by_hand.temporary() as file, cm.timeout(by_hand.PATIENCE):
+        proxy = capability.cast(Failing)
+        for _ in range(1000):
+            with pytest.raises(cm.RemoteError):
+                proxy.fail()
+            with pytest.raises(cm.RemoteError):
+                proxy.fail_with(file)
+        assert caplog.messages == [f"x: {whom}: Failing.fail raised", f"x: {whom}: Failing.fail_with raised"]
+        clock.ns += SECOND
+        with pytest.raises(cm.RemoteError):
+            proxy.fail()
+        assert caplog.messages[2:] == [f"x: {whom}: Failing.fail raised (and 999 such lines were left out)"]
+        # Records that pytest keeps would keep what is in their tracebacks.
+        caplog.clear()
+    capability.close()

@@ -30,7 +30,19 @@ MODULES = {
     "_capabilities": ("identity", "door", "capability", "space"),
     "_typed": ("files", "table", "lists", "codec", "parameters", "method", "interface"),
     "_client": ("channel", "knocking", "proxy"),
-    "_server": ("journal", "objects", "dispatch", "answers", "channels", "reception", "doorkeeper", "loop"),
+    "_server": (
+        "journal",
+        "objects",
+        "answer",
+        "keeping",
+        "calls",
+        "dispatch",
+        "answers",
+        "channels",
+        "reception",
+        "doorkeeper",
+        "loop",
+    ),
     "_child": ("spawn",),
 }
 

@@ -16,7 +16,7 @@ from capmarshal._protocol.parts import Piece, send_piece
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from capmarshal._server.dispatch import Answer
+    from capmarshal._server.answer import Answer
 
 # What send() says when it can go on only after a GO of the client.
 AWAITS_GO = 1
@@ -26,7 +26,7 @@ class Outbox:
     """Sends an answer, whole or in parts, as far as its receiver has room, and goes on later.
 
     Args:
-        answer: taken.  Its results are closed when all is sent, its arguments too, unless its client makes it wait.
+        answer: taken: its arguments are closed already, and its results are when all is sent.
         room: bytes that one record may have.
 
     Attributes:
@@ -43,7 +43,7 @@ class Outbox:
     """
 
     __slots__ = (
-        "_answer", "_arguments_open", "_copies", "_next", "_pieces", "_wanted_room",
+        "_answer", "_copies", "_next", "_pieces", "_wanted_room",
         "awaits_go", "begun", "call_id", "give_up", "moved", "stalled", "waited",
     )  # fmt: skip
 
@@ -54,12 +54,8 @@ class Outbox:
         self.awaits_go = self.begun = self.stalled = self.waited = self._wanted_room = False
         self._answer = answer
         self._copies: list[Descriptor] = []
-        self._arguments_open = True
         numbers = list(answer.numbers)
         try:
-            if answer.kept:
-                # They may have filled the table.
-                self._close_arguments()
             for slot in answer.kept:
                 copy = Descriptor.dup_of(numbers[slot])
                 self._copies.append(copy)
@@ -84,7 +80,6 @@ class Outbox:
             status = send_piece(number, piece, memory)
             if status != 0:
                 self.waited = True
-                self._close_arguments()
                 self.stalled = self._wanted_room and status == -errno.EAGAIN
                 self._wanted_room = status == -errno.EAGAIN
                 return status
@@ -93,7 +88,6 @@ class Outbox:
             self._next = next(self._pieces, None)
             if piece.waits:
                 self.waited = self.awaits_go = True
-                self._close_arguments()
                 return AWAITS_GO
         return 0
 
@@ -102,17 +96,9 @@ class Outbox:
         """Bytes of the answer."""
         return len(self._answer.data)
 
-    def _close_arguments(self) -> None:
-        if self._arguments_open:
-            self._arguments_open = False
-            self._answer.close_arguments()
-
     def close(self) -> None:
         """Ends the call: closes what it still owned."""
         if self._copies:
             _reaper.close_files(self._copies)
             self._copies = []
-        if self._arguments_open:
-            self._answer.close()
-        else:
-            self._answer.close_results()
+        self._answer.close_results()

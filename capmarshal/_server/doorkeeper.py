@@ -12,7 +12,7 @@ from capmarshal._descriptors import reaper as _reaper
 from capmarshal._descriptors.private import Private
 from capmarshal._kernel.native import NOW, lib
 from capmarshal._protocol import wire as _wire
-from capmarshal._server.dispatch import log
+from capmarshal._server.journal import log
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -23,10 +23,12 @@ from capmarshal._kernel.waiting import IN_FLIGHT_PATIENCE
 from capmarshal._protocol import wire as _wire
 from capmarshal._protocol.faults import Code
 from capmarshal._server import doorkeeper as _doorkeeper
+from capmarshal._server.answer import Answer, Interrupted, fail
 from capmarshal._server.answers import AWAITS_GO, Outbox
 from capmarshal._server.channels import Clients
-from capmarshal._server.dispatch import Answer, Interrupted, Received, Unanswerable, fail, log
+from capmarshal._server.dispatch import Received, Unanswerable
 from capmarshal._server.doorkeeper import Doorkeeper
+from capmarshal._server.journal import log
 from capmarshal._server.reception import Reception
 
 if TYPE_CHECKING:
@@ -69,7 +71,8 @@ class Server:
         self._turn = ffi.new("struct cm_turn *")
         self._turn.poll = poll_nanoseconds
         self._inbox = _inbox.Inbox(within=self._turn)
-        self._clients = Clients(self._turn, max_bytes)
+        self._clients = clients = Clients(self._turn, max_bytes)
+        dispatcher.peer_of = lambda slot: client.peer if (client := clients.get(slot)) is not None else None
         self._reception = Reception(self._clients, max_bytes, max_descriptors)
         self._max_bytes = max_bytes
         self._max_descriptors = max_descriptors
@@ -328,12 +331,14 @@ class Server:
 
     def _deliver(self, slot: int, client: Client, answer: Answer) -> None:
         """Sends an answer, as far as the client has room; in any case the call is over then."""
+        # What the client lent is its own again when it has the answer.
+        answer.close_arguments()
         if self._sent_at_once(client, answer):
-            answer.close()
+            answer.close_results()
             return
         refusal = self._reception.refusal(len(answer.data), len(answer.numbers), "a result")
         if refusal:
-            answer.close()
+            answer.close_results()
             answer = fail(answer.id, Code.TOO_BIG, refusal)
         try:
             client.outbox = Outbox(answer, client.room)

@@ -1,0 +1,80 @@
+"""What goes back to a client, and what the call owned that is to be closed around it."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, NamedTuple
+
+from capmarshal._descriptors import reaper as _reaper
+from capmarshal._protocol import faults as _faults
+from capmarshal._protocol import wire as _wire
+from capmarshal._protocol.faults import Code, Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from capmarshal._capabilities.door import Door
+    from capmarshal._descriptors.reaper import ClosableFile
+
+
+class Answer(NamedTuple):
+    """What goes back to the client.
+
+    Attributes:
+        id: of the call.
+        data: the record.
+        numbers: the descriptors to send with it, borrowed from ``results``, ``doors`` and what the server keeps.
+        arguments: that the call owned; to be closed before the answer leaves.  None of them has one of ``numbers``.
+        results: that the call owned; to be closed when the answer is sent, before the channel is read again.
+        kept: slots of descriptors that the server has kept, and may close at any time.
+        doors: whose client ends are sent; held until they are.
+    """
+
+    id: int
+    data: bytes
+    numbers: Sequence[int] = ()
+    arguments: Sequence[ClosableFile] = ()
+    results: Sequence[ClosableFile] = ()
+    kept: Sequence[int] = ()
+    doors: Sequence[Door] = ()
+
+    def close_arguments(self) -> None:
+        """Closes the arguments, for the answer is about to leave."""
+        if self.arguments:
+            _reaper.close_files(self.arguments)
+
+    def close_results(self) -> None:
+        """Closes the results, for the answer is sent, and its arguments were closed before."""
+        if self.results:
+            _reaper.close_files(self.results)
+
+    def close(self) -> None:
+        """Closes all that the call owned, where the answer will not be sent."""
+        self.close_arguments()
+        self.close_results()
+
+    def close_here(self) -> None:
+        """Closes all that the call owned in a forked child, where no reaper's thread must outlive the one that forked.
+
+        Its parent has the same files open, so no close is the last, which could block.
+        """
+        for file in (*self.arguments, *self.results):
+            with contextlib.suppress(Exception):
+                file.close()
+
+
+def fail(call_id: int, code: Code, message: str) -> Answer:
+    """An answer that says what went wrong."""
+    return Answer(call_id, _wire.pack_fail(call_id, _faults.encode(Fault(code, message))))
+
+
+class Interrupted(BaseException):  # carries KeyboardInterrupt or SystemExit past the answering of the call
+    """A method was ended by something that is to end the service too; that is the cause of this.
+
+    Attributes:
+        answer: for the caller.
+    """
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__()
+        self.answer = answer

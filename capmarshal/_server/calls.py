@@ -1,0 +1,249 @@
+"""Running one call: arguments in, method, results out, and the answer to whatever happens on the way.
+
+What a method raises ends its call and nothing else, whatever it is: ``SystemExit`` of a parser of options,
+``CancelledError``, a panic of a foreign library.  The caller gets it as an error.  Only what :attr:`Calls.ends_service`
+recognises goes on to whoever serves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Protocol
+
+from capmarshal._kernel import deadline as _deadline
+from capmarshal._kernel.errors import ArgumentError, StaleCapability
+from capmarshal._kernel.native import FOREVER, lib
+from capmarshal._protocol import faults as _faults
+from capmarshal._protocol import wire as _wire
+from capmarshal._protocol.faults import Code, Fault
+from capmarshal._server import keeping as _keeping
+from capmarshal._server.answer import Answer, Interrupted, fail
+from capmarshal._typed.codec import encode_data
+from capmarshal._typed.method import methods_of
+from capmarshal._typed.table import NOTHING, Incoming, Outgoing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from capmarshal._capabilities.space import Peer
+    from capmarshal._protocol.wire import Call
+    from capmarshal._server.journal import Journal
+    from capmarshal._server.objects import Objects
+    from capmarshal._typed.method import Method
+
+# Of what a stranger calls a method, this much goes into errors.
+_NAME_SHOWN = 64
+
+
+class Turn(Protocol):
+    """The record that is being answered."""
+
+    id: int
+    """Of the call."""
+    slot: int
+    """Of the channel that it came by."""
+
+
+class Calls:
+    """Runs calls of an entrypoint's objects, one at a time and one within the other.
+
+    Args:
+        objects: what can be called.
+        journal: where it is written what methods raise.
+
+    Attributes:
+        thread: that runs the calls, while one does.
+        ends_service: whether something that a method raised, and that is no :class:`Exception`, is to end the service.
+        peer_of: who is in a slot, for the journal.
+    """
+
+    def __init__(self, objects: Objects, journal: Journal) -> None:
+        self._objects = objects
+        self._journal = journal
+        self._calls = _keeping.InProgress(objects.running)
+        self.thread: int | None = None
+        self.ends_service: Callable[[BaseException], bool] = everything
+        self.peer_of: Callable[[int], Peer | None] = lambda _slot: None
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[None]:
+        """Where calls are run: what that changes in the thread is put back at the end."""
+        token = _deadline.current.set(FOREVER)
+        calls_before, _keeping.current.calls = _keeping.current.calls, self._calls
+        thread_before, self.thread = self.thread, threading.get_ident()
+        try:
+            yield
+        finally:
+            self.thread = thread_before
+            _keeping.current.calls = calls_before
+            _deadline.current.reset(token)
+
+    def end_all(self) -> None:
+        """Forgets the calls in progress: Ctrl-C may have kept some from ending, and none goes on."""
+        self._objects.end_all()
+        self._calls.kept.clear()
+
+    def run_data(self, turn: Turn, key: bytes, payload: bytes, deadline: int) -> bytes | Answer | None:
+        """Runs a call whose arguments and result are data alone: what most calls are, without the cost of the others.
+
+        Args:
+            turn: knows the call's ID and slot, and is asked only where they are needed.
+            key: badge and method's name.
+            payload: the arguments.
+            deadline: until when it may take.
+
+        Returns:
+            The result's payload; an answer where that is not all; or None: the call has not run, and is one for
+            :meth:`run`, which says what is wrong with it, or makes the next of its kind one for this.
+        """
+        objects = self._objects
+        # Before it is looked up: see Objects.
+        objects.running.append(key)
+        try:
+            found = objects.data_methods.get(key)
+            if found is None:
+                return None
+            target, method = found
+            if deadline != FOREVER:
+                _deadline.current.set(deadline)
+            outgoing = NOTHING
+            try:
+                try:
+                    arguments = method.decode_data_arguments(payload)
+                except Exception:  # noqa: BLE001 - it will be decoded, and fail, again
+                    return None
+                result = getattr(target, method.name)(*arguments)
+                try:
+                    return encode_data(result)
+                except Exception:  # noqa: BLE001 - it will be encoded, and fail, again, unless it is no data after all
+                    outgoing = Outgoing()
+                    payload = method.encode_result(result, outgoing)
+                data = _wire.pack_reply(turn.id, outgoing.entries, len(outgoing.numbers), payload)
+                return _keeping.succeeded(turn.id, data, Incoming([], []), outgoing, self._calls.kept)
+            except BaseException as error:  # noqa: BLE001 - answered; Interrupted is raised for what must not end here
+                peer = self.peer_of(turn.slot)
+                return self._failed(turn.id, peer, method, error, Incoming([], []), outgoing, 0)
+        finally:
+            # Whatever the method left.
+            if _deadline.current.get() != FOREVER:
+                _deadline.current.set(FOREVER)
+            objects.running.pop()
+            if objects.awaited:
+                objects.tell()
+            if self._calls.kept:
+                self._calls.kept.clear()
+
+    def run(self, call: Call, incoming: Incoming, peer: Peer | None, deadline: int | None) -> Answer:
+        """Runs a call, whatever its arguments are.
+
+        Args:
+            call: the record.
+            incoming: its arguments, taken.
+            peer: whose it is; None for a call that a method made inline.
+            deadline: until when it may take; None if that has passed.
+
+        Raises:
+            Interrupted: the service is to end.
+        """
+        if deadline is None:
+            incoming.close_rest()
+            return fail(call.id, Code.EXPIRED, "the deadline passed before the server came to the call")
+        target = self._objects.begin(call.badge)
+        if target is None:
+            incoming.close_rest()
+            return fail(call.id, Code.STALE, "the capability's object is not there: dissolved, or never was")
+        token = _deadline.current.set(deadline)
+        # What is kept in a call that this one is made within is not this one's.
+        kept_before = len(self._calls.kept)
+        try:
+            method = methods_of(type(target)).get(call.method)
+            if method is None:
+                incoming.close_rest()
+                name = call.method[:_NAME_SHOWN].decode("utf-8", "backslashreplace")
+                return fail(call.id, Code.UNKNOWN_METHOD, f"{type(target).__qualname__} has no remote method {name!r}")
+            if method.is_data:
+                self._objects.remember(call.badge, method)
+            return self._run(call, method, target, incoming, peer, kept_before)
+        finally:
+            del self._calls.kept[kept_before:]
+            _deadline.current.reset(token)
+            self._objects.end()
+
+    def _run(
+        self,
+        call: Call,
+        method: Method,
+        target: object,
+        incoming: Incoming,
+        peer: Peer | None,
+        kept_before: int,
+    ) -> Answer:
+        outgoing = Outgoing()
+        try:
+            try:
+                arguments = method.decode_arguments(call.payload, incoming)
+            except (ArgumentError, StaleCapability) as error:
+                incoming.close_all()
+                return _refused(call.id, method, error)
+            finally:
+                incoming.close_rest()
+            payload = method.encode_result(method.run(target, arguments), outgoing)
+            # Written is written when the caller has its answer, not when the reaper comes round.
+            for writer in incoming.writers:
+                if not writer.closed:
+                    writer.flush()
+            data = _wire.pack_reply(call.id, outgoing.entries, len(outgoing.numbers), payload, lib.cm_cpu())
+            return _keeping.succeeded(call.id, data, incoming, outgoing, self._calls.kept[kept_before:])
+        except BaseException as error:  # noqa: BLE001 - answered; Interrupted is raised for what must not end here
+            return self._failed(call.id, peer, method, error, incoming, outgoing, kept_before)
+
+    def _failed(
+        self,
+        call_id: int,
+        peer: Peer | None,
+        method: Method,
+        error: BaseException,
+        incoming: Incoming,
+        outgoing: Outgoing,
+        kept_before: int,
+    ) -> Answer:
+        """The answer to a call whose method raised, or was given or returned what is no good.
+
+        Raises:
+            Interrupted: ``error`` is to end the service.
+        """
+        fault = _fault_for(error, method)
+        if fault.code is Code.RAISED:
+            kind = f"{method.where}: {type(error).__qualname__}"
+            self._journal.error(peer, kind, "%s raised", method.where, exc_info=error)
+        data = _wire.pack_fail(call_id, _faults.encode(fault))
+        answer = _keeping.failed(call_id, data, incoming, outgoing, self._calls.kept[kept_before:])
+        if not isinstance(error, Exception) and self.ends_service(error):
+            raise Interrupted(answer) from error
+        return answer
+
+
+def nothing(_error: BaseException) -> bool:
+    """Says of whatever a method raised that it ends its call only."""
+    return False
+
+
+def everything(_error: BaseException) -> bool:
+    """Says of whatever a method raised that it ends the service: in a forked child, where the parent serves on."""
+    return True
+
+
+def _refused(call_id: int, method: Method, error: ArgumentError | StaleCapability) -> Answer:
+    """The answer to a call whose arguments are not what the interface says."""
+    if isinstance(error, StaleCapability):
+        return fail(call_id, Code.STALE, f"{method.where}: {error}")
+    return fail(call_id, Code.ARGUMENT, str(error))
+
+
+def _fault_for(error: BaseException, method: Method) -> Fault:
+    """What a caller is told of an error, also where the error's own class raises when it is asked."""
+    try:
+        return _faults.raised(error, method.raises)
+    except BaseException as worse:  # noqa: BLE001 - of __str__, say; the first error is what the call ended by
+        return Fault(Code.RAISED, f"(its text cannot be had: {type(worse).__qualname__})", type(error).__qualname__)

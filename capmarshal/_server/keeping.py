@@ -1,0 +1,147 @@
+"""Who owns what when a call ends: the call, what its method has kept, or the answer.
+
+The call owns its arguments and its results.  An argument whose number is among the results' is a result, whatever
+object carries it: ``return file.raw``, or a file made of a :class:`Descriptor` without closing it.  Were it closed as
+an argument, before the answer leaves, its number would name nothing by then, or something else.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from capmarshal._descriptors.descriptor import numbers_of
+from capmarshal._server.answer import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from capmarshal._descriptors.reaper import ClosableFile
+    from capmarshal._typed.table import Incoming, Outgoing
+
+T = TypeVar("T")
+
+
+class InProgress:
+    """The calls that one thread has in progress: one that a client made, and those that it made inline in turn.
+
+    Args:
+        running: the badges of these calls, which others add and remove.
+
+    Attributes:
+        kept: what their methods have kept; a call that ends removes what was kept in it.
+    """
+
+    __slots__ = ("kept", "running")
+
+    def __init__(self, running: Sequence[bytes]) -> None:
+        self.running = running
+        self.kept: list[Any] = []
+
+
+class _Current(threading.local):
+    calls: InProgress | None = None
+
+
+# The calls in progress in this thread, where an entrypoint is served in it.
+current = _Current()
+
+
+def keep(thing: T) -> T:
+    """In a server's method: takes a descriptor out of the call's ownership, so that it stays open when the call ends.
+
+    Args:
+        thing: a file, socket or :class:`Descriptor`, an argument or what will be the result.  Yours from here on.
+
+    Returns:
+        ``thing``.
+
+    Raises:
+        RuntimeError: not called from within a server's method.
+    """
+    calls = current.calls
+    if calls is None or not calls.running:
+        raise RuntimeError("keep() is for server methods: only a call has descriptors to take out of it")
+    calls.kept.append(thing)
+    return thing
+
+
+def succeeded(call_id: int, data: bytes, incoming: Incoming, outgoing: Outgoing, kept: Sequence[object]) -> Answer:
+    """The answer to a call whose method has returned.
+
+    Args:
+        call_id: of the call.
+        data: the record.
+        incoming: the call's arguments.
+        outgoing: its results.
+        kept: what its method has kept of both.
+    """
+    if not (incoming.produced or outgoing.numbers):
+        return Answer(call_id, data)
+    # A door's client end has a number, and no file that is the call's.
+    results = [file for file in outgoing.files if file is not None]
+    arguments: Sequence[ClosableFile] = incoming.produced
+    if arguments and results:
+        arguments, returned = _divided(arguments, results, outgoing.numbers)
+        results += returned
+    slots: list[int] = []
+    if kept:
+        ids = set(map(id, kept))
+        slots = [slot for slot, file in enumerate(outgoing.files) if id(file) in ids]
+        arguments, results = _without(arguments, ids), _without(results, ids)
+    return Answer(call_id, data, outgoing.numbers, arguments, results, slots, outgoing.doors)
+
+
+def failed(call_id: int, data: bytes, incoming: Incoming, outgoing: Outgoing, kept: Sequence[object]) -> Answer:
+    """The answer to a call that has no result, of what :func:`succeeded` takes: all that it owned is an argument."""
+    owned = [*incoming.produced, *(file for file in outgoing.files if file is not None)]
+    if kept:
+        owned = _without(owned, set(map(id, kept)))
+    return Answer(call_id, data, arguments=[_unwritten(file) for file in owned])
+
+
+def _divided(
+    arguments: Sequence[ClosableFile], results: Sequence[ClosableFile], numbers: Sequence[int]
+) -> tuple[list[ClosableFile], list[ClosableFile]]:
+    """The arguments that are arguments only, and those that another object has returned: its number is theirs."""
+    same = set(map(id, results))
+    rest = [file for file in arguments if id(file) not in same]
+    if not rest:
+        return [], []
+    sent = set(numbers)
+    only: list[ClosableFile] = []
+    returned: list[ClosableFile] = []
+    for file, number in zip(rest, numbers_of(rest) or map(_number_of, rest), strict=True):
+        (returned if number in sent else only).append(file)
+    return only, returned
+
+
+def _number_of(file: ClosableFile) -> int:
+    """The descriptor of something that decoding has made, or -1 if the method has closed or detached it."""
+    try:
+        return file.fileno()
+    except ValueError:
+        return -1
+
+
+def _without(files: Sequence[ClosableFile], ids: set[int]) -> list[ClosableFile]:
+    return [file for file in files if id(file) not in ids]
+
+
+def _unwritten(file: ClosableFile) -> ClosableFile:
+    return _Unwritten(file) if isinstance(file, io.BufferedWriter) else file
+
+
+class _Unwritten:
+    """A file of a failed call: its buffer is dropped, since a pipe that nobody reads would block for ever."""
+
+    def __init__(self, file: io.BufferedWriter) -> None:
+        self._file = file
+
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+    def close(self) -> None:
+        # The file counts as closed then, and flushes no more.
+        self._file.raw.close()

@@ -1,0 +1,112 @@
+"""Who owns what when a call ends, by object and by number; and that it is closed when that is due."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import socket
+
+import pytest
+
+import by_hand
+import capmarshal as cm
+
+PATIENCE = by_hand.PATIENCE
+
+
+class Owning(cm.Interface):
+    @cm.method
+    def fill(self, file: io.BufferedWriter) -> None: ...
+
+    @cm.method
+    def look(self, what: socket.socket) -> int: ...
+
+    @cm.method
+    def reader(self, how: str, file: io.BufferedReader) -> cm.Descriptor: ...
+
+    @cm.method
+    def several(self, files: list[cm.Descriptor]) -> list[cm.Descriptor]: ...
+
+    @cm.method
+    def made(self) -> cm.Descriptor: ...
+
+    @cm.method
+    def closed(self) -> bool: ...
+
+
+class OwningServer(Owning):
+    def __init__(self):
+        self.last = []
+
+    def fill(self, file):
+        file.write(b"#!/bin/true\n")
+
+    def look(self, what):
+        return what.getsockname()[1]
+
+    def reader(self, how, file):
+        self.last = [file]
+        if how == "raw":
+            return file.raw
+        if how == "detached":
+            return file.detach()
+        if how == "borrowed":
+            return io.FileIO(file.fileno(), closefd=False)
+        return file
+
+    def several(self, files):
+        self.last = list(files)
+        return [files[2], io.FileIO(files[0].fileno(), closefd=False), files[2]]
+
+    def made(self):
+        self.last = [io.FileIO(os.memfd_create("made"))]
+        return self.last[0]
+
+    def closed(self):
+        closed, self.last = [file.closed for file in self.last], []
+        return all(closed)
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog):
+    """A log record that pytest keeps would keep what is in its traceback, and that is counted as a leak."""
+    caplog.set_level(logging.CRITICAL, "capmarshal")
+
+
+@pytest.fixture
+def owning():
+    with by_hand.serving(OwningServer()) as capability, cm.timeout(PATIENCE):
+        yield capability.cast(Owning)
+    capability.close()
+
+
+def test_a_result_is_closed_before_the_next_call_of_its_channel(owning):
+    """So that a program that goes on using it fails at its first try, and not now and then."""
+    for _ in range(50):
+        owning.made().close()
+        assert owning.closed()
+
+
+@pytest.mark.parametrize("how", ["the same", "raw", "detached", "borrowed"])
+def test_an_argument_whose_number_is_returned_is_a_result_whatever_object_carries_it(owning, how, identity):
+    """It is the argument's file that arrives, and nothing of it stays open at the server."""
+    with open(os.memfd_create("lent"), "w+b") as file:
+        for _ in range(20):
+            with owning.reader(how, file) as same:
+                assert identity(same) == identity(file)
+            if how != "detached":
+                assert owning.closed()
+
+
+def test_of_many_arguments_those_returned_by_number_and_by_object_arrive(owning, identity):
+    """In the order of the results, also twice; all of them are closed at the server."""
+    lent = [by_hand.temporary() for _ in range(4)]
+    for _ in range(20):
+        returned = owning.several(lent)
+        assert [identity(file) for file in returned] == [identity(lent[place]) for place in (2, 0, 2)]
+        for file in returned:
+            file.close()
+        assert owning.closed()
+    for file in lent:
+        file.close()
