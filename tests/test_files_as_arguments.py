@@ -1,21 +1,32 @@
 """What a file is like when it has travelled as an argument."""
 
 import io
+import os
+import socket
+import threading
 from pathlib import Path
 
 import pytest
 
 import capmarshal as cm
+from capmarshal._typed.files import flush_within
+from patience import PATIENCE
 
 
 class Reader(cm.Interface):
     @cm.method
     def rest(self, file: io.BufferedReader) -> bytes: ...
 
+    @cm.method
+    def take(self, file: io.BufferedWriter) -> None: ...
+
 
 class ReaderServer(Reader):
     def rest(self, file: io.BufferedReader) -> bytes:
         return file.read()
+
+    def take(self, file: io.BufferedWriter) -> None:
+        """Closed when the call ends."""
 
 
 @pytest.fixture
@@ -39,3 +50,101 @@ def test_a_reader_that_has_read_ahead_is_sent_from_where_it_stands(reader, tmp_p
     with (tmp_path / "lines").open(mode) as file:
         file.readline()
         assert reader.rest(file) == b"two\nthree\n"
+
+
+# ------------------------------------------------------------- a writer whose pending bytes find no room (CASES 4.9)
+
+
+def _pipe(tmp_path):
+    reading, writing = os.pipe()
+    return open(reading, "rb", buffering=0), open(writing, "wb")
+
+
+def _fifo(tmp_path):
+    """By its path: such a pipe refuses RWF_NOWAIT."""
+    os.mkfifo(tmp_path / "fifo")
+    reading = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    writer = open(tmp_path / "fifo", "wb")
+    os.set_blocking(reading, True)
+    return open(reading, "rb", buffering=0), writer
+
+
+def _stream(tmp_path):
+    near, far = socket.socketpair()
+    with near, far:
+        return far.makefile("rb", buffering=0), near.makefile("wb")
+
+
+def _text(tmp_path):
+    reader, writer = _pipe(tmp_path)
+    return reader, io.TextIOWrapper(writer, encoding="utf-8")
+
+
+def _fill(writer):
+    """Leaves no room where it writes to; how many bytes that took."""
+    number = writer.fileno()
+    os.set_blocking(number, False)
+    filled = 0
+    try:
+        while True:
+            filled += os.write(number, b"-" * 4096)
+    except BlockingIOError:
+        os.set_blocking(number, True)
+        return filled
+
+
+@pytest.fixture(params=[_pipe, _fifo, _stream, _text], ids=["pipe", "FIFO", "socket", "text"])
+def full(request, tmp_path):
+    """(reader, writer, count): a writer with pending bytes, which finds no room; count bytes came before them."""
+    reader, writer = request.param(tmp_path)
+    with reader:
+        filled = _fill(writer)
+        pending = bytes(range(65, 91)) * 100
+        writer.write(pending.decode() if isinstance(writer, io.TextIOBase) else pending)
+        yield reader, writer, b"-" * filled + pending
+        if not writer.closed:
+            writer.close()
+
+
+def test_pending_bytes_for_a_full_pipe_do_not_outlast_the_deadline(reader, full):
+    """The call fails in time, and what was not written is written when there is room: all of it, once."""
+    source, writer, expected = full
+    with pytest.raises(cm.CallTimeout, match="no room in time") as caught, cm.timeout(0.05):
+        reader.take(writer)
+    assert caught.value.ran == "no"
+    got = bytearray()
+    draining = threading.Thread(target=lambda: got.extend(source.readall()))
+    draining.start()
+    writer.close()
+    draining.join(PATIENCE)
+    assert bytes(got) == expected
+
+
+def test_pending_bytes_are_written_while_somebody_reads(reader, full):
+    """With a deadline that is far enough away, bit by bit, as there is room."""
+    source, writer, expected = full
+    got = bytearray()
+
+    def drain():
+        while piece := source.read(1000):
+            got.extend(piece)
+
+    draining = threading.Thread(target=drain)
+    draining.start()
+    with cm.timeout(PATIENCE):
+        reader.take(writer)
+    writer.close()
+    draining.join(PATIENCE)
+    assert bytes(got) == expected
+
+
+def test_a_flush_leaves_the_file_as_it_was(full):
+    """In time or not: the raw file's own write() is in its place again."""
+    source, writer, _ = full
+    with pytest.raises(cm.CallTimeout):
+        flush_within(writer, 1)
+    assert "write" not in vars(getattr(writer, "buffer", writer).raw)
+    draining = threading.Thread(target=source.readall)
+    draining.start()
+    writer.close()
+    draining.join(PATIENCE)
