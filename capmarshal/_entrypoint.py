@@ -20,6 +20,7 @@ from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.errors import CallTimeout, Closed, check
 from capmarshal._kernel.native import FOREVER, ffi, lib
 from capmarshal._server.dispatch import Dispatcher
+from capmarshal._server.endings import BySignal, nothing
 from capmarshal._server.journal import Journal, log
 from capmarshal._server.loop import Server
 from capmarshal._server.objects import Objects
@@ -102,7 +103,8 @@ class Entrypoint:
         _check_label(label)
         self.label = label
         self._objects = Objects()
-        self._dispatcher = Dispatcher(self._objects, Journal(label))
+        self._journal = Journal(label)
+        self._dispatcher = Dispatcher(self._objects, self._journal)
         server_end, self._door = _make_door(label, self._dispatcher)
         try:
             self._server = Server(
@@ -173,7 +175,9 @@ class Entrypoint:
     def serve_forever(self) -> None:
         """Serves in the calling thread until :meth:`close` is called, from another thread or from within a call.
 
-        Ctrl-C raises :class:`KeyboardInterrupt` here, between calls or in one; the entrypoint can serve on after that.
+        Whatever a method raises ends its call only.  In the main thread, signals end the service: Ctrl-C raises
+        :class:`KeyboardInterrupt` here, between calls or in one, and a signal handler that calls ``sys.exit()`` raises
+        :class:`SystemExit`.  The entrypoint can serve on after that.
 
         Raises:
             Closed: the entrypoint is closed.
@@ -184,6 +188,8 @@ class Entrypoint:
         with self._serving:
             if self._closed:
                 raise Closed(f"{self!r} is closed")
+            in_main_thread = threading.current_thread() is threading.main_thread()
+            self._dispatcher.ends_service = BySignal() if in_main_thread else nothing
             try:
                 self._server.run()
             finally:
@@ -191,15 +197,23 @@ class Entrypoint:
                     self._release()
 
     def _serve_in_thread(self) -> None:
-        try:
-            self.serve_forever()
-        except Closed:
-            pass  # before it had begun
-        except BaseException:  # noqa: BLE001 - it is logged, and there is nobody to hand it to
-            # Whatever it was, nobody will serve again: clients must not wait for that.
-            log.critical("%s: the serving thread ended", self.label, exc_info=True)
-            self._begin_close()
-            self._release()
+        while True:
+            try:
+                self.serve_forever()
+                return
+            except Closed:
+                return  # before it had begun
+            except Exception:  # noqa: BLE001 - it is logged, and there is nobody to hand it to
+                # Whatever it was, it would come again: nobody will serve, and clients must not wait for that.
+                log.critical("%s: the serving thread ended", self.label, exc_info=True)
+                self._begin_close()
+                self._release()
+                return
+            except BaseException as error:
+                # Meant for the thread of a forked child; else another thread has raised it in this one.
+                if self._closed:
+                    raise
+                self._journal.error(None, "thrown", "thrown into the serving thread, which serves on", exc_info=error)
 
     def close(self, timeout: float | None = None) -> None:
         """Ends service: the call in progress is finished and answered, all others find the server gone.
@@ -270,6 +284,7 @@ class Entrypoint:
         """In a forked child: it is the parent's, and its descriptors are closed."""
         self._closed = self._released = True
         self._server.forget_parents_own()
+        self._dispatcher.in_child()
         self._objects.forget_threads()
         self._forget_threads()
 

@@ -69,8 +69,6 @@ class DataServer(Data):
     def fail(self, how):
         if how == "declared":
             raise KeyError("declared")
-        if how == "exit":
-            raise SystemExit(3)
         raise ValueError("not declared")
 
     def left(self):
@@ -282,32 +280,6 @@ def test_what_is_no_data_after_all_is_refused_and_closed(data, server):
 def test_nothing_where_a_descriptor_may_be(data):
     """No table travels, and the method is not one of data alone all the same."""
     assert [data.file(None), data.file(None)] == [None, None]
-
-
-def test_exit_in_a_method_ends_the_serving_and_answers_the_call(server):
-    """serve_forever() raises it; the client hears of it; the next one that serves goes on."""
-    entrypoint = cm.Entrypoint("exits")
-    proxy = entrypoint.manage(server).cast(Data)
-    outcomes = []
-
-    def call():
-        outcomes.append(proxy.echo(1))
-        for _ in range(2):
-            try:
-                proxy.fail("exit")
-            except cm.RemoteError as error:
-                outcomes.append(error.type)
-        outcomes.append(proxy.echo(2))
-        entrypoint.close()
-
-    caller = by_hand.Concurrent(call)
-    for _ in range(2):
-        with pytest.raises(SystemExit):
-            entrypoint.serve_forever()
-    entrypoint.serve_forever()
-    caller.outcome()
-    assert outcomes == [1, "SystemExit", "SystemExit", 2]
-    cm.capability(proxy).close()
 
 
 @given(

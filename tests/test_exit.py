@@ -128,8 +128,8 @@ def test_an_entrypoint_that_nobody_closed_is_named(script, managed):
         assert words.count("Error") == 0
 
 
-def test_sys_exit_within_a_method_ends_service_not_the_process():
-    """In a thread of its own, the caller gets an error, later ones find the server gone, and the process goes on."""
+def test_sys_exit_within_a_method_ends_neither_the_service_nor_the_process():
+    """In a thread of its own: the caller gets an error, the next one is served, and the process goes on."""
     code, words = run("""
 import logging
 logging.disable(logging.CRITICAL)
@@ -139,29 +139,28 @@ with cm.Entrypoint("x") as entrypoint, cm.timeout(30):
         proxy.leave()
     except cm.RemoteError as error:
         assert error.type == "SystemExit", error
-    try:
-        proxy.double(1)
-    except cm.Disconnected as error:
-        print("gone")
+    assert proxy.double(1) == 2
 """)
     assert (code, words) == (0, "")
 
 
-def test_sys_exit_within_a_method_of_the_main_thread_exits():
-    """Served by serve_forever(), it is the program's: the caller is told first."""
+def test_sys_exit_of_a_signal_handler_exits():
+    """Served by serve_forever() of the main thread, though it comes within a method: the caller is told first."""
     code, words = run("""
-import logging
+import logging, signal
 logging.disable(logging.CRITICAL)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
 entrypoint = cm.Entrypoint("x")
 proxy = entrypoint.manage(Worker()).cast(Work)
 told = []
 def call():
     try:
-        proxy.leave()
+        proxy.block()
     except cm.RemoteError as error:
         told.append(error.type)
 calling = threading.Thread(target=call)
 calling.start()
+threading.Thread(target=lambda: (began.wait(30), os.kill(os.getpid(), signal.SIGTERM))).start()
 try:
     entrypoint.serve_forever()
 finally:

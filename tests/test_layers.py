@@ -35,6 +35,7 @@ MODULES = {
         "objects",
         "answer",
         "keeping",
+        "endings",
         "calls",
         "dispatch",
         "answers",

@@ -17,6 +17,7 @@ from capmarshal._kernel.native import FOREVER, lib
 from capmarshal._protocol import faults as _faults
 from capmarshal._protocol import wire as _wire
 from capmarshal._protocol.faults import Code, Fault
+from capmarshal._server import endings as _endings
 from capmarshal._server import keeping as _keeping
 from capmarshal._server.answer import Answer, Interrupted, fail
 from capmarshal._typed.codec import encode_data
@@ -63,7 +64,7 @@ class Calls:
         self._journal = journal
         self._calls = _keeping.InProgress(objects.running)
         self.thread: int | None = None
-        self.ends_service: Callable[[BaseException], bool] = everything
+        self.ends_service: Callable[[BaseException], bool] = _endings.nothing
         self.peer_of: Callable[[int], Peer | None] = lambda _slot: None
 
     @contextlib.contextmanager
@@ -222,16 +223,6 @@ class Calls:
         if not isinstance(error, Exception) and self.ends_service(error):
             raise Interrupted(answer) from error
         return answer
-
-
-def nothing(_error: BaseException) -> bool:
-    """Says of whatever a method raised that it ends its call only."""
-    return False
-
-
-def everything(_error: BaseException) -> bool:
-    """Says of whatever a method raised that it ends the service: in a forked child, where the parent serves on."""
-    return True
 
 
 def _refused(call_id: int, method: Method, error: ArgumentError | StaleCapability) -> Answer:
