@@ -73,3 +73,9 @@ __all__ = [
 
 make_proxies_by(make_class)
 del make_class, make_proxies_by
+
+for _name in __all__:
+    # Tracebacks, reprs and pickles say `capmarshal.Disconnected`: where it is to be had, not where it is written.
+    if _name != "lx":
+        globals()[_name].__module__ = __name__
+del _name
