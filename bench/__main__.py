@@ -23,6 +23,7 @@ def _list() -> None:
     for name in NAMES:
         module = importlib.import_module(f"bench.{name}")
         print(f"  {name:12} {module.TAKES:>7}  {(module.__doc__ or '').splitlines()[0]}")
+    print("\npython -m bench.neighbours [NAME=PYTHON ...]: what an honest client pays for its neighbour (5 min)")
 
 
 def _rounds(text: str) -> int:

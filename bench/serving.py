@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import capmarshal as cm
 from bench import CHECKOUT, by_hand, places
-from capmarshal._descriptors import reaper as _reaper
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +51,10 @@ class StationServer(Station):
 
     def settle(self) -> None:
         """Returns when everything that arrived in earlier calls is closed."""
-        if not _reaper.wait(_PATIENCE):
+        # Here, so that a version without this module can be served: bench.neighbours measures those too.
+        from capmarshal._descriptors import reaper
+
+        if not reaper.wait(_PATIENCE):
             raise TimeoutError("the server does not come to closing what it got")
 
     def serve_by_hand(self, name: str, far: socket.socket) -> None:

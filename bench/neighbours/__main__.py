@@ -1,0 +1,108 @@
+"""``python -m bench.neighbours``: each load, with one version of capmarshal or several, as a page of Markdown."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from bench import CHECKOUT, conditions
+from bench.neighbours.loads import LOADS
+from bench.tables import time as in_words
+
+_SECONDS, _QUICK_SECONDS, _PATIENCE = 3.0, 0.05, 150.0
+# So many times the 99th percentile alone, and one call of the neighbour's, are to be the most.
+_TIMES = 10
+_HEAD = "| load | p50 | p99 | worst | p99 / alone | one call of its | bound | errors | it did | refused |"
+_PAGE = f"""\
+# What a neighbour costs
+
+An honest client calls `add(int, int)` again and again, alone, and while one other client puts a load on the same
+server. Server and honest client run on one core, the other client on the other.
+
+- *bound*: {_TIMES} times the 99th percentile alone, and the time of one call of the other's, which is what that takes
+  while nobody else calls.
+- *errors*: of the honest client.
+- *it did*, *refused*: how often the other client got through with what it does, and how often it did not, or lost a
+  channel.
+
+Made by `python -m bench.neighbours` (see bench/README.md) on {{conditions}}, {{seconds:g}} s for each.
+"""
+
+
+class Row(NamedTuple):
+    """One load, with one version: times in ns, sorted; errors of the honest client; and what the neighbour says."""
+
+    alone: list[int]
+    beside: list[int]
+    errors: dict[str, int]
+    once: float
+    done: int
+    refused: int
+
+
+def _measure(python: str, load: str, seconds: float) -> Row | None:
+    command = [python, "-m", "bench.neighbours.measure", load, str(seconds)]
+    try:
+        done = subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.PIPE, timeout=_PATIENCE, check=True)
+    except subprocess.SubprocessError as error:
+        print(f"{load}: {error}", file=sys.stderr)
+        return None
+    return Row(*json.loads(done.stdout))
+
+
+def _percentile(times: list[int], part: float) -> float:
+    """Of sorted ns, in seconds."""
+    return times[min(int(len(times) * part), len(times) - 1)] / 1e9
+
+
+def _line(words: str, times: list[int], *cells: str) -> str:
+    figures = [in_words(_percentile(times, part)) for part in (0.5, 0.99, 1)] if times else ["not measured", "", ""]
+    return f"| {' | '.join([words, *figures, *cells])} |"
+
+
+def _table(rows: dict[str, Row | None]) -> str:
+    alone = sorted(time for row in rows.values() if row for time in row.alone)
+    lines = [_HEAD, "|---|" + "---:|" * (_HEAD.count("|") - 2), _line("alone", alone, *[""] * 6)]
+    for load, row in rows.items():
+        if row is None:
+            lines.append(_line(LOADS[load].words, [], *[""] * 6))
+            continue
+        base, p99 = _percentile(alone, 0.99), _percentile(row.beside, 0.99)
+        bound = _TIMES * base + row.once
+        kept = f"{in_words(bound)}: {'kept' if p99 <= bound else '**broken**'}"
+        errors = ", ".join(f"{count} {name}" for name, count in row.errors.items())
+        did = f"{row.done:,}", f"{row.refused:,}"
+        lines.append(_line(LOADS[load].words, row.beside, f"{p99 / base:.1f}", in_words(row.once), kept, errors, *did))
+    return "\n".join(lines)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.neighbours", description="What a neighbour costs.")
+    parser.add_argument("versions", nargs="*", metavar="NAME=PYTHON", help="interpreters that have a capmarshal each")
+    parser.add_argument("--load", action="append", choices=LOADS, help="only this one")
+    parser.add_argument("--seconds", type=float, default=_SECONDS, help="for each")
+    parser.add_argument("--quick", action="store_true", help="whether it works, not how well")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measures each load with one version after the other, so that what else the machine does meets them alike."""
+    options = _parse()
+    versions = dict(version.split("=", 1) for version in options.versions) or {"now": sys.executable}
+    seconds = _QUICK_SECONDS if options.quick else options.seconds
+    rows: dict[str, dict[str, Row | None]] = {name: {} for name in versions}
+    for load in options.load or LOADS:
+        for name, python in versions.items():
+            print(f"{load}, {name}", file=sys.stderr)
+            rows[name][load] = _measure(str(Path(python).absolute()), load, seconds)
+    print(_PAGE.format(conditions=conditions.briefly(), seconds=seconds))
+    for name, of_version in rows.items():
+        print(f"## {name}\n\n{_table(of_version)}\n")
+
+
+if __name__ == "__main__":
+    main()

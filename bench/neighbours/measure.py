@@ -1,0 +1,68 @@
+"""One load, with this interpreter's capmarshal: ``python -m bench.neighbours.measure LOAD SECONDS`` prints JSON.
+
+This process is the honest client.  It and the server run on one core, the neighbour on the other, if there is one.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import capmarshal as cm
+from bench import CHECKOUT, places, serving
+from bench.neighbours.server import Shared
+
+# Seconds: for one call of the honest client; for the neighbour to end.
+_CALL, _PATIENCE = 10.0, 30.0
+# Of these is the 99th percentile something: it goes on up to four times as long to have as many.
+_ENOUGH = 1000
+
+
+def _call(shared: Shared, seconds: float) -> tuple[list[int], Counter[str]]:
+    """Calls again and again: how long each took, in ns, sorted; and errors, which count as calls."""
+    times: list[int] = []
+    errors = Counter[str]()
+    clock = time.perf_counter_ns
+    begin = now = clock()
+    length = seconds * 1e9
+    while now - begin < length or (len(times) < _ENOUGH and now - begin < 4 * length):
+        try:
+            with cm.timeout(_CALL):
+                before = clock()
+                if shared.add(1, 2) != 3:
+                    raise SystemExit("a wrong result came")
+        except cm.Error as error:
+            errors[type(error).__name__] += 1
+        now = clock()
+        times.append(now - before)
+    return sorted(times), errors
+
+
+def _main(load: str, seconds: float) -> None:
+    here, other = places.places()[0], places.places()[-1]
+    with serving.served("neighbours.server") as capability:
+        shared = capability.cast(Shared)
+        serving.place(shared, here)
+        gc.freeze()
+        gc.disable()
+        _call(shared, seconds / 10)
+        alone, _ = _call(shared, seconds / 2)
+        command = serving.command("neighbours.neighbour", load, str(other.server))
+        pipe = subprocess.PIPE
+        with cm.spawn(command, parent=capability, stdin=pipe, stdout=pipe, cwd=CHECKOUT) as process:
+            try:
+                # It has begun, or ended.
+                next(iter(process.stdout or ()), None)
+                beside, errors = _call(shared, seconds)
+                said = json.loads(process.communicate(timeout=_PATIENCE)[0].splitlines()[-1])
+            finally:
+                process.kill()
+    print(json.dumps([alone, beside, errors, *said]))
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1], float(sys.argv[2]))
