@@ -89,6 +89,90 @@ def test_one_object_can_be_entered_again_within_itself():
     assert _deadline.current.get() == FOREVER
 
 
+def _bounded(seconds):
+    """A generator that is within a block while it waits."""
+    with cm.timeout(seconds):
+        yield
+
+
+def test_blocks_that_end_out_of_order_end_their_own_only():
+    """Two generators, as a pipeline or a test's fixtures are: the first to begin is the first to end (CASES 4.5)."""
+    first, second = _bounded(100), _bounded(50)
+    next(first)
+    next(second)
+    assert 49 < _left() <= 50
+    first.close()
+    assert 49 < _left() <= 50
+    second.close()
+    assert _deadline.current.get() == FOREVER
+
+
+@given(st.lists(st.integers(1, 10**6), min_size=1, max_size=6), st.randoms(use_true_random=False))
+def test_blocks_may_end_in_any_order(seconds, random):
+    """After each end, the earliest of those that have not ended holds; at last none does."""
+    blocks = [(each, _bounded(each)) for each in seconds]
+    for _, block in blocks:
+        next(block)
+    random.shuffle(blocks)
+    while blocks:
+        assert min(each for each, _ in blocks) - 1 < _left() <= min(each for each, _ in blocks)
+        blocks.pop()[1].close()
+    assert _deadline.current.get() == FOREVER
+
+
+def test_an_expired_block_that_ends_late_leaves_nothing_behind():
+    """The whole thread stayed expired, for ever: every call that it made failed."""
+    with cm.Entrypoint("late") as entrypoint:
+        asker = entrypoint.manage(AskerServer()).cast(Asker)
+        expired, later = _bounded(0), _bounded(100)
+        next(expired)
+        next(later)
+        expired.close()
+        later.close()
+        assert asker.left() is None
+
+
+@pytest.mark.parametrize("elsewhere", [contextvars.Context, contextvars.copy_context])
+def test_a_block_that_ends_in_another_context_ends(elsewhere):
+    """A generator is closed by whoever drops it last, or by the garbage collector, in any thread."""
+    with cm.Entrypoint("elsewhere") as entrypoint:
+        asker = entrypoint.manage(AskerServer()).cast(Asker)
+        block = _bounded(0)
+        next(block)
+        with pytest.raises(cm.CallTimeout):
+            asker.left()
+        elsewhere().run(block.close)
+        assert asker.left() is None
+        with cm.timeout(100):
+            assert 99 < asker.left() <= 100
+        assert _deadline.after(None) == FOREVER
+
+
+def test_a_block_may_end_while_a_call_inline_has_its_own_limit():
+    """A handler closes the generator of its caller: the limit that the call hid is gone when the call is over."""
+
+    class Closing(cm.Interface):
+        @cm.method
+        def close(self) -> None: ...
+        @cm.method
+        def close_inline(self) -> int: ...
+
+    class ClosingServer(Closing):
+        def close(self) -> None:
+            self.block.close()
+
+        def close_inline(self) -> int:
+            self.block = _bounded(50)
+            next(self.block)
+            self.inline.close()
+            return _deadline.after(None)
+
+    with cm.Entrypoint("inline") as entrypoint:
+        server = ClosingServer()
+        server.inline = entrypoint.manage(server).cast(Closing)
+        assert server.inline.close_inline() == FOREVER
+
+
 def test_the_seconds_count_from_entering():
     """Not from when the object was made."""
     limit = cm.timeout(100)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from capmarshal._client.channel import PIPE_ENDED, Channel, NeverRan
 from capmarshal._descriptors import private as _private
 from capmarshal._descriptors.private import Private
-from capmarshal._kernel import deadline as _deadline
+from capmarshal._kernel.deadline import current, in_force
 from capmarshal._kernel.errors import CallTimeout, Disconnected, check, error_for
 from capmarshal._kernel.native import FOREVER, ffi, lib
 from capmarshal._kernel.waiting import Backoff, Patience
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from capmarshal._protocol.wire import Entry
 
 # Wanted in each call.
-_now_in_force = _deadline.current.get
+_now_in_force = current.get
 
 
 def _knock(door: Door, deadline: int) -> Channel:
@@ -78,8 +78,10 @@ def exchange(
         Disconnected, CallTimeout, TooManyInFlight, DescriptorsLost, TooLarge, ProtocolError, KernelError: as they say.
     """
     deadline = _now_in_force()
-    if deadline != FOREVER and time.monotonic_ns() >= deadline:
-        raise CallTimeout("the deadline had passed before the call was made", ran="no")
+    if deadline != FOREVER:
+        deadline = in_force()
+        if time.monotonic_ns() >= deadline:
+            raise CallTimeout("the deadline had passed before the call was made", ran="no")
     backoff: Backoff | None = None
     while True:
         channel: Channel

@@ -2,6 +2,9 @@
 
 A deadline is an absolute reading of CLOCK_MONOTONIC in nanoseconds, so that retries and nested calls need no
 arithmetic.  It lives in a context variable: each thread, task and server method has its own.
+
+Blocks need not end in the order in which they began: one in a generator ends when that is closed, perhaps in another
+context.  So what blocks put in force remembers which they are, and the end of each takes away its own limit only.
 """
 
 from __future__ import annotations
@@ -25,6 +28,89 @@ _FAR = 1 << 62
 current: ContextVar[int] = ContextVar("capmarshal.deadline", default=FOREVER)
 
 
+class _Block:
+    """One time that a block was entered.
+
+    Attributes:
+        until: its own limit.
+        token: proves which context it was entered in.
+        ended: it was left, and some context may not know that yet.
+    """
+
+    __slots__ = ("ended", "token", "until")
+
+    def __init__(self, until: int) -> None:
+        self.until = until
+        self.token: Token[int] | None = None
+        self.ended = False
+
+    def leave_here(self) -> bool:
+        """Ends it, if it was entered in the current context; whether that is so.
+
+        Contexts that were copied from this one within the block keep the limit: tasks that it started.
+        """
+        here = current.get()
+        try:
+            current.reset(self.token)  # type: ignore[arg-type]  # it was entered
+        except ValueError:
+            return False
+        if isinstance(here, _Bounded) and self in here.blocks:
+            current.set(_earliest(here.outside, tuple(block for block in here.blocks if block is not self)))
+        else:
+            # The limit of a call hides it, and will be taken back when that is over.
+            self.ended = True
+            current.set(here)
+        return True
+
+
+class _Bounded(int):
+    """A deadline that blocks have put in force: the earliest of theirs, and of what is in force outside of them."""
+
+    # An int of a kind of its own has no slots.
+    outside: int
+    blocks: tuple[_Block, ...]
+
+
+def _earliest(outside: int, blocks: tuple[_Block, ...]) -> int:
+    """What is in force within these blocks."""
+    if not blocks:
+        return outside
+    bounded = _Bounded(min(outside, *(block.until for block in blocks)))
+    bounded.outside, bounded.blocks = outside, blocks
+    return bounded
+
+
+def _without_the_ended(deadline: int) -> int:
+    """What remains of a deadline when blocks that ended in other contexts are taken out."""
+    if isinstance(deadline, _Bounded) and any(block.ended for block in deadline.blocks):
+        return _earliest(deadline.outside, tuple(block for block in deadline.blocks if not block.ended))
+    return deadline
+
+
+def in_force() -> int:
+    """The deadline of what is done now."""
+    deadline = current.get()
+    if type(deadline) is int:
+        return deadline
+    deadline = _without_the_ended(deadline)
+    current.set(deadline)
+    # Plain: what a call sets in its turn knows nothing of these blocks.
+    return int(deadline)
+
+
+def _ahead(seconds: float) -> int:
+    """The deadline that lies ``seconds`` ahead, whatever is in force."""
+    if seconds == 0:
+        return NOW
+    nanoseconds = seconds * _NANOSECONDS
+    return FOREVER if nanoseconds > _FAR else time.monotonic_ns() + int(nanoseconds)
+
+
+def _check(seconds: float) -> None:
+    if math.isnan(seconds) or seconds < 0:
+        raise ValueError(f"a timeout is a number of seconds, 0 or more, not {seconds!r}")
+
+
 def after(seconds: float | None) -> int:
     """The deadline that lies ``seconds`` ahead, or the one already in force if that is earlier.
 
@@ -35,13 +121,9 @@ def after(seconds: float | None) -> int:
         ValueError: negative, or not a number.
     """
     if seconds is None:
-        return current.get()
-    if math.isnan(seconds) or seconds < 0:
-        raise ValueError(f"a timeout is a number of seconds, 0 or more, not {seconds!r}")
-    if seconds == 0:
-        return NOW
-    nanoseconds = seconds * _NANOSECONDS
-    return min(current.get(), FOREVER if nanoseconds > _FAR else time.monotonic_ns() + int(nanoseconds))
+        return in_force()
+    _check(seconds)
+    return min(in_force(), _ahead(seconds))
 
 
 class timeout:  # noqa: N801 - reads as a verb: with cm.timeout(2.0)
@@ -57,26 +139,27 @@ class timeout:  # noqa: N801 - reads as a verb: with cm.timeout(2.0)
         ValueError: negative, or not a number.
     """
 
-    __slots__ = ("_seconds", "_tokens")
+    __slots__ = ("_blocks", "_seconds")
 
     def __init__(self, seconds: float) -> None:
-        if math.isnan(seconds) or seconds < 0:
-            raise ValueError(f"a timeout is a number of seconds, 0 or more, not {seconds!r}")
+        _check(seconds)
         self._seconds = seconds
-        self._tokens: list[Token[int]] = []
+        # Where it has been entered and not left: the object may be shared, or entered again within itself.
+        self._blocks: list[_Block] = []
 
     def __enter__(self) -> Self:
-        self._tokens.append(current.set(after(self._seconds)))
+        block, before = _Block(_ahead(self._seconds)), _without_the_ended(current.get())
+        outside, blocks = (before.outside, before.blocks) if isinstance(before, _Bounded) else (before, ())
+        block.token = current.set(_earliest(outside, (*blocks, block)))
+        self._blocks.append(block)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # The object may be shared, so the last token may be another context's, which cannot be reset here.
-        for token in reversed(tuple(self._tokens)):
-            try:
-                current.reset(token)
-            except ValueError:
-                continue
-            self._tokens.remove(token)
-            return
+        for block in reversed(tuple(self._blocks)):
+            if block.leave_here():
+                self._blocks.remove(block)
+                return
+        # Entered in another context, which sees it there.
+        self._blocks.pop().ended = True

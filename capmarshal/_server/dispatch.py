@@ -111,7 +111,7 @@ class Dispatcher:
 
         The same rules hold as for any call: arguments are copies, and the call owns its descriptors.
         """
-        deadline = _deadline.current.get()
+        deadline = _deadline.in_force()
         call = _wire.Call(0, badge, _wire.NO_LIMIT, 0, method, entries, len(numbers), memoryview(payload))
         expired = deadline != FOREVER and time.monotonic_ns() >= deadline
         try:

@@ -98,7 +98,7 @@ class Objects:
         Raises:
             CallTimeout: one is still running at the deadline; the object is out all the same.
         """
-        deadline = _deadline.current.get()
+        deadline = _deadline.in_force()
         with self._lock:
             self._by_badge.pop(badge, None)
             for key in self._remembered.pop(badge, ()):

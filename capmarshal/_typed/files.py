@@ -103,7 +103,7 @@ def prepare(file: Any) -> None:
     if isinstance(file, io.RawIOBase) or not hasattr(file, "seekable"):
         return
     if file.writable():
-        flush_within(file, deadline.current.get())
+        flush_within(file, deadline.in_force())
     if file.readable() and file.seekable():
         try:
             position = file.tell()
