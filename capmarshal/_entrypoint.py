@@ -20,7 +20,7 @@ from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.errors import CallTimeout, Closed, check
 from capmarshal._kernel.native import FOREVER, ffi, lib
 from capmarshal._server.dispatch import Dispatcher
-from capmarshal._server.endings import BySignal, nothing
+from capmarshal._server.escapes import BySignal, nothing
 from capmarshal._server.journal import Journal, log
 from capmarshal._server.loop import Server
 from capmarshal._server.objects import Objects

@@ -35,7 +35,7 @@ MODULES = {
         "objects",
         "answer",
         "keeping",
-        "endings",
+        "escapes",
         "calls",
         "dispatch",
         "answers",

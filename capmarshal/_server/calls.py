@@ -17,7 +17,7 @@ from capmarshal._kernel.native import FOREVER, lib
 from capmarshal._protocol import faults as _faults
 from capmarshal._protocol import wire as _wire
 from capmarshal._protocol.faults import Code, Fault
-from capmarshal._server import endings as _endings
+from capmarshal._server import escapes as _escapes
 from capmarshal._server import keeping as _keeping
 from capmarshal._server.answer import Answer, Interrupted, fail
 from capmarshal._typed.codec import encode_data
@@ -64,7 +64,7 @@ class Calls:
         self._journal = journal
         self._calls = _keeping.InProgress(objects.running)
         self.thread: int | None = None
-        self.ends_service: Callable[[BaseException], bool] = _endings.nothing
+        self.ends_service: Callable[[BaseException], bool] = _escapes.nothing
         self.peer_of: Callable[[int], Peer | None] = lambda _slot: None
 
     @contextlib.contextmanager

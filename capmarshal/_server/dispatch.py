@@ -14,7 +14,7 @@ from capmarshal._protocol import wire as _wire
 from capmarshal._protocol.faults import Code
 from capmarshal._server.answer import Interrupted, fail
 from capmarshal._server.calls import Calls
-from capmarshal._server.endings import everything
+from capmarshal._server.escapes import everything
 from capmarshal._typed.table import Incoming
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ import pytest
 
 import by_hand
 import capmarshal as cm
-from capmarshal._server import endings as _endings
-from capmarshal._server.endings import BySignal
+from capmarshal._server import escapes as _escapes
+from capmarshal._server.escapes import BySignal
 
 PATIENCE = by_hand.PATIENCE
 
@@ -427,7 +427,7 @@ def test_an_exit_passes_for_a_signals_only_with_the_handlers_own_code():
 
 def test_in_a_forked_child_everything_ends_the_service(fork):
     """sys.exit() of a child that a method forked is the child's own; its parent answers the call."""
-    assert _endings.everything(SystemExit())
+    assert _escapes.everything(SystemExit())
 
     def serve():
         entrypoint = cm.Entrypoint("forking")
