@@ -8,7 +8,17 @@ from pathlib import Path
 from cffi import FFI
 
 HERE = Path("csrc")
-HEADERS = ("lx.h", "cm_close.h", "cm_event.h", "cm_identity.h", "cm_message.h", "cm_poll.h", "cm_call.h", "cm_turn.h")
+HEADERS = (
+    "lx.h",
+    "cm_close.h",
+    "cm_event.h",
+    "cm_identity.h",
+    "cm_layout.h",
+    "cm_message.h",
+    "cm_poll.h",
+    "cm_call.h",
+    "cm_turn.h",
+)
 SOURCES = ("lx.c", "cm_close.c", "cm_identity.c", "cm_message.c", "cm_poll.c", "cm_call.c", "cm_turn.c")
 
 

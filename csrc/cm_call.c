@@ -42,37 +42,38 @@ static int receive(int channel, struct cm_caller *caller, struct cm_inbox *in, i
 	return cm_receive(channel, in, deadline);
 }
 
-int cm_call(int channel, struct cm_caller *caller, const void *badge, const void *method, size_t method_size,
-	    const void *body, size_t body_size, unsigned int entries,
-	    const int *descriptors, unsigned int count, struct cm_inbox *in, int64_t deadline)
+int cm_call(int channel, struct cm_caller *caller, const void *key, const void *body, size_t size,
+	    const int *attached, struct cm_inbox *in, int64_t deadline)
 {
 	int64_t at = deadline == CM_FOREVER ? 0 : cm_now();
+	unsigned int count = attached ? (unsigned int)attached[CM_COUNT] : 0;
 	struct cm_call_head head = {
 		.head = {
 			.version = CM_VERSION,
 			.kind = CM_KIND_CALL,
-			.entries = (uint16_t)entries,
+			.entries = (uint16_t)(attached ? attached[CM_ENTRIES] : 0),
 			.descriptors = (uint16_t)count,
 			.cpu = (uint16_t)cm_cpu(),
 			.id = ++caller->id,
 		},
 		.time_left = time_left(deadline, at),
 		.sent_at = (uint64_t)at,
-		.method_size = (uint16_t)method_size,
 	};
 	struct iovec parts[] = {
-		{ .iov_base = &head, .iov_len = sizeof(head) },
-		{ .iov_base = (void *)method, .iov_len = method_size },
-		{ .iov_base = (void *)body, .iov_len = body_size },
+		{ .iov_base = &head, .iov_len = CM_CALL_TIMES },
+		{ .iov_base = (void *)key, .iov_len = CM_CALL_HEAD - CM_CALL_TIMES },
+		{ .iov_base = (void *)body, .iov_len = size },
 	};
+	uint16_t method_size;
 	int result;
 
-	memcpy(head.badge, badge, sizeof(head.badge));
-	in->sent = 0;
-	result = cm_send(channel, parts, 3, descriptors, count, deadline);
+	memcpy(&method_size, key, sizeof(method_size));
+	parts[1].iov_len += method_size;
+	caller->sent = 0;
+	result = cm_send(channel, parts, 3, attached ? attached + CM_FIRST : NULL, count, deadline);
 	if (result)
 		return result;
-	in->sent = 1;
+	caller->sent = 1;
 	result = receive(channel, caller, in, deadline);
 	if (result <= 0)
 		return result;

@@ -36,7 +36,6 @@ struct cm_inbox {
 	size_t size;                      /* bytes received */
 	unsigned int count;               /* descriptors received, CLOEXEC: the caller owns them */
 	unsigned int lost;                /* what did not fit: CM_LOST_* */
-	unsigned int sent;                /* cm_call: the CALL record is in the peer's queue */
 	int pid;                          /* of the sender; 0 unless the socket has SO_PASSCRED, */
 	unsigned int uid;                 /* or the sender lives in another pid namespace */
 	int descriptors[CM_DESCRIPTORS];

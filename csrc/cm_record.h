@@ -1,5 +1,5 @@
 /*
- * cm_record: the heads of records, as capmarshal/_wire.py lays them out
+ * cm_record: the heads of records, as capmarshal/_protocol/wire.py lays them out
  *
  * C makes the heads of CALLs and of plain REPLYs, and reads them as far as it has
  * to in order to know that a record is data alone.  All else is Python's.
@@ -7,11 +7,13 @@
 #ifndef CAPMARSHAL_CM_RECORD_H
 #define CAPMARSHAL_CM_RECORD_H
 
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 #include <time.h>
 
 #include "cm_event.h"
+#include "cm_layout.h"
 #include "cm_message.h"
 #include "cm_poll.h"
 
@@ -35,6 +37,17 @@ struct __attribute__((packed)) cm_call_head {
 	uint16_t method_size;
 	char badge[CM_BADGE];
 };
+
+_Static_assert(sizeof(struct cm_head) == CM_HEAD, "the head of every record");
+_Static_assert(offsetof(struct cm_head, entries) == 2, "entries");
+_Static_assert(offsetof(struct cm_head, descriptors) == 4, "descriptors");
+_Static_assert(offsetof(struct cm_head, cpu) == 6, "cpu");
+_Static_assert(offsetof(struct cm_head, id) == 8, "id");
+_Static_assert(sizeof(struct cm_call_head) == CM_CALL_HEAD, "the head of a CALL");
+_Static_assert(offsetof(struct cm_call_head, time_left) == 16, "time left");
+_Static_assert(offsetof(struct cm_call_head, sent_at) == 24, "sent at");
+_Static_assert(offsetof(struct cm_call_head, method_size) == CM_CALL_TIMES, "method");
+_Static_assert(offsetof(struct cm_call_head, badge) == CM_CALL_KEY, "badge");
 
 /* A reading of CLOCK_MONOTONIC, in nanoseconds. */
 static inline int64_t cm_now(void)

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 import capmarshal as cm
 from capmarshal._capabilities.capability import badge_of, open_door_of
-from capmarshal._client import knocking as _client
+from capmarshal._client.knocking import exchange
 from capmarshal._protocol import faults as _faults
 from capmarshal._protocol import wire as _wire
 
@@ -45,7 +45,7 @@ def _serve(*targets, interface=None):
 def _raw_call(capability, method, payload=b"\x90"):
     """What comes back for a CALL that no proxy would make; an exception if it is a FAIL."""
     with cm.timeout(PATIENCE):
-        answer, _ = _client.exchange(open_door_of(capability), badge_of(capability), method, payload, [], [])
+        answer, _ = exchange(open_door_of(capability), _wire.pack_key(badge_of(capability), method), payload, [], [])
     if isinstance(answer, _wire.Fail):
         return _faults.to_exception(answer.payload, [], "raw")
     return msgspec.msgpack.decode(answer.payload)

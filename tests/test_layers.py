@@ -29,7 +29,7 @@ MODULES = {
     "_protocol": ("wire", "parts", "faults"),
     "_capabilities": ("identity", "door", "capability", "space"),
     "_typed": ("files", "table", "lists", "codec", "parameters", "method", "interface"),
-    "_client": ("channel", "knocking", "proxy"),
+    "_client": ("conversation", "sending", "channel", "knocking", "proxy"),
     "_server": (
         "journal",
         "objects",

@@ -15,7 +15,7 @@ import pytest
 import by_hand
 import capmarshal as cm
 from capmarshal._kernel import polling as _polling
-from capmarshal._kernel.native import ffi, lib
+from capmarshal._kernel.native import NULL, ffi, lib
 from capmarshal._protocol import wire as _wire
 
 PATIENCE = by_hand.PATIENCE
@@ -74,7 +74,7 @@ class _Caller:
     def call(self, milliseconds=5):
         deadline = time.monotonic_ns() + int(milliseconds * 1_000_000)
         return lib.cm_call(
-            self.near.fileno(), self.caller, bytes(16), b"m", 1, b"", 0, 0, (), 0, self.inbox, deadline
+            self.near.fileno(), self.caller, _wire.pack_key(bytes(16), b"m"), b"", 0, NULL, self.inbox, deadline
         )  # fmt: skip
 
     def answered(self, cpu):
@@ -100,7 +100,7 @@ def test_a_client_polls_for_the_cpu_that_the_last_answer_named(here, poll):
         client.answered(here + 1)
         # A poll in vain comes back, for signal handlers to run before anybody sleeps.
         assert client.call() == (-errno.EINTR if poll else -errno.ETIMEDOUT)
-        assert client.inbox.sent
+        assert client.caller.sent
         assert client.caller.polling.misses == bool(poll)
 
 

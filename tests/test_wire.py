@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from capmarshal._kernel.native import lib
 from capmarshal._protocol import wire as _wire
 from capmarshal._protocol.wire import (
     NO_BADGE,
@@ -175,6 +176,22 @@ def test_the_layout_of_a_call_is_as_documented():
     assert data[50:54] == b"name"
     assert data[54:90] == struct.pack("=H", 1) + bytes(16) + struct.pack("=H", 0) + other
     assert data[90:] == b"payload"
+
+
+def test_c_reads_and_makes_heads_of_this_layout():
+    """The extension has its own structs: their sizes and places are asserted where they are compiled, against these."""
+    assert lib.CM_HEAD == _wire.HEAD_SIZE
+    assert lib.CM_CALL_HEAD == _wire.CALL_SIZE
+    assert lib.CM_CALL_HEAD - lib.CM_CALL_TIMES == _wire.KEY_SIZE
+    assert lib.CM_CALL_HEAD - lib.CM_CALL_KEY == _wire.BADGE_SIZE
+
+
+def test_a_key_is_what_a_call_has_of_it():
+    """The length of the method's name, the badge and the name, as they stand in the record."""
+    badge, method = bytes(range(16)), b"name\0"
+    key = _wire.pack_key(badge, method)
+    assert _wire.pack_call(1, badge, 2, 3, method, [], 0, b"payload")[lib.CM_CALL_TIMES :] == key + b"payload"
+    assert _wire.unpack_key(key) == (badge, method)
 
 
 def test_the_layout_of_a_reply_is_as_documented():

@@ -7,14 +7,14 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from capmarshal._client.channel import PIPE_ENDED, Channel, NeverRan
-from capmarshal._descriptors import private as _private
-from capmarshal._descriptors.private import Private
+from capmarshal._client.channel import Channel
+from capmarshal._client.conversation import PIPE_ENDED, TIMED_OUT, NeverRan
+from capmarshal._descriptors.private import Private, lock
 from capmarshal._kernel.deadline import current, in_force
 from capmarshal._kernel.errors import CallTimeout, Disconnected, check, error_for
 from capmarshal._kernel.native import FOREVER, ffi, lib
 from capmarshal._kernel.waiting import Backoff, Patience
-from capmarshal._protocol import wire as _wire
+from capmarshal._protocol.wire import KNOCK_RECORD
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +35,7 @@ def _knock(door: Door, deadline: int) -> Channel:
         CallTimeout, TableFull, TooManyInFlight, KernelError: as they say; nothing is left behind.
     """
     pair = ffi.new("int[2]")
-    with _private.lock:
+    with lock:
         check(
             lib.lx_socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC, 0, pair),
             "making a channel",
@@ -43,8 +43,8 @@ def _knock(door: Door, deadline: int) -> Channel:
         near, far = Private(pair[0]), Private(pair[1])
     try:
         part = ffi.new("struct iovec *")
-        memory = ffi.from_buffer(_wire.KNOCK_RECORD)
-        part.iov_base, part.iov_len = memory, len(_wire.KNOCK_RECORD)
+        memory = ffi.from_buffer(KNOCK_RECORD)
+        part.iov_base, part.iov_len = memory, len(KNOCK_RECORD)
         patience = Patience(deadline)
         while True:
             result = lib.cm_send(door.number, part, 1, [far.number], 1, deadline)
@@ -52,7 +52,7 @@ def _knock(door: Door, deadline: int) -> Channel:
                 return Channel(near)
             if result in PIPE_ENDED:
                 raise Disconnected("the server is gone: its door is shut", ran="no")
-            if result in (-errno.ETIMEDOUT, -errno.EAGAIN):
+            if result in TIMED_OUT:
                 raise CallTimeout("the server did not open its door in time", ran="no")
             if result == -errno.ETOOMANYREFS and patience.wait(door.number, 0):
                 continue
@@ -66,10 +66,8 @@ def _knock(door: Door, deadline: int) -> Channel:
         far.close()
 
 
-def exchange(
-    door: Door, badge: bytes, method: bytes, payload: bytes, entries: Sequence[Entry], numbers: Sequence[int]
-) -> Answer:
-    """Calls through ``door``: the answer, whose descriptors the caller owns; borrows ``numbers``.
+def exchange(door: Door, key: bytes, payload: bytes, entries: Sequence[Entry], numbers: Sequence[int]) -> Answer:
+    """Makes a call through a door, see :meth:`Channel.call`, within the deadline that is in force.
 
     A call that was certainly not read is repeated on a new channel as long as the door has not hung up: the server's
     table was full, or it gave up an idle channel.
@@ -90,7 +88,7 @@ def exchange(
         except IndexError:
             channel, kept = _knock(door, deadline), False
         try:
-            return channel.call(badge, method, payload, entries, numbers, deadline)
+            return channel.call(key, payload, entries, numbers, deadline)
         except NeverRan:
             if door.hung_up:
                 raise Disconnected("the server is gone; the call was not begun", ran="no") from None

@@ -37,13 +37,13 @@ def invoke(proxy: Proxy, called: Method, arguments: tuple[Any, ...]) -> Any:
         outgoing = Outgoing()
         payload = called.encode_arguments(arguments, outgoing)
     try:
-        door, badge = door_of(target) or open_door_of(target), badge_of(target)
+        door, badge, name = door_of(target) or open_door_of(target), badge_of(target), called.wire_name
         home = door.home
         if home is None or not home.serves_this_thread():
-            answer = exchange(door, badge, called.wire_name, payload, outgoing.entries, outgoing.numbers)
+            answer = exchange(door, called.wire_size + badge + name, payload, outgoing.entries, outgoing.numbers)
         else:
             # Its own thread is this one: waiting for it would be waiting for ever.
-            answer = home.call_inline(badge, called.wire_name, payload, outgoing.entries, outgoing.numbers)
+            answer = home.call_inline(badge, name, payload, outgoing.entries, outgoing.numbers)
     except Error as error:
         error.add_note(f"in a call of {called.where}, entrypoint {target.label!r}")
         raise

@@ -19,7 +19,10 @@ class _Lib:
     CM_WHOLE: Final[int]
     CM_DATA: Final[int]
     CM_DATA_LIMITED: Final[int]
+    CM_HEAD: Final[int]
+    CM_CALL_TIMES: Final[int]
     CM_CALL_KEY: Final[int]
+    CM_CALL_HEAD: Final[int]
     CM_READY: Final[int]
     CM_UNSENT: Final[int]
     CM_NOTHING: Final[int]
@@ -63,14 +66,10 @@ class _Lib:
         self,
         channel: int,
         caller: CData,
-        badge: bytes,
-        method: bytes,
-        method_size: int,
+        key: bytes,
         body: bytes,
-        body_size: int,
-        entries: int,
-        descriptors: Ints,
-        count: int,
+        size: int,
+        attached: Ints,
         inbox: CData,
         deadline: int,
         /,

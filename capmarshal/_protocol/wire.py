@@ -39,6 +39,7 @@ of all.  A GONE is the last word of a server that gives an idle channel up.
 from __future__ import annotations
 
 import struct
+from sys import byteorder
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from capmarshal._kernel.native import DESCRIPTORS_MAX
@@ -157,6 +158,26 @@ KNOCK_RECORD = _HEAD.pack(VERSION, KNOCK, 0, 1, 0, 0)
 GONE_RECORD = _HEAD.pack(VERSION, GONE, 0, 0, 0, 0)
 HEAD_SIZE = _HEAD.size
 CALL_SIZE = _CALL.size
+
+
+# What a call calls, as it stands in the record: the length of the method's name, the badge, and then the name.
+_SIZE = 2
+KEY_SIZE = _SIZE + BADGE_SIZE
+
+
+def pack_key(badge: bytes, method: bytes) -> bytes:
+    """The part of a CALL that says what is called."""
+    return pack_size(method) + badge + method
+
+
+def pack_size(method: bytes) -> bytes:
+    """What a CALL says of the length of the method's name."""
+    return len(method).to_bytes(_SIZE, byteorder)
+
+
+def unpack_key(key: bytes) -> tuple[bytes, bytes]:
+    """The badge and the method's name of what :func:`pack_key` made."""
+    return key[_SIZE:KEY_SIZE], key[KEY_SIZE:]
 
 
 def is_of_parts(data: bytes) -> bool:

@@ -15,7 +15,7 @@ import msgspec
 
 from capmarshal._capabilities.capability import Capability, Delegable
 from capmarshal._kernel.errors import ArgumentError, Error, InterfaceError, StaleCapability
-from capmarshal._protocol.wire import METHOD_MAX
+from capmarshal._protocol.wire import METHOD_MAX, pack_size
 from capmarshal._typed.codec import data_decoder_for, decoder_for, encode, encoder_for
 from capmarshal._typed.parameters import Parameter, is_async, parameters_of
 from capmarshal._typed.table import DESCRIPTOR_TYPES, Outgoing
@@ -53,6 +53,7 @@ class Method:
 
     Attributes:
         name: of the function.
+        wire_name, wire_size: the name and its length, as a CALL has them.
         receiver: what the declaration calls ``self``.
         where: interface and method, for people.
         raises: the declared errors.
@@ -66,6 +67,7 @@ class Method:
         self.wire_name = name.encode()
         if len(self.wire_name) > METHOD_MAX:
             raise InterfaceError(f"{interface.__qualname__}: a method's name of more than {METHOD_MAX} bytes")
+        self.wire_size = pack_size(self.wire_name)
         self.where = f"{interface.__qualname__}.{name}"
         self.raises: Sequence[type[Exception]] = getattr(function, RAISES, ())
         self.function = function

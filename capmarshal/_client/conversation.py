@@ -1,0 +1,308 @@
+"""What a client hears on its channel, and what the end of the channel means.
+
+A channel has one call outstanding, and its client sends nothing but calls, and a GO where the server has sent part of
+an answer and waits.  That gives the end of the channel a meaning.  When the server closes its end, or dies,
+
+- the kernel reports ECONNRESET, once, if the server left a record of ours unread: a call, since nobody reads an answer
+  before the call.  It reports that *before* the records that are still queued here (unix_release_sock(),
+  net/unix/af_unix.c);
+- then what is queued, among it perhaps the answer, and then the end of file.  A send gets EPIPE, or takes the
+  ECONNRESET in place of the next receive.
+
+So whoever sees ECONNRESET or EPIPE goes on receiving until the end of file, and then decides:
+
+==========================  ============================================================
+the answer has come         it is used
+ECONNRESET, and no answer   UNREAD: the call was never read, and it is safe to repeat it
+the end of file alone       ENDED: the call may have been run
+==========================  ============================================================
+
+An answer of which a part has come is the answer to a call that was read.  A GONE is the last word of a server that
+gives an idle channel up and has read no more of it: UNREAD.  All this holds for an honest server; a hostile one can say
+anything.
+
+Records of earlier calls, which were abandoned at their deadline or by Ctrl-C, are known by their ID, and closed.
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn, TypeAlias
+
+from capmarshal._descriptors import reaper
+from capmarshal._descriptors.inbox import why_lost
+from capmarshal._kernel.errors import CallTimeout, DescriptorsLost, Disconnected, ProtocolError, TooLarge, error_for
+from capmarshal._kernel.native import lib
+from capmarshal._kernel.waiting import Patience
+from capmarshal._protocol.parts import RESULT_BYTES_MAX, RESULT_DESCRIPTORS_MAX, Assembly
+from capmarshal._protocol.wire import Begin, Call, Fail, Go, Gone, Knock, Malformed, Part, Reply, pack_go, unpack
+
+if TYPE_CHECKING:
+    from capmarshal._descriptors.descriptor import Descriptor
+    from capmarshal._descriptors.inbox import Inbox
+    from capmarshal._descriptors.private import Private
+    from capmarshal._protocol.wire import Record
+
+PIPE_ENDED: Final = (-errno.EPIPE, -errno.ECONNRESET)
+TIMED_OUT: Final = (-errno.ETIMEDOUT, -errno.EAGAIN)
+_NO_MEMORY: Final = (-errno.ENOBUFS, -errno.ENOMEM)
+
+# An answer and its descriptors, which are whoever's who receives it.
+Whole: TypeAlias = "tuple[Reply | Fail, list[Descriptor]]"
+
+
+class NeverRan(Exception):  # never leaves the package: the call is repeated, or becomes Disconnected
+    """The channel ended, and the server certainly never had the whole call."""
+
+
+class Event(Enum):
+    """What a client hears of the call that it is making."""
+
+    ANSWERED = auto()
+    """All of its answer has come: :attr:`Conversation.whole`."""
+    GO = auto()
+    """The server has received the last part of it, and waits for the next."""
+    NOTHING = auto()
+    """Nothing in time."""
+    UNREAD = auto()
+    """The channel has ended, and the server has not read the call."""
+    ENDED = auto()
+    """The channel has ended, and the call may have been run."""
+
+
+class _Came(NamedTuple):
+    """A record that came, and its descriptors, which are to be taken."""
+
+    record: Record
+    descriptors: list[Descriptor]
+    lost: str
+
+    def close(self) -> None:
+        # Elsewhere, where closing can outlast the call's deadline.
+        reaper.close_files(self.descriptors)
+
+
+class Conversation:
+    """One call, from its being sent on.
+
+    Args:
+        near: the client's end of the channel, borrowed.
+        call_id: of the call.
+        inbox: to receive into, borrowed.
+
+    Attributes:
+        over: no other call can be made on the channel: it has ended, or its server is not to be trusted, or what was
+            begun on it will not be finished.
+        whole: the answer.
+    """
+
+    __slots__ = ("_assembly", "_call_id", "_inbox", "_near", "_reset", "over", "whole")
+
+    def __init__(self, near: Private, call_id: int, inbox: Inbox) -> None:
+        self._near = near
+        self._call_id = call_id
+        self._inbox = inbox
+        self._reset = False
+        self._assembly: Assembly | None = None
+        self.over = False
+        self.whole: Whole | None = None
+
+    def receive(self, deadline: int, result: int = -errno.EINTR) -> Event:
+        """Receives until something is heard of this call.
+
+        Args:
+            deadline: until when to wait; all of an answer in parts must have come then.
+            result: of a first receive that was made already; its record is in the inbox.
+
+        Raises:
+            DescriptorsLost: the answer has come, and the kernel withheld some of its descriptors.
+            TooLarge, ProtocolError, Disconnected, KernelError: as they say; the conversation is over.
+        """
+        while True:
+            if result > 0:
+                event = self._heard(self._take(), deadline)
+                if event is not None:
+                    return event
+            elif result == 0:
+                self.over = True
+                return Event.UNREAD if self._reset and self._assembly is None else Event.ENDED
+            elif result in PIPE_ENDED:
+                self.note_reset()
+            elif result in TIMED_OUT:
+                return Event.NOTHING
+            elif result != -errno.EINTR:
+                self._give_up(-result)
+            result = lib.cm_receive(self._near.number, self._inbox.struct, deadline)
+
+    def note_reset(self) -> None:
+        """The kernel has said that the channel ended: the rest of it is to be received, up to the end of file."""
+        self._reset = self.over = True
+
+    def answer(self, deadline: int, result: int = -errno.EINTR) -> Whole:
+        """Waits for the answer to the call, which was sent whole.
+
+        Args:
+            deadline: until when.
+            result: as :meth:`receive` takes it.
+
+        Raises:
+            NeverRan: the channel has ended, and the call was not read.
+            Disconnected: the channel has ended, and the call may have been run.
+            CallTimeout: no answer came in time.
+            DescriptorsLost, TooLarge, ProtocolError, KernelError: as :meth:`receive`.
+        """
+        try:
+            while True:
+                event = self.receive(deadline, result)
+                result = -errno.EINTR
+                if event is Event.ANSWERED:
+                    assert self.whole is not None  # noqa: S101 - for the type checker: that is what it means
+                    return self.whole
+                if event is Event.NOTHING:
+                    raise CallTimeout("no answer came in time", ran="maybe")
+                if event is Event.UNREAD:
+                    raise NeverRan
+                if event is Event.ENDED:
+                    raise Disconnected("the server ended the channel during the call", ran="maybe")
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Closes what has come of an answer, of which the rest is on its way."""
+        if self._assembly is not None:
+            self._assembly.close()
+            self._assembly = None
+            self.over = True
+
+    def _give_up(self, number: int) -> NoReturn:
+        self.over = True
+        if number == errno.EBADF:
+            raise Disconnected("this process was forked during the call; the channel is its parent's", ran="maybe")
+        raise error_for(number, "waiting for an answer")
+
+    def _take(self) -> _Came:
+        """The record in the inbox.
+
+        Raises:
+            ProtocolError: it is none that a server may send.
+        """
+        inbox = self._inbox
+        data, lost = inbox.data(), inbox.struct.lost
+        why = why_lost(self._near.number) if lost & lib.CM_LOST_DESCRIPTORS else ""
+        descriptors = inbox.steal()
+        try:
+            record = unpack(data)
+            if isinstance(record, (Call, Knock)) or lost & lib.CM_LOST_BYTES:
+                raise Malformed("no answer to a call of ours", None)
+            if not isinstance(record, Gone) and not 0 < record.id <= self._call_id:
+                raise Malformed("an answer to a call that was not made", None)
+            announced = record.descriptors if isinstance(record, (Reply, Part)) else 0
+            if not lost and len(descriptors) != announced:
+                raise Malformed(f"{len(descriptors)} descriptors instead of {announced}", None)
+        except Malformed as malformed:
+            self._refuse(_Came(Gone(), descriptors, why), str(malformed))
+        return _Came(record, descriptors, why)
+
+    def _refuse(self, came: _Came, reason: str) -> NoReturn:
+        came.close()
+        self.over = True
+        raise ProtocolError(f"the server sent what is no answer: {reason}")
+
+    def _heard(self, came: _Came, deadline: int) -> Event | None:
+        """What a record means for the call; None if nothing yet."""
+        record = came.record
+        if isinstance(record, Gone):
+            came.close()
+            self.over = True
+            return Event.UNREAD
+        if isinstance(record, (Call, Knock)) or record.id != self._call_id:
+            # Of an earlier call, that was abandoned.
+            came.close()
+            return None
+        if isinstance(record, Go):
+            came.close()
+            return Event.GO
+        if isinstance(record, Begin):
+            self._begin(came, record)
+            return None
+        if isinstance(record, Part):
+            whole = self._part(came, record, deadline)
+            if whole is None:
+                return None
+            came = whole
+        self.whole = self._whole(came)
+        return Event.ANSWERED
+
+    def _begin(self, came: _Came, begin: Begin) -> None:
+        if self._assembly is not None:
+            self._refuse(came, "one answer within another")
+        if begin.size > RESULT_BYTES_MAX or begin.descriptors > RESULT_DESCRIPTORS_MAX:
+            came.close()
+            self.over = True
+            raise TooLarge(
+                f"a result of {begin.size} bytes and {begin.descriptors} descriptors; "
+                f"{RESULT_BYTES_MAX} and {RESULT_DESCRIPTORS_MAX} are the most that is taken"
+            )
+        came.close()
+        self._assembly = Assembly(begin)
+
+    def _part(self, came: _Came, part: Part, deadline: int) -> _Came | None:
+        """Adds a part to the answer: the whole answer if that was the last."""
+        assembly = self._assembly
+        if assembly is None:
+            self._refuse(came, "a part of nothing")
+        try:
+            go = assembly.add(part, came.descriptors, came.lost)
+            if assembly.complete:
+                self._assembly = None
+                return _Came(unpack(bytes(assembly.data)), assembly.steal(), assembly.lost)
+        except Malformed as malformed:
+            self._assembly = None
+            assembly.close()
+            self._refuse(came, str(malformed))
+        if go:
+            self._say_go(deadline)
+        return None
+
+    def _whole(self, came: _Came) -> Whole:
+        """The answer, which this record is, with all that belongs to it."""
+        record = came.record
+        if not isinstance(record, (Reply, Fail)) or record.id != self._call_id:
+            self._refuse(came, "an answer in parts that is none")
+        announced = record.descriptors if isinstance(record, Reply) else 0
+        if came.lost:
+            count = len(came.descriptors)
+            came.close()
+            lost = f"{announced - count} of {announced} descriptors of the result were lost: {came.lost}"
+            raise DescriptorsLost(errno.EMFILE, lost)
+        if len(came.descriptors) != announced:
+            self._refuse(came, f"{len(came.descriptors)} descriptors instead of {announced}")
+        return record, came.descriptors
+
+    def _say_go(self, deadline: int) -> None:
+        """Asks for the next part of the answer.
+
+        A GO that was lost would leave both sides waiting, so it is sent, or the call ends.
+
+        Raises:
+            CallTimeout: it could not be sent in time.
+            KernelError: it cannot be sent.
+        """
+        record = pack_go(self._call_id)
+        patience: Patience | None = None
+        while True:
+            result = lib.cm_send_record(self._near.number, record, len(record), (), 0)
+            if result == 0 or result in PIPE_ENDED:
+                # If the server is gone, the next receive says what that means.
+                return
+            if result == -errno.EAGAIN:
+                if lib.cm_wait(self._near.number, select.POLLOUT, deadline) in TIMED_OUT:
+                    raise CallTimeout("the server did not read in time, so it sends no more of its answer", ran="maybe")
+            elif result in _NO_MEMORY:
+                patience = patience or Patience(deadline)
+                if not patience.wait(self._near.number, 0):
+                    raise error_for(-result, "asking for the rest of an answer")
+            elif result != -errno.EINTR:
+                self._give_up(-result)

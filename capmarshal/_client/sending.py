@@ -1,0 +1,133 @@
+"""A call that goes in parts: sent bit by bit, and listened for meanwhile.
+
+The server may refuse the call before it has all of it, and it may have to wait for its client to receive something, so
+whoever sends looks into its own queue before each part and whenever it has to wait.
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+from typing import TYPE_CHECKING
+
+from capmarshal._client.conversation import PIPE_ENDED, TIMED_OUT, Event, NeverRan
+from capmarshal._kernel.errors import CallTimeout, ProtocolError, error_for
+from capmarshal._kernel.native import NOW, ffi, lib
+from capmarshal._kernel.waiting import Patience
+from capmarshal._protocol.parts import PART_BYTES, cut, send_piece
+from capmarshal._protocol.wire import HEAD_SIZE, Fail
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from capmarshal._client.conversation import Conversation, Whole
+    from capmarshal._descriptors.private import Private
+    from capmarshal._protocol.parts import Piece
+
+
+def send_in_parts(
+    near: Private,
+    conversation: Conversation,
+    call_id: int,
+    room: int,
+    record: bytes,
+    numbers: Sequence[int],
+    deadline: int,
+) -> Whole | None:
+    """Sends a CALL in parts.
+
+    Args:
+        near: the client's end of the channel, borrowed.
+        conversation: about the call.
+        call_id: of the call.
+        room: bytes that one record on the channel may have.
+        record: the CALL.
+        numbers: of its descriptors, borrowed.
+        deadline: until when all of it is to be sent.
+
+    Returns:
+        The server's refusal, if it said so before it had all of the call.
+
+    Raises:
+        NeverRan: the channel has ended, and the server has not had all of the call.
+        CallTimeout, ProtocolError, TooManyInFlight, KernelError: as they say; half a call is on its way then.
+    """
+    memory = ffi.from_buffer(record)
+    for piece in cut(call_id, len(record), numbers, min(room - HEAD_SIZE, PART_BYTES)):
+        # A server that has refused the call does not even look at the rest.
+        refusal = _refusal(conversation) or _send(near, conversation, piece, memory, deadline)
+        if refusal is None and piece.waits:
+            refusal = _await_go(conversation, deadline)
+        if refusal is not None:
+            return refusal
+    return None
+
+
+def _send(near: Private, conversation: Conversation, piece: Piece, memory: object, deadline: int) -> Whole | None:
+    """Sends one part, waiting for room; or returns the refusal of the call."""
+    patience: Patience | None = None
+    while True:
+        result = send_piece(near.number, piece, memory)
+        if result == 0:
+            return None
+        if result in PIPE_ENDED:
+            conversation.note_reset()
+            refusal = _refusal(conversation)
+            if refusal is None:
+                raise NeverRan
+            return refusal
+        if result == -errno.ETOOMANYREFS:
+            patience = patience or Patience(deadline)
+            if not patience.wait(near.number, select.POLLIN):
+                raise error_for(-result, "sending a call in parts")
+        elif result == -errno.EAGAIN:
+            if lib.cm_wait(near.number, select.POLLIN | select.POLLOUT, deadline) in TIMED_OUT:
+                raise CallTimeout("the server did not read in time; the call was not sent whole", ran="no")
+        elif result != -errno.EINTR:
+            raise error_for(-result, "sending a call in parts")
+        # What the server, or others, are waiting for may be that we receive: a late answer to an earlier call.
+        refusal = _refusal(conversation)
+        if refusal is not None:
+            return refusal
+
+
+def _refusal(conversation: Conversation) -> Whole | None:
+    """What the server has said until now; None if it has not refused the call.
+
+    Raises:
+        NeverRan: the channel has ended.
+        ProtocolError: the call was answered in another way, before it was sent.
+    """
+    event = Event.GO
+    while event is Event.GO:
+        # One that was not asked for says nothing.
+        event = conversation.receive(NOW)
+    if event is Event.NOTHING:
+        return None
+    return _early(conversation, event)
+
+
+def _await_go(conversation: Conversation, deadline: int) -> Whole | None:
+    """Waits until the server has received the last part; or returns its refusal of the call.
+
+    Raises:
+        CallTimeout: it did not receive the part in time.
+        NeverRan, ProtocolError: as in :func:`_refusal`.
+    """
+    event = conversation.receive(deadline)
+    if event is Event.GO:
+        return None
+    if event is Event.NOTHING:
+        raise CallTimeout("the server did not take all of the call in time", ran="no")
+    return _early(conversation, event)
+
+
+def _early(conversation: Conversation, event: Event) -> Whole:
+    """What is heard of a call that was not sent whole, and is neither GO nor nothing."""
+    if event is not Event.ANSWERED:
+        raise NeverRan
+    assert conversation.whole is not None  # noqa: S101 - for the type checker: that is what it means
+    record, descriptors = conversation.whole
+    if not isinstance(record, Fail):
+        raise ProtocolError("the server answered a call before it was sent")
+    return record, descriptors

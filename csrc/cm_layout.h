@@ -1,0 +1,16 @@
+/*
+ * cm_layout: where in a record what C reads and makes stands
+ *
+ * capmarshal/_protocol/wire.py draws the layout; a test holds these against it.
+ */
+#ifndef CAPMARSHAL_CM_LAYOUT_H
+#define CAPMARSHAL_CM_LAYOUT_H
+
+/* bytes of every record's head */
+#define CM_HEAD 16
+/* bytes of a CALL's up to the length of the method's name, up to the badge, and up to the name */
+#define CM_CALL_TIMES 32
+#define CM_CALL_KEY 34
+#define CM_CALL_HEAD 50
+
+#endif
