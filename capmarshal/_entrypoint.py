@@ -9,13 +9,13 @@ import struct
 import threading
 import time
 import warnings
-import weakref
 from typing import TYPE_CHECKING
 
 from capmarshal._capabilities.identity import NAME_PREFIX
 from capmarshal._capabilities.space import space
 from capmarshal._descriptors import private as _private
 from capmarshal._descriptors.private import Private
+from capmarshal._descriptors.process import process
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.errors import CallTimeout, Closed, check
 from capmarshal._kernel.native import FOREVER, ffi, lib
@@ -40,8 +40,6 @@ _RANDOM_SIZE = 8
 
 MAX_BYTES = 64 << 20
 MAX_DESCRIPTORS = 1024
-
-_living: weakref.WeakSet[Entrypoint] = weakref.WeakSet()
 
 
 def _check_label(label: str) -> None:
@@ -116,7 +114,7 @@ class Entrypoint:
             raise
         self._forget_threads()
         self._closed = self._released = False
-        _living.add(self)
+        process.entrypoints.add(self)
 
     def _forget_threads(self) -> None:
         # Held by whoever serves.  A lock and no event, since it is let go in one step, whatever Ctrl-C interrupts.
@@ -280,18 +278,10 @@ class Entrypoint:
     def __repr__(self) -> str:
         return f"<Entrypoint {self.label!r}{' closed' if self._closed else ''}>"
 
-    def forget_parents_own(self) -> None:
+    def in_child(self) -> None:
         """In a forked child: it is the parent's, and its descriptors are closed."""
         self._closed = self._released = True
         self._server.forget_parents_own()
         self._dispatcher.in_child()
         self._objects.forget_threads()
         self._forget_threads()
-
-
-def _forget() -> None:
-    for entrypoint in tuple(_living):
-        entrypoint.forget_parents_own()
-
-
-_private.run_in_child(_forget)

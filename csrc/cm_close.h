@@ -1,35 +1,60 @@
 /*
- * cm_close: closing what others sent
+ * cm_close: lists of descriptors, and closing what others sent
  *
  * The last close of a socket may linger, and so may that of one in the queue of a
- * unix socket; a file may be FUSE's.  A memfd waits for nobody, and a pipe for nobody but
- * a writer whose buffer is being paged in: it keeps the pipe's mutex (fs/pipe.c), which
- * close and F_GETPIPE_SZ take.  Only from FUSE, or by userfaultfd, can that take long.
+ * unix socket; FUSE, NFS and CIFS are asked at every close.  What cannot wait for
+ * anybody is closed on the spot, all else where waiting delays nobody.
  */
 #ifndef CAPMARSHAL_CM_CLOSE_H
 #define CAPMARSHAL_CM_CLOSE_H
 
-/*
- * 1 if the last close of this descriptor does not wait for anybody, as said: a pipe, a memfd.
- * Freeing the memory of a memfd takes time too, some 0.2 ms a MiB, all of which its sender has to have.
- * Asks nothing that could itself block for longer, as fstat(2) could.
- */
-int cm_closes_quickly(int descriptor);
+#include <stdint.h>
 
 /* Owns descriptors; -1 is none. */
-struct cm_batch {
+struct cm_descriptors {
 	unsigned int count;
-	int descriptors[];
+	int numbers[];
+};
+
+/* The mounts of this machine's own file systems, by the IDs that /proc/self/mountinfo gives them. */
+struct cm_mounts {
+	int mountinfo;                    /* open, for poll(2) tells that mounts changed: proc(5); -1: nothing is known */
+	int stale;                        /* they did, and the list was made before */
+	unsigned int count;
+	uint64_t ids[];                   /* ascending */
+};
+
+/* What closing a descriptor means for the thread that does it. */
+enum cm_closing {
+	CM_MAY_BLOCK = 0,                 /* a pipe, a unix socket, a file of a server's, what is unknown */
+	CM_CLOSES_FILE = 1,               /* waits for nobody, and nor does writing to it */
+	CM_CLOSES_SOCKET = 2,             /* waits for nobody, but writing to it may */
 };
 
 /*
- * Closes them one after the other.  Each is replaced by -1 before it is closed: whoever
- * forks meanwhile finds in the child's copy what the child still has to close, but for
- * the one that is being closed at that very moment.
+ * Asks nothing that could itself block: statx(2) takes what the kernel knows, and pipes are
+ * not asked at all, since whoever writes to one may keep its mutex for long (fs/pipe.c).
+ *
+ * Return: enum cm_closing, or -ESTALE: the list of mounts is to be made anew first
  */
-void cm_close_all(struct cm_batch *batch);
+int cm_closing(int descriptor, struct cm_mounts *mounts);
 
-/* The same for those that close quickly.  Return: how many are left. */
-unsigned int cm_close_quick(struct cm_batch *batch);
+/*
+ * Closes those that wait for nobody, the others stay.  Each is replaced by -1 before it is
+ * closed: whoever forks meanwhile finds in the child's copy what the child has to close.
+ *
+ * Return: how many are left, or -ESTALE as said; some may be closed by then
+ */
+int cm_close_quick(struct cm_descriptors *list, struct cm_mounts *mounts);
+
+/* Closes them all, one after the other, as said. */
+void cm_close_all(struct cm_descriptors *list);
+
+/*
+ * Fills the list with copies, CLOEXEC, of as many descriptors, which are borrowed.
+ *
+ * Return: 0, or -errno of fcntl(2): the list owns the copies made until then
+ */
+int cm_dup_all(struct cm_descriptors *list, const int *descriptors);
 
 #endif

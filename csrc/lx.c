@@ -78,6 +78,11 @@ int lx_fstat(int descriptor, struct stat *status)
 	return (int)lx_enter(SYS_fstat, descriptor, (long)status, 0, 0, 0, 0);
 }
 
+int lx_statx(int directory, const char *path, int flags, unsigned int mask, void *status)
+{
+	return (int)lx_enter(SYS_statx, directory, (long)path, flags, mask, (long)status, 0);
+}
+
 int lx_close(int descriptor)
 {
 	return (int)lx_enter(SYS_close, descriptor, 0, 0, 0, 0, 0);

@@ -44,6 +44,8 @@ int lx_shutdown(int socket, int how);
 
 int lx_fcntl(int descriptor, int command, long argument);
 int lx_fstat(int descriptor, struct stat *status);
+/* status: 256 bytes, struct statx of include/uapi/linux/stat.h */
+int lx_statx(int directory, const char *path, int flags, unsigned int mask, void *status);
 /* The descriptor is gone whatever this returns, EINTR included. */
 int lx_close(int descriptor);
 

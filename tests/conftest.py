@@ -10,6 +10,7 @@ import pytest
 
 import left_behind
 import patience
+from capmarshal._descriptors import reaper
 from forked_child import ForkedChild
 from lingering_socket import make_lingering
 from ordinary_user import find_ordinary_python
@@ -19,6 +20,8 @@ from peer_process import Peer
 @pytest.fixture(autouse=True)
 def nothing_left():
     """Around every test: the same descriptors open before and after, and no child process that stays."""
+    # It keeps a descriptor of its own open, from when it is first needed.
+    reaper.prepare()
     before = left_behind.listing()  # settled: by this fixture, after the test before
     yield
     wrong = left_behind.differences(before, left_behind.settled_listing())

@@ -20,6 +20,7 @@ import capmarshal as cm
 from capmarshal._capabilities.capability import open_door_of
 from capmarshal._capabilities.space import space
 from capmarshal._descriptors import reaper as _reaper
+from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._protocol import wire as _wire
 from capmarshal._typed import codec as _codec
 from capmarshal._typed.method import Method
@@ -93,7 +94,7 @@ def _transfer(value, annotation):
     outgoing = Outgoing()
     payload = _codec.encode(value, outgoing)
     record = _wire.unpack(_wire.pack_reply(1, outgoing.entries, len(outgoing.numbers), payload))
-    incoming = Incoming(record.entries, [cm.Descriptor.dup_of(number) for number in outgoing.numbers])
+    incoming = Incoming(record.entries, DescriptorList.dup_of(outgoing.numbers))
     try:
         return _codec.decoder_for(annotation)(record.payload, incoming), incoming
     except BaseException:
@@ -110,7 +111,7 @@ def _table(capabilities):
     with cm.Descriptor(read_end) as reader, cm.Descriptor(write_end) as writer, cm.Descriptor(memfd) as file:
         for one in (reader, writer, file, *capabilities):
             outgoing.add(one)
-        incoming = Incoming(outgoing.entries, [cm.Descriptor.dup_of(n) for n in outgoing.numbers])
+        incoming = Incoming(outgoing.entries, DescriptorList.dup_of(outgoing.numbers))
     try:
         yield incoming
     finally:
@@ -271,7 +272,7 @@ def _passed(method, arguments, incoming_of):
     """What decode_arguments() makes of what encode_arguments() gives."""
     outgoing = Outgoing()
     payload = memoryview(method.encode_arguments(arguments, outgoing))
-    incoming = incoming_of(outgoing.entries, [cm.Descriptor.dup_of(number) for number in outgoing.numbers])
+    incoming = incoming_of(outgoing.entries, DescriptorList.dup_of(outgoing.numbers))
     return method.decode_arguments(payload, incoming), incoming
 
 
@@ -320,12 +321,15 @@ def test_a_list_of_wrong_indices_is_refused_by_its_place(wrong, why):
     """The error names the parameter and the place in it; all that came are closed."""
     method = Method(Lister, "lists", Lister.lists)
     with cm.Descriptor(os.memfd_create("test")) as file:
-        descriptors = [file.dup(), file.dup()]
+        descriptors = DescriptorList.dup_of([file.fileno()] * 2)
+        numbers = descriptors.numbers()
         incoming = Incoming([_wire.Entry(0, _wire.NO_BADGE), _wire.Entry(1, _wire.NO_BADGE)], descriptors)
         with pytest.raises(cm.ArgumentError, match=why):
             method.decode_arguments(memoryview(msgspec.msgpack.encode([wrong, []])), incoming)
         incoming.close_all()
-        assert all(descriptor.closed for descriptor in descriptors)
+        for number in numbers:
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(number)
 
 
 def test_one_descriptor_in_two_lists_is_refused():
@@ -333,12 +337,12 @@ def test_one_descriptor_in_two_lists_is_refused():
     method = Method(Lister, "lists", Lister.lists)
     with cm.Descriptor(os.memfd_create("test")) as file:
         for lists in ([[0, 1], [1]], [[0, 1], [0, 1]], [[1], [0, 1]]):
-            incoming = Incoming(_wire.PLAIN[:2], [file.dup(), file.dup()])
+            incoming = Incoming(_wire.PLAIN[:2], DescriptorList.dup_of([file.fileno()] * 2))
             with pytest.raises(cm.ArgumentError, match="used twice - at `others"):
                 method.decode_arguments(memoryview(msgspec.msgpack.encode(lists)), incoming)
             incoming.close_all()
         method = Method(Lister, "take", Lister.take)
-        incoming = Incoming(_wire.PLAIN[:2], [file.dup(), file.dup()])
+        incoming = Incoming(_wire.PLAIN[:2], DescriptorList.dup_of([file.fileno()] * 2))
         with pytest.raises(cm.ArgumentError, match=r"used twice - at `some\[0\]`"):
             method.decode_arguments(memoryview(msgspec.msgpack.encode([0, [0, 1], 7, []])), incoming)
         incoming.close_all()
@@ -535,7 +539,7 @@ def test_only_the_client_end_of_a_door_makes_a_capability(make):
     """Whatever else comes with a badge is refused, and closed."""
     before = _open_now()
     with make() as wrong:
-        incoming = Incoming([_wire.Entry(0, b"b" * 16)], [cm.Descriptor.dup_of(wrong)])
+        incoming = Incoming([_wire.Entry(0, b"b" * 16)], DescriptorList.of([cm.Descriptor.dup_of(wrong)]))
         with pytest.raises(ValueError, match="capability came with"):
             _codec.decoder_for(cm.Capability)(memoryview(b"\0"), incoming)
         incoming.close_all()
@@ -551,14 +555,14 @@ def test_a_capability_comes_home_as_the_object_itself():
         outgoing = Outgoing()
         outgoing.add(capability)
         for home, expected in ((open_door_of(capability).home, target), (None, capability.cast(Thing))):
-            incoming = Incoming(outgoing.entries, [cm.Descriptor.dup_of(n) for n in outgoing.numbers], home=home)
+            incoming = Incoming(outgoing.entries, DescriptorList.dup_of(outgoing.numbers), home=home)
             came = _codec.decoder_for(Thing)(memoryview(b"\0"), incoming)
             incoming.close_rest()
             assert came == expected
             assert (came is target) == (home is not None)
         incoming = Incoming(
             outgoing.entries,
-            [cm.Descriptor.dup_of(n) for n in outgoing.numbers],
+            DescriptorList.dup_of(outgoing.numbers),
             home=open_door_of(capability).home,
         )
         with pytest.raises(ValueError, match=r"ThingServer, not a .*Other"):
@@ -572,7 +576,7 @@ def test_a_forged_badge_of_our_own_is_stale():
     """A badge that our own entrypoint never gave out is refused when it is received, not when it is called."""
     with _world() as (_, capabilities):
         number = open_door_of(capabilities[0]).number
-        incoming = Incoming([_wire.Entry(0, b"guessed!" * 2)], [cm.Descriptor.dup_of(number)])
+        incoming = Incoming([_wire.Entry(0, b"guessed!" * 2)], DescriptorList.of([cm.Descriptor.dup_of(number)]))
         with pytest.raises(cm.StaleCapability):
             _codec.decoder_for(cm.Capability)(memoryview(b"\0"), incoming)
         incoming.close_all()
@@ -626,9 +630,9 @@ def test_deep_nesting_is_a_bad_argument_on_the_way_in(part):
     """A hostile payload of the same kind is an ArgumentError, not the RecursionError of msgspec's."""
     payload = memoryview(b"\x91" + part * 100_000 + b"\x00")
     with pytest.raises(cm.ArgumentError, match=r"Taker\.take, arguments: RecursionError"):
-        TAKE.decode_arguments(payload, Incoming([], []))
+        TAKE.decode_arguments(payload, Incoming([], DescriptorList()))
     with pytest.raises(cm.ArgumentError, match=r"Taker\.take, result: RecursionError"):
-        TAKE.decode_result(payload, Incoming([], []))
+        TAKE.decode_result(payload, Incoming([], DescriptorList()))
 
 
 @pytest.mark.parametrize(
@@ -637,7 +641,7 @@ def test_deep_nesting_is_a_bad_argument_on_the_way_in(part):
 def test_an_announced_length_costs_nothing(header):
     """Four thousand million elements, of which none follows, are a bad argument at once."""
     with pytest.raises(cm.ArgumentError):
-        TAKE.decode_arguments(memoryview(b"\x91" + header + b"\xff\xff\xff\xff"), Incoming([], []))
+        TAKE.decode_arguments(memoryview(b"\x91" + header + b"\xff\xff\xff\xff"), Incoming([], DescriptorList()))
 
 
 @settings(deadline=None)
@@ -646,9 +650,9 @@ def test_a_method_raises_argument_error_and_nothing_else(payload):
     """Whatever the payload, the dispatcher sees the arguments, an ArgumentError or a StaleCapability."""
     for method in (TAKE, Method(Taker, "views", Taker.views), Method(Taker, "number", Taker.number)):
         with contextlib.suppress(cm.ArgumentError, cm.StaleCapability):
-            method.decode_arguments(memoryview(payload), Incoming([], []))
+            method.decode_arguments(memoryview(payload), Incoming([], DescriptorList()))
         with contextlib.suppress(cm.ArgumentError, cm.StaleCapability):
-            method.decode_result(memoryview(payload), Incoming([], []))
+            method.decode_result(memoryview(payload), Incoming([], DescriptorList()))
 
 
 class Odd(enum.Enum):
@@ -680,10 +684,10 @@ def test_what_a_peer_writes_into_an_error_is_not_taken_for_a_place(words):
     method = Method(Taster, "odd", Taster.odd)
     payload = memoryview(msgspec.msgpack.encode(["", words]))
     with pytest.raises(cm.ArgumentError) as caught:
-        method.decode_arguments(payload, Incoming([], []))
+        method.decode_arguments(payload, Incoming([], DescriptorList()))
     assert str(caught.value) == f"Taster.odd, arguments: Invalid enum value '{words}' - at `second`"
     with pytest.raises(cm.ArgumentError):
-        method.decode_result(memoryview(msgspec.msgpack.encode(words)), Incoming([], []))
+        method.decode_result(memoryview(msgspec.msgpack.encode(words)), Incoming([], DescriptorList()))
 
 
 @pytest.mark.parametrize("error", ["KeyError", "OSError", "ZeroDivisionError"])
@@ -691,9 +695,9 @@ def test_a_class_that_raises_while_it_is_decoded_makes_a_bad_argument(error):
     """__post_init__ may raise anything for what a peer sends: the call is answered, and the server lives."""
     method = Method(Taster, "picky", Taster.picky)
     with pytest.raises(cm.ArgumentError, match=error):
-        method.decode_arguments(memoryview(msgspec.msgpack.encode([{"error": error}])), Incoming([], []))
+        method.decode_arguments(memoryview(msgspec.msgpack.encode([{"error": error}])), Incoming([], DescriptorList()))
     with pytest.raises(cm.ArgumentError, match=error):
-        method.decode_result(memoryview(msgspec.msgpack.encode({"error": error})), Incoming([], []))
+        method.decode_result(memoryview(msgspec.msgpack.encode({"error": error})), Incoming([], DescriptorList()))
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
@@ -706,7 +710,7 @@ def test_a_file_where_data_are_due_is_refused(place):
         outgoing = Outgoing()
         payload = memoryview(method.encode_arguments(tuple(arguments), outgoing))
         for decode in (method.decode_arguments, method.decode_result):
-            incoming = Incoming(outgoing.entries, [cm.Descriptor.dup_of(file)])
+            incoming = Incoming(outgoing.entries, DescriptorList.of([cm.Descriptor.dup_of(file)]))
             with pytest.raises(cm.ArgumentError, match=r"Taster\.data"):
                 decode(payload if decode == method.decode_arguments else memoryview(b"\0"), incoming)
             incoming.close_all()

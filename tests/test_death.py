@@ -16,8 +16,8 @@ import pytest
 import by_hand
 import capmarshal as cm
 from capmarshal._capabilities.capability import open_door_of
-from capmarshal._descriptors import private as _private
 from capmarshal._descriptors import reaper as _reaper
+from capmarshal._descriptors.process import process
 from capmarshal._protocol import wire as _wire
 
 PATIENCE = by_hand.PATIENCE
@@ -108,12 +108,12 @@ def test_a_server_killed_after_it_replied():
 def test_an_answer_is_used_though_a_later_record_was_not_read():
     """The kernel reports the reset before the answer that came earlier; the answer counts."""
     with by_hand.Impostor() as impostor:
-        before = set(_private._all)
+        before = set(process.privates)
         call = calling(impostor.capability)
         with impostor.accept() as channel:
             channel.recv(4096)
             # What an honest client never sends: a second record, so that the close is a reset.
-            (near,) = [private for private in set(_private._all) - before if private.number >= 0]
+            (near,) = [private for private in set(process.privates) - before if private.number >= 0]
             with socket.socket(fileno=os.dup(near.number)) as copy:
                 copy.send(b"unread")
             channel.send(by_hand.reply(1))

@@ -12,7 +12,7 @@ import warnings
 import by_hand
 import capmarshal as cm
 from capmarshal._capabilities.capability import open_door_of
-from capmarshal._descriptors import private as _private
+from capmarshal._descriptors.process import process
 
 PATIENCE = by_hand.PATIENCE
 
@@ -58,7 +58,7 @@ def test_a_child_keeps_no_channel_and_no_server_end(fork):
             assert capability.cast(by_hand.Work).double(1) == 2
             near.send(by_hand.call(second))
             by_hand.answer(near)
-            private = inodes(one.number for one in _private._all if one.number >= 0)
+            private = inodes(one.number for one in process.privates if one.number >= 0)
             doors = inodes([open_door_of(capability).number, open_door_of(second).number])
             assert len(private) >= 2 * 3 + 2
 

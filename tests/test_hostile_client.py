@@ -326,12 +326,12 @@ def test_what_is_no_door_is_refused_where_a_capability_is_due(near, capability, 
 
 def test_a_servers_end_is_refused_where_a_capability_is_due(near, capability):
     """Nobody may call through it, so nobody gets it for a capability: its own and another's."""
-    from capmarshal._descriptors import private as _private
+    from capmarshal._descriptors.process import process
 
     with cm.Entrypoint("other") as other:
         for entrypoint_end in [
             private.number
-            for private in list(_private._all)
+            for private in list(process.privates)
             if private.number >= 0 and not private.epoll and _named(private.number)
         ]:
             record = by_hand.call(

@@ -25,7 +25,17 @@ PACKAGES = (
 # And a module of a package from those before it in the package.  _kernel.native alone stands on the extension.
 MODULES = {
     "_kernel": ("native", "polling", "errors", "deadline", "waiting"),
-    "_descriptors": ("private", "descriptor", "reaper", "dataspace", "inbox", "message"),
+    "_descriptors": (
+        "process",
+        "private",
+        "descriptor",
+        "descriptor_list",
+        "dataspace",
+        "mounts",
+        "reaper",
+        "inbox",
+        "message",
+    ),
     "_protocol": ("wire", "parts", "faults"),
     "_capabilities": ("identity", "door", "capability", "space"),
     "_typed": ("files", "table", "lists", "codec", "parameters", "method", "interface"),

@@ -188,7 +188,7 @@ def test_a_pipe_that_nobody_reads_does_not_hold_up_the_closing(capability):
             pass
         os.set_blocking(writer.fileno(), True)
         proxy = entrypoint.manage(FailingScribe()).cast(Scribe)
-        for _ in range(2 * _reaper._WORKERS_MAX):
+        for _ in range(_reaper.THREADS_MAX + 1):
             with pytest.raises(cm.RemoteError, match="before it is flushed"), cm.timeout(PATIENCE):
                 proxy.write(writer)
         assert _reaper.wait(PATIENCE)

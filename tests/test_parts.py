@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from capmarshal import Descriptor
+from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._kernel.native import DESCRIPTORS_MAX
 from capmarshal._protocol import parts as _parts
 from capmarshal._protocol import wire as _wire
@@ -39,16 +39,11 @@ def as_records(data, numbers, size):
 
 
 def received(numbers):
-    return [Descriptor.dup_of(number) for number in numbers]
+    return DescriptorList.dup_of(numbers)
 
 
-def close(descriptors):
-    for descriptor in descriptors:
-        descriptor.close()
-
-
-def inode(descriptor):
-    return os.fstat(descriptor if isinstance(descriptor, int) else descriptor.fileno()).st_ino
+def inode(number):
+    return os.fstat(number).st_ino
 
 
 @examples
@@ -69,9 +64,9 @@ def test_what_was_cut_is_put_together_exactly(numbers, data, count, size):
     assert bytes(assembly.data) == data
     whole = assembly.steal()
     try:
-        assert [inode(each) for each in whole] == [inode(number) for number in numbers[:count]]
+        assert [inode(each) for each in whole.numbers()] == [inode(number) for number in numbers[:count]]
     finally:
-        close(whole)
+        whole.close()
     # The receiver says GO exactly where the sender waits for one.
     assert waits == [piece.waits for piece in _parts.cut(9, len(data), numbers[:count], size)][1:]
     assert waits == [bool(some) and place < len(parts) for place, (_, some) in enumerate(parts, 1)]
@@ -123,7 +118,7 @@ def test_whatever_is_sent_is_malformed_or_as_announced(numbers, data, count, siz
     free = os.dup(0)
     os.close(free)
     assembly = None
-    came = []
+    came = DescriptorList()
     try:
         for record, some in mutated(as_records(data, numbers[:count], size), changes, numbers):
             came = received(some)
@@ -139,11 +134,11 @@ def test_whatever_is_sent_is_malformed_or_as_announced(numbers, data, count, siz
                 if assembly.complete:
                     assert len(assembly.data) == announced.size
                     assert len(assembly.descriptors) == announced.descriptors
-            close(came)
+            came.close()
     except _wire.Malformed:
         pass
     finally:
-        close(came)
+        came.close()
         if assembly is not None:
             assembly.close()
             assembly.close()

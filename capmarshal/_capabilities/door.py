@@ -8,7 +8,7 @@ from capmarshal._capabilities.identity import peer_name
 from capmarshal._kernel.native import NOW, lib
 
 if TYPE_CHECKING:
-    from capmarshal._descriptors.descriptor import Descriptor
+    from capmarshal._descriptors.descriptor_list import DescriptorList
     from capmarshal._protocol.wire import Entry, Fail, Reply
 
 
@@ -25,7 +25,7 @@ class Home(Protocol):
 
     def call_inline(
         self, badge: bytes, method: bytes, payload: bytes, entries: list[Entry], numbers: list[int]
-    ) -> tuple[Reply | Fail, list[Descriptor]]:
+    ) -> tuple[Reply | Fail, DescriptorList]:
         """Runs a call here and now; borrows ``numbers``, and the caller owns the answer's descriptors."""
         ...
 

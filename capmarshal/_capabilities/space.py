@@ -14,6 +14,7 @@ from capmarshal._capabilities.capability import Capability, Delegable, Key, Prox
 from capmarshal._capabilities.door import Door
 from capmarshal._capabilities.identity import cookies_of, has_peer
 from capmarshal._descriptors import private as _private
+from capmarshal._descriptors.process import process
 from capmarshal._kernel.errors import ArgumentError, StaleCapability
 from capmarshal._kernel.native import lib
 
@@ -175,7 +176,7 @@ class Space:
 
 
 space = Space()
-_private.run_in_child(space.in_child)
+process.space = space
 
 
 def capability_of(thing: Delegable) -> Capability:

@@ -146,7 +146,7 @@ class Channel:
             if event in (Event.UNREAD, Event.ENDED):
                 raise NeverRan
             if conversation.whole is not None:
-                reaper.close_files(conversation.whole[1])
+                reaper.close([conversation.whole[1]])
             raise ProtocolError("the server answered a call before it was sent")
 
     def _call_in_parts(
@@ -179,7 +179,7 @@ class Channel:
         """Closes the channel: no call uses it again."""
         self.usable = False
         # Its queue may hold what takes long to close.
-        reaper.close(self._near)
+        reaper.close([self._near])
 
     def __del__(self) -> None:
         if self.usable:

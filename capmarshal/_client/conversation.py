@@ -40,7 +40,7 @@ from capmarshal._protocol.parts import RESULT_BYTES_MAX, RESULT_DESCRIPTORS_MAX,
 from capmarshal._protocol.wire import Begin, Call, Fail, Go, Gone, Knock, Malformed, Part, Reply, pack_go, unpack
 
 if TYPE_CHECKING:
-    from capmarshal._descriptors.descriptor import Descriptor
+    from capmarshal._descriptors.descriptor_list import DescriptorList
     from capmarshal._descriptors.inbox import Inbox
     from capmarshal._descriptors.private import Private
     from capmarshal._protocol.wire import Record
@@ -50,7 +50,7 @@ TIMED_OUT: Final = (-errno.ETIMEDOUT, -errno.EAGAIN)
 _NO_MEMORY: Final = (-errno.ENOBUFS, -errno.ENOMEM)
 
 # An answer and its descriptors, which are whoever's who receives it.
-Whole: TypeAlias = "tuple[Reply | Fail, list[Descriptor]]"
+Whole: TypeAlias = "tuple[Reply | Fail, DescriptorList]"
 
 
 class NeverRan(Exception):  # never leaves the package: the call is repeated, or becomes Disconnected
@@ -76,12 +76,12 @@ class _Came(NamedTuple):
     """A record that came, and its descriptors, which are to be taken."""
 
     record: Record
-    descriptors: list[Descriptor]
+    descriptors: DescriptorList
     lost: str
 
     def close(self) -> None:
         # Elsewhere, where closing can outlast the call's deadline.
-        reaper.close_files(self.descriptors)
+        reaper.close([self.descriptors])
 
 
 class Conversation:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from capmarshal._capabilities.capability import Proxy, badge_of, capability_behind, door_of, open_door_of
 from capmarshal._client.knocking import exchange
+from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._kernel.errors import Error, InterfaceError
 from capmarshal._protocol.faults import to_exception
 from capmarshal._protocol.wire import Fail
@@ -58,7 +59,7 @@ def invoke(proxy: Proxy, called: Method, arguments: tuple[Any, ...]) -> Any:
 def _result(called: Method, answer: Answer) -> Any:
     """What the answer says; its descriptors are taken."""
     if isinstance(answer, bytes):
-        payload, incoming = memoryview(answer), Incoming([], [])
+        payload, incoming = memoryview(answer), Incoming([], DescriptorList())
     else:
         record, descriptors = answer
         if isinstance(record, Fail):

@@ -79,13 +79,6 @@ class Descriptor:
         self._number = descriptor
 
     @classmethod
-    def of_none(cls) -> Self:
-        """An owner of nothing yet, to whom a descriptor can be moved in one assignment."""
-        made = cls.__new__(cls)
-        made._number = -1  # noqa: SLF001 - this is __init__ by another way
-        return made
-
-    @classmethod
     def dup_of(cls, file: HasFileno | int) -> Self:
         """A new descriptor for what ``file`` has open, CLOEXEC; ``file`` keeps its own.
 

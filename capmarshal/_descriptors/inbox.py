@@ -10,7 +10,7 @@ import socket
 from collections import deque
 from typing import TYPE_CHECKING
 
-from capmarshal._descriptors.descriptor import Descriptor
+from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._kernel.errors import table_limit
 from capmarshal._kernel.native import ffi, lib
 
@@ -43,7 +43,6 @@ def record_room(sock: int) -> int:
 
 # Memory that nobody writes to is never made real by the kernel, so it is not cleared here.
 _allocate = ffi.new_allocator(should_clear_after_alloc=False)
-_new = object.__new__
 # The oldest goes where there are more.
 _idle: deque[Inbox] = deque(maxlen=8)
 
@@ -72,24 +71,10 @@ class Inbox:
         copy: bytes = self.bytes[: self.struct.size]
         return copy
 
-    def steal(self) -> list[Descriptor]:
+    def steal(self) -> DescriptorList:
         """Moves the received descriptors out: the caller owns them."""
-        struct = self.struct
-        count = struct.count
-        if not count:
-            return []
-        # Not by __init__, and owners of nothing yet: there may be hundreds.
-        stolen = [_new(Descriptor) for _ in range(count)]
-        try:
-            for descriptor, number in zip(stolen, ffi.unpack(struct.descriptors, count), strict=True):
-                descriptor._number = number  # noqa: SLF001 - moved, not copied: see below
-            struct.count = 0
-        except BaseException:
-            # Ctrl-C: those that have moved go back, so that each has one owner again.
-            if struct.count:
-                for descriptor in stolen:
-                    descriptor._number = -1  # noqa: SLF001 - as above
-            raise
+        stolen = DescriptorList()
+        stolen.take_received(self.struct)
         return stolen
 
     def steal_into(self, owner: Private) -> None:

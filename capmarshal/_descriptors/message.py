@@ -206,17 +206,16 @@ class Message:
             _inbox.give_back(inbox)
         if lost:
             why = _inbox.why_lost(number)
-            for descriptor in owned:
-                # Whatever their sender made of them, closing must not outlast the deadline.
-                _reaper.close_descriptor(descriptor.detach())
+            came = f"the {len(owned)} that came are closed"
+            # Whatever their sender made of them, closing must not outlast the deadline.
+            _reaper.close([owned])
             if lost & lib.CM_LOST_DESCRIPTORS:
-                came = f"the {len(owned)} that came are closed"
                 raise DescriptorsLost(errno.EMFILE, f"descriptors of a message were lost, {came}: {why}", data)
             raise MessageTruncated(errno.EMSGSIZE, f"a record larger than the {size} bytes of room for it", data)
         if result == 0 and _ended(number):
             raise Disconnected("the other end of the socket was closed", ran="no")
         message = cls(data)
-        message._owned = list(owned)
+        message._owned = list(owned.steal_all())
         return message
 
     def close(self) -> None:

@@ -1,213 +1,422 @@
-"""Closes what a stranger sent, in threads of its own, since closing can block.
+"""Closes what a stranger sent: on the spot where that cannot block, else in threads of its own.
 
 A TCP socket with SO_LINGER and unsent data takes as long to close as its sender chose, a file of a FUSE file
 system as long as its server likes; and a unix socket may have either in its queue.  None of that may delay a
-thread that serves others, nor what others sent: whoever begins to close makes sure that another is ready.
+thread that serves others, nor what others sent: a sender occupies few of the threads, and whoever begins to close makes
+sure that another thread is ready.
 """
 
 from __future__ import annotations
 
+import _thread
+import atexit
+import collections
 import contextlib
+import errno
+import io
 import itertools
 import queue
+import socket
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from capmarshal._descriptors import private as _private
+from capmarshal._descriptors.dataspace import Dataspace
 from capmarshal._descriptors.descriptor import Descriptor
-from capmarshal._kernel.native import ffi, lib
+from capmarshal._descriptors.descriptor_list import DescriptorList
+from capmarshal._descriptors.mounts import mounts
+from capmarshal._descriptors.private import Private
+from capmarshal._descriptors.process import process
+from capmarshal._kernel.native import lib
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 # Threads, and so closes that block at the same time; beyond that, the next waits for one of them to end.
-_WORKERS_MAX = 16
+THREADS_MAX = 32
+# How many of them may be occupied by one sender, and by all that have the same user.
+THREADS_OF_SENDER = 2
+_THREADS_OF_USER = 12
 
-# So many descriptors of one record are asked whether they close quickly; for more, waking the reaper is cheaper.
-_ASKED_MAX = 64
+# Seconds that a thread has to begin: one that the kernel gave, and that then finds no memory, never does.
+_BEGINNING = 1.0
+# Seconds that a full table is waited for.
+_ROOM_PATIENCE = 1.0
+_PAUSE = 0.001
+
+# Their close() runs no code of the user's.  What else has a fileno() is closed by the reaper, whatever it is.
+_KNOWN = frozenset(
+    (
+        Private,
+        Dataspace,
+        socket.socket,
+        io.FileIO,
+        io.BufferedReader,
+        io.BufferedWriter,
+        io.BufferedRandom,
+        io.TextIOWrapper,
+    )
+)
+# Closing these may write.  What cannot be written is dropped: they close what is underneath all the same.
+_WRITERS = (io.BufferedWriter, io.BufferedRandom, io.TextIOWrapper)
 
 
-class Closable(Protocol):
+class ClosableFile(Protocol):
     """A file, a socket, a :class:`Descriptor`: its close() does nothing the second time."""
+
+    def fileno(self) -> int:
+        """The descriptor, borrowed; raises ValueError once it is closed."""
+        ...
 
     def close(self) -> None:
         """Closes it."""
         ...
 
 
-class ClosableFile(Closable, Protocol):
-    """One that says what its descriptor is."""
+class Sender:
+    """Whose descriptors they are: a peer, or its user.
 
-    def fileno(self) -> int:
-        """The descriptor, borrowed; raises ValueError once it is closed."""
-        ...
+    Args:
+        of: the user of a peer.
+
+    Attributes:
+        waiting: how many of his, and of those that are ``of`` him, the reaper has been given and has not closed yet.
+    """
+
+    __slots__ = ("chain", "limit", "of", "parked", "threads", "waiting")
+
+    def __init__(self, of: Sender | None = None) -> None:
+        self.of = of
+        self.waiting = 0
+        # Of the reaper's threads, those that close his, and what waits for one of them to end.
+        self.threads = 0
+        self.parked: collections.deque[tuple[int, _Job]] = collections.deque()
+        self.limit = THREADS_OF_SENDER
+        self.chain: tuple[Sender, ...] = (self,)
+        if of is not None:
+            self.chain = (self, of)
+            of.limit = _THREADS_OF_USER
 
 
-class _Work:
-    """What there is to close, and who does it."""
+class _Job:
+    """What came in one record: closed one after the other, by one thread."""
 
-    def __init__(self, handed_over: list[Closable]) -> None:
+    __slots__ = ("_descriptors", "_files", "count", "sender", "then")
+
+    def __init__(
+        self, descriptors: DescriptorList, left: int, files: list[Any], sender: Sender, then: Callable[[], None] | None
+    ) -> None:
+        self._descriptors = descriptors
+        self._files = files
+        self.count = left + len(files)
+        self.sender = sender
+        self.then = then
+
+    def run(self) -> None:
+        """Closes all of it; what goes wrong with one is nobody's concern."""
+        with contextlib.suppress(BaseException):
+            self._descriptors.close()
+        for file in self._files:
+            with contextlib.suppress(BaseException):
+                file.close()
+
+
+class Reaper:
+    """The jobs that are not done yet, and the threads that do them.
+
+    Attributes:
+        done: how many were.
+    """
+
+    def __init__(self) -> None:
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._lock = threading.RLock()
         self._numbers = itertools.count()
-        # An item is taken out only after it is closed: a child forked meanwhile finds it, and closes its own copy.
-        self._open: dict[int, Closable] = {}
+        # A job is taken out only after all is closed: a child forked meanwhile finds it, and closes its own copies.
+        self._open: dict[int, tuple[int, _Job]] = {}
         # Unlike a Semaphore or a Queue, it may be used in a signal handler that interrupts its use.
-        self._waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self._state = threading.RLock()
-        self._workers = self._busy = 0
-        for closable in handed_over:
-            self._enter(closable)
+        self._queue: queue.SimpleQueue[tuple[int, _Job]] = queue.SimpleQueue()
+        self._alive = self._busy = 0
+        # Until when the thread that was started last is given time to begin.
+        self._beginning_until = 0.0
+        self.done = 0
+        # All that nobody in particular sent.
+        self._own = Sender()
 
-    def _enter(self, closable: Closable) -> None:
-        number = next(self._numbers)
-        self._open[number] = closable
-        self._waiting.put(number)
-
-    def close(self, closable: Closable) -> None:
-        """Has it closed."""
+    def close(
+        self,
+        things: Sequence[ClosableFile | DescriptorList],
+        sender: Sender | None = None,
+        then: Callable[[], None] | None = None,
+    ) -> bool:
+        """As the module's :func:`close`."""
+        descriptors, files = _sorted_out(things)
+        left = _left_of(descriptors) if descriptors else 0
+        slow = [file for file in files if not _closed_at_once(file)]
+        if not left and not slow:
+            return True
         if sys.is_finalizing():
             # No thread begins any more, and the kernel closes all of it in a moment.
-            return
-        self._enter(closable)
-        if not self._workers:
-            self._add_worker()
+            return True
+        job = _Job(descriptors, left, slow, sender or Sender(self._own), then)
+        try:
+            ready = self._ready()
+        except BaseException:
+            # Ctrl-C: whoever comes next has a thread started.
+            self._enter(job)
+            raise
+        if ready:
+            self._enter(job)
+            return False
+        job.run()
+        self.done += 1
+        return True
+
+    def _enter(self, job: _Job) -> None:
+        item = (next(self._numbers), job)
+        number, count, sender, user = item[0], job.count, job.sender, job.sender.of
+        # No call between here and the last line: Ctrl-C leaves a job counted, known and queued, or nothing of that.
+        sender.waiting += count
+        if user is not None:
+            user.waiting += count
+        self._open[number] = item
+        self._queue.put(item)
+
+    def _ready(self) -> bool:
+        """Whether there is a thread for one more job, now or when another one is done; starts one where none is free.
+
+        Not by threading.Thread, whose start() waits for the thread to begin, for ever if it has died before.
+        """
+        with self._lock:
+            if self._alive > self._busy or self._alive >= THREADS_MAX:
+                return True
+            first, now = not self._alive, time.monotonic()
+            if now < self._beginning_until and not first:
+                return True
+            self._beginning_until = now + _BEGINNING
+        begun = _thread.allocate_lock()
+        begun.acquire()
+        try:
+            _thread.start_new_thread(self._run, (begun,))
+        except (RuntimeError, MemoryError):
+            self._beginning_until = 0.0
+            return not first
+        if first:
+            begun.acquire(timeout=_BEGINNING)
+        return self._alive > 0
+
+    def _run(self, begun: _thread.LockType) -> None:
+        """What a thread does, for as long as the process lives."""
+        with self._lock:
+            self._alive += 1
+            self._beginning_until = 0.0
+        begun.release()
+        while True:
+            number, job = self._queue.get()
+            if self._begin(number, job):
+                with contextlib.suppress(Exception):
+                    # For the next: this one may block.
+                    self._ready()
+                job.run()
+                self._end(number, job)
+                if job.then is not None:
+                    with contextlib.suppress(Exception):
+                        job.then()
+            # A thread that waits must not keep what it has closed.
+            del job
+
+    def _begin(self, number: int, job: _Job) -> bool:
+        """Whether a thread may do the job now; else it is kept until one of its sender's is done."""
+        with self._lock:
+            for each in job.sender.chain:
+                if each.threads >= each.limit:
+                    each.parked.append((number, job))
+                    return False
+            for each in job.sender.chain:
+                each.threads += 1
+            self._busy += 1
+        return True
+
+    def _end(self, number: int, job: _Job) -> None:
+        with self._lock:
+            self._busy -= 1
+            self.done += 1
+            self._open.pop(number, None)
+            for each in job.sender.chain:
+                each.waiting -= job.count
+                each.threads -= 1
+                if each.parked:
+                    self._queue.put(each.parked.popleft())
+
+    def prepare(self) -> None:
+        """As the module's :func:`prepare`."""
+        mounts.open()
+        if not self._alive:
+            self._ready()
 
     @property
     def behind(self) -> bool:
         """Whether something that was handed over is still open."""
         return bool(self._open)
 
-    def open(self) -> list[Closable]:
-        """What is not closed yet."""
-        return list(self._open.values())
-
     def wait(self, seconds: float) -> bool:
-        """Whether all that was entered before is closed within that time."""
-        deadline = time.monotonic() + seconds
-        before = list(self._open)
-        if before and not self._workers:
-            self._add_worker()
+        """As the module's :func:`wait`."""
+        before = tuple(self._open)
+        return self._until(lambda: not any(number in self._open for number in before), time.monotonic() + seconds)
+
+    def with_room(self, make: Callable[[], int]) -> int:
+        """As the module's :func:`with_room`."""
+        give_up: float | None = None
+        while True:
+            done = self.done
+            result = make()
+            if result != -errno.EMFILE:
+                return result
+            give_up = give_up or time.monotonic() + _ROOM_PATIENCE
+            self._until(lambda: self.done != done or not self._open, give_up)  # noqa: B023 - it is called here and now
+            if self.done == done:
+                return result
+
+    def _until(self, condition: Callable[[], bool], deadline: float) -> bool:
         pause = threading.Event()
-        while any(number in self._open for number in before):
+        while not condition():
             if time.monotonic() >= deadline:
                 return False
-            pause.wait(0.001)
+            # One that was started may not have begun.
+            self._ready()
+            pause.wait(_PAUSE)
         return True
 
-    def _add_worker(self) -> None:
-        with self._state:
-            if self._workers == _WORKERS_MAX or self._workers > self._busy:
-                return
-            self._workers += 1
-        try:
-            threading.Thread(target=self._run, name="capmarshal reaper", daemon=True).start()
-        except BaseException as error:
-            # Ctrl-C, or no room for one more thread: the next to come tries again.
-            self._workers -= 1
-            if not isinstance(error, RuntimeError):
-                raise
+    def beginning(self) -> bool:
+        """Whether a thread was started and has not begun yet."""
+        return time.monotonic() < self._beginning_until
 
-    def _run(self) -> None:
-        while True:
-            number = self._waiting.get()
-            with self._state:
-                self._busy += 1
-            self._add_worker()
-            with contextlib.suppress(Exception):
-                self._open[number].close()
-            del self._open[number]
-            with self._state:
-                self._busy -= 1
+    def in_child(self) -> None:
+        """Begins anew in a forked child: the threads, and whoever held the lock, do not exist there."""
+        jobs = [job for _, job in self._open.values()]
+        self._begin_anew()
+        for job in jobs:
+            # Who was to be told is the parent's.
+            job.then, job.sender = None, Sender(self._own)
+            self._enter(job)
+        if jobs:
+            self._ready()
 
 
-_work = _Work([])
+def _sorted_out(things: Sequence[ClosableFile | DescriptorList]) -> tuple[DescriptorList, list[Any]]:
+    """All plain descriptors, in one list, taken from their owners; and the rest."""
+    kinds = set(map(type, things))
+    if kinds == {Descriptor}:
+        return DescriptorList.of(things), []  # type: ignore[arg-type]  # that is what they are
+    descriptors = DescriptorList()
+    descriptors.take(DescriptorList.of([thing for thing in things if type(thing) is Descriptor]))
+    files = []
+    for thing in things:
+        if type(thing) is DescriptorList:
+            descriptors.take(thing)
+        elif type(thing) is not Descriptor:
+            files.append(thing)
+    return descriptors, files
 
 
-def close(closable: Closable) -> None:
-    """Closes ``closable`` soon, elsewhere; the reaper owns it now.  Errors in closing are nobody's."""
-    _work.close(closable)
+def _left_of(descriptors: DescriptorList) -> int:
+    """Closes what cannot block; how many are left."""
+    left = lib.cm_close_quick(descriptors.struct, _known_mounts())
+    if left == -errno.ESTALE:
+        mounts.read()
+        left = lib.cm_close_quick(descriptors.struct, mounts.struct)
+    # Mounts that change so fast are not worth a third look.
+    return left if left >= 0 else len(descriptors)
 
 
-def close_descriptor(descriptor: int) -> None:
-    """Closes a descriptor that a stranger sent: at once where that is known to be quick, else by the reaper."""
-    if lib.cm_closes_quickly(descriptor):
-        lib.lx_close(descriptor)
-    else:
-        close(Descriptor(descriptor))
+def _known_mounts() -> Any:
+    if mounts.struct.mountinfo < 0:
+        mounts.open()
+    return mounts.struct
 
 
-def _closed_at_once(file: ClosableFile) -> bool:
+def _closed_at_once(file: Any) -> bool:
+    """Closes a file where that cannot block; whether it is closed."""
+    if type(file) not in _KNOWN:
+        return False
     try:
-        quick = lib.cm_closes_quickly(file.fileno())
+        number = file.fileno()
     except ValueError:  # closed already
         return True
-    if quick:
-        file.close()
-    return bool(quick)
+    how = lib.cm_closing(number, _known_mounts())
+    if how == -errno.ESTALE:
+        mounts.read()
+        how = lib.cm_closing(number, mounts.struct)
+    if how == lib.CM_CLOSES_FILE or (how == lib.CM_CLOSES_SOCKET and not isinstance(file, _WRITERS)):
+        with contextlib.suppress(Exception):
+            file.close()
+        return True
+    return False
 
 
-class _Numbers:
-    """Descriptors on their way out: moved here from their owners, and closed in one crossing.
+_reaper = Reaper()
+process.reaper = _reaper
 
-    C takes each out before it closes it, so that a child forked meanwhile closes what is left, its own copies.
+
+def close(
+    things: Sequence[ClosableFile | DescriptorList],
+    sender: Sender | None = None,
+    then: Callable[[], None] | None = None,
+) -> bool:
+    """Closes what came from somebody, and waits for none of it.
+
+    What cannot block is closed on the spot, the rest by a thread of the reaper; or here and now where no thread can be
+    had.  Nothing that a thing's own close() raises comes out, nor does it keep the others open.
+
+    Args:
+        things: taken.
+        sender: who sent it: he occupies but a few threads.
+        then: called by one of the threads when the last is closed, unless this returns True.
+
+    Returns:
+        Whether all is closed already.
     """
-
-    def __init__(self, descriptors: Sequence[Descriptor]) -> None:
-        count = len(descriptors)
-        # Closed with it too, where Ctrl-C kept it from being handed over: by C, since a __del__ would swallow the next.
-        self._batch = ffi.gc(ffi.new("struct cm_batch *", (count, [-1] * count)), lib.cm_close_all)
-        array = self._batch.descriptors
-        for place, descriptor in enumerate(descriptors):
-            # One owner at each moment: Ctrl-C raises where a call ends, and this is none.
-            array[place], descriptor._number = descriptor._number, -1  # noqa: SLF001 - a method would take twice as long
-
-    def close_quick(self) -> bool:
-        """Closes those that close quickly; whether that was all."""
-        return lib.cm_close_quick(self._batch) == 0
-
-    def close(self) -> None:
-        """Closes them all."""
-        lib.cm_close_all(self._batch)
+    return _reaper.close(things, sender, then)
 
 
-class _Batch:
-    """Files that are closed one after the other: of one sender, who delays none but his own."""
-
-    def __init__(self, files: list[ClosableFile]) -> None:
-        self._files = files
-
-    def close(self) -> None:
-        for file in self._files:
-            with contextlib.suppress(Exception):
-                file.close()
+def close_within(seconds: float, things: Sequence[ClosableFile | DescriptorList]) -> bool:
+    """As :func:`close`, and waits for what may block, but not for longer; whether all is closed."""
+    ended = _thread.allocate_lock()
+    ended.acquire()
+    return close(things, then=ended.release) or ended.acquire(timeout=seconds)
 
 
-def close_files(files: Sequence[ClosableFile]) -> None:
-    """The same for files, sockets or :class:`Descriptor` that came in one record; wakes the reaper at most once.
+def prepare() -> None:
+    """Has all that closing takes ready: a thread, which may not be had when it is needed, and the list of mounts."""
+    _reaper.prepare()
 
-    Many are all left to it, for to ask of each whether it closes quickly would take longer; not while it is behind, or
-    what could be closed at once would pile up.
-    """
-    asked = len(files) <= _ASKED_MAX or _work.behind
-    if len(files) > 1 and set(map(type, files)) == {Descriptor}:
-        numbers = _Numbers(files)  # type: ignore[arg-type]  # that is what they are
-        if not (asked and numbers.close_quick()):
-            close(numbers)
-        return
-    slow = [file for file in files if not _closed_at_once(file)] if asked else list(files)
-    if slow:
-        close(_Batch(slow))
+
+def behind() -> bool:
+    """Whether something that was handed over is still open."""
+    return _reaper.behind
 
 
 def wait(seconds: float) -> bool:
     """Waits until all that was handed over before is closed; False if that took longer than ``seconds``."""
-    return _work.wait(seconds)
+    return _reaper.wait(seconds)
 
 
-def _forget() -> None:
-    global _work  # the parent's threads do not exist in the child, and its locks may be held by them
-    _work = _Work(_work.open())
+def with_room(make: Callable[[], int]) -> int:
+    """The result of ``make``, which makes descriptors, and is called again where the table was full.
+
+    That is: it returned -EMFILE, and the reaper has closed something since, or does so within a second.
+    """
+    return _reaper.with_room(make)
 
 
-_private.run_in_child(_forget)
+def _let_begin() -> None:
+    """Before the interpreter ends: a thread that is still beginning then would find it gone, and crash."""
+    deadline = time.monotonic() + _BEGINNING
+    while _reaper.beginning() and time.monotonic() < deadline:
+        time.sleep(_PAUSE)
+
+
+atexit.register(_let_begin)

@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from capmarshal._descriptors import reaper as _reaper
+from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._kernel.native import DESCRIPTORS_MAX, NOW, ffi, lib
 from capmarshal._protocol import wire as _wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from capmarshal._descriptors.descriptor import Descriptor
 
 # Bytes of a part: with its head it fits into the default send buffer of 212,992.
 PART_BYTES = 128 * 1024
@@ -79,7 +79,7 @@ class Assembly:
         self._size = begin.size
         self._announced = 0
         self.data = bytearray()
-        self.descriptors: list[Descriptor] = []
+        self.descriptors = DescriptorList()
         # Why descriptors are missing; empty if none are.
         self.lost = ""
 
@@ -93,20 +93,19 @@ class Assembly:
         """Whether all parts have come."""
         return len(self.data) == self._size and self._announced == self.total
 
-    def add(self, part: _wire.Part, descriptors: list[Descriptor], lost: str) -> bool:
+    def add(self, part: _wire.Part, descriptors: DescriptorList, lost: str) -> bool:
         """Adds a part; whether its sender waits for a GO.
 
         Args:
             part: the record.
-            descriptors: that came with it; taken out of the list, also on failure.
+            descriptors: that came with it; taken, also on failure.
             lost: why some did not come.
 
         Raises:
             Malformed: it is not the next part, or more than was announced.
         """
         count = len(descriptors)
-        self.descriptors += descriptors
-        descriptors.clear()
+        self.descriptors.take(descriptors)
         self._announced += part.descriptors
         if part.id != self.id or len(self.data) + len(part.payload) > self._size or self._announced > self.total:
             raise _wire.Malformed("a part that was not announced", self.id)
@@ -117,12 +116,12 @@ class Assembly:
         self.data += part.payload
         return part.descriptors > 0 and not self.complete
 
-    def steal(self) -> list[Descriptor]:
+    def steal(self) -> DescriptorList:
         """Moves the descriptors out: the caller owns them."""
-        stolen, self.descriptors = self.descriptors, []
+        stolen = DescriptorList()
+        stolen.take(self.descriptors)
         return stolen
 
     def close(self) -> None:
         """Closes what has come."""
-        for descriptor in self.steal():
-            _reaper.close_descriptor(descriptor.detach())
+        _reaper.close([self.descriptors])

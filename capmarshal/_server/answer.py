@@ -41,12 +41,12 @@ class Answer(NamedTuple):
     def close_arguments(self) -> None:
         """Closes the arguments, for the answer is about to leave."""
         if self.arguments:
-            _reaper.close_files(self.arguments)
+            _reaper.close(self.arguments)
 
     def close_results(self) -> None:
         """Closes the results, for the answer is sent, and its arguments were closed before."""
         if self.results:
-            _reaper.close_files(self.results)
+            _reaper.close(self.results)
 
     def close(self) -> None:
         """Closes all that the call owned, where the answer will not be sent."""

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from capmarshal._descriptors import reaper as _reaper
-from capmarshal._descriptors.descriptor import Descriptor
+from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._kernel.native import DESCRIPTORS_MAX, ffi
 from capmarshal._protocol import parts as _parts
 from capmarshal._protocol import wire as _wire
@@ -53,13 +53,12 @@ class Outbox:
         self.moved = time.monotonic_ns()
         self.awaits_go = self.begun = self.stalled = self.waited = self._wanted_room = False
         self._answer = answer
-        self._copies: list[Descriptor] = []
+        self._copies = DescriptorList()
         numbers = list(answer.numbers)
         try:
-            for slot in answer.kept:
-                copy = Descriptor.dup_of(numbers[slot])
-                self._copies.append(copy)
-                numbers[slot] = copy.fileno()
+            self._copies = DescriptorList.dup_of([numbers[slot] for slot in answer.kept])
+            for slot, copy in zip(answer.kept, self._copies.numbers(), strict=True):
+                numbers[slot] = copy
         except BaseException:
             self.close()
             raise
@@ -99,6 +98,5 @@ class Outbox:
     def close(self) -> None:
         """Ends the call: closes what it still owned."""
         if self._copies:
-            _reaper.close_files(self._copies)
-            self._copies = []
+            _reaper.close([self._copies])
         self._answer.close_results()

@@ -11,6 +11,7 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING, Protocol
 
+from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.errors import ArgumentError, StaleCapability
 from capmarshal._kernel.native import FOREVER, lib
@@ -121,10 +122,10 @@ class Calls:
                     outgoing = Outgoing()
                     payload = method.encode_result(result, outgoing)
                 data = _wire.pack_reply(turn.id, outgoing.entries, len(outgoing.numbers), payload)
-                return _keeping.succeeded(turn.id, data, Incoming([], []), outgoing, self._calls.kept)
+                return _keeping.succeeded(turn.id, data, Incoming([], DescriptorList()), outgoing, self._calls.kept)
             except BaseException as error:  # noqa: BLE001 - answered; Interrupted is raised for what must not end here
                 peer = self.peer_of(turn.slot)
-                return self._failed(turn.id, peer, method, error, Incoming([], []), outgoing, 0)
+                return self._failed(turn.id, peer, method, error, Incoming([], DescriptorList()), outgoing, 0)
         finally:
             # Whatever the method left.
             if _deadline.current.get() != FOREVER:

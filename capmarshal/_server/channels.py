@@ -148,7 +148,7 @@ class Clients:
         if any(client is not None and client.far is far for client in self._by_slot):
             return
         lib.lx_epoll_ctl(self._turn.epoll, lib.EPOLL_CTL_DEL, far.number, ffi.NULL)
-        _reaper.close(far)
+        _reaper.close([far])
 
     def _grow(self) -> None:
         room = len(self._by_slot)
@@ -248,7 +248,7 @@ class Clients:
         if client.assembly is not None:
             client.assembly.close()
         # Its queue may hold what takes long to close.
-        _reaper.close(client.far)
+        _reaper.close([client.far])
 
     def idlest(self) -> int | None:
         """The channel to give up when there is no room: of the peer that has most, the one not used for longest.

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from capmarshal._descriptors import reaper as _reaper
-from capmarshal._descriptors.descriptor import Descriptor
+from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.native import FOREVER
 from capmarshal._protocol import wire as _wire
@@ -18,7 +18,7 @@ from capmarshal._server.escapes import everything
 from capmarshal._typed.table import Incoming
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from capmarshal._capabilities.space import Peer
     from capmarshal._protocol.wire import Call, Entry, Fail, Reply
@@ -41,13 +41,13 @@ class Received(NamedTuple):
     """
 
     data: bytes
-    descriptors: list[Descriptor]
+    descriptors: DescriptorList
     lost: str = ""
     cut: bool = False
 
     def close(self) -> None:
         """Closes the descriptors that came, where nobody is to have them."""
-        _reaper.close_files(self.descriptors)
+        _reaper.close([self.descriptors])
 
 
 class Unanswerable(Exception):  # never leaves the package: the channel is dropped
@@ -106,7 +106,7 @@ class Dispatcher:
 
     def call_inline(
         self, badge: bytes, method: bytes, payload: bytes, entries: list[Entry], numbers: list[int]
-    ) -> tuple[Reply | Fail, list[Descriptor]]:
+    ) -> tuple[Reply | Fail, DescriptorList]:
         """Runs a call of the serving thread to an object of its own: it would wait for itself otherwise.
 
         The same rules hold as for any call: arguments are copies, and the call owns its descriptors.
@@ -115,7 +115,7 @@ class Dispatcher:
         call = _wire.Call(0, badge, _wire.NO_LIMIT, 0, method, entries, len(numbers), memoryview(payload))
         expired = deadline != FOREVER and time.monotonic_ns() >= deadline
         try:
-            answer = self.call(call, _dup_all(numbers), None, None if expired else deadline)
+            answer = self.call(call, DescriptorList.dup_of(numbers), None, None if expired else deadline)
         except Interrupted as interrupted:
             interrupted.answer.close()
             raise interrupted.__cause__ or interrupted from None
@@ -123,7 +123,7 @@ class Dispatcher:
             answer.close_arguments()
             record = _wire.unpack(answer.data)
             assert isinstance(record, (_wire.Reply, _wire.Fail))  # noqa: S101 - by construction
-            return record, _dup_all(answer.numbers)
+            return record, DescriptorList.dup_of(answer.numbers)
         finally:
             answer.close_results()
 
@@ -151,7 +151,7 @@ class Dispatcher:
             return refusal
         return self.call(record, descriptors, peer, _deadline_of(record))
 
-    def call(self, call: Call, descriptors: list[Descriptor], peer: Peer | None, deadline: int | None) -> Answer:
+    def call(self, call: Call, descriptors: DescriptorList, peer: Peer | None, deadline: int | None) -> Answer:
         """Runs a call; the descriptors are taken.
 
         Args:
@@ -178,19 +178,6 @@ def _refusal(call: Call, received: Received) -> Answer | None:
     if came != call.descriptors:
         return fail(call.id, Code.MALFORMED, f"{call.descriptors} descriptors were announced, {came} came")
     return None
-
-
-def _dup_all(numbers: Sequence[int]) -> list[Descriptor]:
-    """Copies; on failure, none."""
-    copies: list[Descriptor] = []
-    try:
-        for number in numbers:
-            copies.append(Descriptor.dup_of(number))  # noqa: PERF401 - those made must be known when one fails
-    except BaseException:
-        for copy in copies:
-            copy.close()
-        raise
-    return copies
 
 
 def _deadline_of(call: Call) -> int | None:

@@ -54,7 +54,7 @@ class Doorkeeper:
     def close(self) -> None:
         """Hangs up."""
         # Its queue may hold what takes long to close.
-        _reaper.close(self._door)
+        _reaper.close([self._door])
 
     def open(self) -> None:
         """Takes the channels that knocks have brought."""
@@ -93,16 +93,14 @@ class Doorkeeper:
             reason = reason or self._clients.add(far, peer)
         if reason:
             if far.number >= 0:
-                _reaper.close(far)
-            for descriptor in self._inbox.steal():
-                _reaper.close_descriptor(descriptor.detach())
+                _reaper.close([far])
+            _reaper.close([self._inbox.steal()])
             self._log_refusal(peer, reason)
         self._far = Private(-1)
 
     def tidy(self) -> None:
         """Leaves nothing half done where Ctrl-C came between two steps."""
-        for descriptor in self._inbox.steal():
-            _reaper.close_descriptor(descriptor.detach())
+        _reaper.close([self._inbox.steal()])
         if self._far.number >= 0:
             self._clients.disown(self._far)
             self._far = Private(-1)

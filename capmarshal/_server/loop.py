@@ -149,8 +149,7 @@ class Server:
         if turn.taken:
             self._forget(turn.taken)
             turn.taken = 0
-        for descriptor in self._inbox.steal():
-            _reaper.close_descriptor(descriptor.detach())
+        _reaper.close([self._inbox.steal()])
         self._doorkeeper.tidy()
 
     def _turn_once(self) -> None:

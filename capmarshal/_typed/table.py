@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from capmarshal._capabilities.door import Door, DoorSender, Home
-
-# Stands in a received table for a descriptor that was taken out of it.
-_NONE = Descriptor.of_none()
+    from capmarshal._descriptors.descriptor_list import DescriptorList
 
 # The indices that lists of descriptors begin with: kept, since to make 253 of them costs a microsecond.
 _INDICES = list(range(len(PLAIN)))
@@ -140,7 +138,7 @@ class Incoming:
     def __init__(
         self,
         entries: list[Entry],
-        descriptors: list[Descriptor],
+        descriptors: DescriptorList,
         sender: DoorSender | None = None,
         home: Home | None = None,
     ) -> None:
@@ -183,8 +181,11 @@ class Incoming:
         in_order = stop <= min(len(self._entries), len(PLAIN)) and indices == _INDICES[self._listed : stop]
         if self._used or not in_order or not is_plain(self._entries[:stop]):
             return [self._make_item(at, index) for at, index in enumerate(indices)]
-        made = self._descriptors[self._listed : stop]
-        # In this order: what Ctrl-C leaves in both places is closed once.
+        descriptors = self._descriptors
+        if self._listed == 0 and stop == len(descriptors):
+            made = descriptors.steal_all()
+        else:
+            made = [descriptors.steal(slot) for slot in range(self._listed, stop)]
         self.produced += made
         self._listed = stop
         return made
@@ -196,22 +197,12 @@ class Incoming:
             raise msgspec.ValidationError(f"{error} - at `$[{at}]`") from error
 
     def _make_file(self, kind: type, slot: int) -> Owned:
-        descriptor = self._descriptors[slot]
-        if kind is Descriptor:
-            # Moves from this table to the call.
+        descriptor = self._descriptors.steal(slot)
+        try:
+            made = _made(kind, descriptor)
+        except BaseException:
             self.produced.append(descriptor)
-            self._descriptors[slot] = _NONE
-            return descriptor
-        made: Owned
-        if kind is Dataspace:
-            made = Dataspace.receive(descriptor)
-        elif kind is socket.socket:
-            try:
-                made = descriptor.socket()
-            except OSError:
-                raise ArgumentError(f"a socket is due; what came is {describe(descriptor.fileno())}") from None
-        else:
-            made = open_received(descriptor, "rb" if kind is io.BufferedReader else "wb")
+            raise
         self.produced.append(made)
         if isinstance(made, io.BufferedWriter):
             self.writers = (*self.writers, made)
@@ -221,7 +212,12 @@ class Incoming:
         """The door in a slot; several capabilities may share it."""
         door = self._doors.get(slot)
         if door is None:
-            door = self._doors[slot] = space.receive_door(self._descriptors[slot], self._sender)
+            descriptor = self._descriptors.steal(slot)
+            try:
+                door = self._doors[slot] = space.receive_door(descriptor, self._sender)
+            except BaseException:
+                self.produced.append(descriptor)
+                raise
         return door
 
     def _make_capability(self, kind: type, door: Door, badge: bytes) -> object:
@@ -246,14 +242,27 @@ class Incoming:
 
     def close_rest(self) -> None:
         """Closes the descriptors that nothing refers to."""
-        rest = [descriptor for descriptor in self._descriptors[self._listed :] if not descriptor.closed]
-        if rest:
-            reaper.close_files(rest)
+        if self._descriptors:
+            reaper.close([self._descriptors])
 
     def close_all(self) -> None:
         """Closes everything, also what decoding has made."""
-        reaper.close_files(self.produced)
-        self.close_rest()
+        reaper.close([*self.produced, self._descriptors])
+
+
+def _made(kind: type, descriptor: Descriptor) -> Owned:
+    """What the annotation ``kind`` wants of a descriptor, which it takes on success."""
+    if kind is Descriptor:
+        return descriptor
+    if kind is Dataspace:
+        return Dataspace.receive(descriptor)
+    if kind is socket.socket:
+        try:
+            return descriptor.socket()
+        except OSError:
+            raise ArgumentError(f"a socket is due; what came is {describe(descriptor.fileno())}") from None
+    made: io.BufferedReader | io.BufferedWriter = open_received(descriptor, "rb" if kind is io.BufferedReader else "wb")
+    return made
 
 
 def _name(kind: type) -> str:

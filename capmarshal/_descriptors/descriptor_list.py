@@ -1,0 +1,156 @@
+"""Lists of descriptors that have one owner, in memory that C reads and writes.
+
+A verb says what becomes of ownership: ``numbers`` are borrowed, ``take`` moves in, ``steal`` moves out, ``dup`` copies.
+Each move is one assignment without a call in it, and Python raises Ctrl-C, or lets another thread fork, only where a
+call ends: so at each moment a descriptor is in one place.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from capmarshal._descriptors.descriptor import Descriptor
+from capmarshal._descriptors.process import process
+from capmarshal._kernel.errors import check
+from capmarshal._kernel.native import ffi, lib
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from capmarshal._kernel.native import CData
+
+_new = object.__new__
+_EMPTY = ffi.new("struct cm_descriptors *", (0, 0))
+
+
+def _room_for(count: int) -> CData:
+    return ffi.new("struct cm_descriptors *", (count, [-1] * count)) if count else _EMPTY
+
+
+class DescriptorList:
+    """Owns any number of descriptors, in places counted from 0.
+
+    One that is forgotten is closed by the reaper.
+
+    Attributes:
+        struct: for C to read, and to close.
+    """
+
+    __slots__ = ("__weakref__", "struct")
+
+    def __init__(self) -> None:
+        self.struct: CData = _EMPTY
+
+    @classmethod
+    def of(cls, descriptors: Sequence[Descriptor]) -> DescriptorList:
+        """Takes what each of them owns; the place of one that was closed is empty."""
+        made = cls()
+        made.struct = struct = _room_for(len(descriptors))
+        numbers = struct.numbers
+        for place, descriptor in enumerate(descriptors):
+            numbers[place], descriptor._number = descriptor._number, -1  # noqa: SLF001 - one owner at each moment
+        return made
+
+    @classmethod
+    def dup_of(cls, numbers: Sequence[int]) -> DescriptorList:
+        """Copies of descriptors, which are borrowed: of all or of none.
+
+        Raises:
+            TableFull: no room for them all.
+            KernelError: one is not open.
+        """
+        made = cls()
+        made.struct = _room_for(len(numbers))
+        try:
+            check(lib.cm_dup_all(made.struct, numbers), "duplicating descriptors")
+        except BaseException:
+            # They are open elsewhere too, so that no close is the last, which alone could block.
+            made.close()
+            raise
+        return made
+
+    def __len__(self) -> int:
+        count: int = self.struct.count
+        return count
+
+    def __bool__(self) -> bool:
+        """Whether it owns any."""
+        return max(self.numbers(), default=-1) >= 0
+
+    def numbers(self) -> list[int]:
+        """The descriptors, borrowed; -1 for an empty place."""
+        struct = self.struct
+        return ffi.unpack(struct.numbers, struct.count) if struct.count else []
+
+    def take(self, other: DescriptorList) -> None:
+        """Moves all of another list's to the end of this one; the other has no places after that."""
+        added = other.struct
+        if not added.count:
+            return
+        if not self.struct.count:
+            self.struct, other.struct = added, _EMPTY
+            return
+        before = self.struct
+        whole = _room_for(before.count + added.count)
+        size = ffi.sizeof("int")
+        ffi.memmove(whole.numbers, before.numbers, before.count * size)
+        ffi.memmove(whole.numbers + before.count, added.numbers, added.count * size)
+        self.struct, other.struct = whole, _EMPTY
+
+    def take_received(self, inbox: CData) -> None:
+        """Moves the descriptors of a ``struct cm_inbox`` into this list, which has none yet."""
+        count = inbox.count
+        if not count:
+            return
+        whole = _room_for(count)
+        ffi.memmove(whole.numbers, inbox.descriptors, count * ffi.sizeof("int"))
+        self.struct, inbox.count = whole, 0
+
+    def steal(self, place: int) -> Descriptor:
+        """Moves one out, which the caller owns; its place is empty after that.
+
+        Raises:
+            IndexError: there is no such place.
+            ValueError: it is empty.
+        """
+        struct = self.struct
+        if not 0 <= place < struct.count:
+            raise IndexError(f"no place {place} in a list of {struct.count} descriptors")
+        numbers = struct.numbers
+        if numbers[place] < 0:
+            raise ValueError(f"descriptor {place} of the list was taken before")
+        stolen = _new(Descriptor)
+        stolen._number, numbers[place] = numbers[place], -1  # noqa: SLF001 - moved, as said above
+        return stolen
+
+    def steal_all(self) -> list[Descriptor]:
+        """Moves all out, which the caller owns, one for each place; this list has no places after that."""
+        struct = self.struct
+        # Not by __init__, and owners of nothing yet: there may be hundreds.
+        stolen = [_new(Descriptor) for _ in range(struct.count)]
+        try:
+            for descriptor, number in zip(stolen, self.numbers(), strict=True):
+                descriptor._number = number  # noqa: SLF001 - they own it from the next line on
+            self.struct = _EMPTY
+        except BaseException:
+            # Ctrl-C: unless all have moved, none has.
+            if self.struct is struct:
+                for descriptor in stolen:
+                    descriptor._number = -1  # noqa: SLF001 - as above
+            raise
+        return stolen
+
+    def close(self) -> None:
+        """Closes them all, here and now: at a place where closing may block.  Does nothing the second time."""
+        lib.cm_close_all(self.struct)
+
+    def __del__(self) -> None:
+        if not hasattr(self, "struct") or not self or process.reaper is None or sys.is_finalizing():
+            return
+        heir = DescriptorList()
+        heir.struct, self.struct = self.struct, _EMPTY
+        process.reaper.close([heir])
+
+    def __repr__(self) -> str:
+        return f"<DescriptorList of {len(self)}>"

@@ -1,0 +1,93 @@
+"""What a process has but once, and what becomes of it in a forked child: one object, one routine.
+
+A child that keeps a server's end of a socket keeps that server's clients waiting after the server's death; one that
+keeps a client's channel shares its conversation.  So whoever makes such a descriptor makes it and wraps it in a
+:class:`~capmarshal._descriptors.private.Private` under :data:`Process.lock`, which ``os.fork()`` takes too: no fork
+falls in between.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any, Protocol
+
+from capmarshal._kernel.native import lib
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+class Inherited(Protocol):
+    """What has something to do in a forked child."""
+
+    def in_child(self) -> None:
+        """Becomes what it is to be in a child that has just been forked, where no other thread runs."""
+        ...
+
+
+class PrivateDescriptor(Inherited, Protocol):
+    """A descriptor that a child closes."""
+
+    epoll: bool
+    """It is an epoll descriptor."""
+
+
+class Closer(Inherited, Protocol):
+    """Closes descriptors, those of strangers too, and never waits for any of them."""
+
+    def close(self, things: Sequence[Any]) -> bool:
+        """Takes them; whether all are closed already."""
+        ...
+
+    def with_room(self, make: Callable[[], int]) -> int:
+        """What ``make`` returns; it is called again where the table was full, and something has been closed since."""
+        ...
+
+
+class Process:
+    """All that this process has but once.  The upper layers put in what is theirs.
+
+    Attributes:
+        lock: held across every fork.  Re-entrant: a signal handler may call while its thread holds it.  Nobody waits
+            for anything while holding it: no other lock, no log, no socket.
+        privates: the descriptors that a child must not keep.
+        closing: those of them, by cookie, that are being closed: forgotten, and perhaps still open.
+        reaper: closes what may block.
+        mounts: knows which files cannot block when they are closed.
+        space: the capability space.
+        entrypoints: those that are served here.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.privates: weakref.WeakSet[PrivateDescriptor] = weakref.WeakSet()
+        self.closing: dict[int, int] = {}
+        self.reaper: Closer | None = None
+        self.mounts: Inherited | None = None
+        self.space: Inherited | None = None
+        self.entrypoints: weakref.WeakSet[Inherited] = weakref.WeakSet()
+
+    def _in_child(self) -> None:
+        """Runs in every forked child, before anything else does.
+
+        First the epoll descriptors, without epoll_ctl: deleting from a set that is shared with the parent would remove
+        the *parent's* registration.  Then the sockets that were registered there, and those that the parent was about
+        to close; then who keeps things by their numbers, from the bottom up.
+        """
+        for private in sorted(self.privates, key=lambda private: not private.epoll):
+            private.in_child()
+        for cookie, number in self.closing.items():
+            # Closed by the parent before the fork, the number may be anybody's; a cookie is never used again.
+            if lib.cm_cookie(number) == cookie:
+                lib.lx_close(number)
+        self.closing.clear()
+        for part in (self.mounts, self.reaper, self.space, *self.entrypoints):
+            if part is not None:
+                part.in_child()
+        self.lock.release()
+
+
+process = Process()
+os.register_at_fork(before=process.lock.acquire, after_in_parent=process.lock.release, after_in_child=process._in_child)  # noqa: SLF001 - nobody else may call it
