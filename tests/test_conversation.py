@@ -11,6 +11,7 @@ from capmarshal._client import conversation as _conversation
 from capmarshal._client.conversation import Conversation, Event, NeverRan
 from capmarshal._descriptors.inbox import Inbox
 from capmarshal._descriptors.private import Private, lock
+from capmarshal._descriptors.reaper import Sender
 from capmarshal._kernel.native import NOW, lib
 from capmarshal._protocol import wire as _wire
 from patience import PATIENCE
@@ -67,7 +68,7 @@ def channel():
         near.send(b"the call")
         with lock:
             private = Private(near.detach())
-        yield Conversation(private, CALL, Inbox()), Server(far)
+        yield Conversation(private, CALL, Inbox(), Sender()), Server(far)
         private.close()
 
 
@@ -107,7 +108,7 @@ def test_what_a_server_does_means(channel, does, heard, over):
     assert conversation.receive(NOW) is heard
     if heard is Event.ANSWERED:
         record, descriptors = conversation.whole
-        assert (record.id, list(descriptors)) == (CALL, [])
+        assert (record.id, len(descriptors)) == (CALL, 0)
     assert conversation.over == over
     conversation.abandon()
 

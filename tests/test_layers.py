@@ -24,7 +24,7 @@ PACKAGES = (
 
 # And a module of a package from those before it in the package.  _kernel.native alone stands on the extension.
 MODULES = {
-    "_kernel": ("native", "polling", "errors", "deadline", "waiting"),
+    "_kernel": ("native", "lifetime", "polling", "errors", "deadline", "waiting"),
     "_descriptors": (
         "process",
         "private",

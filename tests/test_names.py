@@ -23,8 +23,8 @@ class ThingServer(Thing):
         return 1
 
 
-# To go with what they are for: a list of descriptors that owns them, and one routine after a fork.
-_GOING = {"of_none", "forget_parents_own", "in_child"}
+# To go: what the one routine after a fork calls.
+_GOING = {"in_child"}
 
 
 def _shown(thing, *bases):

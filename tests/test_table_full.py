@@ -169,6 +169,51 @@ def test_a_clients_full_table_refuses_a_new_channel(fork):
         assert fork(client, table=TABLE).result() == 2
 
 
+def test_a_clients_own_idle_channels_make_room_for_a_new_one(fork):
+    """A client that has called from many threads at once has as many channels: they are given up before it fails."""
+    with by_hand.serving() as capability, by_hand.serving() as other:
+
+        def client():
+            first, door = capability.cast(by_hand.Work), open_door_of(capability)
+            with cm.timeout(PATIENCE):
+                used = []
+                for number in range(20):
+                    assert first.double(number) == 2 * number
+                    # Whoever finds none idle makes one.
+                    used.append(door.idle.pop())
+                door.idle += used
+                del used
+                taken = fill(0)
+                assert other.cast(by_hand.Work).double(1) == 2
+                assert (len(door.idle), first.double(2)) == (0, 4)
+            for number in taken:
+                os.close(number)
+            return len(door.idle)
+
+        assert fork(client, table=TABLE).result() == 1
+
+
+def test_a_clients_channels_in_use_are_not_given_up_for_a_new_one(fork):
+    """Only idle ones are: a call in progress is nobody's to end."""
+    with by_hand.serving() as capability, by_hand.serving() as other:
+
+        def client():
+            door = open_door_of(capability)
+            with cm.timeout(PATIENCE):
+                assert capability.cast(by_hand.Work).double(1) == 2
+                channel = door.idle.pop()
+                taken = fill(0)
+                with pytest.raises(cm.TableFull, match=str(TABLE)):
+                    other.cast(by_hand.Work).double(1)
+                door.idle.append(channel)
+                for number in taken:
+                    os.close(number)
+                assert capability.cast(by_hand.Work).double(2) == 4
+                return channel in door.idle
+
+        assert fork(client, table=TABLE).result()
+
+
 def test_an_entrypoint_needs_room(fork):
     """Where it has not all of its descriptors, it has none."""
 

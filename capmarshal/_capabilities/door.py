@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from capmarshal._capabilities.identity import peer_name
-from capmarshal._kernel.native import NOW, lib
+from capmarshal._descriptors import reaper
+from capmarshal._descriptors.descriptor import Descriptor
+from capmarshal._kernel.lifetime import when_gone
+from capmarshal._kernel.native import NOW, ffi, lib
 
 if TYPE_CHECKING:
     from capmarshal._descriptors.descriptor_list import DescriptorList
@@ -33,6 +36,9 @@ class Home(Protocol):
 class DoorSender(Protocol):
     """Somebody who sends capabilities here, so that new doors come with them: a client of an entrypoint."""
 
+    closing: reaper.Sender
+    """To whose account the closing of such a door goes."""
+
     def door_refusal(self) -> str:
         """Why one more new door is not taken from this sender; empty if it is."""
         ...
@@ -48,22 +54,30 @@ class Door:
     Args:
         number: taken.
         cookie: of the socket.
-
-    Attributes:
-        number: the descriptor, open as long as this object lives: whoever uses it holds the door.
-        idle: channels through this door that no call uses at the moment.
         home: the entrypoint, if it is one of this process.
         sender: who brought it, if that is counted: known as long as the door is held.
+
+    Attributes:
+        number: the descriptor, open as long as this object can be reached: whoever uses it holds the door.
+        idle: channels through this door that no call uses at the moment.
+        closing: to whose account the closing goes of what its server sends; made with the first channel.
     """
 
-    __slots__ = ("__weakref__", "cookie", "home", "idle", "name", "number", "sender")
+    __slots__ = ("__weakref__", "_open", "closing", "cookie", "home", "idle", "name", "number", "sender")
 
-    def __init__(self, number: int, cookie: int) -> None:
+    def __init__(self, number: int, cookie: int, home: Home | None = None, sender: DoorSender | None = None) -> None:
         self.number = number
+        self._open = ffi.new("char *")
+        if home is None:
+            when_gone(self._open, _close, number, sender.closing if sender is not None else None)
+        else:
+            # Nobody but the entrypoint can have put anything into its queue.
+            when_gone(self._open, lib.lx_close, number)
         self.cookie = cookie
         self.idle: list[Any] = []
-        self.home: Home | None = None
-        self.sender: DoorSender | None = None
+        self.home = home
+        self.sender = sender
+        self.closing: reaper.Sender | None = None
         self.name = peer_name(number)
 
     @property
@@ -71,5 +85,7 @@ class Door:
         """Whether the server's end is closed: it polls HUP.  The shared socket's error is left for others to see."""
         return lib.cm_wait(self.number, 0, NOW) > 0
 
-    def __del__(self) -> None:
-        lib.lx_close(self.number)
+
+def _close(number: int, sender: reaper.Sender | None) -> None:
+    # A stranger's queue may hold what takes long to close.
+    reaper.close([Descriptor(number)], sender)

@@ -14,6 +14,7 @@ from capmarshal._capabilities.capability import Capability, Delegable, Key, Prox
 from capmarshal._capabilities.door import Door
 from capmarshal._capabilities.identity import cookies_of, has_peer
 from capmarshal._descriptors import private as _private
+from capmarshal._descriptors import reaper
 from capmarshal._descriptors.process import process
 from capmarshal._kernel.errors import ArgumentError, StaleCapability
 from capmarshal._kernel.native import lib
@@ -32,9 +33,10 @@ DOORS_PER_PEER = 256
 class Peer:
     """Somebody who sends capabilities here: the doors that came from it and are still held are counted."""
 
-    __slots__ = ("__weakref__", "doors", "pid", "uid")
+    __slots__ = ("__weakref__", "closing", "doors", "pid", "uid")
 
     def __init__(self, pid: int, uid: int) -> None:
+        self.closing = reaper.Sender()
         self.pid = pid
         self.uid = uid
         self.doors: weakref.WeakSet[Door] = weakref.WeakSet()
@@ -106,10 +108,8 @@ class Space:
             refusal = sender.door_refusal() if sender is not None else ""
             if refusal:
                 raise ArgumentError(refusal)
-            door = self._add_door(number, cookie)
-            descriptor.detach()
+            door = self._add_door(Door(descriptor.detach(), cookie, sender=sender))
             if sender is not None:
-                door.sender = sender
                 sender.hold_door(door)
             return door
 
@@ -124,20 +124,17 @@ class Space:
             raise StaleCapability("a capability of our own came home, but the object it stood for is not there")
         return self.capability(door, badge)
 
-    def _add_door(self, number: int, cookie: int) -> Door:
-        """Enters a new door, which takes ``number``; the caller holds the lock."""
+    def _add_door(self, door: Door) -> Door:
+        """Enters a new door; the caller holds the lock."""
         self._bury()
-        door = Door(number, cookie)
-        self._doors[cookie] = weakref.ref(door, self._note(cookie))
+        self._doors[door.cookie] = weakref.ref(door, self._note(door.cookie))
         return door
 
     def add_home(self, client_end: int, server_end: Private, home: Home) -> Door:
         """Enters an entrypoint of this process; takes ``client_end``, and the caller holds the lock."""
         cookie, server_cookie = cookies_of([client_end, server_end.number])
         self._server_ends[cookie] = server_cookie
-        door = self._add_door(client_end, cookie)
-        door.home = home
-        return door
+        return self._add_door(Door(client_end, cookie, home))
 
     def remove_home(self, door: Door) -> None:
         """Forgets an entrypoint: its capabilities are as any other's from here on."""

@@ -12,6 +12,7 @@ from capmarshal._client.sending import send_in_parts
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.inbox import borrow, give_back, record_room
 from capmarshal._kernel.errors import CallTimeout, ProtocolError, error_for
+from capmarshal._kernel.lifetime import when_gone
 from capmarshal._kernel.native import DESCRIPTORS_MAX, FOREVER, NOW, NULL, ffi, lib
 from capmarshal._kernel.polling import poll_nanoseconds
 from capmarshal._kernel.waiting import Patience
@@ -47,17 +48,20 @@ class Channel:
     """A private socket to one entrypoint; lent to one call at a time.
 
     Args:
-        near: the client's end, taken.
+        near: the client's end, taken.  Open as long as the channel can be reached, unless it is dropped.
+        closing: to whose account the closing goes of what the server sends.
 
     Attributes:
         usable: another call may be made on it.
     """
 
-    __slots__ = ("_caller", "_near", "_room", "_room_for_data", "usable")
+    __slots__ = ("_caller", "_closing", "_near", "_room", "_room_for_data", "usable")
 
-    def __init__(self, near: Private) -> None:
+    def __init__(self, near: Private, closing: reaper.Sender) -> None:
         self._near = near
+        self._closing = closing
         self._caller = ffi.new("struct cm_caller *")
+        when_gone(self._caller, _let_go, near, closing)
         self._caller.poll = poll_nanoseconds
         self._room = record_room(near.number)
         self._room_for_data = self._room - CALL_SIZE + KEY_SIZE
@@ -103,7 +107,7 @@ class Channel:
             if self._caller.sent:
                 break
             patience = self._look_after_unsent(inbox, result, patience or Patience(deadline))
-        conversation = Conversation(self._near, self._caller.id, inbox)
+        conversation = Conversation(self._near, self._caller.id, inbox, self._closing)
         try:
             answer = conversation.answer(deadline, result)
         finally:
@@ -138,7 +142,7 @@ class Channel:
             NeverRan: the channel has ended.
             ProtocolError: the server has answered the call that was not sent.
         """
-        conversation = Conversation(self._near, self._caller.id, inbox)
+        conversation = Conversation(self._near, self._caller.id, inbox, self._closing)
         event = conversation.receive(NOW)
         if event is not Event.NOTHING:
             conversation.abandon()
@@ -146,7 +150,7 @@ class Channel:
             if event in (Event.UNREAD, Event.ENDED):
                 raise NeverRan
             if conversation.whole is not None:
-                reaper.close([conversation.whole[1]])
+                reaper.close([conversation.whole[1]], self._closing)
             raise ProtocolError("the server answered a call before it was sent")
 
     def _call_in_parts(
@@ -159,7 +163,7 @@ class Channel:
         left = NO_LIMIT if deadline == FOREVER else max(deadline - now, 0)
         record = pack_call(call_id, badge, left, now, method, entries, len(numbers), payload)
         inbox = borrow()
-        conversation = Conversation(self._near, call_id, inbox)
+        conversation = Conversation(self._near, call_id, inbox, self._closing)
         try:
             try:
                 answer = send_in_parts(self._near, conversation, call_id, self._room, record, numbers, deadline)
@@ -178,12 +182,14 @@ class Channel:
     def drop(self) -> None:
         """Closes the channel: no call uses it again."""
         self.usable = False
-        # Its queue may hold what takes long to close.
-        reaper.close([self._near])
+        _let_go(self._near, self._closing)
 
-    def __del__(self) -> None:
-        if self.usable:
-            self._near.close()
+
+def _let_go(near: Private, closing: reaper.Sender) -> None:
+    """Closes the client's end of a channel, unless a fork or a drop did."""
+    if near.number >= 0:
+        # Its queue may hold what takes long to close.
+        reaper.close([near], closing)
 
 
 def _whole_at_once(inbox: Inbox) -> Whole | None:

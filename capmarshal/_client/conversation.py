@@ -79,10 +79,6 @@ class _Came(NamedTuple):
     descriptors: DescriptorList
     lost: str
 
-    def close(self) -> None:
-        # Elsewhere, where closing can outlast the call's deadline.
-        reaper.close([self.descriptors])
-
 
 class Conversation:
     """One call, from its being sent on.
@@ -91,6 +87,7 @@ class Conversation:
         near: the client's end of the channel, borrowed.
         call_id: of the call.
         inbox: to receive into, borrowed.
+        closing: to whose account the closing goes of what the server sends.
 
     Attributes:
         over: no other call can be made on the channel: it has ended, or its server is not to be trusted, or what was
@@ -98,12 +95,13 @@ class Conversation:
         whole: the answer.
     """
 
-    __slots__ = ("_assembly", "_call_id", "_inbox", "_near", "_reset", "over", "whole")
+    __slots__ = ("_assembly", "_call_id", "_closing", "_inbox", "_near", "_reset", "over", "whole")
 
-    def __init__(self, near: Private, call_id: int, inbox: Inbox) -> None:
+    def __init__(self, near: Private, call_id: int, inbox: Inbox, closing: reaper.Sender) -> None:
         self._near = near
         self._call_id = call_id
         self._inbox = inbox
+        self._closing = closing
         self._reset = False
         self._assembly: Assembly | None = None
         self.over = False
@@ -172,7 +170,7 @@ class Conversation:
     def abandon(self) -> None:
         """Closes what has come of an answer, of which the rest is on its way."""
         if self._assembly is not None:
-            self._assembly.close()
+            reaper.close([self._assembly.steal()], self._closing)
             self._assembly = None
             self.over = True
 
@@ -205,8 +203,12 @@ class Conversation:
             self._refuse(_Came(Gone(), descriptors, why), str(malformed))
         return _Came(record, descriptors, why)
 
+    def _close(self, came: _Came) -> None:
+        # Elsewhere, where closing can outlast the call's deadline.
+        reaper.close([came.descriptors], self._closing)
+
     def _refuse(self, came: _Came, reason: str) -> NoReturn:
-        came.close()
+        self._close(came)
         self.over = True
         raise ProtocolError(f"the server sent what is no answer: {reason}")
 
@@ -214,15 +216,15 @@ class Conversation:
         """What a record means for the call; None if nothing yet."""
         record = came.record
         if isinstance(record, Gone):
-            came.close()
+            self._close(came)
             self.over = True
             return Event.UNREAD
         if isinstance(record, (Call, Knock)) or record.id != self._call_id:
             # Of an earlier call, that was abandoned.
-            came.close()
+            self._close(came)
             return None
         if isinstance(record, Go):
-            came.close()
+            self._close(came)
             return Event.GO
         if isinstance(record, Begin):
             self._begin(came, record)
@@ -239,13 +241,13 @@ class Conversation:
         if self._assembly is not None:
             self._refuse(came, "one answer within another")
         if begin.size > RESULT_BYTES_MAX or begin.descriptors > RESULT_DESCRIPTORS_MAX:
-            came.close()
+            self._close(came)
             self.over = True
             raise TooLarge(
                 f"a result of {begin.size} bytes and {begin.descriptors} descriptors; "
                 f"{RESULT_BYTES_MAX} and {RESULT_DESCRIPTORS_MAX} are the most that is taken"
             )
-        came.close()
+        self._close(came)
         self._assembly = Assembly(begin)
 
     def _part(self, came: _Came, part: Part, deadline: int) -> _Came | None:
@@ -260,7 +262,7 @@ class Conversation:
                 return _Came(unpack(bytes(assembly.data)), assembly.steal(), assembly.lost)
         except Malformed as malformed:
             self._assembly = None
-            assembly.close()
+            reaper.close([assembly.steal()], self._closing)
             self._refuse(came, str(malformed))
         if go:
             self._say_go(deadline)
@@ -274,7 +276,7 @@ class Conversation:
         announced = record.descriptors if isinstance(record, Reply) else 0
         if came.lost:
             count = len(came.descriptors)
-            came.close()
+            self._close(came)
             lost = f"{announced - count} of {announced} descriptors of the result were lost: {came.lost}"
             raise DescriptorsLost(errno.EMFILE, lost)
         if len(came.descriptors) != announced:

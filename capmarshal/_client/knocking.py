@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import time
 from typing import TYPE_CHECKING
 
+from capmarshal._capabilities.space import space
 from capmarshal._client.channel import Channel
 from capmarshal._client.conversation import PIPE_ENDED, TIMED_OUT, NeverRan
+from capmarshal._descriptors import reaper
 from capmarshal._descriptors.private import Private, lock
-from capmarshal._kernel.deadline import current, in_force
+from capmarshal._kernel.deadline import current, in_force, seconds_until
 from capmarshal._kernel.errors import CallTimeout, Disconnected, check, error_for
 from capmarshal._kernel.native import FOREVER, ffi, lib
 from capmarshal._kernel.waiting import Backoff, Patience
@@ -27,6 +30,37 @@ if TYPE_CHECKING:
 _now_in_force = current.get
 
 
+def _pair(deadline: int) -> tuple[Private, Private]:
+    """The two ends of a new channel.
+
+    Where the table is full, this process's own idle channels are given up, and what the reaper is about to close is
+    waited for.
+
+    Raises:
+        TableFull, KernelError: there is no room all the same.
+    """
+    made: list[Private] = []
+
+    def make() -> int:
+        pair = ffi.new("int[2]")
+        with lock:
+            result = lib.lx_socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC, 0, pair)
+            if result == 0:
+                made.extend((Private(pair[0]), Private(pair[1])))
+        return result
+
+    result = make()
+    if result == -errno.EMFILE:
+        for door in space.doors():
+            with contextlib.suppress(IndexError):
+                while True:
+                    door.idle.pop().drop()
+        result = reaper.with_room(make, seconds_until(deadline))
+    check(result, "making a channel")
+    near, far = made
+    return near, far
+
+
 def _knock(door: Door, deadline: int) -> Channel:
     """A new channel: one end kept, the other handed in at the door.
 
@@ -34,13 +68,9 @@ def _knock(door: Door, deadline: int) -> Channel:
         Disconnected: the server is gone.
         CallTimeout, TableFull, TooManyInFlight, KernelError: as they say; nothing is left behind.
     """
-    pair = ffi.new("int[2]")
-    with lock:
-        check(
-            lib.lx_socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC, 0, pair),
-            "making a channel",
-        )
-        near, far = Private(pair[0]), Private(pair[1])
+    near, far = _pair(deadline)
+    if door.closing is None:
+        door.closing = reaper.Sender()
     try:
         part = ffi.new("struct iovec *")
         memory = ffi.from_buffer(KNOCK_RECORD)
@@ -49,7 +79,7 @@ def _knock(door: Door, deadline: int) -> Channel:
         while True:
             result = lib.cm_send(door.number, part, 1, [far.number], 1, deadline)
             if result == 0:
-                return Channel(near)
+                return Channel(near, door.closing)
             if result in PIPE_ENDED:
                 raise Disconnected("the server is gone: its door is shut", ran="no")
             if result in TIMED_OUT:

@@ -21,6 +21,7 @@ from capmarshal._typed.table import NOTHING, Incoming, Outgoing
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from capmarshal._capabilities.door import Door
     from capmarshal._client.channel import Answer
     from capmarshal._typed.method import Method
 
@@ -53,18 +54,18 @@ def invoke(proxy: Proxy, called: Method, arguments: tuple[Any, ...]) -> Any:
             return called.decode_data_result(answer)
         except Exception:  # noqa: BLE001, S110 - said below, in words of ours
             pass
-    return _result(called, answer)
+    return _result(called, answer, door)
 
 
-def _result(called: Method, answer: Answer) -> Any:
-    """What the answer says; its descriptors are taken."""
+def _result(called: Method, answer: Answer, door: Door) -> Any:
+    """What the answer that came through a door says; its descriptors are taken."""
     if isinstance(answer, bytes):
         payload, incoming = memoryview(answer), Incoming([], DescriptorList())
     else:
         record, descriptors = answer
         if isinstance(record, Fail):
             raise to_exception(record.payload, called.raises, called.where)
-        payload, incoming = record.payload, Incoming(record.entries, descriptors)
+        payload, incoming = record.payload, Incoming(record.entries, descriptors, closing=door.closing)
     try:
         result = called.decode_result(payload, incoming)
     except BaseException:

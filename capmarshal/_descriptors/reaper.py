@@ -267,7 +267,7 @@ class Reaper:
         before = tuple(self._open)
         return self._until(lambda: not any(number in self._open for number in before), time.monotonic() + seconds)
 
-    def with_room(self, make: Callable[[], int]) -> int:
+    def with_room(self, make: Callable[[], int], seconds: float = _ROOM_PATIENCE) -> int:
         """As the module's :func:`with_room`."""
         give_up: float | None = None
         while True:
@@ -275,7 +275,7 @@ class Reaper:
             result = make()
             if result != -errno.EMFILE:
                 return result
-            give_up = give_up or time.monotonic() + _ROOM_PATIENCE
+            give_up = give_up or time.monotonic() + min(seconds, _ROOM_PATIENCE)
             self._until(lambda: self.done != done or not self._open, give_up)  # noqa: B023 - it is called here and now
             if self.done == done:
                 return result
@@ -404,12 +404,13 @@ def wait(seconds: float) -> bool:
     return _reaper.wait(seconds)
 
 
-def with_room(make: Callable[[], int]) -> int:
+def with_room(make: Callable[[], int], seconds: float = _ROOM_PATIENCE) -> int:
     """The result of ``make``, which makes descriptors, and is called again where the table was full.
 
-    That is: it returned -EMFILE, and the reaper has closed something since, or does so within a second.
+    That is: it returned -EMFILE, and the reaper has closed something since, or does so within a second, or within
+    ``seconds`` if that is less.
     """
-    return _reaper.with_room(make)
+    return _reaper.with_room(make, seconds)
 
 
 def _let_begin() -> None:

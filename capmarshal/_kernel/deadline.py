@@ -111,6 +111,11 @@ def _check(seconds: float) -> None:
         raise ValueError(f"a timeout is a number of seconds, 0 or more, not {seconds!r}")
 
 
+def seconds_until(deadline: int) -> float:
+    """How long it is until a deadline: never less than 0, and infinite for one that is never."""
+    return math.inf if deadline == FOREVER else max(deadline - time.monotonic_ns(), 0) / _NANOSECONDS
+
+
 def after(seconds: float | None) -> int:
     """The deadline that lies ``seconds`` ahead, or the one already in force if that is earlier.
 

@@ -125,6 +125,7 @@ class Incoming:
         descriptors: taken.
         sender: who sent it, where the doors that it brings are to be counted.
         home: the entrypoint that is being called, whose handler gets its own objects themselves.
+        closing: to whose account the closing goes of what is left over; the sender's, unless it is another.
 
     Attributes:
         produced: what decoding made of descriptors; each owns one.  Of the call in a server, of the caller in a client.
@@ -132,7 +133,7 @@ class Incoming:
     """
 
     __slots__ = (
-        "_descriptors", "_doors", "_entries", "_home", "_listed", "_sender", "_used", "produced", "writers",
+        "_closing", "_descriptors", "_doors", "_entries", "_home", "_listed", "_sender", "_used", "produced", "writers",
     )  # fmt: skip
 
     def __init__(
@@ -141,11 +142,13 @@ class Incoming:
         descriptors: DescriptorList,
         sender: DoorSender | None = None,
         home: Home | None = None,
+        closing: reaper.Sender | None = None,
     ) -> None:
         self._entries = entries
         self._descriptors = descriptors
         self._sender = sender
         self._home = home
+        self._closing = sender.closing if closing is None and sender is not None else closing
         self._doors: dict[int, Door] = {}
         self._used: set[int] = set()
         # So many at the head of the table have been taken by make_list().
@@ -243,11 +246,11 @@ class Incoming:
     def close_rest(self) -> None:
         """Closes the descriptors that nothing refers to."""
         if self._descriptors:
-            reaper.close([self._descriptors])
+            reaper.close([self._descriptors], self._closing)
 
     def close_all(self) -> None:
         """Closes everything, also what decoding has made."""
-        reaper.close([*self.produced, self._descriptors])
+        reaper.close([*self.produced, self._descriptors], self._closing)
 
 
 def _made(kind: type, descriptor: Descriptor) -> Owned:

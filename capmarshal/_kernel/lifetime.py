@@ -1,0 +1,28 @@
+"""What is to be done once nobody can use a thing any more: later than its ``__del__``.
+
+The collector finalises all objects of a garbage cycle before it breaks the cycle, the older ones first.  So a
+``__del__`` that closes a descriptor may be followed by a user's ``__del__`` that uses it, when the number is somebody
+else's already.  Memory of cffi's refers to nothing, and so is not the collector's concern: it goes when the last that
+refers to it does, which in a cycle is when that is broken.  By then no code of anybody's can reach it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from capmarshal._kernel.native import CData
+
+
+def when_gone(memory: CData, then: Callable[..., object], *arguments: object) -> None:
+    """Has ``then(*arguments)`` called when ``memory`` goes; not at the end of the interpreter.
+
+    Args:
+        memory: made by ``ffi.new()``, and referred to by the thing alone.
+        then: called in whichever thread that happens.
+        arguments: none of them refers to the thing.
+    """
+    weakref.finalize(memory, then, *arguments).atexit = False
