@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import weakref
 from pathlib import Path
 
 import pytest
@@ -214,3 +215,23 @@ def test_a_server_that_drops_a_strangers_door_serves_on(lingering):
             assert [proxy.double(21) for _ in range(3)] == [42, 42, 42]
         peer.close()
     capability.close()
+
+
+@pytest.mark.parametrize("kept", [cm.capability, lambda proxy: proxy], ids=["capability", "proxy"])
+def test_a_capability_does_not_keep_its_entrypoint(kept):
+    """Not even one whose object refers to it: nothing global does, either (CASES 4.8)."""
+
+    class Knowing(by_hand.Worker):
+        pass
+
+    def forget():
+        entrypoint, target = cm.Entrypoint("forgotten"), Knowing()
+        target.entrypoint = entrypoint
+        return weakref.ref(entrypoint), kept(entrypoint.manage(target).cast(by_hand.Work))
+
+    with pytest.warns(ResourceWarning, match="unclosed <Entrypoint 'forgotten'>"):
+        entrypoint, held = forget()
+        gc.collect()
+    assert entrypoint() is None
+    with pytest.raises(cm.Disconnected):
+        (held if isinstance(held, by_hand.Work) else held.cast(by_hand.Work)).double(1)

@@ -10,6 +10,7 @@ import abc
 import operator
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from capmarshal._capabilities.door import home_of
 from capmarshal._capabilities.identity import NAME_PREFIX
 from capmarshal._kernel.errors import Closed
 
@@ -53,7 +54,7 @@ class Capability:
     @property
     def local(self) -> object | None:
         """The object behind it, if this process manages it; else, and once the capability is closed, None."""
-        home = self._door.home if self._door is not None else None
+        home = home_of(self._door) if self._door is not None else None
         return home.object_behind(self._badge) if home is not None else None
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Any, Protocol
 
 from capmarshal._capabilities.identity import peer_name
@@ -54,11 +55,13 @@ class Door:
     Args:
         number: taken.
         cookie: of the socket.
-        home: the entrypoint, if it is one of this process.
+        home: the entrypoint, if it is one of this process; borrowed.
         sender: who brought it, if that is counted: known as long as the door is held.
 
     Attributes:
         number: the descriptor, open as long as this object can be reached: whoever uses it holds the door.
+        home: refers to the entrypoint, weakly: a capability keeps its door alive, and nothing else.  None if it is none
+            of this process, or closed.
         idle: channels through this door that no call uses at the moment.
         closing: to whose account the closing goes of what its server sends; made with the first channel.
     """
@@ -75,7 +78,7 @@ class Door:
             when_gone(self._open, lib.lx_close, number)
         self.cookie = cookie
         self.idle: list[Any] = []
-        self.home = home
+        self.home = weakref.ref(home) if home is not None else None
         self.sender = sender
         self.closing: reaper.Sender | None = None
         self.name = peer_name(number)
@@ -84,6 +87,11 @@ class Door:
     def hung_up(self) -> bool:
         """Whether the server's end is closed: it polls HUP.  The shared socket's error is left for others to see."""
         return lib.cm_wait(self.number, 0, NOW) > 0
+
+
+def home_of(door: Door) -> Home | None:
+    """The entrypoint that the door leads to, if it is one of this process and serves, or may yet."""
+    return door.home() if door.home is not None else None
 
 
 def _close(number: int, sender: reaper.Sender | None) -> None:

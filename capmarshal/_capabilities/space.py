@@ -11,7 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from capmarshal._capabilities.capability import Capability, Delegable, Key, Proxy, capability_behind
-from capmarshal._capabilities.door import Door
+from capmarshal._capabilities.door import Door, home_of
 from capmarshal._capabilities.identity import cookies_of, has_peer
 from capmarshal._descriptors import private as _private
 from capmarshal._descriptors import reaper
@@ -119,7 +119,7 @@ class Space:
         Raises:
             StaleCapability: one of our own, for an object that we do not manage (any more).
         """
-        home = door.home
+        home = home_of(door)
         if home is not None and home.object_behind(badge) is None:
             raise StaleCapability("a capability of our own came home, but the object it stood for is not there")
         return self.capability(door, badge)

@@ -40,7 +40,7 @@ def invoke(proxy: Proxy, called: Method, arguments: tuple[Any, ...]) -> Any:
         payload = called.encode_arguments(arguments, outgoing)
     try:
         door, badge, name = door_of(target) or open_door_of(target), badge_of(target), called.wire_name
-        home = door.home
+        home = door.home() if door.home is not None else None
         if home is None or not home.serves_this_thread():
             answer = exchange(door, called.wire_size + badge + name, payload, outgoing.entries, outgoing.numbers)
         else:

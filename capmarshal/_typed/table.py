@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 
 from capmarshal._capabilities.capability import Capability, Delegable, badge_of, open_door_of
+from capmarshal._capabilities.door import home_of
 from capmarshal._capabilities.space import capability_of, space
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.dataspace import Dataspace
@@ -227,7 +228,7 @@ class Incoming:
         capability = space.receive(door, badge)
         if kind is Capability:
             return capability
-        if self._home is not None and door.home is self._home:
+        if self._home is not None and home_of(door) is self._home:
             managed = self._home.object_behind(badge)
             if not isinstance(managed, kind):
                 raise ArgumentError(f"the object that came home is a {_name(type(managed))}, not a {_name(kind)}")
