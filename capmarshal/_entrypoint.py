@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from capmarshal._capabilities.identity import NAME_PREFIX
 from capmarshal._capabilities.space import space
 from capmarshal._descriptors import private as _private
-from capmarshal._descriptors.private import Private
 from capmarshal._descriptors.process import process
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.errors import CallTimeout, Closed, check
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 
     from capmarshal._capabilities.capability import Capability
     from capmarshal._capabilities.door import Door
+    from capmarshal._descriptors.private import Private
     from capmarshal._typed.interface import Interface
 
 # sun_path has 108 bytes; the prefix, the random part and two separators take 29 (unix(7)).
@@ -58,12 +58,9 @@ def _bind(server_end: int, label: str) -> None:
 
 def _make_door(label: str, dispatcher: Dispatcher) -> tuple[Private, Door]:
     """A socket pair: the server's end, which is this process's alone, and the door, which is to be delegated."""
-    pair = ffi.new("int[2]")
     on = ffi.new("int *", 1)
+    server_end, client_end = _private.make_pair("making a door")
     with _private.lock:
-        kind = socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC
-        check(lib.lx_socketpair(socket.AF_UNIX, kind, 0, pair), "making a door")
-        server_end = Private(pair[0])
         try:
             _bind(server_end.number, label)
             # The knock's credentials are the kernel's word for who knocks: SO_PEERCRED of a channel could be relayed.
@@ -73,9 +70,9 @@ def _make_door(label: str, dispatcher: Dispatcher) -> tuple[Private, Door]:
             )
         except BaseException:
             server_end.close()
-            lib.lx_close(pair[1])
+            client_end.close()
             raise
-        return server_end, space.add_home(pair[1], server_end, dispatcher)
+        return server_end, space.add_home(client_end.release().detach(), server_end, dispatcher)
 
 
 class Entrypoint:

@@ -11,6 +11,7 @@ HERE = Path("csrc")
 HEADERS = (
     "lx.h",
     "cm_close.h",
+    "cm_make.h",
     "cm_event.h",
     "cm_identity.h",
     "cm_layout.h",
@@ -19,7 +20,7 @@ HEADERS = (
     "cm_call.h",
     "cm_turn.h",
 )
-SOURCES = ("lx.c", "cm_close.c", "cm_identity.c", "cm_message.c", "cm_poll.c", "cm_call.c", "cm_turn.c")
+SOURCES = ("lx.c", "cm_close.c", "cm_make.c", "cm_identity.c", "cm_message.c", "cm_poll.c", "cm_call.c", "cm_turn.c")
 
 
 def interface(header: str) -> str:

@@ -67,6 +67,21 @@ int lx_shutdown(int socket, int how)
 	return (int)lx_enter(SYS_shutdown, socket, how, 0, 0, 0, 0);
 }
 
+int lx_openat(int directory, const char *path, int flags, unsigned int mode)
+{
+	return (int)lx_enter(SYS_openat, directory, (long)path, flags, mode, 0, 0);
+}
+
+int lx_memfd_create(const char *name, unsigned int flags)
+{
+	return (int)lx_enter(SYS_memfd_create, (long)name, flags, 0, 0, 0, 0);
+}
+
+int lx_eventfd2(unsigned int count, int flags)
+{
+	return (int)lx_enter(SYS_eventfd2, count, flags, 0, 0, 0, 0);
+}
+
 int lx_fcntl(int descriptor, int command, long argument)
 {
 	return (int)lx_enter(SYS_fcntl, descriptor, command, argument, 0, 0, 0);

@@ -42,6 +42,9 @@ int lx_getsockopt(int socket, int level, int option, void *value, unsigned int *
 int lx_setsockopt(int socket, int level, int option, const void *value, unsigned int length);
 int lx_shutdown(int socket, int how);
 
+int lx_openat(int directory, const char *path, int flags, unsigned int mode);
+int lx_memfd_create(const char *name, unsigned int flags);
+int lx_eventfd2(unsigned int count, int flags);
 int lx_fcntl(int descriptor, int command, long argument);
 int lx_fstat(int descriptor, struct stat *status);
 /* status: 256 bytes, struct statx of include/uapi/linux/stat.h */

@@ -15,6 +15,7 @@ from capmarshal._capabilities.door import Door, home_of
 from capmarshal._capabilities.identity import cookies_of, has_peer
 from capmarshal._descriptors import private as _private
 from capmarshal._descriptors import reaper
+from capmarshal._descriptors.moving import move_above_standard
 from capmarshal._descriptors.process import process
 from capmarshal._kernel.errors import ArgumentError, StaleCapability
 from capmarshal._kernel.native import lib
@@ -89,7 +90,9 @@ class Space:
 
         Raises:
             ArgumentError: it is no client end of a door.  The caller still owns the descriptor then.
+            TableFull: it has a number of the standard streams', and there is no other.  Likewise.
         """
+        move_above_standard(descriptor)
         number = descriptor.fileno()
         cookie = lib.cm_cookie(number)
         with _private.lock:

@@ -19,7 +19,9 @@ from capmarshal._capabilities.capability import Capability, badge_of, open_door_
 from capmarshal._capabilities.identity import cookies_of
 from capmarshal._capabilities.space import space
 from capmarshal._descriptors.descriptor import Descriptor
-from capmarshal._kernel.errors import Error, NoParent, error_for
+from capmarshal._descriptors.moving import made
+from capmarshal._kernel.errors import Error, NoParent
+from capmarshal._kernel.native import lib
 from capmarshal._protocol import wire as _wire
 
 if TYPE_CHECKING:
@@ -33,8 +35,6 @@ _LINK = f"/memfd:{_MEMFD_NAME} (deleted)"
 _HANDOVER = struct.Struct(f"=16sBi{_wire.BADGE_SIZE}s")
 _MAGIC = b"capmarshal parent"[:16]
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
-# Standard input, output and error are the child's own.
-_FIRST_FREE = 3
 
 # A Python interpreter needs some to start.
 _LIMIT_MIN = 16
@@ -44,23 +44,16 @@ _parent: Capability | None = None
 
 def _handover(door: int, badge: bytes) -> Descriptor:
     """The memfd that tells the child what it inherits; the caller owns it."""
+    # Above the standard streams, as all that is made here: Popen's cannot overwrite it in the child.
+    name = _MEMFD_NAME.encode()
+    memfd = made(lambda place: lib.cm_make_memfd(place, name), "handing the parent capability over", Descriptor)
     try:
-        number = os.memfd_create(_MEMFD_NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    except OSError as error:
-        raise error_for(error.errno or 0, "handing the parent capability over") from None
-    memfd = Descriptor(number)
-    try:
-        os.pwrite(number, _HANDOVER.pack(_MAGIC, _wire.VERSION, door, badge), 0)
-        fcntl.fcntl(number, fcntl.F_ADD_SEALS, _SEALS)
+        os.pwrite(memfd.fileno(), _HANDOVER.pack(_MAGIC, _wire.VERSION, door, badge), 0)
+        fcntl.fcntl(memfd.fileno(), fcntl.F_ADD_SEALS, _SEALS)
     except BaseException:
         memfd.close()
         raise
     return memfd
-
-
-def _above_standard(number: int) -> Descriptor:
-    """A copy that Popen's standard streams cannot overwrite in the child."""
-    return Descriptor(fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE))
 
 
 def _limit(descriptors: int, then: Callable[[], object] | None) -> Callable[[], object]:
@@ -121,13 +114,8 @@ def spawn(
         options["preexec_fn"] = _limit(descriptor_limit, options.get("preexec_fn"))
     door = open_door_of(parent)
     with contextlib.ExitStack() as inherited:
-        number = door.number
-        if number < _FIRST_FREE:
-            number = inherited.enter_context(_above_standard(number)).fileno()
-        memfd = inherited.enter_context(_handover(number, badge_of(parent)))
-        if memfd.fileno() < _FIRST_FREE:
-            memfd = inherited.enter_context(_above_standard(memfd.fileno()))
-        passed = (*options.pop("pass_fds", ()), number, memfd.fileno())
+        memfd = inherited.enter_context(_handover(door.number, badge_of(parent)))
+        passed = (*options.pop("pass_fds", ()), door.number, memfd.fileno())
         return subprocess.Popen(args, pass_fds=passed, **options)  # noqa: S603 - what to run is the caller's to say
 
 

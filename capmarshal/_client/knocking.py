@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import socket
 import time
 from typing import TYPE_CHECKING
 
@@ -12,9 +11,9 @@ from capmarshal._capabilities.space import space
 from capmarshal._client.channel import Channel
 from capmarshal._client.conversation import PIPE_ENDED, TIMED_OUT, NeverRan
 from capmarshal._descriptors import reaper
-from capmarshal._descriptors.private import Private, lock
-from capmarshal._kernel.deadline import current, in_force, seconds_until
-from capmarshal._kernel.errors import CallTimeout, Disconnected, check, error_for
+from capmarshal._descriptors.private import make_pair
+from capmarshal._kernel.deadline import current, in_force
+from capmarshal._kernel.errors import CallTimeout, Disconnected, TableFull, error_for
 from capmarshal._kernel.native import FOREVER, ffi, lib
 from capmarshal._kernel.waiting import Backoff, Patience
 from capmarshal._protocol.wire import KNOCK_RECORD
@@ -24,13 +23,14 @@ if TYPE_CHECKING:
 
     from capmarshal._capabilities.door import Door
     from capmarshal._client.channel import Answer
+    from capmarshal._descriptors.private import Private
     from capmarshal._protocol.wire import Entry
 
 # Wanted in each call.
 _now_in_force = current.get
 
 
-def _pair(deadline: int) -> tuple[Private, Private]:
+def _pair() -> tuple[Private, Private]:
     """The two ends of a new channel.
 
     Where the table is full, this process's own idle channels are given up, and what the reaper is about to close is
@@ -39,26 +39,15 @@ def _pair(deadline: int) -> tuple[Private, Private]:
     Raises:
         TableFull, KernelError: there is no room all the same.
     """
-    made: list[Private] = []
-
-    def make() -> int:
-        pair = ffi.new("int[2]")
-        with lock:
-            result = lib.lx_socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC, 0, pair)
-            if result == 0:
-                made.extend((Private(pair[0]), Private(pair[1])))
-        return result
-
-    result = make()
-    if result == -errno.EMFILE:
+    try:
+        return make_pair("making a channel")
+    except TableFull:
         for door in space.doors():
             with contextlib.suppress(IndexError):
                 while True:
                     door.idle.pop().drop()
-        result = reaper.with_room(make, seconds_until(deadline))
-    check(result, "making a channel")
-    near, far = made
-    return near, far
+        # What was dropped is the reaper's to close, which is waited for.
+        return make_pair("making a channel")
 
 
 def _knock(door: Door, deadline: int) -> Channel:
@@ -68,7 +57,7 @@ def _knock(door: Door, deadline: int) -> Channel:
         Disconnected: the server is gone.
         CallTimeout, TableFull, TooManyInFlight, KernelError: as they say; nothing is left behind.
     """
-    near, far = _pair(deadline)
+    near, far = _pair()
     if door.closing is None:
         door.closing = reaper.Sender()
     try:

@@ -12,6 +12,7 @@ import os
 from typing import TYPE_CHECKING
 
 from capmarshal._descriptors.descriptor import Descriptor
+from capmarshal._descriptors.moving import made, stolen
 from capmarshal._kernel.errors import ArgumentError, check, error_for
 from capmarshal._kernel.native import NULL, ffi, lib
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 # Without the last, somebody could still add others; without the first, the sender could change what was checked.
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+_NAME = b"capmarshal-dataspace"
 # Of stat(2): st_blocks counts these, whatever the file system's own are.
 _BLOCK = 512
 
@@ -59,19 +61,17 @@ class Dataspace:
         """
         if size < 0:
             raise ValueError(f"a size is 0 or more bytes, not {size}")
-        try:
-            number = os.memfd_create("capmarshal-dataspace", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        except OSError as error:
-            raise error_for(error.errno or 0, "making a dataspace") from None
-        descriptor = Descriptor(number)
+        descriptor = made(lambda place: lib.cm_make_memfd(place, _NAME), "making a dataspace", Descriptor)
         try:
             if size:
                 # All of it now: no page is missing when somebody reads it, and the receiver refuses one with holes.
-                os.posix_fallocate(number, 0, size)
-        except OSError as error:
+                os.posix_fallocate(descriptor.fileno(), 0, size)
+            return cls(descriptor, size, sealed=False)
+        except BaseException as error:
             descriptor.close()
+            if not isinstance(error, OSError):
+                raise
             raise error_for(error.errno or 0, f"making a dataspace of {size} bytes") from None
-        return cls(descriptor, size, sealed=False)
 
     @classmethod
     def from_buffer(cls, buffer: Buffer) -> Self:
@@ -82,14 +82,14 @@ class Dataspace:
             TableFull, KernelError: as from :meth:`create`.
         """
         with memoryview(buffer) as whole, whole.cast("B") as data:
-            made = cls.create(data.nbytes)
+            dataspace = cls.create(data.nbytes)
             try:
-                made.write(data)
-                made.seal()
+                dataspace.write(data)
+                dataspace.seal()
             except BaseException:
-                made.close()
+                dataspace.close()
                 raise
-        return made
+        return dataspace
 
     @classmethod
     def receive(cls, descriptor: Descriptor) -> Self:
@@ -117,7 +117,7 @@ class Dataspace:
             )
         if lib.lx_fcntl(number, fcntl.F_GETFL, 0) & os.O_ACCMODE == os.O_WRONLY:
             raise ArgumentError("the dataspace that came cannot be read")
-        return cls(Descriptor(descriptor.detach()), status.st_size, sealed=True)
+        return cls(stolen(descriptor, Descriptor), status.st_size, sealed=True)
 
     @property
     def sealed(self) -> bool:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import codecs
-import fcntl
 import io
 import os
 import socket
+import sys
 import warnings
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
 
-from capmarshal._kernel.errors import Closed, check
+from capmarshal._descriptors.moving import made, stolen
+from capmarshal._descriptors.process import process
+from capmarshal._kernel.errors import Closed
 from capmarshal._kernel.native import lib
 
 if TYPE_CHECKING:
@@ -88,7 +90,8 @@ class Descriptor:
             TableFull: no room in the descriptor table.
             KernelError: ``file`` is not open.
         """
-        return cls(check(lib.lx_fcntl(number_of(file), fcntl.F_DUPFD_CLOEXEC, 0), "duplicating a descriptor"))
+        number = number_of(file)
+        return made(lambda place: lib.cm_make_copy(place, number), "duplicating a descriptor", cls)
 
     @property
     def closed(self) -> bool:
@@ -153,16 +156,29 @@ class Descriptor:
             io.TextIOWrapper(io.BytesIO(), encoding=encoding)
         if reads and writes:
             os.lseek(self.fileno(), 0, os.SEEK_CUR)
-        raw = io.FileIO(self.fileno(), mode.replace("b", ""), closefd=True)
-        self._number = -1
-        buffered: io.BufferedRandom | io.BufferedReader | io.BufferedWriter
-        if reads and writes:
-            buffered = io.BufferedRandom(raw)
-        elif reads:
-            buffered = io.BufferedReader(raw)
-        else:
-            buffered = io.BufferedWriter(raw)
-        return io.TextIOWrapper(buffered, encoding=encoding) if text else buffered
+        self.fileno()
+        # Made first, and empty: it can be asked whether it has the descriptor, whatever came in between.
+        raw = io.FileIO.__new__(io.FileIO)
+        number, self._number = self._number, -1
+        try:
+            raw.__init__(number, mode.replace("b", ""))  # type: ignore[misc]  # of exactly that class
+        except BaseException:
+            if raw.closed:
+                self._number = number
+            raw.close()
+            raise
+        try:
+            buffered: io.BufferedRandom | io.BufferedReader | io.BufferedWriter
+            if reads and writes:
+                buffered = io.BufferedRandom(raw)
+            elif reads:
+                buffered = io.BufferedReader(raw)
+            else:
+                buffered = io.BufferedWriter(raw)
+            return io.TextIOWrapper(buffered, encoding=encoding) if text else buffered
+        except BaseException:
+            raw.close()
+            raise
 
     def socket(self) -> socket.socket:
         """Turns it into a socket object, which then owns the descriptor.
@@ -170,8 +186,18 @@ class Descriptor:
         Raises:
             OSError: not a socket.  This object still owns the descriptor then.
         """
-        made = socket.socket(fileno=self.fileno())
-        self._number = -1
+        self.fileno()
+        # As in open().
+        made = socket.socket.__new__(socket.socket)
+        number, self._number = self._number, -1
+        try:
+            made.__init__(fileno=number)  # type: ignore[misc]  # as there
+        except BaseException:
+            if made.fileno() < 0:
+                self._number = number
+            else:
+                lib.lx_close(made.detach())
+            raise
         return made
 
     def close(self) -> None:
@@ -179,11 +205,10 @@ class Descriptor:
 
         Never raises: the descriptor is gone whatever close(2) says.
         """
-        number = self._number
+        # -1 first: after the system call the number may be another's already, and whoever runs in between (a second
+        # thread, a signal handler) must not close that.  Ctrl-C raises where a call ends: not between these two.
+        number, self._number = self._number, -1
         if number >= 0:
-            # -1 first: after the system call the number may be another's already, and whoever runs in between (a
-            # second thread, a signal handler) must not close that.
-            self._number = -1
             lib.lx_close(number)
 
     def __enter__(self) -> Self:
@@ -196,12 +221,16 @@ class Descriptor:
 
     def __del__(self) -> None:
         # Ctrl-C may have come before there was any.
-        if getattr(self, "_number", -1) >= 0:
-            try:
-                warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
-            finally:
-                # Also where warnings are errors.
+        if getattr(self, "_number", -1) < 0:
+            return
+        try:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+        finally:
+            # Also where warnings are errors.  Closing what a stranger sent can block, and this runs in any thread.
+            if process.reaper is None or sys.is_finalizing():
                 self.close()
+            else:
+                process.reaper.close([stolen(self, Descriptor)])
 
     def __repr__(self) -> str:
         return f"<Descriptor {self._number}>" if self._number >= 0 else "<Descriptor closed>"

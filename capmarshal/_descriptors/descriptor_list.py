@@ -25,7 +25,11 @@ _EMPTY = ffi.new("struct cm_descriptors *", (0, 0))
 
 
 def _room_for(count: int) -> CData:
-    return ffi.new("struct cm_descriptors *", (count, [-1] * count)) if count else _EMPTY
+    """Memory for so many, which closes what it still owns when it goes.
+
+    By C, for a __del__ may have been ended by the Ctrl-C that made it necessary, before it had begun.
+    """
+    return ffi.gc(ffi.new("struct cm_descriptors *", (count, [-1] * count)), lib.cm_close_all) if count else _EMPTY
 
 
 class DescriptorList:
@@ -96,7 +100,7 @@ class DescriptorList:
         size = ffi.sizeof("int")
         ffi.memmove(whole.numbers, before.numbers, before.count * size)
         ffi.memmove(whole.numbers + before.count, added.numbers, added.count * size)
-        self.struct, other.struct = whole, _EMPTY
+        self.struct, other.struct, before.count, added.count = whole, _EMPTY, 0, 0
 
     def take_received(self, inbox: CData) -> None:
         """Moves the descriptors of a ``struct cm_inbox`` into this list, which has none yet."""
@@ -132,10 +136,10 @@ class DescriptorList:
         try:
             for descriptor, number in zip(stolen, self.numbers(), strict=True):
                 descriptor._number = number  # noqa: SLF001 - they own it from the next line on
-            self.struct = _EMPTY
+            self.struct, struct.count = _EMPTY, 0
         except BaseException:
             # Ctrl-C: unless all have moved, none has.
-            if self.struct is struct:
+            if struct.count:
                 for descriptor in stolen:
                     descriptor._number = -1  # noqa: SLF001 - as above
             raise

@@ -78,8 +78,12 @@ class Inbox:
         return stolen
 
     def steal_into(self, owner: Private) -> None:
-        """Moves the one received descriptor to an owner that has none yet."""
+        """Moves the one received descriptor to an owner that has none yet, above the standard streams.
+
+        Where the table has no room for that, it stays what it is.
+        """
         numbers = self.struct.descriptors
+        lib.cm_above_standard(numbers)
         owner.number, numbers[0] = numbers[0], -1
         self.struct.count = 0
 

@@ -11,14 +11,14 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from capmarshal._descriptors.private import Private
+from capmarshal._descriptors.private import Private, make_reader
 from capmarshal._descriptors.process import process
 from capmarshal._kernel.native import ffi
 
 if TYPE_CHECKING:
     from capmarshal._kernel.native import CData
 
-_PATH = "/proc/self/mountinfo"
+_PATH = b"/proc/self/mountinfo"
 _CHUNK = 1 << 16
 
 # What is not named here may ask somebody.
@@ -52,8 +52,8 @@ class Mounts:
     def open(self) -> None:
         """Opens mountinfo, unless it is open, and reads it."""
         if self._mountinfo.number < 0:
-            with process.lock, contextlib.suppress(OSError):
-                self._mountinfo = Private(os.open(_PATH, os.O_RDONLY | os.O_CLOEXEC))
+            with contextlib.suppress(OSError):
+                self._mountinfo = make_reader(_PATH)
             self.read()
 
     def read(self) -> None:

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
+from capmarshal._descriptors.descriptor import Descriptor
+from capmarshal._descriptors.moving import moved_from
 from capmarshal._descriptors.process import process
-from capmarshal._kernel.native import lib
+from capmarshal._kernel.errors import check
+from capmarshal._kernel.native import ffi, lib
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from capmarshal._kernel.native import CData
 
 lock = process.lock
 
@@ -54,6 +63,12 @@ class Private:
         finally:
             process.closing.pop(cookie, None)
 
+    def release(self) -> Descriptor:
+        """Moves it to an owner that a child shares."""
+        place = ffi.new("int *", -1)
+        place[0], self.number = self.number, -1
+        return moved_from(place, Descriptor)
+
     def in_child(self) -> None:
         """Closes the child's copy."""
         number, self.number = self.number, -1
@@ -67,3 +82,62 @@ class Private:
         heir = Private(-1, epoll=self.epoll)
         heir.number, self.number = self.number, -1
         process.reaper.close([heir])
+
+
+def _make(make: Callable[[CData], int], owners: Sequence[Private], doing: str) -> None:
+    """Has a C function make as many descriptors as there are owners.
+
+    Raises:
+        TableFull, KernelError: nothing was made.
+    """
+    places = ffi.new("int[]", [-1] * len(owners))
+
+    def attempt() -> int:
+        with process.lock:
+            try:
+                result = make(places)
+                for place, owner in enumerate(owners):
+                    owner.number, places[place] = places[place], -1
+            finally:
+                # Ctrl-C: each that no owner has yet.
+                for number in places:
+                    if number >= 0:
+                        lib.lx_close(number)
+            return result
+
+    check(process.with_room(attempt), doing)
+
+
+def make_pair(doing: str) -> tuple[Private, Private]:
+    """The two ends of a new SEQPACKET socket.
+
+    Args:
+        doing: what for, as "making a channel".
+
+    Raises:
+        TableFull, KernelError: nothing was made.
+    """
+    one, other = Private(-1), Private(-1)
+    _make(lib.cm_make_pair, (one, other), doing)
+    return one, other
+
+
+def make_epoll_set() -> Private:
+    """A new epoll set; raises as :func:`make_pair`."""
+    made = Private(-1, epoll=True)
+    _make(lib.cm_make_epoll, (made,), "making an epoll set")
+    return made
+
+
+def make_event() -> Private:
+    """A new eventfd that does not block; raises as :func:`make_pair`."""
+    made = Private(-1)
+    _make(lib.cm_make_event, (made,), "making an eventfd")
+    return made
+
+
+def make_reader(path: bytes) -> Private:
+    """A file, opened for reading; raises as :func:`make_pair`."""
+    made = Private(-1)
+    _make(lambda place: lib.cm_make_reader(place, path), (made,), "opening a file")
+    return made

@@ -69,6 +69,10 @@ class Process:
         self.space: Inherited | None = None
         self.entrypoints: weakref.WeakSet[Inherited] = weakref.WeakSet()
 
+    def with_room(self, make: Callable[[], int]) -> int:
+        """As :meth:`Closer.with_room`; not while holding the lock, for it may wait a second."""
+        return self.reaper.with_room(make) if self.reaper is not None else make()
+
     def _in_child(self) -> None:
         """Runs in every forked child, before anything else does.
 

@@ -13,25 +13,22 @@ import atexit
 import collections
 import contextlib
 import errno
-import io
 import itertools
 import queue
-import socket
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from capmarshal._descriptors.dataspace import Dataspace
-from capmarshal._descriptors.descriptor import Descriptor
-from capmarshal._descriptors.descriptor_list import DescriptorList
+from capmarshal._descriptors.closing import ClosableFile, close_quick, closed_at_once, sorted_out
 from capmarshal._descriptors.mounts import mounts
-from capmarshal._descriptors.private import Private
 from capmarshal._descriptors.process import process
-from capmarshal._kernel.native import lib
+from capmarshal._kernel.deadline import in_force, seconds_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from capmarshal._descriptors.descriptor_list import DescriptorList
 
 # Threads, and so closes that block at the same time; beyond that, the next waits for one of them to end.
 THREADS_MAX = 32
@@ -44,34 +41,6 @@ _BEGINNING = 1.0
 # Seconds that a full table is waited for.
 _ROOM_PATIENCE = 1.0
 _PAUSE = 0.001
-
-# Their close() runs no code of the user's.  What else has a fileno() is closed by the reaper, whatever it is.
-_KNOWN = frozenset(
-    (
-        Private,
-        Dataspace,
-        socket.socket,
-        io.FileIO,
-        io.BufferedReader,
-        io.BufferedWriter,
-        io.BufferedRandom,
-        io.TextIOWrapper,
-    )
-)
-# Closing these may write.  What cannot be written is dropped: they close what is underneath all the same.
-_WRITERS = (io.BufferedWriter, io.BufferedRandom, io.TextIOWrapper)
-
-
-class ClosableFile(Protocol):
-    """A file, a socket, a :class:`Descriptor`: its close() does nothing the second time."""
-
-    def fileno(self) -> int:
-        """The descriptor, borrowed; raises ValueError once it is closed."""
-        ...
-
-    def close(self) -> None:
-        """Closes it."""
-        ...
 
 
 class Sender:
@@ -153,9 +122,9 @@ class Reaper:
         then: Callable[[], None] | None = None,
     ) -> bool:
         """As the module's :func:`close`."""
-        descriptors, files = _sorted_out(things)
-        left = _left_of(descriptors) if descriptors else 0
-        slow = [file for file in files if not _closed_at_once(file)]
+        descriptors, files = sorted_out(things)
+        left = close_quick(descriptors) if descriptors else 0
+        slow = [file for file in files if not closed_at_once(file)]
         if not left and not slow:
             return True
         if sys.is_finalizing():
@@ -267,7 +236,7 @@ class Reaper:
         before = tuple(self._open)
         return self._until(lambda: not any(number in self._open for number in before), time.monotonic() + seconds)
 
-    def with_room(self, make: Callable[[], int], seconds: float = _ROOM_PATIENCE) -> int:
+    def with_room(self, make: Callable[[], int]) -> int:
         """As the module's :func:`with_room`."""
         give_up: float | None = None
         while True:
@@ -275,7 +244,7 @@ class Reaper:
             result = make()
             if result != -errno.EMFILE:
                 return result
-            give_up = give_up or time.monotonic() + min(seconds, _ROOM_PATIENCE)
+            give_up = give_up or time.monotonic() + min(_ROOM_PATIENCE, seconds_until(in_force()))
             self._until(lambda: self.done != done or not self._open, give_up)  # noqa: B023 - it is called here and now
             if self.done == done:
                 return result
@@ -304,57 +273,6 @@ class Reaper:
             self._enter(job)
         if jobs:
             self._ready()
-
-
-def _sorted_out(things: Sequence[ClosableFile | DescriptorList]) -> tuple[DescriptorList, list[Any]]:
-    """All plain descriptors, in one list, taken from their owners; and the rest."""
-    kinds = set(map(type, things))
-    if kinds == {Descriptor}:
-        return DescriptorList.of(things), []  # type: ignore[arg-type]  # that is what they are
-    descriptors = DescriptorList()
-    descriptors.take(DescriptorList.of([thing for thing in things if type(thing) is Descriptor]))
-    files = []
-    for thing in things:
-        if type(thing) is DescriptorList:
-            descriptors.take(thing)
-        elif type(thing) is not Descriptor:
-            files.append(thing)
-    return descriptors, files
-
-
-def _left_of(descriptors: DescriptorList) -> int:
-    """Closes what cannot block; how many are left."""
-    left = lib.cm_close_quick(descriptors.struct, _known_mounts())
-    if left == -errno.ESTALE:
-        mounts.read()
-        left = lib.cm_close_quick(descriptors.struct, mounts.struct)
-    # Mounts that change so fast are not worth a third look.
-    return left if left >= 0 else len(descriptors)
-
-
-def _known_mounts() -> Any:
-    if mounts.struct.mountinfo < 0:
-        mounts.open()
-    return mounts.struct
-
-
-def _closed_at_once(file: Any) -> bool:
-    """Closes a file where that cannot block; whether it is closed."""
-    if type(file) not in _KNOWN:
-        return False
-    try:
-        number = file.fileno()
-    except ValueError:  # closed already
-        return True
-    how = lib.cm_closing(number, _known_mounts())
-    if how == -errno.ESTALE:
-        mounts.read()
-        how = lib.cm_closing(number, mounts.struct)
-    if how == lib.CM_CLOSES_FILE or (how == lib.CM_CLOSES_SOCKET and not isinstance(file, _WRITERS)):
-        with contextlib.suppress(Exception):
-            file.close()
-        return True
-    return False
 
 
 _reaper = Reaper()
@@ -404,13 +322,13 @@ def wait(seconds: float) -> bool:
     return _reaper.wait(seconds)
 
 
-def with_room(make: Callable[[], int], seconds: float = _ROOM_PATIENCE) -> int:
+def with_room(make: Callable[[], int]) -> int:
     """The result of ``make``, which makes descriptors, and is called again where the table was full.
 
-    That is: it returned -EMFILE, and the reaper has closed something since, or does so within a second, or within
-    ``seconds`` if that is less.
+    That is: it returned -EMFILE, and the reaper has closed something since, or does so within a second, or the time
+    that :class:`capmarshal.timeout` leaves if that is less.
     """
-    return _reaper.with_room(make, seconds)
+    return _reaper.with_room(make)
 
 
 def _let_begin() -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from capmarshal._capabilities.door import Door
-    from capmarshal._descriptors.reaper import ClosableFile
+    from capmarshal._descriptors.closing import ClosableFile
 
 
 class Answer(NamedTuple):

@@ -17,7 +17,7 @@ from capmarshal._server.answer import Answer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from capmarshal._descriptors.reaper import ClosableFile
+    from capmarshal._descriptors.closing import ClosableFile
     from capmarshal._typed.table import Incoming, Outgoing
 
 T = TypeVar("T")

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import time
 from typing import TYPE_CHECKING
 
 from capmarshal._descriptors import inbox as _inbox
 from capmarshal._descriptors import private as _private
 from capmarshal._descriptors import reaper as _reaper
-from capmarshal._descriptors.private import Private
 from capmarshal._kernel.errors import KernelError, TableFull, check, error_for, in_flight_limit
 from capmarshal._kernel.native import DESCRIPTORS_MAX, FOREVER, NULL, ffi, lib
 from capmarshal._kernel.polling import poll_nanoseconds
@@ -34,6 +32,7 @@ from capmarshal._server.reception import Reception
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from capmarshal._descriptors.private import Private
     from capmarshal._server.channels import Client
     from capmarshal._server.dispatch import Dispatcher
 
@@ -82,13 +81,8 @@ class Server:
         self._retry_at = FOREVER
         # The payload of the reply that is sent with the next turn.
         self._reply: bytes | None = None
-        with _private.lock:
-            self._epoll = Private(check(lib.lx_epoll_create1(select.EPOLL_CLOEXEC), "making an epoll set"), epoll=True)
-            try:
-                self._wake = Private(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
-            except OSError as error:
-                self._epoll.close()
-                raise error_for(error.errno or 0, "making an eventfd") from None
+        self._epoll = _private.make_epoll_set()
+        self._wake = _private.make_event()
         self._turn.epoll = self._epoll.number
         self._doorkeeper = Doorkeeper(door, self._clients, self._make_room, label)
         try:

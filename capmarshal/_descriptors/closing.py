@@ -1,0 +1,102 @@
+"""What cannot block when it is closed, and is closed on the spot: the rest is the reaper's.
+
+A descriptor is judged in C, by what the kernel says of it without asking anybody.  A Python object is judged by its
+descriptor, where its class is known to do no more in close() than to write what is pending and close that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import socket
+from typing import TYPE_CHECKING, Any, Protocol
+
+from capmarshal._descriptors.dataspace import Dataspace
+from capmarshal._descriptors.descriptor import Descriptor
+from capmarshal._descriptors.descriptor_list import DescriptorList
+from capmarshal._descriptors.mounts import mounts
+from capmarshal._descriptors.private import Private
+from capmarshal._kernel.native import lib
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Their close() runs no code of the user's.  What else has a fileno() is closed by the reaper, whatever it is.
+_KNOWN = frozenset(
+    (
+        Private,
+        Dataspace,
+        socket.socket,
+        io.FileIO,
+        io.BufferedReader,
+        io.BufferedWriter,
+        io.BufferedRandom,
+        io.TextIOWrapper,
+    )
+)
+# Closing these may write.  What cannot be written is dropped: they close what is underneath all the same.
+_WRITERS = (io.BufferedWriter, io.BufferedRandom, io.TextIOWrapper)
+
+
+class ClosableFile(Protocol):
+    """A file, a socket, a :class:`Descriptor`: its close() does nothing the second time."""
+
+    def fileno(self) -> int:
+        """The descriptor, borrowed; raises ValueError once it is closed."""
+        ...
+
+    def close(self) -> None:
+        """Closes it."""
+        ...
+
+
+def sorted_out(things: Sequence[ClosableFile | DescriptorList]) -> tuple[DescriptorList, list[Any]]:
+    """All plain descriptors, in one list, taken from their owners; and the rest."""
+    kinds = set(map(type, things))
+    if kinds == {Descriptor}:
+        return DescriptorList.of(things), []  # type: ignore[arg-type]  # that is what they are
+    descriptors = DescriptorList()
+    descriptors.take(DescriptorList.of([thing for thing in things if type(thing) is Descriptor]))
+    files = []
+    for thing in things:
+        if type(thing) is DescriptorList:
+            descriptors.take(thing)
+        elif type(thing) is not Descriptor:
+            files.append(thing)
+    return descriptors, files
+
+
+def close_quick(descriptors: DescriptorList) -> int:
+    """Closes what cannot block; how many are left."""
+    left = lib.cm_close_quick(descriptors.struct, _known_mounts())
+    if left == -errno.ESTALE:
+        mounts.read()
+        left = lib.cm_close_quick(descriptors.struct, mounts.struct)
+    # Mounts that change so fast are not worth a third look.
+    return left if left >= 0 else len(descriptors)
+
+
+def _known_mounts() -> Any:
+    if mounts.struct.mountinfo < 0:
+        mounts.open()
+    return mounts.struct
+
+
+def closed_at_once(file: Any) -> bool:
+    """Closes a file where that cannot block; whether it is closed."""
+    if type(file) not in _KNOWN:
+        return False
+    try:
+        number = file.fileno()
+    except ValueError:  # closed already
+        return True
+    how = lib.cm_closing(number, _known_mounts())
+    if how == -errno.ESTALE:
+        mounts.read()
+        how = lib.cm_closing(number, mounts.struct)
+    if how == lib.CM_CLOSES_FILE or (how == lib.CM_CLOSES_SOCKET and not isinstance(file, _WRITERS)):
+        with contextlib.suppress(Exception):
+            file.close()
+        return True
+    return False

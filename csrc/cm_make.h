@@ -1,0 +1,29 @@
+/*
+ * cm_make: descriptors of this package's own
+ *
+ * Each is written to where its owner looks for it, so that no interrupt can come between
+ * its making and its having an owner; all of them are CLOEXEC, and from 3 up.  Below that
+ * are the standard streams: where those are closed, the lowest free number is one of
+ * theirs, and whoever opens them anew by dup2(2) would replace what stands there.
+ *
+ * Return: 0, or -errno of the system call; nothing is made then, and the places stay as they are
+ */
+#ifndef CAPMARSHAL_CM_MAKE_H
+#define CAPMARSHAL_CM_MAKE_H
+
+/* two sockets, AF_UNIX SEQPACKET, connected to each other */
+int cm_make_pair(int *pair);
+int cm_make_epoll(int *place);
+/* an eventfd that does not block */
+int cm_make_event(int *place);
+/* a memfd that can be sealed */
+int cm_make_memfd(int *place, const char *name);
+/* a file, open for reading */
+int cm_make_reader(int *place, const char *path);
+/* a copy of a descriptor, which is borrowed */
+int cm_make_copy(int *place, int descriptor);
+
+/* The same for what was not made here: moves what stands at the place from 3 up, if it is not there. */
+int cm_above_standard(int *place);
+
+#endif

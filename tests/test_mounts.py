@@ -1,0 +1,151 @@
+"""Which files are on a file system of this machine's own, and that it is noticed when mounts change."""
+
+import ctypes
+import os
+import select
+
+import pytest
+
+from capmarshal import Descriptor
+from capmarshal._descriptors import mounts as _mounts
+from capmarshal._descriptors import reaper
+from capmarshal._descriptors.mounts import Mounts, mounts
+from capmarshal._kernel.native import lib
+from patience import PATIENCE
+
+CLONE_NEWNS, MS_PRIVATE, MS_REC = 0x20000, 1 << 18, 1 << 14
+
+
+def closing(path, known):
+    with Descriptor(os.open(path, os.O_RDONLY)) as file:
+        return lib.cm_closing(file.fileno(), known.struct)
+
+
+@pytest.mark.parametrize(
+    ("line", "local"),
+    [
+        (b"36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext4 /dev/root rw,errors=continue", True),
+        (b"36 35 0:39 / /mnt rw - tmpfs tmpfs rw", True),
+        (b"36 35 0:39 / /mnt rw shared:1 master:2 propagate_from:3 - overlay overlay rw,lowerdir=/a", True),
+        (b"36 35 0:39 / /mnt\\040-\\040ext4 rw - fuse.sshfs host: rw", False),
+        (b"36 35 0:39 / /mnt rw - nfs4 server:/ rw", False),
+        (b"36 35 0:39 / /mnt rw - cifs //server/x rw", False),
+        (b"36 35 0:39 / /mnt rw - 9p root rw", False),
+        (b"36 35 0:39 / /mnt rw - fuseblk /dev/sda rw", False),
+        (b"36 35 0:39 / /proc rw - proc proc rw", False),
+        (b"36 35 0:39 / /mnt rw", False),
+        (b"", False),
+    ],
+)
+def test_what_is_local_is_told_by_the_type(line, local):
+    """Which stands behind a lone hyphen; what is not known as local may ask a server."""
+    assert _mounts._is_local(line) == local
+
+
+def test_a_file_here_is_local_and_one_of_proc_is_not(tmp_path):
+    """As the kernel has it."""
+    known = Mounts()
+    known.open()
+    (tmp_path / "file").touch()
+    assert closing(tmp_path / "file", known) == lib.CM_CLOSES_FILE
+    assert closing("/proc/self/status", known) == lib.CM_MAY_BLOCK
+    known._mountinfo.close()
+
+
+def test_without_proc_every_file_may_block(tmp_path, monkeypatch):
+    """Nothing is known, and all works by the reaper."""
+    monkeypatch.setattr(_mounts, "_PATH", b"/nonexistent")
+    known = Mounts()
+    known.open()
+    (tmp_path / "file").touch()
+    assert known.struct.mountinfo == -1
+    assert closing(tmp_path / "file", known) == lib.CM_MAY_BLOCK
+
+
+def libc_call(name, *arguments):
+    libc = ctypes.CDLL(None, use_errno=True)
+    if getattr(libc, name)(*arguments) != 0:
+        raise OSError(ctypes.get_errno(), name)
+
+
+def own_namespace():
+    """Leaves the mounts of others alone.
+
+    Raises:
+        OSError: this process may not.
+    """
+    libc_call("unshare", CLONE_NEWNS)
+    libc_call("mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None)
+
+
+def test_a_file_of_a_new_mount_is_known_as_soon_as_there_is_one(fork, tmp_path):
+    """And that of one that is gone no more: the list is made anew when the kernel says that mounts changed."""
+    where = os.fsencode(tmp_path)
+
+    def child():
+        try:
+            own_namespace()
+        except OSError as error:
+            return str(error)
+        known = Mounts()
+        known.open()
+        libc_call("mount", b"none", where, b"ramfs", 0, None)
+        (tmp_path / "file").touch()
+        stale = closing(tmp_path / "file", known)
+        # Whoever asks next is told too, though poll(2) tells it once.
+        poll = select.poll()
+        poll.register(known.struct.mountinfo, select.POLLPRI)
+        told_once = poll.poll(0) == [], closing(tmp_path / "file", known) == stale
+        known.read()
+        local = closing(tmp_path / "file", known)
+        with Descriptor(os.open(tmp_path / "file", os.O_RDONLY)) as file:
+            # Detached: open still, and on nothing that is mounted.
+            libc_call("umount2", where, 2)
+            assert lib.cm_closing(file.fileno(), known.struct) == stale
+            known.read()
+            gone = lib.cm_closing(file.fileno(), known.struct)
+        return stale, told_once, local == lib.CM_CLOSES_FILE, gone
+
+    result = fork(child).result()
+    if isinstance(result, str):
+        pytest.skip(f"no mount namespace of its own: {result}")
+    assert result == (-116, (True, True), True, lib.CM_MAY_BLOCK)
+
+
+def test_the_reaper_makes_the_list_anew(fork, tmp_path):
+    """A file of a new mount is closed on the spot."""
+    where = os.fsencode(tmp_path)
+
+    def child():
+        try:
+            own_namespace()
+        except OSError as error:
+            return str(error)
+        # This namespace's, not that of the parent.
+        mounts._mountinfo.close()
+        mounts.open()
+        libc_call("mount", b"none", where, b"ramfs", 0, None)
+        (tmp_path / "file").touch()
+        numbers = [os.open(tmp_path / "file", os.O_RDONLY) for _ in range(3)]
+        closed = reaper.close([Descriptor(number) for number in numbers[:2]]), reaper.close([os.fdopen(numbers[2])])
+        libc_call("umount2", where, 2)
+        return closed, reaper.wait(PATIENCE)
+
+    result = fork(child).result()
+    if isinstance(result, str):
+        pytest.skip(f"no mount namespace of its own: {result}")
+    assert result == ((True, True), True)
+
+
+def test_a_child_asks_for_itself(fork, tmp_path):
+    """What poll(2) has told is kept with the open file: a child that shared its parent's would take it away."""
+    mounts.open()
+    (tmp_path / "file").touch()
+    parents = mounts.struct.mountinfo
+
+    def child():
+        ours = mounts.struct.mountinfo
+        return ours >= 3, closing(tmp_path / "file", mounts), os.path.sameopenfile(ours, parents)
+
+    opened, how, _ = fork(child).result()
+    assert (opened, how) == (True, lib.CM_CLOSES_FILE)
