@@ -6,7 +6,6 @@ import errno
 import os
 import socket
 import struct
-import threading
 import time
 import warnings
 from typing import TYPE_CHECKING
@@ -14,15 +13,16 @@ from typing import TYPE_CHECKING
 from capmarshal._capabilities.identity import NAME_PREFIX
 from capmarshal._capabilities.space import space
 from capmarshal._descriptors import private as _private
+from capmarshal._descriptors import reaper
 from capmarshal._descriptors.process import process
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.errors import CallTimeout, Closed, check
-from capmarshal._kernel.native import FOREVER, ffi, lib
+from capmarshal._kernel.native import ffi, lib
 from capmarshal._server.dispatch import Dispatcher
-from capmarshal._server.escapes import BySignal, nothing
-from capmarshal._server.journal import Journal, log
+from capmarshal._server.journal import Journal
 from capmarshal._server.loop import Server
 from capmarshal._server.objects import Objects
+from capmarshal._server.service import Service
 from capmarshal._typed.interface import check_manageable
 
 if TYPE_CHECKING:
@@ -40,6 +40,9 @@ _RANDOM_SIZE = 8
 
 MAX_BYTES = 64 << 20
 MAX_DESCRIPTORS = 1024
+
+# Seconds.
+CLOSE_TIMEOUT = 5.0
 
 
 def _check_label(label: str) -> None:
@@ -82,41 +85,62 @@ class Entrypoint:
     objects, and only they, are called in that thread, so they need no locks among themselves.  Calls that come before
     anybody serves wait.
 
+    Leaving the ``with`` block finishes and answers the call in progress, and sends what is on its way, for as long as
+    ``close_timeout`` says.  A call that has not ended then is named in the log and left behind: clients find the
+    entrypoint gone, and what the call still returns is dropped.
+
     Args:
         label: for people: part of the door's name, of errors and logs.  1 to 64 bytes, printable, without a slash.
 
         max_bytes: of the arguments of one call, and of its result.
         max_descriptors: likewise.
+        close_timeout: seconds that leaving the ``with`` block may take, and :class:`timeout` if that is less.
 
     Raises:
-        ValueError: no such label.
+        ValueError: no such label, or no such time.
         TableFull: no room for the four descriptors that it takes.
     """
 
-    def __init__(self, label: str, *, max_bytes: int = MAX_BYTES, max_descriptors: int = MAX_DESCRIPTORS) -> None:
-        self._closed = True
+    # Until it is made.
+    _service: Service | None = None
+
+    def __init__(
+        self,
+        label: str,
+        *,
+        max_bytes: int = MAX_BYTES,
+        max_descriptors: int = MAX_DESCRIPTORS,
+        close_timeout: float = CLOSE_TIMEOUT,
+    ) -> None:
         _check_label(label)
+        if not close_timeout >= 0:
+            raise ValueError(f"close_timeout is a number of seconds, 0 or more, not {close_timeout!r}")
+        # While a thread can be had, and before any descriptor of a stranger's comes.
+        reaper.prepare()
         self.label = label
+        self._close_timeout = close_timeout
         self._objects = Objects()
         self._journal = Journal(label)
         self._dispatcher = Dispatcher(self._objects, self._journal)
         server_end, self._door = _make_door(label, self._dispatcher)
         try:
-            self._server = Server(
-                server_end, self._dispatcher, label, max_bytes=max_bytes, max_descriptors=max_descriptors
-            )
+            server = Server(server_end, self._dispatcher, label, max_bytes=max_bytes, max_descriptors=max_descriptors)
         except BaseException:
             space.remove_home(self._door)
             server_end.close()
             raise
-        self._forget_threads()
-        self._closed = self._released = False
+        self._service = Service(label, self._door, self._objects, self._dispatcher, server, self._journal)
         process.entrypoints.add(self)
 
-    def _forget_threads(self) -> None:
-        # Held by whoever serves.  A lock and no event, since it is let go in one step, whatever Ctrl-C interrupts.
-        self._serving = threading.Lock()
-        self._state = threading.Lock()
+    def _made(self) -> Service:
+        """What serves it.
+
+        Raises:
+            Closed: it could not be made.
+        """
+        if self._service is None:
+            raise Closed("this entrypoint was never made")
+        return self._service
 
     @property
     def name(self) -> str:
@@ -126,7 +150,7 @@ class Entrypoint:
     @property
     def closed(self) -> bool:
         """Whether it was closed, or this process is a child of the one that made it."""
-        return self._closed
+        return self._service is None or self._service.closed
 
     def manage(self, target: Interface) -> Capability:
         """Gives an object a capability, so that it can be called by whoever is handed that.
@@ -141,7 +165,7 @@ class Entrypoint:
         """
         check_manageable(target)
         with _private.lock:
-            if self._closed:
+            if self.closed:
                 raise Closed(f"{self!r} is closed")
             door, badge = space.managed.get(id(target), (self._door, b""))
             if door is not self._door:
@@ -149,6 +173,11 @@ class Entrypoint:
             if not badge:
                 badge = self._objects.add(target)
                 space.managed[id(target)] = (door, badge)
+            if self._made().closed:
+                # Meanwhile, by a signal handler or another thread, which may have come too early for this one.
+                self._objects.discard(badge)
+                space.managed.pop(id(target), None)
+                raise Closed(f"{self!r} is closed")
             return space.capability(door, badge)
 
     def dissolve(self, target: Interface) -> None:
@@ -164,7 +193,8 @@ class Entrypoint:
             door, badge = space.managed.get(id(target), (None, b""))
             if door is not self._door:
                 return
-            del space.managed[id(target)]
+            # A signal handler that closes may have come first.
+            space.managed.pop(id(target), None)
         self._objects.remove(badge, wait=not self._dispatcher.serves_this_thread())
 
     def serve_forever(self) -> None:
@@ -178,42 +208,13 @@ class Entrypoint:
             Closed: the entrypoint is closed.
             RuntimeError: somebody serves it already.
         """
-        if self._serving.locked() and not self._closed:
-            raise RuntimeError(f"{self!r} is being served already")
-        with self._serving:
-            if self._closed:
-                raise Closed(f"{self!r} is closed")
-            in_main_thread = threading.current_thread() is threading.main_thread()
-            self._dispatcher.ends_service = BySignal() if in_main_thread else nothing
-            try:
-                self._server.run()
-            finally:
-                if self.closed:
-                    self._release()
-
-    def _serve_in_thread(self) -> None:
-        while True:
-            try:
-                self.serve_forever()
-                return
-            except Closed:
-                return  # before it had begun
-            except Exception:  # noqa: BLE001 - it is logged, and there is nobody to hand it to
-                # Whatever it was, it would come again: nobody will serve, and clients must not wait for that.
-                log.critical("%s: the serving thread ended", self.label, exc_info=True)
-                self._begin_close()
-                self._release()
-                return
-            except BaseException as error:
-                # Meant for the thread of a forked child; else another thread has raised it in this one.
-                if self._closed:
-                    raise
-                self._journal.error(None, "thrown", "thrown into the serving thread, which serves on", exc_info=error)
+        self._made().serve()
 
     def close(self, timeout: float | None = None) -> None:
         """Ends service: the call in progress is finished and answered, all others find the server gone.
 
-        From within a call it returns at once, and service ends after that call.  Does nothing the second time.
+        From within a call it returns at once, and service ends after that call; likewise from a signal handler that
+        interrupts what the call in progress may need.  Does nothing the second time.
 
         Args:
             timeout: seconds to wait for the call in progress; None leaves it to :class:`timeout`.
@@ -221,64 +222,45 @@ class Entrypoint:
         Raises:
             CallTimeout: it is still running; service ends when it does.
         """
+        if self._service is None:
+            return
         deadline = _deadline.after(timeout)
-        if not self._begin_close():
-            return
-        self._server.stop()
-        if self._dispatcher.serves_this_thread():
-            return
-        left = -1 if deadline == FOREVER else min(max((deadline - time.monotonic_ns()) / 1e9, 0), threading.TIMEOUT_MAX)
-        if not self._serving.acquire(timeout=left):
+        # What is on its way when nobody waits is bounded all the same: its client may never read it.
+        send_until = time.monotonic_ns() + int(self._close_timeout * 1e9) if timeout is None else deadline
+        if not self._service.close(deadline, send_until):
             raise CallTimeout(f"{self!r} is closed, but a call in progress has not ended", ran="maybe")
-        self._serving.release()
-        self._release()
-
-    def _begin_close(self) -> bool:
-        """Takes it out of the world; False if that was done before."""
-        with self._state, _private.lock:
-            if self._closed:
-                return False
-            self._closed = True
-            space.remove_home(self._door)
-        return True
-
-    def _release(self) -> None:
-        with self._state:
-            if self._released:
-                return
-            self._released = True
-        # Not before: calls that are read while it closes find their objects, or nobody, but are not told of stale ones.
-        for target in self._objects.clear():
-            space.managed.pop(id(target), None)
-        self._server.close()
 
     def __enter__(self) -> Self:
-        if self._closed:
-            raise Closed(f"{self!r} is closed")
-        threading.Thread(target=self._serve_in_thread, name=f"capmarshal {self.label}", daemon=True).start()
+        """Has it served by a thread of its own.
+
+        Raises:
+            Closed: it is closed.
+            RuntimeError: somebody serves it already, or gevent has replaced threads.
+            KernelError: there are as many threads as there may be; nothing has changed.
+        """
+        self._made().start(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        self._made().leave(self._close_timeout)
 
     def __del__(self) -> None:
-        if not self._closed:
-            try:
+        service = self._service
+        if service is None or service.released:
+            return
+        try:
+            if not service.closed:
                 warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
-            finally:
-                # Also where warnings are errors.
-                self._begin_close()
-                self._release()
+        finally:
+            # Also where warnings are errors.
+            service.close_at_once()
 
     def __repr__(self) -> str:
-        return f"<Entrypoint {self.label!r}{' closed' if self._closed else ''}>"
+        return f"<Entrypoint {self.label!r}{' closed' if self.closed else ''}>"
 
     def in_child(self) -> None:
-        """In a forked child: it is the parent's, and its descriptors are closed."""
-        self._closed = self._released = True
-        self._server.forget_parents_own()
-        self._dispatcher.in_child()
-        self._objects.forget_threads()
-        self._forget_threads()
+        """Becomes closed in a forked child: it is the parent's, and its descriptors are closed here."""
+        if self._service is not None:
+            self._service.in_child()

@@ -253,7 +253,7 @@ def test_dissolving_is_told_of_a_call_that_found_nobody():
             return super().get(*arguments)
 
     objects._by_badge = Slow(objects._by_badge)
-    calling = by_hand.Concurrent(objects.begin, badge)
+    calling = by_hand.Concurrent(objects.begin, badge, b"echo")
     assert looked_up.wait(PATIENCE)
     removing = by_hand.Concurrent(functools.partial(objects.remove, badge, wait=True))
     while not objects.awaited:

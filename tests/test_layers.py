@@ -55,6 +55,8 @@ MODULES = {
         "reception",
         "doorkeeper",
         "loop",
+        "session",
+        "service",
     ),
     "_child": ("spawn",),
 }

@@ -151,7 +151,7 @@ class Calls:
         if deadline is None:
             incoming.close_rest()
             return fail(call.id, Code.EXPIRED, "the deadline passed before the server came to the call")
-        target = self._objects.begin(call.badge)
+        target = self._objects.begin(call.badge, call.method)
         if target is None:
             incoming.close_rest()
             return fail(call.id, Code.STALE, "the capability's object is not there: dissolved, or never was")

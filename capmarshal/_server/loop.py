@@ -75,7 +75,8 @@ class Server:
         self._reception = Reception(self._clients, max_bytes, max_descriptors)
         self._max_bytes = max_bytes
         self._max_descriptors = max_descriptors
-        self._stopped = False
+        # Until when answers may be sent, once it is told to end.
+        self._stop_at: int | None = None
         # Slots whose answer the kernel refuses because too many descriptors are in flight; when to look again.
         self._refused: set[int] = set()
         self._retry_at = FOREVER
@@ -98,9 +99,9 @@ class Server:
         """How many channels are open."""
         return len(self._clients)
 
-    def stop(self) -> None:
+    def stop(self, deadline: int) -> None:
         """Has :meth:`run` return when the call in progress is answered.  From any thread."""
-        self._stopped = True
+        self._stop_at = deadline
         with _private.lock:
             if self._wake.number >= 0:
                 os.eventfd_write(self._wake.number, 1)
@@ -126,7 +127,7 @@ class Server:
         """
         try:
             with self._dispatcher.serving():
-                while not self._stopped and self._epoll.number >= 0:
+                while self._stop_at is None and self._epoll.number >= 0:
                     self._turn_once()
                     if self._retry_at < FOREVER and time.monotonic_ns() >= self._retry_at:
                         self._look_after()

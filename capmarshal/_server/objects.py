@@ -11,6 +11,7 @@ from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.errors import CallTimeout
 from capmarshal._kernel.native import FOREVER
 from capmarshal._protocol.wire import BADGE_SIZE, NO_BADGE
+from capmarshal._typed.method import methods_of
 
 if TYPE_CHECKING:
     from capmarshal._typed.interface import Interface
@@ -24,9 +25,10 @@ class Objects:
     object out does so before looking who is running: one of the two sees the other, without a lock.
 
     Attributes:
+        lock: held while the table is changed.
         data_methods: what can be called with data alone, by badge and method's name: those that were.
-        running: the badges of calls in progress, some with the method's name behind them: more than one where a call
-            of the serving thread ran another inline.
+        running: the badges of calls in progress, with the method's name behind them: more than one where a call of the
+            serving thread ran another inline.
         awaited: how many wait for the end of a call, and are to be told of it.
     """
 
@@ -41,8 +43,8 @@ class Objects:
     def forget_threads(self) -> None:
         """In a forked child: whoever held the lock does not exist here."""
         # Taken by itself, not by the condition, whose own __enter__ Ctrl-C can interrupt once it is taken.
-        self._lock = threading.RLock()
-        self._changed = threading.Condition(self._lock)
+        self.lock = threading.RLock()
+        self._changed = threading.Condition(self.lock)
         self.awaited = 0
 
     def add(self, target: Interface) -> bytes:
@@ -57,9 +59,9 @@ class Objects:
         """The object, if it is there."""
         return self._by_badge.get(badge)
 
-    def begin(self, badge: bytes) -> Interface | None:
+    def begin(self, badge: bytes, method: bytes) -> Interface | None:
         """The object to call, from here to :meth:`end` in progress; None if there is none."""
-        self.running.append(badge)
+        self.running.append(badge + method)
         target = self._by_badge.get(badge)
         if target is None:
             self.end()
@@ -67,7 +69,7 @@ class Objects:
 
     def remember(self, badge: bytes, method: Method) -> None:
         """This method can be called with data alone."""
-        with self._lock:
+        with self.lock:
             target = self._by_badge.get(badge)
             if target is not None:
                 key = badge + method.wire_name
@@ -83,14 +85,24 @@ class Objects:
 
     def tell(self) -> None:
         """Has whoever waits for the end of a call look again."""
-        with self._lock:
+        with self.lock:
             self._changed.notify_all()
 
     def end_all(self) -> None:
         """No call is in progress, whatever Ctrl-C kept from ending."""
-        with self._lock:
+        with self.lock:
             self.running.clear()
             self._changed.notify_all()
+
+    def in_progress(self) -> str:
+        """The method that runs now, the innermost where one has called another inline; empty if none does."""
+        keys = tuple(self.running[-1:])
+        if not keys:
+            return ""
+        badge, name = keys[0][:BADGE_SIZE], keys[0][BADGE_SIZE:]
+        target = self._by_badge.get(badge)
+        method = methods_of(type(target)).get(name) if target is not None else None
+        return method.where if method is not None else "a method of an object that was dissolved"
 
     def remove(self, badge: bytes, *, wait: bool) -> None:
         """Takes an object out, and waits for its calls in progress, if ``wait``: not from within one of them.
@@ -99,7 +111,7 @@ class Objects:
             CallTimeout: one is still running at the deadline; the object is out all the same.
         """
         deadline = _deadline.in_force()
-        with self._lock:
+        with self.lock:
             self._by_badge.pop(badge, None)
             for key in self._remembered.pop(badge, ()):
                 self.data_methods.pop(key, None)
@@ -113,9 +125,14 @@ class Objects:
             finally:
                 self.awaited -= 1
 
+    def discard(self, badge: bytes) -> None:
+        """Takes an object out that nobody has called yet."""
+        with self.lock:
+            self._by_badge.pop(badge, None)
+
     def clear(self) -> list[Interface]:
-        """Takes all objects out; which they were."""
-        with self._lock:
+        """Takes all objects out, and returns them."""
+        with self.lock:
             objects = list(self._by_badge.values())
             self._by_badge.clear()
             self._remembered.clear()

@@ -1,0 +1,324 @@
+"""Who serves an entrypoint, and how that ends: the one place that knows what state it is in.
+
+    idle ---- serve(), start() ----> served ---- Ctrl-C, an exit of a signal handler ----> idle
+      |                                |
+    close()                          close(), leave(): told to end, and waited for
+      v                                v
+    closed <---- whoever notices ---- ending
+
+Serving is a session, of the thread that called serve() or of one that start() made.  ``closed`` is set first and
+never taken back; whoever then finds no session lets go of the objects and the sockets, which is safe to do twice.
+
+A signal handler may close at any instruction of all this, and of whatever else its thread does.  So nothing here waits
+while the thread is within a call, is starting the serving thread, or holds a lock that serving needs: it could wait
+for itself.  And no lock is held across anything that another thread could have to wait for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from capmarshal._capabilities.space import space
+from capmarshal._descriptors import private as _private
+from capmarshal._kernel import deadline as _deadline
+from capmarshal._kernel.errors import Closed, KernelError
+from capmarshal._server.escapes import BySignal, nothing
+from capmarshal._server.session import Session, owned, seconds_until
+
+if TYPE_CHECKING:
+    from capmarshal._capabilities.door import Door
+    from capmarshal._server.dispatch import Dispatcher
+    from capmarshal._server.journal import Journal
+    from capmarshal._server.loop import Server
+    from capmarshal._server.objects import Objects
+
+# Seconds.  How long the loop may take to end when no call is in progress.
+_LOOP_PATIENCE = 1.0
+
+
+class Service:
+    """Has an entrypoint served, and ended.
+
+    Args:
+        label: of the entrypoint.
+        door: of it, which the capability space knows as home.
+        objects: that it manages.
+        dispatcher: that runs their calls.
+        server: that waits for them.
+        journal: where it is written what does not end.
+
+    Attributes:
+        closed: it ends, or has ended, or this process is a child of the one that made it.
+    """
+
+    def __init__(
+        self, label: str, door: Door, objects: Objects, dispatcher: Dispatcher, server: Server, journal: Journal
+    ) -> None:
+        self.closed = False
+        self._label = label
+        self._door = door
+        self._objects = objects
+        self._dispatcher = dispatcher
+        self._server = server
+        self._journal = journal
+        self._released = False
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._session: Session | None = None
+        # The serving thread that start() made, and the one that is in start().
+        self._thread: threading.Thread | None = None
+        self._starter: int | None = None
+        self._releasing = threading.RLock()
+        self._releaser: int | None = None
+
+    def in_child(self) -> None:
+        """Ends in a forked child, where all of it is the parent's, and other threads do not exist."""
+        self.closed = self._released = True
+        self._server.forget_parents_own()
+        self._dispatcher.in_child()
+        self._objects.forget_threads()
+        self._begin_anew()
+
+    # Serving.
+
+    def _claim(self, session: Session) -> None:
+        """Makes it the session.
+
+        Raises:
+            Closed: nobody serves any more.
+            RuntimeError: somebody does.
+        """
+        with _private.lock:
+            if self._session is not None and self._session.active:
+                raise RuntimeError(f"the entrypoint {self._label!r} is being served already")
+            self._session = session
+        if self.closed:
+            raise Closed(f"the entrypoint {self._label!r} is closed")
+
+    def _end(self, session: Session) -> None:
+        session.over = True
+        # After that, and so does whoever closes: one of the two sees the other.
+        if self.closed:
+            self.release()
+
+    def serve(self) -> None:
+        """Serves in the calling thread.
+
+        Raises:
+            Closed, RuntimeError: it is closed, or served already.
+            KeyboardInterrupt, SystemExit: in the main thread, brought by a signal.
+        """
+        if self.closed:
+            raise Closed(f"the entrypoint {self._label!r} is closed")
+        session = Session(threading.get_ident())
+        with session.lock:
+            try:
+                self._claim(session)
+                in_main_thread = threading.current_thread() is threading.main_thread()
+                self._dispatcher.ends_service = BySignal() if in_main_thread else nothing
+                self._server.run()
+            finally:
+                if self._session is session:
+                    self._end(session)
+
+    def start(self, entrypoint: object) -> None:
+        """Serves in a thread of its own, which keeps ``entrypoint`` alive.
+
+        Raises:
+            Closed, RuntimeError: it is closed or served already, or threads are not what they were.
+            KernelError: no thread can be had; it may be tried again.
+        """
+        _refuse_greenlets()
+        if self.closed:
+            raise Closed(f"the entrypoint {self._label!r} is closed")
+        session = Session(None)
+        thread = threading.Thread(
+            target=self._serve_in_thread, args=(session, entrypoint), name=f"capmarshal {self._label}", daemon=True
+        )
+        session.lock.acquire()
+        self._starter = threading.get_ident()
+        try:
+            self._claim(session)
+            self._thread = thread
+            thread.start()
+        except BaseException as error:
+            if thread.ident is None:
+                # It has not begun.  If Ctrl-C came before it could, it will find that all is over.
+                self._thread = None
+                self._end(session)
+            else:
+                self.close_at_once()
+            if self._session is session and isinstance(error, (RuntimeError, MemoryError)):
+                raise KernelError(
+                    errno.EAGAIN,
+                    f"starting the thread of the entrypoint {self._label!r}: {error}: the user has as many as "
+                    "RLIMIT_NPROC allows, the control group as many as its pids.max, or memory is out",
+                ) from error
+            raise
+        finally:
+            self._starter = None
+
+    def _serve_in_thread(self, session: Session, _entrypoint: object) -> None:
+        session.thread = threading.get_ident()
+        try:
+            while not self.closed and not session.over:
+                try:
+                    self._server.run()
+                    return
+                except Exception as error:  # noqa: BLE001 - it is logged, and there is nobody to hand it to
+                    # Whatever it was, it would come again: nobody will serve, and clients must not wait for that.
+                    self._journal.critical(None, "ended", "the serving thread ended", exc_info=error)
+                    self.close_at_once()
+                except BaseException as error:
+                    # Meant for the thread of a forked child; else another thread has raised it in this one.
+                    if self.closed:
+                        raise
+                    self._journal.error(None, "thrown", "thrown into the serving thread, which goes on", exc_info=error)
+        finally:
+            self._end(session)
+            if session.lock.locked():
+                session.lock.release()
+
+    # Ending.
+
+    def _may_wait(self, session: Session | None) -> bool:
+        """Whether this thread can wait for the service to end: not in a call, nor where it would wait for itself."""
+        me = threading.get_ident()
+        within = session is not None and session.active and session.thread == me
+        locks = (_private.lock, self._objects.lock, self._releasing)
+        return not (within or self._starter == me or any(owned(lock) for lock in locks))
+
+    def _begin_end(self, deadline: int) -> bool:
+        """Takes no more calls, and has answers sent until the deadline; False if that was begun before."""
+        first, self.closed = not self.closed, True
+        with _private.lock:
+            space.remove_home(self._door)
+        self._server.stop(deadline)
+        return first
+
+    def close(self, deadline: int, send_until: int) -> bool:
+        """Ends service when the call in progress is answered; does not wait for that the second time.
+
+        Args:
+            deadline: how long to wait for that.
+            send_until: how long answers may take that are on their way.
+
+        Returns:
+            False if a call is still in progress at the deadline; service ends when it does.
+        """
+        first = self._begin_end(send_until)
+        session = self._session
+        # The second time it may be a signal handler that interrupts the first, whose steps must not be taken twice.
+        if not first or not self._may_wait(session):
+            self._release_if_over(session)
+            return True
+        if session is not None and not session.wait(deadline):
+            return False
+        self._join(deadline)
+        self.release()
+        return True
+
+    def leave(self, seconds: float) -> None:
+        """Ends service as :meth:`close` does, but within a bound: then clients find it gone whatever a call still does.
+
+        Args:
+            seconds: the bound.
+        """
+        began = time.monotonic_ns()
+        deadline = _deadline.after(seconds)
+        self._begin_end(deadline)
+        session = self._session
+        if not self._may_wait(session):
+            self._release_if_over(session)
+            return
+        if session is not None and session.active:
+            try:
+                left = not session.wait(deadline) and not self._ends_by_itself(session)
+            except BaseException:
+                # Ctrl-C: no more is waited for.
+                self._server.close()
+                raise
+            if left:
+                self._journal.error(
+                    None, "left", "%s has not ended in %.1f s and is left behind: its caller gets no answer",
+                    self._objects.in_progress() or "the loop", (time.monotonic_ns() - began) / 1e9,
+                )  # fmt: skip
+                self._server.close()
+                return
+        # Nothing is left to do there but to end.
+        self._join(time.monotonic_ns() + int(_LOOP_PATIENCE * 1e9))
+        self.release()
+
+    def _ends_by_itself(self, session: Session) -> bool:
+        """Whether a session ends soon as no call is in progress: the deadline was short then, not the call long."""
+        deadline = time.monotonic_ns() + int(_LOOP_PATIENCE * 1e9)
+        while not self._objects.in_progress() and time.monotonic_ns() < deadline:
+            if session.wait(time.monotonic_ns() + 10_000_000):
+                return True
+        return False
+
+    def close_at_once(self) -> None:
+        """Ends service without waiting: now, or when the call in progress ends."""
+        self._begin_end(time.monotonic_ns())
+        self._release_if_over(self._session)
+
+    def _release_if_over(self, session: Session | None) -> None:
+        """Lets go of everything where nobody serves, unless another thread is about to: that one is not waited for."""
+        if (session is None or not session.active) and self._releasing.acquire(blocking=False):
+            try:
+                self.release()
+            finally:
+                self._releasing.release()
+
+    def _join(self, deadline: int) -> None:
+        """Waits for the serving thread's own end, with nothing left to do: no interpreter is to end before it."""
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            # It has not begun where Ctrl-C came into start().
+            with contextlib.suppress(RuntimeError):
+                thread.join(seconds_until(deadline))
+
+    def release(self) -> None:
+        """Lets go of the objects and closes the sockets; nobody serves any more."""
+        me = threading.get_ident()
+        # A signal handler may come here in the middle of it.
+        if self._releaser == me:
+            return
+        with self._releasing:
+            if self._released:
+                return
+            self._releaser = me
+            try:
+                # Not before: calls that are read while it ends find their objects, or nobody, but are not told of stale
+                # ones.
+                for target in self._objects.clear():
+                    space.managed.pop(id(target), None)
+                self._server.close()
+                self._released = True
+            finally:
+                self._releaser = None
+
+    @property
+    def released(self) -> bool:
+        """Whether nothing is left to let go of."""
+        return self._released
+
+
+def _refuse_greenlets() -> None:
+    """Refuses to start a thread where there are none.
+
+    Raises:
+        RuntimeError: gevent has replaced them.
+    """
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is not None and monkey.is_module_patched("threading"):
+        raise RuntimeError(
+            "gevent has made threads greenlets (monkey.patch_all(), patch_thread()): an entrypoint's thread waits in "
+            "the kernel, and every greenlet would wait with it; serve in a process whose threads are not patched"
+        )

@@ -1,0 +1,60 @@
+"""One time of serving an entrypoint, and waiting for its end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from capmarshal._kernel.native import FOREVER
+
+# Seconds between two looks whether a session is over, where Ctrl-C has kept a waiter from passing its lock on.
+_LOOK = 0.1
+
+
+def seconds_until(deadline: int) -> float:
+    """What is left, as the waiting functions of the standard library take it."""
+    if deadline == FOREVER:
+        return threading.TIMEOUT_MAX
+    return min(max((deadline - time.monotonic_ns()) / 1e9, 0), threading.TIMEOUT_MAX)
+
+
+def owned(lock: Any) -> bool:
+    """Whether this thread holds a re-entrant lock; Condition asks it too, which keeps the method where it is."""
+    owned: bool = lock._is_owned()  # noqa: SLF001 - no public one tells
+    return owned
+
+
+class Session:
+    """One time of serving.
+
+    Args:
+        thread: that serves; None while it is yet to begin.
+
+    Attributes:
+        lock: held by it all the time: ``with`` lets go of it whatever Ctrl-C interrupts.
+        over: nothing more will be done in it.
+    """
+
+    __slots__ = ("lock", "over", "thread")
+
+    def __init__(self, thread: int | None) -> None:
+        self.thread = thread
+        self.lock = threading.Lock()
+        self.over = False
+
+    @property
+    def active(self) -> bool:
+        """Whether it goes on."""
+        return not self.over and self.lock.locked()
+
+    def wait(self, deadline: int) -> bool:
+        """Waits for its end; False if the deadline passed before."""
+        while self.active:
+            left = seconds_until(deadline)
+            if left <= 0:
+                return False
+            if self.lock.acquire(timeout=min(left, _LOOK)):
+                self.lock.release()
+                return True
+        return True

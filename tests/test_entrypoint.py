@@ -1,0 +1,76 @@
+"""Entrypoint as an object: made, refused, forgotten, described."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+
+import by_hand
+import capmarshal as cm
+
+PATIENCE = by_hand.PATIENCE
+
+
+@pytest.mark.parametrize("arguments", [(), ("",), ("a/b",), ("x" * 65,), (7,)])
+def test_one_that_cannot_be_made_says_why_and_no_more(arguments, monkeypatch):
+    """What is left of it is deleted without a word."""
+    unraisable = []
+    monkeypatch.setattr("sys.unraisablehook", lambda error: unraisable.append(error.exc_value))
+    with pytest.raises((TypeError, ValueError)):
+        cm.Entrypoint(*arguments)
+    gc.collect()
+    assert unraisable == []
+
+
+def test_one_that_was_never_made_is_closed():
+    """As of a subclass whose __init__ forgot to make it."""
+
+    class Forgetful(cm.Entrypoint):
+        def __init__(self):
+            pass
+
+    entrypoint = Forgetful()
+    assert entrypoint.closed
+    entrypoint.close()
+    with pytest.raises(cm.Closed), entrypoint:
+        pass
+
+
+class Knowing(by_hand.Worker):
+    """Refers to the entrypoint that manages it."""
+
+    def __init__(self, entrypoint):
+        super().__init__()
+        self.entrypoint = entrypoint
+
+
+@pytest.mark.parametrize("held", ["nothing", "capability", "proxy"])
+def test_a_forgotten_entrypoint_whose_object_refers_to_it_is_let_go(held):
+    """Nothing global keeps the two alive, nor does a capability: clients find it gone."""
+
+    def forget():
+        entrypoint = cm.Entrypoint("forgotten")
+        capability = entrypoint.manage(Knowing(entrypoint))
+        kept = {"capability": capability, "proxy": capability.cast(by_hand.Work)}.get(held)
+        return weakref.ref(entrypoint), kept
+
+    with pytest.warns(ResourceWarning, match="unclosed <Entrypoint 'forgotten'>"):
+        reference, kept = forget()
+        gc.collect()
+    assert reference() is None
+    if kept is not None:
+        proxy = kept if held == "proxy" else kept.cast(by_hand.Work)
+        with pytest.raises(cm.Disconnected), cm.timeout(PATIENCE):
+            proxy.double(1)
+
+
+def test_a_used_one_is_let_go_as_well():
+    """Served, and called, and closed: the collector is not needed for the entrypoint itself."""
+    entrypoint = cm.Entrypoint("used")
+    with entrypoint, cm.timeout(PATIENCE):
+        assert entrypoint.manage(by_hand.Worker()).cast(by_hand.Work).double(1) == 2
+    reference = weakref.ref(entrypoint)
+    del entrypoint
+    assert reference() is None
