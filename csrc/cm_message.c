@@ -181,9 +181,18 @@ int cm_receive(int socket, struct cm_inbox *in, int64_t deadline)
 		}
 		size = lx_recvmsg(socket, &message, flags);
 		if (size == -EAGAIN && deadline != CM_NOW) {
-			/* O_NONBLOCK, or somebody else took the record */
-			wait_first = 1;
-			continue;
+			/* poll(2) reports a DGRAM socket that was shut down as readable for ever, and it is not */
+			int ready = cm_wait(socket, POLLRDHUP, CM_NOW);
+
+			if (ready > 0 && ready & POLLRDHUP) {
+				size = 0;
+				message.msg_controllen = 0;
+				message.msg_flags = 0;
+			} else {
+				/* O_NONBLOCK, or somebody else took the record */
+				wait_first = 1;
+				continue;
+			}
 		}
 		if (size < 0)
 			return (int)size;

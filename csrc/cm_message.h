@@ -63,7 +63,8 @@ int cm_send_record(int socket, const void *data, size_t size, const int *descrip
  * `lost` says so: the caller must close it, at a place where closing may block.
  *
  * Return: 1, a record
- *         0, no bytes and no control message: the end, or an empty record
+ *         0, no bytes and no control message: the end, or an empty record; also, unless
+ *            CM_NOW, a DGRAM socket that is shut down for receiving (shutdown(2))
  *         -EAGAIN (CM_NOW), -ETIMEDOUT: nothing came
  *         -errno of recvmsg(2) otherwise
  */

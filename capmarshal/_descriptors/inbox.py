@@ -115,5 +115,6 @@ def why_lost(probe: int) -> str:
     copy = lib.lx_fcntl(probe, fcntl.F_DUPFD_CLOEXEC, 0)
     if copy >= 0:
         lib.lx_close(copy)
-        return "refused by a security module, or there was no memory for them"
+        # There is room: by now, if another thread has closed something since.
+        return "the descriptor table had no room at that moment, or a security module refused them"
     return table_limit()

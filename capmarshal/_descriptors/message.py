@@ -11,6 +11,7 @@ from capmarshal._descriptors import inbox as _inbox
 from capmarshal._descriptors import reaper as _reaper
 from capmarshal._descriptors.descriptor import number_of
 from capmarshal._kernel import deadline as _deadline
+from capmarshal._kernel.deadline import seconds_until
 from capmarshal._kernel.errors import (
     CallTimeout,
     Closed,
@@ -34,6 +35,11 @@ if TYPE_CHECKING:
 
 # UIO_MAXIOV, include/uapi/linux/uio.h: sendmsg(2) gathers no more parts than this.
 _PARTS_MAX = 1024
+
+# Seconds that closing what was received is waited for.
+_CLOSING = 1.0
+
+_ENDED = "the other end of the socket was closed, or receiving was shut down"
 
 
 def _option(number: int, option: int) -> int:
@@ -67,8 +73,15 @@ def _parts(data: Buffer | Sequence[Buffer]) -> tuple[memoryview, ...]:
 
 
 def _ended(sock: int) -> bool:
-    """Whether a receive of 0 bytes means the end: only POLLRDHUP tells it from an empty record."""
-    return _option(sock, socket.SO_TYPE) == socket.SOCK_SEQPACKET and lib.cm_wait(sock, select.POLLRDHUP, NOW) > 0
+    """Whether nothing can come any more: the other end is closed, or receiving was shut down by whoever holds a copy.
+
+    Only POLLRDHUP tells that from an empty record, and on a DGRAM socket from there being nothing yet.
+    """
+    return bool(max(lib.cm_wait(sock, select.POLLRDHUP, NOW), 0) & select.POLLRDHUP)
+
+
+def _is_seqpacket(sock: int) -> bool:
+    return _option(sock, socket.SO_TYPE) == socket.SOCK_SEQPACKET
 
 
 def _receive_error(number: int) -> Error:
@@ -185,8 +198,9 @@ class Message:
 
         Raises:
             CallTimeout: nothing came.
-            Disconnected: the other end was closed, and everything it sent has been received.  An empty record without
-                descriptors looks the same when the sender is gone (unix(7)); capmarshal sends none.
+            Disconnected: the other end was closed, and everything it sent has been received; or some holder of this
+                one has shut it down (shutdown(2)).  An empty record without descriptors looks the same then (unix(7));
+                capmarshal sends none.
             DescriptorsLost: the kernel withheld descriptors; the others are closed, the bytes are in ``error.data``.
             MessageTruncated: the record is larger than ``size``; its descriptors are closed.
             KernelError: anything else that recvmsg(2) says.
@@ -197,32 +211,36 @@ class Message:
         pooled = size == _inbox.RECORD_MAX
         inbox = _inbox.borrow() if pooled else _inbox.Inbox(size)
         result = -errno.EINTR
-        while result == -errno.EINTR:
+        while result == -errno.EINTR or (result == -errno.ECONNRESET and _is_seqpacket(number)):
+            # The kernel reports ECONNRESET once, and before the records that are still queued.
             result = lib.cm_receive(number, inbox.struct, deadline)
         if result < 0:
+            if result == -errno.EAGAIN and _ended(number):
+                raise Disconnected(_ENDED, ran="no")
             raise _receive_error(-result)
         data, lost, owned = inbox.data(), inbox.struct.lost, inbox.steal()
         if pooled:
             _inbox.give_back(inbox)
         if lost:
+            # Before they are closed.
             why = _inbox.why_lost(number)
             came = f"the {len(owned)} that came are closed"
-            # Whatever their sender made of them, closing must not outlast the deadline.
-            _reaper.close([owned])
+            _reaper.close_within(min(_CLOSING, seconds_until(deadline)), [owned])
             if lost & lib.CM_LOST_DESCRIPTORS:
                 raise DescriptorsLost(errno.EMFILE, f"descriptors of a message were lost, {came}: {why}", data)
             raise MessageTruncated(errno.EMSGSIZE, f"a record larger than the {size} bytes of room for it", data)
         if result == 0 and _ended(number):
-            raise Disconnected("the other end of the socket was closed", ran="no")
+            raise Disconnected(_ENDED, ran="no")
         message = cls(data)
         message._owned = list(owned.steal_all())
         return message
 
     def close(self) -> None:
-        """Closes the received descriptors that nobody took.  Borrowed ones stay open."""
-        for descriptor in self._owned:
-            if descriptor is not None:
-                descriptor.close()
+        """Closes the received descriptors that nobody took.  Borrowed ones stay open.
+
+        What their sender made of them can take long to close: after a second that is left to a thread of the package's.
+        """
+        _reaper.close_within(_CLOSING, [descriptor for descriptor in self._owned if descriptor is not None])
 
     def __enter__(self) -> Self:
         return self
