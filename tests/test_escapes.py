@@ -219,7 +219,7 @@ def test_whatever_decoding_raises_ends_its_call_only(name):
 
 @pytest.mark.parametrize("name", RAISED)
 @pytest.mark.parametrize("method", ["encode", "encode_file"])
-@pytest.mark.parametrize("how", ["no fileno"])
+@pytest.mark.parametrize("how", ["fileno", "no fileno"])
 def test_whatever_encoding_a_result_raises_ends_its_call_only(name, method, how):
     """A fileno() of the application's, and a property of that name."""
     with by_hand.serving(RaisingServer()) as capability, cm.timeout(PATIENCE):

@@ -6,6 +6,8 @@ import io
 import logging
 import os
 import socket
+import subprocess
+from typing import Any
 
 import pytest
 
@@ -81,6 +83,29 @@ def owning():
     capability.close()
 
 
+def test_a_program_that_a_method_wrote_can_be_run_when_the_call_has_returned(owning, tmp_path):
+    """No ETXTBSY: the server's copy of the writer is closed before the answer leaves."""
+    program = tmp_path / "program"
+    for _ in range(50):
+        with open(program, "wb") as file:
+            owning.fill(file)
+        program.chmod(0o755)
+        subprocess.run([program], check=True, timeout=PATIENCE)
+        program.unlink()
+
+
+def test_a_listener_that_was_lent_can_be_closed_and_bound_again(owning):
+    """No EADDRINUSE: the server's copy is closed before the answer leaves."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+    for _ in range(50):
+        with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen()
+            assert owning.look(listener) == address[1]
+
+
 def test_a_result_is_closed_before_the_next_call_of_its_channel(owning):
     """So that a program that goes on using it fails at its first try, and not now and then."""
     for _ in range(50):
@@ -110,3 +135,86 @@ def test_of_many_arguments_those_returned_by_number_and_by_object_arrive(owning,
         assert owning.closed()
     for file in lent:
         file.close()
+
+
+class Unclosable:
+    """Has a descriptor, and no close() of its own."""
+
+    def __init__(self):
+        self.file = by_hand.temporary(b"unclosable")
+
+    def __del__(self):
+        self.file.close()
+
+    def fileno(self):
+        return self.file.fileno()
+
+
+class Troublesome(Unclosable):
+    """Raises when it is closed, or asked for its descriptor once more: what, the test says."""
+
+    def __init__(self, error, where):
+        super().__init__()
+        self.error, self.where, self.asked = error, where, 0
+
+    def fileno(self):
+        self.asked += 1
+        if self.where == "fileno" and self.asked > 1:
+            raise self.error
+        return super().fileno()
+
+    def close(self):
+        self.file.close()
+        if self.where == "close":
+            raise self.error
+
+
+class Odd(cm.Interface):
+    @cm.method
+    def odd(self, how: str, where: str) -> cm.Descriptor: ...
+
+    @cm.method
+    def odd_data(self, how: str, where: str) -> Any: ...
+
+    @cm.method
+    def refused(self, how: str, where: str) -> Any: ...
+
+    @cm.method
+    def fine(self) -> int: ...
+
+
+class Panic(BaseException):
+    pass
+
+
+ERRORS = {"OSError": OSError(5, "x"), "SystemExit": SystemExit(3), "Panic": Panic(), "TypeError": TypeError()}
+
+
+class OddServer(Odd):
+    def odd(self, how, where):
+        return Unclosable() if how == "no close" else Troublesome(ERRORS[how], where)
+
+    odd_data = odd
+
+    def refused(self, how, where):
+        return [self.odd(how, where), object()]
+
+    def fine(self):
+        return 1
+
+
+@pytest.mark.parametrize("where", ["close", "fileno"])
+@pytest.mark.parametrize("how", ["no close", *ERRORS])
+def test_a_result_that_cannot_be_closed_ends_nothing(how, where):
+    """It is answered, whatever its close() and fileno() raise; the service goes on, with its thread."""
+    with by_hand.serving(OddServer()) as capability, cm.timeout(PATIENCE):
+        proxy = capability.cast(Odd)
+        for _ in range(2):
+            with proxy.odd(how, where) as file:
+                assert os.pread(file.fileno(), 20, 0) == b"unclosable"
+            with pytest.raises(cm.ArgumentError, match="where the interface says data"):
+                proxy.odd_data(how, where)
+            with pytest.raises(cm.RemoteError, match="cannot be sent"):
+                proxy.refused(how, where)
+            assert proxy.fine() == 1
+    capability.close()

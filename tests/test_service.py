@@ -264,7 +264,7 @@ def test_entering_under_gevent_is_refused(monkeypatch):
 def test_entering_under_the_real_gevent_is_refused():
     """As far as it is installed."""
     finished = subprocess.run(
-        [sys.executable, "-c", "import gevent.monkey"], check=False, capture_output=True, timeout=PATIENCE
+        [sys.executable, "-P", "-c", "import gevent.monkey"], check=False, capture_output=True, timeout=PATIENCE
     )
     if finished.returncode:
         pytest.skip("gevent is not installed")
@@ -277,7 +277,7 @@ try:
 except RuntimeError as error:
     print("gevent" in str(error))
 """
-    finished = subprocess.run([sys.executable, "-c", script], timeout=PATIENCE, capture_output=True, text=True)
+    finished = subprocess.run([sys.executable, "-P", "-c", script], timeout=PATIENCE, capture_output=True, text=True)
     assert finished.stdout == "True\n", finished.stderr
 
 

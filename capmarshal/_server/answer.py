@@ -59,7 +59,8 @@ class Answer(NamedTuple):
         Its parent has the same files open, so no close is the last, which could block.
         """
         for file in (*self.arguments, *self.results):
-            with contextlib.suppress(Exception):
+            # Whatever it is that an object of the application's raises here.
+            with contextlib.suppress(BaseException):
                 file.close()
 
 
