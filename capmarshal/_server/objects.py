@@ -48,7 +48,7 @@ class Objects:
         self.awaited = 0
 
     def add(self, target: Interface) -> bytes:
-        """Enters an object; its badge."""
+        """Enters an object and gives it a badge, which it returns."""
         badge = os.urandom(BADGE_SIZE)
         while badge == NO_BADGE:
             badge = os.urandom(BADGE_SIZE)
@@ -56,11 +56,11 @@ class Objects:
         return badge
 
     def get(self, badge: bytes) -> Interface | None:
-        """The object, if it is there."""
+        """The object that a badge selects, if there is one."""
         return self._by_badge.get(badge)
 
     def begin(self, badge: bytes, method: bytes) -> Interface | None:
-        """The object to call, from here to :meth:`end` in progress; None if there is none."""
+        """Begins a call, which is in progress until :meth:`end`, and returns its object; None if there is none."""
         self.running.append(badge + method)
         target = self._by_badge.get(badge)
         if target is None:
@@ -68,28 +68,31 @@ class Objects:
         return target
 
     def remember(self, badge: bytes, method: Method) -> None:
-        """This method can be called with data alone."""
+        """Has calls of this method, which is one of data alone, take the shorter way from here on."""
+        key = badge + method.wire_name
+        # Asked for with every call that does not: one with a bad payload, one that another method makes inline.
+        if key in self.data_methods:
+            return
         with self.lock:
             target = self._by_badge.get(badge)
-            if target is not None:
-                key = badge + method.wire_name
+            if target is not None and key not in self.data_methods:
                 self._remembered.setdefault(badge, []).append(key)
                 self.data_methods[key] = (target, method)
 
     def end(self) -> None:
-        """The call that began last is over."""
+        """Takes note that the call that began last is over."""
         self.running.pop()
         # Whoever waits has said so before looking who is running.
         if self.awaited:
             self.tell()
 
     def tell(self) -> None:
-        """Has whoever waits for the end of a call look again."""
+        """Has those who wait for the end of a call look again whether it has come."""
         with self.lock:
             self._changed.notify_all()
 
     def end_all(self) -> None:
-        """No call is in progress, whatever Ctrl-C kept from ending."""
+        """Forgets all calls in progress: Ctrl-C may have kept some from ending, and none goes on."""
         with self.lock:
             self.running.clear()
             self._changed.notify_all()

@@ -1,0 +1,176 @@
+"""The table of an entrypoint's objects; and that nothing of an entrypoint grows with the calls that it has served."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+
+import pytest
+
+import by_hand
+import capmarshal as cm
+from capmarshal._capabilities.capability import badge_of
+from capmarshal._capabilities.space import space
+from capmarshal._descriptors.process import process
+from capmarshal._server.objects import Objects
+from capmarshal._typed.method import methods_of
+
+PATIENCE = by_hand.PATIENCE
+
+# Bytes: far below what one more entry for each of a thousand calls would take.
+ALLOWED = 40_000
+
+
+class Inner(cm.Interface):
+    @cm.method
+    def data(self, value: int) -> int: ...
+
+    @cm.method
+    def fail(self) -> int: ...
+
+    @cm.method
+    def inline(self, what: cm.Capability, times: int) -> int: ...
+
+    @cm.method
+    def keep(self, file: cm.Descriptor) -> None: ...
+
+
+class InnerServer(Inner):
+    def data(self, value):
+        return value
+
+    def fail(self):
+        raise ValueError
+
+    def inline(self, what, times):
+        proxy = what.cast(Inner)
+        return sum(proxy.data(1) for _ in range(times))
+
+    def keep(self, file):
+        cm.keep(file).close()
+
+
+def test_what_is_remembered_of_an_object_is_its_methods_not_its_calls():
+    """However often it is said that a method is one of data alone; and nothing once the object is gone."""
+    objects = Objects()
+    target = InnerServer()
+    badge = objects.add(target)
+    method = methods_of(Inner)[b"data"]
+    for _ in range(1000):
+        objects.remember(badge, method)
+    assert objects.data_methods == {badge + b"data": (target, method)}
+    assert objects._remembered == {badge: [badge + b"data"]}
+    objects.remove(badge, wait=False)
+    objects.remember(badge, method)
+    assert objects.data_methods == objects._remembered == {}
+
+
+def test_the_call_in_progress_is_named():
+    """The innermost one, by its interface; what a stranger calls a method is not repeated."""
+    objects = Objects()
+    badge = objects.add(InnerServer())
+    assert objects.in_progress() == ""
+    objects.begin(badge, b"inline")
+    assert objects.in_progress() == "Inner.inline"
+    objects.begin(badge, b"data")
+    assert objects.in_progress() == "Inner.data"
+    objects.begin(badge, b"no such method")
+    assert "no such" not in objects.in_progress()
+    for _ in range(3):
+        objects.end()
+    assert objects.in_progress() == ""
+
+
+def _growth(run):
+    """Bytes that are allocated after it has run, and were not before: of what it allocated, what stays."""
+    run()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        run()
+        gc.collect()
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(3):
+            run()
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    return after - before
+
+
+@pytest.fixture
+def quiet(caplog):
+    """No record of the log is kept."""
+    caplog.set_level("CRITICAL", "capmarshal")
+
+
+@pytest.mark.parametrize("kind", ["data", "inline", "bad payload", "raises", "kept", "no such method", "stale"])
+def test_no_kind_of_call_leaves_anything_behind(kind, quiet):
+    """What the entrypoint holds after thousands of them is what it held after some."""
+    with cm.Entrypoint("served") as entrypoint, cm.timeout(PATIENCE), by_hand.temporary() as file:
+        capability = entrypoint.manage(InnerServer())
+        proxy = capability.cast(Inner)
+        with by_hand.knock(capability) as near:
+
+            def raw(**changed):
+                near.send(by_hand.call(capability, **changed))
+                by_hand.failure(near)
+
+            def run():
+                for _ in range(400):
+                    if kind == "data":
+                        proxy.data(1)
+                    elif kind == "raises":
+                        with pytest.raises(cm.RemoteError):
+                            proxy.fail()
+                    elif kind == "kept":
+                        proxy.keep(file)
+                    elif kind == "bad payload":
+                        raw(method=b"data", payload=b"\x91\xa1x")
+                    elif kind == "no such method":
+                        raw(method=b"nothing")
+                    elif kind == "stale":
+                        raw(method=b"data", badge=bytes(15) + b"x")
+                if kind == "inline":
+                    assert proxy.inline(capability, 400) == 400
+
+            assert _growth(run) < ALLOWED
+        assert badge_of(capability) in entrypoint._objects._by_badge
+    capability.close()
+
+
+def test_entrypoints_that_are_gone_leave_nothing_behind():
+    """Made, entered, called, closed; or forgotten."""
+    capability = None
+
+    def run():
+        nonlocal capability
+        for _ in range(60):
+            with cm.Entrypoint("passing") as entrypoint, cm.timeout(PATIENCE):
+                capability = entrypoint.manage(InnerServer())
+                assert capability.cast(Inner).data(1) == 1
+            capability.close()
+
+    run()
+    gc.collect()
+    privates, managed = len(process.privates), len(space.managed)
+    assert _growth(run) < ALLOWED
+    assert (len(process.privates), len(space.managed)) == (privates, managed)
+    assert len([entrypoint for entrypoint in process.entrypoints if entrypoint.label == "passing"]) <= 1
+
+
+def test_knocks_that_are_none_leave_nothing_behind(quiet):
+    """A thousand records of one byte through a door."""
+    with by_hand.serving() as capability, cm.timeout(PATIENCE):
+        proxy = capability.cast(by_hand.Work)
+
+        def run():
+            for _ in range(20):
+                for _ in range(20):
+                    by_hand.at_door(capability, b"x")
+                # Whoever serves has read them when this is answered.
+                assert proxy.double(1) == 2
+
+        assert _growth(run) < ALLOWED
+    capability.close()
