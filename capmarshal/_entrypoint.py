@@ -6,7 +6,6 @@ import errno
 import os
 import socket
 import struct
-import time
 import warnings
 from typing import TYPE_CHECKING
 
@@ -226,7 +225,7 @@ class Entrypoint:
             return
         deadline = _deadline.after(timeout)
         # What is on its way when nobody waits is bounded all the same: its client may never read it.
-        send_until = time.monotonic_ns() + int(self._close_timeout * 1e9) if timeout is None else deadline
+        send_until = _deadline.ahead(self._close_timeout) if timeout is None else deadline
         if not self._service.close(deadline, send_until):
             raise CallTimeout(f"{self!r} is closed, but a call in progress has not ended", ran="maybe")
 

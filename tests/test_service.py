@@ -86,6 +86,14 @@ def test_a_short_bound_does_not_call_a_call_long_that_is_none(caplog, bound):
     assert caplog.messages == []
 
 
+def test_there_may_be_no_bound():
+    """As close() has it."""
+    with cm.Entrypoint("unbounded", close_timeout=float("inf")) as entrypoint, cm.timeout(PATIENCE):
+        assert entrypoint.manage(by_hand.Worker()).cast(by_hand.Work).double(1) == 2
+    entrypoint = cm.Entrypoint("unbounded", close_timeout=float("inf"))
+    entrypoint.close()
+
+
 @pytest.mark.parametrize("seconds", [-1, float("nan")])
 def test_a_bound_is_a_number_of_seconds(seconds):
     """0 or more."""

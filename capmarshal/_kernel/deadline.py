@@ -98,7 +98,7 @@ def in_force() -> int:
     return int(deadline)
 
 
-def _ahead(seconds: float) -> int:
+def ahead(seconds: float) -> int:
     """The deadline that lies ``seconds`` ahead, whatever is in force."""
     if seconds == 0:
         return NOW
@@ -128,7 +128,7 @@ def after(seconds: float | None) -> int:
     if seconds is None:
         return in_force()
     _check(seconds)
-    return min(in_force(), _ahead(seconds))
+    return min(in_force(), ahead(seconds))
 
 
 class timeout:  # noqa: N801 - reads as a verb: with cm.timeout(2.0)
@@ -153,7 +153,7 @@ class timeout:  # noqa: N801 - reads as a verb: with cm.timeout(2.0)
         self._blocks: list[_Block] = []
 
     def __enter__(self) -> Self:
-        block, before = _Block(_ahead(self._seconds)), _without_the_ended(current.get())
+        block, before = _Block(ahead(self._seconds)), _without_the_ended(current.get())
         outside, blocks = (before.outside, before.blocks) if isinstance(before, _Bounded) else (before, ())
         block.token = current.set(_earliest(outside, (*blocks, block)))
         self._blocks.append(block)

@@ -28,7 +28,7 @@ from capmarshal._descriptors import private as _private
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.errors import Closed, KernelError
 from capmarshal._server.escapes import BySignal, nothing
-from capmarshal._server.session import Session, owned, seconds_until
+from capmarshal._server.session import Session, owned
 
 if TYPE_CHECKING:
     from capmarshal._capabilities.door import Door
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from capmarshal._server.loop import Server
     from capmarshal._server.objects import Objects
 
-# Seconds.  How long the loop may take to end when no call is in progress.
-_LOOP_PATIENCE = 1.0
+# Seconds.  How long the loop may take to end when no call is in progress, and how often is looked whether one is.
+_LOOP_PATIENCE, _LOOK = 1.0, 0.01
 
 
 class Service:
@@ -252,14 +252,14 @@ class Service:
                 self._server.close()
                 return
         # Nothing is left to do there but to end.
-        self._join(time.monotonic_ns() + int(_LOOP_PATIENCE * 1e9))
+        self._join(_deadline.ahead(_LOOP_PATIENCE))
         self.release()
 
     def _ends_by_itself(self, session: Session) -> bool:
         """Whether a session ends soon as no call is in progress: the deadline was short then, not the call long."""
-        deadline = time.monotonic_ns() + int(_LOOP_PATIENCE * 1e9)
+        deadline = _deadline.ahead(_LOOP_PATIENCE)
         while not self._objects.in_progress() and time.monotonic_ns() < deadline:
-            if session.wait(time.monotonic_ns() + 10_000_000):
+            if session.wait(_deadline.ahead(_LOOK)):
                 return True
         return False
 
@@ -282,7 +282,7 @@ class Service:
         if thread is not None and thread is not threading.current_thread():
             # It has not begun where Ctrl-C came into start().
             with contextlib.suppress(RuntimeError):
-                thread.join(seconds_until(deadline))
+                thread.join(min(_deadline.seconds_until(deadline), threading.TIMEOUT_MAX))
 
     def release(self) -> None:
         """Lets go of the objects and closes the sockets; nobody serves any more."""

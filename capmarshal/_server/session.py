@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import Any
 
-from capmarshal._kernel.native import FOREVER
+from capmarshal._kernel.deadline import seconds_until
 
 # Seconds between two looks whether a session is over, where Ctrl-C has kept a waiter from passing its lock on.
 _LOOK = 0.1
-
-
-def seconds_until(deadline: int) -> float:
-    """What is left, as the waiting functions of the standard library take it."""
-    if deadline == FOREVER:
-        return threading.TIMEOUT_MAX
-    return min(max((deadline - time.monotonic_ns()) / 1e9, 0), threading.TIMEOUT_MAX)
 
 
 def owned(lock: Any) -> bool:
