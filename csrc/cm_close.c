@@ -101,7 +101,12 @@ static int listed(const struct cm_mounts *mounts, uint64_t id)
 static int closing(int descriptor, struct cm_mounts *mounts, int *asked)
 {
 	struct statx_answer answer;
-	int error = lx_statx(descriptor, "", STATX_OF_DESCRIPTOR | STATX_DONT_ASK, STATX_TYPE_NLINK | STATX_MOUNT, &answer);
+	int error;
+
+	/* a memfd, or a file of tmpfs; freeing the memory of one that has no name takes some 0.2 ms a MiB */
+	if (lx_fcntl(descriptor, F_GET_SEALS, 0) >= 0)
+		return CM_CLOSES_FILE;
+	error = lx_statx(descriptor, "", STATX_OF_DESCRIPTOR | STATX_DONT_ASK, STATX_TYPE_NLINK | STATX_MOUNT, &answer);
 
 	if (error == -EBADF)
 		return CM_CLOSES_FILE;
@@ -109,9 +114,9 @@ static int closing(int descriptor, struct cm_mounts *mounts, int *asked)
 		return CM_MAY_BLOCK;
 	switch (answer.mode & S_IFMT) {
 	case S_IFREG:
-		/* a memfd, or an unlinked file of tmpfs: freeing its memory takes some 0.2 ms a MiB */
+		/* without a name: this may be the close that frees it, however large it is */
 		if (answer.links == 0)
-			return lx_fcntl(descriptor, F_GET_SEALS, 0) >= 0 ? CM_CLOSES_FILE : CM_MAY_BLOCK;
+			return CM_MAY_BLOCK;
 		break;
 	case S_IFDIR:
 		break;

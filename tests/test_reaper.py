@@ -16,6 +16,7 @@ from capmarshal import Dataspace, Descriptor
 from capmarshal._descriptors import reaper as _reaper
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.reaper import Sender
+from fuse_file import FuseFile
 
 PATIENCE = 30
 
@@ -469,3 +470,21 @@ def test_a_full_table_waits_for_the_reaper(fork, slow):
         return result, again, resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
     assert fork(child, table=128).result() == ((7, 1), (-24, 2), 128)
+
+
+@pytest.mark.parametrize("of", [Descriptor, os.fdopen])
+def test_a_file_whose_server_is_stopped_delays_nobody(tmp_path, of):
+    """FUSE asks at every close, NFS and CIFS likewise: it is told by its mount, which asks nobody."""
+    with FuseFile(tmp_path) as fuse:
+        things = [of(os.open(fuse.path, os.O_RDONLY)) for _ in range(3)]
+        numbers = [thing.fileno() for thing in things]
+        fuse.stop()
+        sender, told = Sender(), threading.Event()
+        assert not _reaper.close(things, sender, told.set)
+        others = threading.Event()
+        assert not _reaper.close([pipe_end()], Sender(), others.set)
+        assert others.wait(PATIENCE)
+        assert sender.waiting == 3
+        fuse.go_on()
+        assert told.wait(PATIENCE)
+        assert not any(map(is_open, numbers))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # Their close() runs no code of the user's.  What else has a fileno() is closed by the reaper, whatever it is.
 _KNOWN = frozenset(
     (
+        Descriptor,
         Private,
         Dataspace,
         socket.socket,
