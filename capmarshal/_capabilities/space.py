@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from capmarshal._capabilities.capability import Capability, Delegable, Key, Proxy, capability_behind
 from capmarshal._capabilities.door import Door, home_of
 from capmarshal._capabilities.identity import cookies_of, has_peer
-from capmarshal._descriptors import private as _private
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.moving import move_above_standard
+from capmarshal._descriptors.private import lock
 from capmarshal._descriptors.process import process
 from capmarshal._kernel.errors import ArgumentError, StaleCapability
 from capmarshal._kernel.native import lib
@@ -72,7 +72,7 @@ class Space:
     def capability(self, door: Door, badge: bytes) -> Capability:
         """The one capability for this door and badge."""
         key = (door.cookie, badge)
-        with _private.lock:
+        with lock:
             self._bury()
             reference = self._capabilities.get(key)
             known = reference() if reference is not None else None
@@ -95,7 +95,7 @@ class Space:
         move_above_standard(descriptor)
         number = descriptor.fileno()
         cookie = lib.cm_cookie(number)
-        with _private.lock:
+        with lock:
             known = self._door(cookie)
             if known is not None:
                 # The very socket that we hold, so this close is not its last, and cannot block.
@@ -146,7 +146,7 @@ class Space:
 
     def doors(self) -> list[Door]:
         """The doors that are held at the moment."""
-        with _private.lock:
+        with lock:
             return [door for reference in self._doors.values() if (door := reference()) is not None]
 
     def _door(self, cookie: int) -> Door | None:
