@@ -100,8 +100,12 @@ class Entrypoint:
         TableFull: no room for the four descriptors that it takes.
     """
 
-    # Until it is made.
-    _service: Service | None = None
+    # Until it is made.  Annotated for type checkers alone: at run time the class says that it is capmarshal's, where
+    # there is no Service.
+    if TYPE_CHECKING:
+        _service: Service | None = None
+    else:
+        _service = None
 
     def __init__(
         self,
@@ -129,7 +133,7 @@ class Entrypoint:
             server_end.close()
             raise
         self._service = Service(label, self._door, self._objects, self._dispatcher, server, self._journal)
-        process.entrypoints.add(self)
+        process.entrypoints.add(self._service)
 
     def _made(self) -> Service:
         """What serves it.
@@ -258,8 +262,3 @@ class Entrypoint:
 
     def __repr__(self) -> str:
         return f"<Entrypoint {self.label!r}{' closed' if self.closed else ''}>"
-
-    def in_child(self) -> None:
-        """Becomes closed in a forked child: it is the parent's, and its descriptors are closed here."""
-        if self._service is not None:
-            self._service.in_child()

@@ -317,7 +317,7 @@ def test_cookies_are_of_seqpacket_sockets_only():
 def _own_server_end():
     entrypoint = cm.Entrypoint("own")
     try:
-        yield entrypoint._server._doorkeeper._door
+        yield entrypoint._service._server._doorkeeper._door
     finally:
         entrypoint.close()
 

@@ -23,13 +23,9 @@ class ThingServer(Thing):
         return 1
 
 
-# To go: what the one routine after a fork calls.
-_GOING = {"in_child"}
-
-
 def _shown(thing, *bases):
     """What completion shows of it, and not of what it is derived from."""
-    hidden = {name for base in bases for name in dir(base)} | _GOING
+    hidden = {name for base in bases for name in dir(base)}
     return {name for name in dir(thing) if not name.startswith("_")} - hidden
 
 

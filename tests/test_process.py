@@ -43,7 +43,7 @@ def test_this_process_has_all_its_parts(fork):
     """They are there when the package is imported, and the lock is free in a child."""
     assert None not in (process.reaper, process.mounts, process.space)
     with cm.Entrypoint("one") as entrypoint:
-        assert entrypoint in process.entrypoints
+        assert entrypoint._service in process.entrypoints
         epoll, event = make_epoll_set(), make_event()
         assert {epoll, event} <= set(process.privates)
 
