@@ -1,6 +1,7 @@
 """What a file is like when it has travelled as an argument."""
 
 import io
+import logging
 import os
 import socket
 import threading
@@ -18,12 +19,19 @@ class Reader(cm.Interface):
     def rest(self, file: io.BufferedReader) -> bytes: ...
 
     @cm.method
+    def write(self, file: io.BufferedWriter, data: bytes) -> None: ...
+
+    @cm.method
     def take(self, file: io.BufferedWriter) -> None: ...
 
 
 class ReaderServer(Reader):
     def rest(self, file: io.BufferedReader) -> bytes:
         return file.read()
+
+    def write(self, file: io.BufferedWriter, data: bytes) -> None:
+        """Left in the buffer: flushed when the call ends."""
+        file.write(data)
 
     def take(self, file: io.BufferedWriter) -> None:
         """Closed when the call ends."""
@@ -148,3 +156,26 @@ def test_a_flush_leaves_the_file_as_it_was(full):
     draining.start()
     writer.close()
     draining.join(PATIENCE)
+
+
+@pytest.mark.parametrize("make", [_pipe, _fifo, _stream], ids=["pipe", "FIFO", "socket"])
+def test_a_full_pipe_of_a_clients_does_not_hold_the_server_up(reader, tmp_path, caplog, make):
+    """What a method leaves in its buffer finds no room: the call fails, with no deadline too, and others are served."""
+    # A record that pytest keeps would keep what is in its traceback, and that is counted as a leak.
+    caplog.set_level(logging.CRITICAL, "capmarshal")
+    source, writer = make(tmp_path)
+    with source, writer:
+        _fill(writer)
+        with pytest.raises(cm.RemoteError, match=r"CallTimeout: .*no room in time"):
+            reader.write(writer, b"more")
+        with cm.timeout(PATIENCE), open("/proc/version", "rb") as file:
+            assert reader.rest(file)
+
+
+@pytest.mark.parametrize("make", [_pipe, _fifo, _stream], ids=["pipe", "FIFO", "socket"])
+def test_what_a_method_left_in_its_buffer_is_written_when_the_call_returns(reader, tmp_path, make):
+    """Also where it is not written to a regular file."""
+    source, writer = make(tmp_path)
+    with source, writer:
+        reader.write(writer, b"all of it")
+        assert source.read(100) == b"all of it"

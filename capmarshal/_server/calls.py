@@ -22,6 +22,7 @@ from capmarshal._server import escapes as _escapes
 from capmarshal._server import keeping as _keeping
 from capmarshal._server.answer import Answer, Interrupted, fail
 from capmarshal._typed.codec import encode_data
+from capmarshal._typed.files import flush_within
 from capmarshal._typed.method import methods_of
 from capmarshal._typed.table import NOTHING, Incoming, Outgoing
 
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from capmarshal._server.journal import Journal
     from capmarshal._server.objects import Objects
     from capmarshal._typed.method import Method
+
+# For so long what a method has left in a writer's buffer waits for room, in a pipe that the caller may never read.
+_FLUSH_SECONDS = 1.0
 
 # Of what a stranger calls a method, this much goes into errors.
 _NAME_SHOWN = 64
@@ -194,7 +198,7 @@ class Calls:
             # Written is written when the caller has its answer, not when the reaper comes round.
             for writer in incoming.writers:
                 if not writer.closed:
-                    writer.flush()
+                    flush_within(writer, _deadline.after(_FLUSH_SECONDS))
             data = _wire.pack_reply(call.id, outgoing.entries, len(outgoing.numbers), payload, lib.cm_cpu())
             return _keeping.succeeded(call.id, data, incoming, outgoing, self._calls.kept[kept_before:])
         except BaseException as error:  # noqa: BLE001 - answered; Interrupted is raised for what must not end here
