@@ -62,6 +62,20 @@ def test_without_proc_every_file_may_block(tmp_path, monkeypatch):
     assert closing(tmp_path / "file", known) == lib.CM_MAY_BLOCK
 
 
+def test_what_cannot_be_opened_is_not_tried_at_every_close(monkeypatch):
+    """But again after a while: the table may have been full."""
+    monkeypatch.setattr(_mounts, "_PATH", b"/nonexistent")
+    known = Mounts()
+    known.open()
+    monkeypatch.undo()
+    known.open()
+    assert known.struct.mountinfo == -1
+    known._again_at = 0.0
+    known.open()
+    assert known.struct.mountinfo >= 3
+    known._mountinfo.close()
+
+
 def libc_call(name, *arguments):
     libc = ctypes.CDLL(None, use_errno=True)
     if getattr(libc, name)(*arguments) != 0:

@@ -1,49 +1,18 @@
-"""The reaper: closing what a stranger sent delays nobody, and what cannot block is closed on the spot."""
+"""The reaper: closing what a stranger sent delays nobody, for it is done elsewhere."""
 
 import contextlib
-import fcntl
-import io
 import os
 import resource
-import socket
-import tempfile
 import threading
 import time
 
 import pytest
 
-from capmarshal import Dataspace, Descriptor
+from capmarshal import Descriptor
 from capmarshal._descriptors import reaper as _reaper
-from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.reaper import Sender
-from fuse_file import FuseFile
-
-PATIENCE = 30
-
-
-def is_open(number):
-    try:
-        fcntl.fcntl(number, fcntl.F_GETFD)
-    except OSError:
-        return False
-    return True
-
-
-class Slow:
-    """Its close() waits until it may."""
-
-    def __init__(self, name="", log=None):
-        self.begun, self.may_end = threading.Event(), threading.Event()
-        self.name, self.log = name, log
-
-    def fileno(self):
-        raise OSError("it has none")
-
-    def close(self):
-        self.begun.set()
-        assert self.may_end.wait(PATIENCE)
-        if self.log is not None:
-            self.log.append(self.name)
+from patience import PATIENCE
+from slow_closing import Slow, is_open, pipe_end
 
 
 @pytest.fixture
@@ -61,13 +30,6 @@ def slow():
     assert _reaper.wait(PATIENCE)
 
 
-def pipe_end():
-    """A descriptor that is the reaper's to close."""
-    reader, writer = os.pipe()
-    os.close(writer)
-    return Descriptor(reader)
-
-
 def test_a_lingering_socket_delays_the_reaper_alone(lingering, drain):
     """Its close() takes a minute, or until the peer reads: the caller goes on at once, the reaper waits."""
     number, peer = lingering(60)
@@ -76,95 +38,6 @@ def test_a_lingering_socket_delays_the_reaper_alone(lingering, drain):
     assert time.monotonic() - begun < 30
     assert not _reaper.wait(0.1), "the close did not block, so this test shows nothing"
     drain(peer)
-    assert _reaper.wait(PATIENCE)
-    assert not is_open(number)
-
-
-@contextlib.contextmanager
-def _listener():
-    with socket.create_server(("127.0.0.1", 0)) as made:
-        # Said of it, and without any effect: it never lingers.
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\x3c\0\0\0")
-        yield made.detach()
-
-
-@contextlib.contextmanager
-def _connected():
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as made:
-        yield made.detach()
-
-
-QUICK = {
-    "memfd": lambda _: contextlib.nullcontext(os.memfd_create("quick", os.MFD_CLOEXEC)),
-    "named file": lambda path: contextlib.nullcontext(os.open(path / "file", os.O_RDWR | os.O_CREAT)),
-    "directory": lambda path: contextlib.nullcontext(os.open(path, os.O_RDONLY)),
-    "/dev/null": lambda _: contextlib.nullcontext(os.open("/dev/null", os.O_RDWR)),
-    "/dev/urandom": lambda _: contextlib.nullcontext(os.open("/dev/urandom", os.O_RDONLY)),
-    "listener that is said to linger": lambda _: _listener(),
-    "connected TCP": lambda _: _connected(),
-    "UDP": lambda _: contextlib.nullcontext(socket.socket(type=socket.SOCK_DGRAM).detach()),
-}
-
-SLOW = {
-    "pipe": lambda _: pipe_end().detach(),
-    "FIFO": lambda path: (os.mkfifo(path / "fifo"), os.open(path / "fifo", os.O_RDWR))[1],
-    "unix socket": lambda _: socket.socket(socket.AF_UNIX).detach(),
-    "a file that has no name": lambda path: os.open(path, os.O_TMPFILE | os.O_RDWR) if os.statvfs(path).f_bsize else -1,
-    "/proc": lambda _: os.open("/proc/self/status", os.O_RDONLY),
-    "eventfd": lambda _: os.eventfd(0),
-}
-
-
-@pytest.mark.parametrize("kind", QUICK)
-@pytest.mark.parametrize("of", [Descriptor, lambda number: DescriptorList.of([Descriptor(number)])])
-def test_what_cannot_block_is_closed_on_the_spot(kind, of, tmp_path):
-    """Nothing of it waits for a thread."""
-    with QUICK[kind](tmp_path) as number:
-        assert _reaper.close([of(number)])
-        assert not is_open(number)
-
-
-@pytest.mark.parametrize("kind", SLOW)
-def test_what_may_block_goes_to_the_reaper_and_is_closed(kind, tmp_path):
-    """Pipes, unix sockets and what is unknown."""
-    number = SLOW[kind](tmp_path)
-    told = threading.Event()
-    if kind == "a file that has no name" and fcntl_is_tmpfs(number):
-        os.close(number)
-        pytest.skip("the directory for tests is on tmpfs, where it is as a memfd")
-    assert not _reaper.close([Descriptor(number)], then=told.set)
-    assert told.wait(PATIENCE)
-    assert not is_open(number)
-
-
-def fcntl_is_tmpfs(number):
-    try:
-        fcntl.fcntl(number, fcntl.F_GET_SEALS)
-    except OSError:
-        return False
-    return True
-
-
-@pytest.mark.parametrize(
-    ("make", "at_once"),
-    [
-        (lambda path: (path / "file").open("w+b"), True),
-        (lambda path: (path / "file").open("w"), True),
-        (lambda path: (path / "file").open("wb", buffering=0), True),
-        (lambda _: Dataspace.from_buffer(b"abc"), True),
-        (lambda _: socket.create_server(("127.0.0.1", 0)), True),
-        (lambda _: pipe_end().open("rb"), False),
-        # Its close() would write.
-        (lambda _: io.BufferedWriter(io.FileIO(socket.socket(type=socket.SOCK_DGRAM).detach(), "w")), False),
-        # Whose close() is whose code?
-        (lambda path: tempfile.NamedTemporaryFile(dir=path), False),
-    ],
-)
-def test_files_and_sockets_are_closed_as_their_descriptors_are(make, at_once, tmp_path):
-    """By what is underneath, unless a close() may do more than close that."""
-    file = make(tmp_path)
-    number = file.fileno()
-    assert _reaper.close([file]) == at_once
     assert _reaper.wait(PATIENCE)
     assert not is_open(number)
 
@@ -268,39 +141,6 @@ def test_a_sender_knows_how_many_of_its_descriptors_wait(slow):
     second.may_end.set()
     assert _reaper.wait(PATIENCE)
     assert (peer.waiting, sibling.waiting, user.waiting) == (0, 0, 0)
-
-
-@pytest.mark.parametrize("count", [1, 2, 16, 17, 300])
-@pytest.mark.parametrize("kind", ["pipes", "files", "both"])
-def test_all_of_one_record_are_closed_and_nothing_else(count, kind, tmp_path):
-    """Few or many, quick or not: each is closed, those among them that were closed before are nobody's any more."""
-    path, (reader, writer) = tmp_path / "file", os.pipe()
-    path.touch()
-    with Descriptor(reader), Descriptor(writer):
-        opened = {
-            "pipes": lambda at: os.dup(reader),
-            "files": lambda at: os.open(path, os.O_RDONLY),
-            "both": lambda at: os.open(path, os.O_RDONLY) if at % 2 else os.dup(writer),
-        }[kind]
-        descriptors = [Descriptor(opened(at)) for at in range(count)]
-        numbers = [descriptor.fileno() for descriptor in descriptors]
-        # Somebody else's by the time that the batch is closed.
-        foreign = descriptors[count // 2].detach()
-        _reaper.close(descriptors)
-        assert _reaper.wait(PATIENCE)
-        assert [number for number in numbers if is_open(number)] == [foreign]
-        assert all(descriptor.closed for descriptor in descriptors)
-        os.close(foreign)
-
-
-def test_files_do_not_pile_up_behind_a_busy_reaper(slow, tmp_path):
-    """With every thread of it held up, what cannot block is closed at once, however many came in one record."""
-    user = Sender()
-    for _ in range(2 * _reaper.THREADS_MAX):
-        _reaper.close([slow()], Sender(user))
-    path = tmp_path / "file"
-    path.touch()
-    assert _reaper.close([Descriptor(os.open(path, os.O_RDONLY)) for _ in range(300)])
 
 
 def test_a_child_forked_in_the_middle_of_a_batch_closes_the_rest(lingering, drain, fork, pipes):
@@ -470,21 +310,3 @@ def test_a_full_table_waits_for_the_reaper(fork, slow):
         return result, again, resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
     assert fork(child, table=128).result() == ((7, 1), (-24, 2), 128)
-
-
-@pytest.mark.parametrize("of", [Descriptor, os.fdopen])
-def test_a_file_whose_server_is_stopped_delays_nobody(tmp_path, of):
-    """FUSE asks at every close, NFS and CIFS likewise: it is told by its mount, which asks nobody."""
-    with FuseFile(tmp_path) as fuse:
-        things = [of(os.open(fuse.path, os.O_RDONLY)) for _ in range(3)]
-        numbers = [thing.fileno() for thing in things]
-        fuse.stop()
-        sender, told = Sender(), threading.Event()
-        assert not _reaper.close(things, sender, told.set)
-        others = threading.Event()
-        assert not _reaper.close([pipe_end()], Sender(), others.set)
-        assert others.wait(PATIENCE)
-        assert sender.waiting == 3
-        fuse.go_on()
-        assert told.wait(PATIENCE)
-        assert not any(map(is_open, numbers))

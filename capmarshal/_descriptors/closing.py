@@ -17,6 +17,7 @@ from capmarshal._descriptors.descriptor import Descriptor
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.mounts import mounts
 from capmarshal._descriptors.private import Private
+from capmarshal._descriptors.process import process
 from capmarshal._kernel.native import lib
 
 if TYPE_CHECKING:
@@ -70,10 +71,17 @@ def sorted_out(things: Sequence[ClosableFile | DescriptorList]) -> tuple[Descrip
 
 def close_quick(descriptors: DescriptorList) -> int:
     """Closes what cannot block; how many are left."""
-    left = lib.cm_close_quick(descriptors.struct, _known_mounts())
-    if left == -errno.ESTALE:
-        mounts.read()
-        left = lib.cm_close_quick(descriptors.struct, mounts.struct)
+    known = _known_mounts()
+    # C does not hold the interpreter meanwhile, so that another thread may fork: the child closes what is left.
+    key = id(descriptors)
+    try:
+        process.lists[key] = descriptors
+        left = lib.cm_close_quick(descriptors.struct, known)
+        if left == -errno.ESTALE:
+            mounts.read()
+            left = lib.cm_close_quick(descriptors.struct, mounts.struct)
+    finally:
+        process.lists.pop(key, None)
     # Mounts that change so fast are not worth a third look.
     return left if left >= 0 else len(descriptors)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from typing import TYPE_CHECKING
 
 from capmarshal._descriptors.private import Private, make_reader
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 _PATH = b"/proc/self/mountinfo"
 _CHUNK = 1 << 16
+
+# Seconds between two tries to open it.
+_PAUSE = 1.0
 
 # What is not named here may ask somebody.
 _LOCAL = frozenset(
@@ -44,16 +48,21 @@ class Mounts:
 
     def __init__(self) -> None:
         self._mountinfo = Private(-1)
+        # When to try again to open what could not be opened.
+        self._again_at = 0.0
         self.struct = self._made_of([])
 
     def _made_of(self, ids: list[int]) -> CData:
         return ffi.new("struct cm_mounts *", (self._mountinfo.number, 0, len(ids), ids))
 
     def open(self) -> None:
-        """Opens mountinfo, unless it is open, and reads it."""
-        if self._mountinfo.number < 0:
-            with contextlib.suppress(OSError):
+        """Opens mountinfo and reads it, unless it is open, or could not be opened a moment ago."""
+        now = time.monotonic()
+        if self._mountinfo.number < 0 and now >= self._again_at:
+            try:
                 self._mountinfo = make_reader(_PATH)
+            except OSError:
+                self._again_at = now + _PAUSE
             self.read()
 
     def read(self) -> None:
@@ -68,6 +77,7 @@ class Mounts:
 
     def in_child(self) -> None:
         """Opens another one: what poll(2) has told is kept with the open file, which the parent asks too."""
+        self._again_at = 0.0
         if self.struct.mountinfo >= 0:
             self.open()
 

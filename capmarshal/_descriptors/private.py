@@ -84,28 +84,29 @@ class Private:
         process.reaper.close([heir])
 
 
+def _attempt(make: Callable[[CData], int], owners: Sequence[Private]) -> int:
+    """Has a C function make as many descriptors as there are owners; its result, 0 or -errno."""
+    places = ffi.new("int[]", [-1] * len(owners))
+    with process.lock:
+        try:
+            result = make(places)
+            for place, owner in enumerate(owners):
+                owner.number, places[place] = places[place], -1
+        finally:
+            # Ctrl-C: each that no owner has yet.
+            for number in places:
+                if number >= 0:
+                    lib.lx_close(number)
+        return result
+
+
 def _make(make: Callable[[CData], int], owners: Sequence[Private], doing: str) -> None:
-    """Has a C function make as many descriptors as there are owners.
+    """As :func:`_attempt`, and waits for room in the table.
 
     Raises:
         TableFull, KernelError: nothing was made.
     """
-    places = ffi.new("int[]", [-1] * len(owners))
-
-    def attempt() -> int:
-        with process.lock:
-            try:
-                result = make(places)
-                for place, owner in enumerate(owners):
-                    owner.number, places[place] = places[place], -1
-            finally:
-                # Ctrl-C: each that no owner has yet.
-                for number in places:
-                    if number >= 0:
-                        lib.lx_close(number)
-            return result
-
-    check(process.with_room(attempt), doing)
+    check(process.with_room(lambda: _attempt(make, owners)), doing)
 
 
 def make_pair(doing: str) -> tuple[Private, Private]:
@@ -137,7 +138,7 @@ def make_event() -> Private:
 
 
 def make_reader(path: bytes) -> Private:
-    """A file, opened for reading; raises as :func:`make_pair`."""
+    """A file, opened for reading, which waits for no room in the table; raises as :func:`make_pair`."""
     made = Private(-1)
-    _make(lambda place: lib.cm_make_reader(place, path), (made,), "opening a file")
+    check(_attempt(lambda place: lib.cm_make_reader(place, path), (made,)), "opening a file")
     return made

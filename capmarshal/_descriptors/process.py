@@ -54,6 +54,7 @@ class Process:
             for anything while holding it: no other lock, no log, no socket.
         privates: the descriptors that a child must not keep.
         closing: those of them, by cookie, that are being closed: forgotten, and perhaps still open.
+        lists: those that a thread is closing just now, of which a child finds some open.
         reaper: closes what may block.
         mounts: knows which files cannot block when they are closed.
         space: the capability space.
@@ -64,6 +65,7 @@ class Process:
         self.lock = threading.RLock()
         self.privates: weakref.WeakSet[PrivateDescriptor] = weakref.WeakSet()
         self.closing: dict[int, int] = {}
+        self.lists: dict[int, object] = {}
         self.reaper: Closer | None = None
         self.mounts: Inherited | None = None
         self.space: Inherited | None = None
@@ -78,7 +80,8 @@ class Process:
 
         First the epoll descriptors, without epoll_ctl: deleting from a set that is shared with the parent would remove
         the *parent's* registration.  Then the sockets that were registered there, and those that the parent was about
-        to close; then who keeps things by their numbers, from the bottom up.
+        to close; then who keeps things by their numbers, from the bottom up; and at last what threads were closing that
+        do not exist here.
         """
         for private in sorted(self.privates, key=lambda private: not private.epoll):
             private.in_child()
@@ -90,6 +93,10 @@ class Process:
         for part in (self.mounts, self.reaper, self.space, *self.entrypoints):
             if part is not None:
                 part.in_child()
+        left = tuple(self.lists.values())
+        self.lists.clear()
+        if left and self.reaper is not None:
+            self.reaper.close(left)
         self.lock.release()
 
 

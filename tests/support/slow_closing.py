@@ -1,0 +1,42 @@
+"""What is slow to close, and what is not, for tests of who closes it when."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+
+from capmarshal import Descriptor
+from patience import PATIENCE
+
+
+def is_open(number):
+    try:
+        fcntl.fcntl(number, fcntl.F_GETFD)
+    except OSError:
+        return False
+    return True
+
+
+def pipe_end():
+    """A descriptor that is the reaper's to close."""
+    reader, writer = os.pipe()
+    os.close(writer)
+    return Descriptor(reader)
+
+
+class Slow:
+    """Its close() waits until it may."""
+
+    def __init__(self, name="", log=None):
+        self.begun, self.may_end = threading.Event(), threading.Event()
+        self.name, self.log = name, log
+
+    def fileno(self):
+        raise OSError("it has none")
+
+    def close(self):
+        self.begun.set()
+        assert self.may_end.wait(PATIENCE)
+        if self.log is not None:
+            self.log.append(self.name)
