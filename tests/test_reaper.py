@@ -232,6 +232,24 @@ def test_where_no_thread_can_be_had_closing_happens_in_place(monkeypatch, fork, 
     assert fork(child).result() == (True, False, False)
 
 
+def test_a_process_that_may_start_no_thread_closes_in_place(fork):
+    """By its RLIMIT_NPROC, which counts all threads of its user and binds whoever is not root (CASES 2.5)."""
+
+    def child():
+        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+        with pytest.raises(RuntimeError):
+            threading.Thread(target=int).start()
+        _reaper.prepare()
+        for _ in range(100):
+            thing = pipe_end()
+            number = thing.fileno()
+            if not _reaper.close([thing]) or is_open(number):
+                return False
+        return True
+
+    assert fork(child, ordinary=True).result()
+
+
 def test_a_thread_that_never_begins_holds_nobody_up(monkeypatch, fork):
     """The kernel has given one, and then there was no memory for it: Thread.start() waited for ever (CASES 2.5)."""
 

@@ -1,0 +1,80 @@
+"""Room to receive into: what is in it has one owner until it is taken, also where nobody takes it."""
+
+import gc
+import os
+import socket
+
+from capmarshal import Message
+from capmarshal._descriptors import reaper
+from capmarshal._descriptors.inbox import Inbox, borrow, give_back
+from capmarshal._descriptors.private import Private
+from capmarshal._kernel.native import NOW, lib
+from patience import PATIENCE
+from slow_closing import is_open, pipe_end
+
+
+def received(count):
+    """An inbox with so many descriptors that were received."""
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with near, far, pipe_end() as one:
+        Message(b"x", [one] * count).send(near)
+        inbox = Inbox(16)
+        assert lib.cm_receive(far.fileno(), inbox.struct, NOW) == 1
+        return inbox
+
+
+def test_what_is_stolen_is_no_more_there():
+    """And the inbox can be used again."""
+    inbox = received(3)
+    stolen = inbox.steal()
+    numbers = stolen.numbers()
+    assert len(numbers) == 3
+    assert len(inbox.steal()) == 0
+    del inbox
+    gc.collect()
+    assert all(map(is_open, numbers))
+    stolen.close()
+
+
+def test_one_that_is_forgotten_closes_what_is_in_it_and_waits_for_nothing(lingering, drain):
+    """Ctrl-C came between receiving and taking: a finalizer runs in any thread, and a close may take a minute."""
+    number, peer = lingering(60)
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with near, far:
+        Message(b"x", [number]).send(near)
+        os.close(number)
+        inbox = Inbox(16)
+        assert lib.cm_receive(far.fileno(), inbox.struct, NOW) == 1
+    del inbox
+    gc.collect()
+    assert not reaper.wait(0.1), "the close did not block, so this test shows nothing"
+    drain(peer)
+    assert reaper.wait(PATIENCE)
+
+
+def test_a_received_descriptor_of_our_own_is_no_standard_stream(fork):
+    """A channel gets the lowest number that is free, and is moved above those (CASES 1.4)."""
+
+    def child():
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        inbox, owner = Inbox(16), Private(-1)
+        with pipe_end() as one:
+            Message(b"x", [one]).send(near)
+        os.close(0)
+        assert lib.cm_receive(far.fileno(), inbox.struct, NOW) == 1
+        assert inbox.struct.descriptors[0] == 0
+        inbox.steal_into(owner)
+        return owner.number >= 3, is_open(0), is_open(owner.number)
+
+    assert fork(child).result() == (True, False, True)
+
+
+def test_one_that_was_given_back_is_borrowed_again():
+    """And another one where a signal handler wants one too."""
+    first = borrow()
+    second = borrow()
+    assert first is not second
+    give_back(first)
+    assert borrow() is first
+    give_back(first)
+    give_back(second)
