@@ -225,6 +225,7 @@ def test_an_entrypoint_needs_room(fork):
                 cm.Entrypoint("no room")
             for number in taken:
                 os.close(number)
+            assert _reaper.wait(PATIENCE)
             assert sum(_is_open(number) for number in range(TABLE)) == before
         taken = fill(4)
         cm.Entrypoint("just enough").close()
