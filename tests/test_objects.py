@@ -11,6 +11,7 @@ import by_hand
 import capmarshal as cm
 from capmarshal._capabilities.capability import badge_of
 from capmarshal._capabilities.space import space
+from capmarshal._descriptors import reaper
 from capmarshal._descriptors.process import process
 from capmarshal._server.objects import Objects
 from capmarshal._typed.method import methods_of
@@ -81,6 +82,11 @@ def test_the_call_in_progress_is_named():
     assert objects.in_progress() == ""
 
 
+def _settle():
+    gc.collect()
+    assert reaper.wait(PATIENCE)
+
+
 def _growth(run):
     """Bytes that are allocated after it has run, and were not before: of what it allocated, what stays."""
     run()
@@ -88,11 +94,11 @@ def _growth(run):
     tracemalloc.start()
     try:
         run()
-        gc.collect()
+        _settle()
         before, _ = tracemalloc.get_traced_memory()
         for _ in range(3):
             run()
-        gc.collect()
+        _settle()
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -153,7 +159,8 @@ def test_entrypoints_that_are_gone_leave_nothing_behind():
             capability.close()
 
     managed = len(space.managed)
-    assert _growth(run) < ALLOWED
+    # An entrypoint's room for records, of 200,000 bytes, may just have been made, or not be given back yet; not two.
+    assert _growth(run) < 400_000 + ALLOWED
     gc.collect()
     # Of 300 entrypoints and as many channels; those that the reaper is closing just now are there still.
     assert len(process.privates) < 50
