@@ -55,6 +55,7 @@ MODULES = {
         "reception",
         "doorkeeper",
         "loop",
+        "letting_go",
         "session",
         "service",
     ),

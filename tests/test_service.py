@@ -18,6 +18,7 @@ import by_hand
 import capmarshal as cm
 from capmarshal import _entrypoint
 from capmarshal._descriptors import private as _private
+from capmarshal._server import letting_go as _letting_go
 from capmarshal._server import service as _service
 from capmarshal._server import session as _session
 
@@ -298,7 +299,7 @@ class Sweep:
     What a signal handler does, it does between two instructions of the main thread; fewer than these.
     """
 
-    CODE = tuple(module.__file__ for module in (_entrypoint, _service, _session))
+    CODE = tuple(module.__file__ for module in (_entrypoint, _service, _session, _letting_go))
 
     def __init__(self, at, action):
         self._left, self._action = at, action
@@ -348,6 +349,8 @@ def _enter_and_close(entrypoint):
     with contextlib.suppress(cm.Closed):
         entrypoint.__enter__()
     entrypoint.close()
+    # Waits for what a signal handler began, where close() does not.
+    entrypoint.__exit__(None, None, None)
 
 
 def _serve(entrypoint):

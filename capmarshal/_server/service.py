@@ -28,6 +28,7 @@ from capmarshal._descriptors import private as _private
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.errors import Closed, KernelError
 from capmarshal._server.escapes import BySignal, nothing
+from capmarshal._server.letting_go import LettingGo
 from capmarshal._server.session import Session, owned
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Service:
         self._dispatcher = dispatcher
         self._server = server
         self._journal = journal
-        self._released = False
+        self._letting_go = LettingGo(objects, server)
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -74,12 +75,11 @@ class Service:
         # The serving thread that start() made, and the one that is in start().
         self._thread: threading.Thread | None = None
         self._starter: int | None = None
-        self._releasing = threading.RLock()
-        self._releaser: int | None = None
 
     def in_child(self) -> None:
         """Ends in a forked child, where all of it is the parent's, and other threads do not exist."""
-        self.closed = self._released = True
+        self.closed = True
+        self._letting_go.in_child()
         self._server.forget_parents_own()
         self._dispatcher.in_child()
         self._objects.forget_threads()
@@ -105,7 +105,7 @@ class Service:
         session.over = True
         # After that, and so does whoever closes: one of the two sees the other.
         if self.closed:
-            self.release()
+            self._letting_go.now()
 
     def serve(self) -> None:
         """Serves in the calling thread.
@@ -191,7 +191,7 @@ class Service:
         """Whether this thread can wait for the service to end: not in a call, nor where it would wait for itself."""
         me = threading.get_ident()
         within = session is not None and session.active and session.thread == me
-        locks = (_private.lock, self._objects.lock, self._releasing)
+        locks = (_private.lock, self._objects.lock, self._letting_go.lock)
         return not (within or self._starter == me or any(owned(lock) for lock in locks))
 
     def _begin_end(self, deadline: int) -> bool:
@@ -221,7 +221,7 @@ class Service:
         if session is not None and not session.wait(deadline):
             return False
         self._join(deadline)
-        self.release()
+        self._letting_go.now()
         return True
 
     def leave(self, seconds: float) -> None:
@@ -253,7 +253,7 @@ class Service:
                 return
         # Nothing is left to do there but to end.
         self._join(_deadline.ahead(_LOOP_PATIENCE))
-        self.release()
+        self._letting_go.now()
 
     def _ends_by_itself(self, session: Session) -> bool:
         """Whether a session ends soon as no call is in progress: the deadline was short then, not the call long."""
@@ -270,11 +270,8 @@ class Service:
 
     def _release_if_over(self, session: Session | None) -> None:
         """Lets go of everything where nobody serves, unless another thread is about to: that one is not waited for."""
-        if (session is None or not session.active) and self._releasing.acquire(blocking=False):
-            try:
-                self.release()
-            finally:
-                self._releasing.release()
+        if session is None or not session.active:
+            self._letting_go.try_now()
 
     def _join(self, deadline: int) -> None:
         """Waits for the serving thread's own end, with nothing left to do: no interpreter is to end before it."""
@@ -284,30 +281,10 @@ class Service:
             with contextlib.suppress(RuntimeError):
                 thread.join(min(_deadline.seconds_until(deadline), threading.TIMEOUT_MAX))
 
-    def release(self) -> None:
-        """Lets go of the objects and closes the sockets; nobody serves any more."""
-        me = threading.get_ident()
-        # A signal handler may come here in the middle of it.
-        if self._releaser == me:
-            return
-        with self._releasing:
-            if self._released:
-                return
-            self._releaser = me
-            try:
-                # Not before: calls that are read while it ends find their objects, or nobody, but are not told of stale
-                # ones.
-                for target in self._objects.clear():
-                    space.managed.pop(id(target), None)
-                self._server.close()
-                self._released = True
-            finally:
-                self._releaser = None
-
     @property
     def released(self) -> bool:
         """Whether nothing is left to let go of."""
-        return self._released
+        return self._letting_go.done
 
 
 def _refuse_greenlets() -> None:
