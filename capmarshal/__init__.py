@@ -34,6 +34,7 @@ from capmarshal._kernel.errors import (
     UnknownMethod,
 )
 from capmarshal._server.keeping import keep
+from capmarshal._server.limits import Limits
 from capmarshal._typed.interface import Interface, capability, method, raises
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "Interface",
     "InterfaceError",
     "KernelError",
+    "Limits",
     "Message",
     "MessageTruncated",
     "NoParent",

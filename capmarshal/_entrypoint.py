@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from capmarshal._capabilities.identity import NAME_PREFIX
 from capmarshal._capabilities.space import space
-from capmarshal._descriptors import private as _private
-from capmarshal._descriptors import reaper
+from capmarshal._descriptors import private, reaper
 from capmarshal._descriptors.process import process
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.errors import CallTimeout, Closed, check
 from capmarshal._kernel.native import ffi, lib
 from capmarshal._server.dispatch import Dispatcher
 from capmarshal._server.journal import Journal
+from capmarshal._server.limits import Limits
 from capmarshal._server.loop import Server
 from capmarshal._server.objects import Objects
 from capmarshal._server.service import Service
@@ -61,8 +61,8 @@ def _bind(server_end: int, label: str) -> None:
 def _make_door(label: str, dispatcher: Dispatcher) -> tuple[Private, Door]:
     """A socket pair: the server's end, which is this process's alone, and the door, which is to be delegated."""
     on = ffi.new("int *", 1)
-    server_end, client_end = _private.make_pair("making a door")
-    with _private.lock:
+    server_end, client_end = private.make_pair("making a door")
+    with private.lock:
         try:
             _bind(server_end.number, label)
             # The knock's credentials are the kernel's word for who knocks: SO_PEERCRED of a channel could be relayed.
@@ -95,6 +95,8 @@ class Entrypoint:
         max_descriptors: likewise.
         close_timeout: seconds that leaving the ``with`` block may take, and :class:`timeout` if that is less.
 
+        limits: what its clients may cost it: each process, each user, and all together.
+
     Raises:
         ValueError: no such label, or no such time.
         TableFull: no room for the four descriptors that it takes.
@@ -114,6 +116,7 @@ class Entrypoint:
         max_bytes: int = MAX_BYTES,
         max_descriptors: int = MAX_DESCRIPTORS,
         close_timeout: float = CLOSE_TIMEOUT,
+        limits: Limits = Limits(),  # noqa: B008 - it cannot change
     ) -> None:
         _check_label(label)
         if not close_timeout >= 0:
@@ -127,7 +130,10 @@ class Entrypoint:
         self._dispatcher = Dispatcher(self._objects, self._journal)
         server_end, self._door = _make_door(label, self._dispatcher)
         try:
-            server = Server(server_end, self._dispatcher, label, max_bytes=max_bytes, max_descriptors=max_descriptors)
+            server = Server(
+                server_end, self._dispatcher, self._journal,
+                max_bytes=max_bytes, max_descriptors=max_descriptors, limits=limits,
+            )  # fmt: skip
         except BaseException:
             space.remove_home(self._door)
             server_end.close()
@@ -167,7 +173,7 @@ class Entrypoint:
             Closed: the entrypoint is closed.
         """
         check_manageable(target)
-        with _private.lock:
+        with private.lock:
             if self.closed:
                 raise Closed(f"{self!r} is closed")
             door, badge = space.managed.get(id(target), (self._door, b""))
@@ -192,7 +198,7 @@ class Entrypoint:
         Raises:
             CallTimeout: such a call is still running when :class:`timeout` says; it is dissolved all the same.
         """
-        with _private.lock:
+        with private.lock:
             door, badge = space.managed.get(id(target), (None, b""))
             if door is not self._door:
                 return

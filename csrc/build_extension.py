@@ -18,9 +18,20 @@ HEADERS = (
     "cm_message.h",
     "cm_poll.h",
     "cm_call.h",
+    "cm_ring.h",
     "cm_turn.h",
 )
-SOURCES = ("lx.c", "cm_close.c", "cm_make.c", "cm_identity.c", "cm_message.c", "cm_poll.c", "cm_call.c", "cm_turn.c")
+SOURCES = (
+    "lx.c",
+    "cm_close.c",
+    "cm_make.c",
+    "cm_identity.c",
+    "cm_message.c",
+    "cm_poll.c",
+    "cm_call.c",
+    "cm_ring.c",
+    "cm_turn.c",
+)
 
 
 def interface(header: str) -> str:

@@ -151,6 +151,14 @@ static void close_one(int *place)
 		lx_close(descriptor);
 }
 
+void cm_move(int *to, int *from, unsigned int count)
+{
+	for (unsigned int i = 0; i < count; i++) {
+		to[i] = from[i];
+		from[i] = -1;
+	}
+}
+
 int cm_close_quick(struct cm_descriptors *list, struct cm_mounts *mounts)
 {
 	int asked = -1, left = 0;

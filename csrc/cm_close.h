@@ -39,6 +39,9 @@ enum cm_closing {
  */
 int cm_closing(int descriptor, struct cm_mounts *mounts);
 
+/* Moves numbers from one place to another; -1 is left where they were. */
+void cm_move(int *to, int *from, unsigned int count);
+
 /*
  * Closes those that wait for nobody, the others stay.  Each is replaced by -1 before it is
  * closed: whoever forks meanwhile finds in the child's copy what the child has to close.

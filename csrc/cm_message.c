@@ -18,6 +18,8 @@
 enum {
 	CONTROL_RIGHTS = CMSG_SPACE(CM_DESCRIPTORS * sizeof(int)),
 	CONTROL_OTHERS = 512,
+	/* what a socket of ours delivers, on whose end nobody else can switch anything on */
+	CONTROL_KNOWN = CMSG_SPACE(sizeof(struct ucred)) + CMSG_SPACE(sizeof(int)),
 };
 
 /* A record of up to so many bytes is copied together: the kernel takes it 0.15 us sooner than in parts. */
@@ -133,6 +135,7 @@ static int take_control(struct cm_inbox *in, struct msghdr *message)
 	in->count = 0;
 	in->pid = 0;
 	in->uid = 0;
+	in->pidfd = -1;
 	for (header = CMSG_FIRSTHDR(message); header; header = CMSG_NXTHDR(message, header)) {
 		any = 1;
 		if (header->cmsg_level != SOL_SOCKET)
@@ -150,7 +153,9 @@ static int take_control(struct cm_inbox *in, struct msghdr *message)
 
 			/* carries an error in place of a descriptor where there was no room: net/core/scm.c */
 			memcpy(&pidfd, CMSG_DATA(header), sizeof(pidfd));
-			if (pidfd >= 0)
+			if (in->wants_pidfd && in->pidfd < 0)
+				in->pidfd = pidfd < 0 ? -1 : pidfd;
+			else if (pidfd >= 0)
 				lx_close(pidfd);
 		}
 	}
@@ -162,14 +167,17 @@ int cm_receive(int socket, struct cm_inbox *in, int64_t deadline)
 	_Alignas(struct cmsghdr) char control[CONTROL_RIGHTS + CONTROL_OTHERS];
 	int flags = MSG_CMSG_CLOEXEC | (deadline == CM_FOREVER ? 0 : MSG_DONTWAIT);
 	int wait_first = deadline != CM_NOW && deadline != CM_FOREVER;
+	size_t room = sizeof(control);
 
+	if (in->most > 0 && in->most < CM_DESCRIPTORS)
+		room = CONTROL_KNOWN + CMSG_SPACE(in->most * sizeof(int));
 	for (;;) {
 		struct iovec part = { .iov_base = in->data, .iov_len = in->capacity };
 		struct msghdr message = {
 			.msg_iov = &part,
 			.msg_iovlen = 1,
 			.msg_control = control,
-			.msg_controllen = sizeof(control),
+			.msg_controllen = room,
 		};
 		long size;
 

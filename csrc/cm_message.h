@@ -27,17 +27,20 @@
 #define CM_LOST_DESCRIPTORS 2
 
 /*
- * Where a received record goes.  The caller sets data and capacity, the rest is
- * written by every receive that succeeds.
+ * Where a received record goes.  The caller sets data, capacity, most and wants_pidfd,
+ * the rest is written by every receive that succeeds.
  */
 struct cm_inbox {
 	void *data;                       /* room for the bytes: the caller's */
 	size_t capacity;                  /* bytes of that room */
+	unsigned int most;                /* descriptors to make room for, and a few more may come; 0: all that a record can have */
+	int wants_pidfd;                  /* a pidfd of the sender (SO_PASSPIDFD) is kept */
 	size_t size;                      /* bytes received */
 	unsigned int count;               /* descriptors received, CLOEXEC: the caller owns them */
 	unsigned int lost;                /* what did not fit: CM_LOST_* */
 	int pid;                          /* of the sender; 0 unless the socket has SO_PASSCRED, */
 	unsigned int uid;                 /* or the sender lives in another pid namespace */
+	int pidfd;                        /* of the sender, where that is wanted and came: the caller owns it; else -1 */
 	int descriptors[CM_DESCRIPTORS];
 };
 
@@ -57,8 +60,8 @@ int cm_send(int socket, const struct iovec *parts, size_t n_parts,
 int cm_send_record(int socket, const void *data, size_t size, const int *descriptors, unsigned int count);
 
 /*
- * Receives one record.  Every SCM_RIGHTS header is gathered; a pidfd of
- * SCM_PIDFD is closed, whoever switched that on; other control messages are
+ * Receives one record.  Every SCM_RIGHTS header is gathered; a pidfd of SCM_PIDFD
+ * that is not wanted is closed, whoever switched that on; other control messages are
  * passed over.  On truncation the record is delivered with what did come, and
  * `lost` says so: the caller must close it, at a place where closing may block.
  *

@@ -1,6 +1,7 @@
 #include "cm_turn.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <string.h>
 
@@ -9,20 +10,117 @@
 /* While polling: tries of the last channel between two looks at all of them, and records in a row. */
 enum { TRIES = 4, IN_ROW_MAX = 16 };
 
+/* Events taken from the kernel in one crossing, and crossings in a row. */
+enum { EVENTS = 16, ROUNDS = 256 };
+
 static uint64_t event_data(unsigned int slot, unsigned int generation)
 {
 	return (uint64_t)generation << 32 | slot;
 }
 
-int cm_watch(const struct cm_turn *turn, unsigned int slot, int operation, unsigned int events)
+static int control(struct cm_turn *turn, unsigned int slot, int operation, unsigned int events)
 {
-	const struct cm_slot *watched = &turn->slots[slot];
+	const struct cm_slot *watched = &turn->ring.slots[slot];
 	struct epoll_event event = {
 		.events = events,
 		.data.u64 = event_data(slot, watched->generation),
 	};
 
 	return lx_epoll_ctl(turn->epoll, operation, watched->descriptor, &event);
+}
+
+static unsigned int interest(const struct cm_slot *slot)
+{
+	return slot->mode & CM_WRITES ? EPOLLOUT : EPOLLIN;
+}
+
+static int arm(struct cm_turn *turn, unsigned int slot)
+{
+	turn->ring.slots[slot].disarmed = 0;
+	return control(turn, slot, EPOLL_CTL_MOD, interest(&turn->ring.slots[slot]));
+}
+
+/* reported at most once more: EPOLLONESHOT alone also ends the reports of a hang-up, which no mask of events does */
+static void disarm(struct cm_turn *turn, unsigned int slot)
+{
+	struct cm_slot *disarmed = &turn->ring.slots[slot];
+
+	if (disarmed->disarmed)
+		return;
+	disarmed->disarmed = 1;
+	control(turn, slot, EPOLL_CTL_MOD, interest(disarmed) | EPOLLONESHOT);
+}
+
+/* whether what is reported of a slot is for anybody to deal with now */
+static int heard(const struct cm_turn *turn, const struct cm_slot *slot)
+{
+	if (slot->kind == CM_OWN || slot->mode & CM_WRITES)
+		return 1;
+	if (!(slot->mode & CM_READS))
+		return 0;
+	return !(slot->mode & CM_CALLS && turn->ring.peers[slot->peer].held);
+}
+
+static void file(struct cm_turn *turn, unsigned int slot)
+{
+	if (heard(turn, &turn->ring.slots[slot]))
+		cm_enqueue(&turn->ring, slot);
+	else
+		cm_deafen(&turn->ring, slot);
+}
+
+int cm_watch(struct cm_turn *turn, unsigned int slot)
+{
+	struct cm_slot *watched = &turn->ring.slots[slot];
+
+	watched->place = CM_NOWHERE;
+	watched->disarmed = 0;
+	watched->events = 0;
+	return control(turn, slot, EPOLL_CTL_ADD, interest(watched));
+}
+
+void cm_unwatch(struct cm_turn *turn, unsigned int slot)
+{
+	cm_unlist(&turn->ring, slot);
+	if (turn->ring.slots[slot].descriptor >= 0)
+		control(turn, slot, EPOLL_CTL_DEL, 0);
+	turn->ring.slots[slot].descriptor = -1;
+}
+
+int cm_allow(struct cm_turn *turn, unsigned int slot, int mode)
+{
+	struct cm_slot *changed = &turn->ring.slots[slot];
+	int turned = (changed->mode ^ mode) & CM_WRITES;
+
+	changed->mode = mode;
+	if (turned) {
+		/* whatever there was, the kernel reports it anew */
+		cm_unlist(&turn->ring, slot);
+		changed->events = 0;
+		return arm(turn, slot);
+	}
+	if (changed->place == CM_DEAF && heard(turn, changed)) {
+		cm_unlist(&turn->ring, slot);
+		cm_enqueue(&turn->ring, slot);
+	}
+	return 0;
+}
+
+void cm_hold(struct cm_turn *turn, unsigned int peer, int held)
+{
+	struct cm_ring *ring = &turn->ring;
+	unsigned int slot = ring->peers[peer].deaf.first;
+
+	ring->peers[peer].held = held;
+	while (slot) {
+		unsigned int next = ring->slots[slot].next;
+
+		if (heard(turn, &ring->slots[slot])) {
+			cm_unlist(ring, slot);
+			cm_enqueue(ring, slot);
+		}
+		slot = next;
+	}
 }
 
 static int milliseconds_until(int64_t deadline)
@@ -60,12 +158,12 @@ static int64_t call_deadline(uint64_t left, uint64_t sent_at)
 /* what the record in the inbox is to whoever asked, who looks closer at a CM_RECORD */
 static int kind_of_record(struct cm_turn *turn)
 {
-	const struct cm_slot *slot = &turn->slots[turn->slot];
+	const struct cm_slot *slot = &turn->ring.slots[turn->slot];
 	const struct cm_inbox *in = &turn->inbox;
 	struct cm_call_head head;
 	int kind;
 
-	if (slot->busy || in->size > slot->room)
+	if (!(slot->mode & CM_PLAIN) || in->size > slot->room)
 		return CM_RECORD;
 	kind = cm_completeness(in, CM_KIND_CALL, sizeof(head));
 	if (kind == CM_RECORD)
@@ -82,19 +180,54 @@ static int kind_of_record(struct cm_turn *turn)
 	return kind == CM_DATA && turn->deadline != CM_FOREVER ? CM_DATA_LIMITED : kind;
 }
 
-static int read_channel(struct cm_turn *turn, int channel)
+/* whether the table has room for so many more descriptors */
+static int table_has_room(int probe, unsigned int count)
 {
-	int got = cm_receive(channel, &turn->inbox, CM_NOW);
+	int copies[CM_DESCRIPTORS];
+	unsigned int made = 0;
 
+	if (count > CM_DESCRIPTORS)
+		return 1;
+	while (made < count) {
+		copies[made] = lx_fcntl(probe, F_DUPFD_CLOEXEC, 0);
+		if (copies[made] < 0)
+			break;
+		made++;
+	}
+	for (unsigned int i = 0; i < made; i++)
+		lx_close(copies[i]);
+	return made == count;
+}
+
+/* Whether the next record's descriptors would be lost: it is looked at without control room, which takes none of them. */
+static int would_lose(int channel)
+{
+	struct cm_head head;
+	struct iovec part = { .iov_base = &head, .iov_len = sizeof(head) };
+	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
+	long size = lx_recvmsg(channel, &message, MSG_PEEK | MSG_DONTWAIT);
+
+	return size >= (long)sizeof(head) && head.descriptors > 0 && !table_has_room(channel, head.descriptors);
+}
+
+static int read_channel(struct cm_turn *turn, unsigned int slot)
+{
+	struct cm_slot *read = &turn->ring.slots[slot];
+	int got;
+
+	turn->slot = slot;
+	if (turn->scarce && would_lose(read->descriptor))
+		return CM_SCARCE;
+	got = cm_receive(read->descriptor, &turn->inbox, CM_NOW);
 	if (got == -EAGAIN || got == -EINTR)
 		return CM_NOTHING;
 	if (got < 0)
 		turn->status = got;
 	if (got <= 0)
 		return CM_ENDED;
-	turn->taken = turn->slot;
-	turn->slots[turn->slot].used = ++turn->records;
-	cm_note_cpu(&turn->slots[turn->slot].polling, &turn->inbox);
+	turn->taken = slot;
+	read->used = ++turn->records;
+	cm_note_cpu(&read->polling, &turn->inbox);
 	return kind_of_record(turn);
 }
 
@@ -113,9 +246,9 @@ static int reply(struct cm_turn *turn, const void *payload, size_t size)
 	};
 	int error;
 
-	if (turn->taken < CM_FIRST_CHANNEL || turn->taken >= turn->n_slots)
+	if (turn->taken == 0 || turn->taken >= turn->ring.n_slots)
 		return -EBADF;
-	slot = &turn->slots[turn->taken];
+	slot = &turn->ring.slots[turn->taken];
 	/* in one record, or not here */
 	if (size + sizeof(head) > slot->room)
 		return -EMSGSIZE;
@@ -125,51 +258,109 @@ static int reply(struct cm_turn *turn, const void *payload, size_t size)
 	return error;
 }
 
-/* one event at a time: the kernel queues the ready ones in turn, and nothing here can go stale */
+static void note(struct cm_turn *turn, const struct epoll_event *event)
+{
+	unsigned int slot = (unsigned int)event->data.u64;
+	struct cm_slot *reported;
+	int waited;
+
+	if (slot >= turn->ring.n_slots)
+		return;
+	reported = &turn->ring.slots[slot];
+	if (reported->descriptor < 0 || reported->generation != event->data.u64 >> 32)
+		return;
+	reported->events |= event->events;
+	waited = reported->place != CM_NOWHERE;
+	if (!waited)
+		file(turn, slot);
+	if (waited || reported->place == CM_DEAF)
+		disarm(turn, slot);
+}
+
+/* Files what the kernel has to report: all of it, within reason, for the one that waits longest may be the last. */
+static int harvest(struct cm_turn *turn, int milliseconds)
+{
+	struct epoll_event events[EVENTS];
+	int ready = EVENTS;
+
+	for (int round = 0; round < ROUNDS && ready == EVENTS; round++) {
+		ready = lx_epoll_pwait(turn->epoll, events, EVENTS, milliseconds);
+		/* a signal that came after something was reported is seen at the next wait */
+		if (ready < 0)
+			return round > 0 ? 0 : ready;
+		for (int i = 0; i < ready; i++)
+			note(turn, &events[i]);
+		milliseconds = 0;
+	}
+	return 0;
+}
+
+static int deal_with(struct cm_turn *turn, unsigned int slot)
+{
+	struct cm_slot *dealt = &turn->ring.slots[slot];
+	unsigned int events = dealt->events;
+
+	turn->slot = slot;
+	if (!heard(turn, dealt)) {
+		cm_deafen(&turn->ring, slot);
+		disarm(turn, slot);
+		return CM_NOTHING;
+	}
+	dealt->events = 0;
+	if (dealt->disarmed) {
+		turn->status = arm(turn, slot);
+		if (turn->status < 0)
+			return CM_ENDED;
+	}
+	if (dealt->kind == CM_OWN)
+		return CM_READY;
+	if (dealt->mode & CM_WRITES)
+		return events & (EPOLLOUT | EPOLLHUP | EPOLLERR) ? CM_READY : CM_NOTHING;
+	/* nobody is there any more for an answer */
+	if (events & EPOLLHUP)
+		return CM_ENDED;
+	return read_channel(turn, slot);
+}
+
+/* CM_NOTHING: nobody has anything */
 static int next_event(struct cm_turn *turn, int milliseconds)
 {
-	struct epoll_event event;
-	struct cm_slot *slot;
-	int ready = lx_epoll_pwait(turn->epoll, &event, 1, milliseconds);
+	int event = harvest(turn, turn->ring.first ? 0 : milliseconds);
+	unsigned int slot;
 
-	if (ready < 0)
-		return ready;
-	if (ready == 0)
-		return CM_NOTHING;
-
-	turn->slot = (unsigned int)event.data.u64;
-	if (turn->slot >= turn->n_slots)
-		return CM_NOTHING;
-	slot = &turn->slots[turn->slot];
-	if (slot->descriptor < 0 || slot->generation != event.data.u64 >> 32)
-		return CM_NOTHING;
-	if (turn->slot < CM_FIRST_CHANNEL || event.events & EPOLLOUT)
-		return CM_READY;
-	return read_channel(turn, slot->descriptor);
+	if (event < 0)
+		return event;
+	while ((slot = cm_next(&turn->ring)) != 0) {
+		event = deal_with(turn, slot);
+		if (event != CM_NOTHING)
+			return event;
+	}
+	return CM_NOTHING;
 }
 
 /* CM_NOTHING: polling does not pay, or found nothing */
 static int poll_last(struct cm_turn *turn)
 {
 	unsigned int last = turn->slot;
-	struct cm_slot *slot = &turn->slots[last];
+	struct cm_slot *slot = &turn->ring.slots[last];
 	int64_t until;
 
 	if (turn->polled) {
 		turn->polled = 0;
 		return CM_NOTHING;
 	}
-	if (turn->poll == 0 || last < CM_FIRST_CHANNEL || last >= turn->n_slots)
+	if (turn->poll == 0 || turn->ring.first || last >= turn->ring.n_slots)
 		return CM_NOTHING;
-	if (slot->descriptor < 0 || slot->busy || !cm_polls(&slot->polling))
+	if (slot->kind != CM_CHANNEL || slot->descriptor < 0 || !(slot->mode & CM_PLAIN) || !heard(turn, slot))
+		return CM_NOTHING;
+	if (!cm_polls(&slot->polling))
 		return CM_NOTHING;
 	until = cm_now() + turn->poll;
 	do {
 		int event;
 
 		for (unsigned int i = 0; i < TRIES && turn->in_row < IN_ROW_MAX; i++) {
-			turn->slot = last;
-			event = read_channel(turn, slot->descriptor);
+			event = read_channel(turn, last);
 			if (event != CM_NOTHING) {
 				cm_poll_found(&slot->polling);
 				turn->in_row++;

@@ -3,41 +3,28 @@
  *
  * The server sends its answer and waits for whichever channel speaks next, as
  * L4's reply-and-wait does.  What a record means is none of C's business.
+ *
+ * A slot that is reported again while it waits, or whose channel is not to be read
+ * now (it is then deaf), is reported no more until its turn, or until that changes:
+ * so the work for an event does not grow with the number of channels, and a channel
+ * that is not read needs no system call.
  */
 #ifndef CAPMARSHAL_CM_TURN_H
 #define CAPMARSHAL_CM_TURN_H
 
 #include "cm_event.h"
 #include "cm_message.h"
-#include "cm_poll.h"
+#include "cm_ring.h"
 
-/* Where a server keeps a channel.  An event names slot and generation, never a descriptor, whose number may be another's by then. */
-struct cm_slot {
-	int descriptor;                   /* -1: free */
-	unsigned int generation;
-	unsigned int room;                /* bytes that a record to it, and a CALL of it, may have */
-	struct cm_polling polling;
-	int busy;                         /* not read, or more than single records is going on: not polled, and no record is CM_WHOLE */
-	uint64_t used;                    /* when it was last heard of: a reading of cm_turn.records */
-};
-
-/* Slots below this one are the entrypoint's own (its door, its wake-up): reported, never read here. */
-#define CM_FIRST_CHANNEL 2
-
-/*
- * A CALL that is CM_WHOLE is not too late: it has until turn.deadline.  In the inbox,
- * badge and method stand from CM_CALL_KEY to turn.payload, table and payload from there
- * to inbox.size.
- */
 struct cm_turn {
 	int epoll;
-	struct cm_slot *slots;
-	unsigned int n_slots;
+	struct cm_ring ring;
 	unsigned int slot;                /* out: whose event it is */
 	int status;                       /* out: 0, or the -errno of the reply or of the channel that ended */
 	unsigned int taken;               /* out: the slot whose record was taken; 0 when that is answered, by a reply sent here or the caller */
 	int64_t poll;                     /* nanoseconds to poll at most before it sleeps; 0: never */
 	int polled;                       /* in vain, and came back for signal handlers to run: sleeps next */
+	int scarce;                       /* what is being closed may fill the table: look whether there is room before a record is read */
 	unsigned int in_row;              /* records that polling found one after the other, without a look at the other channels */
 	uint64_t records;                 /* out: how many were taken in all */
 	uint64_t id;                      /* out: of the CALL that is whole */
@@ -48,18 +35,40 @@ struct cm_turn {
 };
 
 /*
- * Server: sends the REPLY to the call that came last, if that was data alone, unless
+ * Sends the REPLY to the call that came last, if that was data alone, unless
  * `payload` is NULL, without ever waiting for its reader; then waits for the next
  * event.  Where it polls, it polls the channel that spoke last, but looks at all of
  * them every few microseconds, and after 16 records in a row.
  *
- * Return: enum cm_event, or -errno of epoll_pwait(2): the reply, if any, was sent then.  -EINTR
- * also after polling in vain: a signal that came meanwhile has interrupted nothing, and
- * its handler is to run before anybody sleeps.
+ * A CALL that is CM_WHOLE is not too late: it has until turn.deadline.  In the inbox,
+ * badge and method stand from CM_CALL_KEY to turn.payload, table and payload from there
+ * to inbox.size.
+ *
+ * Return: enum cm_event, or -errno of epoll_pwait(2): the reply, if any, was sent then.
+ * -EINTR also after polling in vain: a signal that came meanwhile has interrupted
+ * nothing, and its handler is to run before anybody sleeps.
  */
 int cm_reply_wait(struct cm_turn *turn, const void *payload, size_t size, int64_t deadline);
 
-/* The data of an epoll event for a slot. */
-int cm_watch(const struct cm_turn *turn, unsigned int slot, int operation, unsigned int events);
+/*
+ * Has a slot's descriptor reported when it is readable; descriptor, kind, mode, room
+ * and peer are set, and the generation is new.
+ *
+ * Return: 0, -errno of epoll_ctl(2)
+ */
+int cm_watch(struct cm_turn *turn, unsigned int slot);
+
+/* Ends that, before the descriptor is closed: who else holds it would go on being reported.  The slot is free then. */
+void cm_unwatch(struct cm_turn *turn, unsigned int slot);
+
+/*
+ * Changes what a channel's state allows.
+ *
+ * Return: 0, -errno of epoll_ctl(2): it will not be reported any more
+ */
+int cm_allow(struct cm_turn *turn, unsigned int slot, int mode);
+
+/* Whether a peer is held; what its channels have brought meanwhile waits for their turns when it is not any more. */
+void cm_hold(struct cm_turn *turn, unsigned int peer, int held);
 
 #endif

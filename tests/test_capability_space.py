@@ -20,9 +20,12 @@ import capmarshal as cm
 from capmarshal._capabilities import space as _space
 from capmarshal._capabilities.capability import badge_of, key_of, open_door_of
 from capmarshal._capabilities.identity import cookies_of
-from capmarshal._capabilities.space import DOORS_PER_PEER, Peer, space
+from capmarshal._capabilities.space import space
 from capmarshal._descriptors import private as _private
 from capmarshal._descriptors import reaper as _reaper
+from capmarshal._server.clients import Peer, User
+from capmarshal._server.limits import Limits
+from capmarshal._server.shares import Shares
 
 PATIENCE = 30.0
 SO_COOKIE = 57
@@ -317,7 +320,7 @@ def test_cookies_are_of_seqpacket_sockets_only():
 def _own_server_end():
     entrypoint = cm.Entrypoint("own")
     try:
-        yield entrypoint._service._server._doorkeeper._door
+        yield entrypoint._service._server._doorkeeper.door
     finally:
         entrypoint.close()
 
@@ -418,16 +421,18 @@ def test_after_close_the_next_receipt_gives_a_new_capability():
 
 def test_a_peer_is_held_to_a_number_of_doors():
     """What one peer sent and is still held is counted; a door that is held already and other peers' doors are not."""
-    greedy, modest = Peer(1, 1), Peer(2, 2)
+    limits = Shares(Limits(doors=30), 1, 1)
+    most = limits.of_process(30)
+    greedy, modest = Peer(1, User(1), limits), Peer(2, User(2), limits)
     with contextlib.ExitStack() as stack:
         clients = []
-        for _ in range(DOORS_PER_PEER + 1):
+        for _ in range(most + 1):
             server, client = _pair(label="")
             server.close()
             clients.append(stack.enter_context(client))
         last = clients.pop()
         held = [_receive(client, BADGE, greedy) for client in clients]
-        with pytest.raises(cm.ArgumentError, match=f"{DOORS_PER_PEER} doors.*process 1 "):
+        with pytest.raises(cm.ArgumentError, match=f"{most} doors.*process 1 "):
             _receive(last, BADGE, greedy)
         assert _receive(clients[0], BADGE, greedy) is held[0]
         assert open_door_of(_receive(last, BADGE, modest)).cookie == _cookie(last)

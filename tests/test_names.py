@@ -90,6 +90,17 @@ OFFERED = {
     "Descriptor": {"close", "closed", "detach", "dup", "dup_of", "fileno", "open", "socket"},
     "Entrypoint": {"close", "closed", "dissolve", "manage", "name", "serve_forever"},
     "Interface": set(),
+    "Limits": {
+        "begun_bytes",
+        "begun_descriptors",
+        "channels",
+        "closing",
+        "doors",
+        "process_share",
+        "unread_bytes",
+        "unread_descriptors",
+        "user_share",
+    },
     "Message": {"close", "data", "descriptors", "receive", "send", "take"},
     "timeout": set(),
 }

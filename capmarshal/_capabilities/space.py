@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from capmarshal._capabilities.capability import Capability, Delegable, Key, Proxy, capability_behind
 from capmarshal._capabilities.door import Door, home_of
 from capmarshal._capabilities.identity import cookies_of, has_peer
-from capmarshal._descriptors import reaper
 from capmarshal._descriptors.moving import move_above_standard
 from capmarshal._descriptors.private import lock
 from capmarshal._descriptors.process import process
@@ -26,31 +25,6 @@ if TYPE_CHECKING:
     from capmarshal._capabilities.door import DoorSender, Home
     from capmarshal._descriptors.descriptor import Descriptor
     from capmarshal._descriptors.private import Private
-
-# So that one peer cannot fill this process's table with doors of its making, kept alive by what it sent.
-DOORS_PER_PEER = 256
-
-
-class Peer:
-    """Somebody who sends capabilities here: the doors that came from it and are still held are counted."""
-
-    __slots__ = ("__weakref__", "closing", "doors", "pid", "uid")
-
-    def __init__(self, pid: int, uid: int) -> None:
-        self.closing = reaper.Sender()
-        self.pid = pid
-        self.uid = uid
-        self.doors: weakref.WeakSet[Door] = weakref.WeakSet()
-
-    def door_refusal(self) -> str:
-        """Why one more new door is not taken from this peer; empty if it is."""
-        if len(self.doors) < DOORS_PER_PEER:
-            return ""
-        return f"{DOORS_PER_PEER} doors that came from process {self.pid} are held already"
-
-    def hold_door(self, door: Door) -> None:
-        """Counts a door that this peer brought, for as long as the door lives."""
-        self.doors.add(door)
 
 
 class Space:
@@ -138,6 +112,10 @@ class Space:
         cookie, server_cookie = cookies_of([client_end, server_end.number])
         self._server_ends[cookie] = server_cookie
         return self._add_door(Door(client_end, cookie, home))
+
+    def is_own_door(self, cookie: int) -> bool:
+        """Whether a socket is the client end of a door of this process's own entrypoints."""
+        return cookie in self._server_ends
 
     def remove_home(self, door: Door) -> None:
         """Forgets an entrypoint: its capabilities are as any other's from here on."""

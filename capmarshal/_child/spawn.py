@@ -22,7 +22,7 @@ from capmarshal._descriptors.descriptor import Descriptor
 from capmarshal._descriptors.moving import made
 from capmarshal._kernel.errors import Error, NoParent
 from capmarshal._kernel.native import lib
-from capmarshal._protocol import wire as _wire
+from capmarshal._protocol import wire
 
 if TYPE_CHECKING:
     import subprocess
@@ -32,7 +32,7 @@ _MEMFD_NAME = "capmarshal-parent"
 _DESCRIPTORS = "/proc/self/fd"
 # What a link there says of it: memfd_create(2).
 _LINK = f"/memfd:{_MEMFD_NAME} (deleted)"
-_HANDOVER = struct.Struct(f"=16sBi{_wire.BADGE_SIZE}s")
+_HANDOVER = struct.Struct(f"=16sBi{wire.BADGE_SIZE}s")
 _MAGIC = b"capmarshal parent"[:16]
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
@@ -48,7 +48,7 @@ def _handover(door: int, badge: bytes) -> Descriptor:
     name = _MEMFD_NAME.encode()
     memfd = made(lambda place: lib.cm_make_memfd(place, name), "handing the parent capability over", Descriptor)
     try:
-        os.pwrite(memfd.fileno(), _HANDOVER.pack(_MAGIC, _wire.VERSION, door, badge), 0)
+        os.pwrite(memfd.fileno(), _HANDOVER.pack(_MAGIC, wire.VERSION, door, badge), 0)
         fcntl.fcntl(memfd.fileno(), fcntl.F_ADD_SEALS, _SEALS)
     except BaseException:
         memfd.close()
@@ -136,7 +136,7 @@ def _take(memfd: Descriptor) -> Capability | None:
         if fcntl.fcntl(memfd.fileno(), fcntl.F_GET_SEALS) & _SEALS != _SEALS:
             return None
         magic, version, number, badge = _HANDOVER.unpack(os.pread(memfd.fileno(), _HANDOVER.size + 1, 0))
-        if magic != _MAGIC or version != _wire.VERSION:
+        if magic != _MAGIC or version != wire.VERSION:
             return None
         if not cookies_of([number])[0]:
             # Whatever has that number, it is not ours to close.

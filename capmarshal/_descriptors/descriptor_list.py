@@ -7,11 +7,9 @@ call ends: so at each moment a descriptor is in one place.
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from capmarshal._descriptors.descriptor import Descriptor
-from capmarshal._descriptors.process import process
 from capmarshal._kernel.errors import check
 from capmarshal._kernel.native import ffi, lib
 
@@ -27,7 +25,8 @@ _EMPTY = ffi.new("struct cm_descriptors *", (0, 0))
 def _room_for(count: int) -> CData:
     """Memory for so many, which closes what it still owns when it goes.
 
-    By C, for a __del__ may have been ended by the Ctrl-C that made it necessary, before it had begun.
+    By C: a __del__ may be ended by the Ctrl-C that made it necessary, before it has begun; and one that has nothing to
+    do, at the end of each call, would swallow a Ctrl-C that comes just then.
     """
     return ffi.gc(ffi.new("struct cm_descriptors *", (count, [-1] * count)), lib.cm_close_all) if count else _EMPTY
 
@@ -35,7 +34,7 @@ def _room_for(count: int) -> CData:
 class DescriptorList:
     """Owns any number of descriptors, in places counted from 0.
 
-    One that is forgotten is closed by the reaper.
+    One that is forgotten is closed.
 
     Attributes:
         struct: for C to read, and to close.
@@ -105,19 +104,20 @@ class DescriptorList:
             return
         before = self.struct
         whole = _room_for(before.count + added.count)
-        size = ffi.sizeof("int")
-        ffi.memmove(whole.numbers, before.numbers, before.count * size)
-        ffi.memmove(whole.numbers + before.count, added.numbers, added.count * size)
-        self.struct, other.struct, before.count, added.count = whole, _EMPTY, 0, 0
+        # One owner also where Ctrl-C comes between two of these: C leaves empty places behind.
+        lib.cm_move(whole.numbers, before.numbers, before.count)
+        self.struct, moved = whole, before.count
+        lib.cm_move(whole.numbers + moved, added.numbers, added.count)
+        other.struct = _EMPTY
 
     def take_received(self, inbox: CData) -> None:
         """Moves the descriptors of a ``struct cm_inbox`` into this list, which has none yet."""
         count = inbox.count
         if not count:
             return
-        whole = _room_for(count)
-        ffi.memmove(whole.numbers, inbox.descriptors, count * ffi.sizeof("int"))
-        self.struct, inbox.count = whole, 0
+        self.struct = whole = _room_for(count)
+        lib.cm_move(whole.numbers, inbox.descriptors, count)
+        inbox.count = 0
 
     def steal(self, place: int) -> Descriptor:
         """Moves one out, which the caller owns; its place is empty after that.
@@ -156,13 +156,6 @@ class DescriptorList:
     def close(self) -> None:
         """Closes them all, here and now: at a place where closing may block.  Does nothing the second time."""
         lib.cm_close_all(self.struct)
-
-    def __del__(self) -> None:
-        if not hasattr(self, "struct") or not self or process.reaper is None or sys.is_finalizing():
-            return
-        heir = DescriptorList()
-        heir.struct, self.struct = self.struct, _EMPTY
-        process.reaper.close([heir])
 
     def __repr__(self) -> str:
         return f"<DescriptorList of {len(self)}>"

@@ -11,6 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from capmarshal._descriptors.descriptor_list import DescriptorList
+from capmarshal._descriptors.process import process
 from capmarshal._kernel.errors import table_limit
 from capmarshal._kernel.native import ffi, lib
 
@@ -89,9 +90,8 @@ class Inbox:
 
     def __del__(self) -> None:
         # Only where an exception, as of Ctrl-C, came between receiving and stealing.
-        if hasattr(self, "struct") and self.struct.count:
-            # Forgotten at once: the reaper closes what a list had that is.
-            self.steal()
+        if hasattr(self, "struct") and self.struct.count and process.reaper is not None:
+            process.reaper.close([self.steal()])
 
 
 def borrow() -> Inbox:

@@ -8,7 +8,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from capmarshal._descriptors import inbox as _inbox
-from capmarshal._descriptors import reaper as _reaper
+from capmarshal._descriptors import reaper
 from capmarshal._descriptors.descriptor import number_of
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.deadline import seconds_until
@@ -225,7 +225,7 @@ class Message:
             # Before they are closed.
             why = _inbox.why_lost(number)
             came = f"the {len(owned)} that came are closed"
-            _reaper.close_within(min(_CLOSING, seconds_until(deadline)), [owned])
+            reaper.close_within(min(_CLOSING, seconds_until(deadline)), [owned])
             if lost & lib.CM_LOST_DESCRIPTORS:
                 raise DescriptorsLost(errno.EMFILE, f"descriptors of a message were lost, {came}: {why}", data)
             raise MessageTruncated(errno.EMSGSIZE, f"a record larger than the {size} bytes of room for it", data)
@@ -240,7 +240,7 @@ class Message:
 
         What their sender made of them can take long to close: after a second that is left to a thread of the package's.
         """
-        _reaper.close_within(_CLOSING, [descriptor for descriptor in self._owned if descriptor is not None])
+        reaper.close_within(_CLOSING, [descriptor for descriptor in self._owned if descriptor is not None])
 
     def __enter__(self) -> Self:
         return self

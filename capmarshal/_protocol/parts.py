@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from capmarshal._descriptors import reaper as _reaper
+from capmarshal._descriptors import reaper
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._kernel.native import DESCRIPTORS_MAX, NOW, ffi, lib
-from capmarshal._protocol import wire as _wire
+from capmarshal._protocol import wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -44,14 +44,14 @@ class Piece(NamedTuple):
 
 def cut(call_id: int, size: int, numbers: Sequence[int], part_bytes: int = PART_BYTES) -> Iterator[Piece]:
     """The pieces of a record of ``size`` bytes with the descriptors ``numbers``, borrowed."""
-    yield Piece(_wire.pack_begin(call_id, size, len(numbers)), 0, 0, [], waits=False)
+    yield Piece(wire.pack_begin(call_id, size, len(numbers)), 0, 0, [], waits=False)
     at = taken = 0
     while at < size or taken < len(numbers):
         some = numbers[taken : taken + DESCRIPTORS_MAX]
         stop = min(at + part_bytes, size)
         taken += len(some)
         last = stop == size and taken == len(numbers)
-        yield Piece(_wire.pack_part_head(call_id, len(some)), at, stop, some, waits=bool(some) and not last)
+        yield Piece(wire.pack_part_head(call_id, len(some)), at, stop, some, waits=bool(some) and not last)
         at = stop
 
 
@@ -73,7 +73,7 @@ class Assembly:
 
     __slots__ = ("_announced", "_size", "data", "descriptors", "id", "lost", "total")
 
-    def __init__(self, begin: _wire.Begin) -> None:
+    def __init__(self, begin: wire.Begin) -> None:
         self.id = begin.id
         self.total = begin.descriptors
         self._size = begin.size
@@ -93,7 +93,7 @@ class Assembly:
         """Whether all parts have come."""
         return len(self.data) == self._size and self._announced == self.total
 
-    def add(self, part: _wire.Part, descriptors: DescriptorList, lost: str) -> bool:
+    def add(self, part: wire.Part, descriptors: DescriptorList, lost: str) -> bool:
         """Adds a part; whether its sender waits for a GO.
 
         Args:
@@ -108,11 +108,11 @@ class Assembly:
         self.descriptors.take(descriptors)
         self._announced += part.descriptors
         if part.id != self.id or len(self.data) + len(part.payload) > self._size or self._announced > self.total:
-            raise _wire.Malformed("a part that was not announced", self.id)
+            raise wire.Malformed("a part that was not announced", self.id)
         if lost:
             self.lost = lost
         elif count != part.descriptors:
-            raise _wire.Malformed(f"{part.descriptors} descriptors were announced, {count} came", self.id)
+            raise wire.Malformed(f"{part.descriptors} descriptors were announced, {count} came", self.id)
         self.data += part.payload
         return part.descriptors > 0 and not self.complete
 
@@ -124,4 +124,4 @@ class Assembly:
 
     def close(self) -> None:
         """Closes what has come."""
-        _reaper.close([self.descriptors])
+        reaper.close([self.descriptors])

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, NamedTuple
 
-from capmarshal._descriptors import reaper as _reaper
-from capmarshal._protocol import faults as _faults
-from capmarshal._protocol import wire as _wire
+from capmarshal._descriptors import reaper
+from capmarshal._protocol import faults, wire
 from capmarshal._protocol.faults import Code, Fault
 
 if TYPE_CHECKING:
@@ -41,12 +40,12 @@ class Answer(NamedTuple):
     def close_arguments(self) -> None:
         """Closes the arguments, for the answer is about to leave."""
         if self.arguments:
-            _reaper.close(self.arguments)
+            reaper.close(self.arguments)
 
     def close_results(self) -> None:
         """Closes the results, for the answer is sent, and its arguments were closed before."""
         if self.results:
-            _reaper.close(self.results)
+            reaper.close(self.results)
 
     def close(self) -> None:
         """Closes all that the call owned, where the answer will not be sent."""
@@ -66,7 +65,7 @@ class Answer(NamedTuple):
 
 def fail(call_id: int, code: Code, message: str) -> Answer:
     """An answer that says what went wrong."""
-    return Answer(call_id, _wire.pack_fail(call_id, _faults.encode(Fault(code, message))))
+    return Answer(call_id, wire.pack_fail(call_id, faults.encode(Fault(code, message))))
 
 
 class Interrupted(BaseException):  # carries KeyboardInterrupt or SystemExit past the answering of the call

@@ -1,102 +1,293 @@
-"""An answer on its way out: the one that a client is allowed to cost its server."""
+"""Answers on their way out: sent as far as there is room, and then when there is more.
+
+Nothing here waits for a particular client.  What cannot be sent for a reason of the client's making ends its channel.
+"""
 
 from __future__ import annotations
 
 import errno
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
-from capmarshal._descriptors import reaper as _reaper
-from capmarshal._descriptors.descriptor_list import DescriptorList
-from capmarshal._kernel.native import DESCRIPTORS_MAX, ffi
-from capmarshal._protocol import parts as _parts
-from capmarshal._protocol import wire as _wire
-from capmarshal._protocol.parts import Piece, send_piece
+from capmarshal._kernel.errors import KernelError, TableFull, error_for, in_flight_limit
+from capmarshal._kernel.native import DESCRIPTORS_MAX
+from capmarshal._kernel.waiting import IN_FLIGHT_PATIENCE
+from capmarshal._protocol.faults import Code
+from capmarshal._protocol.states import UNREAD, Event, State
+from capmarshal._server.answer import fail
+from capmarshal._server.ledger import Resource
+from capmarshal._server.outbox import Outbox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Sequence
 
+    from capmarshal._descriptors.closing import ClosableFile
     from capmarshal._server.answer import Answer
+    from capmarshal._server.channels import Channels
+    from capmarshal._server.clients import Channel, Peer, User
+    from capmarshal._server.closings import Closings
+    from capmarshal._server.shares import Shares
+    from capmarshal._server.timers import Timers
 
-# What send() says when it can go on only after a GO of the client.
-AWAITS_GO = 1
+# Nanoseconds between two tries to send what there is no room for in flight.
+_RETRY = 5_000_000
+# How long an answer may stand still while its peer has more unread than it may.
+_STILL = 1_000_000_000
+# How long an answer waits until what its call owned is closed.
+_CLOSING_PATIENCE = 1_000_000_000
+
+# Why a peer is held back.
+_HELD = "it does not read its answers"
 
 
-class Outbox:
-    """Sends an answer, whole or in parts, as far as its receiver has room, and goes on later.
+class Answers:
+    """Sends the answers of one server.
 
     Args:
-        answer: taken: its arguments are closed already, and its results are when all is sent.
-        room: bytes that one record may have.
-
-    Attributes:
-        call_id: of the call.
-        give_up: until when the kernel's refusal of more descriptors in flight is borne; None while there is none.
-        awaits_go: the client is to say when it goes on.
-        begun: a part of it is sent.
-        moved: when some of it was last sent; CLOCK_MONOTONIC, nanoseconds.
-        stalled: there was no room where the kernel had reported some.
-        waited: it could not be sent at once.
-
-    Raises:
-        TableFull: no room for duplicates of what the server keeps and may close at any time.
+        channels: whom they go to.
+        closings: closes what their calls owned.
+        timers: of the loop.
+        shares: how much may lie unread.
+        max_bytes: of an answer.
+        max_descriptors: likewise.
+        drop: ends a channel for a reason of its client's making.
+        warn: writes into the log about a peer: kind, words, and what stands in them.
     """
 
-    __slots__ = (
-        "_answer", "_copies", "_next", "_pieces", "_wanted_room",
-        "awaits_go", "begun", "call_id", "give_up", "moved", "stalled", "waited",
-    )  # fmt: skip
+    def __init__(
+        self,
+        channels: Channels,
+        closings: Closings,
+        timers: Timers,
+        shares: Shares,
+        *,
+        max_bytes: int,
+        max_descriptors: int,
+        drop: Callable[[Channel, str], None],
+        warn: Callable[..., None],
+    ) -> None:
+        self._channels = channels
+        self._closings = closings
+        self._timers = timers
+        self._unread_most = shares.unread_bytes or max_bytes
+        self._unread_of_user = max(shares.of_user(self._unread_most), max_bytes)
+        self._unread_of_process = max(shares.of_process(self._unread_most), max_bytes)
+        self._max_bytes = max_bytes
+        self._max_descriptors = max_descriptors
+        self._drop = drop
+        self._warn = warn
 
-    def __init__(self, answer: Answer, room: int) -> None:
-        self.call_id = answer.id
-        self.give_up: int | None = None
-        self.moved = time.monotonic_ns()
-        self.awaits_go = self.begun = self.stalled = self.waited = self._wanted_room = False
-        self._answer = answer
-        self._copies = DescriptorList()
-        numbers = list(answer.numbers)
+    def deliver(self, channel: Channel, answer: Answer) -> None:
+        """Ends a call that has run: closes its arguments, and then sends its answer, as far as there is room."""
+        peer, proceed = channel.peer, partial(self._when_closed, channel, answer.id)
+        closed = self._closings.close(peer, answer.arguments, proceed)
+        if closed and self._sent_at_once(channel, answer):
+            self._settle(channel, answer.results)
+            return
+        channel.outbox = self._outbox(channel, answer)
+        if closed:
+            self.proceed(channel)
+            return
+        self._move(channel, Event.RAN)
+        self._timers.after(_CLOSING_PATIENCE, partial(self._closing_late, channel, channel.outbox))
+
+    def _sent_at_once(self, channel: Channel, answer: Answer) -> bool:
+        """Sends an answer that fits into one record, and may be sent now; whether it did."""
+        size, count = len(answer.data), len(answer.numbers)
+        if answer.kept or size > min(channel.room, self._max_bytes):
+            return False
+        if count > min(DESCRIPTORS_MAX, self._max_descriptors):
+            return False
+        if count and not self._channels.unread.may_send(channel.peer, count):
+            return False
+        if channel.send(answer.data, answer.numbers) != 0:
+            return False
+        if count:
+            self._channels.unread.sent(channel, count)
+        return True
+
+    def _outbox(self, channel: Channel, answer: Answer) -> Outbox:
+        """An answer that is not sent at once; where it cannot be sent at all, one that says why."""
+        refusal = self._too_large(answer)
+        if refusal:
+            self._closings.close(channel.peer, answer.results)
+            return Outbox(fail(answer.id, Code.TOO_BIG, refusal), channel.room)
         try:
-            self._copies = DescriptorList.dup_of([numbers[slot] for slot in answer.kept])
-            for slot, copy in zip(answer.kept, self._copies.numbers(), strict=True):
-                numbers[slot] = copy
-        except BaseException:
-            self.close()
-            raise
-        size = len(answer.data)
-        self._pieces: Iterator[Piece] = (
-            iter((Piece(b"", 0, size, numbers, waits=False),))
-            if size <= room and len(numbers) <= DESCRIPTORS_MAX
-            else _parts.cut(answer.id, size, numbers, min(room - _wire.HEAD_SIZE, _parts.PART_BYTES))
-        )
-        self._next: Piece | None = next(self._pieces)
+            return Outbox(answer, channel.room)
+        except KernelError as error:
+            # No room for duplicates; or what the server has kept, another thread of it has closed meanwhile.
+            code = Code.TABLE_FULL if isinstance(error, TableFull) else Code.RAISED
+            self._closings.close(channel.peer, answer.results)
+            return Outbox(fail(answer.id, code, f"at the server, {error.strerror}"), channel.room)
 
-    def send(self, number: int) -> int:
-        """Sends what can be sent: 0 when that was all, AWAITS_GO, or the -errno of the piece that was not sent."""
-        memory = ffi.from_buffer(self._answer.data)
-        self.awaits_go = False
-        while self._next is not None:
-            piece = self._next
-            status = send_piece(number, piece, memory)
+    def _too_large(self, answer: Answer) -> str:
+        """Why an answer is more than the entrypoint sends; empty if it is not."""
+        size, count = len(answer.data), len(answer.numbers)
+        if size > self._max_bytes:
+            return f"a result of {size} bytes; the entrypoint's maximum is {self._max_bytes} (max_bytes)"
+        if count > self._max_descriptors:
+            most = self._max_descriptors
+            return f"a result with {count} descriptors; the entrypoint's maximum is {most} (max_descriptors)"
+        return ""
+
+    def _when_closed(self, channel: Channel, call_id: int) -> None:
+        outbox = channel.outbox
+        if channel.state is State.CLOSING and outbox is not None and outbox.call_id == call_id:
+            self.proceed(channel)
+
+    def _closing_late(self, channel: Channel, outbox: Outbox) -> None:
+        if channel.state is State.CLOSING and channel.outbox is outbox:
+            seconds = _CLOSING_PATIENCE / 1e9
+            self._warn(
+                channel.peer, "late", "what a call of process %d sent is still open %.0f s after the call has ended: "
+                "closing it takes so long; its answer leaves all the same", channel.peer.pid, seconds,
+            )  # fmt: skip
+            self.proceed(channel)
+
+    def proceed(self, channel: Channel) -> None:
+        """Sends what is left of an answer, and sees to what then has to happen."""
+        outbox = channel.outbox
+        if outbox is None:
+            return
+        while outbox.next is not None:
+            piece = outbox.next
+            count = len(piece.numbers)
+            if count and not self._channels.unread.may_send(channel.peer, count):
+                lie = channel.peer.unread
+                self._bear(channel, outbox, f"{lie} descriptors that process {channel.peer.pid} was sent lie unread")
+                return
+            status = outbox.send(channel.far.number, piece)
             if status != 0:
-                self.waited = True
-                self.stalled = self._wanted_room and status == -errno.EAGAIN
-                self._wanted_room = status == -errno.EAGAIN
-                return status
-            self.begun, self.give_up, self._wanted_room = True, None, False
-            self.moved = time.monotonic_ns()
-            self._next = next(self._pieces, None)
+                self._unsent(channel, outbox, status)
+                return
+            if count:
+                self._channels.unread.sent(channel, count)
             if piece.waits:
-                self.waited = self.awaits_go = True
-                return AWAITS_GO
-        return 0
+                self._wait(channel, outbox, Event.PART)
+                return
+        self._settle(channel, outbox.steal_owned())
 
-    @property
-    def size(self) -> int:
-        """Bytes of the answer."""
-        return len(self._answer.data)
+    def _unsent(self, channel: Channel, outbox: Outbox, status: int) -> None:
+        if status in (-errno.EAGAIN, -errno.EINTR):
+            outbox.wants_room()
+            if outbox.stalled:
+                # Reported as writable, and not: somebody turns the knobs of this socket.
+                self._drop(channel, "it takes no answer")
+            else:
+                self._wait(channel, outbox, Event.FULL)
+        elif status == -errno.ETOOMANYREFS:
+            self._bear(channel, outbox, in_flight_limit())
+        elif status in (-errno.ENOMEM, -errno.ENOBUFS):
+            self._bear(channel, outbox, "the kernel has no memory for the answer")
+        elif status == -errno.EMSGSIZE:
+            self._answer_instead(channel, outbox, Code.TOO_BIG, f"a result of {outbox.size} bytes does not fit")
+        else:
+            self._drop(channel, str(error_for(-status, "answering")))
 
-    def close(self) -> None:
-        """Ends the call: closes what it still owned."""
-        if self._copies:
-            _reaper.close([self._copies])
-        self._answer.close_results()
+    def _bear(self, channel: Channel, outbox: Outbox, why: str) -> None:
+        """No more descriptors may be in flight: waits for those that are to be received, and then gives up."""
+        now = time.monotonic_ns()
+        if outbox.give_up is None:
+            outbox.give_up = now + IN_FLIGHT_PATIENCE
+        if now >= outbox.give_up:
+            self._answer_instead(channel, outbox, Code.IN_FLIGHT, why)
+            return
+        self._wait(channel, outbox, Event.TOO_MANY)
+        self._timers.after(_RETRY, partial(self._retry, channel, outbox))
+
+    def _retry(self, channel: Channel, outbox: Outbox) -> None:
+        if channel.state is State.AWAITING_ROOM and channel.outbox is outbox:
+            self.proceed(channel)
+
+    def _answer_instead(self, channel: Channel, outbox: Outbox, code: Code, message: str) -> None:
+        """Says why there is no answer; a client that has no room even for that is dropped."""
+        if outbox.begun:
+            self._drop(channel, message)
+        elif channel.send(fail(outbox.call_id, code, message).data) == 0:
+            self._settle(channel, outbox.steal_owned())
+        else:
+            self._drop(channel, "it takes no answer")
+
+    def _settle(self, channel: Channel, owned: Sequence[ClosableFile]) -> None:
+        """The answer is sent: closes what the call owned, and then reads the channel again."""
+        channel.outbox = None
+        self._unbook(channel)
+        if self._closings.close(channel.peer, owned, partial(self._settled, channel)):
+            self._move(channel, Event.SENT if channel.refused is None else Event.SENT_EARLY)
+        else:
+            self._move(channel, Event.SETTLE)
+
+    def _settled(self, channel: Channel) -> None:
+        if channel.state is State.SETTLING:
+            self._move(channel, Event.SENT if channel.refused is None else Event.SENT_EARLY)
+
+    def abandon(self, channel: Channel) -> None:
+        """Drops an answer of which its client does not want the rest."""
+        outbox, channel.outbox = channel.outbox, None
+        self._unbook(channel)
+        if outbox is not None:
+            self._closings.close(channel.peer, outbox.steal_owned())
+
+    def _move(self, channel: Channel, event: Event) -> None:
+        if not self._channels.move(channel, event):
+            self._drop(channel, "the kernel has no memory to watch it")
+
+    def _wait(self, channel: Channel, outbox: Outbox, event: Event) -> None:
+        """An answer waits for its reader: no more calls are taken of a peer that has more unread than it may."""
+        self._move(channel, event)
+        if channel.state is State.ENDED:
+            return
+        self._channels.book(channel, Resource.UNREAD_BYTES, outbox.size)
+        if self._of_peer(channel.peer) > self._unread_of_process and _HELD not in channel.peer.held:
+            self._channels.hold(channel.peer, _HELD)
+            self._timers.after(_STILL, partial(self._look_after, channel.peer))
+        self._bound(channel.peer.user)
+
+    def _bound(self, user: User) -> None:
+        """Drops answers that nobody reads where more of them wait than may: of the user, or over all."""
+        ledger, what = self._channels.ledger, Resource.UNREAD_BYTES
+        while (own := ledger.of_user(user, what) > self._unread_of_user) or ledger.total[what] > self._unread_most:
+            most = ledger.most(what, user if own else None)
+            if most is None or not self._drop_stillest(most):
+                return
+
+    def _of_peer(self, peer: Peer) -> int:
+        return self._channels.ledger.of_peer(peer.user, peer, Resource.UNREAD_BYTES)
+
+    def _unbook(self, channel: Channel) -> None:
+        peer = channel.peer
+        if channel.booked[Resource.UNREAD_BYTES]:
+            self._channels.book(channel, Resource.UNREAD_BYTES, 0)
+            self.unheld(peer)
+
+    def unheld(self, peer: Peer) -> None:
+        """Takes calls of a peer again if it has read enough."""
+        if _HELD in peer.held and self._of_peer(peer) <= self._unread_of_process:
+            self._channels.release(peer, _HELD)
+
+    def _drop_stillest(self, peer: Peer) -> bool:
+        """Drops the channel of a peer whose answer has waited for longest; whether there was one."""
+        waiting = [
+            (channel.outbox.moved, channel.slot, channel)
+            for channel in peer.channels.values()
+            if channel.outbox is not None and channel.state in UNREAD
+        ]
+        if not waiting:
+            return False
+        unread = self._channels.ledger.total[Resource.UNREAD_BYTES]
+        self._drop(min(waiting)[2], f"{unread} bytes of answers are unread, over all; {self._unread_most} may be")
+        return True
+
+    def _look_after(self, peer: Peer) -> None:
+        """Drops the channels of a held peer on which nothing has moved for a while."""
+        if _HELD not in peer.held:
+            return
+        still = time.monotonic_ns() - _STILL
+        for channel in tuple(peer.channels.values()):
+            outbox = channel.outbox
+            if outbox is not None and outbox.give_up is None and channel.state in UNREAD and outbox.moved <= still:
+                unread, most = self._of_peer(peer), self._unread_of_process
+                self._drop(channel, f"it reads none of {unread} bytes; {most} may wait for a process")
+        if _HELD in peer.held:
+            self._timers.after(_STILL, partial(self._look_after, peer))

@@ -15,11 +15,9 @@ from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.errors import ArgumentError, StaleCapability
 from capmarshal._kernel.native import FOREVER, lib
-from capmarshal._protocol import faults as _faults
-from capmarshal._protocol import wire as _wire
+from capmarshal._protocol import faults, wire
 from capmarshal._protocol.faults import Code, Fault
-from capmarshal._server import escapes as _escapes
-from capmarshal._server import keeping as _keeping
+from capmarshal._server import escapes, keeping
 from capmarshal._server.answer import Answer, Interrupted, fail
 from capmarshal._typed.codec import encode_data
 from capmarshal._typed.files import flush_within
@@ -29,8 +27,8 @@ from capmarshal._typed.table import NOTHING, Incoming, Outgoing
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from capmarshal._capabilities.space import Peer
     from capmarshal._protocol.wire import Call
+    from capmarshal._server.clients import Peer
     from capmarshal._server.journal import Journal
     from capmarshal._server.objects import Objects
     from capmarshal._typed.method import Method
@@ -67,22 +65,22 @@ class Calls:
     def __init__(self, objects: Objects, journal: Journal) -> None:
         self._objects = objects
         self._journal = journal
-        self._calls = _keeping.InProgress(objects.running)
+        self._calls = keeping.InProgress(objects.running)
         self.thread: int | None = None
-        self.ends_service: Callable[[BaseException], bool] = _escapes.nothing
+        self.ends_service: Callable[[BaseException], bool] = escapes.nothing
         self.peer_of: Callable[[int], Peer | None] = lambda _slot: None
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[None]:
         """Where calls are run: what that changes in the thread is put back at the end."""
         token = _deadline.current.set(FOREVER)
-        calls_before, _keeping.current.calls = _keeping.current.calls, self._calls
+        calls_before, keeping.current.calls = keeping.current.calls, self._calls
         thread_before, self.thread = self.thread, threading.get_ident()
         try:
             yield
         finally:
             self.thread = thread_before
-            _keeping.current.calls = calls_before
+            keeping.current.calls = calls_before
             _deadline.current.reset(token)
 
     def end_all(self) -> None:
@@ -125,8 +123,8 @@ class Calls:
                 except Exception:  # noqa: BLE001 - it will be encoded, and fail, again, unless it is no data after all
                     outgoing = Outgoing()
                     payload = method.encode_result(result, outgoing)
-                data = _wire.pack_reply(turn.id, outgoing.entries, len(outgoing.numbers), payload)
-                return _keeping.succeeded(turn.id, data, Incoming([], DescriptorList()), outgoing, self._calls.kept)
+                data = wire.pack_reply(turn.id, outgoing.entries, len(outgoing.numbers), payload)
+                return keeping.succeeded(turn.id, data, Incoming([], DescriptorList()), outgoing, self._calls.kept)
             except BaseException as error:  # noqa: BLE001 - answered; Interrupted is raised for what must not end here
                 peer = self.peer_of(turn.slot)
                 return self._failed(turn.id, peer, method, error, Incoming([], DescriptorList()), outgoing, 0)
@@ -199,8 +197,8 @@ class Calls:
             for writer in incoming.writers:
                 if not writer.closed:
                     flush_within(writer, _deadline.after(_FLUSH_SECONDS))
-            data = _wire.pack_reply(call.id, outgoing.entries, len(outgoing.numbers), payload, lib.cm_cpu())
-            return _keeping.succeeded(call.id, data, incoming, outgoing, self._calls.kept[kept_before:])
+            data = wire.pack_reply(call.id, outgoing.entries, len(outgoing.numbers), payload, lib.cm_cpu())
+            return keeping.succeeded(call.id, data, incoming, outgoing, self._calls.kept[kept_before:])
         except BaseException as error:  # noqa: BLE001 - answered; Interrupted is raised for what must not end here
             return self._failed(call.id, peer, method, error, incoming, outgoing, kept_before)
 
@@ -223,8 +221,8 @@ class Calls:
         if fault.code is Code.RAISED:
             kind = f"{method.where}: {type(error).__qualname__}"
             self._journal.error(peer, kind, "%s raised", method.where, exc_info=error)
-        data = _wire.pack_fail(call_id, _faults.encode(fault))
-        answer = _keeping.failed(call_id, data, incoming, outgoing, self._calls.kept[kept_before:])
+        data = wire.pack_fail(call_id, faults.encode(fault))
+        answer = keeping.failed(call_id, data, incoming, outgoing, self._calls.kept[kept_before:])
         if not isinstance(error, Exception) and self.ends_service(error):
             raise Interrupted(answer) from error
         return answer
@@ -240,6 +238,6 @@ def _refused(call_id: int, method: Method, error: ArgumentError | StaleCapabilit
 def _fault_for(error: BaseException, method: Method) -> Fault:
     """What a caller is told of an error, also where the error's own class raises when it is asked."""
     try:
-        return _faults.raised(error, method.raises)
+        return faults.raised(error, method.raises)
     except BaseException as worse:  # noqa: BLE001 - of __str__, say; the first error is what the call ended by
         return Fault(Code.RAISED, f"(its text cannot be had: {type(worse).__qualname__})", type(error).__qualname__)

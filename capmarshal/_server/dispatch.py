@@ -6,11 +6,11 @@ import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from capmarshal._descriptors import reaper as _reaper
+from capmarshal._descriptors import reaper
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.native import FOREVER
-from capmarshal._protocol import wire as _wire
+from capmarshal._protocol import wire
 from capmarshal._protocol.faults import Code
 from capmarshal._server.answer import Interrupted, fail
 from capmarshal._server.calls import Calls
@@ -20,9 +20,9 @@ from capmarshal._typed.table import Incoming
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from capmarshal._capabilities.space import Peer
     from capmarshal._protocol.wire import Call, Entry, Fail, Reply
     from capmarshal._server.answer import Answer
+    from capmarshal._server.clients import Peer
     from capmarshal._server.journal import Journal
     from capmarshal._server.objects import Objects
 
@@ -47,7 +47,7 @@ class Received(NamedTuple):
 
     def close(self) -> None:
         """Closes the descriptors that came, where nobody is to have them."""
-        _reaper.close([self.descriptors])
+        reaper.close([self.descriptors])
 
 
 class Unanswerable(Exception):  # never leaves the package: the channel is dropped
@@ -112,7 +112,7 @@ class Dispatcher:
         The same rules hold as for any call: arguments are copies, and the call owns its descriptors.
         """
         deadline = _deadline.in_force()
-        call = _wire.Call(0, badge, _wire.NO_LIMIT, 0, method, entries, len(numbers), memoryview(payload))
+        call = wire.Call(0, badge, wire.NO_LIMIT, 0, method, entries, len(numbers), memoryview(payload))
         expired = deadline != FOREVER and time.monotonic_ns() >= deadline
         try:
             answer = self.call(call, DescriptorList.dup_of(numbers), None, None if expired else deadline)
@@ -121,8 +121,8 @@ class Dispatcher:
             raise interrupted.__cause__ or interrupted from None
         try:
             answer.close_arguments()
-            record = _wire.unpack(answer.data)
-            assert isinstance(record, (_wire.Reply, _wire.Fail))  # noqa: S101 - by construction
+            record = wire.unpack(answer.data)
+            assert isinstance(record, (wire.Reply, wire.Fail))  # noqa: S101 - by construction
             return record, DescriptorList.dup_of(answer.numbers)
         finally:
             answer.close_results()
@@ -136,13 +136,13 @@ class Dispatcher:
         """
         descriptors = received.descriptors
         try:
-            record = _wire.unpack(received.data)
-        except _wire.Malformed as malformed:
+            record = wire.unpack(received.data)
+        except wire.Malformed as malformed:
             received.close()
             if malformed.id is None:
                 raise Unanswerable(str(malformed)) from None
             return fail(malformed.id, Code.MALFORMED, str(malformed))
-        if not isinstance(record, _wire.Call):
+        if not isinstance(record, wire.Call):
             received.close()
             raise Unanswerable(f"a {type(record).__name__} where only calls are due")
         refusal = _refusal(record, received)
@@ -186,7 +186,7 @@ def _deadline_of(call: Call) -> int | None:
     Both ends read the same clock, unless they are in different time namespaces: a call that seems to come from the
     future just has its time left from now on.
     """
-    if call.time_left == _wire.NO_LIMIT:
+    if call.time_left == wire.NO_LIMIT:
         return FOREVER
     now = time.monotonic_ns()
     waited = max(now - call.sent_at, 0)

@@ -1,34 +1,33 @@
-"""The server's end of a door: takes the channels that knocks bring."""
+"""The server's end of a door: takes the channels that knocks bring, and admits whom there is room for."""
 
 from __future__ import annotations
 
-import time
+import socket
 from typing import TYPE_CHECKING
 
 from capmarshal._capabilities.identity import cookies_of
-from capmarshal._descriptors import inbox as _inbox
-from capmarshal._descriptors import private as _private
-from capmarshal._descriptors import reaper as _reaper
+from capmarshal._capabilities.space import space
+from capmarshal._descriptors import inbox, private
 from capmarshal._descriptors.private import Private
-from capmarshal._kernel.native import NOW, lib
-from capmarshal._protocol import wire as _wire
-from capmarshal._server.journal import log
+from capmarshal._kernel.native import NOW, ffi, lib
+from capmarshal._protocol import wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from capmarshal._capabilities.space import Peer
-    from capmarshal._server.channels import Clients
+    from capmarshal._server.channels import Channels
+    from capmarshal._server.clients import Channel, Peer
+    from capmarshal._server.closings import Closings
+    from capmarshal._server.journal import Journal
+    from capmarshal._server.peers import Peers
 
-# Of the server's epoll set.
-SLOT = 0
+# include/uapi/asm-generic/socket.h, Linux 6.5; CPython's socket module has no name for it.
+_SO_PASSPIDFD = 76
 
-# Taken per event, so that a flood of knocks leaves turns for calls.
-_KNOCKS_AT_ONCE = 16
+# Taken per turn of the door, so that a flood of knocks leaves turns for calls.
+_KNOCKS_AT_ONCE = 2
 # A knock is all head; one byte more shows that it is not.
-_KNOCK_ROOM = len(_wire.KNOCK_RECORD) + 1
-# Nanoseconds between two lines in the log.
-_LOG_PAUSE = 1_000_000_000
+_KNOCK_ROOM = len(wire.KNOCK_RECORD) + 1
 
 
 class Doorkeeper:
@@ -36,83 +35,126 @@ class Doorkeeper:
 
     Args:
         door: the server's end, taken.
-        clients: where new channels go.
-        make_room: gives an idle channel up; whether there was one.
-        label: of the entrypoint, for the log.
+        peers: who knocks.
+        channels: where new channels go.
+        closings: closes what else knocks bring.
+        give_up: ends a channel to make room.
+        journal: of the entrypoint.
+        shut: called when a holder has shut the door for all: nobody is to watch it any more.
     """
 
-    def __init__(self, door: Private, clients: Clients, make_room: Callable[[], bool], label: str) -> None:
+    def __init__(
+        self,
+        door: Private,
+        peers: Peers,
+        channels: Channels,
+        closings: Closings,
+        give_up: Callable[[Channel], None],
+        journal: Journal,
+        shut: Callable[[], None],
+    ) -> None:
         self._door = door
-        self._clients = clients
-        self._make_room = make_room
-        self._label = label
-        self._inbox = _inbox.Inbox(_KNOCK_ROOM)
-        # Of the channel that a knock has just brought.
-        self._far = Private(-1)
-        self._refusals = self._log_again_at = 0
-
-    def close(self) -> None:
-        """Hangs up."""
-        # Its queue may hold what takes long to close.
-        _reaper.close([self._door])
+        self._peers = peers
+        self._channels = channels
+        self._closings = closings
+        self._give_up = give_up
+        self._journal = journal
+        self._shut = shut
+        self._inbox = inbox.Inbox(_KNOCK_ROOM)
+        # With room for no more, 253 descriptors of junk are gone six times as quickly.
+        self._inbox.struct.most = 1
+        self._inbox.struct.wants_pidfd = 1
+        self._pidfd_place = ffi.addressof(self._inbox.struct, "pidfd")
+        on = ffi.new("int *", 1)
+        # Where the kernel is older, the knock's credentials tell.
+        lib.lx_setsockopt(door.number, socket.SOL_SOCKET, _SO_PASSPIDFD, on, ffi.sizeof("int"))
+        # Of the channel that a knock has just brought, and of who did.
+        self._far, self._pidfd = Private(-1), Private(-1)
 
     def open(self) -> None:
-        """Takes the channels that knocks have brought."""
+        """Takes some of the channels that knocks have brought."""
         for _ in range(_KNOCKS_AT_ONCE):
             # A fork in between would leave the child with a copy of the client's far end.
-            with _private.lock:
+            with private.lock:
                 if self._door.number < 0:
                     return
                 result = lib.cm_receive(self._door.number, self._inbox.struct, NOW)
                 if result <= 0:
                     break
-                if self._inbox.struct.count == 1:
+                struct = self._inbox.struct
+                lib.cm_above_standard(self._pidfd_place)
+                self._pidfd.number, struct.pidfd = struct.pidfd, -1
+                if struct.count == 1:
                     self._inbox.steal_into(self._far)
-            self._admit()
+            self._receive()
         else:
             return
         if result == 0:
             # Some holder of the client end has shut it down, for all holders (shutdown(2)).
-            log.error("%s: the door was shut by one of its holders; open channels go on", self._label)
-            self._clients.unwatch(SLOT)
+            self._journal.error(None, "shut", "the door was shut by one of its holders; open channels go on")
+            self._shut()
 
-    def _admit(self) -> None:
-        """Takes the channel that the knock in the inbox brought, if it is one."""
-        struct, far = self._inbox.struct, self._far
-        peer = self._clients.peer(struct.pid, struct.uid)
-        if struct.lost & lib.CM_LOST_DESCRIPTORS:
-            reason = _inbox.why_lost(self._door.number)
+    def _receive(self) -> None:
+        """Deals with the knock in the inbox."""
+        struct, far, pidfd = self._inbox.struct, self._far, self._pidfd
+        peer = self._peers.knocked(struct.pid, struct.uid, pidfd if pidfd.number >= 0 else None)
+        if struct.lost & lib.CM_LOST_DESCRIPTORS and not struct.count and far.number < 0:
+            reason = inbox.why_lost(self._door.number)
             # The channel is lost, but its client will knock again.
-            self._make_room()
-        elif self._inbox.data() != _wire.KNOCK_RECORD or not cookies_of([far.number])[0]:
-            reason = "it is no knock"
+            if not self._make_room(peer):
+                self._end_hoard()
         else:
-            reason = self._clients.refusal(peer)
-            if not reason and self._clients.full and not self._make_room():
-                reason = "all channels that the descriptor table can spare are in use"
-            reason = reason or self._clients.add(far, peer)
+            cookie = cookies_of([far.number])[0] if far.number >= 0 else 0
+            if not cookie or self._inbox.data() != wire.KNOCK_RECORD:
+                reason = "it is no knock"
+            elif space.is_own_door(cookie):
+                # Nobody could speak on it, and nobody's end would end it.
+                reason = "it is a door, and no channel"
+            else:
+                reason = self._admit(peer, far)
         if reason:
-            if far.number >= 0:
-                _reaper.close([far])
-            _reaper.close([self._inbox.steal()])
-            self._log_refusal(peer, reason)
-        self._far = Private(-1)
+            refused = self._inbox.steal()
+            self._closings.close(peer, [refused, far] if far.number >= 0 else [refused])
+            self._journal.warning(
+                peer, "knock", "refused a knock of process %d (user %d): %s", peer.pid, peer.uid, reason
+            )
+        # New ones, if these have found an owner.
+        if far.number >= 0:
+            self._far = Private(-1)
+        if pidfd.number >= 0:
+            self._pidfd = Private(-1)
+
+    def _admit(self, peer: Peer, far: Private) -> str:
+        """Takes a new channel; or why not."""
+        reason = self._channels.refusal(peer)
+        if not reason and self._channels.full(peer.user) and not self._make_room(peer):
+            reason = "all channels that there may be are in use (limits.channels)"
+        return reason or self._channels.add(far, peer)
+
+    def _make_room(self, newcomer: Peer) -> bool:
+        channel = self._channels.spare(newcomer)
+        if channel is None:
+            return False
+        self._give_up(channel)
+        return True
+
+    def _end_hoard(self) -> None:
+        """Ends the unfinished call that has most of the descriptors which fill the table."""
+        channel = self._channels.hoarder()
+        if channel is not None:
+            self._give_up(channel)
 
     def tidy(self) -> None:
         """Leaves nothing half done where Ctrl-C came between two steps."""
-        _reaper.close([self._inbox.steal()])
+        if self._inbox.struct.pidfd > 0:
+            self._pidfd.number, self._inbox.struct.pidfd = self._inbox.struct.pidfd, -1
+        self._pidfd.close()
+        self._inbox.steal().close()
         if self._far.number >= 0:
-            self._clients.disown(self._far)
-            self._far = Private(-1)
+            self._channels.disown(self._far)
+        self._far, self._pidfd = Private(-1), Private(-1)
 
-    def _log_refusal(self, peer: Peer, reason: str) -> None:
-        """Says so, but not as often as a stranger likes."""
-        self._refusals += 1
-        now = time.monotonic_ns()
-        if now >= self._log_again_at:
-            log.warning(
-                "%s: refused %d knock(s), the last of process %d (user %d): %s",
-                self._label, self._refusals, peer.pid, peer.uid, reason,
-            )  # fmt: skip
-            self._refusals = 0
-            self._log_again_at = now + _LOG_PAUSE
+    @property
+    def door(self) -> Private:
+        """The server's end."""
+        return self._door

@@ -24,7 +24,7 @@ import time
 from typing import TYPE_CHECKING
 
 from capmarshal._capabilities.space import space
-from capmarshal._descriptors import private as _private
+from capmarshal._descriptors import private
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.errors import Closed, KernelError
 from capmarshal._server.escapes import BySignal, nothing
@@ -80,7 +80,7 @@ class Service:
         """Ends in a forked child, where all of it is the parent's, and other threads do not exist."""
         self.closed = True
         self._letting_go.in_child()
-        self._server.forget_parents_own()
+        self._server.in_child()
         self._dispatcher.in_child()
         self._objects.forget_threads()
         self._begin_anew()
@@ -94,7 +94,7 @@ class Service:
             Closed: nobody serves any more.
             RuntimeError: somebody does.
         """
-        with _private.lock:
+        with private.lock:
             if self._session is not None and self._session.active:
                 raise RuntimeError(f"the entrypoint {self._label!r} is being served already")
             self._session = session
@@ -191,13 +191,13 @@ class Service:
         """Whether this thread can wait for the service to end: not in a call, nor where it would wait for itself."""
         me = threading.get_ident()
         within = session is not None and session.active and session.thread == me
-        locks = (_private.lock, self._objects.lock, self._letting_go.lock)
+        locks = (private.lock, self._objects.lock, self._letting_go.lock)
         return not (within or self._starter == me or any(owned(lock) for lock in locks))
 
     def _begin_end(self, deadline: int) -> bool:
         """Takes no more calls, and has answers sent until the deadline; False if that was begun before."""
         first, self.closed = not self.closed, True
-        with _private.lock:
+        with private.lock:
             space.remove_home(self._door)
         self._server.stop(deadline)
         return first

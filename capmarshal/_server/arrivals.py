@@ -1,0 +1,174 @@
+"""Long calls on their way in: put together part by part, refused where they are too long, and bounded.
+
+A call that is announced takes a share of what may be on its way: its peer's, its user's, and over all.  Where there is
+none, it is not read on until there is; and a peer that has less than its fair share gets it from the one that has most,
+whose call has not run, and is repeated by its client.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+from capmarshal._protocol import wire
+from capmarshal._protocol.parts import Assembly
+from capmarshal._protocol.states import UNBEGUN, Event
+from capmarshal._server.dispatch import Received
+from capmarshal._server.ledger import Resource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from capmarshal._server.channels import Channels
+    from capmarshal._server.clients import Channel, Peer
+    from capmarshal._server.closings import Closings
+    from capmarshal._server.shares import Shares
+
+_SHARED = (Resource.BEGUN_BYTES, Resource.BEGUN_DESCRIPTORS)
+# Peers that are asked whether they can go on, when something has ended.
+_ASKED = 16
+
+
+class Arrivals:
+    """Receives the long calls of a server's clients.
+
+    Args:
+        channels: of the server.
+        closings: closes what came of calls that are given up.
+        shares: what may be on its way.
+        max_bytes: of one call's record.
+        max_descriptors: of one call.
+        give_up: ends a channel whose call has not run, and whose client will repeat it.
+    """
+
+    def __init__(
+        self,
+        channels: Channels,
+        closings: Closings,
+        shares: Shares,
+        *,
+        max_bytes: int,
+        max_descriptors: int,
+        give_up: Callable[[Channel], None],
+    ) -> None:
+        self._channels = channels
+        self._closings = closings
+        self._shares = shares
+        self._most = (shares.begun_bytes or max_bytes, shares.begun_descriptors or max_descriptors)
+        self._max_bytes = max_bytes
+        self._max_descriptors = max_descriptors
+        self._give_up = give_up
+        # Those that wait for a share, by peer, each in the order in which they asked.
+        self._waiting: dict[Peer, dict[Channel, Assembly]] = {}
+
+    def refusal(self, size: int, descriptors: int) -> str:
+        """Why arguments are not taken; empty if they are."""
+        if size > self._max_bytes:
+            return f"arguments of {size} bytes; the entrypoint's maximum is {self._max_bytes} (max_bytes)"
+        if descriptors > self._max_descriptors:
+            most = self._max_descriptors
+            return f"arguments with {descriptors} descriptors; the entrypoint's maximum is {most} (max_descriptors)"
+        return ""
+
+    def begin(self, channel: Channel, begin: wire.Begin) -> str:
+        """A long call is announced; why it is refused, or empty."""
+        reason = self.refusal(begin.size, begin.descriptors)
+        if reason:
+            channel.refused = begin.id
+            return reason
+        channel.refused = None
+        channel.assembly = Assembly(begin)
+        if self._fits(channel, channel.assembly) or self._takes_from_others(channel, channel.assembly):
+            self._book(channel, channel.assembly)
+            self._channels.move(channel, Event.BEGIN)
+        else:
+            self._waiting.setdefault(channel.peer, {})[channel] = channel.assembly
+            self._channels.move(channel, Event.QUEUE)
+        return ""
+
+    def _book(self, channel: Channel, assembly: Assembly) -> None:
+        self._channels.book(channel, Resource.BEGUN_BYTES, assembly.size)
+        self._channels.book(channel, Resource.BEGUN_DESCRIPTORS, assembly.total)
+
+    def _fits(self, channel: Channel, assembly: Assembly) -> bool:
+        """Whether there is a share for it.  One alone always may be on its way: of a peer, and over all."""
+        ledger, peer = self._channels.ledger, channel.peer
+        for what, most, amount in zip(_SHARED, self._most, (assembly.size, assembly.total), strict=True):
+            largest = (self._max_bytes, self._max_descriptors)[what is Resource.BEGUN_DESCRIPTORS]
+            of_process = max(self._shares.of_process(most), largest)
+            of_user = max(self._shares.of_user(most), largest)
+            if ledger.of_peer(peer.user, peer, what) + amount > of_process:
+                return False
+            if ledger.of_user(peer.user, what) + amount > of_user:
+                return False
+            if ledger.total[what] and ledger.total[what] + amount > most:
+                return False
+        return True
+
+    def _takes_from_others(self, channel: Channel, assembly: Assembly) -> bool:
+        """Makes room where a peer has less than its fair share and others have more; whether there is a share then."""
+        ledger, peer = self._channels.ledger, channel.peer
+        for what, whole, amount in zip(_SHARED, self._most, (assembly.size, assembly.total), strict=True):
+            of_user = self._shares.of_user(whole)
+            share = ledger.fair_share(peer.user, peer, what, whole, of_user)
+            if ledger.of_peer(peer.user, peer, what) + amount > share:
+                return False
+            while (own := ledger.of_user(peer.user, what) + amount > of_user) or ledger.total[what] + amount > whole:
+                most = ledger.most(what, peer.user if own else None)
+                if most is None or most is peer:
+                    return False
+                victim = next(
+                    (one for one in most.channels.values() if one.booked[what] and one.state in UNBEGUN), None
+                )
+                if victim is None:
+                    return False
+                self._give_up(victim)
+        return self._fits(channel, assembly)
+
+    def part(self, channel: Channel, part: wire.Part, received: Received) -> tuple[bool, Received | None]:
+        """The next part of a long call: whether its client waits for a GO, and the whole call, if it is complete.
+
+        Raises:
+            Malformed: it is no such part; the descriptors are the channel's assembly's all the same, or closed.
+        """
+        assembly = channel.assembly
+        if assembly is None:
+            self._closings.close(channel.peer, [received.descriptors])
+            if part.id != channel.refused:
+                raise wire.Malformed("a part of nothing", part.id)
+            # Sent before the client had read that its call is refused.
+            return part.descriptors > 0, None
+        go = assembly.add(part, received.descriptors, received.lost)
+        if received.cut:
+            raise wire.Malformed("a part is larger than any may be", part.id)
+        if not assembly.complete:
+            return go, None
+        whole = Received(bytes(assembly.data), assembly.steal(), assembly.lost)
+        self.end(channel)
+        return False, whole
+
+    def end(self, channel: Channel) -> None:
+        """Ends what is on its way on a channel: it is complete, abandoned, or the channel is being dropped."""
+        assembly, channel.assembly = channel.assembly, None
+        if assembly is None:
+            return
+        peer = channel.peer
+        self._waiting.get(peer, {}).pop(channel, None)
+        self._closings.close(channel.peer, [assembly.steal()])
+        for what in _SHARED:
+            self._channels.book(channel, what, 0)
+        self._admit(peer)
+        for other in tuple(itertools.islice(self._waiting, _ASKED)):
+            self._admit(other)
+
+    def _admit(self, peer: Peer) -> None:
+        """Goes on with those of a peer that waited for a share, as long as there is one."""
+        waiting = self._waiting.pop(peer, {})
+        for channel, assembly in tuple(waiting.items()):
+            if not self._fits(channel, assembly):
+                # At the end of those that are asked next time.
+                self._waiting[peer] = waiting
+                return
+            del waiting[channel]
+            self._book(channel, assembly)
+            self._channels.move(channel, Event.ADMIT)

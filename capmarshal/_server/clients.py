@@ -1,0 +1,150 @@
+"""Who has what of a server: users, their processes, and the channels of each."""
+
+from __future__ import annotations
+
+import fcntl
+import termios
+import weakref
+from typing import TYPE_CHECKING
+
+from capmarshal._descriptors import inbox, reaper
+from capmarshal._kernel.native import lib
+from capmarshal._protocol.states import State
+from capmarshal._server.ledger import Resource
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from capmarshal._capabilities.door import Door
+    from capmarshal._descriptors.private import Private
+    from capmarshal._protocol.parts import Assembly
+    from capmarshal._server.outbox import Outbox
+    from capmarshal._server.shares import Shares
+
+
+class User:
+    """The processes of one user.
+
+    Attributes:
+        uid: as the server's user namespace has it.
+        doors: that came from its processes, those that have ended included, and are held.
+        unread: descriptors that were sent to its processes and not received.
+        closing: what of its descriptors waits to be closed.
+    """
+
+    __slots__ = ("__weakref__", "closing", "doors", "uid", "unread")
+
+    def __init__(self, uid: int) -> None:
+        self.uid = uid
+        self.doors: weakref.WeakSet[Door] = weakref.WeakSet()
+        self.unread = 0
+        self.closing = reaper.Sender()
+
+
+class Peer:
+    """One process.
+
+    Args:
+        pid: of the process, as the server's pid namespace has it; 0 for one of another.
+        user: whose it is.
+        shares: how much it may have.
+
+    Attributes:
+        channels: that it has, by slot, roughly in the order in which they were last looked at.
+        index: of its place in C's ring of turns; 0: it has no channel.
+        pidfd: becomes readable when the process has ended; None where the kernel gave none.
+        pidfd_slot: where that is watched; 0: it is not.
+        unread: descriptors that were sent to it, and may not have been received.
+        closing: what of its descriptors waits to be closed.
+        held: why it begins no calls for now; empty while it may.
+    """
+
+    __slots__ = (
+        "__weakref__", "_shares", "channels", "closing", "doors", "held", "index", "pid", "pidfd", "pidfd_slot",
+        "unread", "user",
+    )  # fmt: skip
+
+    def __init__(self, pid: int, user: User, shares: Shares) -> None:
+        self.pid = pid
+        self.user = user
+        self._shares = shares
+        self.channels: dict[int, Channel] = {}
+        self.index = 0
+        self.pidfd: Private | None = None
+        self.pidfd_slot = 0
+        self.unread = 0
+        self.closing = reaper.Sender(user.closing)
+        self.held: set[str] = set()
+        self.doors: weakref.WeakSet[Door] = weakref.WeakSet()
+
+    @property
+    def uid(self) -> int:
+        """Of its user."""
+        return self.user.uid
+
+    def door_refusal(self) -> str:
+        """Why no more doors that come from it are held; empty if they are."""
+        most = self._shares.doors
+        if len(self.doors) >= self._shares.of_process(most):
+            return f"{len(self.doors)} doors that came from process {self.pid} are held already (limits.doors)"
+        if len(self.user.doors) >= self._shares.of_user(most):
+            return f"{len(self.user.doors)} doors that came from user {self.uid} are held already (limits.doors)"
+        return ""
+
+    def hold_door(self, door: Door) -> None:
+        """Counts a door that came from it: for its user also when the process has ended."""
+        self.doors.add(door)
+        self.user.doors.add(door)
+
+    def book_unread(self, count: int) -> None:
+        """Counts descriptors that were sent to it, or received."""
+        self.unread += count
+        self.user.unread += count
+
+    def __repr__(self) -> str:
+        return f"process {self.pid} (user {self.uid})"
+
+
+class Channel:
+    """One channel, as its server sees it.
+
+    Attributes:
+        far: the server's end.
+        peer: who knocked.
+        slot: where C has it.
+        room: bytes that one record to it may have.
+        state: what it is in, but for RUNNING: see :meth:`Channels.state`.
+        outbox: the answer that is not fully sent yet, or whose results are not closed.
+        assembly: the call that has not fully come yet.
+        refused: the ID of a call that was answered before it had come.
+        unread: descriptors that were sent, and may not have been received.
+        booked: of each resource, what it is charged with.
+    """
+
+    __slots__ = ("assembly", "booked", "far", "outbox", "peer", "refused", "room", "slot", "state", "unread")
+
+    def __init__(self, far: Private, peer: Peer) -> None:
+        self.far = far
+        self.peer = peer
+        self.slot = 0
+        self.room = inbox.record_room(far.number)
+        self.state = State.IDLE
+        self.outbox: Outbox | None = None
+        self.assembly: Assembly | None = None
+        self.refused: int | None = None
+        self.unread = 0
+        self.booked = [0] * len(Resource)
+
+    def send(self, record: bytes, numbers: Sequence[int] = ()) -> int:
+        """Sends a record, and does not wait; 0 or -errno."""
+        return lib.cm_send_record(self.far.number, record, len(record), numbers, len(numbers))
+
+    def all_received(self) -> bool:
+        """Whether the client has received all that was sent to it; also where the kernel does not tell."""
+        unsent = bytearray(4)
+        try:
+            # SIOCOUTQ, unix(7): what lies in the other end's queue.
+            fcntl.ioctl(self.far.number, termios.TIOCOUTQ, unsent)
+        except OSError:
+            return True
+        return not any(unsent)

@@ -1,0 +1,75 @@
+"""How a channel ends, and for whose reason."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from capmarshal._protocol import wire
+from capmarshal._protocol.states import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from capmarshal._server.channels import Channels
+    from capmarshal._server.clients import Channel
+    from capmarshal._server.journal import Journal
+    from capmarshal._server.timers import Timers
+
+# Nanoseconds between two looks at what clients that were dropped have not received.
+_SWEEP = 1_000_000_000
+
+
+class Endings:
+    """Ends the channels of one server.
+
+    Args:
+        channels: of the server.
+        journal: of the entrypoint.
+        timers: of the loop.
+    """
+
+    def __init__(self, channels: Channels, journal: Journal, timers: Timers) -> None:
+        self._channels = channels
+        self._timers = timers
+        self._sweeping = False
+        self._journal = journal
+        self._before: list[Callable[[Channel], None]] = []
+
+    def before(self, end: Callable[[Channel], None]) -> None:
+        """Has ``end`` called with each channel that is about to end: whoever has something on its way ends it."""
+        self._before.append(end)
+
+    def forget(self, channel: Channel) -> None:
+        """Ends a channel: its client has gone, or the server is closed.  Does nothing the second time."""
+        if channel.state is not State.ENDED:
+            for end in self._before:
+                end(channel)
+            self._channels.remove(channel)
+            if not self._sweeping and self._channels.unread.any_ended:
+                self._sweeping = True
+                self._timers.after(_SWEEP, self._sweep)
+
+    def _sweep(self) -> None:
+        """Looks again at channels that have ended, until their clients have received all descriptors."""
+        self._channels.unread.sweep()
+        self._sweeping = self._channels.unread.any_ended
+        if self._sweeping:
+            self._timers.after(_SWEEP, self._sweep)
+
+    def drop(self, channel: Channel, reason: str) -> None:
+        """Ends a channel for a reason of its client's making."""
+        if channel.state is not State.ENDED:
+            peer = channel.peer
+            self._journal.warning(peer, "dropped", "dropped a channel of process %d: %s", peer.pid, reason)
+            self.forget(channel)
+
+    def give_up(self, channel: Channel) -> None:
+        """Ends a channel to make room; its client knocks again when it has something to say."""
+        # A call that crosses this is not read, so that its client repeats it on a new channel.
+        channel.send(wire.GONE_RECORD)
+        self.forget(channel)
+
+    def fault(self, channel: Channel) -> None:
+        """Ends a channel for a fault of ours, which no record should be able to find; its sender alone bears it."""
+        self._journal.critical(channel.peer, "fault", "a call could not be dispatched")
+        self.forget(channel)

@@ -1,0 +1,48 @@
+"""What clients may cost a server, as its author says it."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What the clients of an entrypoint may cost it.
+
+    Each maximum is one over all clients.  Of each, one user's processes together may have ``user_share``, and one
+    process ``process_share``.  When a maximum is reached, the user with most, and of its processes the one with most,
+    gives way to whoever has less than its fair share.
+
+    Attributes:
+        channels: open at a time; None: three quarters of the descriptor table (the soft RLIMIT_NOFILE).
+        unread_bytes: of answers that wait for their readers; None: four times the entrypoint's ``max_bytes``.
+        unread_descriptors: sent in answers and not received; None: three quarters of the soft RLIMIT_NOFILE, which is
+            what the kernel lets this user have in flight.
+        begun_bytes: of long calls that are on their way in; None: four times ``max_bytes``.
+        begun_descriptors: likewise; None: four times ``max_descriptors``.
+        doors: of other entrypoints, that came as capabilities and are held; None: half of the descriptor table.
+        closing: descriptors that came and wait to be closed, where closing them can block.
+        user_share: of each of these, for the processes of one user; above 0, at most 1.
+        process_share: likewise for one process.
+
+    Raises:
+        ValueError: a share that is none, or a maximum below 1.
+    """
+
+    channels: int | None = None
+    unread_bytes: int | None = None
+    unread_descriptors: int | None = None
+    begun_bytes: int | None = None
+    begun_descriptors: int | None = None
+    doors: int | None = None
+    closing: int = 4096
+    user_share: float = 3 / 4
+    process_share: float = 1 / 3
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if name.endswith("_share"):
+                if not 0 < value <= 1:
+                    raise ValueError(f"{name} is a part of the whole, above 0 and at most 1, not {value!r}")
+            elif value is not None and value < 1:
+                raise ValueError(f"{name} is 1 or more, not {value!r}")

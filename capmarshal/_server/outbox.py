@@ -1,0 +1,100 @@
+"""An answer on its way out: the one that a client is allowed to cost its server."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from capmarshal._descriptors.descriptor import Descriptor
+from capmarshal._kernel.native import DESCRIPTORS_MAX, ffi
+from capmarshal._protocol import parts, wire
+from capmarshal._protocol.parts import Piece
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from capmarshal._descriptors.closing import ClosableFile
+    from capmarshal._server.answer import Answer
+
+
+class Outbox:
+    """The pieces of an answer that are not sent yet.
+
+    Args:
+        answer: taken; its arguments are closed already, or being closed.
+        room: bytes that one record may have.
+
+    Attributes:
+        call_id: of the call.
+        next: the piece to send; None if all are sent.
+        begun: a piece is sent.
+        give_up: until when it is borne that no more descriptors may be in flight; None while they may.
+        moved: when some of it was last sent; CLOCK_MONOTONIC, nanoseconds.
+        stalled: there was no room where the kernel had reported some.
+
+    Raises:
+        TableFull: no room for duplicates of what the server keeps and may close at any time.
+        KernelError: what it keeps is closed already.
+    """
+
+    __slots__ = (
+        "_answer",
+        "_copies",
+        "_pieces",
+        "_wanted_room",
+        "begun",
+        "call_id",
+        "give_up",
+        "moved",
+        "next",
+        "stalled",
+    )
+
+    def __init__(self, answer: Answer, room: int) -> None:
+        self.call_id = answer.id
+        self.give_up: int | None = None
+        self.moved = time.monotonic_ns()
+        self.begun = self.stalled = self._wanted_room = False
+        self._answer = answer
+        self._copies: list[Descriptor] = []
+        numbers = list(answer.numbers)
+        try:
+            for slot in answer.kept:
+                copy = Descriptor.dup_of(numbers[slot])
+                self._copies.append(copy)
+                numbers[slot] = copy.fileno()
+        except BaseException:
+            for made in self._copies:
+                made.close()
+            raise
+        size = len(answer.data)
+        self._pieces: Iterator[Piece] = (
+            iter((Piece(b"", 0, size, numbers, waits=False),))
+            if size <= room and len(numbers) <= DESCRIPTORS_MAX
+            else parts.cut(answer.id, size, numbers, min(room - wire.HEAD_SIZE, parts.PART_BYTES))
+        )
+        self.next: Piece | None = next(self._pieces)
+
+    def send(self, number: int, piece: Piece) -> int:
+        """Sends the next piece; 0 or -errno."""
+        status = parts.send_piece(number, piece, ffi.from_buffer(self._answer.data))
+        if status == 0:
+            self.begun, self.give_up, self._wanted_room = True, None, False
+            self.moved = time.monotonic_ns()
+            self.next = next(self._pieces, None)
+        return status
+
+    def wants_room(self) -> None:
+        """Takes note that the client's queue is full: it is :attr:`stalled` if the kernel had just reported room."""
+        self.stalled, self._wanted_room = self._wanted_room, True
+
+    @property
+    def size(self) -> int:
+        """Bytes of the answer."""
+        return len(self._answer.data)
+
+    def steal_owned(self) -> list[ClosableFile]:
+        """What the call still owned, to be closed by the caller: its results, and what was made to be sent."""
+        owned, self._copies = [*self._answer.results, *self._copies], []
+        self._answer = self._answer._replace(results=())
+        return owned

@@ -1,0 +1,182 @@
+"""What a record on a channel is to its server: a call to run, a piece of one, a word about an answer, or nonsense."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from capmarshal._descriptors import inbox
+from capmarshal._kernel.native import lib
+from capmarshal._protocol import wire
+from capmarshal._protocol.faults import Code
+from capmarshal._protocol.states import SPARE, Event, State
+from capmarshal._server.answer import Answer, Interrupted, fail
+from capmarshal._server.dispatch import Received, Unanswerable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from capmarshal._descriptors.inbox import Inbox
+    from capmarshal._kernel.native import CData
+    from capmarshal._server.answers import Answers
+    from capmarshal._server.arrivals import Arrivals
+    from capmarshal._server.channels import Channels
+    from capmarshal._server.clients import Channel
+    from capmarshal._server.closings import Closings
+    from capmarshal._server.dispatch import Dispatcher
+    from capmarshal._server.endings import Endings
+
+
+class Records:
+    """Deals with the records in the inbox of one server.
+
+    Args:
+        turn: the ``struct cm_turn`` whose inbox it is.
+        received: that inbox.
+        channels: whose they are.
+        arrivals: puts long calls together.
+        answers: sends the answers.
+        closings: closes what came for nobody.
+        dispatcher: runs the calls.
+        max_descriptors: of a call.
+        endings: of channels.
+        returned: asked after each call: whether its answer is wanted, since the server was not closed meanwhile.
+    """
+
+    def __init__(
+        self,
+        turn: CData,
+        received: Inbox,
+        channels: Channels,
+        arrivals: Arrivals,
+        answers: Answers,
+        closings: Closings,
+        dispatcher: Dispatcher,
+        *,
+        max_descriptors: int,
+        endings: Endings,
+        returned: Callable[[], bool],
+    ) -> None:
+        self._turn = turn
+        self._inbox = received
+        self._channels = channels
+        self._arrivals = arrivals
+        self._answers = answers
+        self._closings = closings
+        self._dispatcher = dispatcher
+        self._max_descriptors = max_descriptors
+        self._drop = endings.drop
+        self._fault = endings.fault
+        self._returned = returned
+
+    def whole_call(self, channel: Channel) -> None:
+        """Runs the call in the inbox, which came in one record with all that it announces."""
+        turn, count = self._turn, self._inbox.struct.count
+        data = self._inbox.data()
+        try:
+            call = wire.rest_of_call(data, turn.id, turn.entries, count, turn.payload)
+        except wire.Malformed:
+            call = None
+        if call is None or count > self._max_descriptors:
+            # To be looked at closer, which says what is wrong.
+            self.any(channel)
+            return
+        descriptors, deadline = self._inbox.steal(), turn.deadline
+        self._run(channel, lambda: self._dispatcher.call(call, descriptors, channel.peer, deadline))
+
+    def any(self, channel: Channel | None) -> None:
+        """Deals with the record in the inbox, whatever it is."""
+        lost = self._inbox.struct.lost
+        why = inbox.why_lost(self._turn.epoll) if lost & lib.CM_LOST_DESCRIPTORS else ""
+        received = Received(self._inbox.data(), self._inbox.steal(), why, bool(lost & lib.CM_LOST_BYTES))
+        if channel is None:
+            received.descriptors.close()
+            return
+        if channel.state not in SPARE or wire.is_of_parts(received.data):
+            whole = self._in_parts(channel, received)
+            if whole is None:
+                return
+            received = whole
+        else:
+            refusal = self._arrivals.refusal(len(received.data), len(received.descriptors))
+            if refusal:
+                self._refuse(channel, received, refusal)
+                return
+        channel.refused = None
+        self._run(channel, lambda: self._dispatcher.dispatch(received, channel.peer))
+
+    def _refuse(self, channel: Channel, received: Received, refusal: str) -> None:
+        """Answers a call in one record that is more than the entrypoint takes."""
+        try:
+            record = wire.unpack(received.data)
+        except wire.Malformed as malformed:
+            call_id = malformed.id
+        else:
+            call_id = record.id if isinstance(record, wire.Call) else None
+        self._closings.close(channel.peer, [received.descriptors])
+        if call_id is None:
+            self._drop(channel, refusal)
+        else:
+            self._channels.move(channel, Event.CALL)
+            self._answers.deliver(channel, fail(call_id, Code.TOO_BIG, refusal))
+
+    def _run(self, channel: Channel, run: Callable[[], Answer]) -> None:
+        """Runs a call and sends its answer."""
+        self._channels.move(channel, Event.CALL)
+        try:
+            answer = run()
+        except Unanswerable as reason:
+            # In words: whoever keeps the log's records must not keep what an exception's traceback holds.
+            self._drop(channel, str(reason))
+        except Interrupted as interrupted:
+            self.finish(channel, interrupted.answer)
+            raise interrupted.__cause__ or interrupted from None
+        except Exception:  # noqa: BLE001 - said there
+            self._fault(channel)
+        else:
+            self.finish(channel, answer)
+
+    def finish(self, channel: Channel | None, answer: Answer) -> None:
+        """Ends a call here and now: its channel may have ended while it ran, or the server."""
+        if self._turn.epoll < 0:
+            # The method forked, and this is the child: the client is the parent's.
+            answer.close_here()
+        elif not self._returned() or channel is None or channel.state is State.ENDED:
+            answer.close()
+        else:
+            self._answers.deliver(channel, answer)
+
+    def _in_parts(self, channel: Channel, received: Received) -> Received | None:
+        """Deals with a record of a conversation in parts; the whole call, if this was the end of it."""
+        try:
+            record = wire.unpack(received.data)
+            if isinstance(record, wire.Part):
+                go, whole = self._arrivals.part(channel, record, received)
+                # There is room for it: the client has nothing else to read.
+                if go and channel.send(wire.pack_go(record.id)) != 0:
+                    raise wire.Malformed("it takes no word that the next part may come", record.id)
+                return whole
+        except wire.Malformed as malformed:
+            self._closings.close(channel.peer, [received.descriptors])
+            self._drop(channel, str(malformed))
+            return None
+        if isinstance(record, wire.Go):
+            self._closings.close(channel.peer, [received.descriptors])
+            if channel.outbox is not None and channel.outbox.call_id == record.id:
+                self._answers.proceed(channel)
+            return None
+        # Another call: whatever was not finished before it, in either direction, the client has abandoned.
+        self._abandon(channel)
+        if not isinstance(record, wire.Begin):
+            return received
+        self._closings.close(channel.peer, [received.descriptors])
+        refusal = self._arrivals.begin(channel, record)
+        if refusal:
+            self._channels.move(channel, Event.CALL)
+            self._answers.deliver(channel, fail(record.id, Code.TOO_BIG, refusal))
+        return None
+
+    def _abandon(self, channel: Channel) -> None:
+        if channel.state in (State.AWAITING_GO, State.RECEIVING):
+            self._arrivals.end(channel)
+            self._answers.abandon(channel)
+            self._channels.move(channel, Event.ABANDON)

@@ -1,0 +1,96 @@
+"""Where C has a server's channels, and the peers that it deals turns to: memory that both see."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from capmarshal._kernel.native import ffi, lib
+
+if TYPE_CHECKING:
+    from capmarshal._kernel.native import CData
+
+_FIRST_ROOM = 16
+
+
+class _Table:
+    """An array of C structs that grows, and the places in it that are free.  Place 0 stays empty: it is none."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self.array: CData = ffi.new(f"{kind}[]", _FIRST_ROOM)
+        self.room = _FIRST_ROOM
+        self._free = list(range(_FIRST_ROOM - 1, 0, -1))
+
+    def take(self) -> int:
+        """A free place."""
+        if not self._free:
+            larger = ffi.new(f"{self._kind}[]", 2 * self.room)
+            ffi.memmove(larger, self.array, ffi.sizeof(self.array))
+            self._free.extend(range(2 * self.room - 1, self.room - 1, -1))
+            self.array, self.room = larger, 2 * self.room
+        return self._free.pop()
+
+    def give_back(self, place: int) -> None:
+        """Ends what :meth:`take` began."""
+        self._free.append(place)
+
+
+class Slots:
+    """The slots and peers of one ``struct cm_turn``, csrc/cm_ring.h.
+
+    Args:
+        turn: whose ring they are.
+    """
+
+    def __init__(self, turn: CData) -> None:
+        self._turn = turn
+        self._slots = _Table("struct cm_slot")
+        self._peers = _Table("struct cm_peer")
+        self._unknown = ffi.new("struct cm_polling *")[0]
+        self._share()
+
+    def _share(self) -> None:
+        ring = self._turn.ring
+        ring.slots, ring.n_slots = self._slots.array, self._slots.room
+        ring.peers, ring.n_peers = self._peers.array, self._peers.room
+
+    def add_peer(self) -> int:
+        """A place for one more peer in the ring of turns."""
+        index = self._peers.take()
+        self._share()
+        ffi.memmove(ffi.addressof(self._peers.array, index), ffi.new("struct cm_peer *"), ffi.sizeof("struct cm_peer"))
+        return index
+
+    def remove_peer(self, index: int) -> None:
+        """Ends what :meth:`add_peer` began; none of its slots is watched any more."""
+        self._peers.give_back(index)
+
+    def watch_own(self, number: int, peer: int) -> int:
+        """Has one of the server's own descriptors reported when it is readable; its slot, or -errno."""
+        slot, result = self._watch(number, peer, lib.CM_OWN, 0, 0)
+        return slot if result == 0 else result
+
+    def watch_channel(self, number: int, peer: int, room: int, mode: int) -> tuple[int, int]:
+        """Has a channel read; its slot, and 0 or -errno."""
+        return self._watch(number, peer, lib.CM_CHANNEL, room, mode)
+
+    def _watch(self, number: int, peer: int, kind: int, room: int, mode: int) -> tuple[int, int]:
+        slot = self._slots.take()
+        self._share()
+        entry = self._slots.array[slot]
+        entry.generation += 1
+        entry.descriptor, entry.peer, entry.kind, entry.room, entry.mode = number, peer, kind, room, mode
+        entry.polling = self._unknown
+        # A knock is heard of too: its call is about to come.
+        entry.used = self._turn.records
+        result = lib.cm_watch(self._turn, slot)
+        if result < 0:
+            entry.descriptor = -1
+            self._slots.give_back(slot)
+            return 0, result
+        return slot, 0
+
+    def unwatch(self, slot: int) -> None:
+        """Ends that; the descriptor is closed by its owner, after this."""
+        lib.cm_unwatch(self._turn, slot)
+        self._slots.give_back(slot)

@@ -1,0 +1,43 @@
+"""What is to be done at a certain time, in the loop's own thread."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import time
+from typing import TYPE_CHECKING
+
+from capmarshal._kernel.native import FOREVER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Timers:
+    """Deadlines, and what is done then.  None is ever taken back: whatever is called looks whether it is still wanted.
+
+    Attributes:
+        next: when the first is due; CLOCK_MONOTONIC, nanoseconds, or FOREVER.
+    """
+
+    __slots__ = ("_heap", "_numbers", "next")
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count()
+        self._heap: list[tuple[int, int, Callable[[], None]]] = []
+        self.next = FOREVER
+
+    def after(self, nanoseconds: int, then: Callable[[], None]) -> None:
+        """Has ``then`` called when that time has passed."""
+        heapq.heappush(self._heap, (time.monotonic_ns() + nanoseconds, next(self._numbers), then))
+        self.next = self._heap[0][0]
+
+    def run(self) -> None:
+        """Calls what is due.  What that puts off anew is left for the next time."""
+        now = time.monotonic_ns()
+        due = []
+        while self._heap and self._heap[0][0] <= now:
+            due.append(heapq.heappop(self._heap)[2])
+        self.next = self._heap[0][0] if self._heap else FOREVER
+        for then in due:
+            then()

@@ -1,0 +1,214 @@
+"""One turn of a server: a reply and the wait for the next event, and what is to be done about that event."""
+
+from __future__ import annotations
+
+import errno
+from functools import partial
+from typing import TYPE_CHECKING
+
+from capmarshal._descriptors import reaper
+from capmarshal._kernel.errors import error_for
+from capmarshal._kernel.native import FOREVER, NULL, lib
+from capmarshal._protocol import wire
+from capmarshal._protocol.states import Event, State
+from capmarshal._server.answer import Answer, Interrupted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from capmarshal._descriptors.inbox import Inbox
+    from capmarshal._kernel.native import CData
+    from capmarshal._server.answers import Answers
+    from capmarshal._server.channels import Channels
+    from capmarshal._server.clients import Channel, Peer
+    from capmarshal._server.dispatch import Dispatcher
+    from capmarshal._server.endings import Endings
+    from capmarshal._server.records import Records
+    from capmarshal._server.timers import Timers
+
+# Looked up once: an attribute of cffi's is 40 ns, and these are wanted in each turn.
+_cm_reply_wait, _CM_DATA, _CM_DATA_LIMITED, _CM_WHOLE, _CM_CALL_KEY = (
+    lib.cm_reply_wait, lib.CM_DATA, lib.CM_DATA_LIMITED, lib.CM_WHOLE, lib.CM_CALL_KEY,
+)  # fmt: skip
+
+# Channels of a process that has ended, that are ended in one turn.
+_ENDED_AT_ONCE = 8
+# How long a peer's descriptors wait for the table to have room, until they are read and lost.
+_SCARCE_PATIENCE = 1_000_000_000
+_SCARCE = "the descriptor table is full, and something is being closed"
+
+
+class Turns:
+    """Takes the turns of one server.
+
+    Args:
+        turn: the ``struct cm_turn``.
+        received: its inbox.
+        channels: of the server.
+        records: deals with what is not data alone.
+        answers: sends what does not go with the next turn.
+        endings: of channels.
+        timers: of the loop.
+        dispatcher: runs the calls.
+
+    Attributes:
+        own: what is to be done when one of the server's own slots is readable.
+    """
+
+    def __init__(
+        self,
+        turn: CData,
+        received: Inbox,
+        channels: Channels,
+        records: Records,
+        answers: Answers,
+        endings: Endings,
+        timers: Timers,
+        dispatcher: Dispatcher,
+    ) -> None:
+        self._turn = turn
+        self._inbox = received
+        self._channels = channels
+        self._records = records
+        self._answers = answers
+        self._endings = endings
+        self._timers = timers
+        self._dispatcher = dispatcher
+        self.own: dict[int, Callable[[], None]] = {}
+        # The payload of the reply that is sent with the next turn.
+        self._reply: bytes | None = None
+
+    def take(self) -> None:
+        """Sends the reply that is due and handles one event.
+
+        Raises:
+            KeyboardInterrupt, SystemExit: that are to end the service.
+            KernelError: of epoll_pwait(2).
+        """
+        turn, reply = self._turn, self._reply
+        if reply is None:
+            event = _cm_reply_wait(turn, NULL, 0, self._timers.next)
+        else:
+            size = len(reply)
+            # Ctrl-C raises where a call ends: not between this and the next, after which C knows whether it is sent.
+            self._reply = None
+            event = _cm_reply_wait(turn, reply, size, self._timers.next)
+        if event == _CM_DATA:
+            self._call_data(FOREVER)
+        elif event == _CM_DATA_LIMITED:
+            self._call_data(turn.deadline)
+        elif event == _CM_WHOLE:
+            self._record(self._channels.get(turn.slot), whole=True)
+        elif event == lib.CM_RECORD:
+            self._record(self._channels.get(turn.slot), whole=False)
+        elif event == lib.CM_READY:
+            self._ready(turn.slot)
+        elif event == lib.CM_ENDED:
+            self._ended(turn.slot)
+        elif event == lib.CM_UNSENT:
+            self._reply = reply
+            self.deliver_reply()
+        elif event == lib.CM_SCARCE:
+            self._scarce(turn.slot)
+        elif event < 0 and event != -errno.EINTR:
+            raise error_for(-event, "waiting for calls")
+
+    def _call_data(self, deadline: int) -> None:
+        """Runs the call in the inbox, which is data alone."""
+        turn, bytes_in = self._turn, self._inbox.bytes
+        start = turn.payload
+        key, payload = bytes_in[_CM_CALL_KEY:start], bytes_in[start : self._inbox.struct.size]
+        try:
+            answer = self._dispatcher.call_data(turn, key, payload, deadline)
+        except Interrupted as interrupted:
+            self._finish(interrupted.answer)
+            raise interrupted.__cause__ or interrupted from None
+        except Exception:  # noqa: BLE001 - said there
+            channel = self._channels.get(turn.slot)
+            turn.taken = 0
+            if channel is not None:
+                self._endings.fault(channel)
+            return
+        if isinstance(answer, bytes):
+            self._reply = answer
+        elif answer is None:
+            self._record(self._channels.get(turn.slot), whole=False)
+        else:
+            self._finish(answer)
+
+    def _finish(self, answer: Answer) -> None:
+        """Sends an answer to the call that was taken last, and is no mere reply."""
+        turn = self._turn
+        channel, turn.taken = self._channels.get(turn.taken), 0
+        if channel is not None:
+            self._channels.move(channel, Event.CALL)
+        self._records.finish(channel, answer)
+
+    def _record(self, channel: Channel | None, *, whole: bool) -> None:
+        """Deals with the record in the inbox, which is more than a call of data."""
+        turn = self._turn
+        if whole and channel is not None:
+            self._records.whole_call(channel)
+        else:
+            self._records.any(channel)
+        turn.taken = 0
+        turn.scarce = reaper.behind()
+
+    def deliver_reply(self) -> None:
+        """Sends the reply that is due, if one is, in another way than with the next turn."""
+        turn, reply = self._turn, self._reply
+        # First: after Ctrl-C in the middle, nobody knows how far it got, and it must not begin anew.
+        self._reply = None
+        if reply is not None:
+            self._finish(Answer(turn.id, wire.pack_reply(turn.id, [], 0, reply)))
+
+    def _ready(self, slot: int) -> None:
+        """An own slot is readable, or a channel writable."""
+        channel = self._channels.get(slot)
+        if channel is not None:
+            self._answers.proceed(channel)
+        elif slot in self.own:
+            self.own[slot]()
+        else:
+            peer = self._channels.peer_of_pidfd(slot)
+            if peer is not None:
+                self._end_some(peer)
+
+    def _end_some(self, peer: Peer) -> None:
+        """The process has ended, whoever holds copies of its sockets: so do its channels, and what they queued."""
+        for channel in list(peer.channels.values())[:_ENDED_AT_ONCE]:
+            self._endings.forget(channel)
+        if not peer.channels:
+            self._channels.unread.close_ended(peer)
+
+    def _ended(self, slot: int) -> None:
+        channel = self._channels.get(slot)
+        if channel is not None and channel.state is State.AWAITING_GO:
+            self._endings.drop(channel, "it ended without reading its answer")
+        elif channel is not None:
+            self._endings.forget(channel)
+
+    def _scarce(self, slot: int) -> None:
+        """Leaves a record unread whose descriptors would be lost, until what fills the table is closed."""
+        channel = self._channels.get(slot)
+        if channel is not None:
+            peer = channel.peer
+            self._channels.hold(peer, _SCARCE)
+            self._timers.after(_SCARCE_PATIENCE // 100, partial(self._scarce_no_more, peer, 100))
+
+    def _scarce_no_more(self, peer: Peer, times: int) -> None:
+        self._turn.scarce = times > 1 and reaper.behind()
+        if self._turn.scarce:
+            self._timers.after(_SCARCE_PATIENCE // 100, partial(self._scarce_no_more, peer, times - 1))
+        else:
+            self._channels.release(peer, _SCARCE)
+
+    def tidy(self) -> None:
+        """Leaves nothing half done, also where Ctrl-C came between two steps: nobody waits for what will not come."""
+        turn = self._turn
+        self.deliver_reply()
+        self._dispatcher.end_all()
+        channel, turn.taken = self._channels.get(turn.taken), 0
+        if channel is not None:
+            self._endings.forget(channel)
+        self._inbox.steal().close()

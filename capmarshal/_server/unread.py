@@ -1,0 +1,108 @@
+"""Descriptors that were sent to clients and not received: in flight, on this process's account, until they are.
+
+The kernel counts them for the user that sent them, and lets nobody of that user send more than so many (ETOOMANYREFS).
+So each peer, each user, and all together may have only so many lying unread.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+from capmarshal._descriptors import reaper
+from capmarshal._kernel.native import lib
+
+if TYPE_CHECKING:
+    from capmarshal._server.clients import Channel, Peer
+    from capmarshal._server.shares import Shares
+
+
+class Unread:
+    """Counts them.
+
+    What has been received is not told; it is asked where it matters: when too many seem to lie unread.
+
+    Args:
+        shares: how many may lie unread.
+
+    Attributes:
+        count: how many may not have been received.
+    """
+
+    def __init__(self, shares: Shares) -> None:
+        self._shares = shares
+        self.count = 0
+        # On which channels; and those among them that have ended.
+        self._channels: dict[Channel, None] = {}
+        self._ended: set[Channel] = set()
+
+    @property
+    def any_ended(self) -> bool:
+        """Whether there are channels that have ended, and whose clients have not received all descriptors."""
+        return bool(self._ended)
+
+    def sent(self, channel: Channel, count: int) -> None:
+        """Counts descriptors that were sent on a channel."""
+        channel.unread += count
+        channel.peer.book_unread(count)
+        self.count += count
+        self._channels[channel] = None
+
+    def _received(self, channel: Channel) -> None:
+        if channel.unread:
+            channel.peer.book_unread(-channel.unread)
+            self.count -= channel.unread
+            channel.unread = 0
+            del self._channels[channel]
+
+    def may_send(self, peer: Peer, count: int) -> bool:
+        """Whether so many descriptors more may lie unread for a peer.  One record's always may, if none does."""
+        if self._fits(peer, count):
+            return True
+        self.sweep()
+        return self._fits(peer, count)
+
+    def _fits(self, peer: Peer, count: int) -> bool:
+        if not peer.unread:
+            return True
+        shares, whole = self._shares, self._shares.unread_descriptors
+        return (
+            peer.unread + count <= shares.of_process(whole)
+            and peer.user.unread + count <= shares.of_user(whole)
+            and self.count + count <= whole
+        )
+
+    def sweep(self) -> None:
+        """Asks of each channel on which descriptors were sent whether they have been received.
+
+        There are no more of them than descriptors that may lie unread, and each that was received is asked once.
+        """
+        for channel in tuple(self._channels):
+            if channel.all_received():
+                self._received(channel)
+                if channel in self._ended:
+                    self._close(channel)
+
+    def end(self, channel: Channel) -> None:
+        """Closes a channel's socket, or shuts it down if its client may still receive descriptors.
+
+        Those are in flight on this process's account, channel or not: the socket is kept to ask when they are no more.
+        """
+        if channel.unread and not channel.all_received():
+            lib.lx_shutdown(channel.far.number, socket.SHUT_RDWR)
+            self._ended.add(channel)
+        else:
+            self._received(channel)
+            self._close(channel)
+
+    def _close(self, channel: Channel) -> None:
+        self._ended.discard(channel)
+        # Its queue may hold what takes long to close.
+        reaper.close([channel.far], channel.peer.closing)
+
+    def close_ended(self, peer: Peer | None = None) -> None:
+        """Closes the sockets that were kept: of a peer whose process has ended, or all."""
+        for channel in tuple(self._ended):
+            if peer in (None, channel.peer):
+                self._received(channel)
+                self._close(channel)

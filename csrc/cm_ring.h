@@ -1,0 +1,86 @@
+/*
+ * cm_ring: whose turn it is
+ *
+ * Turns are dealt by peer, not by channel.  What epoll reports goes into the queue
+ * of its peer, and the peers that have something in their queues stand in a ring:
+ * each gets one turn, for one record of one channel, and then it is the next one's.
+ *
+ *     ring.first -> peer 3 <-> peer 7 <-> peer 4 -> (peer 3)
+ *                     |          |
+ *                   slot 9     slot 5
+ *                   slot 12
+ */
+#ifndef CAPMARSHAL_CM_RING_H
+#define CAPMARSHAL_CM_RING_H
+
+#include <stdint.h>
+
+#include "cm_poll.h"
+
+/* What a slot is. */
+enum cm_kind {
+	CM_OWN = 0,                       /* the server's own (door, wake-up, a peer's end): reported, never read here */
+	CM_CHANNEL = 1,
+};
+
+/* Bits of cm_slot.mode: what the channel's state allows, _protocol/states.py. */
+enum cm_mode {
+	CM_READS = 1,                     /* records are read */
+	CM_CALLS = 2,                     /* what is read begins a call or goes on with one: not while its peer is held */
+	CM_PLAIN = 4,                     /* nothing but calls in single records is going on: polled, and may be CM_WHOLE */
+	CM_WRITES = 8,                    /* an answer waits for the client to make room */
+};
+
+/* In which list a slot is. */
+enum cm_place {
+	CM_NOWHERE = 0,
+	CM_QUEUE = 1,                     /* of its peer: waits for a turn */
+	CM_DEAF = 2,                      /* of its peer: has something to be read, and is not to be read now */
+};
+
+/* Where a server keeps a channel.  An event names slot and generation, never a descriptor, whose number may be another's by then. */
+struct cm_slot {
+	int descriptor;                   /* -1: free */
+	unsigned int generation;
+	int kind;                         /* enum cm_kind */
+	int mode;                         /* enum cm_mode; of a channel */
+	unsigned int room;                /* bytes that a record to it, and a CALL of it, may have */
+	struct cm_polling polling;
+	uint64_t used;                    /* when it was last heard of: a reading of cm_turn.records */
+	unsigned int peer;                /* whose it is */
+	unsigned int previous, next;      /* in its list; 0: none */
+	int place;                        /* enum cm_place */
+	int disarmed;                     /* reported at most once more */
+	unsigned int events;              /* reported by epoll and not dealt with */
+};
+
+struct cm_list {
+	unsigned int first, last;         /* slots; 0: none */
+};
+
+/* Who is dealt turns.  All 0: nothing of it waits. */
+struct cm_peer {
+	struct cm_list queue, deaf;
+	unsigned int previous, next;      /* in the ring; 0: it is not in it */
+	int held;                         /* begins no calls for now */
+};
+
+struct cm_ring {
+	struct cm_slot *slots;            /* slot 0 is none */
+	unsigned int n_slots;
+	struct cm_peer *peers;            /* peer 0 is none */
+	unsigned int n_peers;
+	unsigned int first;               /* the peer whose turn is next; 0: nobody waits for one */
+};
+
+/* Puts a slot that is nowhere at the end of its peer's queue, or among its deaf ones. */
+void cm_enqueue(struct cm_ring *ring, unsigned int slot);
+void cm_deafen(struct cm_ring *ring, unsigned int slot);
+
+/* Takes a slot out of whatever list it is in. */
+void cm_unlist(struct cm_ring *ring, unsigned int slot);
+
+/* The slot whose turn it is, taken out of its queue; 0: none.  Its peer's next turn comes after those of all others. */
+unsigned int cm_next(struct cm_ring *ring);
+
+#endif

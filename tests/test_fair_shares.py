@@ -1,0 +1,403 @@
+"""What one client costs the others: turns, channels, unread answers, long calls, and what outlives its sender.
+
+The server is an entrypoint of the test's own, so that it can be looked into; its clients are forked processes that
+speak by hand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import socket
+
+import pytest
+
+import by_hand
+import capmarshal as cm
+import parts_by_hand
+from capmarshal._capabilities.capability import open_door_of
+from capmarshal._protocol.states import State
+from capmarshal._server.ledger import Resource
+from patience import PATIENCE
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog):
+    """What a log record keeps would be counted as a leak."""
+    caplog.set_level(logging.CRITICAL, "capmarshal")
+
+
+class Notes(by_hand.Work):
+    """Notes who called."""
+
+    @cm.method
+    def note(self, who: str) -> None: ...
+
+    @cm.method
+    def make(self, size: int) -> bytes: ...
+
+
+class Notebook(by_hand.Worker, Notes):
+    """Serves it."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls_by, self.seen = [], []
+        self.look = lambda: None
+
+    def note(self, who):
+        self.calls_by.append(who)
+        self.seen.append(self.look())
+
+    def make(self, size):
+        return bytes(size)
+
+
+class Served:
+    """An entrypoint of this process and what it serves."""
+
+    def __init__(self, **options):
+        self.entrypoint = cm.Entrypoint("shared", **options)
+        self.book = Notebook()
+        self.capability = self.entrypoint.manage(self.book)
+        self.channels = self.entrypoint._service._server._channels
+
+    def total(self, what):
+        return self.channels.ledger.total[what]
+
+
+@contextlib.contextmanager
+def serving(**options):
+    served = Served(**options)
+    with served.entrypoint:
+        yield served
+        # Whatever a test did: the next client is served.
+        with cm.timeout(PATIENCE):
+            assert served.capability.cast(by_hand.Work).double(4) == 8
+
+
+class Hostile:
+    """A forked process that does one act after the other, each when it is told to, and then stays as it is."""
+
+    def __init__(self, fork, *acts):
+        self._acted, tell = os.pipe()
+        wait, self._go = os.pipe()
+
+        def run():
+            os.close(self._go)
+            kept = []
+            for act in acts:
+                if not os.read(wait, 1):
+                    return
+                kept.append(act())
+                os.write(tell, b".")
+            # Until the test ends, or this process is killed.
+            select.select([wait], [], [], 4 * PATIENCE)
+
+        self.child = fork(run)
+        os.close(tell)
+        os.close(wait)
+
+    def act(self):
+        """Has the next act done."""
+        os.write(self._go, b".")
+        ready, _, _ = select.select([self._acted], [], [], PATIENCE)
+        assert ready, "the hostile process hangs"
+        assert os.read(self._acted, 1) == b".", self.child.result()
+
+    def close(self):
+        os.close(self._acted)
+        os.close(self._go)
+        self.child.kill()
+
+
+@pytest.fixture
+def hostile(fork):
+    """hostile(act, ...): a process that has done the first act already."""
+    with contextlib.ExitStack() as stack:
+
+        def make(*acts):
+            made = Hostile(fork, *acts)
+            stack.callback(made.close)
+            made.act()
+            return made
+
+        yield make
+
+
+def channels(capability, count):
+    """Channels by hand, each of which has carried a call."""
+    made = [by_hand.knock(capability) for _ in range(count)]
+    assert all(parts_by_hand.lives(near, capability) for near in made)
+    return made
+
+
+def note(capability, who):
+    return by_hand.call(capability, b"note", b"\x91" + bytes([0xA0 + len(who)]) + who.encode())
+
+
+# Turns -----------------------------------------------------------------------------------------------------------
+
+
+def test_turns_are_dealt_by_peer_not_by_channel(hostile):
+    """One process has calls waiting on 30 channels; another's call waits for one or two of those, not for 30."""
+    with serving() as served, contextlib.closing(by_hand.knock(served.capability)) as honest:
+        assert parts_by_hand.lives(honest, served.capability)
+        opened = []
+        many = hostile(
+            lambda: opened.extend(channels(served.capability, 30)),
+            lambda: [near.send(note(served.capability, "many")) for near in opened],
+        )
+        with by_hand.busy(served.capability):
+            many.act()
+            honest.send(note(served.capability, "one"))
+        by_hand.answer(honest)
+        assert served.book.calls_by.index("one") <= 3
+
+
+def test_a_call_of_each_peer_in_turn(hostile):
+    """Two processes with ten waiting calls each: neither is two calls ahead of the other."""
+    with serving() as served:
+        clients = []
+        for who in ("a", "b"):
+            opened = []
+            clients.append(
+                hostile(
+                    lambda opened=opened: opened.extend(channels(served.capability, 10)),
+                    lambda opened=opened, who=who: [near.send(note(served.capability, who)) for near in opened],
+                    lambda opened=opened: [by_hand.answer(near) for near in opened],
+                )
+            )
+        with by_hand.busy(served.capability):
+            for client in clients:
+                client.act()
+        for client in clients:
+            client.act()
+        made = "".join(served.book.calls_by)
+        assert sorted(made) == sorted("ab" * 10)
+        assert "aaa" not in made[:-2]
+        assert "bbb" not in made[:-2]
+
+
+def test_a_flood_of_knocks_leaves_turns_for_calls(hostile):
+    """200 knocks wait at the door before the honest call is sent: it runs before a tenth of them are admitted."""
+    with serving() as served, contextlib.closing(by_hand.knock(served.capability)) as honest:
+        assert parts_by_hand.lives(honest, served.capability)
+        flood = hostile(lambda: None, lambda: [by_hand.knock(served.capability) for _ in range(200)])
+        with by_hand.busy(served.capability):
+            before = len(served.channels)
+            flood.act()
+            served.book.look = lambda: len(served.channels)
+            honest.send(note(served.capability, "one"))
+        by_hand.answer(honest)
+        assert served.book.seen[0] - before < 20
+
+
+# What a peer's end takes with it ---------------------------------------------------------------------------------
+
+
+def test_what_a_dead_client_has_queued_does_not_run(hostile, until):
+    """Its process has ended when the server comes to its calls."""
+    with serving() as served:
+        opened = []
+        client = hostile(
+            lambda: opened.extend(channels(served.capability, 10)),
+            lambda: [near.send(note(served.capability, "dead")) for near in opened],
+        )
+        with by_hand.busy(served.capability):
+            client.act()
+            client.child.kill()
+        until(lambda: len(served.channels) <= 1)
+        assert served.book.calls_by == []
+
+
+@pytest.mark.parametrize("how", ["both ends of a pair", "a copy in its own queue"])
+def test_a_channel_does_not_outlive_its_process(hostile, until, how):
+    """Whoever holds copies of its sockets, the server itself included."""
+
+    def act():
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if how == "both ends of a pair":
+            by_hand.at_door(served.capability, by_hand._wire.KNOCK_RECORD, [near.fileno()])
+        else:
+            by_hand.send(far, b"x", [near.fileno()])
+        by_hand.at_door(served.capability, by_hand._wire.KNOCK_RECORD, [far.fileno()])
+        return near, far
+
+    with serving() as served:
+        client = hostile(act)
+        until(lambda: len(served.channels) == (2 if how == "both ends of a pair" else 1))
+        client.child.kill()
+        until(lambda: len(served.channels) == 0)
+
+
+def test_a_door_is_no_channel(hostile, until):
+    """A knock with the door's own client end would keep a channel that nobody can speak on."""
+    with serving() as served:
+        door = open_door_of(served.capability).number
+        hostile(lambda: by_hand.at_door(served.capability, by_hand._wire.KNOCK_RECORD, [door]))
+        with cm.timeout(PATIENCE):
+            assert served.capability.cast(by_hand.Work).double(1) == 2
+        # The call's own.
+        assert len(served.channels) == 1
+
+
+# Shares ----------------------------------------------------------------------------------------------------------
+
+
+def test_begin_and_nothing_more_locks_nobody_out(hostile):
+    """Four processes announce long calls on as many channels as they get: another one is let in, and served."""
+    with serving(limits=cm.Limits(channels=40)) as served:
+
+        def act():
+            made = []
+            for _ in range(60):
+                near = by_hand.knock(served.capability)
+                with contextlib.suppress(OSError):
+                    near.send(parts_by_hand.begin(1 << 20, 0))
+                made.append(near)
+            return made
+
+        for _ in range(4):
+            hostile(act)
+        with cm.timeout(PATIENCE):
+            proxy = served.capability.cast(Notes)
+            assert proxy.double(2) == 4
+            # Its own long call takes part of what may be on its way from them.
+            assert proxy.size(bytes(8 << 20)) == 8 << 20
+
+
+def test_unread_answers_are_bounded_over_all_peers(hostile, until):
+    """However many processes of a user take answers and do not read them."""
+    most = 8 << 20
+    with serving(max_bytes=2 << 20, limits=cm.Limits(unread_bytes=most)) as served:
+
+        def act():
+            made = []
+            for _ in range(8):
+                near = by_hand.knock(served.capability)
+                near.send(by_hand.call(served.capability, b"make", b"\x91\xce" + (1 << 20).to_bytes(4, "big")))
+                made.append(near)
+            return made
+
+        for _ in range(12):
+            hostile(act)
+        with cm.timeout(PATIENCE):
+            assert len(served.capability.cast(Notes).make(1 << 20)) == 1 << 20
+        assert served.total(Resource.UNREAD_BYTES) <= most
+
+
+def test_unread_descriptors_of_one_do_not_fail_the_calls_of_others(fork):
+    """A client that receives none of the descriptors that it is sent has a bounded number of them in flight.
+
+    They are in flight on the account of the server, which runs as an ordinary user with a table of 512.
+    """
+    with by_hand.server_process(fork, ordinary=True, table=512) as (_, capability):
+        nears = []
+        for number in range(40):
+            near = by_hand.knock(capability)
+            nears.append(near)
+            near.send(by_hand.call(capability, b"pipes", b"\x91\x14", id=number + 1))
+        with cm.timeout(PATIENCE):
+
+            def another():
+                # Ten at a time, from another process.
+                with cm.timeout(5):
+                    files = capability.cast(by_hand.Work).pipes(10)
+                for file in files:
+                    file.close()
+                return len(files)
+
+            assert fork(another).result() == 10
+        for near in nears:
+            near.close()
+
+
+def test_a_process_that_is_dropped_keeps_its_unread_descriptors_on_its_account(hostile, until):
+    """What lies in its queue is in flight until it is received, channel or not."""
+    with serving() as served:
+
+        def act():
+            near = by_hand.knock(served.capability)
+            near.send(by_hand.call(served.capability, b"pipes", b"\x91\x0a"))
+            assert select.select([near], [], [], PATIENCE)[0]
+            near.send(b"nonsense")
+            return near
+
+        client = hostile(act, lambda: None)
+        until(lambda: len(served.channels) == 0)
+        assert served.channels.unread.count == 10
+        assert served.channels.unread.any_ended
+        client.child.kill()
+        until(lambda: served.channels.unread.count == 0)
+        assert not served.channels.unread.any_ended
+
+
+# Closing ---------------------------------------------------------------------------------------------------------
+
+
+def send_away(sock, capability, number, call_id=1):
+    """Sends a call whose argument takes long to close, and gives the argument up: the server's is the last copy."""
+    kept, sent = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with kept:
+        with sent:
+            by_hand.send(sent, b"x", [number])
+        os.close(number)
+        record = by_hand.call(capability, b"count", b"\x91\x91\x00", [(0, bytes(16))], 1, id=call_id)
+        by_hand.send(sock, record, [kept.fileno()])
+
+
+def test_an_answer_waits_for_what_its_call_sent_to_be_closed(lingering):
+    """Others are served meanwhile, and it leaves when that is closed."""
+    number, peer = lingering(4 * int(PATIENCE))
+    with serving() as served, contextlib.closing(by_hand.knock(served.capability)) as near, cm.timeout(PATIENCE):
+        send_away(near, served.capability, number)
+        proxy = served.capability.cast(by_hand.Work)
+        assert proxy.double(1) == 2
+        [waiting] = [one for one in served.channels.all() if one.state is State.CLOSING]
+        assert select.select([near], [], [], 0)[0] == []
+        while peer.recv(1 << 20):
+            pass
+        record, _ = by_hand.answer(near)
+        assert bytes(record.payload) == b"\x01"
+        assert waiting.state is State.IDLE
+
+
+def test_an_answer_does_not_wait_for_ever(lingering, caplog):
+    """After a second it leaves, and the log says why."""
+    caplog.set_level(logging.WARNING, "capmarshal")
+    number, peer = lingering(4 * int(PATIENCE))
+    with serving() as served, contextlib.closing(by_hand.knock(served.capability)) as near:
+        send_away(near, served.capability, number)
+        record, _ = by_hand.answer(near)
+        assert bytes(record.payload) == b"\x01"
+        while peer.recv(1 << 20):
+            pass
+    assert any("closing it takes so long" in record.getMessage() for record in caplog.records)
+    caplog.clear()
+
+
+def test_a_peer_whose_descriptors_take_long_to_close_is_held_back(fork, lingering, until):
+    """Above a bound its channels are not read, and others are; it goes on when they are closed."""
+    slow = [lingering(4 * int(PATIENCE)) for _ in range(4)]
+    with serving(limits=cm.Limits(closing=9)) as served, contextlib.ExitStack() as stack:
+        nears = [stack.enter_context(contextlib.closing(by_hand.knock(served.capability))) for _ in slow]
+        for near, (number, _) in zip(nears, slow, strict=True):
+            send_away(near, served.capability, number)
+        # This process is the one that is held back; a forked one is another.
+        until(lambda: any(one.peer.held for one in served.channels.all()))
+
+        def honest():
+            with contextlib.closing(by_hand.knock(served.capability)) as other:
+                return parts_by_hand.lives(other, served.capability)
+
+        assert fork(honest).result()
+        for _, peer in slow:
+            while peer.recv(1 << 20):
+                pass
+        for near in nears:
+            record, _ = by_hand.answer(near)
+            assert bytes(record.payload) == b"\x01"
+        until(lambda: not any(one.peer.held for one in served.channels.all()))

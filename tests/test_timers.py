@@ -1,0 +1,42 @@
+"""What is to be done at a certain time, by a loop that asks when that is."""
+
+import time
+
+from capmarshal._kernel.native import FOREVER
+from capmarshal._server.timers import Timers
+
+
+def test_nothing_is_due_when_there_is_nothing():
+    """A loop may sleep for ever."""
+    timers = Timers()
+    timers.run()
+    assert timers.next == FOREVER
+
+
+def test_what_is_due_is_called_once_and_in_its_order():
+    """And what is not due yet is not."""
+    timers, called = Timers(), []
+    timers.after(1_000_000, lambda: called.append("second"))
+    timers.after(10**15, lambda: called.append("never"))
+    timers.after(0, lambda: called.append("first"))
+    while time.monotonic_ns() < timers.next + 2_000_000:
+        pass
+    timers.run()
+    timers.run()
+    assert called == ["first", "second"]
+    assert FOREVER > timers.next > time.monotonic_ns() + 10**14
+
+
+def test_what_puts_itself_off_is_left_for_the_next_time():
+    """Else a timer of no time would keep the loop for ever."""
+    timers, called = Timers(), []
+
+    def again():
+        called.append(len(called))
+        timers.after(0, again)
+
+    timers.after(0, again)
+    timers.run()
+    assert called == [0]
+    timers.run()
+    assert called == [0, 1]
