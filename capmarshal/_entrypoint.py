@@ -38,10 +38,17 @@ _LABEL_MAX = 64
 _RANDOM_SIZE = 8
 
 MAX_BYTES = 64 << 20
+# An error has to fit.
+_BYTES_LEAST = 1000
 MAX_DESCRIPTORS = 1024
 
 # Seconds.
 CLOSE_TIMEOUT = 5.0
+
+
+def _check_maximum(name: str, most: int, least: int) -> None:
+    if not isinstance(most, int) or isinstance(most, bool) or most < least:
+        raise ValueError(f"{name} is a whole number, {least} or more, not {most!r}")
 
 
 def _check_label(label: str) -> None:
@@ -119,6 +126,8 @@ class Entrypoint:
         limits: Limits = Limits(),  # noqa: B008 - it cannot change
     ) -> None:
         _check_label(label)
+        _check_maximum("max_bytes", max_bytes, _BYTES_LEAST)
+        _check_maximum("max_descriptors", max_descriptors, 0)
         if not close_timeout >= 0:
             raise ValueError(f"close_timeout is a number of seconds, 0 or more, not {close_timeout!r}")
         # While a thread can be had, and before any descriptor of a stranger's comes.

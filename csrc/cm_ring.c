@@ -49,7 +49,8 @@ void cm_enqueue(struct cm_ring *ring, unsigned int slot)
 	unsigned int peer = ring->slots[slot].peer;
 
 	append(ring, &ring->peers[peer].queue, slot, CM_QUEUE);
-	enter_ring(ring, peer);
+	if (peer != ring->served)
+		enter_ring(ring, peer);
 }
 
 void cm_deafen(struct cm_ring *ring, unsigned int slot)
@@ -81,12 +82,22 @@ void cm_unlist(struct cm_ring *ring, unsigned int slot)
 
 unsigned int cm_next(struct cm_ring *ring)
 {
-	unsigned int peer = ring->first, slot;
+	unsigned int served = ring->served, slot;
 
-	if (!peer)
+	/* whoever has come since is before it now */
+	ring->served = 0;
+	if (served && ring->peers[served].queue.first)
+		enter_ring(ring, served);
+	if (!ring->first)
 		return 0;
-	slot = ring->peers[peer].queue.first;
-	ring->first = ring->peers[peer].next;
+	ring->served = ring->first;
+	slot = ring->peers[ring->served].queue.first;
+	leave_ring(ring, ring->served);
 	cm_unlist(ring, slot);
 	return slot;
+}
+
+int cm_anyone(const struct cm_ring *ring)
+{
+	return ring->first || (ring->served && ring->peers[ring->served].queue.first);
 }

@@ -4,6 +4,7 @@
  * Turns are dealt by peer, not by channel.  What epoll reports goes into the queue
  * of its peer, and the peers that have something in their queues stand in a ring:
  * each gets one turn, for one record of one channel, and then it is the next one's.
+ * Whoever has had a turn stands behind all that have come by the time of the next.
  *
  *     ring.first -> peer 3 <-> peer 7 <-> peer 4 -> (peer 3)
  *                     |          |
@@ -70,7 +71,8 @@ struct cm_ring {
 	unsigned int n_slots;
 	struct cm_peer *peers;            /* peer 0 is none */
 	unsigned int n_peers;
-	unsigned int first;               /* the peer whose turn is next; 0: nobody waits for one */
+	unsigned int first;               /* the peer whose turn is next; 0: nobody waits for one but perhaps `served` */
+	unsigned int served;              /* the peer that had the last turn, and is not in the ring; 0: none */
 };
 
 /* Puts a slot that is nowhere at the end of its peer's queue, or among its deaf ones. */
@@ -80,7 +82,10 @@ void cm_deafen(struct cm_ring *ring, unsigned int slot);
 /* Takes a slot out of whatever list it is in. */
 void cm_unlist(struct cm_ring *ring, unsigned int slot);
 
-/* The slot whose turn it is, taken out of its queue; 0: none.  Its peer's next turn comes after those of all others. */
+/* The slot whose turn it is, taken out of its queue; 0: none. */
 unsigned int cm_next(struct cm_ring *ring);
+
+/* Whether anybody waits for a turn. */
+int cm_anyone(const struct cm_ring *ring);
 
 #endif

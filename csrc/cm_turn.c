@@ -200,14 +200,14 @@ static int table_has_room(int probe, unsigned int count)
 }
 
 /* Whether the next record's descriptors would be lost: it is looked at without control room, which takes none of them. */
-static int would_lose(int channel)
+static int would_lose(int probe, int channel)
 {
 	struct cm_head head;
 	struct iovec part = { .iov_base = &head, .iov_len = sizeof(head) };
 	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
 	long size = lx_recvmsg(channel, &message, MSG_PEEK | MSG_DONTWAIT);
 
-	return size >= (long)sizeof(head) && head.descriptors > 0 && !table_has_room(channel, head.descriptors);
+	return size >= (long)sizeof(head) && head.descriptors > 0 && !table_has_room(probe, head.descriptors);
 }
 
 static int read_channel(struct cm_turn *turn, unsigned int slot)
@@ -216,7 +216,8 @@ static int read_channel(struct cm_turn *turn, unsigned int slot)
 	int got;
 
 	turn->slot = slot;
-	if (turn->scarce && would_lose(read->descriptor))
+	/* a GO has none */
+	if (turn->scarce && read->mode & CM_CALLS && would_lose(turn->probe, read->descriptor))
 		return CM_SCARCE;
 	got = cm_receive(read->descriptor, &turn->inbox, CM_NOW);
 	if (got == -EAGAIN || got == -EINTR)
@@ -325,7 +326,7 @@ static int deal_with(struct cm_turn *turn, unsigned int slot)
 /* CM_NOTHING: nobody has anything */
 static int next_event(struct cm_turn *turn, int milliseconds)
 {
-	int event = harvest(turn, turn->ring.first ? 0 : milliseconds);
+	int event = harvest(turn, cm_anyone(&turn->ring) ? 0 : milliseconds);
 	unsigned int slot;
 
 	if (event < 0)
@@ -349,7 +350,7 @@ static int poll_last(struct cm_turn *turn)
 		turn->polled = 0;
 		return CM_NOTHING;
 	}
-	if (turn->poll == 0 || turn->ring.first || last >= turn->ring.n_slots)
+	if (turn->poll == 0 || cm_anyone(&turn->ring) || last >= turn->ring.n_slots)
 		return CM_NOTHING;
 	if (slot->kind != CM_CHANNEL || slot->descriptor < 0 || !(slot->mode & CM_PLAIN) || !heard(turn, slot))
 		return CM_NOTHING;
@@ -359,6 +360,11 @@ static int poll_last(struct cm_turn *turn)
 	do {
 		int event;
 
+		/* calls that take long are few in a row, however their sender sets the CPU in his heads */
+		if (turn->in_row == 0)
+			turn->row_began = until - turn->poll;
+		else if (until - turn->poll - turn->row_began > 2 * turn->poll)
+			turn->in_row = IN_ROW_MAX;
 		for (unsigned int i = 0; i < TRIES && turn->in_row < IN_ROW_MAX; i++) {
 			event = read_channel(turn, last);
 			if (event != CM_NOTHING) {

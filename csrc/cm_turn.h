@@ -18,6 +18,7 @@
 
 struct cm_turn {
 	int epoll;
+	int probe;                        /* a descriptor of which a copy does no harm, should somebody fork just then */
 	struct cm_ring ring;
 	unsigned int slot;                /* out: whose event it is */
 	int status;                       /* out: 0, or the -errno of the reply or of the channel that ended */
@@ -26,6 +27,7 @@ struct cm_turn {
 	int polled;                       /* in vain, and came back for signal handlers to run: sleeps next */
 	int scarce;                       /* what is being closed may fill the table: look whether there is room before a record is read */
 	unsigned int in_row;              /* records that polling found one after the other, without a look at the other channels */
+	int64_t row_began;                /* when the first of them was found */
 	uint64_t records;                 /* out: how many were taken in all */
 	uint64_t id;                      /* out: of the CALL that is whole */
 	unsigned int entries;             /* out: of its table */

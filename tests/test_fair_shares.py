@@ -11,13 +11,16 @@ import logging
 import os
 import select
 import socket
+import weakref
 
 import pytest
 
 import by_hand
 import capmarshal as cm
 import parts_by_hand
+import patience
 from capmarshal._capabilities.capability import open_door_of
+from capmarshal._protocol.faults import Code
 from capmarshal._protocol.states import State
 from capmarshal._server.ledger import Resource
 from patience import PATIENCE
@@ -142,7 +145,7 @@ def note(capability, who):
 
 
 def test_turns_are_dealt_by_peer_not_by_channel(hostile):
-    """One process has calls waiting on 30 channels; another's call waits for one or two of those, not for 30."""
+    """One process has calls waiting on 30 channels; another's call waits for one of those, not for 30."""
     with serving() as served, contextlib.closing(by_hand.knock(served.capability)) as honest:
         assert parts_by_hand.lives(honest, served.capability)
         opened = []
@@ -154,7 +157,7 @@ def test_turns_are_dealt_by_peer_not_by_channel(hostile):
             many.act()
             honest.send(note(served.capability, "one"))
         by_hand.answer(honest)
-        assert served.book.calls_by.index("one") <= 3
+        assert served.book.calls_by.index("one") <= 1
 
 
 def test_a_call_of_each_peer_in_turn(hostile):
@@ -286,7 +289,8 @@ def test_unread_answers_are_bounded_over_all_peers(hostile, until):
             hostile(act)
         with cm.timeout(PATIENCE):
             assert len(served.capability.cast(Notes).make(1 << 20)) == 1 << 20
-        assert served.total(Resource.UNREAD_BYTES) <= most
+        # Who reads is not dropped: there may be a little more for a moment.
+        until(lambda: served.total(Resource.UNREAD_BYTES) <= most)
 
 
 def test_unread_descriptors_of_one_do_not_fail_the_calls_of_others(fork):
@@ -339,13 +343,16 @@ def test_a_process_that_is_dropped_keeps_its_unread_descriptors_on_its_account(h
 
 
 def send_away(sock, capability, number, call_id=1):
-    """Sends a call whose argument takes long to close, and gives the argument up: the server's is the last copy."""
+    """Sends a call whose argument takes long to close, and gives the argument up.
+
+    The server is to be busy meanwhile, so that its copy is the last.
+    """
     kept, sent = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with sent:
+        by_hand.send(sent, b"x", [number])
+    os.close(number)
+    record = by_hand.call(capability, b"count", b"\x91\x91\x00", [(0, bytes(16))], 1, id=call_id)
     with kept:
-        with sent:
-            by_hand.send(sent, b"x", [number])
-        os.close(number)
-        record = by_hand.call(capability, b"count", b"\x91\x91\x00", [(0, bytes(16))], 1, id=call_id)
         by_hand.send(sock, record, [kept.fileno()])
 
 
@@ -353,7 +360,8 @@ def test_an_answer_waits_for_what_its_call_sent_to_be_closed(lingering):
     """Others are served meanwhile, and it leaves when that is closed."""
     number, peer = lingering(4 * int(PATIENCE))
     with serving() as served, contextlib.closing(by_hand.knock(served.capability)) as near, cm.timeout(PATIENCE):
-        send_away(near, served.capability, number)
+        with by_hand.busy(served.capability):
+            send_away(near, served.capability, number)
         proxy = served.capability.cast(by_hand.Work)
         assert proxy.double(1) == 2
         [waiting] = [one for one in served.channels.all() if one.state is State.CLOSING]
@@ -362,7 +370,7 @@ def test_an_answer_waits_for_what_its_call_sent_to_be_closed(lingering):
             pass
         record, _ = by_hand.answer(near)
         assert bytes(record.payload) == b"\x01"
-        assert waiting.state is State.IDLE
+        patience.until(lambda: waiting.state is State.IDLE)
 
 
 def test_an_answer_does_not_wait_for_ever(lingering, caplog):
@@ -370,7 +378,8 @@ def test_an_answer_does_not_wait_for_ever(lingering, caplog):
     caplog.set_level(logging.WARNING, "capmarshal")
     number, peer = lingering(4 * int(PATIENCE))
     with serving() as served, contextlib.closing(by_hand.knock(served.capability)) as near:
-        send_away(near, served.capability, number)
+        with by_hand.busy(served.capability):
+            send_away(near, served.capability, number)
         record, _ = by_hand.answer(near)
         assert bytes(record.payload) == b"\x01"
         while peer.recv(1 << 20):
@@ -384,8 +393,9 @@ def test_a_peer_whose_descriptors_take_long_to_close_is_held_back(fork, lingerin
     slow = [lingering(4 * int(PATIENCE)) for _ in range(4)]
     with serving(limits=cm.Limits(closing=9)) as served, contextlib.ExitStack() as stack:
         nears = [stack.enter_context(contextlib.closing(by_hand.knock(served.capability))) for _ in slow]
-        for near, (number, _) in zip(nears, slow, strict=True):
-            send_away(near, served.capability, number)
+        with by_hand.busy(served.capability):
+            for near, (number, _) in zip(nears, slow, strict=True):
+                send_away(near, served.capability, number)
         # This process is the one that is held back; a forked one is another.
         until(lambda: any(one.peer.held for one in served.channels.all()))
 
@@ -401,3 +411,140 @@ def test_a_peer_whose_descriptors_take_long_to_close_is_held_back(fork, lingerin
             record, _ = by_hand.answer(near)
             assert bytes(record.payload) == b"\x01"
         until(lambda: not any(one.peer.held for one in served.channels.all()))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "file"])
+def test_calls_one_after_the_other_do_not_fill_the_table(fork, kind, tmp_path):
+    """What one call sent is closed when the next is sent, though nearly all of the table, and closed elsewhere."""
+    with by_hand.server_process(fork, table=1024) as (_, capability), contextlib.ExitStack() as stack:
+        if kind == "pipe":
+            reader, writer = os.pipe()
+            os.close(writer)
+        else:
+            (tmp_path / "file").touch()
+            reader = os.open(tmp_path / "file", os.O_RDONLY | os.O_CLOEXEC)
+        one = stack.enter_context(cm.Descriptor(reader))
+        proxy = capability.cast(by_hand.Work)
+        with cm.timeout(4 * PATIENCE):
+            for _ in range(60):
+                assert proxy.count([one] * 900) == 1
+
+
+def test_descriptors_wait_unread_for_a_full_table_to_be_emptied(fork, lingering):
+    """What would be lost is left in its queue until what fills the table is closed: the call is late, and not lost."""
+    with by_hand.server_process(fork, table=160) as (_, capability), contextlib.ExitStack() as stack:
+        # After the server was forked, which would have copies of them.
+        slow = [lingering(4 * int(PATIENCE)) for _ in range(2)]
+        # From another process: two calls whose 45 arguments each take long to close, all of the reaper's time for it.
+        nears = [stack.enter_context(contextlib.closing(by_hand.knock(capability))) for _ in slow]
+        for near, (number, _) in zip(nears, slow, strict=True):
+            kept, sent = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with kept, sent:
+                by_hand.send(sent, b"x", [number])
+                os.close(number)
+                payload = b"\x91\xdc\x00\x2d" + bytes(range(45))
+                record = by_hand.call(capability, b"count", payload, [(slot, bytes(16)) for slot in range(45)], 45)
+                by_hand.send(near, record, [kept.fileno(), *[sent.fileno()] * 44])
+
+        def another():
+            reader, writer = os.pipe()
+            with cm.Descriptor(reader) as one, cm.Descriptor(writer), cm.timeout(PATIENCE):
+                return capability.cast(by_hand.Work).count([one] * 60)
+
+        child = fork(another)
+        for _, peer in slow:
+            while peer.recv(1 << 20):
+                pass
+        assert child.result() == 1
+        for near in nears:
+            record, _ = by_hand.answer(near)
+            assert bytes(record.payload) == b"\x02"
+
+
+# What the maxima are for ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["bytes", "descriptors"])
+def test_an_announcement_is_no_way_around_the_maxima(what):
+    """A call in one record that follows the BEGIN of another is looked at like any."""
+    with (
+        serving(max_bytes=1000, max_descriptors=4) as served,
+        contextlib.closing(by_hand.knock(served.capability)) as near,
+    ):
+        near.send(parts_by_hand.begin(100, 1))
+        reader, writer = os.pipe()
+        with cm.Descriptor(reader) as one, cm.Descriptor(writer):
+            if what == "bytes":
+                record, numbers = (
+                    by_hand.call(served.capability, b"size", b"\x91\xc5\x27\x10" + bytes(10_000), id=2),
+                    [],
+                )
+            else:
+                table = [(slot, bytes(16)) for slot in range(20)]
+                payload = b"\x91\xdc\x00\x14" + bytes(range(20))
+                record = by_hand.call(served.capability, b"count", payload, table, 20, id=2)
+                numbers = [one.fileno()] * 20
+            by_hand.send(near, record, numbers)
+            assert by_hand.failure(near) is Code.TOO_BIG
+
+
+def test_a_call_that_stands_still_gives_way_to_one_that_waits(hostile):
+    """Whoever announces the largest calls and sends nothing more does not keep the largest call of another out."""
+    with serving(max_bytes=4 << 20) as served:
+
+        def act():
+            near = by_hand.knock(served.capability)
+            near.send(parts_by_hand.begin(4 << 20, 0))
+            return near
+
+        for _ in range(4):
+            hostile(act)
+        with cm.timeout(PATIENCE):
+            assert served.capability.cast(Notes).size(bytes(4_000_000)) == 4_000_000
+
+
+def test_who_reads_is_not_dropped_for_what_is_unread(fork):
+    """One answer that is more than all may have unread goes out all the same; nobody else waits for a reader."""
+    with serving(limits=cm.Limits(unread_bytes=1 << 20)) as served, cm.timeout(PATIENCE):
+        proxy = served.capability.cast(Notes)
+        for _ in range(5):
+            assert len(proxy.make(4 << 20)) == 4 << 20
+
+
+def test_each_user_has_a_bound_for_descriptors_that_lie_unread(hostile):
+    """Also where each of its processes has but one answer of as many as one record carries."""
+    with serving(limits=cm.Limits(unread_descriptors=600)) as served:
+
+        def act():
+            near = by_hand.knock(served.capability)
+            near.send(by_hand.call(served.capability, b"pipes", b"\x91\xcc\xc8"))
+            return near
+
+        for _ in range(6):
+            hostile(act)
+        with cm.timeout(PATIENCE):
+            assert served.capability.cast(Notes).double(2) == 4
+        assert served.channels.unread.count <= 600
+
+
+def test_an_answer_that_waited_is_not_kept_when_it_is_sent(lingering):
+    """Not even by what would have sent it late."""
+    number, peer = lingering(4 * int(PATIENCE))
+    with serving() as served, contextlib.closing(by_hand.knock(served.capability)) as near:
+        with by_hand.busy(served.capability):
+            send_away(near, served.capability, number)
+        patience.until(lambda: State.CLOSING in [one.state for one in served.channels.all()])
+        [channel] = [one for one in served.channels.all() if one.state is State.CLOSING]
+        outbox = weakref.ref(channel.outbox)
+        while peer.recv(1 << 20):
+            pass
+        by_hand.answer(near)
+        patience.until(lambda: outbox() is None, 0.5)
+
+
+@pytest.mark.parametrize("name", ["max_bytes", "max_descriptors"])
+@pytest.mark.parametrize("most", [-1, 1.5, True, None, "4"])
+def test_maxima_are_whole_numbers(name, most):
+    """What is none is refused when it is said, and not by the first call."""
+    with pytest.raises(ValueError, match=name):
+        cm.Entrypoint("no", **{name: most})

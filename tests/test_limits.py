@@ -30,6 +30,7 @@ def test_what_is_not_said_follows_from_the_table_and_the_maxima():
     shares = Shares(cm.Limits(), 1000, 10)
     assert shares.channels == shares.unread_descriptors == int(soft * 3 / 4)
     assert shares.doors == soft // 2
+    assert shares.closing == soft // 4
     assert (shares.unread_bytes, shares.begun_bytes, shares.begun_descriptors) == (4000, 4000, 40)
     assert (shares.of_user(100), shares.of_process(100), shares.of_process(1)) == (75, 33, 1)
 

@@ -132,40 +132,31 @@ def test_spawn_and_dataspace_without_room_leave_nothing(proxy):
             cm.Dataspace.create(1)
 
 
-def test_a_full_server_answers_open_channels_and_drops_knocks_without_spinning(server):
+def in_use(capability):
+    """A channel by hand that is known to be in use: its answer waits for a GO."""
+    near = by_hand.knock(capability)
+    near.send(hand.call(capability, b"same", [300, None], id=2))
+    assert by_hand.answer(near)[1] == []
+    hand.close_all(by_hand.answer(near)[1])
+    return near
+
+
+def test_a_full_server_answers_open_channels_and_drops_knocks_without_spinning(fork):
     """Who has a channel is served; who knocks comes again until its deadline, and is taken when there is room."""
-    child, proxy = server
-    capability = cm.capability(proxy)
-    with contextlib.ExitStack() as stack:
-        first, second = (stack.enter_context(by_hand.knock(capability)) for _ in range(2))
-        assert hand.lives(first, capability)
-        assert hand.lives(second, capability)
-        # In use, as far as the server knows, so that it is not given up.
-        second.send(hand.begin(1000, 0))
-        first.send(hand.call(capability, b"soft_limit", [0]))
-        by_hand.answer(first)
-        # Whoever knocks takes the place of this process's own channel, which is idle, until there is none.
-        first.send(hand.begin(1000, 0, call_id=2))
-        refused = 0
-        while refused < 5:
-            near = stack.enter_context(by_hand.knock(capability))
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                near.send(hand.begin(1000, 0))
-            near.settimeout(0.1)  # a channel that was taken says nothing
-            with contextlib.suppress(TimeoutError):
-                refused += by_hand.ended(near)
-        used, began = cpu_of(child.pid), time.monotonic()
-        with cm.timeout(0.5), pytest.raises(cm.CallTimeout, match="no new channel in time") as caught:
-            proxy.run()
-        assert caught.value.ran == "no"
-        assert cpu_of(child.pid) - used < (time.monotonic() - began) / 2
-        # Open channels go on being served: this abandons the call that was begun.
-        assert hand.lives(first, capability)
-        first.send(hand.begin(1000, 0, call_id=3))
-        waiting = by_hand.Concurrent(proxy.run)
-        first.send(hand.call(capability, b"soft_limit", [-1], id=4))
-        by_hand.answer(first)
-        assert waiting.outcome() == 1
+    limits = cm.Limits(channels=9, process_share=1 / 3)
+    with hand.bulk_process(fork, {"limits": limits}) as (child, proxy), cm.timeout(PATIENCE):
+        capability = cm.capability(proxy)
+        with contextlib.ExitStack() as stack:
+            first, *_ = [stack.enter_context(in_use(capability)) for _ in range(3)]
+            used, began = cpu_of(child.pid), time.monotonic()
+            with cm.timeout(0.5), pytest.raises(cm.CallTimeout, match="no new channel in time") as caught:
+                proxy.run()
+            assert caught.value.ran == "no"
+            assert cpu_of(child.pid) - used < (time.monotonic() - began) / 2
+            # Open channels go on being served: this abandons the answer that waits.
+            assert hand.lives(first, capability)
+            first.close()
+            assert proxy.run() == 1
 
 
 def test_a_partial_call_of_the_whole_table_is_given_up_for_who_knocks(fork, one):
@@ -191,4 +182,5 @@ def test_lost_knocks_cost_the_server_nothing(fork, one):
         for _ in range(1000):
             by_hand.knock(capability).close()
         proxy.soft_limit(-1)
-        assert proxy.state().open == before
+        # Or less by one: the last knock may have found no room for the pidfd that tells who it was.
+        assert proxy.state().open in (before, before - 1)

@@ -25,6 +25,7 @@ class Ring(RuleBasedStateMachine):
         self.queues = {peer: deque() for peer in range(1, PEERS)}
         self.deaf = {peer: deque() for peer in range(1, PEERS)}
         self.order = deque()
+        self.served = 0
 
     def lists(self, slot):
         peer = self.slots[slot].peer
@@ -36,7 +37,7 @@ class Ring(RuleBasedStateMachine):
         if slot not in queue and slot not in deaf:
             lib.cm_enqueue(self.ring, slot)
             queue.append(slot)
-            if peer not in self.order:
+            if peer not in self.order and peer != self.served:
                 self.order.append(peer)
 
     @rule(slot=slots)
@@ -59,17 +60,19 @@ class Ring(RuleBasedStateMachine):
     @rule()
     def take_a_turn(self):
         slot = lib.cm_next(self.ring)
-        if not self.order:
-            assert slot == 0
-            return
-        peer = self.order.popleft()
-        assert slot == self.queues[peer].popleft()
-        if self.queues[peer]:
-            self.order.append(peer)
+        # Behind all that have come since.
+        if self.served and self.queues[self.served]:
+            self.order.append(self.served)
+        self.served = self.order.popleft() if self.order else 0
+        assert slot == (self.queues[self.served].popleft() if self.served else 0)
 
     @invariant()
     def who_is_next_agrees(self):
         assert self.ring.first == (self.order[0] if self.order else 0)
+
+    @invariant()
+    def whether_anyone_waits_agrees(self):
+        assert bool(lib.cm_anyone(self.ring)) == any(self.queues.values())
 
     @invariant()
     def the_places_agree(self):

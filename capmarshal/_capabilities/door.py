@@ -37,8 +37,10 @@ class Home(Protocol):
 class DoorSender(Protocol):
     """Somebody who sends capabilities here, so that new doors come with them: a client of an entrypoint."""
 
-    closing: reaper.Sender
-    """To whose account the closing of such a door goes."""
+    @property
+    def closing(self) -> reaper.Sender:
+        """To whose account the closing of such a door goes."""
+        ...
 
     def door_refusal(self) -> str:
         """Why one more new door is not taken from this sender; empty if it is."""

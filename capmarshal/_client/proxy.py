@@ -15,7 +15,7 @@ from capmarshal._kernel.errors import Error, InterfaceError
 from capmarshal._protocol.faults import to_exception
 from capmarshal._protocol.wire import Fail
 from capmarshal._typed.codec import encode_data
-from capmarshal._typed.method import methods_of
+from capmarshal._typed.method import BAD_PAYLOAD, methods_of
 from capmarshal._typed.table import NOTHING, Incoming, Outgoing
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def invoke(proxy: Proxy, called: Method, arguments: tuple[Any, ...]) -> Any:
     if called.arguments_are_data:
         try:
             payload = encode_data(arguments)
-        except Exception:  # noqa: BLE001 - said below, with the name of the parameter
+        except BAD_PAYLOAD:  # said below, with the name of the parameter
             payload = None
     if payload is None:
         outgoing = Outgoing()
@@ -52,7 +52,7 @@ def invoke(proxy: Proxy, called: Method, arguments: tuple[Any, ...]) -> Any:
     if type(answer) is bytes and called.result_is_data:
         try:
             return called.decode_data_result(answer)
-        except Exception:  # noqa: BLE001, S110 - said below, in words of ours
+        except BAD_PAYLOAD:  # said below, in words of ours; anything else is a signal handler's, and its program's
             pass
     return _result(called, answer, door)
 

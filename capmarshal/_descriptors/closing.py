@@ -92,9 +92,26 @@ def _known_mounts() -> Any:
     return mounts.struct
 
 
+def _is_systems_own(file: Any) -> bool:
+    """Whether what a file of Python's stands on is the system's, and not a class of the user's."""
+    buffer = file.buffer if type(file) is io.TextIOWrapper else file
+    if type(buffer) in (io.BufferedReader, io.BufferedWriter, io.BufferedRandom):
+        return type(buffer.raw) in (io.FileIO, socket.SocketIO)
+    return buffer is file
+
+
+def cannot_block(number: int) -> bool:
+    """Whether a descriptor is of a file that neither a close nor a write has to wait for: of this machine's own."""
+    how = lib.cm_closing(number, _known_mounts())
+    if how == -errno.ESTALE:
+        mounts.read()
+        how = lib.cm_closing(number, mounts.struct)
+    return bool(how == lib.CM_CLOSES_FILE)
+
+
 def closed_at_once(file: Any) -> bool:
     """Closes a file where that cannot block; whether it is closed."""
-    if type(file) not in _KNOWN:
+    if type(file) not in _KNOWN or not _is_systems_own(file):
         return False
     try:
         number = file.fileno()

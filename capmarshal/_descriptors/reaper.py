@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from capmarshal._descriptors.descriptor_list import DescriptorList
 
 # Threads, and so closes that block at the same time; beyond that, the next waits for one of them to end.
-THREADS_MAX = 32
+THREADS_MAX = 64
 # How many of them may be occupied by one sender, and by all that have the same user.
 THREADS_OF_SENDER = 2
-_THREADS_OF_USER = 12
+_THREADS_OF_USER = 8
 
 # Seconds that a thread has to begin: one that the kernel gave, and that then finds no memory, never does.
 _BEGINNING = 1.0
@@ -53,7 +53,7 @@ class Sender:
         waiting: how many of his, and of those that are ``of`` him, the reaper has been given and has not closed yet.
     """
 
-    __slots__ = ("chain", "limit", "of", "parked", "threads", "waiting")
+    __slots__ = ("limit", "of", "parked", "threads", "waiting")
 
     def __init__(self, of: Sender | None = None) -> None:
         self.of = of
@@ -62,10 +62,13 @@ class Sender:
         self.threads = 0
         self.parked: collections.deque[tuple[int, _Job]] = collections.deque()
         self.limit = THREADS_OF_SENDER
-        self.chain: tuple[Sender, ...] = (self,)
         if of is not None:
-            self.chain = (self, of)
             of.limit = _THREADS_OF_USER
+
+    @property
+    def chain(self) -> tuple[Sender, ...]:
+        """Himself, and his user: not kept, or he would not go before the garbage collector comes."""
+        return (self,) if self.of is None else (self, self.of)
 
 
 class _Job:

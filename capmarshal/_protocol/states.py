@@ -9,10 +9,9 @@ as much on its way as it may (QUEUED), or it is more than the entrypoint takes: 
 what its client sent of it meanwhile is passed over (REFUSED).
 
 *On its way out.*  First what the call owned is closed, which may take somebody else's time (CLOSING).  Then the answer
-is
-sent as far as there is room: in the client's queue (SENDING: the kernel tells when there is more), in what the client
-lets come (AWAITING_GO: it says so), or in what may be in flight for a peer or for all (AWAITING_ROOM: tried again after
-a while).  When all of it is sent, the results are closed, too (SETTLING), and the channel is IDLE again.
+is sent as far as there is room: in the client's queue (SENDING: the kernel tells when there is more), in what the
+client lets come (AWAITING_GO: it says so), or in what may be in flight for a peer or for all (AWAITING_ROOM: tried
+again after a while).  When all of it is sent, the results are closed, too (SETTLING), and the channel is IDLE again.
 
 A client that sends another call before it has its answer has given the first one up (ABANDON).  A channel may END at
 any time.  Besides, a peer may be held back: what its channels bring then waits, in whatever state they are.  That is
@@ -64,7 +63,7 @@ class Event(Enum):
     ABANDON = "the client sent another call"
     END = "the channel ends"
 
-    # As above.
+    # Members are what they are, as State's are.
     __hash__ = object.__hash__
 
 

@@ -6,6 +6,7 @@ Nothing here waits for a particular client.  What cannot be sent for a reason of
 from __future__ import annotations
 
 import errno
+import itertools
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,9 +15,9 @@ from capmarshal._kernel.errors import KernelError, TableFull, error_for, in_flig
 from capmarshal._kernel.native import DESCRIPTORS_MAX
 from capmarshal._kernel.waiting import IN_FLIGHT_PATIENCE
 from capmarshal._protocol.faults import Code
-from capmarshal._protocol.states import UNREAD, Event, State
+from capmarshal._protocol.states import Event, State
 from capmarshal._server.answer import fail
-from capmarshal._server.ledger import Resource
+from capmarshal._server.backlog import Backlog
 from capmarshal._server.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -25,20 +26,17 @@ if TYPE_CHECKING:
     from capmarshal._descriptors.closing import ClosableFile
     from capmarshal._server.answer import Answer
     from capmarshal._server.channels import Channels
-    from capmarshal._server.clients import Channel, Peer, User
+    from capmarshal._server.clients import Channel
     from capmarshal._server.closings import Closings
     from capmarshal._server.shares import Shares
     from capmarshal._server.timers import Timers
 
 # Nanoseconds between two tries to send what there is no room for in flight.
 _RETRY = 5_000_000
-# How long an answer may stand still while its peer has more unread than it may.
-_STILL = 1_000_000_000
+# And how many are tried then.
+_RETRIED = 64
 # How long an answer waits until what its call owned is closed.
 _CLOSING_PATIENCE = 1_000_000_000
-
-# Why a peer is held back.
-_HELD = "it does not read its answers"
 
 
 class Answers:
@@ -70,13 +68,13 @@ class Answers:
         self._channels = channels
         self._closings = closings
         self._timers = timers
-        self._unread_most = shares.unread_bytes or max_bytes
-        self._unread_of_user = max(shares.of_user(self._unread_most), max_bytes)
-        self._unread_of_process = max(shares.of_process(self._unread_most), max_bytes)
+        self._backlog = Backlog(channels, timers, shares, drop)
         self._max_bytes = max_bytes
         self._max_descriptors = max_descriptors
         self._drop = drop
         self._warn = warn
+        # Channels whose answers found no room in flight, in the order in which they were tried.
+        self._refused: dict[Channel, None] = {}
 
     def deliver(self, channel: Channel, answer: Answer) -> None:
         """Ends a call that has run: closes its arguments, and then sends its answer, as far as there is room."""
@@ -90,7 +88,8 @@ class Answers:
             self.proceed(channel)
             return
         self._move(channel, Event.RAN)
-        self._timers.after(_CLOSING_PATIENCE, partial(self._closing_late, channel, channel.outbox))
+        self._backlog.add(channel, channel.outbox.size)
+        self._timers.after(_CLOSING_PATIENCE, partial(self._closing_late, channel, answer.id))
 
     def _sent_at_once(self, channel: Channel, answer: Answer) -> bool:
         """Sends an answer that fits into one record, and may be sent now; whether it did."""
@@ -136,8 +135,9 @@ class Answers:
         if channel.state is State.CLOSING and outbox is not None and outbox.call_id == call_id:
             self.proceed(channel)
 
-    def _closing_late(self, channel: Channel, outbox: Outbox) -> None:
-        if channel.state is State.CLOSING and channel.outbox is outbox:
+    def _closing_late(self, channel: Channel, call_id: int) -> None:
+        # By the call's number: a timer must not keep an answer that was sent long ago.
+        if channel.state is State.CLOSING and channel.outbox is not None and channel.outbox.call_id == call_id:
             seconds = _CLOSING_PATIENCE / 1e9
             self._warn(
                 channel.peer, "late", "what a call of process %d sent is still open %.0f s after the call has ended: "
@@ -194,11 +194,20 @@ class Answers:
             self._answer_instead(channel, outbox, Code.IN_FLIGHT, why)
             return
         self._wait(channel, outbox, Event.TOO_MANY)
-        self._timers.after(_RETRY, partial(self._retry, channel, outbox))
+        if not self._refused:
+            self._timers.after(_RETRY, self._retry)
+        self._refused[channel] = None
 
-    def _retry(self, channel: Channel, outbox: Outbox) -> None:
-        if channel.state is State.AWAITING_ROOM and channel.outbox is outbox:
-            self.proceed(channel)
+    def _retry(self) -> None:
+        """Tries some of the answers again that found no room in flight: those that have waited for longest, in turn."""
+        some = list(itertools.islice(self._refused, _RETRIED))
+        for channel in some:
+            del self._refused[channel]
+        if self._refused:
+            self._timers.after(_RETRY, self._retry)
+        for channel in some:
+            if channel.state is State.AWAITING_ROOM:
+                self.proceed(channel)
 
     def _answer_instead(self, channel: Channel, outbox: Outbox, code: Code, message: str) -> None:
         """Says why there is no answer; a client that has no room even for that is dropped."""
@@ -212,11 +221,13 @@ class Answers:
     def _settle(self, channel: Channel, owned: Sequence[ClosableFile]) -> None:
         """The answer is sent: closes what the call owned, and then reads the channel again."""
         channel.outbox = None
-        self._unbook(channel)
+        self._backlog.remove(channel)
         if self._closings.close(channel.peer, owned, partial(self._settled, channel)):
             self._move(channel, Event.SENT if channel.refused is None else Event.SENT_EARLY)
         else:
             self._move(channel, Event.SETTLE)
+            # Nor does it wait for ever for what others keep the reaper busy with.
+            self._timers.after(_CLOSING_PATIENCE, partial(self._settled, channel))
 
     def _settled(self, channel: Channel) -> None:
         if channel.state is State.SETTLING:
@@ -225,7 +236,7 @@ class Answers:
     def abandon(self, channel: Channel) -> None:
         """Drops an answer of which its client does not want the rest."""
         outbox, channel.outbox = channel.outbox, None
-        self._unbook(channel)
+        self._backlog.remove(channel)
         if outbox is not None:
             self._closings.close(channel.peer, outbox.steal_owned())
 
@@ -238,56 +249,4 @@ class Answers:
         self._move(channel, event)
         if channel.state is State.ENDED:
             return
-        self._channels.book(channel, Resource.UNREAD_BYTES, outbox.size)
-        if self._of_peer(channel.peer) > self._unread_of_process and _HELD not in channel.peer.held:
-            self._channels.hold(channel.peer, _HELD)
-            self._timers.after(_STILL, partial(self._look_after, channel.peer))
-        self._bound(channel.peer.user)
-
-    def _bound(self, user: User) -> None:
-        """Drops answers that nobody reads where more of them wait than may: of the user, or over all."""
-        ledger, what = self._channels.ledger, Resource.UNREAD_BYTES
-        while (own := ledger.of_user(user, what) > self._unread_of_user) or ledger.total[what] > self._unread_most:
-            most = ledger.most(what, user if own else None)
-            if most is None or not self._drop_stillest(most):
-                return
-
-    def _of_peer(self, peer: Peer) -> int:
-        return self._channels.ledger.of_peer(peer.user, peer, Resource.UNREAD_BYTES)
-
-    def _unbook(self, channel: Channel) -> None:
-        peer = channel.peer
-        if channel.booked[Resource.UNREAD_BYTES]:
-            self._channels.book(channel, Resource.UNREAD_BYTES, 0)
-            self.unheld(peer)
-
-    def unheld(self, peer: Peer) -> None:
-        """Takes calls of a peer again if it has read enough."""
-        if _HELD in peer.held and self._of_peer(peer) <= self._unread_of_process:
-            self._channels.release(peer, _HELD)
-
-    def _drop_stillest(self, peer: Peer) -> bool:
-        """Drops the channel of a peer whose answer has waited for longest; whether there was one."""
-        waiting = [
-            (channel.outbox.moved, channel.slot, channel)
-            for channel in peer.channels.values()
-            if channel.outbox is not None and channel.state in UNREAD
-        ]
-        if not waiting:
-            return False
-        unread = self._channels.ledger.total[Resource.UNREAD_BYTES]
-        self._drop(min(waiting)[2], f"{unread} bytes of answers are unread, over all; {self._unread_most} may be")
-        return True
-
-    def _look_after(self, peer: Peer) -> None:
-        """Drops the channels of a held peer on which nothing has moved for a while."""
-        if _HELD not in peer.held:
-            return
-        still = time.monotonic_ns() - _STILL
-        for channel in tuple(peer.channels.values()):
-            outbox = channel.outbox
-            if outbox is not None and outbox.give_up is None and channel.state in UNREAD and outbox.moved <= still:
-                unread, most = self._of_peer(peer), self._unread_of_process
-                self._drop(channel, f"it reads none of {unread} bytes; {most} may wait for a process")
-        if _HELD in peer.held:
-            self._timers.after(_STILL, partial(self._look_after, peer))
+        self._backlog.add(channel, outbox.size)

@@ -8,6 +8,7 @@ whose call has not run, and is repeated by its client.
 from __future__ import annotations
 
 import itertools
+import time
 from typing import TYPE_CHECKING
 
 from capmarshal._protocol import wire
@@ -23,10 +24,13 @@ if TYPE_CHECKING:
     from capmarshal._server.clients import Channel, Peer
     from capmarshal._server.closings import Closings
     from capmarshal._server.shares import Shares
+    from capmarshal._server.timers import Timers
 
 _SHARED = (Resource.BEGUN_BYTES, Resource.BEGUN_DESCRIPTORS)
 # Peers that are asked whether they can go on, when something has ended.
 _ASKED = 16
+# Nanoseconds that a call on its way may stand still while others wait for their share.
+_STILL = 1_000_000_000
 
 
 class Arrivals:
@@ -38,6 +42,7 @@ class Arrivals:
         shares: what may be on its way.
         max_bytes: of one call's record.
         max_descriptors: of one call.
+        timers: of the loop.
         give_up: ends a channel whose call has not run, and whose client will repeat it.
     """
 
@@ -49,8 +54,10 @@ class Arrivals:
         *,
         max_bytes: int,
         max_descriptors: int,
+        timers: Timers,
         give_up: Callable[[Channel], None],
     ) -> None:
+        self._timers = timers
         self._channels = channels
         self._closings = closings
         self._shares = shares
@@ -60,6 +67,8 @@ class Arrivals:
         self._give_up = give_up
         # Those that wait for a share, by peer, each in the order in which they asked.
         self._waiting: dict[Peer, dict[Channel, Assembly]] = {}
+        # When the last part of each call came that is on its way; the one that waits for longest is first.
+        self._moved: dict[Channel, int] = {}
 
     def refusal(self, size: int, descriptors: int) -> str:
         """Why arguments are not taken; empty if they are."""
@@ -82,11 +91,31 @@ class Arrivals:
             self._book(channel, channel.assembly)
             self._channels.move(channel, Event.BEGIN)
         else:
+            if not self._waiting:
+                self._timers.after(_STILL, self._look_after)
             self._waiting.setdefault(channel.peer, {})[channel] = channel.assembly
             self._channels.move(channel, Event.QUEUE)
         return ""
 
+    def _look_after(self) -> None:
+        """Gives up calls on their way that have not moved for a while, where others wait for their share."""
+        still = time.monotonic_ns() - _STILL
+        while any(self._waiting.values()) and self._moved:
+            channel, moved = next(iter(self._moved.items()))
+            if moved > still:
+                break
+            self._give_up(channel)
+        for peer in tuple(itertools.islice(self._waiting, _ASKED)):
+            self._admit(peer)
+        if any(self._waiting.values()):
+            self._timers.after(_STILL, self._look_after)
+
+    def _note(self, channel: Channel) -> None:
+        self._moved.pop(channel, None)
+        self._moved[channel] = time.monotonic_ns()
+
     def _book(self, channel: Channel, assembly: Assembly) -> None:
+        self._note(channel)
         self._channels.book(channel, Resource.BEGUN_BYTES, assembly.size)
         self._channels.book(channel, Resource.BEGUN_DESCRIPTORS, assembly.total)
 
@@ -138,6 +167,7 @@ class Arrivals:
                 raise wire.Malformed("a part of nothing", part.id)
             # Sent before the client had read that its call is refused.
             return part.descriptors > 0, None
+        self._note(channel)
         go = assembly.add(part, received.descriptors, received.lost)
         if received.cut:
             raise wire.Malformed("a part is larger than any may be", part.id)
@@ -152,6 +182,7 @@ class Arrivals:
         assembly, channel.assembly = channel.assembly, None
         if assembly is None:
             return
+        self._moved.pop(channel, None)
         peer = channel.peer
         self._waiting.get(peer, {}).pop(channel, None)
         self._closings.close(channel.peer, [assembly.steal()])

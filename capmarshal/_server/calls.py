@@ -20,7 +20,7 @@ from capmarshal._protocol.faults import Code, Fault
 from capmarshal._server import escapes, keeping
 from capmarshal._server.answer import Answer, Interrupted, fail
 from capmarshal._typed.codec import encode_data
-from capmarshal._typed.files import flush_within
+from capmarshal._typed.files import flush_if_sure
 from capmarshal._typed.method import methods_of
 from capmarshal._typed.table import NOTHING, Incoming, Outgoing
 
@@ -194,9 +194,11 @@ class Calls:
                 incoming.close_rest()
             payload = method.encode_result(method.run(target, arguments), outgoing)
             # Written is written when the caller has its answer, not when the reaper comes round.
-            for writer in incoming.writers:
-                if not writer.closed:
-                    flush_within(writer, _deadline.after(_FLUSH_SECONDS))
+            if incoming.writers:
+                until = _deadline.after(_FLUSH_SECONDS)
+                for writer in incoming.writers:
+                    if not writer.closed:
+                        flush_if_sure(writer, until)
             data = wire.pack_reply(call.id, outgoing.entries, len(outgoing.numbers), payload, lib.cm_cpu())
             return keeping.succeeded(call.id, data, incoming, outgoing, self._calls.kept[kept_before:])
         except BaseException as error:  # noqa: BLE001 - answered; Interrupted is raised for what must not end here

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from capmarshal._descriptors import reaper
-from capmarshal._kernel.native import ffi, lib
+from capmarshal._kernel.native import lib
 from capmarshal._protocol.states import CALLS, READS, SPARE, TRANSITIONS, UNBEGUN, UNREAD, WRITES, Event, State
 from capmarshal._server.clients import Channel
 from capmarshal._server.ledger import Ledger, Resource
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from capmarshal._descriptors.private import Private
     from capmarshal._kernel.native import CData
     from capmarshal._server.clients import Peer, User
+    from capmarshal._server.hanging_up import HangingUp
     from capmarshal._server.shares import Shares
 
 # Channels of a peer that are looked at to find the one that is missed least.
@@ -44,9 +45,10 @@ class Channels:
         turn: the ``struct cm_turn`` that C reads them by.
         shares: how many there may be, and what they may cost.
         max_bytes: of a call's or a result's record.
+        hanging_up: closes those that end.
     """
 
-    def __init__(self, turn: CData, shares: Shares, max_bytes: int) -> None:
+    def __init__(self, turn: CData, shares: Shares, max_bytes: int, hanging_up: HangingUp) -> None:
         self.ledger: Ledger[User, Peer] = Ledger()
         self._turn = turn
         self._shares = shares
@@ -54,7 +56,7 @@ class Channels:
         self.slots = Slots(turn)
         self._by_slot: dict[int, Channel] = {}
         self._by_pidfd: dict[int, Peer] = {}
-        self.unread = Unread(shares)
+        self.unread = Unread(shares, hanging_up)
 
     def __len__(self) -> int:
         return len(self._by_slot)
@@ -121,10 +123,7 @@ class Channels:
         if not peer.index:
             peer.index = self.slots.add_peer()
             lib.cm_hold(self._turn, peer.index, bool(peer.held))
-            if peer.pidfd is not None:
-                # Where it cannot be watched, the ends of its channels tell.
-                peer.pidfd_slot = max(self.slots.watch_own(peer.pidfd.number, peer.index), 0)
-                self._by_pidfd[peer.pidfd_slot] = peer
+        self._watch_end(peer)
         channel = Channel(far, peer)
         slot, result = self.slots.watch_channel(
             far.number, peer.index, min(channel.room, self._max_bytes), _MODES[channel.state]
@@ -139,6 +138,14 @@ class Channels:
         self._by_slot[slot] = channel
         return ""
 
+    def _watch_end(self, peer: Peer) -> None:
+        """Has the end of the process told; its first knock may have found no room for the pidfd."""
+        if peer.pidfd is not None and not peer.pidfd_slot:
+            # Where it cannot be watched, the ends of its channels tell.
+            peer.pidfd_slot = max(self.slots.watch_own(peer.pidfd.number, peer.index), 0)
+            if peer.pidfd_slot:
+                self._by_pidfd[peer.pidfd_slot] = peer
+
     def peer_of_pidfd(self, slot: int) -> Peer | None:
         """Whose end a slot of the server's own tells of, if it is such a slot."""
         return self._by_pidfd.get(slot)
@@ -147,7 +154,7 @@ class Channels:
         """Closes a channel that Ctrl-C kept from being added, if it was not."""
         if any(channel.far is far for channel in self._by_slot.values()):
             return
-        lib.lx_epoll_ctl(self._turn.epoll, lib.EPOLL_CTL_DEL, far.number, ffi.NULL)
+        self.slots.unwatch_number(far.number)
         reaper.close([far])
 
     def remove(self, channel: Channel) -> None:
@@ -202,7 +209,7 @@ class Channels:
         most = ledger.most(Resource.CHANNELS, user if self._user_full(user, whole) else None)
         if most is None:
             return None
-        found = self._missed_least(most, SPARE)
+        found = self._missed_least(most, SPARE) or self._missed_least(most, frozenset({State.SETTLING}))
         if found is not None:
             return found
         share = ledger.fair_share(user, newcomer, Resource.CHANNELS, whole, self._shares.of_user(whole))

@@ -22,27 +22,26 @@ if TYPE_CHECKING:
     from capmarshal._server.shares import Shares
 
 
-class User:
-    """The processes of one user.
+class User(reaper.Sender):
+    """The processes of one user, and the account of what of their descriptors waits to be closed.
 
     Attributes:
         uid: as the server's user namespace has it.
         doors: that came from its processes, those that have ended included, and are held.
         unread: descriptors that were sent to its processes and not received.
-        closing: what of its descriptors waits to be closed.
     """
 
-    __slots__ = ("__weakref__", "closing", "doors", "uid", "unread")
+    __slots__ = ("__weakref__", "doors", "uid", "unread")
 
     def __init__(self, uid: int) -> None:
+        super().__init__()
         self.uid = uid
         self.doors: weakref.WeakSet[Door] = weakref.WeakSet()
         self.unread = 0
-        self.closing = reaper.Sender()
 
 
-class Peer:
-    """One process.
+class Peer(reaper.Sender):
+    """One process, and the account of what of its descriptors waits to be closed: known as long as any does.
 
     Args:
         pid: of the process, as the server's pid namespace has it; 0 for one of another.
@@ -55,16 +54,16 @@ class Peer:
         pidfd: becomes readable when the process has ended; None where the kernel gave none.
         pidfd_slot: where that is watched; 0: it is not.
         unread: descriptors that were sent to it, and may not have been received.
-        closing: what of its descriptors waits to be closed.
         held: why it begins no calls for now; empty while it may.
     """
 
     __slots__ = (
-        "__weakref__", "_shares", "channels", "closing", "doors", "held", "index", "pid", "pidfd", "pidfd_slot",
+        "__weakref__", "_shares", "channels", "doors", "held", "index", "pid", "pidfd", "pidfd_slot",
         "unread", "user",
     )  # fmt: skip
 
     def __init__(self, pid: int, user: User, shares: Shares) -> None:
+        super().__init__(user)
         self.pid = pid
         self.user = user
         self._shares = shares
@@ -73,9 +72,13 @@ class Peer:
         self.pidfd: Private | None = None
         self.pidfd_slot = 0
         self.unread = 0
-        self.closing = reaper.Sender(user.closing)
         self.held: set[str] = set()
         self.doors: weakref.WeakSet[Door] = weakref.WeakSet()
+
+    @property
+    def closing(self) -> reaper.Sender:
+        """The account that its descriptors are closed on: its own."""
+        return self
 
     @property
     def uid(self) -> int:

@@ -10,15 +10,23 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from capmarshal._descriptors import reaper
+from capmarshal._descriptors.descriptor_list import DescriptorList
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from capmarshal._descriptors.closing import ClosableFile
-    from capmarshal._descriptors.descriptor_list import DescriptorList
+    from capmarshal._kernel.native import CData
     from capmarshal._server.channels import Channels
     from capmarshal._server.clients import Peer
     from capmarshal._server.shares import Shares
+    from capmarshal._server.timers import Timers
+
+# A process that has no more than that part of what one may have is not held back for what others of its user have.
+_FEW = 16
+
+# Nanoseconds between two looks at whether those that are held back may go on.
+_LOOK_AGAIN = 20_000_000
 
 # Why a peer is held back.
 _HELD = "its descriptors take long to close"
@@ -28,17 +36,28 @@ class Closings:
     """What a server's loop has closed.
 
     Args:
+        turn: the ``struct cm_turn``: before a record is read, C looks whether there is room while something is closed.
         channels: whose peers are held back while too much of theirs waits to be closed.
         shares: how much that is.
+        timers: of the loop.
         wake: makes the loop call :meth:`settle`; called from any thread.
     """
 
-    def __init__(self, channels: Channels, shares: Shares, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, turn: CData, channels: Channels, shares: Shares, timers: Timers, wake: Callable[[], None]
+    ) -> None:
+        self._timers = timers
+        self._turn = turn
         self._channels = channels
+        self._most = shares.closing
         self._process_most = shares.of_process(shares.closing)
         self._user_most = shares.of_user(shares.closing)
         self._wake = wake
-        self._done: deque[tuple[Peer, Callable[[], None] | None]] = deque()
+        self._done: deque[tuple[int, Callable[[], None] | None]] = deque()
+        # Descriptors that were handed over and are not known to be closed.
+        self._waiting = 0
+        self._held: set[Peer] = set()
+        self._looking = False
 
     def close(
         self,
@@ -56,27 +75,56 @@ class Closings:
         Returns:
             Whether all is closed.
         """
-        if not things:
+        count = sum(len(one) if isinstance(one, DescriptorList) else 1 for one in things)
+        if not count:
             return True
-        # The peer is among what is called then: it is remembered as long as something of it is open.
-        if reaper.close(things, peer.closing, partial(self._note, peer, then)):
+        if reaper.close(things, peer, partial(self._note, count, then)):
             return True
+        self._waiting += count
+        self._turn.scarce = 1
         if self._too_much(peer):
+            if not self._looking:
+                self._looking = True
+                self._timers.after(_LOOK_AGAIN, self._look_again)
+            self._held.add(peer)
             self._channels.hold(peer, _HELD)
         return False
 
     def settle(self) -> None:
         """Goes on with what waited for something that is closed now."""
+        self._turn.scarce = reaper.behind()
         while self._done:
-            peer, then = self._done.popleft()
-            if _HELD in peer.held and not self._too_much(peer):
-                self._channels.release(peer, _HELD)
+            count, then = self._done[0]
             if then is not None:
                 then()
+            # Last: where Ctrl-C comes before, it is done again, and finds that it is not wanted.
+            self._done.popleft()
+            self._waiting -= count
+        self._release()
 
-    def _note(self, peer: Peer, then: Callable[[], None] | None) -> None:
-        self._done.append((peer, then))
+    def _look_again(self) -> None:
+        """Lets go on whose descriptors are closed; those of other processes of the same user have to do with that."""
+        self._release()
+        self._looking = bool(self._held)
+        if self._looking:
+            self._timers.after(_LOOK_AGAIN, self._look_again)
+
+    def _release(self) -> None:
+        for peer in tuple(self._held):
+            if not self._too_much(peer):
+                self._held.discard(peer)
+                self._channels.release(peer, _HELD)
+
+    @property
+    def full(self) -> bool:
+        """Whether as many descriptors wait to be closed as may, over all."""
+        return self._waiting > self._most
+
+    def _note(self, count: int, then: Callable[[], None] | None) -> None:
+        self._done.append((count, then))
         self._wake()
 
     def _too_much(self, peer: Peer) -> bool:
-        return peer.closing.waiting > self._process_most or peer.user.closing.waiting > self._user_most
+        own, of_user = peer.waiting, peer.user.waiting
+        # Where its user has too many, those of its processes are held back that have more than a few of them.
+        return own > self._process_most or (of_user > self._user_most and own > self._process_most // _FEW)

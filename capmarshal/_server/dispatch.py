@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from capmarshal._server.journal import Journal
     from capmarshal._server.objects import Objects
 
+# How long an inline call waits for its arguments to be closed.
+_CLOSING_SECONDS = 1.0
 # Further away than that is for ever; keeps what a peer sends within 63 bits.
 _FAR = 1 << 62
 
@@ -120,7 +122,8 @@ class Dispatcher:
             interrupted.answer.close()
             raise interrupted.__cause__ or interrupted from None
         try:
-            answer.close_arguments()
+            # As over a channel: before the answer leaves, and not for long.
+            reaper.close_within(_CLOSING_SECONDS, answer.arguments)
             record = wire.unpack(answer.data)
             assert isinstance(record, (wire.Reply, wire.Fail))  # noqa: S101 - by construction
             return record, DescriptorList.dup_of(answer.numbers)

@@ -41,6 +41,7 @@ class Doorkeeper:
         give_up: ends a channel to make room.
         journal: of the entrypoint.
         shut: called when a holder has shut the door for all: nobody is to watch it any more.
+        pause: called when no knock is to be taken for a moment.
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class Doorkeeper:
         give_up: Callable[[Channel], None],
         journal: Journal,
         shut: Callable[[], None],
+        pause: Callable[[], None],
     ) -> None:
+        self._pause = pause
         self._door = door
         self._peers = peers
         self._channels = channels
@@ -73,6 +76,10 @@ class Doorkeeper:
 
     def open(self) -> None:
         """Takes some of the channels that knocks have brought."""
+        if self._closings.full:
+            # What is wrong with a knock is told only when its descriptors have come, and have to be closed.
+            self._pause()
+            return
         for _ in range(_KNOCKS_AT_ONCE):
             # A fork in between would leave the child with a copy of the client's far end.
             with private.lock:
@@ -96,7 +103,9 @@ class Doorkeeper:
 
     def _receive(self) -> None:
         """Deals with the knock in the inbox."""
-        struct, far, pidfd = self._inbox.struct, self._far, self._pidfd
+        struct, far = self._inbox.struct, self._far
+        # From here on the peer's, or nobody's: what is tidied up after Ctrl-C must not be what is watched.
+        pidfd, self._pidfd = self._pidfd, Private(-1)
         peer = self._peers.knocked(struct.pid, struct.uid, pidfd if pidfd.number >= 0 else None)
         if struct.lost & lib.CM_LOST_DESCRIPTORS and not struct.count and far.number < 0:
             reason = inbox.why_lost(self._door.number)
@@ -121,8 +130,6 @@ class Doorkeeper:
         # New ones, if these have found an owner.
         if far.number >= 0:
             self._far = Private(-1)
-        if pidfd.number >= 0:
-            self._pidfd = Private(-1)
 
     def _admit(self, peer: Peer, far: Private) -> str:
         """Takes a new channel; or why not."""

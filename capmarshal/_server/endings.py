@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from capmarshal._server.channels import Channels
     from capmarshal._server.clients import Channel
+    from capmarshal._server.hanging_up import HangingUp
     from capmarshal._server.journal import Journal
     from capmarshal._server.timers import Timers
 
@@ -26,9 +27,11 @@ class Endings:
         channels: of the server.
         journal: of the entrypoint.
         timers: of the loop.
+        hanging_up: closes channels.
     """
 
-    def __init__(self, channels: Channels, journal: Journal, timers: Timers) -> None:
+    def __init__(self, channels: Channels, journal: Journal, timers: Timers, hanging_up: HangingUp) -> None:
+        self._hanging_up = hanging_up
         self._channels = channels
         self._timers = timers
         self._sweeping = False
@@ -68,8 +71,11 @@ class Endings:
         # A call that crosses this is not read, so that its client repeats it on a new channel.
         channel.send(wire.GONE_RECORD)
         self.forget(channel)
+        self._hanging_up.now()
 
-    def fault(self, channel: Channel) -> None:
-        """Ends a channel for a fault of ours, which no record should be able to find; its sender alone bears it."""
-        self._journal.critical(channel.peer, "fault", "a call could not be dispatched")
-        self.forget(channel)
+    def fault(self, channel: Channel | None, error: Exception) -> None:
+        """Ends a channel, if there is one, for a fault of ours, which nobody's record should be able to find."""
+        peer = channel.peer if channel is not None else None
+        self._journal.critical(peer, "fault", "a fault of capmarshal's own, please report it", exc_info=error)
+        if channel is not None:
+            self.forget(channel)

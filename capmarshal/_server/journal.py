@@ -22,6 +22,8 @@ log = logging.getLogger("capmarshal")
 _PAUSE = 1_000_000_000
 # Kinds of lines about peers that are remembered, and so the most lines that are written within one pause.
 _REMEMBERED = 256
+# Characters of an exception's own text.
+_TEXT_MAX = 10_000
 # Stands for the peer of a line that is about nobody in particular.
 _NOBODY = (-1, -1)
 
@@ -115,6 +117,11 @@ class Journal:
         more = f" (and {left_out} such lines were left out)" if left_out else ""
         # A filter or handler of the application's own may raise, which is not to end what is being logged.
         with contextlib.suppress(Exception):
+            text = _text(exc_info)
+            if len(text) > _TEXT_MAX:
+                # A caller's words may be in it, and as many of them as a call can carry.
+                more = f": {type(exc_info).__qualname__}: {text[:_TEXT_MAX]}... (cut short){more}"
+                exc_info = None
             log.log(level, f"%s: %s{words}%s", self._label, whom, *args, more, exc_info=exc_info)
 
     def _due(self, key: _Key) -> int | None:
@@ -124,7 +131,8 @@ class Journal:
         if told is None:
             if len(self._told) >= _REMEMBERED:
                 self._sweep(now)
-            if len(self._told) >= _REMEMBERED:
+            # What is about nobody is the service's own, of a few kinds, and always has its place.
+            if len(self._told) >= _REMEMBERED and key[:2] != _NOBODY:
                 self._untold += 1
                 return None
             self._told[key] = _Told(now)
@@ -145,3 +153,10 @@ class Journal:
             if now - told.at >= _PAUSE:
                 self._untold += told.left_out
                 self._told.pop(key, None)
+
+
+def _text(error: BaseException | None) -> str:
+    """An exception's own text; empty where it has none, or raises when it is asked."""
+    with contextlib.suppress(Exception):
+        return str(error) if error is not None else ""
+    return ""

@@ -20,7 +20,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         begun_bytes: of long calls that are on their way in; None: four times ``max_bytes``.
         begun_descriptors: likewise; None: four times ``max_descriptors``.
         doors: of other entrypoints, that came as capabilities and are held; None: half of the descriptor table.
-        closing: descriptors that came and wait to be closed, where closing them can block.
+        closing: descriptors that came and wait to be closed, where closing them can block; None: a quarter of the
+            descriptor table.  Above that, nobody's knock is taken.
         user_share: of each of these, for the processes of one user; above 0, at most 1.
         process_share: likewise for one process.
 
@@ -34,7 +35,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     begun_bytes: int | None = None
     begun_descriptors: int | None = None
     doors: int | None = None
-    closing: int = 4096
+    closing: int | None = None
     user_share: float = 3 / 4
     process_share: float = 1 / 3
 

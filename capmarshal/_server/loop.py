@@ -17,13 +17,14 @@ from capmarshal._descriptors import inbox, private, reaper
 from capmarshal._kernel.errors import check
 from capmarshal._kernel.native import FOREVER, ffi, lib
 from capmarshal._kernel.polling import poll_nanoseconds
-from capmarshal._protocol.states import ANSWERING
+from capmarshal._protocol.states import ANSWERING, State
 from capmarshal._server.answers import Answers
 from capmarshal._server.arrivals import Arrivals
 from capmarshal._server.channels import Channels
 from capmarshal._server.closings import Closings
 from capmarshal._server.doorkeeper import Doorkeeper
 from capmarshal._server.endings import Endings
+from capmarshal._server.hanging_up import HangingUp
 from capmarshal._server.peers import Peers
 from capmarshal._server.records import Records
 from capmarshal._server.shares import Shares
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from capmarshal._server.dispatch import Dispatcher
     from capmarshal._server.journal import Journal
     from capmarshal._server.limits import Limits
+
+# Nanoseconds that no knock is taken where too much waits to be closed.
+_DOOR_PAUSE = 20_000_000
 
 
 class Server:
@@ -76,15 +80,22 @@ class Server:
         shares = Shares(limits, max_bytes, max_descriptors)
         received = inbox.Inbox(within=turn)
         self._timers = timers = Timers()
-        self._channels = channels = Channels(turn, shares, max_bytes)
-        self._closings = closings = Closings(channels, shares, self._wake_up)
-        self._endings = endings = Endings(channels, journal, timers)
+        self._hanging_up = hanging_up = HangingUp(timers)
+        self._channels = channels = Channels(turn, shares, max_bytes, hanging_up)
+        self._closings = closings = Closings(turn, channels, shares, timers, self._wake_up)
+        self._endings = endings = Endings(channels, journal, timers, hanging_up)
         answers = Answers(
             channels, closings, timers, shares, max_bytes=max_bytes, max_descriptors=max_descriptors,
             drop=endings.drop, warn=journal.warning,
         )  # fmt: skip
         arrivals = Arrivals(
-            channels, closings, shares, max_bytes=max_bytes, max_descriptors=max_descriptors, give_up=endings.give_up
+            channels,
+            closings,
+            shares,
+            max_bytes=max_bytes,
+            max_descriptors=max_descriptors,
+            timers=timers,
+            give_up=endings.give_up,
         )
         endings.before(arrivals.end)
         endings.before(answers.abandon)
@@ -94,7 +105,7 @@ class Server:
         )  # fmt: skip
         self._turns = Turns(turn, received, channels, records, answers, endings, timers, dispatcher)
         self._doorkeeper = Doorkeeper(
-            door, Peers(shares), channels, closings, endings.give_up, journal, self._shut_door
+            door, Peers(shares), channels, closings, endings.give_up, journal, self._shut_door, self._pause_door
         )
         dispatcher.peer_of = self._peer_of
         self._epoll = private.make_epoll_set()
@@ -103,7 +114,7 @@ class Server:
         except BaseException:
             self._epoll.close()
             raise
-        turn.epoll = self._epoll.number
+        turn.epoll, turn.probe = self._epoll.number, self._wake.number
         try:
             self._door_slot = self._watch(door, self._doorkeeper.open)
             self._watch(self._wake, self._woken)
@@ -168,6 +179,7 @@ class Server:
         for channel in self._channels.all():
             self._endings.forget(channel)
         self._channels.unread.close_ended()
+        self._hanging_up.now()
         with private.lock:
             self._wake.close()
         self._epoll.close()
@@ -184,7 +196,7 @@ class Server:
     def in_child(self) -> None:
         """In a forked child: the numbers in C's memory are nobody's any more, or somebody else's."""
         turn = self._turn
-        turn.epoll, turn.ring.n_slots, turn.ring.first, turn.taken = -1, 0, 0, 0
+        turn.epoll, turn.probe, turn.ring.n_slots, turn.ring.first, turn.ring.served, turn.taken = -1, -1, 0, 0, 0, 0
         self._gate = threading.Lock()
 
     def run(self) -> None:
@@ -200,7 +212,7 @@ class Server:
                 while self._stop_at is None and self._epoll.number >= 0:
                     take()
                     if timers.next < FOREVER and time.monotonic_ns() >= timers.next:
-                        timers.run()
+                        self._run_timers()
                 if self._epoll.number >= 0:
                     self._drain()
         finally:
@@ -212,6 +224,12 @@ class Server:
             if self._abandoned:
                 self._close()
 
+    def _run_timers(self) -> None:
+        try:
+            self._timers.run()
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not end the service; the others come next time
+            self._endings.fault(None, error)
+
     def _drain(self) -> None:
         """Sends the answers that are on their way; everybody else finds the server gone."""
         self._turns.deliver_reply()
@@ -219,21 +237,33 @@ class Server:
         reaper.close([self._doorkeeper.door])
         while self._epoll.number >= 0 and self._stop_at is not None and not self._abandoned:
             for channel in self._channels.all():
-                if channel.state not in ANSWERING:
+                # Whose answer is sent, and results are being closed, is done.
+                if channel.state not in ANSWERING or channel.state is State.SETTLING:
                     self._endings.forget(channel)
             left = self._stop_at - time.monotonic_ns()
             if not len(self._channels) or left <= 0:
                 return
-            if self._stop_at < FOREVER:
+            if self._stop_at < self._timers.next:
                 # Nothing but the time may be what comes.
                 self._timers.after(left, _nothing)
             self._turns.take()
-            self._timers.run()
+            self._run_timers()
+
+    def _pause_door(self) -> None:
+        """Takes no knocks for a moment."""
+        self._shut_door()
+        self._timers.after(_DOOR_PAUSE, self._open_door)
+
+    def _open_door(self) -> None:
+        if not self._door_slot and self._stop_at is None:
+            self._door_slot = self._watch(self._doorkeeper.door, self._doorkeeper.open)
 
     def _shut_door(self) -> None:
         """Takes no more knocks."""
         if self._door_slot:
+            index = self._turn.ring.slots[self._door_slot].peer
             self._channels.slots.unwatch(self._door_slot)
+            self._channels.slots.remove_peer(index)
             self._turns.own.pop(self._door_slot, None)
             self._door_slot = 0
 

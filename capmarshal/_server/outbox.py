@@ -38,6 +38,7 @@ class Outbox:
     """
 
     __slots__ = (
+        "__weakref__",
         "_answer",
         "_copies",
         "_pieces",

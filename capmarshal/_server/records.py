@@ -65,7 +65,7 @@ class Records:
         self._dispatcher = dispatcher
         self._max_descriptors = max_descriptors
         self._drop = endings.drop
-        self._fault = endings.fault
+        self._give_up = endings.give_up
         self._returned = returned
 
     def whole_call(self, channel: Channel) -> None:
@@ -86,7 +86,13 @@ class Records:
     def any(self, channel: Channel | None) -> None:
         """Deals with the record in the inbox, whatever it is."""
         lost = self._inbox.struct.lost
-        why = inbox.why_lost(self._turn.epoll) if lost & lib.CM_LOST_DESCRIPTORS else ""
+        why = ""
+        if lost & lib.CM_LOST_DESCRIPTORS:
+            why = inbox.why_lost(self._turn.probe)
+            # What fills the table may be a call that never comes whole: the next one finds room.
+            hoarder = self._channels.hoarder()
+            if hoarder is not None and hoarder is not channel:
+                self._give_up(hoarder)
         received = Received(self._inbox.data(), self._inbox.steal(), why, bool(lost & lib.CM_LOST_BYTES))
         if channel is None:
             received.descriptors.close()
@@ -96,12 +102,12 @@ class Records:
             if whole is None:
                 return
             received = whole
-        else:
-            refusal = self._arrivals.refusal(len(received.data), len(received.descriptors))
-            if refusal:
-                self._refuse(channel, received, refusal)
-                return
         channel.refused = None
+        # Of one that was announced, its announcement was looked at.
+        refusal = self._arrivals.refusal(len(received.data), len(received.descriptors))
+        if refusal:
+            self._refuse(channel, received, refusal)
+            return
         self._run(channel, lambda: self._dispatcher.dispatch(received, channel.peer))
 
     def _refuse(self, channel: Channel, received: Received, refusal: str) -> None:
@@ -130,8 +136,6 @@ class Records:
         except Interrupted as interrupted:
             self.finish(channel, interrupted.answer)
             raise interrupted.__cause__ or interrupted from None
-        except Exception:  # noqa: BLE001 - said there
-            self._fault(channel)
         else:
             self.finish(channel, answer)
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from capmarshal._server.limits import Limits
 
 # Of the soft RLIMIT_NOFILE.
-_CHANNELS, _IN_FLIGHT, _DOORS = 3 / 4, 3 / 4, 1 / 2
+_CHANNELS, _IN_FLIGHT, _DOORS, _CLOSING = 3 / 4, 3 / 4, 1 / 2, 1 / 4
 # A server answers more than one of its largest calls at a time.
 _CALLS_AT_ONCE = 4
 
@@ -43,7 +43,7 @@ class Shares:
         self.unread_bytes = limits.unread_bytes or _CALLS_AT_ONCE * max_bytes
         self.begun_bytes = limits.begun_bytes or _CALLS_AT_ONCE * max_bytes
         self.begun_descriptors = limits.begun_descriptors or _CALLS_AT_ONCE * max_descriptors
-        self.closing = limits.closing
+        self.closing = limits.closing or _of_table(_CLOSING)
 
     # The size of the descriptor table may change at any time.
 

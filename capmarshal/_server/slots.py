@@ -19,6 +19,7 @@ class _Table:
         self._kind = kind
         self.array: CData = ffi.new(f"{kind}[]", _FIRST_ROOM)
         self.room = _FIRST_ROOM
+        self._former: list[CData] = []
         self._free = list(range(_FIRST_ROOM - 1, 0, -1))
 
     def take(self) -> int:
@@ -27,6 +28,8 @@ class _Table:
             larger = ffi.new(f"{self._kind}[]", 2 * self.room)
             ffi.memmove(larger, self.array, ffi.sizeof(self.array))
             self._free.extend(range(2 * self.room - 1, self.room - 1, -1))
+            # Ctrl-C may come before C knows of the new one.
+            self._former.append(self.array)
             self.array, self.room = larger, 2 * self.room
         return self._free.pop()
 
@@ -89,6 +92,12 @@ class Slots:
             self._slots.give_back(slot)
             return 0, result
         return slot, 0
+
+    def unwatch_number(self, number: int) -> None:
+        """Ends the watching of a channel that was never entered anywhere else."""
+        for slot in range(1, self._slots.room):
+            if self._slots.array[slot].descriptor == number:
+                self.unwatch(slot)
 
     def unwatch(self, slot: int) -> None:
         """Ends that; the descriptor is closed by its owner, after this."""

@@ -33,11 +33,17 @@ class Timers:
         self.next = self._heap[0][0]
 
     def run(self) -> None:
-        """Calls what is due.  What that puts off anew is left for the next time."""
-        now = time.monotonic_ns()
-        due = []
-        while self._heap and self._heap[0][0] <= now:
-            due.append(heapq.heappop(self._heap)[2])
+        """Calls what is due; what that puts off anew, and what comes after an error, is left for the next time."""
+        now, before = time.monotonic_ns(), next(self._numbers)
+        while self._heap and self._heap[0][0] <= now and self._heap[0][1] < before:
+            try:
+                self._heap[0][2]()
+            except Exception:
+                self._pop()
+                raise
+            # Last: what Ctrl-C interrupts is called again.  What was put off meanwhile is later.
+            self._pop()
+
+    def _pop(self) -> None:
+        heapq.heappop(self._heap)
         self.next = self._heap[0][0] if self._heap else FOREVER
-        for then in due:
-            then()

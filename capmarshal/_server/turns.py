@@ -10,7 +10,7 @@ from capmarshal._descriptors import reaper
 from capmarshal._kernel.errors import error_for
 from capmarshal._kernel.native import FOREVER, NULL, lib
 from capmarshal._protocol import wire
-from capmarshal._protocol.states import Event, State
+from capmarshal._protocol.states import UNREAD, Event, State
 from capmarshal._server.answer import Answer, Interrupted
 
 if TYPE_CHECKING:
@@ -93,25 +93,30 @@ class Turns:
             # Ctrl-C raises where a call ends: not between this and the next, after which C knows whether it is sent.
             self._reply = None
             event = _cm_reply_wait(turn, reply, size, self._timers.next)
-        if event == _CM_DATA:
-            self._call_data(FOREVER)
-        elif event == _CM_DATA_LIMITED:
-            self._call_data(turn.deadline)
-        elif event == _CM_WHOLE:
-            self._record(self._channels.get(turn.slot), whole=True)
-        elif event == lib.CM_RECORD:
-            self._record(self._channels.get(turn.slot), whole=False)
-        elif event == lib.CM_READY:
-            self._ready(turn.slot)
-        elif event == lib.CM_ENDED:
-            self._ended(turn.slot)
-        elif event == lib.CM_UNSENT:
-            self._reply = reply
-            self.deliver_reply()
-        elif event == lib.CM_SCARCE:
-            self._scarce(turn.slot)
-        elif event < 0 and event != -errno.EINTR:
-            raise error_for(-event, "waiting for calls")
+        if event < 0:
+            if event != -errno.EINTR:
+                raise error_for(-event, "waiting for calls")
+            return
+        try:
+            if event == _CM_DATA:
+                self._call_data(FOREVER)
+            elif event == _CM_DATA_LIMITED:
+                self._call_data(turn.deadline)
+            elif event == _CM_WHOLE:
+                self._record(self._channels.get(turn.slot), whole=True)
+            elif event == lib.CM_RECORD:
+                self._record(self._channels.get(turn.slot), whole=False)
+            elif event == lib.CM_READY:
+                self._ready(turn.slot)
+            elif event == lib.CM_ENDED:
+                self._ended(turn.slot)
+            elif event == lib.CM_UNSENT:
+                self._reply = reply
+                self.deliver_reply()
+            elif event == lib.CM_SCARCE:
+                self._scarce(turn.slot)
+        except Exception as error:  # noqa: BLE001 - a fault of ours is one channel's, not the service's
+            self._fault(error)
 
     def _call_data(self, deadline: int) -> None:
         """Runs the call in the inbox, which is data alone."""
@@ -123,18 +128,18 @@ class Turns:
         except Interrupted as interrupted:
             self._finish(interrupted.answer)
             raise interrupted.__cause__ or interrupted from None
-        except Exception:  # noqa: BLE001 - said there
-            channel = self._channels.get(turn.slot)
-            turn.taken = 0
-            if channel is not None:
-                self._endings.fault(channel)
-            return
         if isinstance(answer, bytes):
             self._reply = answer
         elif answer is None:
             self._record(self._channels.get(turn.slot), whole=False)
         else:
             self._finish(answer)
+
+    def _fault(self, error: Exception) -> None:
+        """Ends the channel in whose turn something went wrong that no record should be able to bring about."""
+        turn = self._turn
+        channel, turn.taken = self._channels.get(turn.slot), 0
+        self._endings.fault(channel, error)
 
     def _finish(self, answer: Answer) -> None:
         """Sends an answer to the call that was taken last, and is no mere reply."""
@@ -191,7 +196,7 @@ class Turns:
     def _scarce(self, slot: int) -> None:
         """Leaves a record unread whose descriptors would be lost, until what fills the table is closed."""
         channel = self._channels.get(slot)
-        if channel is not None:
+        if channel is not None and _SCARCE not in channel.peer.held:
             peer = channel.peer
             self._channels.hold(peer, _SCARCE)
             self._timers.after(_SCARCE_PATIENCE // 100, partial(self._scarce_no_more, peer, 100))
@@ -204,11 +209,19 @@ class Turns:
             self._channels.release(peer, _SCARCE)
 
     def tidy(self) -> None:
-        """Leaves nothing half done, also where Ctrl-C came between two steps: nobody waits for what will not come."""
+        """Leaves nothing half done, also where Ctrl-C came between two steps: nobody waits for what will not come.
+
+        Of a channel whose answer was neither sent nor waits for its reader, nobody knows how far it got.
+        """
         turn = self._turn
         self.deliver_reply()
         self._dispatcher.end_all()
         channel, turn.taken = self._channels.get(turn.taken), 0
         if channel is not None:
             self._endings.forget(channel)
-        self._inbox.steal().close()
+        for channel in self._channels.all():
+            if channel.state in (State.RUNNING, State.CLOSING, State.SETTLING) or (
+                channel.state in UNREAD and channel.outbox is None
+            ):
+                self._endings.forget(channel)
+        reaper.close([self._inbox.steal()])

@@ -7,13 +7,14 @@ So each peer, each user, and all together may have only so many lying unread.
 from __future__ import annotations
 
 import socket
+import time
 from typing import TYPE_CHECKING
 
-from capmarshal._descriptors import reaper
 from capmarshal._kernel.native import lib
 
 if TYPE_CHECKING:
     from capmarshal._server.clients import Channel, Peer
+    from capmarshal._server.hanging_up import HangingUp
     from capmarshal._server.shares import Shares
 
 
@@ -24,14 +25,17 @@ class Unread:
 
     Args:
         shares: how many may lie unread.
+        hanging_up: closes the sockets.
 
     Attributes:
         count: how many may not have been received.
     """
 
-    def __init__(self, shares: Shares) -> None:
+    def __init__(self, shares: Shares, hanging_up: HangingUp) -> None:
         self._shares = shares
+        self._hanging_up = hanging_up
         self.count = 0
+        self._sweep_again_at = 0
         # On which channels; and those among them that have ended.
         self._channels: dict[Channel, None] = {}
         self._ended: set[Channel] = set()
@@ -56,20 +60,26 @@ class Unread:
             del self._channels[channel]
 
     def may_send(self, peer: Peer, count: int) -> bool:
-        """Whether so many descriptors more may lie unread for a peer.  One record's always may, if none does."""
+        """Whether so many descriptors more may lie unread for a peer.
+
+        Of a process, of a user, and over all: what one record carries may, if nothing else does.
+        """
         if self._fits(peer, count):
             return True
+        began = time.monotonic_ns()
+        if began < self._sweep_again_at:
+            return False
         self.sweep()
+        # A tenth of the time at most goes into asking.
+        self._sweep_again_at = began + 10 * (time.monotonic_ns() - began)
         return self._fits(peer, count)
 
     def _fits(self, peer: Peer, count: int) -> bool:
-        if not peer.unread:
-            return True
         shares, whole = self._shares, self._shares.unread_descriptors
         return (
-            peer.unread + count <= shares.of_process(whole)
-            and peer.user.unread + count <= shares.of_user(whole)
-            and self.count + count <= whole
+            (not peer.unread or peer.unread + count <= shares.of_process(whole))
+            and (not peer.user.unread or peer.user.unread + count <= shares.of_user(whole))
+            and (not self.count or self.count + count <= whole)
         )
 
     def sweep(self) -> None:
@@ -97,8 +107,7 @@ class Unread:
 
     def _close(self, channel: Channel) -> None:
         self._ended.discard(channel)
-        # Its queue may hold what takes long to close.
-        reaper.close([channel.far], channel.peer.closing)
+        self._hanging_up.close(channel.peer, channel.far)
 
     def close_ended(self, peer: Peer | None = None) -> None:
         """Closes the sockets that were kept: of a peer whose process has ended, or all."""

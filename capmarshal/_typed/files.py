@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import io
@@ -12,11 +13,14 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from capmarshal._descriptors import closing
 from capmarshal._kernel import deadline
 from capmarshal._kernel.errors import ArgumentError, CallTimeout
 from capmarshal._kernel.native import FOREVER, ffi, lib
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from _typeshed import ReadableBuffer as Buffer
 
     from capmarshal._descriptors.descriptor import Descriptor
@@ -47,10 +51,17 @@ def flush_within(file: Any, until: int) -> None:
     if until == FOREVER or not isinstance(raw, _SYSTEM) or raw.seekable():
         file.flush()
         return
+    _flush_by(file, lambda number, data: _write_within(number, data, until))
+
+
+def _flush_by(file: Any, by: Callable[[int, Buffer], int]) -> None:
+    """Flushes a file whose bytes go out by a function of ours: given the descriptor and bytes, how many it took."""
+    buffer = getattr(file, "buffer", file)
+    raw = buffer.raw
     own, here, write = vars(raw), threading.get_ident(), raw.write
 
     def bounded(data: Buffer) -> int | None:
-        return _write_within(raw.fileno(), data, until) if threading.get_ident() == here else write(data)
+        return by(raw.fileno(), data) if threading.get_ident() == here else write(data)
 
     # In the place of the raw file's method, for flush() has no timeout: it keeps account of what write() has taken.
     before = own.get("write")
@@ -66,11 +77,32 @@ def flush_within(file: Any, until: int) -> None:
             own["write"] = before
 
 
-def _write_within(number: int, data: Buffer, until: int) -> int:
+class _NotSure(Exception):  # never leaves this module
+    """A write could block, whatever is tried against it."""
+
+
+def flush_if_sure(file: Any, until: int) -> None:
+    """As :func:`flush_within`, in a thread that serves others; what could block all the same is not tried.
+
+    Such are files of FUSE, terminals, and pipes that cannot be written to without blocking: what is pending for them is
+    written when they are closed, elsewhere.
+
+    Raises:
+        CallTimeout, OSError, ValueError: as said.
+    """
+    if closing.cannot_block(file.fileno()):
+        file.flush()
+        return
+    with contextlib.suppress(_NotSure):
+        _flush_by(file, lambda number, data: _write_within(number, data, until, sure=True))
+
+
+def _write_within(number: int, data: Buffer, until: int, *, sure: bool = False) -> int:
     """Writes at least one byte without blocking, whatever flags the open file has; how many it were.
 
     Raises:
         CallTimeout: there was no room in time.
+        _NotSure: where that is asked for, and the kernel cannot say that it will not block.
     """
     flags, most = os.RWF_NOWAIT, len(memoryview(data))
     while True:
@@ -86,6 +118,8 @@ def _write_within(number: int, data: Buffer, until: int) -> int:
         except OSError as error:
             if error.errno != errno.EOPNOTSUPP or not flags:
                 raise
+            if sure:
+                raise _NotSure from None
             # A FIFO that has a path, a terminal, a pipe of Linux before 6.5.  What polls writable has room for so much
             # (pipe(7)), unless another writer is quicker.
             flags, most = 0, select.PIPE_BUF

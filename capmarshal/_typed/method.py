@@ -34,7 +34,7 @@ RAISES = "__capmarshal_raises__"
 _METHODS = "__capmarshal_methods__"
 
 # What a payload that is no good makes msgspec raise: RecursionError for 100,000 nested arrays, and so on.
-_BAD_PAYLOAD = (ValueError, TypeError, OverflowError, RecursionError)
+BAD_PAYLOAD = (ValueError, TypeError, OverflowError, RecursionError)
 
 # How msgspec ends an error in the n-th argument.  What stands before that may be the peer's own words.
 _PLACE = re.compile(r"( - at (?:`key` in )?`)\$\[(\d+)\]([^`]*`)\Z")
@@ -136,7 +136,7 @@ class Method:
         except Error as error:
             error.add_note(f"{self.where}, {self._culprit(arguments)}")
             raise
-        except _BAD_PAYLOAD as error:
+        except BAD_PAYLOAD as error:
             raise ArgumentError(f"{self.where}, {self._culprit(arguments)}: {error}") from error
 
     def _culprit(self, arguments: tuple[Any, ...]) -> str:
@@ -144,7 +144,7 @@ class Method:
         for parameter, argument in zip(self.parameters, arguments, strict=True):
             try:
                 encode(argument, Outgoing())
-            except (*_BAD_PAYLOAD, Error):
+            except (*BAD_PAYLOAD, Error):
                 return f"argument `{parameter.name}`"
         return "arguments"
 
@@ -164,7 +164,7 @@ class Method:
         """
         try:
             return self._encode_result(result, outgoing)
-        except (*_BAD_PAYLOAD, Error) as error:
+        except (*BAD_PAYLOAD, Error) as error:
             raise self._failure("result", error) from error
 
     def decode_result(self, payload: memoryview, incoming: Incoming) -> Any:

@@ -1,0 +1,129 @@
+"""Answers that wait for their readers: how many bytes of them a process, a user, and all together may have."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+from capmarshal._protocol.states import UNREAD
+from capmarshal._server.ledger import Resource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from capmarshal._server.channels import Channels
+    from capmarshal._server.clients import Channel, Peer
+    from capmarshal._server.shares import Shares
+    from capmarshal._server.timers import Timers
+
+_BYTES = Resource.UNREAD_BYTES
+# Nanoseconds that an answer may stand still while its peer has more unread than it may.
+_STILL = 1_000_000_000
+# And where its user, or all together, have more.
+_STILL_NOW = 50_000_000
+
+# Why a peer is held back.
+_HELD = "it does not read its answers"
+_CROWDED = "more is unread, over all, than may be"
+
+
+class Backlog:
+    """Keeps account of what waits, and ends what nobody reads.
+
+    A peer that has more unread than it may makes no more calls until it has read enough, and loses the channels on
+    which nothing moves for a second.  Where its user, or all together, have more, the peer with most loses the one that
+    has stood still for longest; where all of them move, who comes next makes no more calls until there is room.
+
+    Args:
+        channels: of the server.
+        timers: of the loop.
+        shares: how much may be unread.
+        drop: ends a channel for a reason of its client's making.
+    """
+
+    def __init__(
+        self, channels: Channels, timers: Timers, shares: Shares, drop: Callable[[Channel, str], None]
+    ) -> None:
+        self._channels = channels
+        self._timers = timers
+        self._drop = drop
+        # One answer of any size always may be.
+        self._most = shares.unread_bytes
+        self._of_user_most = max(shares.of_user(self._most), shares.max_bytes)
+        self._of_process_most = max(shares.of_process(self._most), shares.max_bytes)
+        # Peers that are held back until there is room for more.
+        self._crowding: set[Peer] = set()
+        self._looked_after: set[Peer] = set()
+
+    def add(self, channel: Channel, size: int) -> None:
+        """Counts an answer that waits, and sees to what then has to happen."""
+        peer = channel.peer
+        self._channels.book(channel, _BYTES, size)
+        if self._of_peer(peer) > self._of_process_most and _HELD not in peer.held:
+            self._channels.hold(peer, _HELD)
+            if peer not in self._looked_after:
+                self._looked_after.add(peer)
+                self._timers.after(_STILL, partial(self._look_after, peer))
+        self._bound(peer)
+
+    def remove(self, channel: Channel) -> None:
+        """Counts it no more: it is sent, or not wanted."""
+        if channel.booked[_BYTES]:
+            self._channels.book(channel, _BYTES, 0)
+            peer = channel.peer
+            if _HELD in peer.held and self._of_peer(peer) <= self._of_process_most:
+                self._channels.release(peer, _HELD)
+
+    def _of_peer(self, peer: Peer) -> int:
+        return self._channels.ledger.of_peer(peer.user, peer, _BYTES)
+
+    def _bound(self, peer: Peer) -> None:
+        ledger, user = self._channels.ledger, peer.user
+        while (own := ledger.of_user(user, _BYTES) > self._of_user_most) or ledger.total[_BYTES] > self._most:
+            most = ledger.most(_BYTES, user if own else None)
+            if most is not None and self._drop_stillest(most):
+                continue
+            if not self._crowding:
+                self._timers.after(_STILL_NOW, self._bound_again)
+            self._crowding.add(peer)
+            self._channels.hold(peer, _CROWDED)
+            return
+
+    def _bound_again(self) -> None:
+        crowding, self._crowding = self._crowding, set()
+        for peer in crowding:
+            self._channels.release(peer, _CROWDED)
+            self._bound(peer)
+
+    def _drop_stillest(self, peer: Peer) -> bool:
+        """Drops the channel of a peer whose answer has stood still for longest; whether there was one."""
+        waiting = self._still(peer, _STILL_NOW)
+        if not waiting:
+            return False
+        unread = self._channels.ledger.total[_BYTES]
+        stillest = min(waiting, key=lambda channel: channel.outbox.moved if channel.outbox is not None else 0)
+        self._drop(stillest, f"{unread} bytes of answers are unread, over all; {self._most} may be")
+        return True
+
+    def _still(self, peer: Peer, nanoseconds: int) -> list[Channel]:
+        """The channels of a peer whose answers wait for it, and have not moved for that time."""
+        since = time.monotonic_ns() - nanoseconds
+        return [
+            channel
+            for channel in peer.channels.values()
+            if channel.state in UNREAD
+            and (outbox := channel.outbox) is not None
+            and outbox.give_up is None
+            and outbox.moved <= since
+        ]
+
+    def _look_after(self, peer: Peer) -> None:
+        """Drops the channels of a held peer on which nothing has moved for a while."""
+        if _HELD not in peer.held:
+            self._looked_after.discard(peer)
+            return
+        for channel in self._still(peer, _STILL):
+            unread, most = self._of_peer(peer), self._of_process_most
+            self._drop(channel, f"it reads none of {unread} bytes; {most} may wait for a process")
+        self._timers.after(_STILL, partial(self._look_after, peer))

@@ -1,0 +1,57 @@
+"""Closing the server's ends of channels: in batches, for a flood of knocks ends as many channels as it begins.
+
+A channel's queue may hold what takes long to close, so the reaper closes it; and to hand each over by itself would have
+a thread of the reaper wake, and take its turn with the serving thread, for each.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from capmarshal._descriptors import private, reaper
+from capmarshal._descriptors.descriptor_list import DescriptorList
+
+if TYPE_CHECKING:
+    from capmarshal._descriptors.private import Private
+    from capmarshal._server.clients import Peer
+    from capmarshal._server.timers import Timers
+
+# Ends of one peer's channels that are handed over together, and nanoseconds that one waits for others.
+_TOGETHER = 32
+_PAUSE = 2_000_000
+
+
+class HangingUp:
+    """Owns the ends that are to be closed until the reaper has them.
+
+    Args:
+        timers: of the loop.
+    """
+
+    def __init__(self, timers: Timers) -> None:
+        self._timers = timers
+        self._ends: dict[Peer, list[Private]] = {}
+
+    def close(self, peer: Peer, end: Private) -> None:
+        """Closes the end of a peer's channel soon; takes it."""
+        if not self._ends:
+            self._timers.after(_PAUSE, self.now)
+        ends = self._ends.setdefault(peer, [])
+        ends.append(end)
+        if len(ends) == _TOGETHER:
+            # One that is empty keeps the timer's place.
+            self._ends[peer] = []
+            _hand_over(peer, ends)
+
+    def now(self) -> None:
+        """Has all of them closed: their numbers are wanted, or nobody comes back later."""
+        waiting, self._ends = self._ends, {}
+        for peer, ends in waiting.items():
+            _hand_over(peer, ends)
+
+
+def _hand_over(peer: Peer, ends: list[Private]) -> None:
+    """Has them closed as one list, in one crossing into C, which leaves the interpreter to the serving thread."""
+    # Nobody forks between the moment when they are no longer private and that when the reaper knows them.
+    with private.lock:
+        reaper.close([DescriptorList.of([end.release() for end in ends])], peer)
