@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 
@@ -15,6 +16,7 @@ from forked_child import ForkedChild
 from lingering_socket import make_lingering
 from ordinary_user import find_ordinary_python
 from peer_process import Peer
+from served import Hostile
 
 
 @pytest.fixture(autouse=True)
@@ -179,3 +181,23 @@ def drain():
             pass
 
     return read
+
+
+@pytest.fixture
+def quiet_log(caplog):
+    """What a log record keeps would be counted as a leak: only the gravest are made."""
+    caplog.set_level(logging.CRITICAL, "capmarshal")
+
+
+@pytest.fixture
+def hostile(fork):
+    """hostile(act, ...): a process that has done the first act already, and does the others when it is told to."""
+    with contextlib.ExitStack() as stack:
+
+        def make(*acts):
+            made = Hostile(fork, *acts)
+            stack.callback(made.close)
+            made.act()
+            return made
+
+        yield make

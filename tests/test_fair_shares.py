@@ -7,138 +7,23 @@ speak by hand.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import select
 import socket
-import weakref
+import time
 
 import pytest
 
 import by_hand
 import capmarshal as cm
 import parts_by_hand
-import patience
 from capmarshal._capabilities.capability import open_door_of
 from capmarshal._protocol.faults import Code
-from capmarshal._protocol.states import State
 from capmarshal._server.ledger import Resource
 from patience import PATIENCE
+from served import Notes, channels, note, serving
 
-
-@pytest.fixture(autouse=True)
-def quiet(caplog):
-    """What a log record keeps would be counted as a leak."""
-    caplog.set_level(logging.CRITICAL, "capmarshal")
-
-
-class Notes(by_hand.Work):
-    """Notes who called."""
-
-    @cm.method
-    def note(self, who: str) -> None: ...
-
-    @cm.method
-    def make(self, size: int) -> bytes: ...
-
-
-class Notebook(by_hand.Worker, Notes):
-    """Serves it."""
-
-    def __init__(self):
-        super().__init__()
-        self.calls_by, self.seen = [], []
-        self.look = lambda: None
-
-    def note(self, who):
-        self.calls_by.append(who)
-        self.seen.append(self.look())
-
-    def make(self, size):
-        return bytes(size)
-
-
-class Served:
-    """An entrypoint of this process and what it serves."""
-
-    def __init__(self, **options):
-        self.entrypoint = cm.Entrypoint("shared", **options)
-        self.book = Notebook()
-        self.capability = self.entrypoint.manage(self.book)
-        self.channels = self.entrypoint._service._server._channels
-
-    def total(self, what):
-        return self.channels.ledger.total[what]
-
-
-@contextlib.contextmanager
-def serving(**options):
-    served = Served(**options)
-    with served.entrypoint:
-        yield served
-        # Whatever a test did: the next client is served.
-        with cm.timeout(PATIENCE):
-            assert served.capability.cast(by_hand.Work).double(4) == 8
-
-
-class Hostile:
-    """A forked process that does one act after the other, each when it is told to, and then stays as it is."""
-
-    def __init__(self, fork, *acts):
-        self._acted, tell = os.pipe()
-        wait, self._go = os.pipe()
-
-        def run():
-            os.close(self._go)
-            kept = []
-            for act in acts:
-                if not os.read(wait, 1):
-                    return
-                kept.append(act())
-                os.write(tell, b".")
-            # Until the test ends, or this process is killed.
-            select.select([wait], [], [], 4 * PATIENCE)
-
-        self.child = fork(run)
-        os.close(tell)
-        os.close(wait)
-
-    def act(self):
-        """Has the next act done."""
-        os.write(self._go, b".")
-        ready, _, _ = select.select([self._acted], [], [], PATIENCE)
-        assert ready, "the hostile process hangs"
-        assert os.read(self._acted, 1) == b".", self.child.result()
-
-    def close(self):
-        os.close(self._acted)
-        os.close(self._go)
-        self.child.kill()
-
-
-@pytest.fixture
-def hostile(fork):
-    """hostile(act, ...): a process that has done the first act already."""
-    with contextlib.ExitStack() as stack:
-
-        def make(*acts):
-            made = Hostile(fork, *acts)
-            stack.callback(made.close)
-            made.act()
-            return made
-
-        yield make
-
-
-def channels(capability, count):
-    """Channels by hand, each of which has carried a call."""
-    made = [by_hand.knock(capability) for _ in range(count)]
-    assert all(parts_by_hand.lives(near, capability) for near in made)
-    return made
-
-
-def note(capability, who):
-    return by_hand.call(capability, b"note", b"\x91" + bytes([0xA0 + len(who)]) + who.encode())
+pytestmark = pytest.mark.usefixtures("quiet_log")
 
 
 # Turns -----------------------------------------------------------------------------------------------------------
@@ -196,6 +81,32 @@ def test_a_flood_of_knocks_leaves_turns_for_calls(hostile):
             honest.send(note(served.capability, "one"))
         by_hand.answer(honest)
         assert served.book.seen[0] - before < 20
+
+
+def test_calls_that_take_long_are_not_taken_in_a_row(hostile):
+    """Whatever CPU a client claims to send from: while its calls are long, others come in between."""
+    with serving() as served, contextlib.closing(by_hand.knock(served.capability)) as honest:
+        assert parts_by_hand.lives(honest, served.capability)
+        greedy = []
+
+        def flood():
+            for number in range(20):
+                payload = b"\x91\xa4many"
+                greedy[0].send(by_hand.call(served.capability, b"note", payload, id=number + 2, cpu=1000))
+
+        client = hostile(lambda: greedy.extend(channels(served.capability, 1)), flood)
+
+        def look():
+            if len(served.book.calls_by) == 1:
+                honest.send(note(served.capability, "one"))
+            until = time.monotonic() + 0.002
+            while time.monotonic() < until:
+                pass
+
+        served.book.look = look
+        client.act()
+        by_hand.answer(honest)
+        assert served.book.calls_by.index("one") <= 3
 
 
 # What a peer's end takes with it ---------------------------------------------------------------------------------
@@ -339,128 +250,6 @@ def test_a_process_that_is_dropped_keeps_its_unread_descriptors_on_its_account(h
         assert not served.channels.unread.any_ended
 
 
-# Closing ---------------------------------------------------------------------------------------------------------
-
-
-def send_away(sock, capability, number, call_id=1):
-    """Sends a call whose argument takes long to close, and gives the argument up.
-
-    The server is to be busy meanwhile, so that its copy is the last.
-    """
-    kept, sent = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with sent:
-        by_hand.send(sent, b"x", [number])
-    os.close(number)
-    record = by_hand.call(capability, b"count", b"\x91\x91\x00", [(0, bytes(16))], 1, id=call_id)
-    with kept:
-        by_hand.send(sock, record, [kept.fileno()])
-
-
-def test_an_answer_waits_for_what_its_call_sent_to_be_closed(lingering):
-    """Others are served meanwhile, and it leaves when that is closed."""
-    number, peer = lingering(4 * int(PATIENCE))
-    with serving() as served, contextlib.closing(by_hand.knock(served.capability)) as near, cm.timeout(PATIENCE):
-        with by_hand.busy(served.capability):
-            send_away(near, served.capability, number)
-        proxy = served.capability.cast(by_hand.Work)
-        assert proxy.double(1) == 2
-        [waiting] = [one for one in served.channels.all() if one.state is State.CLOSING]
-        assert select.select([near], [], [], 0)[0] == []
-        while peer.recv(1 << 20):
-            pass
-        record, _ = by_hand.answer(near)
-        assert bytes(record.payload) == b"\x01"
-        patience.until(lambda: waiting.state is State.IDLE)
-
-
-def test_an_answer_does_not_wait_for_ever(lingering, caplog):
-    """After a second it leaves, and the log says why."""
-    caplog.set_level(logging.WARNING, "capmarshal")
-    number, peer = lingering(4 * int(PATIENCE))
-    with serving() as served, contextlib.closing(by_hand.knock(served.capability)) as near:
-        with by_hand.busy(served.capability):
-            send_away(near, served.capability, number)
-        record, _ = by_hand.answer(near)
-        assert bytes(record.payload) == b"\x01"
-        while peer.recv(1 << 20):
-            pass
-    assert any("closing it takes so long" in record.getMessage() for record in caplog.records)
-    caplog.clear()
-
-
-def test_a_peer_whose_descriptors_take_long_to_close_is_held_back(fork, lingering, until):
-    """Above a bound its channels are not read, and others are; it goes on when they are closed."""
-    slow = [lingering(4 * int(PATIENCE)) for _ in range(4)]
-    with serving(limits=cm.Limits(closing=9)) as served, contextlib.ExitStack() as stack:
-        nears = [stack.enter_context(contextlib.closing(by_hand.knock(served.capability))) for _ in slow]
-        with by_hand.busy(served.capability):
-            for near, (number, _) in zip(nears, slow, strict=True):
-                send_away(near, served.capability, number)
-        # This process is the one that is held back; a forked one is another.
-        until(lambda: any(one.peer.held for one in served.channels.all()))
-
-        def honest():
-            with contextlib.closing(by_hand.knock(served.capability)) as other:
-                return parts_by_hand.lives(other, served.capability)
-
-        assert fork(honest).result()
-        for _, peer in slow:
-            while peer.recv(1 << 20):
-                pass
-        for near in nears:
-            record, _ = by_hand.answer(near)
-            assert bytes(record.payload) == b"\x01"
-        until(lambda: not any(one.peer.held for one in served.channels.all()))
-
-
-@pytest.mark.parametrize("kind", ["pipe", "file"])
-def test_calls_one_after_the_other_do_not_fill_the_table(fork, kind, tmp_path):
-    """What one call sent is closed when the next is sent, though nearly all of the table, and closed elsewhere."""
-    with by_hand.server_process(fork, table=1024) as (_, capability), contextlib.ExitStack() as stack:
-        if kind == "pipe":
-            reader, writer = os.pipe()
-            os.close(writer)
-        else:
-            (tmp_path / "file").touch()
-            reader = os.open(tmp_path / "file", os.O_RDONLY | os.O_CLOEXEC)
-        one = stack.enter_context(cm.Descriptor(reader))
-        proxy = capability.cast(by_hand.Work)
-        with cm.timeout(4 * PATIENCE):
-            for _ in range(60):
-                assert proxy.count([one] * 900) == 1
-
-
-def test_descriptors_wait_unread_for_a_full_table_to_be_emptied(fork, lingering):
-    """What would be lost is left in its queue until what fills the table is closed: the call is late, and not lost."""
-    with by_hand.server_process(fork, table=160) as (_, capability), contextlib.ExitStack() as stack:
-        # After the server was forked, which would have copies of them.
-        slow = [lingering(4 * int(PATIENCE)) for _ in range(2)]
-        # From another process: two calls whose 45 arguments each take long to close, all of the reaper's time for it.
-        nears = [stack.enter_context(contextlib.closing(by_hand.knock(capability))) for _ in slow]
-        for near, (number, _) in zip(nears, slow, strict=True):
-            kept, sent = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            with kept, sent:
-                by_hand.send(sent, b"x", [number])
-                os.close(number)
-                payload = b"\x91\xdc\x00\x2d" + bytes(range(45))
-                record = by_hand.call(capability, b"count", payload, [(slot, bytes(16)) for slot in range(45)], 45)
-                by_hand.send(near, record, [kept.fileno(), *[sent.fileno()] * 44])
-
-        def another():
-            reader, writer = os.pipe()
-            with cm.Descriptor(reader) as one, cm.Descriptor(writer), cm.timeout(PATIENCE):
-                return capability.cast(by_hand.Work).count([one] * 60)
-
-        child = fork(another)
-        for _, peer in slow:
-            while peer.recv(1 << 20):
-                pass
-        assert child.result() == 1
-        for near in nears:
-            record, _ = by_hand.answer(near)
-            assert bytes(record.payload) == b"\x02"
-
-
 # What the maxima are for ---------------------------------------------------------------------------------------------
 
 
@@ -525,21 +314,6 @@ def test_each_user_has_a_bound_for_descriptors_that_lie_unread(hostile):
         with cm.timeout(PATIENCE):
             assert served.capability.cast(Notes).double(2) == 4
         assert served.channels.unread.count <= 600
-
-
-def test_an_answer_that_waited_is_not_kept_when_it_is_sent(lingering):
-    """Not even by what would have sent it late."""
-    number, peer = lingering(4 * int(PATIENCE))
-    with serving() as served, contextlib.closing(by_hand.knock(served.capability)) as near:
-        with by_hand.busy(served.capability):
-            send_away(near, served.capability, number)
-        patience.until(lambda: State.CLOSING in [one.state for one in served.channels.all()])
-        [channel] = [one for one in served.channels.all() if one.state is State.CLOSING]
-        outbox = weakref.ref(channel.outbox)
-        while peer.recv(1 << 20):
-            pass
-        by_hand.answer(near)
-        patience.until(lambda: outbox() is None, 0.5)
 
 
 @pytest.mark.parametrize("name", ["max_bytes", "max_descriptors"])

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from capmarshal._descriptors.closing import ClosableFile
     from capmarshal._server.answer import Answer
     from capmarshal._server.channels import Channels
-    from capmarshal._server.clients import Channel
+    from capmarshal._server.clients import Channel, Peer
     from capmarshal._server.closings import Closings
     from capmarshal._server.shares import Shares
     from capmarshal._server.timers import Timers
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 _RETRY = 5_000_000
 # And how many are tried then.
 _RETRIED = 64
+# Why a peer is held back.
+_UNDRAWN = "it does not receive the descriptors that it is sent"
+
 # How long an answer waits until what its call owned is closed.
 _CLOSING_PATIENCE = 1_000_000_000
 
@@ -155,6 +158,9 @@ class Answers:
             count = len(piece.numbers)
             if count and not self._channels.unread.may_send(channel.peer, count):
                 lie = channel.peer.unread
+                if lie:
+                    # Each further call may bring more that has to wait here, in this process's table.
+                    self._channels.hold(channel.peer, _UNDRAWN)
                 self._bear(channel, outbox, f"{lie} descriptors that process {channel.peer.pid} was sent lie unread")
                 return
             status = outbox.send(channel.far.number, piece)
@@ -208,6 +214,12 @@ class Answers:
         for channel in some:
             if channel.state is State.AWAITING_ROOM:
                 self.proceed(channel)
+            self._release(channel.peer)
+
+    def _release(self, peer: Peer) -> None:
+        """Takes calls of a peer again when none of its answers waits for it to receive descriptors."""
+        if _UNDRAWN in peer.held and not any(one.state is State.AWAITING_ROOM for one in peer.channels.values()):
+            self._channels.release(peer, _UNDRAWN)
 
     def _answer_instead(self, channel: Channel, outbox: Outbox, code: Code, message: str) -> None:
         """Says why there is no answer; a client that has no room even for that is dropped."""
