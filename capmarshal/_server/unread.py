@@ -47,17 +47,18 @@ class Unread:
 
     def sent(self, channel: Channel, count: int) -> None:
         """Counts descriptors that were sent on a channel."""
+        # First: what Ctrl-C leaves is found when it is asked about.
+        self._channels[channel] = None
         channel.unread += count
         channel.peer.book_unread(count)
         self.count += count
-        self._channels[channel] = None
 
     def _received(self, channel: Channel) -> None:
+        self._channels.pop(channel, None)
         if channel.unread:
             channel.peer.book_unread(-channel.unread)
             self.count -= channel.unread
             channel.unread = 0
-            del self._channels[channel]
 
     def may_send(self, peer: Peer, count: int) -> bool:
         """Whether so many descriptors more may lie unread for a peer.
