@@ -73,6 +73,10 @@ class Endings:
         self.forget(channel)
         self._hanging_up.now()
 
+    def close_now(self) -> None:
+        """Closes what has ended, without waiting for more."""
+        self._hanging_up.now()
+
     def fault(self, channel: Channel | None, error: Exception) -> None:
         """Ends a channel, if there is one, for a fault of ours, which nobody's record should be able to find."""
         peer = channel.peer if channel is not None else None

@@ -29,8 +29,10 @@ class Timers:
 
     def after(self, nanoseconds: int, then: Callable[[], None]) -> None:
         """Has ``then`` called when that time has passed."""
-        heapq.heappush(self._heap, (time.monotonic_ns() + nanoseconds, next(self._numbers), then))
-        self.next = self._heap[0][0]
+        when = time.monotonic_ns() + nanoseconds
+        # First: where Ctrl-C comes in between, the loop comes round for nothing, and not never for something.
+        self.next = min(self.next, when)
+        heapq.heappush(self._heap, (when, next(self._numbers), then))
 
     def run(self) -> None:
         """Calls what is due; what that puts off anew, and what comes after an error, is left for the next time."""
@@ -43,6 +45,7 @@ class Timers:
                 raise
             # Last: what Ctrl-C interrupts is called again.  What was put off meanwhile is later.
             self._pop()
+        self.next = self._heap[0][0] if self._heap else FOREVER
 
     def _pop(self) -> None:
         heapq.heappop(self._heap)

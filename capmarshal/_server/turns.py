@@ -10,7 +10,7 @@ from capmarshal._descriptors import reaper
 from capmarshal._kernel.errors import error_for
 from capmarshal._kernel.native import FOREVER, NULL, lib
 from capmarshal._protocol import wire
-from capmarshal._protocol.states import UNREAD, Event, State
+from capmarshal._protocol.states import Event, State
 from capmarshal._server.answer import Answer, Interrupted
 
 if TYPE_CHECKING:
@@ -138,15 +138,17 @@ class Turns:
     def _fault(self, error: Exception) -> None:
         """Ends the channel in whose turn something went wrong that no record should be able to bring about."""
         turn = self._turn
-        channel, turn.taken = self._channels.get(turn.slot), 0
-        self._endings.fault(channel, error)
+        self._endings.fault(self._channels.get(turn.slot), error)
+        turn.taken = 0
 
     def _finish(self, answer: Answer) -> None:
         """Sends an answer to the call that was taken last, and is no mere reply."""
         turn = self._turn
-        channel, turn.taken = self._channels.get(turn.taken), 0
+        channel = self._channels.get(turn.taken)
         if channel is not None:
             self._channels.move(channel, Event.CALL)
+        # Not before: what Ctrl-C leaves is either taken or running, and ended for that.
+        turn.taken = 0
         self._records.finish(channel, answer)
 
     def _record(self, channel: Channel | None, *, whole: bool) -> None:
@@ -198,8 +200,8 @@ class Turns:
         channel = self._channels.get(slot)
         if channel is not None and _SCARCE not in channel.peer.held:
             peer = channel.peer
-            self._channels.hold(peer, _SCARCE)
             self._timers.after(_SCARCE_PATIENCE // 100, partial(self._scarce_no_more, peer, 100))
+            self._channels.hold(peer, _SCARCE)
 
     def _scarce_no_more(self, peer: Peer, times: int) -> None:
         self._turn.scarce = times > 1 and reaper.behind()
@@ -211,17 +213,16 @@ class Turns:
     def tidy(self) -> None:
         """Leaves nothing half done, also where Ctrl-C came between two steps: nobody waits for what will not come.
 
-        Of a channel whose answer was neither sent nor waits for its reader, nobody knows how far it got.
+        Nobody knows how far each channel got, so all end: their clients knock anew, and repeat what was not read.
         """
         turn = self._turn
         self.deliver_reply()
         self._dispatcher.end_all()
-        channel, turn.taken = self._channels.get(turn.taken), 0
+        channel = self._channels.get(turn.taken)
         if channel is not None:
             self._endings.forget(channel)
+        turn.taken = 0
         for channel in self._channels.all():
-            if channel.state in (State.RUNNING, State.CLOSING, State.SETTLING) or (
-                channel.state in UNREAD and channel.outbox is None
-            ):
-                self._endings.forget(channel)
+            self._endings.forget(channel)
+        self._endings.close_now()
         reaper.close([self._inbox.steal()])
