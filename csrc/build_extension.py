@@ -30,6 +30,7 @@ SOURCES = (
     "cm_poll.c",
     "cm_call.c",
     "cm_ring.c",
+    "cm_read.c",
     "cm_turn.c",
 )
 
@@ -54,7 +55,7 @@ ffibuilder.set_source(
     "capmarshal._kernel._extension",
     "\n".join(f'#include "{name}"' for name in HEADERS),
     sources=[str(HERE / name) for name in SOURCES],
-    depends=[str(HERE / name) for name in (*HEADERS, "cm_record.h", "lx_syscall.h", "system_types.cdef")],
+    depends=[str(HERE / name) for name in (*HEADERS, "cm_read.h", "cm_record.h", "lx_syscall.h", "system_types.cdef")],
     include_dirs=[str(HERE)],
     extra_compile_args=["-std=gnu11", "-Wall", "-Wextra", "-Wno-unused-parameter"],
     py_limited_api=True,

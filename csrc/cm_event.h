@@ -11,11 +11,11 @@ enum cm_event {
 	CM_RECORD = 1,         /* a record that is to be looked at closer, now in the inbox */
 	CM_READY = 2,          /* an own slot of the server is readable, or a channel is writable again */
 	CM_UNSENT = 3,         /* the reply was not sent, nothing was waited for: `status` */
-	CM_SCARCE = 5,         /* the next record's descriptors would be lost: the table is full, and something is being closed */
 	CM_NOTHING = 4,        /* the deadline passed, or somebody else took what there was */
-	CM_WHOLE = 7,          /* a CALL or REPLY in one record, with all the descriptors that it announces */
-	CM_DATA = 8,           /* the same, data alone; a CALL of that kind has no deadline */
-	CM_DATA_LIMITED = 9,   /* a CALL that is data alone and has a deadline */
+	CM_SCARCE = 5,         /* the next record's descriptors would be lost: the table is full, and something is being closed */
+	CM_WHOLE = 6,          /* a CALL or REPLY in one record, with all the descriptors that it announces */
+	CM_DATA = 7,           /* the same, data alone; a CALL of that kind has no deadline */
+	CM_DATA_LIMITED = 8,   /* a CALL that is data alone and has a deadline */
 };
 
 #endif

@@ -1,0 +1,103 @@
+#include "cm_read.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#include "cm_record.h"
+
+/*
+ * Until when a call may take: what it had left when it was sent, less the time since.
+ * One that seems to come from the future has its time from now on: its sender may
+ * be in another time namespace.  0: that has passed.
+ */
+static int64_t call_deadline(uint64_t left, uint64_t sent_at)
+{
+	uint64_t at, waited;
+
+	if (left == CM_NO_LIMIT)
+		return CM_FOREVER;
+	at = (uint64_t)cm_now();
+	waited = at > sent_at ? at - sent_at : 0;
+	if (waited >= left)
+		return 0;
+	left -= waited;
+	return left > CM_FOREVER - at ? CM_FOREVER : (int64_t)(at + left);
+}
+
+/* what the record in the inbox is to whoever asked, who looks closer at a CM_RECORD */
+static int kind_of_record(struct cm_turn *turn)
+{
+	const struct cm_slot *slot = &turn->ring.slots[turn->slot];
+	const struct cm_inbox *in = &turn->inbox;
+	struct cm_call_head head;
+	int kind;
+
+	if (!(slot->mode & CM_PLAIN) || in->size > slot->room)
+		return CM_RECORD;
+	kind = cm_completeness(in, CM_KIND_CALL, sizeof(head));
+	if (kind == CM_RECORD)
+		return CM_RECORD;
+	memcpy(&head, in->data, sizeof(head));
+	if (head.method_size > in->size - sizeof(head))
+		return CM_RECORD;
+	turn->deadline = call_deadline(head.time_left, head.sent_at);
+	turn->id = head.head.id;
+	turn->entries = head.head.entries;
+	turn->payload = (unsigned int)sizeof(head) + head.method_size;
+	if (turn->deadline == 0)
+		return CM_RECORD;
+	return kind == CM_DATA && turn->deadline != CM_FOREVER ? CM_DATA_LIMITED : kind;
+}
+
+/* whether the table has room for so many more descriptors */
+static int table_has_room(int probe, unsigned int count)
+{
+	int copies[CM_DESCRIPTORS];
+	unsigned int made = 0;
+
+	if (count > CM_DESCRIPTORS)
+		return 1;
+	while (made < count) {
+		copies[made] = lx_fcntl(probe, F_DUPFD_CLOEXEC, 0);
+		if (copies[made] < 0)
+			break;
+		made++;
+	}
+	for (unsigned int i = 0; i < made; i++)
+		lx_close(copies[i]);
+	return made == count;
+}
+
+/* Whether the next record's descriptors would be lost: it is looked at without control room, which takes none of them. */
+static int would_lose(int probe, int channel)
+{
+	struct cm_head head;
+	struct iovec part = { .iov_base = &head, .iov_len = sizeof(head) };
+	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
+	long size = lx_recvmsg(channel, &message, MSG_PEEK | MSG_DONTWAIT);
+
+	return size >= (long)sizeof(head) && head.descriptors > 0 && !table_has_room(probe, head.descriptors);
+}
+
+int cm_read_channel(struct cm_turn *turn, unsigned int slot)
+{
+	struct cm_slot *read = &turn->ring.slots[slot];
+	int got;
+
+	turn->slot = slot;
+	/* a GO has none */
+	if (turn->scarce && read->mode & CM_CALLS && would_lose(turn->probe, read->descriptor))
+		return CM_SCARCE;
+	got = cm_receive(read->descriptor, &turn->inbox, CM_NOW);
+	if (got == -EAGAIN || got == -EINTR)
+		return CM_NOTHING;
+	if (got < 0)
+		turn->status = got;
+	if (got <= 0)
+		return CM_ENDED;
+	turn->taken = slot;
+	read->used = ++turn->records;
+	cm_note_cpu(&read->polling, &turn->inbox);
+	return kind_of_record(turn);
+}
