@@ -140,9 +140,13 @@ class Entrypoint:
         server_end, self._door = _make_door(label, self._dispatcher)
         try:
             server = Server(
-                server_end, self._dispatcher, self._journal,
-                max_bytes=max_bytes, max_descriptors=max_descriptors, limits=limits,
-            )  # fmt: skip
+                server_end,
+                self._dispatcher,
+                self._journal,
+                max_bytes=max_bytes,
+                max_descriptors=max_descriptors,
+                limits=limits,
+            )
         except BaseException:
             space.remove_home(self._door)
             server_end.close()

@@ -81,7 +81,7 @@ async def _serve(directory: str) -> None:
             return a + b
 
         @dbus_method()
-        def Inode(self, file: DBusUnixFd) -> DBusUInt64:  # noqa: N802 - as above
+        def Inode(self, file: DBusUnixFd) -> DBusUInt64:  # noqa: N802 - as methods of D-Bus are named
             try:
                 return os.fstat(file).st_ino
             finally:

@@ -49,5 +49,5 @@ def connect(directory: str) -> _common.Client:
 
     adder = Pyro5.api.Proxy(f"PYRO:{_OBJECT}@./u:{_common.path(directory)}")
     adder._pyroSerializer = "marshal"  # noqa: SLF001 - documented, and named so
-    _common.patiently(adder._pyroBind, Pyro5.errors.CommunicationError)  # noqa: SLF001 - as above
-    return _common.Blocking(directory, adder.add, adder._pyroRelease)  # noqa: SLF001 - as above
+    _common.patiently(adder._pyroBind, Pyro5.errors.CommunicationError)  # noqa: SLF001 - documented, and named so
+    return _common.Blocking(directory, adder.add, adder._pyroRelease)  # noqa: SLF001 - documented, and named so

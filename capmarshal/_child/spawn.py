@@ -152,10 +152,10 @@ def _inherit() -> None:
     global _parent  # a process has one
     with contextlib.suppress(OSError):
         # Not by pathlib: this is done at every start, and importing that costs more than all of the rest here.
-        for name in os.listdir(_DESCRIPTORS):  # noqa: PTH208 - as said
+        for name in os.listdir(_DESCRIPTORS):  # noqa: PTH208 - pathlib is slow to import
             with contextlib.suppress(OSError):
                 # One that is not inheritable was made here: this process is about to spawn.
-                link = os.readlink(f"{_DESCRIPTORS}/{name}")  # noqa: PTH115 - as said
+                link = os.readlink(f"{_DESCRIPTORS}/{name}")  # noqa: PTH115 - pathlib is slow to import
                 if link == _LINK and os.get_inheritable(int(name)):
                     with Descriptor(int(name)) as memfd:
                         _parent = _take(memfd) or _parent

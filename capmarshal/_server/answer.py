@@ -37,11 +37,6 @@ class Answer(NamedTuple):
     kept: Sequence[int] = ()
     doors: Sequence[Door] = ()
 
-    def close_arguments(self) -> None:
-        """Closes the arguments, for the answer is about to leave."""
-        if self.arguments:
-            reaper.close(self.arguments)
-
     def close_results(self) -> None:
         """Closes the results, for the answer is sent, and its arguments were closed before."""
         if self.results:
@@ -49,8 +44,7 @@ class Answer(NamedTuple):
 
     def close(self) -> None:
         """Closes all that the call owned, where the answer will not be sent."""
-        self.close_arguments()
-        self.close_results()
+        reaper.close([*self.arguments, *self.results])
 
     def close_here(self) -> None:
         """Closes all that the call owned in a forked child, where no reaper's thread must outlive the one that forked.

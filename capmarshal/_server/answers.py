@@ -51,7 +51,7 @@ class Answers:
         timers: of the loop.
         shares: how much may lie unread.
         max_bytes: of an answer.
-        max_descriptors: likewise.
+        max_descriptors: of an answer.
         drop: ends a channel for a reason of its client's making.
         warn: writes into the log about a peer: kind, words, and what stands in them.
     """
@@ -141,11 +141,8 @@ class Answers:
     def _closing_late(self, channel: Channel, call_id: int) -> None:
         # By the call's number: a timer must not keep an answer that was sent long ago.
         if channel.state is State.CLOSING and channel.outbox is not None and channel.outbox.call_id == call_id:
-            seconds = _CLOSING_PATIENCE / 1e9
-            self._warn(
-                channel.peer, "late", "what a call of process %d sent is still open %.0f s after the call has ended: "
-                "closing it takes so long; its answer leaves all the same", channel.peer.pid, seconds,
-            )  # fmt: skip
+            words = "what a call sent is open %.0f s after its end: closing it takes so long; its answer leaves now"
+            self._warn(channel.peer, "late", words, _CLOSING_PATIENCE / 1e9)
             self.proceed(channel)
 
     def proceed(self, channel: Channel) -> None:

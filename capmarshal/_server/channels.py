@@ -69,15 +69,6 @@ class Channels:
         """Those that are open."""
         return list(self._by_slot.values())
 
-    def state(self, channel: Channel) -> State:
-        """What a channel is in.
-
-        A call in one record that is data alone is run and answered by C's turn: no state is written for that.
-        """
-        if channel.slot and self._turn.taken == channel.slot and channel.state in SPARE:
-            return State.RUNNING
-        return channel.state
-
     def move(self, channel: Channel, event: Event) -> bool:
         """Changes what a channel is in: the one place where that happens.
 
@@ -199,9 +190,8 @@ class Channels:
         """The channel that gives way to a newcomer when there is no room; None if none does.
 
         Of the peer with most of the user with most (of the newcomer's own, if that has all that it may), one between
-        two calls.  If it has none, a peer that has less than
-        its fair share gets one of those whose call has not run, or whose answer is not read; any other, one of its
-        own.
+        two calls.  If it has none, a peer that has less than its fair share gets one of those whose call has not run,
+        or whose answer is not read; any other, one of its own.
         """
         ledger = self.ledger
         whole = self._shares.channels
@@ -236,6 +226,6 @@ class Channels:
         fitting = [
             channel
             for slot in looked_at
-            if (channel := self._by_slot.get(slot)) is not None and self.state(channel) in states
+            if (channel := self._by_slot.get(slot)) is not None and channel.state in states
         ]
         return min(fitting, key=lambda channel: slots[channel.slot].used, default=None)

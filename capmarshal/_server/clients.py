@@ -58,9 +58,18 @@ class Peer(reaper.Sender):
     """
 
     __slots__ = (
-        "__weakref__", "_shares", "channels", "doors", "held", "index", "pid", "pidfd", "pidfd_slot",
-        "unread", "user",
-    )  # fmt: skip
+        "__weakref__",
+        "_shares",
+        "channels",
+        "doors",
+        "held",
+        "index",
+        "pid",
+        "pidfd",
+        "pidfd_slot",
+        "unread",
+        "user",
+    )
 
     def __init__(self, pid: int, user: User, shares: Shares) -> None:
         super().__init__(user)
@@ -82,7 +91,7 @@ class Peer(reaper.Sender):
 
     @property
     def uid(self) -> int:
-        """Of its user."""
+        """The user's number, as the server's user namespace has it."""
         return self.user.uid
 
     def door_refusal(self) -> str:
@@ -116,7 +125,7 @@ class Channel:
         peer: who knocked.
         slot: where C has it.
         room: bytes that one record to it may have.
-        state: what it is in, but for RUNNING: see :meth:`Channels.state`.
+        state: what it is in; IDLE also while a call that is data alone runs, which is answered in the same turn.
         outbox: the answer that is not fully sent yet, or whose results are not closed.
         assembly: the call that has not fully come yet.
         refused: the ID of a call that was answered before it had come.

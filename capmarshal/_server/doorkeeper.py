@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from capmarshal._capabilities.identity import cookies_of
 from capmarshal._capabilities.space import space
-from capmarshal._descriptors import inbox, private
+from capmarshal._descriptors import inbox, private, reaper
 from capmarshal._descriptors.private import Private
 from capmarshal._kernel.native import NOW, ffi, lib
 from capmarshal._protocol import wire
@@ -124,9 +124,7 @@ class Doorkeeper:
         if reason:
             refused = self._inbox.steal()
             self._closings.close(peer, [refused, far] if far.number >= 0 else [refused])
-            self._journal.warning(
-                peer, "knock", "refused a knock of process %d (user %d): %s", peer.pid, peer.uid, reason
-            )
+            self._journal.warning(peer, "knock", "refused a knock: %s", reason)
         # New ones, if these have found an owner.
         if far.number >= 0:
             self._far = Private(-1)
@@ -156,7 +154,7 @@ class Doorkeeper:
         if self._inbox.struct.pidfd > 0:
             self._pidfd.number, self._inbox.struct.pidfd = self._inbox.struct.pidfd, -1
         self._pidfd.close()
-        self._inbox.steal().close()
+        reaper.close([self._inbox.steal()])
         if self._far.number >= 0:
             self._channels.disown(self._far)
         self._far, self._pidfd = Private(-1), Private(-1)

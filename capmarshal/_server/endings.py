@@ -62,8 +62,7 @@ class Endings:
     def drop(self, channel: Channel, reason: str) -> None:
         """Ends a channel for a reason of its client's making."""
         if channel.state is not State.ENDED:
-            peer = channel.peer
-            self._journal.warning(peer, "dropped", "dropped a channel of process %d: %s", peer.pid, reason)
+            self._journal.warning(channel.peer, "dropped", "dropped a channel: %s", reason)
             self.forget(channel)
 
     def give_up(self, channel: Channel) -> None:

@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from capmarshal._descriptors import inbox, private, reaper
-from capmarshal._kernel.errors import check
+from capmarshal._kernel.errors import KernelError, check
 from capmarshal._kernel.native import FOREVER, ffi, lib
 from capmarshal._kernel.polling import poll_nanoseconds
 from capmarshal._protocol.states import ANSWERING, State
@@ -85,9 +85,15 @@ class Server:
         self._closings = closings = Closings(turn, channels, shares, timers, self._wake_up)
         self._endings = endings = Endings(channels, journal, timers, hanging_up)
         answers = Answers(
-            channels, closings, timers, shares, max_bytes=max_bytes, max_descriptors=max_descriptors,
-            drop=endings.drop, warn=journal.warning,
-        )  # fmt: skip
+            channels,
+            closings,
+            timers,
+            shares,
+            max_bytes=max_bytes,
+            max_descriptors=max_descriptors,
+            drop=endings.drop,
+            warn=journal.warning,
+        )
         arrivals = Arrivals(
             channels,
             closings,
@@ -100,9 +106,17 @@ class Server:
         endings.before(arrivals.end)
         endings.before(answers.abandon)
         records = Records(
-            turn, received, channels, arrivals, answers, closings, dispatcher,
-            max_descriptors=max_descriptors, endings=endings, returned=self._returned,
-        )  # fmt: skip
+            turn,
+            received,
+            channels,
+            arrivals,
+            answers,
+            closings,
+            dispatcher,
+            max_descriptors=max_descriptors,
+            endings=endings,
+            returned=self._returned,
+        )
         self._turns = Turns(turn, received, channels, records, answers, endings, timers, dispatcher)
         self._doorkeeper = Doorkeeper(
             door, Peers(shares), channels, closings, endings.give_up, journal, self._shut_door, self._pause_door
@@ -125,7 +139,11 @@ class Server:
 
     def _watch(self, owner: Private, ready: Callable[[], None]) -> int:
         slots = self._channels.slots
-        slot = check(slots.watch_own(owner.number, slots.add_peer()), "watching a descriptor of the server's own")
+        peer = slots.add_peer()
+        slot = slots.watch_own(owner.number, peer)
+        if slot < 0:
+            slots.remove_peer(peer)
+        check(slot, "watching a descriptor of the server's own")
         self._turns.own[slot] = ready
         return slot
 
@@ -256,7 +274,11 @@ class Server:
 
     def _open_door(self) -> None:
         if not self._door_slot and self._stop_at is None:
-            self._door_slot = self._watch(self._doorkeeper.door, self._doorkeeper.open)
+            try:
+                self._door_slot = self._watch(self._doorkeeper.door, self._doorkeeper.open)
+            except KernelError:
+                # No memory for it (epoll_ctl(2)), which may pass: the door must not stay shut for that.
+                self._timers.after(_DOOR_PAUSE, self._open_door)
 
     def _shut_door(self) -> None:
         """Takes no more knocks."""

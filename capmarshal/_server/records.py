@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from capmarshal._descriptors import inbox
+from capmarshal._descriptors import inbox, reaper
 from capmarshal._kernel.native import lib
 from capmarshal._protocol import wire
 from capmarshal._protocol.faults import Code
@@ -95,7 +95,7 @@ class Records:
                 self._give_up(hoarder)
         received = Received(self._inbox.data(), self._inbox.steal(), why, bool(lost & lib.CM_LOST_BYTES))
         if channel is None:
-            received.descriptors.close()
+            reaper.close([received.descriptors])
             return
         if channel.state not in SPARE or wire.is_of_parts(received.data):
             whole = self._in_parts(channel, received)
@@ -103,7 +103,7 @@ class Records:
                 return
             received = whole
         channel.refused = None
-        # Of one that was announced, its announcement was looked at.
+        # One that was announced has passed this already: its announcement was no larger.
         refusal = self._arrivals.refusal(len(received.data), len(received.descriptors))
         if refusal:
             self._refuse(channel, received, refusal)

@@ -246,9 +246,12 @@ class Service:
                 raise
             if left:
                 self._journal.error(
-                    None, "left", "%s has not ended in %.1f s and is left behind: its caller gets no answer",
-                    self._objects.in_progress() or "the loop", (time.monotonic_ns() - began) / 1e9,
-                )  # fmt: skip
+                    None,
+                    "left",
+                    "%s has not ended in %.1f s and is left behind: its caller gets no answer",
+                    self._objects.in_progress() or "the loop",
+                    (time.monotonic_ns() - began) / 1e9,
+                )
                 self._server.close()
                 return
         # Nothing is left to do there but to end.

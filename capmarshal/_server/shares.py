@@ -25,21 +25,19 @@ class Shares:
     Args:
         limits: as its author says it.
         max_bytes: of one call's or one result's record.
-        max_descriptors: likewise.
+        max_descriptors: of one call or one result.
 
     Attributes:
         max_bytes: as given.
-        max_descriptors: as given.
         unread_bytes: of answers that may wait for their readers.
         begun_bytes: of long calls that may be on their way in.
-        begun_descriptors: likewise.
+        begun_descriptors: of long calls that may be on their way in.
         closing: descriptors that may wait to be closed.
     """
 
     def __init__(self, limits: Limits, max_bytes: int, max_descriptors: int) -> None:
         self._limits = limits
         self.max_bytes = max_bytes
-        self.max_descriptors = max_descriptors
         self.unread_bytes = limits.unread_bytes or _CALLS_AT_ONCE * max_bytes
         self.begun_bytes = limits.begun_bytes or _CALLS_AT_ONCE * max_bytes
         self.begun_descriptors = limits.begun_descriptors or _CALLS_AT_ONCE * max_descriptors

@@ -28,8 +28,12 @@ if TYPE_CHECKING:
 
 # Looked up once: an attribute of cffi's is 40 ns, and these are wanted in each turn.
 _cm_reply_wait, _CM_DATA, _CM_DATA_LIMITED, _CM_WHOLE, _CM_CALL_KEY = (
-    lib.cm_reply_wait, lib.CM_DATA, lib.CM_DATA_LIMITED, lib.CM_WHOLE, lib.CM_CALL_KEY,
-)  # fmt: skip
+    lib.cm_reply_wait,
+    lib.CM_DATA,
+    lib.CM_DATA_LIMITED,
+    lib.CM_WHOLE,
+    lib.CM_CALL_KEY,
+)
 
 # Channels of a process that has ended, that are ended in one turn.
 _ENDED_AT_ONCE = 8

@@ -134,8 +134,17 @@ class Incoming:
     """
 
     __slots__ = (
-        "_closing", "_descriptors", "_doors", "_entries", "_home", "_listed", "_sender", "_used", "produced", "writers",
-    )  # fmt: skip
+        "_closing",
+        "_descriptors",
+        "_doors",
+        "_entries",
+        "_home",
+        "_listed",
+        "_sender",
+        "_used",
+        "produced",
+        "writers",
+    )
 
     def __init__(
         self,
