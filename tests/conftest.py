@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
 
 import pytest
@@ -17,6 +18,7 @@ from lingering_socket import make_lingering
 from ordinary_user import find_ordinary_python
 from peer_process import Peer
 from served import Hostile
+from slow_closing import Slow
 
 
 @pytest.fixture(autouse=True)
@@ -201,3 +203,32 @@ def hostile(fork):
             return made
 
         yield make
+
+
+@pytest.fixture
+def slow():
+    """slow(): something whose close() blocks until the test ends, or lets it."""
+    made = []
+
+    def make(*args):
+        made.append(Slow(*args))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.may_end.set()
+    assert reaper.wait(patience.PATIENCE)
+
+
+@pytest.fixture
+def handler():
+    """handler(number, function): until the end of the test."""
+    before = {}
+
+    def install(number, function):
+        before.setdefault(number, signal.signal(number, function))
+
+    install(signal.SIGINT, signal.default_int_handler)
+    yield install
+    for number, function in before.items():
+        signal.signal(number, function)

@@ -18,22 +18,7 @@ from capmarshal._descriptors.reaper import Sender
 from capmarshal._kernel.native import lib
 from fuse_file import FuseFile
 from patience import PATIENCE
-from slow_closing import Slow, is_open, pipe_end
-
-
-@pytest.fixture
-def slow():
-    """slow(): something whose close() blocks until the test ends, or lets it."""
-    made = []
-
-    def make(*args):
-        made.append(Slow(*args))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.may_end.set()
-    assert _reaper.wait(PATIENCE)
+from slow_closing import is_open, pipe_end
 
 
 @contextlib.contextmanager

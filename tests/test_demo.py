@@ -15,6 +15,7 @@ import pytest
 
 import capmarshal as cm
 from capmarshal.demo import broker, holders
+from patience import until
 
 # -P: not the checkout, but the installed package.
 DEMO = (sys.executable, "-P", "-m", "capmarshal", "demo")
@@ -88,15 +89,6 @@ def find_child(pid, module):
     return next((child for child in children_of(pid) if module in command_of(child)), None)
 
 
-def wait_until(condition):
-    """What the condition gives once it gives something true."""
-    end = time.monotonic() + SOON
-    while not (value := condition()):
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.01)
-    return value
-
-
 def gone(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
@@ -132,11 +124,11 @@ class Running:
 
     @property
     def server(self):
-        return wait_until(lambda: find_child(self.pid, b"capmarshal.demo.server"))
+        return until(lambda: find_child(self.pid, b"capmarshal.demo.server"))
 
     @property
     def client(self):
-        return wait_until(lambda: find_child(self.pid, b"capmarshal.demo.client"))
+        return until(lambda: find_child(self.pid, b"capmarshal.demo.client"))
 
     def ends(self):
         """Exit status, output and complaints."""
@@ -178,7 +170,7 @@ def blocked_server(start, fifo):
     """A demo whose server waits in read(2) for what nobody writes."""
     with cm.Descriptor(os.open(fifo, os.O_RDWR | os.O_CLOEXEC)):
         running = start(fifo)
-        wait_until(lambda: holds(running.server, fifo))
+        until(lambda: holds(running.server, fifo))
         yield running
 
 
@@ -369,7 +361,7 @@ def test_ctrl_c_while_the_children_start(start, fifo, delay):
     """Python answers Ctrl-C with a traceback while it starts: the children do not see it."""
     running = start(fifo)
     first = running.server
-    time.sleep(delay)
+    time.sleep(delay)  # waits for nothing: the moment is what is tried
     os.killpg(running.pid, signal.SIGINT)
     assert running.ends() == (130, b"", b"")
     assert gone(first)
@@ -384,7 +376,7 @@ def test_a_server_that_is_killed_before_it_is_ready(start):
     """Here it would never be."""
     script = "import sys; from capmarshal.demo import broker; sys.exit(broker.run(['x'], server=['sleep', '1000']))"
     running = start(command=[sys.executable, "-P", "-c", script])
-    os.kill(wait_until(lambda: find_child(running.pid, b"sleep")), signal.SIGKILL)
+    os.kill(until(lambda: find_child(running.pid, b"sleep")), signal.SIGKILL)
     assert running.ends() == (1, b"", b"capmarshal: the digest server ended before it was ready: signal 9\n")
 
 
@@ -404,4 +396,4 @@ def test_a_broker_that_is_killed_takes_both_along(blocked_server):
     """Whatever they wait for: nobody tells them but the kernel."""
     pids = [blocked_server.server, blocked_server.client]
     os.kill(blocked_server.pid, signal.SIGKILL)
-    wait_until(lambda: all(map(gone, pids)))
+    until(lambda: all(map(gone, pids)))

@@ -20,14 +20,7 @@ from capmarshal._descriptors import reaper
 from capmarshal._descriptors.descriptor import number_of
 from capmarshal._kernel.errors import Closed, Error, KernelError, TableFull
 from patience import PATIENCE
-
-
-def _is_open(number):
-    try:
-        fcntl.fcntl(number, fcntl.F_GETFD)
-    except OSError:
-        return False
-    return True
+from slow_closing import is_open
 
 
 @pytest.fixture
@@ -59,15 +52,15 @@ def test_it_owns_the_number_that_it_is_given(files):
     assert not descriptor.closed
     descriptor.close()
     assert descriptor.closed
-    assert not _is_open(number)
+    assert not is_open(number)
 
 
 def test_a_with_block_closes_it(files):
     """As a context manager it closes at the end of the block, and gives itself to the block."""
     with Descriptor(os.dup(files(1)[0])) as descriptor:
         number = descriptor.fileno()
-        assert _is_open(number)
-    assert not _is_open(number)
+        assert is_open(number)
+    assert not is_open(number)
 
 
 @pytest.mark.parametrize("wrong", [None, "3", 3.0, True, b"\3"])
@@ -89,7 +82,7 @@ def test_closing_twice_is_harmless_even_when_the_number_lives_again(memfd, files
     memfd.close()
     os.dup2(other, number)
     memfd.close()
-    assert _is_open(number)
+    assert is_open(number)
     os.close(number)
 
 
@@ -99,12 +92,12 @@ def test_a_second_close_during_the_first_leaves_a_reused_number_alone(lingering,
     descriptor, other = Descriptor(number), files(1)[0]
     first = threading.Thread(target=descriptor.close)
     first.start()
-    until(lambda: not _is_open(number))
+    until(lambda: not is_open(number))
     assert first.is_alive(), "the close did not block, so this test shows nothing"
     os.dup2(other, number)
     descriptor.close()
     assert descriptor.closed
-    assert _is_open(number)
+    assert is_open(number)
     os.close(number)
     drain(peer)
     first.join(30)
@@ -132,7 +125,7 @@ def test_a_signal_handler_that_closes_during_close_leaves_a_reused_number_alone(
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert ran == [True]
-    assert _is_open(number)
+    assert is_open(number)
     os.close(number)
     drain(peer)
 
@@ -152,7 +145,7 @@ def test_a_forgotten_one_warns_and_is_closed(files):
     descriptor = Descriptor(number)
     with pytest.warns(ResourceWarning, match=rf"unclosed <Descriptor {number}>"):
         del descriptor
-    assert not _is_open(number)
+    assert not is_open(number)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -162,7 +155,7 @@ def test_a_forgotten_one_is_closed_where_warnings_are_errors(files):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Descriptor(number)
-    assert not _is_open(number)
+    assert not is_open(number)
 
 
 def test_detach_gives_it_up(memfd):
@@ -170,7 +163,7 @@ def test_detach_gives_it_up(memfd):
     number = memfd.detach()
     memfd.close()
     assert memfd.closed
-    assert _is_open(number)
+    assert is_open(number)
     os.close(number)
 
 
@@ -263,8 +256,8 @@ def test_open_makes_the_file_object_of_the_mode(memfd, mode, kind):
         assert file.fileno() == number
         assert memfd.closed
         memfd.close()
-        assert _is_open(number)
-    assert not _is_open(number)
+        assert is_open(number)
+    assert not is_open(number)
 
 
 @pytest.mark.parametrize(
@@ -304,7 +297,7 @@ def test_open_refuses_an_unknown_mode_and_keeps_the_descriptor(memfd, mode):
     with pytest.raises(ValueError, match="mode"):
         memfd.open(mode)
     assert memfd.fileno() == number
-    assert _is_open(number)
+    assert is_open(number)
 
 
 @pytest.mark.parametrize(
@@ -323,7 +316,7 @@ def test_open_refuses_a_bad_encoding_and_keeps_the_descriptor(memfd, mode, encod
     with pytest.raises(error):
         memfd.open(mode, encoding=encoding)
     assert memfd.fileno() == number
-    assert _is_open(number)
+    assert is_open(number)
 
 
 @pytest.mark.parametrize("mode", ["r", "rb", "wb"])
@@ -339,7 +332,7 @@ def test_open_both_ways_of_a_pipe_keeps_the_descriptor(pipe, mode):
     """What has no position cannot be read and written through one buffer: OSError, still owned."""
     with pytest.raises(OSError, match="seek"):
         pipe[0].open(mode)
-    assert _is_open(pipe[0].fileno())
+    assert is_open(pipe[0].fileno())
 
 
 def test_open_of_both_ends_of_a_pipe(pipe):
@@ -359,14 +352,14 @@ def test_socket_makes_a_socket_object(seqpacket):
         assert descriptor.closed
         seqpacket[1].send(b"x")
         assert sock.recv(9) == b"x"
-    assert not _is_open(number)
+    assert not is_open(number)
 
 
 def test_socket_of_what_is_none_keeps_the_descriptor(memfd):
     """OSError, and the descriptor is still owned."""
     with pytest.raises(OSError, match="non-socket"):
         memfd.socket()
-    assert _is_open(memfd.fileno())
+    assert is_open(memfd.fileno())
 
 
 def test_the_repr_tells_open_from_closed(memfd):

@@ -17,14 +17,7 @@ from capmarshal._descriptors import reaper
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._kernel.native import ffi
 from patience import PATIENCE
-
-
-def is_open(number):
-    try:
-        fcntl.fcntl(number, fcntl.F_GETFD)
-    except OSError:
-        return False
-    return True
+from slow_closing import is_open
 
 
 @pytest.fixture

@@ -340,20 +340,6 @@ HANDLERS = {
 }
 
 
-@pytest.fixture
-def handler():
-    """handler(number, function): until the end of the test."""
-    before = {}
-
-    def install(number, function):
-        before.setdefault(number, signal.signal(number, function))
-
-    install(signal.SIGINT, signal.default_int_handler)
-    yield install
-    for number, function in before.items():
-        signal.signal(number, function)
-
-
 def _served_in_main_thread(calls, ends_with):
     """Serves here while another thread calls; what ended the service, and what the other thread saw."""
     entrypoint = cm.Entrypoint("main")

@@ -13,6 +13,7 @@ import capmarshal as cm
 import parts_by_hand as hand
 from capmarshal._capabilities.capability import open_door_of
 from capmarshal._protocol import wire as _wire
+from patience import until
 
 PATIENCE = hand.PATIENCE
 
@@ -45,14 +46,16 @@ def cushion(capability):
 
 def knock_until_taken(capability, near):
     """A channel, by however many knocks; each that finds no room makes some."""
-    while True:
+
+    def taken():
         made = by_hand.knock(capability)
         try:
-            if hand.lives(made, capability):
-                return made
+            return made if hand.lives(made, capability) else None
         except (AssertionError, ConnectionResetError, BrokenPipeError):
             made.close()
-            time.sleep(0.005)  # as a client backs off
+            return None
+
+    return until(taken)
 
 
 def test_the_last_word_of_an_idle_channel_is_gone(proxy):

@@ -30,6 +30,7 @@ from capmarshal._kernel.errors import (
     RecordTooBig,
     TooManyInFlight,
 )
+from slow_closing import is_open
 
 # Longer than any test takes: a wait that reaches it hangs.
 LONG = 60
@@ -42,14 +43,6 @@ SO_TIMESTAMPNS = 35
 
 def _raw(numbers):
     return (*RIGHTS, array.array("i", numbers))
-
-
-def _is_open(number):
-    try:
-        fcntl.fcntl(number, fcntl.F_GETFD)
-    except OSError:
-        return False
-    return True
 
 
 def _fill(sock, message):
@@ -745,7 +738,7 @@ def test_sending_and_closing_leave_borrowed_files_open(pair, files):
     with Message(b"x", sent) as message:
         message.send(pair[0])
         message.send(pair[0])
-    assert all(_is_open(number) for number in sent)
+    assert all(is_open(number) for number in sent)
     for _ in range(2):
         with Message.receive(pair[1], timeout=LONG) as received:
             assert len(received.descriptors) == 3
@@ -784,7 +777,7 @@ def test_a_forgotten_message_warns_and_closes(pair, files):
     with pytest.warns(ResourceWarning) as warned:
         del message
     assert len(warned) == 2
-    assert not any(_is_open(number) for number in numbers)
+    assert not any(is_open(number) for number in numbers)
 
 
 def test_a_failed_send_in_a_reference_cycle_is_collected(run_peer):

@@ -18,15 +18,7 @@ from capmarshal._descriptors.private import Private, make_epoll_set, make_event,
 from capmarshal._descriptors.process import process
 from capmarshal._kernel.native import lib
 from patience import PATIENCE
-
-
-def is_open(number):
-    try:
-        fcntl.fcntl(number, fcntl.F_GETFD)
-    except OSError:
-        return False
-    return True
-
+from slow_closing import is_open
 
 MAKERS = {
     "pair": lambda: make_pair("making a test"),

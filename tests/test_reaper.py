@@ -11,23 +11,8 @@ import pytest
 from capmarshal import Descriptor
 from capmarshal._descriptors import reaper as _reaper
 from capmarshal._descriptors.reaper import Sender
-from patience import PATIENCE
+from patience import PATIENCE, until
 from slow_closing import Slow, is_open, pipe_end
-
-
-@pytest.fixture
-def slow():
-    """slow(): something whose close() blocks until the test ends, or lets it."""
-    made = []
-
-    def make(*args):
-        made.append(Slow(*args))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.may_end.set()
-    assert _reaper.wait(PATIENCE)
 
 
 def test_a_lingering_socket_delays_the_reaper_alone(lingering, drain):
@@ -170,9 +155,7 @@ def test_a_child_forked_while_the_reaper_is_busy_closes_its_copies(slow, fork, p
         _reaper.close([Descriptor(number)], sender, told.set)
 
     def child():
-        deadline = time.monotonic() + PATIENCE
-        while any(map(is_open, queued)) and time.monotonic() < deadline:
-            time.sleep(0.001)
+        until(lambda: not any(map(is_open, queued)))
         return [is_open(number) for number in queued], told.is_set()
 
     assert fork(child).result() == ([False] * 5, False)

@@ -27,20 +27,6 @@ def quiet(caplog):
     caplog.set_level(logging.CRITICAL, "capmarshal")
 
 
-@pytest.fixture
-def handler():
-    """handler(number, function): until the end of the test."""
-    before = {}
-
-    def install(number, function):
-        before.setdefault(number, signal.signal(number, function))
-
-    install(signal.SIGINT, signal.default_int_handler)
-    yield install
-    for number, function in before.items():
-        signal.signal(number, function)
-
-
 class Trap:
     """A handler that raises KeyboardInterrupt once each time that it is set, so never where nobody is ready for it."""
 

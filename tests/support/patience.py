@@ -9,8 +9,9 @@ PATIENCE = 30.0
 
 
 def until(condition, seconds=PATIENCE):
-    """Returns once condition() is true; fails after a generous while."""
+    """What condition() gives once that is true; fails after a generous while."""
     deadline = time.monotonic() + seconds
-    while not condition():
+    while not (value := condition()):
         assert time.monotonic() < deadline, f"{condition} did not become true in {seconds} s"
-        time.sleep(0.002)  # between two looks at it; the deadline is above
+        time.sleep(0.002)  # a poll: between two looks at what no descriptor tells, and with the deadline above
+    return value
