@@ -7,7 +7,6 @@ import io
 import logging
 import os
 import select
-import socket
 import weakref
 
 import pytest
@@ -16,9 +15,10 @@ import by_hand
 import capmarshal as cm
 import parts_by_hand
 import patience
+from capmarshal._protocol import wire as _wire
 from capmarshal._protocol.states import State
 from patience import PATIENCE
-from served import send_away, serving
+from served import channels, note, send_away, serving
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
 
@@ -104,14 +104,9 @@ def test_descriptors_wait_unread_for_a_full_table_to_be_emptied(fork, lingering)
         slow = [lingering(4 * int(PATIENCE)) for _ in range(2)]
         # From another process: two calls whose 45 arguments each take long to close, all of the reaper's time for it.
         nears = [stack.enter_context(contextlib.closing(by_hand.knock(capability))) for _ in slow]
-        for near, (number, _) in zip(nears, slow, strict=True):
-            kept, sent = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            with kept, sent:
-                by_hand.send(sent, b"x", [number])
-                os.close(number)
-                payload = b"\x91\xdc\x00\x2d" + bytes(range(45))
-                record = by_hand.call(capability, b"count", payload, [(slot, bytes(16)) for slot in range(45)], 45)
-                by_hand.send(near, record, [kept.fileno(), *[sent.fileno()] * 44])
+        with by_hand.busy(capability):
+            for near, (number, _) in zip(nears, slow, strict=True):
+                send_away(near, capability, number, count=45)
 
         def another():
             reader, writer = os.pipe()
@@ -134,7 +129,9 @@ def test_an_answer_that_waited_is_not_kept_when_it_is_sent(lingering):
     with serving() as served, contextlib.closing(by_hand.knock(served.capability)) as near:
         with by_hand.busy(served.capability):
             send_away(near, served.capability, number)
-        patience.until(lambda: State.CLOSING in [one.state for one in served.channels.all()])
+        # After this the server is done with the turn that answered the call which kept it busy, and with that of ours.
+        with cm.timeout(PATIENCE):
+            assert served.capability.cast(by_hand.Work).double(1) == 2
         [channel] = [one for one in served.channels.all() if one.state is State.CLOSING]
         outbox = weakref.ref(channel.outbox)
         while peer.recv(1 << 20):
@@ -150,15 +147,7 @@ def test_a_process_is_not_held_back_for_long_by_what_others_of_its_user_have(hos
 
         def act():
             near = by_hand.knock(served.capability)
-            kept, sent = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            with kept, sent:
-                by_hand.send(sent, b"x", [number])
-                os.close(number)
-                payload = b"\x91\xdc\x00\x1e" + bytes(range(30))
-                record = by_hand.call(
-                    served.capability, b"count", payload, [(slot, bytes(16)) for slot in range(30)], 30
-                )
-                by_hand.send(near, record, [kept.fileno(), *[sent.fileno()] * 29])
+            send_away(near, served.capability, number, count=30)
             return near
 
         client = hostile(lambda: None, act)
@@ -175,6 +164,26 @@ def test_a_process_is_not_held_back_for_long_by_what_others_of_its_user_have(hos
         while peer.recv(1 << 20):
             pass
         client.child.kill()
+
+
+def test_no_knock_is_taken_while_too_much_waits_to_be_closed(lingering):
+    """What a knock brings would have to be closed, too: the door waits, open channels go on, and then it opens."""
+    number, peer = lingering(4 * int(PATIENCE))
+    with serving(limits=cm.Limits(closing=8)) as served, contextlib.ExitStack() as stack:
+        near, early = (stack.enter_context(one) for one in channels(served.capability, 2))
+        with by_hand.busy(served.capability):
+            send_away(near, served.capability, number, count=30)
+        patience.until(lambda: served.entrypoint._service._server._closings.full)
+        late = stack.enter_context(by_hand.knock(served.capability))
+        patience.until(lambda: not served.entrypoint._service._server._door_slot)
+        open_before = len(served.channels)
+        late.send(note(served.capability, "late"))
+        while peer.recv(1 << 20):
+            pass
+        record, _ = by_hand.answer(late)
+        assert isinstance(record, _wire.Reply)
+        assert len(served.channels) == open_before + 1
+        assert parts_by_hand.lives(early, served.capability)
 
 
 class Raw(io.RawIOBase):

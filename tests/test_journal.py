@@ -85,6 +85,17 @@ def test_an_error_comes_with_its_traceback(clock, caplog):
     caplog.clear()
 
 
+def test_the_words_of_a_caller_do_not_fill_the_log(clock, caplog):
+    """An exception's own text may be as long as a call: it is cut, and the traceback, which has it whole, left out."""
+    try:
+        raise ValueError("x" * (_journal._TEXT_MAX + 1))
+    except ValueError as error:
+        Journal("x").error(None, "raised", "Work.fail raised", exc_info=error)
+    assert caplog.messages == [f"x: Work.fail raised: ValueError: {'x' * _journal._TEXT_MAX}... (cut short)"]
+    assert len(caplog.text) < _journal._TEXT_MAX + 200
+    caplog.clear()
+
+
 def test_what_a_handler_of_the_log_raises_ends_nothing(clock, monkeypatch):
     """A broken filter of the application's costs the line, and no more."""
 

@@ -2,6 +2,8 @@
 
 import time
 
+import pytest
+
 from capmarshal._kernel.native import FOREVER
 from capmarshal._server.timers import Timers
 
@@ -40,3 +42,38 @@ def test_what_puts_itself_off_is_left_for_the_next_time():
     assert called == [0]
     timers.run()
     assert called == [0, 1]
+
+
+def test_what_goes_wrong_is_not_tried_again_and_the_others_come_next():
+    """An error is told to whoever runs them, once."""
+    timers, called = Timers(), []
+
+    def wrong():
+        called.append("wrong")
+        raise ZeroDivisionError
+
+    timers.after(0, wrong)
+    timers.after(0, lambda: called.append("other"))
+    with pytest.raises(ZeroDivisionError):
+        timers.run()
+    assert called == ["wrong"]
+    assert timers.next <= time.monotonic_ns()
+    timers.run()
+    assert (called, timers.next) == (["wrong", "other"], FOREVER)
+
+
+def test_what_ctrl_c_interrupts_is_done_again():
+    """It may not have begun."""
+    timers, called = Timers(), []
+
+    def interrupted_once():
+        called.append("")
+        if len(called) == 1:
+            raise KeyboardInterrupt
+
+    timers.after(0, interrupted_once)
+    with pytest.raises(KeyboardInterrupt):
+        timers.run()
+    assert timers.next <= time.monotonic_ns()
+    timers.run()
+    assert (len(called), timers.next) == (2, FOREVER)

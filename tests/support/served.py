@@ -108,15 +108,17 @@ def note(capability, who):
     return by_hand.call(capability, b"note", b"\x91" + bytes([0xA0 + len(who)]) + who.encode())
 
 
-def send_away(sock, capability, number, call_id=1):
-    """Sends a call whose argument takes long to close, and gives the argument up.
+def send_away(sock, capability, number, call_id=1, count=1):
+    """Sends a call with so many arguments, which take long to close, all in all as long as one; and gives them up.
 
-    The server is to be busy meanwhile, so that its copy is the last.
+    The server is to be busy meanwhile, so that its copies are the last.
     """
     kept, sent = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with sent:
+    payload = b"\x91\xdc" + count.to_bytes(2, "big") + bytes(range(count))
+    record = by_hand.call(
+        capability, b"count", payload, [(slot, bytes(16)) for slot in range(count)], count, id=call_id
+    )
+    with kept, sent:
         by_hand.send(sent, b"x", [number])
-    os.close(number)
-    record = by_hand.call(capability, b"count", b"\x91\x91\x00", [(0, bytes(16))], 1, id=call_id)
-    with kept:
-        by_hand.send(sock, record, [kept.fileno()])
+        os.close(number)
+        by_hand.send(sock, record, [kept.fileno(), *[sent.fileno()] * (count - 1)])
