@@ -1,20 +1,27 @@
 """One load, with this interpreter's capmarshal: ``python -m bench.neighbours.measure LOAD SECONDS`` prints JSON.
 
 This process is the honest client.  It and the server run on one core, the neighbour on the other, if there is one.
+It calls twice as long as that beside the load: as any process, and in real time, so that it never waits for a core.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
+import os
 import subprocess
 import sys
 import time
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import capmarshal as cm
 from bench import CHECKOUT, places, serving
 from bench.neighbours.server import Shared
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Seconds: for one call of the honest client; for the neighbour to end.
 _CALL, _PATIENCE = 10.0, 30.0
@@ -42,6 +49,20 @@ def _call(shared: Shared, seconds: float) -> tuple[list[int], Counter[str]]:
     return sorted(times), errors
 
 
+@contextlib.contextmanager
+def _real_time() -> Iterator[bool]:
+    """Whether this process could be given real-time priority, which it has as long as the block runs."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(os.sched_get_priority_min(os.SCHED_FIFO)))
+    except PermissionError:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
 def _main(load: str, seconds: float) -> None:
     here, other = places.places()[0], places.places()[-1]
     with serving.served("neighbours.server") as capability:
@@ -58,10 +79,12 @@ def _main(load: str, seconds: float) -> None:
                 # It has begun, or ended.
                 next(iter(process.stdout or ()), None)
                 beside, errors = _call(shared, seconds)
+                with _real_time() as permitted:
+                    at_once, _ = _call(shared, seconds) if permitted else ([], None)
                 said = json.loads(process.communicate(timeout=_PATIENCE)[0].splitlines()[-1])
             finally:
                 process.kill()
-    print(json.dumps([alone, beside, errors, *said]))
+    print(json.dumps([alone, beside, at_once, errors, *said]))
 
 
 if __name__ == "__main__":
