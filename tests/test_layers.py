@@ -40,7 +40,7 @@ MODULES = {
     ),
     "_protocol": ("wire", "parts", "faults", "states"),
     "_capabilities": ("identity", "door", "capability", "space"),
-    "_typed": ("files", "table", "lists", "codec", "parameters", "method", "interface"),
+    "_typed": ("files", "table", "lists", "codec", "parameters", "declaration", "method", "interface"),
     "_client": ("conversation", "sending", "channel", "knocking", "proxy"),
     "_server": (
         "journal",

@@ -11,7 +11,8 @@ import msgspec
 from capmarshal._capabilities.capability import Delegable, Proxy
 from capmarshal._capabilities.space import capability_of
 from capmarshal._kernel.errors import InterfaceError
-from capmarshal._typed.method import RAISES, REMOTE, methods_of
+from capmarshal._typed.declaration import RAISES, REMOTE
+from capmarshal._typed.method import methods_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,24 +1,15 @@
-"""A remote method, analysed: how its calls and results become bytes, and back.
-
-The annotations are the check, and they are read once, when the interface is first used, so that they may name what is
-defined after it.
-"""
+"""A remote method: how its calls and results become bytes, and back.  The annotations are the check."""
 
 from __future__ import annotations
 
 import re
-import typing
-from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from capmarshal._capabilities.capability import Capability, Delegable
-from capmarshal._kernel.errors import ArgumentError, Error, InterfaceError, StaleCapability
-from capmarshal._protocol.wire import METHOD_MAX, pack_size
+from capmarshal._kernel.errors import ArgumentError, Error, StaleCapability
+from capmarshal._protocol.wire import pack_size
 from capmarshal._typed.codec import data_decoder_for, decoder_for, encode, encoder_for
-from capmarshal._typed.parameters import Parameter, is_async, parameters_of
-from capmarshal._typed.table import DESCRIPTOR_TYPES, Outgoing
+from capmarshal._typed.declaration import Declaration, declared_in
+from capmarshal._typed.table import Outgoing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,9 +18,6 @@ if TYPE_CHECKING:
 
     from capmarshal._typed.table import Incoming
 
-# What a declaration leaves on its function: that it can be called remotely, and the errors that it raises on purpose.
-REMOTE = "__capmarshal_method__"
-RAISES = "__capmarshal_raises__"
 # The methods of a class, analysed: in its own namespace, so that they go with it.
 _METHODS = "__capmarshal_methods__"
 
@@ -62,55 +50,25 @@ class Method:
         decode_data_arguments, decode_data_result: payload to values, if they are; raise anything that msgspec raises.
     """
 
-    def __init__(self, interface: type, name: str, function: Callable[..., Any]) -> None:
+    def __init__(self, interface: type, name: str, function: Any) -> None:
+        declared = Declaration(interface, name, function)
         self.name = name
         self.wire_name = name.encode()
-        if len(self.wire_name) > METHOD_MAX:
-            raise InterfaceError(f"{interface.__qualname__}: a method's name of more than {METHOD_MAX} bytes")
         self.wire_size = pack_size(self.wire_name)
-        self.where = f"{interface.__qualname__}.{name}"
-        self.raises: Sequence[type[Exception]] = getattr(function, RAISES, ())
-        self.function = function
-        if not isinstance(function, FunctionType):
-            raise InterfaceError(f"{self.where}: a remote method is a plain function")
-        if is_async(function):
-            raise InterfaceError(f"{self.where}: async methods are not supported yet")
-        try:
-            hints = typing.get_type_hints(function, include_extras=True)
-        except (NameError, TypeError, AttributeError) as error:
-            raise InterfaceError(f"{self.where}: an annotation cannot be understood: {error}") from error
-        receiver, self.parameters = _receiver_and_rest(function)
-        if receiver is None:
-            raise InterfaceError(f"{self.where}: there is no parameter for the object itself; begin with self")
-        self.receiver = receiver
-        for parameter in self.parameters:
-            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                raise InterfaceError(
-                    f"{self.where}: {parameter} has no fixed place in a message; take a list or a dict"
-                )
-            if parameter.name not in hints:
-                raise InterfaceError(f"{self.where}: parameter {parameter.name} has no annotation")
-        if "return" not in hints:
-            raise InterfaceError(f"{self.where}: the result has no annotation; write -> None if there is none")
-        annotations = tuple(hints[parameter.name] for parameter in self.parameters)
-        of_all: Any = tuple[annotations]  # type: ignore[valid-type]  # made at run time
-        self._decode_arguments, self.arguments_are_data = self._decoder(of_all, "arguments")
-        self._decode_result, self.result_is_data = self._decoder(hints["return"], "result")
-        self._encode_arguments = encoder_for(of_all)
-        self._encode_result = encoder_for(hints["return"])
-        self.decode_data_arguments = data_decoder_for(of_all)
-        self.decode_data_result = data_decoder_for(hints["return"])
+        self.where = declared.where
+        self.raises = declared.raises
+        self.function = declared.function
+        self.receiver = declared.receiver
+        self.parameters = declared.parameters
+        self.arguments_are_data, self.result_is_data = declared.arguments_are_data, declared.result_is_data
+        self._decode_arguments = decoder_for(declared.arguments)
+        self._decode_result = decoder_for(declared.result)
+        self._encode_arguments = encoder_for(declared.arguments)
+        self._encode_result = encoder_for(declared.result)
+        self.decode_data_arguments = data_decoder_for(declared.arguments)
+        self.decode_data_result = data_decoder_for(declared.result)
         self._keywords = [p.name for p in self.parameters if p.kind is p.KEYWORD_ONLY]
         self.is_data = self.arguments_are_data and self.result_is_data and not self._keywords
-
-    def _decoder(self, annotation: Any, of: str) -> tuple[Callable[[Buffer, Incoming], Any], bool]:
-        """How to decode it, and whether it is data alone."""
-        custom: list[type] = []
-        try:
-            _refuse_foreign_types(msgspec.inspect.type_info(annotation), set(), custom)
-            return decoder_for(annotation), not custom
-        except (TypeError, ValueError, NameError, AttributeError) as error:
-            raise InterfaceError(f"{self.where}, {of}: {error}") from error
 
     def _failure(self, what: str, error: Exception) -> ArgumentError:
         """In the words of msgspec, with the place's index replaced by the parameter's name."""
@@ -202,43 +160,6 @@ def methods_of(cls: type) -> dict[bytes, Method]:
     """
     known: dict[bytes, Method] | None = cls.__dict__.get(_METHODS)
     if known is None:
-        declared: dict[str, tuple[type, Any]] = {}
-        for base in reversed(cls.__mro__):
-            for name, function in vars(base).items():
-                if getattr(function, REMOTE, False):
-                    declared[name] = (base, function)
-        known = {name.encode(): Method(base, name, function) for name, (base, function) in declared.items()}
+        known = {name.encode(): Method(base, name, function) for name, (base, function) in declared_in(cls).items()}
         setattr(cls, _METHODS, known)
     return known
-
-
-def _receiver_and_rest(function: FunctionType) -> tuple[str | None, list[Parameter]]:
-    """What a method calls its object, if it has a place for it, and its other parameters."""
-    parameters = parameters_of(function)
-    if not parameters or parameters[0].kind not in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD):
-        return None, parameters
-    return parameters[0].name, parameters[1:]
-
-
-def _refuse_foreign_types(node: Any, seen: set[int], custom: list[type]) -> None:
-    """Walks msgspec's description of a type; what in it is no data goes into ``custom``.
-
-    Raises:
-        TypeError: it contains a class that neither msgspec nor capmarshal knows how to send.
-    """
-    if id(node) in seen:
-        return
-    seen.add(id(node))
-    if isinstance(node, msgspec.inspect.CustomType):
-        custom.append(node.cls)
-        if node.cls not in (Capability, *DESCRIPTOR_TYPES) and not issubclass(node.cls, Delegable):
-            raise TypeError(
-                f"{node.cls.__qualname__} is neither data, nor an Interface, nor one of Capability, Descriptor, "
-                "Dataspace, io.BufferedReader, io.BufferedWriter, socket.socket"
-            )
-    elif isinstance(node, (tuple, list)):
-        for part in node:
-            _refuse_foreign_types(part, seen, custom)
-    elif isinstance(node, (msgspec.inspect.Type, msgspec.inspect.Field)):
-        for name in node.__struct_fields__:
-            _refuse_foreign_types(getattr(node, name), seen, custom)
