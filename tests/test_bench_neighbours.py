@@ -10,16 +10,34 @@ import pytest
 
 CHECKOUT = Path(__file__).parent.parent
 LOADS = [
-    "threads", "pipelined", "naps", "memfds", "files", "begun", "knocks", "junk", "wrong", "unread", "undrawn",
-    "malformed", "raising", "dying", "lingering", "long",
-]  # fmt: skip
+    "threads",
+    "pipelined",
+    "naps",
+    "memfds",
+    "files",
+    "begun",
+    "knocks",
+    "junk",
+    "wrong",
+    "unread",
+    "undrawn",
+    "malformed",
+    "raising",
+    "dying",
+    "lingering",
+    "long",
+]
 
 
 def run(*arguments):
     return subprocess.run(
         [sys.executable, "-m", "bench.neighbours", "--quick", *arguments],
-        cwd=CHECKOUT, capture_output=True, text=True, timeout=110, check=False,
-    )  # fmt: skip
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
 
 
 def cells(line):

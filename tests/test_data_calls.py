@@ -298,7 +298,7 @@ def test_c_makes_the_record_that_the_documentation_draws(badge, method, body, se
         inbox.data, inbox.capacity = room, 4096
         now = time.monotonic_ns()
         deadline = FOREVER if seconds is None else now + seconds * 10**9
-        arguments = (near.fileno(), caller, _wire.pack_key(badge, method), body, len(body), NULL, inbox, deadline)
+        arguments = (near.fileno(), caller, by_hand.key(badge, method), body, len(body), NULL, inbox, deadline)
         assert lib.cm_call(*arguments) == lib.CM_DATA
         assert bytes(ffi.buffer(room, inbox.size))[lib.CM_HEAD :] == b"answer"
         made = far.recv(4096)
@@ -328,7 +328,7 @@ def test_only_a_plain_answer_to_the_call_is_taken_for_one(record):
         caller, inbox = ffi.new("struct cm_caller *"), ffi.new("struct cm_inbox *")
         room = ffi.new("char[]", 4096)
         inbox.data, inbox.capacity = room, 4096
-        arguments = (near.fileno(), caller, _wire.pack_key(bytes(16), b"m"), b"", 0, NULL, inbox, FOREVER)
+        arguments = (near.fileno(), caller, by_hand.key(bytes(16), b"m"), b"", 0, NULL, inbox, FOREVER)
         assert lib.cm_call(*arguments) == 1
 
 

@@ -39,8 +39,11 @@ def run(script, *options):
     """Exit code and standard error of a Python process of its own."""
     finished = subprocess.run(
         [sys.executable, "-I", *options, "-c", HEAD + script],
-        timeout=PATIENCE, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        timeout=PATIENCE,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return finished.returncode, finished.stderr
 
 

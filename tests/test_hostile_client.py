@@ -500,9 +500,12 @@ def test_what_decoding_raises_of_the_servers_own_classes_is_a_bad_argument(make_
             for value in range(4):
                 with by_hand.pipe() as (reader, writer):
                     record = by_hand.call(
-                        capability, method=b"put", payload=b"\x92\x81\xa5value" + bytes([value]) + b"\x00",
-                        entries=[(0, NO_BADGE)], descriptors=1,
-                    )  # fmt: skip
+                        capability,
+                        method=b"put",
+                        payload=b"\x92\x81\xa5value" + bytes([value]) + b"\x00",
+                        entries=[(0, NO_BADGE)],
+                        descriptors=1,
+                    )
                     by_hand.send(channel, record, [writer.fileno()])
                     assert by_hand.failure(channel) is Code.ARGUMENT
                     writer.close()
@@ -617,7 +620,7 @@ def test_flags_of_the_far_end_change_nothing(capability):
     "options",
     [(SO_PASSPIDFD,), (socket.SO_PASSCRED,), (29,), (35,), (34,), (SO_PASSPIDFD, socket.SO_PASSCRED, 29, 34)],
     ids=["pidfd", "credentials", "timestamp", "timestamp in ns", "security label", "all"],
-)  # fmt: skip
+)
 def test_control_messages_that_a_client_switches_on_cost_the_server_nothing(capability, options, open_descriptors):
     """A pidfd, credentials and time stamps come with each record from then on: none of it stays open."""
     near, far = by_hand.knock(capability, keep_far=True)

@@ -98,9 +98,11 @@ def test_a_call_that_crosses_the_last_word_runs_once(proxy, how, until):
     capability = cm.capability(proxy)
     with by_hand.pipe() as (reader, _writer), cm.Descriptor.dup_of(reader) as one:
         arguments = {
-            "data": (b"x", []), "descriptors": (b"x", [one]), "long": (bytes(1 << 20), []),
+            "data": (b"x", []),
+            "descriptors": (b"x", [one]),
+            "long": (bytes(1 << 20), []),
             "many descriptors": (b"x", [one] * 300),
-        }[how]  # fmt: skip
+        }[how]
         for _ in range(5):
             runs = proxy.run()
             with cushion(capability), by_hand.knock(capability) as near, busy(near, capability) as go:

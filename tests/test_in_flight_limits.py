@@ -261,9 +261,15 @@ def test_a_descriptor_limit_cures_it(fork, ordinary_python, limit):
             with cm.Descriptor.dup_of(reader) as one:
                 proxy.check(b"", [one])
                 flooder = cm.spawn(
-                    [python, "-P", "-c", _HOG], parent=cm.capability(proxy), descriptor_limit=limit,
-                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=options["env"], cwd="/",
-                )  # fmt: skip
+                    [python, "-P", "-c", _HOG],
+                    parent=cm.capability(proxy),
+                    descriptor_limit=limit,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    env=options["env"],
+                    cwd="/",
+                )
                 sent, number, soft, hard = map(int, flooder.stdout.readline().split())
                 raised = flooder.stdout.readline().strip()
                 try:

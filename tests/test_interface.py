@@ -25,6 +25,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import by_hand
 import capmarshal as cm
 from capmarshal._capabilities.capability import badge_of, open_door_of
 from capmarshal._client.knocking import exchange
@@ -45,7 +46,7 @@ def _serve(*targets, interface=None):
 def _raw_call(capability, method, payload=b"\x90"):
     """What comes back for a CALL that no proxy would make; an exception if it is a FAIL."""
     with cm.timeout(PATIENCE):
-        answer, _ = exchange(open_door_of(capability), _wire.pack_key(badge_of(capability), method), payload, [], [])
+        answer, _ = exchange(open_door_of(capability), by_hand.key(badge_of(capability), method), payload, [], [])
     if isinstance(answer, _wire.Fail):
         return _faults.to_exception(answer.payload, [], "raw")
     return msgspec.msgpack.decode(answer.payload)
@@ -498,8 +499,12 @@ def test_an_unmanaged_object_is_a_type_error_that_says_to_manage_it(place):
     """And which parameter it was given for."""
     target = EchoServer()
     value = {
-        "plain": target, "several": [target], "named": {"x": target}, "box": Box(target), "parcel": Parcel(target)
-    }[place]  # fmt: skip
+        "plain": target,
+        "several": [target],
+        "named": {"x": target},
+        "box": Box(target),
+        "parcel": Parcel(target),
+    }[place]
     with pytest.raises(TypeError, match=rf"Carrier\.{place}, argument `.*EchoServer.*not managed.*manage\(\)"):
         getattr(_offline(Carrier), place)(value)
 
@@ -906,13 +911,13 @@ def test_a_capability_as_result_where_data_are_due_is_refused():
     [
         ((object(), []), "number"),
         ((1, [object()]), "words"),
-        ((1, [], ), None),
+        ((1, []), None),
         ((1j, []), "number"),
         ((2**64, []), "number"),
         ((1, ["\udcff"]), "words"),
         ((Foreign(), []), "number"),
     ],
-)  # fmt: skip
+)
 def test_an_argument_that_cannot_be_sent_names_the_parameter(arguments, parameter):
     """ArgumentError before anything is sent."""
     proxy = _offline(Checked)

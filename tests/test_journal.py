@@ -53,9 +53,12 @@ def test_peers_and_kinds_do_not_hide_each_other(clock, caplog):
         journal.error(peer(1), "b", "four")
         journal.critical(None, "a", "five")
     assert caplog.messages == [
-        "x: process 1 (user 1000): one", "x: process 2 (user 1000): two", "x: process 1 (user 0): three",
-        "x: process 1 (user 1000): four", "x: five",
-    ]  # fmt: skip
+        "x: process 1 (user 1000): one",
+        "x: process 2 (user 1000): two",
+        "x: process 1 (user 0): three",
+        "x: process 1 (user 1000): four",
+        "x: five",
+    ]
     assert [record.levelno for record in caplog.records[2:]] == [logging.WARNING, logging.ERROR, logging.CRITICAL]
 
 

@@ -200,9 +200,14 @@ def test_a_go_out_of_the_blue_does_no_harm(near, capability, writer):
 def test_a_long_record_that_is_no_call_ends_the_channel(near, capability, kind):
     """Parts carry calls; a record of parts within parts is none."""
     inner = {
-        "BEGIN": begin(5, 0), "PART": part(b"x"), "GO": go(), "REPLY": _wire.pack_reply(1, [], 0, b"\x01"),
-        "KNOCK": _wire.KNOCK_RECORD, "GONE": _wire.GONE_RECORD, "junk": b"junk",
-    }[kind]  # fmt: skip
+        "BEGIN": begin(5, 0),
+        "PART": part(b"x"),
+        "GO": go(),
+        "REPLY": _wire.pack_reply(1, [], 0, b"\x01"),
+        "KNOCK": _wire.KNOCK_RECORD,
+        "GONE": _wire.GONE_RECORD,
+        "junk": b"junk",
+    }[kind]
     hand.send_long(near, inner)
     if kind == "junk":
         assert by_hand.ended(near)

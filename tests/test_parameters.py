@@ -41,9 +41,18 @@ def looped(self): ...
 looped.__wrapped__ = looped
 
 FUNCTIONS = [
-    nothing, plain, only_positional, half, only_keywords, the_rest, all_kinds, just_keywords, with_locals, decorated,
+    nothing,
+    plain,
+    only_positional,
+    half,
+    only_keywords,
+    the_rest,
+    all_kinds,
+    just_keywords,
+    with_locals,
+    decorated,
     told,
-]  # fmt: skip
+]
 
 
 def by_inspect(function):

@@ -125,7 +125,7 @@ def test_whatever_is_sent_is_malformed_or_as_announced(numbers, data, count, siz
             unpacked = _wire.unpack(bytes(record))
             if isinstance(unpacked, _wire.Begin):
                 if assembly is not None:
-                    assembly.close()
+                    assembly.steal().close()
                 announced, assembly = unpacked, _parts.Assembly(unpacked)
             elif isinstance(unpacked, _wire.Part) and assembly is not None:
                 assembly.add(unpacked, came, "")
@@ -140,8 +140,8 @@ def test_whatever_is_sent_is_malformed_or_as_announced(numbers, data, count, siz
     finally:
         came.close()
         if assembly is not None:
-            assembly.close()
-            assembly.close()
+            assembly.steal().close()
+            assert not len(assembly.steal())
     # The lowest free number is the same: all was closed.
     again = os.dup(0)
     os.close(again)
@@ -157,7 +157,7 @@ def test_lost_descriptors_leave_a_whole_record_that_says_so(numbers):
     assert assembly.complete
     assert assembly.lost == "no room"
     assert len(assembly.descriptors) == 3
-    assembly.close()
+    assembly.steal().close()
 
 
 def test_a_part_fits_into_the_default_send_buffer():

@@ -74,8 +74,8 @@ class _Caller:
     def call(self, milliseconds=5):
         deadline = time.monotonic_ns() + int(milliseconds * 1_000_000)
         return lib.cm_call(
-            self.near.fileno(), self.caller, _wire.pack_key(bytes(16), b"m"), b"", 0, NULL, self.inbox, deadline
-        )  # fmt: skip
+            self.near.fileno(), self.caller, by_hand.key(bytes(16), b"m"), b"", 0, NULL, self.inbox, deadline
+        )
 
     def answered(self, cpu):
         """A call that is answered, by a peer that says where it runs."""

@@ -163,9 +163,12 @@ with cm.Entrypoint("x", close_timeout=0.5) as entrypoint:
 def test_one_ctrl_c_suffices():
     """To leave an entrypoint whose method waits for something that does not come, and the program with it."""
     with subprocess.Popen(
-        [sys.executable, "-I", "-c", CTRL_C], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [sys.executable, "-I", "-c", CTRL_C],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-    ) as process:  # fmt: skip
+    ) as process:
         try:
             assert {process.stdout.readline(), process.stdout.readline()} == {"blocked\n", "waiting\n"}
             process.send_signal(signal.SIGINT)

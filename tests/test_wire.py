@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import by_hand
 from capmarshal._kernel.native import lib
 from capmarshal._protocol import wire as _wire
 from capmarshal._protocol.wire import (
@@ -189,7 +190,7 @@ def test_c_reads_and_makes_heads_of_this_layout():
 def test_a_key_is_what_a_call_has_of_it():
     """The length of the method's name, the badge and the name, as they stand in the record."""
     badge, method = bytes(range(16)), b"name\0"
-    key = _wire.pack_key(badge, method)
+    key = by_hand.key(badge, method)
     assert _wire.pack_call(1, badge, 2, 3, method, [], 0, b"payload")[lib.CM_CALL_TIMES :] == key + b"payload"
     assert _wire.unpack_key(key) == (badge, method)
 

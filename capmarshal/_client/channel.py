@@ -73,7 +73,7 @@ class Channel:
         """Makes one call.
 
         Args:
-            key: what is called, as :func:`capmarshal._protocol.wire.pack_key` has it.
+            key: what is called, as it stands in the record; see :func:`capmarshal._protocol.wire.unpack_key`.
             payload: the arguments.
             entries: the table that they refer to.
             numbers: the descriptors that go along, borrowed.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from capmarshal._descriptors import reaper
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._kernel.native import DESCRIPTORS_MAX, NOW, ffi, lib
 from capmarshal._protocol import wire
@@ -121,7 +120,3 @@ class Assembly:
         stolen = DescriptorList()
         stolen.take(self.descriptors)
         return stolen
-
-    def close(self) -> None:
-        """Closes what has come."""
-        reaper.close([self.descriptors])

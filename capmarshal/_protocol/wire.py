@@ -165,18 +165,13 @@ _SIZE = 2
 KEY_SIZE = _SIZE + BADGE_SIZE
 
 
-def pack_key(badge: bytes, method: bytes) -> bytes:
-    """The part of a CALL that says what is called."""
-    return pack_size(method) + badge + method
-
-
 def pack_size(method: bytes) -> bytes:
     """What a CALL says of the length of the method's name."""
     return len(method).to_bytes(_SIZE, byteorder)
 
 
 def unpack_key(key: bytes) -> tuple[bytes, bytes]:
-    """The badge and the method's name of what :func:`pack_key` made."""
+    """The badge and the method's name of the part of a CALL that says what is called."""
     return key[_SIZE:KEY_SIZE], key[KEY_SIZE:]
 
 

@@ -176,12 +176,25 @@ def at_door(capability, record, descriptors=()):
         send(door, record, descriptors)
 
 
+def key(badge, method):
+    """The part of a CALL that says what is called."""
+    return _wire.pack_size(method) + badge + method
+
+
 def call(capability, method=b"double", payload=b"\x91\x15", entries=(), descriptors=0, **changed):
     """A CALL record; ``changed`` overrides a field of its head: version, kind, count, cpu, id, length..."""
     field = {
-        "version": _wire.VERSION, "kind": _wire.CALL, "count": len(entries), "descriptors": descriptors,
-        "cpu": 0, "id": 1, "left": _wire.NO_LIMIT, "sent": 0, "length": len(method), "badge": badge_of(capability),
-    }  # fmt: skip
+        "version": _wire.VERSION,
+        "kind": _wire.CALL,
+        "count": len(entries),
+        "descriptors": descriptors,
+        "cpu": 0,
+        "id": 1,
+        "left": _wire.NO_LIMIT,
+        "sent": 0,
+        "length": len(method),
+        "badge": badge_of(capability),
+    }
     assert field.keys() >= changed.keys()
     table = b"".join(struct.pack("=H16s", slot, badge) for slot, badge in entries)
     return CALL_HEAD.pack(*(field | changed).values()) + method + table + payload
@@ -250,9 +263,13 @@ class Impostor:
 def reply(call_id, payload=b"\x2a", entries=(), descriptors=0, **changed):
     """A REPLY record; ``changed`` overrides a field of its head."""
     field = {
-        "version": _wire.VERSION, "kind": _wire.REPLY, "count": len(entries), "descriptors": descriptors,
-        "cpu": 0, "id": call_id,
-    }  # fmt: skip
+        "version": _wire.VERSION,
+        "kind": _wire.REPLY,
+        "count": len(entries),
+        "descriptors": descriptors,
+        "cpu": 0,
+        "id": call_id,
+    }
     assert field.keys() >= changed.keys()
     table = b"".join(struct.pack("=H16s", slot, badge) for slot, badge in entries)
     return HEAD.pack(*(field | changed).values()) + table + payload
