@@ -3,12 +3,15 @@
 import gc
 import os
 import socket
+import sys
 
+import left_behind
 from capmarshal import Message
 from capmarshal._descriptors import reaper
-from capmarshal._descriptors.inbox import Inbox, borrow, give_back
+from capmarshal._descriptors.inbox import Inbox, borrow, give_back, why_lost
 from capmarshal._descriptors.private import Private
 from capmarshal._kernel.native import NOW, lib
+from parts_by_hand import little_room
 from patience import PATIENCE
 from slow_closing import is_open, pipe_end
 
@@ -78,3 +81,23 @@ def test_one_that_was_given_back_is_borrowed_again():
     assert borrow() is first
     give_back(first)
     give_back(second)
+
+
+def test_to_ask_why_descriptors_were_lost_copies_none():
+    """A child that another thread forks just then keeps what it finds open: an eventfd, and nobody's channel."""
+    before, seen = left_behind.listing(), []
+
+    def note(_frame, event, _argument):
+        if event == "c_return":
+            seen.append({number: what for number, what in left_behind.listing().items() if number not in before})
+
+    sys.setprofile(note)
+    try:
+        words = why_lost()
+    finally:
+        sys.setprofile(None)
+    assert "had no room at that moment" in words
+    assert {what for each in seen for what in each.values()} == {"anon_inode:[eventfd]"}
+    assert not seen[-1]
+    with little_room(0):
+        assert "RLIMIT_NOFILE" in why_lost()

@@ -188,7 +188,7 @@ class Conversation:
         """
         inbox = self._inbox
         data, lost = inbox.data(), inbox.struct.lost
-        why = why_lost(self._near.number) if lost & lib.CM_LOST_DESCRIPTORS else ""
+        why = why_lost() if lost & lib.CM_LOST_DESCRIPTORS else ""
         descriptors = inbox.steal()
         try:
             record = unpack(data)

@@ -5,7 +5,8 @@ Kept by a stack, not by thread: a signal handler that receives while its thread 
 
 from __future__ import annotations
 
-import fcntl
+import errno
+import os
 import socket
 from collections import deque
 from typing import TYPE_CHECKING
@@ -106,15 +107,13 @@ def borrow() -> Inbox:
 give_back: Callable[[Inbox], None] = _idle.append
 
 
-def why_lost(probe: int) -> str:
-    """Why the kernel just withheld descriptors, in words; to be asked before those that came are closed.
-
-    Args:
-        probe: any open descriptor, borrowed.
-    """
-    copy = lib.lx_fcntl(probe, fcntl.F_DUPFD_CLOEXEC, 0)
-    if copy >= 0:
-        lib.lx_close(copy)
+def why_lost() -> str:
+    """Why the kernel just withheld descriptors, in words; to be asked before those that came are closed."""
+    # Not a copy of anything: a child that is forked just then would keep it, and a channel with it.
+    probe = lib.lx_eventfd2(0, os.O_CLOEXEC)
+    if probe != -errno.EMFILE:
+        if probe >= 0:
+            lib.lx_close(probe)
         # There is room: by now, if another thread has closed something since.
         return "the descriptor table had no room at that moment, or a security module refused them"
     return table_limit()

@@ -223,7 +223,7 @@ class Message:
             _inbox.give_back(inbox)
         if lost:
             # Before they are closed.
-            why = _inbox.why_lost(number)
+            why = _inbox.why_lost()
             came = f"the {len(owned)} that came are closed"
             reaper.close_within(min(_CLOSING, seconds_until(deadline)), [owned])
             if lost & lib.CM_LOST_DESCRIPTORS:

@@ -108,7 +108,7 @@ class Doorkeeper:
         pidfd, self._pidfd = self._pidfd, Private(-1)
         peer = self._peers.knocked(struct.pid, struct.uid, pidfd if pidfd.number >= 0 else None)
         if struct.lost & lib.CM_LOST_DESCRIPTORS and not struct.count and far.number < 0:
-            reason = inbox.why_lost(self._door.number)
+            reason = inbox.why_lost()
             # The channel is lost, but its client will knock again.
             if not self._make_room(peer):
                 self._end_hoard()

@@ -88,7 +88,7 @@ class Records:
         lost = self._inbox.struct.lost
         why = ""
         if lost & lib.CM_LOST_DESCRIPTORS:
-            why = inbox.why_lost(self._turn.probe)
+            why = inbox.why_lost()
             # What fills the table may be a call that never comes whole: the next one finds room.
             hoarder = self._channels.hoarder()
             if hoarder is not None and hoarder is not channel:
