@@ -12,7 +12,7 @@ from capmarshal._descriptors.dataspace import Dataspace
 from capmarshal._descriptors.descriptor import Descriptor
 from capmarshal._descriptors.message import Message
 from capmarshal._entrypoint import Entrypoint
-from capmarshal._kernel.deadline import timeout
+from capmarshal._kernel.deadline import remaining, timeout
 from capmarshal._kernel.errors import (
     ArgumentError,
     CallTimeout,
@@ -69,6 +69,7 @@ __all__ = [
     "method",
     "parent",
     "raises",
+    "remaining",
     "spawn",
     "timeout",
 ]

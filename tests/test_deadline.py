@@ -2,8 +2,11 @@
 
 import contextlib
 import contextvars
+import datetime as dt
 import fractions
 import math
+import select
+import socket
 import threading
 import time
 
@@ -198,11 +201,23 @@ def test_what_is_no_duration_is_refused(seconds):
         _deadline.after(seconds)
 
 
-@pytest.mark.parametrize("seconds", [None, "1", [1], 1j])
+@pytest.mark.parametrize("seconds", ["1", [1], 1j, dt.timedelta(1)])
 def test_what_is_no_number_is_refused(seconds):
-    """None too: to set no limit, write no block."""
-    with pytest.raises(TypeError):
+    """And the error says what is wanted."""
+    with pytest.raises(TypeError, match="a number of seconds, or None for no limit, not "):
         cm.timeout(seconds)
+    with pytest.raises(TypeError, match="a number of seconds, or None for no limit, not "):
+        _deadline.after(seconds)
+
+
+def test_none_is_a_block_without_a_limit_of_its_own():
+    """So that a program may have the seconds from its own options; the limit outside of it holds."""
+    with cm.timeout(None):
+        assert _deadline.current.get() == FOREVER
+    with cm.timeout(100), cm.timeout(None):
+        assert 99 < _left() <= 100
+        with cm.timeout(50):
+            assert 49 < _left() <= 50
 
 
 @pytest.mark.parametrize("seconds", [1, 1.5, fractions.Fraction(3, 2), True])
@@ -212,7 +227,7 @@ def test_any_real_number_is_a_duration(seconds):
         assert 0 < _left() <= seconds
 
 
-@pytest.mark.parametrize("seconds", [math.inf, 1e300, 10**30])
+@pytest.mark.parametrize("seconds", [math.inf, 1e300, 10**30, 10**400])
 def test_a_very_long_time_is_for_ever(seconds):
     """It does not overflow the 64 bits that C has for it."""
     with cm.timeout(seconds):
@@ -297,3 +312,120 @@ def test_with_no_time_left_the_call_is_not_made():
         with cm.timeout(0), pytest.raises(cm.CallTimeout) as caught:
             asker.left()
         assert caught.value.ran == "no"
+
+
+def test_remaining_says_how_long_it_is():
+    """Seconds, in a block; infinite where there is no limit, and never less than 0."""
+    assert cm.remaining() == math.inf
+    with cm.timeout(100):
+        assert 99 < cm.remaining() <= 100
+    with cm.timeout(1e-9):
+        assert cm.remaining() == 0.0
+    with cm.timeout(0):
+        assert cm.remaining() == 0.0
+    assert cm.remaining() == math.inf
+
+
+class Told(cm.Interface):
+    """Tells what remains to its server, or waits for a word."""
+
+    @cm.method
+    def remaining(self) -> float: ...
+    @cm.method
+    def remaining_to(self, other: "Told") -> float: ...
+    @cm.method
+    def wait(self, nothing: cm.Descriptor) -> None: ...
+
+
+class ToldServer(Told):
+    def remaining(self) -> float:
+        return cm.remaining()
+
+    def remaining_to(self, other: Told) -> float:
+        return other.remaining()
+
+    def wait(self, nothing: cm.Descriptor) -> None:
+        assert select.select([nothing], [], [], PATIENCE)[0]
+
+
+@contextlib.contextmanager
+def _told():
+    """The capabilities of objects in two entrypoints of their own."""
+    with cm.Entrypoint("one") as one, cm.Entrypoint("two") as two:
+        yield one.manage(ToldServer()), two.manage(ToldServer())
+
+
+def test_remaining_in_a_method_is_what_its_caller_waits():
+    """Over a channel, and inline."""
+    with _told() as (one, other):
+        asked = one.cast(Told)
+        assert asked.remaining() == math.inf
+        with cm.timeout(100):
+            assert 99 < asked.remaining() <= 100
+            assert 99 < asked.remaining_to(asked) <= 100
+            assert 99 < asked.remaining_to(other.cast(Told)) <= 100
+
+
+def test_a_proxy_may_have_a_timeout_for_each_of_its_calls():
+    """Each call has the whole of it, and nothing is left in force when it returns."""
+    with _told() as (one, other):
+        bounded = one.cast(Told, timeout=100)
+        for _ in range(2):
+            assert 99 < bounded.remaining() <= 100
+            assert cm.remaining() == math.inf
+        assert 99 < bounded.remaining_to(other.cast(Told)) <= 100
+
+
+def test_of_a_proxys_timeout_and_a_block_the_earlier_holds():
+    """Whichever it is."""
+    with _told() as (one, _):
+        with cm.timeout(50):
+            assert 49 < one.cast(Told, timeout=100).remaining() <= 50
+        with cm.timeout(100):
+            assert 49 < one.cast(Told, timeout=50).remaining() <= 50
+
+
+def test_proxies_of_one_capability_are_equal_whatever_their_timeout():
+    """A timeout is this program's, no part of what it holds; two proxies may have two."""
+    with _told() as (one, _):
+        plain, slow, quick = one.cast(Told), one.cast(Told, timeout=100), one.cast(Told, timeout=50)
+        assert plain == slow == quick
+        assert len({plain, slow, quick}) == 1
+        assert 49 < quick.remaining() <= 50
+        assert 99 < slow.remaining() <= 100
+        assert plain.remaining() == math.inf
+        assert type(slow) is type(quick)
+        assert isinstance(slow, Told)
+
+
+def test_a_proxy_with_a_timeout_that_is_passed_on_is_the_capability():
+    """Whoever is given it has no timeout but the caller's."""
+    with _told() as (one, other):
+        assert other.cast(Told).remaining_to(one.cast(Told, timeout=0.001)) == math.inf
+        assert cm.capability(one.cast(Told, timeout=1)) is one
+
+
+def test_a_call_that_outlasts_its_proxys_timeout_ends():
+    """As in a block."""
+    with _told() as (one, _):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            with pytest.raises(cm.CallTimeout) as caught:
+                one.cast(Told, timeout=0.02).wait(theirs)
+            assert caught.value.ran == "maybe"
+            ours.send(b"go")
+
+
+@pytest.mark.parametrize("seconds", [0, 0.0, -1, math.nan])
+def test_what_is_no_timeout_of_a_proxy_is_refused_at_once(seconds):
+    """0 too: no call could be made."""
+    with _told() as (one, _), pytest.raises(ValueError, match="a number of seconds"):
+        one.cast(Told, timeout=seconds)
+
+
+def test_what_is_no_number_is_no_timeout_of_a_proxy():
+    """None is none."""
+    with _told() as (one, _):
+        with pytest.raises(TypeError, match="a number of seconds"):
+            one.cast(Told, timeout="1")
+        assert type(one.cast(Told, timeout=None)) is type(one.cast(Told))

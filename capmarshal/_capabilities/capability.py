@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from capmarshal._capabilities.door import home_of
 from capmarshal._capabilities.identity import NAME_PREFIX
+from capmarshal._kernel.deadline import check_proxy_timeout
 from capmarshal._kernel.errors import Closed
 
 if TYPE_CHECKING:
@@ -62,21 +63,32 @@ class Capability:
         """Whether :meth:`close` was called."""
         return self._door is None
 
-    def cast(self, interface: Callable[..., T]) -> T:
+    def cast(self, interface: Callable[..., T], *, timeout: float | None = None) -> T:
         """A proxy: an object of ``interface`` whose methods are calls of the object behind this capability.
 
         Nothing is sent.  Whether the object has these methods shows at the first call.
 
+        Args:
+            interface: a class derived from :class:`Interface`.
+            timeout: seconds that each call of this proxy may take, more than 0, as if it stood in a block of
+                :class:`timeout` of its own: an earlier deadline holds all the same.  It is no part of the capability:
+                whoever is given the proxy has another.
+
         Raises:
             InterfaceError: the interface cannot work as it is declared.
             Closed: the capability is closed.
-            TypeError: not a :class:`Interface`.
+            TypeError: not an :class:`Interface`, or no number.
+            ValueError: no time to wait.
         """
         if not (isinstance(interface, type) and issubclass(interface, Delegable)):
             raise TypeError(f"a capability is cast to an Interface, not to {interface!r}")
         open_door_of(self)
-        made: T = object.__new__(_proxy_class_of(interface))
+        if timeout is not None:
+            check_proxy_timeout(timeout)
+        made: T = object.__new__(_proxy_class_of(interface, timeout is not None))
         made.__dict__["_capability"] = self
+        if timeout is not None:
+            made.__dict__[_TIMEOUT] = timeout
         return made
 
     def close(self) -> None:
@@ -150,18 +162,23 @@ class Proxy:
 # The capability that a proxy calls.
 capability_behind: Callable[[Proxy], Capability] = operator.attrgetter("_capability")
 
-# An interface's class of proxies stands in the namespace of the interface, so that it goes with it.
-_PROXY_CLASS = "__capmarshal_proxy_class__"
+# What a proxy with a timeout has besides: the seconds.
+_TIMEOUT = "__capmarshal_timeout__"
+timeout_of: Callable[[Proxy], float] = operator.attrgetter(_TIMEOUT)
+
+# An interface's classes of proxies stand in its namespace, so that they go with it: without a timeout, and with one, so
+# that a call need not ask which its proxy is.
+_PROXY_CLASSES = ("__capmarshal_proxy_class__", "__capmarshal_timed_proxy_class__")
 
 
-def _no_proxies(interface: type[Any]) -> type[Any]:
+def _no_proxies(interface: type[Any], timed: bool) -> type[Any]:
     raise NotImplementedError(f"{interface.__qualname__}: nothing that makes calls is imported")
 
 
-_make_proxy_class: Callable[[type[Any]], type[Any]] = _no_proxies
+_make_proxy_class: Callable[[type[Any], bool], type[Any]] = _no_proxies
 
 
-def make_proxies_by(make_class: Callable[[type[Any]], type[Any]]) -> None:
+def make_proxies_by(make_class: Callable[[type[Any], bool], type[Any]]) -> None:
     """Has :meth:`Capability.cast` use ``make_class``, which makes an interface's class of proxies.
 
     The client gives it when the package is imported: what makes calls stands above what is called.
@@ -170,10 +187,11 @@ def make_proxies_by(make_class: Callable[[type[Any]], type[Any]]) -> None:
     _make_proxy_class = make_class
 
 
-def _proxy_class_of(interface: type[Any]) -> type[Any]:
+def _proxy_class_of(interface: type[Any], timed: bool) -> type[Any]:
     """An interface's class of proxies, made when it is first asked for."""
-    known: type[Any] | None = interface.__dict__.get(_PROXY_CLASS)
+    place = _PROXY_CLASSES[timed]
+    known: type[Any] | None = interface.__dict__.get(place)
     if known is None:
-        known = _make_proxy_class(interface)
-        setattr(interface, _PROXY_CLASS, known)
+        known = _make_proxy_class(interface, timed)
+        setattr(interface, place, known)
     return known

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from capmarshal._capabilities.capability import Proxy, badge_of, capability_behind, door_of, open_door_of
+from capmarshal._capabilities.capability import Proxy, badge_of, capability_behind, door_of, open_door_of, timeout_of
 from capmarshal._client.knocking import exchange
 from capmarshal._descriptors.descriptor_list import DescriptorList
+from capmarshal._kernel.deadline import proxy_timeout
 from capmarshal._kernel.errors import Error, InterfaceError
 from capmarshal._protocol.faults import to_exception
 from capmarshal._protocol.wire import Fail
@@ -75,8 +76,14 @@ def _result(called: Method, answer: Answer, door: Door) -> Any:
     return result
 
 
-def _proxy_method(called: Method) -> Callable[..., Any]:
-    """A function with the parameters of the declared one, that makes the call."""
+def _invoke_in_time(proxy: Proxy, called: Method, arguments: tuple[Any, ...]) -> Any:
+    """As :func:`invoke`, for a proxy with a timeout."""
+    with proxy_timeout(timeout_of(proxy)):
+        return invoke(proxy, called, arguments)
+
+
+def _proxy_method(called: Method, invoke: Callable[[Proxy, Method, tuple[Any, ...]], Any]) -> Callable[..., Any]:
+    """A function with the parameters of the declared one, that makes the call by ``invoke``."""
     scope: dict[str, Any] = {"_capmarshal_invoke": invoke, "_capmarshal_called": called}
     signature, seen_keyword = [called.receiver], False
     positional_only = False
@@ -108,13 +115,18 @@ def _proxy_method(called: Method) -> Callable[..., Any]:
     return made
 
 
-def make_class(interface: type[Any]) -> type[Any]:
-    """The class of proxies for an interface: a subclass of it, with every remote method a call.
+def make_class(interface: type[Any], timed: bool) -> type[Any]:
+    """A class of proxies for an interface: a subclass of it, with every remote method a call.
+
+    Args:
+        interface: the class.
+        timed: its proxies have timeouts.
 
     Raises:
         InterfaceError: it has abstract methods that are not remote, or one is declared in a way that cannot work.
     """
-    body: dict[str, Any] = {called.name: _proxy_method(called) for called in methods_of(interface).values()}
+    by = _invoke_in_time if timed else invoke
+    body: dict[str, Any] = {called.name: _proxy_method(called, by) for called in methods_of(interface).values()}
     body["__module__"] = interface.__module__
     metaclass: Any = type(interface)
     made = metaclass(interface.__name__, (Proxy, interface), body)

@@ -33,14 +33,16 @@ class _Block:
 
     Attributes:
         until: its own limit.
+        by: what set it, and to how many seconds.
         token: proves which context it was entered in.
         ended: it was left, and some context may not know that yet.
     """
 
-    __slots__ = ("ended", "token", "until")
+    __slots__ = ("by", "ended", "token", "until")
 
-    def __init__(self, until: int) -> None:
+    def __init__(self, until: int, by: tuple[str, float | None]) -> None:
         self.until = until
+        self.by = by
         self.token: Token[int] | None = None
         self.ended = False
 
@@ -98,16 +100,50 @@ def in_force() -> int:
     return int(deadline)
 
 
-def ahead(seconds: float) -> int:
-    """The deadline that lies ``seconds`` ahead, whatever is in force."""
+def origin() -> str:
+    """What set the deadline that is in force, for the text of an error; empty if there is none."""
+    if (deadline := in_force()) == FOREVER:
+        return ""
+    within = current.get()
+    for block in within.blocks if isinstance(within, _Bounded) else ():
+        if block.until == deadline:
+            words, seconds = block.by
+            return f"the deadline of {words.format(seconds)}"
+    return "the deadline of this method's caller"
+
+
+def remaining() -> float:
+    """The seconds that are left to what is done now, as :class:`timeout`, or a method's caller, has said.
+
+    Never less than 0, and ``math.inf`` where there is no limit.  In a server's method: how long its caller waits.
+    """
+    return seconds_until(in_force())
+
+
+def ahead(seconds: float | None) -> int:
+    """The deadline that lies ``seconds`` ahead, whatever is in force; None is for ever."""
+    if seconds is None:
+        return FOREVER
     if seconds == 0:
         return NOW
     nanoseconds = seconds * _NANOSECONDS
     return FOREVER if nanoseconds > _FAR else time.monotonic_ns() + int(nanoseconds)
 
 
-def _check(seconds: float) -> None:
-    if math.isnan(seconds) or seconds < 0:
+def _check(seconds: float | None) -> None:
+    """Refuses what is no time to wait.
+
+    Raises:
+        TypeError: no number.
+        ValueError: negative, or NaN.
+    """
+    if seconds is None:
+        return
+    try:
+        is_time = seconds >= 0
+    except TypeError:
+        raise TypeError(f"a timeout is a number of seconds, or None for no limit, not {seconds!r}") from None
+    if not is_time:
         raise ValueError(f"a timeout is a number of seconds, 0 or more, not {seconds!r}")
 
 
@@ -123,7 +159,8 @@ def after(seconds: float | None) -> int:
         seconds: 0 does not wait at all; None sets no limit of its own.
 
     Raises:
-        ValueError: negative, or not a number.
+        TypeError: neither None nor a number.
+        ValueError: negative, or NaN.
     """
     if seconds is None:
         return in_force()
@@ -138,22 +175,27 @@ class timeout:  # noqa: N801 - reads as a verb: with cm.timeout(2.0)
     that takes longer raises :class:`CallTimeout`.  Within another such block the earlier deadline holds.
 
     Args:
-        seconds: 0 or more, from when the block is entered.
+        seconds: 0 or more, from when the block is entered; None sets no limit of its own.
 
     Raises:
-        ValueError: negative, or not a number.
+        TypeError: neither None nor a number.
+        ValueError: negative, or NaN.
     """
 
     __slots__ = ("_blocks", "_seconds")
 
-    def __init__(self, seconds: float) -> None:
+    # How a program writes it.
+    _words = "cm.timeout({})"
+
+    def __init__(self, seconds: float | None) -> None:
         _check(seconds)
         self._seconds = seconds
         # Where it has been entered and not left: the object may be shared, or entered again within itself.
         self._blocks: list[_Block] = []
 
     def __enter__(self) -> Self:
-        block, before = _Block(ahead(self._seconds)), _without_the_ended(current.get())
+        block = _Block(ahead(self._seconds), (self._words, self._seconds))
+        before = _without_the_ended(current.get())
         outside, blocks = (before.outside, before.blocks) if isinstance(before, _Bounded) else (before, ())
         block.token = current.set(_earliest(outside, (*blocks, block)))
         self._blocks.append(block)
@@ -168,3 +210,23 @@ class timeout:  # noqa: N801 - reads as a verb: with cm.timeout(2.0)
                 return
         # Entered in another context, which sees it there.
         self._blocks.pop().ended = True
+
+
+class proxy_timeout(timeout):  # noqa: N801 - as its base
+    """The limit of one call, which its proxy was given by :meth:`Capability.cast`."""
+
+    __slots__ = ()
+
+    _words = "cast(timeout={})"
+
+
+def check_proxy_timeout(seconds: float) -> None:
+    """Refuses what is no limit for the calls of a proxy.
+
+    Raises:
+        TypeError: no number.
+        ValueError: 0, with which no call could be made, negative, or NaN.
+    """
+    _check(seconds)
+    if seconds == 0:
+        raise ValueError("the timeout of a proxy is a number of seconds, more than 0")

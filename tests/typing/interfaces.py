@@ -71,6 +71,8 @@ def proxies(capability: cm.Capability, file: io.BufferedReader) -> None:
     assert_type(digest, Digest)
     assert_type(digest.sha256(file), str)
     assert_type(capability.cast(Digest).sha256(file), str)
+    assert_type(capability.cast(Digest, timeout=2.0), Digest)
+    capability.cast(Digest, timeout="2")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert_type(digest.twice(file), list[str])
     assert_type(cm.capability(digest), cm.Capability)
     assert_type(digest.untyped(capability), cm.Capability)
@@ -123,6 +125,8 @@ def children(capability: cm.Capability) -> None:
 def deadlines() -> None:
     with cm.timeout(2.0) as limit:
         assert_type(limit, cm.timeout)
+    with cm.timeout(None):
+        assert_type(cm.remaining(), float)
     cm.timeout("2")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
