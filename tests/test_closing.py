@@ -1,7 +1,6 @@
 """What cannot block is closed on the spot, whatever it is and however much; all else is the reaper's."""
 
 import contextlib
-import fcntl
 import io
 import os
 import socket
@@ -18,7 +17,7 @@ from capmarshal._descriptors.reaper import Sender
 from capmarshal._kernel.native import lib
 from fuse_file import FuseFile
 from patience import PATIENCE
-from slow_closing import is_open, pipe_end
+from slow_closing import is_open, number_has_seals, pipe_end
 
 
 @contextlib.contextmanager
@@ -70,20 +69,12 @@ def test_what_may_block_goes_to_the_reaper_and_is_closed(kind, tmp_path):
     """Pipes, unix sockets and what is unknown."""
     number = SLOW[kind](tmp_path)
     told = threading.Event()
-    if kind == "a file that has no name" and fcntl_is_tmpfs(number):
+    if kind == "a file that has no name" and number_has_seals(number):
         os.close(number)
         pytest.skip("the directory for tests is on tmpfs, where it is as a memfd")
     assert not _reaper.close([Descriptor(number)], then=told.set)
     assert told.wait(PATIENCE)
     assert not is_open(number)
-
-
-def fcntl_is_tmpfs(number):
-    try:
-        fcntl.fcntl(number, fcntl.F_GET_SEALS)
-    except OSError:
-        return False
-    return True
 
 
 @pytest.mark.parametrize(

@@ -508,6 +508,16 @@ def test_a_file_of_the_wrong_kind_is_refused(annotation, index, why):
         _codec.decoder_for(annotation)(memoryview(bytes([index])), incoming)
 
 
+@pytest.mark.skipif(not os.path.ismount("/dev/shm"), reason="there is no tmpfs at /dev/shm")
+def test_a_file_of_tmpfs_is_not_called_a_memfd():
+    """Though it has seals as one has."""
+    with tempfile.TemporaryFile(dir="/dev/shm") as file:
+        before = _open_now()
+        with pytest.raises(ValueError, match="a socket is due; what came is a file open for both ways"):
+            _transfer(file, socket.socket)
+        _nothing_left(before)
+
+
 @pytest.mark.parametrize("flags", [os.O_RDONLY | os.O_DIRECTORY, os.O_PATH])
 def test_what_cannot_be_read_is_no_reader(tmp_path, flags):
     """A directory is open for reading, but is no file; an O_PATH descriptor is not open at all."""

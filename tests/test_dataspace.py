@@ -7,6 +7,7 @@ import fcntl
 import gc
 import mmap
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -193,6 +194,13 @@ def test_huge_pages_are_an_error(store):
 def test_no_memfd_is_an_error(store):
     """A file is no dataspace."""
     with Path("/dev/null").open("rb") as file, pytest.raises(cm.ArgumentError, match="no memfd"):
+        store.total(file)
+
+
+@pytest.mark.skipif(not os.path.ismount("/dev/shm"), reason="there is no tmpfs at /dev/shm")
+def test_a_file_of_tmpfs_is_an_error_that_says_so(store):
+    """It has seals as a memfd has, and can be given none: its sender is not told to seal it."""
+    with tempfile.TemporaryFile(dir="/dev/shm") as file, pytest.raises(cm.ArgumentError, match="a file of tmpfs"):
         store.total(file)
 
 

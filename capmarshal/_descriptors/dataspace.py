@@ -105,6 +105,11 @@ class Dataspace:
         seals = lib.lx_fcntl(number, fcntl.F_GET_SEALS, 0)
         if seals < 0:
             raise ArgumentError("a dataspace is due; what came is no memfd")
+        if seals == fcntl.F_SEAL_SEAL:
+            raise ArgumentError(
+                "a dataspace is due; what came can never be sealed: a file of tmpfs, or a memfd that was made without "
+                "MFD_ALLOW_SEALING"
+            )
         if seals & _SEALS != _SEALS:
             raise ArgumentError("the dataspace that came is not sealed: its sender could still change it")
         status = os.fstat(number)

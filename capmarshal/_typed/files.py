@@ -169,11 +169,14 @@ def describe(number: int) -> str:
     kind = "a file"
     if flags & os.O_PATH:
         return "a mere path (O_PATH)"
-    if flags & os.O_DIRECTORY:
+    # O_TMPFILE, of a file that never had a name, contains O_DIRECTORY (open(2)).
+    if flags & os.O_TMPFILE == os.O_DIRECTORY:
         return "a directory"
-    if _target(number).startswith("pipe:"):
+    target = _target(number)
+    if target.startswith("pipe:"):
         kind = "a pipe"
-    elif lib.lx_fcntl(number, fcntl.F_GET_SEALS, 0) >= 0:
+    # A file of tmpfs has seals as well, and a path may begin like that.
+    elif target.startswith("/memfd:") and lib.lx_fcntl(number, fcntl.F_GET_SEALS, 0) >= 0:
         kind = "a memfd"
     return f"{kind} open for {access}"
 

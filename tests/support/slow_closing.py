@@ -18,6 +18,21 @@ def is_open(number):
     return True
 
 
+def has_seals(path):
+    """Whether a file is one of tmpfs, which is closed on the spot whatever is known of mounts."""
+    with Descriptor(os.open(path, os.O_RDONLY)) as file:
+        return number_has_seals(file.fileno())
+
+
+def number_has_seals(number):
+    """Likewise of an open file, or a memfd."""
+    try:
+        fcntl.fcntl(number, fcntl.F_GET_SEALS)
+    except OSError:
+        return False
+    return True
+
+
 def pipe_end():
     """A descriptor that is the reaper's to close."""
     reader, writer = os.pipe()
