@@ -250,7 +250,8 @@ class Entrypoint:
         # What is on its way when nobody waits is bounded all the same: its client may never read it.
         send_until = _deadline.ahead(self._close_timeout) if timeout is None else deadline
         if not self._service.close(deadline, send_until):
-            raise CallTimeout(f"{self!r} is closed, but a call in progress has not ended", ran="maybe")
+            running, when = self._objects.in_progress() or "its loop", _deadline.words_for(timeout, deadline)
+            raise CallTimeout(f"{self!r} is closed, but {running} has not ended {when}", ran="maybe")
 
     def __enter__(self) -> Self:
         """Has it served by a thread of its own.

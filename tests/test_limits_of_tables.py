@@ -149,7 +149,7 @@ def test_a_full_server_answers_open_channels_and_drops_knocks_without_spinning(f
         with contextlib.ExitStack() as stack:
             first, *_ = [stack.enter_context(in_use(capability)) for _ in range(3)]
             used, began = cpu_of(child.pid), time.monotonic()
-            with cm.timeout(0.5), pytest.raises(cm.CallTimeout, match="no new channel in time") as caught:
+            with cm.timeout(0.5), pytest.raises(cm.CallTimeout, match=r"no new channel in 0\.") as caught:
                 proxy.run()
             assert caught.value.ran == "no"
             assert cpu_of(child.pid) - used < (time.monotonic() - began) / 2

@@ -11,7 +11,7 @@ import operator
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from capmarshal._capabilities.door import home_of
-from capmarshal._capabilities.identity import NAME_PREFIX
+from capmarshal._capabilities.identity import label_in
 from capmarshal._kernel.deadline import check_proxy_timeout
 from capmarshal._kernel.errors import Closed
 
@@ -50,7 +50,7 @@ class Capability:
     @property
     def label(self) -> str:
         """What its server called the entrypoint; empty for a nameless door."""
-        return self._name.removeprefix(NAME_PREFIX).rpartition("/")[0]
+        return label_in(self._name)
 
     @property
     def local(self) -> object | None:

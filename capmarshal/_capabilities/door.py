@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any, Protocol
 
-from capmarshal._capabilities.identity import peer_name
+from capmarshal._capabilities.identity import label_in, peer_name
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.descriptor import Descriptor
 from capmarshal._kernel.lifetime import when_gone
@@ -84,6 +84,11 @@ class Door:
         self.sender = sender
         self.closing: reaper.Sender | None = None
         self.name = peer_name(number)
+
+    @property
+    def label(self) -> str:
+        """What its server called the entrypoint; empty for a nameless door."""
+        return label_in(self.name)
 
     @property
     def hung_up(self) -> bool:

@@ -40,6 +40,11 @@ def peer_name(number: int) -> str:
     return address.removeprefix(b"\0").decode("utf-8", "backslashreplace")
 
 
+def label_in(name: str) -> str:
+    """What its server called the entrypoint whose door has this name; empty for a nameless door."""
+    return name.removeprefix(NAME_PREFIX).rpartition("/")[0]
+
+
 def cookies_of(numbers: list[int]) -> list[int]:
     """The cookie of each AF_UNIX SEQPACKET socket, 0 for any other descriptor."""
     cookies = ffi.new("uint64_t[]", len(numbers))

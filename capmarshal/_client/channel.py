@@ -130,7 +130,7 @@ class Channel:
             # A late answer in our own queue counts too, and nobody else receives that.
             self._receive_late(inbox)
         elif result in TIMED_OUT:
-            raise CallTimeout("the server did not read in time, so the call was not sent", ran="no")
+            raise CallTimeout("not sent: the server did not read", ran="no")
         elif result != -errno.EINTR:
             raise error_for(-result, "sending a call")
         return patience

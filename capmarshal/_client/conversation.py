@@ -148,7 +148,7 @@ class Conversation:
         Raises:
             NeverRan: the channel has ended, and the call was not read.
             Disconnected: the channel has ended, and the call may have been run.
-            CallTimeout: no answer came in time.
+            CallTimeout: no answer came in time.  In how long is said where it is known when the call began.
             DescriptorsLost, TooLarge, ProtocolError, KernelError: as :meth:`receive`.
         """
         try:
@@ -159,7 +159,7 @@ class Conversation:
                     assert self.whole is not None  # noqa: S101 - for the type checker: that is what it means
                     return self.whole
                 if event is Event.NOTHING:
-                    raise CallTimeout("no answer came in time", ran="maybe")
+                    raise CallTimeout("no answer", ran="maybe")
                 if event is Event.UNREAD:
                     raise NeverRan
                 if event is Event.ENDED:
@@ -301,7 +301,7 @@ class Conversation:
                 return
             if result == -errno.EAGAIN:
                 if lib.cm_wait(self._near.number, select.POLLOUT, deadline) in TIMED_OUT:
-                    raise CallTimeout("the server did not read in time, so it sends no more of its answer", ran="maybe")
+                    raise CallTimeout("no more of the answer: the server did not read", ran="maybe")
             elif result in _NO_MEMORY:
                 patience = patience or Patience(deadline)
                 if not patience.wait(self._near.number, 0):

@@ -7,12 +7,13 @@ import errno
 import time
 from typing import TYPE_CHECKING
 
+from capmarshal._capabilities.door import home_of
 from capmarshal._capabilities.space import space
 from capmarshal._client.channel import Channel
 from capmarshal._client.conversation import PIPE_ENDED, TIMED_OUT, NeverRan
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.private import make_pair
-from capmarshal._kernel.deadline import current, in_force
+from capmarshal._kernel.deadline import current, in_force, origin, spent
 from capmarshal._kernel.errors import CallTimeout, Disconnected, TableFull, error_for
 from capmarshal._kernel.native import FOREVER, ffi, lib
 from capmarshal._kernel.waiting import Backoff, Patience
@@ -72,7 +73,7 @@ def _knock(door: Door, deadline: int) -> Channel:
             if result in PIPE_ENDED:
                 raise Disconnected("the server is gone: its door is shut", ran="no")
             if result in TIMED_OUT:
-                raise CallTimeout("the server did not open its door in time", ran="no")
+                raise CallTimeout("not sent: the server did not come to its door", ran="no")
             if result == -errno.ETOOMANYREFS and patience.wait(door.number, 0):
                 continue
             if result != -errno.EINTR:
@@ -94,27 +95,42 @@ def exchange(door: Door, key: bytes, payload: bytes, entries: Sequence[Entry], n
     Raises:
         Disconnected, CallTimeout, TooManyInFlight, DescriptorsLost, TooLarge, ProtocolError, KernelError: as they say.
     """
-    deadline = _now_in_force()
+    deadline, began = _now_in_force(), 0
     if deadline != FOREVER:
-        deadline = in_force()
-        if time.monotonic_ns() >= deadline:
-            raise CallTimeout("the deadline had passed before the call was made", ran="no")
+        deadline, began = in_force(), time.monotonic_ns()
+        if began >= deadline:
+            raise CallTimeout(f"not made: {origin()} had passed before", ran="no")
     backoff: Backoff | None = None
-    while True:
-        channel: Channel
-        try:
-            channel, kept = door.idle.pop(), True
-        except IndexError:
-            channel, kept = _knock(door, deadline), False
-        try:
-            return channel.call(key, payload, entries, numbers, deadline)
-        except NeverRan:
-            if door.hung_up:
-                raise Disconnected("the server is gone; the call was not begun", ran="no") from None
-            # A kept channel may just have grown old; only a new one that ended is a refusal.
-            backoff = backoff or Backoff(deadline)
-            if not kept and not backoff.wait(door.number, 0):
-                raise CallTimeout("the server took no new channel in time", ran="no") from None
-        finally:
-            if channel.usable:
-                door.idle.append(channel)
+    try:
+        while True:
+            channel: Channel
+            try:
+                channel, kept = door.idle.pop(), True
+            except IndexError:
+                channel, kept = _knock(door, deadline), False
+            try:
+                return channel.call(key, payload, entries, numbers, deadline)
+            except NeverRan:
+                if door.hung_up:
+                    raise Disconnected("the server is gone; the call was not begun", ran="no") from None
+                # A kept channel may just have grown old; only a new one that ended is a refusal.
+                backoff = backoff or Backoff(deadline)
+                if not kept and not backoff.wait(door.number, 0):
+                    raise CallTimeout("not sent: the server took no new channel", ran="no") from None
+            finally:
+                if channel.usable:
+                    door.idle.append(channel)
+    except CallTimeout as late:
+        raise CallTimeout(f"{late} in {spent(began)} ({origin()}){_while_serving()}", late.ran) from None
+
+
+def _while_serving() -> str:
+    """For the text of an error: that the thread which waited serves an entrypoint, and nobody else did meanwhile."""
+    for door in space.doors():
+        home = home_of(door)
+        if home is not None and home.serves_this_thread():
+            return (
+                f"; the caller was a method of entrypoint {door.label!r}, which takes no other call meanwhile: "
+                "if the server waited for it in turn, each waited for the other"
+            )
+    return ""

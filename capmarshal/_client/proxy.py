@@ -12,7 +12,7 @@ from capmarshal._capabilities.capability import Proxy, badge_of, capability_behi
 from capmarshal._client.knocking import exchange
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._kernel.deadline import proxy_timeout
-from capmarshal._kernel.errors import Error, InterfaceError
+from capmarshal._kernel.errors import CallTimeout, Error, InterfaceError
 from capmarshal._protocol.faults import to_exception
 from capmarshal._protocol.wire import Fail
 from capmarshal._typed.codec import encode_data
@@ -47,6 +47,8 @@ def invoke(proxy: Proxy, called: Method, arguments: tuple[Any, ...]) -> Any:
         else:
             # Its own thread is this one: waiting for it would be waiting for ever.
             answer = home.call_inline(badge, name, payload, outgoing.entries, outgoing.numbers)
+    except CallTimeout as late:
+        raise CallTimeout(f"{called.where}, entrypoint {target.label!r}: {late}", late.ran) from None
     except Error as error:
         error.add_note(f"in a call of {called.where}, entrypoint {target.label!r}")
         raise

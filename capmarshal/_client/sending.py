@@ -82,7 +82,7 @@ def _send(near: Private, conversation: Conversation, piece: Piece, memory: objec
                 raise error_for(-result, "sending a call in parts")
         elif result == -errno.EAGAIN:
             if lib.cm_wait(near.number, select.POLLIN | select.POLLOUT, deadline) in TIMED_OUT:
-                raise CallTimeout("the server did not read in time; the call was not sent whole", ran="no")
+                raise CallTimeout("not sent whole: the server did not read", ran="no")
         elif result != -errno.EINTR:
             raise error_for(-result, "sending a call in parts")
         # What the server, or others, are waiting for may be that we receive: a late answer to an earlier call.
@@ -118,7 +118,7 @@ def _await_go(conversation: Conversation, deadline: int) -> Whole | None:
     if event is Event.GO:
         return None
     if event is Event.NOTHING:
-        raise CallTimeout("the server did not take all of the call in time", ran="no")
+        raise CallTimeout("not sent whole: the server did not take all of it", ran="no")
     return _early(conversation, event)
 
 

@@ -11,7 +11,7 @@ from capmarshal._descriptors import inbox as _inbox
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.descriptor import number_of
 from capmarshal._kernel import deadline as _deadline
-from capmarshal._kernel.deadline import seconds_until
+from capmarshal._kernel.deadline import seconds_until, words_for
 from capmarshal._kernel.errors import (
     CallTimeout,
     Closed,
@@ -31,13 +31,14 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from capmarshal._descriptors.descriptor import Descriptor, HasFileno
-    from capmarshal._kernel.errors import Error
 
 # UIO_MAXIOV, include/uapi/linux/uio.h: sendmsg(2) gathers no more parts than this.
 _PARTS_MAX = 1024
 
 # Seconds that closing what was received is waited for.
 _CLOSING = 1.0
+
+_TIMED_OUT = (-errno.ETIMEDOUT, -errno.EAGAIN)
 
 _ENDED = "the other end of the socket was closed, or receiving was shut down"
 
@@ -82,12 +83,6 @@ def _ended(sock: int) -> bool:
 
 def _is_seqpacket(sock: int) -> bool:
     return _option(sock, socket.SO_TYPE) == socket.SOCK_SEQPACKET
-
-
-def _receive_error(number: int) -> Error:
-    if number in (errno.EAGAIN, errno.ETIMEDOUT):
-        return CallTimeout("no message came before the deadline", ran="no")
-    return error_for(number, "receiving a message")
 
 
 class Message:
@@ -172,6 +167,9 @@ class Message:
                 result = lib.cm_send(number, parts, len(held), descriptors, len(descriptors), deadline)
                 if result == 0:
                     return
+                if result in _TIMED_OUT:
+                    full = f"the receiver's queue stayed full, and nothing was sent {words_for(timeout, deadline)}"
+                    raise CallTimeout(full, ran="no")
                 if result != -errno.EINTR:
                     raise error_for(-result, "sending a message")
         finally:
@@ -217,7 +215,9 @@ class Message:
         if result < 0:
             if result == -errno.EAGAIN and _ended(number):
                 raise Disconnected(_ENDED, ran="no")
-            raise _receive_error(-result)
+            if result in _TIMED_OUT:
+                raise CallTimeout(f"no message came {words_for(timeout, deadline)}", ran="no")
+            raise error_for(-result, "receiving a message")
         data, lost, owned = inbox.data(), inbox.struct.lost, inbox.steal()
         if pooled:
             _inbox.give_back(inbox)

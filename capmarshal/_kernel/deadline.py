@@ -112,6 +112,22 @@ def origin() -> str:
     return "the deadline of this method's caller"
 
 
+def spent(since: int) -> str:
+    """How long something has taken since a reading of CLOCK_MONOTONIC, for the text of an error."""
+    seconds = (time.monotonic_ns() - since) / _NANOSECONDS
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{max(seconds, 0.001):.2g} s"
+
+
+def words_for(seconds: float | None, until: int) -> str:
+    """When it was that time was up, for the text of an error.
+
+    Args:
+        seconds: that were given as an argument.
+        until: what :func:`after` made of them.
+    """
+    return f"in {seconds} s" if seconds is not None and until != in_force() else f"before {origin()}"
+
+
 def remaining() -> float:
     """The seconds that are left to what is done now, as :class:`timeout`, or a method's caller, has said.
 

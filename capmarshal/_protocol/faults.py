@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from capmarshal._kernel.deadline import origin
 from capmarshal._kernel.errors import (
     ArgumentError,
     CallTimeout,
@@ -136,7 +137,7 @@ def to_exception(payload: memoryview, declared: Sequence[type[BaseException]], w
         case Code.DECLARED:
             return _declared_error(fault, declared, where)
         case Code.EXPIRED:
-            return CallTimeout(message, ran="no")
+            return CallTimeout(f"{message} ({origin()})", ran="no")
         case Code.LOST:
             return DescriptorsLost(errno.EMFILE, message)
         case Code.TOO_BIG:

@@ -123,7 +123,8 @@ class Objects:
                 while wait and any(running.startswith(badge) for running in tuple(self.running)):
                     left = None if deadline == FOREVER else (deadline - time.monotonic_ns()) / 1e9
                     if left is not None and left <= 0:
-                        raise CallTimeout("dissolved, but a call of the object is still running", ran="maybe")
+                        when = f"before {_deadline.origin()}"
+                        raise CallTimeout(f"dissolved, but a call of the object has not ended {when}", ran="maybe")
                     self._changed.wait(left)
             finally:
                 self.awaited -= 1

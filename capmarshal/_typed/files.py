@@ -137,7 +137,10 @@ def prepare(file: Any) -> None:
     if isinstance(file, io.RawIOBase) or not hasattr(file, "seekable"):
         return
     if file.writable():
-        flush_within(file, deadline.in_force())
+        try:
+            flush_within(file, deadline.in_force())
+        except CallTimeout as late:
+            raise CallTimeout(f"{late} ({deadline.origin()})", late.ran) from None
     if file.readable() and file.seekable():
         try:
             position = file.tell()
