@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from capmarshal._typed.exact import check_for
 from capmarshal._typed.lists import Lists
 
 if TYPE_CHECKING:
@@ -84,9 +85,12 @@ def decoder_for(annotation: Any) -> Callable[[Buffer, Incoming], Any]:
         TypeError: no such data can be received.
     """
     lists = Lists(annotation)
+    check = check_for(lists.stand_in)
     decode = msgspec.msgpack.Decoder(lists.stand_in, dec_hook=_decode_hook).decode
 
     def run(payload: Buffer, incoming: Incoming) -> Any:
+        if check is not None:
+            check(payload)
         before = _current.incoming
         _current.incoming = incoming
         try:
@@ -104,4 +108,13 @@ def data_decoder_for(annotation: Any) -> Callable[[Buffer], Any]:
 
     The function raises anything that msgspec raises.
     """
-    return msgspec.msgpack.Decoder(annotation).decode
+    check = check_for(annotation)
+    decode = msgspec.msgpack.Decoder(annotation).decode
+    if check is None:
+        return decode
+
+    def run(payload: Buffer) -> Any:
+        check(payload)
+        return decode(payload)
+
+    return run

@@ -15,6 +15,7 @@ from capmarshal._capabilities.capability import Capability, Delegable
 from capmarshal._kernel.errors import InterfaceError
 from capmarshal._protocol.wire import METHOD_MAX
 from capmarshal._typed.parameters import Parameter, is_async, parameters_of
+from capmarshal._typed.records import refuse_lossy, walk
 from capmarshal._typed.table import DESCRIPTOR_TYPES
 
 if TYPE_CHECKING:
@@ -91,7 +92,11 @@ class Declaration:
         """
         custom: list[type] = []
         try:
-            _refuse_foreign_types(msgspec.inspect.type_info(annotation), set(), custom)
+            for node in walk(msgspec.inspect.type_info(annotation)):
+                if isinstance(node, msgspec.inspect.CustomType):
+                    _refuse_foreign(node)
+                    custom.append(node.cls)
+                refuse_lossy(node)
         except (TypeError, ValueError, NameError, AttributeError) as error:
             raise InterfaceError(f"{self.where}, {of}: {error}") from error
         return custom
@@ -115,25 +120,14 @@ def _receiver_and_rest(function: FunctionType) -> tuple[str | None, list[Paramet
     return parameters[0].name, parameters[1:]
 
 
-def _refuse_foreign_types(node: Any, seen: set[int], custom: list[type]) -> None:
-    """Walks msgspec's description of a type; what in it is no data goes into ``custom``.
+def _refuse_foreign(node: msgspec.inspect.CustomType) -> None:
+    """Refuses a class that neither msgspec nor capmarshal knows how to send.
 
     Raises:
-        TypeError: it contains a class that neither msgspec nor capmarshal knows how to send.
+        TypeError: it is one.
     """
-    if id(node) in seen:
-        return
-    seen.add(id(node))
-    if isinstance(node, msgspec.inspect.CustomType):
-        custom.append(node.cls)
-        if node.cls not in (Capability, *DESCRIPTOR_TYPES) and not issubclass(node.cls, Delegable):
-            raise TypeError(
-                f"{node.cls.__qualname__} is neither data, nor an Interface, nor one of Capability, Descriptor, "
-                "Dataspace, io.BufferedReader, io.BufferedWriter, socket.socket"
-            )
-    elif isinstance(node, (tuple, list)):
-        for part in node:
-            _refuse_foreign_types(part, seen, custom)
-    elif isinstance(node, (msgspec.inspect.Type, msgspec.inspect.Field)):
-        for name in node.__struct_fields__:
-            _refuse_foreign_types(getattr(node, name), seen, custom)
+    if node.cls not in (Capability, *DESCRIPTOR_TYPES) and not issubclass(node.cls, Delegable):
+        raise TypeError(
+            f"{node.cls.__qualname__} is neither data, nor an Interface, nor one of Capability, Descriptor, "
+            "Dataspace, io.BufferedReader, io.BufferedWriter, socket.socket"
+        )
