@@ -1,4 +1,4 @@
-"""Errors: what a user catches, what they say, and how they travel."""
+"""Errors: what a user catches, and what they say."""
 
 import copy
 import errno
@@ -6,14 +6,12 @@ import os
 import pickle
 import resource
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import capmarshal as cm
 from capmarshal._kernel import errors as _errors
-from capmarshal._protocol import faults as _faults
 
 # Each error, and the builtin that is promised for it: who has never heard of capmarshal catches that.
 PROMISED = {
@@ -160,142 +158,3 @@ def test_too_many_in_flight_says_whose_limit_and_what_to_do():
     assert "receive" in words
     assert "raise the limit" in words
     assert "another user" in words
-
-
-# ------------------------------------------------------------------------------------------ on their way in a FAIL
-
-
-def _travel(error, declared=()):
-    """What the client raises for what the server's method raised."""
-    payload = _faults.encode(_faults.raised(error, declared))
-    return _faults.to_exception(memoryview(payload), declared, "Digest.sha256")
-
-
-class Custom(Exception):
-    """Its __init__ takes something else than its args are."""
-
-    def __init__(self, first, *, second):
-        super().__init__(f"{first} and {second}")
-        self.first, self.second = first, second
-
-
-class CustomNew(Exception):
-    def __new__(cls, *, needed):
-        return super().__new__(cls, needed)
-
-    def __init__(self, *, needed):
-        super().__init__(needed)
-
-
-class Speechless(Exception):
-    def __str__(self):
-        raise RuntimeError("no text either")
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        KeyError("name"),
-        KeyError(b"bytes", 1, None, 2.5, [1, {"x": True}]),
-        ValueError(),
-        OSError(errno.ENOENT, "No such file or directory"),
-        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
-        cm.RemoteError("KeyError", "'x'"),
-    ],
-    ids=repr,
-)
-def test_a_declared_error_arrives_as_itself(error):
-    """Class, args and text, and a note of where it was raised."""
-    came = _travel(error, [LookupError, type(error)] if not isinstance(error, LookupError) else [type(error)])
-    assert type(came) is type(error)
-    assert came.args == error.args
-    assert str(came) == str(error)
-    assert came.__notes__ == ["raised by the server, in Digest.sha256"]
-
-
-def test_a_subclass_arrives_as_what_is_declared():
-    """The client need not know the server's classes; the first declared class that fits is it."""
-    came = _travel(KeyError("name"), [ValueError, LookupError, KeyError])
-    assert type(came) is LookupError
-    assert came.args == ("name",)
-
-
-def test_an_oserror_arrives_as_its_errno_says_and_without_the_path():
-    """A declared OSError is rebuilt from errno and text: Python picks the subclass, and no path travels."""
-    came = _travel(FileNotFoundError(errno.ENOENT, "No such file", "/secret/path"), [OSError])
-    assert type(came) is FileNotFoundError
-    assert came.filename is None
-    assert "secret" not in str(came)
-
-
-@pytest.mark.parametrize(
-    "error", [Custom("one", second="two"), CustomNew(needed="this")], ids=lambda e: type(e).__name__
-)
-def test_a_declared_error_with_an_init_of_its_own_arrives(error):
-    """Where the class does not take its args, it is made without, and has them all the same; or is a RemoteError."""
-    came = _travel(error, [type(error)])
-    assert str(came) == str(error) if type(came) is type(error) else f"{type(error).__name__}: {error}"
-    assert isinstance(came, (type(error), cm.RemoteError))
-
-
-@pytest.mark.parametrize("argument", [object(), 1j, 2**64, "\udcff", lambda: None, [[object()]]], ids=repr)
-def test_args_that_cannot_travel_become_the_text(argument):
-    """The class arrives nevertheless."""
-    error = ValueError("what it was", argument)
-    came = _travel(error, [ValueError])
-    assert type(came) is ValueError
-    assert came.args == (str(error).encode("utf-8", "backslashreplace").decode(),)
-
-
-@pytest.mark.parametrize("declared", [[], [Exception]], ids=["undeclared", "declared"])
-@pytest.mark.parametrize(
-    "error",
-    [Speechless("said"), ValueError("\udcff in a name"), ValueError("x", Speechless()), ValueError("a" * 100_000)],
-    ids=["no text", "surrogate", "repr of no text", "long"],
-)
-def test_an_error_without_a_decent_text_travels_too(error, declared):
-    """Whatever str() of it does, the call is answered, and the server goes on."""
-    came = _travel(error, declared)
-    assert isinstance(came, Exception if declared else cm.RemoteError)
-    assert str(came)
-
-
-def test_a_text_of_a_megabyte_is_cut():
-    """An undeclared error is told in a record, whatever text it has."""
-    came = _travel(ValueError("\N{SNOWMAN}" * 1_000_000))
-    assert 1_000 < len(came.message) < 20_000
-
-
-def test_a_deeply_nested_arg_becomes_the_text():
-    """It does not end the server either."""
-    value = []
-    for _ in range(100_000):
-        value = [value]
-    error = ValueError(value)
-    assert type(_travel(error, [ValueError])) is ValueError
-
-
-def test_an_undeclared_error_arrives_as_type_and_message():
-    """The text of an OSError without its path."""
-    came = _travel(ZeroDivisionError("by zero"), [KeyError])
-    assert (type(came), came.type, came.message) == (cm.RemoteError, "ZeroDivisionError", "by zero")
-    came = _travel(FileNotFoundError(errno.ENOENT, "No such file", "/secret/path", None, "/secret/other"))
-    assert (came.type, came.message) == ("FileNotFoundError", "[Errno 2] No such file")
-
-
-@given(
-    st.binary(max_size=60) | st.lists(st.integers(-1, 12) | st.text(max_size=3) | st.none()).map(msgspec.msgpack.encode)
-)
-def test_any_payload_of_a_fail_makes_an_error(payload):
-    """A hostile server can make its client raise an error of capmarshal's or a declared one, nothing else."""
-    error = _faults.to_exception(memoryview(payload), [KeyError, CustomNew], "Digest.sha256")
-    assert isinstance(error, (cm.Error, KeyError, CustomNew))
-
-
-@pytest.mark.parametrize("code", list(_faults.Code))
-def test_every_code_makes_an_error_that_says_so(code):
-    """No code is forgotten, and each message arrives."""
-    payload = _faults.encode(_faults.Fault(code, "the message", "Kind", 0, ["the message"]))
-    error = _faults.to_exception(memoryview(payload), [ValueError], "Digest.sha256")
-    assert "the message" in str(error)
-    assert isinstance(error, ValueError if code is _faults.Code.DECLARED else cm.Error)

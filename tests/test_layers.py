@@ -38,7 +38,7 @@ MODULES = {
         "inbox",
         "message",
     ),
-    "_protocol": ("wire", "parts", "faults", "states"),
+    "_protocol": ("wire", "parts", "raised", "faults", "states"),
     "_capabilities": ("identity", "door", "capability", "space"),
     "_typed": (
         "files",

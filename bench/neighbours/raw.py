@@ -9,18 +9,40 @@ import select
 import socket
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_VERSION, _KNOCK, _CALL, _BEGIN = 1, 1, 2, 5
+_KNOCK, _CALL, _BEGIN = 1, 2, 5
 _HEAD = struct.Struct("=BBHHHQ")
 _CALL_HEAD = struct.Struct("=BBHHHQQQH16s")
 _BEGIN_RECORD = struct.Struct("=BBHHHQQI")
 _NO_LIMIT = (1 << 64) - 1
 # What capmarshal.spawn() hands down: magic, version, number of the door's client end, badge.
 _HANDOVER, _HANDOVER_NAME = struct.Struct("=16sBi16s"), "/memfd:capmarshal-parent (deleted)"
+
+
+class _Handed(NamedTuple):
+    """What spawn() hands down, as far as it is of use here."""
+
+    version: int
+    door: int
+    badge: bytes
+
+
+def _handed_down() -> _Handed | None:
+    """What this process was given, unless capmarshal was imported before and has taken it."""
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names are what is wanted
+        with contextlib.suppress(OSError):
+            if str(Path("/proc/self/fd", name).readlink()) == _HANDOVER_NAME:
+                return _Handed(*_HANDOVER.unpack(os.pread(int(name), _HANDOVER.size, 0))[1:])
+    return None
+
+
+_HANDED = _handed_down()
+# That of the capmarshal which is measured: several are, in one run.  Outside of a neighbour none is needed.
+_VERSION = _HANDED.version if _HANDED is not None else 0
 
 KNOCK = _HEAD.pack(_VERSION, _KNOCK, 0, 1, 0, 0)
 BEGIN = _BEGIN_RECORD.pack(_VERSION, _BEGIN, 0, 0, 0, 1, 16 << 20, 0)
@@ -57,11 +79,8 @@ class Door:
     @classmethod
     def inherited(cls) -> Door:
         """A copy of the one that spawn() gave; before capmarshal is imported, which takes that."""
-        for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - names are what is wanted
-            with contextlib.suppress(OSError):
-                if str(Path("/proc/self/fd", name).readlink()) == _HANDOVER_NAME:
-                    _, _, number, badge = _HANDOVER.unpack(os.pread(int(name), _HANDOVER.size, 0))
-                    return cls(os.dup(number), badge)
+        if _HANDED is not None:
+            return cls(os.dup(_HANDED.door), _HANDED.badge)
         raise SystemExit("spawn() hands doors over in another way than this benchmark knows")
 
     def knock(self) -> socket.socket:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -22,6 +22,7 @@ from capmarshal._kernel.errors import (
     TooManyInFlight,
     UnknownMethod,
 )
+from capmarshal._protocol.raised import Raised, anonymous, flat, rebuilt, told
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,21 +49,14 @@ class Fault(msgspec.Struct, array_like=True, frozen=True):
 
     Attributes:
         code: what went wrong.
-        message: in words.
-        type: RAISED and DECLARED: the exception's class.
-        declared: DECLARED: its place among the errors that the method declares.
-        arguments: DECLARED: the exception's ``args``.
+        message: in words; none of RAISED and DECLARED, whose error has its own.
+        error: RAISED and DECLARED: what the method raised.
     """
 
     code: Code
     message: str
-    type: str = ""
-    declared: int = 0
-    arguments: list[Any] = []
+    error: Raised | None = None
 
-
-# Characters of an error's text: it shall fit into a record, whatever a library put into it.
-_WORDS_MAX = 10_000
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Fault)
@@ -73,48 +67,26 @@ def encode(fault: Fault) -> bytes:
     return _encoder.encode(fault)
 
 
-def _words(error: BaseException) -> str:
-    """An exception's text, without the path that the text of an OSError ends in.
+def raised(error: BaseException, declared: Sequence[type[BaseException]], brought: bytes = b"") -> Fault:
+    """The fault for what a method raised.
 
-    Whatever the exception is: these words answer the call that raised it.
+    Args:
+        error: any.
+        declared: the errors that the method declares.
+        brought: the payload of the call, see :func:`capmarshal._protocol.raised.told`.
     """
-    try:
-        words = (
-            f"[Errno {error.errno}] {error.strerror}" if isinstance(error, OSError) and error.strerror else str(error)
-        )
-    except Exception as worse:  # noqa: BLE001 - a __str__ or __repr__ of the user's may raise anything
-        words = f"(its text cannot be had: {type(worse).__qualname__})"
-    # Names of files that are no UTF-8 come as lone surrogates, which msgspec refuses.
-    return words[:_WORDS_MAX].encode("utf-8", "backslashreplace").decode()
+    if isinstance(error, tuple(declared)):
+        return Fault(Code.DECLARED, "", told(error, brought))
+    return Fault(Code.RAISED, "", anonymous(error))
 
 
-def raised(error: BaseException, declared: Sequence[type[BaseException]]) -> Fault:
-    """The fault for what a method raised."""
-    name, words = type(error).__qualname__, _words(error)
-    for place, kind in enumerate(declared):
-        if isinstance(error, kind):
-            fault = Fault(Code.DECLARED, words, name, place, list(error.args))
-            try:
-                encode(fault)
-            except Exception:  # noqa: BLE001 - whatever a class among them raises when it is asked for its fields
-                fault = Fault(Code.DECLARED, words, name, place, [words])
-            return fault
-    return Fault(Code.RAISED, words, name)
-
-
-def _declared_error(fault: Fault, declared: Sequence[type[BaseException]], where: str) -> BaseException:
-    if not 0 <= fault.declared < len(declared):
-        return RemoteError(fault.type, fault.message)
-    kind = declared[fault.declared]
-    try:
-        try:
-            error = kind(*fault.arguments)
-        except Exception:  # noqa: BLE001 - an __init__ of the class's own may want other arguments, and raise anything
-            error = kind.__new__(kind)
-            error.args = tuple(fault.arguments)
-    except Exception:  # noqa: BLE001 - and so may a __new__
-        return RemoteError(fault.type, fault.message)
-    error.add_note(f"raised by the server, in {where}")
+def _as_raised(sent: Raised, declared: Sequence[type[BaseException]], where: str) -> BaseException:
+    error = rebuilt(sent, declared)
+    # Not by add_note(): a frozen dataclass refuses that.
+    notes = vars(error).setdefault("__notes__", [])
+    if isinstance(error, RemoteError):
+        notes += list(flat(sent))
+    notes.append(f"raised by the server, in {where}")
     return error
 
 
@@ -128,14 +100,12 @@ def to_exception(payload: memoryview, declared: Sequence[type[BaseException]], w
     """
     try:
         fault = _decoder.decode(payload)
+        if fault.error is not None:
+            return _as_raised(fault.error, declared if fault.code is Code.DECLARED else (), where)
     except (ValueError, RecursionError):
         return ProtocolError(f"{where}: the server's error cannot be read")
     message = f"{where}: {fault.message}"
     match fault.code:
-        case Code.RAISED:
-            return RemoteError(fault.type, fault.message)
-        case Code.DECLARED:
-            return _declared_error(fault, declared, where)
         case Code.EXPIRED:
             return CallTimeout(f"{message} ({origin()})", ran="no")
         case Code.LOST:

@@ -47,7 +47,7 @@ from capmarshal._kernel.native import DESCRIPTORS_MAX
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-VERSION = 1
+VERSION = 2
 KNOCK, CALL, REPLY, FAIL, BEGIN, PART, GO, GONE = 1, 2, 3, 4, 5, 6, 7, 8
 
 BADGE_SIZE = 16

@@ -17,6 +17,7 @@ from capmarshal._kernel.errors import ArgumentError, StaleCapability
 from capmarshal._kernel.native import FOREVER, lib
 from capmarshal._protocol import faults, wire
 from capmarshal._protocol.faults import Code, Fault
+from capmarshal._protocol.raised import Raised
 from capmarshal._server import escapes, keeping
 from capmarshal._server.answer import Answer, Interrupted, fail
 from capmarshal._typed.codec import encode_data
@@ -26,6 +27,8 @@ from capmarshal._typed.table import NOTHING, Incoming, Outgoing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from _typeshed import ReadableBuffer as Buffer
 
     from capmarshal._protocol.wire import Call
     from capmarshal._server.clients import Peer
@@ -122,12 +125,13 @@ class Calls:
                     return encode_data(result)
                 except Exception:  # noqa: BLE001 - it will be encoded, and fail, again, unless it is no data after all
                     outgoing = Outgoing()
-                    payload = method.encode_result(result, outgoing)
-                data = wire.pack_reply(turn.id, outgoing.entries, len(outgoing.numbers), payload)
+                    encoded = method.encode_result(result, outgoing)
+                data = wire.pack_reply(turn.id, outgoing.entries, len(outgoing.numbers), encoded)
                 return keeping.succeeded(turn.id, data, Incoming([], DescriptorList()), outgoing, self._calls.kept)
             except BaseException as error:  # noqa: BLE001 - answered; Interrupted is raised for what must not end here
                 peer = self.peer_of(turn.slot)
-                return self._failed(turn.id, peer, method, error, Incoming([], DescriptorList()), outgoing, 0)
+                fault = _fault_for(error, method, payload)
+                return self._failed(turn.id, peer, method, error, fault, Incoming([], DescriptorList()), outgoing, 0)
         finally:
             # Whatever the method left.
             if _deadline.current.get() != FOREVER:
@@ -202,7 +206,8 @@ class Calls:
             data = wire.pack_reply(call.id, outgoing.entries, len(outgoing.numbers), payload, lib.cm_cpu())
             return keeping.succeeded(call.id, data, incoming, outgoing, self._calls.kept[kept_before:])
         except BaseException as error:  # noqa: BLE001 - answered; Interrupted is raised for what must not end here
-            return self._failed(call.id, peer, method, error, incoming, outgoing, kept_before)
+            fault = _fault_for(error, method, call.payload)
+            return self._failed(call.id, peer, method, error, fault, incoming, outgoing, kept_before)
 
     def _failed(
         self,
@@ -210,6 +215,7 @@ class Calls:
         peer: Peer | None,
         method: Method,
         error: BaseException,
+        fault: Fault,
         incoming: Incoming,
         outgoing: Outgoing,
         kept_before: int,
@@ -219,7 +225,6 @@ class Calls:
         Raises:
             Interrupted: ``error`` is to end the service.
         """
-        fault = _fault_for(error, method)
         if fault.code is Code.RAISED:
             kind = f"{method.where}: {type(error).__qualname__}"
             self._journal.error(peer, kind, "%s raised", method.where, exc_info=error)
@@ -237,9 +242,10 @@ def _refused(call_id: int, method: Method, error: ArgumentError | StaleCapabilit
     return fail(call_id, Code.ARGUMENT, str(error))
 
 
-def _fault_for(error: BaseException, method: Method) -> Fault:
+def _fault_for(error: BaseException, method: Method, payload: Buffer) -> Fault:
     """What a caller is told of an error, also where the error's own class raises when it is asked."""
     try:
-        return faults.raised(error, method.raises)
+        return faults.raised(error, method.raises, bytes(payload))
     except BaseException as worse:  # noqa: BLE001 - of __str__, say; the first error is what the call ended by
-        return Fault(Code.RAISED, f"(its text cannot be had: {type(worse).__qualname__})", type(error).__qualname__)
+        words = f"(its text cannot be had: {type(worse).__qualname__})"
+        return Fault(Code.RAISED, "", Raised([type(error).__qualname__], words))
