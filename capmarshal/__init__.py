@@ -6,6 +6,7 @@ call, or to a child when it is created.  Nothing else gives access.  Open files 
 
 from capmarshal import lx
 from capmarshal._capabilities.capability import Capability, make_proxies_by
+from capmarshal._capabilities.gone import wait_gone
 from capmarshal._child.spawn import parent, spawn
 from capmarshal._client.proxy import make_class
 from capmarshal._descriptors.dataspace import Dataspace
@@ -72,6 +73,7 @@ __all__ = [
     "remaining",
     "spawn",
     "timeout",
+    "wait_gone",
 ]
 
 make_proxies_by(make_class)

@@ -39,7 +39,7 @@ MODULES = {
         "message",
     ),
     "_protocol": ("wire", "parts", "raised", "faults", "states"),
-    "_capabilities": ("identity", "door", "capability", "space"),
+    "_capabilities": ("identity", "door", "capability", "space", "gone"),
     "_typed": (
         "files",
         "table",

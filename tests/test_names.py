@@ -72,7 +72,7 @@ def test_annotations_can_still_be_evaluated(name):
 
 # What an object of each class offers, and so its completion.
 OFFERED = {
-    "Capability": {"cast", "close", "closed", "label", "local", "name"},
+    "Capability": {"cast", "close", "closed", "fileno", "gone", "label", "local", "name"},
     "Dataspace": {
         "close",
         "closed",

@@ -63,6 +63,29 @@ class Capability:
         """Whether :meth:`close` was called."""
         return self._door is None
 
+    @property
+    def gone(self) -> bool:
+        """Whether its server has closed the entrypoint or ended, in whatever way: it is so for ever.  Nothing is sent.
+
+        A server that only does not answer is not gone.  Some other holder may have shut the door (shutdown(2)): it is
+        gone then for all who hold it.
+
+        Raises:
+            Closed: the capability is closed.
+        """
+        return open_door_of(self).hung_up
+
+    def fileno(self) -> int:
+        """A descriptor that polls POLLHUP when the server is :attr:`gone`; for selectors, and an event loop's readers.
+
+        Borrowed: all capabilities of the entrypoint share it, and it is closed with the last.  Only poll it: reading,
+        writing or changing its options would disturb whoever else holds the door.
+
+        Raises:
+            Closed: the capability is closed.
+        """
+        return open_door_of(self).number
+
     def cast(self, interface: Callable[..., T], *, timeout: float | None = None) -> T:
         """A proxy: an object of ``interface`` whose methods are calls of the object behind this capability.
 

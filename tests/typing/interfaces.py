@@ -125,6 +125,10 @@ def children(capability: cm.Capability) -> None:
 def deadlines() -> None:
     with cm.timeout(2.0) as limit:
         assert_type(limit, cm.timeout)
+    cm.wait_gone(cm.parent(), timeout=2.0)
+    cm.wait_gone(cm.parent().cast(Digest))
+    cm.wait_gone(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(cm.parent().gone, bool)
     with cm.timeout(None):
         assert_type(cm.remaining(), float)
     cm.timeout("2")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,47 @@
+"""Waiting for a server to go: its end of the door hangs up, however it went."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from capmarshal._capabilities.capability import Capability, Delegable, open_door_of
+from capmarshal._capabilities.space import capability_of
+from capmarshal._kernel.deadline import after, words_for
+from capmarshal._kernel.errors import CallTimeout, error_for
+from capmarshal._kernel.native import lib
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    # A proxy or a managed object is told from what is neither at run time only.
+    What: TypeAlias = Capability | Delegable
+
+_TIMED_OUT = (-errno.ETIMEDOUT, -errno.EAGAIN)
+
+
+def wait_gone(what: What, timeout: float | None = None) -> None:
+    """Waits until the server of a capability is gone: see :attr:`Capability.gone`.
+
+    The capability may be closed meanwhile, by another thread: the server is waited for all the same.
+
+    Args:
+        what: a capability, a proxy, or a managed object of this process.
+        timeout: seconds; 0 does not wait, None leaves it to :func:`capmarshal.timeout`.
+
+    Raises:
+        CallTimeout: it is still there.
+        Closed: the capability is closed.
+        TypeError: it is none of these.
+        ValueError: no time to wait.
+    """
+    if not isinstance(what, (Capability, Delegable)):
+        raise TypeError(f"a capability, a proxy or a managed object has a server, not {what!r}")
+    # Held as long as it is polled.
+    door = open_door_of(what if isinstance(what, Capability) else capability_of(what))
+    deadline = after(timeout)
+    while (result := lib.cm_wait(door.number, 0, deadline)) < 0:
+        if result in _TIMED_OUT:
+            raise CallTimeout(f"entrypoint {door.label!r} has not gone {words_for(timeout, deadline)}", ran="no")
+        if result != -errno.EINTR:
+            raise error_for(-result, "waiting for a server to go")
