@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
 
 from capmarshal._descriptors.moving import made, stolen
 from capmarshal._descriptors.process import process
-from capmarshal._kernel.errors import Closed
-from capmarshal._kernel.native import lib
+from capmarshal._kernel.errors import Closed, check
+from capmarshal._kernel.native import ffi, lib
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -55,6 +55,17 @@ def numbers_of(things: list[Any]) -> list[int] | None:
         return None
     numbers: list[int] = [descriptor._number for descriptor in things]  # noqa: SLF001 - fileno() for each costs more
     return numbers if min(numbers, default=0) >= 0 else None
+
+
+def _socket_type(number: int) -> int:
+    """SOCK_STREAM, SOCK_DGRAM and so on.
+
+    Raises:
+        OSError: no socket.
+    """
+    value, length = ffi.new("int *"), ffi.new("unsigned int *", ffi.sizeof("int"))
+    check(lib.lx_getsockopt(number, socket.SOL_SOCKET, socket.SO_TYPE, value, length), "making a socket")
+    return int(value[0])
 
 
 class Descriptor:
@@ -183,15 +194,21 @@ class Descriptor:
     def socket(self) -> socket.socket:
         """Turns it into a socket object, which then owns the descriptor.
 
+        Its timeout is None, or 0 where the open file is non-blocking: ``socket.setdefaulttimeout()`` does not count
+        here, for to put that in force would make the open file non-blocking, and whoever sent it shares that.
+
         Raises:
             OSError: not a socket.  This object still owns the descriptor then.
         """
-        self.fileno()
+        kind = _socket_type(self.fileno())
         # As in open().
         made = socket.socket.__new__(socket.socket)
         number, self._number = self._number, -1
         try:
-            made.__init__(fileno=number)  # type: ignore[misc]  # as there
+            # Said to be non-blocking already, no flag of the open file is touched.
+            made.__init__(type=kind | socket.SOCK_NONBLOCK, fileno=number)  # type: ignore[misc]  # as there
+            if os.get_blocking(number):
+                made.setblocking(True)
         except BaseException:
             if made.fileno() < 0:
                 self._number = number
