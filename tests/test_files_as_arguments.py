@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import capmarshal as cm
-from capmarshal._typed.files import flush_within
+from capmarshal._typed.flushing import flush_within
 from patience import PATIENCE
 
 

@@ -31,6 +31,7 @@ MODULES = {
         "descriptor",
         "private",
         "descriptor_list",
+        "layers",
         "dataspace",
         "mounts",
         "closing",
@@ -41,6 +42,8 @@ MODULES = {
     "_protocol": ("wire", "parts", "raised", "faults", "states"),
     "_capabilities": ("identity", "door", "capability", "space", "gone"),
     "_typed": (
+        "flushing",
+        "preparing",
         "files",
         "table",
         "lists",

@@ -21,7 +21,7 @@ from capmarshal._protocol.raised import Raised
 from capmarshal._server import escapes, keeping
 from capmarshal._server.answer import Answer, Interrupted, fail
 from capmarshal._typed.codec import encode_data
-from capmarshal._typed.files import flush_if_sure
+from capmarshal._typed.flushing import flush_without_waiting
 from capmarshal._typed.method import methods_of
 from capmarshal._typed.table import NOTHING, Incoming, Outgoing
 
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from capmarshal._server.journal import Journal
     from capmarshal._server.objects import Objects
     from capmarshal._typed.method import Method
-
-# For so long what a method has left in a writer's buffer waits for room, in a pipe that the caller may never read.
-_FLUSH_SECONDS = 1.0
 
 # Of what a stranger calls a method, this much goes into errors.
 _NAME_SHOWN = 64
@@ -124,7 +121,7 @@ class Calls:
                 try:
                     return encode_data(result)
                 except Exception:  # noqa: BLE001 - it will be encoded, and fail, again, unless it is no data after all
-                    outgoing = Outgoing()
+                    outgoing = Outgoing(serving=True)
                     encoded = method.encode_result(result, outgoing)
                 data = wire.pack_reply(turn.id, outgoing.entries, len(outgoing.numbers), encoded)
                 return keeping.succeeded(turn.id, data, Incoming([], DescriptorList()), outgoing, self._calls.kept)
@@ -187,7 +184,7 @@ class Calls:
         peer: Peer | None,
         kept_before: int,
     ) -> Answer:
-        outgoing = Outgoing()
+        outgoing = Outgoing(serving=True)
         try:
             try:
                 arguments = method.decode_arguments(call.payload, incoming)
@@ -198,11 +195,9 @@ class Calls:
                 incoming.close_rest()
             payload = method.encode_result(method.run(target, arguments), outgoing)
             # Written is written when the caller has its answer, not when the reaper comes round.
-            if incoming.writers:
-                until = _deadline.after(_FLUSH_SECONDS)
-                for writer in incoming.writers:
-                    if not writer.closed:
-                        flush_if_sure(writer, until)
+            for writer in incoming.writers:
+                if not writer.closed:
+                    flush_without_waiting(writer)
             data = wire.pack_reply(call.id, outgoing.entries, len(outgoing.numbers), payload, lib.cm_cpu())
             return keeping.succeeded(call.id, data, incoming, outgoing, self._calls.kept[kept_before:])
         except BaseException as error:  # noqa: BLE001 - answered; Interrupted is raised for what must not end here

@@ -77,7 +77,7 @@ class Method:
             place = int(match[2])
             return match[1] + self.parameters[place].name + match[3] if place < len(self.parameters) else ""
 
-        words = str(error) if isinstance(error, (ValueError, TypeError)) else type(error).__name__
+        words = str(error) if isinstance(error, (ValueError, TypeError, Error)) else type(error).__name__
         if what == "arguments":
             words = _PLACE.sub(named, words)
         return ArgumentError(f"{self.where}, {what}: {words}")

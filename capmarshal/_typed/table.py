@@ -16,10 +16,11 @@ from capmarshal._capabilities.door import home_of
 from capmarshal._capabilities.space import capability_of, space
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.dataspace import Dataspace
-from capmarshal._descriptors.descriptor import Descriptor, number_of, numbers_of
+from capmarshal._descriptors.descriptor import Descriptor, numbers_of
 from capmarshal._kernel.errors import ArgumentError
 from capmarshal._protocol.wire import ENTRIES_MAX, NO_BADGE, PLAIN, Entry, is_plain
-from capmarshal._typed.files import describe, open_received, prepare
+from capmarshal._typed.files import describe, open_received
+from capmarshal._typed.preparing import number_to_send, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +41,9 @@ DESCRIPTOR_TYPES = (Descriptor, Dataspace, io.BufferedReader, io.BufferedWriter,
 class Outgoing:
     """The table of a record that is being made: what its payload refers to.  Borrows all of it.
 
+    Args:
+        serving: it is an answer's: the thread that makes it serves others.
+
     Attributes:
         entries: the table.
         numbers: the descriptors to send.
@@ -47,9 +51,10 @@ class Outgoing:
         doors: whose client ends are among them, likewise.
     """
 
-    __slots__ = ("_slots", "doors", "entries", "files", "numbers")
+    __slots__ = ("_serving", "_slots", "doors", "entries", "files", "numbers")
 
-    def __init__(self) -> None:
+    def __init__(self, *, serving: bool = False) -> None:
+        self._serving = serving
         self.entries: list[Entry] = []
         self.numbers: list[int] = []
         self.files: list[Any] = []
@@ -74,8 +79,8 @@ class Outgoing:
             if isinstance(thing, Dataspace) and not thing.sealed:
                 raise TypeError("a dataspace must be sealed before it is handed over")
             # First: to be asked for it makes some objects a file, and says best that one is closed.
-            number = number_of(thing)
-            prepare(thing)
+            number = number_to_send(thing)
+            prepare(thing, serving=self._serving)
             self.entries.append(Entry(self._add_number(number), NO_BADGE))
         else:
             raise TypeError(f"`{type(thing).__qualname__}` objects cannot be sent")

@@ -1,0 +1,36 @@
+"""What a file of Python's stands on: a text file on a buffer, that on a raw file, and that perhaps on a socket."""
+
+from __future__ import annotations
+
+import io
+import socket
+from typing import Any
+
+# Where a file keeps what is underneath: the wrappers of tempfile, a text file, a buffer, what socket.makefile() makes.
+# Those with an underscore are private to their classes, which offer nothing else.
+_BELOW = ("file", "_file", "buffer", "raw", "_sock")
+
+# A file on a file on a file...: no more than that, in case one stands on itself.
+_DEEPEST = 8
+
+
+def layers_of(file: Any) -> list[Any]:
+    """A file and all that it stands on, from the top; of what has been detached, or is no file, itself alone."""
+    layers = [file]
+    while len(layers) < _DEEPEST:
+        below = _below(layers[-1])
+        if below is None:
+            break
+        layers.append(below)
+    return layers
+
+
+def _below(file: Any) -> Any:
+    for name in _BELOW:
+        try:
+            below = getattr(file, name, None)
+        except Exception:  # noqa: BLE001 - ValueError where it is detached, and anything where a class of the user's is asked
+            return None
+        if isinstance(below, (io.IOBase, socket.socket)):
+            return below
+    return None

@@ -1,0 +1,128 @@
+"""What a file's buffer still has is written out before the file is sent, or the call that it was lent to ends.
+
+flush() has no timeout, so the raw file's write() is replaced for the time of it by one that does not block.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import select
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from capmarshal._descriptors import closing
+from capmarshal._kernel.errors import CallTimeout
+from capmarshal._kernel.native import FOREVER, NOW, lib
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from _typeshed import ReadableBuffer as Buffer
+
+# The raw files whose write() is a system call that may block, and nothing else.
+_SYSTEM = (io.FileIO, socket.SocketIO)
+
+_NO_ROOM = "there was no room in time for the bytes that the file's buffer still had"
+
+
+def flush_within(file: Any, until: int) -> None:
+    """Writes a buffered file's pending bytes out, and waits for room where they go no longer than ``until``.
+
+    What is not written by then stays in the buffer: nothing is lost, and nothing will be written twice.  (But of text,
+    what its buffer of bytes has no room for is lost, as it is in any error of a TextIOWrapper's.)
+
+    Args:
+        file: of Python's io module, or what has a flush() of its own, which is called.
+        until: a deadline, see :mod:`capmarshal._kernel.deadline`.
+
+    Raises:
+        CallTimeout: whoever reads at the other end has not made room in time.
+        OSError, ValueError: as flush() raises them.
+    """
+    raw = _raw_of(file)
+    # A regular file always has room.
+    if until == FOREVER or not isinstance(raw, _SYSTEM) or raw.seekable():
+        file.flush()
+        return
+    _flush_by(file, lambda number, data: _write_within(number, data, until))
+
+
+def _raw_of(file: Any) -> Any:
+    return getattr(getattr(file, "buffer", file), "raw", None)
+
+
+def _flush_by(file: Any, by: Callable[[int, Buffer], int]) -> None:
+    """Flushes a file whose bytes go out by a function of ours: given the descriptor and bytes, how many it took."""
+    buffer = getattr(file, "buffer", file)
+    raw = buffer.raw
+    own, here, write = vars(raw), threading.get_ident(), raw.write
+
+    def bounded(data: Buffer) -> int | None:
+        return by(raw.fileno(), data) if threading.get_ident() == here else write(data)
+
+    # In the place of the raw file's method, for flush() has no timeout: it keeps account of what write() has taken.
+    before = own.get("write")
+    own["write"] = bounded
+    try:
+        # First: there is room for the pending text then.
+        buffer.flush()
+        file.flush()
+    finally:
+        if before is None:
+            own.pop("write", None)
+        else:
+            own["write"] = before
+
+
+class _NotSure(Exception):  # never leaves this module
+    """A write could block, whatever is tried against it."""
+
+
+def flush_without_waiting(file: Any) -> None:
+    """As :func:`flush_within`, in a thread that serves others: what a pipe or socket has no room for is not waited for.
+
+    What could block all the same is not tried: files of FUSE, terminals, pipes that cannot be written to without
+    blocking.  What is pending for them is written when they are closed, elsewhere.
+
+    Raises:
+        CallTimeout: there is no room for all of it.
+        OSError, ValueError: as flush() raises them.
+    """
+    if closing.cannot_block(file.fileno()):
+        file.flush()
+    elif isinstance(_raw_of(file), _SYSTEM):
+        with contextlib.suppress(_NotSure):
+            _flush_by(file, lambda number, data: _write_within(number, data, NOW, sure=True))
+
+
+def _write_within(number: int, data: Buffer, until: int, *, sure: bool = False) -> int:
+    """Writes at least one byte without blocking, whatever flags the open file has; how many it were.
+
+    Raises:
+        CallTimeout: there was no room in time.
+        _NotSure: where that is asked for, and the kernel cannot say that it will not block.
+    """
+    flags, most = os.RWF_NOWAIT, len(memoryview(data))
+    while True:
+        ready = lib.cm_wait(number, select.POLLOUT, until)
+        if ready in (-errno.ETIMEDOUT, -errno.EAGAIN):
+            raise CallTimeout(_NO_ROOM, ran="no")
+        try:
+            return os.pwritev(number, [memoryview(data)[:most]], -1, flags)
+        except BlockingIOError:
+            # Another writer was quicker; for which it has no more time than for one that does not read.
+            if time.monotonic_ns() >= until:
+                raise CallTimeout(_NO_ROOM, ran="no") from None
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP or not flags:
+                raise
+            if sure:
+                raise _NotSure from None
+            # A FIFO that has a path, a terminal, a pipe of Linux before 6.5.  What polls writable has room for so much
+            # (pipe(7)), unless another writer is quicker.
+            flags, most = 0, select.PIPE_BUF

@@ -1,0 +1,177 @@
+"""Files before they are sent: what is sent is a descriptor, and a file of Python's may be more than that.
+
+It may have bytes in its buffer that the other side would not see: what is still to be written is written; what was read
+ahead of the program is given back by seeking, where that can be done, and else the file is refused.  And it may read
+and write other bytes than its descriptor does: a compressed file, TLS.  Such are refused too.
+
+Nothing here waits for a lock: a thread that reads from a pipe keeps that of its buffer for as long as nobody writes.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+import threading
+from typing import Any
+
+from capmarshal._descriptors.descriptor import number_of
+from capmarshal._descriptors.layers import layers_of
+from capmarshal._kernel import deadline
+from capmarshal._kernel.errors import CallTimeout
+from capmarshal._typed.flushing import flush_within, flush_without_waiting
+
+# What reads and writes another text than is underneath, and is none of io's classes.
+_CODECS = (codecs.StreamReader, codecs.StreamWriter, codecs.StreamReaderWriter, codecs.StreamRecoder)
+
+# More than anybody has read ahead.
+_FAR = 1 << 40
+
+# Bits of a text file's tell() that are a position; what is above says how to decode from there
+# (cookie_type, Modules/_io/textio.c).
+_POSITION_BITS = 64
+
+
+def number_to_send(file: Any) -> int:
+    """The descriptor of something that has a ``fileno()``, borrowed.
+
+    Raises:
+        TypeError: it has none after all.
+        Closed, ValueError: it is closed.
+    """
+    try:
+        return number_of(file)
+    except (io.UnsupportedOperation, AttributeError, NotImplementedError):
+        # In memory, or a member of an archive.
+        raise TypeError(f"{_name(file)} has no descriptor: send its bytes, or a Dataspace of them") from None
+
+
+def prepare(file: Any, *, serving: bool = False) -> None:
+    """Brings an open file, which both sides will share, to where the program is in it.
+
+    Args:
+        file: anything with a ``fileno()``.
+        serving: this thread serves others, so nothing is waited for.
+
+    Raises:
+        TypeError: the bytes that it reads and writes are not those of its descriptor.
+        ValueError: nobody knows where the program is in it (a text file in the middle of an iteration), or it cannot be
+            brought there (a file of /proc that has been read from, a pipe that was read ahead from).
+        CallTimeout: its pending bytes could not be written in time.
+    """
+    # By what it can do, not by its class: the files of tempfile are wrappers.  A raw file has no buffer.
+    layers = layers_of(file)
+    _refuse_what_transforms(file, layers)
+    if isinstance(file, io.RawIOBase) or not hasattr(file, "seekable"):
+        return
+    if file.writable():
+        if serving:
+            flush_without_waiting(file)
+        else:
+            _flush_in_time(file)
+    if file.readable():
+        if file.seekable():
+            _seek_to_where_it_is(file)
+        else:
+            _refuse_what_has_read_ahead(file, layers)
+
+
+def _flush_in_time(file: Any) -> None:
+    try:
+        flush_within(file, deadline.in_force())
+    except CallTimeout as late:
+        raise CallTimeout(f"{late} ({deadline.origin()})", late.ran) from None
+
+
+def _name(file: Any) -> str:
+    return f"a `{type(file).__qualname__}`"
+
+
+def _refuse_what_transforms(file: Any, layers: list[Any]) -> None:
+    """Refuses gzip, bz2 and lzma files, TLS, what decodes or counts (HTTP), whatever these are wrapped in."""
+    for layer in layers:
+        if (
+            isinstance(layer, _CODECS)
+            # TLS: of the ssl module, which is not imported for that, or of another library.
+            or hasattr(layer, "do_handshake")
+            # Neither a buffer on a raw file nor a text file on a buffer: it makes its bytes itself.
+            or (layer is layers[-1] and isinstance(layer, (io.BufferedIOBase, io.TextIOBase)))
+        ):
+            raise TypeError(
+                f"{_name(file)} reads and writes other bytes than its descriptor does: pass the file or socket "
+                "underneath"
+            )
+
+
+def _seek_to_where_it_is(file: Any) -> None:
+    try:
+        position = file.tell()
+        if position >> _POSITION_BITS:
+            raise ValueError("a place in the text that is none in the bytes, as the codec has it: open it as bytes")
+        if position != os.lseek(file.fileno(), 0, os.SEEK_CUR):
+            # It has read ahead.  Only a seek from the end is sure to go past its buffer to the kernel; a fresh
+            # reader is left alone, since the files of /proc have no end to seek from (EINVAL, seq_lseek()).
+            file.seek(0, os.SEEK_END)
+            file.seek(position)
+    except OSError as error:
+        raise ValueError(f"where the program is in the file: {error}") from error
+
+
+def _refuse_what_has_read_ahead(file: Any, layers: list[Any]) -> None:
+    """Refuses what has taken more out of a pipe or socket than the program has seen."""
+    for layer in layers:
+        raw = getattr(layer, "raw", None)
+        if isinstance(raw, io.RawIOBase):
+            count = _read_ahead(layer, raw)
+            if count > 0:
+                raise ValueError(
+                    f"{count} bytes that it has read ahead would stay here: read them first, or pass the raw file "
+                    "(file.raw, or what file.detach() gives) for what comes after them"
+                )
+            if layer is not file and _was_read_as_text(file, layer):
+                raise ValueError(
+                    "it was read from as text, and nobody knows how far: read it as bytes, or pass the raw file "
+                    "(file.buffer.raw) for what comes after all that it has read ahead"
+                )
+
+
+def _read_ahead(buffer: Any, raw: io.RawIOBase) -> int:
+    """How many bytes a buffer holds that were read from the raw file, and not from the buffer.
+
+    tell() takes no lock and reads nothing: it asks the raw file where that is, and subtracts what the buffer holds.
+    """
+    here, tell = threading.get_ident(), raw.tell
+
+    def far_ahead() -> int:
+        return _FAR if threading.get_ident() == here else tell()
+
+    own = vars(raw)
+    own["tell"] = far_ahead
+    try:
+        return _FAR - int(buffer.tell())
+    finally:
+        own.pop("tell", None)
+
+
+class _Asked(Exception):  # never leaves this module
+    """A text file has asked its buffer for bytes."""
+
+
+def _was_read_as_text(text: Any, buffer: Any) -> bool:
+    """Whether a text file has taken bytes out of its buffer: if not, it asks for some to read a line of length 0."""
+    here, read = threading.get_ident(), buffer.read1
+
+    def read1(size: int = -1) -> bytes:
+        if threading.get_ident() == here:
+            raise _Asked
+        return bytes(read(size))
+
+    own = vars(buffer)
+    own["read1"] = read1
+    try:
+        text.readline(0)
+    except _Asked:
+        return False
+    finally:
+        own.pop("read1", None)
+    return True
