@@ -68,6 +68,7 @@ MODULES = {
         "outbox",
         "clients",
         "peers",
+        "kept",
         "keeping",
         "escapes",
         "calls",

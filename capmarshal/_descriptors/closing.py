@@ -109,6 +109,13 @@ def cannot_block(number: int) -> bool:
     return bool(how == lib.CM_CLOSES_FILE)
 
 
+def close_whole(file: Any) -> None:
+    """Closes what was taken; also a socket of which files were made, whose own close() waits for theirs."""
+    file.close()
+    if type(file) is socket.socket:
+        socket.SocketType.close(file)
+
+
 def closed_at_once(file: Any) -> bool:
     """Closes a file where that cannot block; whether it is closed."""
     if type(file) not in _KNOWN or not _is_systems_own(file):
@@ -123,6 +130,6 @@ def closed_at_once(file: Any) -> bool:
         how = lib.cm_closing(number, mounts.struct)
     if how == lib.CM_CLOSES_FILE or (how == lib.CM_CLOSES_SOCKET and not isinstance(file, _WRITERS)):
         with contextlib.suppress(Exception):
-            file.close()
+            close_whole(file)
         return True
     return False

@@ -124,7 +124,7 @@ class Descriptor:
         return Descriptor.dup_of(self)
 
     def detach(self) -> int:
-        """Gives the descriptor up: the caller owns it.
+        """Gives the descriptor up: the caller owns it, in a server's method too, whose call closes it no more.
 
         Raises:
             Closed: there is none any more.

@@ -20,7 +20,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from capmarshal._descriptors.closing import ClosableFile, close_quick, closed_at_once, sorted_out
+from capmarshal._descriptors.closing import ClosableFile, close_quick, close_whole, closed_at_once, sorted_out
 from capmarshal._descriptors.mounts import mounts
 from capmarshal._descriptors.process import process
 from capmarshal._kernel.deadline import in_force, seconds_until
@@ -91,7 +91,7 @@ class _Job:
             self._descriptors.close()
         for file in self._files:
             with contextlib.suppress(BaseException):
-                file.close()
+                close_whole(file)
 
 
 class Reaper:

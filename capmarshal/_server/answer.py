@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, NamedTuple
 
 from capmarshal._descriptors import reaper
+from capmarshal._descriptors.closing import close_whole
 from capmarshal._protocol import faults, wire
 from capmarshal._protocol.faults import Code, Fault
 
@@ -54,7 +55,7 @@ class Answer(NamedTuple):
         for file in (*self.arguments, *self.results):
             # Whatever it is that an object of the application's raises here.
             with contextlib.suppress(BaseException):
-                file.close()
+                close_whole(file)
 
 
 def fail(call_id: int, code: Code, message: str) -> Answer:

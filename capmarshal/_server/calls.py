@@ -21,7 +21,6 @@ from capmarshal._protocol.raised import Raised
 from capmarshal._server import escapes, keeping
 from capmarshal._server.answer import Answer, Interrupted, fail
 from capmarshal._typed.codec import encode_data
-from capmarshal._typed.flushing import flush_without_waiting
 from capmarshal._typed.method import methods_of
 from capmarshal._typed.table import NOTHING, Incoming, Outgoing
 
@@ -194,10 +193,8 @@ class Calls:
             finally:
                 incoming.close_rest()
             payload = method.encode_result(method.run(target, arguments), outgoing)
-            # Written is written when the caller has its answer, not when the reaper comes round.
-            for writer in incoming.writers:
-                if not writer.closed:
-                    flush_without_waiting(writer)
+            if incoming.writers:
+                keeping.write_out(incoming, self._calls.kept[kept_before:])
             data = wire.pack_reply(call.id, outgoing.entries, len(outgoing.numbers), payload, lib.cm_cpu())
             return keeping.succeeded(call.id, data, incoming, outgoing, self._calls.kept[kept_before:])
         except BaseException as error:  # noqa: BLE001 - answered; Interrupted is raised for what must not end here

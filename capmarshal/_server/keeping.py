@@ -7,12 +7,16 @@ an argument, before the answer leaves, its number would name nothing by then, or
 
 from __future__ import annotations
 
+import contextlib
 import io
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from capmarshal._descriptors.descriptor import numbers_of
+from capmarshal._descriptors.layers import layers_of
 from capmarshal._server.answer import Answer
+from capmarshal._server.kept import all_in
+from capmarshal._typed.flushing import flush_without_waiting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +34,7 @@ class InProgress:
         running: the badges of these calls, which others add and remove.
 
     Attributes:
-        kept: what their methods have kept; a call that ends removes what was kept in it.
+        kept: what their methods have kept, layer by layer; a call that ends removes what was kept in it.
     """
 
     __slots__ = ("kept", "running")
@@ -49,22 +53,40 @@ current = _Current()
 
 
 def keep(thing: T) -> T:
-    """In a server's method: takes a descriptor out of the call's ownership, so that it stays open when the call ends.
+    """In a server's method: takes descriptors out of the call's ownership, so that they stay open when the call ends.
 
     Args:
-        thing: a file, socket or :class:`Descriptor`, an argument or what will be the result.  Yours from here on.
+        thing: a file, socket or :class:`Descriptor`, an argument or what will be the result; a file made of one
+            (``io.TextIOWrapper(file)``, ``sock.makefile()``); or a list, tuple, set, dict, dataclass and so on of such.
+            Yours from here on, with what is in its buffer.
 
     Returns:
         ``thing``.
 
     Raises:
         RuntimeError: not called from within a server's method.
+        TypeError: there is no descriptor in it.
     """
     calls = current.calls
     if calls is None or not calls.running:
         raise RuntimeError("keep() is for server methods: only a call has descriptors to take out of it")
-    calls.kept.append(thing)
+    calls.kept += all_in(thing)
     return thing
+
+
+def write_out(incoming: Incoming, kept: Sequence[object]) -> None:
+    """Writes what a method has left in the buffers of its arguments: it is written when the caller has its answer.
+
+    A pipe or socket that has no room for it is not waited for: nobody may ever read there.  What the method has kept
+    is its own to flush, and another thread may be waiting in it.
+
+    Raises:
+        CallTimeout, OSError, ValueError: something could not be written.
+    """
+    ids = set(map(id, kept))
+    for writer in incoming.writers:
+        if id(writer) not in ids and not _detached(writer) and not writer.closed:
+            flush_without_waiting(writer)
 
 
 def succeeded(call_id: int, data: bytes, incoming: Incoming, outgoing: Outgoing, kept: Sequence[object]) -> Answer:
@@ -81,24 +103,39 @@ def succeeded(call_id: int, data: bytes, incoming: Incoming, outgoing: Outgoing,
         return Answer(call_id, data)
     # A door's client end has a number, and no file that is the call's.
     results = [file for file in outgoing.files if file is not None]
-    arguments: Sequence[ClosableFile] = incoming.produced
+    arguments = _arguments(incoming)
     if arguments and results:
         arguments, returned = _divided(arguments, results, outgoing.numbers)
         results += returned
     slots: list[int] = []
     if kept:
         ids = set(map(id, kept))
-        slots = [slot for slot, file in enumerate(outgoing.files) if id(file) in ids]
+        slots = [slot for slot, file in enumerate(outgoing.files) if _is_kept(file, ids)]
         arguments, results = _without(arguments, ids), _without(results, ids)
     return Answer(call_id, data, outgoing.numbers, arguments, results, slots, outgoing.doors)
 
 
 def failed(call_id: int, data: bytes, incoming: Incoming, outgoing: Outgoing, kept: Sequence[object]) -> Answer:
     """The answer to a call that has no result, of what :func:`succeeded` takes: all that it owned is an argument."""
-    owned = [*incoming.produced, *(file for file in outgoing.files if file is not None)]
+    owned = [*_arguments(incoming), *(file for file in outgoing.files if file is not None)]
     if kept:
         owned = _without(owned, set(map(id, kept)))
     return Answer(call_id, data, arguments=[_unwritten(file) for file in owned])
+
+
+def _arguments(incoming: Incoming) -> Sequence[ClosableFile]:
+    """The arguments of a call, wherever their descriptors have moved: what a method detaches is the call's still."""
+    if not incoming.raws:
+        return incoming.produced
+    return [incoming.raws[id(file)] if _detached(file) else file for file in incoming.produced]
+
+
+def _detached(file: Any) -> bool:
+    """Whether it is a buffer that stands on nothing any more."""
+    try:
+        return isinstance(file, (io.BufferedReader, io.BufferedWriter)) and file.raw is None
+    except ValueError:
+        return True
 
 
 def _divided(
@@ -125,8 +162,27 @@ def _number_of(file: ClosableFile) -> int:
         return -1
 
 
+def _is_kept(file: object, ids: set[int]) -> bool:
+    return not ids.isdisjoint(map(id, layers_of(file)))
+
+
 def _without(files: Sequence[ClosableFile], ids: set[int]) -> list[ClosableFile]:
-    return [file for file in files if id(file) not in ids]
+    """Those of which nothing was kept."""
+    rest = []
+    for file in files:
+        if not _is_kept(file, ids):
+            rest.append(file)
+        elif id(file) not in ids:
+            _tie_to_kept(file, ids)
+    return rest
+
+
+def _tie_to_kept(file: Any, ids: set[int]) -> None:
+    """Lets a file live for as long as what it stands on, which was kept: it would close that when it goes."""
+    below = next(layer for layer in layers_of(file) if id(layer) in ids)
+    # What has no place for it is a class of the method's own, whose files it knows.
+    with contextlib.suppress(TypeError):
+        vars(below)["_capmarshal_tied"] = file
 
 
 def _unwritten(file: ClosableFile) -> ClosableFile:

@@ -136,6 +136,7 @@ class Incoming:
     Attributes:
         produced: what decoding made of descriptors; each owns one.  Of the call in a server, of the caller in a client.
         writers: those among them that have a buffer to flush.
+        raws: by the id of a file, the raw one that it was made with: a method may detach the two.
     """
 
     __slots__ = (
@@ -148,6 +149,7 @@ class Incoming:
         "_sender",
         "_used",
         "produced",
+        "raws",
         "writers",
     )
 
@@ -170,6 +172,7 @@ class Incoming:
         self._listed = 0
         self.produced: list[Owned] = []
         self.writers: Sequence[io.BufferedWriter] = ()
+        self.raws: dict[int, io.FileIO] = {}
 
     def make(self, kind: type, index: object) -> object:
         """What the annotation ``kind`` wants of the entry that stands at ``index`` in the table."""
@@ -222,6 +225,8 @@ class Incoming:
             self.produced.append(descriptor)
             raise
         self.produced.append(made)
+        if isinstance(made, (io.BufferedReader, io.BufferedWriter)):
+            self.raws[id(made)] = made.raw  # type: ignore[assignment]  # as Descriptor.open() makes it
         if isinstance(made, io.BufferedWriter):
             self.writers = (*self.writers, made)
         return made
