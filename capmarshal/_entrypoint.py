@@ -9,7 +9,7 @@ import struct
 import warnings
 from typing import TYPE_CHECKING
 
-from capmarshal._capabilities.identity import NAME_PREFIX
+from capmarshal._capabilities.identity import NAME_PREFIX, require_cookies
 from capmarshal._capabilities.space import space
 from capmarshal._descriptors import private, reaper
 from capmarshal._descriptors.process import process
@@ -71,6 +71,7 @@ def _make_door(label: str, dispatcher: Dispatcher) -> tuple[Private, Door]:
     server_end, client_end = private.make_pair("making a door")
     with private.lock:
         try:
+            require_cookies(server_end.number)
             _bind(server_end.number, label)
             # The knock's credentials are the kernel's word for who knocks: SO_PEERCRED of a channel could be relayed.
             size = ffi.sizeof("int")
@@ -107,6 +108,7 @@ class Entrypoint:
     Raises:
         ValueError: no such label, or no such time.
         TableFull: no room for the four descriptors that it takes.
+        KernelError: this machine does not tell sockets apart (SO_COOKIE), which some emulators do not.
     """
 
     # Until it is made.  Annotated for type checkers alone: at run time the class says that it is capmarshal's, where

@@ -6,8 +6,11 @@ The name that ``getpeername`` gives is for people: whoever likes may have the sa
 
 from __future__ import annotations
 
+import os
+import socket
 from typing import TYPE_CHECKING, Any
 
+from capmarshal._kernel.errors import KernelError
 from capmarshal._kernel.native import ffi, lib
 
 if TYPE_CHECKING:
@@ -18,6 +21,10 @@ NAME_PREFIX = "capmarshal/"
 # getsockname(2) of an abstract or path name may report up to 111 bytes.
 _ADDRESS_ROOM = 128
 _FAMILY_SIZE = 2
+
+# include/uapi/asm-generic/socket.h; Python has no name for it.
+_SO_COOKIE = 57
+_COOKIE_SIZE = 8
 
 
 def _address(call: Callable[[int, Any, Any], int], number: int) -> bytes | None:
@@ -50,3 +57,19 @@ def cookies_of(numbers: list[int]) -> list[int]:
     cookies = ffi.new("uint64_t[]", len(numbers))
     lib.cm_identify(numbers, len(numbers), cookies)
     return ffi.unpack(cookies, len(numbers)) if numbers else []
+
+
+def require_cookies(number: int) -> None:
+    """Asks for a socket's cookie, without which no door can be told from another.
+
+    Raises:
+        KernelError: it is refused.
+    """
+    cookie, length = ffi.new("char[]", _COOKIE_SIZE), ffi.new("unsigned int *", _COOKIE_SIZE)
+    result = lib.lx_getsockopt(number, socket.SOL_SOCKET, _SO_COOKIE, cookie, length)
+    if result < 0:
+        raise KernelError(
+            -result,
+            f"asking for a socket's cookie (SO_COOKIE): {os.strerror(-result)}: an emulator or a filter refuses "
+            "what every Linux since 4.12 tells, and sockets are known by it",
+        )

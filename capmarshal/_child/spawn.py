@@ -16,8 +16,9 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from capmarshal._capabilities.capability import Capability, badge_of, open_door_of
-from capmarshal._capabilities.identity import cookies_of
+from capmarshal._capabilities.identity import cookies_of, require_cookies
 from capmarshal._capabilities.space import space
+from capmarshal._descriptors import private
 from capmarshal._descriptors.descriptor import Descriptor
 from capmarshal._descriptors.moving import made
 from capmarshal._kernel.errors import Error, NoParent
@@ -124,8 +125,12 @@ def parent() -> Capability:
 
     Raises:
         NoParent: it was given none: it was not started by :func:`spawn`.
+        KernelError: this machine does not tell sockets apart (SO_COOKIE), so that it would not know it.
     """
     if _parent is None:
+        with contextlib.ExitStack() as tried:
+            ends = [tried.enter_context(contextlib.closing(end)) for end in private.make_pair("trying a socket")]
+            require_cookies(ends[0].number)
         raise NoParent("this process inherited no capability: capmarshal.spawn() starts one that does")
     return _parent
 
