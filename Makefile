@@ -23,7 +23,7 @@ TOOLS = .tools/.ready
 unexport PYTHONPATH PIP_USER PIP_TARGET PIP_PREFIX
 
 .NOTPARALLEL:
-.PHONY: help demo test lint types install wheel sanitize clean
+.PHONY: help demo test lint types install wheel lowest sanitize clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -72,8 +72,16 @@ sanitize: ## the tests, with the C part under AddressSanitizer and UBSan
 	.venv-sanitize/bin/pytest $(PYTEST) || status=$$?; \
 	if cat $(REPORTS)/* 2>/dev/null; then status=1; fi; exit $$status
 
+# Of the dependencies, of the build's, and of the tests': all that pyproject.toml names with a lower bound.  The second
+# variable is for pip 25.3 and later, which heeds the first for what is installed alone.
+OLDEST = $(CURDIR)/.venv-lowest.txt
+lowest: ## the tests, with the oldest versions that pyproject.toml admits; PYTEST="-k name" for some
+	@grep -oE '"[A-Za-z0-9_-]+>=[0-9.]+"' pyproject.toml | tr -d '"' | sed 's/>=/==/' > $(OLDEST)
+	@PIP_CONSTRAINT=$(OLDEST) PIP_BUILD_CONSTRAINT=$(OLDEST) $(MAKE) --no-print-directory VENV=.venv-lowest install
+	.venv-lowest/bin/pytest $(PYTEST)
+
 clean: ## remove all that was made here
-	rm -rf .venv .venv-sanitize .tools build dist capmarshal.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-sanitize .venv-lowest .venv-lowest.txt .tools build dist capmarshal.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # The steps -----------------------------------------------------------------------------------------------------------
 

@@ -59,3 +59,23 @@ def test_basedpyright_accepts_right_programs_and_refuses_wrong_ones(tmp_path):
         )
     )
     _check(["basedpyright", "--project", configuration, "--pythonpath", sys.executable])
+
+
+@pytest.mark.skipif(EDITABLE, reason="an editable installation is found by no type checker")
+def test_every_public_symbol_has_a_type_that_no_type_checker_has_to_guess(tmp_path):
+    """What a class or function says of itself; what one checker infers, another may infer otherwise."""
+    pytest.importorskip("basedpyright")
+    done = subprocess.run(
+        [sys.executable, "-m", "basedpyright", "--verifytypes", "capmarshal", "--ignoreexternal", "--outputjson"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=PATIENCE,
+        cwd=tmp_path,
+        # How it finds the package here: --pythonpath does not say where its py.typed is.
+        env=os.environ | {"VIRTUAL_ENV": sys.prefix, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+    )
+    found = json.loads(done.stdout)["typeCompleteness"]
+    assert [symbol["name"] for symbol in found["symbols"] if not symbol["isTypeKnown"]] == []
+    assert found["completenessScore"] == 1
+    assert len(found["symbols"]) > len(capmarshal.__all__)

@@ -71,19 +71,19 @@ class Door:
     __slots__ = ("__weakref__", "_open", "closing", "cookie", "home", "idle", "name", "number", "sender")
 
     def __init__(self, number: int, cookie: int, home: Home | None = None, sender: DoorSender | None = None) -> None:
-        self.number = number
+        self.number: int = number
         self._open = ffi.new("char *")
         if home is None:
             when_gone(self._open, _close, number, sender.closing if sender is not None else None)
         else:
             # Nobody but the entrypoint can have put anything into its queue.
             when_gone(self._open, lib.lx_close, number)
-        self.cookie = cookie
+        self.cookie: int = cookie
         self.idle: list[Any] = []
-        self.home = weakref.ref(home) if home is not None else None
-        self.sender = sender
+        self.home: weakref.ref[Home] | None = weakref.ref(home) if home is not None else None
+        self.sender: DoorSender | None = sender
         self.closing: reaper.Sender | None = None
-        self.name = peer_name(number)
+        self.name: str = peer_name(number)
 
     @property
     def label(self) -> str:

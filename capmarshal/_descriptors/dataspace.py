@@ -48,7 +48,7 @@ class Dataspace:
 
     def __init__(self, descriptor: Descriptor, size: int, *, sealed: bool) -> None:
         self._descriptor = descriptor
-        self.size = size
+        self.size: int = size
         self._sealed = sealed
 
     @classmethod

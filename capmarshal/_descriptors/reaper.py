@@ -56,12 +56,12 @@ class Sender:
     __slots__ = ("limit", "of", "parked", "threads", "waiting")
 
     def __init__(self, of: Sender | None = None) -> None:
-        self.of = of
-        self.waiting = 0
+        self.of: Sender | None = of
+        self.waiting: int = 0
         # Of the reaper's threads, those that close his, and what waits for one of them to end.
-        self.threads = 0
+        self.threads: int = 0
         self.parked: collections.deque[tuple[int, _Job]] = collections.deque()
-        self.limit = THREADS_OF_SENDER
+        self.limit: int = THREADS_OF_SENDER
         if of is not None:
             of.limit = _THREADS_OF_USER
 

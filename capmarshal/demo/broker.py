@@ -40,7 +40,7 @@ class RegistryServer(Registry):
     digest: Digest
 
     def __init__(self) -> None:
-        self.announced = threading.Event()
+        self.announced: threading.Event = threading.Event()
 
     def announce(self, digest: Digest) -> None:
         """See :meth:`Registry.announce`."""
