@@ -40,7 +40,7 @@ MODULES = {
         "message",
     ),
     "_protocol": ("wire", "parts", "raised", "faults", "states"),
-    "_capabilities": ("identity", "door", "capability", "space", "gone"),
+    "_capabilities": ("identity", "parametrised", "door", "capability", "space", "gone"),
     "_typed": (
         "flushing",
         "preparing",
@@ -51,6 +51,8 @@ MODULES = {
         "exact",
         "codec",
         "parameters",
+        "annotations",
+        "sendable",
         "declaration",
         "method",
         "interface",

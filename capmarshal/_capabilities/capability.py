@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from capmarshal._capabilities.door import home_of
 from capmarshal._capabilities.identity import label_in
+from capmarshal._capabilities.parametrised import parametrised
 from capmarshal._kernel.deadline import check_proxy_timeout
 from capmarshal._kernel.errors import Closed
 
@@ -103,12 +104,17 @@ class Capability:
             TypeError: not an :class:`Interface`, or no number.
             ValueError: no time to wait.
         """
-        if not (isinstance(interface, type) and issubclass(interface, Delegable)):
+        cls: Any = getattr(interface, "__origin__", interface)
+        if not (isinstance(cls, type) and issubclass(cls, Delegable)):
             raise TypeError(f"a capability is cast to an Interface, not to {interface!r}")
+        if issubclass(cls, Proxy):
+            raise TypeError(f"a capability is cast to an Interface, not to {cls!r}, which is the class of its proxies")
+        if cls is not interface:
+            cls = parametrised(interface)
         open_door_of(self)
         if timeout is not None:
             check_proxy_timeout(timeout)
-        made: T = object.__new__(_proxy_class_of(interface, timeout is not None))
+        made: T = object.__new__(_proxy_class_of(cls, timeout is not None))
         made.__dict__["_capability"] = self
         if timeout is not None:
             made.__dict__[_TIMEOUT] = timeout

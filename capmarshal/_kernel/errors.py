@@ -181,3 +181,10 @@ def check(result: int, doing: str) -> int:
     if result < 0:
         raise error_for(-result, doing)
     return result
+
+
+def name_of(cls: type) -> str:
+    """A class as people know it: with its module, unless that is Python's own builtins."""
+    # _io: the module of io's classes, of which no program knows.
+    module = {"builtins": "", "_io": "io."}.get(cls.__module__, f"{cls.__module__}.")
+    return module + cls.__qualname__

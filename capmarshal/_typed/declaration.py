@@ -5,18 +5,15 @@ They are read once, when the interface is first used, so that they may name what
 
 from __future__ import annotations
 
-import typing
+import keyword
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from capmarshal._capabilities.capability import Capability, Delegable
-from capmarshal._kernel.errors import InterfaceError
+from capmarshal._kernel.errors import InterfaceError, name_of
 from capmarshal._protocol.wire import METHOD_MAX
-from capmarshal._typed.parameters import Parameter, is_async, parameters_of
-from capmarshal._typed.records import refuse_lossy, walk
-from capmarshal._typed.table import DESCRIPTOR_TYPES
+from capmarshal._typed.annotations import Reader, Unreadable
+from capmarshal._typed.parameters import Parameter, is_async, is_generator, parameters_of
+from capmarshal._typed.sendable import Unsendable, is_data
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +30,7 @@ class Declaration:
         interface: that declares it.
         name: of the function.
         function: as declared.
+        of: the class that is asked about: the interface, or one derived from it.
 
     Raises:
         InterfaceError: it is declared in a way that cannot work.
@@ -47,59 +45,82 @@ class Declaration:
         arguments_are_data, result_is_data: no capability and no descriptor can be in them.
     """
 
-    def __init__(self, interface: type, name: str, function: Any) -> None:
+    def __init__(self, interface: type, name: str, function: Any, of: type) -> None:
         self.where = f"{interface.__qualname__}.{name}"
-        if len(name.encode()) > METHOD_MAX:
-            raise InterfaceError(f"{interface.__qualname__}: a method's name of more than {METHOD_MAX} bytes")
-        if not isinstance(function, FunctionType):
-            raise InterfaceError(f"{self.where}: a remote method is a plain function")
-        if is_async(function):
-            raise InterfaceError(f"{self.where}: async methods are not supported yet")
-        self.function = function
+        self._check_name(name)
+        self._check_function(function)
+        self.function: FunctionType = function
         self.raises: Sequence[type[Exception]] = getattr(function, RAISES, ())
-        try:
-            hints = typing.get_type_hints(function, include_extras=True)
-        except (NameError, TypeError, AttributeError) as error:
-            raise InterfaceError(f"{self.where}: an annotation cannot be understood: {error}") from error
-        receiver, self.parameters = _receiver_and_rest(function)
+        self._check_errors()
+        receiver, self.parameters = self._receiver_and_rest()
         if receiver is None:
-            raise InterfaceError(f"{self.where}: there is no parameter for the object itself; begin with self")
+            raise self._wrong("there is no parameter for the object itself; begin with self")
         self.receiver = receiver
-        for parameter in self.parameters:
-            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                raise InterfaceError(
-                    f"{self.where}: {parameter} has no fixed place in a message; take a list or a dict"
-                )
-            if parameter.name not in hints:
-                raise InterfaceError(f"{self.where}: parameter {parameter.name} has no annotation")
-        if "return" not in hints:
-            raise InterfaceError(f"{self.where}: the result has no annotation; write -> None if there is none")
-        annotations = [hints[parameter.name] for parameter in self.parameters]
-        self.arguments: Any = tuple[tuple(annotations)]  # type: ignore[misc]  # made at run time
-        self.result = hints["return"]
-        custom = [
-            self._custom_types(annotation, f"parameter {parameter.name}")
-            for parameter, annotation in zip(self.parameters, annotations, strict=True)
-        ]
-        self.arguments_are_data = not any(custom)
-        self.result_is_data = not self._custom_types(self.result, "result")
+        self._read(Reader(function, interface, of))
 
-    def _custom_types(self, annotation: Any, of: str) -> list[type]:
-        """What an annotation has in it that is no data.
+    def _wrong(self, words: str) -> InterfaceError:
+        return InterfaceError(f"{self.where}: {words}")
+
+    def _check_name(self, name: str) -> None:
+        if not name.isidentifier() or keyword.iskeyword(name):
+            raise self._wrong("the name cannot be written in a call")
+        if len(name.encode()) > METHOD_MAX:
+            raise InterfaceError(f"{self.where[:80]}...: a method's name of more than {METHOD_MAX} bytes")
+
+    def _check_function(self, function: Any) -> None:
+        if not isinstance(function, FunctionType):
+            raise self._wrong(f"a remote method is a plain function, not a {name_of(type(function))}")
+        if is_async(function):
+            raise self._wrong("async methods are not supported yet")
+        if is_generator(function):
+            raise self._wrong("generators are not supported yet; return a list")
+
+    def _check_errors(self) -> None:
+        names = [error.__qualname__ for error in self.raises]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None and len({*self.raises}) == len(names):
+            raise self._wrong(f"@raises declares two errors that are called {twice}; errors travel by their names")
+
+    def _receiver_and_rest(self) -> tuple[str | None, list[Parameter]]:
+        """What the method calls its object, if it has a place for it, and its other parameters."""
+        try:
+            parameters = parameters_of(self.function)
+        except (ValueError, TypeError) as error:
+            raise self._wrong(f"a decorator hides the parameters: {error}") from error
+        if not parameters or parameters[0].kind not in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD):
+            return None, parameters
+        for parameter in parameters[1:]:
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                raise self._wrong(f"{parameter} has no fixed place in a message; take a list or a dict")
+        return parameters[0].name, parameters[1:]
+
+    def _read(self, reader: Reader) -> None:
+        """Reads the annotations, and looks whether what they say can be sent."""
+        try:
+            written = self.function.__annotations__
+        except Exception as error:  # they are evaluated when they are asked for, from Python 3.14 on
+            raise self._wrong(f"an annotation cannot be understood: {error}") from error
+        for parameter in self.parameters:
+            if parameter.name not in written:
+                raise self._wrong(f"parameter {parameter.name} has no annotation")
+        if "return" not in written:
+            raise self._wrong("the result has no annotation; write -> None if there is none")
+        read = [self._type(reader, written[p.name], f"parameter {p.name}") for p in self.parameters]
+        self.arguments: Any = tuple[tuple(annotation for annotation, _ in read)]  # type: ignore[misc]  # made at run time
+        self.arguments_are_data = all(is_data for _, is_data in read)
+        self.result, self.result_is_data = self._type(reader, written["return"], "result")
+
+    def _type(self, reader: Reader, written: Any, of: str) -> tuple[Any, bool]:
+        """The type that an annotation stands for, and whether it is data alone.
 
         Raises:
-            InterfaceError: nothing that fits it can be sent.
+            InterfaceError: it stands for none, or nothing that fits it can be sent.
         """
-        custom: list[type] = []
         try:
-            for node in walk(msgspec.inspect.type_info(annotation)):
-                if isinstance(node, msgspec.inspect.CustomType):
-                    _refuse_foreign(node)
-                    custom.append(node.cls)
-                refuse_lossy(node)
-        except (TypeError, ValueError, NameError, AttributeError) as error:
+            annotation = reader.read(written)
+            return annotation, is_data(annotation)
+        except (Unreadable, Unsendable) as error:
             raise InterfaceError(f"{self.where}, {of}: {error}") from error
-        return custom
 
 
 def declared_in(cls: type) -> dict[str, tuple[type, Any]]:
@@ -110,24 +131,3 @@ def declared_in(cls: type) -> dict[str, tuple[type, Any]]:
         for name, function in vars(base).items()
         if getattr(function, REMOTE, False)
     }
-
-
-def _receiver_and_rest(function: FunctionType) -> tuple[str | None, list[Parameter]]:
-    """What a method calls its object, if it has a place for it, and its other parameters."""
-    parameters = parameters_of(function)
-    if not parameters or parameters[0].kind not in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD):
-        return None, parameters
-    return parameters[0].name, parameters[1:]
-
-
-def _refuse_foreign(node: msgspec.inspect.CustomType) -> None:
-    """Refuses a class that neither msgspec nor capmarshal knows how to send.
-
-    Raises:
-        TypeError: it is one.
-    """
-    if node.cls not in (Capability, *DESCRIPTOR_TYPES) and not issubclass(node.cls, Delegable):
-        raise TypeError(
-            f"{node.cls.__qualname__} is neither data, nor an Interface, nor one of Capability, Descriptor, "
-            "Dataspace, io.BufferedReader, io.BufferedWriter, socket.socket"
-        )

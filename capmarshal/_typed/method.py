@@ -35,6 +35,7 @@ class Method:
         interface: that declares it.
         name: of the function.
         function: as declared.
+        of: the class that is asked about, where it is one derived from the interface.
 
     Raises:
         InterfaceError: it is declared in a way that cannot work.
@@ -50,8 +51,8 @@ class Method:
         decode_data_arguments, decode_data_result: payload to values, if they are; raise anything that msgspec raises.
     """
 
-    def __init__(self, interface: type, name: str, function: Any) -> None:
-        declared = Declaration(interface, name, function)
+    def __init__(self, interface: type, name: str, function: Any, of: type | None = None) -> None:
+        declared = Declaration(interface, name, function, of or interface)
         self.name = name
         self.wire_name = name.encode()
         self.wire_size = pack_size(self.wire_name)
@@ -160,6 +161,7 @@ def methods_of(cls: type) -> dict[bytes, Method]:
     """
     known: dict[bytes, Method] | None = cls.__dict__.get(_METHODS)
     if known is None:
-        known = {name.encode(): Method(base, name, function) for name, (base, function) in declared_in(cls).items()}
+        analysed = [Method(base, name, function, cls) for name, (base, function) in declared_in(cls).items()]
+        known = {method.wire_name: method for method in analysed}
         setattr(cls, _METHODS, known)
     return known

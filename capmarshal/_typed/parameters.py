@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from types import FunctionType
 
 # Flags of a code object, Include/cpython/code.h; inspect and types have them too.
-_VARARGS, _VARKEYWORDS, _COROUTINE, _ASYNC_GENERATOR = 0x4, 0x8, 0x80, 0x200
+_VARARGS, _VARKEYWORDS, _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x4, 0x8, 0x20, 0x80, 0x200
 
 
 class Parameter:
@@ -34,6 +34,11 @@ class Parameter:
 def is_async(function: FunctionType) -> bool:
     """Whether it is a coroutine function or an asynchronous generator."""
     return bool(function.__code__.co_flags & (_COROUTINE | _ASYNC_GENERATOR))
+
+
+def is_generator(function: FunctionType) -> bool:
+    """Whether its calls give a generator."""
+    return bool(function.__code__.co_flags & _GENERATOR)
 
 
 def parameters_of(function: FunctionType) -> list[Parameter]:

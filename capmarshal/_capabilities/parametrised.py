@@ -1,0 +1,36 @@
+"""Generic interfaces with arguments: the class that ``Box[int]`` stands for."""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+# In the namespace of a generic interface: the classes that were made for it, each with the alias that it stands for.
+_MADE = "__capmarshal_parametrised__"
+
+
+def parametrised(alias: Any) -> type:
+    """The class for a generic interface with arguments: derived from it as a program would derive it, and made once.
+
+    Whatever is an object of the generic interface is one of this class too: arguments are not known of objects.
+    """
+    origin: type = alias.__origin__
+    known: list[tuple[Any, type]] = origin.__dict__.get(_MADE, [])
+    for other, made in known:
+        if other == alias:
+            return made
+    names = [argument.__qualname__ if isinstance(argument, type) else repr(argument) for argument in alias.__args__]
+    arguments = f"[{', '.join(names)}]"
+
+    def subclasshook(cls: type, other: type) -> Any:
+        """Of this class alone, not of those derived from it: its proxies'."""
+        return origin in other.__mro__ if "__subclasshook__" in vars(cls) else NotImplemented
+
+    body = {
+        "__module__": origin.__module__,
+        "__qualname__": origin.__qualname__ + arguments,
+        "__subclasshook__": classmethod(subclasshook),
+    }
+    made = types.new_class(origin.__name__ + arguments, (alias,), exec_body=lambda namespace: namespace.update(body))
+    setattr(origin, _MADE, [*known, (alias, made)])
+    return made

@@ -1,0 +1,100 @@
+"""Which types can be sent: what msgspec knows, what stands for a capability or a descriptor, and all made of these."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec.inspect import (
+    AnyType,
+    ByteArrayType,
+    CustomType,
+    DataclassType,
+    DictType,
+    FrozenSetType,
+    ListType,
+    SetType,
+    StructType,
+    TupleType,
+    Type,
+    TypedDictType,
+    UnionType,
+    VarTupleType,
+)
+
+from capmarshal._capabilities.capability import Capability, Delegable, Proxy
+from capmarshal._kernel.errors import name_of
+from capmarshal._typed.records import class_of, refuse_lossy, walk
+from capmarshal._typed.table import DESCRIPTOR_TYPES
+
+
+class Unsendable(Exception):  # never leaves the package
+    """Why values of a type cannot be sent, in words."""
+
+
+def is_data(annotation: Any) -> bool:
+    """Whether values of a type are data alone: no capability and no descriptor can be in them.
+
+    Raises:
+        Unsendable: they can't be sent.
+    """
+    data = True
+    try:
+        for node in walk(msgspec.inspect.type_info(annotation)):
+            if isinstance(node, CustomType):
+                data = False
+                _refuse_foreign(node.cls)
+            _refuse_any_or_else(node)
+            _refuse_unhashable(node)
+            refuse_lossy(node)
+    except RecursionError as error:
+        raise Unsendable("the annotation is nested too deeply") from error
+    except Exception as error:  # classes have annotations too, which may be strings, and raise anything
+        # What msgspec cannot do is no reason to write to its authors.
+        words = str(error).partition(" If you need this feature")[0]
+        if "ForwardRef" in words:
+            words += "; a type that contains itself has to be a class, such as a dataclass"
+        raise Unsendable(words or type(error).__name__) from error
+    return data
+
+
+def _refuse_foreign(cls: type) -> None:
+    if issubclass(cls, Proxy):
+        raise TypeError(f"{name_of(cls)} is the class of a proxy; write the interface")
+    if cls is object:
+        raise TypeError("object may be anything, also what cannot be sent; write typing.Any for data of every kind")
+    if cls not in (Capability, *DESCRIPTOR_TYPES) and not issubclass(cls, Delegable):
+        raise TypeError(
+            f"{name_of(cls)} is neither data, nor an Interface, nor one of Capability, Descriptor, Dataspace, "
+            "io.BufferedReader, io.BufferedWriter, socket.socket; send its contents as data, or make it an Interface"
+        )
+
+
+def _refuse_any_or_else(node: Type) -> None:
+    """Any is data of every kind: a capability beside it would not be looked for."""
+    if isinstance(node, UnionType) and any(isinstance(member, AnyType) for member in node.types):
+        custom = [member.cls for member in node.types if isinstance(member, CustomType)]
+        if custom:
+            raise TypeError(f"a union of Any and {name_of(custom[0])}; Any is data of every kind, and nothing else")
+
+
+def _refuse_unhashable(node: Type) -> None:
+    """A set of lists can be declared, but there is none."""
+    if isinstance(node, (SetType, FrozenSetType)) and not _hashable(node.item_type):
+        raise TypeError("a set of what has no hash; take a list, or make its class frozen")
+    if isinstance(node, DictType) and not _hashable(node.key_type):
+        raise TypeError("a dict whose keys have no hash; take a list of pairs, or make their class frozen")
+
+
+def _hashable(node: Type) -> bool:
+    """Whether every value of a type has a hash."""
+    if isinstance(node, (UnionType, TupleType)):
+        return all(map(_hashable, node.types if isinstance(node, UnionType) else node.item_types))
+    if isinstance(node, VarTupleType):
+        return _hashable(node.item_type)
+    if isinstance(node, StructType):
+        config = node.cls.__struct_config__
+        return config.frozen or not config.eq
+    if isinstance(node, DataclassType):
+        return class_of(node).__hash__ is not None
+    return not isinstance(node, (ListType, SetType, DictType, ByteArrayType, TypedDictType))

@@ -1,0 +1,402 @@
+"""Declarations: what is wrong with one is said when the interface is first used, by interface, method and parameter."""
+
+import contextlib
+import functools
+import sys
+import textwrap
+import types
+import typing
+from typing import Annotated, Any, Generic, Literal, NewType, TypeAlias, TypeVar
+
+import msgspec
+import pytest
+
+import capmarshal as cm
+from patience import PATIENCE
+
+T = TypeVar("T")
+
+
+class Echo(cm.Interface):
+    @cm.method
+    def echo(self, value: Any) -> Any: ...
+
+
+class EchoServer(Echo):
+    def echo(self, value: Any) -> Any:
+        return value
+
+
+@contextlib.contextmanager
+def serve(target, interface):
+    """A proxy of an object, by an interface."""
+    with cm.Entrypoint("test") as entrypoint, cm.timeout(PATIENCE):
+        yield entrypoint.manage(target).cast(interface)
+
+
+def offline(interface):
+    """A proxy whose server is gone: nothing can be sent by it."""
+    entrypoint = cm.Entrypoint("gone")
+    capability = entrypoint.manage(EchoServer())
+    entrypoint.close()
+    return capability.cast(interface)
+
+
+def with_annotations(**annotations):
+    """An interface with a method m(self, x) that has these annotations."""
+
+    def m(self, x=None): ...
+
+    m.__annotations__ = {"x": int, "return": None, **annotations}
+    return type("Broken", (cm.Interface,), {"m": cm.method(m)})
+
+
+def refused(interface, words):
+    """The interface is refused, with these words, whether it is cast to or served, and each time."""
+    server = type("Server", (interface,), dict.fromkeys(interface.__abstractmethods__, lambda self, *_: None))
+    for _ in range(2):
+        with pytest.raises(cm.InterfaceError, match=words):
+            offline(interface)
+        with cm.Entrypoint("test") as entrypoint, pytest.raises(cm.InterfaceError, match=words):
+            entrypoint.manage(server())
+
+
+def module_of(source, name="declared"):
+    """A module made of source, which may be of a newer Python."""
+    module = types.ModuleType(name)
+    exec(compile(textwrap.dedent(source), name, "exec", dont_inherit=True), vars(module))
+    return module
+
+
+# ----------------------------------------------------------------------------------- annotations that cannot be read
+
+
+UNREADABLE = [
+    "",
+    "a{sv}",
+    "int |",
+    "list[",
+    " int",
+    "\0",
+    "(" * 300,
+    "1/0",
+    "yield",
+    "Nowhere",
+    "Echo.nowhere",
+    "sys.exit",
+    "lambda: 0",
+    list["a{sv}"],  # noqa: F722
+    list["Nowhere"],  # noqa: F821
+    Literal[2**63],
+    Literal[-(2**63) - 1],
+    Literal[b"bytes"],
+    functools.reduce(lambda inner, _: list[inner], range(2000), int),
+    typing.Union[int, list["Json"]],  # noqa: F821, UP007 - an alias that names itself, as it was written before 3.12
+    set[list[int]],
+    set[dict[str, int]],
+    dict[bytearray, int],
+    frozenset[tuple[int, list[int]]],
+    Any | Echo,
+    Annotated[Echo, msgspec.Meta(gt=0)],
+    object,
+    5,
+    (int,),
+    ...,
+]
+
+
+@pytest.mark.parametrize("annotation", UNREADABLE)
+def test_an_annotation_that_cannot_work_is_an_interface_error_that_names_its_place(annotation):
+    """Whatever is raised where a string is evaluated, or a type is looked at: method and parameter, or result."""
+    refused(with_annotations(x=annotation), r"Broken\.m, parameter x: \w")
+    refused(with_annotations(**{"return": annotation}), r"Broken\.m, result: \w")
+
+
+def test_nobody_is_sent_to_another_projects_authors():
+    """What msgspec cannot do yet is said, and not to whom to write."""
+    with pytest.raises(cm.InterfaceError) as caught:
+        offline(with_annotations(x=Literal[2**63]))
+    assert "2**63" in str(caught.value)
+    assert "issue" not in str(caught.value)
+
+
+def test_a_name_that_is_not_found_says_where_names_are_looked_up():
+    """A class that is local to a function can't be named by a string."""
+    local = module_of("""
+        from __future__ import annotations
+        import capmarshal as cm
+
+        def make():
+            class Local: ...
+            class Store(cm.Interface):
+                @cm.method
+                def get(self, key: Local) -> None: ...
+            return Store
+    """)
+    refused(local.make(), r"Store\.get, parameter key: .*'Local' is not defined.*its module or the interface itself")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the type statement is Python 3.12's")
+@pytest.mark.parametrize("recursive", ["Json", "Itself", "Deep[int]", "list[Json]"])
+def test_an_alias_that_contains_itself_is_refused(recursive):
+    """msgspec would look into it for ever, or until it has no stack left."""
+    module = module_of(f"""
+        import capmarshal as cm
+        type Json = int | list[Json]
+        type Itself = Itself
+        type Deep[T] = list[Deep[list[T]]]
+
+        class Broken(cm.Interface):
+            @cm.method
+            def m(self, x: {recursive}) -> None: ...
+    """)
+    refused(module.Broken, r"Broken\.m, parameter x: the alias \w+ contains itself")
+
+
+@pytest.mark.parametrize("name", ["two words", "class", "", "\ud800", "1st"])
+def test_a_name_that_cannot_be_written_in_a_call_is_refused(name):
+    """A class made by type() may have any."""
+    refused(type("Broken", (cm.Interface,), {name: cm.method(Echo.echo)}), "Broken.*cannot be written in a call")
+
+
+def test_a_function_that_hides_its_parameters_is_refused():
+    """By a decorator's doing: it wraps itself, or its signature is none."""
+
+    def circle(self) -> None: ...
+    def lies(self) -> None: ...
+
+    circle.__wrapped__ = circle
+    lies.__signature__ = "lies"
+    for function in (circle, lies):
+        refused(type("Broken", (cm.Interface,), {"m": cm.method(function)}), r"Broken\.m: a decorator hides")
+
+
+def test_a_generator_is_refused():
+    """What it returns is no value."""
+
+    class Broken(cm.Interface):
+        @cm.method
+        def m(self) -> list[int]:
+            yield 1
+
+    refused(Broken, r"Broken\.m: generators are not supported yet; return a list")
+
+
+def test_two_errors_of_one_name_are_refused():
+    """They travel by their names."""
+
+    def error():
+        class NotFound(Exception): ...
+
+        return NotFound
+
+    one, other = error(), error()
+
+    class Broken(cm.Interface):
+        @cm.raises(one, other)
+        @cm.method
+        def m(self) -> None: ...
+
+    class Twice(cm.Interface):
+        @cm.method
+        @cm.raises(one, one, KeyError)
+        def m(self) -> None: ...
+
+    refused(Broken, r"Broken\.m: @raises declares two errors.*NotFound")
+    assert offline(Twice)
+
+
+# ------------------------------------------------------------------------------------------ what annotations may name
+
+
+class Nested(cm.Interface):
+    """Names of its own, and a method that is called as a builtin is."""
+
+    class Item(msgspec.Struct):
+        number: int
+
+    Number: TypeAlias = int
+    UserId = NewType("UserId", int)
+
+    @cm.method
+    def get(self, item: "Item", user: "UserId", more: "list[Number]") -> "Item": ...
+    @cm.method
+    def list(self) -> None: ...
+
+
+class NestedServer(Nested):
+    def get(self, item, user, more):
+        return Nested.Item(item.number + user + sum(more))
+
+    def list(self): ...
+
+
+def test_an_annotation_may_name_what_the_interface_has():
+    """A class or an alias in its body, by a string; its methods do not stand in the way of builtins."""
+    with serve(NestedServer(), Nested) as proxy:
+        assert proxy.get(Nested.Item(1), 2, [3, 4]) == Nested.Item(10)
+
+
+def test_an_interface_may_name_itself_wherever_it_is_defined():
+    """Also one that is local to a function."""
+
+    class Chain(cm.Interface):
+        @cm.method
+        def next(self) -> "Chain | None": ...
+
+    class ChainServer(Chain):
+        def next(self):
+            return self
+
+    with serve(ChainServer(), Chain) as proxy:
+        assert proxy.next() == proxy
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the type statement is Python 3.12's")
+def test_an_alias_stands_for_what_it_names():
+    """With and without parameters, of data and of interfaces, and in the brackets of a class or function."""
+    module = module_of("""
+        from __future__ import annotations
+        import capmarshal as cm
+
+        type Pair[T] = tuple[T, T]
+        type Numbers = list[int]
+        type Stores = dict[str, Store[int]]
+
+        class Store[T](cm.Interface):
+            type Items = list[T]
+            @cm.method
+            def put(self, pair: Pair[Pair[T]], numbers: Numbers) -> Pair[int]: ...
+            @cm.method
+            def stores(self) -> Stores: ...
+
+        class Server(Store[int]):
+            def put(self, pair, numbers):
+                return pair[0]
+            def stores(self):
+                return {"me": self}
+    """)
+    with serve(module.Server(), module.Store[int]) as proxy:
+        assert proxy.put(((1, 2), (3, 4)), [5]) == (1, 2)
+        assert proxy.stores() == {"me": proxy}
+        with pytest.raises(cm.ArgumentError, match="pair"):
+            proxy.put((("1", "2"), ("3", "4")), [5])
+
+
+class Node(cm.Interface):
+    @cm.method
+    def parent(self) -> typing.Self | None: ...
+    @cm.method
+    def adopt(self, children: list[typing.Self]) -> int: ...
+
+
+class Leaf(Node):
+    @cm.method
+    def colour(self) -> str: ...
+
+
+class LeafServer(Leaf):
+    def parent(self):
+        return self
+
+    def adopt(self, children):
+        assert all(isinstance(child, Leaf) for child in children)
+        return len(children)
+
+    def colour(self):
+        return "green"
+
+
+def test_self_is_the_interface_that_is_used():
+    """Asked of a derived interface, it is the derived one; the server takes whatever serves its interface."""
+    with serve(LeafServer(), Leaf) as leaf, serve(LeafServer(), Leaf) as other:
+        assert leaf.parent().colour() == "green"
+        assert leaf.adopt([other, other, leaf]) == 3
+        node = cm.capability(leaf).cast(Node)
+        assert type(node.parent()).__name__ == "Node"
+
+
+# ------------------------------------------------------------------------------------------------ generic interfaces
+
+
+class Box(cm.Interface, Generic[T]):
+    @cm.method
+    def get(self) -> T: ...
+    @cm.method
+    def swap(self, value: T) -> T: ...
+
+
+class Shelf(cm.Interface):
+    @cm.method
+    def box(self, box: Box[int]) -> Box[int]: ...
+    @cm.method
+    def capabilities(self, boxes: list[Box[Echo]]) -> Echo | None: ...
+
+
+class BoxServer(Box[T]):
+    def __init__(self, value):
+        self.value = value
+
+    def get(self) -> T:
+        return self.value
+
+    def swap(self, value: T) -> T:
+        before, self.value = self.value, value
+        return before
+
+
+class IntBoxServer(BoxServer[int]): ...
+
+
+class EchoBoxServer(BoxServer[Echo]): ...
+
+
+class ShelfServer(Shelf):
+    def box(self, box):
+        assert box.get() == 1
+        return box
+
+    def capabilities(self, boxes):
+        return boxes[0].get()
+
+
+def test_a_generic_interface_with_arguments_is_cast_to_as_such():
+    """What a type variable stands for is the check, on both sides; without arguments it is any data."""
+    with serve(IntBoxServer(1), Box[int]) as proxy:
+        assert type(proxy).__qualname__ == "Box[int]"
+        assert isinstance(proxy, Box)
+        assert proxy.swap(2) == 1
+        assert type(cm.capability(proxy).cast(Box[int])) is type(proxy)
+        with pytest.raises(cm.ArgumentError, match=r"Box\.swap, arguments: .*`int`.*`value`"):
+            cm.capability(proxy).cast(Box).swap("text")
+        wrong = cm.capability(proxy).cast(Box[str])
+        with pytest.raises(cm.ArgumentError, match=r"Box\.get, result: .*`str`"):
+            wrong.get()
+
+
+@pytest.mark.parametrize("home", ["the same entrypoint", "another entrypoint"])
+def test_a_generic_interface_with_arguments_is_an_annotation(home):
+    """Proxies and managed objects may stand there, and a type variable may stand for an interface."""
+    with cm.Entrypoint("shelf") as shelves, cm.Entrypoint("boxes") as boxes, cm.timeout(PATIENCE):
+        entrypoint = shelves if home == "the same entrypoint" else boxes
+        shelf, target = shelves.manage(ShelfServer()).cast(Shelf), IntBoxServer(1)
+        proxy = entrypoint.manage(target).cast(Box[int])
+        echo = entrypoint.manage(EchoServer()).cast(Echo)
+        assert shelf.box(target) == shelf.box(proxy) == proxy
+        assert shelf.box(proxy).get() == 1
+        echoes = entrypoint.manage(EchoBoxServer(echo)).cast(Box[Echo])
+        assert shelf.capabilities([echoes]) == echoes.get() == echo
+
+
+def test_what_a_type_variable_stands_for_is_checked_as_if_it_stood_there():
+    """Nobody knows how to send it: said by the name of the method."""
+    with pytest.raises(cm.InterfaceError, match=r"Box\.get, result: complex is neither"):
+        offline(Box[complex])
+
+    class Broken(BoxServer[complex]): ...
+
+    with (
+        cm.Entrypoint("test") as entrypoint,
+        pytest.raises(cm.InterfaceError, match=r"Box\.\w+, .*: complex is neither"),
+    ):
+        entrypoint.manage(Broken(1j))
