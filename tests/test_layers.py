@@ -32,6 +32,7 @@ MODULES = {
         "private",
         "descriptor_list",
         "layers",
+        "refused",
         "dataspace",
         "mounts",
         "closing",

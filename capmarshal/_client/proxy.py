@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from capmarshal._capabilities.capability import Proxy, badge_of, capability_behind, door_of, open_door_of, timeout_of
 from capmarshal._client.knocking import exchange
 from capmarshal._descriptors.descriptor_list import DescriptorList
+from capmarshal._descriptors.refused import REFUSALS
 from capmarshal._kernel.deadline import proxy_timeout
-from capmarshal._kernel.errors import CallTimeout, Error, InterfaceError
+from capmarshal._kernel.errors import CallTimeout, Error, InterfaceError, KernelError
 from capmarshal._protocol.faults import to_exception
 from capmarshal._protocol.wire import Fail
 from capmarshal._typed.codec import encode_data
@@ -50,6 +51,10 @@ def invoke(proxy: Proxy, called: Method, arguments: tuple[Any, ...]) -> Any:
     except CallTimeout as late:
         raise CallTimeout(f"{called.where}, entrypoint {target.label!r}: {late}", late.ran) from None
     except Error as error:
+        if isinstance(error, KernelError) and error.errno in REFUSALS and outgoing.numbers:
+            refused = called.unsendable(arguments, outgoing.numbers)
+            if refused is not None:
+                raise refused from error
         error.add_note(f"in a call of {called.where}, entrypoint {target.label!r}")
         raise
     if type(answer) is bytes and called.result_is_data:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from capmarshal._descriptors import inbox as _inbox
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.descriptor import number_of
+from capmarshal._descriptors.refused import REFUSALS, refused_of
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.deadline import seconds_until, words_for
 from capmarshal._kernel.errors import (
@@ -151,7 +152,8 @@ class Message:
             Disconnected: the receiver is gone; nothing was sent.
             RecordTooBig: more bytes than the socket's buffer takes in one record.
             TooManyInFlight: see :class:`TooManyInFlight`; nothing was sent.
-            KernelError: a descriptor is closed, or anything else that sendmsg(2) says.
+            KernelError: a descriptor is closed, or none that the kernel sends (io_uring), or anything else that
+                sendmsg(2) says.
             ValueError: neither bytes nor descriptors: the receiver could not tell it from the end.
             TypeError: a STREAM socket, or no AF_UNIX one.
         """
@@ -171,7 +173,9 @@ class Message:
                     full = f"the receiver's queue stayed full, and nothing was sent {words_for(timeout, deadline)}"
                     raise CallTimeout(full, ran="no")
                 if result != -errno.EINTR:
-                    raise error_for(-result, "sending a message")
+                    refused = refused_of(descriptors) if -result in REFUSALS else None
+                    which = f", of which descriptor {refused.number} is {refused.why}" if refused else ""
+                    raise error_for(-result, f"sending a message{which}")
         finally:
             # No traceback may keep these: where one is in a reference cycle, the garbage collector takes a memoryview
             # apart under what holds it, and crashes (cpython #77894, fixed in 3.12.7 and never in 3.11).

@@ -42,6 +42,7 @@ class Code(IntEnum):
     TABLE_FULL = 8
     IN_FLIGHT = 9
     MALFORMED = 10
+    UNSENDABLE = 11
 
 
 class Fault(msgspec.Struct, array_like=True, frozen=True):
@@ -116,6 +117,8 @@ def to_exception(payload: memoryview, declared: Sequence[type[BaseException]], w
             return TableFull(errno.EMFILE, message)
         case Code.IN_FLIGHT:
             return TooManyInFlight(errno.ETOOMANYREFS, message)
+        case Code.UNSENDABLE:
+            return ArgumentError(f"{where}, result: {fault.message}")
     # These say by themselves where.
     plain: dict[Code, type[Error]] = {
         Code.ARGUMENT: ArgumentError,

@@ -11,6 +11,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from capmarshal._descriptors.refused import REFUSALS, refused_of
 from capmarshal._kernel.errors import KernelError, TableFull, error_for, in_flight_limit
 from capmarshal._kernel.native import DESCRIPTORS_MAX
 from capmarshal._kernel.waiting import IN_FLIGHT_PATIENCE
@@ -119,7 +120,7 @@ class Answers:
             return Outbox(answer, channel.room)
         except KernelError as error:
             # No room for duplicates; or what the server has kept, another thread of it has closed meanwhile.
-            code = Code.TABLE_FULL if isinstance(error, TableFull) else Code.RAISED
+            code = Code.TABLE_FULL if isinstance(error, TableFull) else Code.UNSENDABLE
             self._closings.close(channel.peer, answer.results)
             return Outbox(fail(answer.id, code, f"at the server, {error.strerror}"), channel.room)
 
@@ -185,6 +186,12 @@ class Answers:
             self._bear(channel, outbox, "the kernel has no memory for the answer")
         elif status == -errno.EMSGSIZE:
             self._answer_instead(channel, outbox, Code.TOO_BIG, f"a result of {outbox.size} bytes does not fit")
+        elif -status in REFUSALS and (refused := refused_of(outbox.next.numbers if outbox.next else ())) is not None:
+            # No fault of the client's, which may have part of the answer: it reads this as the end of it.
+            outbox.begun = False
+            self._answer_instead(
+                channel, outbox, Code.UNSENDABLE, f"it cannot be sent: a descriptor in it is {refused.why}"
+            )
         else:
             self._drop(channel, str(error_for(-status, "answering")))
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import TYPE_CHECKING, Any
 
+from capmarshal._descriptors.refused import refused_of
 from capmarshal._kernel.errors import ArgumentError, Error, StaleCapability
 from capmarshal._protocol.wire import pack_size
 from capmarshal._typed.codec import data_decoder_for, decoder_for, encode, encoder_for
@@ -106,6 +108,20 @@ class Method:
             except (*BAD_PAYLOAD, Error):
                 return f"argument `{parameter.name}`"
         return "arguments"
+
+    def unsendable(self, arguments: tuple[Any, ...], numbers: Sequence[int]) -> ArgumentError | None:
+        """Why the kernel refused to send a call with these descriptors; None if not for one of them."""
+        refused = refused_of(numbers)
+        if refused is None:
+            return None
+        culprit = "arguments"
+        for parameter, argument in zip(self.parameters, arguments, strict=True):
+            alone = Outgoing()
+            with contextlib.suppress(*BAD_PAYLOAD, Error):
+                encode(argument, alone)
+            if refused.number in alone.numbers:
+                culprit = f"argument `{parameter.name}`"
+        return ArgumentError(f"{self.where}, {culprit} cannot be sent: its descriptor is {refused.why}")
 
     def decode_arguments(self, payload: memoryview, incoming: Incoming) -> list[Any]:
         """The arguments of a CALL, in the order of the parameters.
