@@ -1,6 +1,7 @@
 """Fields of every kind: sent and received, or refused when the interface is first used."""
 
 import dataclasses
+import sys
 from typing import Any, ClassVar, Final, Generic, NamedTuple, TypedDict, TypeVar
 
 import attrs
@@ -136,6 +137,17 @@ def test_fields_of_every_kind_arrive_as_they_were(value):
     came = data_decoder_for(type(value))(encode_data(value))
     assert came == value
     assert getattr(came, "__dict__", None) == getattr(value, "__dict__", None)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="a syntax that this Python does not have")
+def test_a_generic_class_with_annotations_that_are_strings_is_understood():
+    """What msgspec can read is not refused because typing cannot."""
+    source = "from __future__ import annotations\nclass Holding[Held](msgspec.Struct):\n    held: Held\n"
+    exec(compile(source, "holding", "exec", dont_inherit=True), globals())
+    made = globals()["Holding"](3)
+    for node in walk(msgspec.inspect.type_info(type(made)[int])):
+        refuse_lossy(node)
+    assert data_decoder_for(type(made)[int])(encode_data(made)) == made
 
 
 def test_a_field_that_is_not_there_is_missed_by_name():

@@ -78,7 +78,11 @@ def _refuse_attrs(cls: type, fields: set[str]) -> None:
 
 def _refuse_unset(cls: type, record: DataclassType | StructType) -> None:
     """A field that is UNSET is not sent, so it has to be UNSET where nothing arrives."""
-    hints = typing.get_type_hints(cls, include_extras=True)
+    try:
+        hints = typing.get_type_hints(cls, include_extras=True)
+    except NameError:
+        # Python 3.12 does not know the type parameters of a class whose annotations are strings; msgspec does.
+        return
     for field in record.fields:
         unset_by_default = not field.required and field.default is field.default_factory
         if not unset_by_default and msgspec.UnsetType in typing.get_args(hints.get(field.name)):
