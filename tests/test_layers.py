@@ -24,7 +24,7 @@ PACKAGES = (
 
 # And a module of a package from those before it in the package.  _kernel.native alone stands on the extension.
 MODULES = {
-    "_kernel": ("native", "lifetime", "polling", "errors", "deadline", "waiting"),
+    "_kernel": ("native", "lifetime", "polling", "errors", "deadline", "waiting", "call_log"),
     "_descriptors": (
         "process",
         "moving",
@@ -58,7 +58,7 @@ MODULES = {
         "method",
         "interface",
     ),
-    "_client": ("conversation", "sending", "channel", "knocking", "proxy"),
+    "_client": ("conversation", "sending", "channel", "knocking", "call_log", "proxy"),
     "_server": (
         "journal",
         "objects",
@@ -75,6 +75,7 @@ MODULES = {
         "keeping",
         "escapes",
         "calls",
+        "call_log",
         "dispatch",
         "hanging_up",
         "unread",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from capmarshal._capabilities.door import home_of
 from capmarshal._capabilities.identity import label_in
 from capmarshal._capabilities.parametrised import parametrised
+from capmarshal._kernel import call_log
 from capmarshal._kernel.deadline import check_proxy_timeout
 from capmarshal._kernel.errors import Closed
 
@@ -114,7 +115,7 @@ class Capability:
         open_door_of(self)
         if timeout is not None:
             check_proxy_timeout(timeout)
-        made: T = object.__new__(_proxy_class_of(cls, timeout is not None))
+        made: T = object.__new__(_proxy_class_of(cls, timeout is not None, call_log.wanted()))
         made.__dict__["_capability"] = self
         if timeout is not None:
             made.__dict__[_TIMEOUT] = timeout
@@ -195,19 +196,19 @@ capability_behind: Callable[[Proxy], Capability] = operator.attrgetter("_capabil
 _TIMEOUT = "__capmarshal_timeout__"
 timeout_of: Callable[[Proxy], float] = operator.attrgetter(_TIMEOUT)
 
-# An interface's classes of proxies stand in its namespace, so that they go with it: without a timeout, and with one, so
-# that a call need not ask which its proxy is.
-_PROXY_CLASSES = ("__capmarshal_proxy_class__", "__capmarshal_timed_proxy_class__")
+# An interface's classes of proxies stand in its namespace, so that they go with it: without a timeout and with one, and
+# the same of those whose calls are logged, so that a call need not ask which its proxy is.
+_PROXY_CLASSES = tuple(f"__capmarshal_{kind}proxy_class__" for kind in ("", "timed_", "logged_", "timed_and_logged_"))
 
 
-def _no_proxies(interface: type[Any], timed: bool) -> type[Any]:
+def _no_proxies(interface: type[Any], timed: bool, logged: bool) -> type[Any]:
     raise NotImplementedError(f"{interface.__qualname__}: nothing that makes calls is imported")
 
 
-_make_proxy_class: Callable[[type[Any], bool], type[Any]] = _no_proxies
+_make_proxy_class: Callable[[type[Any], bool, bool], type[Any]] = _no_proxies
 
 
-def make_proxies_by(make_class: Callable[[type[Any], bool], type[Any]]) -> None:
+def make_proxies_by(make_class: Callable[[type[Any], bool, bool], type[Any]]) -> None:
     """Has :meth:`Capability.cast` use ``make_class``, which makes an interface's class of proxies.
 
     The client gives it when the package is imported: what makes calls stands above what is called.
@@ -216,11 +217,11 @@ def make_proxies_by(make_class: Callable[[type[Any], bool], type[Any]]) -> None:
     _make_proxy_class = make_class
 
 
-def _proxy_class_of(interface: type[Any], timed: bool) -> type[Any]:
+def _proxy_class_of(interface: type[Any], timed: bool, logged: bool) -> type[Any]:
     """An interface's class of proxies, made when it is first asked for."""
-    place = _PROXY_CLASSES[timed]
+    place = _PROXY_CLASSES[timed + 2 * logged]
     known: type[Any] | None = interface.__dict__.get(place)
     if known is None:
-        known = _make_proxy_class(interface, timed)
+        known = _make_proxy_class(interface, timed, logged)
         setattr(interface, place, known)
     return known

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from capmarshal._capabilities.capability import Proxy, badge_of, capability_behind, door_of, open_door_of, timeout_of
+from capmarshal._client import call_log
 from capmarshal._client.knocking import exchange
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.refused import REFUSALS
@@ -24,12 +25,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from capmarshal._capabilities.door import Door
+    from capmarshal._client.call_log import Exchange
     from capmarshal._client.channel import Answer
     from capmarshal._typed.method import Method
 
 
-def invoke(proxy: Proxy, called: Method, arguments: tuple[Any, ...]) -> Any:
-    """Makes a call: what every proxy method does."""
+def invoke(proxy: Proxy, called: Method, arguments: tuple[Any, ...], exchange: Exchange = exchange) -> Any:
+    """Makes a call, through a door by ``exchange``: what every proxy method does."""
     target = capability_behind(proxy)
     payload, outgoing = None, NOTHING
     if called.arguments_are_data:
@@ -83,13 +85,17 @@ def _result(called: Method, answer: Answer, door: Door) -> Any:
     return result
 
 
-def _invoke_in_time(proxy: Proxy, called: Method, arguments: tuple[Any, ...]) -> Any:
-    """As :func:`invoke`, for a proxy with a timeout."""
-    with proxy_timeout(timeout_of(proxy)):
-        return invoke(proxy, called, arguments)
+def _in_time(invoke: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes calls of proxies with a timeout by ``invoke``."""
+
+    def invoke_in_time(proxy: Proxy, called: Method, arguments: tuple[Any, ...]) -> Any:
+        with proxy_timeout(timeout_of(proxy)):
+            return invoke(proxy, called, arguments)
+
+    return invoke_in_time
 
 
-def _proxy_method(called: Method, invoke: Callable[[Proxy, Method, tuple[Any, ...]], Any]) -> Callable[..., Any]:
+def _proxy_method(called: Method, invoke: Callable[..., Any]) -> Callable[..., Any]:
     """A function with the parameters of the declared one, that makes the call by ``invoke``."""
     scope: dict[str, Any] = {"_capmarshal_invoke": invoke, "_capmarshal_called": called}
     signature, seen_keyword = [called.receiver], False
@@ -122,17 +128,19 @@ def _proxy_method(called: Method, invoke: Callable[[Proxy, Method, tuple[Any, ..
     return made
 
 
-def make_class(interface: type[Any], timed: bool) -> type[Any]:
+def make_class(interface: type[Any], timed: bool, logged: bool) -> type[Any]:
     """A class of proxies for an interface: a subclass of it, with every remote method a call.
 
     Args:
         interface: the class.
         timed: its proxies have timeouts.
+        logged: their calls are logged.
 
     Raises:
         InterfaceError: it has abstract methods that are not remote, or one is declared in a way that cannot work.
     """
-    by = _invoke_in_time if timed else invoke
+    by: Callable[..., Any] = call_log.logged(invoke) if logged else invoke
+    by = _in_time(by) if timed else by
     body: dict[str, Any] = {called.name: _proxy_method(called, by) for called in methods_of(interface).values()}
     body["__module__"] = interface.__module__
     metaclass: Any = type(interface)

@@ -91,6 +91,12 @@ def _as_raised(sent: Raised, declared: Sequence[type[BaseException]], where: str
     return error
 
 
+def name_in(payload: memoryview) -> str:
+    """What the error in a FAIL of our own is called, for the log."""
+    fault = _decoder.decode(payload)
+    return fault.error.classes[0] if fault.error is not None else type(to_exception(payload, (), "")).__qualname__
+
+
 def to_exception(payload: memoryview, declared: Sequence[type[BaseException]], where: str) -> BaseException:
     """What the client raises for a FAIL.
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from capmarshal._typed.method import Method
 
 # Of what a stranger calls a method, this much goes into errors.
-_NAME_SHOWN = 64
+NAME_SHOWN = 64
 
 
 class Turn(Protocol):
@@ -164,7 +164,7 @@ class Calls:
             method = methods_of(type(target)).get(call.method)
             if method is None:
                 incoming.close_rest()
-                name = call.method[:_NAME_SHOWN].decode("utf-8", "backslashreplace")
+                name = call.method[:NAME_SHOWN].decode("utf-8", "backslashreplace")
                 return fail(call.id, Code.UNKNOWN_METHOD, f"{type(target).__qualname__} has no remote method {name!r}")
             if method.is_data:
                 self._objects.remember(call.badge, method)

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.descriptor_list import DescriptorList
+from capmarshal._kernel import call_log
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.native import FOREVER
 from capmarshal._protocol import wire
 from capmarshal._protocol.faults import Code
 from capmarshal._server.answer import Interrupted, fail
+from capmarshal._server.call_log import LoggedCalls
 from capmarshal._server.calls import Calls
 from capmarshal._server.escapes import everything
 from capmarshal._typed.table import Incoming
@@ -71,7 +73,7 @@ class Dispatcher:
 
     def __init__(self, objects: Objects, journal: Journal) -> None:
         self._objects = objects
-        self._calls = Calls(objects, journal)
+        self._calls = (LoggedCalls if call_log.wanted() else Calls)(objects, journal)
         self.call_data = self._calls.run_data
         self.serving = self._calls.serving
         self.end_all = self._calls.end_all

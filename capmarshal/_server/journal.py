@@ -11,6 +11,8 @@ import logging
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from capmarshal._kernel import call_log
+
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
@@ -98,6 +100,16 @@ class Journal:
         """Writes what went wrong in capmarshal itself, with the error's traceback; otherwise as :meth:`warning`."""
         self._write(logging.CRITICAL, peer, kind, words, args, exc_info)
 
+    def call(self, peer: Peer | None, words: str, *args: object) -> None:
+        """Writes about one call, and about each: who had calls logged wants all of them.
+
+        Args:
+            peer: whose it was; None for one that a method made inline.
+            words: as of :meth:`logging.Logger.debug`.
+            args: likewise.
+        """
+        call_log.write(f"%s: %s{words}", self._label, _whom(peer) or "inline: ", *args)
+
     def _write(
         self,
         level: int,
@@ -113,7 +125,6 @@ class Journal:
         left_out = self._due((pid, uid, kind))
         if left_out is None:
             return
-        whom = "" if peer is None else f"process {pid} (user {uid}): "
         more = f" (and {left_out} such lines were left out)" if left_out else ""
         # A filter or handler of the application's own may raise, which is not to end what is being logged.
         with contextlib.suppress(Exception):
@@ -122,7 +133,7 @@ class Journal:
                 # A caller's words may be in it, and as many of them as a call can carry.
                 more = f": {type(exc_info).__qualname__}: {text[:_TEXT_MAX]}... (cut short){more}"
                 exc_info = None
-            log.log(level, f"%s: %s{words}%s", self._label, whom, *args, more, exc_info=exc_info)
+            log.log(level, f"%s: %s{words}%s", self._label, _whom(peer), *args, more, exc_info=exc_info)
 
     def _due(self, key: _Key) -> int | None:
         """Whether a line is to be written: None if not, else how many were left out before it."""
@@ -153,6 +164,11 @@ class Journal:
             if now - told.at >= _PAUSE:
                 self._untold += told.left_out
                 self._told.pop(key, None)
+
+
+def _whom(peer: Peer | None) -> str:
+    """How a line about a peer begins."""
+    return "" if peer is None else f"process {peer.pid} (user {peer.uid}): "
 
 
 def _text(error: BaseException | None) -> str:
