@@ -1,6 +1,7 @@
 """Fields of every kind: sent and received, or refused when the interface is first used."""
 
 import dataclasses
+import functools
 import sys
 from typing import Any, ClassVar, Final, Generic, NamedTuple, TypedDict, TypeVar
 
@@ -184,6 +185,24 @@ class Straying(StraySlots):
     name: str = ""
 
 
+class StraySlot:
+    __slots__ = "stray"
+
+
+@attrs.define(slots=False)
+class StrayingInOne(StraySlot):
+    name: str = ""
+
+
+@attrs.define
+class Cached:
+    size: int
+
+    @functools.cached_property
+    def area(self) -> int:
+        return self.size**2
+
+
 @dataclasses.dataclass
 class Initialised:
     first: int
@@ -217,6 +236,11 @@ class Wanting(TypedDict):
         (AttrsAliased, "the field _name of the attrs class AttrsAliased"),
         (AttrsGeneric[int], "the field _inside of the attrs class AttrsGeneric"),
         (Straying, "stray of the attrs class Straying is no field, but would be sent"),
+        (StrayingInOne, "stray of the attrs class StrayingInOne is no field, but would be sent"),
+        (
+            Cached,
+            "area of the attrs class Cached is no field.*if it is a cached property, say slots=False",
+        ),
         (Initialised, "InitVar"),
         (UnsetToFive, "the field first of UnsetToFive may be UNSET, which is not sent; let UNSET be its default"),
         (UnsetRequired, "the field first of UnsetRequired may be UNSET"),

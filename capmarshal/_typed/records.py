@@ -68,7 +68,8 @@ def _refuse_attrs(cls: type, fields: set[str]) -> None:
             "with an underscore; take another name, or a dataclass"
         )
     for base in cls.__mro__:
-        for name in base.__dict__.get("__slots__", ()):
+        slots = base.__dict__.get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
             if name not in fields and not name.startswith("_"):
                 raise TypeError(
                     f"{name} of the attrs class {cls.__qualname__} is no field, but would be sent with them; "
