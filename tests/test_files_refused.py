@@ -15,6 +15,7 @@ import ssl
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 import zipfile
 
@@ -125,6 +126,19 @@ def test_the_output_of_a_process_is_refused_once_it_was_read_from(taker):
         assert process.stdout.readline() == b"two\n"
 
 
+@pytest.mark.parametrize("mode", ["w+", "w+b"])
+@pytest.mark.parametrize("make", [tempfile.TemporaryFile, tempfile.NamedTemporaryFile, tempfile.SpooledTemporaryFile])
+def test_a_temporary_file_is_sent_from_where_it_stands(taker, make, mode):
+    """The wrappers of tempfile are looked through, and what is pending in them is written."""
+    with make(mode=mode) as file:
+        file.write("one\ntwo\n" if mode == "w+" else b"one\ntwo\n")
+        file.seek(4)
+        file.write("TWO\n" if mode == "w+" else b"TWO\n")
+        file.seek(0)
+        file.readline()
+        assert taker.rest(file) == b"TWO\n"
+
+
 @pytest.mark.parametrize("mode", ["r", "rb"])
 @pytest.mark.parametrize("make", [_pipe_with, _socket_file], ids=["pipe", "socket"])
 def test_what_has_not_been_read_from_is_sent(taker, make, mode):
@@ -176,7 +190,22 @@ def test_a_reader_that_another_thread_waits_in_is_not_waited_for(taker, server):
     assert server.calls == 1
 
 
+class _Response(io.IOBase):
+    """As libraries of HTTP have it: on something that they do not show, and that has read ahead."""
+
+    def __init__(self, path):
+        self._response = open(path, "rb")
+
+    def fileno(self):
+        return self._response.fileno()
+
+    def close(self):
+        self._response.close()
+        super().close()
+
+
 TRANSFORMING = {
+    "a class of its own": _Response,
     "gzip": lambda path: gzip.open(path, "rb"),
     "gzip text": lambda path: gzip.open(path, "rt"),
     "gzip in a buffer": lambda path: io.BufferedReader(gzip.open(path, "rb")),

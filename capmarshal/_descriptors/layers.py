@@ -10,6 +10,17 @@ from typing import Any
 # Those with an underscore are private to their classes, which offer nothing else.
 _BELOW = ("file", "_file", "buffer", "raw", "_sock")
 
+# Of the commonest it is known which, and need not be tried.
+_KNOWN: dict[type, tuple[str, ...]] = {
+    io.TextIOWrapper: ("buffer",),
+    io.BufferedReader: ("raw",),
+    io.BufferedWriter: ("raw",),
+    io.BufferedRandom: ("raw",),
+    io.FileIO: (),
+    socket.SocketIO: ("_sock",),
+    socket.socket: (),
+}
+
 # A file on a file on a file...: no more than that, in case one stands on itself.
 _DEEPEST = 8
 
@@ -26,7 +37,7 @@ def layers_of(file: Any) -> list[Any]:
 
 
 def _below(file: Any) -> Any:
-    for name in _BELOW:
+    for name in _KNOWN.get(type(file), _BELOW):
         try:
             below = getattr(file, name, None)
         except Exception:  # noqa: BLE001 - ValueError where it is detached, and anything where a class of the user's is asked

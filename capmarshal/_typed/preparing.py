@@ -12,6 +12,7 @@ from __future__ import annotations
 import codecs
 import io
 import os
+import socket
 import threading
 from typing import Any
 
@@ -20,6 +21,9 @@ from capmarshal._descriptors.layers import layers_of
 from capmarshal._kernel import deadline
 from capmarshal._kernel.errors import CallTimeout
 from capmarshal._typed.flushing import flush_within, flush_without_waiting
+
+# Descriptors and nothing else; of classes derived from these, that is not known.
+_BARE = (io.FileIO, socket.socket)
 
 # What reads and writes another text than is underneath, and is none of io's classes.
 _CODECS = (codecs.StreamReader, codecs.StreamWriter, codecs.StreamReaderWriter, codecs.StreamRecoder)
@@ -59,6 +63,8 @@ def prepare(file: Any, *, serving: bool = False) -> None:
             brought there (a file of /proc that has been read from, a pipe that was read ahead from).
         CallTimeout: its pending bytes could not be written in time.
     """
+    if type(file) in _BARE:
+        return
     # By what it can do, not by its class: the files of tempfile are wrappers.  A raw file has no buffer.
     layers = layers_of(file)
     _refuse_what_transforms(file, layers)
@@ -94,8 +100,8 @@ def _refuse_what_transforms(file: Any, layers: list[Any]) -> None:
             isinstance(layer, _CODECS)
             # TLS: of the ssl module, which is not imported for that, or of another library.
             or hasattr(layer, "do_handshake")
-            # Neither a buffer on a raw file nor a text file on a buffer: it makes its bytes itself.
-            or (layer is layers[-1] and isinstance(layer, (io.BufferedIOBase, io.TextIOBase)))
+            # Neither a raw file, nor a buffer on one, nor a text file on a buffer: it makes its bytes itself.
+            or (layer is layers[-1] and isinstance(layer, io.IOBase) and not isinstance(layer, io.RawIOBase))
         ):
             raise TypeError(
                 f"{_name(file)} reads and writes other bytes than its descriptor does: pass the file or socket "
