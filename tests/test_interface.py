@@ -1005,7 +1005,7 @@ def test_a_declared_error_arrives_as_itself_with_a_note(how, kind, args, log):
             proxy.fail(how)
         assert type(caught.value) is kind
         assert caught.value.args == args
-        assert caught.value.__notes__[-1] == "raised by the server, in Failing.fail"
+        assert caught.value.__notes__[-1] == "raised by the server, in Failing.fail, entrypoint 'test'"
         assert "secret" not in str(caught.value)
         with pytest.raises(ZeroDivisionError):
             proxy.divide(1, 0)

@@ -13,6 +13,8 @@ import pytest
 
 import by_hand
 import capmarshal as cm
+from capmarshal._protocol.faults import Code, Fault, encode
+from capmarshal._protocol.wire import pack_fail
 from patience import PATIENCE, until
 
 # Longer than a call takes, shorter than anybody minds.
@@ -153,6 +155,30 @@ def test_a_call_that_was_sent_is_told_from_one_that_was_not(fork):
             assert ran == "no"
         finally:
             os.kill(process.pid, signal.SIGCONT)
+
+
+def test_a_call_that_the_server_came_to_too_late():
+    """The server says so, in its own words; whose deadline that was, its client knows."""
+    with by_hand.Impostor() as impostor:
+        label, proxy = impostor.capability.label, impostor.capability.cast(by_hand.Work, timeout=PATIENCE)
+        calling = by_hand.Concurrent(proxy.double, 1)
+        with impostor.accept() as channel:
+            channel.recv(4096)
+            channel.send(pack_fail(1, encode(Fault(Code.EXPIRED, "too late"))))
+            said, ran = text_of(calling.outcome)
+    assert said == f"Work.double, entrypoint {label!r}: too late (the deadline of cast(timeout={PATIENCE}))"
+    assert ran == "no"
+
+
+def test_of_an_entrypoint_of_this_process_that_nobody_serves_it_says_that():
+    """Made and never entered: the commonest mistake of a first program."""
+    entrypoint = cm.Entrypoint("idle")
+    proxy = entrypoint.manage(RingServer()).cast(Ring, timeout=SHORT)
+    said, _ = text_of(proxy.double, 1)
+    assert said.endswith(
+        "; nobody serves entrypoint 'idle', which is of this process: enter it (with), or call serve_forever()"
+    )
+    entrypoint.close()
 
 
 def test_of_a_message_it_says_the_seconds_or_the_block():

@@ -23,6 +23,10 @@ class Home(Protocol):
         """The managed object that the badge selects, if any."""
         ...
 
+    def served(self) -> bool:
+        """Whether some thread runs its calls."""
+        ...
+
     def serves_this_thread(self) -> bool:
         """Whether the current thread is the one that runs its calls."""
         ...

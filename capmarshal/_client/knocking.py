@@ -121,16 +121,22 @@ def exchange(door: Door, key: bytes, payload: bytes, entries: Sequence[Entry], n
                 if channel.usable:
                     door.idle.append(channel)
     except CallTimeout as late:
-        raise CallTimeout(f"{late} in {spent(began)} ({origin()}){_while_serving()}", late.ran) from None
+        raise CallTimeout(f"{late} in {spent(began)} ({origin()}){_perhaps(door)}", late.ran) from None
 
 
-def _while_serving() -> str:
-    """For the text of an error: that the thread which waited serves an entrypoint, and nobody else did meanwhile."""
-    for door in space.doors():
-        home = home_of(door)
+def _perhaps(door: Door) -> str:
+    """For the text of an error: what is known in this process of why no answer came through a door."""
+    home = home_of(door)
+    if home is not None and not home.served():
+        return (
+            f"; nobody serves entrypoint {door.label!r}, which is of this process: enter it (with), or call "
+            "serve_forever()"
+        )
+    for own in space.doors():
+        home = home_of(own)
         if home is not None and home.serves_this_thread():
             return (
-                f"; the caller was a method of entrypoint {door.label!r}, which takes no other call meanwhile: "
+                f"; the caller was a method of entrypoint {own.label!r}, which takes no other call meanwhile: "
                 "if the server waited for it in turn, each waited for the other"
             )
     return ""

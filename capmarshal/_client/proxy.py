@@ -74,7 +74,7 @@ def _result(called: Method, answer: Answer, door: Door) -> Any:
     else:
         record, descriptors = answer
         if isinstance(record, Fail):
-            raise to_exception(record.payload, called.raises, called.where)
+            raise to_exception(record.payload, called.raises, f"{called.where}, entrypoint {door.label!r}")
         payload, incoming = record.payload, Incoming(record.entries, descriptors, closing=door.closing)
     try:
         result = called.decode_result(payload, incoming)

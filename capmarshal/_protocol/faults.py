@@ -103,7 +103,7 @@ def to_exception(payload: memoryview, declared: Sequence[type[BaseException]], w
     Args:
         payload: of the record; hostile, for all we know.
         declared: the errors that the method declares.
-        where: the method, as people write it.
+        where: the method, as people write it, and its entrypoint.
     """
     try:
         fault = _decoder.decode(payload)

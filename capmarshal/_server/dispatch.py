@@ -104,6 +104,10 @@ class Dispatcher:
         """The managed object that the badge selects, if any."""
         return self._objects.get(badge)
 
+    def served(self) -> bool:
+        """Whether some thread runs the calls."""
+        return self._calls.thread is not None
+
     def serves_this_thread(self) -> bool:
         """Whether the current thread is the one that runs the calls."""
         return self._calls.thread == threading.get_ident()
