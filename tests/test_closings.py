@@ -15,10 +15,11 @@ import by_hand
 import capmarshal as cm
 import parts_by_hand
 import patience
-from capmarshal._protocol import wire as _wire
+from capmarshal._descriptors import reaper
 from capmarshal._protocol.states import State
+from capmarshal._server import answers, turns
 from patience import PATIENCE
-from served import channels, note, send_away, serving
+from served import Notebook, channels, send_away, serving
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
 
@@ -55,31 +56,6 @@ def test_an_answer_does_not_wait_for_ever(lingering, caplog):
     caplog.clear()
 
 
-def test_a_peer_whose_descriptors_take_long_to_close_is_held_back(fork, lingering, until):
-    """Above a bound its channels are not read, and others are; it goes on when they are closed."""
-    slow = [lingering(4 * int(PATIENCE)) for _ in range(4)]
-    with serving(limits=cm.Limits(closing=9)) as served, contextlib.ExitStack() as stack:
-        nears = [stack.enter_context(contextlib.closing(by_hand.knock(served.capability))) for _ in slow]
-        with by_hand.busy(served.capability):
-            for near, (number, _) in zip(nears, slow, strict=True):
-                send_away(near, served.capability, number)
-        # This process is the one that is held back; a forked one is another.
-        until(lambda: any(one.peer.held for one in served.channels.all()))
-
-        def honest():
-            with contextlib.closing(by_hand.knock(served.capability)) as other:
-                return parts_by_hand.lives(other, served.capability)
-
-        assert fork(honest).result()
-        for _, peer in slow:
-            while peer.recv(1 << 20):
-                pass
-        for near in nears:
-            record, _ = by_hand.answer(near)
-            assert bytes(record.payload) == b"\x01"
-        until(lambda: not any(one.peer.held for one in served.channels.all()))
-
-
 @pytest.mark.parametrize("kind", ["pipe", "file"])
 def test_calls_one_after_the_other_do_not_fill_the_table(fork, kind, tmp_path):
     """What one call sent is closed when the next is sent, though nearly all of the table, and closed elsewhere."""
@@ -97,30 +73,41 @@ def test_calls_one_after_the_other_do_not_fill_the_table(fork, kind, tmp_path):
                 assert proxy.count([one] * 900) == 1
 
 
-def test_descriptors_wait_unread_for_a_full_table_to_be_emptied(fork, lingering):
+def test_descriptors_wait_unread_for_a_full_table_to_be_emptied(fork, hostile, lingering, monkeypatch):
     """What would be lost is left in its queue until what fills the table is closed: the call is late, and not lost."""
-    with by_hand.server_process(fork, table=160) as (_, capability), contextlib.ExitStack() as stack:
-        # After the server was forked, which would have copies of them.
-        slow = [lingering(4 * int(PATIENCE)) for _ in range(2)]
-        # From another process: two calls whose 45 arguments each take long to close, all of the reaper's time for it.
-        nears = [stack.enter_context(contextlib.closing(by_hand.knock(capability))) for _ in slow]
+    # As long as the test likes.
+    monkeypatch.setattr(turns, "_SCARCE_PATIENCE", int(4 * PATIENCE * 1e9))
+    with by_hand.server_process(fork, table=160) as (_, capability), by_hand.knock(capability) as near:
+        opened = []
+
+        def knock():
+            opened.extend(channels(capability, 1))
+
+        def call():
+            table = [(slot, bytes(16)) for slot in range(60)]
+            record = by_hand.call(capability, b"count", b"\x91\xdc\x00\x3c" + bytes(range(60)), table, 60)
+            with by_hand.pipe() as (reader, _writer):
+                by_hand.send(opened[0], record, [reader.fileno()] * 60)
+
+        def answered():
+            assert bytes(by_hand.answer(opened[0])[0].payload) == b"\x01"
+
+        client = hostile(knock, call, answered)
+        another = hostile(knock, lambda: parts_by_hand.lives(opened[0], capability))
+        # After the others were forked, which would have copies of it: the arguments of one call, most of the table.
+        number, slow = lingering(4 * int(PATIENCE))
         with by_hand.busy(capability):
-            for near, (number, _) in zip(nears, slow, strict=True):
-                send_away(near, capability, number, count=45)
-
-        def another():
-            reader, writer = os.pipe()
-            with cm.Descriptor(reader) as one, cm.Descriptor(writer), cm.timeout(PATIENCE):
-                return capability.cast(by_hand.Work).count([one] * 60)
-
-        child = fork(another)
-        for _, peer in slow:
-            while peer.recv(1 << 20):
-                pass
-        assert child.result() == 1
-        for near in nears:
-            record, _ = by_hand.answer(near)
-            assert bytes(record.payload) == b"\x02"
+            send_away(near, capability, number, count=100)
+        client.act()
+        # Served after that one has been looked at.
+        another.act()
+        while slow.recv(1 << 20):
+            pass
+        client.act()
+        assert bytes(by_hand.answer(near)[0].payload) == b"\x02"
+        # They have copies of what tells the server to end.
+        client.child.kill()
+        another.child.kill()
 
 
 def test_an_answer_that_waited_is_not_kept_when_it_is_sent(lingering):
@@ -138,52 +125,6 @@ def test_an_answer_that_waited_is_not_kept_when_it_is_sent(lingering):
             pass
         by_hand.answer(near)
         patience.until(lambda: outbox() is None, 0.5)
-
-
-def test_a_process_is_not_held_back_for_long_by_what_others_of_its_user_have(hostile, lingering):
-    """A user has more that takes long to close than it may: its other processes go on, each with a call of its own."""
-    number, peer = lingering(4 * int(PATIENCE))
-    with serving(limits=cm.Limits(closing=32)) as served:
-
-        def act():
-            near = by_hand.knock(served.capability)
-            send_away(near, served.capability, number, count=30)
-            return near
-
-        client = hostile(lambda: None, act)
-        os.close(number)
-        # So that the server's copies are the last.
-        with by_hand.busy(served.capability):
-            client.act()
-        patience.until(lambda: any(one.peer.waiting > 24 for one in served.channels.all()))
-        reader, writer = os.pipe()
-        with cm.Descriptor(reader) as one, cm.Descriptor(writer), cm.timeout(PATIENCE):
-            proxy = served.capability.cast(by_hand.Work)
-            for _ in range(5):
-                assert proxy.count([one]) == 1
-        while peer.recv(1 << 20):
-            pass
-        client.child.kill()
-
-
-def test_no_knock_is_taken_while_too_much_waits_to_be_closed(lingering):
-    """What a knock brings would have to be closed, too: the door waits, open channels go on, and then it opens."""
-    number, peer = lingering(4 * int(PATIENCE))
-    with serving(limits=cm.Limits(closing=8)) as served, contextlib.ExitStack() as stack:
-        near, early = (stack.enter_context(one) for one in channels(served.capability, 2))
-        with by_hand.busy(served.capability):
-            send_away(near, served.capability, number, count=30)
-        patience.until(lambda: served.entrypoint._service._server._closings.full)
-        late = stack.enter_context(by_hand.knock(served.capability))
-        patience.until(lambda: not served.entrypoint._service._server._door_slot)
-        open_before = len(served.channels)
-        late.send(note(served.capability, "late"))
-        while peer.recv(1 << 20):
-            pass
-        record, _ = by_hand.answer(late)
-        assert isinstance(record, _wire.Reply)
-        assert len(served.channels) == open_before + 1
-        assert parts_by_hand.lives(early, served.capability)
 
 
 class Raw(io.RawIOBase):
@@ -221,3 +162,69 @@ def test_a_raw_file_of_the_users_own_ends_nothing(times, tmp_path):
         for _ in range(2):
             with contextlib.suppress(cm.RemoteError, cm.ArgumentError):
                 proxy.open().close()
+
+
+# Results that take long to close.
+
+
+def test_a_channel_does_not_wait_for_ever_for_its_results_to_be_closed(slow):
+    """After a second the next call on it is read."""
+    with serving() as served, by_hand.knock(served.capability) as near, by_hand.pipe() as (reader, _):
+        served.book.given = given = slow("", None, reader.fileno())
+        near.send(by_hand.call(served.capability, b"give", b"\x90"))
+        _, numbers = by_hand.answer(near)
+        parts_by_hand.close_all(numbers)
+        assert given.begun.wait(PATIENCE)
+        assert parts_by_hand.lives(near, served.capability)
+        assert reaper.behind()
+
+
+def test_leaving_does_not_wait_for_results_to_be_closed(slow, monkeypatch):
+    """Their call is answered: its channel ends, and the entrypoint with it."""
+    # As long as the test likes.
+    monkeypatch.setattr(answers, "_CLOSING_PATIENCE", int(4 * PATIENCE * 1e9))
+    with cm.Entrypoint("leaving", close_timeout=10 * PATIENCE) as entrypoint, by_hand.pipe() as (reader, _):
+        book = Notebook()
+        capability = entrypoint.manage(book)
+        with by_hand.knock(capability) as near:
+            book.given = given = slow("", None, reader.fileno())
+            near.send(by_hand.call(capability, b"give", b"\x90"))
+            _, numbers = by_hand.answer(near)
+            parts_by_hand.close_all(numbers)
+            assert given.begun.wait(PATIENCE)
+            by_hand.Concurrent(entrypoint.__exit__, None, None, None).outcome()
+            assert by_hand.ended(near)
+            assert reaper.behind()
+    capability.close()
+
+
+class Lender(cm.Interface):
+    @cm.method
+    def lend(self, times: int) -> int: ...
+
+
+class LenderServer(Lender):
+    def __init__(self, whom):
+        self.whom = whom
+
+    def lend(self, times):
+        """How often what a call was lent was still open when it had returned."""
+        still_open = 0
+        for _ in range(times):
+            reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            with cm.Descriptor(reader), cm.Descriptor(writer) as lent:
+                self.whom.count([lent])
+                lent.close()
+                try:
+                    os.read(reader, 1)
+                except BlockingIOError:
+                    still_open += 1
+        return still_open
+
+
+def test_what_a_call_inline_was_lent_is_closed_when_it_returns():
+    """As over a channel: the caller's next step may need that."""
+    with serving() as served, cm.timeout(PATIENCE):
+        # A proxy, though it is of the same entrypoint.
+        lender = LenderServer(served.capability.cast(by_hand.Work))
+        assert served.entrypoint.manage(lender).cast(Lender).lend(100) == 0

@@ -22,6 +22,12 @@ class Notes(by_hand.Work):
     @cm.method
     def make(self, size: int) -> bytes: ...
 
+    @cm.method
+    def pad(self, file: cm.Descriptor, size: int) -> bytes: ...
+
+    @cm.method
+    def give(self) -> cm.Descriptor: ...
+
 
 class Notebook(by_hand.Worker, Notes):
     """Serves it."""
@@ -30,6 +36,7 @@ class Notebook(by_hand.Worker, Notes):
         super().__init__()
         self.calls_by, self.seen = [], []
         self.look = lambda: None
+        self.given = None
 
     def note(self, who):
         self.calls_by.append(who)
@@ -37,6 +44,12 @@ class Notebook(by_hand.Worker, Notes):
 
     def make(self, size):
         return bytes(size)
+
+    def pad(self, file, size):
+        return bytes(size)
+
+    def give(self):
+        return self.given
 
 
 class Served:

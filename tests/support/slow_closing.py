@@ -41,14 +41,16 @@ def pipe_end():
 
 
 class Slow:
-    """Its close() waits until it may."""
+    """Its close() waits until it may; the descriptor that it may have is the test's own."""
 
-    def __init__(self, name="", log=None):
+    def __init__(self, name="", log=None, number=-1):
         self.begun, self.may_end = threading.Event(), threading.Event()
-        self.name, self.log = name, log
+        self.name, self.log, self._number = name, log, number
 
     def fileno(self):
-        raise OSError("it has none")
+        if self._number < 0:
+            raise OSError("it has none")
+        return self._number
 
     def close(self):
         self.begun.set()
