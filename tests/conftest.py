@@ -10,6 +10,8 @@ import socket
 
 import pytest
 
+import by_hand
+import capmarshal as cm
 import left_behind
 import patience
 from capmarshal._descriptors import reaper
@@ -189,6 +191,31 @@ def drain():
 def quiet_log(caplog):
     """What a log record keeps would be counted as a leak: only the gravest are made."""
     caplog.set_level(logging.CRITICAL, "capmarshal")
+
+
+@pytest.fixture
+def worker():
+    """What :func:`capability` stands for."""
+    return by_hand.Worker()
+
+
+@pytest.fixture
+def capability(worker):
+    """Of an entrypoint of this process, which serves whatever a test did to it: another client's call is answered."""
+    with by_hand.serving(worker) as made:
+        yield made
+        with cm.timeout(patience.PATIENCE):
+            assert made.cast(by_hand.Work).double(4) == 8
+        # pytest still holds it when the descriptors are counted.
+        made.close()
+        worker.held.clear()
+
+
+@pytest.fixture
+def near(capability):
+    """A channel to it, made by hand."""
+    with by_hand.knock(capability) as channel:
+        yield channel
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Where nothing more can come, what was sent before is received first, and then nobody waits or spins."""
 
 import os
+import signal
 import socket
 import threading
 import time
@@ -10,20 +11,6 @@ import pytest
 from capmarshal import CallTimeout, Descriptor, Disconnected, Message
 from capmarshal._descriptors import reaper
 from patience import PATIENCE
-
-
-@pytest.fixture(params=[socket.SOCK_SEQPACKET, socket.SOCK_DGRAM], ids=["SEQPACKET", "DGRAM"])
-def pair(request):
-    one, other = socket.socketpair(socket.AF_UNIX, request.param)
-    with one, other:
-        yield one, other
-
-
-@pytest.fixture
-def seqpacket():
-    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with one, other:
-        yield one, other
 
 
 @pytest.fixture
@@ -121,3 +108,88 @@ def test_what_an_honest_sender_sent_is_closed_when_close_returns(seqpacket):
         Message.receive(seqpacket[0], PATIENCE).close()
         os.set_blocking(kept.fileno(), False)
         assert os.read(kept.fileno(), 1) == b""
+
+
+# Longer than any test takes: a wait that reaches it hangs.
+LONG = 60
+
+
+# ---- the other side is gone
+
+
+def test_the_end_comes_after_everything_that_was_sent(seqpacket, files):
+    """Closed after a message: the message first, then Disconnected, again and again; a ConnectionError."""
+    Message(b"last", files(1)).send(seqpacket[0])
+    seqpacket[0].close()
+    with Message.receive(seqpacket[1], timeout=LONG) as message:
+        assert message.data == b"last"
+    for _ in range(2):
+        with pytest.raises(ConnectionError) as caught:
+            Message.receive(seqpacket[1], timeout=LONG)
+        assert isinstance(caught.value, Disconnected)
+
+
+def test_a_send_to_nobody_is_disconnected_and_no_signal(pair, fork):
+    """EPIPE or ECONNREFUSED: Disconnected, certainly not sent, and SIGPIPE is not raised."""
+    pair[1].close()
+
+    def child():
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        try:
+            Message(b"x").send(pair[0])
+        except Disconnected as error:
+            return error.ran
+        return "sent"
+
+    assert fork(child).result() == "no"
+
+
+def test_a_peer_that_closed_without_reading(seqpacket):
+    """A record of ours that was never read: it is the end, as if it had been."""
+    Message(b"x").send(seqpacket[0])
+    seqpacket[1].close()
+    for _ in range(2):
+        with pytest.raises(Disconnected, match="closed"):
+            Message.receive(seqpacket[0], timeout=LONG)
+
+
+def test_a_peer_that_is_killed_wakes_the_receiver(seqpacket, run_peer):
+    """SIGKILL, no time to say anything: a receiver without a deadline wakes."""
+
+    def victim(sock):
+        Message(b"alive").send(sock)
+        Message.receive(sock)
+
+    peer = run_peer(victim, seqpacket[1])
+    seqpacket[1].close()
+    assert Message.receive(seqpacket[0], timeout=LONG).data == b"alive"
+    killer = threading.Thread(target=peer.kill)
+    killer.start()
+    with pytest.raises(Disconnected):
+        Message.receive(seqpacket[0])
+    killer.join()
+
+
+def test_a_receiver_that_closes_wakes_a_blocked_sender(seqpacket, run_peer, until):
+    """Waiting for room without a deadline, when the last reader goes: Disconnected."""
+
+    def sender(sock):
+        try:
+            while True:
+                Message(bytes(1000)).send(sock)
+        except Disconnected as error:
+            print(error.ran)
+
+    peer = run_peer(sender, seqpacket[1])
+    seqpacket[1].close()
+    Message.receive(seqpacket[0], timeout=LONG)
+    until(peer.asleep)
+    seqpacket[0].close()
+    assert peer.finish() == "no\n"
+
+
+def test_an_empty_record_of_a_foreign_sender_is_not_the_end(pair):
+    """Others do send records of 0 bytes: an empty message, and what comes after it is received."""
+    pair[0].send(b"")
+    Message(b"more").send(pair[0])
+    assert [Message.receive(pair[1], timeout=LONG).data for _ in range(2)] == [b"", b"more"]

@@ -215,6 +215,13 @@ def answer(near):
     return record, list(descriptors)
 
 
+def lives(near, capability):
+    """Whether the channel still carries calls."""
+    near.send(call(capability, id=77))
+    record, descriptors = answer(near)
+    return record.id == 77 and bytes(record.payload) == b"\x2a" and not descriptors
+
+
 def failure(near):
     """The code of the FAIL that comes next."""
     fault, descriptors = answer(near)
