@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -17,6 +18,7 @@ import capmarshal as cm
 from capmarshal._capabilities.capability import open_door_of
 from capmarshal._descriptors import reaper as _reaper
 from capmarshal._protocol import wire as _wire
+from served import Notes, serving
 
 PATIENCE = by_hand.PATIENCE
 
@@ -207,6 +209,33 @@ def test_a_door_that_a_holder_shuts_is_shut_for_newcomers_only(capability):
         with pytest.raises(cm.Disconnected) as caught:
             proxy.double(4)
         assert caught.value.ran == "no"
+
+
+def test_a_door_that_cannot_be_watched_is_tried_again(monkeypatch):
+    """No memory for it in the kernel, when it opens after a pause: whoever knocks waits a moment longer."""
+    with serving() as served, cm.timeout(PATIENCE):
+        server, slots = served.entrypoint._service._server, served.channels.slots
+        proxy = served.capability.cast(Notes)
+        # Its process has a channel, and is watched.
+        proxy.note("first")
+        failed, watch_own = [], slots.watch_own
+
+        def fail_at_first(number, peer):
+            if len(failed) == 3:
+                return watch_own(number, peer)
+            failed.append(peer)
+            return -errno.ENOMEM
+
+        monkeypatch.setattr(slots, "watch_own", fail_at_first)
+        # In the serving thread.
+        served.book.look = server._pause_door
+        proxy.note("pause")
+        served.book.look = lambda: None
+        open_door_of(served.capability).idle.clear()
+        assert proxy.double(1) == 2
+        assert len(failed) == 3
+        # The place in the ring of turns was given back each time.
+        assert len(set(failed)) == 1
 
 
 def test_knobs_of_a_door_that_a_holder_turns_change_nothing(capability):

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import select
 
 import pytest
@@ -11,16 +12,29 @@ import capmarshal as cm
 from capmarshal._descriptors import private
 from capmarshal._descriptors.private import Private
 from capmarshal._server.limits import Limits
-from capmarshal._server.peers import Peers, _pidfds_have_identity
+from capmarshal._server.peers import Peers
 from capmarshal._server.shares import Shares
 from patience import PATIENCE
+
+
+def _pidfds_have_identity():
+    """Asked of the kernel's release, which is another way than the package's."""
+    return tuple(map(int, re.match(r"(\d+)\.(\d+)", os.uname().release).groups())) >= (6, 9)
+
 
 needs_pidfs = pytest.mark.skipif(not _pidfds_have_identity(), reason="pidfds have no identity before Linux 6.9")
 
 
 @pytest.fixture
-def peers():
-    return Peers(Shares(Limits(), 1, 1))
+def epoll():
+    made = private.make_epoll_set()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def peers(epoll):
+    return Peers(Shares(Limits(), 1, 1), epoll)
 
 
 @pytest.fixture
@@ -71,6 +85,14 @@ def test_where_there_are_no_pidfds_the_credentials_tell(peers):
     assert peers.knocked(10, 7, None) is first
     assert peers.knocked(11, 7, None) is not first
     assert peers.knocked(10, 8, None) is not first
+
+
+def test_where_pidfds_have_no_identity_the_credentials_tell(peers):
+    """As on kernels before 6.9, where all of them share one inode, as other descriptors of the kernel's own do."""
+    first = peers.knocked(10, 7, private.make_event())
+    assert peers.knocked(10, 7, private.make_event()) is first
+    assert peers.knocked(11, 7, private.make_event()) is not first
+    assert first.pidfd is None
 
 
 def test_nobody_is_remembered_for_ever(peers):

@@ -63,8 +63,9 @@ class Backlog:
         if self._of_peer(peer) > self._of_process_most and _HELD not in peer.held:
             self._channels.hold(peer, _HELD)
             if peer not in self._looked_after:
-                self._looked_after.add(peer)
+                # First, wherever something is to be done later: Ctrl-C may have it done twice, but not never.
                 self._timers.after(_STILL, partial(self._look_after, peer))
+                self._looked_after.add(peer)
         self._bound(peer)
 
     def remove(self, channel: Channel) -> None:
@@ -91,9 +92,12 @@ class Backlog:
             return
 
     def _bound_again(self) -> None:
-        crowding, self._crowding = self._crowding, set()
+        crowding = tuple(self._crowding)
         for peer in crowding:
             self._channels.release(peer, _CROWDED)
+        # Not before: where Ctrl-C comes in between, it is done again.
+        self._crowding = set()
+        for peer in crowding:
             self._bound(peer)
 
     def _drop_stillest(self, peer: Peer) -> bool:

@@ -84,8 +84,8 @@ class Closings:
         self._turn.scarce = 1
         if self._too_much(peer):
             if not self._looking:
-                self._looking = True
                 self._timers.after(_LOOK_AGAIN, self._look_again)
+                self._looking = True
             self._held.add(peer)
             self._channels.hold(peer, _HELD)
         return False

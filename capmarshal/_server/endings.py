@@ -49,8 +49,8 @@ class Endings:
                 end(channel)
             self._channels.remove(channel)
             if not self._sweeping and self._channels.unread.any_ended:
-                self._sweeping = True
                 self._timers.after(_SWEEP, self._sweep)
+                self._sweeping = True
 
     def _sweep(self) -> None:
         """Looks again at channels that have ended, until their clients have received all descriptors."""

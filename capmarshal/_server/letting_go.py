@@ -52,8 +52,7 @@ class LettingGo:
             try:
                 # Not before: calls that are read while it ends find their objects, or nobody, but are not told of stale
                 # ones.
-                for target in self._objects.clear():
-                    space.managed.pop(id(target), None)
+                self._objects.clear(lambda target: space.managed.pop(id(target), None))
                 self._server.close()
                 self.done = True
             finally:

@@ -118,11 +118,12 @@ class Server:
             returned=self._returned,
         )
         self._turns = Turns(turn, received, channels, records, answers, endings, timers, dispatcher)
-        self._doorkeeper = Doorkeeper(
-            door, Peers(shares), channels, closings, endings.give_up, journal, self._shut_door, self._pause_door
-        )
         dispatcher.peer_of = self._peer_of
         self._epoll = private.make_epoll_set()
+        peers = Peers(shares, self._epoll)
+        self._doorkeeper = Doorkeeper(
+            door, peers, channels, closings, endings.give_up, journal, self._shut_door, self._pause_door
+        )
         try:
             self._wake = private.make_event()
         except BaseException:
@@ -269,11 +270,14 @@ class Server:
 
     def _pause_door(self) -> None:
         """Takes no knocks for a moment."""
-        self._shut_door()
+        # First: Ctrl-C must not leave the door shut.
         self._timers.after(_DOOR_PAUSE, self._open_door)
+        self._shut_door()
 
     def _open_door(self) -> None:
         if not self._door_slot and self._stop_at is None:
+            # Where Ctrl-C came between two steps of this, or of shutting it, somebody still watches.
+            self._channels.slots.unwatch_number(self._doorkeeper.door.number)
             try:
                 self._door_slot = self._watch(self._doorkeeper.door, self._doorkeeper.open)
             except KernelError:
@@ -282,12 +286,12 @@ class Server:
 
     def _shut_door(self) -> None:
         """Takes no more knocks."""
-        if self._door_slot:
-            index = self._turn.ring.slots[self._door_slot].peer
-            self._channels.slots.unwatch(self._door_slot)
+        slot, self._door_slot = self._door_slot, 0
+        if slot:
+            index = self._turn.ring.slots[slot].peer
+            self._channels.slots.unwatch(slot)
             self._channels.slots.remove_peer(index)
-            self._turns.own.pop(self._door_slot, None)
-            self._door_slot = 0
+            self._turns.own.pop(slot, None)
 
 
 def _nothing() -> None:

@@ -14,6 +14,8 @@ from capmarshal._protocol.wire import BADGE_SIZE, NO_BADGE
 from capmarshal._typed.method import methods_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from capmarshal._typed.interface import Interface
     from capmarshal._typed.method import Method
 
@@ -134,11 +136,11 @@ class Objects:
         with self.lock:
             self._by_badge.pop(badge, None)
 
-    def clear(self) -> list[Interface]:
-        """Takes all objects out, and returns them."""
+    def clear(self, forget: Callable[[Interface], object]) -> None:
+        """Takes all objects out; has ``forget`` called with each before, so that it can be done again after Ctrl-C."""
         with self.lock:
-            objects = list(self._by_badge.values())
+            for target in tuple(self._by_badge.values()):
+                forget(target)
             self._by_badge.clear()
             self._remembered.clear()
             self.data_methods.clear()
-            return objects

@@ -23,37 +23,20 @@ if TYPE_CHECKING:
 Key: TypeAlias = tuple[int, int]
 
 
-def _pidfds_have_identity() -> bool:
-    """Whether this kernel's pidfds are of pidfs: before that, they all share one inode, with eventfds too."""
-    try:
-        pidfd = os.pidfd_open(os.getpid())
-    except OSError:
-        return False
-    try:
-        eventfd = os.eventfd(0, os.EFD_CLOEXEC)
-    except OSError:
-        return False
-    finally:
-        inode = os.fstat(pidfd).st_ino
-        os.close(pidfd)
-    same = os.fstat(eventfd).st_ino == inode
-    os.close(eventfd)
-    return not same
-
-
 class Peers:
     """Those that have channels, or doors of theirs that are held.
 
     Args:
         shares: how much they may have.
+        epoll: an epoll set, borrowed, which tells whether pidfds have an identity.
     """
 
-    def __init__(self, shares: Shares) -> None:
+    def __init__(self, shares: Shares, epoll: Private) -> None:
         self._shares = shares
+        self._epoll = epoll
         self._by_pidfd: weakref.WeakValueDictionary[int, Peer] = weakref.WeakValueDictionary()
         self._by_pid: weakref.WeakValueDictionary[Key, Peer] = weakref.WeakValueDictionary()
         self._users: weakref.WeakValueDictionary[int, User] = weakref.WeakValueDictionary()
-        self._identity: bool | None = None
 
     def knocked(self, pid: int, uid: int, pidfd: Private | None) -> Peer:
         """The one that knocked.
@@ -63,13 +46,13 @@ class Peers:
             uid: likewise.
             pidfd: of the process, taken; None where the kernel gave none.
         """
-        if pidfd is not None and self._identity is None:
-            self._identity = _pidfds_have_identity()
-        if pidfd is None or not self._identity:
-            if pidfd is not None:
-                pidfd.close()
+        if pidfd is None:
             return self._of_credentials(pid, uid)
         inode = os.fstat(pidfd.number).st_ino
+        if inode == os.fstat(self._epoll.number).st_ino:
+            # Before pidfs, all of them share one inode, and epoll sets have it too.
+            pidfd.close()
+            return self._of_credentials(pid, uid)
         peer = self._by_pidfd.get(inode)
         if peer is None:
             peer = self._by_pidfd[inode] = Peer(pid, self._user(uid), self._shares)

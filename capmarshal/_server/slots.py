@@ -94,7 +94,7 @@ class Slots:
         return slot, 0
 
     def unwatch_number(self, number: int) -> None:
-        """Ends the watching of a channel that was never entered anywhere else."""
+        """Ends the watching of a descriptor whose slot nobody knows any more, if there is one."""
         for slot in range(1, self._slots.room):
             if self._slots.array[slot].descriptor == number:
                 self.unwatch(slot)

@@ -1,0 +1,50 @@
+"""An exception where a signal handler may raise one: at one place after the other where Python looks for signals."""
+
+from __future__ import annotations
+
+import sys
+
+
+def _in_finalizer(frame):
+    while frame is not None and frame.f_code.co_name != "__del__":
+        frame = frame.f_back
+    return frame is not None
+
+
+class Interrupting:
+    """In this thread, an exception at the n-th place of some source files where CPython runs signal handlers.
+
+    That is where a function begins, and where a call of a C function has ended: what that returned is lost then.  Not
+    in finalizers, where Python prints what is raised and goes on.  A context manager.
+
+    Args:
+        at: which of these places, counted from 0.
+        error: makes what is raised.
+        files: paths.
+
+    Attributes:
+        where: file and line where it was raised; empty if it was not.
+    """
+
+    def __init__(self, at, error, files):
+        self._left, self._error, self._files = at, error, frozenset(map(str, files))
+        self.where = ""
+
+    def _note(self, frame, event, _argument):
+        if event not in ("call", "c_return") or frame.f_code.co_filename not in self._files:
+            return
+        if _in_finalizer(frame):
+            return
+        self._left -= 1
+        if self._left < 0:
+            # Before it is raised: Python does so itself, but 3.12 not always.
+            sys.setprofile(None)
+            self.where = f"{frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_lineno} {event}"
+            raise self._error()
+
+    def __enter__(self):
+        sys.setprofile(self._note)
+        return self
+
+    def __exit__(self, *_):
+        sys.setprofile(None)
