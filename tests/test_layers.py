@@ -54,6 +54,7 @@ MODULES = {
         "parameters",
         "annotations",
         "sendable",
+        "stubs",
         "declaration",
         "method",
         "interface",

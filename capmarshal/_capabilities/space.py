@@ -163,8 +163,8 @@ def capability_of(thing: Delegable) -> Capability:
     Raises:
         TypeError: a server's object that no entrypoint manages.
     """
-    if isinstance(thing, Proxy):
-        return capability_behind(thing)
+    if issubclass(type(thing), Proxy):
+        return capability_behind(thing)  # type: ignore[arg-type]  # a Proxy
     managed = space.managed.get(id(thing))
     if managed is None:
         raise TypeError(f"{type(thing).__name__} object is not managed: Entrypoint.manage() gives it a capability")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from capmarshal._kernel.errors import name_of
 from capmarshal._typed.exact import check_for
 from capmarshal._typed.lists import Lists
 
@@ -35,7 +36,7 @@ _current = _Current()
 def _encode_hook(thing: Any) -> int:
     outgoing = _current.outgoing
     if outgoing is None:
-        raise TypeError(f"`{type(thing).__qualname__}` objects cannot be sent")
+        raise TypeError(f"`{name_of(type(thing))}` objects cannot be sent")
     return outgoing.add(thing)
 
 

@@ -9,11 +9,13 @@ import keyword
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
+from capmarshal._capabilities.capability import Delegable
 from capmarshal._kernel.errors import InterfaceError, name_of
 from capmarshal._protocol.wire import METHOD_MAX
 from capmarshal._typed.annotations import Reader, Unreadable
 from capmarshal._typed.parameters import Parameter, is_async, is_generator, parameters_of
 from capmarshal._typed.sendable import Unsendable, is_data
+from capmarshal._typed.stubs import function_in, is_stub
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,10 +126,61 @@ class Declaration:
 
 
 def declared_in(cls: type) -> dict[str, tuple[type, Any]]:
-    """The functions that a class and its bases declare as remote methods, by name, each with the class that does."""
+    """What a class and its bases declare as remote methods, by name, each with the class that does."""
     return {
-        name: (base, function)
+        name: (base, attribute)
         for base in reversed(cls.__mro__)
-        for name, function in vars(base).items()
-        if getattr(function, REMOTE, False)
+        for name, attribute in vars(base).items()
+        if getattr(attribute, REMOTE, False) or getattr(function_in(attribute), REMOTE, False)
     }
+
+
+def refuse_forgotten(cls: type) -> None:
+    """Refuses an interface with a stub that is not declared as a remote method: its calls would do nothing.
+
+    What a server's class defines is no stub, whatever it does: it is run.
+
+    Raises:
+        InterfaceError: there is one; names it.
+    """
+    seen: set[str] = set()
+    for base in cls.__mro__:
+        own = {name: attribute for name, attribute in vars(base).items() if name not in seen}
+        seen |= own.keys()
+        for name, attribute in own.items() if _is_interface(base, cls) else ():
+            # An abstract method is a remote one, or is known to be none.
+            public = not name.startswith("_") and not getattr(attribute, "__isabstractmethod__", False)
+            if public and is_stub(attribute):
+                raise InterfaceError(
+                    f"{base.__qualname__}.{name} does nothing, and is not declared with @method, so that its calls "
+                    "would never reach a server; declare it, give it a body, or let its name begin with an underscore"
+                )
+
+
+def _is_interface(base: type, of: type) -> bool:
+    """Whether a class only says what there is to call: it declares methods and has not defined them all."""
+    if not issubclass(base, Delegable):
+        return getattr(base, "_is_protocol", False)
+    declared = declared_in(base)
+    if not declared:
+        return True
+    return bool(base.__abstractmethods__) and (base is of or any(by is base for by, _ in declared.values()))
+
+
+def refuse_unservable(cls: type) -> None:
+    """Refuses a server's class that has something in the place of a remote method that cannot be called as one.
+
+    Raises:
+        InterfaceError: it has; names it.
+    """
+    for name, (interface, _) in declared_in(cls).items():
+        attribute = next(vars(base)[name] for base in cls.__mro__ if name in vars(base))
+        where, function = f"{cls.__qualname__}.{name}", function_in(attribute)
+        if not callable(getattr(cls, name)):
+            raise InterfaceError(
+                f"{where} is a {name_of(type(attribute))}; {interface.__qualname__} has a method there"
+            )
+        if function is not None and is_async(function):
+            raise InterfaceError(f"{where} is async, and the method of {interface.__qualname__} is not; write def")
+        if function is not None and is_generator(function):
+            raise InterfaceError(f"{where} is a generator, which are not supported yet; return a list")

@@ -10,9 +10,10 @@ import msgspec
 
 from capmarshal._capabilities.capability import Delegable, Proxy
 from capmarshal._capabilities.space import capability_of
-from capmarshal._kernel.errors import InterfaceError
-from capmarshal._typed.declaration import RAISES, REMOTE
+from capmarshal._kernel.errors import InterfaceError, name_of
+from capmarshal._typed.declaration import RAISES, REMOTE, declared_in, refuse_unservable
 from capmarshal._typed.method import methods_of
+from capmarshal._typed.stubs import is_stub
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +28,8 @@ F = TypeVar("F", bound="Callable[..., Any]")
 _FIELD_MARKS = ("__dataclass_fields__", "__attrs_attrs__")
 # What a proxy needs for itself.
 _RESERVED = "_capability"
+# A mark of a class whose objects can be managed.
+_SERVABLE = "__capmarshal_servable__"
 
 if TYPE_CHECKING:
     from abc import abstractmethod as method
@@ -42,7 +45,8 @@ else:
             InterfaceError: a property, a static or a class method.
         """
         if not isinstance(function, types.FunctionType):
-            raise InterfaceError(f"@method declares a plain function, not {function!r}")
+            kind = name_of(type(function))
+            raise InterfaceError(f"@method declares a plain function that takes self, not a {kind}: {function!r}")
         setattr(function, REMOTE, True)
         return abc.abstractmethod(function)
 
@@ -96,6 +100,11 @@ class Interface(Delegable, metaclass=_InterfaceType):
         containers = (msgspec.Struct, dict, list, tuple, set, frozenset, str, bytes, int)
         if issubclass(cls, containers) or any(hasattr(cls, mark) for mark in _FIELD_MARKS):
             raise InterfaceError(_no_fields(cls))
+        for name, attribute in vars(cls).items():
+            # @method once more, where a server defines what is declared: to abc, that would be a method still to come.
+            again = getattr(attribute, REMOTE, False) and not is_stub(attribute)
+            if again and any(name in declared_in(base) for base in cls.__bases__):
+                attribute.__isabstractmethod__ = False
         if _RESERVED in cls.__dict__:
             raise InterfaceError(f"{cls.__qualname__}.{_RESERVED}: the name is one that proxies need for themselves")
 
@@ -106,8 +115,8 @@ def capability(of: Interface) -> Capability:
     Raises:
         TypeError: neither.
     """
-    if not isinstance(of, Delegable):
-        raise TypeError(f"a {type(of).__qualname__} stands for no capability")
+    if not issubclass(type(of), Delegable):
+        raise TypeError(f"a {name_of(type(of))} stands for no capability")
     return capability_of(of)
 
 
@@ -117,6 +126,11 @@ def check_manageable(target: object) -> None:
     Raises:
         TypeError, InterfaceError: it is no server's object.
     """
-    if not isinstance(target, Interface) or isinstance(target, Proxy):
+    cls = type(target)
+    # By its type: a mock of an interface says that it is one.
+    if not issubclass(cls, Interface) or issubclass(cls, Proxy):
         raise TypeError(f"only a server's object, of a class derived from an Interface, can be managed, not {target!r}")
-    methods_of(type(target))
+    methods_of(cls)
+    if _SERVABLE not in vars(cls):
+        refuse_unservable(cls)
+        setattr(cls, _SERVABLE, True)

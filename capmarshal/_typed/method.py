@@ -10,7 +10,7 @@ from capmarshal._descriptors.refused import refused_of
 from capmarshal._kernel.errors import ArgumentError, Error, StaleCapability
 from capmarshal._protocol.wire import pack_size
 from capmarshal._typed.codec import data_decoder_for, decoder_for, encode, encoder_for
-from capmarshal._typed.declaration import Declaration, declared_in
+from capmarshal._typed.declaration import Declaration, declared_in, refuse_forgotten
 from capmarshal._typed.table import Outgoing
 
 if TYPE_CHECKING:
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 # The methods of a class, analysed: in its own namespace, so that they go with it.
 _METHODS = "__capmarshal_methods__"
 
-# What a payload that is no good makes msgspec raise: RecursionError for 100,000 nested arrays, and so on.
-BAD_PAYLOAD = (ValueError, TypeError, OverflowError, RecursionError)
+# What a payload that is no good makes msgspec raise: RecursionError for 100,000 nested arrays, BufferError
+# for a memoryview with gaps, and so on.
+BAD_PAYLOAD = (ValueError, TypeError, OverflowError, RecursionError, BufferError)
 
 # How msgspec ends an error in the n-th argument.  What stands before that may be the peer's own words.
 _PLACE = re.compile(r"( - at (?:`key` in )?`)\$\[(\d+)\]([^`]*`)\Z")
@@ -177,6 +178,7 @@ def methods_of(cls: type) -> dict[bytes, Method]:
     """
     known: dict[bytes, Method] | None = cls.__dict__.get(_METHODS)
     if known is None:
+        refuse_forgotten(cls)
         analysed = [Method(base, name, function, cls) for name, (base, function) in declared_in(cls).items()]
         known = {method.wire_name: method for method in analysed}
         setattr(cls, _METHODS, known)

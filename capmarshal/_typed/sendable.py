@@ -93,7 +93,7 @@ def _hashable(node: Type) -> bool:
     if isinstance(node, VarTupleType):
         return _hashable(node.item_type)
     if isinstance(node, StructType):
-        config = node.cls.__struct_config__
+        config: Any = getattr(class_of(node), "__struct_config__")  # noqa: B009 - no checker knows what is a Struct's
         return config.frozen or not config.eq
     if isinstance(node, DataclassType):
         return class_of(node).__hash__ is not None

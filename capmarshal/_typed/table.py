@@ -17,7 +17,7 @@ from capmarshal._capabilities.space import capability_of, space
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.dataspace import Dataspace
 from capmarshal._descriptors.descriptor import Descriptor, numbers_of
-from capmarshal._kernel.errors import ArgumentError
+from capmarshal._kernel.errors import ArgumentError, name_of
 from capmarshal._protocol.wire import ENTRIES_MAX, NO_BADGE, PLAIN, Entry, is_plain
 from capmarshal._typed.files import describe, open_received
 from capmarshal._typed.preparing import number_to_send, prepare
@@ -69,9 +69,10 @@ class Outgoing:
         if type(thing) is Descriptor:
             self.files.append(thing)
             self.entries.append(Entry(self._add_number(thing.fileno()), NO_BADGE))
-        elif isinstance(thing, Capability):
+        # By its type: a mock says that it is one.
+        elif issubclass(type(thing), Capability):
             self._add_capability(thing)
-        elif isinstance(thing, Delegable):
+        elif issubclass(type(thing), Delegable):
             self._add_capability(capability_of(thing))
         elif hasattr(thing, "fileno"):
             # Before anything fails: what a method returns is the call's to close, sent or not.
@@ -83,7 +84,7 @@ class Outgoing:
             prepare(thing, serving=self._serving)
             self.entries.append(Entry(self._add_number(number), NO_BADGE))
         else:
-            raise TypeError(f"`{type(thing).__qualname__}` objects cannot be sent")
+            raise TypeError(f"`{name_of(type(thing))}` objects cannot be sent")
         return len(self.entries) - 1
 
     def add_list(self, things: list[Any]) -> list[Any]:
@@ -250,7 +251,7 @@ class Incoming:
         if self._home is not None and home_of(door) is self._home:
             managed = self._home.object_behind(badge)
             if not isinstance(managed, kind):
-                raise ArgumentError(f"the object that came home is a {_name(type(managed))}, not a {_name(kind)}")
+                raise ArgumentError(f"the object that came home is {_name(type(managed))}, not {_name(kind)}")
             return managed
         return capability.cast(kind)
 
@@ -289,4 +290,5 @@ def _made(kind: type, descriptor: Descriptor) -> Owned:
 
 
 def _name(kind: type) -> str:
-    return f"a {kind.__module__}.{kind.__qualname__}".replace("_io.", "io.").replace("builtins.", "")
+    name = name_of(kind)
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
