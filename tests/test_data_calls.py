@@ -318,7 +318,7 @@ def test_c_makes_the_record_that_the_documentation_draws(badge, method, body, se
         _wire.pack_fail(1, b"failed"),
         _wire.pack_reply(1, [_wire.Entry(0, bytes(16))], 1, b"table"),
         _wire.pack_reply(1, [], 0, b"")[:15],
-        b"\2" + _wire.pack_reply(1, [], 0, b"")[1:],
+        bytes([_wire.VERSION + 1]) + _wire.pack_reply(1, [], 0, b"")[1:],
     ],
 )
 def test_only_a_plain_answer_to_the_call_is_taken_for_one(record):
@@ -335,7 +335,7 @@ def test_only_a_plain_answer_to_the_call_is_taken_for_one(record):
 
 @pytest.mark.parametrize(
     "changed",
-    [{"version": 2}, {"count": 1}, {"descriptors": 1}, {"length": 60_000}, {"left": 1}],
+    [{"version": _wire.VERSION + 1}, {"count": 1}, {"descriptors": 1}, {"length": 60_000}, {"left": 1}],
     ids=lambda changed: next(iter(changed)),
 )
 def test_a_call_by_hand_that_is_not_quite_one_is_answered_with_an_error(data, changed):

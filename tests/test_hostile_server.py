@@ -50,7 +50,7 @@ def test_an_answer_by_hand_is_a_result(impostor):
     [
         b"\x01",
         by_hand.reply(1)[:15],
-        by_hand.reply(1, version=2),
+        by_hand.reply(1, version=_wire.VERSION + 1),
         by_hand.reply(1, kind=9),
         by_hand.reply(1, kind=_wire.FAIL, count=1),
         by_hand.reply(1, kind=_wire.CALL),
