@@ -70,6 +70,8 @@ def _serve(at):
     entrypoint.close()
     answered = client.outcome()
     capability.close()
+    channels = entrypoint._service._server._channels
+    assert (len(channels), any(channels.ledger.total)) == (0, False), interrupting.where
     return interrupting.where, answered
 
 

@@ -179,15 +179,16 @@ class Arrivals:
 
     def end(self, channel: Channel) -> None:
         """Ends what is on its way on a channel: it is complete, abandoned, or the channel is being dropped."""
-        assembly, channel.assembly = channel.assembly, None
+        assembly, peer = channel.assembly, channel.peer
         if assembly is None:
             return
         self._moved.pop(channel, None)
-        peer = channel.peer
         self._waiting.get(peer, {}).pop(channel, None)
         self._closings.close(channel.peer, [assembly.steal()])
         for what in _SHARED:
             self._channels.book(channel, what, 0)
+        # Where Ctrl-C comes before, it is done again.
+        channel.assembly = None
         self._admit(peer)
         for other in tuple(itertools.islice(self._waiting, _ASKED)):
             self._admit(other)

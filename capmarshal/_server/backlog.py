@@ -72,9 +72,9 @@ class Backlog:
         """Counts it no more: it is sent, or not wanted."""
         if channel.booked[_BYTES]:
             self._channels.book(channel, _BYTES, 0)
-            peer = channel.peer
-            if _HELD in peer.held and self._of_peer(peer) <= self._of_process_most:
-                self._channels.release(peer, _HELD)
+        peer = channel.peer
+        if _HELD in peer.held and self._of_peer(peer) <= self._of_process_most:
+            self._channels.release(peer, _HELD)
 
     def _of_peer(self, peer: Peer) -> int:
         return self._channels.ledger.of_peer(peer.user, peer, _BYTES)

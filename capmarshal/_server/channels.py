@@ -150,20 +150,25 @@ class Channels:
 
     def remove(self, channel: Channel) -> None:
         """Ends a channel, and what it is charged with; what it had on its way in or out is ended already."""
-        self.move(channel, Event.END)
+        if channel.state is not State.ENDED:
+            self.move(channel, Event.END)
         # Before the close: the client may still hold a copy, and the kernel would go on reporting it.
         self.slots.unwatch(channel.slot)
-        self._by_slot.pop(channel.slot, None)
         peer = channel.peer
         peer.channels.pop(channel.slot, None)
         for what in Resource:
             self.book(channel, what, 0)
         self.unread.end(channel)
-        if not peer.channels:
-            self._end_peer(peer)
+        self._end_peer(peer)
+        # Last: one that Ctrl-C keeps from being ended is found, and ended again.
+        self._by_slot.pop(channel.slot, None)
+
+    def count_anew(self) -> None:
+        """All channels have ended: nobody has anything any more, whatever Ctrl-C kept from being counted."""
+        self.ledger = Ledger()
 
     def _end_peer(self, peer: Peer) -> None:
-        if peer.channels or not peer.index:
+        if peer.channels:
             return
         if peer.pidfd_slot:
             self.slots.unwatch(peer.pidfd_slot)
@@ -171,8 +176,10 @@ class Channels:
         if peer.pidfd is not None:
             peer.pidfd.close()
         peer.pidfd, peer.pidfd_slot = None, 0
-        self.slots.remove_peer(peer.index)
-        peer.index = 0
+        # First: better a place that nobody has, after Ctrl-C, than one that two have.
+        index, peer.index = peer.index, 0
+        if index:
+            self.slots.remove_peer(index)
 
     def hold(self, peer: Peer, why: str) -> None:
         """Takes no more calls of this peer, on any of its channels, and no more channels."""

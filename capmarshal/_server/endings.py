@@ -43,8 +43,11 @@ class Endings:
         self._before.append(end)
 
     def forget(self, channel: Channel) -> None:
-        """Ends a channel: its client has gone, or the server is closed.  Does nothing the second time."""
-        if channel.state is not State.ENDED:
+        """Ends a channel: its client has gone, or the server is closed.
+
+        Does nothing the second time, unless Ctrl-C has ended the first: then it ends what that has left.
+        """
+        if channel.state is not State.ENDED or self._channels.get(channel.slot) is channel:
             for end in self._before:
                 end(channel)
             self._channels.remove(channel)

@@ -100,6 +100,7 @@ class Slots:
                 self.unwatch(slot)
 
     def unwatch(self, slot: int) -> None:
-        """Ends that; the descriptor is closed by its owner, after this."""
-        lib.cm_unwatch(self._turn, slot)
-        self._slots.give_back(slot)
+        """Ends that; the descriptor is closed by its owner, after this.  Does nothing the second time."""
+        if self._slots.array[slot].descriptor >= 0:
+            lib.cm_unwatch(self._turn, slot)
+            self._slots.give_back(slot)

@@ -149,7 +149,8 @@ class Turns:
         """Sends an answer to the call that was taken last, and is no mere reply."""
         turn = self._turn
         channel = self._channels.get(turn.taken)
-        if channel is not None:
+        # One that is ending is found here after Ctrl-C.
+        if channel is not None and channel.state is not State.ENDED:
             self._channels.move(channel, Event.CALL)
         # Not before: what Ctrl-C leaves is either taken or running, and ended for that.
         turn.taken = 0
@@ -228,5 +229,6 @@ class Turns:
         turn.taken = 0
         for channel in self._channels.all():
             self._endings.forget(channel)
+        self._channels.count_anew()
         self._endings.close_now()
         reaper.close([self._inbox.steal()])
