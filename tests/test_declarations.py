@@ -1,45 +1,17 @@
 """Declarations: what is wrong with one is said when the interface is first used, by interface, method and parameter."""
 
-import contextlib
 import functools
 import sys
 import textwrap
 import types
 import typing
-from typing import Annotated, Any, Generic, Literal, NewType, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, NewType, TypeAlias
 
 import msgspec
 import pytest
 
 import capmarshal as cm
-from patience import PATIENCE
-
-T = TypeVar("T")
-
-
-class Echo(cm.Interface):
-    @cm.method
-    def echo(self, value: Any) -> Any: ...
-
-
-class EchoServer(Echo):
-    def echo(self, value: Any) -> Any:
-        return value
-
-
-@contextlib.contextmanager
-def serve(target, interface):
-    """A proxy of an object, by an interface."""
-    with cm.Entrypoint("test") as entrypoint, cm.timeout(PATIENCE):
-        yield entrypoint.manage(target).cast(interface)
-
-
-def offline(interface):
-    """A proxy whose server is gone: nothing can be sent by it."""
-    entrypoint = cm.Entrypoint("gone")
-    capability = entrypoint.manage(EchoServer())
-    entrypoint.close()
-    return capability.cast(interface)
+from declared import Echo, offline, serve
 
 
 def with_annotations(**annotations):
@@ -314,89 +286,3 @@ def test_self_is_the_interface_that_is_used():
         assert leaf.adopt([other, other, leaf]) == 3
         node = cm.capability(leaf).cast(Node)
         assert type(node.parent()).__name__ == "Node"
-
-
-# ------------------------------------------------------------------------------------------------ generic interfaces
-
-
-class Box(cm.Interface, Generic[T]):
-    @cm.method
-    def get(self) -> T: ...
-    @cm.method
-    def swap(self, value: T) -> T: ...
-
-
-class Shelf(cm.Interface):
-    @cm.method
-    def box(self, box: Box[int]) -> Box[int]: ...
-    @cm.method
-    def capabilities(self, boxes: list[Box[Echo]]) -> Echo | None: ...
-
-
-class BoxServer(Box[T]):
-    def __init__(self, value):
-        self.value = value
-
-    def get(self) -> T:
-        return self.value
-
-    def swap(self, value: T) -> T:
-        before, self.value = self.value, value
-        return before
-
-
-class IntBoxServer(BoxServer[int]): ...
-
-
-class EchoBoxServer(BoxServer[Echo]): ...
-
-
-class ShelfServer(Shelf):
-    def box(self, box):
-        assert box.get() == 1
-        return box
-
-    def capabilities(self, boxes):
-        return boxes[0].get()
-
-
-def test_a_generic_interface_with_arguments_is_cast_to_as_such():
-    """What a type variable stands for is the check, on both sides; without arguments it is any data."""
-    with serve(IntBoxServer(1), Box[int]) as proxy:
-        assert type(proxy).__qualname__ == "Box[int]"
-        assert isinstance(proxy, Box)
-        assert proxy.swap(2) == 1
-        assert type(cm.capability(proxy).cast(Box[int])) is type(proxy)
-        with pytest.raises(cm.ArgumentError, match=r"Box\.swap, arguments: .*`int`.*`value`"):
-            cm.capability(proxy).cast(Box).swap("text")
-        wrong = cm.capability(proxy).cast(Box[str])
-        with pytest.raises(cm.ArgumentError, match=r"Box\.get, result: .*`str`"):
-            wrong.get()
-
-
-@pytest.mark.parametrize("home", ["the same entrypoint", "another entrypoint"])
-def test_a_generic_interface_with_arguments_is_an_annotation(home):
-    """Proxies and managed objects may stand there, and a type variable may stand for an interface."""
-    with cm.Entrypoint("shelf") as shelves, cm.Entrypoint("boxes") as boxes, cm.timeout(PATIENCE):
-        entrypoint = shelves if home == "the same entrypoint" else boxes
-        shelf, target = shelves.manage(ShelfServer()).cast(Shelf), IntBoxServer(1)
-        proxy = entrypoint.manage(target).cast(Box[int])
-        echo = entrypoint.manage(EchoServer()).cast(Echo)
-        assert shelf.box(target) == shelf.box(proxy) == proxy
-        assert shelf.box(proxy).get() == 1
-        echoes = entrypoint.manage(EchoBoxServer(echo)).cast(Box[Echo])
-        assert shelf.capabilities([echoes]) == echoes.get() == echo
-
-
-def test_what_a_type_variable_stands_for_is_checked_as_if_it_stood_there():
-    """Nobody knows how to send it: said by the name of the method."""
-    with pytest.raises(cm.InterfaceError, match=r"Box\.get, result: complex is neither"):
-        offline(Box[complex])
-
-    class Broken(BoxServer[complex]): ...
-
-    with (
-        cm.Entrypoint("test") as entrypoint,
-        pytest.raises(cm.InterfaceError, match=r"Box\.\w+, .*: complex is neither"),
-    ):
-        entrypoint.manage(Broken(1j))

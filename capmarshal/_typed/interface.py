@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import types
+import typing
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -32,8 +33,10 @@ _RESERVED = "_capability"
 _SERVABLE = "__capmarshal_servable__"
 
 if TYPE_CHECKING:
+    from abc import ABCMeta as _ProtocolType
     from abc import abstractmethod as method
 else:
+    _ProtocolType = type(typing.Protocol)
 
     def method(function: F) -> F:
         """Declares a method of an interface as one that can be called remotely.
@@ -70,10 +73,16 @@ def raises(*errors: type[Exception]) -> Callable[[F], F]:
     return declare
 
 
-class _InterfaceType(abc.ABCMeta):
-    """Refuses classes whose objects msgspec would send field by field, where a capability is meant."""
+class _InterfaceType(_ProtocolType):
+    """Refuses classes whose objects msgspec would send field by field, where a capability is meant.
 
-    def __setattr__(cls, name: str, value: object) -> None:
+    Derived from the type of protocols, so that an interface may have one beside it.  It is none itself.
+    """
+
+    __instancecheck__ = abc.ABCMeta.__instancecheck__
+    __subclasscheck__ = abc.ABCMeta.__subclasscheck__
+
+    def __setattr__(cls, name: str, value: object) -> None:  # noqa: N805 - of a metaclass, which ruff cannot see
         # What the dataclass decorator does; attrs with slots makes a new class, which __init_subclass__ sees.
         if name in _FIELD_MARKS:
             raise InterfaceError(_no_fields(cls))
