@@ -5,6 +5,7 @@ import errno
 import os
 import pickle
 import resource
+import socket
 
 import pytest
 from hypothesis import given
@@ -75,6 +76,20 @@ def test_every_error_is_a_capmarshal_error_and_the_promised_builtin(kind):
     assert issubclass(kind, cm.Error)
     assert issubclass(kind, PROMISED[kind])
     assert kind.__doc__
+
+
+def test_closed_is_what_a_user_of_sockets_expects_too():
+    """An OSError of EBADF, whose text is what it says and no more; pickled too."""
+    for error in (cm.Closed("it is closed"), pickle.loads(pickle.dumps(cm.Closed("it is closed")))):
+        with pytest.raises(OSError, match=r"^it is closed$") as caught:
+            raise error
+        assert (caught.value.errno, caught.value.args) == (errno.EBADF, ("it is closed",))
+    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    left.close()
+    right.close()
+    with pytest.raises(OSError, match="closed") as caught:
+        cm.Message(b"x").send(left)
+    assert caught.value.errno == errno.EBADF
 
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=repr)

@@ -1,6 +1,7 @@
 """Message: bytes and descriptors in one record, what arrives and what is refused."""
 
 import array
+import collections
 import errno
 import fcntl
 import os
@@ -156,7 +157,44 @@ def test_a_full_queue_holds_the_sender_until_the_receiver_reads(make_pair, run_p
     peer.finish()
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        lambda: (part for part in (b"ab", bytearray(b"c"))),
+        lambda: {b"ab": 1, b"c": 2},
+        lambda: collections.deque([b"ab", memoryview(b"c")]),
+        lambda: array.array("B", b"abc"),
+        lambda: memoryview(b"abcd")[:3],
+        lambda: [memoryview(b"abc").cast("B", (1, 3)), memoryview(b"")],
+    ],
+    ids=["generator", "dict", "deque", "array", "slice", "two dimensions"],
+)
+def test_data_are_a_buffer_or_an_iterable_of_buffers(pair, data):
+    """Of whatever kind, as socket.sendmsg() takes them."""
+    Message(data()).send(pair[0])
+    assert pair[1].recv(100) == b"abc"
+
+
 # ---- what is refused
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        ("text", "bytes, another buffer, or several of them, not str"),
+        (["text"], "not str"),
+        (5, "not int"),
+        (None, "not NoneType"),
+        ([b"a", [b"b"]], "not list"),
+        (memoryview(b"abcd")[::2], "not contiguous"),
+        ([memoryview(b"abcd")[::-1]], "not contiguous"),
+    ],
+    ids=repr,
+)
+def test_what_is_no_buffer_is_a_type_error_that_says_what_is_due(data, why):
+    """One and the same, alone or among others."""
+    with pytest.raises(TypeError, match=why):
+        Message(data)
 
 
 def test_an_empty_message_is_refused(pair):

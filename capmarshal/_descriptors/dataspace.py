@@ -155,8 +155,9 @@ class Dataspace:
                 raise ValueError(f"{rest.nbytes} bytes at {offset} in a dataspace of {self.size}")
             written = 0
             while written < rest.nbytes:
+                number = self.fileno()
                 try:
-                    written += os.pwrite(self.fileno(), rest[written:], offset + written)
+                    written += os.pwrite(number, rest[written:], offset + written)
                 except OSError as error:
                     raise error_for(error.errno or 0, "writing to a dataspace") from None
 

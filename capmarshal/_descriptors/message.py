@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import select
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from capmarshal._descriptors import inbox as _inbox
 from capmarshal._descriptors import reaper
@@ -25,7 +25,7 @@ from capmarshal._kernel.errors import (
 from capmarshal._kernel.native import DESCRIPTORS_MAX, NOW, ffi, lib
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from types import TracebackType
     from typing import Self
 
@@ -67,10 +67,39 @@ def _record_socket(sock: HasFileno | int) -> int:
     return number
 
 
-def _parts(data: Buffer | Sequence[Buffer]) -> tuple[memoryview, ...]:
+def _bytes_of(buffer: Any) -> memoryview:
+    """The bytes of a buffer, without a copy.
+
+    Raises:
+        TypeError: it is none, or not contiguous.
+    """
+    try:
+        whole = memoryview(buffer)
+    except TypeError:
+        wanted = "bytes, another buffer, or several of them"
+        raise TypeError(f"the data of a message are {wanted}, not {type(buffer).__qualname__}") from None
+    if not whole.c_contiguous:
+        raise TypeError("a buffer of a message is not contiguous: make bytes of it")
+    # What has no bytes at all may not be cast where it has more than one dimension.
+    return whole.cast("B") if whole.nbytes else memoryview(b"")
+
+
+def _several(data: Any) -> Iterable[Any]:
+    """An iterable of buffers as it is; anything else, a buffer among others, as the only one."""
+    if isinstance(data, (list, tuple)):
+        return data
+    if isinstance(data, str) or not hasattr(type(data), "__iter__"):
+        return (data,)
+    try:
+        memoryview(data)
+    except TypeError:
+        return data  # type: ignore[no-any-return]  # it is iterable
+    return (data,)
+
+
+def _parts(data: Buffer | Iterable[Buffer]) -> tuple[memoryview, ...]:
     """The buffers, as bytes; joined where they are more than one system call gathers."""
-    several = data if isinstance(data, (list, tuple)) else (data,)
-    parts = tuple(memoryview(part).cast("B") for part in several)
+    parts = tuple(map(_bytes_of, _several(data)))
     return parts if len(parts) <= _PARTS_MAX else (memoryview(b"".join(parts)),)
 
 
@@ -93,17 +122,18 @@ class Message:
     that was received *owns* its descriptors until they are taken: use it as a context manager, or :meth:`close` it.
 
     Args:
-        data: bytes, or several buffers that are sent one after the other, without a copy.
+        data: bytes, or an iterable of buffers, which are sent one after the other, without a copy.  Descriptors may
+            travel without any bytes, but to many readers that is the end of the connection: recvmsg(2) returns 0.
         descriptors: up to 253 files, sockets or plain descriptors, borrowed.
 
     Raises:
-        TypeError: a STREAM socket, not a buffer, or not a descriptor.
+        TypeError: not a buffer, or not a descriptor.
         ValueError: more than 253 descriptors (SCM_MAX_FD of the kernel), or one that is closed.
     """
 
     __slots__ = ("__weakref__", "_borrowed", "_owned", "_parts")
 
-    def __init__(self, data: Buffer | Sequence[Buffer] = b"", descriptors: Iterable[HasFileno | int] = ()) -> None:
+    def __init__(self, data: Buffer | Iterable[Buffer] = b"", descriptors: Iterable[HasFileno | int] = ()) -> None:
         self._owned: list[Descriptor | None] = []
         self._borrowed = tuple(descriptors)
         self._parts: tuple[memoryview, ...] = _parts(data)

@@ -108,8 +108,17 @@ class NoParent(Error, LookupError):
     """This process was not given a parent capability when it was created."""
 
 
-class Closed(Error, ValueError):
-    """The object was closed, detached or taken before; what it held is no longer there to use."""
+class Closed(Error, OSError, ValueError):
+    """The object was closed, detached or taken before; what it held is no longer there to use.
+
+    Of a closed file Python says ValueError, of a closed socket OSError: it is both, as io.UnsupportedOperation is.
+
+    Attributes:
+        errno: EBADF, always.
+    """
+
+    # Of the class: its one argument is the message, however it was made, pickled or sent.
+    errno: int | None = errno.EBADF
 
 
 class ProtocolError(Error, ConnectionError):
