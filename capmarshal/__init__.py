@@ -38,6 +38,8 @@ from capmarshal._server.keeping import keep
 from capmarshal._server.limits import Limits
 from capmarshal._typed.interface import Interface, capability, method, raises
 
+__version__ = "0.1.0"
+
 __all__ = [
     "ArgumentError",
     "CallTimeout",

@@ -7,6 +7,8 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
+import capmarshal
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -15,6 +17,7 @@ _INTERRUPTED = 128 + signal.SIGINT
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="capmarshal", description="Capabilities between processes.")
+    parser.add_argument("--version", action="version", version=f"capmarshal {capmarshal.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     demo = commands.add_parser(
         "demo",
@@ -39,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, 1 for a failure that was reported, 130 after Ctrl-C.
 
     Raises:
-        SystemExit: 2 after a usage error, 0 after ``--help``.
+        SystemExit: 2 after a usage error, 0 after ``--help`` and ``--version``.
     """
     try:
         parsed = _parser().parse_args(arguments)

@@ -1,10 +1,13 @@
 """What the README shows works as it stands there."""
 
+import builtins
 import hashlib
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+import capmarshal as cm
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
@@ -34,6 +37,20 @@ def test_the_example_of_messages_runs(tmp_path):
     done = _run("messages.py", tmp_path)
     assert (done.stderr, done.returncode) == ("", 0)
     assert done.stdout.startswith("b'two buffers'")
+
+
+def test_every_error_is_in_the_table():
+    """With the builtins that it is, in the order of the class."""
+    errors = README.read_text(encoding="utf-8").partition("## Errors")[2]
+    table = re.findall(r"^\| (`[^|]*)\|([^|]*)\|.*\|$", errors, re.MULTILINE)
+    rows = {
+        name: re.findall(r"`(\w+)`", builtins) for names, builtins in table for name in re.findall(r"`(\w+)`", names)
+    }
+    kinds = [kind for name in cm.__all__ if isinstance(kind := getattr(cm, name), type) and issubclass(kind, cm.Error)]
+    for kind in kinds:
+        if kind is not cm.Error:
+            assert kind.__name__ in rows
+            assert all(issubclass(kind, getattr(builtins, name)) for name in rows[kind.__name__]), kind
 
 
 def test_no_link_leads_nowhere():
