@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
 
@@ -21,6 +22,17 @@ from ordinary_user import find_ordinary_python
 from peer_process import Peer
 from served import Hostile
 from slow_closing import Slow
+
+# Descriptors that a test process may have open: calls with a thousand of them, made and served in one process.
+TABLE = 4096
+
+
+def pytest_configure():
+    """Makes the descriptor table as large as the tests need: the soft limit of most machines is 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < TABLE:
+        pytest.exit(f"the tests need a hard RLIMIT_NOFILE of {TABLE} descriptors; here it is {hard}", returncode=2)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, TABLE), hard))
 
 
 @pytest.fixture(autouse=True)

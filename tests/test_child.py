@@ -255,7 +255,7 @@ def test_a_parent_without_standard_streams_spawns(closed, fork):
 
 
 def test_a_child_of_a_process_without_standard_streams_gets_its_capability(fork):
-    """Its streams are pipes, which are put on 0, 1 and 2: nothing of ours is there (CASES 1.4)."""
+    """Its streams are pipes, which are put on 0, 1 and 2: nothing of ours is there."""
 
     def spawn_low():
         for number in (0, 1, 2):

@@ -153,7 +153,7 @@ def test_a_file_whose_server_is_stopped_delays_nobody(tmp_path, of):
 
 
 def test_a_child_forked_while_a_list_is_closed_on_the_spot_closes_it_too(fork, monkeypatch, tmp_path):
-    """Another thread may fork then: the one that was closing does not exist in the child (CASES 1.3)."""
+    """Another thread may fork then: the one that was closing does not exist in the child."""
     (tmp_path / "file").touch()
     numbers = [os.open(tmp_path / "file", os.O_RDONLY) for _ in range(20)]
     some = [Descriptor(number) for number in numbers]

@@ -99,7 +99,7 @@ def _bounded(seconds):
 
 
 def test_blocks_that_end_out_of_order_end_their_own_only():
-    """Two generators, as a pipeline or a test's fixtures are: the first to begin is the first to end (CASES 4.5)."""
+    """Two generators, as a pipeline or a test's fixtures are: the first to begin is the first to end."""
     first, second = _bounded(100), _bounded(50)
     next(first)
     next(second)

@@ -242,6 +242,40 @@ def test_standard_input_that_is_not_there():
     assert (closed.returncode, closed.stderr) == (1, b"capmarshal: -: Bad file descriptor\n")
 
 
+@needs_sha256sum
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash here")
+def test_files_that_are_inherited_descriptors(tmp_path):
+    """<(command) and /dev/fd/7, in whichever directory they are; each as often as it is named."""
+    (tmp_path / "data").write_bytes(b"by number")
+
+    def printed(*command):
+        script = 'exec 7< data; exec "$@" <(echo one; echo two) /dev/fd/7 /proc/self/fd/7 data <(echo three)'
+        return subprocess.run(
+            ["bash", "-c", script, "bash", *command], capture_output=True, cwd=tmp_path, env=ENVIRONMENT, timeout=60
+        )
+
+    expected, demo = printed("sha256sum", "--"), printed(*DEMO, "--")
+    assert demo.stdout == expected.stdout
+    assert (demo.stderr, demo.returncode) == (b"", 0)
+
+
+@needs_sha256sum
+@pytest.mark.parametrize("nobody", ["2>&-", "2>/dev/full"])
+@pytest.mark.parametrize("options", [[], ["--verbose"]])
+def test_complaints_that_nobody_can_hear_stop_nothing(nobody, options, tmp_path):
+    """Standard error is closed, or full: the other files are still read, and the exit status says what it would."""
+    (tmp_path / "data").touch()
+    names = ["data", "missing", "also missing", "data"]
+
+    def printed(*command):
+        script = ["sh", "-c", f'exec "$@" {nobody}', "sh", *command]
+        return subprocess.run(script, stdout=subprocess.PIPE, cwd=tmp_path, env=ENVIRONMENT, timeout=60)
+
+    expected, demo = printed("sha256sum", *names), printed(*DEMO, *options, *names)
+    assert (demo.returncode, demo.stdout) == (expected.returncode, expected.stdout)
+    assert demo.returncode == 1
+
+
 def test_the_console_script(tmp_path):
     script = Path(sys.executable).with_name("capmarshal")
     if not script.exists():

@@ -395,7 +395,7 @@ TURNS = {
 
 @pytest.mark.parametrize("name", TURNS)
 def test_interrupted_at_any_step_it_has_one_owner(fork, name, tmp_path):
-    """By a real signal: of 32,880 such calls, 14,157 left two (CASES 1.2).  And nothing leaks."""
+    """By a real signal: of 32,880 such calls, 14,157 left two.  And nothing leaks."""
 
     def child():
         turn = TURNS[name]
@@ -422,7 +422,10 @@ def test_interrupted_at_any_step_it_has_one_owner(fork, name, tmp_path):
                 try:
                     signal.setitimer(signal.ITIMER_REAL, random.uniform(0.00005, 0.0005))
                     until = time.monotonic() + 0.005
-                    while time.monotonic() < until:
+                    # Not `while ... < until`: under 3.13.0, what a signal raises there is not in the try block.
+                    while True:
+                        if time.monotonic() >= until:
+                            break
                         descriptor = Descriptor.dup_of(source)
                         turn(descriptor).close()
                         descriptor.close()

@@ -179,7 +179,7 @@ def interrupts():
 
 
 def test_interrupted_at_any_step_each_has_one_owner(fork, interrupts, made):
-    """Made, copied, moved, stolen, put together: afterwards all of it is closed, and nothing else (CASES 1.2)."""
+    """Made, copied, moved, stolen, put together: afterwards all of it is closed, and nothing else."""
 
     def round_trip(keep):
         one = DescriptorList.of(keep)
@@ -203,7 +203,10 @@ def test_interrupted_at_any_step_each_has_one_owner(fork, interrupts, made):
             try:
                 interrupts()
                 until = time.monotonic() + 0.005
-                while time.monotonic() < until:
+                # Not `while ... < until`: under 3.13.0, what a signal raises there is not in the try block.
+                while True:
+                    if time.monotonic() >= until:
+                        break
                     round_trip(keep)
             except Interrupt:
                 interrupted += 1

@@ -60,7 +60,7 @@ def test_a_reader_that_has_read_ahead_is_sent_from_where_it_stands(reader, tmp_p
         assert reader.rest(file) == b"two\nthree\n"
 
 
-# ------------------------------------------------------------- a writer whose pending bytes find no room (CASES 4.9)
+# ------------------------------------------------------------- a writer whose pending bytes find no room
 
 
 def _pipe(tmp_path):

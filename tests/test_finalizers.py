@@ -62,7 +62,7 @@ def collector_is_told():
 
 @pytest.mark.parametrize("warm", [0, 1], ids=["no channel yet", "an idle channel"])
 def test_a_finalizer_may_call(collector_is_told, warm):
-    """The call works, and nobody else's socket gets the knock, the far end, the badge or the arguments (CASES 1.1)."""
+    """The call works, and nobody else's socket gets the knock, the far end, the badge or the arguments."""
     told = []
     with by_hand.Impostor() as impostor:
         session = impostor.capability.cast(by_hand.Work)
@@ -154,7 +154,7 @@ def test_a_door_lives_as_long_as_anything_that_uses_it(collector_is_told):
         assert impostor.end.recv(1) == b""
 
 
-# ----------------------------------------------------------------- a close that blocks (CASES 2.1)
+# ----------------------------------------------------------------- a close that blocks
 
 
 def test_dropping_a_door_does_not_block(lingering):
@@ -219,7 +219,7 @@ def test_a_server_that_drops_a_strangers_door_serves_on(lingering):
 
 @pytest.mark.parametrize("kept", [cm.capability, lambda proxy: proxy], ids=["capability", "proxy"])
 def test_a_capability_does_not_keep_its_entrypoint(kept):
-    """Not even one whose object refers to it: nothing global does, either (CASES 4.8)."""
+    """Not even one whose object refers to it: nothing global does, either."""
 
     class Knowing(by_hand.Worker):
         pass

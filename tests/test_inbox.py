@@ -56,7 +56,7 @@ def test_one_that_is_forgotten_closes_what_is_in_it_and_waits_for_nothing(linger
 
 
 def test_a_received_descriptor_of_our_own_is_no_standard_stream(fork):
-    """A channel gets the lowest number that is free, and is moved above those (CASES 1.4)."""
+    """A channel gets the lowest number that is free, and is moved above those."""
 
     def child():
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -22,7 +22,7 @@ def dgram():
 
 @pytest.mark.parametrize("timeout", [0, PATIENCE, None])
 def test_what_was_sent_comes_before_the_end_also_after_a_reset(seqpacket, timeout):
-    """The kernel reports that a record of ours was not read before those that are queued (CASES 4.7)."""
+    """The kernel reports that a record of ours was not read before those that are queued."""
     near, far = seqpacket
     Message(b"never read").send(near)
     with open(os.devnull) as file:
@@ -47,7 +47,7 @@ def receiving(sock, timeout, outcome):
 @pytest.mark.parametrize("timeout", [0, 0.05, PATIENCE, None])
 @pytest.mark.parametrize("blocking", [True, False])
 def test_a_socket_that_is_shut_down_for_receiving_has_ended(pair, timeout, blocking):
-    """By any holder of a copy: poll(2) says readable for ever, and a DGRAM socket is not; it spun (CASES 4.7)."""
+    """By any holder of a copy: poll(2) says readable for ever, and a DGRAM socket is not; it spun."""
     one, other = pair
     Message(b"before").send(other)
     one.setblocking(blocking)

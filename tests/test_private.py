@@ -49,7 +49,7 @@ class Hooked:
 @pytest.mark.parametrize("maker", MAKERS.values(), ids=list(MAKERS))
 @pytest.mark.parametrize("closed", [(0,), (1, 2), (0, 1, 2)])
 def test_nothing_of_ours_is_a_standard_stream(fork, maker, closed):
-    """Where those are closed, a later dup2() to one of them would replace it (CASES 1.4)."""
+    """Where those are closed, a later dup2() to one of them would replace it."""
 
     def child():
         for number in closed:
@@ -76,7 +76,7 @@ class EchoServer(Echo):
 
 
 def test_an_entrypoint_and_its_client_without_standard_streams(fork):
-    """Door, server's end, epoll set, channel and a door that is received: all are from 3 up, and work (CASES 1.4)."""
+    """Door, server's end, epoll set, channel and a door that is received: all are from 3 up, and work."""
 
     def child():
         for number in (0, 1, 2):
@@ -93,7 +93,7 @@ def test_an_entrypoint_and_its_client_without_standard_streams(fork):
 
 
 def test_a_received_door_leaves_the_standard_streams(fork):
-    """It got the lowest number that was free, and gets another one before it is a door (CASES 1.4)."""
+    """It got the lowest number that was free, and gets another one before it is a door."""
     with cm.Entrypoint("far") as entrypoint:
         number = open_door_of(entrypoint.manage(EchoServer())).number
 
@@ -133,7 +133,7 @@ def test_a_full_table_makes_nothing(fork, maker):
 @pytest.mark.parametrize("maker", MAKERS.values(), ids=list(MAKERS))
 @pytest.mark.parametrize("name", ["cm_make_pair", "cm_make_epoll", "cm_make_event", "cm_make_reader"])
 def test_an_interrupt_after_it_is_made_leaves_nothing(maker, name, monkeypatch):
-    """Ctrl-C raises where a call ends: what C has made was nobody's then (CASES 1.2)."""
+    """Ctrl-C raises where a call ends: what C has made was nobody's then."""
 
     class Interrupt(BaseException):
         pass
@@ -157,7 +157,7 @@ def test_an_interrupt_after_it_is_made_leaves_nothing(maker, name, monkeypatch):
 
 
 def test_a_child_forked_while_one_is_being_closed_closes_it_too(fork, monkeypatch):
-    """Forgotten and not closed yet, it stayed open in the child, and a server's death unnoticed (CASES 1.3)."""
+    """Forgotten and not closed yet, it stayed open in the child, and a server's death unnoticed."""
     near, far = make_pair("making a test")
     number, seen = far.number, []
 
@@ -194,7 +194,7 @@ def test_a_child_forked_after_the_close_leaves_the_number_to_whoever_has_it(fork
 
 @pytest.mark.parametrize("maker", [make_epoll_set, make_event])
 def test_what_is_no_socket_is_closed_while_nobody_can_fork(maker, monkeypatch):
-    """It cannot block, and a child could not know it (CASES 1.3)."""
+    """It cannot block, and a child could not know it."""
     private, free = maker(), []
 
     def ask(_):
@@ -208,7 +208,7 @@ def test_what_is_no_socket_is_closed_while_nobody_can_fork(maker, monkeypatch):
 
 
 def test_one_that_is_forgotten_is_closed_and_not_kept():
-    """A set kept each for ever: 800,000 records through a door were 83 MB (CASES 3.1)."""
+    """A set kept each for ever: 800,000 records through a door were 83 MB."""
     near, far = make_pair("making a test")
     number, before = far.number, len(process.privates)
     del far
@@ -220,7 +220,7 @@ def test_one_that_is_forgotten_is_closed_and_not_kept():
 
 
 def test_a_number_is_gone_before_another_finalizer_can_see_it():
-    """In a garbage cycle, whoever is finalised after it finds that there is none (CASES 1.1)."""
+    """In a garbage cycle, whoever is finalised after it finds that there is none."""
 
     class Last:
         def __init__(self, private):

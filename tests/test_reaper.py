@@ -46,7 +46,7 @@ class Raises:
 
 @pytest.mark.parametrize("error", [RuntimeError("broken"), SystemExit(3), KeyboardInterrupt(), ValueError("closed")])
 def test_what_a_thing_raises_is_nobodys(error):
-    """One without close(), or whose close() or fileno() raises whatever it likes (CASES 2.7): the others are closed."""
+    """One without close(), or whose close() or fileno() raises whatever it likes: the others are closed."""
     first, last, broken, told = pipe_end(), pipe_end(), Raises(error), threading.Event()
     numbers = [first.fileno(), last.fileno()]
     assert not _reaper.close([first, NoClose(), broken, last], then=told.set)
@@ -204,7 +204,7 @@ def no_thread(monkeypatch, error):
 
 @pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])
 def test_where_no_thread_can_be_had_closing_happens_in_place(monkeypatch, fork, error):
-    """It was all open for ever, and 100 calls later the server was deaf (CASES 2.5)."""
+    """It was all open for ever, and 100 calls later the server was deaf."""
 
     def child():
         no_thread(monkeypatch, error)
@@ -216,7 +216,7 @@ def test_where_no_thread_can_be_had_closing_happens_in_place(monkeypatch, fork, 
 
 
 def test_a_process_that_may_start_no_thread_closes_in_place(fork):
-    """By its RLIMIT_NPROC, which counts all threads of its user and binds whoever is not root (CASES 2.5)."""
+    """By its RLIMIT_NPROC, which counts all threads of its user and binds whoever is not root."""
 
     def child():
         resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
@@ -234,7 +234,7 @@ def test_a_process_that_may_start_no_thread_closes_in_place(fork):
 
 
 def test_a_thread_that_never_begins_holds_nobody_up(monkeypatch, fork):
-    """The kernel has given one, and then there was no memory for it: Thread.start() waited for ever (CASES 2.5)."""
+    """The kernel has given one, and then there was no memory for it: Thread.start() waited for ever."""
 
     def child():
         begun = time.monotonic()

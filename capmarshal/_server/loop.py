@@ -228,7 +228,10 @@ class Server:
         try:
             with self._dispatcher.serving():
                 take, timers = self._turns.take, self._timers
-                while self._stop_at is None and self._epoll.number >= 0:
+                # Not `while CONDITION`: what Ctrl-C raises at the jump back is in no `try` under CPython 3.13.0.
+                while True:
+                    if self._stop_at is not None or self._epoll.number < 0:
+                        break
                     take()
                     if timers.next < FOREVER and time.monotonic_ns() >= timers.next:
                         self._run_timers()

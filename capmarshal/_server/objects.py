@@ -122,7 +122,10 @@ class Objects:
                 self.data_methods.pop(key, None)
             self.awaited += 1
             try:
-                while wait and any(running.startswith(badge) for running in tuple(self.running)):
+                # Not `while CONDITION`: what Ctrl-C raises at the jump back is in no `try` under CPython 3.13.0.
+                while True:
+                    if not wait or not any(running.startswith(badge) for running in tuple(self.running)):
+                        break
                     left = None if deadline == FOREVER else (deadline - time.monotonic_ns()) / 1e9
                     if left is not None and left <= 0:
                         when = f"before {_deadline.origin()}"

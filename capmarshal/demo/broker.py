@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import capmarshal as cm
 from capmarshal.demo import holders
+from capmarshal.demo.complaints import complain, show
 from capmarshal.demo.interfaces import Digest, Registry, Services
 
 if TYPE_CHECKING:
@@ -71,7 +73,7 @@ class ServicesServer(Services):
         """See :meth:`Services.done`."""
         if self.processes:
             held = {"broker": cm.capability(self), "digest": cm.capability(self._digest)}
-            sys.stderr.write(holders.table(self.processes, held))
+            show(holders.table(self.processes, held))
 
 
 @contextlib.contextmanager
@@ -88,6 +90,21 @@ def _child(command: Sequence[str], parent: cm.Capability, **options: Any) -> Ite
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         yield process
+
+
+def _inherited(files: Sequence[str]) -> list[int]:
+    """The descriptors that are named among the files, as a shell's ``<(command)`` is, and that this process inherited.
+
+    Its own are not inheritable.
+    """
+    named = [re.fullmatch(r"/(?:dev|proc/self)/fd/([0-9]{1,9})", name) for name in files]
+    numbers = {int(match[1]) for match in named if match is not None}
+    found = []
+    for number in sorted(numbers):
+        with contextlib.suppress(OSError):
+            if os.get_inheritable(number):
+                found.append(number)
+    return found
 
 
 def _outcome(status: int) -> str:
@@ -110,17 +127,20 @@ def run(files: Sequence[str], *, verbose: bool = False, server: Sequence[str] = 
         registry = RegistryServer()
         offer = entrypoint.manage(registry)
         running = stack.enter_context(_child(server, offer, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL))
-        while not registry.announced.wait(_GLANCE):
+        # Not `while CONDITION`: what Ctrl-C raises at the jump back is in no `with` under CPython 3.13.0.
+        while True:
+            if registry.announced.wait(_GLANCE):
+                break
             status = running.poll()
             # It may have announced itself just before it died; then its client will find out.
             if status is not None and not registry.announced.is_set():
-                sys.stderr.write(f"capmarshal: the digest server ended before it was ready: {_outcome(status)}\n")
+                complain(f"the digest server ended before it was ready: {_outcome(status)}")
                 return 1
         services = ServicesServer(registry.digest, {})
-        client = stack.enter_context(_child((*CLIENT, *files), entrypoint.manage(services)))
+        client = stack.enter_context(_child((*CLIENT, *files), entrypoint.manage(services), pass_fds=_inherited(files)))
         if verbose:
             services.processes |= {"broker": os.getpid(), "digest server": running.pid, "client": client.pid}
         status = client.wait()
         if status < 0:
-            sys.stderr.write(f"capmarshal: the client was ended: {_outcome(status)}\n")
+            complain(f"the client was ended: {_outcome(status)}")
         return min(abs(status), 1)

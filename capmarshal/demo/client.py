@@ -8,11 +8,8 @@ import sys
 
 import capmarshal as cm
 from capmarshal.demo import lifeline, names
+from capmarshal.demo.complaints import complain
 from capmarshal.demo.interfaces import Digest, Services
-
-
-def _complain(message: str) -> None:
-    sys.stderr.write(f"capmarshal: {message}\n")
 
 
 def _checksum(digest: Digest, name: str) -> str:
@@ -38,7 +35,7 @@ def _print(line: bytes) -> bool:
     except BrokenPipeError:
         return False
     except OSError as error:
-        _complain(f"write error: {error.strerror}")
+        complain(f"write error: {error.strerror}")
         return False
     return True
 
@@ -56,10 +53,10 @@ def run(files: list[str]) -> int:
         try:
             checksum = _checksum(digest, name)
         except cm.Disconnected:
-            _complain("the digest server is gone")
+            complain("the digest server is gone")
             return 1
         except OSError as error:
-            _complain(f"{names.quoted(name)}: {error.strerror}")
+            complain(f"{names.quoted(name)}: {error.strerror}")
             status = 1
             continue
         if not _print(names.line(checksum, name)):
