@@ -103,6 +103,14 @@ with cm.Entrypoint("x") as entrypoint:
 }
 
 
+def test_nothing_is_still_starting_when_an_entrypoint_was_left():
+    """At once after it was entered: CPython 3.11.2 crashed at exit, of a daemon thread that had not quite begun."""
+    command = [sys.executable, "-I", *STRICT, "-c", 'import capmarshal as cm\nwith cm.Entrypoint("x"): pass']
+    for _ in range(15):
+        both = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
+        assert [(*each.communicate(timeout=PATIENCE), each.returncode) for each in both] == [(None, b"", 0)] * 2
+
+
 @pytest.mark.parametrize("options", [(), STRICT], ids=["plain", "strict"])
 @pytest.mark.parametrize("how", SILENT)
 def test_an_interpreter_that_ends_is_silent(how, options):
