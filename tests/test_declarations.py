@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 import capmarshal as cm
-from declared import Echo, offline, serve
+from declared import Echo, EchoServer, offline, serve
+from patience import PATIENCE
 
 
 def with_annotations(**annotations):
@@ -286,3 +287,50 @@ def test_self_is_the_interface_that_is_used():
         assert leaf.adopt([other, other, leaf]) == 3
         node = cm.capability(leaf).cast(Node)
         assert type(node.parent()).__name__ == "Node"
+
+
+# ------------------------------------------------------------------------------- interfaces that first arrive in a call
+
+
+class Broken(cm.Interface):
+    @cm.method
+    def m(self, x: complex) -> None: ...
+
+
+class Giver(cm.Interface):
+    @cm.method
+    def give(self, one: cm.Capability) -> "list[Broken]": ...
+    @cm.method
+    def take(self, one: Broken) -> None: ...
+
+
+class Sender(cm.Interface):
+    """As a server and a caller have it who know of no Broken."""
+
+    @cm.method
+    def give(self, one: cm.Capability) -> list[cm.Capability]: ...
+    @cm.method
+    def take(self, one: cm.Capability) -> None: ...
+
+
+class SenderServer(Sender):
+    def give(self, one):
+        return [one]
+
+    def take(self, one): ...
+
+
+class GiverServer(Giver):
+    def give(self, one): ...
+    def take(self, one): ...
+
+
+def test_an_interface_that_is_first_used_by_an_annotation_is_refused_there():
+    """Its own declaration is what is wrong: an InterfaceError at the caller's, and words from a server."""
+    words = r"Broken\.m, parameter x: complex is neither"
+    with cm.Entrypoint("test") as entrypoint, cm.Entrypoint("other") as other, cm.timeout(PATIENCE):
+        one = other.manage(EchoServer())
+        with pytest.raises(cm.InterfaceError, match=rf"^{words}"):
+            entrypoint.manage(SenderServer()).cast(Giver).give(one)
+        with pytest.raises(cm.ArgumentError, match=rf"^Giver\.take, arguments: {words}.*`one`"):
+            entrypoint.manage(GiverServer()).cast(Sender).take(one)

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from capmarshal._descriptors.refused import refused_of
-from capmarshal._kernel.errors import ArgumentError, Error, StaleCapability
+from capmarshal._kernel.errors import ArgumentError, Error, InterfaceError, StaleCapability
 from capmarshal._protocol.wire import pack_size
 from capmarshal._typed.codec import data_decoder_for, decoder_for, encode, encoder_for
 from capmarshal._typed.declaration import Declaration, declared_in, refuse_forgotten
@@ -148,8 +148,16 @@ class Method:
 
         Raises:
             ArgumentError, StaleCapability: it is not what the interface says.
+            InterfaceError: it is, and of an interface that cannot work, which is first used here.
         """
-        return self._decode(self._decode_result, "result", payload, incoming)
+        try:
+            return self._decode(self._decode_result, "result", payload, incoming)
+        except ArgumentError as error:
+            # msgspec makes its own error of it, since every InterfaceError is a TypeError.
+            cause = error.__cause__.__cause__ if error.__cause__ is not None else None
+            if isinstance(cause, InterfaceError):
+                raise cause from None
+            raise
 
     def _decode(self, decode: Callable[[Buffer, Incoming], Any], what: str, payload: Buffer, incoming: Incoming) -> Any:
         try:
