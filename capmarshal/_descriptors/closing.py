@@ -10,6 +10,8 @@ import contextlib
 import errno
 import io
 import socket
+import stat
+import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
 from capmarshal._descriptors.dataspace import Dataspace
@@ -18,10 +20,14 @@ from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.mounts import mounts
 from capmarshal._descriptors.private import Private
 from capmarshal._descriptors.process import process
-from capmarshal._kernel.native import lib
+from capmarshal._kernel.native import ffi, lib
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+# include/uapi/linux/stat.h and fcntl.h: struct statx, and where stx_mode is in it.
+_AT_EMPTY_PATH, _AT_STATX_DONT_SYNC, _STATX_TYPE = 0x1000, 0x4000, 1
+_STATX_SIZE, _STATX_MODE = 256, slice(28, 30)
 
 # Their close() runs no code of the user's.  What else has a fileno() is closed by the reaper, whatever it is.
 _KNOWN = frozenset(
@@ -114,6 +120,14 @@ def close_whole(file: Any) -> None:
     file.close()
     if type(file) is socket.socket:
         socket.SocketType.close(file)
+
+
+def is_pipe(number: int) -> bool:
+    """Whether a descriptor is of a pipe or a FIFO; a file's file system is not asked."""
+    status = ffi.new("char[]", _STATX_SIZE)
+    if lib.lx_statx(number, b"", _AT_EMPTY_PATH | _AT_STATX_DONT_SYNC, _STATX_TYPE, status) < 0:
+        return False
+    return stat.S_ISFIFO(int.from_bytes(ffi.buffer(status)[_STATX_MODE], sys.byteorder))
 
 
 def closed_at_once(file: Any) -> bool:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 # The raw files whose write() is a system call that may block, and nothing else.
 _SYSTEM = (io.FileIO, socket.SocketIO)
 
+# What cm_wait() says of what is not ready in time.
+_NOT_READY = (-errno.ETIMEDOUT, -errno.EAGAIN)
+
 _NO_ROOM = "there was no room in time for the bytes that the file's buffer still had"
 
 
@@ -97,20 +100,40 @@ def flush_without_waiting(file: Any) -> None:
         file.flush()
     elif isinstance(_raw_of(file), _SYSTEM):
         with contextlib.suppress(_NotSure):
-            _flush_by(file, lambda number, data: _write_within(number, data, NOW, sure=True))
+            _flush_by(file, _write_at_once)
 
 
-def _write_within(number: int, data: Buffer, until: int, *, sure: bool = False) -> int:
+def _write_at_once(number: int, data: Buffer) -> int:
+    """Writes what there is room for, whatever flags the open file has; how many bytes it were.
+
+    Nothing but a pipe is polled: to poll a file of FUSE asks its server, and waits for it (fs/fuse/file.c).
+
+    Raises:
+        CallTimeout: there is room for none.
+        _NotSure: the kernel cannot say that it will not block.
+    """
+    try:
+        return os.pwritev(number, [data], -1, os.RWF_NOWAIT)
+    except BlockingIOError:
+        raise CallTimeout(_NO_ROOM, ran="no") from None
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        if closing.is_pipe(number) and lib.cm_wait(number, select.POLLOUT, NOW) in _NOT_READY:
+            raise CallTimeout(_NO_ROOM, ran="no") from None
+        raise _NotSure from None
+
+
+def _write_within(number: int, data: Buffer, until: int) -> int:
     """Writes at least one byte without blocking, whatever flags the open file has; how many it were.
 
     Raises:
         CallTimeout: there was no room in time.
-        _NotSure: where that is asked for, and the kernel cannot say that it will not block.
     """
     flags, most = os.RWF_NOWAIT, len(memoryview(data))
     while True:
         ready = lib.cm_wait(number, select.POLLOUT, until)
-        if ready in (-errno.ETIMEDOUT, -errno.EAGAIN):
+        if ready in _NOT_READY:
             raise CallTimeout(_NO_ROOM, ran="no")
         try:
             return os.pwritev(number, [memoryview(data)[:most]], -1, flags)
@@ -121,8 +144,6 @@ def _write_within(number: int, data: Buffer, until: int, *, sure: bool = False) 
         except OSError as error:
             if error.errno != errno.EOPNOTSUPP or not flags:
                 raise
-            if sure:
-                raise _NotSure from None
             # A FIFO that has a path, a terminal, a pipe of Linux before 6.5.  What polls writable has room for so much
             # (pipe(7)), unless another writer is quicker.
             flags, most = 0, select.PIPE_BUF
