@@ -146,7 +146,7 @@ def test_a_result_is_the_callers_alone(files, server):
 
 def test_a_result_that_is_not_what_the_interface_says_is_closed(files, server):
     """The caller is told, and nobody holds it."""
-    with pytest.raises(cm.ArgumentError, match=r"Files\.result, result"):
+    with pytest.raises(cm.RemoteError, match=r"Files\.result, result: a list where io\.BufferedWriter is due"):
         files.result("argument error")
     with server.reader as reader:
         by_hand.at_end(reader)

@@ -272,9 +272,10 @@ class Lister(cm.Interface):
 def _passed(method, arguments, incoming_of):
     """What decode_arguments() makes of what encode_arguments() gives."""
     outgoing = Outgoing()
-    payload = memoryview(method.encode_arguments(arguments, outgoing))
+    payload = memoryview(method.encode_arguments(method.given(*arguments), outgoing))
     incoming = incoming_of(outgoing.entries, DescriptorList.dup_of(outgoing.numbers))
-    return method.decode_arguments(payload, incoming), incoming
+    by_position, by_name = method.decode_arguments(payload, incoming)
+    return [*by_position, *by_name.values()], incoming
 
 
 @pytest.mark.parametrize("sizes", [(0, 0), (1, 0), (0, 1), (3, 4), (200, 100), (253, 0), (254, 1)], ids=str)
@@ -345,7 +346,7 @@ def test_one_descriptor_in_two_lists_is_refused():
         method = Method(Lister, "take", Lister.take)
         incoming = Incoming(_wire.PLAIN[:2], DescriptorList.dup_of([file.fileno()] * 2))
         with pytest.raises(cm.ArgumentError, match=r"used twice - at `some\[0\]`"):
-            method.decode_arguments(memoryview(msgspec.msgpack.encode([0, [0, 1], 7, []])), incoming)
+            method.decode_arguments(memoryview(msgspec.msgpack.encode({"": [0, [0, 1], 7], "others": []})), incoming)
         incoming.close_all()
 
 
@@ -631,7 +632,13 @@ class TakerServer(Taker):
         return n
 
 
+class Filer(cm.Interface):
+    @cm.method
+    def file(self, anything: cm.Descriptor) -> None: ...
+
+
 TAKE = Method(Taker, "take", Taker.take)
+FILE = Method(Filer, "file", Filer.file)
 
 
 def _nested(depth):
@@ -740,13 +747,16 @@ def test_a_class_that_raises_while_it_is_decoded_makes_a_bad_argument(error):
 
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_a_file_where_data_are_due_is_refused(place):
-    """Its index alone would pass for an int: what the table holds and nothing uses makes a bad argument."""
+    """Its index alone would pass for an int: the sender sends none, and a table that nothing uses is no good."""
     method = Method(Taster, "data", Taster.data)
     with cm.Descriptor(os.memfd_create("test")) as file:
         arguments = [7, 7, []]
         arguments[place] = [file] if place == 2 else file
+        name = method.parameters[place].name
+        with pytest.raises(cm.ArgumentError, match=rf"^Taster\.data, argument `{name}`: a.* is due$"):
+            method.encode_arguments(tuple(arguments), Outgoing())
         outgoing = Outgoing()
-        payload = memoryview(method.encode_arguments(tuple(arguments), outgoing))
+        payload = memoryview(_codec.encode(arguments, outgoing))
         for decode in (method.decode_arguments, method.decode_result):
             incoming = Incoming(outgoing.entries, DescriptorList.of([cm.Descriptor.dup_of(file)]))
             with pytest.raises(cm.ArgumentError, match=r"Taster\.data"):
@@ -840,7 +850,7 @@ def test_a_text_file_in_the_middle_of_an_iteration_is_refused(path):
     with path.open(encoding="utf-8") as file:
         next(file)
         with pytest.raises(cm.ArgumentError, match=r"anything.*telling position"):
-            TAKE.encode_arguments((file,), Outgoing())
+            FILE.encode_arguments((file,), Outgoing())
 
 
 def test_a_file_of_proc_that_has_been_read_from_is_refused():
@@ -848,14 +858,14 @@ def test_a_file_of_proc_that_has_been_read_from_is_refused():
     with open("/proc/self/status", "rb") as file:
         file.readline()
         with pytest.raises(cm.ArgumentError, match=r"anything.*where the program is in the file"):
-            TAKE.encode_arguments((file,), Outgoing())
+            FILE.encode_arguments((file,), Outgoing())
 
 
 @pytest.mark.parametrize("make", [io.BytesIO, io.StringIO])
 def test_a_file_in_memory_is_refused(make):
     """It has a fileno() that says that there is none."""
     with make() as file, pytest.raises(cm.ArgumentError, match=r"anything.*has no descriptor"):
-        TAKE.encode_arguments((file,), Outgoing())
+        FILE.encode_arguments((file,), Outgoing())
 
 
 def test_an_object_with_fileno_and_nothing_else_is_sent():
@@ -883,4 +893,4 @@ def test_a_fileno_that_gives_no_int_is_refused(answer):
             return answer
 
     with pytest.raises(cm.ArgumentError, match="anything"):
-        TAKE.encode_arguments((Wrong(),), Outgoing())
+        FILE.encode_arguments((Wrong(),), Outgoing())

@@ -252,17 +252,18 @@ class SignaturesServer(Signatures):
 
 
 def test_every_kind_of_parameter_arrives_in_its_place():
-    """Positional-only, either, with defaults, keyword-only; the defaults are the interface's."""
+    """Positional-only, either, with defaults, keyword-only; what is not given is the server's own default."""
     with _serve(SignaturesServer()) as proxy:
-        assert proxy.many(1, 2, d=4) == [1, 2, 3, 4, 5]
+        assert proxy.many(1, 2, d=4) == [1, 2, 33, 4, 55]
         assert proxy.many(1, b=2, c=30, d=4, e=50) == [1, 2, 30, 4, 50]
-        assert proxy.only(1) == [1, 2]
+        assert proxy.only(1) == [1, 22]
         assert proxy.only(1, 7) == [1, 7]
-        assert proxy.keyword(b=9) == [1, 9]
+        assert proxy.keyword(b=9) == [11, 9]
         assert proxy.nothing() is None
         assert proxy.mangled(1) == [1, 0]
         assert proxy.renamed(1, 2, 3, 4) == [1, 2, 3, 4]
-        assert proxy.defaults() == [[1], {}, None]
+        assert proxy.defaults() == [[2], {}, ""]
+        assert proxy.defaults([1], c=None) == [[1], {}, None]
 
 
 @settings(deadline=None)
@@ -858,13 +859,33 @@ def test_an_argument_of_the_wrong_type_is_refused_by_the_server(arguments, keywo
         assert proxy.take(1, [])
 
 
-@pytest.mark.parametrize("payload", [[1], [1, [], "red", None, 5], {}, 1, None, b"", []])
-def test_the_wrong_number_of_arguments_from_a_remote_is_refused(payload):
+@pytest.mark.parametrize(
+    ("payload", "words"),
+    [
+        ([1], "`words` missing, for which the server has no default"),
+        ([], "`number`, `words` missing"),
+        ({}, "`number`, `words` missing"),
+        ({"": [1], "colour": "red"}, "`words` missing"),
+        ([1, [], "red"], "3 came by position, and the server knows 2"),
+        ({"": [1, []], "other": 1}, "the server knows no parameter 'other' that is given by name"),
+        ({"": [1, []], "colour": 1}, "- at `colour`"),
+        ({"": [1, []], "colour": "green"}, "- at `colour`"),
+        ({"": [1, [[]]]}, "- at `words[0]`"),
+        ({"": 1}, "Expected `array`"),
+        ({1: 1}, "Expected `str`"),
+        (1, "Expected `array`"),
+        (None, "Expected `array`"),
+        (b"", "Expected `array`"),
+    ],
+    ids=str,
+)
+def test_the_wrong_arguments_from_a_remote_are_refused(payload, words):
     """A client without our proxies can send anything: it is answered, and the server goes on."""
     with _serve(CheckedServer()) as proxy:
         error = _raw_call(cm.capability(proxy), b"take", msgspec.msgpack.encode(payload))
         assert type(error) is cm.ArgumentError
-        assert "Checked.take, arguments: Expected `array`" in str(error)
+        assert str(error).startswith("Checked.take, arguments: ")
+        assert words in str(error)
         assert proxy.take(1, [])
 
 
@@ -900,10 +921,11 @@ def test_a_result_that_cannot_be_sent_is_the_servers_error(what, log):
     assert [message for _, message, _ in log] == [f"test: {whom}: Checked.liar raised"]
 
 
-def test_a_capability_as_result_where_data_are_due_is_refused():
-    """As among the arguments."""
-    with _serve(CheckedServer()) as proxy, pytest.raises(cm.ArgumentError, match=r"Checked\.liar, result"):
+def test_a_capability_as_result_where_data_are_due_is_refused(log):
+    """As among the arguments, by its sender; the error is the server's own."""
+    with _serve(CheckedServer()) as proxy, pytest.raises(cm.RemoteError, match=r"Checked\.liar, result: .* int is due"):
         proxy.liar("self")
+    assert "where int is due" in log[0][2]
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,8 @@ MODULES = {
         "sendable",
         "stubs",
         "declaration",
+        "fitting",
+        "arguments",
         "method",
         "interface",
     ),

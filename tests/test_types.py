@@ -41,7 +41,7 @@ def _same(came, expected):
 def _arrives(method, value):
     outgoing = Outgoing()
     payload = memoryview(method.encode_arguments((value,), outgoing))
-    (came,) = method.decode_arguments(payload, Incoming(outgoing.entries, DescriptorList()))
+    (came,), _ = method.decode_arguments(payload, Incoming(outgoing.entries, DescriptorList()))
     return came
 
 

@@ -17,8 +17,9 @@ from capmarshal._kernel.deadline import proxy_timeout
 from capmarshal._kernel.errors import CallTimeout, Error, InterfaceError, KernelError
 from capmarshal._protocol.faults import to_exception
 from capmarshal._protocol.wire import Fail
+from capmarshal._typed.arguments import BAD_PAYLOAD, NOT_GIVEN
 from capmarshal._typed.codec import encode_data
-from capmarshal._typed.method import BAD_PAYLOAD, methods_of
+from capmarshal._typed.method import methods_of
 from capmarshal._typed.table import NOTHING, Incoming, Outgoing
 
 if TYPE_CHECKING:
@@ -27,10 +28,11 @@ if TYPE_CHECKING:
     from capmarshal._capabilities.door import Door
     from capmarshal._client.call_log import Exchange
     from capmarshal._client.channel import Answer
+    from capmarshal._typed.arguments import Given
     from capmarshal._typed.method import Method
 
 
-def invoke(proxy: Proxy, called: Method, arguments: tuple[Any, ...], exchange: Exchange = exchange) -> Any:
+def invoke(proxy: Proxy, called: Method, arguments: Given, exchange: Exchange = exchange) -> Any:
     """Makes a call, through a door by ``exchange``: what every proxy method does."""
     target = capability_behind(proxy)
     payload, outgoing = None, NOTHING
@@ -88,7 +90,7 @@ def _result(called: Method, answer: Answer, door: Door) -> Any:
 def _in_time(invoke: Callable[..., Any]) -> Callable[..., Any]:
     """Makes calls of proxies with a timeout by ``invoke``."""
 
-    def invoke_in_time(proxy: Proxy, called: Method, arguments: tuple[Any, ...]) -> Any:
+    def invoke_in_time(proxy: Proxy, called: Method, arguments: Given) -> Any:
         with proxy_timeout(timeout_of(proxy)):
             return invoke(proxy, called, arguments)
 
@@ -97,26 +99,35 @@ def _in_time(invoke: Callable[..., Any]) -> Callable[..., Any]:
 
 def _proxy_method(called: Method, invoke: Callable[..., Any]) -> Callable[..., Any]:
     """A function with the parameters of the declared one, that makes the call by ``invoke``."""
-    scope: dict[str, Any] = {"_capmarshal_invoke": invoke, "_capmarshal_called": called}
+    scope: dict[str, Any] = {
+        "_capmarshal_invoke": invoke,
+        "_capmarshal_called": called,
+        "_capmarshal_given": called.given,
+        "_capmarshal_not_given": NOT_GIVEN,
+    }
     signature, seen_keyword = [called.receiver], False
     positional_only = False
-    for number, parameter in enumerate(called.parameters):
+    for parameter in called.parameters:
         if positional_only and parameter.kind is not parameter.POSITIONAL_ONLY:
             signature.append("/")
         positional_only = parameter.kind is parameter.POSITIONAL_ONLY
         if parameter.kind is parameter.KEYWORD_ONLY and not seen_keyword:
             signature.append("*")
             seen_keyword = True
-        if parameter.default is parameter.empty:
-            signature.append(parameter.name)
-        else:
-            scope[f"_default{number}"] = parameter.default
-            signature.append(f"{parameter.name}=_default{number}")
+        default = "" if parameter.default is parameter.empty else "=_capmarshal_not_given"
+        signature.append(f"{parameter.name}{default}")
     if positional_only:
         signature.append("/")
     values = "".join(f"{parameter.name}, " for parameter in called.parameters)
+    arguments = f"({values})"
+    optional = [parameter.name for parameter in called.parameters if parameter.default is not parameter.empty]
+    if seen_keyword:
+        arguments = f"_capmarshal_given({values})"
+    elif optional:
+        all_given = " and ".join(f"{name} is not _capmarshal_not_given" for name in optional)
+        arguments = f"({values}) if {all_given} else _capmarshal_given({values})"
     head = f"def {called.name}({', '.join(signature)}):"
-    source = f"{head}\n    return _capmarshal_invoke({called.receiver}, _capmarshal_called, ({values}))\n"
+    source = f"{head}\n    return _capmarshal_invoke({called.receiver}, _capmarshal_called, {arguments})\n"
     exec(compile(source, f"<proxy of {called.where}>", "exec"), scope)  # noqa: S102 - names of parameters, no data
     made: Callable[..., Any] = scope[called.name]
     made.__doc__ = called.function.__doc__

@@ -186,13 +186,13 @@ class Calls:
         outgoing = Outgoing(serving=True)
         try:
             try:
-                arguments = method.decode_arguments(call.payload, incoming)
+                by_position, by_name = method.decode_arguments(call.payload, incoming)
             except (ArgumentError, StaleCapability) as error:
                 incoming.close_all()
                 return _refused(call.id, method, error)
             finally:
                 incoming.close_rest()
-            payload = method.encode_result(method.run(target, arguments), outgoing)
+            payload = method.encode_result(getattr(target, method.name)(*by_position, **by_name), outgoing)
             if incoming.writers:
                 keeping.write_out(incoming, self._calls.kept[kept_before:])
             data = wire.pack_reply(call.id, outgoing.entries, len(outgoing.numbers), payload, lib.cm_cpu())

@@ -43,8 +43,9 @@ class Declaration:
         raises: the declared errors.
         receiver: what the declaration calls ``self``.
         parameters: the others, in their order.
-        arguments, result: their types, as the annotations say; that of the arguments is a tuple.
-        arguments_are_data, result_is_data: no capability and no descriptor can be in them.
+        annotations, result: their types, as the annotations say.
+        data: for each parameter, whether no capability and no descriptor can be in it.
+        arguments_are_data, result_is_data: the same of all of them, and of the result.
     """
 
     def __init__(self, interface: type, name: str, function: Any, of: type) -> None:
@@ -108,8 +109,9 @@ class Declaration:
         if "return" not in written:
             raise self._wrong("the result has no annotation; write -> None if there is none")
         read = [self._type(reader, written[p.name], f"parameter {p.name}") for p in self.parameters]
-        self.arguments: Any = tuple[tuple(annotation for annotation, _ in read)]  # type: ignore[misc]  # made at run time
-        self.arguments_are_data = all(is_data for _, is_data in read)
+        self.annotations = [annotation for annotation, _ in read]
+        self.data = [is_data for _, is_data in read]
+        self.arguments_are_data = all(self.data)
         self.result, self.result_is_data = self._type(reader, written["return"], "result")
 
     def _type(self, reader: Reader, written: Any, of: str) -> tuple[Any, bool]:

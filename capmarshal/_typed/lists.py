@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def _is_list(annotation: Any) -> bool:
+def is_list(annotation: Any) -> bool:
+    """Whether it is exactly ``list[Descriptor]``."""
     return typing.get_origin(annotation) is list and typing.get_args(annotation) == (Descriptor,)
 
 
@@ -31,14 +32,14 @@ class Lists:
     __slots__ = ("_members", "_whole", "stand_in")
 
     def __init__(self, annotation: Any) -> None:
-        self._whole = _is_list(annotation)
+        self._whole = is_list(annotation)
         members = typing.get_args(annotation) if typing.get_origin(annotation) is tuple else ()
-        self._members = tuple(place for place, member in enumerate(members) if _is_list(member))
+        self._members = tuple(place for place, member in enumerate(members) if is_list(member))
         self.stand_in = annotation
         if self._whole:
             self.stand_in = list[int]
         elif self._members:
-            self.stand_in = tuple[tuple(list[int] if _is_list(member) else member for member in members)]  # type: ignore[misc]  # made at run time
+            self.stand_in = tuple[tuple(list[int] if is_list(member) else member for member in members)]  # type: ignore[misc]  # made at run time
 
     def __bool__(self) -> bool:
         return self._whole or bool(self._members)

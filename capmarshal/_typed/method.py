@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import re
 from typing import TYPE_CHECKING, Any
 
-from capmarshal._descriptors.refused import refused_of
 from capmarshal._kernel.errors import ArgumentError, Error, InterfaceError, StaleCapability
 from capmarshal._protocol.wire import pack_size
-from capmarshal._typed.codec import data_decoder_for, decoder_for, encode, encoder_for
+from capmarshal._typed.arguments import BAD_PAYLOAD, Arguments, words_of_failure
+from capmarshal._typed.codec import data_decoder_for, decoder_for, encoder_for
 from capmarshal._typed.declaration import Declaration, declared_in, refuse_forgotten
-from capmarshal._typed.table import Outgoing
+from capmarshal._typed.fitting import check_data, due_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from _typeshed import ReadableBuffer as Buffer
-
-    from capmarshal._typed.table import Incoming
+    from capmarshal._typed.table import Incoming, Outgoing
 
 # The methods of a class, analysed: in its own namespace, so that they go with it.
 _METHODS = "__capmarshal_methods__"
-
-# What a payload that is no good makes msgspec raise: RecursionError for 100,000 nested arrays, BufferError
-# for a memoryview with gaps, and so on.
-BAD_PAYLOAD = (ValueError, TypeError, OverflowError, RecursionError, BufferError)
-
-# How msgspec ends an error in the n-th argument.  What stands before that may be the peer's own words.
-_PLACE = re.compile(r"( - at (?:`key` in )?`)\$\[(\d+)\]([^`]*`)\Z")
 
 
 class Method:
@@ -51,7 +38,9 @@ class Method:
         raises: the declared errors.
         arguments_are_data, result_is_data: no capability and no descriptor can be in them.
         is_data: both, and the arguments can be passed one after the other.
-        decode_data_arguments, decode_data_result: payload to values, if they are; raise anything that msgspec raises.
+        given, encode_arguments, unsendable, decode_arguments: see :class:`Arguments`.
+        decode_data_arguments, decode_data_result: payload to values, if they are data; raise anything that msgspec
+            raises, and KeyError.
     """
 
     def __init__(self, interface: type, name: str, function: Any, of: type | None = None) -> None:
@@ -65,72 +54,16 @@ class Method:
         self.receiver = declared.receiver
         self.parameters = declared.parameters
         self.arguments_are_data, self.result_is_data = declared.arguments_are_data, declared.result_is_data
-        self._decode_arguments = decoder_for(declared.arguments)
         self._decode_result = decoder_for(declared.result)
-        self._encode_arguments = encoder_for(declared.arguments)
         self._encode_result = encoder_for(declared.result)
-        self.decode_data_arguments = data_decoder_for(declared.arguments)
+        self._result, self._due = declared.result, None if self.result_is_data else due_for(declared.result)
         self.decode_data_result = data_decoder_for(declared.result)
-        self._keywords = [p.name for p in self.parameters if p.kind is p.KEYWORD_ONLY]
-        self.is_data = self.arguments_are_data and self.result_is_data and not self._keywords
-
-    def _failure(self, what: str, error: Exception) -> ArgumentError:
-        """In the words of msgspec, with the place's index replaced by the parameter's name."""
-
-        def named(match: re.Match[str]) -> str:
-            place = int(match[2])
-            return match[1] + self.parameters[place].name + match[3] if place < len(self.parameters) else ""
-
-        words = str(error) if isinstance(error, (ValueError, TypeError, Error)) else type(error).__name__
-        if what == "arguments":
-            words = _PLACE.sub(named, words)
-        return ArgumentError(f"{self.where}, {what}: {words}")
-
-    def encode_arguments(self, arguments: tuple[Any, ...], outgoing: Outgoing) -> bytes:
-        """The payload of a CALL.
-
-        Raises:
-            ArgumentError: something in it cannot be sent.
-            Closed: a descriptor or capability in it is.
-        """
-        try:
-            return self._encode_arguments(arguments, outgoing)
-        except Error as error:
-            error.add_note(f"{self.where}, {self._culprit(arguments)}")
-            raise
-        except BAD_PAYLOAD as error:
-            raise ArgumentError(f"{self.where}, {self._culprit(arguments)}: {error}") from error
-
-    def _culprit(self, arguments: tuple[Any, ...]) -> str:
-        """The parameter whose argument cannot be encoded: msgspec does not say, so each is tried alone."""
-        for parameter, argument in zip(self.parameters, arguments, strict=True):
-            try:
-                encode(argument, Outgoing())
-            except (*BAD_PAYLOAD, Error):
-                return f"argument `{parameter.name}`"
-        return "arguments"
-
-    def unsendable(self, arguments: tuple[Any, ...], numbers: Sequence[int]) -> ArgumentError | None:
-        """Why the kernel refused to send a call with these descriptors; None if not for one of them."""
-        refused = refused_of(numbers)
-        if refused is None:
-            return None
-        culprit = "arguments"
-        for parameter, argument in zip(self.parameters, arguments, strict=True):
-            alone = Outgoing()
-            with contextlib.suppress(*BAD_PAYLOAD, Error):
-                encode(argument, alone)
-            if refused.number in alone.numbers:
-                culprit = f"argument `{parameter.name}`"
-        return ArgumentError(f"{self.where}, {culprit} cannot be sent: its descriptor is {refused.why}")
-
-    def decode_arguments(self, payload: memoryview, incoming: Incoming) -> list[Any]:
-        """The arguments of a CALL, in the order of the parameters.
-
-        Raises:
-            ArgumentError, StaleCapability: they are not what the interface says.
-        """
-        return self._decode(self._decode_arguments, "arguments", payload, incoming)  # type: ignore[no-any-return]  # a tuple
+        arguments = Arguments(declared, getattr(of or interface, name, function))
+        self.given, self.encode_arguments, self.decode_arguments = arguments.given, arguments.encode, arguments.decode
+        self.unsendable = arguments.unsendable
+        self.decode_data_arguments = arguments.decode_data
+        by_name = any(p.kind is p.KEYWORD_ONLY for p in self.parameters)
+        self.is_data = self.arguments_are_data and self.result_is_data and not by_name
 
     def encode_result(self, result: Any, outgoing: Outgoing) -> bytes:
         """The payload of a REPLY.
@@ -139,9 +72,15 @@ class Method:
             ArgumentError: something in it cannot be sent.
         """
         try:
-            return self._encode_result(result, outgoing)
+            payload = self._encode_result(result, outgoing)
+            # Not before: what has descriptors is in the table now, and so is closed with the call, sent or not.
+            if self._due is not None:
+                self._due.count(result)
+            elif self.result_is_data and outgoing.entries:
+                check_data(result, self._result)
         except (*BAD_PAYLOAD, Error) as error:
-            raise self._failure("result", error) from error
+            raise self._failure(error) from error
+        return payload
 
     def decode_result(self, payload: memoryview, incoming: Incoming) -> Any:
         """The result of a REPLY.
@@ -151,31 +90,19 @@ class Method:
             InterfaceError: it is, and of an interface that cannot work, which is first used here.
         """
         try:
-            return self._decode(self._decode_result, "result", payload, incoming)
-        except ArgumentError as error:
-            # msgspec makes its own error of it, since every InterfaceError is a TypeError.
-            cause = error.__cause__.__cause__ if error.__cause__ is not None else None
-            if isinstance(cause, InterfaceError):
-                raise cause from None
-            raise
-
-    def _decode(self, decode: Callable[[Buffer, Incoming], Any], what: str, payload: Buffer, incoming: Incoming) -> Any:
-        try:
-            decoded = decode(payload, incoming)
+            decoded = self._decode_result(payload, incoming)
             incoming.check_used()
-            return decoded
         except StaleCapability:
             raise
         except Exception as error:  # a __post_init__ of the user's may raise anything for what a peer sends
-            raise self._failure(what, error) from error
+            # msgspec makes its own error of it, since every InterfaceError is a TypeError.
+            if isinstance(error.__cause__, InterfaceError):
+                raise error.__cause__ from None
+            raise self._failure(error) from error
+        return decoded
 
-    def run(self, target: Any, arguments: Sequence[Any]) -> Any:
-        """Calls the method of a managed object."""
-        bound = getattr(target, self.name)
-        if not self._keywords:
-            return bound(*arguments)
-        positional = len(arguments) - len(self._keywords)
-        return bound(*arguments[:positional], **dict(zip(self._keywords, arguments[positional:], strict=True)))
+    def _failure(self, error: Exception) -> ArgumentError:
+        return ArgumentError(f"{self.where}, result: {words_of_failure(error)}")
 
 
 def methods_of(cls: type) -> dict[bytes, Method]:

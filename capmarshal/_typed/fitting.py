@@ -1,0 +1,120 @@
+"""What is passed against what is due, before anything is sent.
+
+In a payload a descriptor or a capability is an index, an int: without a look, one passed where an int is due would be
+one, and an int where a file is due an index.  What needs no such look is data, which msgspec refuses to take for more.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import types
+import typing
+from typing import Any
+
+from capmarshal._capabilities.capability import Capability, Delegable, Proxy
+from capmarshal._typed.codec import encode
+from capmarshal._typed.table import DESCRIPTOR_TYPES, Outgoing
+
+# What has a descriptor for certain; to ask the others takes longer.
+_FILES = frozenset((*DESCRIPTOR_TYPES, io.BufferedRandom, io.FileIO, io.TextIOWrapper))
+
+
+def words_for(annotation: Any) -> str:
+    """What people call an annotation."""
+    if isinstance(annotation, type) and not typing.get_args(annotation):
+        module = "" if annotation.__module__ in ("builtins", "__main__") else f"{annotation.__module__}."
+        return f"{module}{annotation.__qualname__}".replace("_io.", "io.")
+    return str(annotation).replace("typing.", "")
+
+
+class Due:
+    """A parameter or result for a descriptor or a capability.
+
+    Args:
+        kind: the annotation's class.
+        optional: None will do as well.
+    """
+
+    __slots__ = ("_is_file", "_kind", "_optional")
+
+    def __init__(self, kind: type, *, optional: bool) -> None:
+        self._kind = kind
+        self._optional = optional
+        self._is_file = issubclass(kind, DESCRIPTOR_TYPES)
+
+    def count(self, value: object) -> int:
+        """How many lines of a table the value will be.
+
+        Raises:
+            TypeError: it is not what is due; says what it is, and what to do.
+        """
+        if type(value) in _FILES:
+            if self._is_file:
+                return 1
+        elif value is None and self._optional:
+            return 0
+        elif isinstance(value, (Capability, Delegable)) is not self._is_file and (
+            not self._is_file or hasattr(value, "fileno")
+        ):
+            return 1
+        raise TypeError(f"{_described(value)} where {words_for(self._kind)} is due{self._advice(value)}")
+
+    def _advice(self, value: object) -> str:
+        if not self._is_file:
+            return ": pass a proxy, or an object of a class derived from it that an entrypoint manages"
+        if isinstance(value, (str, os.PathLike)):
+            return ': open it, and pass the file: open(path, "rb")'
+        if isinstance(value, int):
+            return ": pass what has a fileno(), as a file or a socket; Descriptor.dup_of() makes such of a number"
+        return ": pass what has a fileno(), as a file, a socket or a Descriptor"
+
+
+def due_for(annotation: Any) -> Due | None:
+    """What an annotation that is no data wants; None where such things are within others."""
+    while typing.get_origin(annotation) is typing.Annotated:
+        annotation = typing.get_args(annotation)[0]
+    optional = False
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        members = [member for member in typing.get_args(annotation) if member is not types.NoneType]
+        optional = len(members) < len(typing.get_args(annotation))
+        annotation = members[0] if len(members) == 1 else None
+    if isinstance(annotation, type) and issubclass(annotation, (Capability, Delegable, *DESCRIPTOR_TYPES)):
+        return Due(annotation, optional=optional)
+    return None
+
+
+def _described(value: object) -> str:
+    """What a value is, with an article."""
+    if value is None:
+        return "None"
+    if isinstance(value, type):
+        return f"the class {words_for(value)}"
+    words = words_for(type(value))
+    if isinstance(value, Proxy):
+        return f"a proxy of {words}"
+    return f"an {words}" if words[0] in "aeiouAEIO" else f"a {words}"
+
+
+def check_at_first_sight(value: object, annotation: Any) -> None:
+    """As :func:`check_data`, for what is something else at first sight.
+
+    Raises:
+        TypeError: it is.
+    """
+    if isinstance(value, (Capability, Delegable)) or hasattr(value, "fileno"):
+        raise TypeError(f"{_described(value)} where {words_for(annotation)} is due")
+
+
+def check_data(value: object, annotation: Any) -> None:
+    """Refuses a value that is not, or has within it what is not, data.
+
+    Raises:
+        TypeError: it is none; says what is due.
+        Whatever msgspec raises for other values that cannot be sent.
+    """
+    check_at_first_sight(value, annotation)
+    entered = Outgoing()
+    encode(value, entered)
+    if entered.entries:
+        raise TypeError(f"a descriptor or capability within what is data, where {words_for(annotation)} is due")

@@ -1,0 +1,141 @@
+"""What is passed where something else is due: refused before anything is sent, with the way out."""
+
+import io
+import os
+import pathlib
+import re
+
+import pytest
+
+import capmarshal as cm
+from patience import PATIENCE
+
+
+class Thing(cm.Interface):
+    @cm.method
+    def name(self) -> str: ...
+
+
+class ThingServer(Thing):
+    def name(self) -> str:
+        return "thing"
+
+
+class Taker(cm.Interface):
+    @cm.method
+    def data(self, number: int, words: list[str]) -> None: ...
+    @cm.method
+    def read(self, file: io.BufferedReader, offset: int = 0, *, other: cm.Descriptor | None = None) -> bytes: ...
+    @cm.method
+    def hold(self, thing: Thing, also: cm.Capability | None = None) -> str: ...
+    @cm.method
+    def mixed(self, file: cm.Descriptor, all: dict[str, cm.Descriptor], number: int) -> None: ...
+    @cm.method
+    def give(self, what: str) -> cm.Descriptor: ...
+    @cm.method
+    def count(self, what: str) -> int: ...
+
+
+class TakerServer(Taker):
+    def data(self, number, words):
+        pass
+
+    def read(self, file, offset=0, *, other=None):
+        file.seek(offset)
+        return file.read()
+
+    def hold(self, thing, also=None):
+        return thing.name()
+
+    def mixed(self, file, all, number):
+        pass
+
+    def give(self, what):
+        return {"int": 5, "str": "/etc/passwd", "bytes io": io.BytesIO()}[what]
+
+    def count(self, what):
+        return open(os.devnull, "rb")
+
+
+@pytest.fixture
+def taker():
+    with cm.Entrypoint("taker") as entrypoint, cm.timeout(PATIENCE):
+        proxy = entrypoint.manage(TakerServer()).cast(Taker)
+        yield proxy
+        cm.capability(proxy).close()
+
+
+@pytest.fixture
+def file(tmp_path):
+    (tmp_path / "file").write_bytes(b"0123456789")
+    with open(tmp_path / "file", "rb") as opened:
+        yield opened
+
+
+def test_what_is_due_is_taken(taker, file):
+    """Each thing in its place, None where that may be."""
+    assert taker.read(file, 4) == b"456789"
+    assert taker.read(file, other=None) == b"0123456789"
+    file.seek(0)
+    with cm.Descriptor.dup_of(file) as other:
+        assert taker.read(file, offset=9, other=other) == b"9"
+    with cm.Entrypoint("thing") as entrypoint:
+        thing = ThingServer()
+        capability = entrypoint.manage(thing)
+        for one in (thing, capability, capability.cast(Thing)):
+            assert taker.hold(one) == taker.hold(one, one) == taker.hold(one, None) == "thing"
+
+
+A_FILE = "where io.BufferedReader is due: "
+WRONG = {
+    "int for a file": (lambda p, f: p.read(5), "file", f"an int {A_FILE}.*Descriptor.dup_of"),
+    "str for a file": (lambda p, f: p.read("/etc/passwd"), "file", rf"a str {A_FILE}.*open\(path, \"rb\"\)"),
+    "path": (lambda p, f: p.read(pathlib.Path("/x")), "file", f".*{A_FILE}open it"),
+    "None": (lambda p, f: p.read(None), "file", f"None {A_FILE}"),
+    "swapped": (lambda p, f: p.read(0, f), "file", f"an int {A_FILE}"),
+    "file for an int": (lambda p, f: p.read(f, f), "offset", "an io.BufferedReader where int is due"),
+    "by name": (lambda p, f: p.read(f, other=7), "other", "an int where capmarshal.Descriptor is due"),
+    "file for data": (lambda p, f: p.data(f, []), "number", "an io.BufferedReader where int is due"),
+    "file in data": (lambda p, f: p.data(1, [f]), "words", r".*within what is data, where list\[str\] is due"),
+    "object for data": (lambda p, f: p.data(object(), []), "number", "`object` objects cannot be sent"),
+    "int for an interface": (lambda p, f: p.hold(3), "thing", "an int where .*Thing is due: pass a proxy"),
+    "file for an interface": (lambda p, f: p.hold(f), "thing", "an io.BufferedReader where .*Thing is due"),
+    "unmanaged": (lambda p, f: p.hold(ThingServer()), "thing", ".*not managed.*manage"),
+    "class": (lambda p, f: p.hold(ThingServer), "thing", "the class .*ThingServer where .*Thing is due"),
+    "None for an interface": (lambda p, f: p.hold(None), "thing", "None where .*Thing is due"),
+    "proxy for a file": (lambda p, f: p.read(p), "file", f"a proxy of .*Taker {A_FILE}"),
+    "capability for a file": (lambda p, f: p.read(cm.capability(p)), "file", f"a capmarshal.Capability {A_FILE}"),
+    "beside a mixed one": (lambda p, f: p.mixed(f, {}, f), "number", "an io.BufferedReader where int is due"),
+}
+
+
+@pytest.mark.parametrize("how", WRONG)
+def test_what_is_not_due_is_refused_before_anything_is_sent(taker, file, how):
+    """With method and parameter, and the way out; and the next call works."""
+    call, parameter, words = WRONG[how]
+    with pytest.raises(cm.ArgumentError, match=rf"^Taker\.\w+, argument `{parameter}`: {words}"):
+        call(taker, file)
+    assert taker.read(file) == b"0123456789"
+
+
+def test_an_int_within_what_has_descriptors_is_refused_by_the_server(taker, file):
+    """There only the receiver sees that it is none of the table's."""
+    with pytest.raises(cm.ArgumentError, match=r"Taker\.mixed, arguments: .* `all\[\.\.\.\]`"):
+        taker.mixed(file, {"a": 5}, 1)
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("int", "an int where capmarshal.Descriptor is due"),
+        ("str", "a str where capmarshal.Descriptor is due"),
+        ("bytes io", "has no descriptor"),
+    ],
+)
+def test_results_are_checked_by_their_sender_too(taker, what, words, log):
+    """It is the server's own error, which its caller hears of."""
+    with pytest.raises(cm.RemoteError, match=rf"Taker\.give, result: .*{re.escape(words)}"):
+        taker.give(what)
+    with pytest.raises(cm.RemoteError, match=r"Taker\.count, result: an io.BufferedReader where int is due"):
+        taker.count(what)
+    assert len(log) == 2
