@@ -285,7 +285,9 @@ def test_more_descriptors_than_one_record_carries_travel():
         made = [by_hand.temporary(b"%d" % number) for number in range(254)]
         try:
             assert proxy.count(made) == 254
-            with pytest.raises(cm.TooLarge, match=r"Work\.count, entrypoint .served.: arguments with 1270 descriptors;.*1024"):
+            with pytest.raises(
+                cm.TooLarge, match=r"Work\.count, entrypoint .served.: arguments with 1270 descriptors;.*1024"
+            ):
                 proxy.count(made * 5)
         finally:
             for file in made:
