@@ -1,11 +1,15 @@
 """What the README shows works as it stands there."""
 
 import builtins
+import contextlib
 import hashlib
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 import capmarshal as cm
 
@@ -21,13 +25,31 @@ def _run(script, directory):
 
 def test_the_example_of_the_first_screen_runs(tmp_path):
     """A server and the worker that it starts print the sum of a file that the server never sees the path of."""
-    digest, worker, _ = BLOCKS
+    digest, worker, *_ = BLOCKS
     (tmp_path / "digest.py").write_text(digest, encoding="utf-8")
     (tmp_path / "worker.py").write_text(worker, encoding="utf-8")
     (tmp_path / "data.bin").write_bytes(b"any bytes" * 1000)
     done = _run("digest.py", tmp_path)
     assert (done.stderr, done.returncode) == ("", 0)
     assert done.stdout == hashlib.sha256(b"any bytes" * 1000).hexdigest() + "\n"
+
+
+def test_the_patient_server_is_not_kept_by_a_pipe_without_end(quiet_log):
+    """One that nobody writes to, and one that always has more; and it digests what ends."""
+    scope = {"__name__": "digest"}
+    digest, _, patient, _ = BLOCKS
+    exec(digest, scope)
+    exec(patient.replace("from digest import Digest\n", "").replace("timeout(10)", "timeout(0.1)"), scope)
+    with cm.Entrypoint("digest") as entrypoint, contextlib.ExitStack() as stack, cm.timeout(30):
+        proxy = entrypoint.manage(scope["PatientDigestServer"]()).cast(scope["Digest"])
+        silent, kept = os.pipe()
+        stack.callback(os.close, kept)
+        for file in (stack.enter_context(open(silent, "rb")), stack.enter_context(open("/dev/zero", "rb"))):
+            with pytest.raises(cm.RemoteError, match="did not come in time"):
+                proxy.sha256(file)
+        with open(README, "rb") as file:
+            assert proxy.sha256(file) == hashlib.sha256(README.read_bytes()).hexdigest()
+        cm.capability(proxy).close()
 
 
 def test_the_example_of_messages_runs(tmp_path):

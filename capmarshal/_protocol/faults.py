@@ -86,7 +86,7 @@ def _as_raised(sent: Raised, declared: Sequence[type[BaseException]], where: str
     # Not by add_note(): a frozen dataclass refuses that.
     notes = vars(error).setdefault("__notes__", [])
     if isinstance(error, RemoteError):
-        notes += list(flat(sent))
+        notes += [*sent.notes, *flat(sent)]
     notes.append(f"raised by the server, in {where}")
     return error
 

@@ -12,12 +12,13 @@ a server sends.
 
 from __future__ import annotations
 
+import errno
 import types
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from capmarshal._kernel.errors import RemoteError
+from capmarshal._kernel.errors import Error, RemoteError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,6 +32,13 @@ _encode = msgspec.msgpack.Encoder().encode
 
 # The values of an error's attributes that are sent; in them there may be more of these.
 _PLAIN = (type(None), bool, int, float, str, bytes, list, tuple, dict)
+
+
+# The likeliest reason for a file that is closed in a server, where everything else of it says that only.
+_CLOSED = "what a call was sent is closed when it ends, unless its method takes it out: self.file = cm.keep(file)"
+# And what its caller may have meant to catch; others are mistakes in the server, that nobody catches.
+_UNDECLARED = "the interface does not declare it: with @raises({}) it would arrive as itself"
+_MISTAKES = (Error, AssertionError, AttributeError, NameError, RuntimeError, SyntaxError, TypeError, BaseExceptionGroup)
 
 
 class Raised(msgspec.Struct, array_like=True, frozen=True):
@@ -99,7 +107,21 @@ def told(error: BaseException, brought: bytes = b"") -> Raised:
 def anonymous(error: BaseException) -> Raised:
     """An error that no interface declares: its name and text, and those of a group's members."""
     members = error.exceptions[:_MANY] if isinstance(error, BaseExceptionGroup) else ()
-    return Raised([type(error).__qualname__], without_path(error), members=[anonymous(member) for member in members])
+    text = without_path(error)
+    name = type(error).__qualname__
+    notes = []
+    if _is_of_something_closed(error, text):
+        notes = [_CLOSED]
+    elif isinstance(error, Exception) and not isinstance(error, _MISTAKES):
+        notes = [_UNDECLARED.format(name)]
+    return Raised([name], text, notes=notes, members=[anonymous(member) for member in members])
+
+
+def _is_of_something_closed(error: BaseException, text: str) -> bool:
+    """Whether a method may have used what an earlier call was sent."""
+    if isinstance(error, OSError):
+        return error.errno == errno.EBADF
+    return isinstance(error, ValueError) and text.rstrip(".").endswith("closed file")
 
 
 def _can_travel(value: Any) -> bool:

@@ -105,7 +105,8 @@ class Declaration:
             raise self._wrong(f"an annotation cannot be understood: {error}") from error
         for parameter in self.parameters:
             if parameter.name not in written:
-                raise self._wrong(f"parameter {parameter.name} has no annotation")
+                name = parameter.name
+                raise self._wrong(f"parameter {name} has no annotation, which says what may be passed: {name}: int")
         if "return" not in written:
             raise self._wrong("the result has no annotation; write -> None if there is none")
         read = [self._type(reader, written[p.name], f"parameter {p.name}") for p in self.parameters]

@@ -19,7 +19,7 @@ from typing import Any
 from capmarshal._descriptors.descriptor import number_of
 from capmarshal._descriptors.layers import layers_of
 from capmarshal._kernel import deadline
-from capmarshal._kernel.errors import CallTimeout
+from capmarshal._kernel.errors import CallTimeout, Closed, Error
 from capmarshal._typed.flushing import flush_within, flush_without_waiting
 
 # Descriptors and nothing else; of classes derived from these, that is not known.
@@ -41,13 +41,20 @@ def number_to_send(file: Any) -> int:
 
     Raises:
         TypeError: it has none after all.
-        Closed, ValueError: it is closed.
+        Closed: it is closed.
     """
     try:
         return number_of(file)
     except (io.UnsupportedOperation, AttributeError, NotImplementedError):
         # In memory, or a member of an archive.
         raise TypeError(f"{_name(file)} has no descriptor: send its bytes, or a Dataspace of them") from None
+    except ValueError as error:
+        if isinstance(error, Error):
+            raise
+        # As a file's fileno() has it, which says nothing of the way out.
+        raise Closed(
+            f"{_name(file)} that was closed before: pass it while it is open, a call only borrows it"
+        ) from None
 
 
 def prepare(file: Any, *, serving: bool = False) -> None:

@@ -1,0 +1,29 @@
+"""What docs/mistakes.md says that a mistake prints is what it prints."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[1]
+PAGE = (CHECKOUT / "docs" / "mistakes.md").read_text(encoding="utf-8")
+MISTAKES = re.findall(r"^## (.+?)$.*?^```python\n(.*?)^```$\n\n^```text\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+DIGEST = re.search(r"^```python\n(.*?)^```$", (CHECKOUT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+
+
+def test_there_are_ten():
+    """None of them is overlooked here."""
+    assert len(MISTAKES) == PAGE.count("\n## ") == 10
+
+
+@pytest.mark.parametrize(("program", "printed"), [each[1:] for each in MISTAKES], ids=[each[0] for each in MISTAKES])
+def test_a_mistake_prints_what_the_page_says(program, printed, tmp_path):
+    """The last lines of the traceback: what is wrong, and what to do."""
+    (tmp_path / "digest.py").write_text(DIGEST[1], encoding="utf-8")
+    (tmp_path / "data.bin").write_bytes(b"data")
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1
+    assert done.stderr.endswith("\n" + printed)
