@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import dataclasses
 import functools
+import io
 import logging
 import os
 import signal
@@ -30,7 +31,7 @@ class Panic(BaseException):
 
 
 def _parse():
-    with contextlib.redirect_stderr(None):
+    with contextlib.redirect_stderr(io.StringIO()):
         argparse.ArgumentParser(exit_on_error=True).parse_args(["--no-such-option"])
 
 

@@ -79,8 +79,10 @@ class _InterfaceType(_ProtocolType):
     Derived from the type of protocols, so that an interface may have one beside it.  It is none itself.
     """
 
-    __instancecheck__ = abc.ABCMeta.__instancecheck__
-    __subclasscheck__ = abc.ABCMeta.__subclasscheck__
+    if not TYPE_CHECKING:
+        # Whose types would be for each checker to infer.
+        __instancecheck__ = abc.ABCMeta.__instancecheck__
+        __subclasscheck__ = abc.ABCMeta.__subclasscheck__
 
     def __setattr__(cls, name: str, value: object) -> None:  # noqa: N805 - of a metaclass, which ruff cannot see
         # What the dataclass decorator does; attrs with slots makes a new class, which __init_subclass__ sees.
