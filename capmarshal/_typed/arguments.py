@@ -65,18 +65,17 @@ def words_of_failure(error: Exception) -> str:
     return str(error) if isinstance(error, (ValueError, TypeError, Error)) else type(error).__name__
 
 
-def _is_map(payload: Buffer) -> bool:
-    head = memoryview(payload)[:1].tobytes()
-    return bool(head) and (head[0] & _SHORT == _MAP or head[0] in _MAPS)
+def _is_map(payload: bytes | memoryview) -> bool:
+    head = payload[0] if payload else 0
+    return head & _SHORT == _MAP or head in _MAPS
 
 
-def _count(payload: Buffer) -> int:
+def _count(payload: bytes | memoryview) -> int:
     """How many arguments an array has; 0 for what is none, which its decoder says then."""
-    view = memoryview(payload)
-    head = view[0] if len(view) else 0
+    head = payload[0] if payload else 0
     if head & _SHORT == _ARRAY:
         return head & _LENGTH
-    return int.from_bytes(view[1 : 1 + _ARRAYS[head]], "big") if head in _ARRAYS else 0
+    return int.from_bytes(payload[1 : 1 + _ARRAYS[head]], "big") if head in _ARRAYS else 0
 
 
 _decode_map: Callable[[Buffer], dict[str, msgspec.Raw]] = msgspec.msgpack.Decoder(dict[str, msgspec.Raw]).decode
@@ -118,7 +117,7 @@ class Arguments:
     def _tuple_of(self, count: int) -> Any:
         return tuple[tuple(self._annotations[:count])]  # type: ignore[misc]  # made at run time
 
-    def _data_decoder(self, fewest: int) -> Callable[[Buffer], Any]:
+    def _data_decoder(self, fewest: int) -> Callable[[bytes | memoryview], Any]:
         if fewest == self._positional or not self._are_data:
             return data_decoder_for(self._tuple_of(self._positional))
         counts = range(fewest, self._positional + 1)
@@ -156,14 +155,17 @@ class Arguments:
             raise ArgumentError(f"{self._where}, {culprit}: {words}") from error
 
     def _encode(self, given: Given, outgoing: Outgoing) -> bytes:
-        by_place = dict(self._by_place(given))
-        due = sum(due.count(by_place[place]) for place, due in self._dues if place in by_place)
+        by_place = dict(enumerate(given) if isinstance(given, tuple) else self._by_place(given))
+        count = 0
+        for place, due in self._dues:
+            if place in by_place:
+                count += due.count(by_place[place])
         if not self._all_due:
             for place in by_place:
                 if self._data[place]:
                     check_at_first_sight(by_place[place], self._annotations[place])
         payload = encode(self._with_lists(given, outgoing) if self._lists else given, outgoing)
-        if self._all_due and len(outgoing.entries) != due:
+        if self._all_due and len(outgoing.entries) != count:
             raise TypeError("a descriptor or capability where data is due")
         return payload
 
@@ -206,7 +208,7 @@ class Arguments:
                 culprit = f"argument `{self._parameters[place].name}`"
         return ArgumentError(f"{self._where}, {culprit} cannot be sent: its descriptor is {refused.why}")
 
-    def decode(self, payload: Buffer, incoming: Incoming) -> tuple[Sequence[Any], dict[str, Any]]:
+    def decode(self, payload: bytes | memoryview, incoming: Incoming) -> tuple[Sequence[Any], dict[str, Any]]:
         """The arguments of a CALL: by position, and by name.
 
         Raises:
@@ -232,7 +234,7 @@ class Arguments:
         place = int(match[2])
         return match[1] + self._parameters[place].name + match[3] if place < len(self._parameters) else ""
 
-    def _decode_by_position(self, payload: Buffer, incoming: Incoming) -> Sequence[Any]:
+    def _decode_by_position(self, payload: bytes | memoryview, incoming: Incoming) -> Sequence[Any]:
         count = _count(payload)
         if count > self._positional:
             raise ArgumentError(f"{count} came by position, and the server knows {self._positional}: it may be older")
@@ -245,7 +247,7 @@ class Arguments:
     def _decode_by_name(self, payload: Buffer, incoming: Incoming) -> tuple[Sequence[Any], dict[str, Any]]:
         raw = _decode_map(payload)
         first = raw.pop(_BY_POSITION, None)
-        by_position = () if first is None else self._decode_by_position(first, incoming)
+        by_position = () if first is None else self._decode_by_position(memoryview(first), incoming)
         return by_position, {name: self._decode_named(name, value, incoming) for name, value in raw.items()}
 
     def _decode_named(self, name: str, payload: Buffer, incoming: Incoming) -> Any:

@@ -6,7 +6,6 @@ one, and an int where a file is due an index.  What needs no such look is data, 
 
 from __future__ import annotations
 
-import io
 import os
 import types
 import typing
@@ -14,10 +13,7 @@ from typing import Any
 
 from capmarshal._capabilities.capability import Capability, Delegable, Proxy
 from capmarshal._typed.codec import encode
-from capmarshal._typed.table import DESCRIPTOR_TYPES, Outgoing
-
-# What has a descriptor for certain; to ask the others takes longer.
-_FILES = frozenset((*DESCRIPTOR_TYPES, io.BufferedRandom, io.FileIO, io.TextIOWrapper))
+from capmarshal._typed.table import DESCRIPTOR_TYPES, FILES, Outgoing
 
 
 def words_for(annotation: Any) -> str:
@@ -49,7 +45,7 @@ class Due:
         Raises:
             TypeError: it is not what is due; says what it is, and what to do.
         """
-        if type(value) in _FILES:
+        if type(value) in FILES:
             if self._is_file:
                 return 1
         elif value is None and self._optional:

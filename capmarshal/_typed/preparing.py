@@ -72,6 +72,13 @@ def prepare(file: Any, *, serving: bool = False) -> None:
     """
     if type(file) in _BARE:
         return
+    if type(file) is io.BufferedReader and type(file.raw) is io.FileIO:
+        # The commonest, which is what it seems to be.
+        if file.seekable():
+            _seek_to_where_it_is(file)
+        else:
+            _refuse_what_has_read_ahead(file, [file])
+        return
     # By what it can do, not by its class: the files of tempfile are wrappers.  A raw file has no buffer.
     layers = layers_of(file)
     _refuse_what_transforms(file, layers)

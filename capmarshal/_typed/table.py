@@ -36,6 +36,8 @@ Owned: TypeAlias = Descriptor | Dataspace | io.BufferedReader | io.BufferedWrite
 
 # The annotations that stand for a descriptor; what is sent may be anything with a fileno().
 DESCRIPTOR_TYPES = (Descriptor, Dataspace, io.BufferedReader, io.BufferedWriter, socket.socket)
+# What has a descriptor for certain, and is no capability.
+FILES = frozenset((*DESCRIPTOR_TYPES, io.BufferedRandom, io.FileIO, io.TextIOWrapper))
 
 
 class Outgoing:
@@ -66,15 +68,16 @@ class Outgoing:
         if len(self.entries) == ENTRIES_MAX:
             raise ValueError(f"more than {ENTRIES_MAX} capabilities and descriptors in one call")
         # The commonest first: to be told that something is no Delegable takes longer than all else here.
-        if type(thing) is Descriptor:
+        kind = type(thing)
+        if kind is Descriptor:
             self.files.append(thing)
             self.entries.append(Entry(self._add_number(thing.fileno()), NO_BADGE))
         # By its type: a mock says that it is one.
-        elif issubclass(type(thing), Capability):
+        elif kind not in FILES and issubclass(kind, Capability):
             self._add_capability(thing)
-        elif issubclass(type(thing), Delegable):
+        elif kind not in FILES and issubclass(kind, Delegable):
             self._add_capability(capability_of(thing))
-        elif hasattr(thing, "fileno"):
+        elif kind in FILES or hasattr(thing, "fileno"):
             # Before anything fails: what a method returns is the call's to close, sent or not.
             self.files.append(thing)
             if isinstance(thing, Dataspace) and not thing.sealed:
