@@ -333,8 +333,10 @@ class Busy(by_hand.Worker):
     def __init__(self, entrypoint):
         super().__init__()
         self.entrypoint = entrypoint
+        self.called = threading.Event()
 
     def double(self, value):
+        self.called.set()
         other = by_hand.Worker()
         with contextlib.suppress(cm.Closed):
             self.entrypoint.manage(other)
@@ -342,13 +344,13 @@ class Busy(by_hand.Worker):
         return 2 * value
 
 
-def _enter_and_leave(entrypoint):
+def _enter_and_leave(entrypoint, _busy):
     with contextlib.suppress(cm.Closed):
         with entrypoint:
             pass
 
 
-def _enter_and_close(entrypoint):
+def _enter_and_close(entrypoint, _busy):
     with contextlib.suppress(cm.Closed):
         entrypoint.__enter__()
     entrypoint.close()
@@ -356,15 +358,21 @@ def _enter_and_close(entrypoint):
     entrypoint.__exit__(None, None, None)
 
 
-def _serve(entrypoint):
-    timer = threading.Timer(0.002, entrypoint.close)
-    timer.start()
+def _serve(entrypoint, busy):
+    def close():
+        # Not before it is served, or there would be little to interrupt.
+        while not (busy.called.wait(0.01) or entrypoint.closed):
+            pass
+        entrypoint.close()
+
+    closing = threading.Thread(target=close)
+    closing.start()
     with contextlib.suppress(cm.Closed):
         entrypoint.serve_forever()
-    timer.join()
+    closing.join()
 
 
-def _manage(entrypoint):
+def _manage(entrypoint, _busy):
     workers = [by_hand.Worker() for _ in range(2)]
     with contextlib.suppress(cm.Closed):
         with entrypoint:
@@ -380,7 +388,8 @@ OPERATIONS = {operation.__name__: operation for operation in (_enter_and_leave, 
 @contextlib.contextmanager
 def _called_all_the_time(entrypoint):
     """Another thread calls a method that wants the locks, until the entrypoint is gone."""
-    capability = entrypoint.manage(Busy(entrypoint))
+    busy = Busy(entrypoint)
+    capability = entrypoint.manage(busy)
 
     def call():
         proxy = capability.cast(by_hand.Work)
@@ -389,7 +398,7 @@ def _called_all_the_time(entrypoint):
                 proxy.double(1)
 
     calling = by_hand.Concurrent(call)
-    yield
+    yield busy
     calling.outcome()
     capability.close()
 
@@ -403,8 +412,8 @@ def test_a_signal_handler_closes_at_any_instruction(fork, operation):
         at, stride = 0, 1 if operation == "_enter_and_leave" else 3
         while True:
             entrypoint = cm.Entrypoint("swept")
-            with _called_all_the_time(entrypoint), Sweep(at, entrypoint.close) as swept:
-                OPERATIONS[operation](entrypoint)
+            with _called_all_the_time(entrypoint) as busy, Sweep(at, entrypoint.close) as swept:
+                OPERATIONS[operation](entrypoint, busy)
             assert entrypoint.closed
             # Not while its lock was held, perhaps, but by whoever held it.
             assert entrypoint._service.released
@@ -432,9 +441,9 @@ def test_sigterm_closes_at_any_moment(fork, operation):
                 entrypoint.close()
 
             signal.signal(signal.SIGALRM, close)
-            with _called_all_the_time(entrypoint):
+            with _called_all_the_time(entrypoint) as busy:
                 signal.setitimer(signal.ITIMER_REAL, 20e-6 * (1 + round_ % 100))
-                OPERATIONS[operation](entrypoint)
+                OPERATIONS[operation](entrypoint, busy)
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 entrypoint.close()
             signalled += len(seen)
