@@ -372,7 +372,7 @@ def _serve(entrypoint, busy):
     closing.join()
 
 
-def _manage(entrypoint, _busy):
+def _manage(entrypoint, _busy=None):
     workers = [by_hand.Worker() for _ in range(2)]
     with contextlib.suppress(cm.Closed):
         with entrypoint:
