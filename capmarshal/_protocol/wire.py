@@ -22,7 +22,9 @@ then the method's name in UTF-8: together with the badge, what is to be called. 
     0      slot         2 bytes     which of the record's descriptors
     2      badge        16 bytes    of a capability; all zero: the slot is a plain descriptor
 
-and the payload up to the end of the record.  In the payload, an index into the table stands for the entry.
+and the payload up to the end of the record, in MessagePack: of a CALL an array of the arguments that are given by
+position, or a map of those that are given by name, with that array under the key ""; of a REPLY the result; of a FAIL a
+:class:`capmarshal._protocol.faults.Fault`.  In the payload, an index into the table stands for the entry.
 Capabilities of one door share its slot; a plain descriptor has a slot of its own.  A FAIL has neither table nor
 descriptors.  Integers have the machine's byte order: both ends are on it.
 
