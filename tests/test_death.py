@@ -19,6 +19,7 @@ from capmarshal._capabilities.capability import open_door_of
 from capmarshal._descriptors import reaper as _reaper
 from capmarshal._descriptors.process import process
 from capmarshal._protocol import wire as _wire
+from patience import until
 
 PATIENCE = by_hand.PATIENCE
 
@@ -252,3 +253,43 @@ def test_a_client_killed_at_any_moment(fork, until, open_descriptors, round_):
             assert capability.cast(by_hand.Work).double(2) == 4
         until(lambda: open_descriptors() <= before)
     assert _reaper.wait(PATIENCE)
+
+
+class Left(cm.Interface):
+    @cm.method
+    def leave(self, file: cm.Descriptor) -> None: ...
+
+    @cm.method
+    def leave_data(self) -> None: ...
+
+
+class LeftServer(Left):
+    """Has its client's end of the channel closed in the middle of a call."""
+
+    def leave(self, file: cm.Descriptor) -> None:
+        self.near.close()
+
+    def leave_data(self) -> None:
+        self.near.close()
+
+
+@pytest.mark.parametrize("method", [b"leave", b"leave_data"])
+def test_a_client_that_leaves_before_its_answer_is_nothing_to_log(caplog, method):
+    """It was killed, or has given the call up: neither is its fault, nor the server's."""
+    with cm.Entrypoint("left") as entrypoint, cm.timeout(PATIENCE):
+        server = LeftServer()
+        capability = entrypoint.manage(server)
+        with open(os.devnull, "rb") as file:
+            for _ in range(2):
+                server.near = by_hand.knock(capability)
+                if method == b"leave":
+                    call = by_hand.call(capability, method, b"\x91\x00", [(0, bytes(16))], 1)
+                    by_hand.send(server.near, call, [file.fileno()])
+                else:
+                    server.near.send(by_hand.call(capability, method, b"\x90"))
+                until(lambda: server.near.fileno() == -1)
+        # What was sent before is answered before.
+        server.near = by_hand.knock(capability)
+        capability.cast(Left).leave_data()
+        capability.close()
+    assert caplog.messages == []

@@ -39,6 +39,8 @@ _RETRIED = 64
 # Why a peer is held back.
 _UNDRAWN = "it does not receive the descriptors that it is sent"
 
+_ENDED = (-errno.EPIPE, -errno.ECONNRESET)
+
 # How long an answer waits until what its call owned is closed.
 _CLOSING_PATIENCE = 1_000_000_000
 
@@ -193,7 +195,8 @@ class Answers:
                 channel, outbox, Code.UNSENDABLE, f"it cannot be sent: a descriptor in it is {refused.why}"
             )
         else:
-            self._drop(channel, str(error_for(-status, "answering")))
+            # A client may be killed, or give a call up, when its answer is on its way.
+            self._drop(channel, "" if status in _ENDED else str(error_for(-status, "answering")))
 
     def _bear(self, channel: Channel, outbox: Outbox, why: str) -> None:
         """No more descriptors may be in flight: waits for those that are to be received, and then gives up."""

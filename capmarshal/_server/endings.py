@@ -63,9 +63,10 @@ class Endings:
             self._timers.after(_SWEEP, self._sweep)
 
     def drop(self, channel: Channel, reason: str) -> None:
-        """Ends a channel for a reason of its client's making."""
+        """Ends a channel for a reason of its client's making; empty if that has just ended it, as clients may."""
         if channel.state is not State.ENDED:
-            self._journal.warning(channel.peer, "dropped", "dropped a channel: %s", reason)
+            if reason:
+                self._journal.warning(channel.peer, "dropped", "dropped a channel: %s", reason)
             self.forget(channel)
 
     def give_up(self, channel: Channel) -> None:

@@ -195,9 +195,7 @@ class Turns:
 
     def _ended(self, slot: int) -> None:
         channel = self._channels.get(slot)
-        if channel is not None and channel.state is State.AWAITING_GO:
-            self._endings.drop(channel, "it ended without reading its answer")
-        elif channel is not None:
+        if channel is not None:
             self._endings.forget(channel)
 
     def _scarce(self, slot: int) -> None:
