@@ -157,6 +157,25 @@ def test_a_capability_that_comes_as_a_result_must_be_one(impostor):
             answered_with(impostor, record, [file.fileno()], get)
 
 
+def test_two_files_under_one_key_of_a_map(impostor):
+    """One of them arrives; the other is closed where that may block, and not by whoever happens to let go of it."""
+
+    class Source(cm.Interface):
+        @cm.method
+        def get(self) -> dict[str, cm.Descriptor]: ...
+
+    def get(_proxy):
+        return impostor.capability.cast(Source).get()
+
+    with by_hand.temporary(b"x") as file, by_hand.pipe() as (reader, writer):
+        record = by_hand.reply(1, b"\x82\xa1a\x00\xa1a\x01", [(0, bytes(16)), (1, bytes(16))], 2)
+        got = answered_with(impostor, record, [writer.fileno(), file.fileno()], get)
+        assert os.fstat(got["a"].fileno()).st_ino == os.fstat(file.fileno()).st_ino
+        got["a"].close()
+        writer.close()
+        by_hand.at_end(reader)
+
+
 def test_a_capability_of_our_own_that_comes_as_a_result_must_be_known(impostor):
     """A guessed badge on our own door is refused at once."""
 

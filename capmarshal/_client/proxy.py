@@ -84,6 +84,7 @@ def _result(called: Method, answer: Answer, door: Door) -> Any:
         incoming.close_all()
         raise
     incoming.close_rest()
+    incoming.close_dropped()
     return result
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import socket
+from sys import getrefcount
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
@@ -33,6 +34,9 @@ _INDICES = list(range(len(PLAIN)))
 
 # What decoding made of a table: each owns a descriptor.
 Owned: TypeAlias = Descriptor | Dataspace | io.BufferedReader | io.BufferedWriter | socket.socket
+
+# So many refer to what is in a list, and is looked at: the list, a variable, and the argument of getrefcount().
+_DROPPED = 3
 
 # The annotations that stand for a descriptor; what is sent may be anything with a fileno().
 DESCRIPTOR_TYPES = (Descriptor, Dataspace, io.BufferedReader, io.BufferedWriter, socket.socket)
@@ -271,6 +275,16 @@ class Incoming:
         """Closes the descriptors that nothing refers to."""
         if self._descriptors:
             reaper.close([self._descriptors], self._closing)
+
+    def close_dropped(self) -> None:
+        """Closes what decoding made and let go of: of two values under one key of a map, there is one.
+
+        Where a list was made in one step, nothing was let go of.
+        """
+        if not self._listed:
+            dropped = [made for made in self.produced if getrefcount(made) == _DROPPED]
+            if dropped:
+                reaper.close(dropped, self._closing)
 
     def close_all(self) -> None:
         """Closes everything, also what decoding has made."""
