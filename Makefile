@@ -23,16 +23,22 @@ TOOLS = .tools/.ready
 unexport PYTHONPATH PIP_USER PIP_TARGET PIP_PREFIX
 
 .NOTPARALLEL:
-.PHONY: help demo test lint types install wheel lowest sanitize clean
+.PHONY: help demo test test-long lint types install wheel lowest sanitize clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 demo: $(PACKAGE) ## install the package and watch it work on a few files; FILES="a b" for others
 	$(BIN)/capmarshal demo $(FILES)
 
 test: lint types ## lint, types and tests; PYTEST="-k name" for some of the tests
 	$(BIN)/pytest $(PYTEST)
+
+# What shows seldom: other orders, and a machine that is busy elsewhere.  Each run prints the seed of its order.
+test-long: test ## what takes longer: all tests three times beside a busy loop, those of full tables 200 times; an hour and more
+	@$(BIN)/python -c 'while True: pass' & busy=$$!; trap 'kill $$busy' EXIT; set -e; \
+	for run in 1 2 3; do echo "all, run $$run of 3"; $(BIN)/pytest -q $(PYTEST); done; \
+	for run in $$(seq 200); do echo "tables, run $$run of 200"; $(BIN)/pytest -q tests/test_limits_of_tables.py; done
 
 lint: $(TESTING)
 	$(BIN)/ruff check
