@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 
 #include "cm_close.h"
+#include "cm_identity.h"
 
 /* include/uapi/linux/stat.h: what libc has of it depends on its age */
 enum {
@@ -37,27 +38,18 @@ _Static_assert(offsetof(struct statx_answer, mount) == 0x90, "the kernel's layou
 /* drivers/char/mem.c: null, zero, full, random, ...; none has anything to do when it is closed */
 enum { MEMORY_DEVICES = 1 };
 
-static int integer_option(int descriptor, int option)
-{
-	int value = 0;
-	unsigned int length = sizeof(value);
-	int error = lx_getsockopt(descriptor, SOL_SOCKET, option, &value, &length);
-
-	return error < 0 ? error : value;
-}
-
 /* Only TCP and UDP are known not to wait unless told to: SMC, which looks as TCP does, waits for its peer. */
 static int closing_of_socket(int descriptor)
 {
 	struct linger linger;
 	unsigned int length = sizeof(linger);
-	int domain = integer_option(descriptor, SO_DOMAIN);
-	int protocol = integer_option(descriptor, SO_PROTOCOL);
+	int domain = cm_socket_option(descriptor, SO_DOMAIN);
+	int protocol = cm_socket_option(descriptor, SO_PROTOCOL);
 
 	if ((domain != AF_INET && domain != AF_INET6) || (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP))
 		return CM_MAY_BLOCK;
 	/* a listener never lingers: __tcp_close(), net/ipv4/tcp.c */
-	if (integer_option(descriptor, SO_ACCEPTCONN) == 1)
+	if (cm_socket_option(descriptor, SO_ACCEPTCONN) == 1)
 		return CM_CLOSES_SOCKET;
 	if (lx_getsockopt(descriptor, SOL_SOCKET, SO_LINGER, &linger, &length) < 0 || linger.l_onoff)
 		return CM_MAY_BLOCK;

@@ -2,7 +2,7 @@
 
 #include "lx.h"
 
-static int integer_option(int descriptor, int option)
+int cm_socket_option(int descriptor, int option)
 {
 	int value = 0;
 	unsigned int length = sizeof(value);
@@ -23,9 +23,9 @@ void cm_identify(const int *descriptors, unsigned int count, uint64_t *cookies)
 {
 	for (unsigned int i = 0; i < count; i++) {
 		cookies[i] = 0;
-		if (integer_option(descriptors[i], SO_DOMAIN) != AF_UNIX)
+		if (cm_socket_option(descriptors[i], SO_DOMAIN) != AF_UNIX)
 			continue;
-		if (integer_option(descriptors[i], SO_TYPE) != SOCK_SEQPACKET)
+		if (cm_socket_option(descriptors[i], SO_TYPE) != SOCK_SEQPACKET)
 			continue;
 		cookies[i] = cm_cookie(descriptors[i]);
 	}

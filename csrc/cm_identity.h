@@ -13,6 +13,9 @@
  */
 void cm_identify(const int *descriptors, unsigned int count, uint64_t *cookies);
 
+/* What an option of a socket's own is set to (SOL_SOCKET, an int that is never negative), or -errno of getsockopt(2). */
+int cm_socket_option(int descriptor, int option);
+
 /* The cookie of any socket, 0 for what is none. */
 uint64_t cm_cookie(int descriptor);
 

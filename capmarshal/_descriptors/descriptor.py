@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
 from capmarshal._descriptors.moving import made, stolen
 from capmarshal._descriptors.process import process
 from capmarshal._kernel.errors import Closed, check
-from capmarshal._kernel.native import ffi, lib
+from capmarshal._kernel.native import lib
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -55,17 +55,6 @@ def numbers_of(things: list[Any]) -> list[int] | None:
         return None
     numbers: list[int] = [descriptor._number for descriptor in things]  # noqa: SLF001 - fileno() for each costs more
     return numbers if min(numbers, default=0) >= 0 else None
-
-
-def _socket_type(number: int) -> int:
-    """SOCK_STREAM, SOCK_DGRAM and so on.
-
-    Raises:
-        OSError: no socket.
-    """
-    value, length = ffi.new("int *"), ffi.new("unsigned int *", ffi.sizeof("int"))
-    check(lib.lx_getsockopt(number, socket.SOL_SOCKET, socket.SO_TYPE, value, length), "making a socket")
-    return int(value[0])
 
 
 class Descriptor:
@@ -200,7 +189,7 @@ class Descriptor:
         Raises:
             OSError: not a socket.  This object still owns the descriptor then.
         """
-        kind = _socket_type(self.fileno())
+        kind = check(lib.cm_socket_option(self.fileno(), socket.SO_TYPE), "making a socket")
         # As in open().
         made = socket.socket.__new__(socket.socket)
         number, self._number = self._number, -1

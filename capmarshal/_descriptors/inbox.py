@@ -34,13 +34,10 @@ _ROOM_MIN = 4096
 def record_room(sock: int) -> int:
     """Bytes that one record sent on ``sock`` may have: what its send buffer takes, and the receiver has room for.
 
-    Never less than the kernel's smallest send buffer takes (SOCK_MIN_SNDBUF, include/net/sock.h), whatever it says.
+    Never less than the kernel's smallest send buffer takes (SOCK_MIN_SNDBUF, include/net/sock.h), whatever it says or
+    refuses to say.
     """
-    size = ffi.new("int *")
-    length = ffi.new("unsigned int *", ffi.sizeof("int"))
-    if lib.lx_getsockopt(sock, socket.SOL_SOCKET, socket.SO_SNDBUF, size, length) < 0:
-        return _ROOM_MIN
-    return min(max(int(size[0]) - _OVERHEAD, _ROOM_MIN), RECORD_MAX)
+    return min(max(lib.cm_socket_option(sock, socket.SO_SNDBUF) - _OVERHEAD, _ROOM_MIN), RECORD_MAX)
 
 
 # Memory that nobody writes to is never made real by the kernel, so it is not cleared here.

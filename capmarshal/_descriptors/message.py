@@ -45,10 +45,7 @@ _ENDED = "the other end of the socket was closed, or receiving was shut down"
 
 
 def _option(number: int, option: int) -> int:
-    value = ffi.new("int *")
-    length = ffi.new("unsigned int *", ffi.sizeof("int"))
-    check(lib.lx_getsockopt(number, socket.SOL_SOCKET, option, value, length), "asking what kind of socket this is")
-    return int(value[0])
+    return check(lib.cm_socket_option(number, option), "asking what kind of socket this is")
 
 
 def _record_socket(sock: HasFileno | int) -> int:

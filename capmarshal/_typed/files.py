@@ -8,7 +8,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from capmarshal._kernel.errors import ArgumentError
-from capmarshal._kernel.native import ffi, lib
+from capmarshal._kernel.native import lib
 
 if TYPE_CHECKING:
     from capmarshal._descriptors.descriptor import Descriptor
@@ -25,10 +25,9 @@ def _target(number: int) -> str:
 def describe(number: int) -> str:
     """What a descriptor is, in words; found out without anything that a file system's server could delay."""
     flags = lib.lx_fcntl(number, fcntl.F_GETFL, 0)
-    value = ffi.new("int *")
-    length = ffi.new("unsigned int *", ffi.sizeof("int"))
-    if lib.lx_getsockopt(number, socket.SOL_SOCKET, socket.SO_TYPE, value, length) == 0:
-        return f"a socket of type {socket.SocketKind(value[0]).name.removeprefix('SOCK_')}"
+    kind_of_socket = lib.cm_socket_option(number, socket.SO_TYPE)
+    if kind_of_socket >= 0:
+        return f"a socket of type {socket.SocketKind(kind_of_socket).name.removeprefix('SOCK_')}"
     access = {os.O_RDONLY: "reading only", os.O_WRONLY: "writing only"}.get(flags & os.O_ACCMODE, "both ways")
     kind = "a file"
     if flags & os.O_PATH:
