@@ -135,6 +135,14 @@ int cm_closing(int descriptor, struct cm_mounts *mounts)
 	return closing(descriptor, mounts, &asked);
 }
 
+int cm_is_pipe(int descriptor)
+{
+	struct statx_answer answer;
+	int error = lx_statx(descriptor, "", STATX_OF_DESCRIPTOR | STATX_DONT_ASK, STATX_TYPE_NLINK, &answer);
+
+	return error == 0 && S_ISFIFO(answer.mode);
+}
+
 static void close_one(int *place)
 {
 	int descriptor = __atomic_exchange_n(place, -1, __ATOMIC_RELAXED);

@@ -39,6 +39,9 @@ enum cm_closing {
  */
 int cm_closing(int descriptor, struct cm_mounts *mounts);
 
+/* Whether a descriptor is of a pipe or a FIFO, asked as above. */
+int cm_is_pipe(int descriptor);
+
 /* Moves numbers from one place to another; -1 is left where they were. */
 void cm_move(int *to, int *from, unsigned int count);
 

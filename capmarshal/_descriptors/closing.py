@@ -10,8 +10,6 @@ import contextlib
 import errno
 import io
 import socket
-import stat
-import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
 from capmarshal._descriptors.dataspace import Dataspace
@@ -20,14 +18,10 @@ from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.mounts import mounts
 from capmarshal._descriptors.private import Private
 from capmarshal._descriptors.process import process
-from capmarshal._kernel.native import ffi, lib
+from capmarshal._kernel.native import lib
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-# include/uapi/linux/stat.h and fcntl.h: struct statx, and where stx_mode is in it.
-_AT_EMPTY_PATH, _AT_STATX_DONT_SYNC, _STATX_TYPE = 0x1000, 0x4000, 1
-_STATX_SIZE, _STATX_MODE = 256, slice(28, 30)
 
 # Their close() runs no code of the user's.  What else has a fileno() is closed by the reaper, whatever it is.
 _KNOWN = frozenset(
@@ -98,6 +92,15 @@ def _known_mounts() -> Any:
     return mounts.struct
 
 
+def _closing(number: int) -> int:
+    """What closing a descriptor means, see ``enum cm_closing``; or -ESTALE, where mounts change too fast."""
+    how = lib.cm_closing(number, _known_mounts())
+    if how == -errno.ESTALE:
+        mounts.read()
+        how = lib.cm_closing(number, mounts.struct)
+    return how
+
+
 def _is_systems_own(file: Any) -> bool:
     """Whether what a file of Python's stands on is the system's, and not a class of the user's."""
     buffer = file.buffer if type(file) is io.TextIOWrapper else file
@@ -108,11 +111,7 @@ def _is_systems_own(file: Any) -> bool:
 
 def cannot_block(number: int) -> bool:
     """Whether a descriptor is of a file that neither a close nor a write has to wait for: of this machine's own."""
-    how = lib.cm_closing(number, _known_mounts())
-    if how == -errno.ESTALE:
-        mounts.read()
-        how = lib.cm_closing(number, mounts.struct)
-    return bool(how == lib.CM_CLOSES_FILE)
+    return _closing(number) == lib.CM_CLOSES_FILE
 
 
 def close_whole(file: Any) -> None:
@@ -124,10 +123,7 @@ def close_whole(file: Any) -> None:
 
 def is_pipe(number: int) -> bool:
     """Whether a descriptor is of a pipe or a FIFO; a file's file system is not asked."""
-    status = ffi.new("char[]", _STATX_SIZE)
-    if lib.lx_statx(number, b"", _AT_EMPTY_PATH | _AT_STATX_DONT_SYNC, _STATX_TYPE, status) < 0:
-        return False
-    return stat.S_ISFIFO(int.from_bytes(ffi.buffer(status)[_STATX_MODE], sys.byteorder))
+    return bool(lib.cm_is_pipe(number))
 
 
 def closed_at_once(file: Any) -> bool:
@@ -138,10 +134,7 @@ def closed_at_once(file: Any) -> bool:
         number = file.fileno()
     except ValueError:  # closed already
         return True
-    how = lib.cm_closing(number, _known_mounts())
-    if how == -errno.ESTALE:
-        mounts.read()
-        how = lib.cm_closing(number, mounts.struct)
+    how = _closing(number)
     if how == lib.CM_CLOSES_FILE or (how == lib.CM_CLOSES_SOCKET and not isinstance(file, _WRITERS)):
         with contextlib.suppress(Exception):
             close_whole(file)
