@@ -9,15 +9,13 @@ from capmarshal._capabilities.capability import Capability, Delegable, open_door
 from capmarshal._capabilities.space import capability_of
 from capmarshal._kernel.deadline import after, words_for
 from capmarshal._kernel.errors import CallTimeout, error_for
-from capmarshal._kernel.native import lib
+from capmarshal._kernel.native import TIMED_OUT, lib
 
 if TYPE_CHECKING:
     from typing import TypeAlias
 
     # A proxy or a managed object is told from what is neither at run time only.
     What: TypeAlias = Capability | Delegable
-
-_TIMED_OUT = (-errno.ETIMEDOUT, -errno.EAGAIN)
 
 
 def wait_gone(what: What, timeout: float | None = None) -> None:
@@ -41,7 +39,7 @@ def wait_gone(what: What, timeout: float | None = None) -> None:
     door = open_door_of(what if isinstance(what, Capability) else capability_of(what))
     deadline = after(timeout)
     while (result := lib.cm_wait(door.number, 0, deadline)) < 0:
-        if result in _TIMED_OUT:
+        if result in TIMED_OUT:
             raise CallTimeout(f"entrypoint {door.label!r} has not gone {words_for(timeout, deadline)}", ran="no")
         if result != -errno.EINTR:
             raise error_for(-result, "waiting for a server to go")

@@ -7,13 +7,13 @@ import select
 import time
 from typing import TYPE_CHECKING, TypeAlias
 
-from capmarshal._client.conversation import PIPE_ENDED, TIMED_OUT, Conversation, Event, NeverRan
+from capmarshal._client.conversation import PIPE_ENDED, Conversation, Event, NeverRan
 from capmarshal._client.sending import send_in_parts
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.inbox import borrow, give_back, record_room
 from capmarshal._kernel.errors import CallTimeout, ProtocolError, error_for
 from capmarshal._kernel.lifetime import when_gone
-from capmarshal._kernel.native import DESCRIPTORS_MAX, FOREVER, NOW, NULL, ffi, lib
+from capmarshal._kernel.native import DESCRIPTORS_MAX, FOREVER, NOW, NULL, TIMED_OUT, ffi, lib
 from capmarshal._kernel.polling import poll_nanoseconds
 from capmarshal._kernel.waiting import Patience
 from capmarshal._protocol.wire import (

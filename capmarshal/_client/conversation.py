@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn, TypeAlias
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.inbox import why_lost
 from capmarshal._kernel.errors import CallTimeout, DescriptorsLost, Disconnected, ProtocolError, TooLarge, error_for
-from capmarshal._kernel.native import lib
+from capmarshal._kernel.native import TIMED_OUT, lib
 from capmarshal._kernel.waiting import Patience
 from capmarshal._protocol.parts import RESULT_BYTES_MAX, RESULT_DESCRIPTORS_MAX, Assembly
 from capmarshal._protocol.wire import Begin, Call, Fail, Go, Gone, Knock, Malformed, Part, Reply, pack_go, unpack
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from capmarshal._protocol.wire import Record
 
 PIPE_ENDED: Final = (-errno.EPIPE, -errno.ECONNRESET)
-TIMED_OUT: Final = (-errno.ETIMEDOUT, -errno.EAGAIN)
 _NO_MEMORY: Final = (-errno.ENOBUFS, -errno.ENOMEM)
 
 # An answer and its descriptors, which are whoever's who receives it.

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from capmarshal._capabilities.door import home_of
 from capmarshal._capabilities.space import space
 from capmarshal._client.channel import Channel
-from capmarshal._client.conversation import PIPE_ENDED, TIMED_OUT, NeverRan
+from capmarshal._client.conversation import PIPE_ENDED, NeverRan
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.private import make_pair
 from capmarshal._kernel.deadline import current, in_force, origin, spent
 from capmarshal._kernel.errors import CallTimeout, Disconnected, TableFull, error_for
-from capmarshal._kernel.native import FOREVER, ffi, lib
+from capmarshal._kernel.native import FOREVER, TIMED_OUT, ffi, lib
 from capmarshal._kernel.waiting import Backoff, Patience
 from capmarshal._protocol.wire import KNOCK_RECORD
 

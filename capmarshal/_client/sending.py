@@ -10,9 +10,9 @@ import errno
 import select
 from typing import TYPE_CHECKING
 
-from capmarshal._client.conversation import PIPE_ENDED, TIMED_OUT, Event, NeverRan
+from capmarshal._client.conversation import PIPE_ENDED, Event, NeverRan
 from capmarshal._kernel.errors import CallTimeout, ProtocolError, error_for
-from capmarshal._kernel.native import NOW, ffi, lib
+from capmarshal._kernel.native import NOW, TIMED_OUT, ffi, lib
 from capmarshal._kernel.waiting import Patience
 from capmarshal._protocol.parts import PART_BYTES, cut, send_piece
 from capmarshal._protocol.wire import HEAD_SIZE, Fail

@@ -22,7 +22,7 @@ from capmarshal._kernel.errors import (
     check,
     error_for,
 )
-from capmarshal._kernel.native import DESCRIPTORS_MAX, NOW, ffi, lib
+from capmarshal._kernel.native import DESCRIPTORS_MAX, NOW, TIMED_OUT, ffi, lib
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,8 +38,6 @@ _PARTS_MAX = 1024
 
 # Seconds that closing what was received is waited for.
 _CLOSING = 1.0
-
-_TIMED_OUT = (-errno.ETIMEDOUT, -errno.EAGAIN)
 
 _ENDED = "the other end of the socket was closed, or receiving was shut down"
 
@@ -196,7 +194,7 @@ class Message:
                 result = lib.cm_send(number, parts, len(held), descriptors, len(descriptors), deadline)
                 if result == 0:
                     return
-                if result in _TIMED_OUT:
+                if result in TIMED_OUT:
                     full = f"the receiver's queue stayed full, and nothing was sent {words_for(timeout, deadline)}"
                     raise CallTimeout(full, ran="no")
                 if result != -errno.EINTR:
@@ -246,7 +244,7 @@ class Message:
         if result < 0:
             if result == -errno.EAGAIN and _ended(number):
                 raise Disconnected(_ENDED, ran="no")
-            if result in _TIMED_OUT:
+            if result in TIMED_OUT:
                 raise CallTimeout(f"no message came {words_for(timeout, deadline)}", ran="no")
             raise error_for(-result, "receiving a message")
         data, lost, owned = inbox.data(), inbox.struct.lost, inbox.steal()

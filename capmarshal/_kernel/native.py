@@ -7,7 +7,8 @@ that they are given.  Every function drops the GIL while it runs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+import errno
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from capmarshal._kernel._extension import ffi, lib
 
@@ -20,13 +21,16 @@ if TYPE_CHECKING:
     # An array of C ints: one made by ffi.new(), or any sequence, which cffi copies.
     Ints: TypeAlias = CData | Sequence[int]
 
-__all__ = ["DESCRIPTORS_MAX", "FOREVER", "NOW", "NULL", "ffi", "lib"]
+__all__ = ["DESCRIPTORS_MAX", "FOREVER", "NOW", "NULL", "TIMED_OUT", "ffi", "lib"]
 
 NULL = ffi.NULL
 
 # A deadline is a reading of CLOCK_MONOTONIC in nanoseconds (time.monotonic_ns()), or one of these two.
 NOW = lib.CM_NOW
 FOREVER = lib.CM_FOREVER
+
+# What cm_wait() and its kin say where nothing happened in time: by a deadline, and at once.
+TIMED_OUT: Final = (-errno.ETIMEDOUT, -errno.EAGAIN)
 
 # SCM_MAX_FD of the kernel: no record carries more descriptors.
 DESCRIPTORS_MAX = lib.CM_DESCRIPTORS

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from capmarshal._descriptors import closing
 from capmarshal._kernel.errors import CallTimeout
-from capmarshal._kernel.native import FOREVER, NOW, lib
+from capmarshal._kernel.native import FOREVER, NOW, TIMED_OUT, lib
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 # The raw files whose write() is a system call that may block, and nothing else.
 _SYSTEM = (io.FileIO, socket.SocketIO)
-
-# What cm_wait() says of what is not ready in time.
-_NOT_READY = (-errno.ETIMEDOUT, -errno.EAGAIN)
 
 _NO_ROOM = "there was no room in time for the bytes that the file's buffer still had"
 
@@ -119,7 +116,7 @@ def _write_at_once(number: int, data: Buffer) -> int:
     except OSError as error:
         if error.errno != errno.EOPNOTSUPP:
             raise
-        if closing.is_pipe(number) and lib.cm_wait(number, select.POLLOUT, NOW) in _NOT_READY:
+        if closing.is_pipe(number) and lib.cm_wait(number, select.POLLOUT, NOW) in TIMED_OUT:
             raise CallTimeout(_NO_ROOM, ran="no") from None
         raise _NotSure from None
 
@@ -133,7 +130,7 @@ def _write_within(number: int, data: Buffer, until: int) -> int:
     flags, most = os.RWF_NOWAIT, len(memoryview(data))
     while True:
         ready = lib.cm_wait(number, select.POLLOUT, until)
-        if ready in _NOT_READY:
+        if ready in TIMED_OUT:
             raise CallTimeout(_NO_ROOM, ran="no")
         try:
             return os.pwritev(number, [memoryview(data)[:most]], -1, flags)
