@@ -197,3 +197,8 @@ def name_of(cls: type) -> str:
     # _io: the module of io's classes, of which no program knows.
     module = {"builtins": "", "_io": "io."}.get(cls.__module__, f"{cls.__module__}.")
     return module + cls.__qualname__
+
+
+def with_article(words: str) -> str:
+    """Words for something, as "int" or "`int`", with "a" or "an" before them."""
+    return f"{'an' if words.lstrip('`')[0] in 'aeiouAEIO' else 'a'} {words}"

@@ -12,6 +12,7 @@ import typing
 from typing import Any
 
 from capmarshal._capabilities.capability import Capability, Delegable, Proxy
+from capmarshal._kernel.errors import with_article
 from capmarshal._typed.codec import encode
 from capmarshal._typed.table import DESCRIPTOR_TYPES, FILES, Outgoing
 
@@ -89,7 +90,7 @@ def _described(value: object) -> str:
     words = words_for(type(value))
     if isinstance(value, Proxy):
         return f"a proxy of {words}"
-    return f"an {words}" if words[0] in "aeiouAEIO" else f"a {words}"
+    return with_article(words)
 
 
 def check_at_first_sight(value: object, annotation: Any) -> None:

@@ -11,7 +11,7 @@ import msgspec
 
 from capmarshal._capabilities.capability import Delegable, Proxy
 from capmarshal._capabilities.space import capability_of
-from capmarshal._kernel.errors import InterfaceError, name_of
+from capmarshal._kernel.errors import InterfaceError, name_of, with_article
 from capmarshal._typed.declaration import RAISES, REMOTE, declared_in, refuse_unservable
 from capmarshal._typed.method import methods_of
 from capmarshal._typed.stubs import is_stub
@@ -127,7 +127,7 @@ def capability(of: Interface) -> Capability:
         TypeError: neither.
     """
     if not issubclass(type(of), Delegable):
-        raise TypeError(f"a {name_of(type(of))} stands for no capability")
+        raise TypeError(f"{with_article(name_of(type(of)))} stands for no capability")
     return capability_of(of)
 
 

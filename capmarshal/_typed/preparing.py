@@ -19,7 +19,7 @@ from typing import Any
 from capmarshal._descriptors.descriptor import number_of
 from capmarshal._descriptors.layers import layers_of
 from capmarshal._kernel import deadline
-from capmarshal._kernel.errors import CallTimeout, Closed, Error
+from capmarshal._kernel.errors import CallTimeout, Closed, Error, with_article
 from capmarshal._typed.flushing import flush_within, flush_without_waiting
 
 # Descriptors and nothing else; of classes derived from these, that is not known.
@@ -104,7 +104,7 @@ def _flush_in_time(file: Any) -> None:
 
 
 def _name(file: Any) -> str:
-    return f"a `{type(file).__qualname__}`"
+    return with_article(f"`{type(file).__qualname__}`")
 
 
 def _refuse_what_transforms(file: Any, layers: list[Any]) -> None:

@@ -18,7 +18,7 @@ from capmarshal._capabilities.space import capability_of, space
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.dataspace import Dataspace
 from capmarshal._descriptors.descriptor import Descriptor, numbers_of
-from capmarshal._kernel.errors import ArgumentError, name_of
+from capmarshal._kernel.errors import ArgumentError, name_of, with_article
 from capmarshal._protocol.wire import ENTRIES_MAX, NO_BADGE, PLAIN, Entry, is_plain
 from capmarshal._typed.files import describe, open_received
 from capmarshal._typed.preparing import number_to_send, prepare
@@ -186,7 +186,7 @@ class Incoming:
         """What the annotation ``kind`` wants of the entry that stands at ``index`` in the table."""
         # True is an int by inheritance, and 1.0 equals one: neither is an index.
         if type(index) is not int or not 0 <= index < len(self._entries):
-            what = str(index) if type(index) is int else f"a {type(index).__name__}"
+            what = str(index) if type(index) is int else with_article(type(index).__name__)
             raise ArgumentError(f"{what} is no index into a table of {len(self._entries)}")
         if index in self._used or index < self._listed:
             raise ArgumentError(f"entry {index} of the table is used twice")
@@ -307,5 +307,4 @@ def _made(kind: type, descriptor: Descriptor) -> Owned:
 
 
 def _name(kind: type) -> str:
-    name = name_of(kind)
-    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+    return with_article(name_of(kind))
