@@ -1,10 +1,12 @@
 """Interfaces with type variables, and with protocols beside them."""
 
+import threading
 import typing
 from typing import Generic, TypeVar
 
 import pytest
 
+import by_hand
 import capmarshal as cm
 from declared import Echo, EchoServer, offline, serve
 from patience import PATIENCE
@@ -93,6 +95,27 @@ def test_what_a_type_variable_stands_for_is_checked_as_if_it_stood_there():
         pytest.raises(cm.InterfaceError, match=r"Box\.\w+, .*: complex is neither"),
     ):
         entrypoint.manage(Broken(1j))
+
+
+def test_threads_that_make_a_class_at_the_same_time_get_the_same_class():
+    """The one that stands for the interface with arguments, and the class of its proxies."""
+    meeting = threading.Barrier(2)
+
+    class Met(cm.Interface, Generic[T]):
+        def __init_subclass__(cls, **arguments):
+            # Whoever makes a class is in the middle of it when the other is.
+            meeting.wait(PATIENCE)
+            super().__init_subclass__(**arguments)
+
+        @cm.method
+        def get(self) -> T: ...
+
+    with cm.Entrypoint("met") as entrypoint:
+        capability = entrypoint.manage(EchoServer())
+        casting = [by_hand.Concurrent(capability.cast, Met[int]) for _ in range(2)]
+        one, other = (thread.outcome() for thread in casting)
+        assert type(one) is type(other)
+        assert type(one).__mro__ == type(other).__mro__
 
 
 # ---------------------------------------------------------------------------------------------- protocols beside them

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from capmarshal._capabilities.door import home_of
 from capmarshal._capabilities.identity import label_in
 from capmarshal._capabilities.parametrised import parametrised
+from capmarshal._descriptors.private import lock
 from capmarshal._kernel import call_log
 from capmarshal._kernel.deadline import check_proxy_timeout
 from capmarshal._kernel.errors import Closed
@@ -222,6 +223,11 @@ def _proxy_class_of(interface: type[Any], timed: bool, logged: bool) -> type[Any
     place = _PROXY_CLASSES[timed + 2 * logged]
     known: type[Any] | None = interface.__dict__.get(place)
     if known is None:
-        known = _make_proxy_class(interface, timed, logged)
-        setattr(interface, place, known)
+        made = _make_proxy_class(interface, timed, logged)
+        with lock:
+            # Another thread may have been faster.
+            known = interface.__dict__.get(place)
+            if known is None:
+                known = made
+                setattr(interface, place, known)
     return known

@@ -5,6 +5,8 @@ from __future__ import annotations
 import types
 from typing import Any
 
+from capmarshal._descriptors.private import lock
+
 # In the namespace of a generic interface: the classes that were made for it, each with the alias that it stands for.
 _MADE = "__capmarshal_parametrised__"
 
@@ -15,10 +17,8 @@ def parametrised(alias: Any) -> type:
     Whatever is an object of the generic interface is one of this class too: arguments are not known of objects.
     """
     origin: type = alias.__origin__
-    known: list[tuple[Any, type]] = origin.__dict__.get(_MADE, [])
-    for other, made in known:
-        if other == alias:
-            return made
+    if (known := _known(origin, alias)) is not None:
+        return known
     names = [argument.__qualname__ if isinstance(argument, type) else repr(argument) for argument in alias.__args__]
     arguments = f"[{', '.join(names)}]"
 
@@ -31,6 +31,16 @@ def parametrised(alias: Any) -> type:
         "__qualname__": origin.__qualname__ + arguments,
         "__subclasshook__": classmethod(subclasshook),
     }
+    # Not under the lock: what a class of the user's does when others are derived from it may be anything.
     made = types.new_class(origin.__name__ + arguments, (alias,), exec_body=lambda namespace: namespace.update(body))
-    setattr(origin, _MADE, [*known, (alias, made)])
+    with lock:
+        # Another thread may have been faster.
+        if (known := _known(origin, alias)) is not None:
+            return known
+        setattr(origin, _MADE, [*origin.__dict__.get(_MADE, ()), (alias, made)])
     return made
+
+
+def _known(origin: type, alias: Any) -> type | None:
+    """The class that was made before, if one was."""
+    return next((made for other, made in origin.__dict__.get(_MADE, ()) if other == alias), None)
