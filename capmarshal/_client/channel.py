@@ -7,11 +7,11 @@ import select
 import time
 from typing import TYPE_CHECKING, TypeAlias
 
-from capmarshal._client.conversation import PIPE_ENDED, Conversation, Event, NeverRan
+from capmarshal._client.conversation import PIPE_ENDED, Conversation, Event, NeverRan, TooLate
 from capmarshal._client.sending import send_in_parts
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.inbox import borrow, give_back, record_room
-from capmarshal._kernel.errors import CallTimeout, ProtocolError, error_for
+from capmarshal._kernel.errors import ProtocolError, error_for
 from capmarshal._kernel.lifetime import when_gone
 from capmarshal._kernel.native import DESCRIPTORS_MAX, FOREVER, NOW, NULL, TIMED_OUT, ffi, lib
 from capmarshal._kernel.polling import poll_nanoseconds
@@ -85,7 +85,7 @@ class Channel:
         Raises:
             NeverRan: the channel has ended, and the call was not read.
             Disconnected: the channel has ended, and the call may have been run.
-            CallTimeout, DescriptorsLost, TooLarge, ProtocolError, KernelError: as they say.
+            TooLate, DescriptorsLost, TooLarge, ProtocolError, KernelError: as they say.
         """
         body = pack_table(entries) + payload if entries else payload
         if len(key) + len(body) > self._room_for_data or len(numbers) > DESCRIPTORS_MAX:
@@ -120,7 +120,7 @@ class Channel:
         """Deals with a CALL that was not sent: returns when it is to be sent again.
 
         Raises:
-            NeverRan, CallTimeout, KernelError: as :meth:`call`.
+            NeverRan, TooLate, KernelError: as :meth:`call`.
         """
         if result in PIPE_ENDED or self._near.number < 0:
             # Or this process was forked, and the channel is its parent's.
@@ -130,7 +130,7 @@ class Channel:
             # A late answer in our own queue counts too, and nobody else receives that.
             self._receive_late(inbox)
         elif result in TIMED_OUT:
-            raise CallTimeout("not sent: the server did not read", ran="no")
+            raise TooLate("not sent: the server did not read", ran="no")
         elif result != -errno.EINTR:
             raise error_for(-result, "sending a call")
         return patience

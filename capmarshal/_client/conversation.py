@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn, TypeAlias
 
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.inbox import why_lost
-from capmarshal._kernel.errors import CallTimeout, DescriptorsLost, Disconnected, ProtocolError, TooLarge, error_for
+from capmarshal._kernel.errors import DescriptorsLost, Disconnected, ProtocolError, TooLarge, error_for
 from capmarshal._kernel.native import TIMED_OUT, lib
 from capmarshal._kernel.waiting import Patience
 from capmarshal._protocol.parts import RESULT_BYTES_MAX, RESULT_DESCRIPTORS_MAX, Assembly
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from capmarshal._descriptors.descriptor_list import DescriptorList
     from capmarshal._descriptors.inbox import Inbox
     from capmarshal._descriptors.private import Private
+    from capmarshal._kernel.errors import Ran
     from capmarshal._protocol.wire import Record
 
 PIPE_ENDED: Final = (-errno.EPIPE, -errno.ECONNRESET)
@@ -54,6 +55,21 @@ Whole: TypeAlias = "tuple[Reply | Fail, DescriptorList]"
 
 class NeverRan(Exception):  # never leaves the package: the call is repeated, or becomes Disconnected
     """The channel ended, and the server certainly never had the whole call."""
+
+
+class TooLate(Exception):  # never leaves the package: it becomes a CallTimeout
+    """The call's own deadline passed.
+
+    No CallTimeout until all is known that one says: a signal handler may raise one of its program's in here.
+
+    Args:
+        words: how far the call had come.
+        ran: as :class:`CallTimeout` has it.
+    """
+
+    def __init__(self, words: str, ran: Ran) -> None:
+        super().__init__(words)
+        self.ran: Ran = ran
 
 
 class Event(Enum):
@@ -147,7 +163,7 @@ class Conversation:
         Raises:
             NeverRan: the channel has ended, and the call was not read.
             Disconnected: the channel has ended, and the call may have been run.
-            CallTimeout: no answer came in time.  In how long is said where it is known when the call began.
+            TooLate: no answer came in time.
             DescriptorsLost, TooLarge, ProtocolError, KernelError: as :meth:`receive`.
         """
         try:
@@ -158,7 +174,7 @@ class Conversation:
                     assert self.whole is not None  # noqa: S101 - for the type checker: that is what it means
                     return self.whole
                 if event is Event.NOTHING:
-                    raise CallTimeout("no answer", ran="maybe")
+                    raise TooLate("no answer", ran="maybe")
                 if event is Event.UNREAD:
                     raise NeverRan
                 if event is Event.ENDED:
@@ -288,7 +304,7 @@ class Conversation:
         A GO that was lost would leave both sides waiting, so it is sent, or the call ends.
 
         Raises:
-            CallTimeout: it could not be sent in time.
+            TooLate: it could not be sent in time.
             KernelError: it cannot be sent.
         """
         record = pack_go(self._call_id)
@@ -300,7 +316,7 @@ class Conversation:
                 return
             if result == -errno.EAGAIN:
                 if lib.cm_wait(self._near.number, select.POLLOUT, deadline) in TIMED_OUT:
-                    raise CallTimeout("no more of the answer: the server did not read", ran="maybe")
+                    raise TooLate("no more of the answer: the server did not read", ran="maybe")
             elif result in _NO_MEMORY:
                 patience = patience or Patience(deadline)
                 if not patience.wait(self._near.number, 0):

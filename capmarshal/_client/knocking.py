@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from capmarshal._capabilities.door import home_of
 from capmarshal._capabilities.space import space
 from capmarshal._client.channel import Channel
-from capmarshal._client.conversation import PIPE_ENDED, NeverRan
+from capmarshal._client.conversation import PIPE_ENDED, NeverRan, TooLate
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.private import make_pair
 from capmarshal._kernel.deadline import current, in_force, origin, spent
-from capmarshal._kernel.errors import CallTimeout, Disconnected, TableFull, error_for
+from capmarshal._kernel.errors import Disconnected, TableFull, error_for
 from capmarshal._kernel.native import FOREVER, TIMED_OUT, ffi, lib
 from capmarshal._kernel.waiting import Backoff, Patience
 from capmarshal._protocol.wire import KNOCK_RECORD
@@ -56,7 +56,7 @@ def _knock(door: Door, deadline: int) -> Channel:
 
     Raises:
         Disconnected: the server is gone.
-        CallTimeout, TableFull, TooManyInFlight, KernelError: as they say; nothing is left behind.
+        TooLate, TableFull, TooManyInFlight, KernelError: as they say; nothing is left behind.
     """
     near, far = _pair()
     if door.closing is None:
@@ -73,7 +73,7 @@ def _knock(door: Door, deadline: int) -> Channel:
             if result in PIPE_ENDED:
                 raise Disconnected("the server is gone: its door is shut", ran="no")
             if result in TIMED_OUT:
-                raise CallTimeout("not sent: the server did not come to its door", ran="no")
+                raise TooLate("not sent: the server did not come to its door", ran="no")
             if result == -errno.ETOOMANYREFS and patience.wait(door.number, 0):
                 continue
             if result != -errno.EINTR:
@@ -93,13 +93,14 @@ def exchange(door: Door, key: bytes, payload: bytes, entries: Sequence[Entry], n
     table was full, or it gave up an idle channel.
 
     Raises:
-        Disconnected, CallTimeout, TooManyInFlight, DescriptorsLost, TooLarge, ProtocolError, KernelError: as they say.
+        TooLate: with words for a :class:`CallTimeout`, but for whose call it was.
+        Disconnected, TooManyInFlight, DescriptorsLost, TooLarge, ProtocolError, KernelError: as they say.
     """
     deadline, began = _now_in_force(), 0
     if deadline != FOREVER:
         deadline, began = in_force(), time.monotonic_ns()
         if began >= deadline:
-            raise CallTimeout(f"not made: {origin()} had passed before", ran="no")
+            raise TooLate(f"not made: {origin()} had passed before", ran="no")
     backoff: Backoff | None = None
     try:
         while True:
@@ -116,12 +117,12 @@ def exchange(door: Door, key: bytes, payload: bytes, entries: Sequence[Entry], n
                 # A kept channel may just have grown old; only a new one that ended is a refusal.
                 backoff = backoff or Backoff(deadline)
                 if not kept and not backoff.wait(door.number, 0):
-                    raise CallTimeout("not sent: the server took no new channel", ran="no") from None
+                    raise TooLate("not sent: the server took no new channel", ran="no") from None
             finally:
                 if channel.usable:
                     door.idle.append(channel)
-    except CallTimeout as late:
-        raise CallTimeout(f"{late} in {spent(began)} ({origin()}){_perhaps(door)}", late.ran) from None
+    except TooLate as late:
+        raise TooLate(f"{late} in {spent(began)} ({origin()}){_perhaps(door)}", late.ran) from None
 
 
 def _perhaps(door: Door) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from capmarshal._capabilities.capability import Proxy, badge_of, capability_behind, door_of, open_door_of, timeout_of
 from capmarshal._client import call_log
+from capmarshal._client.conversation import TooLate
 from capmarshal._client.knocking import exchange
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.refused import REFUSALS
@@ -52,7 +53,7 @@ def invoke(proxy: Proxy, called: Method, arguments: Given, exchange: Exchange = 
         else:
             # Its own thread is this one: waiting for it would be waiting for ever.
             answer = home.call_inline(badge, name, payload, outgoing.entries, outgoing.numbers)
-    except CallTimeout as late:
+    except TooLate as late:
         raise CallTimeout(f"{called.where}, entrypoint {target.label!r}: {late}", late.ran) from None
     except Error as error:
         if isinstance(error, KernelError) and error.errno in REFUSALS and outgoing.numbers:

@@ -10,8 +10,8 @@ import errno
 import select
 from typing import TYPE_CHECKING
 
-from capmarshal._client.conversation import PIPE_ENDED, Event, NeverRan
-from capmarshal._kernel.errors import CallTimeout, ProtocolError, error_for
+from capmarshal._client.conversation import PIPE_ENDED, Event, NeverRan, TooLate
+from capmarshal._kernel.errors import ProtocolError, error_for
 from capmarshal._kernel.native import NOW, TIMED_OUT, ffi, lib
 from capmarshal._kernel.waiting import Patience
 from capmarshal._protocol.parts import PART_BYTES, cut, send_piece
@@ -50,7 +50,7 @@ def send_in_parts(
 
     Raises:
         NeverRan: the channel has ended, and the server has not had all of the call.
-        CallTimeout, ProtocolError, TooManyInFlight, KernelError: as they say; half a call is on its way then.
+        TooLate, ProtocolError, TooManyInFlight, KernelError: as they say; half a call is on its way then.
     """
     memory = ffi.from_buffer(record)
     for piece in cut(call_id, len(record), numbers, min(room - HEAD_SIZE, PART_BYTES)):
@@ -82,7 +82,7 @@ def _send(near: Private, conversation: Conversation, piece: Piece, memory: objec
                 raise error_for(-result, "sending a call in parts")
         elif result == -errno.EAGAIN:
             if lib.cm_wait(near.number, select.POLLIN | select.POLLOUT, deadline) in TIMED_OUT:
-                raise CallTimeout("not sent whole: the server did not read", ran="no")
+                raise TooLate("not sent whole: the server did not read", ran="no")
         elif result != -errno.EINTR:
             raise error_for(-result, "sending a call in parts")
         # What the server, or others, are waiting for may be that we receive: a late answer to an earlier call.
@@ -111,14 +111,14 @@ def _await_go(conversation: Conversation, deadline: int) -> Whole | None:
     """Waits until the server has received the last part; or returns its refusal of the call.
 
     Raises:
-        CallTimeout: it did not receive the part in time.
+        TooLate: it did not receive the part in time.
         NeverRan, ProtocolError: as in :func:`_refusal`.
     """
     event = conversation.receive(deadline)
     if event is Event.GO:
         return None
     if event is Event.NOTHING:
-        raise CallTimeout("not sent whole: the server did not take all of it", ran="no")
+        raise TooLate("not sent whole: the server did not take all of it", ran="no")
     return _early(conversation, event)
 
 
