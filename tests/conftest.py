@@ -117,6 +117,13 @@ def files():
 
 
 @pytest.fixture
+def memfd(files):
+    """A Descriptor of a file of its own."""
+    with cm.Descriptor.dup_of(files(1)[0]) as descriptor:
+        yield descriptor
+
+
+@pytest.fixture
 def identity():
     """identity(file): equal for two descriptors of the same file; memfds and pipes, not eventfds, have one."""
 
