@@ -238,6 +238,25 @@ def near(capability):
 
 
 @pytest.fixture
+def impostor():
+    """A server that speaks by hand."""
+    with by_hand.Impostor() as made:
+        capability = made.capability
+        yield made
+        # pytest still holds it when the descriptors are counted.
+        capability.close()
+
+
+@pytest.fixture
+def writer():
+    """A pipe: both ends, and whether anybody else still holds the writing one."""
+    with by_hand.pipe() as (reader, made):
+        yield made
+        made.close()
+        by_hand.at_end(reader)
+
+
+@pytest.fixture
 def hostile(fork):
     """hostile(act, ...): a process that has done the first act already, and does the others when it is told to."""
     with contextlib.ExitStack() as stack:

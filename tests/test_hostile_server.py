@@ -17,15 +17,6 @@ from capmarshal._protocol import wire as _wire
 PATIENCE, NO_BADGE = by_hand.PATIENCE, _wire.NO_BADGE
 
 
-@pytest.fixture
-def impostor():
-    with by_hand.Impostor() as made:
-        capability = made.capability
-        yield made
-        # pytest still holds it when the descriptors are counted.
-        capability.close()
-
-
 def answered_with(impostor, record, descriptors=(), call=lambda proxy: proxy.double(1)):
     """What a call raises or returns that the server answers with this record."""
 

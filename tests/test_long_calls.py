@@ -249,14 +249,6 @@ def ctrl_c():
     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
 
-@pytest.fixture
-def impostor():
-    with by_hand.Impostor() as made:
-        capability = made.capability
-        yield made
-        capability.close()
-
-
 def test_ctrl_c_in_the_middle_of_sending(impostor, one):
     """The server awaits more: the call is gone, its channel too, and the next call works."""
     bulk = impostor.capability.cast(hand.Bulk)
