@@ -2,249 +2,31 @@
 
 import contextlib
 import copy
-import fcntl
-import gc
 import os
 import pickle
 import socket
-import struct
 import threading
 import traceback
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import capmarshal as cm
+import doors_by_hand
 from capmarshal._capabilities import space as _space
 from capmarshal._capabilities.capability import badge_of, key_of, open_door_of
 from capmarshal._capabilities.identity import cookies_of
 from capmarshal._capabilities.space import space
 from capmarshal._descriptors import private as _private
-from capmarshal._descriptors import reaper as _reaper
 from capmarshal._server.clients import Peer, User
 from capmarshal._server.limits import Limits
 from capmarshal._server.shares import Shares
-
-PATIENCE = 30.0
-SO_COOKIE = 57
-
-
-class Thing(cm.Interface):
-    @cm.method
-    def use(self) -> None: ...
-
-
-class ThingServer(Thing):
-    def use(self) -> None: ...
-
-
-def _cookie(sock):
-    return struct.unpack("=Q", sock.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8))[0]
-
-
-def _pair(label="foreign"):
-    """The two ends of a door as another process makes them."""
-    server, client = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    if label:
-        server.bind(f"\0capmarshal/{label}/{os.urandom(8).hex()}")
-    return server, client
-
-
-def _receive(sock, badge, peer=None):
-    """Receives a capability as the codec does; the kernel's duplicate of ``sock`` is the test's work."""
-    descriptor = cm.Descriptor.dup_of(sock)
-    try:
-        return space.receive(space.receive_door(descriptor, peer), badge)
-    finally:
-        descriptor.close()
-
-
-def _open_now():
-    assert _reaper.wait(PATIENCE)
-    return len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208 - iterdir() would keep a descriptor of its own open
-
-
-class ModelDoor:
-    """What the model knows of one door.
-
-    Attributes:
-        socket: a client end of it, the test's own, from which more are duplicated.
-        server: its server end, or entrypoint; None once it is closed.
-        managed: of an entrypoint, the objects by badge.
-    """
-
-    def __init__(self, sock, server):
-        self.socket, self.server, self.managed = sock, server, {}
-        self.cookie = _cookie(sock)
-
-    @property
-    def own(self):
-        return isinstance(self.server, cm.Entrypoint)
-
-    def descriptors(self, used):
-        """How many descriptors it should cost."""
-        if self.own:
-            return 5
-        return 1 + (self.server is not None) + used
-
-
-BADGES = [bytes([number]) * 16 for number in (1, 2, 255)]
-
-
-places = st.integers(0, 99)
-
-
-class SpaceMachine(RuleBasedStateMachine):
-    """Random lives of capabilities, against a model that only counts.
-
-    No bundles: hypothesis would hold what the program has dropped.
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.base = _open_now()
-        self.doors = []
-        # What the program refers to: a list, since one capability may be held twice.
-        self.held = []
-
-    def _live(self, key):
-        return next((held for held in self.held if key_of(held) == key and not held.closed), None)
-
-    def _hold(self, capability):
-        known = self._live(key_of(capability))
-        assert known is None or known is capability
-        assert not capability.closed
-        self.held.append(capability)
-
-    def _receive(self, door, badge):
-        if door.own and badge not in door.managed:
-            with pytest.raises(cm.StaleCapability):
-                _receive(door.socket, badge)
-        else:
-            self._hold(_receive(door.socket, badge))
-
-    def _door(self, place):
-        return self.doors[place % len(self.doors)]
-
-    @precondition(lambda self: len(self.doors) < 6)
-    @rule()
-    def another_process_has_a_door(self):
-        server, client = _pair()
-        self.doors.append(ModelDoor(client, server))
-
-    @precondition(lambda self: len(self.doors) < 6)
-    @rule()
-    def make_an_entrypoint(self):
-        entrypoint = cm.Entrypoint("own")
-        client = socket.socket(fileno=fcntl.fcntl(entrypoint._door.number, fcntl.F_DUPFD_CLOEXEC, 0))
-        self.doors.append(ModelDoor(client, entrypoint))
-
-    @precondition(lambda self: self.doors)
-    @rule(place=places)
-    def manage(self, place):
-        door = self._door(place)
-        if door.own:
-            target = ThingServer()
-            capability = door.server.manage(target)
-            assert capability.local is target
-            assert badge_of(capability) not in door.managed
-            door.managed[badge_of(capability)] = target
-            self._hold(capability)
-
-    @precondition(lambda self: self.doors)
-    @rule(place=places, choice=places)
-    def receive(self, place, choice):
-        door = self._door(place)
-        badges = BADGES + list(door.managed)
-        self._receive(door, badges[choice % len(badges)])
-
-    @precondition(lambda self: self.held)
-    @rule(place=places)
-    def receive_again(self, place):
-        cookie, badge = key_of(self.held[place % len(self.held)])
-        self._receive(next(door for door in self.doors if door.cookie == cookie), badge)
-
-    @precondition(lambda self: self.doors)
-    @rule(place=places)
-    def dissolve_one(self, place):
-        door = self._door(place)
-        if door.own and door.managed:
-            badge, target = door.managed.popitem()
-            door.server.dissolve(target)
-            held = self._live((door.cookie, badge))
-            assert held is None or held.local is None
-
-    @precondition(lambda self: self.held)
-    @rule(place=places)
-    def drop_a_reference(self, place):
-        del self.held[place % len(self.held)]
-
-    @precondition(lambda self: self.held)
-    @rule(place=places)
-    def close_a_capability(self, place):
-        capability = self.held[place % len(self.held)]
-        capability.close()
-        assert capability.closed
-        with pytest.raises(cm.Closed):
-            open_door_of(capability)
-
-    @precondition(lambda self: self.doors)
-    @rule(place=places)
-    def the_server_ends(self, place):
-        door = self._door(place)
-        if door.server is not None:
-            door.server.close()
-            door.server = None
-
-    @invariant()
-    def one_descriptor_for_each_door_that_is_used(self):
-        used = {key_of(capability)[0] for capability in self.held if not capability.closed}
-        expected = self.base + sum(door.descriptors(door.cookie in used) for door in self.doors)
-        if _open_now() != expected:
-            gc.collect()
-        assert _open_now() == expected
-        mine = {door.cookie for door in self.doors}
-        held = [door for door in space.doors() if door.cookie in mine]
-        assert sorted(door.cookie for door in held) == sorted(used | {door.cookie for door in self.doors if door.own})
-        assert cookies_of([door.number for door in held]) == [door.cookie for door in held]
-
-    @invariant()
-    def one_object_for_each_capability(self):
-        for one in self.held:
-            for other in self.held:
-                assert (one == other) == (key_of(one) == key_of(other))
-                assert one != other or hash(one) == hash(other)
-                assert one is other or one != other or one.closed or other.closed
-
-    @invariant()
-    def nothing_is_remembered_of_the_dead(self):
-        # What has died is taken out of the tables by the next that is entered.
-        space._bury()
-        mine = {door.cookie for door in self.doors}
-        assert {key for key in space._capabilities if key[0] in mine} <= {key_of(held) for held in self.held}
-
-    def teardown(self):
-        self.held.clear()
-        for door in self.doors:
-            if door.server is not None:
-                door.server.close()
-                door.server = None
-            door.socket.close()
-        if _open_now() != self.base:
-            gc.collect()
-        assert _open_now() == self.base
-
-
-SpaceMachine.TestCase.settings = settings(deadline=None, max_examples=100, stateful_step_count=40)
-TestSpace = SpaceMachine.TestCase
+from patience import PATIENCE
 
 
 @contextlib.contextmanager
 def _foreign(label="foreign"):
     """(server, client) of a door of another process's, closed afterwards."""
-    server, client = _pair(label)
+    server, client = doors_by_hand.pair(label)
     with server, client:
         yield server, client
 
@@ -255,12 +37,12 @@ BADGE = bytes(range(0xA0, 0xB0))
 def test_name_and_label_are_what_getpeername_says():
     """The server defines them; every holder of a client end can ask for them."""
     with _foreign("printer") as (server, client):
-        capability = _receive(client, BADGE)
+        capability = doors_by_hand.receive(client, BADGE)
         assert capability.name == server.getsockname()[1:].decode() == client.getpeername()[1:].decode()
         assert capability.label == "printer"
     entrypoint = cm.Entrypoint("mine")
     try:
-        own = entrypoint.manage(ThingServer())
+        own = entrypoint.manage(doors_by_hand.ThingServer())
         assert own.name == entrypoint.name
         assert own.label == "mine"
         with socket.socket(fileno=os.dup(open_door_of(own).number)) as client:
@@ -275,7 +57,7 @@ def test_a_name_may_be_anything(address):
     with _foreign(label="") as (server, client):
         if address:
             server.bind(address)
-        capability = _receive(client, BADGE)
+        capability = doors_by_hand.receive(client, BADGE)
         assert isinstance(capability.label, str)
         assert "nameless" in repr(capability) or capability.label
         assert repr(capability).isprintable()
@@ -286,10 +68,10 @@ def test_a_name_is_not_identity():
     name = "\0capmarshal/same/" + os.urandom(8).hex()
     with _foreign(label="") as (first_server, first), _foreign(label="") as (second_server, second):
         first_server.bind(name)
-        one = _receive(first, BADGE)
+        one = doors_by_hand.receive(first, BADGE)
         first_server.close()
         second_server.bind(name)
-        other = _receive(second, BADGE)
+        other = doors_by_hand.receive(second, BADGE)
         assert one.name == other.name
         assert one != other
         assert open_door_of(one) is not open_door_of(other)
@@ -299,7 +81,11 @@ def test_a_forked_child_sees_the_same_cookie(fork):
     """The kernel's identity of a socket is the same in every process."""
     with _foreign() as (server, client):
         seen = fork(lambda: cookies_of([server.fileno(), client.fileno()])).result()
-        assert seen == cookies_of([server.fileno(), client.fileno()]) == [_cookie(server), _cookie(client)]
+        assert (
+            seen
+            == cookies_of([server.fileno(), client.fileno()])
+            == [doors_by_hand.cookie_of(server), doors_by_hand.cookie_of(client)]
+        )
 
 
 def test_cookies_are_of_seqpacket_sockets_only():
@@ -312,7 +98,7 @@ def test_cookies_are_of_seqpacket_sockets_only():
         cm.Descriptor(os.memfd_create("test")) as memfd,
     ):
         numbers = [sock.fileno() for sock in (right, datagrams, stream, tcp, memfd)]
-        assert cookies_of([*numbers, 1000]) == [_cookie(right), 0, 0, 0, 0, 0]
+        assert cookies_of([*numbers, 1000]) == [doors_by_hand.cookie_of(right), 0, 0, 0, 0, 0]
     assert cookies_of([]) == []
 
 
@@ -350,18 +136,18 @@ def test_neither_repr_nor_errors_show_the_badge():
     shown = []
     entrypoint = cm.Entrypoint("own")
     try:
-        own = entrypoint.manage(ThingServer())
+        own = entrypoint.manage(doors_by_hand.ThingServer())
         with _foreign() as (_, client):
-            other = _receive(client, BADGE)
+            other = doors_by_hand.receive(client, BADGE)
             for capability in (own, other):
-                proxy = capability.cast(Thing)
+                proxy = capability.cast(doors_by_hand.Thing)
                 badge = badge_of(capability)
                 shown += [repr(capability), str(capability), repr(proxy), f"{proxy}"]
                 capability.close()
                 shown.append(repr(capability))
                 for raising in (
                     lambda capability=capability: open_door_of(capability),
-                    lambda capability=capability: capability.cast(Thing),
+                    lambda capability=capability: capability.cast(doors_by_hand.Thing),
                     lambda capability=capability: capability.cast(int),
                     lambda capability=capability: pickle.dumps(capability),
                     proxy.use,
@@ -374,7 +160,7 @@ def test_neither_repr_nor_errors_show_the_badge():
                     assert badge.hex()[:6] not in text
                     assert repr(badge)[2:-1] not in text
         with pytest.raises(cm.StaleCapability) as caught:
-            _receive(entrypoint._door.number, BADGE)
+            doors_by_hand.receive(entrypoint._door.number, BADGE)
         assert BADGE.hex()[:6] not in str(caught.value)
     finally:
         entrypoint.close()
@@ -384,8 +170,8 @@ def test_neither_repr_nor_errors_show_the_badge():
 def test_pickling_and_copying_are_refused(protocol):
     """A capability or proxy in a pickle would be two secrets in a file: a TypeError says what to do instead."""
     with _foreign() as (_, client):
-        capability = _receive(client, BADGE)
-        for thing in (capability, capability.cast(Thing), [capability]):
+        capability = doors_by_hand.receive(client, BADGE)
+        for thing in (capability, capability.cast(doors_by_hand.Thing), [capability]):
             with pytest.raises(TypeError, match="argument of a call"):
                 pickle.dumps(thing, protocol)
             with pytest.raises(TypeError, match="argument of a call"):
@@ -395,28 +181,28 @@ def test_pickling_and_copying_are_refused(protocol):
 def test_equality_and_hash_go_by_key():
     """Door and badge: another badge, another door, and anything that is no capability are different."""
     with _foreign() as (_, one), _foreign() as (_, other):
-        capability = _receive(one, BADGE)
-        assert capability == _receive(one, BADGE)
-        assert capability != _receive(one, BADGE[::-1])
-        assert capability != _receive(other, BADGE)
+        capability = doors_by_hand.receive(one, BADGE)
+        assert capability == doors_by_hand.receive(one, BADGE)
+        assert capability != doors_by_hand.receive(one, BADGE[::-1])
+        assert capability != doors_by_hand.receive(other, BADGE)
         assert capability != BADGE
         assert capability != key_of(capability)
-        assert hash(capability) == hash(_receive(one, BADGE))
-        assert len({capability, _receive(one, BADGE), _receive(other, BADGE)}) == 2
+        assert hash(capability) == hash(doors_by_hand.receive(one, BADGE))
+        assert len({capability, doors_by_hand.receive(one, BADGE), doors_by_hand.receive(other, BADGE)}) == 2
 
 
 def test_after_close_the_next_receipt_gives_a_new_capability():
     """A closed capability stays closed, for all who use the object; its equal, received later, works."""
     with _foreign() as (_, client):
-        capability = _receive(client, BADGE)
+        capability = doors_by_hand.receive(client, BADGE)
         capability.close()
         capability.close()
-        again = _receive(client, BADGE)
+        again = doors_by_hand.receive(client, BADGE)
         assert again is not capability
         assert again == capability
         assert capability.closed
         assert not again.closed
-        assert _receive(client, BADGE) is again
+        assert doors_by_hand.receive(client, BADGE) is again
 
 
 def test_a_peer_is_held_to_a_number_of_doors():
@@ -427,17 +213,17 @@ def test_a_peer_is_held_to_a_number_of_doors():
     with contextlib.ExitStack() as stack:
         clients = []
         for _ in range(most + 1):
-            server, client = _pair(label="")
+            server, client = doors_by_hand.pair(label="")
             server.close()
             clients.append(stack.enter_context(client))
         last = clients.pop()
-        held = [_receive(client, BADGE, greedy) for client in clients]
+        held = [doors_by_hand.receive(client, BADGE, greedy) for client in clients]
         with pytest.raises(cm.ArgumentError, match=f"{most} doors.*process 1 "):
-            _receive(last, BADGE, greedy)
-        assert _receive(clients[0], BADGE, greedy) is held[0]
-        assert open_door_of(_receive(last, BADGE, modest)).cookie == _cookie(last)
+            doors_by_hand.receive(last, BADGE, greedy)
+        assert doors_by_hand.receive(clients[0], BADGE, greedy) is held[0]
+        assert open_door_of(doors_by_hand.receive(last, BADGE, modest)).cookie == doors_by_hand.cookie_of(last)
         held.pop()
-        assert open_door_of(_receive(last, BADGE, greedy)).cookie == _cookie(last)
+        assert open_door_of(doors_by_hand.receive(last, BADGE, greedy)).cookie == doors_by_hand.cookie_of(last)
 
 
 def _switch_at_every_line(frame, event, argument):
@@ -452,15 +238,15 @@ def _switch_at_every_line(frame, event, argument):
 
 def test_eight_threads_that_receive_the_same_capability_get_one_object():
     """Looking up and entering are one step: two were the race that gave a client the wrong capability."""
-    before = _open_now()
+    before = doors_by_hand.open_now()
     barrier = threading.Barrier(8, timeout=PATIENCE)
-    rounds = [_pair(label="") for _ in range(5)]
+    rounds = [doors_by_hand.pair(label="") for _ in range(5)]
     received = [[] for _ in rounds]
 
     def receive():
         for got, (_, client) in zip(received, rounds, strict=True):
             barrier.wait()
-            got.append(_receive(client, BADGE))
+            got.append(doors_by_hand.receive(client, BADGE))
 
     threads = [threading.Thread(target=receive) for _ in range(8)]
     traced = threading.gettrace()
@@ -479,37 +265,37 @@ def test_eight_threads_that_receive_the_same_capability_get_one_object():
         server.close()
         client.close()
     del got
-    assert _open_now() == before + len(rounds)
+    assert doors_by_hand.open_now() == before + len(rounds)
     received.clear()
-    assert _open_now() == before
+    assert doors_by_hand.open_now() == before
 
 
 def test_the_death_of_an_earlier_life_does_not_end_the_next():
     """The note of a death may come after the same capability has been received again; then it is void."""
     with _foreign() as (_, client):
-        capability = _receive(client, BADGE)
+        capability = doors_by_hand.receive(client, BADGE)
         space._died += [key_of(capability), key_of(capability)[0]]
-        assert open_door_of(_receive(client, BADGE[::-1])) is open_door_of(capability)
-        assert _receive(client, BADGE) is capability
+        assert open_door_of(doors_by_hand.receive(client, BADGE[::-1])) is open_door_of(capability)
+        assert doors_by_hand.receive(client, BADGE) is capability
 
 
 def test_a_door_that_a_fellow_holder_has_bound_is_still_a_door():
     """Any holder may bind() the client end that all share; whoever receives it after that must not be shut out."""
     with _foreign() as (_, client):
         client.bind("")
-        capability = _receive(client, BADGE)
+        capability = doors_by_hand.receive(client, BADGE)
         assert open_door_of(capability).cookie == cookies_of([client.fileno()])[0]
 
 
 def test_the_server_end_of_a_nameless_door_of_our_own_is_refused():
     """Where bind() was refused, no name tells the ends apart, but we know our own."""
-    server, client = _pair(label="")
+    server, client = doors_by_hand.pair(label="")
     with _private.lock:
         server_end = _private.Private(server.detach())
         door = space.add_home(client.detach(), server_end, None)
     try:
         with pytest.raises(cm.ArgumentError, match="server's end"):
-            _receive(server_end.number, BADGE)
+            doors_by_hand.receive(server_end.number, BADGE)
     finally:
         space.remove_home(door)
         server_end.close()
