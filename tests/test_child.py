@@ -1,28 +1,22 @@
 """Children: what they get from their parent, which is one capability, and what they do not."""
 
 import contextlib
-import fcntl
 import gc
 import json
 import os
-import re
 import shlex
 import signal
-import socket
 import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 
 import capmarshal as cm
+import child_program
 from capmarshal._capabilities.capability import badge_of, open_door_of
 from capmarshal._child import spawn as _child
 from capmarshal._descriptors import reaper as _reaper
-from capmarshal._protocol import wire as _wire
-
-PATIENCE = 30.0
+from patience import PATIENCE
 
 
 class Registry(cm.Interface):
@@ -39,36 +33,6 @@ class RegistryServer(Registry):
     def tell(self, what: str) -> int:
         self.told.append(what)
         return len(self.told)
-
-
-# What every child's program begins with.  The interface is declared again, as a program of its own would import it.
-PROLOGUE = """\
-import capmarshal as cm
-import json, os, subprocess, sys
-
-class Registry(cm.Interface):
-    @cm.method
-    def tell(self, what: str) -> int: ...
-
-def tell(what):
-    with cm.timeout(30):
-        return cm.parent().cast(Registry).tell(what)
-
-def descriptors():
-    listed = {}
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            listed[int(name)] = os.readlink(f"/proc/self/fd/{name}")
-        except OSError:
-            pass
-    return listed
-
-"""
-
-
-def _python(program, *arguments):
-    """The command that runs ``program``, isolated from the environment and the working directory."""
-    return [sys.executable, "-I", "-W", "error", "-c", PROLOGUE + textwrap.dedent(program), *arguments]
 
 
 @contextlib.contextmanager
@@ -100,14 +64,17 @@ def _open_now():
 def test_a_child_calls_through_its_parent_capability():
     """parent() is there as soon as capmarshal is imported, and calls the object that spawn() was given."""
     with _registry() as (target, capability):
-        _run(_python("assert tell('hello') == 1"), capability)
+        _run(child_program.python("assert tell('hello') == 1"), capability)
         assert target.told == ["hello"]
 
 
 def test_parent_is_the_same_object_each_time():
     """And the same as what is received of that object later."""
     with _registry() as (_, capability):
-        _run(_python("assert cm.parent() is cm.parent(); assert cm.parent().label == 'registry'"), capability)
+        _run(
+            child_program.python("assert cm.parent() is cm.parent(); assert cm.parent().label == 'registry'"),
+            capability,
+        )
 
 
 def test_a_process_that_was_not_spawned_has_no_parent():
@@ -121,7 +88,7 @@ def test_a_process_that_was_not_spawned_has_no_parent():
     """
     code = "import capmarshal as cm\ntry: cm.parent()\nexcept LookupError as error: print(type(error).__name__)"
     with _registry() as (_, capability):
-        assert _run(_python(program, code), capability).split() == ["NoParent"]
+        assert _run(child_program.python(program, code), capability).split() == ["NoParent"]
 
 
 def test_a_child_holds_its_standard_streams_and_one_door():
@@ -141,7 +108,7 @@ def test_a_child_holds_its_standard_streams_and_one_door():
             number = os.dup(open_door_of(capability).number)
             stack.callback(os.close, number)
             os.set_inheritable(number, True)
-        listed = json.loads(_run(_python(program), capability))
+        listed = json.loads(_run(child_program.python(program), capability))
         assert not [target for target in listed.values() if "memfd" in target]
 
 
@@ -159,7 +126,7 @@ def test_neither_badge_nor_number_is_in_the_command_line_or_the_environment():
     """Any list of processes shows those; /proc of a child that has not imported anything yet has no secret either."""
     with _registry() as (_, capability), subprocess.Popen(["true"]) as plain:
         child = cm.spawn(
-            _python("print('ready', flush=True); sys.stdin.read()"),
+            child_program.python("print('ready', flush=True); sys.stdin.read()"),
             parent=capability,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -193,7 +160,7 @@ def test_a_grandchild_gets_nothing():
     numbers = "map(int, os.listdir('/proc/self/fd'))"
     code = f"import os; print([n for n in {numbers} if n > 2 and os.path.exists(f'/dev/fd/{{n}}')])"
     with _registry() as (_, capability):
-        assert _run(_python(program, code), capability).split() == ["[]", "[]"]
+        assert _run(child_program.python(program, code), capability).split() == ["[]", "[]"]
 
 
 def test_a_child_spawns_a_child_of_its_own_with_the_same_capability():
@@ -204,16 +171,16 @@ def test_a_child_spawns_a_child_of_its_own_with_the_same_capability():
         assert cm.spawn([sys.executable, "-I", "-c", code], parent=cm.parent()).wait(30) == 0
     """
     with _registry() as (target, capability):
-        _run(_python(program, PROLOGUE + "tell('grandchild')"), capability)
+        _run(child_program.python(program, child_program.PROLOGUE + "tell('grandchild')"), capability)
         assert target.told == ["child", "grandchild"]
 
 
 def test_a_shell_in_between_passes_it_on():
     """``sh -c 'exec python ...'``: only capmarshal takes what is handed over, whatever runs before."""
-    command = ["sh", "-c", 'exec "$@"', "sh", *_python("tell('through a shell')")]
+    command = ["sh", "-c", 'exec "$@"', "sh", *child_program.python("tell('through a shell')")]
     with _registry() as (target, capability):
         _run(command, capability)
-        _run(shlex.join(_python("tell('and another')")), capability, shell=True)
+        _run(shlex.join(child_program.python("tell('and another')")), capability, shell=True)
         assert target.told == ["through a shell", "and another"]
 
 
@@ -227,7 +194,7 @@ def test_an_importing_program_that_is_not_the_first_takes_it_once():
         assert not [t for t in descriptors().values() if "memfd" in t]
     """
     with _registry() as (_, capability):
-        _run(_python(program), capability)
+        _run(child_program.python(program), capability)
 
 
 @pytest.mark.parametrize("closed", [(0,), (0, 1, 2), (1,)], ids=str)
@@ -243,7 +210,7 @@ def test_a_parent_without_standard_streams_spawns(closed, fork):
                 for given in (capability, number):
                     with cm.Entrypoint("low") if given is number else contextlib.nullcontext() as low:
                         child = cm.spawn(
-                            _python("tell('low')" if low is None else "assert cm.parent().label == 'low'"),
+                            child_program.python("tell('low')" if low is None else "assert cm.parent().label == 'low'"),
                             parent=capability if low is None else low.manage(RegistryServer()),
                             stdin=subprocess.DEVNULL,
                             stdout=subprocess.DEVNULL,
@@ -264,7 +231,10 @@ def test_a_child_of_a_process_without_standard_streams_gets_its_capability(fork)
         capability = entrypoint.manage(RegistryServer())
         assert open_door_of(capability).number >= 3
         child = cm.spawn(
-            _python("print(cm.parent().label)"), parent=capability, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            child_program.python("print(cm.parent().label)"),
+            parent=capability,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         out, _ = child.communicate(timeout=PATIENCE)
         entrypoint.close()
@@ -301,7 +271,7 @@ def test_a_spawn_that_succeeds_leaves_nothing_behind_either():
     """The handover is the child's; the parent keeps the door that it had."""
     with _registry() as (_, capability):
         before = _open_now()
-        _run(_python(""), capability)
+        _run(child_program.python(""), capability)
         assert _open_now() == before
 
 
@@ -317,7 +287,7 @@ def test_pass_fds_is_combined():
     read_end, write_end = os.pipe()
     with cm.Descriptor(read_end) as reader, cm.Descriptor(write_end) as writer, _registry() as (target, capability):
         program = "os.write(int(sys.argv[1]), b'through the pipe'); tell('and through the door')"
-        _run(_python(program, str(writer.fileno())), capability, pass_fds=[writer.fileno()])
+        _run(child_program.python(program, str(writer.fileno())), capability, pass_fds=[writer.fileno()])
         writer.close()
         assert os.read(reader.fileno(), 100) == b"through the pipe"
         assert target.told == ["and through the door"]
@@ -359,7 +329,7 @@ def test_a_forked_child_of_a_spawned_child_has_the_parent_too():
         assert tell("after") == 3
     """
     with _registry() as (target, capability):
-        _run(_python(program), capability)
+        _run(child_program.python(program), capability)
         assert target.told == ["before", "forked", "after"]
 
 
@@ -374,7 +344,9 @@ def test_a_child_whose_parent_has_gone_is_told():
             print(error.ran)
     """
     with _registry() as (_, capability):
-        child = cm.spawn(_python(program), parent=capability, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        child = cm.spawn(
+            child_program.python(program), parent=capability, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
         assert child.stdout.readline() == b"ready\n"
     try:
         assert child.communicate(timeout=PATIENCE)[0] == b"no\n"
@@ -387,7 +359,7 @@ def test_a_child_that_dies_takes_nothing_with_it():
     """SIGKILL in the middle of everything: the server goes on."""
     with _registry() as (_, capability):
         child = cm.spawn(
-            _python("tell('alive'); print('ready', flush=True); sys.stdin.read()"),
+            child_program.python("tell('alive'); print('ready', flush=True); sys.stdin.read()"),
             parent=capability,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -407,88 +379,3 @@ def test_spawn_is_popen():
         assert child.wait(PATIENCE) == 0
         with cm.spawn("exit 3", shell=True, parent=capability) as shell:
             assert shell.wait(PATIENCE) == 3
-
-
-# ---------------------------------------------------------------------------------- what only looks like a handover
-
-
-def _with_inherited(program, *inherited):
-    """What a child of an ordinary Popen prints that inherits these."""
-    done = subprocess.run(
-        _python(program),
-        pass_fds=[one.fileno() for one in inherited],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
-
-
-TELL_PARENT = """
-try:
-    print("has", cm.parent())
-except cm.NoParent:
-    print("none")
-print(sorted(n for n in descriptors() if n > 2 and os.path.exists(f"/proc/self/fd/{n}")))
-"""
-
-
-def _memfd(content, *, sealed=True):
-    """A memfd that has the handover's name."""
-    made = cm.Descriptor(os.memfd_create(_child._MEMFD_NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
-    os.pwrite(made.fileno(), content, 0)
-    if sealed:
-        fcntl.fcntl(made.fileno(), fcntl.F_ADD_SEALS, _child._SEALS)
-    return made
-
-
-def _record(number, magic=_child._MAGIC, version=_wire.VERSION):
-    return _child._HANDOVER.pack(magic, version, number, b"b" * 16)
-
-
-@pytest.mark.parametrize(
-    ("make", "sealed"),
-    [
-        (lambda door: b"", True),
-        (lambda door: _record(door)[:-1], True),
-        (lambda door: _record(door) + b"x", True),
-        (lambda door: _record(door, magic=b"x" * 16), True),
-        (lambda door: _record(door, version=99), True),
-        (_record, False),
-        (lambda door: _record(250), True),
-        (lambda door: _record(-1), True),
-    ],
-    ids=["empty", "short", "long", "magic", "version", "unsealed", "closed door", "negative"],
-)
-def test_a_memfd_that_is_no_handover_is_ignored(make, sealed):
-    """Wrong content, not sealed, or nothing at that number: no parent and no noise; the door that it names stays."""
-    server, client = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with server, client, _memfd(make(client.fileno()), sealed=sealed) as memfd:
-        told = _with_inherited(TELL_PARENT, memfd, client)
-        assert told.split("\n")[:2] == ["none", f"[{client.fileno()}]"]
-
-
-def test_a_file_that_a_handover_names_stays_open():
-    """What is no door is not the handover's to close."""
-    with cm.Descriptor(os.memfd_create("other")) as file, _memfd(_record(file.fileno())) as memfd:
-        told = _with_inherited(TELL_PARENT, memfd, file)
-        assert told.split("\n")[:2] == ["none", f"[{file.fileno()}]"]
-
-
-def test_a_handover_among_wrong_ones_is_taken():
-    """Whatever the order in which they are found; of the wrong ones nothing stays."""
-    server, client = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with server, client, contextlib.ExitStack() as stack:
-        contents = [b"", _record(client.fileno()), b""]
-        memfds = [stack.enter_context(_memfd(content)) for content in contents]
-        told = _with_inherited(TELL_PARENT, *memfds, client)
-        assert told.startswith("has <Capability nameless ")
-        assert told.split("\n")[1] == f"[{client.fileno()}]"
-
-
-def test_another_processes_memfd_of_that_name_does_no_harm():
-    """One that is not inheritable was made here, for a child that is about to be spawned: it is left alone."""
-    with _child._handover(7, b"b" * 16) as memfd:
-        _child._inherit()
-        assert re.search("capmarshal-parent", os.readlink(f"/proc/self/fd/{memfd.fileno()}"))  # noqa: PTH115
