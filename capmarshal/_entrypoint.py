@@ -47,11 +47,26 @@ CLOSE_TIMEOUT = 5.0
 
 
 def _check_maximum(name: str, most: int, least: int) -> None:
-    if not isinstance(most, int) or isinstance(most, bool) or most < least:
-        raise ValueError(f"{name} is a whole number, {least} or more, not {most!r}")
+    wrong = f"{name} is a whole number, {least} or more, not {most!r}"
+    if not isinstance(most, int) or isinstance(most, bool):
+        raise TypeError(wrong)
+    if most < least:
+        raise ValueError(wrong)
+
+
+def _check_close_timeout(seconds: float) -> None:
+    wrong = f"close_timeout is a number of seconds, 0 or more, not {seconds!r}"
+    try:
+        is_time = seconds >= 0
+    except TypeError:
+        raise TypeError(wrong) from None
+    if not is_time:
+        raise ValueError(wrong)
 
 
 def _check_label(label: str) -> None:
+    if not isinstance(label, str):
+        raise TypeError(f"a label is text, not {label!r}")
     if not label or "/" in label or not label.isprintable() or len(label.encode()) > _LABEL_MAX:
         raise ValueError(f"a label is 1 to {_LABEL_MAX} bytes of printable text without a slash, not {label!r}")
 
@@ -106,7 +121,8 @@ class Entrypoint:
         limits: what its clients may cost it: each process, each user, and all together.
 
     Raises:
-        ValueError: no such label, or no such time.
+        ValueError: no such label, time or maximum.
+        TypeError: something else than that.
         TableFull: no room for the four descriptors that it takes.
         KernelError: this machine does not tell sockets apart (SO_COOKIE), which some emulators do not.
     """
@@ -130,8 +146,9 @@ class Entrypoint:
         _check_label(label)
         _check_maximum("max_bytes", max_bytes, _BYTES_LEAST)
         _check_maximum("max_descriptors", max_descriptors, 0)
-        if not close_timeout >= 0:
-            raise ValueError(f"close_timeout is a number of seconds, 0 or more, not {close_timeout!r}")
+        _check_close_timeout(close_timeout)
+        if not isinstance(limits, Limits):
+            raise TypeError(f"limits are a cm.Limits, as limits=cm.Limits(channels=100), not {limits!r}")
         # While a thread can be had, and before any descriptor of a stranger's comes.
         reaper.prepare()
         self.label = label

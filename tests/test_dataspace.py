@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import ctypes
 import fcntl
 import gc
@@ -119,6 +120,32 @@ def test_unsealed_can_neither_be_viewed_nor_sent(store):
             made.view()
         with pytest.raises(cm.ArgumentError, match="must be sealed"):
             store.total(made)
+
+
+def test_one_that_was_closed_before_it_was_sealed_is_closed(store):
+    """There is nothing any more that could be sealed."""
+    made = cm.Dataspace.create(4)
+    made.close()
+    with pytest.raises(cm.Closed, match="a dataspace that was closed before"):
+        made.view()
+    with pytest.raises(cm.Closed, match="a dataspace that was closed before: pass it while it is open"):
+        store.total(made)
+
+
+def test_what_is_to_be_in_one_is_given_by_name_of_the_way():
+    """Who calls the class with the bytes is told how one is made; and so is who passes the bytes."""
+    for wrong in ((b"x",), (b"x", 1)):
+        with pytest.raises(TypeError, match=r"a dataspace is made with Dataspace\.from_buffer\(data\)"):
+            cm.Dataspace(*wrong)
+    with pytest.raises(TypeError, match="a size is a number of bytes, not '4'"):
+        cm.Dataspace.create("4")
+
+
+@pytest.mark.parametrize("data", [b"x", bytearray(b"x"), memoryview(b"x"), array.array("i", [1])])
+def test_bytes_where_one_is_due(store, data):
+    """The error names what makes one of them."""
+    with pytest.raises(cm.ArgumentError, match=r"where capmarshal\.Dataspace is due: cm\.Dataspace\.from_buffer"):
+        store.total(data)
 
 
 def test_sealed_can_not_be_written():

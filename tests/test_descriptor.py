@@ -196,10 +196,10 @@ def test_dup_with_a_full_table_names_the_limit(fork, memfd):
 
 
 def test_number_of_refuses_what_has_no_descriptor(tmp_path):
-    """Closed for a closed socket, ValueError for a closed file, TypeError for a fileno() of nonsense."""
+    """Closed for what is closed, TypeError for no fileno(), and for one that has nothing to give."""
     with (tmp_path / "file").open("wb") as file:
         pass
-    with pytest.raises(ValueError, match="closed"):
+    with pytest.raises(Closed, match="a `BufferedWriter` that was closed before"):
         number_of(file)
     with socket.socket() as sock:
         pass
@@ -212,8 +212,11 @@ def test_number_of_refuses_what_has_no_descriptor(tmp_path):
         def fileno(self):
             return "3"
 
-    with pytest.raises(TypeError):
-        number_of(Nonsense())
+    for nothing in (Nonsense(), 3.5, "file", None):
+        with pytest.raises(TypeError, match="is due, not"):
+            number_of(nothing)
+    with pytest.raises(TypeError, match="a `BytesIO` has no descriptor"):
+        number_of(io.BytesIO())
 
 
 def test_the_repr_tells_open_from_closed(memfd):

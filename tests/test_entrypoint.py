@@ -24,6 +24,25 @@ def test_one_that_cannot_be_made_says_why_and_no_more(arguments, monkeypatch):
     assert unraisable == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"label": 3}, "a label is text, not 3"),
+        ({"limits": {"channels": 3}}, r"limits are a cm\.Limits, as .*, not {'channels': 3}"),
+        ({"limits": None}, r"limits are a cm\.Limits"),
+        ({"close_timeout": "5"}, "close_timeout is a number of seconds, 0 or more, not '5'"),
+        ({"close_timeout": None}, "close_timeout is a number of seconds"),
+        ({"max_bytes": "5000"}, "max_bytes is a whole number, 1000 or more, not '5000'"),
+        ({"max_descriptors": True}, "max_descriptors is a whole number"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_arguments_of_another_kind_are_refused_in_words(arguments, words):
+    """Each by its name, and not in the words of whatever uses it first."""
+    with pytest.raises(TypeError, match=words):
+        cm.Entrypoint(**({"label": "x"} | arguments))
+
+
 def test_one_that_was_never_made_is_closed():
     """As of a subclass whose __init__ forgot to make it."""
 

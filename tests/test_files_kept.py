@@ -335,3 +335,59 @@ def test_a_result_for_a_full_pipe_is_refused_and_others_are_served(hoard, hoarde
             hoard.give()
         assert hoard.fine() == 1
         source.readall()
+
+
+class Diary(cm.Interface):
+    @cm.method
+    def log(self) -> io.BufferedWriter: ...
+
+    @cm.method
+    def sock(self) -> socket.socket: ...
+
+    @cm.method
+    def copy(self) -> cm.Descriptor: ...
+
+    @cm.method
+    def all(self) -> list[cm.Descriptor]: ...
+
+    @cm.method
+    def note(self) -> None: ...
+
+
+class DiaryServer(Diary):
+    """Returns what it goes on to use."""
+
+    def __init__(self, log, sock, copy):
+        self.mine = {"log": log, "sock": sock, "copy": copy}
+
+    def log(self):
+        return self.mine["log"]
+
+    def sock(self):
+        return self.mine["sock"]
+
+    def copy(self):
+        return self.mine["copy"]
+
+    def all(self):
+        return [self.mine["copy"]]
+
+    def note(self):
+        self.mine["log"].write(b"x")
+
+
+def test_a_servers_own_file_that_is_returned_twice_is_said_to_be_the_calls(tmp_path, quiet_log):
+    """A call closes what it returns: the error of the second says so, and how it is returned for good."""
+    log, sock, copy = open(tmp_path / "log", "wb"), socket.socket(), cm.Descriptor(os.open(os.devnull, os.O_RDONLY))
+    with by_hand.serving(DiaryServer(log, sock, copy)) as capability, cm.timeout(PATIENCE):
+        diary = capability.cast(Diary)
+        for give in (diary.log, diary.sock, diary.copy):
+            give().close()
+            with pytest.raises(cm.RemoteError, match=r"a call closes .* what it returns: .*dup_of.*cm\.keep\(file\)"):
+                give()
+        with pytest.raises(cm.RemoteError, match=r"a call closes .* what it returns"):
+            diary.all()
+        with pytest.raises(cm.RemoteError, match="write to closed file") as caught:
+            diary.note()
+        assert "what it returns is closed when it ends" in caught.value.__notes__[0]
+        capability.close()

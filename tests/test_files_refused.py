@@ -23,6 +23,7 @@ import pytest
 
 import by_hand
 import capmarshal as cm
+from capmarshal._typed.preparing import prepare
 from patience import PATIENCE
 
 
@@ -308,3 +309,16 @@ def test_a_result_that_has_read_ahead_is_refused(taker, caplog):
     caplog.set_level(logging.CRITICAL, "capmarshal")
     with pytest.raises(cm.RemoteError, match=r"ArgumentError: Taker\.give, result: 4 bytes that it has read ahead"):
         taker.give("one\ntwo\n")
+
+
+def test_text_that_is_being_iterated_over_is_refused_with_the_way_out(tmp_path):
+    """Only the decoder knows how far a `for` has read; a file that has been brought to a place is passed."""
+    (tmp_path / "lines").write_text("first\nsecond\nthird\n")
+    with open(tmp_path / "lines", encoding="utf-8") as lines:
+        next(lines)
+        with pytest.raises(ValueError, match=r"telling position disabled .*; seek\(\) to where .* readline\(\)"):
+            prepare(lines)
+        lines.seek(0)
+        lines.readline()
+        prepare(lines)
+        assert os.read(lines.fileno(), 6) == b"second"

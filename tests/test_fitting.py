@@ -118,6 +118,14 @@ def test_what_is_not_due_is_refused_before_anything_is_sent(taker, file, how):
     assert taker.read(file) == b"0123456789"
 
 
+@pytest.mark.parametrize("thing", [1, "x", None], ids=repr)
+def test_what_stands_for_no_capability(thing):
+    """Said with its article, and what to pass."""
+    words = {1: "an int", "x": "a str", None: "a NoneType"}[thing]
+    with pytest.raises(TypeError, match=f"^{words} stands for no capability: pass a proxy, or an object that an entry"):
+        cm.capability(thing)
+
+
 def test_an_int_within_what_has_descriptors_is_refused_by_the_server(taker, file):
     """There only the receiver sees that it is none of the table's."""
     with pytest.raises(cm.ArgumentError, match=r"Taker\.mixed, arguments: .* `all\[\.\.\.\]`"):

@@ -298,4 +298,7 @@ def test_a_descriptor_limit_that_cannot_be_given_is_refused(limit):
         capability = entrypoint.manage(hand.BulkServer())
         with pytest.raises(ValueError, match="descriptor limit"):
             cm.spawn(["true"], parent=capability, descriptor_limit=limit)
+        for wrong in ("64", 64.5, True):
+            with pytest.raises(TypeError, match=f"descriptor limit is 16 to .*, not {wrong!r}"):
+                cm.spawn(["true"], parent=capability, descriptor_limit=wrong)
         capability.close()

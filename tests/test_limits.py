@@ -24,6 +24,17 @@ def test_a_maximum_is_one_or_more(name):
     assert getattr(cm.Limits(**{name: 1}), name) == 1
 
 
+@pytest.mark.parametrize("name", cm.Limits.__struct_fields__)
+@pytest.mark.parametrize("wrong", ["3", [1], 1j])
+def test_what_is_no_number_is_refused_in_words(name, wrong):
+    """With the name of the limit; and a maximum is a whole one."""
+    with pytest.raises(TypeError, match=f"{name} is a .*, not "):
+        cm.Limits(**{name: wrong})
+    if not name.endswith("_share"):
+        with pytest.raises(TypeError, match=f"{name} is a whole number"):
+            cm.Limits(**{name: 1.5})
+
+
 def test_what_is_not_said_follows_from_the_table_and_the_maxima():
     """As the documentation of Limits has it."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

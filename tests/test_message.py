@@ -4,6 +4,7 @@ import array
 import collections
 import errno
 import fcntl
+import io
 import os
 import socket
 import subprocess
@@ -218,10 +219,10 @@ def test_what_is_no_buffer_is_refused(wrong):
         Message(wrong)
 
 
-@pytest.mark.parametrize("wrong", [[None], ["3"], [True], [1.0], [object()]])
+@pytest.mark.parametrize("wrong", [[None], ["3"], [True], [1.0], [object()], [io.BytesIO()]])
 def test_what_is_no_descriptor_is_refused(wrong):
-    """TypeError, or AttributeError's place in it: neither an int nor with a fileno()."""
-    with pytest.raises((TypeError, AttributeError)):
+    """A TypeError that says what is due: neither an int nor with a fileno()."""
+    with pytest.raises(TypeError, match="descriptor"):
         Message(b"x", wrong)
 
 
@@ -263,10 +264,18 @@ def test_sockets_without_records_or_descriptors_are_refused(use, make_pair):
 
 @pytest.mark.parametrize("use", [Message(b"x").send, Message.receive], ids=["send", "receive"])
 def test_what_is_no_socket_is_refused(use, files):
-    """A file: ENOTSOCK, in words."""
+    """A file: ENOTSOCK, in words; and what has no descriptor."""
+    with pytest.raises(TypeError, match="is due, not 'socket'"):
+        use("socket")
     with pytest.raises(KernelError, match="what kind of socket") as caught:
         use(files(1)[0])
     assert caught.value.errno == errno.ENOTSOCK
+
+
+def test_room_is_a_number_of_bytes(pair):
+    """In words, not in those of whatever compares it first."""
+    with pytest.raises(TypeError, match="size is a number of bytes, not '64'"):
+        Message.receive(pair[1], size="64")
 
 
 def test_a_record_larger_than_the_sockets_buffer_is_refused(pair):

@@ -141,7 +141,11 @@ class Capability:
         return f"<Capability {self.label or 'nameless'} {self._badge[:2].hex()}…{state}>"
 
     def __reduce__(self) -> str:
-        raise TypeError("a capability cannot be pickled: pass it as an argument of a call")
+        # What copy.copy() asks, too.
+        raise TypeError(
+            "a capability is neither copied nor pickled: use the same object in this process, and pass it to another "
+            "as an argument of a call"
+        )
 
 
 # The secret that selects the capability's object.
@@ -187,7 +191,11 @@ class Proxy:
         return f"<{type(self).__qualname__} proxy of {self._capability!r}>"
 
     def __reduce__(self) -> str:
-        raise TypeError("a proxy cannot be pickled: pass it as an argument of a call")
+        # What copy.copy() asks, too.
+        raise TypeError(
+            "a proxy is neither copied nor pickled: use the same object in this process, and pass it to another as an "
+            "argument of a call"
+        )
 
 
 # The capability that a proxy calls.

@@ -62,10 +62,14 @@ def _limit(descriptors: int, then: Callable[[], object] | None) -> Callable[[], 
 
     Raises:
         ValueError: more than this process may give, or too few to start with.
+        TypeError: no whole number.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wrong = f"a descriptor limit is {_LIMIT_MIN} to {hard} (this process's hard one), not {descriptors!r}"
+    if not isinstance(descriptors, int) or isinstance(descriptors, bool):
+        raise TypeError(wrong)
     if not _LIMIT_MIN <= descriptors <= hard:
-        raise ValueError(f"a descriptor limit is {_LIMIT_MIN} to {hard} (this process's hard one), not {descriptors}")
+        raise ValueError(wrong)
 
     def before_exec() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
@@ -100,7 +104,7 @@ def spawn(
 
     Raises:
         ValueError: ``close_fds=False``, or a descriptor limit that cannot be given.
-        TypeError: ``parent`` is no capability.
+        TypeError: ``parent`` is no capability, or the limit no number.
         Closed: the capability is closed.
         OSError: as from :class:`subprocess.Popen`.
     """

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from capmarshal._descriptors.descriptor import Descriptor
 from capmarshal._descriptors.moving import made, stolen
-from capmarshal._kernel.errors import ArgumentError, check, error_for
+from capmarshal._kernel.errors import ArgumentError, Closed, check, error_for
 from capmarshal._kernel.native import NULL, ffi, lib
 
 if TYPE_CHECKING:
@@ -46,6 +46,15 @@ class Dataspace:
 
     __slots__ = ("__weakref__", "_descriptor", "_sealed", "size")
 
+    def __new__(cls, descriptor: Descriptor, *_arguments: object, **_named: object) -> Self:
+        """Says how one is made, to whom gives what is to be in it."""
+        if not isinstance(descriptor, Descriptor):
+            raise TypeError(
+                "a dataspace is made with Dataspace.from_buffer(data), with Dataspace.create(size), write() and seal(),"
+                " or of the Descriptor of a memfd"
+            )
+        return super().__new__(cls)
+
     def __init__(self, descriptor: Descriptor, size: int, *, sealed: bool) -> None:
         self._descriptor = descriptor
         self.size: int = size
@@ -56,9 +65,11 @@ class Dataspace:
         """A new one of ``size`` bytes, all zero, to be written and sealed.
 
         Raises:
-            ValueError: negative size.
+            ValueError, TypeError: negative size, or none.
             TableFull, KernelError: no room for a descriptor, or no memory (ENOSPC).
         """
+        if not isinstance(size, int):
+            raise TypeError(f"a size is a number of bytes, not {size!r}")
         if size < 0:
             raise ValueError(f"a size is 0 or more bytes, not {size}")
         descriptor = made(lambda place: lib.cm_make_memfd(place, _NAME), "making a dataspace", Descriptor)
@@ -140,6 +151,8 @@ class Dataspace:
         Raises:
             Closed: it was closed.
         """
+        if self.closed:
+            raise Closed("a dataspace that was closed before")
         return self._descriptor.fileno()
 
     def write(self, data: Buffer, offset: int = 0) -> None:
@@ -182,9 +195,9 @@ class Dataspace:
             KernelError: no room in the address space.
             Closed: it was closed.
         """
+        number = self.fileno()
         if not self._sealed:
             raise ValueError("only a sealed dataspace can be viewed: what is seen must not change")
-        number = self.fileno()
         if self.size == 0:
             return memoryview(b"")
         # MAP_PRIVATE: before Linux 6.7, a shared mapping of what is sealed against writing is refused.  Nobody writes,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
 
 from capmarshal._descriptors.moving import made, stolen
 from capmarshal._descriptors.process import process
-from capmarshal._kernel.errors import Closed, check
+from capmarshal._kernel.errors import Closed, Error, check, with_article
 from capmarshal._kernel.native import lib
 
 if TYPE_CHECKING:
@@ -34,18 +34,35 @@ _File: TypeAlias = io.BufferedReader | io.BufferedWriter | io.BufferedRandom | i
 _MODES = {"r": (True, False), "w": (False, True), "a": (False, True), "r+": (True, True)}
 
 
+def _named(file: object) -> str:
+    return with_article(f"`{type(file).__qualname__}`")
+
+
 def number_of(file: HasFileno | int) -> int:
     """The descriptor of ``file``, borrowed.
 
     Raises:
-        Closed, ValueError: it is closed or negative.
+        Closed: it is closed or negative.
         TypeError: it is neither an int nor has a ``fileno()`` that gives one.
     """
-    number = file if isinstance(file, int) else file.fileno()
+    try:
+        number = file if isinstance(file, int) else file.fileno()
+    except (io.UnsupportedOperation, AttributeError, NotImplementedError):
+        if hasattr(file, "fileno"):
+            # In memory, or a member of an archive.
+            words = f"{_named(file)} has no descriptor: send its bytes, or a Dataspace of them"
+            raise TypeError(words) from None
+        number = None
+    except ValueError as error:
+        if isinstance(error, Error):
+            raise
+        # As a file's fileno() has it, which does not say which file.
+        raise Closed(f"{_named(file)} that was closed before") from None
     if not isinstance(number, int) or isinstance(number, bool):
-        raise TypeError(f"not a descriptor: {file!r}")
+        raise TypeError(f"a descriptor, or what has a fileno(), as a file or a socket, is due, not {file!r}")
     if number < 0:
-        raise Closed(f"closed, or never open: {file!r}")
+        closed = f"{_named(file)} that was closed before"
+        raise Closed(f"closed, or never open: {file}" if isinstance(file, int) else closed)
     return number
 
 
@@ -88,7 +105,8 @@ class Descriptor:
 
         Raises:
             TableFull: no room in the descriptor table.
-            KernelError: ``file`` is not open.
+            KernelError: the number ``file`` is not open.
+            Closed, TypeError: ``file`` is closed, or has no descriptor.
         """
         number = number_of(file)
         return made(lambda place: lib.cm_make_copy(place, number), "duplicating a descriptor", cls)

@@ -123,7 +123,8 @@ class Message:
 
     Raises:
         TypeError: not a buffer, or not a descriptor.
-        ValueError: more than 253 descriptors (SCM_MAX_FD of the kernel), or one that is closed.
+        ValueError: more than 253 descriptors (SCM_MAX_FD of the kernel).
+        Closed: one of them is closed.
     """
 
     __slots__ = ("__weakref__", "_borrowed", "_owned", "_parts")
@@ -234,6 +235,8 @@ class Message:
             TypeError: a STREAM socket, or no AF_UNIX one.
         """
         number = _record_socket(sock)
+        if not isinstance(size, int):
+            raise TypeError(f"size is a number of bytes, not {size!r}")
         deadline = _deadline.after(timeout)
         pooled = size == _inbox.RECORD_MAX
         inbox = _inbox.borrow() if pooled else _inbox.Inbox(size)

@@ -35,7 +35,10 @@ _PLAIN = (type(None), bool, int, float, str, bytes, list, tuple, dict)
 
 
 # The likeliest reason for a file that is closed in a server, where everything else of it says that only.
-_CLOSED = "what a call was sent is closed when it ends, unless its method takes it out: self.file = cm.keep(file)"
+_CLOSED = (
+    "what a call is sent and what it returns is closed when it ends, unless its method takes it out: self.file = "
+    "cm.keep(file)"
+)
 # And what its caller may have meant to catch; others are mistakes in the server, that nobody catches.
 _UNDECLARED = "the interface does not declare it: with @raises({}) it would arrive as itself"
 _MISTAKES = (Error, AssertionError, AttributeError, NameError, RuntimeError, SyntaxError, TypeError, BaseExceptionGroup)

@@ -27,6 +27,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     Raises:
         ValueError: a share that is none, or a maximum below 1.
+        TypeError: no number, or a maximum that is not whole.
     """
 
     channels: int | None = None
@@ -43,7 +44,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         for name in self.__struct_fields__:
             value = getattr(self, name)
             if name.endswith("_share"):
+                wrong = f"{name} is a part of the whole, above 0 and at most 1, not {value!r}"
+                if not isinstance(value, (int, float)):
+                    raise TypeError(wrong)
                 if not 0 < value <= 1:
-                    raise ValueError(f"{name} is a part of the whole, above 0 and at most 1, not {value!r}")
-            elif value is not None and value < 1:
-                raise ValueError(f"{name} is 1 or more, not {value!r}")
+                    raise ValueError(wrong)
+            elif value is not None:
+                wrong = f"{name} is a whole number, 1 or more, or None, not {value!r}"
+                if not isinstance(value, int) or isinstance(value, bool):
+                    raise TypeError(wrong)
+                if value < 1:
+                    raise ValueError(wrong)

@@ -12,6 +12,7 @@ import typing
 from typing import Any
 
 from capmarshal._capabilities.capability import Capability, Delegable, Proxy
+from capmarshal._descriptors.dataspace import Dataspace
 from capmarshal._kernel.errors import with_article
 from capmarshal._typed.codec import encode
 from capmarshal._typed.table import DESCRIPTOR_TYPES, FILES, Outgoing
@@ -60,11 +61,21 @@ class Due:
     def _advice(self, value: object) -> str:
         if not self._is_file:
             return ": pass a proxy, or an object of a class derived from it that an entrypoint manages"
+        if issubclass(self._kind, Dataspace) and _is_buffer(value):
+            return ": cm.Dataspace.from_buffer(data) makes one of it"
         if isinstance(value, (str, os.PathLike)):
             return ': open it, and pass the file: open(path, "rb")'
         if isinstance(value, int):
             return ": pass what has a fileno(), as a file or a socket; Descriptor.dup_of() makes such of a number"
         return ": pass what has a fileno(), as a file, a socket or a Descriptor"
+
+
+def _is_buffer(value: Any) -> bool:
+    try:
+        memoryview(value).release()
+    except TypeError:
+        return False
+    return True
 
 
 def due_for(annotation: Any) -> Due | None:

@@ -127,7 +127,8 @@ def capability(of: Interface) -> Capability:
         TypeError: neither.
     """
     if not issubclass(type(of), Delegable):
-        raise TypeError(f"{with_article(name_of(type(of)))} stands for no capability")
+        words = "a proxy, or an object that an entrypoint manages"
+        raise TypeError(f"{with_article(name_of(type(of)))} stands for no capability: pass {words}")
     return capability_of(of)
 
 

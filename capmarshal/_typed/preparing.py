@@ -19,7 +19,7 @@ from typing import Any
 from capmarshal._descriptors.descriptor import number_of
 from capmarshal._descriptors.layers import layers_of
 from capmarshal._kernel import deadline
-from capmarshal._kernel.errors import CallTimeout, Closed, Error, with_article
+from capmarshal._kernel.errors import CallTimeout, Closed, with_article
 from capmarshal._typed.flushing import flush_within, flush_without_waiting
 
 # Descriptors and nothing else; of classes derived from these, that is not known.
@@ -36,25 +36,29 @@ _FAR = 1 << 40
 _POSITION_BITS = 64
 
 
-def number_to_send(file: Any) -> int:
+# What may be done about something that is closed.
+_LENT = "pass it while it is open, a call only borrows it"
+_RETURNED = (
+    "a call closes what it is sent and what it returns: return a copy, cm.Descriptor.dup_of(file), or take it out, "
+    "return cm.keep(file)"
+)
+
+
+def number_to_send(file: Any, *, serving: bool = False) -> int:
     """The descriptor of something that has a ``fileno()``, borrowed.
+
+    Args:
+        file: the thing.
+        serving: it is a result.
 
     Raises:
         TypeError: it has none after all.
-        Closed: it is closed.
+        Closed: it is closed; says what to do.
     """
     try:
         return number_of(file)
-    except (io.UnsupportedOperation, AttributeError, NotImplementedError):
-        # In memory, or a member of an archive.
-        raise TypeError(f"{_name(file)} has no descriptor: send its bytes, or a Dataspace of them") from None
-    except ValueError as error:
-        if isinstance(error, Error):
-            raise
-        # As a file's fileno() has it, which says nothing of the way out.
-        raise Closed(
-            f"{_name(file)} that was closed before: pass it while it is open, a call only borrows it"
-        ) from None
+    except Closed as closed:
+        raise Closed(f"{closed}: {_RETURNED if serving else _LENT}") from None
 
 
 def prepare(file: Any, *, serving: bool = False) -> None:
@@ -126,6 +130,13 @@ def _refuse_what_transforms(file: Any, layers: list[Any]) -> None:
 def _seek_to_where_it_is(file: Any) -> None:
     try:
         position = file.tell()
+    except OSError as error:
+        # Of a text file that a `for` reads from: how far, only its decoder knows.
+        advice = "; seek() to where the other side is to begin, or read lines with readline()"
+        raise ValueError(
+            f"where the program is in the file: {error}{advice if isinstance(file, io.TextIOBase) else ''}"
+        ) from error
+    try:
         if position >> _POSITION_BITS:
             raise ValueError("a place in the text that is none in the bytes, as the codec has it: open it as bytes")
         if position != os.lseek(file.fileno(), 0, os.SEEK_CUR):

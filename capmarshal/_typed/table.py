@@ -75,7 +75,8 @@ class Outgoing:
         kind = type(thing)
         if kind is Descriptor:
             self.files.append(thing)
-            self.entries.append(Entry(self._add_number(thing.fileno()), NO_BADGE))
+            number = number_to_send(thing, serving=self._serving)
+            self.entries.append(Entry(self._add_number(number), NO_BADGE))
         # By its type: a mock says that it is one.
         elif kind not in FILES and issubclass(kind, Capability):
             self._add_capability(thing)
@@ -84,10 +85,10 @@ class Outgoing:
         elif kind in FILES or hasattr(thing, "fileno"):
             # Before anything fails: what a method returns is the call's to close, sent or not.
             self.files.append(thing)
+            # First: to be asked for it makes some objects a file, and says best that one is closed.
+            number = number_to_send(thing, serving=self._serving)
             if isinstance(thing, Dataspace) and not thing.sealed:
                 raise TypeError("a dataspace must be sealed before it is handed over")
-            # First: to be asked for it makes some objects a file, and says best that one is closed.
-            number = number_to_send(thing)
             prepare(thing, serving=self._serving)
             self.entries.append(Entry(self._add_number(number), NO_BADGE))
         else:
