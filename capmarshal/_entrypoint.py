@@ -299,5 +299,9 @@ class Entrypoint:
             # Also where warnings are errors.
             service.close_at_once()
 
+    def __reduce__(self) -> str:
+        # What copy.copy() asks, too: one that goes ends the service.
+        raise TypeError("an Entrypoint is neither copied nor pickled: what goes to another process is a capability")
+
     def __repr__(self) -> str:
         return f"<Entrypoint {self.label!r}{' closed' if self.closed else ''}>"

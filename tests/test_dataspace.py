@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import copy
 import ctypes
 import fcntl
 import gc
@@ -146,6 +147,12 @@ def test_bytes_where_one_is_due(store, data):
     """The error names what makes one of them."""
     with pytest.raises(cm.ArgumentError, match=r"where capmarshal\.Dataspace is due: cm\.Dataspace\.from_buffer"):
         store.total(data)
+
+
+def test_it_is_not_copied():
+    """Two owners of one descriptor would both close it."""
+    with cm.Dataspace.from_buffer(b"x") as made, pytest.raises(TypeError, match=r"dup\(\) makes another"):
+        copy.copy(made)
 
 
 def test_sealed_can_not_be_written():

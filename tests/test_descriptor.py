@@ -1,8 +1,11 @@
 """Descriptor: one owner at each moment, whatever fails."""
 
 import contextlib
+import copy
 import fcntl
+import io
 import os
+import pickle
 import signal
 import socket
 import threading
@@ -217,6 +220,13 @@ def test_number_of_refuses_what_has_no_descriptor(tmp_path):
             number_of(nothing)
     with pytest.raises(TypeError, match="a `BytesIO` has no descriptor"):
         number_of(io.BytesIO())
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_it_is_neither_copied_nor_pickled(memfd, again):
+    """Two owners of one number: the second would close what somebody else has got by then."""
+    with pytest.raises(TypeError, match=r"one owner: dup\(\) makes another"):
+        again(memfd)
 
 
 def test_the_repr_tells_open_from_closed(memfd):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import weakref
 
 import pytest
@@ -41,6 +43,16 @@ def test_arguments_of_another_kind_are_refused_in_words(arguments, words):
     """Each by its name, and not in the words of whatever uses it first."""
     with pytest.raises(TypeError, match=words):
         cm.Entrypoint(**({"label": "x"} | arguments))
+
+
+@pytest.mark.parametrize("again", [copy.copy, pickle.dumps])
+def test_it_is_neither_copied_nor_pickled(again):
+    """A copy that goes would end the service of the other."""
+    with cm.Entrypoint("one") as entrypoint, cm.timeout(PATIENCE):
+        with pytest.raises(TypeError, match="an Entrypoint is neither copied nor pickled"):
+            again(entrypoint)
+        gc.collect()
+        assert entrypoint.manage(by_hand.Worker()).cast(by_hand.Work).double(1) == 2
 
 
 def test_one_that_was_never_made_is_closed():

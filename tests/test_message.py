@@ -2,6 +2,7 @@
 
 import array
 import collections
+import copy
 import errno
 import fcntl
 import io
@@ -210,6 +211,13 @@ def test_254_descriptors_are_refused(files):
     """The kernel's limit has a name and a number in the error, before anything is sent."""
     with pytest.raises(ValueError, match=r"254 .* at most 253"):
         Message(b"x", files(1) * 254)
+
+
+def test_a_received_one_is_not_copied(pair, files):
+    """Two would own what came, and the second would close what has got its numbers since."""
+    Message(b"x", files(1)).send(pair[0])
+    with Message.receive(pair[1]) as message, pytest.raises(TypeError, match="copied"):
+        copy.copy(message)
 
 
 @pytest.mark.parametrize("wrong", ["text", 5, [b"bytes", "text"], None, memoryview(b"abcd")[::2]])

@@ -230,6 +230,12 @@ class Dataspace:
     ) -> None:
         self.close()
 
+    def __reduce__(self) -> str:
+        # What copy.copy() asks, too: two owners would both close it.
+        raise TypeError(
+            "a Dataspace is neither copied nor pickled, for its descriptor has one owner: dup() makes another"
+        )
+
     def __repr__(self) -> str:
         state = "closed" if self.closed else "sealed" if self._sealed else "unsealed"
         return f"<Dataspace of {self.size} bytes, {state}>"

@@ -256,5 +256,9 @@ class Descriptor:
             else:
                 process.reaper.close([stolen(self, Descriptor)])
 
+    def __reduce__(self) -> str:
+        # What copy.copy() asks, too: two owners would both close it.
+        raise TypeError("a Descriptor is neither copied nor pickled, for it has one owner: dup() makes another")
+
     def __repr__(self) -> str:
         return f"<Descriptor {self._number}>" if self._number >= 0 else "<Descriptor closed>"

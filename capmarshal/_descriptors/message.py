@@ -282,6 +282,10 @@ class Message:
     ) -> None:
         self.close()
 
+    def __reduce__(self) -> str:
+        # What copy.copy() asks, too: two owners would both close what was received.
+        raise TypeError("a Message is neither copied nor pickled, for what it owns has one owner")
+
     def __repr__(self) -> str:
         size = sum(part.nbytes for part in self._parts)
         return f"<Message of {size} bytes and {len(self.descriptors)} descriptors>"
