@@ -102,7 +102,10 @@ def _closing(number: int) -> int:
 
 
 def _is_systems_own(file: Any) -> bool:
-    """Whether what a file of Python's stands on is the system's, and not a class of the user's."""
+    """Whether what a file of Python's stands on is the system's, and not a class of the user's.
+
+    Not by layers_of(), which passes over what is no file: whatever is unknown here is the user's.
+    """
     buffer = file.buffer if type(file) is io.TextIOWrapper else file
     if type(buffer) in (io.BufferedReader, io.BufferedWriter, io.BufferedRandom):
         return type(buffer.raw) in (io.FileIO, socket.SocketIO)

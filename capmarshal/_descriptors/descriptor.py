@@ -74,6 +74,14 @@ def numbers_of(things: list[Any]) -> list[int] | None:
     return numbers if min(numbers, default=0) >= 0 else None
 
 
+def name_in_proc(number: int) -> str:
+    """What /proc calls a descriptor, as "pipe:[1234]" or the path of a file; empty if it cannot be had."""
+    try:
+        return os.readlink(f"/proc/self/fd/{number}")  # noqa: PTH115 - pathlib is not imported, and this is no path
+    except OSError:
+        return ""
+
+
 class Descriptor:
     """Owns one file descriptor, and closes it.
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import os
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from capmarshal._descriptors.descriptor import name_in_proc
 from capmarshal._kernel.native import lib
 
 if TYPE_CHECKING:
@@ -33,13 +33,6 @@ def refused_of(numbers: Sequence[int]) -> Refused | None:
     for number in numbers:
         if lib.lx_fcntl(number, fcntl.F_GETFD, 0) == -errno.EBADF:
             return Refused(number, "not open: somebody has closed it in the meantime")
-        if _is_io_uring(number):
+        if name_in_proc(number) == "anon_inode:[io_uring]":
             return Refused(number, "an io_uring, which the kernel sends to nobody")
     return None
-
-
-def _is_io_uring(number: int) -> bool:
-    try:
-        return os.readlink(f"/proc/self/fd/{number}") == "anon_inode:[io_uring]"  # noqa: PTH115 - no pathlib, as elsewhere
-    except OSError:
-        return False

@@ -7,19 +7,12 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any
 
+from capmarshal._descriptors.descriptor import name_in_proc
 from capmarshal._kernel.errors import ArgumentError
 from capmarshal._kernel.native import lib
 
 if TYPE_CHECKING:
     from capmarshal._descriptors.descriptor import Descriptor
-
-
-def _target(number: int) -> str:
-    """What /proc calls a descriptor.  F_GETPIPE_SZ would wait for whoever is writing to a pipe."""
-    try:
-        return os.readlink(f"/proc/self/fd/{number}")  # noqa: PTH115 - pathlib is not imported, and this is no path
-    except OSError:
-        return ""
 
 
 def describe(number: int) -> str:
@@ -35,7 +28,8 @@ def describe(number: int) -> str:
     # O_TMPFILE, of a file that never had a name, contains O_DIRECTORY (open(2)).
     if flags & os.O_TMPFILE == os.O_DIRECTORY:
         return "a directory"
-    target = _target(number)
+    # Not by F_GETPIPE_SZ, which would wait for whoever is writing to a pipe.
+    target = name_in_proc(number)
     if target.startswith("pipe:"):
         kind = "a pipe"
     # A file of tmpfs has seals as well, and a path may begin like that.
