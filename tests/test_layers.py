@@ -61,7 +61,7 @@ MODULES = {
         "method",
         "interface",
     ),
-    "_client": ("conversation", "sending", "channel", "knocking", "call_log", "proxy"),
+    "_client": ("conversation", "sending", "channel", "knocking", "logged_proxy", "proxy"),
     "_server": (
         "journal",
         "objects",
@@ -78,7 +78,7 @@ MODULES = {
         "keeping",
         "escapes",
         "calls",
-        "call_log",
+        "logged_calls",
         "dispatch",
         "hanging_up",
         "unread",

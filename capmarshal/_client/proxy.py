@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from capmarshal._capabilities.capability import Proxy, badge_of, capability_behind, door_of, open_door_of, timeout_of
-from capmarshal._client import call_log
+from capmarshal._client import logged_proxy
 from capmarshal._client.conversation import TooLate
 from capmarshal._client.knocking import exchange
 from capmarshal._descriptors.descriptor_list import DescriptorList
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from capmarshal._capabilities.door import Door
-    from capmarshal._client.call_log import Exchange
     from capmarshal._client.channel import Answer
+    from capmarshal._client.logged_proxy import Exchange
     from capmarshal._typed.arguments import Given
     from capmarshal._typed.method import Method
 
@@ -152,7 +152,7 @@ def make_class(interface: type[Any], timed: bool, logged: bool) -> type[Any]:
     Raises:
         InterfaceError: it has abstract methods that are not remote, or one is declared in a way that cannot work.
     """
-    by: Callable[..., Any] = call_log.logged(invoke) if logged else invoke
+    by: Callable[..., Any] = logged_proxy.logged(invoke) if logged else invoke
     by = _in_time(by) if timed else by
     body: dict[str, Any] = {called.name: _proxy_method(called, by) for called in methods_of(interface).values()}
     body["__module__"] = interface.__module__

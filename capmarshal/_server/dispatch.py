@@ -14,9 +14,9 @@ from capmarshal._kernel.native import FOREVER
 from capmarshal._protocol import wire
 from capmarshal._protocol.faults import Code
 from capmarshal._server.answer import Interrupted, fail
-from capmarshal._server.call_log import LoggedCalls
 from capmarshal._server.calls import Calls
 from capmarshal._server.escapes import everything
+from capmarshal._server.logged_calls import LoggedCalls
 from capmarshal._typed.table import Incoming
 
 if TYPE_CHECKING:
