@@ -1,4 +1,4 @@
-"""tests/README.md says where the tests of each module are, and of each test file what it is about."""
+"""The maps name each thing and none that is gone: tests/README.md the tests, CONTRIBUTING.md the package's modules."""
 
 import re
 from pathlib import Path
@@ -8,6 +8,10 @@ import capmarshal
 TESTS = Path(__file__).parent
 PACKAGE = Path(capmarshal.__file__).parent
 README = (TESTS / "README.md").read_text(encoding="utf-8")
+# Of each package, what CONTRIBUTING.md says is in it: its own line of the layout, and those below it.
+LAYOUT = (
+    (TESTS.parent / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Layout")[2].partition("## Rules")[0]
+)
 SAID = set(re.findall(r"`([\w/.]+)`", README))
 
 FILES = sorted(path.name for path in TESTS.glob("test_*.py"))
@@ -36,3 +40,21 @@ def test_each_test_file_and_each_helper_is_described():
     """And none that is not there."""
     named = {name for name in SAID if name.endswith(".py") and name != "conftest.py"}
     assert named == {*FILES, *HELPERS}
+
+
+def test_the_layout_names_every_module():
+    """Each in the lines of its own package: who is new here finds it."""
+    described = dict(re.findall(r"^ {6}(_\w+)/ +(.*\n(?: {7,}.*\n)*)", LAYOUT, re.MULTILINE))
+    lost = [
+        name
+        for name in MODULES
+        if name.startswith("_")
+        and "/" in name
+        and not re.search(rf"\b{Path(name).name}\b", described.get(name.partition("/")[0], ""))
+    ]
+    assert not lost, f"say in the layout of CONTRIBUTING.md what {lost} are for"
+
+
+def test_the_layout_speaks_of_modules_that_exist():
+    """Where it says what happens where."""
+    assert set(re.findall(r"`(_\w+/\w+)`", LAYOUT)) <= set(MODULES)
