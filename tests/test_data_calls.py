@@ -233,13 +233,16 @@ def test_between_calls_nothing_of_the_last_one_is_left():
     dispatcher = Dispatcher(objects, Journal("data"))
     badge = objects.add(server)
     objects.remember(badge, methods_of(Data)[b"overstay"])
-    with dispatcher.serving():
+
+    def run():
         limit = time.monotonic_ns() + 10**12
         payload = msgspec.msgpack.encode((5.0,))
         assert 0 < msgspec.msgpack.decode(dispatcher.call_data(None, badge + b"overstay", payload, limit)) <= 5
         assert _deadline.current.get() == FOREVER
         with pytest.raises(RuntimeError, match="only a call has descriptors"):
             cm.keep(server)
+
+    dispatcher.serve(run)
 
 
 def test_dissolving_is_told_of_a_call_that_found_nobody():

@@ -171,3 +171,117 @@ def test_what_a_signal_handler_raises_in_a_call_is_not_swallowed(kind, open_desc
         open_door_of(capability).idle.clear()
         assert reaper.wait(PATIENCE)
         assert len(open_descriptors() - before) <= 1
+
+
+DEADLINES = [PACKAGE / "_kernel/deadline.py", PACKAGE / "_client/proxy.py", PACKAGE / "_server/calls.py"]
+
+
+class Limited(cm.Interface):
+    """Calls itself, within the limit of its caller."""
+
+    @cm.method
+    def nothing(self) -> None: ...
+    @cm.method
+    def interrupted(self, at: int) -> tuple[str, float]: ...
+
+
+class LimitedServer(Limited):
+    def nothing(self) -> None:
+        pass
+
+    def interrupted(self, at: int) -> tuple[str, float]:
+        interrupting = Interrupting(at, Stop, DEADLINES)
+        with contextlib.suppress(Stop, cm.RemoteError), interrupting:
+            self.inline.nothing()
+        return interrupting.where, cm.remaining()
+
+
+def _block():
+    with cm.timeout(50):
+        pass
+
+
+def _generator():
+    def bounded():
+        with cm.timeout(50):
+            yield
+
+    block = bounded()
+    next(block)
+    block.close()
+
+
+def _stack():
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(cm.timeout(50))
+
+
+@pytest.mark.parametrize("kind", ["block", "generator", "stack", "proxy", "served"])
+def test_ctrl_c_where_a_limit_begins_or_ends_leaves_the_one_that_was_in_force(kind):
+    """Whatever was not entered, or not left: calls that come after it have no other limit than before."""
+    idle = cm.Entrypoint("idle")
+    with by_hand.serving() as capability, contextlib.closing(idle):
+        proxy = capability.cast(by_hand.Work, timeout=50)
+        bounded = {
+            "block": _block,
+            "generator": _generator,
+            "stack": _stack,
+            "proxy": lambda: proxy.double(1),
+            "served": lambda: idle._dispatcher.serve(lambda: None),
+        }[kind]
+        for outside, least in ((None, PATIENCE * 10), (100, 99)):
+            at = 0
+            while True:
+                interrupting = Interrupting(at, KeyboardInterrupt, [*DEADLINES, contextlib.__file__])
+                with cm.timeout(outside):
+                    with contextlib.suppress(KeyboardInterrupt), interrupting:
+                        bounded()
+                    if kind == "stack":
+                        # The exception refers to a frame of ExitStack's, which refers to the exception.
+                        gc.collect()
+                    assert not idle._dispatcher.served(), interrupting.where
+                    assert cm.remaining() > least, interrupting.where
+                    if outside is not None:
+                        assert cm.remaining() <= outside, interrupting.where
+                if not interrupting.where:
+                    break
+                at += 1
+            assert at > 4
+
+
+def test_what_a_signal_handler_raises_in_a_call_inline_leaves_its_caller_the_limit(caplog):
+    """In a method that goes on after it."""
+    server = LimitedServer()
+    with cm.Entrypoint("inline") as entrypoint, cm.timeout(100):
+        proxy = entrypoint.manage(server).cast(Limited)
+        server.inline = entrypoint.manage(server).cast(Limited, timeout=50)
+        at = 0
+        while True:
+            where, left = proxy.interrupted(at)
+            assert 90 < left <= 100, where
+            if not where:
+                break
+            at += 1
+        assert at > 10
+        # Their tracebacks have the proxies in them.
+        caplog.clear()
+        del server.inline
+
+
+def test_a_block_that_ctrl_c_left_in_force_ends_with_its_object():
+    """Where the object has a name, and so outlives its block; it can be entered again, and left."""
+    at = 0
+    while True:
+        limit = cm.timeout(50)
+        interrupting = Interrupting(at, KeyboardInterrupt, DEADLINES)
+        with contextlib.suppress(KeyboardInterrupt), interrupting:
+            with limit:
+                pass
+        with limit:
+            assert 49 < cm.remaining() <= 50
+        del limit
+        assert cm.remaining() == float("inf"), interrupting.where
+        if not interrupting.where:
+            break
+        at += 1
+    assert at > 4

@@ -14,7 +14,7 @@ from capmarshal._client.conversation import TooLate
 from capmarshal._client.knocking import exchange
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.refused import REFUSALS
-from capmarshal._kernel.deadline import proxy_timeout
+from capmarshal._kernel.deadline import with_proxy_timeout
 from capmarshal._kernel.errors import CallTimeout, Error, InterfaceError, KernelError
 from capmarshal._protocol.faults import to_exception
 from capmarshal._protocol.wire import Fail
@@ -93,8 +93,7 @@ def _in_time(invoke: Callable[..., Any]) -> Callable[..., Any]:
     """Makes calls of proxies with a timeout by ``invoke``."""
 
     def invoke_in_time(proxy: Proxy, called: Method, arguments: Given) -> Any:
-        with proxy_timeout(timeout_of(proxy)):
-            return invoke(proxy, called, arguments)
+        return with_proxy_timeout(timeout_of(proxy), invoke, proxy, called, arguments)
 
     return invoke_in_time
 

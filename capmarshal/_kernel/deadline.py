@@ -5,21 +5,30 @@ arithmetic.  It lives in a context variable: each thread, task and server method
 
 Blocks need not end in the order in which they began: one in a generator ends when that is closed, perhaps in another
 context.  So what blocks put in force remembers which they are, and the end of each takes away its own limit only.
+
+Nor need they end as they should: what a signal handler raises may come before the first line of ``__exit__``.  So what
+is in force also asks whether the object that was entered is still there, which the ``with`` statement keeps alive: when
+it is gone, so is the block.  What keeps the object then keeps the limit: a name, and the exception itself while it is
+handled.
 """
 
 from __future__ import annotations
 
 import math
 import time
+import weakref
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from capmarshal._kernel.native import FOREVER, NOW
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextvars import Token
     from types import TracebackType
     from typing import Self
+
+T = TypeVar("T")
 
 _NANOSECONDS = 1_000_000_000
 # About 146 years.  Further away than that is for ever.
@@ -31,20 +40,30 @@ current: ContextVar[int] = ContextVar("capmarshal.deadline", default=FOREVER)
 class _Block:
     """One time that a block was entered.
 
-    Attributes:
+    Args:
         until: its own limit.
         by: what set it, and to how many seconds.
+        within: says what it is the block of, or None when that is gone.
+
+    Attributes:
         token: proves which context it was entered in.
         ended: it was left, and some context may not know that yet.
+        left: it was left in its own context, and copies of that keep the limit.
     """
 
-    __slots__ = ("by", "ended", "token", "until")
+    __slots__ = ("by", "ended", "left", "token", "until", "within")
 
-    def __init__(self, until: int, by: tuple[str, float | None]) -> None:
+    def __init__(self, until: int, by: tuple[str, float | None], within: Callable[[], object]) -> None:
         self.until = until
         self.by = by
+        self.within = within
         self.token: Token[int] | None = None
-        self.ended = False
+        self.ended = self.left = False
+
+    @property
+    def over(self) -> bool:
+        """Whether it is no longer in force wherever it was put."""
+        return self.ended or (not self.left and self.within() is None)
 
     def leave_here(self) -> bool:
         """Ends it, if it was entered in the current context; whether that is so.
@@ -54,10 +73,12 @@ class _Block:
         here = current.get()
         try:
             current.reset(self.token)  # type: ignore[arg-type]  # it was entered
-        except ValueError:
+        except (ValueError, RuntimeError):
+            # Entered elsewhere; or left before, when Ctrl-C kept __exit__() from noting that.
             return False
         if isinstance(here, _Bounded) and self in here.blocks:
             current.set(_earliest(here.outside, tuple(block for block in here.blocks if block is not self)))
+            self.left = True
         else:
             # The limit of a call hides it, and will be taken back when that is over.
             self.ended = True
@@ -84,9 +105,19 @@ def _earliest(outside: int, blocks: tuple[_Block, ...]) -> int:
 
 def _without_the_ended(deadline: int) -> int:
     """What remains of a deadline when blocks that ended in other contexts are taken out."""
-    if isinstance(deadline, _Bounded) and any(block.ended for block in deadline.blocks):
-        return _earliest(deadline.outside, tuple(block for block in deadline.blocks if not block.ended))
+    if isinstance(deadline, _Bounded) and any(block.over for block in deadline.blocks):
+        return _earliest(deadline.outside, tuple(block for block in deadline.blocks if not block.over))
     return deadline
+
+
+def _within(before: int, block: _Block) -> int:
+    """What is in force within one more block."""
+    bounded = _Bounded(min(before, block.until))
+    if isinstance(before, _Bounded):
+        bounded.outside, bounded.blocks = before.outside, (*before.blocks, block)
+    else:
+        bounded.outside, bounded.blocks = before, (block,)
+    return bounded
 
 
 def in_force() -> int:
@@ -198,10 +229,7 @@ class timeout:  # noqa: N801 - reads as a verb: with cm.timeout(2.0)
         ValueError: negative, or NaN.
     """
 
-    __slots__ = ("_blocks", "_seconds")
-
-    # How a program writes it.
-    _words = "cm.timeout({})"
+    __slots__ = ("__weakref__", "_blocks", "_seconds")
 
     def __init__(self, seconds: float | None) -> None:
         _check(seconds)
@@ -210,11 +238,17 @@ class timeout:  # noqa: N801 - reads as a verb: with cm.timeout(2.0)
         self._blocks: list[_Block] = []
 
     def __enter__(self) -> Self:
-        block = _Block(ahead(self._seconds), (self._words, self._seconds))
+        block = _Block(ahead(self._seconds), ("cm.timeout({})", self._seconds), weakref.ref(self))
         before = _without_the_ended(current.get())
-        outside, blocks = (before.outside, before.blocks) if isinstance(before, _Bounded) else (before, ())
-        block.token = current.set(_earliest(outside, (*blocks, block)))
-        self._blocks.append(block)
+        bounded = _within(before, block)
+        try:
+            self._blocks.append(block)
+            block.token = current.set(bounded)
+        except BaseException:
+            # Ctrl-C: there will be no __exit__().
+            current.set(before)
+            self._blocks.remove(block)
+            raise
         return self
 
     def __exit__(
@@ -228,12 +262,22 @@ class timeout:  # noqa: N801 - reads as a verb: with cm.timeout(2.0)
         self._blocks.pop().ended = True
 
 
-class proxy_timeout(timeout):  # noqa: N801 - as its base
-    """The limit of one call, which its proxy was given by :meth:`Capability.cast`."""
+def _always() -> bool:
+    """Says that what a block is of is there: its end is not left to ``__exit__``."""
+    return True
 
-    __slots__ = ()
 
-    _words = "cast(timeout={})"
+def with_proxy_timeout(seconds: float, call: Callable[..., T], *arguments: object) -> T:
+    """Makes a call within the limit that its proxy was given by :meth:`Capability.cast`."""
+    before = current.get()
+    bounded = _within(_without_the_ended(before), _Block(ahead(seconds), ("cast(timeout={})", seconds), _always))
+    # No with statement, which would call a function of ours: Ctrl-C may come before its first line, but not before
+    # what is called here.
+    try:
+        current.set(bounded)
+        return call(*arguments)
+    finally:
+        current.set(before)
 
 
 def check_proxy_timeout(seconds: float) -> None:

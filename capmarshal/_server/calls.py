@@ -7,7 +7,6 @@ recognises goes on to whoever serves.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from typing import TYPE_CHECKING, Protocol
 
@@ -25,7 +24,7 @@ from capmarshal._typed.method import methods_of
 from capmarshal._typed.table import NOTHING, Incoming, Outgoing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from _typeshed import ReadableBuffer as Buffer
 
@@ -69,18 +68,19 @@ class Calls:
         self.ends_service: Callable[[BaseException], bool] = escapes.nothing
         self.peer_of: Callable[[int], Peer | None] = lambda _slot: None
 
-    @contextlib.contextmanager
-    def serving(self) -> Iterator[None]:
-        """Where calls are run: what that changes in the thread is put back at the end."""
-        token = _deadline.current.set(FOREVER)
-        calls_before, keeping.current.calls = keeping.current.calls, self._calls
-        thread_before, self.thread = self.thread, threading.get_ident()
+    def serve(self, run: Callable[[], None]) -> None:
+        """Has ``run`` run calls: what that changes in the thread is put back at the end."""
+        deadline_before, calls_before, thread_before = _deadline.current.get(), keeping.current.calls, self.thread
+        # No context manager, whose end Ctrl-C can keep from beginning.
         try:
-            yield
+            _deadline.current.set(FOREVER)
+            keeping.current.calls = self._calls
+            self.thread = threading.get_ident()
+            run()
         finally:
             self.thread = thread_before
             keeping.current.calls = calls_before
-            _deadline.current.reset(token)
+            _deadline.current.set(deadline_before)
 
     def end_all(self) -> None:
         """Forgets the calls in progress: Ctrl-C may have kept some from ending, and none goes on."""
@@ -157,10 +157,11 @@ class Calls:
         if target is None:
             incoming.close_rest()
             return fail(call.id, Code.STALE, "the capability's object is not there: dissolved, or never was")
-        token = _deadline.current.set(deadline)
+        deadline_before = _deadline.current.get()
         # What is kept in a call that this one is made within is not this one's.
         kept_before = len(self._calls.kept)
         try:
+            _deadline.current.set(deadline)
             method = methods_of(type(target)).get(call.method)
             if method is None:
                 incoming.close_rest()
@@ -171,7 +172,7 @@ class Calls:
             return self._run(call, method, target, incoming, peer, kept_before)
         finally:
             del self._calls.kept[kept_before:]
-            _deadline.current.reset(token)
+            _deadline.current.set(deadline_before)
             self._objects.end()
 
     def _run(

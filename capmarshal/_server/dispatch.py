@@ -67,7 +67,7 @@ class Dispatcher:
 
     Attributes:
         call_data: runs a call of data alone; see :meth:`Calls.run_data`.
-        serving: where calls are run; see :meth:`Calls.serving`.
+        serve: has calls run; see :meth:`Calls.serve`.
         end_all: forgets the calls in progress; see :meth:`Calls.end_all`.
     """
 
@@ -75,7 +75,7 @@ class Dispatcher:
         self._objects = objects
         self._calls = (LoggedCalls if call_log.wanted() else Calls)(objects, journal)
         self.call_data = self._calls.run_data
-        self.serving = self._calls.serving
+        self.serve = self._calls.serve
         self.end_all = self._calls.end_all
 
     @property

@@ -226,17 +226,7 @@ class Server:
         """
         self._running = True
         try:
-            with self._dispatcher.serving():
-                take, timers = self._turns.take, self._timers
-                # Not `while CONDITION`: what Ctrl-C raises at the jump back is in no `try` under CPython 3.13.0.
-                while True:
-                    if self._stop_at is not None or self._epoll.number < 0:
-                        break
-                    take()
-                    if timers.next < FOREVER and time.monotonic_ns() >= timers.next:
-                        self._run_timers()
-                if self._epoll.number >= 0:
-                    self._drain()
+            self._dispatcher.serve(self._take_turns)
         finally:
             if self._epoll.number >= 0:
                 self._turns.tidy()
@@ -245,6 +235,18 @@ class Server:
                 self._running = False
             if self._abandoned:
                 self._close()
+
+    def _take_turns(self) -> None:
+        take, timers = self._turns.take, self._timers
+        # Not `while CONDITION`: what Ctrl-C raises at the jump back is in no `try` under CPython 3.13.0.
+        while True:
+            if self._stop_at is not None or self._epoll.number < 0:
+                break
+            take()
+            if timers.next < FOREVER and time.monotonic_ns() >= timers.next:
+                self._run_timers()
+        if self._epoll.number >= 0:
+            self._drain()
 
     def _run_timers(self) -> None:
         try:
