@@ -206,8 +206,7 @@ class Entrypoint:
         """
         check_manageable(target)
         with private.lock:
-            if self.closed:
-                raise Closed(f"{self!r} is closed")
+            self._made().check_open()
             door, badge = space.managed.get(id(target), (self._door, b""))
             if door is not self._door:
                 raise ValueError(f"this {type(target).__qualname__} is managed by another entrypoint, {door.name!r}")
@@ -218,7 +217,7 @@ class Entrypoint:
                 # Meanwhile, by a signal handler or another thread, which may have come too early for this one.
                 self._objects.discard(badge)
                 space.managed.pop(id(target), None)
-                raise Closed(f"{self!r} is closed")
+                self._made().check_open()
             return space.capability(door, badge)
 
     def dissolve(self, target: Interface) -> None:

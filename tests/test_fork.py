@@ -95,6 +95,53 @@ def test_the_parents_epoll_registrations_survive_the_child(fork):
                     assert by_hand.answer(another)[0].id == 1
 
 
+class Holder(cm.Interface):
+    @cm.method
+    def hold(self, work: by_hand.Work) -> int: ...
+
+
+class HolderServer(Holder):
+    def hold(self, work):
+        return work.double(2)
+
+
+def test_a_child_is_told_that_an_entrypoint_and_its_objects_are_its_parents(fork):
+    """And what to do: a capability from before the fork works, and so does an entrypoint of the child's own."""
+    worker = by_hand.Worker()
+    with cm.Entrypoint("parent") as entrypoint, cm.Entrypoint("closed") as closed:
+        capability = entrypoint.manage(worker)
+        closed.close()
+
+        def use():
+            said = []
+            with cm.Entrypoint("child's own") as own, cm.timeout(PATIENCE):
+                holder = own.manage(HolderServer()).cast(Holder)
+                ways = (
+                    lambda: entrypoint.manage(by_hand.Worker()),
+                    entrypoint.serve_forever,
+                    entrypoint.__enter__,
+                    lambda: cm.capability(worker),
+                    lambda: holder.hold(worker),
+                    closed.serve_forever,
+                )
+                for way in ways:
+                    try:
+                        way()
+                    except (cm.Closed, TypeError) as error:
+                        said.append(f"{type(error).__name__}: {error}")
+                assert holder.hold(capability) == 4
+                own.manage(worker)
+                assert holder.hold(worker) == 4
+            return said
+
+        said = fork(use).result()
+    parents = "Closed: the entrypoint 'parent' is its parent's: this process is a fork of the one that made it"
+    assert [words.startswith(parents) for words in said] == [True] * 3 + [False] * 3
+    for words in said[3:5]:
+        assert "Worker object is not managed here, in a fork of the process that managed it: use a capability" in words
+    assert said[5] == "Closed: the entrypoint 'closed' is closed"
+
+
 def test_a_child_that_outlives_the_parent_keeps_no_client_waiting(fork):
     """The server forks a child that stays, and is killed: its client wakes at once."""
 

@@ -40,6 +40,8 @@ class Space:
         self.managed: dict[int, tuple[Door, bytes]] = {}
         self._doors: dict[int, weakref.ref[Door]] = {}
         self._capabilities: dict[Key, weakref.ref[Capability]] = {}
+        # Ids of those that the process managed which this one was forked from: its entrypoints keep them, here too.
+        self.managed_by_parent: frozenset[int] = frozenset()
         # Keys whose object has died.  A weak reference's callback may run anywhere, so it only takes note.
         self._died: deque[int | Key] = deque()
 
@@ -147,6 +149,7 @@ class Space:
     def in_child(self) -> None:
         """In a forked child: the entrypoints are the parent's, and so are the channels.  Doors stay."""
         self._server_ends.clear()
+        self.managed_by_parent |= self.managed.keys()
         self.managed.clear()
         for door in self.doors():
             door.home = None
@@ -167,6 +170,12 @@ def capability_of(thing: Delegable) -> Capability:
         return capability_behind(thing)  # type: ignore[arg-type]  # a Proxy
     managed = space.managed.get(id(thing))
     if managed is None:
-        raise TypeError(f"{type(thing).__name__} object is not managed: Entrypoint.manage() gives it a capability")
+        words = f"{type(thing).__name__} object is not managed: Entrypoint.manage() gives it a capability"
+        if id(thing) in space.managed_by_parent:
+            words = (
+                f"{type(thing).__name__} object is not managed here, in a fork of the process that managed it: use a "
+                "capability from before the fork, or manage it by an entrypoint that this process makes"
+            )
+        raise TypeError(words)
     door, badge = managed
     return space.capability(door, badge)

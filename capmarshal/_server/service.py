@@ -61,6 +61,7 @@ class Service:
         self, label: str, door: Door, objects: Objects, dispatcher: Dispatcher, server: Server, journal: Journal
     ) -> None:
         self.closed = False
+        self._forked = False
         self._label = label
         self._door = door
         self._objects = objects
@@ -78,12 +79,26 @@ class Service:
 
     def in_child(self) -> None:
         """Ends in a forked child, where all of it is the parent's, and other threads do not exist."""
-        self.closed = True
+        self._forked, self.closed = self._forked or not self.closed, True
         self._letting_go.in_child()
         self._server.in_child()
         self._dispatcher.in_child()
         self._objects.forget_threads()
         self._begin_anew()
+
+    def check_open(self) -> None:
+        """Refuses to go on where nobody serves any more.
+
+        Raises:
+            Closed: so it is; says why.
+        """
+        if self._forked:
+            raise Closed(
+                f"the entrypoint {self._label!r} is its parent's: this process is a fork of the one that made it, and "
+                "has to make its own"
+            )
+        if self.closed:
+            raise Closed(f"the entrypoint {self._label!r} is closed")
 
     # Serving.
 
@@ -98,8 +113,7 @@ class Service:
             if self._session is not None and self._session.active:
                 raise RuntimeError(f"the entrypoint {self._label!r} is being served already")
             self._session = session
-        if self.closed:
-            raise Closed(f"the entrypoint {self._label!r} is closed")
+        self.check_open()
 
     def _end(self, session: Session) -> None:
         session.over = True
@@ -114,8 +128,7 @@ class Service:
             Closed, RuntimeError: it is closed, or served already.
             KeyboardInterrupt, SystemExit: in the main thread, brought by a signal.
         """
-        if self.closed:
-            raise Closed(f"the entrypoint {self._label!r} is closed")
+        self.check_open()
         session = Session(threading.get_ident())
         with session.lock:
             try:
@@ -135,8 +148,7 @@ class Service:
             KernelError: no thread can be had; it may be tried again.
         """
         _refuse_greenlets()
-        if self.closed:
-            raise Closed(f"the entrypoint {self._label!r} is closed")
+        self.check_open()
         session = Session(None)
         thread = threading.Thread(
             target=self._serve_in_thread, args=(session, entrypoint), name=f"capmarshal {self._label}", daemon=True
