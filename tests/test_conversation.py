@@ -8,7 +8,7 @@ import pytest
 import capmarshal as cm
 import parts_by_hand as hand
 from capmarshal._client import conversation as _conversation
-from capmarshal._client.conversation import Conversation, Event, NeverRan, TooLate
+from capmarshal._client.conversation import Conversation, Event, NeverRan, ServerGone, TooLate
 from capmarshal._descriptors.inbox import Inbox
 from capmarshal._descriptors.private import Private, lock
 from capmarshal._descriptors.reaper import Sender
@@ -115,7 +115,7 @@ def test_what_a_server_does_means(channel, does, heard, over):
 
 @pytest.mark.parametrize(
     ("does", "error"),
-    [("close", NeverRan), ("gone", NeverRan), ("read close", cm.Disconnected), ("read", TooLate)],
+    [("close", NeverRan), ("gone", NeverRan), ("read close", ServerGone), ("read", TooLate)],
 )
 def test_who_waits_for_an_answer_is_told_whether_the_call_ran(channel, does, error):
     """Or that it may have."""

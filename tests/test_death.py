@@ -42,10 +42,14 @@ def test_a_server_killed_while_it_works(fork):
             call = calling(capability, began, going)
             assert started.read(1) == b"."
             process.kill()
-            with pytest.raises(cm.Disconnected) as caught:
+            with pytest.raises(
+                cm.Disconnected, match=r"^Work.block, entrypoint 'elsewhere': the server ended"
+            ) as caught:
                 call.outcome()
         assert caught.value.ran == "maybe"
-        with pytest.raises(cm.Disconnected) as caught:
+        with pytest.raises(
+            cm.Disconnected, match=r"^Work.double, entrypoint 'elsewhere': the server is gone"
+        ) as caught:
             capability.cast(by_hand.Work).double(1)
         assert caught.value.ran == "no"
 

@@ -191,8 +191,11 @@ def test_cast_to_another_interface_shows_at_the_first_call():
 
     with _serve(EchoServer()) as proxy:
         other = cm.capability(proxy).cast(Other)
-        with pytest.raises(cm.UnknownMethod, match=r"EchoServer has no remote method 'other'"):
+        with pytest.raises(cm.UnknownMethod, match=r"EchoServer has no remote method 'other'") as caught:
             other.other()
+        assert str(caught.value).startswith("test_cast_to_another_interface_shows_at_the_first_call.")
+        assert "Other.other, entrypoint 'test': EchoServer" in str(caught.value)
+        assert str(caught.value).endswith(": the server may be older, or another")
         assert other == proxy
 
 

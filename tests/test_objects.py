@@ -182,3 +182,38 @@ def test_knocks_that_are_none_leave_nothing_behind(quiet):
 
         assert _growth(run) < ALLOWED
     capability.close()
+
+
+def test_a_stale_capability_says_whose_call_it_was():
+    """Of an object that was dissolved, called, passed as an argument, and returned."""
+
+    class Passing(cm.Interface):
+        @cm.method
+        def take(self, work: by_hand.Work) -> None: ...
+        @cm.method
+        def give(self) -> by_hand.Work: ...
+
+    class PassingServer(Passing):
+        def take(self, work):
+            pass
+
+        def give(self):
+            return self.held
+
+    worker, passing = by_hand.Worker(), PassingServer()
+    with cm.Entrypoint("home") as entrypoint, cm.Entrypoint("other") as other, cm.timeout(by_hand.PATIENCE):
+        work = entrypoint.manage(worker).cast(by_hand.Work)
+        passing.held = work
+        home, away = (each.manage(PassingServer()).cast(Passing) for each in (entrypoint, other))
+        away_server = cm.capability(away).local
+        away_server.held = work
+        entrypoint.dissolve(worker)
+        for call, words in (
+            (lambda: work.double(1), "Work.double, entrypoint 'home': the capability's object is not there"),
+            (lambda: home.take(work), "Passing.take, entrypoint 'home': arguments: a capability came home"),
+            (away.give, "Passing.give, result: a capability came home"),
+        ):
+            with pytest.raises(cm.StaleCapability) as caught:
+                call()
+            assert words in str(caught.value)
+        away_server.held = passing.held = None

@@ -235,6 +235,16 @@ def test_the_members_of_a_declared_group_arrive():
     assert (type(other), other.type, other.message) == (cm.RemoteError, "ZeroDivisionError", "z")
 
 
+def test_the_notes_of_a_groups_members_arrive():
+    """Of those that arrive as themselves, and of those that do not."""
+    members = [ValueError("v"), ZeroDivisionError("z")]
+    for member in members:
+        member.add_note(f"of {member}")
+    declared, undeclared = _travel(ExceptionGroup("several", members), [ExceptionGroup, ValueError]).exceptions
+    assert declared.__notes__ == ["of v"]
+    assert (type(undeclared), undeclared.__notes__) == (cm.RemoteError, ["of z"])
+
+
 def test_the_members_of_an_undeclared_group_are_notes():
     """One that says what they were."""
     came = _travel(ExceptionGroup("several", [ValueError("v"), ExceptionGroup("inner", [KeyError("k")])]))

@@ -100,7 +100,9 @@ class Space:
         """
         home = home_of(door)
         if home is not None and home.object_behind(badge) is None:
-            raise StaleCapability("a capability of our own came home, but the object it stood for is not there")
+            raise StaleCapability(
+                "a capability came home to the process that serves it, but the object that it stood for is not there"
+            )
         return self.capability(door, badge)
 
     def _add_door(self, door: Door) -> Door:

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn, TypeAlias
 
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.inbox import why_lost
-from capmarshal._kernel.errors import DescriptorsLost, Disconnected, ProtocolError, TooLarge, error_for
+from capmarshal._kernel.errors import CallTimeout, DescriptorsLost, Disconnected, ProtocolError, TooLarge, error_for
 from capmarshal._kernel.native import TIMED_OUT, lib
 from capmarshal._kernel.waiting import Patience
 from capmarshal._protocol.parts import RESULT_BYTES_MAX, RESULT_DESCRIPTORS_MAX, Assembly
@@ -57,19 +57,33 @@ class NeverRan(Exception):  # never leaves the package: the call is repeated, or
     """The channel ended, and the server certainly never had the whole call."""
 
 
-class TooLate(Exception):  # never leaves the package: it becomes a CallTimeout
-    """The call's own deadline passed.
+class Unanswered(Exception):  # never leaves the package: it becomes the error that it names
+    """A call that has no answer.
 
-    No CallTimeout until all is known that one says: a signal handler may raise one of its program's in here.
+    No error for people until all is known that it says: a signal handler may raise one of its program's in here.
 
     Args:
         words: how far the call had come.
-        ran: as :class:`CallTimeout` has it.
+        ran: as :class:`CallTimeout` and :class:`Disconnected` have it.
     """
+
+    becomes: type[CallTimeout | Disconnected]
 
     def __init__(self, words: str, ran: Ran) -> None:
         super().__init__(words)
         self.ran: Ran = ran
+
+
+class TooLate(Unanswered):
+    """The call's own deadline passed."""
+
+    becomes = CallTimeout
+
+
+class ServerGone(Unanswered):
+    """Its server is gone, or has left the call unanswered."""
+
+    becomes = Disconnected
 
 
 class Event(Enum):
@@ -178,7 +192,7 @@ class Conversation:
                 if event is Event.UNREAD:
                     raise NeverRan
                 if event is Event.ENDED:
-                    raise Disconnected("the server ended the channel during the call", ran="maybe")
+                    raise ServerGone("the server ended the channel during the call", ran="maybe")
         finally:
             self.abandon()
 
@@ -192,7 +206,7 @@ class Conversation:
     def _give_up(self, number: int) -> NoReturn:
         self.over = True
         if number == errno.EBADF:
-            raise Disconnected("this process was forked during the call; the channel is its parent's", ran="maybe")
+            raise ServerGone("this process was forked during the call; the channel is its parent's", ran="maybe")
         raise error_for(number, "waiting for an answer")
 
     def _take(self) -> _Came:

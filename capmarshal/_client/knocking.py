@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from capmarshal._capabilities.door import home_of
 from capmarshal._capabilities.space import space
 from capmarshal._client.channel import Channel
-from capmarshal._client.conversation import PIPE_ENDED, NeverRan, TooLate
+from capmarshal._client.conversation import PIPE_ENDED, NeverRan, ServerGone, TooLate
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.private import make_pair
 from capmarshal._kernel.deadline import current, in_force, origin, spent
-from capmarshal._kernel.errors import Disconnected, TableFull, error_for
+from capmarshal._kernel.errors import TableFull, error_for
 from capmarshal._kernel.native import FOREVER, TIMED_OUT, ffi, lib
 from capmarshal._kernel.waiting import Backoff, Patience
 from capmarshal._protocol.wire import KNOCK_RECORD
@@ -55,8 +55,7 @@ def _knock(door: Door, deadline: int) -> Channel:
     """A new channel: one end kept, the other handed in at the door.
 
     Raises:
-        Disconnected: the server is gone.
-        TooLate, TableFull, TooManyInFlight, KernelError: as they say; nothing is left behind.
+        ServerGone, TooLate, TableFull, TooManyInFlight, KernelError: as they say; nothing is left behind.
     """
     near, far = _pair()
     if door.closing is None:
@@ -71,7 +70,7 @@ def _knock(door: Door, deadline: int) -> Channel:
             if result == 0:
                 return Channel(near, door.closing)
             if result in PIPE_ENDED:
-                raise Disconnected("the server is gone: its door is shut", ran="no")
+                raise ServerGone("the server is gone: its door is shut", ran="no")
             if result in TIMED_OUT:
                 raise TooLate("not sent: the server did not come to its door", ran="no")
             if result == -errno.ETOOMANYREFS and patience.wait(door.number, 0):
@@ -93,8 +92,8 @@ def exchange(door: Door, key: bytes, payload: bytes, entries: Sequence[Entry], n
     table was full, or it gave up an idle channel.
 
     Raises:
-        TooLate: with words for a :class:`CallTimeout`, but for whose call it was.
-        Disconnected, TooManyInFlight, DescriptorsLost, TooLarge, ProtocolError, KernelError: as they say.
+        TooLate, ServerGone: with words for the error that they become, but for whose call it was.
+        TooManyInFlight, DescriptorsLost, TooLarge, ProtocolError, KernelError: as they say.
     """
     deadline, began = _now_in_force(), 0
     if deadline != FOREVER:
@@ -113,7 +112,7 @@ def exchange(door: Door, key: bytes, payload: bytes, entries: Sequence[Entry], n
                 return channel.call(key, payload, entries, numbers, deadline)
             except NeverRan:
                 if door.hung_up:
-                    raise Disconnected("the server is gone; the call was not begun", ran="no") from None
+                    raise ServerGone("the server is gone; the call was not begun", ran="no") from None
                 # A kept channel may just have grown old; only a new one that ended is a refusal.
                 backoff = backoff or Backoff(deadline)
                 if not kept and not backoff.wait(door.number, 0):

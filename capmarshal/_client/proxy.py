@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from capmarshal._capabilities.capability import Proxy, badge_of, capability_behind, door_of, open_door_of, timeout_of
 from capmarshal._client import logged_proxy
-from capmarshal._client.conversation import TooLate
+from capmarshal._client.conversation import Unanswered
 from capmarshal._client.knocking import exchange
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.refused import REFUSALS
 from capmarshal._kernel.deadline import with_proxy_timeout
-from capmarshal._kernel.errors import CallTimeout, Error, InterfaceError, KernelError
+from capmarshal._kernel.errors import Error, InterfaceError, KernelError
 from capmarshal._protocol.faults import to_exception
 from capmarshal._protocol.wire import Fail
 from capmarshal._typed.arguments import BAD_PAYLOAD, NOT_GIVEN
@@ -53,8 +53,8 @@ def invoke(proxy: Proxy, called: Method, arguments: Given, exchange: Exchange = 
         else:
             # Its own thread is this one: waiting for it would be waiting for ever.
             answer = home.call_inline(badge, name, payload, outgoing.entries, outgoing.numbers)
-    except TooLate as late:
-        raise CallTimeout(f"{called.where}, entrypoint {target.label!r}: {late}", late.ran) from None
+    except Unanswered as left:
+        raise left.becomes(f"{called.where}, entrypoint {target.label!r}: {left}", left.ran) from None
     except Error as error:
         if isinstance(error, KernelError) and error.errno in REFUSALS and outgoing.numbers:
             refused = called.unsendable(arguments, outgoing.numbers)

@@ -13,16 +13,14 @@ from capmarshal._kernel.errors import (
     ArgumentError,
     CallTimeout,
     DescriptorsLost,
-    Error,
     ProtocolError,
-    RemoteError,
     StaleCapability,
     TableFull,
     TooLarge,
     TooManyInFlight,
     UnknownMethod,
 )
-from capmarshal._protocol.raised import Raised, anonymous, flat, rebuilt, told
+from capmarshal._protocol.raised import Raised, anonymous, rebuilt, told
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,10 +82,7 @@ def raised(error: BaseException, declared: Sequence[type[BaseException]], brough
 def _as_raised(sent: Raised, declared: Sequence[type[BaseException]], where: str) -> BaseException:
     error = rebuilt(sent, declared)
     # Not by add_note(): a frozen dataclass refuses that.
-    notes = vars(error).setdefault("__notes__", [])
-    if isinstance(error, RemoteError):
-        notes += [*sent.notes, *flat(sent)]
-    notes.append(f"raised by the server, in {where}")
+    vars(error).setdefault("__notes__", []).append(f"raised by the server, in {where}")
     return error
 
 
@@ -125,10 +120,11 @@ def to_exception(payload: memoryview, declared: Sequence[type[BaseException]], w
             return TooManyInFlight(errno.ETOOMANYREFS, message)
         case Code.UNSENDABLE:
             return ArgumentError(f"{where}, result: {fault.message}")
-    # These say by themselves where.
-    plain: dict[Code, type[Error]] = {
-        Code.ARGUMENT: ArgumentError,
-        Code.STALE: StaleCapability,
-        Code.UNKNOWN_METHOD: UnknownMethod,
-    }
-    return plain.get(fault.code, ProtocolError)(fault.message)
+        case Code.STALE:
+            return StaleCapability(message)
+        case Code.UNKNOWN_METHOD:
+            return UnknownMethod(message)
+        case Code.ARGUMENT:
+            # Says by itself where, as the server calls it.
+            return ArgumentError(fault.message)
+    return ProtocolError(message)

@@ -158,7 +158,7 @@ def rebuilt(sent: Raised, declared: Sequence[type[BaseException]]) -> BaseExcept
     kind = next((by_name[name] for name in sent.classes if name in by_name), None)
     error = None if kind is None else _made(kind, sent, declared)
     if error is None or kind is None:
-        return RemoteError(sent.classes[0] if sent.classes else "", sent.text)
+        return _remote(sent)
     own = vars(error)
     own.update((name, value) for name, value in sent.attributes.items() if _may_have(kind, name))
     if isinstance(error, OSError) and sent.filename is not None:
@@ -169,6 +169,14 @@ def rebuilt(sent: Raised, declared: Sequence[type[BaseException]]) -> BaseExcept
     if notes:
         # Not by add_note(): a frozen dataclass refuses that.
         own["__notes__"] = notes
+    return error
+
+
+def _remote(sent: Raised) -> RemoteError:
+    """What stands for an error that is not declared, with its notes and what its members were."""
+    error = RemoteError(sent.classes[0] if sent.classes else "", sent.text)
+    for note in (*sent.notes, *_flat(sent)):
+        error.add_note(note)
     return error
 
 
@@ -233,8 +241,8 @@ def _says(error: BaseException, text: str) -> bool:
     return False
 
 
-def flat(sent: Raised) -> Iterator[str]:
+def _flat(sent: Raised) -> Iterator[str]:
     """What the members of an undeclared group were, a line each."""
     for member in sent.members:
         yield f"{member.classes[0] if member.classes else 'an error'}: {member.text}"
-        yield from flat(member)
+        yield from _flat(member)

@@ -166,7 +166,10 @@ class Calls:
             if method is None:
                 incoming.close_rest()
                 name = call.method[:NAME_SHOWN].decode("utf-8", "backslashreplace")
-                return fail(call.id, Code.UNKNOWN_METHOD, f"{type(target).__qualname__} has no remote method {name!r}")
+                words = (
+                    f"{type(target).__qualname__} has no remote method {name!r}: the server may be older, or another"
+                )
+                return fail(call.id, Code.UNKNOWN_METHOD, words)
             if method.is_data:
                 self._objects.remember(call.badge, method)
             return self._run(call, method, target, incoming, peer, kept_before)
@@ -190,7 +193,7 @@ class Calls:
                 by_position, by_name = method.decode_arguments(call.payload, incoming)
             except (ArgumentError, StaleCapability) as error:
                 incoming.close_all()
-                return _refused(call.id, method, error)
+                return _refused(call.id, error)
             finally:
                 incoming.close_rest()
             payload = method.encode_result(getattr(target, method.name)(*by_position, **by_name), outgoing)
@@ -228,10 +231,10 @@ class Calls:
         return answer
 
 
-def _refused(call_id: int, method: Method, error: ArgumentError | StaleCapability) -> Answer:
+def _refused(call_id: int, error: ArgumentError | StaleCapability) -> Answer:
     """The answer to a call whose arguments are not what the interface says."""
     if isinstance(error, StaleCapability):
-        return fail(call_id, Code.STALE, f"{method.where}: {error}")
+        return fail(call_id, Code.STALE, f"arguments: {error}")
     return fail(call_id, Code.ARGUMENT, str(error))
 
 

@@ -92,8 +92,8 @@ class Method:
         try:
             decoded = self._decode_result(payload, incoming)
             incoming.check_used()
-        except StaleCapability:
-            raise
+        except StaleCapability as stale:
+            raise StaleCapability(f"{self.where}, result: {stale}") from None
         except Exception as error:  # a __post_init__ of the user's may raise anything for what a peer sends
             # msgspec makes its own error of it, since every InterfaceError is a TypeError.
             if isinstance(error.__cause__, InterfaceError):
