@@ -174,7 +174,6 @@ CAPABILITIES = [
     (Echo | None, "echo"),
     (Echo | None, None),
     (Echoes, "echo"),
-    (EchoServer, "echo"),
     (cm.Capability, "capability"),
     (Optional[cm.Capability], "capability"),  # noqa: UP045
     (Annotated[Echo, "a note"], "echo"),

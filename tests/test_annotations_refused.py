@@ -49,12 +49,14 @@ from annotated import (
     interface_of,
     title,
 )
-from declared import Echo, offline
+from declared import Echo, EchoServer, offline
 
 REFUSED = [
     complex,
     object,
     list[object],
+    EchoServer,
+    list[EchoServer],
     range,
     slice,
     type,

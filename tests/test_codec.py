@@ -674,9 +674,9 @@ def test_deep_nesting_is_a_result_or_a_bad_argument_whoever_finds_it_too_deep(de
 def test_deep_nesting_is_a_bad_argument_on_the_way_in(part):
     """A hostile payload of the same kind is an ArgumentError, not the RecursionError of msgspec's."""
     payload = memoryview(b"\x91" + part * 100_000 + b"\x00")
-    with pytest.raises(cm.ArgumentError, match=r"Taker\.take, arguments: RecursionError"):
+    with pytest.raises(cm.ArgumentError, match=r"Taker\.take, arguments: maximum recursion depth"):
         TAKE.decode_arguments(payload, Incoming([], DescriptorList()))
-    with pytest.raises(cm.ArgumentError, match=r"Taker\.take, result: RecursionError"):
+    with pytest.raises(cm.ArgumentError, match=r"Taker\.take, result: maximum recursion depth"):
         TAKE.decode_result(payload, Incoming([], DescriptorList()))
 
 

@@ -1,5 +1,6 @@
 """What is passed where something else is due: refused before anything is sent, with the way out."""
 
+import dataclasses
 import io
 import os
 import pathlib
@@ -126,10 +127,87 @@ def test_what_stands_for_no_capability(thing):
         cm.capability(thing)
 
 
-def test_an_int_within_what_has_descriptors_is_refused_by_the_server(taker, file):
-    """There only the receiver sees that it is none of the table's."""
-    with pytest.raises(cm.ArgumentError, match=r"Taker\.mixed, arguments: .* `all\[\.\.\.\]`"):
-        taker.mixed(file, {"a": 5}, 1)
+@dataclasses.dataclass
+class Job:
+    number: int
+    file: cm.Descriptor
+
+
+class Placed(cm.Interface):
+    @cm.method
+    def pair(self, pair: tuple[int, cm.Descriptor]) -> int: ...
+    @cm.method
+    def record(self, job: Job) -> int: ...
+    @cm.method
+    def some(self, things: list[Thing], files: list[cm.Descriptor | None] = []) -> int: ...  # noqa: B006
+    @cm.method
+    def by_file(self, names: dict[cm.Descriptor, int]) -> int: ...
+    @cm.method
+    def give(self, what: str) -> tuple[int, cm.Descriptor]: ...
+
+
+class PlacedServer(Placed):
+    def pair(self, pair):
+        return pair[0]
+
+    def record(self, job):
+        return job.number
+
+    def some(self, things, files=()):
+        return len(things) + len(files)
+
+    def by_file(self, names):
+        return sum(names.values())
+
+    def give(self, what):
+        file = cm.Descriptor(os.memfd_create("given"))
+        return {"right": (7, file), "swapped": (file, 0)}[what]
+
+
+@pytest.fixture
+def placed():
+    with cm.Entrypoint("placed") as entrypoint, cm.timeout(PATIENCE):
+        proxy = entrypoint.manage(PlacedServer()).cast(Placed)
+        yield proxy
+        cm.capability(proxy).close()
+
+
+def test_what_is_due_within_other_things_is_taken(placed, file):
+    """In tuples, records, lists and as keys."""
+    with cm.Descriptor.dup_of(file) as one, cm.Descriptor.dup_of(file) as other:
+        assert placed.pair((7, one)) == placed.record(Job(7, one)) == 7
+        assert placed.some([], [one, None, other]) == 3
+        assert placed.by_file({one: 1, other: 2}) == 3
+        number, given = placed.give("right")
+        given.close()
+        assert number == 7
+
+
+A_THING = "a file, socket or capability"
+MISPLACED = {
+    "tuple": (lambda p, f: p.pair((f, 0)), f"`pair`: Expected `int`, got {A_THING} - at `pair\\[0\\]`"),
+    "record": (lambda p, f: p.record(Job(f, 0)), f"`job`: Expected `int`, got {A_THING} - at `job.number`"),
+    "path": (lambda p, f: p.pair((0, "/x")), f"`pair`: Expected {A_THING}, got `str` - at `pair\\[1\\]`"),
+    "list": (lambda p, f: p.some([5]), f"`things`: Expected {A_THING}, got `int` - at `things\\[0\\]`"),
+    "alone": (lambda p, f: p.some([], f), f"`files`: Expected `array`, got {A_THING}$"),
+    "object": (lambda p, f: p.some([object()]), "`things`: `object` objects cannot be sent"),
+    "second": (lambda p, f: p.some([], [f, 0]), f"`files`: Expected {A_THING} \\| null, got `int` - at `files|`files`"),
+}
+
+
+@pytest.mark.parametrize("how", MISPLACED)
+def test_what_is_not_due_within_other_things_is_refused_by_its_place(placed, file, how):
+    """Before anything is sent: in a payload it would be an int among ints."""
+    call, words = MISPLACED[how]
+    with pytest.raises(cm.ArgumentError, match=rf"^Placed\.\w+, argument {words}"):
+        call(placed, file)
+    assert placed.some([]) == 0
+
+
+def test_a_result_with_things_in_each_others_places_is_the_servers_error(placed, quiet_log):
+    """And what it owned is closed."""
+    with pytest.raises(cm.RemoteError, match=rf"Placed\.give, result: Expected `int`, got {A_THING}"):
+        placed.give("swapped")
 
 
 @pytest.mark.parametrize(

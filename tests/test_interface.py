@@ -199,16 +199,6 @@ def test_cast_to_another_interface_shows_at_the_first_call():
         assert other == proxy
 
 
-def test_cast_to_the_class_of_the_server_makes_a_proxy_too():
-    """Its declared methods are calls, and its helpers run at the caller, who has none of its state."""
-    target = EchoServer()
-    with _serve(target, interface=EchoServer) as proxy:
-        assert proxy is not target
-        assert proxy.echo(1) == 1
-        assert proxy.helper() == "secret"
-        assert not target.helped
-
-
 # ------------------------------------------------------------------------------------------------- signatures
 
 
@@ -857,7 +847,7 @@ def test_every_annotation_is_decoded_as_what_it_says():
 def test_an_argument_of_the_wrong_type_is_refused_by_the_server(arguments, keywords, parameter):
     """ArgumentError with method, parameter and the place within; the server's method never sees it."""
     with _serve(CheckedServer()) as proxy:
-        with pytest.raises(cm.ArgumentError, match=rf"^Checked\.take, arguments: .*`{parameter}`$"):
+        with pytest.raises(cm.ArgumentError, match=rf"^Checked\.take, argument.*: .*`{parameter}`$"):
             proxy.take(*arguments, **keywords)
         assert proxy.take(1, [])
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from capmarshal._capabilities.door import Door
     from capmarshal._client.channel import Answer
     from capmarshal._protocol.wire import Entry
+    from capmarshal._typed.arguments import Given
     from capmarshal._typed.method import Method
 
     Exchange: TypeAlias = Callable[[Door, bytes, bytes, Sequence[Entry], Sequence[int]], Answer]
@@ -46,10 +47,10 @@ class _Counted:
             self.words = f"bytes: {sent} out, {came} in; descriptors: {len(numbers)} out, {descriptors} in"
 
 
-def logged(invoke: Callable[[Proxy, Method, tuple[Any, ...], Exchange], Any]) -> Callable[..., Any]:
+def logged(invoke: Callable[[Proxy, Method, Given, Exchange], Any]) -> Callable[..., Any]:
     """Makes calls by ``invoke``, and logs each."""
 
-    def invoke_and_log(proxy: Proxy, called: Method, arguments: tuple[Any, ...]) -> Any:
+    def invoke_and_log(proxy: Proxy, called: Method, arguments: Given) -> Any:
         counted, ended, began = _Counted(), "ok", time.monotonic_ns()
         try:
             return invoke(proxy, called, arguments, counted.exchange)

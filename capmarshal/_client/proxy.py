@@ -18,8 +18,9 @@ from capmarshal._kernel.deadline import with_proxy_timeout
 from capmarshal._kernel.errors import Error, InterfaceError, KernelError
 from capmarshal._protocol.faults import to_exception
 from capmarshal._protocol.wire import Fail
-from capmarshal._typed.arguments import BAD_PAYLOAD, NOT_GIVEN
-from capmarshal._typed.codec import encode_data
+from capmarshal._typed.arguments import NOT_GIVEN
+from capmarshal._typed.codec import BAD_PAYLOAD, encode_data
+from capmarshal._typed.marks import defined_by
 from capmarshal._typed.method import methods_of
 from capmarshal._typed.table import NOTHING, Incoming, Outgoing
 
@@ -140,6 +141,20 @@ def _proxy_method(called: Method, invoke: Callable[..., Any]) -> Callable[..., A
     return made
 
 
+def _refuse_server(interface: type[Any]) -> None:
+    """Refuses a class that defines what it declares: a proxy of it would have methods that run here.
+
+    Raises:
+        InterfaceError: it is one; names the interface.
+    """
+    defined = defined_by(interface)
+    if defined:
+        declared = {called.name: called.where.rpartition(".")[0] for called in methods_of(interface).values()}
+        its_own = ", ".join(sorted({declared[name] for name in defined}))
+        words = f"{interface.__qualname__} defines {', '.join(defined)}, as a server does"
+        raise InterfaceError(f"{words}; cast to the interface: {its_own}")
+
+
 def make_class(interface: type[Any], timed: bool, logged: bool) -> type[Any]:
     """A class of proxies for an interface: a subclass of it, with every remote method a call.
 
@@ -151,6 +166,7 @@ def make_class(interface: type[Any], timed: bool, logged: bool) -> type[Any]:
     Raises:
         InterfaceError: it has abstract methods that are not remote, or one is declared in a way that cannot work.
     """
+    _refuse_server(interface)
     by: Callable[..., Any] = logged_proxy.logged(invoke) if logged else invoke
     by = _in_time(by) if timed else by
     body: dict[str, Any] = {called.name: _proxy_method(called, by) for called in methods_of(interface).values()}

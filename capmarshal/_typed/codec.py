@@ -8,12 +8,13 @@ a signal handler that calls in between does no harm.
 
 from __future__ import annotations
 
+import re
 import threading
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from capmarshal._kernel.errors import name_of
+from capmarshal._kernel.errors import Error, name_of
 from capmarshal._typed.exact import check_for
 from capmarshal._typed.lists import Lists
 
@@ -23,6 +24,25 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
 
     from capmarshal._typed.table import Incoming, Outgoing
+
+
+# What a payload that is no good makes msgspec raise: RecursionError for 100,000 nested arrays, BufferError for a
+# memoryview with gaps, and so on.
+BAD_PAYLOAD = (ValueError, TypeError, OverflowError, RecursionError, BufferError)
+
+
+def words_of_failure(error: Exception) -> str:
+    """What is wrong with a payload, as msgspec says it; of what a class of the application's raises, its name."""
+    return str(error) if isinstance(error, (*BAD_PAYLOAD, Error)) else type(error).__name__
+
+
+# How msgspec ends an error within a value.  What stands before that may be the peer's own words.
+_WITHIN = re.compile(r"( - at (?:`key` in )?`)\$([^`]*`)\Z")
+
+
+def named(words: str, name: str) -> str:
+    """An error's words with the name of the parameter that the value is for."""
+    return _WITHIN.sub(lambda match: f"{match[1]}{name}{match[2]}", words)
 
 
 class _Current(threading.local):

@@ -13,16 +13,13 @@ from capmarshal._capabilities.capability import Delegable
 from capmarshal._kernel.errors import InterfaceError, name_of
 from capmarshal._protocol.wire import METHOD_MAX
 from capmarshal._typed.annotations import Reader, Unreadable
+from capmarshal._typed.marks import RAISES, REMOTE
 from capmarshal._typed.parameters import Parameter, is_async, is_generator, parameters_of
 from capmarshal._typed.sendable import Unsendable, is_data
 from capmarshal._typed.stubs import function_in, is_stub
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-# What a declaration leaves on its function: that it can be called remotely, and the errors that it raises on purpose.
-REMOTE = "__capmarshal_method__"
-RAISES = "__capmarshal_raises__"
 
 
 class Declaration:

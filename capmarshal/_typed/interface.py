@@ -12,7 +12,8 @@ import msgspec
 from capmarshal._capabilities.capability import Delegable, Proxy
 from capmarshal._capabilities.space import capability_of
 from capmarshal._kernel.errors import InterfaceError, name_of, with_article
-from capmarshal._typed.declaration import RAISES, REMOTE, declared_in, refuse_unservable
+from capmarshal._typed.declaration import declared_in, refuse_unservable
+from capmarshal._typed.marks import RAISES, REMOTE
 from capmarshal._typed.method import methods_of
 from capmarshal._typed.stubs import is_stub
 
@@ -145,4 +146,6 @@ def check_manageable(target: object) -> None:
     methods_of(cls)
     if _SERVABLE not in vars(cls):
         refuse_unservable(cls)
+        for method in methods_of(cls).values():
+            method.implementation.refuse_misfit()
         setattr(cls, _SERVABLE, True)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from capmarshal._kernel.errors import ArgumentError, Error, InterfaceError, StaleCapability
 from capmarshal._protocol.wire import pack_size
-from capmarshal._typed.arguments import BAD_PAYLOAD, Arguments, words_of_failure
-from capmarshal._typed.codec import data_decoder_for, decoder_for, encoder_for
+from capmarshal._typed.arguments import Arguments
+from capmarshal._typed.binding import Binding
+from capmarshal._typed.codec import BAD_PAYLOAD, data_decoder_for, decoder_for, encoder_for, words_of_failure
 from capmarshal._typed.declaration import Declaration, declared_in, refuse_forgotten
 from capmarshal._typed.fitting import check_data, due_for
+from capmarshal._typed.implementation import Implementation
+from capmarshal._typed.placing import check_for
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from _typeshed import ReadableBuffer as Buffer
+
     from capmarshal._typed.table import Incoming, Outgoing
 
 # The methods of a class, analysed: in its own namespace, so that they go with it.
@@ -37,10 +45,12 @@ class Method:
         where: interface and method, for people.
         raises: the declared errors.
         arguments_are_data, result_is_data: no capability and no descriptor can be in them.
-        is_data: both, and the arguments can be passed one after the other.
-        given, encode_arguments, unsendable, decode_arguments: see :class:`Arguments`.
-        decode_data_arguments, decode_data_result: payload to values, if they are data; raise anything that msgspec
-            raises, and KeyError.
+        is_data: both, and all that must be given may be given by position.
+        function: as declared.
+        parameters: but for the receiver, in their order.
+        given, encode_arguments, unsendable: see :class:`Arguments`.
+        decode_arguments: see :class:`Binding`.
+        implementation: what the class that is asked about has in its place.
     """
 
     def __init__(self, interface: type, name: str, function: Any, of: type | None = None) -> None:
@@ -54,16 +64,30 @@ class Method:
         self.receiver = declared.receiver
         self.parameters = declared.parameters
         self.arguments_are_data, self.result_is_data = declared.arguments_are_data, declared.result_is_data
-        self._decode_result = decoder_for(declared.result)
-        self._encode_result = encoder_for(declared.result)
-        self._result, self._due = declared.result, None if self.result_is_data else due_for(declared.result)
-        self.decode_data_result = data_decoder_for(declared.result)
-        arguments = Arguments(declared, getattr(of or interface, name, function))
-        self.given, self.encode_arguments, self.decode_arguments = arguments.given, arguments.encode, arguments.decode
-        self.unsendable = arguments.unsendable
-        self.decode_data_arguments = arguments.decode_data
-        by_name = any(p.kind is p.KEYWORD_ONLY for p in self.parameters)
-        self.is_data = self.arguments_are_data and self.result_is_data and not by_name
+        self._result, self._encode_result = declared.result, encoder_for(declared.result)
+        self._check_result = None if self.result_is_data else _check_for(declared.result)
+        arguments = Arguments(declared)
+        self.given, self.encode_arguments, self.unsendable = arguments.given, arguments.encode, arguments.unsendable
+        self.implementation = Implementation(declared, name, of or interface)
+        self._binding = Binding(declared, self.implementation)
+        self.decode_arguments = self._binding.decode
+        self.is_data = self.arguments_are_data and self.result_is_data and self._binding.by_position_alone
+
+    # Made when they are first wanted: a client decodes no arguments, and a server no results.
+
+    @functools.cached_property
+    def decode_data_arguments(self) -> Callable[[bytes], Any]:
+        """Payload to arguments: see :meth:`Binding.data_decoder`."""
+        return self._binding.data_decoder()
+
+    @functools.cached_property
+    def decode_data_result(self) -> Callable[[Buffer], Any]:
+        """Payload to a result that is data; raises anything that msgspec raises."""
+        return data_decoder_for(self._result)
+
+    @functools.cached_property
+    def _decode_result(self) -> Callable[[Buffer, Incoming], Any]:
+        return decoder_for(self._result)
 
     def encode_result(self, result: Any, outgoing: Outgoing) -> bytes:
         """The payload of a REPLY.
@@ -74,9 +98,9 @@ class Method:
         try:
             payload = self._encode_result(result, outgoing)
             # Not before: what has descriptors is in the table now, and so is closed with the call, sent or not.
-            if self._due is not None:
-                self._due.count(result)
-            elif self.result_is_data and outgoing.entries:
+            if self._check_result is not None:
+                self._check_result(result)
+            elif outgoing.entries:
                 check_data(result, self._result)
         except (*BAD_PAYLOAD, Error) as error:
             raise self._failure(error) from error
@@ -98,11 +122,19 @@ class Method:
             # msgspec makes its own error of it, since every InterfaceError is a TypeError.
             if isinstance(error.__cause__, InterfaceError):
                 raise error.__cause__ from None
-            raise self._failure(error) from error
+            failure = self._failure(error)
+            failure.add_note("the server returned it, where the interface here says something else")
+            raise failure from error
         return decoded
 
     def _failure(self, error: Exception) -> ArgumentError:
         return ArgumentError(f"{self.where}, result: {words_of_failure(error)}")
+
+
+def _check_for(annotation: Any) -> Callable[[Any], object]:
+    """A function that refuses what does not fit an annotation that is not data alone."""
+    due = due_for(annotation)
+    return check_for(annotation) if due is None else due.count
 
 
 def methods_of(cls: type) -> dict[bytes, Method]:

@@ -24,6 +24,7 @@ from msgspec.inspect import (
 
 from capmarshal._capabilities.capability import Capability, Delegable, Proxy
 from capmarshal._kernel.errors import name_of
+from capmarshal._typed.marks import defined_by
 from capmarshal._typed.records import class_of, refuse_lossy, walk
 from capmarshal._typed.table import DESCRIPTOR_TYPES
 
@@ -61,6 +62,9 @@ def is_data(annotation: Any) -> bool:
 def _refuse_foreign(cls: type) -> None:
     if issubclass(cls, Proxy):
         raise TypeError(f"{name_of(cls)} is the class of a proxy; write the interface")
+    defined = defined_by(cls) if issubclass(cls, Delegable) else []
+    if defined:
+        raise TypeError(f"{name_of(cls)} is a server's class, which defines {', '.join(defined)}; write its interface")
     if cls is object:
         raise TypeError("object may be anything, also what cannot be sent; write typing.Any for data of every kind")
     if cls not in (Capability, *DESCRIPTOR_TYPES) and not issubclass(cls, Delegable):

@@ -187,8 +187,11 @@ class Incoming:
         """What the annotation ``kind`` wants of the entry that stands at ``index`` in the table."""
         # True is an int by inheritance, and 1.0 equals one: neither is an index.
         if type(index) is not int or not 0 <= index < len(self._entries):
-            what = str(index) if type(index) is int else with_article(type(index).__name__)
-            raise ArgumentError(f"{what} is no index into a table of {len(self._entries)}")
+            if type(index) is not int:
+                raise ArgumentError(
+                    f"{with_article(type(index).__name__)} came where {with_article(name_of(kind))} is due"
+                )
+            raise ArgumentError(f"{index} is no index into a table of {len(self._entries)}")
         if index in self._used or index < self._listed:
             raise ArgumentError(f"entry {index} of the table is used twice")
         self._used.add(index)

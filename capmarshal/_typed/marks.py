@@ -1,0 +1,15 @@
+"""What a declaration leaves on its function, and what classes make of what is declared."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# That it can be called remotely, and the errors that it raises on purpose.
+REMOTE: Final = "__capmarshal_method__"
+RAISES: Final = "__capmarshal_raises__"
+
+
+def defined_by(cls: type) -> list[str]:
+    """The remote methods that a class, or a base of it, defines beside declaring them: those of a server's class."""
+    declared = {name for base in cls.__mro__ for name, value in vars(base).items() if getattr(value, REMOTE, False)}
+    return sorted(name for name in declared if not getattr(getattr(cls, name), "__isabstractmethod__", False))
