@@ -3,8 +3,10 @@
 import io
 import logging
 import os
+import signal
 import socket
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -125,6 +127,38 @@ def test_pending_bytes_for_a_full_pipe_do_not_outlast_the_deadline(reader, full)
     draining.start()
     writer.close()
     draining.join(PATIENCE)
+    assert bytes(got) == expected
+
+
+@pytest.fixture
+def interrupted():
+    """Signals whose handler does nothing, a hundred a second; what has not ended by the time of PATIENCE fails."""
+    give_up = time.monotonic() + PATIENCE
+
+    def handler(number, frame):
+        if time.monotonic() > give_up:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            raise AssertionError("still blocked")
+
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_signals_do_not_let_a_flush_outlast_the_deadline(reader, full, interrupted):
+    """A wait that a signal ends early says nothing of room: the write after it would block."""
+    source, writer, expected = full
+    got = bytearray()
+    draining = threading.Thread(target=lambda: got.extend(source.readall()))
+    try:
+        with pytest.raises(cm.CallTimeout, match="no room in time"), cm.timeout(0.1):
+            reader.take(writer)
+    finally:
+        draining.start()
+        writer.close()
+        draining.join(PATIENCE)
     assert bytes(got) == expected
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 from typing import TYPE_CHECKING
 
 from capmarshal._capabilities.capability import Capability, Delegable, open_door_of
 from capmarshal._capabilities.space import capability_of
 from capmarshal._kernel.deadline import after, words_for
-from capmarshal._kernel.errors import CallTimeout, error_for
-from capmarshal._kernel.native import TIMED_OUT, lib
+from capmarshal._kernel.errors import CallTimeout
+from capmarshal._kernel.waiting import becomes_ready
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -38,8 +37,5 @@ def wait_gone(what: What, timeout: float | None = None) -> None:
     # Held as long as it is polled.
     door = open_door_of(what if isinstance(what, Capability) else capability_of(what))
     deadline = after(timeout)
-    while (result := lib.cm_wait(door.number, 0, deadline)) < 0:
-        if result in TIMED_OUT:
-            raise CallTimeout(f"entrypoint {door.label!r} has not gone {words_for(timeout, deadline)}", ran="no")
-        if result != -errno.EINTR:
-            raise error_for(-result, "waiting for a server to go")
+    if not becomes_ready(door.number, 0, deadline, "waiting for a server to go"):
+        raise CallTimeout(f"entrypoint {door.label!r} has not gone {words_for(timeout, deadline)}", ran="no")

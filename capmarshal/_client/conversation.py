@@ -35,7 +35,7 @@ from capmarshal._descriptors import reaper
 from capmarshal._descriptors.inbox import why_lost
 from capmarshal._kernel.errors import CallTimeout, DescriptorsLost, Disconnected, ProtocolError, TooLarge, error_for
 from capmarshal._kernel.native import TIMED_OUT, lib
-from capmarshal._kernel.waiting import Patience
+from capmarshal._kernel.waiting import Patience, becomes_ready
 from capmarshal._protocol.parts import RESULT_BYTES_MAX, RESULT_DESCRIPTORS_MAX, Assembly
 from capmarshal._protocol.wire import Begin, Call, Fail, Go, Gone, Knock, Malformed, Part, Reply, pack_go, unpack
 
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 PIPE_ENDED: Final = (-errno.EPIPE, -errno.ECONNRESET)
 _NO_MEMORY: Final = (-errno.ENOBUFS, -errno.ENOMEM)
+_ASKING: Final = "asking for the rest of an answer"
 
 # An answer and its descriptors, which are whoever's who receives it.
 Whole: TypeAlias = "tuple[Reply | Fail, DescriptorList]"
@@ -329,11 +330,11 @@ class Conversation:
                 # If the server is gone, the next receive says what that means.
                 return
             if result == -errno.EAGAIN:
-                if lib.cm_wait(self._near.number, select.POLLOUT, deadline) in TIMED_OUT:
+                if not becomes_ready(self._near.number, select.POLLOUT, deadline, _ASKING):
                     raise TooLate("no more of the answer: the server did not read", ran="maybe")
             elif result in _NO_MEMORY:
                 patience = patience or Patience(deadline)
                 if not patience.wait(self._near.number, 0):
-                    raise error_for(-result, "asking for the rest of an answer")
+                    raise error_for(-result, _ASKING)
             elif result != -errno.EINTR:
                 self._give_up(-result)

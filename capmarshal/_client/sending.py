@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from capmarshal._client.conversation import PIPE_ENDED, Event, NeverRan, TooLate
 from capmarshal._kernel.errors import ProtocolError, error_for
-from capmarshal._kernel.native import NOW, TIMED_OUT, ffi, lib
-from capmarshal._kernel.waiting import Patience
+from capmarshal._kernel.native import NOW, ffi
+from capmarshal._kernel.waiting import Patience, becomes_ready
 from capmarshal._protocol.parts import PART_BYTES, cut, send_piece
 from capmarshal._protocol.wire import HEAD_SIZE, Fail
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from capmarshal._client.conversation import Conversation, Whole
     from capmarshal._descriptors.private import Private
     from capmarshal._protocol.parts import Piece
+
+_SENDING = "sending a call in parts"
 
 
 def send_in_parts(
@@ -79,12 +81,12 @@ def _send(near: Private, conversation: Conversation, piece: Piece, memory: objec
         if result == -errno.ETOOMANYREFS:
             patience = patience or Patience(deadline)
             if not patience.wait(near.number, select.POLLIN):
-                raise error_for(-result, "sending a call in parts")
+                raise error_for(-result, _SENDING)
         elif result == -errno.EAGAIN:
-            if lib.cm_wait(near.number, select.POLLIN | select.POLLOUT, deadline) in TIMED_OUT:
+            if not becomes_ready(near.number, select.POLLIN | select.POLLOUT, deadline, _SENDING):
                 raise TooLate("not sent whole: the server did not read", ran="no")
         elif result != -errno.EINTR:
-            raise error_for(-result, "sending a call in parts")
+            raise error_for(-result, _SENDING)
         # What the server, or others, are waiting for may be that we receive: a late answer to an earlier call.
         refusal = _refusal(conversation)
         if refusal is not None:

@@ -1,10 +1,12 @@
-"""Waiting for others to make room: a little longer each time, until a deadline."""
+"""Waiting for a descriptor, or for others to make room, until a deadline."""
 
 from __future__ import annotations
 
+import errno
 import time
 
-from capmarshal._kernel.native import FOREVER, lib
+from capmarshal._kernel.errors import error_for
+from capmarshal._kernel.native import FOREVER, TIMED_OUT, lib
 
 _MILLISECOND = 1_000_000
 _FIRST = 1 * _MILLISECOND
@@ -12,6 +14,28 @@ _LAST = 64 * _MILLISECOND
 
 # How long a sender waits for others' descriptors in flight to be received when it has no deadline of its own.
 IN_FLIGHT_PATIENCE = 10_000 * _MILLISECOND
+
+
+def becomes_ready(number: int, events: int, deadline: int, doing: str) -> bool:
+    """Waits until poll(2) reports something of a descriptor; False if it does not in time.
+
+    Signal handlers run meanwhile, and what they raise ends it.
+
+    Args:
+        number: the descriptor, borrowed.
+        events: as for poll(2); that it has failed or hung up is reported always.
+        deadline: until when.
+        doing: what for, as "waiting for a server to go".
+
+    Raises:
+        KernelError: it cannot be waited for (EINVAL where RLIMIT_NOFILE is 0).
+    """
+    while (result := lib.cm_wait(number, events, deadline)) < 0:
+        if result in TIMED_OUT:
+            return False
+        if result != -errno.EINTR:
+            raise error_for(-result, doing)
+    return True
 
 
 class Backoff:

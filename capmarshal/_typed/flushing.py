@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from capmarshal._descriptors import closing
 from capmarshal._kernel.errors import CallTimeout
-from capmarshal._kernel.native import FOREVER, NOW, TIMED_OUT, lib
+from capmarshal._kernel.native import FOREVER, NOW
+from capmarshal._kernel.waiting import becomes_ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 # The raw files whose write() is a system call that may block, and nothing else.
 _SYSTEM = (io.FileIO, socket.SocketIO)
 
+_FLUSHING = "writing out what the file's buffer still had"
 _NO_ROOM = "there was no room in time for the bytes that the file's buffer still had"
 
 
@@ -116,7 +118,7 @@ def _write_at_once(number: int, data: Buffer) -> int:
     except OSError as error:
         if error.errno != errno.EOPNOTSUPP:
             raise
-        if closing.is_pipe(number) and lib.cm_wait(number, select.POLLOUT, NOW) in TIMED_OUT:
+        if closing.is_pipe(number) and not becomes_ready(number, select.POLLOUT, NOW, _FLUSHING):
             raise CallTimeout(_NO_ROOM, ran="no") from None
         raise _NotSure from None
 
@@ -129,8 +131,7 @@ def _write_within(number: int, data: Buffer, until: int) -> int:
     """
     flags, most = os.RWF_NOWAIT, len(memoryview(data))
     while True:
-        ready = lib.cm_wait(number, select.POLLOUT, until)
-        if ready in TIMED_OUT:
+        if not becomes_ready(number, select.POLLOUT, until, _FLUSHING):
             raise CallTimeout(_NO_ROOM, ran="no")
         try:
             return os.pwritev(number, [memoryview(data)[:most]], -1, flags)
