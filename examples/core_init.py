@@ -32,7 +32,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import capmarshal as cm
-from capmarshal._capabilities.capability import open_door_of
 
 if TYPE_CHECKING:
     import subprocess
@@ -336,8 +335,7 @@ def client_ends_of_core(sessions: list[RamSession]) -> int:
 
     To be asked when nobody calls this process any more: what a call brings is there for a moment, till recognised.
     """
-    door = open_door_of(cm.capability(sessions[0]))
-    inode = os.fstat(door.number).st_ino
+    inode = os.fstat(cm.capability(sessions[0]).fileno()).st_ino
     held = 0
     for entry in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # the descriptor by which the directory itself was read
