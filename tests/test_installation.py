@@ -1,6 +1,7 @@
 """What is said of an installation: which version it is, and where it cannot be made."""
 
 import importlib.metadata
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,3 +33,16 @@ runpy.run_path({str(SETUP)!r}, run_name="__main__")
     refused = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, timeout=PATIENCE)
     assert refused.returncode == 1
     assert refused.stderr.startswith("capmarshal does not run on a free-threaded CPython")
+
+
+def test_a_checkout_without_its_extension_is_refused_in_words(tmp_path):
+    """`python -c` puts the folder where it is started before what is installed: the error says so, and how not to."""
+    package = Path(capmarshal.__file__).parent
+    shutil.copytree(package, tmp_path / "capmarshal", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    command = [sys.executable, "-c", "import capmarshal"]
+    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
+    assert refused.returncode == 1
+    words = "ImportError: capmarshal is imported from where its C part was not compiled, as from a checkout"
+    assert refused.stderr.splitlines()[-1].startswith(words)
+    installed = subprocess.run([*command[:1], "-P", *command[1:]], cwd=tmp_path, timeout=PATIENCE)
+    assert installed.returncode == 0

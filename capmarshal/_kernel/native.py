@@ -10,7 +10,15 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from capmarshal._kernel._extension import ffi, lib
+try:
+    from capmarshal._kernel._extension import ffi, lib
+except ModuleNotFoundError as missing:
+    if missing.name != "capmarshal._kernel._extension":
+        raise
+    raise ImportError(
+        "capmarshal is imported from where its C part was not compiled, as from a checkout, which comes before what is "
+        "installed where Python is started in it with -c or -m: start it with -P, or elsewhere"
+    ) from None
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
