@@ -225,6 +225,31 @@ def test_the_environment_switches_it_on():
     assert _stderr("", CAPMARSHAL_LOG="") == []
 
 
+@pytest.mark.parametrize("value", ["DEBUG", "Debug"])
+def test_the_environments_word_may_be_in_capitals(value):
+    """As levels of logging are written."""
+    assert len(_stderr("", CAPMARSHAL_LOG=value)) == 2
+
+
+@pytest.mark.parametrize("value", ["1", "info", "foo"])
+def test_another_word_is_warned_of(value):
+    """Once, when the package is imported; and calls are not logged."""
+    program = [sys.executable, "-P", "-c", PROGRAM.format(configure="")]
+    done = subprocess.run(
+        program,
+        env=os.environ | {"CAPMARSHAL_LOG": value},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    warnings = [line for line in done.stderr.splitlines() if "Warning" in line]
+    assert len(warnings) == 1
+    words = f"RuntimeWarning: CAPMARSHAL_LOG={value} does nothing: CAPMARSHAL_LOG=debug has calls logged"
+    assert warnings[0].endswith(words)
+    assert "called" not in done.stderr
+
+
 def test_a_program_that_has_a_log_has_these_lines_in_it():
     """Once, and nowhere else."""
     lines = _stderr("logging.basicConfig(format='mine %(levelname)s %(message)s')", CAPMARSHAL_LOG="debug")

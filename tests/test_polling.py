@@ -186,9 +186,9 @@ def test_a_client_that_never_pauses_does_not_starve_another(fork):
         del proxy, capability
 
 
-@pytest.mark.parametrize("value", ["0", "1", None])
+@pytest.mark.parametrize("value", ["0", "1", "off", None])
 def test_the_environment_switches_it_off(value):
-    """CAPMARSHAL_POLL=0, and nothing else."""
+    """CAPMARSHAL_POLL=0, and nothing else; what is neither 0 nor 1 is warned of."""
     environment = {name: of for name, of in os.environ.items() if name != "CAPMARSHAL_POLL"}
     if value is not None:
         environment["CAPMARSHAL_POLL"] = value
@@ -196,4 +196,5 @@ def test_the_environment_switches_it_off(value):
     command = [sys.executable, "-P", "-c", script]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert done.stdout == f"{0 if value == '0' else 50_000}\n"
+    assert ("RuntimeWarning: CAPMARSHAL_POLL=off does nothing" in done.stderr) == (value == "off")
     assert _polling.poll_nanoseconds in (0, 50_000)

@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 import time
+import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -87,5 +88,8 @@ def _switch_on() -> None:
     logger.setLevel(logging.DEBUG)
 
 
-if os.environ.get(_SWITCH) == "debug":
-    _switch_on()
+if value := os.environ.get(_SWITCH):
+    if value.lower() == "debug":
+        _switch_on()
+    else:
+        warnings.warn(f"{_SWITCH}={value} does nothing: {_SWITCH}=debug has calls logged", RuntimeWarning, stacklevel=2)
