@@ -135,12 +135,12 @@ int cm_closing(int descriptor, struct cm_mounts *mounts)
 	return closing(descriptor, mounts, &asked);
 }
 
-int cm_is_pipe(int descriptor)
+int cm_file_type(int descriptor)
 {
 	struct statx_answer answer;
 	int error = lx_statx(descriptor, "", STATX_OF_DESCRIPTOR | STATX_DONT_ASK, STATX_TYPE_NLINK, &answer);
 
-	return error == 0 && S_ISFIFO(answer.mode);
+	return error < 0 ? error : answer.mode & S_IFMT;
 }
 
 static void close_one(int *place)

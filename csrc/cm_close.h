@@ -39,8 +39,8 @@ enum cm_closing {
  */
 int cm_closing(int descriptor, struct cm_mounts *mounts);
 
-/* Whether a descriptor is of a pipe or a FIFO, asked as above. */
-int cm_is_pipe(int descriptor);
+/* What kind of file it is, as st_mode has it (S_IFIFO and so on), or -errno; asked as above. */
+int cm_file_type(int descriptor);
 
 /* Moves numbers from one place to another; -1 is left where they were. */
 void cm_move(int *to, int *from, unsigned int count);

@@ -29,6 +29,7 @@ MODULES = {
         "process",
         "moving",
         "descriptor",
+        "foreign",
         "private",
         "descriptor_list",
         "layers",

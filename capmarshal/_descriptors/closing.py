@@ -124,9 +124,9 @@ def close_whole(file: Any) -> None:
         socket.SocketType.close(file)
 
 
-def is_pipe(number: int) -> bool:
-    """Whether a descriptor is of a pipe or a FIFO; a file's file system is not asked."""
-    return bool(lib.cm_is_pipe(number))
+def type_of_file(number: int) -> int:
+    """What kind of file a descriptor is of, as ``stat.S_IFIFO``, negative if unknown; its file system is not asked."""
+    return lib.cm_file_type(number)
 
 
 def closed_at_once(file: Any) -> bool:

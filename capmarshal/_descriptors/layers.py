@@ -6,6 +6,8 @@ import io
 import socket
 from typing import Any
 
+from capmarshal._descriptors.foreign import ForeignFile
+
 # Where a file keeps what is underneath: the wrappers of tempfile, a text file, a buffer, what socket.makefile() makes.
 # Those with an underscore are private to their classes, which offer nothing else.
 _BELOW = ("file", "_file", "buffer", "raw", "_sock")
@@ -17,6 +19,7 @@ _KNOWN: dict[type, tuple[str, ...]] = {
     io.BufferedWriter: ("raw",),
     io.BufferedRandom: ("raw",),
     io.FileIO: (),
+    ForeignFile: (),
     socket.SocketIO: ("_sock",),
     socket.socket: (),
 }

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import io
 import os
 import socket
+import stat
 from typing import TYPE_CHECKING, Any
 
+from capmarshal._descriptors.closing import cannot_block, type_of_file
 from capmarshal._descriptors.descriptor import name_in_proc
+from capmarshal._descriptors.foreign import ForeignFile
 from capmarshal._kernel.errors import ArgumentError
 from capmarshal._kernel.native import lib
 
@@ -38,6 +43,24 @@ def describe(number: int) -> str:
     return f"{kind} open for {access}"
 
 
+def _asks_nobody(number: int) -> bool:
+    """Whether fstat(2) waits for nobody: a file of this machine's own, a socket, a pipe that has no path."""
+    return (
+        cannot_block(number)
+        or lib.cm_socket_option(number, socket.SO_TYPE) >= 0
+        # A path begins with "/": a FIFO that has one is where its server has put it.
+        or name_in_proc(number).startswith("pipe:")
+    )
+
+
+def _untouched(descriptor: Descriptor, mode: str) -> io.BufferedReader | io.BufferedWriter:
+    """A file object of which nothing is asked until it is used."""
+    if type_of_file(descriptor.fileno()) == stat.S_IFDIR:
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+    raw = ForeignFile(descriptor, mode)
+    return io.BufferedReader(raw) if mode == "rb" else io.BufferedWriter(raw)
+
+
 def open_received(descriptor: Descriptor, mode: str) -> Any:
     """A file object for a received descriptor, which then owns it.
 
@@ -50,6 +73,6 @@ def open_received(descriptor: Descriptor, mode: str) -> Any:
         wanted = "reading" if mode == "rb" else "writing"
         raise ArgumentError(f"a file open for {wanted} is due; what came is {describe(number)}")
     try:
-        return descriptor.open(mode)
+        return descriptor.open(mode) if _asks_nobody(number) else _untouched(descriptor, mode)
     except OSError as error:
         raise ArgumentError(f"a file is due; what came is {describe(number)}: {error.strerror}") from None

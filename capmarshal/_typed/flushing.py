@@ -11,11 +11,13 @@ import io
 import os
 import select
 import socket
+import stat
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 from capmarshal._descriptors import closing
+from capmarshal._descriptors.foreign import ForeignFile
 from capmarshal._kernel.errors import CallTimeout
 from capmarshal._kernel.native import FOREVER, NOW
 from capmarshal._kernel.waiting import becomes_ready
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
 
 # The raw files whose write() is a system call that may block, and nothing else.
-_SYSTEM = (io.FileIO, socket.SocketIO)
+_SYSTEM = (io.FileIO, ForeignFile, socket.SocketIO)
 
 _FLUSHING = "writing out what the file's buffer still had"
 _NO_ROOM = "there was no room in time for the bytes that the file's buffer still had"
@@ -105,12 +107,17 @@ def flush_without_waiting(file: Any) -> None:
 def _write_at_once(number: int, data: Buffer) -> int:
     """Writes what there is room for, whatever flags the open file has; how many bytes it were.
 
-    Nothing but a pipe is polled: to poll a file of FUSE asks its server, and waits for it (fs/fuse/file.c).
+    Of other files than pipes and sockets nothing is tried.  Even with RWF_NOWAIT a write waits for the lock of the
+    position, which whoever reads from the same open file keeps; and to poll a file of FUSE asks its server
+    (fs/fuse/file.c).
 
     Raises:
         CallTimeout: there is room for none.
         _NotSure: the kernel cannot say that it will not block.
     """
+    kind = closing.type_of_file(number)
+    if kind not in (stat.S_IFIFO, stat.S_IFSOCK):
+        raise _NotSure
     try:
         return os.pwritev(number, [data], -1, os.RWF_NOWAIT)
     except BlockingIOError:
@@ -118,7 +125,7 @@ def _write_at_once(number: int, data: Buffer) -> int:
     except OSError as error:
         if error.errno != errno.EOPNOTSUPP:
             raise
-        if closing.is_pipe(number) and not becomes_ready(number, select.POLLOUT, NOW, _FLUSHING):
+        if kind == stat.S_IFIFO and not becomes_ready(number, select.POLLOUT, NOW, _FLUSHING):
             raise CallTimeout(_NO_ROOM, ran="no") from None
         raise _NotSure from None
 

@@ -17,13 +17,14 @@ import threading
 from typing import Any
 
 from capmarshal._descriptors.descriptor import number_of
+from capmarshal._descriptors.foreign import ForeignFile
 from capmarshal._descriptors.layers import layers_of
 from capmarshal._kernel import deadline
 from capmarshal._kernel.errors import CallTimeout, Closed, with_article
 from capmarshal._typed.flushing import flush_within, flush_without_waiting
 
 # Descriptors and nothing else; of classes derived from these, that is not known.
-_BARE = (io.FileIO, socket.socket)
+_BARE = (io.FileIO, ForeignFile, socket.socket)
 
 # What reads and writes another text than is underneath, and is none of io's classes.
 _CODECS = (codecs.StreamReader, codecs.StreamWriter, codecs.StreamReaderWriter, codecs.StreamRecoder)
@@ -83,6 +84,12 @@ def prepare(file: Any, *, serving: bool = False) -> None:
         else:
             _refuse_what_has_read_ahead(file, [file])
         return
+    if type(file) is io.BufferedReader and type(file.raw) is ForeignFile:
+        # Where the open file is, the program is: to ask for the position might wait for somebody who reads from it.
+        if _read_ahead(file, file.raw) <= 0:
+            return
+        if serving:
+            _refuse_what_has_read_ahead(file, [file])
     # By what it can do, not by its class: the files of tempfile are wrappers.  A raw file has no buffer.
     layers = layers_of(file)
     _refuse_what_transforms(file, layers)

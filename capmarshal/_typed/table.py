@@ -181,7 +181,7 @@ class Incoming:
         self._listed = 0
         self.produced: list[Owned] = []
         self.writers: Sequence[io.BufferedWriter] = ()
-        self.raws: dict[int, io.FileIO] = {}
+        self.raws: dict[int, io.RawIOBase] = {}
 
     def make(self, kind: type, index: object) -> object:
         """What the annotation ``kind`` wants of the entry that stands at ``index`` in the table."""
@@ -238,7 +238,7 @@ class Incoming:
             raise
         self.produced.append(made)
         if isinstance(made, (io.BufferedReader, io.BufferedWriter)):
-            self.raws[id(made)] = made.raw  # type: ignore[assignment]  # as Descriptor.open() makes it
+            self.raws[id(made)] = made.raw  # type: ignore[assignment]  # typeshed has a protocol there
         if isinstance(made, io.BufferedWriter):
             self.writers = (*self.writers, made)
         return made

@@ -11,18 +11,22 @@ import struct
 import pytest
 
 HEADER, REPLY = struct.Struct("=IIQQIIII"), struct.Struct("=IiQ")
-LOOKUP, FORGET, GETATTR, OPEN, RELEASE, FLUSH, INIT, ACCESS, INTERRUPT = 1, 2, 3, 14, 18, 25, 26, 34, 36
+LOOKUP, FORGET, GETATTR, OPEN, READ, RELEASE, FLUSH, INIT, ACCESS, INTERRUPT = 1, 2, 3, 14, 15, 18, 25, 26, 34, 36
 ROOT, FILE = 1, 2
+# Whoever reads waits for the server, and not for a page of memory.
+FOPEN_DIRECT_IO = 1
 MS_NOSUID, MS_NODEV, MNT_DETACH = 2, 4, 2
 _ROOM = 1 << 20
 
+CONTENT = b"abc"
+
 
 def _attributes(node):
-    mode, size = (0o40755, 0) if node == ROOT else (0o100644, 3)
+    mode, size = (0o40755, 0) if node == ROOT else (0o100644, len(CONTENT))
     return struct.pack("=6Q10I", node, size, 1, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0)
 
 
-def _answer(operation, node):
+def _answer(operation, node, body):
     """What include/uapi/linux/fuse.h wants; nothing is kept by the kernel for longer than the call."""
     if operation == INIT:
         return struct.pack("=4I2H2I2HI7I", 7, 31, 0, 0, 1, 1, 4096, 1, 1, 0, 0, *[0] * 7)
@@ -31,7 +35,10 @@ def _answer(operation, node):
     if operation == GETATTR:
         return struct.pack("=Q2I", 0, 0, 0) + _attributes(node)
     if operation == OPEN:
-        return struct.pack("=Q2I", 1, 0, 0)
+        return struct.pack("=Q2I", 1, FOPEN_DIRECT_IO, 0)
+    if operation == READ:
+        offset, size = struct.unpack_from("=QI", body, 8)
+        return CONTENT[offset : offset + size]
     return b"" if operation in (RELEASE, FLUSH, ACCESS) else None
 
 
@@ -41,7 +48,7 @@ def _serve(device):
         _, operation, unique, node, *_ = HEADER.unpack_from(request)
         if operation in (FORGET, INTERRUPT):
             continue
-        answer = _answer(operation, node)
+        answer = _answer(operation, node, request[HEADER.size :])
         error = -38 if answer is None else 0
         answer = answer or b""
         os.write(device, REPLY.pack(REPLY.size + len(answer), error, unique) + answer)
