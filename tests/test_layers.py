@@ -81,6 +81,7 @@ MODULES = {
         "clients",
         "peers",
         "kept",
+        "closers",
         "keeping",
         "escapes",
         "calls",

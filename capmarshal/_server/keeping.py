@@ -2,7 +2,8 @@
 
 The call owns its arguments and its results.  An argument whose number is among the results' is a result, whatever
 object carries it: ``return file.raw``, or a file made of a :class:`Descriptor` without closing it.  Were it closed as
-an argument, before the answer leaves, its number would name nothing by then, or something else.
+an argument, before the answer leaves, its number would name nothing by then, or something else.  Which of the two
+objects closes it, :mod:`capmarshal._server.closers` says.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from capmarshal._descriptors.descriptor import numbers_of
 from capmarshal._descriptors.layers import layers_of
+from capmarshal._kernel.errors import ArgumentError
 from capmarshal._server.answer import Answer
+from capmarshal._server.closers import closed_once, closers_in, number_of_known
 from capmarshal._server.kept import all_in
 from capmarshal._typed.flushing import flush_without_waiting
 
@@ -98,20 +101,13 @@ def succeeded(call_id: int, data: bytes, incoming: Incoming, outgoing: Outgoing,
         incoming: the call's arguments.
         outgoing: its results.
         kept: what its method has kept of both.
+
+    Raises:
+        ArgumentError: two files of the results would both close one number, and neither can be told not to.
     """
     if not (incoming.produced or outgoing.numbers):
         return Answer(call_id, data)
-    # A door's client end has a number, and no file that is the call's.
-    results = [file for file in outgoing.files if file is not None]
-    arguments = _arguments(incoming)
-    if arguments and results:
-        arguments, returned = _divided(arguments, results, outgoing.numbers)
-        results += returned
-    slots: list[int] = []
-    if kept:
-        ids = set(map(id, kept))
-        slots = [slot for slot, file in enumerate(outgoing.files) if _is_kept(file, ids)]
-        arguments, results = _without(arguments, ids), _without(results, ids)
+    arguments, results, slots = _divided(_arguments(incoming), outgoing, kept)
     return Answer(call_id, data, outgoing.numbers, arguments, results, slots, outgoing.doors)
 
 
@@ -120,6 +116,10 @@ def failed(call_id: int, data: bytes, incoming: Incoming, outgoing: Outgoing, ke
     owned = [*_arguments(incoming), *(file for file in outgoing.files if file is not None)]
     if kept:
         owned = _without(owned, set(map(id, kept)))
+    if kept or outgoing.files:
+        # No class of the method's own is asked for its number.
+        left, _ = closed_once(zip(owned, map(number_of_known, owned), strict=True), closers_in(kept))
+        owned = [file for file, _ in left]
     return Answer(call_id, data, arguments=[_unwritten(file) for file in owned])
 
 
@@ -139,27 +139,43 @@ def _detached(file: Any) -> bool:
 
 
 def _divided(
-    arguments: Sequence[ClosableFile], results: Sequence[ClosableFile], numbers: Sequence[int]
-) -> tuple[list[ClosableFile], list[ClosableFile]]:
-    """The arguments that are arguments only, and those that another object has returned: its number is theirs."""
+    arguments: Sequence[ClosableFile], outgoing: Outgoing, kept: Sequence[object]
+) -> tuple[Sequence[ClosableFile], list[ClosableFile], list[int]]:
+    """The arguments that are arguments only, all else that has a number that is sent, and the slots of what is kept."""
+    # A door's client end has a number, and no file that is the call's.
+    results = [file for file in outgoing.files if file is not None]
+    if not results and not kept:
+        return arguments, results, []
     same = set(map(id, results))
     rest = [file for file in arguments if id(file) not in same]
-    if not rest:
-        return [], []
-    sent = set(numbers)
-    only: list[ClosableFile] = []
-    returned: list[ClosableFile] = []
-    for file, number in zip(rest, numbers_of(rest) or map(_number_of, rest), strict=True):
-        (returned if number in sent else only).append(file)
-    return only, returned
-
-
-def _number_of(file: ClosableFile) -> int:
-    """The descriptor of something that decoding has made, or -1 if the method has closed or detached it."""
-    try:
-        return file.fileno()
-    except ValueError:
-        return -1
+    # Of Descriptors, the commonest, in one step.
+    own, sent = numbers_of(rest) or list(map(number_of_known, rest)), set(outgoing.numbers)
+    if not kept and len(sent.union(own)) == len(outgoing.numbers) + len(own):
+        return rest, results, []
+    keepers, ids = closers_in(kept), set(map(id, kept))
+    returned = [
+        (file, number) for file, number in zip(outgoing.files, outgoing.numbers, strict=True) if file is not None
+    ]
+    slots = [
+        slot
+        for slot, (file, number) in enumerate(zip(outgoing.files, outgoing.numbers, strict=True))
+        if file is not None and (number in keepers or _is_kept(file, ids))
+    ]
+    owned = [*zip(rest, own, strict=True), *returned]
+    if kept:
+        not_kept = set(map(id, _without([file for file, _ in owned], ids)))
+        owned = [(file, number) for file, number in owned if id(file) in not_kept]
+    left, clash = closed_once(owned, keepers)
+    if clash:
+        raise ArgumentError(
+            "a file in the result was made of the number of another file, and both would close it: return or keep that "
+            "file itself, or make this one with closefd=False"
+        )
+    return (
+        [file for file, number in left if number not in sent],
+        [file for file, number in left if number in sent],
+        slots,
+    )
 
 
 def _is_kept(file: object, ids: set[int]) -> bool:
