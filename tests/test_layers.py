@@ -41,7 +41,7 @@ MODULES = {
         "inbox",
         "message",
     ),
-    "_protocol": ("wire", "parts", "raised", "faults", "states"),
+    "_protocol": ("wire", "parts", "plain", "raised", "rebuilt", "faults", "states"),
     "_capabilities": ("identity", "parametrised", "door", "capability", "space", "gone"),
     "_typed": (
         "flushing",

@@ -20,7 +20,8 @@ from capmarshal._kernel.errors import (
     TooManyInFlight,
     UnknownMethod,
 )
-from capmarshal._protocol.raised import Raised, anonymous, rebuilt, told
+from capmarshal._protocol.raised import MOST, Raised, anonymous, own_of, told
+from capmarshal._protocol.rebuilt import rebuilt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +42,10 @@ class Code(IntEnum):
     IN_FLIGHT = 9
     MALFORMED = 10
     UNSENDABLE = 11
+
+
+# Bytes of a FAIL: what is said of an error, and the rest.
+_MOST = MOST + (64 << 10)
 
 
 class Fault(msgspec.Struct, array_like=True, frozen=True):
@@ -82,7 +87,7 @@ def raised(error: BaseException, declared: Sequence[type[BaseException]], brough
 def _as_raised(sent: Raised, declared: Sequence[type[BaseException]], where: str) -> BaseException:
     error = rebuilt(sent, declared)
     # Not by add_note(): a frozen dataclass refuses that.
-    vars(error).setdefault("__notes__", []).append(f"raised by the server, in {where}")
+    own_of(error).setdefault("__notes__", []).append(f"raised by the server, in {where}")
     return error
 
 
@@ -101,6 +106,8 @@ def to_exception(payload: memoryview, declared: Sequence[type[BaseException]], w
         where: the method, as people write it, and its entrypoint.
     """
     try:
+        if len(payload) > _MOST:
+            raise ValueError("more than a server may say of an error")
         fault = _decoder.decode(payload)
         if fault.error is not None:
             return _as_raised(fault.error, declared if fault.code is Code.DECLARED else (), where)

@@ -1,32 +1,33 @@
-"""What a method raised, as plain data: told by the server, and raised again by the client.
+"""What a method raised, as plain data: told by the server.  :mod:`capmarshal._protocol.rebuilt` makes an error of it.
 
 An error travels by the names of its classes, most derived first, as Python's ``except`` would find them: the caller
 makes the first of these that its interface declares.  (No module is named: what is ``__main__`` to the one is a module
 to the other.)  So a server may raise what is derived from a declared class, and a caller that knows the base alone
 catches it.
 
-Nothing of the application's runs when it is made again: no ``__init__``, which may want other arguments than ``args``
-are, no ``__new__``, no ``__setattr__``.  And nothing but the classes that the interface declares can be made, whatever
-a server sends.
+All of it is bounded, at both ends.
 """
 
 from __future__ import annotations
 
 import errno
-import types
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
-from capmarshal._kernel.errors import Error, RemoteError
+from capmarshal._kernel.errors import Error
+from capmarshal._protocol.plain import packed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable
 
 # Characters of an error's text: it shall fit into a record, whatever a library put into it.
 _WORDS_MAX = 10_000
-# Of notes, and of a group's members, so many travel.
+# Of args, attributes, notes, and a group's members, so many travel.
 _MANY = 100
+_Few = msgspec.Meta(max_length=_MANY)
+# Bytes of all of it.
+MOST = 256 << 10
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -50,27 +51,29 @@ class Raised(msgspec.Struct, array_like=True, frozen=True):
     Attributes:
         classes: the names of its class and that one's bases, as ``__qualname__`` has them, most derived first.
         text: what ``str()`` said of it.
-        args: the error's ``args``.
+        args: the error's ``args``, see :mod:`capmarshal._protocol.plain`.
         attributes: of the error's own that are plain data.
         notes: that were added to it.
         filename: of an OSError.
         members: of a group.
     """
 
-    classes: list[str]
+    classes: Annotated[list[str], _Few]
     text: str
-    args: list[Any] = []
-    attributes: dict[str, Any] = {}
-    notes: list[str] = []
+    args: Annotated[list[msgspec.Raw], _Few] = []
+    attributes: Annotated[dict[str, msgspec.Raw], _Few] = {}
+    notes: Annotated[list[str], _Few] = []
     filename: str | None = None
-    members: list[Raised] = []
+    members: Annotated[list[Raised], _Few] = []
 
 
 def words_of(error: BaseException) -> str:
     """An error's text, cut where it is long; whatever the error's own class raises when it is asked."""
     try:
         return _decent(str(error))
-    except Exception as worse:  # noqa: BLE001 - a __str__ or __repr__ of the user's may raise anything
+    except BaseException as worse:  # a __str__ or __repr__ of the user's may raise anything
+        if isinstance(worse, KeyboardInterrupt):
+            raise
         return f"(its text cannot be had: {type(worse).__qualname__})"
 
 
@@ -86,6 +89,18 @@ def without_path(error: BaseException) -> str:
     return words_of(error)
 
 
+def own_of(error: BaseException) -> dict[str, Any]:
+    """The attributes of an error's own, whatever its class calls ``__dict__``."""
+    own: dict[str, Any] = vars(BaseException)["__dict__"].__get__(error)
+    return own
+
+
+def args_of(error: BaseException) -> tuple[Any, ...]:
+    """An error's args, whatever its class calls so."""
+    args: tuple[Any, ...] = vars(BaseException)["args"].__get__(error)
+    return args
+
+
 def told(error: BaseException, brought: bytes = b"") -> Raised:
     """An error as it travels.
 
@@ -96,20 +111,18 @@ def told(error: BaseException, brought: bytes = b"") -> Raised:
     """
     filename = _filename(error, brought)
     text = without_path(error) if filename is None else words_of(error)
-    classes = [kind.__qualname__ for kind in type(error).__mro__ if issubclass(kind, Exception)]
-    members: list[Raised] = []
-    if isinstance(error, BaseExceptionGroup):
-        members = [told(member, brought) for member in error.exceptions[:_MANY]]
-        args: list[Any] = [error.message]
-    else:
-        args = list(error.args)
-    notes = [_decent(note) for note in getattr(error, "__notes__", ())[:_MANY] if isinstance(note, str)]
-    return Raised(classes, text, args if _can_travel(args) else [text], _attributes(error), notes, filename, members)
+    classes = [kind.__qualname__ for kind in type(error).__mro__ if issubclass(kind, Exception)][:_MANY]
+    args = [error.message] if isinstance(error, BaseExceptionGroup) else args_of(error)
+    sent = [packed(value) for value in args[:_MANY]]
+    raw = [value for value in sent if value is not None]
+    if len(raw) < len(args):
+        raw = [msgspec.Raw(_encode(text))]
+    whole = Raised(classes, text, raw, _attributes(error), _notes(error), filename, _members(error, told, brought))
+    return whole if len(_encode(whole)) <= MOST else Raised(classes, text, [msgspec.Raw(_encode(text))])
 
 
-def anonymous(error: BaseException) -> Raised:
+def anonymous(error: BaseException, _brought: bytes = b"") -> Raised:
     """An error that no interface declares: its name and text, and those of a group's members."""
-    members = error.exceptions[:_MANY] if isinstance(error, BaseExceptionGroup) else ()
     text = without_path(error)
     name = type(error).__qualname__
     notes = []
@@ -117,7 +130,14 @@ def anonymous(error: BaseException) -> Raised:
         notes = [_CLOSED]
     elif isinstance(error, Exception) and not isinstance(error, _MISTAKES):
         notes = [_UNDECLARED.format(name)]
-    return Raised([name], text, notes=notes, members=[anonymous(member) for member in members])
+    whole = Raised([name], text, notes=notes, members=_members(error, anonymous, b""))
+    return whole if len(_encode(whole)) <= MOST else Raised([name], text, notes=notes)
+
+
+def _members(error: BaseException, as_sent: Callable[[BaseException, bytes], Raised], brought: bytes) -> list[Raised]:
+    if not isinstance(error, BaseExceptionGroup):
+        return []
+    return [as_sent(member, brought) for member in error.exceptions[:_MANY]]
 
 
 def _is_of_something_closed(error: BaseException, text: str) -> bool:
@@ -127,122 +147,24 @@ def _is_of_something_closed(error: BaseException, text: str) -> bool:
     return isinstance(error, ValueError) and text.rstrip(".").endswith("closed file")
 
 
-def _can_travel(value: Any) -> bool:
-    try:
-        _encode(value)
-    except Exception:  # noqa: BLE001 - whatever a class among them raises when it is asked for its fields
-        return False
-    return True
-
-
 def _filename(error: BaseException, brought: bytes) -> str | None:
     filename = error.filename if isinstance(error, OSError) else None
-    if isinstance(filename, str) and filename and _can_travel(filename) and _encode(filename) in brought:
+    if isinstance(filename, str) and filename and packed(filename) is not None and _encode(filename) in brought:
         return filename
     return None
 
 
-def _attributes(error: BaseException) -> dict[str, Any]:
-    own = vars(error).items()
-    return {name: value for name, value in own if name != "__notes__" and type(value) in _PLAIN and _can_travel(value)}
+def _attributes(error: BaseException) -> dict[str, msgspec.Raw]:
+    found: dict[str, msgspec.Raw] = {}
+    for name, value in own_of(error).items():
+        raw = packed(value) if name != "__notes__" and type(value) in _PLAIN else None
+        if raw is not None and packed(name) is not None and len(found) < _MANY:
+            found[name] = raw
+    return found
 
 
-def rebuilt(sent: Raised, declared: Sequence[type[BaseException]]) -> BaseException:
-    """The error that was sent, as the first of its classes that is declared; a RemoteError if none is.
-
-    Args:
-        sent: by a server; hostile, for all we know.
-        declared: what may be made.
-    """
-    by_name = {kind.__qualname__: kind for kind in declared}
-    kind = next((by_name[name] for name in sent.classes if name in by_name), None)
-    error = None if kind is None else _made(kind, sent, declared)
-    if error is None or kind is None:
-        return _remote(sent)
-    own = vars(error)
-    own.update((name, value) for name, value in sent.attributes.items() if _may_have(kind, name))
-    if isinstance(error, OSError) and sent.filename is not None:
-        _set(error, "filename", sent.filename)
-    notes = list(sent.notes)
-    if not _says(error, sent.text):
-        notes.insert(0, f"at the server, its text was: {sent.text}")
-    if notes:
-        # Not by add_note(): a frozen dataclass refuses that.
-        own["__notes__"] = notes
-    return error
-
-
-def _remote(sent: Raised) -> RemoteError:
-    """What stands for an error that is not declared, with its notes and what its members were."""
-    error = RemoteError(sent.classes[0] if sent.classes else "", sent.text)
-    for note in (*sent.notes, *_flat(sent)):
-        error.add_note(note)
-    return error
-
-
-def _made(kind: type[BaseException], sent: Raised, declared: Sequence[type[BaseException]]) -> BaseException | None:
-    """An error of that class, or of one that Python chooses for an OSError's number; None if it can't be made."""
-    args: tuple[Any, ...] = tuple(sent.args)
-    if issubclass(kind, BaseExceptionGroup):
-        args = (*args, [rebuilt(member, declared) for member in sent.members])
-    try:
-        new, init = _builtin(kind, "__new__"), _builtin(kind, "__init__")
-        try:
-            error: BaseException = new(kind, *args)
-            if type(error).__qualname__ not in sent.classes:
-                # What errno 1 means to an SSLError is not what it means to an OSError.
-                error = new(kind)
-                for name, value in zip(("errno", "strerror"), args, strict=False):
-                    _set(error, name, value)
-            else:
-                init(error, *args)
-        except Exception:  # noqa: BLE001 - these args are not what the builtin class takes: it has them all the same
-            if issubclass(kind, BaseExceptionGroup):
-                return None
-            error = new(kind)
-        _set(error, "args", args, BaseException)
-    except Exception:  # noqa: BLE001 - a class written in C may ask for anything
-        return None
-    return error
-
-
-def _builtin(kind: type[BaseException], name: str) -> Any:
-    """The method of the first base that is written in C."""
-    written_in_c = (types.BuiltinFunctionType, types.WrapperDescriptorType)
-    return next(found for base in kind.__mro__ if isinstance(found := vars(base).get(name), written_in_c))
-
-
-def _set(error: BaseException, name: str, value: object, of: type[BaseException] = OSError) -> None:
-    """Sets an attribute that a builtin class keeps by itself, past whatever the error's class does with attributes."""
-    vars(of)[name].__set__(error, value)
-
-
-def _may_have(kind: type[BaseException], name: str) -> bool:
-    """Whether an instance of the class may have such an attribute: none that hides something of the class's own.
-
-    But the default of a dataclass's field is to be hidden.
-    """
-    fields: dict[str, object] = getattr(kind, "__dataclass_fields__", {})
-    return name in fields or not (name.startswith("__") or any(name in vars(base) for base in kind.__mro__))
-
-
-def _says(error: BaseException, text: str) -> bool:
-    """Whether it has that text; it is given it where its class has none of its own to make of these args."""
-    if words_of(error) == text:
-        return True
-    before = error.args
-    if isinstance(error, (OSError, BaseExceptionGroup)) or len(before) == 1:
-        return False
-    # The text of a class that makes nothing of several args is a tuple's.
-    _set(error, "args", (text,), BaseException)
-    if words_of(error) == text:
-        return True
-    _set(error, "args", before, BaseException)
-    return False
-
-
-def _flat(sent: Raised) -> Iterator[str]:
-    """What the members of an undeclared group were, a line each."""
-    for member in sent.members:
-        yield f"{member.classes[0] if member.classes else 'an error'}: {member.text}"
-        yield from _flat(member)
+def _notes(error: BaseException) -> list[str]:
+    notes = own_of(error).get("__notes__", ())
+    if not isinstance(notes, (list, tuple)):
+        return []
+    return [_decent(note) for note in notes[:_MANY] if isinstance(note, str)]
