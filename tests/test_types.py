@@ -1,8 +1,11 @@
 """What docs/types.md says arrives, arrives."""
 
+import dataclasses
 import re
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
+import msgspec
 import pytest
 
 import by_hand
@@ -19,10 +22,16 @@ NAMES = {"__name__": __name__}
 exec("\n".join(re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)), NAMES)
 
 
-def _declared(annotation):
+def _post(annotation):
     class Post(cm.Interface):
         @cm.method
-        def send(self, what: eval(annotation, NAMES)) -> eval(annotation, NAMES): ...
+        def send(self, what: annotation) -> annotation: ...
+
+    return Post
+
+
+def _declared(annotation):
+    Post = _post(eval(annotation, NAMES))  # noqa: N806 - it is a class
 
     class Mirror(Post):
         def send(self, what):
@@ -74,3 +83,57 @@ def test_it_is_the_same_in_another_process(fork):
             for _, passed, arrives in rows:
                 assert _same(proxy.send(eval(passed, NAMES)), eval(arrives.strip("`"), NAMES))
             capability.close()
+
+
+@dataclasses.dataclass
+class OldRecord:
+    name: str
+
+
+@dataclasses.dataclass
+class NewRecord:
+    name: str
+    size: int = 0
+
+
+class OldStruct(msgspec.Struct, omit_defaults=True):
+    name: str
+
+
+class NewStruct(msgspec.Struct, omit_defaults=True):
+    name: str
+    size: int = 0
+
+
+class OldDict(TypedDict):
+    name: str
+
+
+class NewDict(TypedDict):
+    name: str
+    size: NotRequired[int]
+
+
+def _crosses(sent, said, due):
+    """What is sent by a side that says one type, to one that is due another."""
+    sender, receiver = (Method(post, "send", post.send) for post in (_post(said), _post(due)))
+    outgoing = Outgoing()
+    payload = memoryview(sender.encode_arguments((sent,), outgoing))
+    (came,), _ = receiver.decode_arguments(payload, Incoming(outgoing.entries, DescriptorList()))
+    return came
+
+
+def test_how_far_records_grow():
+    """As docs/types.md has it: old ones are taken, new ones refused by name, but for what is at its default."""
+    assert _crosses(OldRecord("a"), OldRecord, NewRecord) == NewRecord("a")
+    assert _crosses(OldStruct("a"), OldStruct, NewStruct) == NewStruct("a")
+    assert _crosses({"name": "a"}, OldDict, NewDict) == {"name": "a"}
+    for sent, said, due in (
+        (NewRecord("a"), NewRecord, OldRecord),
+        (NewStruct("a", 1), NewStruct, OldStruct),
+        ({"name": "a", "size": 1}, NewDict, OldDict),
+    ):
+        with pytest.raises(cm.ArgumentError, match="unknown field `size`"):
+            _crosses(sent, said, due)
+    assert _crosses(NewStruct("a"), NewStruct, OldStruct) == OldStruct("a")
+    assert _crosses({"name": "a"}, NewDict, OldDict) == {"name": "a"}
