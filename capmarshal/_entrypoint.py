@@ -242,7 +242,8 @@ class Entrypoint:
 
         Whatever a method raises ends its call only.  In the main thread, signals end the service: Ctrl-C raises
         :class:`KeyboardInterrupt` here, between calls or in one, and a signal handler that calls ``sys.exit()`` raises
-        :class:`SystemExit`.  The entrypoint can serve on after that.
+        :class:`SystemExit`.  The call in hand is cut off by that: its caller gets the signal's exception as a
+        :class:`RemoteError`.  The entrypoint can serve on afterwards.
 
         Raises:
             Closed: the entrypoint is closed.

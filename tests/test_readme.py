@@ -32,12 +32,17 @@ def test_the_example_of_the_first_screen_runs(tmp_path):
     done = _run("digest.py", tmp_path)
     assert (done.stderr, done.returncode) == ("", 0)
     assert done.stdout == hashlib.sha256(b"any bytes" * 1000).hexdigest() + "\n"
+    # And its status is the worker's.
+    (tmp_path / "data.bin").unlink()
+    done = _run("digest.py", tmp_path)
+    assert done.returncode == 1
+    assert "data.bin" in done.stderr
 
 
 def test_the_patient_server_is_not_kept_by_a_pipe_without_end(quiet_log):
     """One that nobody writes to, and one that always has more; and it digests what ends."""
     scope = {"__name__": "digest"}
-    digest, _, patient, _ = BLOCKS
+    digest, _, patient, *_ = BLOCKS
     exec(digest, scope)
     exec(patient.replace("from digest import Digest\n", "").replace("timeout(10)", "timeout(0.1)"), scope)
     with cm.Entrypoint("digest") as entrypoint, contextlib.ExitStack() as stack, cm.timeout(30):
@@ -50,6 +55,30 @@ def test_the_patient_server_is_not_kept_by_a_pipe_without_end(quiet_log):
         with open(README, "rb") as file:
             assert proxy.sha256(file) == hashlib.sha256(README.read_bytes()).hexdigest()
         cm.capability(proxy).close()
+
+
+def test_the_example_of_errors_declares_them():
+    """They arrive as themselves, with their notes; a path arrives if the call named it."""
+    scope = {"__name__": "store"}
+    (declares,) = (block for block in BLOCKS if "cm.raises" in block)
+    exec(declares, scope)
+
+    class Server(scope["Store"]):
+        def get(self, key):
+            error = KeyError(key) if key == "key" else FileNotFoundError(2, "No such file", "/there/file")
+            error.add_note("noted")
+            raise error
+
+    with cm.Entrypoint("store") as entrypoint, cm.timeout(30):
+        store = entrypoint.manage(Server()).cast(scope["Store"])
+        with pytest.raises(KeyError, match="key") as caught:
+            store.get("key")
+        assert caught.value.__notes__[0] == "noted"
+        for key, path in (("file", None), ("/there/file", "/there/file")):
+            with pytest.raises(FileNotFoundError) as caught:
+                store.get(key)
+            assert caught.value.filename == path
+        cm.capability(store).close()
 
 
 def test_the_example_of_messages_runs(tmp_path):
