@@ -8,7 +8,6 @@ objects closes it, :mod:`capmarshal._server.closers` says.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,7 +17,7 @@ from capmarshal._descriptors.layers import layers_of
 from capmarshal._kernel.errors import ArgumentError
 from capmarshal._server.answer import Answer
 from capmarshal._server.closers import closed_once, closers_in, number_of_known
-from capmarshal._server.kept import all_in
+from capmarshal._server.kept import all_in, let_go
 from capmarshal._typed.flushing import flush_without_waiting
 
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ def failed(call_id: int, data: bytes, incoming: Incoming, outgoing: Outgoing, ke
     """The answer to a call that has no result, of what :func:`succeeded` takes: all that it owned is an argument."""
     owned = [*_arguments(incoming), *(file for file in outgoing.files if file is not None)]
     if kept:
-        owned = _without(owned, set(map(id, kept)))
+        owned = _without(owned, set(map(id, kept)), fails=True)
     if kept or outgoing.files:
         # No class of the method's own is asked for its number.
         left, _ = closed_once(zip(owned, map(number_of_known, owned), strict=True), closers_in(kept))
@@ -163,8 +162,9 @@ def _divided(
     ]
     owned = [*zip(rest, own, strict=True), *returned]
     if kept:
-        not_kept = set(map(id, _without([file for file, _ in owned], ids)))
-        owned = [(file, number) for file, number in owned if id(file) in not_kept]
+        number_of = {id(file): number for file, number in owned}
+        # What lets go of a file has no number to close.
+        owned = [(file, number_of.get(id(file), -1)) for file in _without([file for file, _ in owned], ids)]
     left, clash = closed_once(owned, keepers)
     if clash:
         raise ArgumentError(
@@ -182,23 +182,15 @@ def _is_kept(file: object, ids: set[int]) -> bool:
     return not ids.isdisjoint(map(id, layers_of(file)))
 
 
-def _without(files: Sequence[ClosableFile], ids: set[int]) -> list[ClosableFile]:
-    """Those of which nothing was kept."""
-    rest = []
+def _without(files: Sequence[ClosableFile], ids: set[int], *, fails: bool = False) -> list[ClosableFile]:
+    """Those of which nothing was kept, and what lets go of what was."""
+    rest: list[ClosableFile] = []
     for file in files:
         if not _is_kept(file, ids):
             rest.append(file)
         elif id(file) not in ids:
-            _tie_to_kept(file, ids)
+            rest += let_go(file, ids, fails=fails)
     return rest
-
-
-def _tie_to_kept(file: Any, ids: set[int]) -> None:
-    """Lets a file live for as long as what it stands on, which was kept: it would close that when it goes."""
-    below = next(layer for layer in layers_of(file) if id(layer) in ids)
-    # What has no place for it is a class of the method's own, whose files it knows.
-    with contextlib.suppress(TypeError):
-        vars(below)["_capmarshal_tied"] = file
 
 
 def _unwritten(file: ClosableFile) -> ClosableFile:

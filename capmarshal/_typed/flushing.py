@@ -83,6 +83,15 @@ def _flush_by(file: Any, by: Callable[[int, Buffer], int]) -> None:
             own["write"] = before
 
 
+def drop_pending(file: Any) -> None:
+    """Empties a buffered file's buffer, and writes nothing of it.
+
+    Raises:
+        ValueError: it is closed.
+    """
+    _flush_by(file, lambda _number, data: memoryview(data).nbytes)
+
+
 class _NotSure(Exception):  # never leaves this module
     """A write could block, whatever is tried against it."""
 
