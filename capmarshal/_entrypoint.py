@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import struct
+import sys
 import warnings
 from typing import TYPE_CHECKING
 
@@ -273,24 +274,33 @@ class Entrypoint:
             raise CallTimeout(f"{self!r} is closed, but {running} has not ended {when}", ran="maybe")
 
     def __enter__(self) -> Self:
-        """Has it served by a thread of its own.
+        """Has it served by a thread of its own, until it is left, closed or forgotten.
 
         Raises:
             Closed: it is closed.
             RuntimeError: somebody serves it already, or gevent has replaced threads.
             KernelError: there are as many threads as there may be; nothing has changed.
         """
-        self._made().start(self)
+        self._made().start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._made().leave(self._close_timeout)
+        try:
+            self._made().leave(self._close_timeout)
+        except BaseException:
+            # Ctrl-C, perhaps before anything was done.
+            if self._service is not None:
+                self._service.close_at_once()
+            raise
 
     def __del__(self) -> None:
         service = self._service
         if service is None or service.released:
+            return
+        if sys.is_finalizing() and service.served:
+            # Its thread has been stopped wherever it was, with whatever locks it held; the kernel closes the rest.
             return
         try:
             if not service.closed:

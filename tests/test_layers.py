@@ -101,6 +101,7 @@ MODULES = {
         "loop",
         "letting_go",
         "session",
+        "starting",
         "service",
     ),
     "_child": ("spawn",),

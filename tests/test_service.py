@@ -21,6 +21,7 @@ from capmarshal._descriptors import private as _private
 from capmarshal._server import letting_go as _letting_go
 from capmarshal._server import service as _service
 from capmarshal._server import session as _session
+from capmarshal._server import starting as _starting
 
 PATIENCE = by_hand.PATIENCE
 
@@ -302,7 +303,7 @@ class Sweep:
     What a signal handler does, it does between two instructions of the main thread; fewer than these.
     """
 
-    CODE = tuple(module.__file__ for module in (_entrypoint, _service, _session, _letting_go))
+    CODE = tuple(module.__file__ for module in (_entrypoint, _service, _session, _starting, _letting_go))
 
     def __init__(self, at, action):
         self._left, self._action = at, action

@@ -40,7 +40,7 @@ class Doorkeeper:
         closings: closes what else knocks bring.
         give_up: ends a channel to make room.
         journal: of the entrypoint.
-        shut: called when a holder has shut the door for all: nobody is to watch it any more.
+        shut: called when the door has been shut: nobody is to watch it any more.
         pause: called when no knock is to be taken for a moment.
     """
 
@@ -97,8 +97,6 @@ class Doorkeeper:
         else:
             return
         if result == 0:
-            # Some holder of the client end has shut it down, for all holders (shutdown(2)).
-            self._journal.error(None, "shut", "the door was shut by one of its holders; open channels go on")
             self._shut()
 
     def _receive(self) -> None:

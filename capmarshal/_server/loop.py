@@ -70,6 +70,7 @@ class Server:
         limits: Limits,
     ) -> None:
         self._dispatcher = dispatcher
+        self._journal = journal
         self._turn = turn = ffi.new("struct cm_turn *")
         turn.poll = poll_nanoseconds
         # Until when answers may be sent, once it is told to end.
@@ -122,7 +123,7 @@ class Server:
         self._epoll = private.make_epoll_set()
         peers = Peers(shares, self._epoll)
         self._doorkeeper = Doorkeeper(
-            door, peers, channels, closings, endings.give_up, journal, self._shut_door, self._pause_door
+            door, peers, channels, closings, endings.give_up, journal, self._door_shut, self._pause_door
         )
         try:
             self._wake = private.make_event()
@@ -288,6 +289,13 @@ class Server:
             except KernelError:
                 # No memory for it (epoll_ctl(2)), which may pass: the door must not stay shut for that.
                 self._timers.after(_DOOR_PAUSE, self._open_door)
+
+    def _door_shut(self) -> None:
+        """Takes no more knocks, as the door has been shut for all its holders."""
+        # By close(), where that found it running; else some holder of the client end has (shutdown(2)).
+        if not self._abandoned:
+            self._journal.error(None, "shut", "the door was shut by one of its holders; open channels go on")
+        self._shut_door()
 
     def _shut_door(self) -> None:
         """Takes no more knocks."""

@@ -16,8 +16,6 @@ for itself.  And no lock is held across anything that another thread could have 
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import sys
 import threading
 import time
@@ -26,10 +24,11 @@ from typing import TYPE_CHECKING
 from capmarshal._capabilities.space import space
 from capmarshal._descriptors import private
 from capmarshal._kernel import deadline as _deadline
-from capmarshal._kernel.errors import Closed, KernelError
+from capmarshal._kernel.errors import Closed
 from capmarshal._server.escapes import BySignal, nothing
 from capmarshal._server.letting_go import LettingGo
 from capmarshal._server.session import Session, owned
+from capmarshal._server.starting import start
 
 if TYPE_CHECKING:
     from capmarshal._capabilities.door import Door
@@ -40,6 +39,9 @@ if TYPE_CHECKING:
 
 # Seconds.  How long the loop may take to end when no call is in progress, and how often is looked whether one is.
 _LOOP_PATIENCE, _LOOK = 1.0, 0.01
+
+# What CPython says of joining such a thread.
+_NOT_BEGUN = "cannot join thread before it is started"
 
 
 class Service:
@@ -140,8 +142,8 @@ class Service:
                 if self._session is session:
                     self._end(session)
 
-    def start(self, entrypoint: object) -> None:
-        """Serves in a thread of its own, which keeps ``entrypoint`` alive.
+    def start(self) -> None:
+        """Serves in a thread of its own, which does not keep the entrypoint alive: one that is forgotten is closed.
 
         Raises:
             Closed, RuntimeError: it is closed or served already, or threads are not what they were.
@@ -151,35 +153,30 @@ class Service:
         self.check_open()
         session = Session(None)
         thread = threading.Thread(
-            target=self._serve_in_thread, args=(session, entrypoint), name=f"capmarshal {self._label}", daemon=True
+            target=self._serve_in_thread, args=(session,), name=f"capmarshal {self._label}", daemon=True
         )
         session.lock.acquire()
         self._starter = threading.get_ident()
         try:
             self._claim(session)
             self._thread = thread
-            thread.start()
-        except BaseException as error:
-            if thread.ident is None:
-                # It has not begun.  If Ctrl-C came before it could, it will find that all is over.
+            start(thread, self._label)
+        except BaseException:
+            # Before it is looked whether the thread has begun, which looks at this after that: one sees the other.
+            session.given_up = True
+            if thread.ident is not None:
+                self.close_at_once()
+            elif self._session is session:
                 self._thread = None
                 self._end(session)
-            else:
-                self.close_at_once()
-            if self._session is session and isinstance(error, (RuntimeError, MemoryError)):
-                raise KernelError(
-                    errno.EAGAIN,
-                    f"starting the thread of the entrypoint {self._label!r}: {error}: the user has as many as "
-                    "RLIMIT_NPROC allows, the control group as many as its pids.max, or memory is out",
-                ) from error
             raise
         finally:
             self._starter = None
 
-    def _serve_in_thread(self, session: Session, _entrypoint: object) -> None:
+    def _serve_in_thread(self, session: Session) -> None:
         session.thread = threading.get_ident()
         try:
-            while not self.closed and not session.over:
+            while not self.closed and not session.given_up:
                 try:
                     self._server.run()
                     return
@@ -292,9 +289,18 @@ class Service:
         """Waits for the serving thread's own end, with nothing left to do: no interpreter is to end before it."""
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            # It has not begun where Ctrl-C came into start().
-            with contextlib.suppress(RuntimeError):
+            try:
                 thread.join(min(_deadline.seconds_until(deadline), threading.TIMEOUT_MAX))
+            except RuntimeError as error:
+                # It has not begun where Ctrl-C came into start().  Anything else is of Ctrl-C here.
+                if str(error) != _NOT_BEGUN:
+                    raise
+
+    @property
+    def served(self) -> bool:
+        """Whether somebody serves it."""
+        session = self._session
+        return session is not None and session.active
 
     @property
     def released(self) -> bool:

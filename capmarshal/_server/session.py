@@ -26,14 +26,15 @@ class Session:
     Attributes:
         lock: held by it all the time: ``with`` lets go of it whatever Ctrl-C interrupts.
         over: nothing more will be done in it.
+        given_up: it is not to begin.
     """
 
-    __slots__ = ("lock", "over", "thread")
+    __slots__ = ("given_up", "lock", "over", "thread")
 
     def __init__(self, thread: int | None) -> None:
         self.thread = thread
         self.lock = threading.Lock()
-        self.over = False
+        self.over = self.given_up = False
 
     @property
     def active(self) -> bool:

@@ -1,0 +1,56 @@
+"""Starting the thread of an entrypoint, whatever signal handlers raise meanwhile."""
+
+from __future__ import annotations
+
+import _thread
+import errno
+from typing import TYPE_CHECKING
+
+from capmarshal._kernel.errors import KernelError
+
+if TYPE_CHECKING:
+    import threading
+
+# What CPython says where the system has no thread, and of nothing else.
+_NO_THREAD = "can't start new thread"
+
+
+def start(thread: threading.Thread, label: str) -> None:
+    """Starts the thread of an entrypoint.
+
+    ``Thread.start()`` waits until the thread has begun, by an Event: what a signal handler raises there can leave the
+    lock of that taken, and the thread waits for it for ever.  Handlers run in the main thread only, so that wait is
+    another thread's, and here is waited for a lock that has no inside.
+
+    Args:
+        thread: to be started.  If something is raised, it may still begin.
+        label: of the entrypoint.
+
+    Raises:
+        KernelError: no thread can be had.
+    """
+    started = _thread.allocate_lock()
+    started.acquire()
+    errors: list[BaseException] = []
+
+    def start_it() -> None:
+        try:
+            thread.start()
+        except BaseException as error:  # noqa: BLE001 - raised below, in the thread that asked
+            errors.append(error)
+        finally:
+            started.release()
+
+    try:
+        _thread.start_new_thread(start_it, ())
+        started.acquire()
+        if errors:
+            raise errors.pop()
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, RuntimeError) and str(error) != _NO_THREAD:
+            raise
+        raise KernelError(
+            errno.EAGAIN,
+            f"starting the thread of the entrypoint {label!r}: {error}: the user has as many as "
+            "RLIMIT_NPROC allows, the control group as many as its pids.max, or memory is out",
+        ) from error
