@@ -28,6 +28,15 @@ _KNOWN: dict[type, tuple[str, ...]] = {
 _DEEPEST = 8
 
 
+def raw_of(file: Any) -> Any:
+    """The raw file that a text file or a buffer stands on; None where a buffer is detached from it, or there is none.
+
+    Raises:
+        ValueError: a text file that is detached from its buffer.
+    """
+    return getattr(getattr(file, "buffer", file), "raw", None)
+
+
 def layers_of(file: Any) -> list[Any]:
     """A file and all that it stands on, from the top; of what has been detached, or is no file, itself alone."""
     layers = [file]

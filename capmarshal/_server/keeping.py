@@ -13,7 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from capmarshal._descriptors.descriptor import numbers_of
-from capmarshal._descriptors.layers import layers_of
+from capmarshal._descriptors.layers import layers_of, raw_of
 from capmarshal._kernel.errors import ArgumentError
 from capmarshal._server.answer import Answer
 from capmarshal._server.closers import closed_once, closers_in, number_of_known
@@ -131,10 +131,7 @@ def _arguments(incoming: Incoming) -> Sequence[ClosableFile]:
 
 def _detached(file: Any) -> bool:
     """Whether it is a buffer that stands on nothing any more."""
-    try:
-        return isinstance(file, (io.BufferedReader, io.BufferedWriter)) and file.raw is None
-    except ValueError:
-        return True
+    return isinstance(file, (io.BufferedReader, io.BufferedWriter)) and raw_of(file) is None
 
 
 def _divided(

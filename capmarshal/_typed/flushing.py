@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from capmarshal._descriptors import closing
 from capmarshal._descriptors.foreign import ForeignFile
+from capmarshal._descriptors.layers import raw_of
 from capmarshal._kernel.errors import CallTimeout
 from capmarshal._kernel.native import FOREVER, NOW
 from capmarshal._kernel.waiting import becomes_ready
@@ -48,16 +49,12 @@ def flush_within(file: Any, until: int) -> None:
         CallTimeout: whoever reads at the other end has not made room in time.
         OSError, ValueError: as flush() raises them.
     """
-    raw = _raw_of(file)
+    raw = raw_of(file)
     # A regular file always has room.
     if until == FOREVER or not isinstance(raw, _SYSTEM) or raw.seekable():
         file.flush()
         return
     _flush_by(file, lambda number, data: _write_within(number, data, until))
-
-
-def _raw_of(file: Any) -> Any:
-    return getattr(getattr(file, "buffer", file), "raw", None)
 
 
 def _flush_by(file: Any, by: Callable[[int, Buffer], int]) -> None:
@@ -108,7 +105,7 @@ def flush_without_waiting(file: Any) -> None:
     """
     if closing.cannot_block(file.fileno()):
         file.flush()
-    elif isinstance(_raw_of(file), _SYSTEM):
+    elif isinstance(raw_of(file), _SYSTEM):
         with contextlib.suppress(_NotSure):
             _flush_by(file, _write_at_once)
 
