@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from capmarshal._kernel.errors import Error, name_of
+from capmarshal._kernel.errors import Error, name_of, with_article
 from capmarshal._typed.exact import check_for
 from capmarshal._typed.lists import Lists
 
@@ -63,7 +63,7 @@ def _encode_hook(thing: Any) -> int:
 def _decode_hook(kind: type, index: Any) -> Any:
     incoming = _current.incoming
     if incoming is None:
-        raise TypeError(f"a {kind.__qualname__} cannot be received here")
+        raise TypeError(f"{with_article(kind.__qualname__)} cannot be received here")
     return incoming.make(kind, index)
 
 
