@@ -10,16 +10,18 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Protocol
 
+from msgspec import MsgspecError
+
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._kernel import deadline as _deadline
-from capmarshal._kernel.errors import ArgumentError, StaleCapability
+from capmarshal._kernel.errors import ArgumentError, Error, StaleCapability
 from capmarshal._kernel.native import FOREVER, lib
 from capmarshal._protocol import faults, wire
 from capmarshal._protocol.faults import Code, Fault
 from capmarshal._protocol.raised import Raised
 from capmarshal._server import escapes, keeping
 from capmarshal._server.answer import Answer, Interrupted, fail
-from capmarshal._typed.codec import encode_data
+from capmarshal._typed.codec import BAD_PAYLOAD, encode_data
 from capmarshal._typed.method import methods_of
 from capmarshal._typed.table import NOTHING, Incoming, Outgoing
 
@@ -114,16 +116,19 @@ class Calls:
             try:
                 try:
                     arguments = method.decode_data_arguments(payload)
-                except Exception:  # noqa: BLE001 - it will be decoded, and fail, again
-                    return None
+                except Exception as error:
+                    if _is_bad(payload, method, error):
+                        return None
+                    # A signal handler's: it ends the call as if the method had raised it.
+                    raise
                 result = getattr(target, method.name)(*arguments)
                 try:
                     return encode_data(result)
-                except Exception:  # noqa: BLE001 - it will be encoded, and fail, again, unless it is no data after all
+                except Exception:
                     outgoing = Outgoing(serving=True)
-                    encoded = method.encode_result(result, outgoing)
-                data = wire.pack_reply(turn.id, outgoing.entries, len(outgoing.numbers), encoded)
-                return keeping.succeeded(turn.id, data, Incoming([], DescriptorList()), outgoing, self._calls.kept)
+                    # Says what is wrong with the result; where that is nothing, a signal handler raised something.
+                    method.encode_result(result, outgoing)
+                    raise
             except BaseException as error:  # noqa: BLE001 - answered; Interrupted is raised for what must not end here
                 peer = self.peer_of(turn.slot)
                 fault = _fault_for(error, method, payload)
@@ -193,6 +198,10 @@ class Calls:
                 by_position, by_name = method.decode_arguments(call.payload, incoming)
             except (ArgumentError, StaleCapability) as error:
                 incoming.close_all()
+                if _is_strange(error):
+                    self._journal.error(
+                        peer, f"{method.where}, arguments", "%s: making its arguments", method.where, exc_info=error
+                    )
                 return _refused(call.id, error)
             finally:
                 incoming.close_rest()
@@ -229,6 +238,25 @@ class Calls:
         if not isinstance(error, Exception) and self.ends_service(error):
             raise Interrupted(answer) from error
         return answer
+
+
+def _is_bad(payload: bytes, method: Method, error: Exception) -> bool:
+    """Whether a payload cannot be decoded, for which it was tried already, and this was raised."""
+    if isinstance(error, MsgspecError) and error.__cause__ is None:
+        return True
+    # The application's own code may have raised it: a __post_init__, which does so again, or a signal handler.
+    try:
+        method.decode_data_arguments(payload)
+    except Exception:  # noqa: BLE001 - it is decoded for the third time where it is said what is wrong
+        return True
+    return False
+
+
+def _is_strange(error: BaseException) -> bool:
+    """Whether what arguments were refused for may be no fault of theirs: raised by a signal handler, or by mistake."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return not isinstance(error, (*BAD_PAYLOAD, Error))
 
 
 def _refused(call_id: int, error: ArgumentError | StaleCapability) -> Answer:

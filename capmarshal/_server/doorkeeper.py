@@ -76,6 +76,14 @@ class Doorkeeper:
 
     def open(self) -> None:
         """Takes some of the channels that knocks have brought."""
+        try:
+            self._take_some()
+        except Exception:
+            # A signal handler's, say, after which service goes on: who has knocked is not to wait for an answer.
+            self.tidy()
+            raise
+
+    def _take_some(self) -> None:
         if self._closings.full:
             # What is wrong with a knock is told only when its descriptors have come, and have to be closed.
             self._pause()

@@ -126,6 +126,7 @@ class Journal:
         if left_out is None:
             return
         more = f" (and {left_out} such lines were left out)" if left_out else ""
+        whom = _whom(peer)
         # A filter or handler of the application's own may raise, which is not to end what is being logged.
         with contextlib.suppress(Exception):
             text = _text(exc_info)
@@ -133,7 +134,7 @@ class Journal:
                 # A caller's words may be in it, and as many of them as a call can carry.
                 more = f": {type(exc_info).__qualname__}: {text[:_TEXT_MAX]}... (cut short){more}"
                 exc_info = None
-            log.log(level, f"%s: %s{words}%s", self._label, _whom(peer), *args, more, exc_info=exc_info)
+            log.log(level, f"%s: %s{words}%s", self._label, whom, *args, more, exc_info=exc_info)
 
     def _due(self, key: _Key) -> int | None:
         """Whether a line is to be written: None if not, else how many were left out before it."""

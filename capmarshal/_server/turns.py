@@ -142,6 +142,8 @@ class Turns:
     def _fault(self, error: Exception) -> None:
         """Ends the channel in whose turn something went wrong that no record should be able to bring about."""
         turn = self._turn
+        # It may be a signal handler's, raised before anybody took what came.
+        reaper.close([self._inbox.steal()])
         self._endings.fault(self._channels.get(turn.slot), error)
         turn.taken = 0
 
