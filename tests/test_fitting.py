@@ -9,6 +9,7 @@ import re
 import pytest
 
 import capmarshal as cm
+from capmarshal._typed.fitting import check_data
 from patience import PATIENCE
 
 
@@ -224,3 +225,13 @@ def test_results_are_checked_by_their_sender_too(taker, what, words, quiet_log):
         taker.give(what)
     with pytest.raises(cm.RemoteError, match=r"Taker\.count, result: an io.BufferedReader where int is due"):
         taker.count(what)
+
+
+def test_a_file_within_what_is_data_is_refused_untouched(tmp_path):
+    """It is not flushed for that: a result is looked at in the thread that serves others, and a flush may block."""
+    with open(tmp_path / "file", "wb") as file:
+        file.write(b"pending")
+        for value in (file, [file], {"a": (file,)}):
+            with pytest.raises(TypeError, match=r"where list\[int\] is due"):
+                check_data(value, list[int])
+        assert (tmp_path / "file").read_bytes() == b""

@@ -104,6 +104,22 @@ def _described(value: object) -> str:
     return with_article(words)
 
 
+class _NoTable(Outgoing):
+    """Of what is data alone: refuses what would go into a table, and does nothing to it, as flushing would."""
+
+    __slots__ = ("_annotation",)
+
+    def __init__(self, annotation: Any) -> None:
+        super().__init__()
+        self._annotation = annotation
+
+    def add(self, thing: Any) -> int:
+        if isinstance(thing, (Capability, Delegable)) or hasattr(thing, "fileno"):
+            due = words_for(self._annotation)
+            raise TypeError(f"a descriptor or capability within what is data, where {due} is due")
+        return super().add(thing)
+
+
 def check_at_first_sight(value: object, annotation: Any) -> None:
     """As :func:`check_data`, for what is something else at first sight.
 
@@ -122,7 +138,4 @@ def check_data(value: object, annotation: Any) -> None:
         Whatever msgspec raises for other values that cannot be sent.
     """
     check_at_first_sight(value, annotation)
-    entered = Outgoing()
-    encode(value, entered)
-    if entered.entries:
-        raise TypeError(f"a descriptor or capability within what is data, where {words_for(annotation)} is due")
+    encode(value, _NoTable(annotation))
