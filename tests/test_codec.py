@@ -24,6 +24,7 @@ from capmarshal._descriptors import reaper as _reaper
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._protocol import wire as _wire
 from capmarshal._typed import codec as _codec
+from capmarshal._typed.files import open_received
 from capmarshal._typed.method import Method
 from capmarshal._typed.table import Incoming, Outgoing
 
@@ -527,6 +528,16 @@ def test_what_cannot_be_read_is_no_reader(tmp_path, flags):
         with pytest.raises(ValueError, match=r"is due; what came is a (directory|mere path)"):
             _transfer(directory, io.BufferedReader)
         _nothing_left(before)
+
+
+@pytest.mark.parametrize("mode", ["rb", "wb"])
+def test_a_number_that_somebody_closed_is_said_to_be_closed(mode):
+    """And not to be a mere path, whose bit a negative number has."""
+    descriptor = cm.Descriptor(os.memfd_create("closed"))
+    os.close(descriptor.fileno())
+    with pytest.raises(cm.ArgumentError, match="what came is a descriptor that is closed"):
+        open_received(descriptor, mode)
+    descriptor.detach()
 
 
 def _listener():

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 def describe(number: int) -> str:
     """What a descriptor is, in words; found out without anything that a file system's server could delay."""
     flags = lib.lx_fcntl(number, fcntl.F_GETFL, 0)
+    # Before its bits are looked at: of a negative number most are set.
+    if flags < 0:
+        return "a descriptor that is closed"
     kind_of_socket = lib.cm_socket_option(number, socket.SO_TYPE)
     if kind_of_socket >= 0:
         return f"a socket of type {socket.SocketKind(kind_of_socket).name.removeprefix('SOCK_')}"
@@ -69,7 +72,8 @@ def open_received(descriptor: Descriptor, mode: str) -> Any:
     """
     number = descriptor.fileno()
     flags = lib.lx_fcntl(number, fcntl.F_GETFL, 0)
-    if flags & os.O_PATH or flags & os.O_ACCMODE not in (os.O_RDWR, os.O_RDONLY if mode == "rb" else os.O_WRONLY):
+    open_for = (os.O_RDWR, os.O_RDONLY if mode == "rb" else os.O_WRONLY)
+    if flags < 0 or flags & os.O_PATH or flags & os.O_ACCMODE not in open_for:
         wanted = "reading" if mode == "rb" else "writing"
         raise ArgumentError(f"a file open for {wanted} is due; what came is {describe(number)}")
     try:
