@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import selectors
@@ -161,4 +162,51 @@ def test_a_capability_is_no_descriptor_though_it_has_a_number():
     with by_hand.serving() as capability, cm.timeout(PATIENCE):
         with pytest.raises(cm.ArgumentError, match=r"a capmarshal\.Capability where capmarshal\.Descriptor is due"):
             capability.cast(by_hand.Work).echo(capability)
+        capability.close()
+
+
+def test_a_capability_is_no_descriptor_of_a_message_nor_a_socket_for_one():
+    """What arrived would be the door's end without the badge, and what is sent through a door is no knock."""
+    with by_hand.serving() as capability:
+        for misuse in (
+            lambda: cm.Message(b"x", [capability]),
+            lambda: cm.Message(b"x").send(capability),
+            lambda: cm.Message.receive(capability),
+            lambda: cm.Descriptor.dup_of(capability),
+        ):
+            with pytest.raises(TypeError, match="`Capability` is no descriptor, and has one to be polled only"):
+                misuse()
+        capability.close()
+
+
+class Holding(cm.Interface):
+    @cm.method
+    def hold(self, what: cm.Capability, file: cm.Descriptor) -> None: ...
+
+
+class Holder(Holding):
+    """Keeps what the test says."""
+
+    def hold(self, what, file):
+        self.kept = cm.keep(self.wanted(what, file))
+
+
+def test_a_capability_is_nothing_to_keep(caplog):
+    """keep() says so, for nothing would be kept that the call closes; beside a file, it is data."""
+    caplog.set_level(logging.CRITICAL, "capmarshal")
+    holder = Holder()
+    with by_hand.serving(holder) as capability, cm.timeout(PATIENCE), by_hand.temporary(b"file") as file:
+        proxy = capability.cast(Holding)
+        for holder.wanted in (
+            lambda what, file: what,
+            lambda what, file: [what],
+            lambda what, file: what.cast(Holding),
+        ):
+            with pytest.raises(cm.RemoteError, match=r"TypeError: keep\(\) is for files, sockets and descriptors"):
+                proxy.hold(capability, file)
+        holder.wanted = lambda what, file: [what, file]
+        proxy.hold(capability, file)
+        with holder.kept[1] as kept:
+            assert os.pread(kept.fileno(), 10, 0) == b"file"
+        vars(holder).clear()
         capability.close()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from capmarshal._capabilities.door import home_of
 from capmarshal._capabilities.identity import label_in
 from capmarshal._capabilities.parametrised import parametrised
+from capmarshal._descriptors.descriptor import OnlyPolled
 from capmarshal._descriptors.private import lock
 from capmarshal._kernel import call_log
 from capmarshal._kernel.deadline import check_proxy_timeout
@@ -29,7 +30,7 @@ T = TypeVar("T")
 Key: TypeAlias = tuple[int, bytes]
 
 
-class Capability:
+class Capability(OnlyPolled):
     """The right to call one object, and to pass that right on.
 
     Made by :meth:`Entrypoint.manage`, inherited by :func:`parent`, or received in a call.  The same capability is the

@@ -38,13 +38,24 @@ def _named(file: object) -> str:
     return with_article(f"`{type(file).__qualname__}`")
 
 
+class OnlyPolled:
+    """Has a ``fileno()`` to be polled: the descriptor is nothing to send, copy, read from or write to."""
+
+    __slots__ = ()
+
+
 def number_of(file: HasFileno | int) -> int:
     """The descriptor of ``file``, borrowed.
 
     Raises:
         Closed: it is closed or negative.
-        TypeError: it is neither an int nor has a ``fileno()`` that gives one.
+        TypeError: it is neither an int nor has a ``fileno()`` that gives one, or has one that is only to be polled.
     """
+    if isinstance(file, OnlyPolled):
+        raise TypeError(
+            f"{_named(file)} is no descriptor, and has one to be polled only: pass it on as an argument or result of a "
+            "call"
+        )
     try:
         number = file if isinstance(file, int) else file.fileno()
     except (io.UnsupportedOperation, AttributeError, NotImplementedError):

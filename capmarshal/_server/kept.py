@@ -6,6 +6,7 @@ import contextlib
 import io
 from typing import TYPE_CHECKING, Any
 
+from capmarshal._capabilities.capability import Capability, Delegable
 from capmarshal._descriptors.layers import layers_of
 from capmarshal._typed.flushing import drop_pending
 
@@ -31,6 +32,9 @@ def all_in(thing: object) -> list[Any]:
         if id(one) in seen:
             continue
         seen.add(id(one))
+        if isinstance(one, (Capability, Delegable)):
+            # It stays for as long as it is referred to.  A capability has a fileno() to be polled only.
+            continue
         if hasattr(one, "fileno"):
             found += layers_of(one)
         else:
