@@ -20,6 +20,7 @@ from capmarshal._descriptors import private as _private
 from capmarshal._server.clients import Peer, User
 from capmarshal._server.limits import Limits
 from capmarshal._server.shares import Shares
+from interrupting import Interrupting
 from patience import PATIENCE
 
 
@@ -274,7 +275,9 @@ def test_the_death_of_an_earlier_life_does_not_end_the_next():
     """The note of a death may come after the same capability has been received again; then it is void."""
     with _foreign() as (_, client):
         capability = doors_by_hand.receive(client, BADGE)
-        space._died += [key_of(capability), key_of(capability)[0]]
+        key = key_of(capability)
+        # What is referred to dies at once.
+        space._died += [space._reference(set(), each) for each in (key, key[0])]
         assert open_door_of(doors_by_hand.receive(client, BADGE[::-1])) is open_door_of(capability)
         assert doors_by_hand.receive(client, BADGE) is capability
 
@@ -299,3 +302,13 @@ def test_the_server_end_of_a_nameless_door_of_our_own_is_refused():
     finally:
         space.remove_home(door)
         server_end.close()
+
+
+def test_ctrl_c_is_not_swallowed_where_a_capability_dies():
+    """No function of ours runs there: Python only prints what is raised in one, and goes on."""
+    with _foreign() as (_, client):
+        capability = doors_by_hand.receive(client, BADGE)
+        interrupting = Interrupting(0, KeyboardInterrupt, [_space.__file__])
+        with interrupting:
+            del capability
+        assert interrupting.where == ""

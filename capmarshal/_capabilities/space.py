@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from capmarshal._capabilities.capability import Capability, Delegable, Key, Proxy, capability_behind
 from capmarshal._capabilities.door import Door, home_of
@@ -20,11 +20,20 @@ from capmarshal._kernel.errors import ArgumentError, StaleCapability
 from capmarshal._kernel.native import lib
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from capmarshal._capabilities.door import DoorSender, Home
     from capmarshal._descriptors.descriptor import Descriptor
     from capmarshal._descriptors.private import Private
+
+T = TypeVar("T")
+
+
+# No underscore: names that have one are gone first when the interpreter ends, and finalizers may still call then.
+class Reference(weakref.ref[T]):
+    """A weak reference that knows the key under which it is kept."""
+
+    __slots__ = ("key",)
+
+    key: Any
 
 
 class Space:
@@ -38,12 +47,13 @@ class Space:
         self._server_ends: dict[int, int] = {}
         # id of a managed object -> where it is managed; its entrypoint keeps the object alive.
         self.managed: dict[int, tuple[Door, bytes]] = {}
-        self._doors: dict[int, weakref.ref[Door]] = {}
-        self._capabilities: dict[Key, weakref.ref[Capability]] = {}
+        self._doors: dict[int, Reference[Door]] = {}
+        self._capabilities: dict[Key, Reference[Capability]] = {}
         # Ids of those that the process managed which this one was forked from: its entrypoints keep them, here too.
         self.managed_by_parent: frozenset[int] = frozenset()
-        # Keys whose object has died.  A weak reference's callback may run anywhere, so it only takes note.
-        self._died: deque[int | Key] = deque()
+        # References whose object has died.  A callback may run anywhere, so it only takes note; and none of ours, in
+        # which what a signal handler raises would be swallowed.
+        self._died: deque[Reference[Any]] = deque()
 
     def capability(self, door: Door, badge: bytes) -> Capability:
         """The one capability for this door and badge."""
@@ -54,7 +64,7 @@ class Space:
             known = reference() if reference is not None else None
             if known is None or known.closed:
                 known = Capability(door, badge)
-                self._capabilities[key] = weakref.ref(known, self._note(key))
+                self._capabilities[key] = self._reference(known, key)
             return known
 
     def receive_door(self, descriptor: Descriptor, sender: DoorSender | None) -> Door:
@@ -108,7 +118,7 @@ class Space:
     def _add_door(self, door: Door) -> Door:
         """Enters a new door; the caller holds the lock."""
         self._bury()
-        self._doors[door.cookie] = weakref.ref(door, self._note(door.cookie))
+        self._doors[door.cookie] = self._reference(door, door.cookie)
         return door
 
     def add_home(self, client_end: int, server_end: Private, home: Home) -> Door:
@@ -135,17 +145,18 @@ class Space:
         reference = self._doors.get(cookie)
         return reference() if reference is not None else None
 
-    def _note(self, key: int | Key) -> Callable[[object], None]:
-        died = self._died
-        return lambda _reference: died.append(key)
+    def _reference(self, thing: T, key: int | Key) -> Reference[T]:
+        reference = Reference(thing, self._died.append)
+        reference.key = key
+        return reference
 
     def _bury(self) -> None:
         while self._died:
-            key = self._died.popleft()
-            table: dict[Any, weakref.ref[Any]] = self._doors if isinstance(key, int) else self._capabilities
-            reference = table.get(key)
+            reference = self._died.popleft()
+            key = reference.key
+            table: dict[Any, Any] = self._doors if isinstance(key, int) else self._capabilities
             # Not if the same key has come to life again meanwhile.
-            if reference is not None and reference() is None:
+            if table.get(key) is reference:
                 del table[key]
 
     def in_child(self) -> None:
