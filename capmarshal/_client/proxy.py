@@ -101,6 +101,7 @@ def _in_time(invoke: Callable[..., Any]) -> Callable[..., Any]:
 
 def _proxy_method(called: Method, invoke: Callable[..., Any]) -> Callable[..., Any]:
     """A function with the parameters of the declared one, that makes the call by ``invoke``."""
+    called.will_be_called()
     scope: dict[str, Any] = {
         "_capmarshal_invoke": invoke,
         "_capmarshal_called": called,

@@ -75,6 +75,12 @@ class Method:
 
     # Made when they are first wanted: a client decodes no arguments, and a server no results.
 
+    def will_be_called(self) -> None:
+        """Makes what calls need, now: one may be made when the interpreter ends, and nothing is imported then."""
+        _ = self._decode_result
+        if self.result_is_data:
+            _ = self.decode_data_result
+
     @functools.cached_property
     def decode_data_arguments(self) -> Callable[[bytes], Any]:
         """Payload to arguments: see :meth:`Binding.data_decoder`."""
