@@ -44,6 +44,7 @@ MODULES = {
     "_protocol": ("wire", "parts", "plain", "raised", "rebuilt", "faults", "states"),
     "_capabilities": ("identity", "parametrised", "door", "capability", "space", "gone"),
     "_typed": (
+        "standing_in",
         "flushing",
         "preparing",
         "files",

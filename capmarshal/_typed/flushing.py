@@ -9,6 +9,7 @@ import contextlib
 import errno
 import io
 import os
+import queue
 import select
 import socket
 import stat
@@ -19,19 +20,31 @@ from typing import TYPE_CHECKING, Any
 from capmarshal._descriptors import closing
 from capmarshal._descriptors.foreign import ForeignFile
 from capmarshal._descriptors.layers import raw_of
+from capmarshal._kernel.deadline import seconds_until
 from capmarshal._kernel.errors import CallTimeout
 from capmarshal._kernel.native import FOREVER, NOW
 from capmarshal._kernel.waiting import becomes_ready
+from capmarshal._typed.standing_in import standing_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from _typeshed import ReadableBuffer as Buffer
 
+# More than anybody has written or read ahead.
+_FAR = 1 << 40
+
+# Nanoseconds between two looks whether a flush was given up.
+_LOOK_AFTER = 50_000_000
+
+# Seconds that it then takes at most.
+_ABOUT_TO = 0.5
+
 # The raw files whose write() is a system call that may block, and nothing else.
 _SYSTEM = (io.FileIO, ForeignFile, socket.SocketIO)
 
 _FLUSHING = "writing out what the file's buffer still had"
+_LOCKED = "another thread is using the file, and has kept its lock all the time"
 _NO_ROOM = "there was no room in time for the bytes that the file's buffer still had"
 
 
@@ -46,38 +59,96 @@ def flush_within(file: Any, until: int) -> None:
         until: a deadline, see :mod:`capmarshal._kernel.deadline`.
 
     Raises:
-        CallTimeout: whoever reads at the other end has not made room in time.
+        CallTimeout: whoever reads at the other end has not made room in time, or another thread keeps the file's lock.
         OSError, ValueError: as flush() raises them.
     """
     raw = raw_of(file)
     # A regular file always has room.
     if until == FOREVER or not isinstance(raw, _SYSTEM) or raw.seekable():
         file.flush()
-        return
-    _flush_by(file, lambda number, data: _write_within(number, data, until))
+    elif type(file) is not io.BufferedWriter or pending_in(file, raw):
+        _Flush(file, until).done_in_time()
+
+
+def pending_in(buffer: Any, raw: io.RawIOBase) -> int:
+    """How many bytes a buffer holds that were written to it, and not to the raw file; negative: that it has read ahead.
+
+    tell() takes no lock and reads nothing: it asks the raw file where that is, and adds what the buffer holds.
+    """
+    with standing_in(raw, "tell", lambda: _FAR):
+        return int(buffer.tell()) - _FAR
+
+
+class _Flush:
+    """A flush in a thread of its own, which has a deadline where that waits for the file's lock.
+
+    Another thread that writes to a full pipe keeps the lock, and Python has no way to wait for it with a timeout.  What
+    is given up writes nothing afterwards, once it has the lock.
+    """
+
+    def __init__(self, file: Any, until: int) -> None:
+        self._file = file
+        self._until = until
+        self._writing = self._given_up = False
+        self._outcome: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+    def done_in_time(self) -> None:
+        """Flushes; what is not done by then is given up."""
+        threading.Thread(target=self._run, name="capmarshal-flush", daemon=True).start()
+        try:
+            error = self._ended()
+        finally:
+            # Also after Ctrl-C.
+            self._given_up = True
+        if error is not None:
+            try:
+                raise error
+            finally:
+                # It refers to this frame.
+                del error
+
+    def _ended(self) -> BaseException | None:
+        try:
+            return self._outcome.get(timeout=min(seconds_until(self._until), threading.TIMEOUT_MAX))
+        except queue.Empty:
+            if not self._writing:
+                return CallTimeout(_LOCKED, ran="no")
+        try:
+            # It has the lock, and is about to give up too, unless it is a terminal that has less room than it said.
+            return self._outcome.get(timeout=_ABOUT_TO)
+        except queue.Empty:
+            return CallTimeout(_NO_ROOM, ran="no")
+
+    def _run(self) -> None:
+        try:
+            _flush_by(self._file, self._write)
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
+            self._outcome.put(error)
+        else:
+            self._outcome.put(None)
+
+    def _write(self, number: int, data: Buffer) -> int:
+        self._writing = True
+        while not self._given_up:
+            # Not for long: whoever has given this up may be about to leave the program, or to use the file.
+            until = min(self._until, time.monotonic_ns() + _LOOK_AFTER)
+            written = _write_within(number, data, until)
+            if written:
+                return written
+            if until == self._until:
+                break
+        raise CallTimeout(_NO_ROOM, ran="no")
 
 
 def _flush_by(file: Any, by: Callable[[int, Buffer], int]) -> None:
     """Flushes a file whose bytes go out by a function of ours: given the descriptor and bytes, how many it took."""
     buffer = getattr(file, "buffer", file)
     raw = buffer.raw
-    own, here, write = vars(raw), threading.get_ident(), raw.write
-
-    def bounded(data: Buffer) -> int | None:
-        return by(raw.fileno(), data) if threading.get_ident() == here else write(data)
-
     # In the place of the raw file's method, for flush() has no timeout: it keeps account of what write() has taken.
-    before = own.get("write")
-    own["write"] = bounded
-    try:
+    with standing_in(raw, "write", lambda data: by(raw.fileno(), data)):
         # First: there is room for the pending text then.
         buffer.flush()
         file.flush()
-    finally:
-        if before is None:
-            own.pop("write", None)
-        else:
-            own["write"] = before
 
 
 def drop_pending(file: Any) -> None:
@@ -103,9 +174,10 @@ def flush_without_waiting(file: Any) -> None:
         CallTimeout: there is no room for all of it.
         OSError, ValueError: as flush() raises them.
     """
+    raw = raw_of(file)
     if closing.cannot_block(file.fileno()):
         file.flush()
-    elif isinstance(raw_of(file), _SYSTEM):
+    elif isinstance(raw, _SYSTEM) and (type(file) is not io.BufferedWriter or pending_in(file, raw)):
         with contextlib.suppress(_NotSure):
             _flush_by(file, _write_at_once)
 
@@ -137,21 +209,17 @@ def _write_at_once(number: int, data: Buffer) -> int:
 
 
 def _write_within(number: int, data: Buffer, until: int) -> int:
-    """Writes at least one byte without blocking, whatever flags the open file has; how many it were.
-
-    Raises:
-        CallTimeout: there was no room in time.
-    """
+    """Writes what there is room for without blocking, whatever flags the open file has; 0: there was none in time."""
     flags, most = os.RWF_NOWAIT, len(memoryview(data))
     while True:
         if not becomes_ready(number, select.POLLOUT, until, _FLUSHING):
-            raise CallTimeout(_NO_ROOM, ran="no")
+            return 0
         try:
             return os.pwritev(number, [memoryview(data)[:most]], -1, flags)
         except BlockingIOError:
             # Another writer was quicker; for which it has no more time than for one that does not read.
             if time.monotonic_ns() >= until:
-                raise CallTimeout(_NO_ROOM, ran="no") from None
+                return 0
         except OSError as error:
             if error.errno != errno.EOPNOTSUPP or not flags:
                 raise

@@ -13,7 +13,6 @@ import codecs
 import io
 import os
 import socket
-import threading
 from typing import Any
 
 from capmarshal._descriptors.descriptor import number_of
@@ -21,16 +20,14 @@ from capmarshal._descriptors.foreign import ForeignFile
 from capmarshal._descriptors.layers import layers_of
 from capmarshal._kernel import deadline
 from capmarshal._kernel.errors import CallTimeout, Closed, with_article
-from capmarshal._typed.flushing import flush_within, flush_without_waiting
+from capmarshal._typed.flushing import flush_within, flush_without_waiting, pending_in
+from capmarshal._typed.standing_in import standing_in
 
 # Descriptors and nothing else; of classes derived from these, that is not known.
 _BARE = (io.FileIO, ForeignFile, socket.socket)
 
 # What reads and writes another text than is underneath, and is none of io's classes.
 _CODECS = (codecs.StreamReader, codecs.StreamWriter, codecs.StreamReaderWriter, codecs.StreamRecoder)
-
-# More than anybody has read ahead.
-_FAR = 1 << 40
 
 # Bits of a text file's tell() that are a position; what is above says how to decode from there
 # (cookie_type, Modules/_io/textio.c).
@@ -86,7 +83,7 @@ def prepare(file: Any, *, serving: bool = False) -> None:
         return
     if type(file) is io.BufferedReader and type(file.raw) is ForeignFile:
         # Where the open file is, the program is: to ask for the position might wait for somebody who reads from it.
-        if _read_ahead(file, file.raw) <= 0:
+        if pending_in(file, file.raw) >= 0:
             return
         if serving:
             _refuse_what_has_read_ahead(file, [file])
@@ -160,7 +157,7 @@ def _refuse_what_has_read_ahead(file: Any, layers: list[Any]) -> None:
     for layer in layers:
         raw = getattr(layer, "raw", None)
         if isinstance(raw, io.RawIOBase):
-            count = _read_ahead(layer, raw)
+            count = -pending_in(layer, raw)
             if count > 0:
                 raise ValueError(
                     f"{count} bytes that it has read ahead would stay here: read them first, or pass the raw file "
@@ -173,43 +170,19 @@ def _refuse_what_has_read_ahead(file: Any, layers: list[Any]) -> None:
                 )
 
 
-def _read_ahead(buffer: Any, raw: io.RawIOBase) -> int:
-    """How many bytes a buffer holds that were read from the raw file, and not from the buffer.
-
-    tell() takes no lock and reads nothing: it asks the raw file where that is, and subtracts what the buffer holds.
-    """
-    here, tell = threading.get_ident(), raw.tell
-
-    def far_ahead() -> int:
-        return _FAR if threading.get_ident() == here else tell()
-
-    own = vars(raw)
-    own["tell"] = far_ahead
-    try:
-        return _FAR - int(buffer.tell())
-    finally:
-        own.pop("tell", None)
-
-
 class _Asked(Exception):  # never leaves this module
     """A text file has asked its buffer for bytes."""
 
 
 def _was_read_as_text(text: Any, buffer: Any) -> bool:
     """Whether a text file has taken bytes out of its buffer: if not, it asks for some to read a line of length 0."""
-    here, read = threading.get_ident(), buffer.read1
 
-    def read1(size: int = -1) -> bytes:
-        if threading.get_ident() == here:
-            raise _Asked
-        return bytes(read(size))
+    def asked(*_: int) -> bytes:
+        raise _Asked
 
-    own = vars(buffer)
-    own["read1"] = read1
     try:
-        text.readline(0)
+        with standing_in(buffer, "read1", asked):
+            text.readline(0)
     except _Asked:
         return False
-    finally:
-        own.pop("read1", None)
     return True
