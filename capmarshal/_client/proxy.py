@@ -58,7 +58,7 @@ def invoke(proxy: Proxy, called: Method, arguments: Given, exchange: Exchange = 
         raise left.becomes(f"{called.where}, entrypoint {target.label!r}: {left}", left.ran) from None
     except Error as error:
         if isinstance(error, KernelError) and error.errno in REFUSALS and outgoing.numbers:
-            refused = called.unsendable(arguments, outgoing.numbers)
+            refused = called.unsendable(arguments, outgoing)
             if refused is not None:
                 raise refused from error
         error.add_note(f"in a call of {called.where}, entrypoint {target.label!r}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
 
 from capmarshal._descriptors.moving import made, stolen
 from capmarshal._descriptors.process import process
-from capmarshal._kernel.errors import Closed, Error, check, with_article
+from capmarshal._kernel.errors import Closed, Error, check, name_of, with_article
 from capmarshal._kernel.native import lib
 
 if TYPE_CHECKING:
@@ -36,6 +36,10 @@ _MODES = {"r": (True, False), "w": (False, True), "a": (False, True), "r+": (Tru
 
 def _named(file: object) -> str:
     return with_article(f"`{type(file).__qualname__}`")
+
+
+# limits.h: descriptors are ints.
+_INT_MAX = 2**31 - 1
 
 
 class OnlyPolled:
@@ -64,6 +68,12 @@ def number_of(file: HasFileno | int) -> int:
             words = f"{_named(file)} has no descriptor: send its bytes, or a Dataspace of them"
             raise TypeError(words) from None
         number = None
+    except TypeError:
+        if not isinstance(file, type):
+            raise
+        # Its fileno() wants an object.
+        words = f"the class {name_of(file)} itself is no file: pass an object of it"
+        raise TypeError(words) from None
     except ValueError as error:
         if isinstance(error, Error):
             raise
@@ -74,6 +84,8 @@ def number_of(file: HasFileno | int) -> int:
     if number < 0:
         closed = f"{_named(file)} that was closed before"
         raise Closed(f"closed, or never open: {file}" if isinstance(file, int) else closed)
+    if number > _INT_MAX:
+        raise TypeError(f"{number} is no descriptor: it is more than an int of C holds")
     return number
 
 
@@ -112,8 +124,8 @@ class Descriptor:
         self._number = -1
         if not isinstance(descriptor, int) or isinstance(descriptor, bool):
             raise TypeError(f"a descriptor is an int, not {descriptor!r}; Descriptor.dup_of() copies that of a file")
-        if descriptor < 0:
-            raise ValueError(f"a descriptor is 0 or more, not {descriptor}")
+        if not 0 <= descriptor <= _INT_MAX:
+            raise ValueError(f"a descriptor is 0 or more, and an int of C, not {descriptor}")
         self._number = descriptor
 
     @classmethod

@@ -16,12 +16,13 @@ from capmarshal._typed.codec import BAD_PAYLOAD, encode, encode_data, named, wor
 from capmarshal._typed.fitting import check_at_first_sight, check_data, due_for
 from capmarshal._typed.lists import is_list
 from capmarshal._typed.placing import check_for
-from capmarshal._typed.table import Outgoing
+from capmarshal._typed.table import Search
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from capmarshal._typed.declaration import Declaration
+    from capmarshal._typed.table import Outgoing
 
 
 class _NotGiven:
@@ -83,12 +84,15 @@ class Arguments:
         """
         try:
             return encode_data(given) if self._are_data else self._encode(given, outgoing)
-        except (*BAD_PAYLOAD, Error) as error:
-            culprit, words = self._culprit(given, error)
-            if isinstance(error, Error) and not isinstance(error, ArgumentError):
-                error.add_note(f"{self._where}, {culprit}")
-                raise
-            raise ArgumentError(f"{self._where}, {culprit}: {words}") from error
+        except Exception as error:  # what is passed may be an object of the application's, whose fileno() raises it
+            place, words = self._culprit(given, error, outgoing)
+            where = f"{self._where}, {self._words_for(place)}"
+            if isinstance(error, ArgumentError) or (isinstance(error, BAD_PAYLOAD) and not isinstance(error, Error)):
+                raise ArgumentError(f"{where}: {words}") from error
+            # Of what no argument has raised, it was perhaps a signal handler.
+            if place is not None or isinstance(error, Error):
+                error.add_note(where)
+            raise
 
     def _encode(self, given: Given, outgoing: Outgoing) -> bytes:
         by_place = dict(enumerate(given) if isinstance(given, tuple) else self._by_place(given))
@@ -123,8 +127,17 @@ class Arguments:
         named = {name: by_place[self._places[name]] for name in given if name != BY_POSITION}
         return {BY_POSITION: [by_place[place] for place in range(count)], **named}
 
-    def _culprit(self, given: Given, error: Exception) -> tuple[str, str]:
-        """Which argument cannot be sent, and why: msgspec does not say, so each is tried alone."""
+    def _words_for(self, place: int | None) -> str:
+        return "arguments" if place is None else f"argument `{self._parameters[place].name}`"
+
+    def _culprit(self, given: Given, error: Exception, outgoing: Outgoing) -> tuple[int | None, str]:
+        """Which argument cannot be sent, and why: msgspec does not say.
+
+        Where it is what goes in the table, it is known, and looked for; else each argument is tried alone.
+        """
+        if outgoing.refused is not None:
+            place = self._place_of(given, outgoing.refused)
+            return place, words_of_failure(error)
         for place, value in self._by_place(given):
             name = self._parameters[place].name
             try:
@@ -136,21 +149,26 @@ class Arguments:
                 for one, check in self._mixed:
                     if one == place:
                         check(value)
-                encode(value, Outgoing())
-            except (*BAD_PAYLOAD, Error) as its_own:
-                return f"argument `{name}`", named(words_of_failure(its_own), name)
-        return "arguments", words_of_failure(error)
+                encode(value, Search())
+            except Exception as its_own:  # noqa: BLE001 - as in encode(), where it goes on
+                return place, named(words_of_failure(its_own), name)
+        return None, words_of_failure(error)
 
-    def unsendable(self, given: Given, numbers: Sequence[int]) -> ArgumentError | None:
+    def _place_of(self, given: Given, thing: Any) -> int | None:
+        """In which argument a thing is that goes in the table."""
+        for place, value in self._by_place(given):
+            search = Search()
+            with contextlib.suppress(Exception):
+                encode(value, search)
+            if any(found is thing for found in search.found):
+                return place
+        return None
+
+    def unsendable(self, given: Given, outgoing: Outgoing) -> ArgumentError | None:
         """Why the kernel refused to send a call with these descriptors; None if not for one of them."""
-        refused = refused_of(numbers)
+        refused = refused_of(outgoing.numbers)
         if refused is None:
             return None
-        culprit = "arguments"
-        for place, value in self._by_place(given):
-            alone = Outgoing()
-            with contextlib.suppress(*BAD_PAYLOAD, Error):
-                encode(value, alone)
-            if refused.number in alone.numbers:
-                culprit = f"argument `{self._parameters[place].name}`"
+        thing = outgoing.files[outgoing.numbers.index(refused.number)]
+        culprit = self._words_for(None if thing is None else self._place_of(given, thing))
         return ArgumentError(f"{self._where}, {culprit} cannot be sent: its descriptor is {refused.why}")

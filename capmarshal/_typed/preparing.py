@@ -141,6 +141,8 @@ def _seek_to_where_it_is(file: Any) -> None:
             f"where the program is in the file: {error}{advice if isinstance(file, io.TextIOBase) else ''}"
         ) from error
     try:
+        if position < 0:
+            raise ValueError(f"its tell() says {position}")
         if position >> _POSITION_BITS:
             raise ValueError("a place in the text that is none in the bytes, as the codec has it: open it as bytes")
         if position != os.lseek(file.fileno(), 0, os.SEEK_CUR):

@@ -55,9 +55,10 @@ class Outgoing:
         numbers: the descriptors to send.
         files: by slot, what the descriptors belong to, kept alive until they are sent; None where that is a door.
         doors: whose client ends are among them, likewise.
+        refused: what could not be entered, if anything.
     """
 
-    __slots__ = ("_serving", "_slots", "doors", "entries", "files", "numbers")
+    __slots__ = ("_serving", "_slots", "doors", "entries", "files", "numbers", "refused")
 
     def __init__(self, *, serving: bool = False) -> None:
         self._serving = serving
@@ -66,9 +67,17 @@ class Outgoing:
         self.files: list[Any] = []
         self.doors: list[Door] = []
         self._slots: dict[int, int] = {}
+        self.refused: Any = None
 
     def add(self, thing: Any) -> int:
         """Enters a capability or a descriptor in the table, and returns its index there."""
+        try:
+            return self._add(thing)
+        except BaseException:
+            self.refused = thing
+            raise
+
+    def _add(self, thing: Any) -> int:
         if len(self.entries) == ENTRIES_MAX:
             raise ValueError(f"more than {ENTRIES_MAX} capabilities and descriptors in one call")
         # The commonest first: to be told that something is no Delegable takes longer than all else here.
@@ -126,6 +135,25 @@ class Outgoing:
     def _add_number(self, number: int) -> int:
         self.numbers.append(number)
         return len(self.numbers) - 1
+
+
+class Search(Outgoing):
+    """What is to go in a table, in order, found without asking or touching any of it.
+
+    Attributes:
+        found: it.
+    """
+
+    __slots__ = ("found",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[Any] = []
+
+    def add(self, thing: Any) -> int:
+        """Notes it."""
+        self.found.append(thing)
+        return 0
 
 
 # Of a record that is data alone.  Nothing is ever added to it.
