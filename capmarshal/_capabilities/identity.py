@@ -10,7 +10,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any
 
-from capmarshal._kernel.errors import KernelError
+from capmarshal._kernel.errors import KernelError, printable
 from capmarshal._kernel.native import ffi, lib
 
 if TYPE_CHECKING:
@@ -42,9 +42,12 @@ def has_peer(number: int) -> bool:
 
 
 def peer_name(number: int) -> str:
-    """What ``getpeername`` says of a door's client end, as text; empty for a nameless door."""
+    """What ``getpeername`` says of a door's client end, as text; empty for a nameless door.
+
+    A stranger may have chosen it, so what is not printable in it is escaped.
+    """
     address = _address(lib.lx_getpeername, number) or b""
-    return address.removeprefix(b"\0").decode("utf-8", "backslashreplace")
+    return printable(address.removeprefix(b"\0").decode("utf-8", "backslashreplace"))
 
 
 def label_in(name: str) -> str:

@@ -202,3 +202,23 @@ def name_of(cls: type) -> str:
 def with_article(words: str) -> str:
     """Words for something, as "int" or "`int`", with "a" or "an" before them."""
     return f"{'an' if words.lstrip('`')[0] in 'aeiouAEIO' else 'a'} {words}"
+
+
+# Characters of a text that a peer may have written, in an error, an answer or a line of the log.
+WORDS_MAX = 1000
+
+
+def shortened(words: str, most: int = WORDS_MAX) -> str:
+    """What a peer may have written, as much of it as people read: of a long text the beginning and the end."""
+    left_out = len(words) - most
+    if left_out <= 0:
+        return words
+    end = most // 4
+    return f"{words[: most - end]}... ({left_out} characters left out) ...{words[-end:]}"
+
+
+def printable(words: str) -> str:
+    """What a peer may have written, on one line, and nothing in it that a terminal obeys."""
+    if words.isprintable():
+        return words
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)

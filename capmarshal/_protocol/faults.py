@@ -19,6 +19,7 @@ from capmarshal._kernel.errors import (
     TooLarge,
     TooManyInFlight,
     UnknownMethod,
+    shortened,
 )
 from capmarshal._protocol.raised import MOST, Raised, anonymous, own_of, told
 from capmarshal._protocol.rebuilt import rebuilt
@@ -46,6 +47,8 @@ class Code(IntEnum):
 
 # Bytes of a FAIL: what is said of an error, and the rest.
 _MOST = MOST + (64 << 10)
+# Characters of a message of ours: a peer's own words may be in it.
+_MESSAGE_MAX = 10_000
 
 
 class Fault(msgspec.Struct, array_like=True, frozen=True):
@@ -68,6 +71,8 @@ _decoder = msgspec.msgpack.Decoder(Fault)
 
 def encode(fault: Fault) -> bytes:
     """The payload of a FAIL."""
+    if len(fault.message) > _MESSAGE_MAX:
+        fault = msgspec.structs.replace(fault, message=shortened(fault.message, _MESSAGE_MAX))
     return _encoder.encode(fault)
 
 

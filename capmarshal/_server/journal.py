@@ -12,6 +12,7 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from capmarshal._kernel import call_log
+from capmarshal._kernel.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -129,10 +130,9 @@ class Journal:
         whom = _whom(peer)
         # A filter or handler of the application's own may raise, which is not to end what is being logged.
         with contextlib.suppress(Exception):
-            text = _text(exc_info)
-            if len(text) > _TEXT_MAX:
+            if any(len(_text(error)) > _TEXT_MAX for error in _chain(exc_info)):
                 # A caller's words may be in it, and as many of them as a call can carry.
-                more = f": {type(exc_info).__qualname__}: {text[:_TEXT_MAX]}... (cut short){more}"
+                more = f": {type(exc_info).__qualname__}: {printable(_text(exc_info)[:_TEXT_MAX])}... (cut short){more}"
                 exc_info = None
             log.log(level, f"%s: %s{words}%s", self._label, whom, *args, more, exc_info=exc_info)
 
@@ -177,3 +177,12 @@ def _text(error: BaseException | None) -> str:
     with contextlib.suppress(Exception):
         return str(error) if error is not None else ""
     return ""
+
+
+def _chain(error: BaseException | None) -> list[BaseException]:
+    """All that a traceback is written of: an error, and what it was raised from or after."""
+    chain: list[BaseException] = []
+    while error is not None and not any(known is error for known in chain):
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    return chain

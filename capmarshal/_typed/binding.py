@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from capmarshal._kernel.errors import ArgumentError, StaleCapability
+from capmarshal._kernel.errors import ArgumentError, StaleCapability, shortened
 from capmarshal._typed.arguments import BY_POSITION
 from capmarshal._typed.codec import data_decoder_for, decoder_for, named, words_of_failure
 
@@ -137,7 +137,9 @@ class Binding:
         for name, value in raw.items():
             place = self._places.get(name)
             if place is None:
-                raise ArgumentError(f"the server knows no parameter {name!r} that is given by name: it may be older")
+                # Before repr(), which makes four characters of one.
+                words = repr(shortened(name))
+                raise ArgumentError(f"the server knows no parameter {words} that is given by name: it may be older")
             if place < len(by_position):
                 raise ArgumentError(f"`{name}` came by position and by name")
             by_name[self._names.get(name, name)] = self._decode_named(name, place, value, incoming)

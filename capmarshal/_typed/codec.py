@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from capmarshal._kernel.errors import Error, name_of, with_article
+from capmarshal._kernel.errors import Error, name_of, shortened, with_article
 from capmarshal._typed.exact import check_for
 from capmarshal._typed.lists import Lists
 
@@ -33,7 +33,7 @@ BAD_PAYLOAD = (ValueError, TypeError, OverflowError, RecursionError, BufferError
 
 def words_of_failure(error: Exception) -> str:
     """What is wrong with a payload, as msgspec says it; of what a class of the application's raises, its name."""
-    return str(error) if isinstance(error, (*BAD_PAYLOAD, Error)) else type(error).__name__
+    return shortened(str(error)) if isinstance(error, (*BAD_PAYLOAD, Error)) else type(error).__name__
 
 
 # How msgspec ends an error within a value.  What stands before that may be the peer's own words.
