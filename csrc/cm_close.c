@@ -106,10 +106,6 @@ static int closing(int descriptor, struct cm_mounts *mounts, int *asked)
 		return CM_MAY_BLOCK;
 	switch (answer.mode & S_IFMT) {
 	case S_IFREG:
-		/* without a name: this may be the close that frees it, however large it is */
-		if (answer.links == 0)
-			return CM_MAY_BLOCK;
-		break;
 	case S_IFDIR:
 		break;
 	case S_IFCHR:
@@ -125,7 +121,10 @@ static int closing(int descriptor, struct cm_mounts *mounts, int *asked)
 		*asked = up_to_date(mounts);
 	if (*asked == -ESTALE)
 		return -ESTALE;
-	return *asked == 1 && listed(mounts, answer.mount) ? CM_CLOSES_FILE : CM_MAY_BLOCK;
+	if (*asked != 1 || !listed(mounts, answer.mount))
+		return CM_MAY_BLOCK;
+	/* without a name: this may be the close that frees it, however large it is */
+	return S_ISREG(answer.mode) && answer.links == 0 ? CM_FREES_FILE : CM_CLOSES_FILE;
 }
 
 int cm_closing(int descriptor, struct cm_mounts *mounts)
@@ -171,7 +170,7 @@ int cm_close_quick(struct cm_descriptors *list, struct cm_mounts *mounts)
 		how = closing(list->numbers[i], mounts, &asked);
 		if (how < 0)
 			return how;
-		if (how == CM_MAY_BLOCK)
+		if (how == CM_MAY_BLOCK || how == CM_FREES_FILE)
 			left++;
 		else
 			close_one(&list->numbers[i]);

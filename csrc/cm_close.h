@@ -29,6 +29,7 @@ enum cm_closing {
 	CM_MAY_BLOCK = 0,                 /* a pipe, a unix socket, a file of a server's, what is unknown */
 	CM_CLOSES_FILE = 1,               /* waits for nobody, and nor does writing to it */
 	CM_CLOSES_SOCKET = 2,             /* waits for nobody, but writing to it may */
+	CM_FREES_FILE = 3,                /* waits for nobody, and may have much to do */
 };
 
 /*

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import tempfile
 
 import pytest
 
@@ -214,8 +215,14 @@ def test_a_directory_is_no_file(desk, tmp_path):
 def test_files_of_this_machines_own_are_common_ones(desk, path):
     """Programs in C ask for a FileIO."""
     server, capability = desk
-    with by_hand.pipe() as (reader, _), open(path, "rb") as file, by_hand.temporary() as memory, cm.timeout(PATIENCE):
-        for each in (reader, file, memory):
+    with (
+        by_hand.pipe() as (reader, _),
+        open(path, "rb") as file,
+        tempfile.TemporaryFile(dir=path.parent) as unnamed,
+        by_hand.temporary() as memory,
+        cm.timeout(PATIENCE),
+    ):
+        for each in (reader, file, unnamed, memory):
             capability.cast(Desk).take(each)
             with server.held.pop() as received:
                 assert type(received.raw) is io.FileIO

@@ -112,9 +112,9 @@ def _is_systems_own(file: Any) -> bool:
     return buffer is file
 
 
-def cannot_block(number: int) -> bool:
-    """Whether a descriptor is of a file that neither a close nor a write has to wait for: of this machine's own."""
-    return _closing(number) == lib.CM_CLOSES_FILE
+def asks_nobody(number: int) -> bool:
+    """Whether a descriptor is of a file of this machine's own: to write to it, or ask what it is, waits for nobody."""
+    return _closing(number) in (lib.CM_CLOSES_FILE, lib.CM_FREES_FILE)
 
 
 def close_whole(file: Any) -> None:

@@ -15,6 +15,7 @@ class _Lib:
     CM_LOST_DESCRIPTORS: Final[int]
     CM_CLOSES_FILE: Final[int]
     CM_CLOSES_SOCKET: Final[int]
+    CM_FREES_FILE: Final[int]
     CM_OWN: Final[int]
     CM_CHANNEL: Final[int]
     CM_READS: Final[int]

@@ -10,7 +10,7 @@ import socket
 import stat
 from typing import TYPE_CHECKING, Any
 
-from capmarshal._descriptors.closing import cannot_block, type_of_file
+from capmarshal._descriptors.closing import asks_nobody, type_of_file
 from capmarshal._descriptors.descriptor import name_in_proc
 from capmarshal._descriptors.foreign import ForeignFile
 from capmarshal._kernel.errors import ArgumentError
@@ -49,7 +49,7 @@ def describe(number: int) -> str:
 def _asks_nobody(number: int) -> bool:
     """Whether fstat(2) waits for nobody: a file of this machine's own, a socket, a pipe that has no path."""
     return (
-        cannot_block(number)
+        asks_nobody(number)
         or lib.cm_socket_option(number, socket.SO_TYPE) >= 0
         # A path begins with "/": a FIFO that has one is where its server has put it.
         or name_in_proc(number).startswith("pipe:")

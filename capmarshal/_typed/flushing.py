@@ -175,7 +175,7 @@ def flush_without_waiting(file: Any) -> None:
         OSError, ValueError: as flush() raises them.
     """
     raw = raw_of(file)
-    if closing.cannot_block(file.fileno()):
+    if closing.asks_nobody(file.fileno()):
         file.flush()
     elif isinstance(raw, _SYSTEM) and (type(file) is not io.BufferedWriter or pending_in(file, raw)):
         with contextlib.suppress(_NotSure):
