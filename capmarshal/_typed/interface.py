@@ -59,7 +59,8 @@ def raises(*errors: type[Exception]) -> Callable[[F], F]:
     """Declares the errors that a remote method raises on purpose: they arrive at the caller as themselves.
 
     With text, ``args``, notes and attributes that are plain data; the path of an :class:`OSError` only if the call
-    named it.  A declared group arrives with its members: those that are declared as themselves, the others as
+    named it.  What a built-in class keeps beside these, as the ``name`` of an :class:`ImportError`, does not travel.  A
+    declared group arrives with its members: those that are declared as themselves, the others as
     :class:`RemoteError`, all with their notes.  Any other error arrives as :class:`RemoteError`.
 
     Raises:
