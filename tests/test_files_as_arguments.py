@@ -116,18 +116,46 @@ def full(request, tmp_path):
             writer.close()
 
 
+def _closed(writer, source):
+    """What is read when a writer is closed that has found no room, with what was written before."""
+    got = bytearray()
+    draining = threading.Thread(target=lambda: got.extend(source.readall()))
+    draining.start()
+    writer.close()
+    draining.join(PATIENCE)
+    return bytes(got)
+
+
 def test_pending_bytes_for_a_full_pipe_do_not_outlast_the_deadline(reader, full):
     """The call fails in time, and what was not written is written when there is room: all of it, once."""
     source, writer, expected = full
     with pytest.raises(cm.CallTimeout, match="no room in time") as caught, cm.timeout(0.05):
         reader.take(writer)
     assert caught.value.ran == "no"
-    got = bytearray()
-    draining = threading.Thread(target=lambda: got.extend(source.readall()))
-    draining.start()
-    writer.close()
-    draining.join(PATIENCE)
-    assert bytes(got) == expected
+    assert _closed(writer, source) == expected
+
+
+def test_what_a_signal_handler_raises_while_there_is_no_room_is_the_programs(reader, full):
+    """Also if it is a CallTimeout: of another call, whose text says all that there is to say."""
+    source, writer, expected = full
+    own = cm.CallTimeout("the program's own")
+
+    def handler(*_):
+        raise own
+
+    def take():
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        reader.take(writer)
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        with pytest.raises(cm.CallTimeout) as caught, cm.timeout(PATIENCE):
+            take()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert _closed(writer, source) == expected
+    assert caught.value is own
 
 
 @pytest.fixture

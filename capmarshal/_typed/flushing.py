@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from capmarshal._descriptors import closing
 from capmarshal._descriptors.foreign import ForeignFile
 from capmarshal._descriptors.layers import raw_of
-from capmarshal._kernel.deadline import seconds_until
+from capmarshal._kernel.deadline import origin, seconds_until
 from capmarshal._kernel.errors import CallTimeout
 from capmarshal._kernel.native import FOREVER, NOW
 from capmarshal._kernel.waiting import becomes_ready
@@ -100,6 +100,9 @@ class _Flush:
         finally:
             # Also after Ctrl-C.
             self._given_up = True
+        if isinstance(error, CallTimeout):
+            # Of ours: what a signal handler raises comes by no return.
+            error = CallTimeout(f"{error} ({origin()})", error.ran)
         if error is not None:
             try:
                 raise error

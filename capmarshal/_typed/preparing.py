@@ -18,8 +18,8 @@ from typing import Any
 from capmarshal._descriptors.descriptor import number_of
 from capmarshal._descriptors.foreign import ForeignFile
 from capmarshal._descriptors.layers import layers_of
-from capmarshal._kernel import deadline
-from capmarshal._kernel.errors import CallTimeout, Closed, with_article
+from capmarshal._kernel.deadline import in_force
+from capmarshal._kernel.errors import Closed, with_article
 from capmarshal._typed.flushing import flush_within, flush_without_waiting, pending_in
 from capmarshal._typed.standing_in import standing_in
 
@@ -96,19 +96,12 @@ def prepare(file: Any, *, serving: bool = False) -> None:
         if serving:
             flush_without_waiting(file)
         else:
-            _flush_in_time(file)
+            flush_within(file, in_force())
     if file.readable():
         if file.seekable():
             _seek_to_where_it_is(file)
         else:
             _refuse_what_has_read_ahead(file, layers)
-
-
-def _flush_in_time(file: Any) -> None:
-    try:
-        flush_within(file, deadline.in_force())
-    except CallTimeout as late:
-        raise CallTimeout(f"{late} ({deadline.origin()})", late.ran) from None
 
 
 def _name(file: Any) -> str:
