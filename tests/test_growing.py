@@ -241,7 +241,7 @@ class Many(cm.Interface):
     def files(
         self,
         first: cm.Descriptor | None = None,
-        some: list[cm.Descriptor] = [],  # noqa: B006
+        some: list[cm.Descriptor] = [],  # noqa: B006 - it is never called: a server has its own
         *,
         last: cm.Descriptor | None = None,
     ) -> list[int]: ...
@@ -309,7 +309,7 @@ def test_a_server_of_its_own_without_the_default_says_so():
     """What the interface makes optional, this server does not: an ArgumentError, not a TypeError of the server's."""
 
     class Strict(Many):
-        def places(self, a, b, c, *, d):  # type: ignore[override]
+        def places(self, a, b, c, *, d):  # type: ignore[override]  # what the test is about
             return [a, b, c, d]
 
         def only(self, a=-1, b=-2, /):

@@ -138,7 +138,7 @@ def _proxy_method(called: Method, invoke: Callable[..., Any]) -> Callable[..., A
     made.__annotations__ = called.function.__annotations__
     made.__module__ = called.function.__module__
     # Whoever evaluates annotations that are strings needs the globals of the declaration.
-    made.__wrapped__ = called.function  # type: ignore[attr-defined]
+    made.__wrapped__ = called.function  # type: ignore[attr-defined]  # as functools.wraps does
     return made
 
 
