@@ -77,6 +77,7 @@ MODULES = {
         "ledger",
         "timers",
         "slots",
+        "own_slots",
         "answer",
         "outbox",
         "clients",

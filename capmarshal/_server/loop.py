@@ -14,7 +14,6 @@ import time
 from typing import TYPE_CHECKING
 
 from capmarshal._descriptors import inbox, private, reaper
-from capmarshal._kernel.errors import KernelError, check
 from capmarshal._kernel.native import FOREVER, ffi, lib
 from capmarshal._kernel.polling import poll_nanoseconds
 from capmarshal._protocol.states import ANSWERING, State
@@ -25,6 +24,7 @@ from capmarshal._server.closings import Closings
 from capmarshal._server.doorkeeper import Doorkeeper
 from capmarshal._server.endings import Endings
 from capmarshal._server.hanging_up import HangingUp
+from capmarshal._server.own_slots import DoorWatch, OwnSlots
 from capmarshal._server.peers import Peers
 from capmarshal._server.records import Records
 from capmarshal._server.shares import Shares
@@ -32,16 +32,11 @@ from capmarshal._server.timers import Timers
 from capmarshal._server.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from capmarshal._descriptors.private import Private
     from capmarshal._server.clients import Peer
     from capmarshal._server.dispatch import Dispatcher
     from capmarshal._server.journal import Journal
     from capmarshal._server.limits import Limits
-
-# Nanoseconds that no knock is taken where too much waits to be closed.
-_DOOR_PAUSE = 20_000_000
 
 
 class Server:
@@ -122,8 +117,10 @@ class Server:
         dispatcher.peer_of = self._peer_of
         self._epoll = private.make_epoll_set()
         peers = Peers(shares, self._epoll)
+        own = OwnSlots(channels.slots, self._turns.own)
+        self._door_watch = DoorWatch(own, timers, lambda: self._stop_at is not None)
         self._doorkeeper = Doorkeeper(
-            door, peers, channels, closings, endings.give_up, journal, self._door_shut, self._pause_door
+            door, peers, channels, closings, endings.give_up, journal, self._door_shut, self._door_watch.pause
         )
         try:
             self._wake = private.make_event()
@@ -132,22 +129,12 @@ class Server:
             raise
         turn.epoll, turn.probe = self._epoll.number, self._wake.number
         try:
-            self._door_slot = self._watch(door, self._doorkeeper.open)
-            self._watch(self._wake, self._woken)
+            self._door_watch.begin(door, self._doorkeeper.open)
+            own.watch(self._wake, self._woken)
         except BaseException:
             self._wake.close()
             self._epoll.close()
             raise
-
-    def _watch(self, owner: Private, ready: Callable[[], None]) -> int:
-        slots = self._channels.slots
-        peer = slots.add_peer()
-        slot = slots.watch_own(owner.number, peer)
-        if slot < 0:
-            slots.remove_peer(peer)
-        check(slot, "watching a descriptor of the server's own")
-        self._turns.own[slot] = ready
-        return slot
 
     def _peer_of(self, slot: int) -> Peer | None:
         channel = self._channels.get(slot)
@@ -258,7 +245,7 @@ class Server:
     def _drain(self) -> None:
         """Sends the answers that are on their way; everybody else finds the server gone."""
         self._turns.deliver_reply()
-        self._shut_door()
+        self._door_watch.shut()
         reaper.close([self._doorkeeper.door])
         while self._epoll.number >= 0 and self._stop_at is not None and not self._abandoned:
             for channel in self._channels.all():
@@ -274,37 +261,12 @@ class Server:
             self._turns.take()
             self._run_timers()
 
-    def _pause_door(self) -> None:
-        """Takes no knocks for a moment."""
-        # First: Ctrl-C must not leave the door shut.
-        self._timers.after(_DOOR_PAUSE, self._open_door)
-        self._shut_door()
-
-    def _open_door(self) -> None:
-        if not self._door_slot and self._stop_at is None:
-            # Where Ctrl-C came between two steps of this, or of shutting it, somebody still watches.
-            self._channels.slots.unwatch_number(self._doorkeeper.door.number)
-            try:
-                self._door_slot = self._watch(self._doorkeeper.door, self._doorkeeper.open)
-            except KernelError:
-                # No memory for it (epoll_ctl(2)), which may pass: the door must not stay shut for that.
-                self._timers.after(_DOOR_PAUSE, self._open_door)
-
     def _door_shut(self) -> None:
         """Takes no more knocks, as the door has been shut for all its holders."""
         # By close(), where that found it running; else some holder of the client end has (shutdown(2)).
         if not self._abandoned:
             self._journal.error(None, "shut", "the door was shut by one of its holders; open channels go on")
-        self._shut_door()
-
-    def _shut_door(self) -> None:
-        """Takes no more knocks."""
-        slot, self._door_slot = self._door_slot, 0
-        if slot:
-            index = self._turn.ring.slots[slot].peer
-            self._channels.slots.unwatch(slot)
-            self._channels.slots.remove_peer(index)
-            self._turns.own.pop(slot, None)
+        self._door_watch.shut()
 
 
 def _nothing() -> None:

@@ -27,8 +27,8 @@ from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.errors import Closed
 from capmarshal._server.escapes import BySignal, nothing
 from capmarshal._server.letting_go import LettingGo
-from capmarshal._server.session import Session, owned
-from capmarshal._server.starting import start
+from capmarshal._server.session import LOOP_PATIENCE, Session, owned
+from capmarshal._server.starting import join, start
 
 if TYPE_CHECKING:
     from capmarshal._capabilities.door import Door
@@ -36,12 +36,6 @@ if TYPE_CHECKING:
     from capmarshal._server.journal import Journal
     from capmarshal._server.loop import Server
     from capmarshal._server.objects import Objects
-
-# Seconds.  How long the loop may take to end when no call is in progress, and how often is looked whether one is.
-_LOOP_PATIENCE, _LOOK = 1.0, 0.01
-
-# What CPython says of joining such a thread.
-_NOT_BEGUN = "cannot join thread before it is started"
 
 
 class Service:
@@ -229,7 +223,7 @@ class Service:
             return True
         if session is not None and not session.wait(deadline):
             return False
-        self._join(deadline)
+        join(self._thread, deadline)
         self._letting_go.now()
         return True
 
@@ -248,7 +242,7 @@ class Service:
             return
         if session is not None and session.active:
             try:
-                left = not session.wait(deadline) and not self._ends_by_itself(session)
+                left = not session.wait(deadline) and not session.ends_by_itself(self._objects.in_progress)
             except BaseException:
                 # Ctrl-C: no more is waited for.
                 self._server.close()
@@ -264,16 +258,8 @@ class Service:
                 self._server.close()
                 return
         # Nothing is left to do there but to end.
-        self._join(_deadline.ahead(_LOOP_PATIENCE))
+        join(self._thread, _deadline.ahead(LOOP_PATIENCE))
         self._letting_go.now()
-
-    def _ends_by_itself(self, session: Session) -> bool:
-        """Whether a session ends soon as no call is in progress: the deadline was short then, not the call long."""
-        deadline = _deadline.ahead(_LOOP_PATIENCE)
-        while not self._objects.in_progress() and time.monotonic_ns() < deadline:
-            if session.wait(_deadline.ahead(_LOOK)):
-                return True
-        return False
 
     def close_at_once(self) -> None:
         """Ends service without waiting: now, or when the call in progress ends."""
@@ -284,17 +270,6 @@ class Service:
         """Lets go of everything where nobody serves, unless another thread is about to: that one is not waited for."""
         if session is None or not session.active:
             self._letting_go.try_now()
-
-    def _join(self, deadline: int) -> None:
-        """Waits for the serving thread's own end, with nothing left to do: no interpreter is to end before it."""
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            try:
-                thread.join(min(_deadline.seconds_until(deadline), threading.TIMEOUT_MAX))
-            except RuntimeError as error:
-                # It has not begun where Ctrl-C came into start().  Anything else is of Ctrl-C here.
-                if str(error) != _NOT_BEGUN:
-                    raise
 
     @property
     def served(self) -> bool:

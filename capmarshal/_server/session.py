@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from capmarshal._kernel.deadline import seconds_until
+from capmarshal._kernel.deadline import ahead, seconds_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # Seconds between two looks whether a session is over, where Ctrl-C has kept a waiter from passing its lock on.
 _LOOK = 0.1
+# Seconds.  How long the loop may take to end when no call is in progress, and how often is looked whether one is.
+LOOP_PATIENCE, _LOOK_FOR_CALLS = 1.0, 0.01
 
 
 def owned(lock: Any) -> bool:
@@ -51,3 +56,15 @@ class Session:
                 self.lock.release()
                 return True
         return True
+
+    def ends_by_itself(self, in_progress: Callable[[], str]) -> bool:
+        """Whether it ends soon as no call is in progress: the deadline was short then, not the call long.
+
+        Args:
+            in_progress: the call that is; empty if none is.
+        """
+        deadline = ahead(LOOP_PATIENCE)
+        while not in_progress() and seconds_until(deadline) > 0:
+            if self.wait(ahead(_LOOK_FOR_CALLS)):
+                return True
+        return False

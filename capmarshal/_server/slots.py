@@ -64,6 +64,10 @@ class Slots:
         ffi.memmove(ffi.addressof(self._peers.array, index), ffi.new("struct cm_peer *"), ffi.sizeof("struct cm_peer"))
         return index
 
+    def peer_of(self, slot: int) -> int:
+        """The place of the peer that a slot belongs to."""
+        return int(self._slots.array[slot].peer)
+
     def remove_peer(self, index: int) -> None:
         """Ends what :meth:`add_peer` began; none of its slots is watched any more."""
         self._peers.give_back(index)

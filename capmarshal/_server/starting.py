@@ -1,18 +1,18 @@
-"""Starting the thread of an entrypoint, whatever signal handlers raise meanwhile."""
+"""Starting the thread of an entrypoint, and joining it, whatever signal handlers raise meanwhile."""
 
 from __future__ import annotations
 
 import _thread
 import errno
-from typing import TYPE_CHECKING
+import threading
 
+from capmarshal._kernel.deadline import seconds_until
 from capmarshal._kernel.errors import KernelError
-
-if TYPE_CHECKING:
-    import threading
 
 # What CPython says where the system has no thread, and of nothing else.
 _NO_THREAD = "can't start new thread"
+# And of joining a thread that has not begun.
+_NOT_BEGUN = "cannot join thread before it is started"
 
 
 def start(thread: threading.Thread, label: str) -> None:
@@ -54,3 +54,14 @@ def start(thread: threading.Thread, label: str) -> None:
             f"starting the thread of the entrypoint {label!r}: {error}: the user has as many as "
             "RLIMIT_NPROC allows, the control group as many as its pids.max, or memory is out",
         ) from error
+
+
+def join(thread: threading.Thread | None, deadline: int) -> None:
+    """Waits for the serving thread's own end, with nothing left to do: no interpreter is to end before it."""
+    if thread is not None and thread is not threading.current_thread():
+        try:
+            thread.join(min(seconds_until(deadline), threading.TIMEOUT_MAX))
+        except RuntimeError as error:
+            # It has not begun where Ctrl-C came into start().  Anything else is of Ctrl-C here.
+            if str(error) != _NOT_BEGUN:
+                raise
