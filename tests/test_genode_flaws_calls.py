@@ -215,7 +215,7 @@ def test_both_reply_ends_leaked_on_errors(open_descriptors, until):
         with pytest.raises(cm.Disconnected):
             proxy.double(1)
         assert open_door_of(capability).idle == []
-    assert open_descriptors() < before
+    until(lambda: open_descriptors() < before)
 
 
 def test_foreign_capabilities_were_never_deduplicated(until):
