@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import resource
@@ -25,6 +26,12 @@ from slow_closing import Slow
 
 # Descriptors that a test process may have open: calls with a thousand of them, made and served in one process.
 TABLE = 4096
+
+
+def pytest_collection_finish():
+    """What was there before the first test is no garbage of a test: to look at it after each took minutes in all."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_configure():
