@@ -28,12 +28,6 @@ from slow_closing import Slow
 TABLE = 4096
 
 
-def pytest_collection_finish():
-    """What was there before the first test is no garbage of a test: to look at it after each took minutes in all."""
-    gc.collect()
-    gc.freeze()
-
-
 def pytest_configure():
     """Makes the descriptor table as large as the tests need: the soft limit of most machines is 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -48,6 +42,8 @@ def nothing_left():
     # It keeps a descriptor of its own open, from when it is first needed.
     reaper.prepare()
     before = left_behind.listing()  # settled: by this fixture, after the test before
+    # What is there now is no garbage of the test to come, and need not be looked at after it.
+    gc.freeze()
     yield
     wrong = left_behind.differences(before, left_behind.settled_listing())
     try:

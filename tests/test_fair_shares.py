@@ -192,7 +192,9 @@ def test_unread_answers_are_bounded_over_all_peers(hostile, until):
             made = []
             for _ in range(8):
                 near = by_hand.knock(served.capability)
-                near.send(by_hand.call(served.capability, b"make", b"\x91\xce" + (1 << 20).to_bytes(4, "big")))
+                # A process that has too much unread is held back, and its further knocks are refused.
+                with contextlib.suppress(BrokenPipeError):
+                    near.send(by_hand.call(served.capability, b"make", b"\x91\xce" + (1 << 20).to_bytes(4, "big")))
                 made.append(near)
             return made
 
