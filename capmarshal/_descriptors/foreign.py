@@ -119,7 +119,12 @@ class ForeignFile(io.RawIOBase):
             super().close()
         finally:
             if number >= 0:
-                os.close(number)
+                try:
+                    os.close(number)
+                except OSError as error:
+                    # A file of FUSE whose server has ended: it is closed, and there is nobody to ask for more.
+                    if error.errno != errno.ENOTCONN:
+                        raise
 
     def _dealloc_warn(self, source: object) -> None:
         """What a buffer calls that nobody has closed."""
