@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import threading
-import time
 import warnings
 import weakref
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 import by_hand
 import capmarshal as cm
 from interrupting import Interrupting
-from patience import PATIENCE
+from patience import PATIENCE, until
 
 PACKAGE = Path(cm.__file__).parent
 # Where handlers run, Python's own Event and Thread.start() among it.
@@ -29,13 +28,6 @@ ENDS = [
 
 def _serving(label):
     return [thread for thread in threading.enumerate() if thread.name == f"capmarshal {label}"]
-
-
-def _await(condition):
-    until = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.001)
 
 
 def _with(entrypoint):
@@ -66,7 +58,7 @@ def test_ctrl_c_anywhere_ends_service_with_the_block(block, caplog):
         assert reference() is None, interrupting.where
         # By the thread, if that has begun.
         cm.wait_gone(capability, PATIENCE)
-        _await(lambda: not _serving("interrupted"))
+        until(lambda: not _serving("interrupted"))
         capability.close()
         if not interrupting.where:
             break
@@ -92,7 +84,7 @@ def test_after_ctrl_c_in_its_block_one_that_is_referred_to_is_closed_or_can_be_e
             with cm.timeout(PATIENCE):
                 assert proxy.double(1) == 2
             entrypoint.__exit__(None, None, None)
-        _await(lambda: not _serving("referred to"))
+        until(lambda: not _serving("referred to"))
         if not interrupting.where:
             break
         at += 1
@@ -110,7 +102,7 @@ def test_one_that_is_entered_by_hand_goes_on_while_it_is_referred_to():
             del entrypoint
         with pytest.raises(cm.Disconnected):
             proxy.double(1)
-    _await(lambda: not _serving("by hand"))
+    until(lambda: not _serving("by hand"))
 
 
 @pytest.mark.parametrize("words", ["release unlocked lock", "of a handler"])
@@ -126,7 +118,7 @@ def test_what_a_signal_handler_raises_is_not_blamed_on_a_limit(words):
         except RuntimeError as error:
             assert str(error) == words, interrupting.where
         entrypoint.close()
-        _await(lambda: not _serving("blamed"))
+        until(lambda: not _serving("blamed"))
         if not interrupting.where:
             break
         at += 1
