@@ -78,6 +78,7 @@ MODULES = {
         "timers",
         "slots",
         "own_slots",
+        "signals",
         "answer",
         "outbox",
         "clients",

@@ -246,6 +246,82 @@ def test_ctrl_c_in_serve_forever_between_calls(handler):
     capability.close()
 
 
+def interrupted_while_serving(entrypoint, kill):
+    """Serves until ``kill()``, called by another thread when service has begun, has it interrupted."""
+    capability = entrypoint.manage(by_hand.Worker())
+
+    def call():
+        with cm.timeout(PATIENCE):
+            capability.cast(by_hand.Work).double(1)
+        kill()
+
+    calling = by_hand.Concurrent(call)
+    with pytest.raises(KeyboardInterrupt):
+        entrypoint.serve_forever()
+    calling.outcome()
+    entrypoint.close()
+    capability.close()
+
+
+def test_a_signal_that_interrupts_no_wait_wakes_the_loop(handler):
+    """As one does that comes just before the wait begins: here another thread gets it, which does not wait at all."""
+    interrupted_while_serving(cm.Entrypoint("idle"), lambda: signal.pthread_kill(threading.get_ident(), signal.SIGINT))
+
+
+def test_whoever_was_told_of_signals_before_is_told_of_those_that_came_while_serving(handler, make_pair):
+    """As an event loop is, of asyncio or another, in whose thread serve_forever() was called."""
+    reader, writer = make_pair()
+    reader.settimeout(PATIENCE)
+    writer.setblocking(False)
+    before = signal.set_wakeup_fd(writer.fileno())
+    try:
+        interrupted_while_serving(cm.Entrypoint("within"), lambda: os.kill(os.getpid(), signal.SIGINT))
+        assert reader.recv(16) == bytes([signal.SIGINT])
+    finally:
+        assert signal.set_wakeup_fd(before) == writer.fileno()
+
+
+def test_a_method_may_have_signals_told_to_another(handler, make_pair):
+    """What it has set with set_wakeup_fd() stays when service ends."""
+    _reader, writer = make_pair()
+    writer.setblocking(False)
+    entrypoint = cm.Entrypoint("loop within")
+
+    class Setting(by_hand.Worker):
+        def double(self, value):
+            signal.set_wakeup_fd(writer.fileno())
+            entrypoint.close()
+            return 2 * value
+
+    capability = entrypoint.manage(Setting())
+    before = signal.set_wakeup_fd(-1)
+    try:
+        calling = by_hand.Concurrent(capability.cast(by_hand.Work).double, 2)
+        entrypoint.serve_forever()
+        assert calling.outcome() == 4
+    finally:
+        assert signal.set_wakeup_fd(before) == writer.fileno()
+    capability.close()
+
+
+def test_a_child_of_a_method_writes_no_signals_into_what_its_parent_reads(fork, handler):
+    """It is told of none, as it serves nobody."""
+    entrypoint = cm.Entrypoint("forking")
+
+    class Forking(by_hand.Worker):
+        def double(self, value):
+            child = fork(lambda: signal.set_wakeup_fd(-1))
+            value += child.result()
+            entrypoint.close()
+            return value
+
+    capability = entrypoint.manage(Forking())
+    calling = by_hand.Concurrent(capability.cast(by_hand.Work).double, 2)
+    entrypoint.serve_forever()
+    assert calling.outcome() == 1
+    capability.close()
+
+
 def test_ctrl_c_at_any_moment_of_serving_loses_no_call(fork, open_descriptors, until):
     """A server that is interrupted all the time: each call has a result or an error, and nobody waits for ever."""
 

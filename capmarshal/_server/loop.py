@@ -28,6 +28,7 @@ from capmarshal._server.own_slots import DoorWatch, OwnSlots
 from capmarshal._server.peers import Peers
 from capmarshal._server.records import Records
 from capmarshal._server.shares import Shares
+from capmarshal._server.signals import SignalWatch
 from capmarshal._server.timers import Timers
 from capmarshal._server.turns import Turns
 
@@ -118,6 +119,7 @@ class Server:
         self._epoll = private.make_epoll_set()
         peers = Peers(shares, self._epoll)
         own = OwnSlots(channels.slots, self._turns.own)
+        self._signals = SignalWatch(own)
         self._door_watch = DoorWatch(own, timers, lambda: self._stop_at is not None)
         self._doorkeeper = Doorkeeper(
             door, peers, channels, closings, endings.give_up, journal, self._door_shut, self._door_watch.pause
@@ -205,6 +207,7 @@ class Server:
         turn = self._turn
         turn.epoll, turn.probe, turn.ring.n_slots, turn.ring.first, turn.ring.served, turn.taken = -1, -1, 0, 0, 0, 0
         self._gate = threading.Lock()
+        self._signals.in_child()
 
     def run(self) -> None:
         """Serves until it is stopped, or until this process turns out to be a forked child.
@@ -214,15 +217,22 @@ class Server:
         """
         self._running = True
         try:
+            self._signals.begin()
             self._dispatcher.serve(self._take_turns)
         finally:
-            if self._epoll.number >= 0:
-                self._turns.tidy()
-                self._doorkeeper.tidy()
-            with self._gate:
-                self._running = False
-            if self._abandoned:
-                self._close()
+            try:
+                self._signals.end()
+            finally:
+                self._ran()
+
+    def _ran(self) -> None:
+        if self._epoll.number >= 0:
+            self._turns.tidy()
+            self._doorkeeper.tidy()
+        with self._gate:
+            self._running = False
+        if self._abandoned:
+            self._close()
 
     def _take_turns(self) -> None:
         take, timers = self._turns.take, self._timers

@@ -1,0 +1,105 @@
+"""A signal wakes the loop of the main thread, at whatever instruction it comes.
+
+Python runs a signal's handler between two instructions.  A signal that comes after the last of them, and before
+epoll_pwait(2) has begun, interrupts nothing, and its handler would run when the next client calls, which may be never.
+So Python is told to write a byte to a descriptor that the loop watches, too (``signal.set_wakeup_fd()``), as event
+loops do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+from capmarshal._descriptors import private
+from capmarshal._kernel.errors import KernelError
+
+if TYPE_CHECKING:
+    from capmarshal._descriptors.private import Private
+    from capmarshal._server.own_slots import OwnSlots
+
+_write_to = functools.partial(signal.set_wakeup_fd, warn_on_full_buffer=False)
+
+# The writers of all pairs that Python may write to: kept open until it certainly does not, for their numbers might be
+# somebody else's after that.
+_written_to: set[Private] = set()
+
+
+class SignalWatch:
+    """Has signals wake a server's loop while that runs in the main thread, where Python runs their handlers.
+
+    Args:
+        own: the server's own slots.
+    """
+
+    def __init__(self, own: OwnSlots) -> None:
+        self._own = own
+        self._ends: tuple[Private, Private] | None = None
+        self._slot = 0
+        # Where Python has written before, if that is known to be changed.
+        self._before: list[int] = []
+        self._came = b""
+
+    def begin(self) -> None:
+        """Begins; without room for two descriptors the loop is woken by what interrupts its wait alone."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        with contextlib.suppress(KernelError):
+            # Ctrl-C may have kept it from ending: then it is there, and perhaps watched.
+            reader, writer = self._ends = self._ends or private.make_pair("having signals wake the loop")
+            for end in (reader, writer):
+                os.set_blocking(end.number, False)
+            self._own.forget(reader)
+            self._slot = self._own.watch(reader, self._drain)
+            _written_to.add(writer)
+            # In one step, so that Ctrl-C does not come between the change and the note of what was there.  ValueError:
+            # the main thread of another interpreter than the first, in which no handler runs.
+            with contextlib.suppress(ValueError):
+                self._before.extend(map(_write_to, [writer.number]))
+
+    def _drain(self) -> None:
+        """Takes the bytes: the handlers of what they stand for run before the loop waits again."""
+        if self._ends is None:
+            return
+        with contextlib.suppress(BlockingIOError):
+            while came := os.read(self._ends[0].number, 1):
+                # Once each, as the kernel has it of signals that nobody has handled yet.
+                self._came += came if came not in self._came else b""
+
+    def end(self) -> None:
+        """Ends what :meth:`begin` began, where it did; who was told of signals before, is told of those that came."""
+        if self._ends is None:
+            return
+        reader, writer = self._ends
+        self._drain()
+        if self._before:
+            now = _write_to(-1)
+            # What is there instead is of a method, and stays.
+            _write_again_to(self._before[-1] if now == writer.number else now, self._came)
+        self._before, self._came = [], b""
+        _written_to.discard(writer)
+        slot, self._slot, self._ends = self._slot, 0, None
+        if slot:
+            self._own.unwatch(slot)
+        reader.close()
+        writer.close()
+
+    def in_child(self) -> None:
+        """In a forked child, where the pair is closed: nothing is written to its number."""
+        self._came = b""
+        before, self._before, self._ends, self._slot = self._before, [], None, 0
+        if before:
+            _write_again_to(before[-1], b"")
+
+
+def _write_again_to(number: int, came: bytes) -> None:
+    """Has Python write to what it has written to before, and writes there what came meanwhile."""
+    # Closed meanwhile, perhaps, or full.
+    with contextlib.suppress(ValueError, OSError):
+        _write_to(number)
+        if number >= 0 and came:
+            os.write(number, came)
