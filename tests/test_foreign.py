@@ -15,6 +15,7 @@ from capmarshal._descriptors import reaper
 from capmarshal._descriptors.foreign import ForeignFile
 from fuse_file import CONTENT, FuseFile
 from patience import PATIENCE, until
+from waiting_thread import waits_in
 
 
 class Desk(by_hand.Work):
@@ -62,19 +63,13 @@ def stopped(tmp_path):
         fuse.stop()
         reading = by_hand.Concurrent(os.read, file.fileno(), 1)
         try:
-            until(lambda: _blocked(reading, file.fileno()))
+            until(lambda: waits_in(reading, file.fileno()))
             yield fuse, file
         finally:
             fuse.go_on()
             reading.outcome()
             file.close()
             assert reaper.wait(PATIENCE)
-
-
-def _blocked(thread, number):
-    """Whether a thread waits in a system call whose first argument is this descriptor (proc_pid_syscall(5))."""
-    with open(f"/proc/self/task/{thread.native_id}/syscall", encoding="ascii") as file:
-        return file.read().split()[1:2] == [hex(number)]
 
 
 @pytest.mark.parametrize("name", ["take", "take_writer", "take_two"])

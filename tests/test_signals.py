@@ -17,6 +17,7 @@ import by_hand
 import capmarshal as cm
 from capmarshal._capabilities.capability import open_door_of
 from capmarshal._descriptors import reaper as _reaper
+from waiting_thread import waits_in
 
 PATIENCE = by_hand.PATIENCE
 
@@ -263,9 +264,17 @@ def interrupted_while_serving(entrypoint, kill):
     capability.close()
 
 
-def test_a_signal_that_interrupts_no_wait_wakes_the_loop(handler):
+def test_a_signal_that_interrupts_no_wait_wakes_the_loop(handler, open_descriptors, until):
     """As one does that comes just before the wait begins: here another thread gets it, which does not wait at all."""
-    interrupted_while_serving(cm.Entrypoint("idle"), lambda: signal.pthread_kill(threading.get_ident(), signal.SIGINT))
+    before, main = open_descriptors(), threading.main_thread()
+    entrypoint = cm.Entrypoint("idle")
+    ours = open_descriptors() - before
+
+    def kill():
+        until(lambda: any(waits_in(main, number) for number in ours))
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    interrupted_while_serving(entrypoint, kill)
 
 
 def test_whoever_was_told_of_signals_before_is_told_of_those_that_came_while_serving(handler, make_pair):

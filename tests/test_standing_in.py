@@ -14,6 +14,7 @@ from capmarshal._typed import standing_in as module
 from capmarshal._typed.flushing import flush_within
 from capmarshal._typed.standing_in import standing_in
 from patience import PATIENCE, until
+from waiting_thread import waits_in
 
 
 class Thing:
@@ -174,7 +175,7 @@ def test_a_thread_that_writes_keeps_the_lock(sink, full):
     """It waits for a reader; the call that passes the file does not, for longer than it may."""
     reader, writer = full
     writing = by_hand.Concurrent(writer.write, bytes(1 << 20))
-    until(lambda: _waits_in_write(writing, writer.fileno()))
+    until(lambda: waits_in(writing, writer.fileno()))
     with pytest.raises(cm.CallTimeout, match="another thread is using the file"), cm.timeout(0.1):
         sink.take(writer)
     draining = by_hand.Concurrent(lambda: sum(len(reader.read(1 << 16)) for _ in range(32)))
@@ -185,12 +186,6 @@ def test_a_thread_that_writes_keeps_the_lock(sink, full):
     until(lambda: not _in_place(writer))
     writer.close()
     draining.outcome()
-
-
-def _waits_in_write(thread, number):
-    """Whether it is in a system call whose first argument is the number (proc_pid_syscall(5))."""
-    with open(f"/proc/self/task/{thread.native_id}/syscall", encoding="ascii") as file:
-        return file.read().split()[1:2] == [hex(number)]
 
 
 def test_what_was_given_up_writes_nothing_once_it_has_the_lock(full):
