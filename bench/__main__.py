@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import conditions, places, suite, tables
+from bench import conditions, counting, places, suite, tables
 from bench.settings import Settings
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # Modules of this package.  Of each: what it is, in the first line of its docstring; how long it TAKES; and run().
 NAMES = ("call", "descriptors", "capability", "crowd", "polling", "peers", "imports", "memory", "transfer")
+# Those of which the instructions can be counted.
+COUNTED = ("call", "descriptors")
 
 
 def _list() -> None:
@@ -41,6 +43,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as a pyperf suite")
     parser.add_argument("--svg", type=Path, metavar="DIR", help="draw the charts of those that have one")
     parser.add_argument("--rounds", type=_rounds, default=0, metavar="N", help="measure each so often")
+    parser.add_argument("--count", action="store_true", help="count instructions of call and descriptors instead")
     parser.add_argument("--quick", action="store_true", help="tiny counts: whether it works, not how fast")
     return parser.parse_args()
 
@@ -53,6 +56,9 @@ def main() -> None:
         return
     names = NAMES if "all" in options.names else tuple(dict.fromkeys(options.names))
     print(conditions.in_words())
+    if options.count:
+        counting.print_counts(counting.count([name for name in names if name in COUNTED], quick=options.quick))
+        return
     print("median (lower - upper quartile) over the rounds; ratios are taken within a round")
     if options.quick:
         print("--quick: these figures say only that it works")

@@ -15,6 +15,7 @@ import msgspec
 from bench import handover
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import Callable, Sequence
 
 # More than any record here has.
@@ -123,7 +124,44 @@ class Swap:
                 os.close(number)
 
 
-_OWN: dict[str, Callable[[socket.socket], None]] = {"add": Add.serve, "rpc": Rpc.serve, "swap": Swap.serve}
+# What comes back for a file: as long as a digest of 256 bits.
+TEXT = "0123456789abcdef" * 4
+
+
+class Describe:
+    """An open file there, characters back: ``socket.send_fds`` and msgspec; the server makes a file object of it."""
+
+    def __init__(self, near: socket.socket) -> None:
+        self._near = near
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._decode = msgspec.msgpack.Decoder(str).decode
+
+    def describe(self, file: io.BufferedReader) -> str:
+        """64 characters, whatever the file."""
+        socket.send_fds(self._near, [self._encode("describe")], [file.fileno()])
+        return self._decode(self._near.recv(_ROOM))
+
+    @staticmethod
+    def serve(far: socket.socket) -> None:
+        """The server's half."""
+        encode = msgspec.msgpack.Encoder().encode
+        decode = msgspec.msgpack.Decoder(str).decode
+        while True:
+            data, numbers, _, _ = socket.recv_fds(far, _ROOM, 1)
+            if not data:
+                return
+            decode(data)
+            with os.fdopen(numbers[0], "rb"):
+                answer = TEXT
+            far.send(encode(answer))
+
+
+_OWN: dict[str, Callable[[socket.socket], None]] = {
+    "add": Add.serve,
+    "rpc": Rpc.serve,
+    "swap": Swap.serve,
+    "describe": Describe.serve,
+}
 SERVERS = _OWN | {name: peer.serve for name, peer in handover.PEERS.items()}
 # The peers of handing over speak over streams.
 KINDS = {name: socket.SOCK_SEQPACKET if name in _OWN else socket.SOCK_STREAM for name in SERVERS}

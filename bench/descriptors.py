@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bench.settings import Settings
 
 TAKES = "80 s"
-_COUNTS = (1, 16, DESCRIPTORS_MAX)
+COUNTS = (1, 16, DESCRIPTORS_MAX)
 _DESCRIPTORS, _QUICK_DESCRIPTORS, _ROUNDS = 30_000, 300, 15
 _CALLS_MAX, _CALLS_MIN = 3000, 2
 
@@ -39,11 +39,12 @@ def _file() -> int:
 
 
 # By the mode of the program in C: what is handed over, and how it is opened.
-_KINDS = {"memfds": ("memfds", _memfd), "files": ("regular files", _file)}
+KINDS = {"memfds": ("memfds", _memfd), "files": ("regular files", _file)}
 
 
 @contextlib.contextmanager
-def _opened(make: Callable[[], int], count: int) -> Iterator[list[int]]:
+def opened(make: Callable[[], int], count: int) -> Iterator[list[int]]:
+    """So many, as long as the block runs."""
     numbers: list[int] = []
     try:
         # One by one: what is open when the next one fails is closed all the same.
@@ -104,12 +105,12 @@ def run(settings: Settings) -> Report:
         program = stack.enter_context(pingpong())
         swapper = stack.enter_context(serving.served("swapper")).cast(Swapper)
         other = by_hand.Swap(stack.enter_context(serving.served_by_hand(swapper, "swap")))
-        for mode, (kind, make) in _KINDS.items():
-            for count in _COUNTS:
+        for mode, (kind, make) in KINDS.items():
+            for count in COUNTS:
                 calls = max(min(enough // count, _CALLS_MAX), _CALLS_MIN)
                 for cores in places.places():
                     serving.place(swapper, cores)
-                    with _opened(make, count) as numbers:
+                    with opened(make, count) as numbers:
                         contenders: dict[str, Callable[[], float]] = {
                             _CAPMARSHAL: partial(_swap, swapper, numbers, calls),
                             _SEND_FDS: partial(_swap_by_hand, other, numbers, calls),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import socket
 import subprocess
@@ -15,7 +16,7 @@ import capmarshal as cm
 from bench import CHECKOUT, by_hand, places
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 # Seconds for the server to start, and to end; reached only when something is wrong.
 _PATIENCE = 60.0
@@ -38,6 +39,10 @@ class Station(cm.Interface):
         """Returns when everything that arrived in earlier calls is closed."""
 
     @cm.method
+    def mark(self) -> None:
+        """Has what was counted in the server's process written down: see :mod:`bench.counting`."""
+
+    @cm.method
     def serve_by_hand(self, name: str, far: socket.socket) -> None:
         """Has a thread of the server's process serve something without capmarshal: a name of :mod:`by_hand`."""
 
@@ -56,6 +61,10 @@ class StationServer(Station):
 
         if not reaper.wait(_PATIENCE):
             raise TimeoutError("the server does not come to closing what it got")
+
+    def mark(self) -> None:
+        """Has what was counted in the server's process written down: see :mod:`bench.counting`."""
+        os.getloadavg()
 
     def serve_by_hand(self, name: str, far: socket.socket) -> None:
         """Has a thread of the server's process serve something without capmarshal: a name of :mod:`by_hand`."""
@@ -101,13 +110,19 @@ class _Host(Host):
 
 
 @contextlib.contextmanager
-def served(module: str) -> Iterator[cm.Capability]:
-    """The object that a module of this package serves, in a process of its own: see :func:`serve`."""
+def served(module: str, under: Sequence[str] = ()) -> Iterator[cm.Capability]:
+    """The object that a module of this package serves, in a process of its own: see :func:`serve`.
+
+    Args:
+        module: its name.
+        under: a command that runs the rest of its arguments.
+    """
     host = _Host()
     with contextlib.ExitStack() as running:
         # Ends before anything is measured: then no thread but the calling one does anything here, as in most clients.
         with cm.Entrypoint("host") as entrypoint:
-            server = cm.spawn(command(module), parent=entrypoint.manage(host), stdin=subprocess.PIPE, cwd=CHECKOUT)
+            program = [*under, *command(module)]
+            server = cm.spawn(program, parent=entrypoint.manage(host), stdin=subprocess.PIPE, cwd=CHECKOUT)
             running.callback(end, server)
             offered = _await_offer(host, server)
         yield offered

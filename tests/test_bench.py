@@ -21,10 +21,10 @@ NAMES = ["call", "descriptors", "capability", "crowd", "polling", "peers", "impo
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="the benchmarks compile C")
 
 
-def bench(*arguments, cwd=CHECKOUT, code=0):
+def bench(*arguments, cwd=CHECKOUT, code=0, timeout=90):
     """What ``python -m bench`` printed."""
     done = subprocess.run(
-        [sys.executable, "-m", "bench", *arguments], cwd=cwd, capture_output=True, text=True, timeout=90
+        [sys.executable, "-m", "bench", *arguments], cwd=cwd, capture_output=True, text=True, timeout=timeout
     )
     assert (done.returncode, "" if code == 0 else done.stderr) == (code, done.stderr)
     return done.stdout if code == 0 else done.stderr
@@ -106,6 +106,26 @@ def test_everything_is_measured_at_every_place(done, name):
     found = {place for place in ("one core", "two cores") for benchmark in done(name).values if place in benchmark}
 
     assert set(places()) == found
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind counts the instructions")
+def test_instructions_are_counted_of_client_and_server_for_each_kind_of_work():
+    """Of so few calls the figures themselves say nothing."""
+    out = bench("call", "--count", "--quick", timeout=240)
+
+    kinds = [block.splitlines() for block in out.split("\n\n")[2:]]
+    names = ["add(int, int)", "an open file in, 64 characters back", "a capability in, held already"]
+    assert names == [kind[0] for kind in kinds]
+    for _, *lines in kinds:
+        assert len(lines) == 3
+        assert all(len(line[54:].split()) == 3 for line in lines)
+
+
+def test_counting_without_valgrind_says_what_to_install(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+
+    assert "apt install valgrind" in bench("call", "--count", code=1)
 
 
 def test_the_conditions_are_stated_and_kept(done):
