@@ -324,6 +324,8 @@ class Sweep:
         return self._trace
 
     def __enter__(self):
+        # Python 3.12 tells of instructions only if a frame has asked for them before tracing begins.
+        sys._getframe().f_trace_opcodes = True
         sys.settrace(self._trace)
         return self
 

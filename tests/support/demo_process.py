@@ -23,15 +23,16 @@ def run(*arguments, interpreter=sys.executable, **options):
 
 
 def children_of(pid):
-    """IDs of its child processes, the oldest first; zombies too."""
+    """IDs of its child processes that have not ended, the oldest first."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
+        # All is read at once: a process may end between two looks.
         with contextlib.suppress(OSError):
-            # The name, in parentheses, may contain anything (proc(5)).
-            state, parent, *_ = stat.read_text().rpartition(")")[2].split()
+            # The name, in parentheses, may contain anything; the time of its start is the 22nd field (proc(5)).
+            state, parent, *others = stat.read_text().rpartition(")")[2].split()
             if int(parent) == pid and state != "Z":
-                found.append(int(stat.parent.name))
-    return sorted(found, key=lambda child: Path(f"/proc/{child}").stat().st_ctime_ns)
+                found.append((int(others[17]), int(stat.parent.name)))
+    return [child for _, child in sorted(found)]
 
 
 def command_of(pid):
