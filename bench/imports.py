@@ -18,7 +18,9 @@ TAKES = "15 s"
 _STARTS, _QUICK_STARTS, _ROUNDS = 5, 1, 21
 _TARGET = 0.5
 _BARE, _ASYNCIO, _CAPMARSHAL = "a bare start", "import asyncio", "import capmarshal"
-_SOURCES = {_CAPMARSHAL: "import capmarshal", _ASYNCIO: "import asyncio", _BARE: "pass"}
+# What a process needs that makes calls or serves them.
+_INTERFACE = "from capmarshal import Interface"
+_SOURCES = {_CAPMARSHAL: _CAPMARSHAL, _INTERFACE: _INTERFACE, _ASYNCIO: _ASYNCIO, _BARE: "pass"}
 
 
 def _start(source: str, starts: int) -> float:
@@ -52,5 +54,6 @@ def run(settings: Settings) -> Report:
         return report
     compared = Comparison("", cores.kind, cores, {**figures, _BARE: bare})
     compared.compare(_CAPMARSHAL, _ASYNCIO, _TARGET)
+    compared.compare(_INTERFACE, _ASYNCIO)
     report.comparisons.append(compared)
     return report

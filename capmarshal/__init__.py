@@ -4,15 +4,15 @@ A process that holds a capability may call the object behind it, and may hand it
 call, or to a child when it is created.  Nothing else gives access.  Open files travel the same way.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from capmarshal import lx
-from capmarshal._capabilities.capability import Capability, make_proxies_by
+from capmarshal._capabilities.capability import Capability
 from capmarshal._capabilities.gone import wait_gone
 from capmarshal._child.spawn import parent, spawn
-from capmarshal._client.proxy import make_class
 from capmarshal._descriptors.dataspace import Dataspace
 from capmarshal._descriptors.descriptor import Descriptor
 from capmarshal._descriptors.message import Message
-from capmarshal._entrypoint import Entrypoint
 from capmarshal._kernel.deadline import remaining, timeout
 from capmarshal._kernel.errors import (
     ArgumentError,
@@ -34,9 +34,9 @@ from capmarshal._kernel.errors import (
     TooManyInFlight,
     UnknownMethod,
 )
-from capmarshal._server.keeping import keep
-from capmarshal._server.limits import Limits
-from capmarshal._typed.interface import Interface, capability, method, raises
+
+if TYPE_CHECKING:
+    from capmarshal._calling import Entrypoint, Interface, Limits, capability, keep, method, raises
 
 __version__ = "0.1.0"
 
@@ -78,11 +78,32 @@ __all__ = [
     "wait_gone",
 ]
 
-make_proxies_by(make_class)
-del make_class, make_proxies_by
+# What calls and serves, with msgspec and the log that it needs, takes longer to import than all the rest; and a process
+# that holds capabilities and passes them on, as many a parent does, needs none of it.
+_CALLING = frozenset({"Entrypoint", "Interface", "Limits", "capability", "keep", "method", "raises"})
 
-for _name in __all__:
+
+def _show(name: str, thing: Any) -> None:
     # Tracebacks, reprs and pickles say `capmarshal.Disconnected`: where it is to be had, not where it is written.
-    if _name != "lx":
-        globals()[_name].__module__ = __name__
+    thing.__module__ = __name__
+    globals()[name] = thing
+
+
+if not TYPE_CHECKING:
+    # To a type checker it would say that the package has every name.
+    def __getattr__(name: str) -> object:
+        if name not in _CALLING:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from capmarshal import _calling
+
+        for each in _CALLING:
+            _show(each, getattr(_calling, each))
+        return globals()[name]
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
+
+
+for _name in {*__all__} - _CALLING - {"lx"}:
+    _show(_name, globals()[_name])
 del _name

@@ -17,6 +17,7 @@ PACKAGES = (
     ("_typed",),
     ("_client", "_server"),
     ("_child", "_entrypoint"),
+    ("_calling",),
     ("__init__",),
     ("demo",),
     ("__main__",),

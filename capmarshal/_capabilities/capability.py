@@ -221,7 +221,7 @@ _make_proxy_class: Callable[[type[Any], bool, bool], type[Any]] = _no_proxies
 def make_proxies_by(make_class: Callable[[type[Any], bool, bool], type[Any]]) -> None:
     """Has :meth:`Capability.cast` use ``make_class``, which makes an interface's class of proxies.
 
-    The client gives it when the package is imported: what makes calls stands above what is called.
+    The client gives it before there is an interface: what makes calls stands above what is called.
     """
     global _make_proxy_class  # set once, see above
     _make_proxy_class = make_class

@@ -1,0 +1,17 @@
+"""All that makes calls and serves them: what the package imports with the first of these names that is asked for.
+
+Not each with its own: whoever has an :class:`Interface` may go into a sandbox, fill its descriptor table, or fork while
+other threads run, and then make its first call or entrypoint, when a file can't be opened or another thread's import
+never ends.
+"""
+
+from capmarshal._capabilities.capability import make_proxies_by
+from capmarshal._client.proxy import make_class
+from capmarshal._entrypoint import Entrypoint
+from capmarshal._server.keeping import keep
+from capmarshal._server.limits import Limits
+from capmarshal._typed.interface import Interface, capability, method, raises
+
+__all__ = ["Entrypoint", "Interface", "Limits", "capability", "keep", "method", "raises"]
+
+make_proxies_by(make_class)
