@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import capmarshal
 from patience import PATIENCE
 
@@ -24,7 +22,6 @@ def test_the_version_is_the_one_that_was_installed():
 
 def test_a_free_threaded_python_is_refused_in_words():
     """Before anything is compiled: here by the ordinary one, which is told that it is such."""
-    pytest.importorskip("setuptools")
     script = f"""
 import runpy, sysconfig
 sysconfig.get_config_vars()["Py_GIL_DISABLED"] = 1
