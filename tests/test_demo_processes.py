@@ -88,9 +88,9 @@ def test_the_server_is_given_nothing_but_its_parent_capability(blocked_server, f
     descriptors = Path(f"/proc/{blocked_server.server}/fd")
     assert [str((descriptors / number).readlink()) for number in "01"] == ["/dev/null"] * 2
     kinds = [str(entry.readlink()).partition(":")[0] for entry in descriptors.iterdir() if int(entry.name) > 2]
-    # Of its entrypoint: two ends, an epoll set, an eventfd, and the pair by which signals wake it; a channel each way, and
-    # the parent's door.  And what tells which mounts there are, and, where the kernel tells who knocks, the pidfd of the
-    # one client.
+    # Of its entrypoint: two ends, an epoll set, an eventfd, and the pair by which signals wake it; a channel each way,
+    # and the parent's door.  And what tells which mounts there are, and, where the kernel tells who knocks, the pidfd
+    # of the one client.
     kinds = sorted(kinds)
     if kinds.count("anon_inode") == 3:
         kinds.remove("anon_inode")
