@@ -3,6 +3,7 @@
 import ctypes
 import os
 import select
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,7 @@ from capmarshal._kernel.native import lib
 from patience import PATIENCE
 from slow_closing import has_seals
 
-CLONE_NEWNS, MS_PRIVATE, MS_REC = 0x20000, 1 << 18, 1 << 14
+CLONE_NEWNS, CLONE_NEWUSER, MS_PRIVATE, MS_REC = 0x20000, 0x10000000, 1 << 18, 1 << 14
 
 
 def closing(path, known):
@@ -83,12 +84,25 @@ def libc_call(name, *arguments):
         raise OSError(ctypes.get_errno(), name)
 
 
+def unshare_mounts():
+    """Has this process see mounts of its own; an ordinary user may, in a user namespace of its own."""
+    users = {"uid_map": os.getuid(), "gid_map": os.getgid()}
+    try:
+        libc_call("unshare", CLONE_NEWNS)
+    except PermissionError:
+        libc_call("unshare", CLONE_NEWUSER | CLONE_NEWNS)
+        # user_namespaces(7): without it, no group is mapped by an ordinary user.
+        Path("/proc/self/setgroups").write_text("deny")
+        for name, number in users.items():
+            Path(f"/proc/self/{name}").write_text(f"{number} {number} 1")
+
+
 def in_own_namespace(fork, function):
     """What a function gives in a child that leaves the mounts of others alone; skips where none may be made."""
 
     def child():
         try:
-            libc_call("unshare", CLONE_NEWNS)
+            unshare_mounts()
             libc_call("mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None)
         except OSError as error:
             return str(error), None
