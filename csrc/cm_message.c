@@ -164,6 +164,13 @@ static int take_control(struct cm_inbox *in, struct msghdr *message)
 
 int cm_receive(int socket, struct cm_inbox *in, int64_t deadline)
 {
+	struct iovec part = { .iov_base = in->data, .iov_len = in->capacity };
+
+	return cm_receive_into(socket, in, &part, 1, deadline);
+}
+
+int cm_receive_into(int socket, struct cm_inbox *in, const struct iovec *parts, size_t n_parts, int64_t deadline)
+{
 	_Alignas(struct cmsghdr) char control[CONTROL_RIGHTS + CONTROL_OTHERS];
 	int flags = MSG_CMSG_CLOEXEC | (deadline == CM_FOREVER ? 0 : MSG_DONTWAIT);
 	int wait_first = deadline != CM_NOW && deadline != CM_FOREVER;
@@ -172,10 +179,9 @@ int cm_receive(int socket, struct cm_inbox *in, int64_t deadline)
 	if (in->most > 0 && in->most < CM_DESCRIPTORS)
 		room = CONTROL_KNOWN + CMSG_SPACE(in->most * sizeof(int));
 	for (;;) {
-		struct iovec part = { .iov_base = in->data, .iov_len = in->capacity };
 		struct msghdr message = {
-			.msg_iov = &part,
-			.msg_iovlen = 1,
+			.msg_iov = (struct iovec *)parts,
+			.msg_iovlen = n_parts,
 			.msg_control = control,
 			.msg_controllen = room,
 		};

@@ -73,6 +73,9 @@ int cm_send_record(int socket, const void *data, size_t size, const int *descrip
  */
 int cm_receive(int socket, struct cm_inbox *in, int64_t deadline);
 
+/* The same with the bytes elsewhere than in in->data. */
+int cm_receive_into(int socket, struct cm_inbox *in, const struct iovec *parts, size_t n_parts, int64_t deadline);
+
 /*
  * Waits until poll(2) reports one of `events`, an error or a hang-up.
  *

@@ -89,15 +89,20 @@ int cm_read_channel(struct cm_turn *turn, unsigned int slot)
 	/* a GO has none */
 	if (turn->scarce && read->mode & CM_CALLS && would_lose(turn->probe, read->descriptor))
 		return CM_SCARCE;
-	got = cm_receive(read->descriptor, &turn->inbox, CM_NOW);
+	got = read->assembly ? cm_receive_part(read->descriptor, read->assembly, &turn->inbox, CM_NOW)
+			     : cm_receive(read->descriptor, &turn->inbox, CM_NOW);
 	if (got == -EAGAIN || got == -EINTR)
 		return CM_NOTHING;
 	if (got < 0)
 		turn->status = got;
 	if (got <= 0)
 		return CM_ENDED;
-	turn->taken = slot;
 	read->used = ++turn->records;
+	if (got == CM_PART && !cm_assembled(read->assembly))
+		return CM_NOTHING;
+	turn->taken = slot;
+	if (got == CM_PART)
+		return CM_ASSEMBLED;
 	cm_note_cpu(&read->polling, &turn->inbox);
 	return kind_of_record(turn);
 }

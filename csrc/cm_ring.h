@@ -16,6 +16,7 @@
 
 #include <stdint.h>
 
+#include "cm_parts.h"
 #include "cm_poll.h"
 
 /* What a slot is. */
@@ -47,6 +48,7 @@ struct cm_slot {
 	int mode;                         /* enum cm_mode; of a channel */
 	unsigned int room;                /* bytes that a record to it, and a CALL of it, may have */
 	struct cm_polling polling;
+	struct cm_assembly *assembly;     /* the long CALL that comes by it: the caller's; NULL: none */
 	uint64_t used;                    /* when it was last heard of: a reading of cm_turn.records */
 	unsigned int peer;                /* whose it is */
 	unsigned int previous, next;      /* in its list; 0: none */

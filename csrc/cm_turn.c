@@ -84,6 +84,7 @@ void cm_unwatch(struct cm_turn *turn, unsigned int slot)
 	if (turn->ring.slots[slot].descriptor >= 0)
 		control(turn, slot, EPOLL_CTL_DEL, 0);
 	turn->ring.slots[slot].descriptor = -1;
+	turn->ring.slots[slot].assembly = NULL;
 }
 
 int cm_allow(struct cm_turn *turn, unsigned int slot, int mode)

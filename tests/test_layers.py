@@ -42,7 +42,7 @@ MODULES = {
         "inbox",
         "message",
     ),
-    "_protocol": ("wire", "parts", "plain", "raised", "rebuilt", "faults", "states"),
+    "_protocol": ("wire", "room", "parts", "plain", "raised", "rebuilt", "faults", "states"),
     "_capabilities": ("identity", "parametrised", "door", "capability", "space", "gone"),
     "_typed": (
         "standing_in",

@@ -1,15 +1,17 @@
-"""Records cut into parts and put together again, without a socket: for any size, and from any liar."""
+"""Records cut into parts and put together again: for any size, and from any liar."""
 
 from __future__ import annotations
 
 import os
+import socket
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from capmarshal._descriptors.descriptor_list import DescriptorList
-from capmarshal._kernel.native import DESCRIPTORS_MAX
+from capmarshal._descriptors.inbox import Inbox
+from capmarshal._kernel.native import DESCRIPTORS_MAX, FOREVER, lib
 from capmarshal._protocol import parts as _parts
 from capmarshal._protocol import wire as _wire
 
@@ -126,7 +128,9 @@ def test_whatever_is_sent_is_malformed_or_as_announced(numbers, data, count, siz
             if isinstance(unpacked, _wire.Begin):
                 if assembly is not None:
                     assembly.steal().close()
-                announced, assembly = unpacked, _parts.Assembly(unpacked)
+                # What is more than either end takes has no room made for it.
+                announced = unpacked._replace(size=min(unpacked.size, _parts.RESULT_BYTES_MAX))
+                assembly = _parts.Assembly(announced)
             elif isinstance(unpacked, _wire.Part) and assembly is not None:
                 assembly.add(unpacked, came, "")
                 assert len(assembly.data) <= announced.size
@@ -158,6 +162,53 @@ def test_lost_descriptors_leave_a_whole_record_that_says_so(numbers):
     assert assembly.lost == "no room"
     assert len(assembly.descriptors) == 3
     assembly.steal().close()
+
+
+@examples
+@given(
+    buffers=st.lists(st.binary(max_size=60), min_size=1, max_size=lib.CM_BUFFERS),
+    start=st.integers(0, 200),
+    length=st.integers(0, 200),
+    head=st.binary(min_size=1, max_size=20),
+)
+def test_any_stretch_of_what_lies_in_several_buffers_is_sent(seqpacket, buffers, start, length, head):
+    """From here to there, across their borders, after a head."""
+    near, far = seqpacket
+    piece = _parts.Piece(head, start, start + length, [], waits=False)
+    assert _parts.Gathered(*buffers).send(near.fileno(), piece) == 0
+    assert far.recv(4096) == head + b"".join(buffers)[start : start + length]
+
+
+any_part = st.builds(
+    lambda call_id, descriptors, payload: _wire.pack_part_head(call_id, descriptors) + payload,
+    st.sampled_from([9, 9, 9, 10]),
+    st.sampled_from([0, 0, 0, 1]),
+    st.binary(max_size=120),
+)
+
+
+@examples
+@given(
+    size=st.integers(0, 300),
+    some=st.booleans(),
+    record=any_part | st.binary(min_size=1, max_size=400) | st.just(_wire.GONE_RECORD),
+)
+def test_c_puts_a_part_where_it_belongs_and_anything_else_in_the_inbox(seqpacket, numbers, size, some, record):
+    """As it was sent, byte for byte, in the one place or in the other."""
+    near, far = seqpacket
+    assembly, inbox = _parts.Assembly(_wire.Begin(9, size, 0)), Inbox(1000)
+    socket.send_fds(near, [record], numbers[:1] if some else [])
+    result = lib.cm_receive_part(far.fileno(), assembly.struct, inbox.struct, FOREVER)
+    came = inbox.steal()
+    try:
+        is_part = record[:16] == _wire.pack_part_head(9, 0) and 0 < len(record) - 16 <= size and not some
+        assert result == (lib.CM_PART if is_part else 1)
+        assert assembly.data == (record[16:] if is_part else b"")
+        assert assembly.complete == ((is_part and len(record) - 16 == size) or size == 0)
+        assert is_part or inbox.data() == record
+        assert len(came) == some
+    finally:
+        came.close()
 
 
 def test_a_part_fits_into_the_default_send_buffer():

@@ -16,6 +16,7 @@ from capmarshal._kernel.lifetime import when_gone
 from capmarshal._kernel.native import DESCRIPTORS_MAX, FOREVER, NOW, NULL, TIMED_OUT, ffi, lib
 from capmarshal._kernel.polling import poll_nanoseconds
 from capmarshal._kernel.waiting import Patience
+from capmarshal._protocol.parts import Gathered
 from capmarshal._protocol.wire import (
     CALL_SIZE,
     HEAD_SIZE,
@@ -161,7 +162,8 @@ class Channel:
         call_id, now = self._caller.id, time.monotonic_ns()
         badge, method = unpack_key(key)
         left = NO_LIMIT if deadline == FOREVER else max(deadline - now, 0)
-        record = pack_call(call_id, badge, left, now, method, entries, len(numbers), payload)
+        head = pack_call(call_id, badge, left, now, method, entries, len(numbers), b"")
+        record = Gathered(head, payload)
         inbox = borrow()
         conversation = Conversation(self._near, call_id, inbox, self._closing)
         try:

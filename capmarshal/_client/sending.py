@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from capmarshal._client.conversation import PIPE_ENDED, Event, NeverRan, TooLate
 from capmarshal._kernel.errors import ProtocolError, error_for
-from capmarshal._kernel.native import NOW, ffi
+from capmarshal._kernel.native import NOW
 from capmarshal._kernel.waiting import Patience, becomes_ready
-from capmarshal._protocol.parts import PART_BYTES, cut, send_piece
+from capmarshal._protocol.parts import PART_BYTES, cut
 from capmarshal._protocol.wire import HEAD_SIZE, Fail
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from capmarshal._client.conversation import Conversation, Whole
     from capmarshal._descriptors.private import Private
-    from capmarshal._protocol.parts import Piece
+    from capmarshal._protocol.parts import Gathered, Piece
 
 _SENDING = "sending a call in parts"
 
@@ -32,7 +32,7 @@ def send_in_parts(
     conversation: Conversation,
     call_id: int,
     room: int,
-    record: bytes,
+    record: Gathered,
     numbers: Sequence[int],
     deadline: int,
 ) -> Whole | None:
@@ -54,10 +54,9 @@ def send_in_parts(
         NeverRan: the channel has ended, and the server has not had all of the call.
         TooLate, ProtocolError, TooManyInFlight, KernelError: as they say; half a call is on its way then.
     """
-    memory = ffi.from_buffer(record)
-    for piece in cut(call_id, len(record), numbers, min(room - HEAD_SIZE, PART_BYTES)):
+    for piece in cut(call_id, record.size, numbers, min(room - HEAD_SIZE, PART_BYTES)):
         # A server that has refused the call does not even look at the rest.
-        refusal = _refusal(conversation) or _send(near, conversation, piece, memory, deadline)
+        refusal = _refusal(conversation) or _send(near, conversation, record, piece, deadline)
         if refusal is None and piece.waits:
             refusal = _await_go(conversation, deadline)
         if refusal is not None:
@@ -65,11 +64,11 @@ def send_in_parts(
     return None
 
 
-def _send(near: Private, conversation: Conversation, piece: Piece, memory: object, deadline: int) -> Whole | None:
+def _send(near: Private, conversation: Conversation, record: Gathered, piece: Piece, deadline: int) -> Whole | None:
     """Sends one part, waiting for room; or returns the refusal of the call."""
     patience: Patience | None = None
     while True:
-        result = send_piece(near.number, piece, memory)
+        result = record.send(near.number, piece)
         if result == 0:
             return None
         if result in PIPE_ENDED:

@@ -177,7 +177,7 @@ def unpack_key(key: bytes) -> tuple[bytes, bytes]:
     return key[_SIZE:KEY_SIZE], key[KEY_SIZE:]
 
 
-def is_of_parts(data: bytes) -> bool:
+def is_of_parts(data: bytes | memoryview) -> bool:
     """Whether a record is one of those that long records travel by, as far as its second byte says."""
     return len(data) > 1 and data[1] in (BEGIN, PART, GO)
 
@@ -238,7 +238,7 @@ def pack_go(id: int) -> bytes:  # noqa: A002 - as above
 _NOT_AMONG = "a table refers to a descriptor that is not among the record's {}"
 
 
-def read_table(data: bytes, start: int, count: int, descriptors: int, id: int) -> list[Entry]:  # noqa: A002 - as above
+def read_table(data: bytes | memoryview, start: int, count: int, descriptors: int, id: int) -> list[Entry]:  # noqa: A002 - as above
     """The table of a CALL or REPLY, checked.
 
     Raises:
@@ -283,7 +283,7 @@ def rest_of_call(data: bytes, id: int, count: int, descriptors: int, start: int)
     return Call(id, badge, NO_LIMIT, 0, method, entries, descriptors, payload)
 
 
-def unpack(data: bytes) -> Record:
+def unpack(data: bytes | memoryview) -> Record:
     """The record in ``data``.  The payload is a view of it.
 
     Raises:
@@ -301,7 +301,7 @@ def unpack(data: bytes) -> Record:
         start = _CALL.size + length
         if start > len(data):
             raise Malformed(f"a method's name of {length} bytes in a record of {len(data)}", id)
-        method = data[_CALL.size : start]
+        method = bytes(data[_CALL.size : start])
         entries = read_table(data, start, count, descriptors, id) if count else []
         payload = memoryview(data)[start + count * _ENTRY.size :]
         return Call(id, badge, time_left, sent_at, method, entries, descriptors, payload)

@@ -22,12 +22,13 @@ class Answer(NamedTuple):
 
     Attributes:
         id: of the call.
-        data: the record.
+        data: the record, or where it is long the beginning of it.
         numbers: the descriptors to send with it, borrowed from ``results``, ``doors`` and what the server keeps.
         arguments: that the call owned; to be closed before the answer leaves.  None of them has one of ``numbers``.
         results: that the call owned; to be closed when the answer is sent, before the channel is read again.
         kept: slots of descriptors that the server has kept, and may close at any time.
         doors: whose client ends are sent; held until they are.
+        rest: of the record.  Joined with the beginning, it would be copied.
     """
 
     id: int
@@ -37,6 +38,12 @@ class Answer(NamedTuple):
     results: Sequence[ClosableFile] = ()
     kept: Sequence[int] = ()
     doors: Sequence[Door] = ()
+    rest: bytes = b""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the record."""
+        return len(self.data) + len(self.rest)
 
     def close_results(self) -> None:
         """Closes the results, for the answer is sent, and its arguments were closed before."""

@@ -99,8 +99,8 @@ class Answers:
 
     def _sent_at_once(self, channel: Channel, answer: Answer) -> bool:
         """Sends an answer that fits into one record, and may be sent now; whether it did."""
-        size, count = len(answer.data), len(answer.numbers)
-        if answer.kept or size > min(channel.room, self._max_bytes):
+        size, count = answer.size, len(answer.numbers)
+        if answer.kept or answer.rest or size > min(channel.room, self._max_bytes):
             return False
         if count > min(DESCRIPTORS_MAX, self._max_descriptors):
             return False
@@ -128,7 +128,7 @@ class Answers:
 
     def _too_large(self, answer: Answer) -> str:
         """Why an answer is more than the entrypoint sends; empty if it is not."""
-        size, count = len(answer.data), len(answer.numbers)
+        size, count = answer.size, len(answer.numbers)
         if size > self._max_bytes:
             return f"a result of {size} bytes; the entrypoint's maximum is {self._max_bytes} (max_bytes)"
         if count > self._max_descriptors:

@@ -11,6 +11,8 @@ import itertools
 import time
 from typing import TYPE_CHECKING
 
+from capmarshal._kernel.errors import KernelError
+from capmarshal._kernel.native import NULL
 from capmarshal._protocol import wire
 from capmarshal._protocol.parts import Assembly
 from capmarshal._protocol.states import UNBEGUN, Event
@@ -67,8 +69,8 @@ class Arrivals:
         self._give_up = give_up
         # Those that wait for a share, by peer, each in the order in which they asked.
         self._waiting: dict[Peer, dict[Channel, Assembly]] = {}
-        # When the last part of each call came that is on its way; the one that waits for longest is first.
-        self._moved: dict[Channel, int] = {}
+        # Those whose call is on its way.
+        self._begun: dict[Channel, Assembly] = {}
 
     def refusal(self, size: int, descriptors: int) -> str:
         """Why arguments are not taken; empty if they are."""
@@ -85,8 +87,12 @@ class Arrivals:
         if reason:
             channel.refused = begin.id
             return reason
+        try:
+            channel.assembly = Assembly(begin)
+        except KernelError as error:
+            channel.refused = begin.id
+            return f"arguments of {begin.size} bytes; at the server, {error.strerror}"
         channel.refused = None
-        channel.assembly = Assembly(begin)
         if self._fits(channel, channel.assembly) or self._takes_from_others(channel, channel.assembly):
             self._book(channel, channel.assembly)
             self._channels.move(channel, Event.BEGIN)
@@ -100,9 +106,8 @@ class Arrivals:
     def _look_after(self) -> None:
         """Gives up calls on their way that have not moved for a while, where others wait for their share."""
         still = time.monotonic_ns() - _STILL
-        while any(self._waiting.values()) and self._moved:
-            channel, moved = next(iter(self._moved.items()))
-            if moved > still:
+        for channel, assembly in sorted(self._begun.items(), key=lambda begun: begun[1].moved):
+            if assembly.moved > still or not any(self._waiting.values()):
                 break
             self._give_up(channel)
         for peer in tuple(itertools.islice(self._waiting, _ASKED)):
@@ -110,12 +115,10 @@ class Arrivals:
         if any(self._waiting.values()):
             self._timers.after(_STILL, self._look_after)
 
-    def _note(self, channel: Channel) -> None:
-        self._moved.pop(channel, None)
-        self._moved[channel] = time.monotonic_ns()
-
     def _book(self, channel: Channel, assembly: Assembly) -> None:
-        self._note(channel)
+        assembly.admit()
+        self._begun[channel] = assembly
+        self._channels.slots.expect_parts(channel.slot, assembly.struct)
         self._channels.book(channel, Resource.BEGUN_BYTES, assembly.size)
         self._channels.book(channel, Resource.BEGUN_DESCRIPTORS, assembly.total)
 
@@ -167,22 +170,24 @@ class Arrivals:
                 raise wire.Malformed("a part of nothing", part.id)
             # Sent before the client had read that its call is refused.
             return part.descriptors > 0, None
-        self._note(channel)
         go = assembly.add(part, received.descriptors, received.lost)
         if received.cut:
             raise wire.Malformed("a part is larger than any may be", part.id)
-        if not assembly.complete:
-            return go, None
-        whole = Received(bytes(assembly.data), assembly.steal(), assembly.lost)
+        return go, self.whole(channel, assembly) if assembly.complete else None
+
+    def whole(self, channel: Channel, assembly: Assembly) -> Received:
+        """The call of which all parts have come; it is not on its way any more."""
+        whole = Received(assembly.data, assembly.steal(), assembly.lost)
         self.end(channel)
-        return False, whole
+        return whole
 
     def end(self, channel: Channel) -> None:
         """Ends what is on its way on a channel: it is complete, abandoned, or the channel is being dropped."""
         assembly, peer = channel.assembly, channel.peer
         if assembly is None:
             return
-        self._moved.pop(channel, None)
+        self._channels.slots.expect_parts(channel.slot, NULL)
+        self._begun.pop(channel, None)
         self._waiting.get(peer, {}).pop(channel, None)
         self._closings.close(channel.peer, [assembly.steal()])
         for what in _SHARED:

@@ -44,7 +44,7 @@ class Received(NamedTuple):
         cut: the bytes are not all.
     """
 
-    data: bytes
+    data: bytes | memoryview
     descriptors: DescriptorList
     lost: str = ""
     cut: bool = False
@@ -130,7 +130,7 @@ class Dispatcher:
         try:
             # As over a channel: before the answer leaves, and not for long.
             reaper.close_within(_CLOSING_SECONDS, answer.arguments)
-            record = wire.unpack(answer.data)
+            record = wire.unpack(answer.data + answer.rest)
             assert isinstance(record, (wire.Reply, wire.Fail))  # noqa: S101 - by construction
             return record, DescriptorList.dup_of(answer.numbers)
         finally:

@@ -75,7 +75,7 @@ def _described(answer: bytes | Answer) -> tuple[str, int, int]:
     """How a call has ended, and the size of its answer in bytes and descriptors."""
     if isinstance(answer, bytes):
         return "ok", len(answer), 0
-    record = wire.unpack(answer.data)
+    record = wire.unpack(answer.data + answer.rest)
     if isinstance(record, wire.Reply):
         return "ok", len(record.payload), len(answer.numbers)
     assert isinstance(record, wire.Fail)  # noqa: S101 - by construction

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from capmarshal._descriptors.descriptor import Descriptor
-from capmarshal._kernel.native import DESCRIPTORS_MAX, ffi
+from capmarshal._kernel.native import DESCRIPTORS_MAX
 from capmarshal._protocol import parts, wire
 from capmarshal._protocol.parts import Piece
 
@@ -42,6 +42,7 @@ class Outbox:
         "_answer",
         "_copies",
         "_pieces",
+        "_record",
         "_wanted_room",
         "begun",
         "call_id",
@@ -68,7 +69,8 @@ class Outbox:
             for made in self._copies:
                 made.close()
             raise
-        size = len(answer.data)
+        self._record = parts.Gathered(answer.data, answer.rest)
+        size = answer.size
         self._pieces: Iterator[Piece] = (
             iter((Piece(b"", 0, size, numbers, waits=False),))
             if size <= room and len(numbers) <= DESCRIPTORS_MAX
@@ -78,7 +80,7 @@ class Outbox:
 
     def send(self, number: int, piece: Piece) -> int:
         """Sends the next piece; 0 or -errno."""
-        status = parts.send_piece(number, piece, ffi.from_buffer(self._answer.data))
+        status = self._record.send(number, piece)
         if status == 0:
             self.begun, self.give_up, self._wanted_room = True, None, False
             self.moved = time.monotonic_ns()
@@ -92,7 +94,7 @@ class Outbox:
     @property
     def size(self) -> int:
         """Bytes of the answer."""
-        return len(self._answer.data)
+        return self._record.size
 
     def steal_owned(self) -> list[ClosableFile]:
         """What the call still owned, to be closed by the caller: its results, and what was made to be sent."""

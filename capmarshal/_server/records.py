@@ -102,6 +102,15 @@ class Records:
             if whole is None:
                 return
             received = whole
+        self._call(channel, received)
+
+    def assembled(self, channel: Channel) -> None:
+        """Runs the long call that C has put together."""
+        if channel.assembly is not None:
+            self._call(channel, self._arrivals.whole(channel, channel.assembly))
+
+    def _call(self, channel: Channel, received: Received) -> None:
+        """Runs a call that has come with all that belongs to it."""
         channel.refused = None
         # One that was announced has passed this already: its announcement was no larger.
         refusal = self._arrivals.refusal(len(received.data), len(received.descriptors))

@@ -97,6 +97,10 @@ class Slots:
             return 0, result
         return slot, 0
 
+    def expect_parts(self, slot: int, assembly: CData) -> None:
+        """Has C put the parts of a long call where they belong, a ``struct cm_assembly``; NULL ends that."""
+        self._slots.array[slot].assembly = assembly
+
     def unwatch_number(self, number: int) -> None:
         """Ends the watching of a descriptor whose slot nobody knows any more, if there is one."""
         for slot in range(1, self._slots.room):

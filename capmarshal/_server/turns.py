@@ -110,6 +110,8 @@ class Turns:
                 self._record(self._channels.get(turn.slot), whole=True)
             elif event == lib.CM_RECORD:
                 self._record(self._channels.get(turn.slot), whole=False)
+            elif event == lib.CM_ASSEMBLED:
+                self._assembled(self._channels.get(turn.slot))
             elif event == lib.CM_READY:
                 self._ready(turn.slot)
             elif event == lib.CM_ENDED:
@@ -168,13 +170,21 @@ class Turns:
         turn.taken = 0
         turn.scarce = reaper.behind()
 
+    def _assembled(self, channel: Channel | None) -> None:
+        """Runs the long call of which the last part has come."""
+        turn = self._turn
+        if channel is not None:
+            self._records.assembled(channel)
+        turn.taken = 0
+        turn.scarce = reaper.behind()
+
     def deliver_reply(self) -> None:
         """Sends the reply that is due, if one is, in another way than with the next turn."""
         turn, reply = self._turn, self._reply
         # First: after Ctrl-C in the middle, nobody knows how far it got, and it must not begin anew.
         self._reply = None
         if reply is not None:
-            self._finish(Answer(turn.id, wire.pack_reply(turn.id, [], 0, reply)))
+            self._finish(Answer(turn.id, wire.pack_reply(turn.id, [], 0, b""), rest=reply))
 
     def _ready(self, slot: int) -> None:
         """An own slot is readable, or a channel writable."""
