@@ -55,6 +55,7 @@ MODULES = {
         "stand_ins",
         "exact",
         "codec",
+        "long",
         "parameters",
         "annotations",
         "marks",

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from capmarshal._descriptors.inbox import Inbox
     from capmarshal._descriptors.private import Private
     from capmarshal._protocol.wire import Entry
+    from capmarshal._typed.long import Payload
 
 # Looked up once: an attribute of cffi's is 40 ns, and these are wanted in each call.
 _cm_call, _CM_WHOLE, _CM_DATA = lib.cm_call, lib.CM_WHOLE, lib.CM_DATA
@@ -69,7 +70,7 @@ class Channel:
         self.usable = True
 
     def call(
-        self, key: bytes, payload: bytes, entries: Sequence[Entry], numbers: Sequence[int], deadline: int
+        self, key: bytes, payload: Payload, entries: Sequence[Entry], numbers: Sequence[int], deadline: int
     ) -> Answer:
         """Makes one call.
 
@@ -88,7 +89,8 @@ class Channel:
             Disconnected: the channel has ended, and the call may have been run.
             TooLate, DescriptorsLost, TooLarge, ProtocolError, KernelError: as they say.
         """
-        body = pack_table(entries) + payload if entries else payload
+        # What has a table is no Long, which is data alone; and a Long does not fit into one record.
+        body: bytes = pack_table(entries) + payload if entries else payload  # type: ignore[assignment,operator]
         if len(key) + len(body) > self._room_for_data or len(numbers) > DESCRIPTORS_MAX:
             return self._call_in_parts(key, payload, entries, numbers, deadline)
         attached = [len(entries), len(numbers), *numbers] if entries or numbers else NULL
@@ -155,7 +157,7 @@ class Channel:
             raise ProtocolError("the server answered a call before it was sent")
 
     def _call_in_parts(
-        self, key: bytes, payload: bytes, entries: Sequence[Entry], numbers: Sequence[int], deadline: int
+        self, key: bytes, payload: Payload, entries: Sequence[Entry], numbers: Sequence[int], deadline: int
     ) -> Whole:
         """As :meth:`call`, for what is too long for one record or has too many descriptors for one."""
         self._caller.id += 1
@@ -163,7 +165,7 @@ class Channel:
         badge, method = unpack_key(key)
         left = NO_LIMIT if deadline == FOREVER else max(deadline - now, 0)
         head = pack_call(call_id, badge, left, now, method, entries, len(numbers), b"")
-        record = Gathered(head, payload)
+        record = Gathered(head, *((payload,) if isinstance(payload, bytes) else (payload.start, payload.end)))
         inbox = borrow()
         conversation = Conversation(self._near, call_id, inbox, self._closing)
         try:

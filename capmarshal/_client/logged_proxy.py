@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from capmarshal._client.channel import Answer
     from capmarshal._protocol.wire import Entry
     from capmarshal._typed.arguments import Given
+    from capmarshal._typed.long import Payload
     from capmarshal._typed.method import Method
 
-    Exchange: TypeAlias = Callable[[Door, bytes, bytes, Sequence[Entry], Sequence[int]], Answer]
+    Exchange: TypeAlias = Callable[[Door, bytes, Payload, Sequence[Entry], Sequence[int]], Answer]
 
 
 class _Counted:
@@ -32,7 +33,7 @@ class _Counted:
         self.words = "through no channel"
 
     def exchange(
-        self, door: Door, key: bytes, payload: bytes, entries: Sequence[Entry], numbers: Sequence[int]
+        self, door: Door, key: bytes, payload: Payload, entries: Sequence[Entry], numbers: Sequence[int]
     ) -> Answer:
         """As :func:`capmarshal._client.knocking.exchange`."""
         sent, came, descriptors = len(payload), 0, 0

@@ -19,7 +19,7 @@ from capmarshal._kernel.errors import Error, InterfaceError, KernelError
 from capmarshal._protocol.faults import to_exception
 from capmarshal._protocol.wire import Fail
 from capmarshal._typed.arguments import NOT_GIVEN
-from capmarshal._typed.codec import BAD_PAYLOAD, encode_data
+from capmarshal._typed.codec import BAD_PAYLOAD
 from capmarshal._typed.marks import defined_by
 from capmarshal._typed.method import methods_of
 from capmarshal._typed.table import NOTHING, Incoming, Outgoing
@@ -31,16 +31,18 @@ if TYPE_CHECKING:
     from capmarshal._client.channel import Answer
     from capmarshal._client.logged_proxy import Exchange
     from capmarshal._typed.arguments import Given
+    from capmarshal._typed.long import Payload
     from capmarshal._typed.method import Method
 
 
 def invoke(proxy: Proxy, called: Method, arguments: Given, exchange: Exchange = exchange) -> Any:
     """Makes a call, through a door by ``exchange``: what every proxy method does."""
     target = capability_behind(proxy)
-    payload, outgoing = None, NOTHING
+    payload: Payload | None = None
+    outgoing = NOTHING
     if called.arguments_are_data:
         try:
-            payload = encode_data(arguments)
+            payload = called.encode_data_arguments(arguments)
         except BAD_PAYLOAD:  # said below, with the name of the parameter
             payload = None
     if payload is None:
@@ -53,7 +55,8 @@ def invoke(proxy: Proxy, called: Method, arguments: Given, exchange: Exchange = 
             answer = exchange(door, called.wire_size + badge + name, payload, outgoing.entries, outgoing.numbers)
         else:
             # Its own thread is this one: waiting for it would be waiting for ever.
-            answer = home.call_inline(badge, name, payload, outgoing.entries, outgoing.numbers)
+            whole = payload if isinstance(payload, bytes) else payload.joined()
+            answer = home.call_inline(badge, name, whole, outgoing.entries, outgoing.numbers)
     except Unanswered as left:
         raise left.becomes(f"{called.where}, entrypoint {target.label!r}: {left}", left.ran) from None
     except Error as error:

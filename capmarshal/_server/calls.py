@@ -21,7 +21,8 @@ from capmarshal._protocol.faults import Code, Fault
 from capmarshal._protocol.raised import Raised
 from capmarshal._server import escapes, keeping
 from capmarshal._server.answer import Answer, Interrupted, fail
-from capmarshal._typed.codec import BAD_PAYLOAD, encode_data
+from capmarshal._typed.codec import BAD_PAYLOAD
+from capmarshal._typed.long import as_long
 from capmarshal._typed.method import methods_of
 from capmarshal._typed.table import NOTHING, Incoming, Outgoing
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from capmarshal._server.clients import Peer
     from capmarshal._server.journal import Journal
     from capmarshal._server.objects import Objects
+    from capmarshal._typed.long import Payload
     from capmarshal._typed.method import Method
 
 # Of what a stranger calls a method, this much goes into errors.
@@ -89,7 +91,7 @@ class Calls:
         self._objects.end_all()
         self._calls.kept.clear()
 
-    def run_data(self, turn: Turn, key: bytes, payload: bytes, deadline: int) -> bytes | Answer | None:
+    def run_data(self, turn: Turn, key: bytes, payload: bytes, deadline: int) -> Payload | Answer | None:
         """Runs a call whose arguments and result are data alone: what most calls are, without the cost of the others.
 
         Args:
@@ -123,7 +125,7 @@ class Calls:
                     raise
                 result = getattr(target, method.name)(*arguments)
                 try:
-                    return encode_data(result)
+                    return method.encode_data_result(result)
                 except Exception:
                     outgoing = Outgoing(serving=True)
                     # Says what is wrong with the result; where that is nothing, a signal handler raised something.
@@ -205,11 +207,14 @@ class Calls:
                 return _refused(call.id, error)
             finally:
                 incoming.close_rest()
-            payload = method.encode_result(getattr(target, method.name)(*by_position, **by_name), outgoing)
+            result = getattr(target, method.name)(*by_position, **by_name)
+            long = as_long(result) if method.result_is_data else None
+            payload = method.encode_result(result, outgoing) if long is None else long.start
             if incoming.writers:
                 keeping.write_out(incoming, self._calls.kept[kept_before:])
             data = wire.pack_reply(call.id, outgoing.entries, len(outgoing.numbers), payload, lib.cm_cpu())
-            return keeping.succeeded(call.id, data, incoming, outgoing, self._calls.kept[kept_before:])
+            answer = keeping.succeeded(call.id, data, incoming, outgoing, self._calls.kept[kept_before:])
+            return answer if long is None else answer._replace(rest=long.end)
         except BaseException as error:  # noqa: BLE001 - answered; Interrupted is raised for what must not end here
             fault = _fault_for(error, method, call.payload)
             return self._failed(call.id, peer, method, error, fault, incoming, outgoing, kept_before)

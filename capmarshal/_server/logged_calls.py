@@ -15,17 +15,18 @@ if TYPE_CHECKING:
     from capmarshal._protocol.wire import Call
     from capmarshal._server.calls import Turn
     from capmarshal._server.clients import Peer
+    from capmarshal._typed.long import Payload
     from capmarshal._typed.table import Incoming
 
 
 class LoggedCalls(Calls):
     """As :class:`Calls`, and writes a line about each call that it has run."""
 
-    def run_data(self, turn: Turn, key: bytes, payload: bytes, deadline: int) -> bytes | Answer | None:
+    def run_data(self, turn: Turn, key: bytes, payload: bytes, deadline: int) -> Payload | Answer | None:
         """As :meth:`Calls.run_data`."""
         found, began = self._objects.data_methods.get(key), time.monotonic_ns()
         peer = self.peer_of(turn.slot)
-        answer: bytes | Answer | None = None
+        answer: Payload | Answer | None = None
         try:
             answer = super().run_data(turn, key, payload, deadline)
         except Interrupted as interrupted:
@@ -54,7 +55,7 @@ class LoggedCalls(Calls):
                 self._log(peer, where, began, (came, call.descriptors), answer)
         return answer
 
-    def _log(self, peer: Peer | None, where: str, began: int, came: tuple[int, int], answer: bytes | Answer) -> None:
+    def _log(self, peer: Peer | None, where: str, began: int, came: tuple[int, int], answer: Payload | Answer) -> None:
         """Writes a line about a call that has just ended, but for the sending of its answer."""
         time_taken = took(began)
         ended, size, descriptors = _described(answer)
@@ -71,9 +72,9 @@ class LoggedCalls(Calls):
         )
 
 
-def _described(answer: bytes | Answer) -> tuple[str, int, int]:
+def _described(answer: Payload | Answer) -> tuple[str, int, int]:
     """How a call has ended, and the size of its answer in bytes and descriptors."""
-    if isinstance(answer, bytes):
+    if not isinstance(answer, Answer):
         return "ok", len(answer), 0
     record = wire.unpack(answer.data + answer.rest)
     if isinstance(record, wire.Reply):

@@ -12,6 +12,7 @@ from capmarshal._kernel.native import FOREVER, NULL, lib
 from capmarshal._protocol import wire
 from capmarshal._protocol.states import Event, State
 from capmarshal._server.answer import Answer, Interrupted
+from capmarshal._typed.long import Long
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,6 +137,8 @@ class Turns:
             raise interrupted.__cause__ or interrupted from None
         if isinstance(answer, bytes):
             self._reply = answer
+        elif isinstance(answer, Long):
+            self._finish(Answer(turn.id, wire.pack_reply(turn.id, [], 0, answer.start), rest=answer.end))
         elif answer is None:
             self._record(self._channels.get(turn.slot), whole=False)
         else:

@@ -13,6 +13,7 @@ from capmarshal._typed.codec import BAD_PAYLOAD, data_decoder_for, decoder_for, 
 from capmarshal._typed.declaration import Declaration, declared_in, refuse_forgotten
 from capmarshal._typed.fitting import check_data, due_for
 from capmarshal._typed.implementation import Implementation
+from capmarshal._typed.long import encoders_for
 from capmarshal._typed.placing import check_for
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Method:
         function: as declared.
         parameters: but for the receiver, in their order.
         given, encode_arguments, unsendable: see :class:`Arguments`.
+        encode_data_arguments, encode_data_result: of arguments and results that are data.
         decode_arguments: see :class:`Binding`.
         implementation: what the class that is asked about has in its place.
     """
@@ -65,6 +67,7 @@ class Method:
         self.parameters = declared.parameters
         self.arguments_are_data, self.result_is_data = declared.arguments_are_data, declared.result_is_data
         self._result, self._encode_result = declared.result, encoder_for(declared.result)
+        self.encode_data_arguments, self.encode_data_result = encoders_for(declared.annotations, declared.result)
         self._check_result = None if self.result_is_data else _check_for(declared.result)
         arguments = Arguments(declared)
         self.given, self.encode_arguments, self.unsendable = arguments.given, arguments.encode, arguments.unsendable
