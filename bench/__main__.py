@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import conditions, counting, places, suite, tables
-from bench.settings import Settings
+from bench.measuring import Settings
 
 if TYPE_CHECKING:
-    from bench.figures import Report
+    from bench.measuring import Report
 
 # Modules of this package.  Of each: what it is, in the first line of its docstring; how long it TAKES; and run().
 NAMES = ("call", "descriptors", "capability", "crowd", "polling", "peers", "imports", "memory", "transfer")
-# Those of which the instructions can be counted.
-COUNTED = ("call", "descriptors")
 
 
 def _list() -> None:
@@ -57,7 +55,8 @@ def main() -> None:
     names = NAMES if "all" in options.names else tuple(dict.fromkeys(options.names))
     print(conditions.in_words())
     if options.count:
-        counting.print_counts(counting.count([name for name in names if name in COUNTED], quick=options.quick))
+        counted = [name for name in names if name in counting.COUNTED]
+        counting.print_counts(counting.count(counted, quick=options.quick))
         return
     print("median (lower - upper quartile) over the rounds; ratios are taken within a round")
     if options.quick:

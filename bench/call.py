@@ -1,70 +1,71 @@
-"""A typed call that adds two integers, against the same exchange in C and against one written by hand."""
+"""A typed call that adds two integers, against the same exchange in C and by hand; and an open file in, text back."""
 
 from __future__ import annotations
 
-import contextlib
+import sys
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import by_hand, places, serving
-from bench.adder import Adder, add_often
-from bench.bars import bar_chart
-from bench.figures import Comparison, Report, interleave
-from bench.pingpong import FRESH, KEPT, POLLING, pingpong
+from bench import contenders, in_c, places, processes
+from bench.charts import bar_chart
+from bench.measuring import Report, Settings, Work, adding, against, checked, measure, often
+from bench.places import ONE_CORE, ONLY_ONE, TWO_CORES
+from bench.servers import Works
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from bench.pingpong import Pingpong
     from bench.places import Cores
-    from bench.settings import Settings
 
-TAKES = "40 s"
+TAKES = "45 s"
 _CALLS, _QUICK_CALLS, _ROUNDS = 5000, 20, 15
 
 CAPMARSHAL = "capmarshal, typed call"
-BARE, RPC = "sendmsg + msgspec by hand, bare", "sendmsg + msgspec by hand, as an RPC"
-# By place and contender: the most that capmarshal's call may be a multiple of.
+_KEPT, _POLLING, _FRESH = "C, kept channel", "C, kept channel, polling", "C, reply socketpair per call"
+_BARE, _RPC = "sendmsg + msgspec by hand, bare", "sendmsg + msgspec by hand, as an RPC"
+_FILE, _FILE_BY_HAND = "an open file in, 64 characters back", "send_fds + msgspec by hand, a file object made of it"
+# Of the program in C; on one core, nobody polls.
+_MODES = {_KEPT: "kept", _FRESH: "fresh", _POLLING: "polling"}
 _TARGETS = {
-    "one core": {KEPT: 1.5, FRESH: 0.7, BARE: 0.95, RPC: 0.95},
-    "two cores": {KEPT: 0.2, POLLING: 2.0},
+    _KEPT: {ONE_CORE: 1.4, TWO_CORES: 0.2},
+    _POLLING: {TWO_CORES: 1.6},
+    _FRESH: {ONE_CORE: 0.7},
+    _BARE: {ONE_CORE: 0.95},
+    _RPC: {ONE_CORE: 0.95},
+    _FILE_BY_HAND: {ONE_CORE: 1.2},
 }
 
 
-def _contenders(
-    adder: Adder, bare: by_hand.Add, rpc: by_hand.Rpc, program: Pingpong, calls: int, cores: Cores
-) -> dict[str, Callable[[], float]]:
-    found: dict[str, Callable[[], float]] = {
-        CAPMARSHAL: partial(add_often, adder.add, calls),
-        KEPT: partial(program.run, "kept", calls, cores),
-        FRESH: partial(program.run, "fresh", calls, cores),
-        BARE: partial(add_often, bare.add, calls),
-        RPC: partial(add_often, rpc.add, calls),
-    }
-    if cores.client != cores.server:
-        found[POLLING] = partial(program.run, "polling", calls, cores)
-    return found
+def deeds(works: Works) -> Iterator[tuple[str, dict[str, Callable[[], object]]]]:
+    """By kind of work and contender, what is done in Python; each until the next is asked for."""
+    with processes.by_hand(works, contenders.Add) as bare, processes.by_hand(works, contenders.Rpc) as rpc:
+        yield "", {CAPMARSHAL: adding(works.add), _BARE: adding(bare.add), _RPC: adding(rpc.add)}
+    with processes.by_hand(works, contenders.Describe) as other, Path(sys.executable).open("rb") as file:
+        own = checked(works.describe, (file,), contenders.TEXT)
+        yield _FILE, {CAPMARSHAL: own, _FILE_BY_HAND: checked(other.describe, (file,), contenders.TEXT)}
 
 
 def run(settings: Settings) -> Report:
     """Measures it at each place."""
     calls = _QUICK_CALLS if settings.quick else _CALLS
-    report = Report()
-    with contextlib.ExitStack() as stack:
-        program = stack.enter_context(pingpong())
-        adder = stack.enter_context(serving.served("adder")).cast(Adder)
-        bare = by_hand.Add(stack.enter_context(serving.served_by_hand(adder, "add")))
-        rpc = by_hand.Rpc(stack.enter_context(serving.served_by_hand(adder, "rpc")))
-        for cores in places.places():
-            serving.place(adder, cores)
-            contenders = _contenders(adder, bare, rpc, program, calls, cores)
-            figures = interleave(contenders, settings.rounds_or(_ROUNDS))
-            compared = Comparison("", cores.kind, cores, figures)
-            for base in list(contenders)[1:]:
-                compared.compare(CAPMARSHAL, base, _TARGETS[cores.kind].get(base))
-            report.comparisons.append(compared)
-        report.settings = {"loops": calls, "call_bytes": program.sizes[0], "reply_bytes": program.sizes[1]}
-    if len(report.comparisons) == 1:
-        report.notes.append("two cores: skipped, since this process may use only one")
-    report.pictures["call.svg"] = bar_chart("A typed call, add(int, int)", report.comparisons)
+    sizes = dict(zip(("call_bytes", "reply_bytes"), in_c.record_sizes(), strict=True))
+    report = Report(settings={"loops": calls, **sizes})
+    with in_c.compiled() as program, processes.served() as served:
+        works = served.cast(Works)
+
+        def at(cores: Cores) -> Iterator[Work]:
+            processes.place(works, cores)
+            for name, by_name in deeds(works):
+                timed = {who: partial(often, deed, calls) for who, deed in by_name.items()}
+                if not name:
+                    modes = {who: mode for who, mode in _MODES.items() if who != _POLLING or cores.kind == TWO_CORES}
+                    timed |= {who: partial(program.call, mode, calls, cores) for who, mode in modes.items()}
+                yield Work(name, timed, against(CAPMARSHAL, timed, _TARGETS))
+
+        report.comparisons = measure(at, settings.rounds_or(_ROUNDS))
+    if len(places.places()) == 1:
+        report.notes.append(ONLY_ONE)
+    adds = [compared for compared in report.comparisons if not compared.work]
+    report.pictures["call.svg"] = bar_chart("A typed call, add(int, int)", adds)
     return report

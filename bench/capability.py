@@ -1,90 +1,85 @@
-"""Passing a capability that the receiver already holds, against one that is new to it."""
+"""Passing a capability that the receiver already holds, against one that is new to it, and both against plain calls."""
 
 from __future__ import annotations
 
 import contextlib
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import capmarshal as cm
-from bench import places, serving
-from bench.figures import Comparison, Report, interleave
-from bench.keeper import Keeper
+from bench import processes
+from bench.measuring import ANYTHING, Goal, Report, Settings, Work, adding, everywhere, measure, often
+from bench.servers import Thing, Works
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from bench.settings import Settings
+    from bench.places import Cores
 
 TAKES = "20 s"
 # A receiver holds at most 256 doors that came from one process.
 _COUNT, _QUICK_COUNT, _BATCHES, _ROUNDS = 200, 5, 10, 15
 
+CAPMARSHAL, DATA = "capmarshal", "a call of data, add(int, int)"
 _HELD, _NEW, _NEW_DOOR = "the receiver holds it", "new to it, of a known entrypoint", "new to it"
-_TARGET = 0.8
+_GOALS = (
+    Goal(_HELD, _NEW_DOOR, everywhere(0.8)),
+    Goal(_HELD, _NEW, ANYTHING),
+    Goal(_HELD, DATA, everywhere(2.0)),
+    Goal(_NEW_DOOR, DATA, everywhere(3.0)),
+)
 
 
-class _Thing(cm.Interface):
-    """What the capabilities are of; nobody calls it."""
-
-    @cm.method
-    def nothing(self) -> None:
-        """Does nothing."""
-
-
-class _ThingServer(_Thing):
-    def nothing(self) -> None:
-        """Does nothing."""
+def deeds(works: Works) -> Iterator[tuple[str, dict[str, Callable[[], object]]]]:
+    """A call with a capability that is held from the first one on, and one of data."""
+    with contextlib.closing(cm.Entrypoint("thing")) as entrypoint:
+        keep = partial(works.keep, entrypoint.manage(Thing()))
+        yield "a capability in, held already", {CAPMARSHAL: keep, DATA: adding(works.add)}
 
 
-def _pass(keeper: Keeper, things: Sequence[cm.Capability], before: int) -> tuple[int, int]:
+def _pass(works: Works, things: Sequence[cm.Capability], before: int) -> tuple[int, int]:
     """Nanoseconds for passing each of them once, and how many the receiver has then."""
-    take = keeper.take
+    keep = works.keep
     has = before
     begin = time.perf_counter_ns()
     for thing in things:
-        has = take(thing)
+        has = keep(thing)
     return time.perf_counter_ns() - begin, has
 
 
-def _measure(keeper: Keeper, things: Sequence[cm.Capability], held: Sequence[cm.Capability], batches: int) -> float:
+def _measure(works: Works, things: Sequence[cm.Capability], held: Sequence[cm.Capability], batches: int) -> float:
     """Seconds for one, when the receiver holds ``held`` before; each batch ends with dropping all, untimed."""
     taken = 0
     for _ in range(batches):
-        _, before = _pass(keeper, held, 0)
-        nanoseconds, has = _pass(keeper, things, before)
+        _, before = _pass(works, held, 0)
+        nanoseconds, has = _pass(works, things, before)
         if has != len({*held, *things}):
             raise SystemExit("the receiver has not recognised what it holds")
         taken += nanoseconds
-        keeper.drop()
+        works.drop()
     return taken / batches / len(things) / 1e9
 
 
 def run(settings: Settings) -> Report:
     """Measures it at each place."""
     count, batches = (_QUICK_COUNT, 1) if settings.quick else (_COUNT, _BATCHES)
-    report = Report(settings={"loops": count * batches})
     with contextlib.ExitStack() as stack:
         # Nobody serves them: a capability can be passed all the same.
-        entrypoints = [cm.Entrypoint("thing") for _ in range(count)]
-        for entrypoint in entrypoints:
-            stack.callback(entrypoint.close)
+        entrypoints = [stack.enter_context(contextlib.closing(cm.Entrypoint("thing"))) for _ in range(count)]
         # An entrypoint holds its objects, and a capability is held by whoever passes it.
-        first = [entrypoint.manage(_ThingServer()) for entrypoint in entrypoints]
-        second = [entrypoint.manage(_ThingServer()) for entrypoint in entrypoints]
-        keeper = stack.enter_context(serving.served("keeper")).cast(Keeper)
-        for cores in places.places():
-            serving.place(keeper, cores)
-            figures = interleave(
-                {
-                    _HELD: lambda: _measure(keeper, first, first, batches),
-                    _NEW: lambda: _measure(keeper, second, first, batches),
-                    _NEW_DOOR: lambda: _measure(keeper, first, (), batches),
-                },
-                settings.rounds_or(_ROUNDS),
-            )
-            compared = Comparison("", cores.kind, cores, figures)
-            compared.compare(_HELD, _NEW_DOOR, _TARGET)
-            compared.compare(_HELD, _NEW)
-            report.comparisons.append(compared)
-    return report
+        first = [entrypoint.manage(Thing()) for entrypoint in entrypoints]
+        second = [entrypoint.manage(Thing()) for entrypoint in entrypoints]
+        works = stack.enter_context(processes.served()).cast(Works)
+        timed = {
+            _HELD: partial(_measure, works, first, first, batches),
+            _NEW: partial(_measure, works, second, first, batches),
+            _NEW_DOOR: partial(_measure, works, first, (), batches),
+            DATA: partial(often, adding(works.add), count * batches),
+        }
+
+        def at(cores: Cores) -> Iterator[Work]:
+            processes.place(works, cores)
+            yield Work("", timed, _GOALS)
+
+        return Report(measure(at, settings.rounds_or(_ROUNDS)), settings={"loops": count * batches})

@@ -3,32 +3,37 @@
 They are those of the processes, not of the kernel.  Each of the two runs under a callgrind of its own, which begins a
 new count whenever its process calls a function of the C library that nothing else here calls.  A work is done a few
 times and many times: the difference, divided, is that of one call, and what is needed once is not in it.
+
+``python -m bench.counting DIRECTORY SPEED NAME...`` is the client of which they are counted.  It prints what it did, as
+JSON: kind of work, contender, and how often the second and the third time.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from bench import serving
+from bench import CHECKOUT, call, capability, descriptors, processes, usage
+from bench.servers import Works
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-CAPMARSHAL = "capmarshal"
 _INSTALL = "--count needs valgrind (Debian, Ubuntu: apt install valgrind; Fedora: dnf install valgrind)"
-# os.getloadavg() is this one, of the C library.
+# usage.mark() calls it.
 _MARK = "getloadavg"
-
-
-def mark() -> None:
-    """Ends one count of this process, and begins another."""
-    os.getloadavg()
+# By benchmark, what is counted of it.
+COUNTED = {"call": (call.deeds, capability.deeds), "descriptors": (descriptors.deeds,)}
+# Calls: not counted, a few, many.
+_CALLS, _QUICK_CALLS = (20, 20, 120), (1, 1, 3)
+_WIDTH = 62
 
 
 class Count(NamedTuple):
@@ -37,8 +42,13 @@ class Count(NamedTuple):
     client: float
     server: float
 
+    @property
+    def each(self) -> tuple[float, float, float]:
+        """Client, server, both."""
+        return self.client, self.server, self.client + self.server
 
-def under_callgrind(directory: str, name: str) -> list[str]:
+
+def _under_callgrind(directory: str, name: str) -> list[str]:
     """What comes before a command, for its counts to be written there."""
     out = str(Path(directory, name))
     return ["valgrind", "-q", "--tool=callgrind", f"--dump-before={_MARK}", f"--callgrind-out-file={out}"]
@@ -58,11 +68,11 @@ def count(names: Sequence[str], *, quick: bool) -> dict[str, dict[str, Count]]:
     if shutil.which("valgrind") is None:
         raise SystemExit(_INSTALL)
     with tempfile.TemporaryDirectory() as directory:
-        program = serving.command("counted", directory, "quick" if quick else "usual", *names)
-        command = [*under_callgrind(directory, "client"), *program]
+        program = processes.command("counting", directory, "quick" if quick else "usual", *names)
+        command = [*_under_callgrind(directory, "client"), *program]
         # So that two runs count the same: neither the order of sets nor who is woken first is left to chance.
         environment = os.environ | {"PYTHONHASHSEED": "0", "CAPMARSHAL_POLL": "0"}
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment)
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment, cwd=CHECKOUT)
         if done.returncode != 0:
             raise SystemExit(f"the client under callgrind ended with status {done.returncode}")
         client, server = (_totals(directory, name) for name in ("client", "server"))
@@ -74,14 +84,39 @@ def count(names: Sequence[str], *, quick: bool) -> dict[str, dict[str, Count]]:
 
 
 def print_counts(found: dict[str, dict[str, Count]]) -> None:
-    """A table of each kind of work."""
-    print(f"\n{'instructions of one call, without the kernel':54}{'client':>10}{'server':>10}{'both':>10}")
+    """A table of each kind of work: who, and then the first one as a multiple of the others."""
+    print(f"\n{'instructions of one call, without the kernel':{_WIDTH}}{'client':>10}{'server':>10}{'both':>10}")
     for kind, counts in found.items():
         print(f"\n{kind}")
-        for contender, figures in counts.items():
-            print(f"  {contender:52}" + "".join(f"{figure:10,.0f}" for figure in (*figures, sum(figures))))
-        own = counts[CAPMARSHAL]
-        for contender, figures in counts.items():
-            if contender != CAPMARSHAL:
-                ratios = (a / b for a, b in zip((*own, sum(own)), (*figures, sum(figures)), strict=True))
-                print(f"  {f'{CAPMARSHAL} / {contender}':52}" + "".join(f"{ratio:10.2f}" for ratio in ratios))
+        for contender, own in counts.items():
+            print(f"  {contender:{_WIDTH - 2}}" + "".join(f"{figure:10,.0f}" for figure in own.each))
+        (_, own), *others = counts.items()
+        for contender, other in others:
+            ratios = "".join(f"{a / b:10.2f}" for a, b in zip(own.each, other.each, strict=True))
+            print(f"  {f'times {contender}':{_WIDTH - 2}}{ratios}")
+
+
+def _do(deed: Callable[[], object], works: Works, calls: Sequence[int]) -> None:
+    for times in calls:
+        for _ in range(times):
+            deed()
+        works.settle()
+        works.mark()
+        usage.mark()
+
+
+def _main(directory: str, speed: str, names: Sequence[str]) -> None:
+    done = []
+    calls = _QUICK_CALLS if speed == "quick" else _CALLS
+    with processes.served(under=_under_callgrind(directory, "server")) as served:
+        works = served.cast(Works)
+        for deeds in itertools.chain.from_iterable(COUNTED[name] for name in names):
+            for kind, by_name in deeds(works):
+                for contender, deed in by_name.items():
+                    _do(deed, works, calls)
+                    done.append((kind or "add(int, int)", contender, *calls[1:]))
+    print(json.dumps(done))
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1], sys.argv[2], sys.argv[3:])

@@ -5,120 +5,111 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import capmarshal as cm
-from bench import by_hand, places, serving
-from bench.figures import Comparison, Report, interleave
-from bench.handover import DESCRIPTORS_MAX, close_all
-from bench.pingpong import pingpong
-from bench.swapper import Swapper
+from bench import contenders, in_c, processes
+from bench.contenders import DESCRIPTORS_MAX, close_all
+from bench.measuring import Report, Settings, Work, against, everywhere, measure, often
+from bench.servers import Works
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
-    from bench.settings import Settings
+    from bench.places import Cores
 
 TAKES = "80 s"
-COUNTS = (1, 16, DESCRIPTORS_MAX)
 _DESCRIPTORS, _QUICK_DESCRIPTORS, _ROUNDS = 30_000, 300, 15
 _CALLS_MAX, _CALLS_MIN = 3000, 2
 
-_CAPMARSHAL, _SEND_FDS, _C = "capmarshal", "socket.send_fds, recv_fds", "C"
-_TARGETS = {_SEND_FDS: 1.0, _C: 1.2}
+CAPMARSHAL, _SEND_FDS, _C = "capmarshal", "socket.send_fds, recv_fds", "C"
 
 
-def _memfd() -> int:
-    return os.memfd_create("bench", os.MFD_CLOEXEC)
+class _Files(NamedTuple):
+    """What is handed over.
+
+    Attributes:
+        mode: of the program in C.
+        number: how many.
+        target: the most that capmarshal may be a multiple of send_fds.
+    """
+
+    mode: str
+    number: int
+    target: float
 
 
-def _file() -> int:
-    return os.open(sys.executable, os.O_RDONLY | os.O_CLOEXEC)
+_WORKS = {
+    "memfds, 1 each way": _Files("memfds", 1, 1.3),
+    "memfds, 16 each way": _Files("memfds", 16, 1.3),
+    "memfds, 253 each way": _Files("memfds", DESCRIPTORS_MAX, 1.5),
+    "regular files, 1 each way": _Files("files", 1, 1.4),
+    "regular files, 16 each way": _Files("files", 16, 1.4),
+    "regular files, 253 each way": _Files("files", DESCRIPTORS_MAX, 1.7),
+}
+_TARGET_OF_C = everywhere(1.2)
 
 
-# By the mode of the program in C: what is handed over, and how it is opened.
-KINDS = {"memfds": ("memfds", _memfd), "files": ("regular files", _file)}
+def _open(mode: str) -> cm.Descriptor:
+    if mode == "memfds":
+        return cm.Descriptor(os.memfd_create("bench", os.MFD_CLOEXEC))
+    return cm.Descriptor(os.open(sys.executable, os.O_RDONLY | os.O_CLOEXEC))
 
 
-@contextlib.contextmanager
-def opened(make: Callable[[], int], count: int) -> Iterator[list[int]]:
-    """So many, as long as the block runs."""
-    numbers: list[int] = []
-    try:
-        # One by one: what is open when the next one fails is closed all the same.
-        numbers.extend(make() for _ in range(count))
-        yield numbers
-    finally:
-        close_all(numbers)
-
-
-def _check(sent: Sequence[int], came: Sequence[int]) -> None:
-    if [os.fstat(number).st_ino for number in sent] != [os.fstat(number).st_ino for number in came]:
-        raise SystemExit("other files came back than were sent")
-
-
-def _swap_by_hand(other: by_hand.Swap, numbers: list[int], calls: int) -> float:
-    """Seconds for one, with the closing of what came back."""
-    came = other.swap(numbers)
-    _check(numbers, came)
-    close_all(came)
-    for times in (calls // 10 + 1, calls):
-        begin = time.perf_counter_ns()
-        for _ in range(times):
-            came = other.swap(numbers)
-            if len(came) != len(numbers):
-                raise SystemExit("files were lost")
-            close_all(came)
-        taken = time.perf_counter_ns() - begin
-    return taken / calls / 1e9
-
-
-def _swap(swapper: Swapper, numbers: list[int], calls: int) -> float:
-    """The same; what the server leaves to others to close is waited for."""
-    files = [cm.Descriptor(number) for number in numbers]
-    came = swapper.swap(files)
-    _check(numbers, [file.fileno() for file in came])
+def _swap(works: Works, files: list[cm.Descriptor]) -> None:
+    came = works.swap(files)
+    if len(came) != len(files):
+        raise SystemExit("files were lost")
     for file in came:
         file.close()
-    for times in (calls // 10 + 1, calls):
-        begin = time.perf_counter_ns()
-        for _ in range(times):
-            came = swapper.swap(files)
-            if len(came) != len(files):
-                raise SystemExit("files were lost")
-            for file in came:
-                file.close()
-        swapper.settle()
-        taken = time.perf_counter_ns() - begin
-    for file in files:
-        file.detach()
-    return taken / calls / 1e9
+
+
+def _swap_by_hand(other: contenders.Swap, numbers: list[int]) -> None:
+    came = other.swap(numbers)
+    if len(came) != len(numbers):
+        raise SystemExit("files were lost")
+    close_all(came)
+
+
+def _check(sent: list[int], came: list[int]) -> None:
+    """Closes what came."""
+    if [os.fstat(number).st_ino for number in sent] != [os.fstat(number).st_ino for number in came]:
+        raise SystemExit("other files came back than were sent")
+    close_all(came)
+
+
+def deeds(works: Works) -> Iterator[tuple[str, dict[str, Callable[[], object]]]]:
+    """By kind of work and contender, what is done in Python; each until the next is asked for."""
+    with processes.by_hand(works, contenders.Swap) as other:
+        for name, (mode, count, _) in _WORKS.items():
+            with contextlib.ExitStack() as opened:
+                files = [opened.enter_context(_open(mode)) for _ in range(count)]
+                numbers = [file.fileno() for file in files]
+                _check(numbers, [file.detach() for file in works.swap(files)])
+                _check(numbers, other.swap(numbers))
+                own, by_hand = partial(_swap, works, files), partial(_swap_by_hand, other, numbers)
+                yield name, {CAPMARSHAL: own, _SEND_FDS: by_hand}
 
 
 def run(settings: Settings) -> Report:
     """Measures each count of each kind at each place."""
     enough = _QUICK_DESCRIPTORS if settings.quick else _DESCRIPTORS
-    report = Report()
-    with contextlib.ExitStack() as stack:
-        program = stack.enter_context(pingpong())
-        swapper = stack.enter_context(serving.served("swapper")).cast(Swapper)
-        other = by_hand.Swap(stack.enter_context(serving.served_by_hand(swapper, "swap")))
-        for mode, (kind, make) in KINDS.items():
-            for count in COUNTS:
+    with in_c.compiled() as program, processes.served() as served:
+        works = served.cast(Works)
+
+        def at(cores: Cores) -> Iterator[Work]:
+            processes.place(works, cores)
+            for name, by_name in deeds(works):
+                mode, count, target = _WORKS[name]
                 calls = max(min(enough // count, _CALLS_MAX), _CALLS_MIN)
-                for cores in places.places():
-                    serving.place(swapper, cores)
-                    with opened(make, count) as numbers:
-                        contenders: dict[str, Callable[[], float]] = {
-                            _CAPMARSHAL: partial(_swap, swapper, numbers, calls),
-                            _SEND_FDS: partial(_swap_by_hand, other, numbers, calls),
-                            _C: partial(program.run, mode, calls, cores, count),
-                        }
-                        figures = interleave(contenders, settings.rounds_or(_ROUNDS))
-                    compared = Comparison(f"{kind}, {count} each way", cores.kind, cores, figures)
-                    for base, target in _TARGETS.items():
-                        compared.compare(_CAPMARSHAL, base, target)
-                    report.comparisons.append(compared)
-    return report
+                timed = {
+                    # What the server leaves to others to close is waited for.
+                    CAPMARSHAL: partial(often, by_name[CAPMARSHAL], calls, works.settle),
+                    _SEND_FDS: partial(often, by_name[_SEND_FDS], calls),
+                    _C: partial(program.call, mode, calls, cores, count),
+                }
+                targets = {_SEND_FDS: everywhere(target), _C: _TARGET_OF_C}
+                yield Work(name, timed, against(CAPMARSHAL, timed, targets))
+
+        return Report(measure(at, settings.rounds_or(_ROUNDS)))

@@ -6,17 +6,13 @@ import os
 import subprocess
 import sys
 from functools import partial
-from typing import TYPE_CHECKING
 
 from bench import places
-from bench.figures import Comparison, Report, interleave
-
-if TYPE_CHECKING:
-    from bench.settings import Settings
+from bench.measuring import Comparison, Report, Settings, interleave
 
 TAKES = "15 s"
 _STARTS, _QUICK_STARTS, _ROUNDS = 5, 1, 21
-_TARGET = 0.5
+_TARGET = 0.8
 _BARE, _ASYNCIO, _CAPMARSHAL = "a bare start", "import asyncio", "import capmarshal"
 # What a process needs that makes calls or serves them.
 _INTERFACE = "from capmarshal import Interface"
@@ -44,8 +40,8 @@ def run(settings: Settings) -> Report:
     for source in _SOURCES.values():
         # Compiled, and in the page cache.
         _start(source, 1)
-    contenders = {name: partial(_start, source, starts) for name, source in _SOURCES.items()}
-    figures = interleave(contenders, settings.rounds_or(_ROUNDS))
+    timed = {name: partial(_start, source, starts) for name, source in _SOURCES.items()}
+    figures = interleave(timed, settings.rounds_or(_ROUNDS))
     bare = figures.pop(_BARE)
     figures = {name: [a - b for a, b in zip(own, bare, strict=True)] for name, own in figures.items()}
     report = Report(settings={"loops": starts})

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING
 
-from bench import crowding, serving
-from bench.figures import Comparison, Report
-from bench.hall import Hall
+from bench import processes
+from bench.crowd import crowd, room_for
+from bench.measuring import Comparison, Report, Settings
+from bench.servers import Works
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from bench.settings import Settings
 
 TAKES = "60 s"
 _ROUNDS = 3
@@ -25,39 +23,39 @@ _SERVER, _CLIENT, _HOLDER, _KERNEL = "server, resident", "client, resident", "ho
 
 def _channels(count: int) -> dict[str, float]:
     """Bytes for so many, of other processes."""
-    with serving.served("hall") as capability:
-        hall = capability.cast(Hall)
+    with processes.served() as served:
+        works = served.cast(Works)
         # The first of whatever it needs once.
-        with crowding.crowd(capability, hall, 1):
+        with crowd(served, 1):
             pass
-        hall.fill_up()
-        resident = hall.resident()
-        with crowding.crowd(capability, hall, count) as cost:
-            return {_SERVER: hall.resident() - resident, _CLIENT: cost.clients, _KERNEL: cost.kernel}
+        works.fill_up()
+        resident = works.resident()
+        with crowd(served, count) as cost:
+            return {_SERVER: works.resident() - resident, _CLIENT: cost.clients, _KERNEL: cost.kernel}
 
 
 def _objects(count: int) -> dict[str, float]:
     """Bytes for so many managed objects, which are empty themselves."""
-    with serving.served("hall") as capability:
-        hall = capability.cast(Hall)
-        hall.manage(1)
-        hall.fill_up()
-        resident = hall.resident()
-        hall.manage(count)
-        return {_SERVER: hall.resident() - resident}
+    with processes.served() as served:
+        works = served.cast(Works)
+        works.manage(1)
+        works.fill_up()
+        resident = works.resident()
+        works.manage(count)
+        return {_SERVER: works.resident() - resident}
 
 
 def _capabilities(count: int) -> dict[str, float]:
     """Bytes for so many that a process holds, of objects of one entrypoint of another process."""
-    with serving.served("hall") as capability, serving.served("hall") as holder:
-        hall, other = capability.cast(Hall), holder.cast(Hall)
+    with processes.served() as served, processes.served() as holder:
+        works, other = served.cast(Works), holder.cast(Works)
         # The last one is handed over before: the door, and whatever is needed once, is not counted.
-        hall.manage(count + 1)
-        other.hold(hall.hand_out(count, 1))
+        works.manage(count + 1)
+        other.keep_all(works.hand_out(count, 1))
         other.fill_up()
         resident = other.resident()
         for first in range(0, count, _HANDED_OUT):
-            held = other.hold(hall.hand_out(first, min(_HANDED_OUT, count - first)))
+            held = other.keep_all(works.hand_out(first, min(_HANDED_OUT, count - first)))
         if held != count + 1:
             raise SystemExit("capabilities were lost")
         return {_HOLDER: other.resident() - resident}
@@ -73,9 +71,10 @@ _PIECES: dict[str, Callable[[int], dict[str, float]]] = {
 def _measure(piece: str, counts: Sequence[int], rounds: int) -> list[Comparison]:
     """Bytes for one, by where they are and by how many there were."""
     found: dict[str, dict[str, list[float]]] = {}
-    for _, count in itertools.product(range(rounds), counts):
-        for where, cost in _PIECES[piece](count).items():
-            found.setdefault(where, {}).setdefault(f"of {count:,}", []).append(cost / count)
+    for _ in range(rounds):
+        for count in counts:
+            for where, cost in _PIECES[piece](count).items():
+                found.setdefault(where, {}).setdefault(f"of {count:,}", []).append(cost / count)
     made = []
     for where, by_count in found.items():
         # Where there are few, a page more or less is all of it.
@@ -93,7 +92,7 @@ def _measure(piece: str, counts: Sequence[int], rounds: int) -> list[Comparison]
 def run(settings: Settings) -> Report:
     """Measures each at each count."""
     counts = _QUICK_COUNTS if settings.quick else _COUNTS
-    room = crowding.room_for(max(counts))
+    room = room_for(max(counts))
     report = Report()
     for piece in _PIECES:
         own: Sequence[int] = counts

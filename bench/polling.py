@@ -1,4 +1,7 @@
-"""A typed call with polling before sleeping, against one without, where it helps and where it might harm."""
+"""capmarshal with and without polling before it sleeps, where it helps and where it might harm.
+
+``python -m bench.polling`` is a client process: told on its standard input what to measure, it answers with seconds.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +11,20 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-from bench import CHECKOUT, places, serving
-from bench.figures import Comparison, Report
-from bench.pingpong import KEPT, pingpong
+from bench import CHECKOUT, in_c, places, processes
+from bench.measuring import Comparison, Report, Settings, adding, often
+from bench.places import ONE_CORE, ONLY_ONE, TWO_CORES, Cores
+from bench.servers import Works
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from bench.pingpong import Pingpong
-    from bench.places import Cores
-    from bench.settings import Settings
+    from collections.abc import Iterator, Sequence
 
 TAKES = "75 s"
 # As many as take a while where each waits for a time slice: a scheduler's slice is some milliseconds.
 _CALLS, _QUICK_CALLS, _ROUNDS = 2000, 20, 21
 _TARGET = 1.05
 
-_POLLING, _SLEEPING = "capmarshal, polling", "capmarshal, sleeping"
+_POLLING, _SLEEPING, _KEPT = "capmarshal, polling", "capmarshal, sleeping", "C, kept channel"
 # What each has in its environment, and in that of its server.
 _SWITCH = "CAPMARSHAL_POLL"
 _VALUES = {_POLLING: "1", _SLEEPING: "0"}
@@ -42,98 +42,95 @@ while os.getppid() == parent:
 
 
 @contextlib.contextmanager
-def _busy(cpu: int) -> Iterator[None]:
-    """A process that does nothing but use one core, as long as the block runs."""
-    command = [sys.executable, "-I", "-S", "-c", _BUSY_LOOP, str(cpu)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as loop:
-        try:
+def _busy(cpus: Sequence[int]) -> Iterator[None]:
+    """Processes that do nothing but use a core each, as long as the block runs."""
+    with contextlib.ExitStack() as stack:
+        for cpu in cpus:
+            command = [sys.executable, "-I", "-S", "-c", _BUSY_LOOP, str(cpu)]
+            loop = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))
+            stack.callback(loop.kill)
             if loop.stdout is not None:
                 loop.stdout.readline()
-            yield
-        finally:
-            loop.kill()
+        yield
 
 
 class _Pair:
     """A client process with a server of its own; each reads at its start whether it is to poll."""
 
     def __init__(self, value: str) -> None:
+        pipe, environment = subprocess.PIPE, {**os.environ, _SWITCH: value}
+        command = processes.command("polling")
         self.process: subprocess.Popen[Any] = subprocess.Popen(
-            serving.command("polling_pair"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=CHECKOUT,
-            env={**os.environ, _SWITCH: value},
+            command, stdin=pipe, stdout=pipe, cwd=CHECKOUT, env=environment
         )
 
     def measure(self, calls: int, cores: Cores) -> float:
         """Seconds for one call."""
-        if self.process.stdin is None or self.process.stdout is None:
-            raise AssertionError
-        self.process.stdin.write(f"{calls} {cores.client} {cores.server}\n".encode())
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise SystemExit("a client ended")
-        return float(answer)
-
-
-def _situations() -> Iterator[tuple[Cores, str, list[int]]]:
-    """Where the two processes run; in words; and on which cores somebody else is busy."""
-    one, *two = places.places()
-    yield one, "one core", []
-    for cores in two:
-        yield cores, "two cores", []
-        yield cores, "two cores, a busy loop on one", [cores.client]
-        yield cores, "two cores, busy loops on both", [cores.client, cores.server]
+        return float(processes.line_of(self.process, f"{calls} {cores.client} {cores.server}"))
 
 
 @contextlib.contextmanager
-def _pairs(names: Iterable[str]) -> Iterator[dict[str, _Pair]]:
+def _pairs(names: Sequence[str]) -> Iterator[dict[str, _Pair]]:
     with contextlib.ExitStack() as stack:
         made = {}
         for name in names:
             made[name] = _Pair(_VALUES[name])
-            stack.callback(serving.end, made[name].process)
+            stack.callback(processes.end, made[name].process)
         yield made
 
 
-def _round(
-    number: int, calls: int, program: Pingpong, comparisons: Sequence[tuple[Comparison, Cores, list[int]]]
-) -> None:
-    """Measures all situations once.
-
-    With new processes: two that are alike differ by some per cent all their life, by where their memory happens to be.
-    """
-    with _pairs(list(_VALUES)[:: -1 if number % 2 else 1]) as pairs:
-        for pair in pairs.values():
-            # Untimed: all that a process does for the first time.
-            pair.measure(calls, comparisons[0][1])
-        for compared, cores, busy in comparisons:
-            with contextlib.ExitStack() as loops:
-                for cpu in busy:
-                    loops.enter_context(_busy(cpu))
-                # There and back: neither is always the first.
-                there = {name: pair.measure(calls, cores) for name, pair in pairs.items()}
-                back = {name: pairs[name].measure(calls, cores) for name in reversed(there)}
-                for name in there:
-                    compared.figures[name].append((there[name] + back[name]) / 2)
-                compared.figures[KEPT].append(program.run("kept", calls, cores))
+def _situations() -> Iterator[tuple[Comparison, Cores, list[int]]]:
+    """Where the two processes run, and on which cores somebody else is busy."""
+    one, *two = places.places()
+    found: list[tuple[str, Cores, list[int]]] = [(ONE_CORE, one, [])]
+    for cores in two:
+        found += [
+            (TWO_CORES, cores, []),
+            ("two cores, a busy loop on one", cores, [cores.client]),
+            ("two cores, busy loops on both", cores, [*cores]),
+        ]
+    for where, cores, busy in found:
+        yield Comparison("", where, cores, {name: [] for name in (*_VALUES, _KEPT)}), cores, busy
 
 
 def run(settings: Settings) -> Report:
-    """Measures it in each situation."""
+    """Measures it in each situation.
+
+    Each round has new processes: two that are alike differ by some per cent all their life, by where their memory
+    happens to be.
+    """
     calls = _QUICK_CALLS if settings.quick else _CALLS
-    comparisons = [
-        (Comparison("", where, cores, {name: [] for name in (*_VALUES, KEPT)}), cores, busy)
-        for cores, where, busy in _situations()
-    ]
-    with pingpong() as program:
+    situations = list(_situations())
+    with in_c.compiled() as program:
         for number in range(settings.rounds_or(_ROUNDS)):
-            _round(number, calls, program, comparisons)
-    report = Report([compared for compared, _, _ in comparisons], settings={"loops": calls})
+            with _pairs(list(_VALUES)[:: -1 if number % 2 else 1]) as pairs:
+                for pair in pairs.values():
+                    # Untimed: all that a process does for the first time.
+                    pair.measure(calls, situations[0][1])
+                for compared, cores, busy in situations:
+                    with _busy(busy):
+                        # There and back: neither is always the first.
+                        there = {name: pair.measure(calls, cores) for name, pair in pairs.items()}
+                        back = {name: pairs[name].measure(calls, cores) for name in reversed(there)}
+                        for name in there:
+                            compared.figures[name].append((there[name] + back[name]) / 2)
+                        compared.figures[_KEPT].append(program.call("kept", calls, cores))
+    report = Report([compared for compared, _, _ in situations], settings={"loops": calls})
     for compared in report.comparisons:
         compared.compare(_POLLING, _SLEEPING, _TARGET)
-    if len(comparisons) == 1:
-        report.notes.append("two cores: skipped, since this process may use only one")
+    if len(situations) == 1:
+        report.notes.append(ONLY_ONE)
     return report
+
+
+def _main() -> None:
+    with processes.served() as served:
+        works = served.cast(Works)
+        for line in sys.stdin:
+            calls, client, server = map(int, line.split())
+            processes.place(works, Cores(client, server))
+            print(often(adding(works.add), calls), flush=True)
+
+
+if __name__ == "__main__":
+    _main()

@@ -2,55 +2,200 @@
 
 from __future__ import annotations
 
+import contextlib
 import io  # noqa: TC003 - capmarshal reads the annotations
+import os
+import socket  # noqa: TC003 - capmarshal reads the annotations
+import threading
 
 import capmarshal as cm
-from bench import by_hand, serving
+from bench import contenders, places, processes, usage
+
+# Whoever hands over more than this by value needs the memory several times: what goes beyond is for a Dataspace.
+INLINE_MAX = 256 << 20
+DESCRIPTORS_MAX = 4096
+# Of the record around the bytes: there is nothing else in it.
+_AROUND = 4096
 
 
-class Works(serving.Station):
-    """What is called."""
+class Station(cm.Interface):
+    """What every server of a benchmark can do."""
+
+    @cm.method
+    def run_on(self, cpu: int) -> None:
+        """Has the server's process run on one core from here on."""
+
+    @cm.method
+    def settle(self) -> None:
+        """Returns when everything that arrived in earlier calls is closed."""
+
+    @cm.method
+    def mark(self) -> None:
+        """Has callgrind begin a new count of the server's process."""
+
+    @cm.method
+    def serve_by_hand(self, name: str, far: socket.socket) -> None:
+        """Has a thread of the server's process serve something without capmarshal: a class of :mod:`contenders`."""
+
+
+class StationServer(Station):
+    """Does that."""
+
+    def run_on(self, cpu: int) -> None:  # noqa: D102 - see Station, also below
+        places.run_on(cpu)
+
+    def settle(self) -> None:  # noqa: D102
+        # Here, so that a version without this module can be served: bench.neighbours measures those too.
+        from capmarshal._descriptors import reaper
+
+        if not reaper.wait(processes.PATIENCE):
+            raise TimeoutError("the server does not come to closing what it got")
+
+    def mark(self) -> None:  # noqa: D102
+        usage.mark()
+
+    def serve_by_hand(self, name: str, far: socket.socket) -> None:  # noqa: D102
+        threading.Thread(target=_serve_by_hand, args=(name, cm.keep(far)), name=name, daemon=True).start()
+
+
+def _serve_by_hand(name: str, far: socket.socket) -> None:
+    with far, contextlib.suppress(EOFError):
+        contenders.BY_NAME[name].serve(far)
+
+
+class Works(Station):
+    """What is called; each method's server does no more than it says."""
 
     @cm.method
     def add(self, a: int, b: int) -> int:
         """The sum."""
-
-    @cm.method
-    def swap(self, files: list[cm.Descriptor]) -> list[cm.Descriptor]:
-        """The same files."""
 
     @cm.method
     def describe(self, file: io.BufferedReader) -> str:
         """64 characters, whatever the file."""
 
     @cm.method
-    def take(self, thing: cm.Capability) -> int:
-        """Keeps it; how many different ones it has then."""
+    def inode(self, file: cm.Descriptor) -> int:
+        """That of a file."""
 
-
-class WorksServer(serving.StationServer, Works):
-    """Does that; the call closes the files."""
-
-    def __init__(self) -> None:
-        self._kept: set[cm.Capability] = set()
-
-    def add(self, a: int, b: int) -> int:
-        """The sum."""
-        return a + b
-
+    @cm.method
     def swap(self, files: list[cm.Descriptor]) -> list[cm.Descriptor]:
         """The same files."""
-        return files
+
+    @cm.method
+    def take_bytes(self, data: bytes) -> tuple[int, int]:
+        """What arrived: see :class:`contenders.Seen`."""
+
+    @cm.method
+    def take_dataspace(self, data: cm.Dataspace) -> tuple[int, int]:
+        """What arrived; reads the last byte."""
+
+    @cm.method
+    def take_descriptors(self, descriptors: list[cm.Descriptor]) -> tuple[int, int]:
+        """What arrived."""
+
+    @cm.method
+    def share_password(self, password: bytes) -> None:
+        """Takes what the client's authkey is: see :func:`contenders.share_password`."""
+
+    @cm.method
+    def keep(self, thing: cm.Capability) -> int:
+        """Keeps it; how many different ones it has then."""
+
+    @cm.method
+    def keep_all(self, things: list[cm.Capability]) -> int:
+        """Keeps these; how many different ones it has then."""
+
+    @cm.method
+    def drop(self) -> None:
+        """Drops all that it keeps."""
+
+    @cm.method
+    def manage(self, count: int) -> None:
+        """Manages so many objects more."""
+
+    @cm.method
+    def hand_out(self, first: int, count: int) -> list[cm.Capability]:
+        """Capabilities of some of these objects."""
+
+    @cm.method
+    def open_files(self) -> int:
+        """How many descriptors the server's process has open."""
+
+    @cm.method
+    def fill_up(self) -> None:
+        """Has what is made from here on need memory of its own."""
+
+    @cm.method
+    def resident(self) -> int:
+        """Bytes that the server's process has to itself."""
+
+
+class Thing(cm.Interface):
+    """What capabilities are of that nobody calls; it has no attributes."""
+
+
+class _WorksServer(StationServer, Works):
+    def __init__(self, entrypoint: cm.Entrypoint) -> None:
+        self._entrypoint = entrypoint
+        self._objects: list[Thing] = []
+        self._kept: set[cm.Capability] = set()
+        self._full: list[bytes] = []
+
+    def add(self, a: int, b: int) -> int:
+        return a + b
 
     def describe(self, file: io.BufferedReader) -> str:  # noqa: ARG002 - that it arrived as such is the work
-        """64 characters, whatever the file."""
-        return by_hand.TEXT
+        return contenders.TEXT
 
-    def take(self, thing: cm.Capability) -> int:
-        """Keeps it; how many different ones it has then."""
+    def inode(self, file: cm.Descriptor) -> int:
+        return os.fstat(file.fileno()).st_ino
+
+    def swap(self, files: list[cm.Descriptor]) -> list[cm.Descriptor]:
+        return files
+
+    def take_bytes(self, data: bytes) -> tuple[int, int]:
+        return contenders.look_at_bytes(data)
+
+    def take_dataspace(self, data: cm.Dataspace) -> tuple[int, int]:
+        return contenders.look_at_bytes(data.view())
+
+    def take_descriptors(self, descriptors: list[cm.Descriptor]) -> tuple[int, int]:
+        return contenders.look_at_descriptors([descriptor.fileno() for descriptor in descriptors])
+
+    def share_password(self, password: bytes) -> None:
+        contenders.share_password(password)
+
+    def keep(self, thing: cm.Capability) -> int:
         self._kept.add(thing)
         return len(self._kept)
 
+    def keep_all(self, things: list[cm.Capability]) -> int:
+        self._kept.update(things)
+        return len(self._kept)
+
+    def drop(self) -> None:
+        self._kept.clear()
+
+    def manage(self, count: int) -> None:
+        for _ in range(count):
+            made = Thing()
+            self._entrypoint.manage(made)
+            self._objects.append(made)
+
+    def hand_out(self, first: int, count: int) -> list[cm.Capability]:
+        return [cm.capability(made) for made in self._objects[first : first + count]]
+
+    def open_files(self) -> int:
+        return usage.open_files()
+
+    def fill_up(self) -> None:
+        self._full = usage.fill_up()
+
+    def resident(self) -> int:
+        return usage.resident()
+
 
 if __name__ == "__main__":
-    serving.serve(cm.Entrypoint("works"), WorksServer())
+    place = cm.Entrypoint("works", max_bytes=INLINE_MAX + _AROUND, max_descriptors=DESCRIPTORS_MAX)
+    processes.serve(place, _WorksServer(place))

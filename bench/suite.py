@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from bench.figures import Comparison, Report
+    from bench.measuring import Comparison, Report
 
 
 def _benchmark(name: str, values: Sequence[float], unit: str, metadata: Mapping[str, str | int | float]) -> Any:

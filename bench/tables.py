@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench.figures import Spread
+from bench.measuring import Spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from bench.figures import Comparison, Ratio, Report, Unit
+    from bench.measuring import Comparison, Ratio, Report
 
 
 def time(seconds: float) -> str:
@@ -35,7 +35,7 @@ def _number(value: float) -> str:
     return f"{value:.2f}" if value < 99.995 else f"{value:.0f}"
 
 
-_WORDS: dict[Unit, Callable[[float], str]] = {"second": time, "byte": size}
+_WORDS = {"second": time, "byte": size}
 
 
 def spread(values: Sequence[float], in_words: Callable[[float], str]) -> str:
@@ -50,34 +50,31 @@ def _verdict(ratio: Ratio) -> str:
     return f"target {ratio.target:g}: {'reached' if ratio.reached else 'MISSED'}"
 
 
-def _inline(compared: Comparison) -> str:
-    """To whom all ratios of a comparison are, where they fit into a column."""
-    bases = {ratio.base for ratio in compared.ratios}
-    subjects = [ratio.subject for ratio in compared.ratios]
-    plain = all(ratio.target is None for ratio in compared.ratios)
-    return bases.pop() if plain and len(bases) == 1 and len(set(subjects)) == len(subjects) else ""
+def _column(compared: Comparison) -> dict[str, Ratio]:
+    """By subject, what stands beside the figures: several multiples of one and the same, without a target."""
+    plain = {ratio.subject: ratio for ratio in compared.ratios if ratio.target is None}
+    return plain if len(plain) > 1 and len({ratio.base for ratio in plain.values()}) == 1 else {}
 
 
 def _lines(compared: Comparison) -> list[str]:
     """One comparison's table."""
-    base = _inline(compared)
-    by_subject = {ratio.subject: ratio for ratio in compared.ratios} if base else {}
-    below = [] if base else compared.ratios
-    names = [*compared.figures, *compared.cannot, *(f"{ratio.subject} / {ratio.base}" for ratio in below)]
-    width = max(map(len, names), default=0)
+    beside = _column(compared)
+    below = {
+        f"{ratio.subject} / {ratio.base}": ratio for ratio in compared.ratios if beside.get(ratio.subject) is not ratio
+    }
+    width = max(map(len, (*compared.figures, *compared.cannot, *below)), default=0)
     title = compared.name
     if compared.cores is not None:
         title = title.replace(compared.cores.kind, str(compared.cores))
-    lines = [f"\n{title}" + (f"{'':{max(width + 38 - len(title), 2)}}times {base}" if base else "")]
+    base = next((f"times {ratio.base}" for ratio in beside.values()), "")
+    lines = ["", f"{title:{width + 36}}  {base}".rstrip()]
     for name, values in compared.figures.items():
-        figure = spread(values, _WORDS[compared.unit])
-        ratio = by_subject.get(name)
-        beside = spread(ratio.values, _number) if ratio else ""
-        lines.append(f"  {name:{width}}  {figure:32}  {beside}".rstrip())
+        ratio = beside.get(name)
+        column = spread(ratio.values, _number) if ratio else ""
+        lines.append(f"  {name:{width}}  {spread(values, _WORDS[compared.unit]):32}  {column}".rstrip())
     lines += [f"  {name:{width}}  {why}" for name, why in compared.cannot.items()]
-    for ratio in below:
-        what = f"{ratio.subject} / {ratio.base}"
-        lines.append(f"  {what:{width}}  {spread(ratio.values, _number):32}  {_verdict(ratio)}".rstrip())
+    for name, ratio in below.items():
+        lines.append(f"  {name:{width}}  {spread(ratio.values, _number):32}  {_verdict(ratio)}".rstrip())
     return lines
 
 

@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
+import multiprocessing
+import os
 import statistics
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from bench import chart, conditions, limits, places, tables
-from bench.figures import Comparison, Report, interleave
-from bench.sink import DESCRIPTORS_MAX
-from bench.transferring import CAPMARSHAL, CONNECTION, DATASPACE, DUP_FD, INLINE, SEND_FDS, C, contenders
+import capmarshal as cm
+from bench import conditions, contenders, in_c, places, processes, tables
+from bench.charts import line_chart
+from bench.contenders import look_at_bytes, look_at_descriptors
+from bench.measuring import (
+    ANYTHING,
+    Goal,
+    Report,
+    Settings,
+    Work,
+    against,
+    checked,
+    everywhere,
+    measure,
+    nothing,
+    often,
+)
+from bench.servers import DESCRIPTORS_MAX, INLINE_MAX, Works
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from bench.in_c import InC
+    from bench.measuring import Comparison
     from bench.places import Cores
-    from bench.settings import Settings
-    from bench.transferring import Contender, Measure
 
 TAKES = "150 s"
 _ROUNDS = 9
-_KIB = 1 << 10
+_KIB, _MIB, _GIB = 1 << 10, 1 << 20, 1 << 30
 
 # 64 B to 1 GiB.  Every fourth power of two, so that 1 KiB is among them.
 _SIZES = [1 << power for power in range(6, 31, 2)]
@@ -31,66 +47,150 @@ _QUICK_SIZES, _QUICK_COUNTS = [64, _KIB, 256 * _KIB], [0, 1, 300]
 # In one measurement: at most so many hand-overs, and so many bytes or descriptors.
 _REPEATS, _BYTES, _DESCRIPTORS = 100, 16 << 20, 4096
 
+_INLINE, _DATASPACE, _CAPMARSHAL = "capmarshal, inline", "capmarshal, Dataspace", "capmarshal"
+_SEND_FDS, _CONNECTION, _DUP_FD = "socket.send_fds", "multiprocessing.Connection", "multiprocessing.reduction.DupFd"
+_C = "C"
+# DupFd fetches each one over a connection of its own: a thousand would take as long as all the rest.
+_DUPS_MAX = 256
+# Who hands over how much at most: bytes, descriptors; and why no more.
+_COPIES = INLINE_MAX, f"copying more than {tables.size(INLINE_MAX)} is not measured"
+_MOST = {
+    "bytes": {
+        _INLINE: _COPIES,
+        _DATASPACE: (_GIB, ""),
+        _SEND_FDS: _COPIES,
+        _CONNECTION: _COPIES,
+        _DUP_FD: (-1, "hands over no bytes"),
+        _C: _COPIES,
+    },
+    "descriptors": {
+        _CAPMARSHAL: (DESCRIPTORS_MAX, ""),
+        _SEND_FDS: (DESCRIPTORS_MAX, ""),
+        _CONNECTION: (-1, "hands over no descriptors but by DupFd"),
+        _DUP_FD: (_DUPS_MAX, f"too slow for more than {_DUPS_MAX}"),
+        _C: (DESCRIPTORS_MAX, ""),
+    },
+}
+# Of bytes by value against Connection.send_bytes.
+_TARGETS = {_MIB: everywhere(1.0), 16 * _MIB: everywhere(1.0)}
+
 # The same in both charts; no chart has two of one colour.
-_COLOURS = {INLINE: 0, CAPMARSHAL: 0, DATASPACE: 1, SEND_FDS: 2, CONNECTION: 3, DUP_FD: 3, C: 4}
+_COLOURS = {_INLINE: 0, _CAPMARSHAL: 0, _DATASPACE: 1, _SEND_FDS: 2, _CONNECTION: 3, _DUP_FD: 3, _C: 4}
 _TITLES = {"bytes": "Handing over bytes", "descriptors": "Handing over descriptors"}
 
 
-def _repeats(contender: str, task: str, amount: int) -> int:
-    """How often one measurement hands over: so often that each takes some milliseconds at least."""
-    if contender == DATASPACE:
-        return _REPEATS
-    enough = _BYTES if task == "bytes" else _DESCRIPTORS
-    return max(1, min(_REPEATS, enough // max(amount, 1)))
+class _Goods:
+    """What is handed over: made once, and lent to every contender."""
+
+    def __init__(self, sizes: Sequence[int], count: int) -> None:
+        # A pattern whose period is no power of two: the last byte of each size is another one.
+        pattern = bytes(range(251))
+        self.data = memoryview(bytearray(pattern) * (min(max(sizes), INLINE_MAX) // len(pattern) + 1))
+        self.dataspaces = {size: self._dataspace(size) for size in sizes}
+        # A file each, as somebody would have who hands over so many.
+        self.descriptors = [cm.Descriptor(os.memfd_create("transfer", os.MFD_CLOEXEC)) for _ in range(count)]
+        self.numbers = [descriptor.fileno() for descriptor in self.descriptors]
+
+    def _dataspace(self, size: int) -> cm.Dataspace:
+        made = cm.Dataspace.create(size)
+        step = len(self.data)
+        for start in range(0, size, step):
+            made.write(self.data[: min(step, size - start)], start)
+        made.seal()
+        return made
+
+    def close(self) -> None:
+        """Closes all of it."""
+        for dataspace in self.dataspaces.values():
+            dataspace.close()
+        for descriptor in self.descriptors:
+            descriptor.close()
+
+
+class _Contenders(NamedTuple):
+    """Whoever hands over."""
+
+    works: Works
+    stream: contenders.Stream
+    connection: contenders.ConnectionBytes
+    dup_fds: contenders.DupFds
+    program: InC
+    goods: _Goods
+
+    def of(self, task: str, amount: int, cores: Cores) -> dict[str, Callable[[], float]]:
+        """Those that hand over so much."""
+        calls = self._bytes(amount) if task == "bytes" else self._descriptors(amount)
+        timed: dict[str, Callable[[], float]] = {}
+        for name, (most, _) in _MOST[task].items():
+            if amount > most:
+                continue
+            # So often that it takes some milliseconds at least.
+            enough = _BYTES if task == "bytes" else _DESCRIPTORS
+            repeats = _REPEATS if name == _DATASPACE else max(1, min(_REPEATS, enough // max(amount, 1)))
+            if name == _C:
+                load = (amount, 0) if task == "bytes" else (0, amount)
+                timed[name] = partial(self.program.hand_over, *load, repeats, cores)
+            else:
+                # The peers close before they answer.
+                settle = self.works.settle if name.startswith(_CAPMARSHAL) else nothing
+                timed[name] = partial(often, calls[name], repeats, settle)
+        return timed
+
+    def _bytes(self, size: int) -> dict[str, Callable[[], object]]:
+        data = self.goods.data[:size]
+        seen = look_at_bytes(data)
+        return {
+            _INLINE: checked(self.works.take_bytes, (data,), seen),
+            _DATASPACE: self.dataspace(size),
+            _SEND_FDS: checked(self.stream.hand_bytes, (data,), seen),
+            _CONNECTION: checked(self.connection.hand_bytes, (data,), seen),
+        }
+
+    def _descriptors(self, count: int) -> dict[str, Callable[[], object]]:
+        numbers = self.goods.numbers[:count]
+        seen = look_at_descriptors(numbers)
+        return {
+            _CAPMARSHAL: checked(self.works.take_descriptors, (self.goods.descriptors[:count],), seen),
+            _SEND_FDS: checked(self.stream.hand_descriptors, (numbers,), seen),
+            _DUP_FD: checked(self.dup_fds.hand_descriptors, (numbers,), seen),
+        }
+
+    def dataspace(self, size: int) -> Callable[[], object]:
+        """Of that size; the other side reads the last byte."""
+        data = self.goods.dataspaces[size]
+        with data.view() as view:
+            return checked(self.works.take_dataspace, (data,), look_at_bytes(view))
+
+
+@contextlib.contextmanager
+def _contenders(sizes: Sequence[int], count: int) -> Iterator[_Contenders]:
+    with contextlib.ExitStack() as stack:
+        works = stack.enter_context(processes.served()).cast(Works)
+        works.share_password(bytes(multiprocessing.current_process().authkey))
+        yield _Contenders(
+            works,
+            stack.enter_context(processes.by_hand(works, contenders.Stream)),
+            stack.enter_context(processes.by_hand(works, contenders.ConnectionBytes)),
+            stack.enter_context(processes.by_hand(works, contenders.DupFds)),
+            stack.enter_context(in_c.compiled()),
+            stack.enter_context(contextlib.closing(_Goods(sizes, count))),
+        )
 
 
 def _amount(task: str, amount: int) -> str:
     return tables.size(amount) if task == "bytes" else f"{amount:,}"
 
 
-def _measure(task: str, of: Sequence[Contender], amounts: Sequence[int], rounds: int, cores: Cores) -> list[Comparison]:
-    """Every contender with every amount, once per round."""
-    measured: dict[str, Callable[[], float]] = {}
-    for amount, contender in itertools.product(amounts, of):
-        if contender.measure is not None and amount <= contender.largest:
-            repeats = _repeats(contender.name, task, amount)
-            measured[f"{amount} {contender.name}"] = partial(contender.measure, amount, repeats, cores)
-    figures = interleave(measured, rounds)
-    made = []
-    for amount in amounts:
-        own = {
-            contender.name: values
-            for contender in of
-            if (values := figures.get(f"{amount} {contender.name}")) is not None
-        }
-        compared = Comparison(f"{task}, {_amount(task, amount)}", cores.kind, cores, own)
-        if C in own:
-            for name in own:
-                compared.compare(name, C)
-        made.append(compared)
-    return made
-
-
-def _ratio(dataspace: Measure, largest: int, rounds: int, cores: Cores) -> Comparison:
-    """What the largest dataspace costs against that of 1 KiB."""
-    names = {f"{DATASPACE}, {tables.size(size)}": size for size in (largest, _KIB)}
-    figures = interleave({name: partial(dataspace, size, _REPEATS, cores) for name, size in names.items()}, rounds)
-    compared = Comparison("the largest Dataspace", cores.kind, cores, figures)
-    large, small = figures
-    compared.compare(large, small)
-    return compared
-
-
 def _draw(task: str, amounts: Sequence[int], comparisons: Sequence[Comparison], where: str) -> str:
     """The chart of one task at one place."""
     lines: dict[str, list[tuple[float, float]]] = {}
-    of_place = [compared for compared in comparisons if compared.where == where]
+    of_place = [each for each in comparisons if each.where == where and each.work.startswith(task)]
     for amount, compared in zip(amounts, of_place, strict=True):
         for name, values in compared.figures.items():
             lines.setdefault(name, []).append((amount, statistics.median(values)))
     ticks = [amount for amount in amounts if amount.bit_length() % 4 == 3] if task == "bytes" else amounts
-    place = "both processes on one core" if where == "one core" else "a core for each process"
-    return chart.line_chart(
+    place = "both processes on one core" if where == places.ONE_CORE else "a core for each process"
+    return line_chart(
         f"{_TITLES[task]}: time until the receiver has answered",
         f"{conditions.briefly()}, {place}; medians",
         {amount: _amount(task, amount) for amount in ticks},
@@ -104,26 +204,33 @@ def run(settings: Settings) -> Report:
     """Measures both tasks at each place."""
     sizes, counts = (_QUICK_SIZES, _QUICK_COUNTS) if settings.quick else (_SIZES, _COUNTS)
     # Twice: what the receiver closes late is the second time.
-    room = limits.room_in_table(2 * max(counts)) // 2
+    room = places.room_in_table(2 * max(counts)) // 2
     amounts = {"bytes": sizes, "descriptors": [count for count in counts if count <= room]}
-    rounds = settings.rounds_or(_ROUNDS)
-    where = places.places()
     report = Report()
-    with contenders(sizes, amounts["descriptors"]) as by_task:
-        for task, of in by_task.items():
-            made = [_measure(task, of, amounts[task], rounds, cores) for cores in where]
-            report.comparisons += itertools.chain.from_iterable(made)
-            report.pictures[f"transfer-{task}.svg"] = _draw(task, amounts[task], made[0], where[0].kind)
-            report.notes += [
-                f"{task}: {contender.name}: {contender.why}"
-                for contender in of
-                if contender.largest < max(amounts[task])
-            ]
-        dataspace = next(contender.measure for contender in by_task["bytes"] if contender.name == DATASPACE)
-        if dataspace is not None:
-            report.comparisons += [_ratio(dataspace, max(sizes), rounds, cores) for cores in where]
+    with _contenders(sizes, max(amounts["descriptors"])) as them:
+
+        def at(cores: Cores) -> Iterator[Work]:
+            processes.place(them.works, cores)
+            for task, of_task in amounts.items():
+                for amount in of_task:
+                    timed = them.of(task, amount, cores)
+                    goals = [Goal(name, _C, ANYTHING) for name in timed]
+                    if task == "bytes" and amount in _TARGETS:
+                        goals.append(Goal(_INLINE, _CONNECTION, _TARGETS[amount]))
+                    yield Work(f"{task}, {_amount(task, amount)}", timed, goals)
+            timed = {
+                f"{_DATASPACE}, {tables.size(size)}": partial(often, them.dataspace(size), _REPEATS, them.works.settle)
+                for size in (max(sizes), _KIB)
+            }
+            large, small = timed
+            yield Work("the largest Dataspace", timed, against(large, [small], {}))
+
+        report.comparisons = measure(at, settings.rounds_or(_ROUNDS))
+    for task, of_task in amounts.items():
+        report.pictures[f"transfer-{task}.svg"] = _draw(task, of_task, report.comparisons, places.ONE_CORE)
+        report.notes += [f"{task}: {name}: {why}" for name, (most, why) in _MOST[task].items() if most < max(of_task)]
     if skipped := [count for count in counts if count > room]:
         report.notes.append(f"descriptors: {skipped}: the hard limit of open files (ulimit -Hn) is too low")
-    if len(where) == 1:
-        report.notes.append("two cores: skipped, since this process may use only one")
+    if len(places.places()) == 1:
+        report.notes.append(places.ONLY_ONE)
     return report

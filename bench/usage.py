@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from pathlib import Path
 
 # Objects up to this size are kept by size (Objects/obmalloc.c); a fresh process has no room for so many of each.
@@ -21,6 +22,14 @@ def fill_up() -> list[bytes]:
     """
     sizes = range(3 * _STEP, _SMALL_MAX + 1, _STEP)
     return [bytes(size - b"".__sizeof__()) for size in sizes for _ in range(_OF_EACH)]
+
+
+def mark() -> None:
+    """Has callgrind begin a new count of this process, if it runs under it: see :mod:`bench.counting`."""
+    # Else what was made before would be looked at, or not, as it happens.
+    gc.collect()
+    gc.freeze()
+    os.getloadavg()
 
 
 def resident() -> int:

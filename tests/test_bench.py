@@ -118,8 +118,10 @@ def test_instructions_are_counted_of_client_and_server_for_each_kind_of_work():
     names = ["add(int, int)", "an open file in, 64 characters back", "a capability in, held already"]
     assert names == [kind[0] for kind in kinds]
     for _, *lines in kinds:
-        assert len(lines) == 3
-        assert all(len(line[54:].split()) == 3 for line in lines)
+        # Each, and the first one as a multiple of each other.
+        assert len(lines) in (3, 5)
+        for line in lines:
+            assert all(float(figure.replace(",", "")) for figure in line.split()[-3:])
 
 
 def test_counting_without_valgrind_says_what_to_install(monkeypatch):
@@ -149,7 +151,7 @@ def test_targets_are_shown_with_whether_they_are_reached(done):
         if "target" in each.get_metadata()
     }
 
-    assert targets["call: one core: capmarshal, typed call / C, kept channel"] == 1.5
+    assert targets["call: one core: capmarshal, typed call / C, kept channel"] == 1.4
     for target in targets.values():
         assert f"target {target:g}: reached" in ran.out or f"target {target:g}: MISSED" in ran.out
 
@@ -194,11 +196,10 @@ def test_a_peer_that_is_not_installed_is_named():
     program = f"""\
 import sys
 sys.path.insert(0, {str(CHECKOUT)!r})
-from bench import peers
-from bench.rivals import pyro
-from bench.settings import Settings
+from bench import peers, rivals
+from bench.measuring import Settings
 
-pyro.unavailable = lambda: "nobody installed it"
+rivals.RIVALS["pyro"] = rivals.RIVALS["pyro"]._replace(module="nobody_installed_it")
 report = peers.run(Settings(rounds=2, quick=True))
 print(*report.notes, sep="\\n")
 assert not [name for compared in report.comparisons for name in compared.figures if "Pyro" in name]
@@ -206,7 +207,7 @@ assert not [name for compared in report.comparisons for name in compared.figures
     ran = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=60)
 
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert "Pyro5: nobody installed it" in ran.stdout.splitlines()
+    assert "Pyro5: nobody_installed_it is not installed" in ran.stdout.splitlines()
 
 
 def test_who_cannot_pass_a_descriptor_is_shown_as_such(done):
@@ -233,7 +234,7 @@ def family(pid):
         for child in (task / "children").read_text().split():
             yield from family(int(child))
 
-with polling._pairs(polling._VALUES) as pairs:
+with polling._pairs(list(polling._VALUES)) as pairs:
     for name, pair in pairs.items():
         pair.measure(1, places()[0])
         for pid in family(pair.process.pid):
@@ -301,10 +302,10 @@ def test_bar_charts_are_well_formed_and_name_every_bar(done, name, work):
 
 def test_names_of_lines_that_end_together_do_not_overlap(monkeypatch):
     monkeypatch.syspath_prepend(CHECKOUT)
-    from bench import chart
+    from bench import charts
 
     lines = {f"line {i}": [(1.0, 5.0), (10.0, 50.0)] for i in range(5)}
-    drawn = chart.line_chart("", "", {1: "1"}, str, lines, {name: i for i, name in enumerate(lines)})
+    drawn = charts.line_chart("", "", {1: "1"}, str, lines, {name: i for i, name in enumerate(lines)})
 
     names = [text for text in ET.fromstring(drawn).iter(f"{SVG}text") if text.text in lines]
     heights = sorted(float(name.get("y")) for name in names)

@@ -11,29 +11,31 @@ from pathlib import Path
 
 import pytest
 
-BENCH = Path(__file__).parent.parent / "bench"
+CHECKOUT = Path(__file__).parent.parent
 PATIENCE = 60
-NAMES = sorted(file.stem for file in (BENCH / "rivals").glob("[!_]*.py"))
+SHARED = ["client", "daemon", "records"]
+NAMES = sorted({file.stem for file in (CHECKOUT / "bench" / "rivals").glob("[!_]*.py")} - set(SHARED))
 
 # The client, in a process of its own: what a peer leaves open until its process ends is no concern of this one.
 CLIENT = """\
-import importlib, os, sys
+import os, sys
 from pathlib import Path
 
-bench, name, directory = sys.argv[1:]
-sys.path.append(bench)
-rival = importlib.import_module(f"rivals.{name}")
+checkout, name, directory = sys.argv[1:]
+sys.path.insert(0, checkout)
+from bench import rivals
+
 core = min(os.sched_getaffinity(0))
 file = os.memfd_create("file")
 
-client = rival.connect(directory)
+client = rivals.load(name).connect(directory)
 client.run_on(core)
 server = Path(directory, "pid").read_text()
 for task in Path(f"/proc/{server}/task").iterdir():
     assert os.sched_getaffinity(int(task.name)) == {core}
 assert client.add_often(1000) > 0
 # Twice: a receiver that did not close them would run out of numbers.
-if not rival.CANNOT:
+if not rivals.RIVALS[name].cannot:
     client.pass_often(file, 100)
     open_there = len(os.listdir(f"/proc/{server}/fd"))
     assert client.pass_often(file, 100) > 0
@@ -44,24 +46,24 @@ client.close()
 
 @pytest.fixture
 def rivals(monkeypatch):
-    """rivals(name): the module of a peer; skips where it cannot be measured."""
-    monkeypatch.syspath_prepend(BENCH)
+    """rivals(name): what is said of a peer; skips where it cannot be measured."""
+    monkeypatch.syspath_prepend(CHECKOUT)
 
-    def load(name):
-        module = importlib.import_module(f"rivals.{name}")
-        if reason := module.unavailable():
+    def find(name):
+        rival = importlib.import_module("bench.rivals").RIVALS[name]
+        if reason := rival.unavailable():
             pytest.skip(reason)
-        return module
+        return rival
 
-    yield load
-    for name in [name for name in sys.modules if name.partition(".")[0] == "rivals"]:
+    yield find
+    for name in [name for name in sys.modules if name.partition(".")[0] == "bench"]:
         del sys.modules[name]
 
 
 def test_every_module_is_listed():
     listed = subprocess.run(
-        [sys.executable, "-c", "import rivals; print(*sorted(rivals.NAMES))"],
-        cwd=BENCH,
+        [sys.executable, "-c", "from bench import rivals; print(*sorted(rivals.RIVALS))"],
+        cwd=CHECKOUT,
         capture_output=True,
         text=True,
         check=True,
@@ -72,25 +74,25 @@ def test_every_module_is_listed():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_says_what_it_is(rivals, name):
-    module = rivals(name)
+    rival = rivals(name)
 
-    assert module.NAME
-    assert module.version()
-    assert isinstance(module.PURE_PYTHON, bool)
+    assert rival.name in rival.shown
+    assert 0 < rival.target <= 1
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_adds_and_hands_over_and_its_server_ends_with_its_input(rivals, tmp_path, name):
     rivals(name)
     server = subprocess.Popen(
-        [sys.executable, "-P", BENCH / "rivals" / "__main__.py", name, tmp_path],
+        [sys.executable, "-m", "bench.rivals", name, tmp_path],
+        cwd=CHECKOUT,
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     try:
         client = subprocess.run(
-            [sys.executable, "-P", "-W", "error", "-c", CLIENT, BENCH, name, tmp_path],
+            [sys.executable, "-P", "-W", "error", "-c", CLIENT, CHECKOUT, name, tmp_path],
             capture_output=True,
             text=True,
             timeout=PATIENCE,
@@ -105,12 +107,12 @@ def test_it_adds_and_hands_over_and_its_server_ends_with_its_input(rivals, tmp_p
 
 
 def test_dbus_daemon_ends_with_a_server_that_is_killed(rivals, tmp_path):
-    module = rivals("dbus")
+    rivals("dbus")
     server = subprocess.Popen(
-        [sys.executable, "-P", BENCH / "rivals" / "__main__.py", "dbus", tmp_path], stdin=subprocess.PIPE
+        [sys.executable, "-m", "bench.rivals", "dbus", tmp_path], stdin=subprocess.PIPE, cwd=CHECKOUT
     )
     try:
-        module.connect(str(tmp_path)).close()
+        importlib.import_module("bench.rivals.dbus").connect(str(tmp_path)).close()
         [shell] = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
         daemons = Path(f"/proc/{shell}/task/{shell}/children").read_text().split()
         watched = [os.pidfd_open(int(pid)) for pid in daemons if "dbus-daemon" in Path(f"/proc/{pid}/comm").read_text()]

@@ -17,7 +17,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import capmarshal as cm
-from bench import CHECKOUT, places, serving
+from bench import CHECKOUT, places, processes
 from bench.neighbours.server import Shared
 
 if TYPE_CHECKING:
@@ -65,14 +65,14 @@ def _real_time() -> Iterator[bool]:
 
 def _main(load: str, seconds: float) -> None:
     here, other = places.places()[0], places.places()[-1]
-    with serving.served("neighbours.server") as capability:
+    with processes.served("neighbours.server") as capability:
         shared = capability.cast(Shared)
-        serving.place(shared, here)
+        processes.place(shared, here)
         gc.freeze()
         gc.disable()
         _call(shared, seconds / 10)
         alone, _ = _call(shared, seconds / 2)
-        command = serving.command("neighbours.neighbour", load, str(other.server))
+        command = processes.command("neighbours.neighbour", load, str(other.server))
         pipe = subprocess.PIPE
         with cm.spawn(command, parent=capability, stdin=pipe, stdout=pipe, cwd=CHECKOUT) as process:
             try:

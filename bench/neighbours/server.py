@@ -8,14 +8,14 @@ import resource
 import time
 
 import capmarshal as cm
-from bench import serving
+from bench import processes, servers
 
 # The default of most machines.
 _TABLE = 1024
 _FIRST_USER, _USERS = 20_000, 20_000
 
 
-class Shared(serving.Station):
+class Shared(servers.Station):
     """What both call."""
 
     @cm.method
@@ -35,7 +35,7 @@ class Shared(serving.Station):
         """So many bytes, and so many descriptors."""
 
 
-class SharedServer(serving.StationServer, Shared):
+class SharedServer(servers.StationServer, Shared):
     """Does that."""
 
     def add(self, a: int, b: int) -> int:
@@ -73,8 +73,8 @@ def _main() -> None:
     drop_root(0)
     entrypoint = cm.Entrypoint("shared")
     entrypoint.__enter__()
-    cm.parent().cast(serving.Host).offer(entrypoint.manage(SharedServer()))
-    serving.await_end()
+    cm.parent().cast(processes.Host).offer(entrypoint.manage(SharedServer()))
+    processes.await_end()
     # The entrypoint isn't left: how long that takes with what the neighbour left there is not what is measured.
     os._exit(0)
 

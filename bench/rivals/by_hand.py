@@ -11,33 +11,18 @@ import os
 import socket
 from array import array
 
-from . import _common
-from ._records import Add, Inode, decode_request, decode_result, encode
-
-NAME = "sendmsg + msgspec by hand"
-PURE_PYTHON = True
-PACKAGE = None
-CANNOT = ""
+from bench.rivals import client
+from bench.rivals.records import Add, Inode, decode_request, decode_result, encode
 
 _RECORD_MAX = 4096
 _ROOM = socket.CMSG_SPACE(array("i", [0]).itemsize)
 
 
-def unavailable() -> str:
-    """Why it cannot be measured here; empty if it can."""
-    return ""
-
-
-def version() -> str:
-    """Whose it is."""
-    return _common.version(PACKAGE)
-
-
 def serve(directory: str) -> None:
     """In the server's process: answers until standard input ends."""
-    _common.end_with_input()
+    client.end_with_input()
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        listener.bind(_common.path(directory))
+        listener.bind(client.path(directory))
         listener.listen()
         while True:
             connection, _ = listener.accept()
@@ -61,10 +46,10 @@ def _answer(connection: socket.socket) -> None:
         connection.sendmsg([encode(result)])
 
 
-def connect(directory: str) -> _common.Client:
+def connect(directory: str) -> client.Client:
     """A client of that server."""
     near = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    _common.patiently(lambda: near.connect(_common.path(directory)), OSError)
+    client.patiently(lambda: near.connect(client.path(directory)), OSError)
 
     def add(a: int, b: int) -> int:
         near.sendmsg([encode(Add(a, b))])
@@ -74,4 +59,4 @@ def connect(directory: str) -> _common.Client:
         near.sendmsg([encode(Inode())], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [number]))])
         return decode_result(near.recvmsg(_RECORD_MAX, _ROOM, socket.MSG_CMSG_CLOEXEC)[0])
 
-    return _common.Blocking(directory, add, near.close, inode)
+    return client.Client(directory, add, near.close, inode)

@@ -13,25 +13,9 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from . import _common
-
-NAME = "pycapnp"
-# Encoding and the protocol are C++ and Cython; the transport is asyncio's.
-PURE_PYTHON = False
-PACKAGE = "pycapnp"
-CANNOT = "Cap'n Proto can in C++, but pycapnp's streams are asyncio transports, which carry bytes only"
+from bench.rivals import client
 
 _SCHEMA = Path(__file__).with_name("adder.capnp")
-
-
-def unavailable() -> str:
-    """Why it cannot be measured here; empty if it can."""
-    return _common.missing("capnp")
-
-
-def version() -> str:
-    """That of the package."""
-    return _common.version(PACKAGE)
 
 
 def serve(directory: str) -> None:
@@ -49,14 +33,14 @@ def serve(directory: str) -> None:
         await capnp.TwoPartyServer(stream, bootstrap=Adder()).on_disconnect()
 
     async def listen() -> None:
-        async with await capnp.AsyncIoStream.create_unix_server(greet, _common.path(directory)) as server:
+        async with await capnp.AsyncIoStream.create_unix_server(greet, client.path(directory)) as server:
             await server.serve_forever()
 
-    _common.end_with_input()
+    client.end_with_input()
     asyncio.run(capnp.run(listen()))
 
 
-def connect(directory: str) -> _common.Client:
+def connect(directory: str) -> client.Client:
     """A client of that server."""
     import capnp
 
@@ -66,8 +50,8 @@ def connect(directory: str) -> _common.Client:
 
     async def bootstrap() -> Any:
         await running.enter_async_context(capnp.kj_loop())
-        stream = await _common.patiently_awaited(
-            lambda: capnp.AsyncIoStream.create_unix_connection(_common.path(directory)), OSError
+        stream = await client.patiently_awaited(
+            lambda: capnp.AsyncIoStream.create_unix_connection(client.path(directory)), OSError
         )
         return capnp.TwoPartyClient(stream).bootstrap().cast_as(schema.Adder)
 
@@ -80,4 +64,4 @@ def connect(directory: str) -> _common.Client:
         result: int = (await request.send()).sum
         return result
 
-    return _common.Awaiting(directory, runner, add, running.aclose)
+    return client.Awaiting(directory, runner, add, running.aclose)

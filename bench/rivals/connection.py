@@ -12,29 +12,13 @@ from multiprocessing import reduction
 from multiprocessing.connection import Client, Connection, Listener
 from typing import Any
 
-from . import _common
-
-NAME = "multiprocessing.Connection"
-# On Linux it is: only the pickling is C, as it is for everybody.
-PURE_PYTHON = True
-PACKAGE = None
-CANNOT = ""
-
-
-def unavailable() -> str:
-    """Why it cannot be measured here; empty if it can."""
-    return ""
-
-
-def version() -> str:
-    """Whose it is."""
-    return _common.version(PACKAGE)
+from bench.rivals import client
 
 
 def serve(directory: str) -> None:
     """In the server's process: answers until standard input ends."""
-    _common.end_with_input()
-    with Listener(_common.path(directory), "AF_UNIX") as listener:
+    client.end_with_input()
+    with Listener(client.path(directory), "AF_UNIX") as listener:
         while True:
             with listener.accept() as connection:
                 _answer(connection)
@@ -55,10 +39,10 @@ def _answer(connection: Connection[Any, Any]) -> None:
             return
 
 
-def connect(directory: str) -> _common.Client:
+def connect(directory: str) -> client.Client:
     """A client of that server."""
-    near = _common.patiently(lambda: Client(_common.path(directory), "AF_UNIX"), OSError)
-    server = _common.pid(directory)
+    near = client.patiently(lambda: Client(client.path(directory), "AF_UNIX"), OSError)
+    server = client.pid(directory)
 
     def add(a: int, b: int) -> int:
         near.send(("add", a, b))
@@ -71,4 +55,4 @@ def connect(directory: str) -> _common.Client:
         result: int = near.recv()
         return result
 
-    return _common.Blocking(directory, add, near.close, inode)
+    return client.Client(directory, add, near.close, inode)

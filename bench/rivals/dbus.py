@@ -15,13 +15,7 @@ import functools
 import os
 from typing import Any
 
-from . import _bus, _common
-
-NAME = "dbus-fast"
-# The bus, messages and marshalling are compiled by Cython; the proxy is Python.
-PURE_PYTHON = False
-PACKAGE = "dbus-fast"
-CANNOT = ""
+from bench.rivals import client, daemon
 
 # Without descriptors, and with.
 _NAMES = ("org.example.Adder", "org.example.Files")
@@ -44,27 +38,17 @@ _INTROSPECTION = f"""\
 """
 
 
-def unavailable() -> str:
-    """Why it cannot be measured here; empty if it can."""
-    return _bus.unavailable() or _common.missing("dbus_fast")
-
-
-def version() -> str:
-    """That of the package."""
-    return _common.version(PACKAGE)
-
-
 async def _connected(directory: str, *, descriptors: bool) -> Any:
     from dbus_fast.aio import MessageBus
 
-    return await _common.patiently_awaited(
-        lambda: MessageBus(_bus.address(directory), negotiate_unix_fd=descriptors).connect(), OSError
+    return await client.patiently_awaited(
+        lambda: MessageBus(daemon.address(directory), negotiate_unix_fd=descriptors).connect(), OSError
     )
 
 
 def serve(directory: str) -> None:
     """In the server's process: answers until standard input ends."""
-    with _bus.running(directory):
+    with daemon.running(directory):
         asyncio.run(_serve(directory))
 
 
@@ -98,7 +82,7 @@ async def _serve(directory: str) -> None:
             await bus.wait_for_disconnect()
 
 
-def connect(directory: str) -> _common.Client:
+def connect(directory: str) -> client.Client:
     """A client of that server."""
     from dbus_fast import DBusError
 
@@ -110,11 +94,11 @@ def connect(directory: str) -> _common.Client:
     ]
     # Until the server has both its names on the bus.
     for adder in (plain, with_files):
-        runner.run(_common.patiently_awaited(functools.partial(adder.call_add, 0, 0), DBusError))
+        runner.run(client.patiently_awaited(functools.partial(adder.call_add, 0, 0), DBusError))
 
     async def disconnect() -> None:
         for bus in buses:
             bus.disconnect()
             await bus.wait_for_disconnect()
 
-    return _common.Awaiting(directory, runner, plain.call_add, disconnect, with_files.call_inode)
+    return client.Awaiting(directory, runner, plain.call_add, disconnect, with_files.call_inode)

@@ -13,15 +13,11 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import _bus, _common
+from bench.rivals import client, daemon
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-NAME = "jeepney"
-PURE_PYTHON = True
-PACKAGE = "jeepney"
-CANNOT = ""
 
 _PATH = "/org/example/adder"
 _INTERFACE = "org.example.Adder"
@@ -29,25 +25,15 @@ _INTERFACE = "org.example.Adder"
 _NAMES = ("org.example.Adder", "org.example.Files")
 
 
-def unavailable() -> str:
-    """Why it cannot be measured here; empty if it can."""
-    return _bus.unavailable() or _common.missing("jeepney")
-
-
-def version() -> str:
-    """That of the package."""
-    return _common.version(PACKAGE)
-
-
 def _connected(directory: str, *, descriptors: bool) -> Any:
     from jeepney.io.blocking import open_dbus_connection
 
-    return _common.patiently(lambda: open_dbus_connection(_bus.address(directory), enable_fds=descriptors), OSError)
+    return client.patiently(lambda: open_dbus_connection(daemon.address(directory), enable_fds=descriptors), OSError)
 
 
 def serve(directory: str) -> None:
     """In the server's process: answers until standard input ends."""
-    with _bus.running(directory):
+    with daemon.running(directory):
         # Its end is that of the connections.
         for name, answer in zip(_NAMES, (_add, _inode), strict=True):
             connection = _connected(directory, descriptors=answer is _inode)
@@ -78,7 +64,7 @@ def _inode(message: Any) -> tuple[str, int]:
         return "t", os.fstat(file.fileno()).st_ino
 
 
-def connect(directory: str) -> _common.Client:
+def connect(directory: str) -> client.Client:
     """A client of that server."""
     from jeepney import DBusErrorResponse, MessageGenerator, new_method_call
     from jeepney.io.blocking import Proxy
@@ -107,12 +93,12 @@ def connect(directory: str) -> _common.Client:
         return int(result)
 
     # Until the server has both its names on the bus.
-    _common.patiently(lambda: add(0, 0), DBusErrorResponse)
+    client.patiently(lambda: add(0, 0), DBusErrorResponse)
     with Path(os.devnull).open() as file:
-        _common.patiently(lambda: inode(file.fileno()), DBusErrorResponse)
+        client.patiently(lambda: inode(file.fileno()), DBusErrorResponse)
 
     def close() -> None:
         for connection in connections:
             connection.close()
 
-    return _common.Blocking(directory, add, close, inode)
+    return client.Client(directory, add, close, inode)

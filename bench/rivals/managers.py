@@ -14,12 +14,7 @@ from multiprocessing import reduction
 from multiprocessing.managers import BaseManager
 from typing import Any
 
-from . import _common
-
-NAME = "multiprocessing managers"
-PURE_PYTHON = True
-PACKAGE = None
-CANNOT = ""
+from bench.rivals import client
 
 # Both processes are the same user's, in a directory of their own: nothing is kept secret.
 _KEY = b"rivals"
@@ -41,31 +36,21 @@ class _Manager(BaseManager):
     pass
 
 
-def unavailable() -> str:
-    """Why it cannot be measured here; empty if it can."""
-    return ""
-
-
-def version() -> str:
-    """Whose it is."""
-    return _common.version(PACKAGE)
-
-
 def serve(directory: str) -> None:
     """In the server's process: answers until standard input ends."""
-    _common.end_with_input()
+    client.end_with_input()
     multiprocessing.current_process().authkey = _KEY
     adder = _Adder()
     _Manager.register("adder", callable=lambda: adder)
-    _Manager(_common.path(directory), _KEY).get_server().serve_forever()
+    _Manager(client.path(directory), _KEY).get_server().serve_forever()
 
 
-def connect(directory: str) -> _common.Client:
+def connect(directory: str) -> client.Client:
     """A client of that server."""
     multiprocessing.current_process().authkey = _KEY
     _Manager.register("adder")
-    manager = _Manager(_common.path(directory), _KEY)
-    _common.patiently(manager.connect, OSError)
+    manager = _Manager(client.path(directory), _KEY)
+    client.patiently(manager.connect, OSError)
     adder: Any = manager.adder()  # type: ignore[attr-defined]  # register() made it
 
     def inode(number: int) -> int:
@@ -73,4 +58,4 @@ def connect(directory: str) -> _common.Client:
         return result
 
     # A proxy's connection ends with it.
-    return _common.Blocking(directory, adder.add, lambda: None, inode)
+    return client.Client(directory, adder.add, lambda: None, inode)

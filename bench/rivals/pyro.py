@@ -7,24 +7,9 @@ default and which it says to take if in doubt: a connection has a thread that wa
 
 from __future__ import annotations
 
-from . import _common
-
-NAME = "Pyro5"
-PURE_PYTHON = True
-PACKAGE = "Pyro5"
-CANNOT = "Pyro5 serializes arguments to bytes on a stream; its sockets do not send descriptors"
+from bench.rivals import client
 
 _OBJECT = "adder"
-
-
-def unavailable() -> str:
-    """Why it cannot be measured here; empty if it can."""
-    return _common.missing("Pyro5")
-
-
-def version() -> str:
-    """That of the package."""
-    return _common.version(PACKAGE)
 
 
 def serve(directory: str) -> None:
@@ -36,18 +21,18 @@ def serve(directory: str) -> None:
         def add(self, a: int, b: int) -> int:
             return a + b
 
-    _common.end_with_input()
-    with Pyro5.api.Daemon(unixsocket=_common.path(directory)) as daemon:
+    client.end_with_input()
+    with Pyro5.api.Daemon(unixsocket=client.path(directory)) as daemon:
         daemon.register(Adder(), _OBJECT)
         daemon.requestLoop()
 
 
-def connect(directory: str) -> _common.Client:
+def connect(directory: str) -> client.Client:
     """A client of that server."""
     import Pyro5.api
     import Pyro5.errors
 
-    adder = Pyro5.api.Proxy(f"PYRO:{_OBJECT}@./u:{_common.path(directory)}")
+    adder = Pyro5.api.Proxy(f"PYRO:{_OBJECT}@./u:{client.path(directory)}")
     adder._pyroSerializer = "marshal"  # noqa: SLF001 - documented, and named so
-    _common.patiently(adder._pyroBind, Pyro5.errors.CommunicationError)  # noqa: SLF001 - documented, and named so
-    return _common.Blocking(directory, adder.add, adder._pyroRelease)  # noqa: SLF001 - documented, and named so
+    client.patiently(adder._pyroBind, Pyro5.errors.CommunicationError)  # noqa: SLF001 - documented, and named so
+    return client.Client(directory, adder.add, adder._pyroRelease)  # noqa: SLF001 - documented, and named so

@@ -7,22 +7,7 @@ is looked up once, and its remote reference is kept: to look it up by each call 
 
 from __future__ import annotations
 
-from . import _common
-
-NAME = "rpyc"
-PURE_PYTHON = True
-PACKAGE = "rpyc"
-CANNOT = "rpyc sends values and references to Python objects: a descriptor's number means nothing to the other process"
-
-
-def unavailable() -> str:
-    """Why it cannot be measured here; empty if it can."""
-    return _common.missing("rpyc")
-
-
-def version() -> str:
-    """That of the package."""
-    return _common.version(PACKAGE)
+from bench.rivals import client
 
 
 def serve(directory: str) -> None:
@@ -36,13 +21,13 @@ def serve(directory: str) -> None:
         def add(self, a: int, b: int) -> int:
             return a + b
 
-    _common.end_with_input()
-    ThreadedServer(Adder, socket_path=_common.path(directory)).start()
+    client.end_with_input()
+    ThreadedServer(Adder, socket_path=client.path(directory)).start()
 
 
-def connect(directory: str) -> _common.Client:
+def connect(directory: str) -> client.Client:
     """A client of that server."""
     from rpyc.utils.factory import unix_connect
 
-    connection = _common.patiently(lambda: unix_connect(_common.path(directory)), OSError)
-    return _common.Blocking(directory, connection.root.add, connection.close)
+    connection = client.patiently(lambda: unix_connect(client.path(directory)), OSError)
+    return client.Client(directory, connection.root.add, connection.close)

@@ -7,52 +7,37 @@ is the default, and cheaper by the documentation of ``copy_threshold``.  Blockin
 
 from __future__ import annotations
 
-from . import _common
-from ._records import Add, decode_request, decode_result, encode
-
-NAME = "pyzmq"
-PURE_PYTHON = False
-PACKAGE = "pyzmq"
-CANNOT = "ZeroMQ sends frames of bytes; its ipc transport has no place for descriptors"
-
-
-def unavailable() -> str:
-    """Why it cannot be measured here; empty if it can."""
-    return _common.missing("zmq")
-
-
-def version() -> str:
-    """That of the package."""
-    return _common.version(PACKAGE)
+from bench.rivals import client
+from bench.rivals.records import Add, decode_request, decode_result, encode
 
 
 def serve(directory: str) -> None:
     """In the server's process: answers until standard input ends."""
     import zmq
 
-    _common.end_with_input()
+    client.end_with_input()
     with zmq.Context() as context, context.socket(zmq.REP) as socket:
-        socket.bind("ipc://" + _common.path(directory))
+        socket.bind("ipc://" + client.path(directory))
         while True:
             match decode_request(socket.recv()):
                 case Add(a, b):
                     socket.send(encode(a + b))
 
 
-def connect(directory: str) -> _common.Client:
+def connect(directory: str) -> client.Client:
     """A client of that server."""
     import zmq
 
     context = zmq.Context()
     socket = context.socket(zmq.REQ)
     # A socket connects by itself once the server is there; the first call would wait for ever if it never is.
-    socket.rcvtimeo = round(_common.PATIENCE * 1000)
+    socket.rcvtimeo = round(client.PATIENCE * 1000)
     socket.linger = 0
-    socket.connect("ipc://" + _common.path(directory))
+    socket.connect("ipc://" + client.path(directory))
 
     def add(a: int, b: int) -> int:
         socket.send(encode(Add(a, b)))
         return decode_result(socket.recv())
 
     add(0, 0)
-    return _common.Blocking(directory, add, context.destroy)
+    return client.Client(directory, add, context.destroy)

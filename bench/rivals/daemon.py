@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import _common
+from bench.rivals import client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,14 +30,9 @@ _CONFIGURATION = """\
 _DAEMON = 'dbus-daemon --nofork --nopidfile --config-file="$1" 2>"$2" & cat; kill $!; wait'
 
 
-def unavailable() -> str:
-    """Why there can be none here; empty if there can."""
-    return "" if shutil.which("dbus-daemon") else "dbus-daemon is not on the PATH"
-
-
 def address(directory: str) -> str:
     """What to connect to."""
-    return "unix:path=" + _common.path(directory)
+    return "unix:path=" + client.path(directory)
 
 
 @contextlib.contextmanager
