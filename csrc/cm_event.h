@@ -18,6 +18,7 @@ enum cm_event {
 	CM_DATA_LIMITED = 8,   /* a CALL that is data alone and has a deadline */
 	CM_PART = 9,           /* a part of a long record, put where it belongs */
 	CM_ASSEMBLED = 10,     /* the last one: the long record is whole */
+	CM_HEARD = 11,         /* something is to be received before more is sent */
 };
 
 #endif

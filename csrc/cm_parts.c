@@ -5,25 +5,46 @@
 
 #include "cm_record.h"
 
-int cm_send_part(int socket, const void *head, size_t head_size, const struct iovec *buffers, size_t n_buffers,
-		 size_t start, size_t stop, const int *descriptors, unsigned int count)
+/* one part: the head and the next bytes, up to `stop` */
+static int send_part(int socket, const struct cm_gathered *record, const void *head, size_t head_size, size_t stop,
+		     const int *descriptors, unsigned int count)
 {
 	struct iovec parts[1 + CM_BUFFERS] = { { .iov_base = (void *)head, .iov_len = head_size } };
-	size_t n_parts = 1, at = 0;
+	size_t n_parts = 1, begin = 0;
 
-	if (n_buffers > CM_BUFFERS)
-		return -EINVAL;
-	for (size_t i = 0; i < n_buffers; i++) {
-		size_t end = at + buffers[i].iov_len;
-		size_t from = start > at ? start : at, to = stop < end ? stop : end;
+	for (size_t i = 0; i < record->n_buffers; i++) {
+		size_t end = begin + record->buffers[i].iov_len;
+		size_t from = record->at > begin ? record->at : begin, to = stop < end ? stop : end;
 
 		if (from < to) {
-			parts[n_parts].iov_base = (char *)buffers[i].iov_base + (from - at);
+			parts[n_parts].iov_base = (char *)record->buffers[i].iov_base + (from - begin);
 			parts[n_parts++].iov_len = to - from;
 		}
-		at = end;
+		begin = end;
 	}
 	return cm_send(socket, parts, n_parts, descriptors, count, CM_NOW);
+}
+
+int cm_send_parts(int socket, struct cm_gathered *record, const void *head, size_t head_size, size_t stop,
+		  const int *descriptors, unsigned int count, int listen)
+{
+	if (record->n_buffers > CM_BUFFERS)
+		return -EINVAL;
+	for (int sent = 0; sent < CM_PARTS; sent++) {
+		size_t end = stop - record->at > record->most ? record->at + record->most : stop;
+		int error;
+
+		if (listen && cm_wait(socket, POLLIN, CM_NOW) > 0)
+			return CM_HEARD;
+		error = send_part(socket, record, head, head_size, end, descriptors, count);
+		if (error)
+			return error;
+		record->at = end;
+		count = 0;
+		if (end == stop)
+			return 0;
+	}
+	return -EINTR;
 }
 
 int cm_assembled(const struct cm_assembly *assembly)

@@ -23,17 +23,30 @@ struct cm_assembly {
 	int64_t moved;                    /* when the last part came; CLOCK_MONOTONIC, nanoseconds */
 };
 
-/* What a record on its way out may lie in. */
-enum { CM_BUFFERS = 4 };
+/* How many buffers a long record on its way out may lie in, and parts of it that are sent in one crossing. */
+enum { CM_BUFFERS = 4, CM_PARTS = 16 };
+
+/* A long record on its way out. */
+struct cm_gathered {
+	const struct iovec *buffers;      /* its bytes lie in these, one after the other: the caller's */
+	size_t n_buffers;
+	size_t most;                      /* bytes of a part, without its head */
+	size_t at;                        /* of the record's bytes, these are sent */
+};
 
 /*
- * Sends a head and the bytes from `start` up to `stop` of a record that lies in up to
- * CM_BUFFERS buffers, as one record, without waiting.
+ * Sends the bytes up to `stop`, without waiting: in one part, or in more where they
+ * are more than one may have.  Each has the same head; the descriptors, which are
+ * borrowed, go with the first.  `listen`: only as long as nothing is to be received.
  *
- * Return: as cm_send()
+ * record->at tells how far it got; on a failure, the rest is for another call.
+ *
+ * Return: 0; CM_HEARD: something is to be received, or the channel has ended
+ *         -EINTR: that were CM_PARTS parts, and the caller may have something else to do
+ *         -errno as cm_send() else
  */
-int cm_send_part(int socket, const void *head, size_t head_size, const struct iovec *buffers, size_t n_buffers,
-		 size_t start, size_t stop, const int *descriptors, unsigned int count);
+int cm_send_parts(int socket, struct cm_gathered *record, const void *head, size_t head_size, size_t stop,
+		  const int *descriptors, unsigned int count, int listen);
 
 /* Whether all of a record has come. */
 int cm_assembled(const struct cm_assembly *assembly);

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+import parts_by_hand as hand
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.inbox import Inbox
 from capmarshal._kernel.native import DESCRIPTORS_MAX, FOREVER, lib
@@ -34,10 +36,7 @@ def numbers():
 
 def as_records(data, numbers, size):
     """What is sent: each record's bytes, and its descriptors."""
-    return [
-        (piece.head + data[piece.start : piece.stop], piece.numbers)
-        for piece in _parts.cut(9, len(data), numbers, size)
-    ]
+    return [(record, some) for record, some, _ in hand.pieces(data, numbers, 9, size)]
 
 
 def received(numbers):
@@ -70,7 +69,7 @@ def test_what_was_cut_is_put_together_exactly(numbers, data, count, size):
     finally:
         whole.close()
     # The receiver says GO exactly where the sender waits for one.
-    assert waits == [piece.waits for piece in _parts.cut(9, len(data), numbers[:count], size)][1:]
+    assert waits == [waits for _, _, waits in hand.pieces(data, numbers[:count], 9, size)][1:]
     assert waits == [bool(some) and place < len(parts) for place, (_, some) in enumerate(parts, 1)]
 
 
@@ -167,16 +166,56 @@ def test_lost_descriptors_leave_a_whole_record_that_says_so(numbers):
 @examples
 @given(
     buffers=st.lists(st.binary(max_size=60), min_size=1, max_size=lib.CM_BUFFERS),
-    start=st.integers(0, 200),
-    length=st.integers(0, 200),
+    stops=st.lists(st.integers(0, 240), max_size=5).map(sorted),
+    part_bytes=st.integers(10, 300),
     head=st.binary(min_size=1, max_size=20),
+    some=st.booleans(),
 )
-def test_any_stretch_of_what_lies_in_several_buffers_is_sent(seqpacket, buffers, start, length, head):
-    """From here to there, across their borders, after a head."""
+def test_what_lies_in_several_buffers_is_sent_piece_by_piece(
+    seqpacket, numbers, buffers, stops, part_bytes, head, some
+):
+    """Across their borders, each part after its head, none longer than it may be, the descriptors with the first."""
     near, far = seqpacket
-    piece = _parts.Piece(head, start, start + length, [], waits=False)
-    assert _parts.Gathered(*buffers).send(near.fileno(), piece) == 0
-    assert far.recv(4096) == head + b"".join(buffers)[start : start + length]
+    record, at = _parts.Gathered(buffers, part_bytes), 0
+    whole = b"".join(buffers)
+    for stop in (*(stop for stop in stops if stop < len(whole)), len(whole)):
+        piece = _parts.Piece(head, stop, numbers[: int(some)], waits=False)
+        while (result := record.send(near.fileno(), piece)) != 0:
+            assert result == -errno.EINTR
+        expected = [whole[start : min(start + part_bytes, stop)] for start in range(at, stop, part_bytes)] or [b""]
+        at = record.sent
+        assert at == stop
+        for number, data in enumerate(expected):
+            came, descriptors, _, _ = socket.recv_fds(far, 4096, 2)
+            assert came == head + data
+            assert len(descriptors) == (some and number == 0)
+            hand.close_all(descriptors)
+    with pytest.raises(BlockingIOError):
+        far.recv(1, socket.MSG_DONTWAIT)
+
+
+def test_a_long_record_is_not_sent_in_one_go(seqpacket):
+    """After some parts its sender comes back, and may have something else to do."""
+    near, far = seqpacket
+    record = _parts.Gathered([bytes(1000)], 10)
+    piece = _parts.Piece(b"head", 1000, [], waits=False)
+    assert record.send(near.fileno(), piece) == -errno.EINTR
+    assert record.sent == 10 * lib.CM_PARTS
+    for _ in range(lib.CM_PARTS):
+        assert len(far.recv(100)) == 14
+    assert record.send(near.fileno(), piece) == -errno.EINTR
+    assert record.sent == 20 * lib.CM_PARTS
+
+
+def test_a_sender_that_listens_hears_before_it_sends(seqpacket):
+    """Nothing more is sent while something is to be received."""
+    near, far = seqpacket
+    piece = _parts.Piece(b"head", 100, [], waits=False)
+    far.send(b"no")
+    for listens in (True, False):
+        record = _parts.Gathered([bytes(100)], 10, listens=listens)
+        assert record.send(near.fileno(), piece) == (lib.CM_HEARD if listens else 0)
+        assert record.sent == (0 if listens else 100)
 
 
 any_part = st.builds(
@@ -193,6 +232,11 @@ any_part = st.builds(
     some=st.booleans(),
     record=any_part | st.binary(min_size=1, max_size=400) | st.just(_wire.GONE_RECORD),
 )
+@example(size=100, some=False, record=_wire.pack_part_head(10, 0) + b"of another call")
+@example(size=100, some=False, record=_wire.pack_part_head(9, 0) + bytes(100))
+@example(size=100, some=False, record=_wire.pack_part_head(9, 0) + bytes(101))
+@example(size=100, some=True, record=_wire.pack_part_head(9, 1) + b"with a descriptor")
+@example(size=100, some=True, record=_wire.pack_part_head(9, 0) + b"with one that it does not announce")
 def test_c_puts_a_part_where_it_belongs_and_anything_else_in_the_inbox(seqpacket, numbers, size, some, record):
     """As it was sent, byte for byte, in the one place or in the other."""
     near, far = seqpacket

@@ -16,7 +16,7 @@ from capmarshal._kernel.lifetime import when_gone
 from capmarshal._kernel.native import DESCRIPTORS_MAX, FOREVER, NOW, NULL, TIMED_OUT, ffi, lib
 from capmarshal._kernel.polling import poll_nanoseconds
 from capmarshal._kernel.waiting import Patience
-from capmarshal._protocol.parts import Gathered
+from capmarshal._protocol.parts import PART_BYTES, Gathered
 from capmarshal._protocol.wire import (
     CALL_SIZE,
     HEAD_SIZE,
@@ -165,12 +165,13 @@ class Channel:
         badge, method = unpack_key(key)
         left = NO_LIMIT if deadline == FOREVER else max(deadline - now, 0)
         head = pack_call(call_id, badge, left, now, method, entries, len(numbers), b"")
-        record = Gathered(head, *((payload,) if isinstance(payload, bytes) else (payload.start, payload.end)))
+        buffers = (head, payload) if isinstance(payload, bytes) else (head, payload.start, payload.end)
+        record = Gathered(buffers, min(self._room - HEAD_SIZE, PART_BYTES), listens=True)
         inbox = borrow()
         conversation = Conversation(self._near, call_id, inbox, self._closing)
         try:
             try:
-                answer = send_in_parts(self._near, conversation, call_id, self._room, record, numbers, deadline)
+                answer = send_in_parts(self._near, conversation, call_id, record, numbers, deadline)
             except BaseException:
                 # Half a call is on its way.
                 conversation.over = True

@@ -255,7 +255,8 @@ class Conversation:
 
     def _close(self, came: _Came) -> None:
         # Elsewhere, where closing can outlast the call's deadline.
-        reaper.close([came.descriptors], self._closing)
+        if len(came.descriptors):
+            reaper.close([came.descriptors], self._closing)
 
     def _refuse(self, came: _Came, reason: str) -> NoReturn:
         self._close(came)

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 
 from capmarshal._client.conversation import PIPE_ENDED, Event, NeverRan, TooLate
 from capmarshal._kernel.errors import ProtocolError, error_for
-from capmarshal._kernel.native import NOW
+from capmarshal._kernel.native import NOW, lib
 from capmarshal._kernel.waiting import Patience, becomes_ready
-from capmarshal._protocol.parts import PART_BYTES, cut
-from capmarshal._protocol.wire import HEAD_SIZE, Fail
+from capmarshal._protocol.wire import Fail
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +30,6 @@ def send_in_parts(
     near: Private,
     conversation: Conversation,
     call_id: int,
-    room: int,
     record: Gathered,
     numbers: Sequence[int],
     deadline: int,
@@ -42,7 +40,6 @@ def send_in_parts(
         near: the client's end of the channel, borrowed.
         conversation: about the call.
         call_id: of the call.
-        room: bytes that one record on the channel may have.
         record: the CALL.
         numbers: of its descriptors, borrowed.
         deadline: until when all of it is to be sent.
@@ -54,9 +51,8 @@ def send_in_parts(
         NeverRan: the channel has ended, and the server has not had all of the call.
         TooLate, ProtocolError, TooManyInFlight, KernelError: as they say; half a call is on its way then.
     """
-    for piece in cut(call_id, record.size, numbers, min(room - HEAD_SIZE, PART_BYTES)):
-        # A server that has refused the call does not even look at the rest.
-        refusal = _refusal(conversation) or _send(near, conversation, record, piece, deadline)
+    for piece in record.cut(call_id, numbers):
+        refusal = _send(near, conversation, record, piece, deadline)
         if refusal is None and piece.waits:
             refusal = _await_go(conversation, deadline)
         if refusal is not None:
@@ -65,7 +61,7 @@ def send_in_parts(
 
 
 def _send(near: Private, conversation: Conversation, record: Gathered, piece: Piece, deadline: int) -> Whole | None:
-    """Sends one part, waiting for room; or returns the refusal of the call."""
+    """Sends one piece, waiting for room; or returns the refusal of the call, whose rest no server looks at."""
     patience: Patience | None = None
     while True:
         result = record.send(near.number, piece)
@@ -84,7 +80,7 @@ def _send(near: Private, conversation: Conversation, record: Gathered, piece: Pi
         elif result == -errno.EAGAIN:
             if not becomes_ready(near.number, select.POLLIN | select.POLLOUT, deadline, _SENDING):
                 raise TooLate("not sent whole: the server did not read", ran="no")
-        elif result != -errno.EINTR:
+        elif result not in (lib.CM_HEARD, -errno.EINTR):
             raise error_for(-result, _SENDING)
         # What the server, or others, are waiting for may be that we receive: a late answer to an earlier call.
         refusal = _refusal(conversation)

@@ -40,7 +40,9 @@ class _Lib:
     CM_NOTHING: Final[int]
     CM_PART: Final[int]
     CM_ASSEMBLED: Final[int]
+    CM_HEARD: Final[int]
     CM_BUFFERS: Final[int]
+    CM_PARTS: Final[int]
 
     def lx_socket(self, domain: int, kind: int, protocol: int, /) -> int: ...
     def lx_socketpair(self, domain: int, kind: int, protocol: int, pair: CData, /) -> int: ...
@@ -77,17 +79,16 @@ class _Lib:
     def cm_send_record(self, socket: int, data: bytes, size: int, descriptors: Ints, count: int, /) -> int: ...
     def cm_receive(self, socket: int, inbox: CData, deadline: int, /) -> int: ...
     def cm_receive_part(self, socket: int, assembly: CData, inbox: CData, deadline: int, /) -> int: ...
-    def cm_send_part(
+    def cm_send_parts(
         self,
         socket: int,
+        record: CData,
         head: bytes,
         head_size: int,
-        buffers: CData,
-        n_buffers: int,
-        start: int,
         stop: int,
         descriptors: Ints,
         count: int,
+        listen: bool,
         /,
     ) -> int: ...
     def cm_assembled(self, assembly: CData, /) -> int: ...

@@ -29,34 +29,31 @@ RESULT_DESCRIPTORS_MAX = (1 << 16) - 1
 
 
 class Piece(NamedTuple):
-    """One record of a long one.
+    """What of a long record is sent before its sender has to wait: one record, or several that are data alone.
 
     Attributes:
-        head: its own bytes.
-        start: of the bytes of the long record that it carries,
-        stop: and their end.
-        numbers: the descriptors that it carries.
+        head: of each.
+        stop: up to where the bytes of the long record go, from where the piece before ended.
+        numbers: the descriptors that go along.
         waits: the next piece must not be sent before a GO.
     """
 
     head: bytes
-    start: int
     stop: int
     numbers: Sequence[int]
     waits: bool
 
 
-def cut(call_id: int, size: int, numbers: Sequence[int], part_bytes: int = PART_BYTES) -> Iterator[Piece]:
+def cut(call_id: int, size: int, numbers: Sequence[int], part_bytes: int) -> Iterator[Piece]:
     """The pieces of a record of ``size`` bytes with the descriptors ``numbers``, borrowed."""
-    yield Piece(wire.pack_begin(call_id, size, len(numbers)), 0, 0, [], waits=False)
+    yield Piece(wire.pack_begin(call_id, size, len(numbers)), 0, [], waits=False)
     at = taken = 0
     while at < size or taken < len(numbers):
         some = numbers[taken : taken + DESCRIPTORS_MAX]
-        stop = min(at + part_bytes, size)
+        at = min(at + part_bytes, size) if some else size
         taken += len(some)
-        last = stop == size and taken == len(numbers)
-        yield Piece(wire.pack_part_head(call_id, len(some)), at, stop, some, waits=bool(some) and not last)
-        at = stop
+        last = at == size and taken == len(numbers)
+        yield Piece(wire.pack_part_head(call_id, len(some)), at, some, waits=bool(some) and not last)
 
 
 class Gathered:
@@ -64,23 +61,37 @@ class Gathered:
 
     Args:
         buffers: its bytes.
+        part_bytes: that go in one part.
+        listens: it is sent only as long as there is nothing to receive.
 
     Attributes:
         size: bytes of it.
     """
 
-    __slots__ = ("_buffers", "_held", "size")
+    __slots__ = ("_held", "_listens", "_struct", "size")
 
-    def __init__(self, *buffers: bytes) -> None:
-        self._held = [ffi.from_buffer(buffer) for buffer in buffers]
+    def __init__(self, buffers: Sequence[bytes], part_bytes: int, *, listens: bool = False) -> None:
+        held = [ffi.from_buffer(buffer) for buffer in buffers]
+        parts = ffi.new("struct iovec[]", [(memory, len(memory)) for memory in held])
         self.size = sum(map(len, buffers))
-        self._buffers = ffi.new("struct iovec[]", [(memory, len(memory)) for memory in self._held])
+        self._held = (held, parts)
+        self._listens = listens
+        self._struct = ffi.new("struct cm_gathered *", (parts, len(held), part_bytes, 0))
+
+    def cut(self, call_id: int, numbers: Sequence[int]) -> Iterator[Piece]:
+        """Its pieces: see :func:`cut`."""
+        return cut(call_id, self.size, numbers, self._struct.most)
+
+    @property
+    def sent(self) -> int:
+        """How many of its bytes are sent."""
+        sent: int = self._struct.at
+        return sent
 
     def send(self, number: int, piece: Piece) -> int:
-        """Sends one piece of it, without waiting; 0 or -errno."""
-        head, start, stop, numbers, _ = piece
-        buffers, count = self._buffers, len(self._held)
-        return lib.cm_send_part(number, head, len(head), buffers, count, start, stop, numbers, len(numbers))
+        """Sends one piece of it, or the rest of that, without waiting; as cm_send_parts(), csrc/cm_parts.h."""
+        head, stop, numbers, _ = piece
+        return lib.cm_send_parts(number, self._struct, head, len(head), stop, numbers, len(numbers), self._listens)
 
 
 class Assembly:

@@ -126,6 +126,8 @@ class Arrivals:
         """Whether there is a share for it.  One alone always may be on its way: of a peer, and over all."""
         ledger, peer = self._channels.ledger, channel.peer
         for what, most, amount in zip(_SHARED, self._most, (assembly.size, assembly.total), strict=True):
+            if not amount:
+                continue
             largest = (self._max_bytes, self._max_descriptors)[what is Resource.BEGUN_DESCRIPTORS]
             of_process = max(self._shares.of_process(most), largest)
             of_user = max(self._shares.of_user(most), largest)

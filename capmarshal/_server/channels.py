@@ -89,6 +89,8 @@ class Channels:
     def book(self, channel: Channel, what: Resource, amount: int) -> None:
         """Charges a channel, and so its peer and its user, with an amount in place of what it was charged with."""
         change = amount - channel.booked[what]
+        if not change:
+            return
         channel.booked[what] = amount
         self.ledger.change(channel.peer.user, channel.peer, what, change)
 

@@ -69,21 +69,22 @@ class Outbox:
             for made in self._copies:
                 made.close()
             raise
-        self._record = parts.Gathered(answer.data, answer.rest)
-        size = answer.size
+        in_one = answer.size <= room and len(numbers) <= DESCRIPTORS_MAX
+        most = room if in_one else min(room - wire.HEAD_SIZE, parts.PART_BYTES)
+        self._record = record = parts.Gathered((answer.data, answer.rest), most)
         self._pieces: Iterator[Piece] = (
-            iter((Piece(b"", 0, size, numbers, waits=False),))
-            if size <= room and len(numbers) <= DESCRIPTORS_MAX
-            else parts.cut(answer.id, size, numbers, min(room - wire.HEAD_SIZE, parts.PART_BYTES))
+            iter((Piece(b"", record.size, numbers, waits=False),)) if in_one else record.cut(answer.id, numbers)
         )
         self.next: Piece | None = next(self._pieces)
 
     def send(self, number: int, piece: Piece) -> int:
-        """Sends the next piece; 0 or -errno."""
+        """Sends the next piece, or the rest of it; 0 or -errno."""
+        before = self._record.sent
         status = self._record.send(number, piece)
-        if status == 0:
+        if status == 0 or self._record.sent > before:
             self.begun, self.give_up, self._wanted_room = True, None, False
             self.moved = time.monotonic_ns()
+        if status == 0:
             self.next = next(self._pieces, None)
         return status
 

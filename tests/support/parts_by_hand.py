@@ -295,8 +295,12 @@ def call(capability, method, arguments, files=0, **changed):
 
 def pieces(record, numbers=(), call_id=1, size=_parts.PART_BYTES):
     """The records, each with its descriptors, that a long record is cut into; and whether the next awaits a GO."""
+    at = 0
     for piece in _parts.cut(call_id, len(record), list(numbers), size):
-        yield piece.head + record[piece.start : piece.stop], piece.numbers, piece.waits
+        # What is data alone is one piece, in several records.
+        for start in range(at, piece.stop, size) or (at,):
+            yield piece.head + record[start : min(start + size, piece.stop)], piece.numbers, piece.waits
+        at = piece.stop
 
 
 def await_go(near):
