@@ -61,6 +61,8 @@ def main() -> None:
     print("median (lower - upper quartile) over the rounds; ratios are taken within a round")
     if options.quick:
         print("--quick: these figures say only that it works")
+    if len(places.places()) == 1:
+        print("two cores: skipped, since this process may use only one")
     reports: dict[str, Report] = {}
     for name in names:
         sys.stdout.flush()

@@ -69,16 +69,28 @@ union answer {
 	char bytes[ANSWER_MAX];
 };
 
+union control {
+	struct cmsghdr header;
+	char bytes[CMSG_SPACE(DESCRIPTORS_MAX * sizeof(int))];
+};
+
 static int fresh, back;
 static int64_t poll_ns;
 static size_t answer_size;
+
+/* ends the program where a system call failed */
+static long check(long result, const char *call)
+{
+	if (result < 0)
+		error(1, errno, "%s", call);
+	return result;
+}
 
 static void *allocate(size_t count, size_t size)
 {
 	void *memory = calloc(count ? count : 1, size);
 
-	if (!memory)
-		error(1, errno, "calloc");
+	check(memory ? 0 : -1, "calloc");
 	return memory;
 }
 
@@ -86,8 +98,7 @@ static int64_t now(void)
 {
 	struct timespec time;
 
-	if (clock_gettime(CLOCK_MONOTONIC, &time) < 0)
-		error(1, errno, "clock_gettime");
+	check(clock_gettime(CLOCK_MONOTONIC, &time), "clock_gettime");
 	return time.tv_sec * 1000000000LL + time.tv_nsec;
 }
 
@@ -97,31 +108,18 @@ static void run_on(size_t cpu)
 
 	CPU_ZERO(&set);
 	CPU_SET(cpu, &set);
-	if (sched_setaffinity(0, sizeof(set), &set) < 0)
-		error(1, errno, "sched_setaffinity");
+	check(sched_setaffinity(0, sizeof(set), &set), "sched_setaffinity");
 }
 
 static void make_pair(int pair[2])
 {
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-		error(1, errno, "socketpair");
+	check(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), "socketpair");
 }
 
 static void close_all(const int *descriptors, size_t count)
 {
 	for (size_t i = 0; i < count; i++)
-		if (close(descriptors[i]) < 0)
-			error(1, errno, "close");
-}
-
-static void open_all(int *descriptors, size_t count, int files)
-{
-	for (size_t i = 0; i < count; i++) {
-		descriptors[i] = files ? open("/proc/self/exe", O_RDONLY | O_CLOEXEC)
-				       : memfd_create("bench", MFD_CLOEXEC);
-		if (descriptors[i] < 0)
-			error(1, errno, files ? "/proc/self/exe" : "memfd_create");
-	}
+		check(close(descriptors[i]), "close");
 }
 
 static size_t smaller(size_t a, size_t b)
@@ -132,10 +130,7 @@ static size_t smaller(size_t a, size_t b)
 /* one record; borrows the descriptors */
 static void send_record(int socket, struct iovec *parts, size_t n_parts, const int *descriptors, size_t count)
 {
-	union {
-		struct cmsghdr header;
-		char bytes[CMSG_SPACE(DESCRIPTORS_MAX * sizeof(int))];
-	} control;
+	union control control;
 	struct msghdr message = { .msg_iov = parts, .msg_iovlen = n_parts };
 
 	if (count) {
@@ -147,28 +142,12 @@ static void send_record(int socket, struct iovec *parts, size_t n_parts, const i
 		memcpy(CMSG_DATA(&control.header), descriptors, count * sizeof(int));
 	}
 	/* a record is sent whole or not at all */
-	if (sendmsg(socket, &message, MSG_NOSIGNAL) < 0)
-		error(1, errno, "sendmsg");
-}
-
-/* recvmsg, after trying for a while without sleeping */
-static ssize_t receive(int socket, struct msghdr *message)
-{
-	if (poll_ns) {
-		int64_t give_up = now() + poll_ns;
-
-		do {
-			ssize_t got = recvmsg(socket, message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-
-			if (got >= 0 || errno != EAGAIN)
-				return got;
-		} while (now() < give_up);
-	}
-	return recvmsg(socket, message, MSG_CMSG_CLOEXEC);
+	check(sendmsg(socket, &message, MSG_NOSIGNAL), "sendmsg");
 }
 
 /*
- * Receives one record.  Descriptors are the caller's from then on.
+ * Receives one record, after trying for a while without sleeping.  Descriptors are
+ * the caller's from then on.
  *
  * @count: room for so many; on return, how many came
  *
@@ -176,22 +155,23 @@ static ssize_t receive(int socket, struct msghdr *message)
  */
 static size_t receive_record(int socket, struct iovec *parts, size_t n_parts, int *descriptors, size_t *count)
 {
-	union {
-		struct cmsghdr header;
-		char bytes[CMSG_SPACE(DESCRIPTORS_MAX * sizeof(int))];
-	} control;
+	union control control;
 	struct msghdr message = { .msg_iov = parts, .msg_iovlen = n_parts };
 	const struct cmsghdr *rights;
+	int64_t give_up = poll_ns ? now() + poll_ns : 0;
 	size_t came = 0;
-	ssize_t got;
+	ssize_t got = -1;
 
 	if (*count) {
 		message.msg_control = &control;
 		message.msg_controllen = sizeof(control);
 	}
-	got = receive(socket, &message);
-	if (got < 0)
-		error(1, errno, "recvmsg");
+	errno = EAGAIN;
+	while (got < 0 && errno == EAGAIN && poll_ns && now() < give_up)
+		got = recvmsg(socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+	if (got < 0 && errno == EAGAIN)
+		got = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+	check(got, "recvmsg");
 	if (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
 		error(1, 0, "a record came that is too large, or without all of its descriptors");
 	rights = CMSG_FIRSTHDR(&message);
@@ -215,8 +195,7 @@ static void look(const struct load *load, union answer *answer)
 	if (all->bytes) {
 		answer->seen.mark = (unsigned char)load->bytes[all->bytes - 1];
 	} else if (all->descriptors) {
-		if (fstat(load->descriptors[all->descriptors - 1], &status) < 0)
-			error(1, errno, "fstat");
+		check(fstat(load->descriptors[all->descriptors - 1], &status), "fstat");
 		answer->seen.mark = status.st_ino;
 	}
 }
@@ -348,9 +327,7 @@ int main(int argc, char **argv)
 
 	make_pair(pair);
 	/* before anything is filled in: the server has memory, and a table, of its own */
-	pid = fork();
-	if (pid < 0)
-		error(1, errno, "fork");
+	pid = (pid_t)check(fork(), "fork");
 	if (pid == 0) {
 		/* else it would hold its own end of file back */
 		close_all(&pair[0], 1);
@@ -362,15 +339,15 @@ int main(int argc, char **argv)
 	run_on(client);
 	for (size_t i = 0; i < load.all.bytes; i++)
 		load.bytes[i] = (char)(i % 251);
-	if (!fresh)
-		open_all(load.descriptors, load.all.descriptors, files);
+	for (size_t i = 0; i < load.all.descriptors && !fresh; i++)
+		load.descriptors[i] = (int)check(files ? open("/proc/self/exe", O_RDONLY | O_CLOEXEC)
+						       : memfd_create("bench", MFD_CLOEXEC), "open");
 
 	/* untimed: the server has started, and the caches are warm */
 	run(pair[0], &load, times / 10 + 1);
 	printf("%.1f\n", (double)run(pair[0], &load, times) / (double)times);
 	close_all(&pair[0], 1);
-	if (waitpid(pid, &status, 0) < 0)
-		error(1, errno, "waitpid");
+	check(waitpid(pid, &status, 0), "waitpid");
 	if (status != 0)
 		error(1, 0, "the server failed");
 	return fflush(stdout) == EOF;

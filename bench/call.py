@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import contenders, in_c, places, processes
+from bench import contenders, in_c, processes
 from bench.charts import bar_chart
 from bench.measuring import Report, Settings, Work, adding, against, checked, measure, often
-from bench.places import ONE_CORE, ONLY_ONE, TWO_CORES
+from bench.places import ONE_CORE, TWO_CORES
 from bench.servers import Works
 
 if TYPE_CHECKING:
@@ -64,8 +64,6 @@ def run(settings: Settings) -> Report:
                 yield Work(name, timed, against(CAPMARSHAL, timed, _TARGETS))
 
         report.comparisons = measure(at, settings.rounds_or(_ROUNDS))
-    if len(places.places()) == 1:
-        report.notes.append(ONLY_ONE)
     adds = [compared for compared in report.comparisons if not compared.work]
     report.pictures["call.svg"] = bar_chart("A typed call, add(int, int)", adds)
     return report

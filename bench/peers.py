@@ -6,9 +6,7 @@ import contextlib
 import os
 import subprocess
 import tempfile
-import time
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import capmarshal as cm
@@ -36,14 +34,7 @@ def _connected(name: str) -> Iterator[Client]:
         directory = stack.enter_context(tempfile.TemporaryDirectory())
         server = subprocess.Popen(processes.command("rivals", name, directory), stdin=subprocess.PIPE, cwd=CHECKOUT)
         stack.callback(processes.end, server)
-        # It writes its number there before it serves; a client waits for it from then on.
-        written = Path(directory, "pid")
-        give_up = time.monotonic() + processes.PATIENCE
-        while not (written.exists() and written.read_text()):
-            if server.poll() is not None or time.monotonic() > give_up:
-                raise SystemExit(f"the server of {name} did not start")
-            time.sleep(0.01)
-        client = rivals.load(name).connect(directory)
+        client = rivals.connect(name, directory)
         stack.callback(client.close)
         yield client
 

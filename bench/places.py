@@ -13,7 +13,6 @@ from typing import NamedTuple
 _SPARE = 256
 
 PLACES = ONE_CORE, TWO_CORES = "one core", "two cores"
-ONLY_ONE = "two cores: skipped, since this process may use only one"
 
 
 class Cores(NamedTuple):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import CHECKOUT, in_c, places, processes
 from bench.measuring import Comparison, Report, Settings, adding, often
-from bench.places import ONE_CORE, ONLY_ONE, TWO_CORES, Cores
+from bench.places import ONE_CORE, TWO_CORES, Cores
 from bench.servers import Works
 
 if TYPE_CHECKING:
@@ -118,8 +118,6 @@ def run(settings: Settings) -> Report:
     report = Report([compared for compared, _, _ in situations], settings={"loops": calls})
     for compared in report.comparisons:
         compared.compare(_POLLING, _SLEEPING, _TARGET)
-    if len(situations) == 1:
-        report.notes.append(ONLY_ONE)
     return report
 
 

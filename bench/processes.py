@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from bench.contenders import ByHand
-    from bench.servers import Station
+    from bench.servers import Works
 
     B = TypeVar("B", bound=ByHand)
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 PATIENCE = 60.0
 
 
-def place(station: Station, cores: places.Cores) -> None:
+def place(works: Works, cores: places.Cores) -> None:
     """Where the client, this process, and the server run from here on."""
-    station.run_on(cores.server)
+    works.run_on(cores.server)
     places.run_on(cores.client)
 
 
@@ -87,11 +87,11 @@ def serve(entrypoint: cm.Entrypoint, target: cm.Interface) -> None:
 
 
 @contextlib.contextmanager
-def by_hand(station: Station, contender: type[B]) -> Iterator[B]:
+def by_hand(works: Works, contender: type[B]) -> Iterator[B]:
     """The client's half of a contender, as long as the block runs; a thread of the server's process runs the other."""
     near, far = socket.socketpair(socket.AF_UNIX, contender.KIND)
     with far:
-        station.serve_by_hand(contender.__name__, far)
+        works.serve_by_hand(contender.__name__, far)
     with contextlib.closing(contender(near)) as made:
         yield made
 

@@ -7,6 +7,7 @@ import io  # noqa: TC003 - capmarshal reads the annotations
 import os
 import socket  # noqa: TC003 - capmarshal reads the annotations
 import threading
+import time
 
 import capmarshal as cm
 from bench import contenders, places, processes, usage
@@ -18,8 +19,13 @@ DESCRIPTORS_MAX = 4096
 _AROUND = 4096
 
 
-class Station(cm.Interface):
-    """What every server of a benchmark can do."""
+def _serve_by_hand(name: str, far: socket.socket) -> None:
+    with far, contextlib.suppress(EOFError):
+        contenders.BY_NAME[name].serve(far)
+
+
+class Works(cm.Interface):
+    """What is called; each method does no more than it says."""
 
     @cm.method
     def run_on(self, cpu: int) -> None:
@@ -36,35 +42,6 @@ class Station(cm.Interface):
     @cm.method
     def serve_by_hand(self, name: str, far: socket.socket) -> None:
         """Has a thread of the server's process serve something without capmarshal: a class of :mod:`contenders`."""
-
-
-class StationServer(Station):
-    """Does that."""
-
-    def run_on(self, cpu: int) -> None:  # noqa: D102 - see Station, also below
-        places.run_on(cpu)
-
-    def settle(self) -> None:  # noqa: D102
-        # Here, so that a version without this module can be served: bench.neighbours measures those too.
-        from capmarshal._descriptors import reaper
-
-        if not reaper.wait(processes.PATIENCE):
-            raise TimeoutError("the server does not come to closing what it got")
-
-    def mark(self) -> None:  # noqa: D102
-        usage.mark()
-
-    def serve_by_hand(self, name: str, far: socket.socket) -> None:  # noqa: D102
-        threading.Thread(target=_serve_by_hand, args=(name, cm.keep(far)), name=name, daemon=True).start()
-
-
-def _serve_by_hand(name: str, far: socket.socket) -> None:
-    with far, contextlib.suppress(EOFError):
-        contenders.BY_NAME[name].serve(far)
-
-
-class Works(Station):
-    """What is called; each method's server does no more than it says."""
 
     @cm.method
     def add(self, a: int, b: int) -> int:
@@ -97,6 +74,18 @@ class Works(Station):
     @cm.method
     def share_password(self, password: bytes) -> None:
         """Takes what the client's authkey is: see :func:`contenders.share_password`."""
+
+    @cm.method
+    def take(self, data: bytes, files: list[cm.Descriptor]) -> None:
+        """Takes all of it."""
+
+    @cm.method
+    def make(self, size: int, count: int) -> tuple[bytes, list[cm.Descriptor]]:
+        """So many bytes, and so many memfds."""
+
+    @cm.method
+    def nap(self, seconds: float) -> None:
+        """Takes its time; raises ValueError for a negative one."""
 
     @cm.method
     def keep(self, thing: cm.Capability) -> int:
@@ -135,12 +124,28 @@ class Thing(cm.Interface):
     """What capabilities are of that nobody calls; it has no attributes."""
 
 
-class _WorksServer(StationServer, Works):
+class _WorksServer(Works):
     def __init__(self, entrypoint: cm.Entrypoint) -> None:
         self._entrypoint = entrypoint
         self._objects: list[Thing] = []
         self._kept: set[cm.Capability] = set()
         self._full: list[bytes] = []
+
+    def run_on(self, cpu: int) -> None:
+        places.run_on(cpu)
+
+    def settle(self) -> None:
+        # Here, so that a version without this module can be served: bench.neighbours measures those too.
+        from capmarshal._descriptors import reaper
+
+        if not reaper.wait(processes.PATIENCE):
+            raise TimeoutError("the server does not come to closing what it got")
+
+    def mark(self) -> None:
+        usage.mark()
+
+    def serve_by_hand(self, name: str, far: socket.socket) -> None:
+        threading.Thread(target=_serve_by_hand, args=(name, cm.keep(far)), name=name, daemon=True).start()
 
     def add(self, a: int, b: int) -> int:
         return a + b
@@ -165,6 +170,15 @@ class _WorksServer(StationServer, Works):
 
     def share_password(self, password: bytes) -> None:
         contenders.share_password(password)
+
+    def take(self, data: bytes, files: list[cm.Descriptor]) -> None:
+        pass
+
+    def make(self, size: int, count: int) -> tuple[bytes, list[cm.Descriptor]]:
+        return bytes(size), [cm.Descriptor(os.memfd_create("made", os.MFD_CLOEXEC)) for _ in range(count)]
+
+    def nap(self, seconds: float) -> None:
+        time.sleep(seconds)
 
     def keep(self, thing: cm.Capability) -> int:
         self._kept.add(thing)
@@ -196,6 +210,11 @@ class _WorksServer(StationServer, Works):
         return usage.resident()
 
 
+def works_of(entrypoint: cm.Entrypoint) -> Works:
+    """What is called, for this entrypoint to serve."""
+    return _WorksServer(entrypoint)
+
+
 if __name__ == "__main__":
     place = cm.Entrypoint("works", max_bytes=INLINE_MAX + _AROUND, max_descriptors=DESCRIPTORS_MAX)
-    processes.serve(place, _WorksServer(place))
+    processes.serve(place, works_of(place))

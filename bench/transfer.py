@@ -231,6 +231,4 @@ def run(settings: Settings) -> Report:
         report.notes += [f"{task}: {name}: {why}" for name, (most, why) in _MOST[task].items() if most < max(of_task)]
     if skipped := [count for count in counts if count > room]:
         report.notes.append(f"descriptors: {skipped}: the hard limit of open files (ulimit -Hn) is too low")
-    if len(places.places()) == 1:
-        report.notes.append(places.ONLY_ONE)
     return report

@@ -28,7 +28,7 @@ from bench import rivals
 core = min(os.sched_getaffinity(0))
 file = os.memfd_create("file")
 
-client = rivals.load(name).connect(directory)
+client = rivals.connect(name, directory)
 client.run_on(core)
 server = Path(directory, "pid").read_text()
 for task in Path(f"/proc/{server}/task").iterdir():
@@ -112,7 +112,7 @@ def test_dbus_daemon_ends_with_a_server_that_is_killed(rivals, tmp_path):
         [sys.executable, "-m", "bench.rivals", "dbus", tmp_path], stdin=subprocess.PIPE, cwd=CHECKOUT
     )
     try:
-        importlib.import_module("bench.rivals.dbus").connect(str(tmp_path)).close()
+        importlib.import_module("bench.rivals").connect("dbus", str(tmp_path)).close()
         [shell] = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
         daemons = Path(f"/proc/{shell}/task/{shell}/children").read_text().split()
         watched = [os.pidfd_open(int(pid)) for pid in daemons if "dbus-daemon" in Path(f"/proc/{pid}/comm").read_text()]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import capmarshal as cm
 from bench import CHECKOUT, places, processes
-from bench.neighbours.server import Shared
+from bench.servers import Works
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +29,7 @@ _CALL, _PATIENCE = 10.0, 30.0
 _ENOUGH = 1000
 
 
-def _call(shared: Shared, seconds: float) -> tuple[list[int], Counter[str]]:
+def _call(shared: Works, seconds: float) -> tuple[list[int], Counter[str]]:
     """Calls again and again: how long each took, in ns, sorted; and errors, which count as calls."""
     times: list[int] = []
     errors = Counter[str]()
@@ -66,7 +66,7 @@ def _real_time() -> Iterator[bool]:
 def _main(load: str, seconds: float) -> None:
     here, other = places.places()[0], places.places()[-1]
     with processes.served("neighbours.server") as capability:
-        shared = capability.cast(Shared)
+        shared = capability.cast(Works)
         processes.place(shared, here)
         gc.freeze()
         gc.disable()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from bench.neighbours.server import Shared
+    from bench.servers import Works
 
 _TRIES = 7
 # Seconds; the benchmark asks for the end long before.
@@ -36,9 +36,9 @@ _LONGEST = 120.0
 class Neighbour:
     """What a load has to work with: a door to speak through by hand, and a proxy."""
 
-    def __init__(self, door: Door, shared: Shared) -> None:
+    def __init__(self, door: Door, shared: Works) -> None:
         self.door: Door = door
-        self.shared: Shared = shared
+        self.shared: Works = shared
         self.over = threading.Event()
         # By many threads, and one step of the interpreter's.
         self.done, self.refused = itertools.count(), itertools.count()
@@ -113,10 +113,11 @@ def _main(name: str, core: int) -> None:
     # Now: importing capmarshal takes the door.
     import capmarshal as cm
     from bench.neighbours.loads import LOADS
-    from bench.neighbours.server import Shared, drop_root
+    from bench.neighbours.server import drop_root
+    from bench.servers import Works
 
     load = LOADS[name]
-    neighbour = Neighbour(door, cm.parent().cast(Shared))
+    neighbour = Neighbour(door, cm.parent().cast(Works))
     if load.other_user:
         drop_root(1)
     once = statistics.median(timeit.repeat(lambda: load.once(neighbour), number=1, repeat=_TRIES))

@@ -5,53 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import resource
-import time
 
 import capmarshal as cm
-from bench import processes, servers
+from bench import processes
+from bench.servers import works_of
 
 # The default of most machines.
 _TABLE = 1024
 _FIRST_USER, _USERS = 20_000, 20_000
-
-
-class Shared(servers.Station):
-    """What both call."""
-
-    @cm.method
-    def add(self, a: int, b: int) -> int:
-        """The sum: the honest client's call."""
-
-    @cm.method
-    def nap(self, seconds: float) -> None:
-        """Takes its time; raises ValueError for a negative one."""
-
-    @cm.method
-    def take(self, data: bytes, files: list[cm.Descriptor]) -> None:
-        """Takes all of it."""
-
-    @cm.method
-    def make(self, size: int, count: int) -> tuple[bytes, list[cm.Descriptor]]:
-        """So many bytes, and so many descriptors."""
-
-
-class SharedServer(servers.StationServer, Shared):
-    """Does that."""
-
-    def add(self, a: int, b: int) -> int:
-        """The sum: the honest client's call."""
-        return a + b
-
-    def nap(self, seconds: float) -> None:
-        """Takes its time; raises ValueError for a negative one."""
-        time.sleep(seconds)
-
-    def take(self, data: bytes, files: list[cm.Descriptor]) -> None:
-        """Takes all of it."""
-
-    def make(self, size: int, count: int) -> tuple[bytes, list[cm.Descriptor]]:
-        """So many bytes, and so many descriptors."""
-        return bytes(size), [cm.Descriptor(os.memfd_create("made", os.MFD_CLOEXEC)) for _ in range(count)]
 
 
 def drop_root(which: int) -> None:
@@ -73,7 +34,7 @@ def _main() -> None:
     drop_root(0)
     entrypoint = cm.Entrypoint("shared")
     entrypoint.__enter__()
-    cm.parent().cast(processes.Host).offer(entrypoint.manage(SharedServer()))
+    cm.parent().cast(processes.Host).offer(entrypoint.manage(works_of(entrypoint)))
     processes.await_end()
     # The entrypoint isn't left: how long that takes with what the neighbour left there is not what is measured.
     os._exit(0)

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import shutil
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+from bench.rivals.client import Client, await_listener
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -93,6 +97,19 @@ RIVALS = {
 }
 
 
-def load(name: str) -> ModuleType:
-    """The module of a peer, which needs what the peer needs."""
+def _load(name: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{name}")
+
+
+def serve(name: str, directory: str) -> None:
+    """In the server's process: answers until standard input ends."""
+    # For the client, who moves this process from core to core.
+    Path(directory, "pid").write_text(str(os.getpid()))
+    _load(name).serve(directory)
+
+
+def connect(name: str, directory: str) -> Client:
+    """A client of a peer, once its server listens."""
+    await_listener(directory)
+    client: Client = _load(name).connect(directory)
+    return client

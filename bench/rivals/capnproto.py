@@ -50,9 +50,7 @@ def connect(directory: str) -> client.Client:
 
     async def bootstrap() -> Any:
         await running.enter_async_context(capnp.kj_loop())
-        stream = await client.patiently_awaited(
-            lambda: capnp.AsyncIoStream.create_unix_connection(client.path(directory)), OSError
-        )
+        stream = await capnp.AsyncIoStream.create_unix_connection(client.path(directory))
         return capnp.TwoPartyClient(stream).bootstrap().cast_as(schema.Adder)
 
     adder = runner.run(bootstrap())

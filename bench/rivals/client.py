@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import time
@@ -13,6 +12,7 @@ from bench import places
 from bench.measuring import adding, checked, often
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Awaitable, Callable, Coroutine
 
 T = TypeVar("T")
@@ -119,36 +119,29 @@ def path(directory: str) -> str:
     return str(Path(directory, "socket"))
 
 
-def patiently(attempt: Callable[[], T], *absences: type[Exception]) -> T:
-    """What an attempt returns that is made until the server is there.
-
-    Args:
-        attempt: connects, or raises.
-        absences: what it raises while the server is not there.
-
-    Raises:
-        Exception: the attempt's last, after :data:`PATIENCE`.
-    """
+def patiently(attempt: Callable[[], T], absence: type[Exception]) -> T:
+    """What an attempt returns that is made until it no longer raises this; raises it after :data:`PATIENCE`."""
     give_up = time.monotonic() + PATIENCE
     while True:
         try:
             return attempt()
-        except absences:
+        except absence:
             if time.monotonic() > give_up:
                 raise
             time.sleep(_PAUSE)
 
 
-async def patiently_awaited(attempt: Callable[[], Awaitable[T]], *absences: type[Exception]) -> T:
-    """:func:`patiently`, for an attempt that is awaited."""
-    give_up = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return await attempt()
-        except absences:
-            if time.monotonic() > give_up:
-                raise
-            await asyncio.sleep(_PAUSE)
+def await_listener(directory: str) -> None:
+    """Returns when the server listens."""
+    patiently(lambda: _require_listener(path(directory)), ConnectionRefusedError)
+
+
+def _require_listener(where: str) -> None:
+    for line in Path("/proc/net/unix").read_text().splitlines():
+        # Flags: __SO_ACCEPTCON is the only one, include/uapi/linux/net.h.
+        if line.endswith(f" {where}") and line.split()[3] == "00010000":
+            return
+    raise ConnectionRefusedError(f"nobody listens at {where}")
 
 
 def end_with_input() -> None:

@@ -46,6 +46,7 @@ def running(directory: str) -> Iterator[None]:
     configuration.write_text(_CONFIGURATION.format(address=address(directory)))
     with subprocess.Popen(["sh", "-c", _DAEMON, "sh", configuration, log]):
         try:
-            yield
-        except OSError as error:
+            client.await_listener(directory)
+        except ConnectionRefusedError as error:
             raise SystemExit(f"no connection to dbus-daemon ({error}), which said:\n{log.read_text()}") from None
+        yield

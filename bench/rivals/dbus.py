@@ -11,7 +11,6 @@ is; the daemon runs where the server does.
 
 import asyncio
 import contextlib
-import functools
 import os
 from typing import Any
 
@@ -41,9 +40,7 @@ _INTROSPECTION = f"""\
 async def _connected(directory: str, *, descriptors: bool) -> Any:
     from dbus_fast.aio import MessageBus
 
-    return await client.patiently_awaited(
-        lambda: MessageBus(daemon.address(directory), negotiate_unix_fd=descriptors).connect(), OSError
-    )
+    return await MessageBus(daemon.address(directory), negotiate_unix_fd=descriptors).connect()
 
 
 def serve(directory: str) -> None:
@@ -92,9 +89,13 @@ def connect(directory: str) -> client.Client:
         bus.get_proxy_object(name, _PATH, _INTROSPECTION).get_interface(_INTERFACE)
         for bus, name in zip(buses, _NAMES, strict=True)
     ]
+
+    def call_both() -> None:
+        for adder in (plain, with_files):
+            runner.run(adder.call_add(0, 0))
+
     # Until the server has both its names on the bus.
-    for adder in (plain, with_files):
-        runner.run(client.patiently_awaited(functools.partial(adder.call_add, 0, 0), DBusError))
+    client.patiently(call_both, DBusError)
 
     async def disconnect() -> None:
         for bus in buses:

@@ -18,7 +18,6 @@ from bench.rivals import client, daemon
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-
 _PATH = "/org/example/adder"
 _INTERFACE = "org.example.Adder"
 # Without descriptors, and with.
@@ -28,7 +27,7 @@ _NAMES = ("org.example.Adder", "org.example.Files")
 def _connected(directory: str, *, descriptors: bool) -> Any:
     from jeepney.io.blocking import open_dbus_connection
 
-    return client.patiently(lambda: open_dbus_connection(daemon.address(directory), enable_fds=descriptors), OSError)
+    return open_dbus_connection(daemon.address(directory), enable_fds=descriptors)
 
 
 def serve(directory: str) -> None:

@@ -50,7 +50,7 @@ def connect(directory: str) -> client.Client:
     multiprocessing.current_process().authkey = _KEY
     _Manager.register("adder")
     manager = _Manager(client.path(directory), _KEY)
-    client.patiently(manager.connect, OSError)
+    manager.connect()
     adder: Any = manager.adder()  # type: ignore[attr-defined]  # register() made it
 
     def inode(number: int) -> int:

@@ -30,9 +30,7 @@ def serve(directory: str) -> None:
 def connect(directory: str) -> client.Client:
     """A client of that server."""
     import Pyro5.api
-    import Pyro5.errors
 
     adder = Pyro5.api.Proxy(f"PYRO:{_OBJECT}@./u:{client.path(directory)}")
     adder._pyroSerializer = "marshal"  # noqa: SLF001 - documented, and named so
-    client.patiently(adder._pyroBind, Pyro5.errors.CommunicationError)  # noqa: SLF001 - documented, and named so
     return client.Client(directory, adder.add, adder._pyroRelease)  # noqa: SLF001 - documented, and named so

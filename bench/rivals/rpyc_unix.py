@@ -29,5 +29,5 @@ def connect(directory: str) -> client.Client:
     """A client of that server."""
     from rpyc.utils.factory import unix_connect
 
-    connection = client.patiently(lambda: unix_connect(client.path(directory)), OSError)
+    connection = unix_connect(client.path(directory))
     return client.Client(directory, connection.root.add, connection.close)

@@ -30,7 +30,7 @@ def connect(directory: str) -> client.Client:
 
     context = zmq.Context()
     socket = context.socket(zmq.REQ)
-    # A socket connects by itself once the server is there; the first call would wait for ever if it never is.
+    # The first call would wait for ever for a server that is not there.
     socket.rcvtimeo = round(client.PATIENCE * 1000)
     socket.linger = 0
     socket.connect("ipc://" + client.path(directory))
@@ -39,5 +39,4 @@ def connect(directory: str) -> client.Client:
         socket.send(encode(Add(a, b)))
         return decode_result(socket.recv())
 
-    add(0, 0)
     return client.Client(directory, add, context.destroy)
