@@ -139,7 +139,8 @@ class Space:
     def doors(self) -> list[Door]:
         """The doors that are held at the moment."""
         with lock:
-            return [door for reference in self._doors.values() if (door := reference()) is not None]
+            references = tuple(self._doors.values())
+        return [door for reference in references if (door := reference()) is not None]
 
     def _door(self, cookie: int) -> Door | None:
         reference = self._doors.get(cookie)
