@@ -223,7 +223,11 @@ class Server:
             try:
                 self._signals.end()
             finally:
-                self._ran()
+                # Again, where a signal handler has raised something meanwhile: what wakes the loop is not to stay open.
+                try:
+                    self._signals.end()
+                finally:
+                    self._ran()
 
     def _ran(self) -> None:
         if self._epoll.number >= 0:

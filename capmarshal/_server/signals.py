@@ -42,6 +42,8 @@ class SignalWatch:
         self._slot = 0
         # Where Python has written before, if that is known to be changed.
         self._before: list[int] = []
+        # Where it wrote when serving ended, if it was already kept from writing there.
+        self._found: list[int] = []
         self._came = b""
 
     def begin(self) -> None:
@@ -71,27 +73,35 @@ class SignalWatch:
                 self._came += came if came not in self._came else b""
 
     def end(self) -> None:
-        """Ends what :meth:`begin` began, where it did; who was told of signals before, is told of those that came."""
+        """Ends what :meth:`begin` began, where it did; who was told of signals before, is told of those that came.
+
+        What a signal handler raises may keep it from ending: called again, it goes on.
+        """
         if self._ends is None:
             return
         reader, writer = self._ends
         self._drain()
         if self._before:
-            now = _write_to(-1)
+            if not self._found:
+                # In one step, as in begin().
+                self._found.extend(map(_write_to, [-1]))
+            now = self._found[-1]
             # What is there instead is of a method, and stays.
             _write_again_to(self._before[-1] if now == writer.number else now, self._came)
-        self._before, self._came = [], b""
+        self._before, self._found, self._came = [], [], b""
         _written_to.discard(writer)
-        slot, self._slot, self._ends = self._slot, 0, None
+        slot, self._slot = self._slot, 0
         if slot:
             self._own.unwatch(slot)
+        # Before they are closed: a pair that is kept is an open one.
+        self._ends = None
         reader.close()
         writer.close()
 
     def in_child(self) -> None:
         """In a forked child, where the pair is closed: nothing is written to its number."""
         self._came = b""
-        before, self._before, self._ends, self._slot = self._before, [], None, 0
+        before, self._before, self._found, self._ends, self._slot = self._before, [], [], None, 0
         if before:
             _write_again_to(before[-1], b"")
 
