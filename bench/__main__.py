@@ -56,6 +56,8 @@ def main() -> None:
     print(conditions.in_words())
     if options.count:
         counted = [name for name in names if name in counting.COUNTED]
+        if not counted:
+            raise SystemExit(f"--count: instructions are counted of {' and '.join(counting.COUNTED)} only")
         counting.print_counts(counting.count(counted, quick=options.quick))
         return
     print("median (lower - upper quartile) over the rounds; ratios are taken within a round")

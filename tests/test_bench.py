@@ -124,6 +124,10 @@ def test_instructions_are_counted_of_client_and_server_for_each_kind_of_work():
             assert all(float(figure.replace(",", "")) for figure in line.split()[-3:])
 
 
+def test_what_is_not_counted_is_refused():
+    assert "call and descriptors" in bench("imports", "--count", code=1)
+
+
 def test_counting_without_valgrind_says_what_to_install(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
 
