@@ -1,18 +1,12 @@
 """``python -m bench``: lists the benchmarks, or runs some."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bench import conditions, counting, places, suite, tables
-from bench.measuring import Settings
-
-if TYPE_CHECKING:
-    from bench.measuring import Report
+from bench.measuring import Report, Settings
 
 # Modules of this package.  Of each: what it is, in the first line of its docstring; how long it TAKES; and run().
 NAMES = ("call", "descriptors", "capability", "crowd", "polling", "peers", "imports", "memory", "transfer")

@@ -1,22 +1,15 @@
 """A typed call that adds two integers, against the same exchange in C and by hand; and an open file in, text back."""
 
-from __future__ import annotations
-
 import sys
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from bench import contenders, in_c, processes
+from bench import contenders, in_c, processes, servers
 from bench.charts import bar_chart
 from bench.measuring import Report, Settings, Work, adding, against, checked, measure, often
-from bench.places import ONE_CORE, TWO_CORES
+from bench.places import ONE_CORE, TWO_CORES, Cores
 from bench.servers import Works
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from bench.places import Cores
 
 TAKES = "45 s"
 _CALLS, _QUICK_CALLS, _ROUNDS = 5000, 20, 15
@@ -39,9 +32,9 @@ _TARGETS = {
 
 def deeds(works: Works) -> Iterator[tuple[str, dict[str, Callable[[], object]]]]:
     """By kind of work and contender, what is done in Python; each until the next is asked for."""
-    with processes.by_hand(works, contenders.Add) as bare, processes.by_hand(works, contenders.Rpc) as rpc:
+    with servers.by_hand(works, contenders.Add) as bare, servers.by_hand(works, contenders.Rpc) as rpc:
         yield "", {CAPMARSHAL: adding(works.add), _BARE: adding(bare.add), _RPC: adding(rpc.add)}
-    with processes.by_hand(works, contenders.Describe) as other, Path(sys.executable).open("rb") as file:
+    with servers.by_hand(works, contenders.Describe) as other, Path(sys.executable).open("rb") as file:
         own = checked(works.describe, (file,), contenders.TEXT)
         yield _FILE, {CAPMARSHAL: own, _FILE_BY_HAND: checked(other.describe, (file,), contenders.TEXT)}
 
@@ -55,7 +48,7 @@ def run(settings: Settings) -> Report:
         works = served.cast(Works)
 
         def at(cores: Cores) -> Iterator[Work]:
-            processes.place(works, cores)
+            servers.place(works, cores)
             for name, by_name in deeds(works):
                 timed = {who: partial(often, deed, calls) for who, deed in by_name.items()}
                 if not name:

@@ -1,21 +1,15 @@
 """Passing a capability that the receiver already holds, against one that is new to it, and both against plain calls."""
 
-from __future__ import annotations
-
 import contextlib
 import time
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import capmarshal as cm
-from bench import processes
+from bench import processes, servers
 from bench.measuring import ANYTHING, Goal, Report, Settings, Work, adding, everywhere, measure, often
+from bench.places import Cores
 from bench.servers import Thing, Works
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from bench.places import Cores
 
 TAKES = "20 s"
 # A receiver holds at most 256 doors that came from one process.
@@ -79,7 +73,7 @@ def run(settings: Settings) -> Report:
         }
 
         def at(cores: Cores) -> Iterator[Work]:
-            processes.place(works, cores)
+            servers.place(works, cores)
             yield Work("", timed, _GOALS)
 
         return Report(measure(at, settings.rounds_or(_ROUNDS)), settings={"loops": count * batches})

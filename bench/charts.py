@@ -1,19 +1,12 @@
 """The charts, as SVG: light or dark as the reader's system is, on a background of its own."""
 
-from __future__ import annotations
-
 import itertools
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
 from xml.sax.saxutils import escape
 
 from bench import conditions, tables
-from bench.measuring import Spread
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from bench.measuring import Comparison
+from bench.measuring import Comparison, Spread
 
 # Light and dark of each line or bar: of the palette of Okabe and Ito, told apart also by the colour-blind.
 _COLOURS = [

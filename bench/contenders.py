@@ -3,22 +3,18 @@
 The client's half returns after the answer; the server's runs until the client closes its end.
 """
 
-from __future__ import annotations
-
+import io
 import multiprocessing
 import operator
 import os
 import socket
 import struct
+from collections.abc import Sequence
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
-
-if TYPE_CHECKING:
-    import io
-    from collections.abc import Sequence
 
 # include/net/scm.h: SCM_MAX_FD
 DESCRIPTORS_MAX = 253

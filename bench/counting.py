@@ -8,8 +8,6 @@ times and many times: the difference, divided, is that of one call, and what is 
 JSON: kind of work, contender, and how often the second and the third time.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import os
@@ -17,14 +15,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from bench import CHECKOUT, call, capability, descriptors, processes, usage
 from bench.servers import Works
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 _INSTALL = "--count needs valgrind (Debian, Ubuntu: apt install valgrind; Fedora: dnf install valgrind)"
 # usage.mark() calls it.

@@ -3,24 +3,19 @@
 ``python -m bench.crowd CHANNELS`` is one process of the crowd.
 """
 
-from __future__ import annotations
-
 import contextlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import capmarshal as cm
-from bench import CHECKOUT, places, processes, usage
+from bench import CHECKOUT, places, processes, servers, usage
 from bench.measuring import Report, Settings, Work, adding, against, everywhere, measure, often
+from bench.places import Cores
 from bench.servers import Works
 from capmarshal._capabilities.capability import open_door_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from bench.places import Cores
 
 TAKES = "15 s"
 _CALLS, _QUICK_CALLS, _ROUNDS = 5000, 20, 15
@@ -95,7 +90,7 @@ def run(settings: Settings) -> Report:
 
         def at(cores: Cores) -> Iterator[Work]:
             for works in (alone, crowded):
-                processes.place(works, cores)
+                servers.place(works, cores)
             yield Work("", timed, against(busy, timed, dict.fromkeys(timed, everywhere(_TARGET))))
 
         with crowd(many, channels):

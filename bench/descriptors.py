@@ -1,23 +1,18 @@
 """A call with 1, 16 and 253 descriptors each way, against socket.send_fds and C, all with the closing."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import capmarshal as cm
-from bench import contenders, in_c, processes
+from bench import contenders, in_c, processes, servers
 from bench.contenders import DESCRIPTORS_MAX, close_all
 from bench.measuring import Report, Settings, Work, against, everywhere, measure, often
+from bench.places import Cores
 from bench.servers import Works
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from bench.places import Cores
 
 TAKES = "80 s"
 _DESCRIPTORS, _QUICK_DESCRIPTORS, _ROUNDS = 30_000, 300, 15
@@ -81,7 +76,7 @@ def _check(sent: list[int], came: list[int]) -> None:
 
 def deeds(works: Works) -> Iterator[tuple[str, dict[str, Callable[[], object]]]]:
     """By kind of work and contender, what is done in Python; each until the next is asked for."""
-    with processes.by_hand(works, contenders.Swap) as other:
+    with servers.by_hand(works, contenders.Swap) as other:
         for name, (mode, count, _) in _WORKS.items():
             with contextlib.ExitStack() as opened:
                 files = [opened.enter_context(_open(mode)) for _ in range(count)]
@@ -99,7 +94,7 @@ def run(settings: Settings) -> Report:
         works = served.cast(Works)
 
         def at(cores: Cores) -> Iterator[Work]:
-            processes.place(works, cores)
+            servers.place(works, cores)
             for name, by_name in deeds(works):
                 mode, count, target = _WORKS[name]
                 calls = max(min(enough // count, _CALLS_MAX), _CALLS_MIN)

@@ -1,7 +1,5 @@
 """``import capmarshal`` against ``import asyncio``, in fresh interpreters, without what those take by themselves."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

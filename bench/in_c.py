@@ -1,22 +1,16 @@
 """The program in C: the limit to measure against."""
 
-from __future__ import annotations
-
 import contextlib
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from bench.places import Cores
 from bench.servers import Works
 from capmarshal._protocol import wire
 from capmarshal._typed.method import methods_of
 from capmarshal._typed.table import Outgoing
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from bench.places import Cores
 
 # The two numbers at the beginning of each record, and of each answer.
 _HEAD = 16

@@ -1,22 +1,17 @@
 """How it is measured: contenders in turns, round by round; spreads, and ratios within a round."""
 
-from __future__ import annotations
-
 import dataclasses
 import statistics
 import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 from bench import places
+from bench.places import Cores
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
-    from bench.places import Cores
-
-    # By place: the most that a ratio's median may be.
-    Targets = Mapping[str, float]
+# By place: the most that a ratio's median may be.
+Targets = Mapping[str, float]
 
 
 class Settings(NamedTuple):
@@ -43,7 +38,7 @@ class Spread(NamedTuple):
     upper: float
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
+    def of(cls, values: Sequence[float]) -> Self:
         """The spread of two values or more."""
         return cls(*statistics.quantiles(values, n=4, method="inclusive"))
 

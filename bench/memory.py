@@ -1,16 +1,11 @@
 """Memory of a channel, a managed object, a held capability, each at 1 to 10,000 of them."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 from bench import processes
 from bench.crowd import crowd, room_for
 from bench.measuring import Comparison, Report, Settings
 from bench.servers import Works
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 TAKES = "60 s"
 _ROUNDS = 3

@@ -1,25 +1,19 @@
 """A typed call, and one that passes a descriptor, against what others offer for calls between processes."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING
 
 import capmarshal as cm
-from bench import CHECKOUT, processes, rivals
+from bench import CHECKOUT, processes, rivals, servers
 from bench.charts import bar_chart
 from bench.measuring import Report, Settings, Work, adding, against, checked, everywhere, measure, often
+from bench.places import Cores
+from bench.rivals.client import Client
 from bench.servers import Works
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from bench.places import Cores
-    from bench.rivals.client import Client
 
 TAKES = "40 s"
 _CALLS, _QUICK_CALLS, _ROUNDS = 1000, 10, 11
@@ -65,7 +59,7 @@ def run(settings: Settings) -> Report:
         def at(cores: Cores) -> Iterator[Work]:
             for client in clients.values():
                 client.run_on(cores.server)
-            processes.place(works, cores)
+            servers.place(works, cores)
             yield Work(_ADD, adds, against(_CAPMARSHAL, adds, targets))
             yield Work(_PASS, passes, against(_CAPMARSHAL, passes, {}), cannot)
 

@@ -1,7 +1,5 @@
 """Where the processes of a measurement run, and how many descriptors they may have open."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import resource

@@ -3,21 +3,17 @@
 ``python -m bench.polling`` is a client process: told on its standard input what to measure, it answers with seconds.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from bench import CHECKOUT, in_c, places, processes
+from bench import CHECKOUT, in_c, places, processes, servers
 from bench.measuring import Comparison, Report, Settings, adding, often
 from bench.places import ONE_CORE, TWO_CORES, Cores
 from bench.servers import Works
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 TAKES = "75 s"
 # As many as take a while where each waits for a time slice: a scheduler's slice is some milliseconds.
@@ -126,7 +122,7 @@ def _main() -> None:
         works = served.cast(Works)
         for line in sys.stdin:
             calls, client, server = map(int, line.split())
-            processes.place(works, Cores(client, server))
+            servers.place(works, Cores(client, server))
             print(often(adding(works.add), calls), flush=True)
 
 

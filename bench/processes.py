@@ -1,34 +1,18 @@
 """The processes of a benchmark: how they start, and how they end."""
 
-from __future__ import annotations
-
 import contextlib
 import queue
-import socket
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import capmarshal as cm
-from bench import CHECKOUT, places
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from bench.contenders import ByHand
-    from bench.servers import Works
-
-    B = TypeVar("B", bound=ByHand)
+from bench import CHECKOUT
 
 # Seconds for a process to start, and to end; reached only when something is wrong.
 PATIENCE = 60.0
-
-
-def place(works: Works, cores: places.Cores) -> None:
-    """Where the client, this process, and the server run from here on."""
-    works.run_on(cores.server)
-    places.run_on(cores.client)
 
 
 def command(module: str, *arguments: str) -> list[str]:
@@ -84,16 +68,6 @@ def serve(entrypoint: cm.Entrypoint, target: cm.Interface) -> None:
     with entrypoint:
         cm.parent().cast(Host).offer(entrypoint.manage(target))
         await_end()
-
-
-@contextlib.contextmanager
-def by_hand(works: Works, contender: type[B]) -> Iterator[B]:
-    """The client's half of a contender, as long as the block runs; a thread of the server's process runs the other."""
-    near, far = socket.socketpair(socket.AF_UNIX, contender.KIND)
-    with far:
-        works.serve_by_hand(contender.__name__, far)
-    with contextlib.closing(contender(near)) as made:
-        yield made
 
 
 def end(process: subprocess.Popen[Any]) -> None:

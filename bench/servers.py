@@ -1,13 +1,13 @@
-"""The server of the benchmarks: every kind of work that a client asks for."""
-
-from __future__ import annotations
+"""The server of the benchmarks: every kind of work that a client asks for, and how the client gets at it."""
 
 import contextlib
-import io  # noqa: TC003 - capmarshal reads the annotations
+import io
 import os
-import socket  # noqa: TC003 - capmarshal reads the annotations
+import socket
 import threading
 import time
+from collections.abc import Iterator
+from typing import TypeVar
 
 import capmarshal as cm
 from bench import contenders, places, processes, usage
@@ -15,6 +15,8 @@ from bench import contenders, places, processes, usage
 # Whoever hands over more than this by value needs the memory several times: what goes beyond is for a Dataspace.
 INLINE_MAX = 256 << 20
 DESCRIPTORS_MAX = 4096
+B = TypeVar("B", bound=contenders.ByHand)
+
 # Of the record around the bytes: there is nothing else in it.
 _AROUND = 4096
 
@@ -210,11 +212,27 @@ class _WorksServer(Works):
         return usage.resident()
 
 
+def place(works: Works, cores: places.Cores) -> None:
+    """Where the client, this process, and the server run from here on."""
+    works.run_on(cores.server)
+    places.run_on(cores.client)
+
+
+@contextlib.contextmanager
+def by_hand(works: Works, contender: type[B]) -> Iterator[B]:
+    """The client's half of a contender, as long as the block runs; a thread of the server's process runs the other."""
+    near, far = socket.socketpair(socket.AF_UNIX, contender.KIND)
+    with far:
+        works.serve_by_hand(contender.__name__, far)
+    with contextlib.closing(contender(near)) as made:
+        yield made
+
+
 def works_of(entrypoint: cm.Entrypoint) -> Works:
     """What is called, for this entrypoint to serve."""
     return _WorksServer(entrypoint)
 
 
 if __name__ == "__main__":
-    place = cm.Entrypoint("works", max_bytes=INLINE_MAX + _AROUND, max_descriptors=DESCRIPTORS_MAX)
-    processes.serve(place, works_of(place))
+    entrypoint = cm.Entrypoint("works", max_bytes=INLINE_MAX + _AROUND, max_descriptors=DESCRIPTORS_MAX)
+    processes.serve(entrypoint, works_of(entrypoint))

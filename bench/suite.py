@@ -3,19 +3,14 @@
 pyperf measures each benchmark by itself; here they are measured in turns.  So only its data are used, not its runner.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import pyperf  # type: ignore[import-untyped]  # it has no types
 
 from bench.conditions import conditions
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
-
-    from bench.measuring import Comparison, Report
+from bench.measuring import Comparison, Report
 
 
 def _benchmark(name: str, values: Sequence[float], unit: str, metadata: Mapping[str, str | int | float]) -> Any:

@@ -1,15 +1,8 @@
 """The figures as people read them."""
 
-from __future__ import annotations
+from collections.abc import Callable, Sequence
 
-from typing import TYPE_CHECKING
-
-from bench.measuring import Spread
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from bench.measuring import Comparison, Ratio, Report
+from bench.measuring import Comparison, Ratio, Report, Spread
 
 
 def time(seconds: float) -> str:

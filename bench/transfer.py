@@ -1,20 +1,21 @@
 """Handing over bytes (64 B to 1 GiB) and descriptors (0 to 4,096), beside Python's own modules and C."""
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing
 import os
 import statistics
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import capmarshal as cm
-from bench import conditions, contenders, in_c, places, processes, tables
+from bench import conditions, contenders, in_c, places, processes, servers, tables
 from bench.charts import line_chart
 from bench.contenders import look_at_bytes, look_at_descriptors
+from bench.in_c import InC
 from bench.measuring import (
     ANYTHING,
+    Comparison,
     Goal,
     Report,
     Settings,
@@ -26,14 +27,8 @@ from bench.measuring import (
     nothing,
     often,
 )
+from bench.places import Cores
 from bench.servers import DESCRIPTORS_MAX, INLINE_MAX, Works
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from bench.in_c import InC
-    from bench.measuring import Comparison
-    from bench.places import Cores
 
 TAKES = "150 s"
 _ROUNDS = 9
@@ -169,9 +164,9 @@ def _contenders(sizes: Sequence[int], count: int) -> Iterator[_Contenders]:
         works.share_password(bytes(multiprocessing.current_process().authkey))
         yield _Contenders(
             works,
-            stack.enter_context(processes.by_hand(works, contenders.Stream)),
-            stack.enter_context(processes.by_hand(works, contenders.ConnectionBytes)),
-            stack.enter_context(processes.by_hand(works, contenders.DupFds)),
+            stack.enter_context(servers.by_hand(works, contenders.Stream)),
+            stack.enter_context(servers.by_hand(works, contenders.ConnectionBytes)),
+            stack.enter_context(servers.by_hand(works, contenders.DupFds)),
             stack.enter_context(in_c.compiled()),
             stack.enter_context(contextlib.closing(_Goods(sizes, count))),
         )
@@ -210,7 +205,7 @@ def run(settings: Settings) -> Report:
     with _contenders(sizes, max(amounts["descriptors"])) as them:
 
         def at(cores: Cores) -> Iterator[Work]:
-            processes.place(them.works, cores)
+            servers.place(them.works, cores)
             for task, of_task in amounts.items():
                 for amount in of_task:
                     timed = them.of(task, amount, cores)

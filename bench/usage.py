@@ -1,7 +1,5 @@
 """What a process, and the kernel for it, uses."""
 
-from __future__ import annotations
-
 import gc
 import os
 from pathlib import Path

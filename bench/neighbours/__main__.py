@@ -1,7 +1,5 @@
 """``python -m bench.neighbours``: each load, with one version of capmarshal or several, as a page of Markdown."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import subprocess

@@ -1,7 +1,5 @@
 """What a neighbour can do to a server: a table."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os
@@ -10,15 +8,12 @@ import socket
 import struct
 import tempfile
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import capmarshal as cm
 from bench.neighbours import raw
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from bench.neighbours.neighbour import Neighbour
+from bench.neighbours.neighbour import Neighbour
 
 _MIB, _PATIENCE = 1 << 20, 30.0
 # include/net/scm.h: SCM_MAX_FD

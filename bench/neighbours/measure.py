@@ -4,8 +4,6 @@ This process is the honest client.  It and the server run on one core, the neigh
 It calls twice as long as that beside the load: as any process, and in real time, so that it never waits for a core.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import json
@@ -14,14 +12,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import capmarshal as cm
-from bench import CHECKOUT, places, processes
+from bench import CHECKOUT, places, processes, servers
 from bench.servers import Works
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 # Seconds: for one call of the honest client; for the neighbour to end.
 _CALL, _PATIENCE = 10.0, 30.0
@@ -67,7 +62,7 @@ def _main(load: str, seconds: float) -> None:
     here, other = places.places()[0], places.places()[-1]
     with processes.served("neighbours.server") as capability:
         shared = capability.cast(Works)
-        processes.place(shared, here)
+        servers.place(shared, here)
         gc.freeze()
         gc.disable()
         _call(shared, seconds / 10)

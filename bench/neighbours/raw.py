@@ -1,18 +1,14 @@
 """A client's side of the protocol by hand, so that the neighbour can say what no honest client says."""
 
-from __future__ import annotations
-
 import array
 import contextlib
 import os
 import select
 import socket
 import struct
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from typing import NamedTuple, Self
 
 _KNOCK, _CALL, _BEGIN = 1, 2, 5
 _HEAD = struct.Struct("=BBHHHQ")
@@ -77,7 +73,7 @@ class Door:
         self._badge = badge
 
     @classmethod
-    def inherited(cls) -> Door:
+    def inherited(cls) -> Self:
         """A copy of the one that spawn() gave; before capmarshal is imported, which takes that."""
         if _HANDED is not None:
             return cls(os.dup(_HANDED.door), _HANDED.badge)

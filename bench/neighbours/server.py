@@ -1,7 +1,5 @@
 """The server that the honest client and its neighbour share."""
 
-from __future__ import annotations
-
 import logging
 import os
 import resource

@@ -5,20 +5,16 @@ server in another over a local transport.  Each has serve(directory), for the se
 for the client's: the server listens there.  ``python -m bench.rivals NAME DIRECTORY`` runs a server.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import os
 import shutil
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from types import ModuleType
+from typing import NamedTuple
 
 from bench.rivals.client import Client, await_listener
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 # The most that capmarshal may be a multiple of: those that are pure Python, and the others.
 _PURE, _COMPILED = 0.5, 1.0

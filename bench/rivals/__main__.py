@@ -1,7 +1,5 @@
 """Serves one peer: ``python -m bench.rivals NAME DIRECTORY``, until its standard input ends."""
 
-from __future__ import annotations
-
 import sys
 
 from bench import rivals

@@ -5,8 +5,6 @@ descriptors; msgspec's performance tips, see _records.py.  Every record may carr
 deadline, no second client at the same time, no answer to a bad request.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 from array import array

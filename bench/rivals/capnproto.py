@@ -6,8 +6,6 @@ compiled when it is loaded.  Of the two syntaxes that are documented for a call,
 ones: they are the faster ones.  One client in a thread at a time: a thread can have only one of its event loops.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 from pathlib import Path

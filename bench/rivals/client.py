@@ -1,19 +1,15 @@
 """What the peers share: the client that is timed, and how the two processes find each other and end."""
 
-from __future__ import annotations
-
+import asyncio
 import os
 import threading
 import time
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from bench import places
 from bench.measuring import adding, checked, often
-
-if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Awaitable, Callable, Coroutine
 
 T = TypeVar("T")
 

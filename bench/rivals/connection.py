@@ -5,8 +5,6 @@ https://docs.python.org/3/library/multiprocessing.html#module-multiprocessing.co
 socket by ``multiprocessing.reduction.send_handle``, the cheapest that the package has.
 """
 
-from __future__ import annotations
-
 import os
 from multiprocessing import reduction
 from multiprocessing.connection import Client, Connection, Listener
@@ -24,7 +22,7 @@ def serve(directory: str) -> None:
                 _answer(connection)
 
 
-def _answer(connection: Connection[Any, Any]) -> None:
+def _answer(connection: "Connection[Any, Any]") -> None:
     while True:
         try:
             match connection.recv():

@@ -1,16 +1,11 @@
 """A dbus-daemon of its own, for the peers that need one: where the server is, with a configuration of its own."""
 
-from __future__ import annotations
-
 import contextlib
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bench.rivals import client
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 # Listens in one place, and forbids nothing: dbus-daemon(1).
 _CONFIGURATION = """\

@@ -6,17 +6,13 @@ advises to leave disabled where they are not needed: there are two connections, 
 runs where the server does.
 """
 
-from __future__ import annotations
-
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bench.rivals import client, daemon
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _PATH = "/org/example/adder"
 _INTERFACE = "org.example.Adder"

@@ -6,8 +6,6 @@ one (the other is XML).  A descriptor is an argument as ``multiprocessing.reduct
 pickles sockets: the receiver fetches it from a thread of the sender, which asks for a password.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 from multiprocessing import reduction

@@ -5,8 +5,6 @@ calls marshal "very limited but very fast", and the package's own benchmark uses
 default and which it says to take if in doubt: a connection has a thread that waits for it.
 """
 
-from __future__ import annotations
-
 from bench.rivals import client
 
 _OBJECT = "adder"

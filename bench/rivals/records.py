@@ -3,8 +3,6 @@
 https://jcristharif.com/msgspec/perf-tips.html: encoders and decoders are kept, structs are arrays, types are declared.
 """
 
-from __future__ import annotations
-
 import msgspec
 
 

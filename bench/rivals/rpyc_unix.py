@@ -5,8 +5,6 @@ the server, ``unix_connect``.  Numbers travel by value in its own format; there 
 is looked up once, and its remote reference is kept: to look it up by each call would be a second round trip.
 """
 
-from __future__ import annotations
-
 from bench.rivals import client
 
 

@@ -5,8 +5,6 @@ performance, an application should define its own; msgspec is one that it names.
 is the default, and cheaper by the documentation of ``copy_threshold``.  Blocking sockets, not those for asyncio.
 """
 
-from __future__ import annotations
-
 from bench.rivals import client
 from bench.rivals.records import Add, decode_request, decode_result, encode
 
