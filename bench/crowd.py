@@ -6,6 +6,7 @@
 import contextlib
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
@@ -68,6 +69,12 @@ def crowd(capability: cm.Capability, channels: int) -> Iterator[Cost]:
         if more not in (channels, channels + len(members)):
             raise SystemExit(f"{channels} channels were to be made, and the server has {more}")
         yield cost
+    # It notices at its own pace that they have ended.
+    give_up = time.monotonic() + processes.PATIENCE
+    while works.open_files() > before:
+        if time.monotonic() > give_up:
+            raise SystemExit("the server keeps what a crowd has left")
+        time.sleep(0.01)
 
 
 def run(settings: Settings) -> Report:

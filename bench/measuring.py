@@ -120,7 +120,7 @@ class Goal(NamedTuple):
 
     subject: str
     base: str
-    targets: Targets
+    targets: Targets = MappingProxyType({})
 
 
 class Work(NamedTuple):
@@ -139,10 +139,6 @@ class Work(NamedTuple):
     cannot: Mapping[str, str] = MappingProxyType({})
 
 
-# Where there is none.
-ANYTHING: Targets = MappingProxyType({})
-
-
 def everywhere(target: float) -> Targets:
     """The same target at each place."""
     return dict.fromkeys(places.PLACES, target)
@@ -150,7 +146,7 @@ def everywhere(target: float) -> Targets:
 
 def against(subject: str, bases: Iterable[str], targets: Mapping[str, Targets]) -> list[Goal]:
     """One contender as a multiple of others, with a target for some of them."""
-    return [Goal(subject, base, targets.get(base, ANYTHING)) for base in bases if base != subject]
+    return [Goal(subject, base, targets.get(base, {})) for base in bases if base != subject]
 
 
 def measure(works: Callable[[Cores], Iterable[Work]], rounds: int) -> list[Comparison]:

@@ -23,8 +23,7 @@ def _channels(count: int) -> dict[str, float]:
         # The first of whatever it needs once.
         with crowd(served, 1):
             pass
-        works.fill_up()
-        resident = works.resident()
+        resident = works.fill_up()
         with crowd(served, count) as cost:
             return {_SERVER: works.resident() - resident, _CLIENT: cost.clients, _KERNEL: cost.kernel}
 
@@ -34,8 +33,7 @@ def _objects(count: int) -> dict[str, float]:
     with processes.served() as served:
         works = served.cast(Works)
         works.manage(1)
-        works.fill_up()
-        resident = works.resident()
+        resident = works.fill_up()
         works.manage(count)
         return {_SERVER: works.resident() - resident}
 
@@ -46,11 +44,11 @@ def _capabilities(count: int) -> dict[str, float]:
         works, other = served.cast(Works), holder.cast(Works)
         # The last one is handed over before: the door, and whatever is needed once, is not counted.
         works.manage(count + 1)
-        other.keep_all(works.hand_out(count, 1))
-        other.fill_up()
-        resident = other.resident()
+        other.keep(*works.hand_out(count, 1))
+        resident = other.fill_up()
         for first in range(0, count, _HANDED_OUT):
-            held = other.keep_all(works.hand_out(first, min(_HANDED_OUT, count - first)))
+            for thing in works.hand_out(first, min(_HANDED_OUT, count - first)):
+                held = other.keep(thing)
         if held != count + 1:
             raise SystemExit("capabilities were lost")
         return {_HOLDER: other.resident() - resident}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import capmarshal as cm
-from bench import CHECKOUT, processes, rivals, servers
+from bench import CHECKOUT, places, processes, rivals, servers
 from bench.charts import bar_chart
 from bench.measuring import Report, Settings, Work, adding, against, checked, everywhere, measure, often
 from bench.places import Cores
@@ -22,15 +22,15 @@ _CAPMARSHAL = "capmarshal"
 
 
 @contextlib.contextmanager
-def _connected(name: str) -> Iterator[Client]:
-    """A client of a peer, with a server of its own."""
+def _connected(name: str) -> Iterator[tuple[Client, int]]:
+    """A client of a peer, and the process of its server."""
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory())
         server = subprocess.Popen(processes.command("rivals", name, directory), stdin=subprocess.PIPE, cwd=CHECKOUT)
         stack.callback(processes.end, server)
         client = rivals.connect(name, directory)
         stack.callback(client.close)
-        yield client
+        yield client, server.pid
 
 
 def run(settings: Settings) -> Report:
@@ -43,7 +43,8 @@ def run(settings: Settings) -> Report:
     with contextlib.ExitStack() as stack:
         works = stack.enter_context(processes.served()).cast(Works)
         file = stack.enter_context(cm.Descriptor(os.memfd_create("bench", os.MFD_CLOEXEC)))
-        clients = {rival.shown: stack.enter_context(_connected(name)) for name, rival in present.items()}
+        connected = {rival.shown: stack.enter_context(_connected(name)) for name, rival in present.items()}
+        clients = {shown: client for shown, (client, _) in connected.items()}
         adds = {_CAPMARSHAL: partial(often, adding(works.add), calls)}
         adds |= {shown: partial(client.add_often, calls) for shown, client in clients.items()}
         inode = checked(works.inode, (file,), os.fstat(file.fileno()).st_ino)
@@ -57,8 +58,8 @@ def run(settings: Settings) -> Report:
         cannot = {rival.shown: f"cannot: {rival.cannot}" for rival in present.values() if rival.cannot}
 
         def at(cores: Cores) -> Iterator[Work]:
-            for client in clients.values():
-                client.run_on(cores.server)
+            for _, server in connected.values():
+                places.family_runs_on(server, cores.server)
             servers.place(works, cores)
             yield Work(_ADD, adds, against(_CAPMARSHAL, adds, targets))
             yield Work(_PASS, passes, against(_CAPMARSHAL, passes, {}), cannot)

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from bench import CHECKOUT, in_c, places, processes, servers
 from bench.measuring import Comparison, Report, Settings, adding, often
@@ -50,29 +49,22 @@ def _busy(cpus: Sequence[int]) -> Iterator[None]:
         yield
 
 
-class _Pair:
-    """A client process with a server of its own; each reads at its start whether it is to poll."""
-
-    def __init__(self, value: str) -> None:
-        pipe, environment = subprocess.PIPE, {**os.environ, _SWITCH: value}
-        command = processes.command("polling")
-        self.process: subprocess.Popen[Any] = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, cwd=CHECKOUT, env=environment
-        )
-
-    def measure(self, calls: int, cores: Cores) -> float:
-        """Seconds for one call."""
-        return float(processes.line_of(self.process, f"{calls} {cores.client} {cores.server}"))
-
-
 @contextlib.contextmanager
-def _pairs(names: Sequence[str]) -> Iterator[dict[str, _Pair]]:
+def _clients(names: Sequence[str]) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
+    """Client processes with a server of their own each; each reads at its start whether it is to poll."""
     with contextlib.ExitStack() as stack:
         made = {}
         for name in names:
-            made[name] = _Pair(_VALUES[name])
-            stack.callback(processes.end, made[name].process)
+            environment, pipe = {**os.environ, _SWITCH: _VALUES[name]}, subprocess.PIPE
+            command = processes.command("polling")
+            made[name] = subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=CHECKOUT, env=environment)
+            stack.callback(processes.end, made[name])
         yield made
+
+
+def _seconds(client: subprocess.Popen[bytes], calls: int, cores: Cores) -> float:
+    """For one call."""
+    return float(processes.line_of(client, f"{calls} {cores.client} {cores.server}"))
 
 
 def _situations() -> Iterator[tuple[Comparison, Cores, list[int]]]:
@@ -99,15 +91,15 @@ def run(settings: Settings) -> Report:
     situations = list(_situations())
     with in_c.compiled() as program:
         for number in range(settings.rounds_or(_ROUNDS)):
-            with _pairs(list(_VALUES)[:: -1 if number % 2 else 1]) as pairs:
-                for pair in pairs.values():
+            with _clients(list(_VALUES)[:: -1 if number % 2 else 1]) as clients:
+                for client in clients.values():
                     # Untimed: all that a process does for the first time.
-                    pair.measure(calls, situations[0][1])
+                    _seconds(client, calls, situations[0][1])
                 for compared, cores, busy in situations:
                     with _busy(busy):
                         # There and back: neither is always the first.
-                        there = {name: pair.measure(calls, cores) for name, pair in pairs.items()}
-                        back = {name: pairs[name].measure(calls, cores) for name in reversed(there)}
+                        there = {name: _seconds(client, calls, cores) for name, client in clients.items()}
+                        back = {name: _seconds(clients[name], calls, cores) for name in reversed(there)}
                         for name in there:
                             compared.figures[name].append((there[name] + back[name]) / 2)
                         compared.figures[_KEPT].append(program.call("kept", calls, cores))

@@ -94,10 +94,6 @@ class Works(cm.Interface):
         """Keeps it; how many different ones it has then."""
 
     @cm.method
-    def keep_all(self, things: list[cm.Capability]) -> int:
-        """Keeps these; how many different ones it has then."""
-
-    @cm.method
     def drop(self) -> None:
         """Drops all that it keeps."""
 
@@ -114,8 +110,8 @@ class Works(cm.Interface):
         """How many descriptors the server's process has open."""
 
     @cm.method
-    def fill_up(self) -> None:
-        """Has what is made from here on need memory of its own."""
+    def fill_up(self) -> int:
+        """Has what is made from here on need memory of its own; what :meth:`resident` is then."""
 
     @cm.method
     def resident(self) -> int:
@@ -186,10 +182,6 @@ class _WorksServer(Works):
         self._kept.add(thing)
         return len(self._kept)
 
-    def keep_all(self, things: list[cm.Capability]) -> int:
-        self._kept.update(things)
-        return len(self._kept)
-
     def drop(self) -> None:
         self._kept.clear()
 
@@ -205,8 +197,9 @@ class _WorksServer(Works):
     def open_files(self) -> int:
         return usage.open_files()
 
-    def fill_up(self) -> None:
+    def fill_up(self) -> int:
         self._full = usage.fill_up()
+        return usage.resident()
 
     def resident(self) -> int:
         return usage.resident()

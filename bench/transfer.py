@@ -6,21 +6,18 @@ import os
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any
 
 import capmarshal as cm
 from bench import conditions, contenders, in_c, places, processes, servers, tables
 from bench.charts import line_chart
 from bench.contenders import look_at_bytes, look_at_descriptors
-from bench.in_c import InC
 from bench.measuring import (
-    ANYTHING,
     Comparison,
     Goal,
     Report,
     Settings,
     Work,
-    against,
     checked,
     everywhere,
     measure,
@@ -74,102 +71,57 @@ _COLOURS = {_INLINE: 0, _CAPMARSHAL: 0, _DATASPACE: 1, _SEND_FDS: 2, _CONNECTION
 _TITLES = {"bytes": "Handing over bytes", "descriptors": "Handing over descriptors"}
 
 
-class _Goods:
-    """What is handed over: made once, and lent to every contender."""
-
-    def __init__(self, sizes: Sequence[int], count: int) -> None:
-        # A pattern whose period is no power of two: the last byte of each size is another one.
-        pattern = bytes(range(251))
-        self.data = memoryview(bytearray(pattern) * (min(max(sizes), INLINE_MAX) // len(pattern) + 1))
-        self.dataspaces = {size: self._dataspace(size) for size in sizes}
-        # A file each, as somebody would have who hands over so many.
-        self.descriptors = [cm.Descriptor(os.memfd_create("transfer", os.MFD_CLOEXEC)) for _ in range(count)]
-        self.numbers = [descriptor.fileno() for descriptor in self.descriptors]
-
-    def _dataspace(self, size: int) -> cm.Dataspace:
-        made = cm.Dataspace.create(size)
-        step = len(self.data)
-        for start in range(0, size, step):
-            made.write(self.data[: min(step, size - start)], start)
-        made.seal()
-        return made
-
-    def close(self) -> None:
-        """Closes all of it."""
-        for dataspace in self.dataspaces.values():
-            dataspace.close()
-        for descriptor in self.descriptors:
-            descriptor.close()
+# Of an amount of a task: what is done again and again.
+_Deeds = Callable[[int], Callable[[], object]]
 
 
-class _Contenders(NamedTuple):
-    """Whoever hands over."""
-
-    works: Works
-    stream: contenders.Stream
-    connection: contenders.ConnectionBytes
-    dup_fds: contenders.DupFds
-    program: InC
-    goods: _Goods
-
-    def of(self, task: str, amount: int, cores: Cores) -> dict[str, Callable[[], float]]:
-        """Those that hand over so much."""
-        calls = self._bytes(amount) if task == "bytes" else self._descriptors(amount)
-        timed: dict[str, Callable[[], float]] = {}
-        for name, (most, _) in _MOST[task].items():
-            if amount > most:
-                continue
-            # So often that it takes some milliseconds at least.
-            enough = _BYTES if task == "bytes" else _DESCRIPTORS
-            repeats = _REPEATS if name == _DATASPACE else max(1, min(_REPEATS, enough // max(amount, 1)))
-            if name == _C:
-                load = (amount, 0) if task == "bytes" else (0, amount)
-                timed[name] = partial(self.program.hand_over, *load, repeats, cores)
-            else:
-                # The peers close before they answer.
-                settle = self.works.settle if name.startswith(_CAPMARSHAL) else nothing
-                timed[name] = partial(often, calls[name], repeats, settle)
-        return timed
-
-    def _bytes(self, size: int) -> dict[str, Callable[[], object]]:
-        data = self.goods.data[:size]
-        seen = look_at_bytes(data)
-        return {
-            _INLINE: checked(self.works.take_bytes, (data,), seen),
-            _DATASPACE: self.dataspace(size),
-            _SEND_FDS: checked(self.stream.hand_bytes, (data,), seen),
-            _CONNECTION: checked(self.connection.hand_bytes, (data,), seen),
-        }
-
-    def _descriptors(self, count: int) -> dict[str, Callable[[], object]]:
-        numbers = self.goods.numbers[:count]
-        seen = look_at_descriptors(numbers)
-        return {
-            _CAPMARSHAL: checked(self.works.take_descriptors, (self.goods.descriptors[:count],), seen),
-            _SEND_FDS: checked(self.stream.hand_descriptors, (numbers,), seen),
-            _DUP_FD: checked(self.dup_fds.hand_descriptors, (numbers,), seen),
-        }
-
-    def dataspace(self, size: int) -> Callable[[], object]:
-        """Of that size; the other side reads the last byte."""
-        data = self.goods.dataspaces[size]
-        with data.view() as view:
-            return checked(self.works.take_dataspace, (data,), look_at_bytes(view))
+def _dataspace(data: memoryview, size: int) -> cm.Dataspace:
+    made = cm.Dataspace.create(size)
+    for start in range(0, size, len(data)):
+        made.write(data[: min(len(data), size - start)], start)
+    made.seal()
+    return made
 
 
-@contextlib.contextmanager
-def _contenders(sizes: Sequence[int], count: int) -> Iterator[_Contenders]:
-    with contextlib.ExitStack() as stack:
-        works = stack.enter_context(processes.served()).cast(Works)
-        works.share_password(bytes(multiprocessing.current_process().authkey))
-        yield _Contenders(
-            works,
-            stack.enter_context(servers.by_hand(works, contenders.Stream)),
-            stack.enter_context(servers.by_hand(works, contenders.ConnectionBytes)),
-            stack.enter_context(servers.by_hand(works, contenders.DupFds)),
-            stack.enter_context(in_c.compiled()),
-            stack.enter_context(contextlib.closing(_Goods(sizes, count))),
-        )
+def _in_python(
+    works: Works, sizes: Sequence[int], count: int, stack: contextlib.ExitStack
+) -> dict[str, dict[str, _Deeds]]:
+    """By task, whoever hands over in Python; all of them hand over the same, which is made once."""
+    stream = stack.enter_context(servers.by_hand(works, contenders.Stream))
+    connection = stack.enter_context(servers.by_hand(works, contenders.ConnectionBytes))
+    dup_fds = stack.enter_context(servers.by_hand(works, contenders.DupFds))
+    works.share_password(bytes(multiprocessing.current_process().authkey))
+    # A pattern whose period is no power of two: the last byte of each size is another one.
+    pattern = bytes(range(251))
+    data = memoryview(bytearray(pattern) * (min(max(sizes), INLINE_MAX) // len(pattern) + 1))
+    dataspaces = {size: stack.enter_context(contextlib.closing(_dataspace(data, size))) for size in sizes}
+    # A file each, as somebody would have who hands over so many.
+    files = [stack.enter_context(cm.Descriptor(os.memfd_create("transfer", os.MFD_CLOEXEC))) for _ in range(count)]
+    numbers = [file.fileno() for file in files]
+
+    def by_value(take: Callable[[Any], object]) -> _Deeds:
+        return lambda size: checked(take, (data[:size],), look_at_bytes(data[:size]))
+
+    def by_dataspace(size: int) -> Callable[[], object]:
+        with dataspaces[size].view() as view:
+            return checked(works.take_dataspace, (dataspaces[size],), look_at_bytes(view))
+
+    def by_number(take: Callable[[Any], object], lent: Sequence[object]) -> _Deeds:
+        return lambda count: checked(take, (lent[:count],), look_at_descriptors(numbers[:count]))
+
+    return {
+        "bytes": {
+            _INLINE: by_value(works.take_bytes),
+            _DATASPACE: by_dataspace,
+            _SEND_FDS: by_value(stream.hand_bytes),
+            _CONNECTION: by_value(connection.hand_bytes),
+        },
+        "descriptors": {
+            _CAPMARSHAL: by_number(works.take_descriptors, files),
+            _SEND_FDS: by_number(stream.hand_descriptors, numbers),
+            _DUP_FD: by_number(dup_fds.hand_descriptors, numbers),
+        },
+    }
 
 
 def _amount(task: str, amount: int) -> str:
@@ -202,23 +154,38 @@ def run(settings: Settings) -> Report:
     room = places.room_in_table(2 * max(counts)) // 2
     amounts = {"bytes": sizes, "descriptors": [count for count in counts if count <= room]}
     report = Report()
-    with _contenders(sizes, max(amounts["descriptors"])) as them:
+    with contextlib.ExitStack() as stack:
+        program = stack.enter_context(in_c.compiled())
+        works = stack.enter_context(processes.served()).cast(Works)
+        python = _in_python(works, sizes, max(amounts["descriptors"]), stack)
+
+        def timed(task: str, name: str, amount: int, cores: Cores) -> Callable[[], float]:
+            # So often that it takes some milliseconds at least.
+            enough = _BYTES if task == "bytes" else _DESCRIPTORS
+            repeats = _REPEATS if name == _DATASPACE else max(1, min(_REPEATS, enough // max(amount, 1)))
+            if name == _C:
+                load = (amount, 0) if task == "bytes" else (0, amount)
+                return partial(program.hand_over, *load, repeats, cores)
+            # The peers close before they answer.
+            settle = works.settle if name.startswith(_CAPMARSHAL) else nothing
+            return partial(often, python[task][name](amount), repeats, settle)
 
         def at(cores: Cores) -> Iterator[Work]:
-            servers.place(them.works, cores)
+            servers.place(works, cores)
             for task, of_task in amounts.items():
                 for amount in of_task:
-                    timed = them.of(task, amount, cores)
-                    goals = [Goal(name, _C, ANYTHING) for name in timed]
+                    able = [name for name, (most, _) in _MOST[task].items() if amount <= most]
+                    goals = [Goal(name, _C) for name in able]
                     if task == "bytes" and amount in _TARGETS:
                         goals.append(Goal(_INLINE, _CONNECTION, _TARGETS[amount]))
-                    yield Work(f"{task}, {_amount(task, amount)}", timed, goals)
-            timed = {
-                f"{_DATASPACE}, {tables.size(size)}": partial(often, them.dataspace(size), _REPEATS, them.works.settle)
-                for size in (max(sizes), _KIB)
+                    own = {name: timed(task, name, amount, cores) for name in able}
+                    yield Work(f"{task}, {_amount(task, amount)}", own, goals)
+            largest, small = (f"{_DATASPACE}, {tables.size(size)}" for size in (max(sizes), _KIB))
+            pair = {
+                largest: timed("bytes", _DATASPACE, max(sizes), cores),
+                small: timed("bytes", _DATASPACE, _KIB, cores),
             }
-            large, small = timed
-            yield Work("the largest Dataspace", timed, against(large, [small], {}))
+            yield Work("the largest Dataspace", pair, [Goal(largest, small)])
 
         report.comparisons = measure(at, settings.rounds_or(_ROUNDS))
     for task, of_task in amounts.items():

@@ -238,10 +238,10 @@ def family(pid):
         for child in (task / "children").read_text().split():
             yield from family(int(child))
 
-with polling._pairs(list(polling._VALUES)) as pairs:
-    for name, pair in pairs.items():
-        pair.measure(1, places()[0])
-        for pid in family(pair.process.pid):
+with polling._clients(list(polling._VALUES)) as clients:
+    for name, client in clients.items():
+        polling._seconds(client, 1, places()[0])
+        for pid in family(client.pid):
             variables = Path(f"/proc/{{pid}}/environ").read_bytes().split(b"\\0")
             print(name, *(v.decode() for v in variables if v.startswith(b"CAPMARSHAL_POLL=")))
 """

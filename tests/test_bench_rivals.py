@@ -21,16 +21,15 @@ CLIENT = """\
 import os, sys
 from pathlib import Path
 
-checkout, name, directory = sys.argv[1:]
+checkout, name, directory, server = sys.argv[1:]
 sys.path.insert(0, checkout)
-from bench import rivals
+from bench import places, rivals
 
 core = min(os.sched_getaffinity(0))
 file = os.memfd_create("file")
 
 client = rivals.connect(name, directory)
-client.run_on(core)
-server = Path(directory, "pid").read_text()
+places.family_runs_on(int(server), core)
 for task in Path(f"/proc/{server}/task").iterdir():
     assert os.sched_getaffinity(int(task.name)) == {core}
 assert client.add_often(1000) > 0
@@ -92,7 +91,7 @@ def test_it_adds_and_hands_over_and_its_server_ends_with_its_input(rivals, tmp_p
     )
     try:
         client = subprocess.run(
-            [sys.executable, "-P", "-W", "error", "-c", CLIENT, CHECKOUT, name, tmp_path],
+            [sys.executable, "-P", "-W", "error", "-c", CLIENT, CHECKOUT, name, tmp_path, str(server.pid)],
             capture_output=True,
             text=True,
             timeout=PATIENCE,

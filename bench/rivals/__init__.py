@@ -7,10 +7,8 @@ for the client's: the server listens there.  ``python -m bench.rivals NAME DIREC
 
 import importlib
 import importlib.util
-import os
 import shutil
 from importlib import metadata
-from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
@@ -99,8 +97,6 @@ def _load(name: str) -> ModuleType:
 
 def serve(name: str, directory: str) -> None:
     """In the server's process: answers until standard input ends."""
-    # For the client, who moves this process from core to core.
-    Path(directory, "pid").write_text(str(os.getpid()))
     _load(name).serve(directory)
 
 

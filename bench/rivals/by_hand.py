@@ -57,4 +57,4 @@ def connect(directory: str) -> client.Client:
         near.sendmsg([encode(Inode())], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [number]))])
         return decode_result(near.recvmsg(_RECORD_MAX, _ROOM, socket.MSG_CMSG_CLOEXEC)[0])
 
-    return client.Client(directory, add, near.close, inode)
+    return client.Client(add, near.close, inode)

@@ -60,4 +60,8 @@ def connect(directory: str) -> client.Client:
         result: int = (await request.send()).sum
         return result
 
-    return client.Awaiting(directory, runner, add, running.aclose)
+    def close() -> None:
+        with runner:
+            runner.run(running.aclose())
+
+    return client.Client(add, close, runner=runner)

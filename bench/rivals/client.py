@@ -4,11 +4,10 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from bench import places
 from bench.measuring import adding, checked, often
 
 T = TypeVar("T")
@@ -17,79 +16,35 @@ T = TypeVar("T")
 PATIENCE, _PAUSE = 30.0, 0.01
 
 
-class Client:
-    """A connected client of one peer, whose calls block.
+class Client(NamedTuple):
+    """A connected client of one peer.
 
-    Args:
-        directory: where the server is.
+    Attributes:
         add: its call.
         close: ends the connection.
         inode: its call with a descriptor, which is borrowed; None if it has none.
+        runner: of the event loop in which these calls are awaited; None where they block.
     """
 
-    def __init__(
-        self,
-        directory: str,
-        add: Callable[[int, int], Any],
-        close: Callable[[], Any],
-        inode: Callable[[int], Any] | None = None,
-    ) -> None:
-        self._server = pid(directory)
-        self._add = add
-        self._inode = inode
-        self._close = close
+    add: Callable[[int, int], Any]
+    close: Callable[[], object]
+    inode: Callable[[int], Any] | None = None
+    runner: asyncio.Runner | None = None
 
     def add_often(self, calls: int) -> float:
         """Seconds for one call of ``add``; each result is checked."""
-        return often(adding(self._add), calls)
+        if self.runner is not None:
+            return self.runner.run(_awaited_often(self.add, (1, 2), 3, calls))
+        return often(adding(self.add), calls)
 
     def pass_often(self, number: int, calls: int) -> float:
-        """Seconds for one call that hands the descriptor over, and answers its inode.
-
-        Raises:
-            NotImplementedError: the peer cannot, see its ``cannot``.
-        """
-        if self._inode is None:
+        """Seconds for one call that hands the descriptor over, and answers its inode; of those that can."""
+        if self.inode is None:
             raise NotImplementedError
-        return self._often(self._inode, number, calls)
-
-    def _often(self, inode: Callable[[int], Any], number: int, calls: int) -> float:
-        return often(checked(inode, (number,), os.fstat(number).st_ino), calls)
-
-    def run_on(self, cpu: int) -> None:
-        """Has the server run on one core from here on, and what it started."""
-        places.family_runs_on(self._server, cpu)
-
-    def close(self) -> None:
-        """Ends the connection."""
-        self._close()
-
-
-class Awaiting(Client):
-    """A client whose calls are awaited, in an event loop of its own: each measurement is one run of it."""
-
-    def __init__(
-        self,
-        directory: str,
-        runner: asyncio.Runner,
-        add: Callable[[int, int], Awaitable[int]],
-        disconnect: Callable[[], Coroutine[Any, Any, object]],
-        inode: Callable[[int], Awaitable[int]] | None = None,
-    ) -> None:
-        super().__init__(directory, add, disconnect, inode)
-        self._runner = runner
-
-    def add_often(self, calls: int) -> float:
-        """Seconds for one call of ``add``; each result is checked."""
-        return self._runner.run(_awaited_often(self._add, (1, 2), 3, calls))
-
-    def _often(self, inode: Callable[[int], Any], number: int, calls: int) -> float:
-        return self._runner.run(_awaited_often(inode, (number,), os.fstat(number).st_ino, calls))
-
-    def close(self) -> None:
-        """Ends the connection and the loop."""
-        with self._runner:
-            self._runner.run(self._close())
+        expected = os.fstat(number).st_ino
+        if self.runner is not None:
+            return self.runner.run(_awaited_often(self.inode, (number,), expected, calls))
+        return often(checked(self.inode, (number,), expected), calls)
 
 
 async def _awaited_often(
@@ -103,11 +58,6 @@ async def _awaited_often(
                 raise SystemExit("a wrong result came")
         taken = time.perf_counter_ns() - begin
     return taken / calls / 1e9
-
-
-def pid(directory: str) -> int:
-    """That of the server, once it listens."""
-    return int(Path(directory, "pid").read_text())
 
 
 def path(directory: str) -> str:

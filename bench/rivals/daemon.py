@@ -7,6 +7,10 @@ from pathlib import Path
 
 from bench.rivals import client
 
+# Of what is served there: twice, without descriptors and with.
+PATH, INTERFACE = "/org/example/adder", "org.example.Adder"
+NAMES = ("org.example.Adder", "org.example.Files")
+
 # Listens in one place, and forbids nothing: dbus-daemon(1).
 _CONFIGURATION = """\
 <!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"

@@ -16,13 +16,9 @@ from typing import Any
 
 from bench.rivals import client, daemon
 
-# Without descriptors, and with.
-_NAMES = ("org.example.Adder", "org.example.Files")
-_PATH = "/org/example/adder"
-_INTERFACE = "org.example.Adder"
 _INTROSPECTION = f"""\
-<node name="{_PATH}">
-  <interface name="{_INTERFACE}">
+<node name="{daemon.PATH}">
+  <interface name="{daemon.INTERFACE}">
     <method name="Add">
       <arg name="a" type="x" direction="in"/>
       <arg name="b" type="x" direction="in"/>
@@ -55,7 +51,7 @@ async def _serve(directory: str) -> None:
 
     class Adder(ServiceInterface):
         def __init__(self) -> None:
-            super().__init__(_INTERFACE)
+            super().__init__(daemon.INTERFACE)
 
         @dbus_method()
         def Add(self, a: DBusInt64, b: DBusInt64) -> DBusInt64:  # noqa: N802 - as methods of D-Bus are named
@@ -70,8 +66,8 @@ async def _serve(directory: str) -> None:
 
     adder = Adder()
     buses = [await _connected(directory, descriptors=descriptors) for descriptors in (False, True)]
-    for bus, name in zip(buses, _NAMES, strict=True):
-        bus.export(_PATH, adder)
+    for bus, name in zip(buses, daemon.NAMES, strict=True):
+        bus.export(daemon.PATH, adder)
         await bus.request_name(name)
     # The daemon ends with standard input.
     for bus in buses:
@@ -86,8 +82,8 @@ def connect(directory: str) -> client.Client:
     runner = asyncio.Runner()
     buses = [runner.run(_connected(directory, descriptors=descriptors)) for descriptors in (False, True)]
     plain, with_files = [
-        bus.get_proxy_object(name, _PATH, _INTROSPECTION).get_interface(_INTERFACE)
-        for bus, name in zip(buses, _NAMES, strict=True)
+        bus.get_proxy_object(name, daemon.PATH, _INTROSPECTION).get_interface(daemon.INTERFACE)
+        for bus, name in zip(buses, daemon.NAMES, strict=True)
     ]
 
     def call_both() -> None:
@@ -102,4 +98,8 @@ def connect(directory: str) -> client.Client:
             bus.disconnect()
             await bus.wait_for_disconnect()
 
-    return client.Awaiting(directory, runner, plain.call_add, disconnect, with_files.call_inode)
+    def close() -> None:
+        with runner:
+            runner.run(disconnect())
+
+    return client.Client(plain.call_add, close, with_files.call_inode, runner)

@@ -14,11 +14,6 @@ from typing import Any
 
 from bench.rivals import client, daemon
 
-_PATH = "/org/example/adder"
-_INTERFACE = "org.example.Adder"
-# Without descriptors, and with.
-_NAMES = ("org.example.Adder", "org.example.Files")
-
 
 def _connected(directory: str, *, descriptors: bool) -> Any:
     from jeepney.io.blocking import open_dbus_connection
@@ -30,7 +25,7 @@ def serve(directory: str) -> None:
     """In the server's process: answers until standard input ends."""
     with daemon.running(directory):
         # Its end is that of the connections.
-        for name, answer in zip(_NAMES, (_add, _inode), strict=True):
+        for name, answer in zip(daemon.NAMES, (_add, _inode), strict=True):
             connection = _connected(directory, descriptors=answer is _inode)
             threading.Thread(target=_answer, args=(connection, name, answer)).start()
 
@@ -65,10 +60,10 @@ def connect(directory: str) -> client.Client:
     from jeepney.io.blocking import Proxy
 
     class Adder(MessageGenerator):
-        interface = _INTERFACE
+        interface = daemon.INTERFACE
 
         def __init__(self, name: str) -> None:
-            super().__init__(_PATH, name)
+            super().__init__(daemon.PATH, name)
 
         def add(self, a: int, b: int) -> Any:
             return new_method_call(self, "Add", "xx", (a, b))
@@ -77,7 +72,9 @@ def connect(directory: str) -> client.Client:
             return new_method_call(self, "Inode", "h", (number,))
 
     connections = [_connected(directory, descriptors=descriptors) for descriptors in (False, True)]
-    plain, with_files = [Proxy(Adder(name), connection) for name, connection in zip(_NAMES, connections, strict=True)]
+    plain, with_files = [
+        Proxy(Adder(name), connection) for name, connection in zip(daemon.NAMES, connections, strict=True)
+    ]
 
     def add(a: int, b: int) -> int:
         [result] = plain.add(a, b)
@@ -96,4 +93,4 @@ def connect(directory: str) -> client.Client:
         for connection in connections:
             connection.close()
 
-    return client.Client(directory, add, close, inode)
+    return client.Client(add, close, inode)

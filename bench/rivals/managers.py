@@ -56,4 +56,4 @@ def connect(directory: str) -> client.Client:
         return result
 
     # A proxy's connection ends with it.
-    return client.Client(directory, adder.add, lambda: None, inode)
+    return client.Client(adder.add, lambda: None, inode)

@@ -31,4 +31,4 @@ def connect(directory: str) -> client.Client:
 
     adder = Pyro5.api.Proxy(f"PYRO:{_OBJECT}@./u:{client.path(directory)}")
     adder._pyroSerializer = "marshal"  # noqa: SLF001 - documented, and named so
-    return client.Client(directory, adder.add, adder._pyroRelease)  # noqa: SLF001 - documented, and named so
+    return client.Client(adder.add, adder._pyroRelease)  # noqa: SLF001 - documented, and named so

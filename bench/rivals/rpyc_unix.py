@@ -28,4 +28,4 @@ def connect(directory: str) -> client.Client:
     from rpyc.utils.factory import unix_connect
 
     connection = unix_connect(client.path(directory))
-    return client.Client(directory, connection.root.add, connection.close)
+    return client.Client(connection.root.add, connection.close)

@@ -37,4 +37,4 @@ def connect(directory: str) -> client.Client:
         socket.send(encode(Add(a, b)))
         return decode_result(socket.recv())
 
-    return client.Client(directory, add, context.destroy)
+    return client.Client(add, context.destroy)
