@@ -11,7 +11,7 @@ from bench.measuring import Report, Settings, Work, adding, against, checked, me
 from bench.places import ONE_CORE, TWO_CORES, Cores
 from bench.servers import Works
 
-TAKES = "45 s"
+TAKES = "40 s"
 _CALLS, _QUICK_CALLS, _ROUNDS = 5000, 20, 15
 
 CAPMARSHAL = "capmarshal, typed call"
