@@ -34,7 +34,7 @@ _KIB, _MIB, _GIB = 1 << 10, 1 << 20, 1 << 30
 # 64 B to 1 GiB.  Every fourth power of two, so that 1 KiB is among them.
 _SIZES = [1 << power for power in range(6, 31, 2)]
 _COUNTS = [0, 1, 4, 16, 64, 253, 1024, DESCRIPTORS_MAX]
-_QUICK_SIZES, _QUICK_COUNTS = [64, _KIB, _MIB], [0, 1, 300]
+_QUICK_SIZES, _QUICK_COUNTS = [64, _KIB, 256 * _KIB, _MIB], [0, 1, 300]
 
 # In one measurement: at most so many hand-overs, and so many bytes or descriptors.
 _REPEATS, _BYTES, _DESCRIPTORS = 100, 16 << 20, 4096
