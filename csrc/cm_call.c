@@ -47,11 +47,13 @@ int cm_call(int channel, struct cm_caller *caller, const void *key, const void *
 {
 	int64_t at = deadline == CM_FOREVER ? 0 : cm_now();
 	unsigned int count = attached ? (unsigned int)attached[CM_COUNT] : 0;
+	int entries = attached ? attached[CM_ENTRIES] : 0;
+	struct cm_line table[CM_DESCRIPTORS];
 	struct cm_call_head head = {
 		.head = {
 			.version = CM_VERSION,
 			.kind = CM_KIND_CALL,
-			.entries = (uint16_t)(attached ? attached[CM_ENTRIES] : 0),
+			.entries = (uint16_t)(entries == CM_MAKE_TABLE ? (int)count : entries),
 			.descriptors = (uint16_t)count,
 			.cpu = (uint16_t)cm_cpu(),
 			.id = ++caller->id,
@@ -62,6 +64,7 @@ int cm_call(int channel, struct cm_caller *caller, const void *key, const void *
 	struct iovec parts[] = {
 		{ .iov_base = &head, .iov_len = CM_CALL_TIMES },
 		{ .iov_base = (void *)key, .iov_len = CM_CALL_HEAD - CM_CALL_TIMES },
+		{ .iov_base = table, .iov_len = 0 },
 		{ .iov_base = (void *)body, .iov_len = size },
 	};
 	uint16_t method_size;
@@ -70,7 +73,13 @@ int cm_call(int channel, struct cm_caller *caller, const void *key, const void *
 	memcpy(&method_size, key, sizeof(method_size));
 	parts[1].iov_len += method_size;
 	caller->sent = 0;
-	result = cm_send(channel, parts, 3, attached ? attached + CM_FIRST : NULL, count, deadline);
+	if (count > CM_DESCRIPTORS)
+		return -EINVAL;
+	if (entries == CM_MAKE_TABLE) {
+		cm_write_table(table, count);
+		parts[2].iov_len = count * sizeof(*table);
+	}
+	result = cm_send(channel, parts, 4, attached ? attached + CM_FIRST : NULL, count, deadline);
 	if (result)
 		return result;
 	caller->sent = 1;
@@ -80,5 +89,7 @@ int cm_call(int channel, struct cm_caller *caller, const void *key, const void *
 	cm_note_cpu(&caller->polling, in);
 	/* a late answer to an earlier call is looked at closer */
 	result = cm_completeness(in, CM_KIND_REPLY, sizeof(struct cm_head));
-	return result == CM_RECORD || record_id(in) == caller->id ? result : CM_RECORD;
+	if (result == CM_RECORD || record_id(in) != caller->id)
+		return CM_RECORD;
+	return result == CM_WHOLE && cm_is_in_order(in, CM_HEAD) ? CM_IN_ORDER : result;
 }

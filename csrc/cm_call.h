@@ -22,15 +22,17 @@ struct cm_caller {
 
 /*
  * What a CALL brings besides data, in one array: how many lines its table has, how many
- * descriptors go with it, and from CM_FIRST on these.
+ * descriptors go with it, and from CM_FIRST on these.  CM_MAKE_TABLE in place of a number
+ * of lines: the table that says of each descriptor that it is one, in their order, is made here.
  */
-enum { CM_ENTRIES = 0, CM_COUNT = 1, CM_FIRST = 2 };
+enum { CM_ENTRIES = 0, CM_COUNT = 1, CM_FIRST = 2, CM_MAKE_TABLE = -1 };
 
 /*
  * Client: sends one CALL, whose head it makes, and receives the next record.
  *
  * `key` is a part of the record: the length of the method's name, the badge, and the
- * name.  `body` is the rest of it, `size` bytes: table and payload.  `attached` is NULL
+ * name.  `body` is the rest of it, `size` bytes: table, unless that is made here, and
+ * payload.  `attached` is NULL
  * where that is data alone.  The CALL carries the time that it has left until
  * `deadline`; its ID is the caller's, plus one for each call, counted also where the
  * send fails.
@@ -38,7 +40,8 @@ enum { CM_ENTRIES = 0, CM_COUNT = 1, CM_FIRST = 2 };
  * caller->sent tells how far it got: 0, the failure is that of the send, and nothing
  * was sent; 1, the record is sent, and what remains is to cm_receive().
  *
- * Return: CM_WHOLE, or CM_DATA, whose payload stands in in->data from CM_HEAD to in->size;
+ * Return: CM_WHOLE; CM_DATA, whose payload stands in in->data from CM_HEAD to in->size;
+ * CM_IN_ORDER, where a table of in->count lines stands before that;
  * else as cm_receive(), or, with caller->sent == 0, as cm_send();
  * -EINTR with caller->sent == 1 also after polling in vain: see cm_reply_wait()
  */

@@ -90,7 +90,7 @@ static int listed(const struct cm_mounts *mounts, uint64_t id)
 }
 
 /* `asked`: what up_to_date() said, which is asked once for a list; -1: not yet */
-static int closing(int descriptor, struct cm_mounts *mounts, int *asked)
+static int closing(int descriptor, struct cm_mounts *mounts, int *asked, int *is_directory)
 {
 	struct statx_answer answer;
 	int error;
@@ -105,8 +105,10 @@ static int closing(int descriptor, struct cm_mounts *mounts, int *asked)
 	if (error < 0)
 		return CM_MAY_BLOCK;
 	switch (answer.mode & S_IFMT) {
-	case S_IFREG:
 	case S_IFDIR:
+		*is_directory = 1;
+		break;
+	case S_IFREG:
 		break;
 	case S_IFCHR:
 		return answer.device_major == MEMORY_DEVICES ? CM_CLOSES_FILE : CM_MAY_BLOCK;
@@ -129,9 +131,20 @@ static int closing(int descriptor, struct cm_mounts *mounts, int *asked)
 
 int cm_closing(int descriptor, struct cm_mounts *mounts)
 {
-	int asked = -1;
+	int asked = -1, is_directory;
 
-	return closing(descriptor, mounts, &asked);
+	return closing(descriptor, mounts, &asked, &is_directory);
+}
+
+int cm_reads_own_file(int descriptor, struct cm_mounts *mounts)
+{
+	int flags = lx_fcntl(descriptor, F_GETFL, 0);
+	int asked = -1, is_directory = 0, how;
+
+	if (flags < 0 || flags & O_PATH || (flags & O_ACCMODE) == O_WRONLY)
+		return CM_MAY_BLOCK;
+	how = closing(descriptor, mounts, &asked, &is_directory);
+	return how == CM_CLOSES_SOCKET || is_directory ? CM_MAY_BLOCK : how;
 }
 
 int cm_file_type(int descriptor)
@@ -160,14 +173,14 @@ void cm_move(int *to, int *from, unsigned int count)
 
 int cm_close_quick(struct cm_descriptors *list, struct cm_mounts *mounts)
 {
-	int asked = -1, left = 0;
+	int asked = -1, left = 0, is_directory;
 
 	for (unsigned int i = 0; i < list->count; i++) {
 		int how;
 
 		if (list->numbers[i] < 0)
 			continue;
-		how = closing(list->numbers[i], mounts, &asked);
+		how = closing(list->numbers[i], mounts, &asked, &is_directory);
 		if (how < 0)
 			return how;
 		if (how == CM_MAY_BLOCK || how == CM_FREES_FILE)

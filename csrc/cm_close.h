@@ -40,6 +40,12 @@ enum cm_closing {
  */
 int cm_closing(int descriptor, struct cm_mounts *mounts);
 
+/*
+ * For a file of this machine's own that is open for reading, and no directory, what
+ * closing it means, as above; CM_MAY_BLOCK for all else, or -ESTALE.
+ */
+int cm_reads_own_file(int descriptor, struct cm_mounts *mounts);
+
 /* What kind of file it is, as st_mode has it (S_IFIFO and so on), or -errno; asked as above. */
 int cm_file_type(int descriptor);
 

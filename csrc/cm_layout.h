@@ -12,5 +12,7 @@
 #define CM_CALL_TIMES 32
 #define CM_CALL_KEY 34
 #define CM_CALL_HEAD 50
+/* bytes of one line of a table */
+#define CM_LINE 18
 
 #endif

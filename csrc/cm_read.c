@@ -44,9 +44,13 @@ static int kind_of_record(struct cm_turn *turn)
 	turn->deadline = call_deadline(head.time_left, head.sent_at);
 	turn->id = head.head.id;
 	turn->entries = head.head.entries;
-	turn->payload = (unsigned int)sizeof(head) + head.method_size;
+	turn->table = turn->payload = (unsigned int)sizeof(head) + head.method_size;
 	if (turn->deadline == 0)
 		return CM_RECORD;
+	if (kind == CM_WHOLE && cm_is_in_order(in, turn->table)) {
+		turn->payload += in->count * CM_LINE;
+		return CM_IN_ORDER;
+	}
 	return kind == CM_DATA && turn->deadline != CM_FOREVER ? CM_DATA_LIMITED : kind;
 }
 

@@ -74,6 +74,38 @@ static inline int cm_completeness(const struct cm_inbox *in, uint8_t kind, size_
 	return head.entries > 0 || in->count > 0 ? CM_WHOLE : CM_DATA;
 }
 
+/* One line of a table. */
+struct __attribute__((packed)) cm_line {
+	uint16_t slot;
+	char badge[CM_BADGE];             /* all zero: the slot is a plain descriptor */
+};
+
+_Static_assert(sizeof(struct cm_line) == CM_LINE, "a line of a table");
+
+/* The table of so many plain descriptors, in their order. */
+static inline void cm_write_table(struct cm_line *table, unsigned int count)
+{
+	for (unsigned int i = 0; i < count; i++)
+		table[i] = (struct cm_line){ .slot = (uint16_t)i };
+}
+
+/* Whether the table of the record in the inbox, which begins at `start`, is that of its descriptors. */
+static inline int cm_is_in_order(const struct cm_inbox *in, size_t start)
+{
+	struct cm_head head;
+
+	memcpy(&head, in->data, sizeof(head));
+	if (head.entries != in->count || in->size < start + head.entries * sizeof(struct cm_line))
+		return 0;
+	for (unsigned int i = 0; i < in->count; i++) {
+		struct cm_line due = { .slot = (uint16_t)i };
+
+		if (memcmp((const char *)in->data + start + i * sizeof(due), &due, sizeof(due)) != 0)
+			return 0;
+	}
+	return 1;
+}
+
 /* Keeps where the peer last sent from, as its head says. */
 static inline void cm_note_cpu(struct cm_polling *polling, const struct cm_inbox *in)
 {

@@ -136,6 +136,19 @@ static int milliseconds_until(int64_t deadline)
 	return left > INT_MAX ? INT_MAX : (int)left;
 }
 
+/* 0: all of the list is closed; -EBUSY, -ESTALE: something in it may block, or is not known not to */
+static int close_here(struct cm_turn *turn, struct cm_descriptors *list)
+{
+	int left;
+
+	if (list->count == 0)
+		return 0;
+	left = cm_close_quick(list, turn->mounts);
+	if (left == 0)
+		list->count = 0;
+	return left > 0 ? -EBUSY : left;
+}
+
 static int reply(struct cm_turn *turn, const void *payload, size_t size)
 {
 	const struct cm_slot *slot;
@@ -145,22 +158,27 @@ static int reply(struct cm_turn *turn, const void *payload, size_t size)
 		.cpu = (uint16_t)cm_cpu(),
 		.id = turn->id,
 	};
+	struct cm_descriptors *results = turn->results;
+	struct cm_line table[CM_DESCRIPTORS];
 	struct iovec parts[] = {
 		{ .iov_base = &head, .iov_len = sizeof(head) },
+		{ .iov_base = table, .iov_len = results->count * sizeof(*table) },
 		{ .iov_base = (void *)payload, .iov_len = size },
 	};
 	int error;
 
 	if (turn->taken == 0 || turn->taken >= turn->ring.n_slots)
 		return -EBADF;
+	error = close_here(turn, turn->arguments);
+	if (error)
+		return error;
 	slot = &turn->ring.slots[turn->taken];
 	/* in one record, or not here */
-	if (size + sizeof(head) > slot->room)
+	if (results->count > CM_DESCRIPTORS || sizeof(head) + parts[1].iov_len + size > slot->room)
 		return -EMSGSIZE;
-	error = cm_send(slot->descriptor, parts, 2, NULL, 0, CM_NOW);
-	if (!error)
-		turn->taken = 0;
-	return error;
+	head.entries = head.descriptors = (uint16_t)results->count;
+	cm_write_table(table, results->count);
+	return cm_send(slot->descriptor, parts, 3, results->numbers, results->count, CM_NOW);
 }
 
 static void note(struct cm_turn *turn, const struct epoll_event *event)
@@ -299,6 +317,9 @@ int cm_reply_wait(struct cm_turn *turn, const void *payload, size_t size, int64_
 		turn->status = reply(turn, payload, size);
 		if (turn->status)
 			return CM_UNSENT;
+		if (close_here(turn, turn->results))
+			return CM_UNSETTLED;
+		turn->taken = 0;
 	}
 	event = poll_last(turn);
 	if (event != CM_NOTHING)

@@ -12,6 +12,7 @@
 #ifndef CAPMARSHAL_CM_TURN_H
 #define CAPMARSHAL_CM_TURN_H
 
+#include "cm_close.h"
 #include "cm_event.h"
 #include "cm_message.h"
 #include "cm_ring.h"
@@ -31,19 +32,25 @@ struct cm_turn {
 	uint64_t records;                 /* out: how many were taken in all */
 	uint64_t id;                      /* out: of the CALL that is whole */
 	unsigned int entries;             /* out: of its table */
-	unsigned int payload;             /* out: where its table begins, or its payload if it is data alone */
+	unsigned int table;               /* out: where that begins, or its payload if it is data alone */
+	unsigned int payload;             /* out: where its payload begins, of a CALL that is CM_DATA or CM_IN_ORDER */
 	int64_t deadline;                 /* out: until when that may take */
+	struct cm_descriptors *arguments; /* to be closed before the reply is sent */
+	struct cm_descriptors *results;   /* to be sent with it, and closed then; of both lists the places are free when count is 0 */
+	struct cm_mounts *mounts;         /* says what may be closed here */
 	struct cm_inbox inbox;
 };
 
 /*
- * Sends the REPLY to the call that came last, if that was data alone, unless
- * `payload` is NULL, without ever waiting for its reader; then waits for the next
- * event.  Where it polls, it polls the channel that spoke last, but looks at all of
+ * Closes the arguments, and sends the REPLY to the call that came last, with the
+ * results, unless `payload` is NULL, without ever waiting for its reader; closes the
+ * results; then waits for the next event.  What may block is not closed: the reply is
+ * CM_UNSENT then, with -EBUSY or -ESTALE, or the call is CM_UNSETTLED, and the lists have
+ * what is left.  Where it polls, it polls the channel that spoke last, but looks at all of
  * them every few microseconds, and after 16 records in a row.
  *
  * A CALL that is CM_WHOLE is not too late: it has until turn.deadline.  In the inbox,
- * badge and method stand from CM_CALL_KEY to turn.payload, table and payload from there
+ * badge and method stand from CM_CALL_KEY to turn.table, table and payload from there
  * to inbox.size.
  *
  * Return: enum cm_event, or -errno of epoll_pwait(2): the reply, if any, was sent then.

@@ -9,6 +9,7 @@ import os
 import socket
 import threading
 import time
+import types
 from typing import Any
 
 import msgspec
@@ -133,7 +134,7 @@ def data(served, server):
 def test_what_is_data_alone_is_known_by_the_declaration():
     """A descriptor that may be missing still makes a method one that is not data alone."""
     methods = methods_of(Data)
-    assert {name for name, method in methods.items() if not method.is_data} == {b"file", b"named"}
+    assert {name for name, method in methods.items() if not method.arguments_are_data} == {b"file"}
     assert methods[b"named"].arguments_are_data
     assert not methods[b"file"].arguments_are_data
     assert not methods[b"file"].result_is_data
@@ -232,12 +233,11 @@ def test_between_calls_nothing_of_the_last_one_is_left():
     objects, server = Objects(), DataServer()
     dispatcher = Dispatcher(objects, Journal("data"))
     badge = objects.add(server)
-    objects.remember(badge, methods_of(Data)[b"overstay"])
 
     def run():
         limit = time.monotonic_ns() + 10**12
         payload = msgspec.msgpack.encode((5.0,))
-        assert 0 < msgspec.msgpack.decode(dispatcher.call_data(None, badge + b"overstay", payload, limit)) <= 5
+        assert 0 < msgspec.msgpack.decode(dispatcher.run(None, badge + b"overstay", payload, limit)) <= 5
         assert _deadline.current.get() == FOREVER
         with pytest.raises(RuntimeError, match="only a call has descriptors"):
             cm.keep(server)
@@ -257,13 +257,14 @@ def test_dissolving_is_told_of_a_call_that_found_nobody():
             return super().get(*arguments)
 
     objects._by_badge = Slow(objects._by_badge)
-    calling = by_hand.Concurrent(objects.begin, badge, b"echo")
+    run = Dispatcher(objects, Journal("data")).run
+    calling = by_hand.Concurrent(run, types.SimpleNamespace(id=1, slot=0), badge + b"echo", b"\x91\x01", FOREVER)
     assert looked_up.wait(PATIENCE)
     removing = by_hand.Concurrent(functools.partial(objects.remove, badge, wait=True))
     while not objects.awaited:
         os.sched_yield()
     go.set()
-    assert calling.outcome() is None
+    assert b"object is not there" in calling.outcome().data
     removing.outcome()
 
 

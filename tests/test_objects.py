@@ -52,18 +52,19 @@ class InnerServer(Inner):
 
 
 def test_what_is_remembered_of_an_object_is_its_methods_not_its_calls():
-    """However often it is said that a method is one of data alone; and nothing once the object is gone."""
+    """However often it is called; and nothing once the object is gone."""
     objects = Objects()
     target = InnerServer()
     badge = objects.add(target)
-    method = methods_of(Inner)[b"data"]
+    method = methods_of(InnerServer)[b"data"]
     for _ in range(1000):
-        objects.remember(badge, method)
-    assert objects.data_methods == {badge + b"data": (target, method)}
+        assert objects.find(badge + b"data") == (target, method)
+        assert objects.find(badge + b"no such") is None
+    assert objects.known == {badge + b"data": (target, method)}
     assert objects._remembered == {badge: [badge + b"data"]}
     objects.remove(badge, wait=False)
-    objects.remember(badge, method)
-    assert objects.data_methods == objects._remembered == {}
+    assert objects.find(badge + b"data") is None
+    assert objects.known == objects._remembered == {}
 
 
 def test_the_call_in_progress_is_named():
@@ -71,14 +72,13 @@ def test_the_call_in_progress_is_named():
     objects = Objects()
     badge = objects.add(InnerServer())
     assert objects.in_progress() == ""
-    objects.begin(badge, b"inline")
+    objects.running.append(badge + b"inline")
     assert objects.in_progress() == "Inner.inline"
-    objects.begin(badge, b"data")
+    objects.running.append(badge + b"data")
     assert objects.in_progress() == "Inner.data"
-    objects.begin(badge, b"no such method")
+    objects.running.append(badge + b"no such method")
     assert "no such" not in objects.in_progress()
-    for _ in range(3):
-        objects.end()
+    objects.running.clear()
     assert objects.in_progress() == ""
 
 

@@ -12,6 +12,8 @@ from capmarshal._kernel.lifetime import when_gone
 from capmarshal._kernel.native import NOW, ffi, lib
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from capmarshal._descriptors.descriptor_list import DescriptorList
     from capmarshal._protocol.wire import Entry, Fail, Reply
 
@@ -32,9 +34,12 @@ class Home(Protocol):
         ...
 
     def call_inline(
-        self, badge: bytes, method: bytes, payload: bytes, entries: list[Entry], numbers: list[int]
+        self, badge: bytes, method: bytes, payload: bytes, entries: Sequence[Entry] | None, numbers: Sequence[int]
     ) -> tuple[Reply | Fail, DescriptorList]:
-        """Runs a call here and now; borrows ``numbers``, and the caller owns the answer's descriptors."""
+        """Runs a call here and now; borrows ``numbers``, and the caller owns the answer's descriptors.
+
+        Where ``entries`` is None, each of the numbers has one, in their order.
+        """
         ...
 
 

@@ -22,6 +22,7 @@ from capmarshal._protocol.wire import (
     HEAD_SIZE,
     KEY_SIZE,
     NO_LIMIT,
+    PLAIN,
     Malformed,
     Reply,
     pack_call,
@@ -40,10 +41,14 @@ if TYPE_CHECKING:
     from capmarshal._typed.long import Payload
 
 # Looked up once: an attribute of cffi's is 40 ns, and these are wanted in each call.
-_cm_call, _CM_WHOLE, _CM_DATA = lib.cm_call, lib.CM_WHOLE, lib.CM_DATA
+_cm_call, _CM_WHOLE, _CM_DATA, _CM_IN_ORDER = lib.cm_call, lib.CM_WHOLE, lib.CM_DATA, lib.CM_IN_ORDER
+_CM_MAKE_TABLE, _CM_LINE = lib.CM_MAKE_TABLE, lib.CM_LINE
 
-# An answer: with its descriptors, or nothing but a result's payload.
-Answer: TypeAlias = "bytes | Whole"
+# An answer: a result's payload alone, or with its descriptors; these are plain ones, in order, where they are in an
+# inbox, which is to be given back when they have been taken.
+Answer: TypeAlias = "bytes | tuple[bytes, Inbox] | Whole"
+# The lines of a call's table; None where there is one for each descriptor, in their order.
+Entries: TypeAlias = "Sequence[Entry] | None"
 
 
 class Channel:
@@ -69,9 +74,7 @@ class Channel:
         self._room_for_data = self._room - CALL_SIZE + KEY_SIZE
         self.usable = True
 
-    def call(
-        self, key: bytes, payload: Payload, entries: Sequence[Entry], numbers: Sequence[int], deadline: int
-    ) -> Answer:
+    def call(self, key: bytes, payload: Payload, entries: Entries, numbers: Sequence[int], deadline: int) -> Answer:
         """Makes one call.
 
         Args:
@@ -90,10 +93,16 @@ class Channel:
             TooLate, DescriptorsLost, TooLarge, ProtocolError, KernelError: as they say.
         """
         # What has a table is no Long, which is data alone; and a Long does not fit into one record.
-        body: bytes = pack_table(entries) + payload if entries else payload  # type: ignore[assignment,operator]
-        if len(key) + len(body) > self._room_for_data or len(numbers) > DESCRIPTORS_MAX:
-            return self._call_in_parts(key, payload, entries, numbers, deadline)
-        attached = [len(entries), len(numbers), *numbers] if entries or numbers else NULL
+        body: bytes = payload  # type: ignore[assignment]
+        attached, size = NULL, len(key) + len(payload)
+        if entries is None:
+            attached, size = [_CM_MAKE_TABLE, len(numbers), *numbers], size + _CM_LINE * len(numbers)
+        elif entries:
+            body = pack_table(entries) + body
+            attached, size = [len(entries), len(numbers), *numbers], len(key) + len(body)
+        if size > self._room_for_data or len(numbers) > DESCRIPTORS_MAX:
+            table = PLAIN[: len(numbers)] if entries is None else entries
+            return self._call_in_parts(key, payload, table, numbers, deadline)
         inbox = borrow()
         struct, patience = inbox.struct, None
         while True:
@@ -102,6 +111,8 @@ class Channel:
                 data: bytes = inbox.bytes[HEAD_SIZE : struct.size]
                 give_back(inbox)
                 return data
+            if result == _CM_IN_ORDER:
+                return inbox.bytes[HEAD_SIZE + _CM_LINE * struct.count : struct.size], inbox
             if result == _CM_WHOLE:
                 whole = _whole_at_once(inbox)
                 if whole is not None:

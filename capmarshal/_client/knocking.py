@@ -23,9 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from capmarshal._capabilities.door import Door
-    from capmarshal._client.channel import Answer
+    from capmarshal._client.channel import Answer, Entries
     from capmarshal._descriptors.private import Private
-    from capmarshal._protocol.wire import Entry
     from capmarshal._typed.long import Payload
 
 # Wanted in each call.
@@ -86,7 +85,7 @@ def _knock(door: Door, deadline: int) -> Channel:
         far.close()
 
 
-def exchange(door: Door, key: bytes, payload: Payload, entries: Sequence[Entry], numbers: Sequence[int]) -> Answer:
+def exchange(door: Door, key: bytes, payload: Payload, entries: Entries, numbers: Sequence[int]) -> Answer:
     """Makes a call through a door, see :meth:`Channel.call`, within the deadline that is in force.
 
     A call that was certainly not read is repeated on a new channel as long as the door has not hung up: the server's

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from capmarshal._capabilities.capability import Proxy, capability_behind
 from capmarshal._client.knocking import exchange
+from capmarshal._descriptors.inbox import Inbox
 from capmarshal._kernel.call_log import took, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from capmarshal._capabilities.door import Door
-    from capmarshal._client.channel import Answer
-    from capmarshal._protocol.wire import Entry
+    from capmarshal._client.channel import Answer, Entries
     from capmarshal._typed.arguments import Given
     from capmarshal._typed.long import Payload
     from capmarshal._typed.method import Method
 
-    Exchange: TypeAlias = Callable[[Door, bytes, Payload, Sequence[Entry], Sequence[int]], Answer]
+    Exchange: TypeAlias = Callable[[Door, bytes, Payload, Entries, Sequence[int]], Answer]
 
 
 class _Counted:
@@ -32,15 +32,15 @@ class _Counted:
     def __init__(self) -> None:
         self.words = "through no channel"
 
-    def exchange(
-        self, door: Door, key: bytes, payload: Payload, entries: Sequence[Entry], numbers: Sequence[int]
-    ) -> Answer:
+    def exchange(self, door: Door, key: bytes, payload: Payload, entries: Entries, numbers: Sequence[int]) -> Answer:
         """As :func:`capmarshal._client.knocking.exchange`."""
         sent, came, descriptors = len(payload), 0, 0
         try:
             answer = exchange(door, key, payload, entries, numbers)
             if isinstance(answer, bytes):
                 came = len(answer)
+            elif isinstance(answer[1], Inbox):
+                came, descriptors = len(answer[0]), answer[1].struct.count
             else:
                 came, descriptors = len(answer[0].payload), len(answer[1])
             return answer

@@ -6,29 +6,33 @@ at a fortieth of the cost of ``inspect.Signature.bind``.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from capmarshal._capabilities.capability import Proxy, badge_of, capability_behind, door_of, open_door_of, timeout_of
 from capmarshal._client import logged_proxy
 from capmarshal._client.conversation import Unanswered
 from capmarshal._client.knocking import exchange
+from capmarshal._descriptors import reaper
 from capmarshal._descriptors.descriptor_list import DescriptorList
+from capmarshal._descriptors.inbox import Inbox, give_back
 from capmarshal._descriptors.refused import REFUSALS
 from capmarshal._kernel.deadline import with_proxy_timeout
 from capmarshal._kernel.errors import Error, InterfaceError, KernelError
 from capmarshal._protocol.faults import to_exception
-from capmarshal._protocol.wire import Fail
+from capmarshal._protocol.wire import PLAIN, Fail, Reply
 from capmarshal._typed.arguments import NOT_GIVEN
 from capmarshal._typed.codec import BAD_PAYLOAD
 from capmarshal._typed.marks import defined_by
 from capmarshal._typed.method import methods_of
-from capmarshal._typed.table import NOTHING, Incoming, Outgoing
+from capmarshal._typed.table import NOTHING, Incoming, Outgoing, Owned
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from capmarshal._capabilities.door import Door
-    from capmarshal._client.channel import Answer
+    from capmarshal._client.channel import Entries
+    from capmarshal._client.conversation import Whole
     from capmarshal._client.logged_proxy import Exchange
     from capmarshal._typed.arguments import Given
     from capmarshal._typed.long import Payload
@@ -40,27 +44,37 @@ def invoke(proxy: Proxy, called: Method, arguments: Given, exchange: Exchange = 
     target = capability_behind(proxy)
     payload: Payload | None = None
     outgoing = NOTHING
+    entries: Entries = ()
+    numbers: Sequence[int] = ()
     if called.arguments_are_data:
         try:
             payload = called.encode_data_arguments(arguments)
         except BAD_PAYLOAD:  # said below, with the name of the parameter
             payload = None
+    elif called.arguments_in_order is not None and type(arguments) is tuple:
+        lent = _lent(called, arguments)
+        if lent is not None:
+            (payload, numbers), entries = lent, None
     if payload is None:
         outgoing = Outgoing()
         payload = called.encode_arguments(arguments, outgoing)
+        entries, numbers = outgoing.entries, outgoing.numbers
     try:
         door, badge, name = door_of(target) or open_door_of(target), badge_of(target), called.wire_name
         home = door.home() if door.home is not None else None
         if home is None or not home.serves_this_thread():
-            answer = exchange(door, called.wire_size + badge + name, payload, outgoing.entries, outgoing.numbers)
+            answer = exchange(door, called.wire_size + badge + name, payload, entries, numbers)
         else:
             # Its own thread is this one: waiting for it would be waiting for ever.
             whole = payload if isinstance(payload, bytes) else payload.joined()
-            answer = home.call_inline(badge, name, whole, outgoing.entries, outgoing.numbers)
+            answer = home.call_inline(badge, name, whole, entries, numbers)
     except Unanswered as left:
         raise left.becomes(f"{called.where}, entrypoint {target.label!r}: {left}", left.ran) from None
     except Error as error:
-        if isinstance(error, KernelError) and error.errno in REFUSALS and outgoing.numbers:
+        if isinstance(error, KernelError) and error.errno in REFUSALS and numbers:
+            if outgoing is NOTHING:
+                outgoing = Outgoing()
+                called.encode_arguments(arguments, outgoing)
             refused = called.unsendable(arguments, outgoing)
             if refused is not None:
                 raise refused from error
@@ -71,10 +85,43 @@ def invoke(proxy: Proxy, called: Method, arguments: Given, exchange: Exchange = 
             return called.decode_data_result(answer)
         except BAD_PAYLOAD:  # said below, in words of ours; anything else is a signal handler's, and its program's
             pass
-    return _result(called, answer, door)
+    elif type(answer) is tuple and type(answer[1]) is Inbox:
+        return _result_in_order(called, answer[0], answer[1], door)
+    return _result(called, answer, door)  # type: ignore[arg-type]  # of no inbox
 
 
-def _result(called: Method, answer: Answer, door: Door) -> Any:
+def _lent(called: Method, arguments: tuple[Any, ...]) -> tuple[bytes, Sequence[int]] | None:
+    """The payload of a call, and the descriptors that go along, where they stand in order."""
+    try:
+        return called.arguments_in_order.lent(arguments)  # type: ignore[union-attr]  # they may
+    except Exception:
+        # Says which argument it was; where it was none, it was a signal handler's, and its program's.
+        called.encode_arguments(arguments, Outgoing())
+        raise
+
+
+def _result_in_order(called: Method, payload: bytes, inbox: Inbox, door: Door) -> Any:
+    """The result for a payload, and plain descriptors in order, in an inbox that is given back."""
+    owned = Owned()
+    try:
+        made = None
+        if called.result_in_order is not None:
+            with contextlib.suppress(*BAD_PAYLOAD):
+                made = called.result_in_order.received(payload, inbox, owned)
+        if made is not None:
+            give_back(inbox)
+            return made[0]
+        inbox.steal_each(owned.produced)
+        count = len(owned.produced)
+        give_back(inbox)
+        reply = Reply(0, PLAIN[:count], count, memoryview(payload))
+        return _result(called, (reply, DescriptorList.of(owned.produced)), door)
+    except BaseException:
+        reaper.close(owned.produced, door.closing)
+        raise
+
+
+def _result(called: Method, answer: bytes | Whole, door: Door) -> Any:
     """What the answer that came through a door says; its descriptors are taken."""
     if isinstance(answer, bytes):
         payload, incoming = memoryview(answer), Incoming([], DescriptorList())

@@ -101,6 +101,21 @@ def _closing(number: int) -> int:
     return how
 
 
+def is_own_reader(number: int) -> bool:
+    """Whether a descriptor is of a file of this machine's own that is open for reading, and no directory."""
+    known = _known_mounts()
+    how = lib.cm_reads_own_file(number, known)
+    if how == -errno.ESTALE:
+        mounts.read()
+        how = lib.cm_reads_own_file(number, mounts.struct)
+    return how > 0
+
+
+def closes_now(number: int) -> bool:
+    """Whether a descriptor is of a file that is closed on the spot; one that has to be freed first is not."""
+    return _closing(number) == lib.CM_CLOSES_FILE
+
+
 def _is_systems_own(file: Any) -> bool:
     """Whether what a file of Python's stands on is the system's, and not a class of the user's.
 

@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, overload
 
 from capmarshal._descriptors.moving import made, stolen
 from capmarshal._descriptors.process import process
@@ -37,6 +37,10 @@ _MODES = {"r": (True, False), "w": (False, True), "a": (False, True), "r+": (Tru
 def _named(file: object) -> str:
     return with_article(f"`{type(file).__qualname__}`")
 
+
+B = TypeVar("B", io.BufferedReader, io.BufferedWriter, io.BufferedRandom)
+
+_new = io.FileIO.__new__
 
 # limits.h: descriptors are ints.
 _INT_MAX = 2**31 - 1
@@ -95,6 +99,29 @@ def numbers_of(things: list[Any]) -> list[int] | None:
         return None
     numbers: list[int] = [descriptor._number for descriptor in things]  # noqa: SLF001 - fileno() for each costs more
     return numbers if min(numbers, default=0) >= 0 else None
+
+
+def buffered_of(descriptor: Descriptor, mode: str, kind: type[B]) -> B:
+    """A file object of this kind, which then owns what the descriptor did.
+
+    Raises:
+        OSError: a directory.  The descriptor owns it still.
+    """
+    # Made first, and empty: it can be asked whether it has the descriptor, whatever came in between.
+    raw = _new(io.FileIO)
+    number, descriptor._number = descriptor._number, -1  # noqa: SLF001 - as in `moving`, in one step
+    try:
+        raw.__init__(number, mode)  # type: ignore[misc]  # of exactly that class
+    except BaseException:
+        if raw.closed:
+            descriptor._number = number  # noqa: SLF001 - as above
+        raw.close()
+        raise
+    try:
+        return kind(raw)
+    except BaseException:
+        raw.close()
+        raise
 
 
 def name_in_proc(number: int) -> str:
@@ -203,30 +230,16 @@ class Descriptor:
             # Tried before anything owns the descriptor twice: not every codec is one of text.
             encoding = codecs.lookup(encoding or "utf-8").name
             io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        kind: Any = io.BufferedReader if reads else io.BufferedWriter
         if reads and writes:
             os.lseek(self.fileno(), 0, os.SEEK_CUR)
+            kind = io.BufferedRandom
         self.fileno()
-        # Made first, and empty: it can be asked whether it has the descriptor, whatever came in between.
-        raw = io.FileIO.__new__(io.FileIO)
-        number, self._number = self._number, -1
+        buffered: Any = buffered_of(self, mode.replace("b", ""), kind)
         try:
-            raw.__init__(number, mode.replace("b", ""))  # type: ignore[misc]  # of exactly that class
-        except BaseException:
-            if raw.closed:
-                self._number = number
-            raw.close()
-            raise
-        try:
-            buffered: io.BufferedRandom | io.BufferedReader | io.BufferedWriter
-            if reads and writes:
-                buffered = io.BufferedRandom(raw)
-            elif reads:
-                buffered = io.BufferedReader(raw)
-            else:
-                buffered = io.BufferedWriter(raw)
             return io.TextIOWrapper(buffered, encoding=encoding) if text else buffered
         except BaseException:
-            raw.close()
+            buffered.close()
             raise
 
     def socket(self) -> socket.socket:

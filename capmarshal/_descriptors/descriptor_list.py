@@ -48,12 +48,31 @@ class DescriptorList:
     @classmethod
     def of(cls, descriptors: Sequence[Descriptor]) -> DescriptorList:
         """Takes what each of them owns; the place of one that was closed is empty."""
-        made, count = cls(), len(descriptors)
-        if not count:
-            return made
-        made.struct = struct = _room_for(count)
+        made = cls.with_room(len(descriptors))
+        if descriptors:
+            made.take_each(descriptors)
+        return made
+
+    @classmethod
+    def with_room(cls, count: int) -> DescriptorList:
+        """A list without places, that can be given so many."""
+        made = cls()
+        if count:
+            made.struct = _room_for(count)
+            made.struct.count = 0
+        return made
+
+    def take_each(self, descriptors: Sequence[Descriptor]) -> None:
+        """Takes what each of them owns into this list, which has no places yet, but room for them."""
+        struct = self.struct
+        if len(descriptors) == 1:
+            descriptor = descriptors[0]
+            # No call in it, as said above.
+            struct.numbers[0], descriptor._number, struct.count = descriptor._number, -1, 1  # noqa: SLF001 - moved
+            return
         # By way of a list: to store into C's memory takes ten times as long.
-        struct.count, moved = 0, [-1] * count
+        count = len(descriptors)
+        moved = [-1] * count
         try:
             for place, descriptor in enumerate(descriptors):
                 moved[place], descriptor._number = descriptor._number, -1  # noqa: SLF001 - one owner at each moment
@@ -61,7 +80,6 @@ class DescriptorList:
             # After Ctrl-C too: those that have moved.
             struct.numbers[0:count] = moved
             struct.count = count
-        return made
 
     @classmethod
     def dup_of(cls, numbers: Sequence[int]) -> DescriptorList:
@@ -134,6 +152,15 @@ class DescriptorList:
             raise ValueError(f"descriptor {place} of the list was taken before")
         stolen = _new(Descriptor)
         stolen._number, numbers[place] = numbers[place], -1  # noqa: SLF001 - moved, as said above
+        return stolen
+
+    def steal_rest(self) -> DescriptorList:
+        """Moves all out to a list of their own; this one has no places after that, but its room."""
+        stolen, struct = DescriptorList.with_room(len(self)), self.struct
+        if struct.count:
+            stolen.struct.count = struct.count
+            lib.cm_move(stolen.struct.numbers, struct.numbers, struct.count)
+            struct.count = 0
         return stolen
 
     def steal_all(self) -> list[Descriptor]:

@@ -11,6 +11,7 @@ import socket
 from collections import deque
 from typing import TYPE_CHECKING
 
+from capmarshal._descriptors.descriptor import Descriptor
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.process import process
 from capmarshal._kernel.errors import table_limit
@@ -42,6 +43,7 @@ def record_room(sock: int) -> int:
 
 # Memory that nobody writes to is never made real by the kernel, so it is not cleared here.
 _allocate = ffi.new_allocator(should_clear_after_alloc=False)
+_new = object.__new__
 # The oldest goes where there are more.
 _idle: deque[Inbox] = deque(maxlen=8)
 
@@ -75,6 +77,30 @@ class Inbox:
         stolen = DescriptorList()
         stolen.take_received(self.struct)
         return stolen
+
+    def steal_each(self, owners: list[Descriptor]) -> None:
+        """Moves each received descriptor, if there are any, to an owner of its own, which is added to an empty list."""
+        struct, numbers = self.struct, self.struct.descriptors
+        if struct.count == 1:
+            owner = _new(Descriptor)
+            owners.append(owner)
+            # No call in it: Ctrl-C raises where one ends, and at each moment there is one owner.
+            owner._number, struct.count = numbers[0], 0  # noqa: SLF001 - as said
+            return
+        if not struct.count:
+            return
+        moved = ffi.unpack(numbers, struct.count)
+        owners += [_new(Descriptor) for _ in moved]
+        try:
+            for owner, number in zip(owners, moved, strict=True):
+                owner._number = number  # noqa: SLF001 - they own it from the next line on
+            struct.count = 0
+        except BaseException:
+            # Ctrl-C: unless all have moved, none has.
+            if struct.count:
+                for owner in owners:
+                    owner._number = -1  # noqa: SLF001 - as above
+            raise
 
     def steal_into(self, owner: Private) -> None:
         """Moves the one received descriptor to an owner that has none yet, above the standard streams.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from capmarshal._capabilities.door import Door
     from capmarshal._descriptors.closing import ClosableFile
+    from capmarshal._descriptors.descriptor_list import DescriptorList
 
 
 class Answer(NamedTuple):
@@ -34,8 +35,8 @@ class Answer(NamedTuple):
     id: int
     data: bytes
     numbers: Sequence[int] = ()
-    arguments: Sequence[ClosableFile] = ()
-    results: Sequence[ClosableFile] = ()
+    arguments: Sequence[ClosableFile | DescriptorList] = ()
+    results: Sequence[ClosableFile | DescriptorList] = ()
     kept: Sequence[int] = ()
     doors: Sequence[Door] = ()
     rest: bytes = b""

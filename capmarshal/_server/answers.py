@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from capmarshal._descriptors.closing import ClosableFile
+    from capmarshal._descriptors.descriptor_list import DescriptorList
     from capmarshal._server.answer import Answer
     from capmarshal._server.channels import Channels
     from capmarshal._server.clients import Channel, Peer
@@ -87,7 +88,7 @@ class Answers:
         peer, proceed = channel.peer, partial(self._when_closed, channel, answer.id)
         closed = self._closings.close(peer, answer.arguments, proceed)
         if closed and self._sent_at_once(channel, answer):
-            self._settle(channel, answer.results)
+            self.settle(channel, answer.results)
             return
         channel.outbox = self._outbox(channel, answer)
         if closed:
@@ -172,7 +173,7 @@ class Answers:
             if piece.waits:
                 self._wait(channel, outbox, Event.PART)
                 return
-        self._settle(channel, outbox.steal_owned())
+        self.settle(channel, outbox.steal_owned())
 
     def _unsent(self, channel: Channel, outbox: Outbox, status: int) -> None:
         if status in (-errno.EAGAIN, -errno.EINTR):
@@ -233,11 +234,11 @@ class Answers:
         if outbox.begun:
             self._drop(channel, message)
         elif channel.send(fail(outbox.call_id, code, message).data) == 0:
-            self._settle(channel, outbox.steal_owned())
+            self.settle(channel, outbox.steal_owned())
         else:
             self._drop(channel, "it takes no answer")
 
-    def _settle(self, channel: Channel, owned: Sequence[ClosableFile]) -> None:
+    def settle(self, channel: Channel, owned: Sequence[ClosableFile | DescriptorList]) -> None:
         """The answer is sent: closes what the call owned, and then reads the channel again."""
         channel.outbox = None
         self._backlog.remove(channel)

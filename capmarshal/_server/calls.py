@@ -8,47 +8,63 @@ recognises goes on to whoever serves.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from msgspec import MsgspecError
 
+from capmarshal._descriptors import reaper
 from capmarshal._descriptors.descriptor_list import DescriptorList
+from capmarshal._descriptors.inbox import Inbox
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.errors import ArgumentError, Error, StaleCapability
 from capmarshal._kernel.native import FOREVER, lib
 from capmarshal._protocol import faults, wire
 from capmarshal._protocol.faults import Code, Fault
 from capmarshal._protocol.raised import Raised
+from capmarshal._protocol.wire import BADGE_SIZE, PLAIN
 from capmarshal._server import escapes, keeping
 from capmarshal._server.answer import Answer, Interrupted, fail
 from capmarshal._typed.codec import BAD_PAYLOAD
-from capmarshal._typed.long import as_long
-from capmarshal._typed.method import methods_of
-from capmarshal._typed.table import NOTHING, Incoming, Outgoing
+from capmarshal._typed.long import Long
+from capmarshal._typed.table import NOTHING, Incoming, Outgoing, Owned
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
-    from _typeshed import ReadableBuffer as Buffer
-
-    from capmarshal._protocol.wire import Call
+    from capmarshal._descriptors.descriptor import Descriptor
     from capmarshal._server.clients import Peer
     from capmarshal._server.journal import Journal
     from capmarshal._server.objects import Objects
-    from capmarshal._typed.long import Payload
     from capmarshal._typed.method import Method
 
 # Of what a stranger calls a method, this much goes into errors.
 NAME_SHOWN = 64
 
+# Nothing is ever added to these.
+_NOTHING_OWNED = Owned()
+_NO_RESULTS: list[Descriptor] = []
+_NO_NAMES: Mapping[str, Any] = {}
+
+Encoded: TypeAlias = "bytes | memoryview"
+# Takes what a call owns, and its results, where all of it can leave with the reply; whether that is so.
+Leave: TypeAlias = "Callable[[Owned, list[Descriptor]], bool]"
+
+
+def stays(_owned: Owned, _results: list[Descriptor]) -> bool:
+    """Says that nothing leaves with the reply: an answer has it."""
+    return False
+
 
 class Turn(Protocol):
     """The record that is being answered."""
 
-    id: int
-    """Of the call."""
-    slot: int
-    """Of the channel that it came by."""
+    @property
+    def id(self) -> int:
+        """Of the call."""
+
+    @property
+    def slot(self) -> int:
+        """Of the channel that it came by."""
 
 
 class Calls:
@@ -91,144 +107,177 @@ class Calls:
         self._objects.end_all()
         self._calls.kept.clear()
 
-    def run_data(self, turn: Turn, key: bytes, payload: bytes, deadline: int) -> Payload | Answer | None:
-        """Runs a call whose arguments and result are data alone: what most calls are, without the cost of the others.
+    def run(
+        self,
+        turn: Turn,
+        key: bytes,
+        payload: Encoded,
+        deadline: int,
+        came: Inbox | Incoming | None = None,
+        leave: Leave = stays,
+    ) -> bytes | Answer:
+        """Runs a call.
 
         Args:
             turn: knows the call's ID and slot, and is asked only where they are needed.
             key: badge and method's name.
             payload: the arguments.
             deadline: until when it may take.
+            came: with it, taken: plain descriptors in order, in an inbox; or a table; None: it is data alone.
+            leave: takes what is to be closed, and to be sent, with the reply.
 
         Returns:
-            The result's payload; an answer where that is not all; or None: the call has not run, and is one for
-            :meth:`run`, which says what is wrong with it, or makes the next of its kind one for this.
-        """
-        objects = self._objects
-        # Before it is looked up: see Objects.
-        objects.running.append(key)
-        try:
-            found = objects.data_methods.get(key)
-            if found is None:
-                return None
-            target, method = found
-            if deadline != FOREVER:
-                _deadline.current.set(deadline)
-            outgoing = NOTHING
-            try:
-                try:
-                    arguments = method.decode_data_arguments(payload)
-                except Exception as error:
-                    if _is_bad(payload, method, error):
-                        return None
-                    # A signal handler's: it ends the call as if the method had raised it.
-                    raise
-                result = getattr(target, method.name)(*arguments)
-                try:
-                    return method.encode_data_result(result)
-                except Exception:
-                    outgoing = Outgoing(serving=True)
-                    # Says what is wrong with the result; where that is nothing, a signal handler raised something.
-                    method.encode_result(result, outgoing)
-                    raise
-            except BaseException as error:  # noqa: BLE001 - answered; Interrupted is raised for what must not end here
-                peer = self.peer_of(turn.slot)
-                fault = _fault_for(error, method, payload)
-                return self._failed(turn.id, peer, method, error, fault, Incoming([], DescriptorList()), outgoing, 0)
-        finally:
-            # Whatever the method left.
-            if _deadline.current.get() != FOREVER:
-                _deadline.current.set(FOREVER)
-            objects.running.pop()
-            if objects.awaited:
-                objects.tell()
-            if self._calls.kept:
-                self._calls.kept.clear()
-
-    def run(self, call: Call, incoming: Incoming, peer: Peer | None, deadline: int | None) -> Answer:
-        """Runs a call, whatever its arguments are.
-
-        Args:
-            call: the record.
-            incoming: its arguments, taken.
-            peer: whose it is; None for a call that a method made inline.
-            deadline: until when it may take; None if that has passed.
+            The result's payload, where the rest has left or there is none; else an answer.
 
         Raises:
             Interrupted: the service is to end.
         """
-        if deadline is None:
-            incoming.close_rest()
-            return fail(call.id, Code.EXPIRED, "the deadline passed before the server came to the call")
-        target = self._objects.begin(call.badge, call.method)
-        if target is None:
-            incoming.close_rest()
-            return fail(call.id, Code.STALE, "the capability's object is not there: dissolved, or never was")
-        deadline_before = _deadline.current.get()
-        # What is kept in a call that this one is made within is not this one's.
-        kept_before = len(self._calls.kept)
+        objects, calls = self._objects, self._calls
+        # Before it is looked up: see Objects.
+        objects.running.append(key)
+        # What is in force in a call that this one is made within, and what it has kept, is not this one's.
+        before, kept_before = _deadline.current.get(), len(calls.kept)
         try:
-            _deadline.current.set(deadline)
-            method = methods_of(type(target)).get(call.method)
-            if method is None:
-                incoming.close_rest()
-                name = call.method[:NAME_SHOWN].decode("utf-8", "backslashreplace")
-                words = (
-                    f"{type(target).__qualname__} has no remote method {name!r}: the server may be older, or another"
-                )
-                return fail(call.id, Code.UNKNOWN_METHOD, words)
-            if method.is_data:
-                self._objects.remember(call.badge, method)
-            return self._run(call, method, target, incoming, peer, kept_before)
-        finally:
-            del self._calls.kept[kept_before:]
-            _deadline.current.set(deadline_before)
-            self._objects.end()
-
-    def _run(
-        self,
-        call: Call,
-        method: Method,
-        target: object,
-        incoming: Incoming,
-        peer: Peer | None,
-        kept_before: int,
-    ) -> Answer:
-        outgoing = Outgoing(serving=True)
-        try:
+            found = objects.known.get(key) or objects.find(key)
+            if found is None:
+                return self._not_there(turn, key, came)
+            target, method = found
+            owned, outgoing, results, rest = _NOTHING_OWNED, NOTHING, _NO_RESULTS, b""
             try:
-                by_position, by_name = method.decode_arguments(call.payload, incoming)
-            except (ArgumentError, StaleCapability) as error:
-                incoming.close_all()
-                if _is_strange(error):
-                    self._journal.error(
-                        peer, f"{method.where}, arguments", "%s: making its arguments", method.where, exc_info=error
-                    )
-                return _refused(call.id, error)
-            finally:
-                incoming.close_rest()
-            result = getattr(target, method.name)(*by_position, **by_name)
-            long = as_long(result) if method.result_is_data else None
-            payload = method.encode_result(result, outgoing) if long is None else long.start
-            if incoming.writers:
-                keeping.write_out(incoming, self._calls.kept[kept_before:])
-            data = wire.pack_reply(call.id, outgoing.entries, len(outgoing.numbers), payload, lib.cm_cpu())
-            answer = keeping.succeeded(call.id, data, incoming, outgoing, self._calls.kept[kept_before:])
-            return answer if long is None else answer._replace(rest=long.end)
-        except BaseException as error:  # noqa: BLE001 - answered; Interrupted is raised for what must not end here
-            fault = _fault_for(error, method, call.payload)
-            return self._failed(call.id, peer, method, error, fault, incoming, outgoing, kept_before)
+                # Also the same one, where that is of a block around this call: the call knows nothing of that.
+                if deadline is not before:
+                    _deadline.current.set(deadline)
+                try:
+                    by_name: Mapping[str, Any] = _NO_NAMES
+                    if came is None and method.arguments_are_data:
+                        try:
+                            arguments = method.decode_data_arguments(payload)
+                        except Exception as error:
+                            if not _is_bad(payload, method, error):
+                                # A signal handler's: it ends the call as if the method had raised it.
+                                raise
+                            arguments, by_name = method.decode_arguments(payload, Incoming([], DescriptorList()))
+                    else:
+                        arguments, by_name, owned = self._received(turn, method, payload, came)
+                except (ArgumentError, StaleCapability) as error:
+                    return self._refused(turn, method, error)
+                result = getattr(target, method.name)(*arguments, **by_name)
+                if method.result_is_data:
+                    try:
+                        reply = method.encode_data_result(result)
+                    except Exception:
+                        outgoing = Outgoing(serving=True)
+                        # Says what is wrong with the result; where that is nothing, a signal handler raised something.
+                        method.encode_result(result, outgoing)
+                        raise
+                    if owned is _NOTHING_OWNED and type(reply) is bytes:
+                        return reply
+                elif method.result_in_order is not None and (returned := method.result_in_order.returned(result)):
+                    reply, results = returned
+                else:
+                    outgoing = Outgoing(serving=True)
+                    reply = method.encode_result(result, outgoing)
+                if isinstance(reply, Long):
+                    long = reply
+                    reply, rest = long.start, long.end
+                elif outgoing is NOTHING and len(calls.kept) == kept_before and leave(owned, results):
+                    return reply
+                if results:
+                    outgoing = Outgoing.of(results)
+                kept = calls.kept[kept_before:]
+                if owned.writers:
+                    keeping.write_out(owned, kept)
+                data = wire.pack_reply(turn.id, outgoing.entries, len(outgoing.numbers), reply, lib.cm_cpu())
+                return keeping.succeeded(turn.id, data, owned, outgoing, kept)._replace(rest=rest)
+            except BaseException as error:  # noqa: BLE001 - answered; Interrupted is raised for what must not end here
+                if results and outgoing is NOTHING:
+                    outgoing = Outgoing.of(results)
+                if type(came) is Inbox:
+                    # A signal handler's may have come before it was taken.
+                    reaper.close([came.steal()])
+                fault = _fault_for(error, method, payload)
+                return self._failed(turn, method, error, fault, owned, outgoing, calls.kept[kept_before:])
+        finally:
+            # Whatever the method left.
+            if _deadline.current.get() is not before:
+                _deadline.current.set(before)
+            objects.running.pop()
+            if objects.awaited:
+                objects.tell()
+            if calls.kept:
+                del calls.kept[kept_before:]
+
+    def _received(
+        self, turn: Turn, method: Method, payload: Encoded, came: Inbox | Incoming | None
+    ) -> tuple[Sequence[Any], Mapping[str, Any], Owned]:
+        """The arguments of a call with which more than data may have come, by position and by name, and that.
+
+        Raises:
+            ArgumentError, StaleCapability: they are not what the interface says.
+        """
+        owned, failure = Owned(), None
+        try:
+            if type(came) is Inbox:
+                if method.arguments_in_order is not None:
+                    try:
+                        arguments = method.arguments_in_order.received(payload, came, owned)
+                    except Exception as error:  # noqa: BLE001 - said when they are decoded in the other way
+                        failure = error
+                    else:
+                        if arguments is not None:
+                            return arguments, _NO_NAMES, owned
+                # Unless they are stolen by now.
+                came.steal_each(owned.produced)
+                owned = incoming = self._table(turn, owned.produced)
+            else:
+                owned = incoming = Incoming([], DescriptorList()) if came is None else came  # type: ignore[assignment]  # it is no inbox
+            arguments, by_name = method.decode_arguments(payload, incoming)
+            incoming.close_rest()
+            if failure is not None and not _is_msgspecs(failure):
+                # A signal handler's, as the arguments are good: it ends the call as if the method had raised it.
+                raise failure
+        except BaseException:
+            owned.close_all()
+            raise
+        return arguments, by_name, owned
+
+    def _table(self, turn: Turn, descriptors: Sequence[Descriptor]) -> Incoming:
+        """The table of a call whose descriptors came in order, taken."""
+        return Incoming(PLAIN[: len(descriptors)], DescriptorList.of(descriptors), self.peer_of(turn.slot))
+
+    def _not_there(self, turn: Turn, key: bytes, came: Inbox | Incoming | None) -> Answer:
+        """The answer to a call of what nobody knows; closes what came with it."""
+        if type(came) is Inbox:
+            descriptors: list[Descriptor] = []
+            came.steal_each(descriptors)
+            came = self._table(turn, descriptors)
+        if came is not None:
+            came.close_rest()  # type: ignore[union-attr]  # it is no inbox by now
+        target = self._objects.get(key[:BADGE_SIZE])
+        if target is None:
+            return fail(turn.id, Code.STALE, "the capability's object is not there: dissolved, or never was")
+        name = key[BADGE_SIZE:][:NAME_SHOWN].decode("utf-8", "backslashreplace")
+        words = f"{type(target).__qualname__} has no remote method {name!r}: the server may be older, or another"
+        return fail(turn.id, Code.UNKNOWN_METHOD, words)
+
+    def _refused(self, turn: Turn, method: Method, error: ArgumentError | StaleCapability) -> Answer:
+        """The answer to a call whose arguments are not what the interface says."""
+        if isinstance(error, StaleCapability):
+            return fail(turn.id, Code.STALE, f"arguments: {error}")
+        if _is_strange(error):
+            peer, words = self.peer_of(turn.slot), "%s: making its arguments"
+            self._journal.error(peer, f"{method.where}, arguments", words, method.where, exc_info=error)
+        return fail(turn.id, Code.ARGUMENT, str(error))
 
     def _failed(
         self,
-        call_id: int,
-        peer: Peer | None,
+        turn: Turn,
         method: Method,
         error: BaseException,
         fault: Fault,
-        incoming: Incoming,
+        owned: Owned,
         outgoing: Outgoing,
-        kept_before: int,
+        kept: Sequence[object],
     ) -> Answer:
         """The answer to a call whose method raised, or was given or returned what is no good.
 
@@ -237,17 +286,22 @@ class Calls:
         """
         if fault.code is Code.RAISED:
             kind = f"{method.where}: {type(error).__qualname__}"
-            self._journal.error(peer, kind, "%s raised", method.where, exc_info=error)
-        data = wire.pack_fail(call_id, faults.encode(fault))
-        answer = keeping.failed(call_id, data, incoming, outgoing, self._calls.kept[kept_before:])
+            self._journal.error(self.peer_of(turn.slot), kind, "%s raised", method.where, exc_info=error)
+        data = wire.pack_fail(turn.id, faults.encode(fault))
+        answer = keeping.failed(turn.id, data, owned, outgoing, kept)
         if not isinstance(error, Exception) and self.ends_service(error):
             raise Interrupted(answer) from error
         return answer
 
 
-def _is_bad(payload: bytes, method: Method, error: Exception) -> bool:
+def _is_msgspecs(error: Exception) -> bool:
+    """Whether it is msgspec itself that says it of a payload."""
+    return isinstance(error, MsgspecError) and error.__cause__ is None
+
+
+def _is_bad(payload: Encoded, method: Method, error: Exception) -> bool:
     """Whether a payload cannot be decoded, for which it was tried already, and this was raised."""
-    if isinstance(error, MsgspecError) and error.__cause__ is None:
+    if _is_msgspecs(error):
         return True
     # The application's own code may have raised it: a __post_init__, which does so again, or a signal handler.
     try:
@@ -264,14 +318,7 @@ def _is_strange(error: BaseException) -> bool:
     return not isinstance(error, (*BAD_PAYLOAD, Error))
 
 
-def _refused(call_id: int, error: ArgumentError | StaleCapability) -> Answer:
-    """The answer to a call whose arguments are not what the interface says."""
-    if isinstance(error, StaleCapability):
-        return fail(call_id, Code.STALE, f"arguments: {error}")
-    return fail(call_id, Code.ARGUMENT, str(error))
-
-
-def _fault_for(error: BaseException, method: Method, payload: Buffer) -> Fault:
+def _fault_for(error: BaseException, method: Method, payload: Encoded) -> Fault:
     """What a caller is told of an error, also where the error's own class raises when it is asked."""
     try:
         return faults.raised(error, method.raises, bytes(payload))

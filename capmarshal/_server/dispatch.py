@@ -10,21 +10,20 @@ from capmarshal._descriptors import reaper
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._kernel import call_log
 from capmarshal._kernel import deadline as _deadline
-from capmarshal._kernel.native import FOREVER
+from capmarshal._kernel.native import FOREVER, lib
 from capmarshal._protocol import wire
 from capmarshal._protocol.faults import Code
-from capmarshal._server.answer import Interrupted, fail
+from capmarshal._server.answer import Answer, Interrupted, fail
 from capmarshal._server.calls import Calls
 from capmarshal._server.escapes import everything
 from capmarshal._server.logged_calls import LoggedCalls
 from capmarshal._typed.table import Incoming
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from capmarshal._protocol.wire import Call, Entry, Fail, Reply
-    from capmarshal._server.answer import Answer
-    from capmarshal._server.clients import Peer
+    from capmarshal._server.clients import Channel, Peer
     from capmarshal._server.journal import Journal
     from capmarshal._server.objects import Objects
 
@@ -54,6 +53,13 @@ class Received(NamedTuple):
         reaper.close([self.descriptors])
 
 
+class _Turn(NamedTuple):
+    """A call that is answered in a turn of its own."""
+
+    id: int
+    slot: int
+
+
 class Unanswerable(Exception):  # never leaves the package: the channel is dropped
     """A record so broken that there is no call to answer."""
 
@@ -66,7 +72,7 @@ class Dispatcher:
         journal: where it is written what methods raise.
 
     Attributes:
-        call_data: runs a call of data alone; see :meth:`Calls.run_data`.
+        run: runs a call; see :meth:`Calls.run`.
         serve: has calls run; see :meth:`Calls.serve`.
         end_all: forgets the calls in progress; see :meth:`Calls.end_all`.
     """
@@ -74,7 +80,7 @@ class Dispatcher:
     def __init__(self, objects: Objects, journal: Journal) -> None:
         self._objects = objects
         self._calls = (LoggedCalls if call_log.wanted() else Calls)(objects, journal)
-        self.call_data = self._calls.run_data
+        self.run = self._calls.run
         self.serve = self._calls.serve
         self.end_all = self._calls.end_all
 
@@ -113,14 +119,15 @@ class Dispatcher:
         return self._calls.thread == threading.get_ident()
 
     def call_inline(
-        self, badge: bytes, method: bytes, payload: bytes, entries: list[Entry], numbers: list[int]
+        self, badge: bytes, method: bytes, payload: bytes, entries: Sequence[Entry] | None, numbers: Sequence[int]
     ) -> tuple[Reply | Fail, DescriptorList]:
         """Runs a call of the serving thread to an object of its own: it would wait for itself otherwise.
 
         The same rules hold as for any call: arguments are copies, and the call owns its descriptors.
         """
         deadline = _deadline.in_force()
-        call = wire.Call(0, badge, wire.NO_LIMIT, 0, method, entries, len(numbers), memoryview(payload))
+        table = wire.PLAIN[: len(numbers)] if entries is None else list(entries)
+        call = wire.Call(0, badge, wire.NO_LIMIT, 0, method, table, len(numbers), memoryview(payload))
         expired = deadline != FOREVER and time.monotonic_ns() >= deadline
         try:
             answer = self.call(call, DescriptorList.dup_of(numbers), None, None if expired else deadline)
@@ -136,7 +143,7 @@ class Dispatcher:
         finally:
             answer.close_results()
 
-    def dispatch(self, received: Received, peer: Peer) -> Answer:
+    def dispatch(self, received: Received, channel: Channel) -> Answer:
         """Answers a record; the descriptors in it are taken.
 
         Raises:
@@ -158,21 +165,31 @@ class Dispatcher:
         if refusal is not None:
             received.close()
             return refusal
-        return self.call(record, descriptors, peer, _deadline_of(record))
+        return self.call(record, descriptors, channel, _deadline_of(record))
 
-    def call(self, call: Call, descriptors: DescriptorList, peer: Peer | None, deadline: int | None) -> Answer:
+    def call(self, call: Call, descriptors: DescriptorList, channel: Channel | None, deadline: int | None) -> Answer:
         """Runs a call; the descriptors are taken.
 
         Args:
             call: the record.
             descriptors: that came with it.
-            peer: whose call it is; None for one that a method makes inline.
+            channel: that it came by; None for one that a method makes inline.
             deadline: until when it may take; None if that has passed.
 
         Raises:
             Interrupted: the service is to end.
         """
-        return self._calls.run(call, Incoming(call.entries, descriptors, peer, self), peer, deadline)
+        peer = channel.peer if channel is not None else None
+        came = Incoming(call.entries, descriptors, peer, self) if call.entries or len(descriptors) else None
+        if deadline is None:
+            if came is not None:
+                came.close_rest()
+            return fail(call.id, Code.EXPIRED, "the deadline passed before the server came to the call")
+        turn = _Turn(call.id, channel.slot if channel is not None else 0)
+        answer = self._calls.run(turn, call.badge + call.method, call.payload, deadline, came)
+        if isinstance(answer, bytes):
+            return Answer(call.id, wire.pack_reply(call.id, [], 0, answer, lib.cm_cpu()))
+        return answer
 
 
 def _refusal(call: Call, received: Received) -> Answer | None:

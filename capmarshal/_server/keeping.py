@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from capmarshal._descriptors.closing import ClosableFile
-    from capmarshal._typed.table import Incoming, Outgoing
+    from capmarshal._typed.table import Outgoing, Owned
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ def keep(thing: T) -> T:
     return thing
 
 
-def write_out(incoming: Incoming, kept: Sequence[object]) -> None:
+def write_out(incoming: Owned, kept: Sequence[object]) -> None:
     """Writes what a method has left in the buffers of its arguments: it is written when the caller has its answer.
 
     A pipe or socket that has no room for it is not waited for: nobody may ever read there.  What the method has kept
@@ -91,7 +91,7 @@ def write_out(incoming: Incoming, kept: Sequence[object]) -> None:
             flush_without_waiting(writer)
 
 
-def succeeded(call_id: int, data: bytes, incoming: Incoming, outgoing: Outgoing, kept: Sequence[object]) -> Answer:
+def succeeded(call_id: int, data: bytes, incoming: Owned, outgoing: Outgoing, kept: Sequence[object]) -> Answer:
     """The answer to a call whose method has returned.
 
     Args:
@@ -110,7 +110,7 @@ def succeeded(call_id: int, data: bytes, incoming: Incoming, outgoing: Outgoing,
     return Answer(call_id, data, outgoing.numbers, arguments, results, slots, outgoing.doors)
 
 
-def failed(call_id: int, data: bytes, incoming: Incoming, outgoing: Outgoing, kept: Sequence[object]) -> Answer:
+def failed(call_id: int, data: bytes, incoming: Owned, outgoing: Outgoing, kept: Sequence[object]) -> Answer:
     """The answer to a call that has no result, of what :func:`succeeded` takes: all that it owned is an argument."""
     owned = [*_arguments(incoming), *(file for file in outgoing.files if file is not None)]
     if kept:
@@ -122,7 +122,7 @@ def failed(call_id: int, data: bytes, incoming: Incoming, outgoing: Outgoing, ke
     return Answer(call_id, data, arguments=[_unwritten(file) for file in owned])
 
 
-def _arguments(incoming: Incoming) -> Sequence[ClosableFile]:
+def _arguments(incoming: Owned) -> Sequence[ClosableFile]:
     """The arguments of a call, wherever their descriptors have moved: what a method detaches is the call's still."""
     if not incoming.raws:
         return incoming.produced

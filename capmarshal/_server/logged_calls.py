@@ -5,60 +5,62 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from capmarshal._descriptors.inbox import Inbox
 from capmarshal._kernel.call_log import took
 from capmarshal._protocol import faults, wire
+from capmarshal._protocol.wire import BADGE_SIZE
 from capmarshal._server.answer import Answer, Interrupted
-from capmarshal._server.calls import NAME_SHOWN, Calls
-from capmarshal._typed.method import methods_of
+from capmarshal._server.calls import NAME_SHOWN, Calls, stays
 
 if TYPE_CHECKING:
-    from capmarshal._protocol.wire import Call
-    from capmarshal._server.calls import Turn
+    from capmarshal._descriptors.descriptor import Descriptor
+    from capmarshal._server.calls import Encoded, Leave, Turn
     from capmarshal._server.clients import Peer
-    from capmarshal._typed.long import Payload
-    from capmarshal._typed.table import Incoming
+    from capmarshal._typed.table import Incoming, Owned
 
 
 class LoggedCalls(Calls):
     """As :class:`Calls`, and writes a line about each call that it has run."""
 
-    def run_data(self, turn: Turn, key: bytes, payload: bytes, deadline: int) -> Payload | Answer | None:
-        """As :meth:`Calls.run_data`."""
-        found, began = self._objects.data_methods.get(key), time.monotonic_ns()
-        peer = self.peer_of(turn.slot)
-        answer: Payload | Answer | None = None
-        try:
-            answer = super().run_data(turn, key, payload, deadline)
-        except Interrupted as interrupted:
-            answer = interrupted.answer
-            raise
-        finally:
-            # What was not run is not logged: run() comes next.
-            if found is not None and answer is not None:
-                self._log(peer, found[1].where, began, (len(payload), 0), answer)
-        return answer
-
-    def run(self, call: Call, incoming: Incoming, peer: Peer | None, deadline: int | None) -> Answer:
+    def run(
+        self,
+        turn: Turn,
+        key: bytes,
+        payload: Encoded,
+        deadline: int,
+        came: Inbox | Incoming | None = None,
+        leave: Leave = stays,
+    ) -> bytes | Answer:
         """As :meth:`Calls.run`."""
-        target, began, came = self._objects.get(call.badge), time.monotonic_ns(), len(call.payload)
-        method = methods_of(type(target)).get(call.method) if target is not None else None
+        found, began = self._objects.find(key), time.monotonic_ns()
         # A name that no method has is a stranger's own words.
-        where = method.where if method is not None else ascii(call.method[:NAME_SHOWN])
-        answer: Answer | None = None
+        where = found[1].where if found is not None else ascii(key[BADGE_SIZE:][:NAME_SHOWN])
+        peer, size = self.peer_of(turn.slot), memoryview(payload).nbytes
+        descriptors = 0 if came is None else came.struct.count if isinstance(came, Inbox) else came.count
+        answer: bytes | Answer | None = None
+        left = 0
+
+        def leave_counted(owned: Owned, results: list[Descriptor]) -> bool:
+            nonlocal left
+            left = len(results)
+            return leave(owned, results)
+
         try:
-            answer = super().run(call, incoming, peer, deadline)
+            answer = super().run(turn, key, payload, deadline, came, leave_counted)
         except Interrupted as interrupted:
             answer = interrupted.answer
             raise
         finally:
             if answer is not None:
-                self._log(peer, where, began, (came, call.descriptors), answer)
+                self._log(peer, where, began, (size, descriptors), answer, left)
         return answer
 
-    def _log(self, peer: Peer | None, where: str, began: int, came: tuple[int, int], answer: Payload | Answer) -> None:
+    def _log(
+        self, peer: Peer | None, where: str, began: int, came: tuple[int, int], answer: bytes | Answer, left: int
+    ) -> None:
         """Writes a line about a call that has just ended, but for the sending of its answer."""
         time_taken = took(began)
-        ended, size, descriptors = _described(answer)
+        ended, size, descriptors = ("ok", len(answer), left) if isinstance(answer, bytes) else _described(answer)
         self._journal.call(
             peer,
             "ran %s: %s in %s; bytes: %d in, %d out; descriptors: %d in, %d out",
@@ -72,10 +74,8 @@ class LoggedCalls(Calls):
         )
 
 
-def _described(answer: Payload | Answer) -> tuple[str, int, int]:
+def _described(answer: Answer) -> tuple[str, int, int]:
     """How a call has ended, and the size of its answer in bytes and descriptors."""
-    if not isinstance(answer, Answer):
-        return "ok", len(answer), 0
     record = wire.unpack(answer.data + answer.rest)
     if isinstance(record, wire.Reply):
         return "ok", len(record.payload), len(answer.numbers)

@@ -24,6 +24,7 @@ from capmarshal._server.closings import Closings
 from capmarshal._server.doorkeeper import Doorkeeper
 from capmarshal._server.endings import Endings
 from capmarshal._server.hanging_up import HangingUp
+from capmarshal._server.leaving import Leaving
 from capmarshal._server.own_slots import DoorWatch, OwnSlots
 from capmarshal._server.peers import Peers
 from capmarshal._server.records import Records
@@ -114,7 +115,19 @@ class Server:
             endings=endings,
             returned=self._returned,
         )
-        self._turns = Turns(turn, received, channels, records, answers, endings, timers, dispatcher)
+        self._leaving = leaving = Leaving(turn, channels, max_descriptors)
+        self._turns = Turns(
+            turn,
+            received,
+            channels,
+            records,
+            answers,
+            endings,
+            timers,
+            dispatcher,
+            leaving,
+            max_descriptors=max_descriptors,
+        )
         dispatcher.peer_of = self._peer_of
         self._epoll = private.make_epoll_set()
         peers = Peers(shares, self._epoll)
@@ -192,6 +205,7 @@ class Server:
         with private.lock:
             self._wake.close()
         self._epoll.close()
+        self._leaving.end()
         # Its queue may hold what takes long to close.
         reaper.close([self._doorkeeper.door])
 
@@ -233,6 +247,9 @@ class Server:
         if self._epoll.number >= 0:
             self._turns.tidy()
             self._doorkeeper.tidy()
+        else:
+            # In a forked child.
+            self._leaving.close_here()
         with self._gate:
             self._running = False
         if self._abandoned:

@@ -28,7 +28,7 @@ class Objects:
 
     Attributes:
         lock: held while the table is changed.
-        data_methods: what can be called with data alone, by badge and method's name: those that were.
+        known: what can be called, by badge and method's name: what was.
         running: the badges of calls in progress, with the method's name behind them: more than one where a call of the
             serving thread ran another inline.
         awaited: how many wait for the end of a call, and are to be told of it.
@@ -36,7 +36,7 @@ class Objects:
 
     def __init__(self) -> None:
         self._by_badge: dict[bytes, Interface] = {}
-        self.data_methods: dict[bytes, tuple[Interface, Method]] = {}
+        self.known: dict[bytes, tuple[Interface, Method]] = {}
         # Which keys of it an object has, by badge.
         self._remembered: dict[bytes, list[bytes]] = {}
         self.running: list[bytes] = []
@@ -61,32 +61,18 @@ class Objects:
         """The object that a badge selects, if there is one."""
         return self._by_badge.get(badge)
 
-    def begin(self, badge: bytes, method: bytes) -> Interface | None:
-        """Begins a call, which is in progress until :meth:`end`, and returns its object; None if there is none."""
-        self.running.append(badge + method)
+    def find(self, key: bytes) -> tuple[Interface, Method] | None:
+        """The object that a badge selects and its method, which are known from here on; None where there is none."""
+        badge, name = key[:BADGE_SIZE], key[BADGE_SIZE:]
         target = self._by_badge.get(badge)
-        if target is None:
-            self.end()
-        return target
-
-    def remember(self, badge: bytes, method: Method) -> None:
-        """Has calls of this method, which is one of data alone, take the shorter way from here on."""
-        key = badge + method.wire_name
-        # Asked for with every call that does not: one with a bad payload, one that another method makes inline.
-        if key in self.data_methods:
-            return
+        method = methods_of(type(target)).get(name) if target is not None else None
+        if target is None or method is None:
+            return None
         with self.lock:
-            target = self._by_badge.get(badge)
-            if target is not None and key not in self.data_methods:
+            if badge in self._by_badge and key not in self.known:
                 self._remembered.setdefault(badge, []).append(key)
-                self.data_methods[key] = (target, method)
-
-    def end(self) -> None:
-        """Takes note that the call that began last is over."""
-        self.running.pop()
-        # Whoever waits has said so before looking who is running.
-        if self.awaited:
-            self.tell()
+                self.known[key] = (target, method)
+        return target, method
 
     def tell(self) -> None:
         """Has those who wait for the end of a call look again whether it has come."""
@@ -119,7 +105,7 @@ class Objects:
         with self.lock:
             self._by_badge.pop(badge, None)
             for key in self._remembered.pop(badge, ()):
-                self.data_methods.pop(key, None)
+                self.known.pop(key, None)
             self.awaited += 1
             try:
                 # Not `while CONDITION`: what Ctrl-C raises at the jump back is in no `try` under CPython 3.13.0.
@@ -146,4 +132,4 @@ class Objects:
                 forget(target)
             self._by_badge.clear()
             self._remembered.clear()
-            self.data_methods.clear()
+            self.known.clear()

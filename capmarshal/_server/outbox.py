@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from capmarshal._descriptors.closing import ClosableFile
+    from capmarshal._descriptors.descriptor_list import DescriptorList
     from capmarshal._server.answer import Answer
 
 
@@ -97,8 +98,9 @@ class Outbox:
         """Bytes of the answer."""
         return self._record.size
 
-    def steal_owned(self) -> list[ClosableFile]:
+    def steal_owned(self) -> list[ClosableFile | DescriptorList]:
         """What the call still owned, to be closed by the caller: its results, and what was made to be sent."""
-        owned, self._copies = [*self._answer.results, *self._copies], []
+        owned: list[ClosableFile | DescriptorList] = [*self._answer.results, *self._copies]
+        self._copies = []
         self._answer = self._answer._replace(results=())
         return owned

@@ -73,7 +73,7 @@ class Records:
         turn, count = self._turn, self._inbox.struct.count
         data = self._inbox.data()
         try:
-            call = wire.rest_of_call(data, turn.id, turn.entries, count, turn.payload)
+            call = wire.rest_of_call(data, turn.id, turn.entries, count, turn.table)
         except wire.Malformed:
             call = None
         if call is None or count > self._max_descriptors:
@@ -81,7 +81,7 @@ class Records:
             self.any(channel)
             return
         descriptors, deadline = self._inbox.steal(), turn.deadline
-        self._run(channel, lambda: self._dispatcher.call(call, descriptors, channel.peer, deadline))
+        self._run(channel, lambda: self._dispatcher.call(call, descriptors, channel, deadline))
 
     def any(self, channel: Channel | None) -> None:
         """Deals with the record in the inbox, whatever it is."""
@@ -117,7 +117,7 @@ class Records:
         if refusal:
             self._refuse(channel, received, refusal)
             return
-        self._run(channel, lambda: self._dispatcher.dispatch(received, channel.peer))
+        self._run(channel, lambda: self._dispatcher.dispatch(received, channel))
 
     def _refuse(self, channel: Channel, received: Received, refusal: str) -> None:
         """Answers a call in one record that is more than the entrypoint takes."""

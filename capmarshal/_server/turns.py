@@ -12,7 +12,6 @@ from capmarshal._kernel.native import FOREVER, NULL, lib
 from capmarshal._protocol import wire
 from capmarshal._protocol.states import Event, State
 from capmarshal._server.answer import Answer, Interrupted
-from capmarshal._typed.long import Long
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,15 +23,16 @@ if TYPE_CHECKING:
     from capmarshal._server.clients import Channel, Peer
     from capmarshal._server.dispatch import Dispatcher
     from capmarshal._server.endings import Endings
+    from capmarshal._server.leaving import Leaving
     from capmarshal._server.records import Records
     from capmarshal._server.timers import Timers
 
 # Looked up once: an attribute of cffi's is 40 ns, and these are wanted in each turn.
-_cm_reply_wait, _CM_DATA, _CM_DATA_LIMITED, _CM_WHOLE, _CM_CALL_KEY = (
+_cm_reply_wait, _CM_DATA, _CM_DATA_LIMITED, _CM_IN_ORDER, _CM_CALL_KEY = (
     lib.cm_reply_wait,
     lib.CM_DATA,
     lib.CM_DATA_LIMITED,
-    lib.CM_WHOLE,
+    lib.CM_IN_ORDER,
     lib.CM_CALL_KEY,
 )
 
@@ -55,6 +55,8 @@ class Turns:
         endings: of channels.
         timers: of the loop.
         dispatcher: runs the calls.
+        leaving: what leaves with the next reply.
+        max_descriptors: of a call.
 
     Attributes:
         own: what is to be done when one of the server's own slots is readable.
@@ -70,6 +72,9 @@ class Turns:
         endings: Endings,
         timers: Timers,
         dispatcher: Dispatcher,
+        leaving: Leaving,
+        *,
+        max_descriptors: int,
     ) -> None:
         self._turn = turn
         self._inbox = received
@@ -79,6 +84,9 @@ class Turns:
         self._endings = endings
         self._timers = timers
         self._dispatcher = dispatcher
+        self._run = dispatcher.run
+        self._leaving = leaving
+        self._max_descriptors = max_descriptors
         self.own: dict[int, Callable[[], None]] = {}
         # The payload of the reply that is sent with the next turn.
         self._reply: bytes | None = None
@@ -104,10 +112,12 @@ class Turns:
             return
         try:
             if event == _CM_DATA:
-                self._call_data(FOREVER)
+                self._call(FOREVER, None)
             elif event == _CM_DATA_LIMITED:
-                self._call_data(turn.deadline)
-            elif event == _CM_WHOLE:
+                self._call(turn.deadline, None)
+            elif event == _CM_IN_ORDER:
+                self._call(turn.deadline, self._inbox)
+            elif event == lib.CM_WHOLE:
                 self._record(self._channels.get(turn.slot), whole=True)
             elif event == lib.CM_RECORD:
                 self._record(self._channels.get(turn.slot), whole=False)
@@ -120,34 +130,40 @@ class Turns:
             elif event == lib.CM_UNSENT:
                 self._reply = reply
                 self.deliver_reply()
+            elif event == lib.CM_UNSETTLED:
+                self._settle()
             elif event == lib.CM_SCARCE:
                 self._scarce(turn.slot)
         except Exception as error:  # noqa: BLE001 - a fault of ours is one channel's, not the service's
             self._fault(error)
 
-    def _call_data(self, deadline: int) -> None:
-        """Runs the call in the inbox, which is data alone."""
-        turn, bytes_in = self._turn, self._inbox.bytes
-        start = turn.payload
-        key, payload = bytes_in[_CM_CALL_KEY:start], bytes_in[start : self._inbox.struct.size]
+    def _call(self, deadline: int, came: Inbox | None) -> None:
+        """Runs the call in the inbox, which is data alone, or has descriptors in order."""
+        turn, received = self._turn, self._inbox
+        if came is not None and received.struct.count > self._max_descriptors:
+            # It is said there.
+            self._record(self._channels.get(turn.slot), whole=False)
+            return
+        bytes_in = received.bytes
+        key, payload = bytes_in[_CM_CALL_KEY : turn.table], bytes_in[turn.payload : received.struct.size]
         try:
-            answer = self._dispatcher.call_data(turn, key, payload, deadline)
+            answer = self._run(turn, key, payload, deadline, came, self._leaving.take)
         except Interrupted as interrupted:
+            self._leaving.drop()
             self._finish(interrupted.answer)
             raise interrupted.__cause__ or interrupted from None
-        if isinstance(answer, bytes):
+        if type(answer) is bytes:
             self._reply = answer
-        elif isinstance(answer, Long):
-            self._finish(Answer(turn.id, wire.pack_reply(turn.id, [], 0, answer.start), rest=answer.end))
-        elif answer is None:
-            self._record(self._channels.get(turn.slot), whole=False)
         else:
-            self._finish(answer)
+            self._leaving.drop()
+            self._finish(answer)  # type: ignore[arg-type]  # it is no bytes
+            turn.scarce = reaper.behind()
 
     def _fault(self, error: Exception) -> None:
         """Ends the channel in whose turn something went wrong that no record should be able to bring about."""
         turn = self._turn
         # It may be a signal handler's, raised before anybody took what came.
+        self._leaving.drop()
         reaper.close([self._inbox.steal()])
         self._endings.fault(self._channels.get(turn.slot), error)
         turn.taken = 0
@@ -187,7 +203,21 @@ class Turns:
         # First: after Ctrl-C in the middle, nobody knows how far it got, and it must not begin anew.
         self._reply = None
         if reply is not None:
-            self._finish(Answer(turn.id, wire.pack_reply(turn.id, [], 0, b""), rest=reply))
+            arguments, results = self._leaving.steal()
+            numbers = results.numbers()
+            data = wire.pack_reply(turn.id, wire.PLAIN[: len(numbers)], len(numbers), b"")
+            self._finish(Answer(turn.id, data, numbers, [arguments], [results], rest=reply))
+
+    def _settle(self) -> None:
+        """The reply is sent, and what went with it is not closed yet."""
+        turn, results = self._turn, self._leaving.steal_results()
+        channel = self._channels.get(turn.taken)
+        if channel is None:
+            reaper.close([results])
+        else:
+            self._channels.move(channel, Event.CALL)
+            self._answers.settle(channel, [results])
+        turn.taken = 0
 
     def _ready(self, slot: int) -> None:
         """An own slot is readable, or a channel writable."""
@@ -235,6 +265,7 @@ class Turns:
         """
         turn = self._turn
         self.deliver_reply()
+        self._leaving.drop()
         self._dispatcher.end_all()
         channel = self._channels.get(turn.taken)
         if channel is not None:

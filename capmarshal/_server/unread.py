@@ -53,6 +53,13 @@ class Unread:
         channel.peer.book_unread(count)
         self.count += count
 
+    def not_sent(self, channel: Channel, count: int) -> None:
+        """Takes back what :meth:`sent` has counted."""
+        count = min(count, channel.unread)
+        channel.unread -= count
+        channel.peer.book_unread(-count)
+        self.count -= count
+
     def _received(self, channel: Channel) -> None:
         self._channels.pop(channel, None)
         if channel.unread:

@@ -13,6 +13,7 @@ from capmarshal._typed.codec import BAD_PAYLOAD, data_decoder_for, decoder_for, 
 from capmarshal._typed.declaration import Declaration, declared_in, refuse_forgotten
 from capmarshal._typed.fitting import check_data, due_for
 from capmarshal._typed.implementation import Implementation
+from capmarshal._typed.in_order import in_order
 from capmarshal._typed.long import encoders_for
 from capmarshal._typed.placing import check_for
 
@@ -46,7 +47,7 @@ class Method:
         where: interface and method, for people.
         raises: the declared errors.
         arguments_are_data, result_is_data: no capability and no descriptor can be in them.
-        is_data: both, and all that must be given may be given by position.
+        arguments_in_order, result_in_order: how they travel where descriptors stand in order; None where they may not.
         function: as declared.
         parameters: but for the receiver, in their order.
         given, encode_arguments, unsendable: see :class:`Arguments`.
@@ -69,12 +70,13 @@ class Method:
         self._result, self._encode_result = declared.result, encoder_for(declared.result)
         self.encode_data_arguments, self.encode_data_result = encoders_for(declared.annotations, declared.result)
         self._check_result = None if self.result_is_data else _check_for(declared.result)
+        self.arguments_in_order = in_order(declared.annotations, declared.data, declared.parameters)
+        self.result_in_order = in_order([declared.result], [declared.result_is_data])
         arguments = Arguments(declared)
         self.given, self.encode_arguments, self.unsendable = arguments.given, arguments.encode, arguments.unsendable
         self.implementation = Implementation(declared, name, of or interface)
         self._binding = Binding(declared, self.implementation)
         self.decode_arguments = self._binding.decode
-        self.is_data = self.arguments_are_data and self.result_is_data and self._binding.by_position_alone
 
     # Made when they are first wanted: a client decodes no arguments, and a server no results.
 
@@ -85,7 +87,7 @@ class Method:
             _ = self.decode_data_result
 
     @functools.cached_property
-    def decode_data_arguments(self) -> Callable[[bytes], Any]:
+    def decode_data_arguments(self) -> Callable[[bytes | memoryview], Any]:
         """Payload to arguments: see :meth:`Binding.data_decoder`."""
         return self._binding.data_decoder()
 

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 # The indices that lists of descriptors begin with: kept, since to make 253 of them costs a microsecond.
 _INDICES = list(range(len(PLAIN)))
 
-# What decoding made of a table: each owns a descriptor.
-Owned: TypeAlias = Descriptor | Dataspace | io.BufferedReader | io.BufferedWriter | socket.socket
+# What decoding makes of a descriptor, which it then owns.
+Made: TypeAlias = Descriptor | Dataspace | io.BufferedReader | io.BufferedWriter | socket.socket
 
 # So many refer to what is in a list, and is looked at: the list, a variable, and the argument of getrefcount().
 _DROPPED = 3
@@ -68,6 +68,13 @@ class Outgoing:
         self.doors: list[Door] = []
         self._slots: dict[int, int] = {}
         self.refused: Any = None
+
+    @classmethod
+    def of(cls, descriptors: list[Descriptor]) -> Outgoing:
+        """The table of an answer that is descriptors, in order."""
+        made = cls(serving=True)
+        made.add_list(descriptors)
+        return made
 
     def add(self, thing: Any) -> int:
         """Enters a capability or a descriptor in the table, and returns its index there."""
@@ -160,7 +167,28 @@ class Search(Outgoing):
 NOTHING = Outgoing()
 
 
-class Incoming:
+class Owned:
+    """What was made of the descriptors of a record that was received.
+
+    Attributes:
+        produced: it; each owns one.  Of the call in a server, of the caller in a client.
+        writers: those among them that have a buffer to flush.
+        raws: by the id of a file, the raw one that it was made with: a method may detach the two.
+    """
+
+    __slots__ = ("produced", "raws", "writers")
+
+    def __init__(self) -> None:
+        self.produced: list[Any] = []
+        self.writers: Sequence[io.BufferedWriter] = ()
+        self.raws: dict[int, io.RawIOBase] = {}
+
+    def close_all(self) -> None:
+        """Closes it."""
+        reaper.close(self.produced)
+
+
+class Incoming(Owned):
     """The table of a record that was received.  Owns its descriptors until decoding makes something of them.
 
     Args:
@@ -169,11 +197,6 @@ class Incoming:
         sender: who sent it, where the doors that it brings are to be counted.
         home: the entrypoint that is being called, whose handler gets its own objects themselves.
         closing: to whose account the closing goes of what is left over; the sender's, unless it is another.
-
-    Attributes:
-        produced: what decoding made of descriptors; each owns one.  Of the call in a server, of the caller in a client.
-        writers: those among them that have a buffer to flush.
-        raws: by the id of a file, the raw one that it was made with: a method may detach the two.
     """
 
     __slots__ = (
@@ -185,9 +208,6 @@ class Incoming:
         "_listed",
         "_sender",
         "_used",
-        "produced",
-        "raws",
-        "writers",
     )
 
     def __init__(
@@ -198,6 +218,7 @@ class Incoming:
         home: Home | None = None,
         closing: reaper.Sender | None = None,
     ) -> None:
+        super().__init__()
         self._entries = entries
         self._descriptors = descriptors
         self._sender = sender
@@ -207,9 +228,11 @@ class Incoming:
         self._used: set[int] = set()
         # So many at the head of the table have been taken by make_list().
         self._listed = 0
-        self.produced: list[Owned] = []
-        self.writers: Sequence[io.BufferedWriter] = ()
-        self.raws: dict[int, io.RawIOBase] = {}
+
+    @property
+    def count(self) -> int:
+        """How many descriptors came."""
+        return len(self._descriptors)
 
     def make(self, kind: type, index: object) -> object:
         """What the annotation ``kind`` wants of the entry that stands at ``index`` in the table."""
@@ -257,7 +280,7 @@ class Incoming:
         except ArgumentError as error:
             raise msgspec.ValidationError(f"{error} - at `$[{at}]`") from error
 
-    def _make_file(self, kind: type, slot: int) -> Owned:
+    def _make_file(self, kind: type, slot: int) -> Made:
         descriptor = self._descriptors.steal(slot)
         try:
             made = _made(kind, descriptor)
@@ -323,7 +346,7 @@ class Incoming:
         reaper.close([*self.produced, self._descriptors], self._closing)
 
 
-def _made(kind: type, descriptor: Descriptor) -> Owned:
+def _made(kind: type, descriptor: Descriptor) -> Made:
     """What the annotation ``kind`` wants of a descriptor, which it takes on success."""
     if kind is Descriptor:
         return descriptor

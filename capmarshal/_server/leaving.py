@@ -1,0 +1,139 @@
+"""What leaves with a reply: descriptors that C closes before it is sent, and those that it sends and then closes.
+
+So a call that is done when its method returns costs its answer no crossing of its own.  Whatever is more than that - a
+descriptor that may block when it is closed, a result that is more than a descriptor - is an answer
+(:mod:`capmarshal._server.answers`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from typing import TYPE_CHECKING
+
+from capmarshal._descriptors import reaper
+from capmarshal._descriptors.closing import closes_now
+from capmarshal._descriptors.descriptor import Descriptor
+from capmarshal._descriptors.descriptor_list import DescriptorList
+from capmarshal._descriptors.mounts import mounts
+from capmarshal._descriptors.process import process
+from capmarshal._kernel.native import DESCRIPTORS_MAX
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from capmarshal._kernel.native import CData
+    from capmarshal._server.channels import Channels
+    from capmarshal._typed.table import Owned
+
+_PLAIN = {Descriptor}
+
+
+class Leaving:
+    """The descriptors that leave with the next reply of one server.
+
+    Args:
+        turn: the ``struct cm_turn``.
+        channels: whom replies go to.
+        max_descriptors: of an answer.
+    """
+
+    def __init__(self, turn: CData, channels: Channels, max_descriptors: int) -> None:
+        self._turn = turn
+        self._channels = channels
+        self._most = min(max_descriptors, DESCRIPTORS_MAX)
+        self._arguments = DescriptorList.with_room(DESCRIPTORS_MAX)
+        self._results = DescriptorList.with_room(DESCRIPTORS_MAX)
+        turn.arguments, turn.results = self._arguments.struct, self._results.struct
+        # C does not hold the interpreter while it closes them: a child that is forked then closes what is left.
+        process.lists[id(self._arguments)] = self._arguments
+        process.lists[id(self._results)] = self._results
+
+    def take(self, owned: Owned, results: list[Descriptor]) -> bool:
+        """Takes what a call owns, if all of it can leave with the reply; whether that is so.
+
+        Args:
+            owned: what was made of its arguments.
+            results: plain descriptors, no two of one number.
+        """
+        arguments = owned.produced
+        if results:
+            if arguments:
+                same = set(map(id, results))
+                arguments = [file for file in arguments if id(file) not in same]
+            if not self._may_send(arguments, results):
+                return False
+        descriptors = arguments
+        if set(map(type, arguments)) != _PLAIN:
+            if not all(type(file) is Descriptor or _closed(file, owned) for file in arguments):
+                return False
+            descriptors = [file for file in arguments if type(file) is Descriptor]
+        if len(descriptors) > DESCRIPTORS_MAX:
+            return False
+        if descriptors:
+            self._turn.mounts = mounts.struct
+            self._arguments.take_each(descriptors)
+        if results:
+            self._turn.mounts = mounts.struct
+            self._results.take_each(results)
+        return True
+
+    def _may_send(self, arguments: list[Any], results: list[Descriptor]) -> bool:
+        """Whether results may be sent now, and none of their numbers is an argument's too; counts them as unread."""
+        count = len(results)
+        if count > self._most:
+            return False
+        numbers = {descriptor.fileno() for descriptor in results} if arguments else frozenset()
+        if any(not file.closed and file.fileno() in numbers for file in arguments):
+            return False
+        channel = self._channels.get(self._turn.slot)
+        if channel is None or not self._channels.unread.may_send(channel.peer, count):
+            return False
+        self._channels.unread.sent(channel, count)
+        return True
+
+    def steal(self) -> tuple[DescriptorList, DescriptorList]:
+        """Moves out what has not left, arguments and results: the caller owns them."""
+        return self._arguments.steal_rest(), self._steal_results()
+
+    def steal_results(self) -> DescriptorList:
+        """Moves out the results that were sent, and not closed."""
+        return self._results.steal_rest()
+
+    def _steal_results(self) -> DescriptorList:
+        count = len(self._results)
+        channel = self._channels.get(self._turn.taken)
+        if count and channel is not None:
+            self._channels.unread.not_sent(channel, count)
+        return self._results.steal_rest()
+
+    def drop(self) -> None:
+        """Closes what has not left, where it is not to."""
+        if self._turn.arguments.count or self._turn.results.count:
+            reaper.close(self.steal())
+
+    def close_here(self) -> None:
+        """Closes it in a forked child, whose parent has the same open, so that no close is the last."""
+        self._arguments.close()
+        self._results.close()
+
+    def end(self) -> None:
+        """Ends with the server."""
+        process.lists.pop(id(self._arguments), None)
+        process.lists.pop(id(self._results), None)
+
+
+def _closed(file: Any, owned: Owned) -> bool:
+    """Closes a file that was made of an argument, where it only reads, and that is done on the spot."""
+    if type(file) is not io.BufferedReader:
+        return False
+    # A method may have detached the two.
+    raw = owned.raws[id(file)]
+    if raw.closed:
+        return True
+    if not closes_now(raw.fileno()):
+        return False
+    # Not the buffer's own, which would wait for whoever reads from it.
+    with contextlib.suppress(OSError):
+        raw.close()
+    return True

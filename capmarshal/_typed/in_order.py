@@ -1,0 +1,166 @@
+"""Descriptors in order: each an argument, a result, or in a list that is one, and nowhere within other things.
+
+So nearly all do that are handed over at all.  The n-th of them has the index n in the payload and is the n-th of the
+record, whose table therefore says nothing: no hook is called, and no table made or read.  Whatever is not so at first
+sight is left to :mod:`capmarshal._typed.codec` and :mod:`capmarshal._typed.table`, which do it, or say what is wrong.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+from capmarshal._descriptors.closing import is_own_reader
+from capmarshal._descriptors.descriptor import Descriptor, buffered_of, numbers_of
+from capmarshal._kernel.native import DESCRIPTORS_MAX
+from capmarshal._typed.codec import data_decoder_for, encode_data
+from capmarshal._typed.lists import is_list
+from capmarshal._typed.preparing import prepare
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from _typeshed import ReadableBuffer as Buffer
+
+    from capmarshal._descriptors.inbox import Inbox
+    from capmarshal._typed.parameters import Parameter
+    from capmarshal._typed.table import Owned
+
+# Kept, since to make 253 of them costs a microsecond.
+_INDICES = list(range(DESCRIPTORS_MAX))
+
+
+def _number_of(thing: Any) -> int:
+    """The descriptor of what is lent, borrowed, where that is at once to be had; else negative.
+
+    Raises:
+        Whatever is raised for what cannot be sent, or by a signal handler.
+    """
+    kind = type(thing)
+    if kind is Descriptor:
+        number: int = thing._number  # noqa: SLF001 - fileno() costs more
+        return number
+    if kind is io.BufferedReader and type(thing.raw) is io.FileIO:
+        prepare(thing)
+        return int(thing.fileno())
+    return -1
+
+
+class InOrder:
+    """The members of a value whose descriptors stand in order: the arguments of a method, or its one result.
+
+    Args:
+        annotations: of the members.
+        places: of each member that is no data: its place, whether it is a list, and whether it is to be a file.
+        alone: the annotation of a result, which stands for itself and is no member of an array.
+    """
+
+    def __init__(self, annotations: Sequence[Any], places: Sequence[tuple[int, bool, bool]], *, alone: bool) -> None:
+        self._count = len(annotations)
+        self._places = places
+        self._alone = alone
+        stand_ins = list(annotations)
+        for place, listed, _ in places:
+            stand_ins[place] = list[int] if listed else int
+        stand_in = stand_ins[0] if alone else tuple[tuple(stand_ins)]  # type: ignore[misc]  # made at run time
+        self._decode: Callable[[Buffer], Any] = data_decoder_for(stand_in)
+        # What the payload is where there is nothing else: no need to decode it.
+        only = len(places) == self._count and not any(listed for _, listed, _ in places)
+        indices = _INDICES[: self._count]
+        self._payload = encode_data(indices[0] if alone else indices) if only else None
+
+    def lent(self, members: Sequence[Any]) -> tuple[bytes, list[int]] | None:
+        """The payload for members, and the descriptors to send with it, borrowed; None where it is not that easy.
+
+        Raises:
+            Whatever is raised for what cannot be sent, or by a signal handler.
+        """
+        if len(members) != self._count:
+            return None
+        numbers: list[int] = []
+        indexed = list(members)
+        for place, listed, _ in self._places:
+            thing, first = members[place], len(numbers)
+            if listed:
+                more = numbers_of(thing) if type(thing) is list else None
+                if more is None or first + len(more) > DESCRIPTORS_MAX:
+                    return None
+                numbers += more
+                indexed[place] = _INDICES[first : len(numbers)]
+            else:
+                number = _number_of(thing)
+                if number < 0:
+                    return None
+                numbers.append(number)
+                indexed[place] = first
+        if len(numbers) > DESCRIPTORS_MAX:
+            return None
+        return self._payload or encode_data(indexed), numbers
+
+    def received(self, payload: Buffer, inbox: Inbox, owned: Owned) -> Sequence[Any] | None:
+        """The members for a payload and the descriptors in an inbox, which ``owned`` owns from here on.
+
+        None where it is not that easy: they are its plain :class:`Descriptor` then.
+
+        Raises:
+            Whatever msgspec raises for a payload that is no good.
+        """
+        inbox.steal_each(owned.produced)
+        descriptors = owned.produced
+        if payload == self._payload and len(descriptors) == self._count:
+            members: list[Any] = descriptors[:]
+        else:
+            decoded = self._decode(payload)
+            members = [decoded] if self._alone else list(decoded)
+            at = 0
+            for place, listed, _ in self._places:
+                index = members[place]
+                count = len(index) if listed else 1
+                if index != (_INDICES[at : at + count] if listed else at) or at + count > len(descriptors):
+                    return None
+                members[place] = descriptors[at : at + count] if listed else descriptors[at]
+                at += count
+            if at != len(descriptors):
+                return None
+        readers = [place for place, _, is_reader in self._places if is_reader]
+        # All of them first: None is no answer once a descriptor has become something else.
+        if not all(is_own_reader(members[place].fileno()) for place in readers):
+            return None
+        for place in readers:
+            descriptor = members[place]
+            members[place] = file = buffered_of(descriptor, "r", io.BufferedReader)
+            owned.produced[owned.produced.index(descriptor)] = file
+            owned.raws[id(file)] = file.raw  # type: ignore[assignment]  # typeshed has a protocol there
+        return members
+
+    def returned(self, result: Any) -> tuple[bytes, list[Descriptor]] | None:
+        """The payload for a result, and the descriptors to send with it, which the call owns; None as in :meth:`lent`.
+
+        Those that are to be closed by more than their number are not that easy.
+        """
+        _, listed, _ = self._places[0]
+        descriptors = result if listed else [result]
+        numbers = numbers_of(descriptors) if type(descriptors) is list else None
+        if numbers is None or len(set(numbers)) != len(numbers) or len(numbers) > DESCRIPTORS_MAX:
+            return None
+        return self._payload or encode_data(_INDICES[: len(numbers)]), descriptors
+
+
+def in_order(annotations: Sequence[Any], data: Sequence[bool], parameters: Sequence[Parameter] = ()) -> InOrder | None:
+    """How the members of a value travel whose descriptors stand in order; None where they may not.
+
+    Args:
+        annotations: of the members: a method's arguments, or its one result.
+        data: whether each is data alone.
+        parameters: of the arguments; none for a result.
+    """
+    places = [
+        (place, is_list(annotation), annotation is io.BufferedReader)
+        for place, annotation in enumerate(annotations)
+        if not data[place]
+    ]
+    known = all(listed or annotations[place] in (Descriptor, io.BufferedReader) for place, listed, _ in places)
+    lists = sum(listed for _, listed, _ in places)
+    if not places or not known or lists > 1 or any(p.kind is p.KEYWORD_ONLY for p in parameters):
+        return None
+    return InOrder(annotations, places, alone=not parameters)
