@@ -11,6 +11,7 @@ import signal
 import socket
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import by_hand
 import capmarshal as cm
@@ -26,6 +27,10 @@ from slow_closing import Slow
 
 # Descriptors that a test process may have open: calls with a thousand of them, made and served in one process.
 TABLE = 4096
+
+# How long an example takes, or is made, says how busy the machine is.  --hypothesis-profile chooses another one.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 def pytest_configure():

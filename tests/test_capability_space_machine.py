@@ -187,5 +187,5 @@ class SpaceMachine(RuleBasedStateMachine):
         assert doors_by_hand.open_now() == self.base
 
 
-SpaceMachine.TestCase.settings = settings(deadline=None, max_examples=100, stateful_step_count=40)
+SpaceMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40)
 TestSpace = SpaceMachine.TestCase

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import capmarshal as cm
@@ -228,7 +228,6 @@ def _check(sent, came):
             assert (type(came), came) == (type(sent), sent)
 
 
-@settings(deadline=None)
 @given(typed_values)
 def test_any_nested_value_comes_back_as_it_was_sent(typed):
     """Lists, dicts, tuples, Structs, dataclasses and None of data, files and capabilities; each file is that file."""
@@ -447,7 +446,6 @@ hostile_values = st.recursive(
 hostile_payloads = st.binary(max_size=40) | hostile_values.map(msgspec.msgpack.encode)
 
 
-@settings(deadline=None)
 @given(st.sampled_from(DECODERS), hostile_payloads)
 def test_any_payload_decodes_or_is_a_bad_argument(decoder, payload):
     """Arbitrary bytes, and arbitrary values as indices; and everything that came is closed afterwards."""
@@ -458,7 +456,6 @@ def test_any_payload_decodes_or_is_a_bad_argument(decoder, payload):
     _nothing_left(before)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 3), max_size=6))
 def test_an_entry_is_used_once(indices):
     """A payload that names one entry twice would give one descriptor two owners: it is refused."""
@@ -700,7 +697,6 @@ def test_an_announced_length_costs_nothing(header):
         TAKE.decode_arguments(memoryview(b"\x91" + header + b"\xff\xff\xff\xff"), Incoming([], DescriptorList()))
 
 
-@settings(deadline=None)
 @given(hostile_payloads)
 def test_a_method_raises_argument_error_and_nothing_else(payload):
     """Whatever the payload, the dispatcher sees the arguments, an ArgumentError or a StaleCapability."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Generic, Literal, NamedTuple, NotRequired, Op
 import attrs
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import by_hand
@@ -349,8 +349,7 @@ types_and_values = st.recursive(
 )
 
 
-# Each example makes classes, which takes its time.
-@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50)
 @given(st.lists(types_and_values, min_size=1, max_size=3).map(_record), st.data())
 def test_any_record_arrives_as_it_was_and_one_with_more_does_not(record, data):
     """Dataclasses of all kinds of members, in each other."""

@@ -259,7 +259,6 @@ def test_every_kind_of_parameter_arrives_in_its_place():
         assert proxy.defaults([1], c=None) == [[1], {}, None]
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(["many", "only", "keyword", "nothing"]),
     st.lists(st.integers(0, 9), max_size=4),
@@ -882,7 +881,7 @@ def test_the_wrong_arguments_from_a_remote_are_refused(payload, words):
         assert proxy.take(1, [])
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.binary(max_size=30), min_size=1, max_size=10))
 def test_any_payload_at_all_is_answered(payloads):
     """And the server goes on."""

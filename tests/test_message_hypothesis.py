@@ -13,7 +13,7 @@ from capmarshal._kernel.errors import CallTimeout, MessageTruncated
 from patience import PATIENCE
 
 # Fixtures are made once for all examples: each example leaves its sockets empty, and closes what it received.
-examples = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+examples = settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
 buffers = st.lists(st.binary(max_size=4096), max_size=20)
 # Small numbers and the largest, rather than anything in between.

@@ -22,7 +22,7 @@ MANY = 3 * DESCRIPTORS_MAX
 sizes = st.integers(0, 3000)
 counts = st.one_of(st.integers(0, 5), st.integers(DESCRIPTORS_MAX - 2, MANY))
 part_sizes = st.one_of(st.integers(1, 40), st.integers(41, 5000))
-examples = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+examples = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")

@@ -83,4 +83,4 @@ class Ring(RuleBasedStateMachine):
 
 
 TestRing = Ring.TestCase
-TestRing.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+TestRing.settings = settings(max_examples=200, stateful_step_count=60)
