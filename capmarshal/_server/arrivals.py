@@ -109,7 +109,9 @@ class Arrivals:
         for channel, assembly in sorted(self._begun.items(), key=lambda begun: begun[1].moved):
             if assembly.moved > still or not any(self._waiting.values()):
                 break
-            self._give_up(channel)
+            # What a peer that is held back sends is not read, and that is its own doing.
+            if channel.peer.held or not channel.awaits_server():
+                self._give_up(channel)
         for peer in tuple(itertools.islice(self._waiting, _ASKED)):
             self._admit(peer)
         if any(self._waiting.values()):

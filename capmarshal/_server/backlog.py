@@ -33,7 +33,8 @@ class Backlog:
 
     A peer that has more unread than it may makes no more calls until it has read enough, and loses the channels on
     which nothing moves for a second.  Where its user, or all together, have more, the peer with most loses the one that
-    has stood still for longest; where all of them move, who comes next makes no more calls until there is room.
+    has stood still for longest; where all of them move, who comes next makes no more calls until there is room.  Nobody
+    stands still who has read what was sent, however long the server then takes to send more.
 
     Args:
         channels: of the server.
@@ -120,6 +121,7 @@ class Backlog:
             and (outbox := channel.outbox) is not None
             and outbox.give_up is None
             and outbox.moved <= since
+            and not channel.awaits_server()
         ]
 
     def _look_after(self, peer: Peer) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import select
 import termios
 import weakref
 from typing import TYPE_CHECKING
 
 from capmarshal._descriptors import inbox, reaper
-from capmarshal._kernel.native import lib
-from capmarshal._protocol.states import State
+from capmarshal._kernel.native import NOW, TIMED_OUT, lib
+from capmarshal._protocol.states import READS, WRITES, State
 from capmarshal._server.ledger import Resource
 
 if TYPE_CHECKING:
@@ -160,3 +161,8 @@ class Channel:
         except OSError:
             return True
         return not any(unsent)
+
+    def awaits_server(self) -> bool:
+        """Whether the client has done its part, and the server has not come round to it: a call may take its time."""
+        events = (select.POLLIN if self.state in READS else 0) | (select.POLLOUT if self.state in WRITES else 0)
+        return lib.cm_wait(self.far.number, events, NOW) not in TIMED_OUT
