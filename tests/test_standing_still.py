@@ -7,6 +7,8 @@ sees to that before it comes round to the channels.
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import select
 import time
 from types import SimpleNamespace
@@ -16,9 +18,10 @@ import pytest
 import by_hand
 import capmarshal as cm
 import parts_by_hand
+from capmarshal._descriptors import reaper
 from capmarshal._protocol import wire
 from capmarshal._protocol.states import UNREAD, State
-from capmarshal._server import arrivals, backlog, loop, timers
+from capmarshal._server import answers, arrivals, backlog, loop, timers
 from patience import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
@@ -35,6 +38,9 @@ class Work(cm.Interface):
 
     @cm.method
     def size(self, data: bytes) -> int: ...
+
+    @cm.method
+    def count(self, files: list[cm.Descriptor]) -> int: ...
 
     @cm.method
     def take_long(self) -> bool: ...
@@ -54,6 +60,9 @@ class Worker(Work):
     def size(self, data):
         return len(data)
 
+    def count(self, files):
+        return len(files)
+
     def take_long(self):
         self.meanwhile()
         self._clock.passed += 2 * STILL
@@ -67,6 +76,7 @@ def clock(monkeypatch):
     made.monotonic_ns = lambda: time.monotonic_ns() + made.passed
     for module in (arrivals, backlog, loop, timers):
         monkeypatch.setattr(module, "time", made)
+    monkeypatch.setattr(answers, "_CLOSING_PATIENCE", STILL)
     monkeypatch.setattr(arrivals, "_STILL", STILL)
     monkeypatch.setattr(backlog, "_STILL", STILL)
     return made
@@ -154,3 +164,22 @@ def test_whose_call_goes_on_while_the_server_is_busy_does_not_make_way(fork, unt
         for piece in rest:
             two.send(piece)
         assert by_hand.answer(two)[0].id == 1
+
+
+def test_what_is_closed_while_the_server_is_busy_is_not_said_to_take_long(fork, until, clock, lingering, caplog, drain):
+    """Nor is its answer sent for the time that has passed, but since all is closed."""
+    caplog.set_level(logging.WARNING, "capmarshal")
+    number, far = lingering(4 * int(PATIENCE))
+    with serving(clock) as (worker, capability, (near, _), channels):
+        by_hand.send(near, parts_by_hand.call(capability, b"count", [[0]], 1), [number])
+        os.close(number)
+        until(lambda: State.CLOSING in {one.state for one in channels.all()})
+
+        def close():
+            drain(far)
+            assert reaper.wait(PATIENCE)
+
+        worker.meanwhile = close
+        another_takes_long(fork, capability)
+        assert by_hand.answer(near)[0].id == 1
+    assert not caplog.records

@@ -143,6 +143,8 @@ class Answers:
             self.proceed(channel)
 
     def _closing_late(self, channel: Channel, call_id: int) -> None:
+        # What is closed is not late, though the loop was busy when that was told.
+        self._closings.settle()
         # By the call's number: a timer must not keep an answer that was sent long ago.
         if channel.state is State.CLOSING and channel.outbox is not None and channel.outbox.call_id == call_id:
             words = "what a call sent is open %.0f s after its end: closing it takes so long; its answer leaves now"
