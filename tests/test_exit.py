@@ -138,6 +138,36 @@ def test_an_entrypoint_that_nobody_closed_is_named(script):
         assert words.count("Error") == 0
 
 
+def test_a_file_of_a_number_that_was_not_its_own_closes_nothing_at_exit(tmp_path):
+    """The number is somebody else's then: of a file that is written when the interpreter ends, after all modules."""
+    written = tmp_path / "written"
+    code, words = run(f"""
+import logging
+logging.disable(logging.CRITICAL)
+class Twice(cm.Interface):
+    @cm.method
+    def twice(self, file: io.BufferedReader) -> cm.Descriptor: ...
+class Mistaken(Twice):
+    def twice(self, file):
+        numbers.append(file.fileno())
+        return io.FileIO(numbers[0])
+numbers = []
+with cm.Entrypoint("x") as entrypoint, cm.timeout(30), open(os.devnull, "rb") as lent:
+    try:
+        entrypoint.manage(Mistaken()).cast(Twice).twice(lent)
+    except cm.RemoteError as error:
+        assert "both would close it" in str(error), error
+opened = os.open({str(written)!r}, os.O_WRONLY | os.O_CREAT)
+if opened != numbers[0]:
+    os.dup2(opened, numbers[0])
+    os.close(opened)
+sys.written = open(numbers[0], "wb")
+sys.written.write(b"data")
+""")
+    assert (code, words) == (0, "")
+    assert written.read_bytes() == b"data"
+
+
 def test_sys_exit_within_a_method_ends_neither_the_service_nor_the_process():
     """In a thread of its own: the caller gets an error, the next one is served, and the process goes on."""
     code, words = run("""

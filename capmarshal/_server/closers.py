@@ -24,9 +24,17 @@ if TYPE_CHECKING:
 # What may write when it is closed, and so must be closed before its number is.
 _WRITERS = (io.BufferedWriter, io.BufferedRandom, io.TextIOWrapper)
 
-# Files that would close a number that another object closes.  Python cannot tell a FileIO to let go of its number, so
-# these must never be closed, nor be let go of: whoever makes one has made a mistake, which his caller is told.
-_never_closed: dict[int, Any] = {}
+
+def _never_close(file: Any) -> None:
+    """Has nobody ever close a file that would close what another object closes, and then names something else.
+
+    Python cannot tell a FileIO to let go of its number, and closes it when it lets go of the file: of one that a module
+    holds, too, when the interpreter ends.  Whoever makes one has made a mistake, which his caller is told.
+    """
+    import ctypes  # here: needed for a mistake, and not by all who import this
+
+    # A reference that nobody has, and so nobody can give up.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(file))
 
 
 def number_of_known(file: Any) -> int:
@@ -105,7 +113,7 @@ def _one_closes(files: list[ClosableFile], keeper: Any) -> tuple[list[ClosableFi
         if closer is None or closer is closes:
             continue
         if isinstance(closer, io.FileIO):
-            _never_closed[id(file)] = file
+            _never_close(file)
             forgotten = False
         else:
             # Where two files stand on one Descriptor, the second has nothing left to forget.
