@@ -6,7 +6,6 @@ at a fortieth of the cost of ``inspect.Signature.bind``.
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any
 
 from capmarshal._capabilities.capability import Proxy, badge_of, capability_behind, door_of, open_door_of, timeout_of
@@ -52,7 +51,12 @@ def invoke(proxy: Proxy, called: Method, arguments: Given, exchange: Exchange = 
         except BAD_PAYLOAD:  # said below, with the name of the parameter
             payload = None
     elif called.arguments_in_order is not None and type(arguments) is tuple:
-        lent = _lent(called, arguments)
+        try:
+            lent = called.arguments_in_order.lent(arguments)
+        except Exception:
+            # Says which argument it was; where it was none, it was a signal handler's, and its program's.
+            called.encode_arguments(arguments, Outgoing())
+            raise
         if lent is not None:
             (payload, numbers), entries = lent, None
     if payload is None:
@@ -90,24 +94,16 @@ def invoke(proxy: Proxy, called: Method, arguments: Given, exchange: Exchange = 
     return _result(called, answer, door)  # type: ignore[arg-type]  # of no inbox
 
 
-def _lent(called: Method, arguments: tuple[Any, ...]) -> tuple[bytes, Sequence[int]] | None:
-    """The payload of a call, and the descriptors that go along, where they stand in order."""
-    try:
-        return called.arguments_in_order.lent(arguments)  # type: ignore[union-attr]  # they may
-    except Exception:
-        # Says which argument it was; where it was none, it was a signal handler's, and its program's.
-        called.encode_arguments(arguments, Outgoing())
-        raise
-
-
 def _result_in_order(called: Method, payload: bytes, inbox: Inbox, door: Door) -> Any:
     """The result for a payload, and plain descriptors in order, in an inbox that is given back."""
     owned = Owned()
     try:
         made = None
         if called.result_in_order is not None:
-            with contextlib.suppress(*BAD_PAYLOAD):
+            try:  # noqa: SIM105 - contextlib.suppress() costs more than all of it
                 made = called.result_in_order.received(payload, inbox, owned)
+            except BAD_PAYLOAD:  # said below
+                pass
         if made is not None:
             give_back(inbox)
             return made[0]

@@ -13,6 +13,7 @@ class _Lib:
     CM_FOREVER: Final[int]
     CM_LOST_BYTES: Final[int]
     CM_LOST_DESCRIPTORS: Final[int]
+    CM_MAY_BLOCK: Final[int]
     CM_CLOSES_FILE: Final[int]
     CM_CLOSES_SOCKET: Final[int]
     CM_FREES_FILE: Final[int]

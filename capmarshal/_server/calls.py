@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 # Of what a stranger calls a method, this much goes into errors.
 NAME_SHOWN = 64
 
+# Wanted in each call.
+_now_in_force, _put_in_force = _deadline.current.get, _deadline.current.set
+
 # Nothing is ever added to these.
 _NOTHING_OWNED = Owned()
 _NO_RESULTS: list[Descriptor] = []
@@ -90,7 +93,7 @@ class Calls:
 
     def serve(self, run: Callable[[], None]) -> None:
         """Has ``run`` run calls: what that changes in the thread is put back at the end."""
-        deadline_before, calls_before, thread_before = _deadline.current.get(), keeping.current.calls, self.thread
+        deadline_before, calls_before, thread_before = _now_in_force(), keeping.current.calls, self.thread
         # No context manager, whose end Ctrl-C can keep from beginning.
         try:
             _deadline.current.set(FOREVER)
@@ -136,7 +139,7 @@ class Calls:
         # Before it is looked up: see Objects.
         objects.running.append(key)
         # What is in force in a call that this one is made within, and what it has kept, is not this one's.
-        before, kept_before = _deadline.current.get(), len(calls.kept)
+        before, kept_before = _now_in_force(), len(calls.kept)
         try:
             found = objects.known.get(key) or objects.find(key)
             if found is None:
@@ -146,7 +149,7 @@ class Calls:
             try:
                 # Also the same one, where that is of a block around this call: the call knows nothing of that.
                 if deadline is not before:
-                    _deadline.current.set(deadline)
+                    _put_in_force(deadline)
                 try:
                     by_name: Mapping[str, Any] = _NO_NAMES
                     if came is None and method.arguments_are_data:
@@ -158,10 +161,20 @@ class Calls:
                                 raise
                             arguments, by_name = method.decode_arguments(payload, Incoming([], DescriptorList()))
                     else:
-                        arguments, by_name, owned = self._received(turn, method, payload, came)
+                        owned, arguments, failure = Owned(), None, None
+                        if type(came) is Inbox and method.arguments_in_order is not None:
+                            try:
+                                arguments = method.arguments_in_order.received(payload, came, owned)
+                            except Exception as error:  # noqa: BLE001 - said when they are decoded in the other way
+                                failure = error
+                        if arguments is None:
+                            owned = self._table(turn, came, owned)
+                            arguments, by_name = _decoded(method, payload, owned, failure)
                 except (ArgumentError, StaleCapability) as error:
                     return self._refused(turn, method, error)
-                result = getattr(target, method.name)(*arguments, **by_name)
+                run = getattr(target, method.name)
+                # To pass no names costs as much as the call.
+                result = run(*arguments, **by_name) if by_name else run(*arguments)
                 if method.result_is_data:
                     try:
                         reply = method.encode_data_result(result)
@@ -199,60 +212,27 @@ class Calls:
                 return self._failed(turn, method, error, fault, owned, outgoing, calls.kept[kept_before:])
         finally:
             # Whatever the method left.
-            if _deadline.current.get() is not before:
-                _deadline.current.set(before)
+            if _now_in_force() is not before:
+                _put_in_force(before)
             objects.running.pop()
             if objects.awaited:
                 objects.tell()
             if calls.kept:
                 del calls.kept[kept_before:]
 
-    def _received(
-        self, turn: Turn, method: Method, payload: Encoded, came: Inbox | Incoming | None
-    ) -> tuple[Sequence[Any], Mapping[str, Any], Owned]:
-        """The arguments of a call with which more than data may have come, by position and by name, and that.
-
-        Raises:
-            ArgumentError, StaleCapability: they are not what the interface says.
-        """
-        owned, failure = Owned(), None
-        try:
-            if type(came) is Inbox:
-                if method.arguments_in_order is not None:
-                    try:
-                        arguments = method.arguments_in_order.received(payload, came, owned)
-                    except Exception as error:  # noqa: BLE001 - said when they are decoded in the other way
-                        failure = error
-                    else:
-                        if arguments is not None:
-                            return arguments, _NO_NAMES, owned
-                # Unless they are stolen by now.
-                came.steal_each(owned.produced)
-                owned = incoming = self._table(turn, owned.produced)
-            else:
-                owned = incoming = Incoming([], DescriptorList()) if came is None else came  # type: ignore[assignment]  # it is no inbox
-            arguments, by_name = method.decode_arguments(payload, incoming)
-            incoming.close_rest()
-            if failure is not None and not _is_msgspecs(failure):
-                # A signal handler's, as the arguments are good: it ends the call as if the method had raised it.
-                raise failure
-        except BaseException:
-            owned.close_all()
-            raise
-        return arguments, by_name, owned
-
-    def _table(self, turn: Turn, descriptors: Sequence[Descriptor]) -> Incoming:
-        """The table of a call whose descriptors came in order, taken."""
-        return Incoming(PLAIN[: len(descriptors)], DescriptorList.of(descriptors), self.peer_of(turn.slot))
+    def _table(self, turn: Turn, came: Inbox | Incoming | None, owned: Owned) -> Incoming:
+        """The table of what came with a call, taken; of an inbox, ``owned`` has taken some already."""
+        if isinstance(came, Incoming):
+            return came
+        if came is not None:
+            # Unless they are stolen by now.
+            came.steal_each(owned.produced)
+        descriptors = DescriptorList.of(owned.produced)
+        return Incoming(PLAIN[: len(descriptors)], descriptors, self.peer_of(turn.slot))
 
     def _not_there(self, turn: Turn, key: bytes, came: Inbox | Incoming | None) -> Answer:
         """The answer to a call of what nobody knows; closes what came with it."""
-        if type(came) is Inbox:
-            descriptors: list[Descriptor] = []
-            came.steal_each(descriptors)
-            came = self._table(turn, descriptors)
-        if came is not None:
-            came.close_rest()  # type: ignore[union-attr]  # it is no inbox by now
+        self._table(turn, came, Owned()).close_rest()
         target = self._objects.get(key[:BADGE_SIZE])
         if target is None:
             return fail(turn.id, Code.STALE, "the capability's object is not there: dissolved, or never was")
@@ -292,6 +272,32 @@ class Calls:
         if not isinstance(error, Exception) and self.ends_service(error):
             raise Interrupted(answer) from error
         return answer
+
+
+def _decoded(
+    method: Method, payload: Encoded, incoming: Incoming, failure: Exception | None
+) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    """The arguments of a call with which more than data may have come, by position and by name.
+
+    Args:
+        method: that is called.
+        payload: the arguments.
+        incoming: the table of what came; closed where this raises.
+        failure: of the short way to decode them.
+
+    Raises:
+        ArgumentError, StaleCapability: they are not what the interface says.
+    """
+    try:
+        arguments, by_name = method.decode_arguments(payload, incoming)
+        incoming.close_rest()
+        if failure is not None and not _is_msgspecs(failure):
+            # A signal handler's, as the arguments are good: it ends the call as if the method had raised it.
+            raise failure
+    except BaseException:
+        incoming.close_all()
+        raise
+    return arguments, by_name
 
 
 def _is_msgspecs(error: Exception) -> bool:

@@ -7,9 +7,8 @@ descriptor that may block when it is closed, a result that is more than a descri
 
 from __future__ import annotations
 
-import contextlib
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.closing import closes_now
@@ -20,13 +19,11 @@ from capmarshal._descriptors.process import process
 from capmarshal._kernel.native import DESCRIPTORS_MAX
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from capmarshal._kernel.native import CData
     from capmarshal._server.channels import Channels
     from capmarshal._typed.table import Owned
 
-_PLAIN = {Descriptor}
+_NONE: list[Any] = []
 
 
 class Leaving:
@@ -45,6 +42,8 @@ class Leaving:
         self._arguments = DescriptorList.with_room(DESCRIPTORS_MAX)
         self._results = DescriptorList.with_room(DESCRIPTORS_MAX)
         turn.arguments, turn.results = self._arguments.struct, self._results.struct
+        # C looks into it, and nobody else may keep it by then.
+        self._mounts = turn.mounts = mounts.struct
         # C does not hold the interpreter while it closes them: a child that is forked then closes what is left.
         process.lists[id(self._arguments)] = self._arguments
         process.lists[id(self._results)] = self._results
@@ -58,39 +57,38 @@ class Leaving:
         """
         arguments = owned.produced
         if results:
+            if arguments == results:
+                # What was sent is returned.
+                arguments = _NONE
+            if not self._may_send(arguments, results):
+                return False
             if arguments:
                 same = set(map(id, results))
                 arguments = [file for file in arguments if id(file) not in same]
-            if not self._may_send(arguments, results):
+        if arguments:
+            if len(arguments) > DESCRIPTORS_MAX:
                 return False
-        descriptors = arguments
-        if set(map(type, arguments)) != _PLAIN:
-            if not all(type(file) is Descriptor or _closed(file, owned) for file in arguments):
-                return False
-            descriptors = [file for file in arguments if type(file) is Descriptor]
-        if len(descriptors) > DESCRIPTORS_MAX:
-            return False
-        if descriptors:
-            self._turn.mounts = mounts.struct
-            self._arguments.take_each(descriptors)
+            for file in arguments:
+                if type(file) is not Descriptor and not _closed(file, owned):
+                    return False
+            self._arguments.take_each([file for file in arguments if type(file) is Descriptor])
         if results:
-            self._turn.mounts = mounts.struct
             self._results.take_each(results)
+        if self._mounts is not mounts.struct:
+            self._mounts = self._turn.mounts = mounts.struct
         return True
 
     def _may_send(self, arguments: list[Any], results: list[Descriptor]) -> bool:
-        """Whether results may be sent now, and none of their numbers is an argument's too; counts them as unread."""
+        """Whether results may be sent now, and none of their numbers is another argument's; counts them as unread."""
         count = len(results)
         if count > self._most:
             return False
-        numbers = {descriptor.fileno() for descriptor in results} if arguments else frozenset()
-        if any(not file.closed and file.fileno() in numbers for file in arguments):
-            return False
+        if arguments:
+            numbers, same = {descriptor.fileno() for descriptor in results}, set(map(id, results))
+            if any(id(file) not in same and not file.closed and file.fileno() in numbers for file in arguments):
+                return False
         channel = self._channels.get(self._turn.slot)
-        if channel is None or not self._channels.unread.may_send(channel.peer, count):
-            return False
-        self._channels.unread.sent(channel, count)
-        return True
+        return channel is not None and self._channels.unread.send(channel, count)
 
     def steal(self) -> tuple[DescriptorList, DescriptorList]:
         """Moves out what has not left, arguments and results: the caller owns them."""
@@ -129,11 +127,11 @@ def _closed(file: Any, owned: Owned) -> bool:
         return False
     # A method may have detached the two.
     raw = owned.raws[id(file)]
-    if raw.closed:
-        return True
-    if not closes_now(raw.fileno()):
-        return False
-    # Not the buffer's own, which would wait for whoever reads from it.
-    with contextlib.suppress(OSError):
+    if raw.closed or not closes_now(raw.fileno()):
+        return raw.closed
+    try:  # noqa: SIM105 - contextlib.suppress() costs as much as the close
+        # Not the buffer's own, which would wait for whoever reads from it.
         raw.close()
+    except OSError:
+        pass
     return True

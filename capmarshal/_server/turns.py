@@ -85,7 +85,7 @@ class Turns:
         self._timers = timers
         self._dispatcher = dispatcher
         self._run = dispatcher.run
-        self._leaving = leaving
+        self._leaving, self._leave = leaving, leaving.take
         self._max_descriptors = max_descriptors
         self.own: dict[int, Callable[[], None]] = {}
         # The payload of the reply that is sent with the next turn.
@@ -116,7 +116,9 @@ class Turns:
             elif event == _CM_DATA_LIMITED:
                 self._call(turn.deadline, None)
             elif event == _CM_IN_ORDER:
-                self._call(turn.deadline, self._inbox)
+                deadline = turn.deadline
+                # The same object: what is in force already need not be put in force.
+                self._call(FOREVER if deadline == FOREVER else deadline, self._inbox)
             elif event == lib.CM_WHOLE:
                 self._record(self._channels.get(turn.slot), whole=True)
             elif event == lib.CM_RECORD:
@@ -144,10 +146,11 @@ class Turns:
             # It is said there.
             self._record(self._channels.get(turn.slot), whole=False)
             return
-        bytes_in = received.bytes
-        key, payload = bytes_in[_CM_CALL_KEY : turn.table], bytes_in[turn.payload : received.struct.size]
+        bytes_in, start = received.bytes, turn.payload
+        table = start if came is None else turn.table
+        key, payload = bytes_in[_CM_CALL_KEY:table], bytes_in[start : received.struct.size]
         try:
-            answer = self._run(turn, key, payload, deadline, came, self._leaving.take)
+            answer = self._run(turn, key, payload, deadline, came, self._leave)
         except Interrupted as interrupted:
             self._leaving.drop()
             self._finish(interrupted.answer)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from capmarshal._server.hanging_up import HangingUp
     from capmarshal._server.shares import Shares
 
+_TIMES = 64
+
 
 class Unread:
     """Counts them.
@@ -36,6 +38,8 @@ class Unread:
         self._hanging_up = hanging_up
         self.count = 0
         self._sweep_again_at = 0
+        # So many may lie unread, whoever's they are; and how often that is not looked at again.
+        self._few = self._asked_again_in = 0
         # On which channels; and those among them that have ended.
         self._channels: dict[Channel, None] = {}
         self._ended: set[Channel] = set()
@@ -52,6 +56,20 @@ class Unread:
         channel.unread += count
         channel.peer.book_unread(count)
         self.count += count
+
+    def send(self, channel: Channel, count: int) -> bool:
+        """Counts descriptors that are about to be sent on a channel, if they may be; whether that is so."""
+        peer = channel.peer
+        # Few, as told a moment ago: the size of the table is asked for by a system call.
+        if peer.user.unread + count > self._few or self.count + count > self._few or self._asked_again_in <= 0:
+            if not self.may_send(peer, count):
+                return False
+            whole = self._shares.unread_descriptors
+            self._few = min(whole, self._shares.of_process(whole), self._shares.of_user(whole))
+            self._asked_again_in = _TIMES
+        self._asked_again_in -= 1
+        self.sent(channel, count)
+        return True
 
     def not_sent(self, channel: Channel, count: int) -> None:
         """Takes back what :meth:`sent` has counted."""

@@ -58,6 +58,7 @@ class InOrder:
     def __init__(self, annotations: Sequence[Any], places: Sequence[tuple[int, bool, bool]], *, alone: bool) -> None:
         self._count = len(annotations)
         self._places = places
+        self._readers = [place for place, _, is_reader in places if is_reader]
         self._alone = alone
         stand_ins = list(annotations)
         for place, listed, _ in places:
@@ -68,6 +69,10 @@ class InOrder:
         only = len(places) == self._count and not any(listed for _, listed, _ in places)
         indices = _INDICES[: self._count]
         self._payload = encode_data(indices[0] if alone else indices) if only else None
+        # What is handed over most: one, or one list, and nothing else.
+        self._one = only and self._count == 1
+        self._list = self._count == 1 and places[0][1]
+        self._payloads: dict[int, bytes] = {}
 
     def lent(self, members: Sequence[Any]) -> tuple[bytes, list[int]] | None:
         """The payload for members, and the descriptors to send with it, borrowed; None where it is not that easy.
@@ -77,6 +82,11 @@ class InOrder:
         """
         if len(members) != self._count:
             return None
+        if self._one:
+            number = _number_of(members[0])
+            return (self._payload, [number]) if number >= 0 else None  # type: ignore[return-value]  # there is one
+        if self._list:
+            return self._lent_list(members[0])
         numbers: list[int] = []
         indexed = list(members)
         for place, listed, _ in self._places:
@@ -97,6 +107,20 @@ class InOrder:
             return None
         return self._payload or encode_data(indexed), numbers
 
+    def _payload_for(self, count: int) -> bytes:
+        """The payload that is one list of so many, as many as one record carries."""
+        payload = self._payloads.get(count)
+        if payload is None:
+            indices = _INDICES[:count]
+            payload = self._payloads[count] = encode_data(indices if self._alone else (indices,))
+        return payload
+
+    def _lent_list(self, things: Any) -> tuple[bytes, list[int]] | None:
+        numbers = numbers_of(things) if type(things) is list else None
+        if numbers is None or len(numbers) > DESCRIPTORS_MAX:
+            return None
+        return self._payload_for(len(numbers)), numbers
+
     def received(self, payload: Buffer, inbox: Inbox, owned: Owned) -> Sequence[Any] | None:
         """The members for a payload and the descriptors in an inbox, which ``owned`` owns from here on.
 
@@ -105,10 +129,14 @@ class InOrder:
         Raises:
             Whatever msgspec raises for a payload that is no good.
         """
-        inbox.steal_each(owned.produced)
         descriptors = owned.produced
+        inbox.steal_each(descriptors)
         if payload == self._payload and len(descriptors) == self._count:
+            if not self._readers:
+                return descriptors
             members: list[Any] = descriptors[:]
+        elif self._list and payload == self._payload_for(len(descriptors)):
+            return (descriptors[:],)
         else:
             decoded = self._decode(payload)
             members = [decoded] if self._alone else list(decoded)
@@ -122,15 +150,15 @@ class InOrder:
                 at += count
             if at != len(descriptors):
                 return None
-        readers = [place for place, _, is_reader in self._places if is_reader]
         # All of them first: None is no answer once a descriptor has become something else.
-        if not all(is_own_reader(members[place].fileno()) for place in readers):
-            return None
-        for place in readers:
+        for place in self._readers:
+            if not is_own_reader(members[place].fileno()):
+                return None
+        for place in self._readers:
             descriptor = members[place]
             members[place] = file = buffered_of(descriptor, "r", io.BufferedReader)
-            owned.produced[owned.produced.index(descriptor)] = file
-            owned.raws[id(file)] = file.raw  # type: ignore[assignment]  # typeshed has a protocol there
+            descriptors[descriptors.index(descriptor)] = file
+            owned.note_raw(file)
         return members
 
     def returned(self, result: Any) -> tuple[bytes, list[Descriptor]] | None:
@@ -138,12 +166,13 @@ class InOrder:
 
         Those that are to be closed by more than their number are not that easy.
         """
-        _, listed, _ = self._places[0]
-        descriptors = result if listed else [result]
-        numbers = numbers_of(descriptors) if type(descriptors) is list else None
-        if numbers is None or len(set(numbers)) != len(numbers) or len(numbers) > DESCRIPTORS_MAX:
+        if self._one:
+            is_open = type(result) is Descriptor and not result.closed
+            return (self._payload, [result]) if is_open else None  # type: ignore[return-value]  # there is one
+        lent = self._lent_list(result)
+        if lent is None or len(set(lent[1])) != len(result):
             return None
-        return self._payload or encode_data(_INDICES[: len(numbers)]), descriptors
+        return lent[0], result
 
 
 def in_order(annotations: Sequence[Any], data: Sequence[bool], parameters: Sequence[Parameter] = ()) -> InOrder | None:

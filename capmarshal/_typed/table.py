@@ -24,7 +24,7 @@ from capmarshal._typed.files import describe, open_received
 from capmarshal._typed.preparing import number_to_send, prepare
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from capmarshal._capabilities.door import Door, DoorSender, Home
     from capmarshal._descriptors.descriptor_list import DescriptorList
@@ -167,6 +167,10 @@ class Search(Outgoing):
 NOTHING = Outgoing()
 
 
+# Nothing is ever added to it.
+_NO_RAWS: Mapping[int, io.RawIOBase] = {}
+
+
 class Owned:
     """What was made of the descriptors of a record that was received.
 
@@ -181,7 +185,11 @@ class Owned:
     def __init__(self) -> None:
         self.produced: list[Any] = []
         self.writers: Sequence[io.BufferedWriter] = ()
-        self.raws: dict[int, io.RawIOBase] = {}
+        self.raws: Mapping[int, io.RawIOBase] = _NO_RAWS
+
+    def note_raw(self, file: io.BufferedReader | io.BufferedWriter) -> None:
+        """Notes what a file was made with."""
+        self.raws = {**self.raws, id(file): file.raw}  # type: ignore[dict-item]  # typeshed has a protocol there
 
     def close_all(self) -> None:
         """Closes it."""
@@ -289,7 +297,7 @@ class Incoming(Owned):
             raise
         self.produced.append(made)
         if isinstance(made, (io.BufferedReader, io.BufferedWriter)):
-            self.raws[id(made)] = made.raw  # type: ignore[assignment]  # typeshed has a protocol there
+            self.note_raw(made)
         if isinstance(made, io.BufferedWriter):
             self.writers = (*self.writers, made)
         return made
