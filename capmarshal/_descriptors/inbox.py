@@ -6,6 +6,7 @@ Kept by a stack, not by thread: a signal handler that receives while its thread 
 from __future__ import annotations
 
 import errno
+import io
 import os
 import socket
 from collections import deque
@@ -43,7 +44,7 @@ def record_room(sock: int) -> int:
 
 # Memory that nobody writes to is never made real by the kernel, so it is not cleared here.
 _allocate = ffi.new_allocator(should_clear_after_alloc=False)
-_new = object.__new__
+_new, _new_raw = object.__new__, io.FileIO.__new__
 # The oldest goes where there are more.
 _idle: deque[Inbox] = deque(maxlen=8)
 
@@ -100,6 +101,25 @@ class Inbox:
             if struct.count:
                 for owner in owners:
                     owner._number = -1  # noqa: SLF001 - as above
+            raise
+
+    def steal_reader(self) -> io.BufferedReader:
+        """Makes a file of the one received descriptor, which then owns it.
+
+        Raises:
+            OSError: as io.FileIO raises it.  The inbox owns the descriptor still.
+        """
+        struct = self.struct
+        # As in `buffered_of()`: empty at first, it can be asked whether it has the descriptor.
+        raw = _new_raw(io.FileIO)
+        number, struct.count = struct.descriptors[0], 0
+        try:
+            raw.__init__(number, "r")  # type: ignore[misc]  # of exactly that class
+            return io.BufferedReader(raw)
+        except BaseException:
+            if raw.closed:
+                struct.count = 1
+            raw.close()
             raise
 
     def steal_into(self, owner: Private) -> None:

@@ -7,6 +7,7 @@ sight is left to :mod:`capmarshal._typed.codec` and :mod:`capmarshal._typed.tabl
 
 from __future__ import annotations
 
+import errno
 import io
 from typing import TYPE_CHECKING, Any
 
@@ -41,9 +42,21 @@ def _number_of(thing: Any) -> int:
         number: int = thing._number  # noqa: SLF001 - fileno() costs more
         return number
     if kind is io.BufferedReader and type(thing.raw) is io.FileIO:
-        prepare(thing)
+        if not _is_where_it_seems(thing):
+            prepare(thing)
         return int(thing.fileno())
     return -1
+
+
+def _is_where_it_seems(file: io.BufferedReader) -> bool:
+    """Whether the open file stands where the program is in it: it has not read ahead."""
+    try:
+        return file.tell() == file.raw.tell()
+    except OSError as error:
+        # Another one is a signal handler's.
+        if error.errno != errno.ESPIPE:
+            raise
+        return False
 
 
 class InOrder:
@@ -130,6 +143,8 @@ class InOrder:
             Whatever msgspec raises for a payload that is no good.
         """
         descriptors = owned.produced
+        if self._one and self._readers and payload == self._payload and inbox.struct.count == 1:
+            return self._reader(inbox, owned)
         inbox.steal_each(descriptors)
         if payload == self._payload and len(descriptors) == self._count:
             if not self._readers:
@@ -160,6 +175,16 @@ class InOrder:
             descriptors[descriptors.index(descriptor)] = file
             owned.note_raw(file)
         return members
+
+    def _reader(self, inbox: Inbox, owned: Owned) -> Sequence[Any] | None:
+        """The file that is all there is."""
+        if not is_own_reader(inbox.struct.descriptors[0]):
+            inbox.steal_each(owned.produced)
+            return None
+        file = inbox.steal_reader()
+        owned.produced.append(file)
+        owned.note_raw(file)
+        return owned.produced
 
     def returned(self, result: Any) -> tuple[bytes, list[Descriptor]] | None:
         """The payload for a result, and the descriptors to send with it, which the call owns; None as in :meth:`lent`.
