@@ -25,6 +25,32 @@ static int64_t call_deadline(uint64_t left, uint64_t sent_at)
 	return left > CM_FOREVER - at ? CM_FOREVER : (int64_t)(at + left);
 }
 
+/*
+ * Whether there is a table in the record in the inbox, from `start` on: each line is of one of
+ * its descriptors, and nothing else is of one that is there as a plain descriptor.
+ */
+static int table_is_sound(const struct cm_inbox *in, size_t start, unsigned int entries)
+{
+	static const char no_badge[CM_BADGE];
+	enum { NONE, PLAIN, DOOR } uses[CM_DESCRIPTORS] = { NONE };
+
+	if (in->size < start + entries * sizeof(struct cm_line) || in->count > CM_DESCRIPTORS)
+		return 0;
+	for (unsigned int i = 0; i < entries; i++) {
+		struct cm_line line;
+		int use;
+
+		memcpy(&line, (const char *)in->data + start + i * sizeof(line), sizeof(line));
+		use = memcmp(line.badge, no_badge, sizeof(no_badge)) == 0 ? PLAIN : DOOR;
+		if (line.slot >= in->count)
+			return 0;
+		if (uses[line.slot] != NONE && (use == PLAIN || uses[line.slot] == PLAIN))
+			return 0;
+		uses[line.slot] = use;
+	}
+	return 1;
+}
+
 /* what the record in the inbox is to whoever asked, who looks closer at a CM_RECORD */
 static int kind_of_record(struct cm_turn *turn)
 {
@@ -43,13 +69,14 @@ static int kind_of_record(struct cm_turn *turn)
 		return CM_RECORD;
 	turn->deadline = call_deadline(head.time_left, head.sent_at);
 	turn->id = head.head.id;
-	turn->entries = head.head.entries;
 	turn->table = turn->payload = (unsigned int)sizeof(head) + head.method_size;
 	if (turn->deadline == 0)
 		return CM_RECORD;
-	if (kind == CM_WHOLE && cm_is_in_order(in, turn->table)) {
-		turn->payload += in->count * CM_LINE;
-		return CM_IN_ORDER;
+	if (kind == CM_WHOLE) {
+		turn->payload += head.head.entries * CM_LINE;
+		if (cm_is_in_order(in, turn->table))
+			return CM_IN_ORDER;
+		return table_is_sound(in, turn->table, head.head.entries) ? CM_WHOLE : CM_RECORD;
 	}
 	return kind == CM_DATA && turn->deadline != CM_FOREVER ? CM_DATA_LIMITED : kind;
 }

@@ -31,9 +31,8 @@ struct cm_turn {
 	int64_t row_began;                /* when the first of them was found */
 	uint64_t records;                 /* out: how many were taken in all */
 	uint64_t id;                      /* out: of the CALL that is whole */
-	unsigned int entries;             /* out: of its table */
 	unsigned int table;               /* out: where that begins, or its payload if it is data alone */
-	unsigned int payload;             /* out: where its payload begins, of a CALL that is CM_DATA or CM_IN_ORDER */
+	unsigned int payload;             /* out: where its payload begins */
 	int64_t deadline;                 /* out: until when that may take */
 	struct cm_descriptors *arguments; /* to be closed before the reply is sent */
 	struct cm_descriptors *results;   /* to be sent with it, and closed then; of both lists the places are free when count is 0 */
@@ -49,9 +48,10 @@ struct cm_turn {
  * what is left.  Where it polls, it polls the channel that spoke last, but looks at all of
  * them every few microseconds, and after 16 records in a row.
  *
- * A CALL that is CM_WHOLE is not too late: it has until turn.deadline.  In the inbox,
- * badge and method stand from CM_CALL_KEY to turn.table, table and payload from there
- * to inbox.size.
+ * A CALL that is CM_WHOLE, CM_IN_ORDER or data alone is not too late: it has until
+ * turn.deadline.  In the inbox, badge and method stand from CM_CALL_KEY to turn.table,
+ * a table in which each line is of a descriptor that came from there to turn.payload,
+ * and the payload from there to inbox.size.
  *
  * Return: enum cm_event, or -errno of epoll_pwait(2): the reply, if any, was sent then.
  * -EINTR also after polling in vain: a signal that came meanwhile has interrupted

@@ -63,6 +63,7 @@ MODULES = {
         "stubs",
         "declaration",
         "in_order",
+        "capabilities_in_order",
         "placing",
         "implementation",
         "fitting",

@@ -67,6 +67,20 @@ class Space:
                 self._capabilities[key] = self._reference(known, key)
             return known
 
+    def held(self, number: int, badge: bytes) -> Capability | None:
+        """The capability for a received client end, borrowed, of a door that is held, and a badge; None for any other.
+
+        None also for one of our own, for an object that we do not manage (any more).
+        """
+        with lock:
+            door = self._door(lib.cm_cookie(number))
+        if door is None:
+            return None
+        home = home_of(door)
+        if home is not None and home.object_behind(badge) is None:
+            return None
+        return self.capability(door, badge)
+
     def receive_door(self, descriptor: Descriptor, sender: DoorSender | None) -> Door:
         """The one door for a received client end.
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from capmarshal._client.conversation import Whole
     from capmarshal._client.logged_proxy import Exchange
     from capmarshal._typed.arguments import Given
+    from capmarshal._typed.in_order import Lent
     from capmarshal._typed.long import Payload
     from capmarshal._typed.method import Method
 
@@ -45,6 +46,8 @@ def invoke(proxy: Proxy, called: Method, arguments: Given, exchange: Exchange = 
     outgoing = NOTHING
     entries: Entries = ()
     numbers: Sequence[int] = ()
+    # Holds doors until they are sent: a capability may be closed meanwhile.
+    lent: Lent | None = None
     if called.arguments_are_data:
         try:
             payload = called.encode_data_arguments(arguments)
@@ -58,7 +61,7 @@ def invoke(proxy: Proxy, called: Method, arguments: Given, exchange: Exchange = 
             called.encode_arguments(arguments, Outgoing())
             raise
         if lent is not None:
-            (payload, numbers), entries = lent, None
+            payload, numbers, entries, _ = lent
     if payload is None:
         outgoing = Outgoing()
         payload = called.encode_arguments(arguments, outgoing)

@@ -47,7 +47,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 from capmarshal._kernel.native import DESCRIPTORS_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 VERSION = 2
 KNOCK, CALL, REPLY, FAIL, BEGIN, PART, GO, GONE = 1, 2, 3, 4, 5, 6, 7, 8
@@ -264,23 +264,9 @@ def read_table(data: bytes | memoryview, start: int, count: int, descriptors: in
     return entries
 
 
-def rest_of_call(data: bytes, id: int, count: int, descriptors: int, start: int) -> Call:  # noqa: A002 - as above
-    """A CALL of which C has read the head: its limit is elsewhere.
-
-    Args:
-        data: the record.
-        id: of the call.
-        count: of the table's entries.
-        descriptors: how many came with it, and were announced.
-        start: where the table begins.
-
-    Raises:
-        Malformed: the table is none.
-    """
-    entries = read_table(data, start, count, descriptors, id) if count else []
-    payload = memoryview(data)[start + count * _ENTRY.size :]
-    badge, method = data[_CALL.size - BADGE_SIZE : _CALL.size], data[_CALL.size : start]
-    return Call(id, badge, NO_LIMIT, 0, method, entries, descriptors, payload)
+# The lines of a table that C has checked, slot and badge of each: each is of a descriptor that came, and a plain one of
+# one of its own.
+lines_in: Callable[[bytes], Iterator[tuple[int, bytes]]] = _ENTRY.iter_unpack
 
 
 def unpack(data: bytes | memoryview) -> Record:

@@ -21,7 +21,7 @@ from capmarshal._kernel.native import FOREVER, lib
 from capmarshal._protocol import faults, wire
 from capmarshal._protocol.faults import Code, Fault
 from capmarshal._protocol.raised import Raised
-from capmarshal._protocol.wire import BADGE_SIZE, PLAIN
+from capmarshal._protocol.wire import BADGE_SIZE, PLAIN, Entry, lines_in
 from capmarshal._server import escapes, keeping
 from capmarshal._server.answer import Answer, Interrupted, fail
 from capmarshal._typed.codec import BAD_PAYLOAD
@@ -31,6 +31,7 @@ from capmarshal._typed.table import NOTHING, Incoming, Outgoing, Owned
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from capmarshal._capabilities.door import Home
     from capmarshal._descriptors.descriptor import Descriptor
     from capmarshal._server.clients import Peer
     from capmarshal._server.journal import Journal
@@ -76,6 +77,7 @@ class Calls:
     Args:
         objects: what can be called.
         journal: where it is written what methods raise.
+        home: the entrypoint, as the capability space knows it, weakly: whose own objects come home to its methods.
 
     Attributes:
         thread: that runs the calls, while one does.
@@ -83,9 +85,10 @@ class Calls:
         peer_of: who is in a slot, for the journal.
     """
 
-    def __init__(self, objects: Objects, journal: Journal) -> None:
+    def __init__(self, objects: Objects, journal: Journal, home: Callable[[], Home | None]) -> None:
         self._objects = objects
         self._journal = journal
+        self._home = home
         self._calls = keeping.InProgress(objects.running)
         self.thread: int | None = None
         self.ends_service: Callable[[BaseException], bool] = escapes.nothing
@@ -118,6 +121,7 @@ class Calls:
         deadline: int,
         came: Inbox | Incoming | None = None,
         leave: Leave = stays,
+        table: bytes | None = None,
     ) -> bytes | Answer:
         """Runs a call.
 
@@ -126,8 +130,9 @@ class Calls:
             key: badge and method's name.
             payload: the arguments.
             deadline: until when it may take.
-            came: with it, taken: plain descriptors in order, in an inbox; or a table; None: it is data alone.
+            came: with it, taken: descriptors, in an inbox; or a table that has its own; None: it is data alone.
             leave: takes what is to be closed, and to be sent, with the reply.
+            table: of what came in an inbox, checked; None: each of the descriptors is a plain one, in their order.
 
         Returns:
             The result's payload, where the rest has left or there is none; else an answer.
@@ -143,7 +148,7 @@ class Calls:
         try:
             found = objects.known.get(key) or objects.find(key)
             if found is None:
-                return self._not_there(turn, key, came)
+                return self._not_there(turn, key, came, table)
             target, method = found
             owned, outgoing, results, rest = _NOTHING_OWNED, NOTHING, _NO_RESULTS, b""
             try:
@@ -164,11 +169,11 @@ class Calls:
                         owned, arguments, failure = Owned(), None, None
                         if type(came) is Inbox and method.arguments_in_order is not None:
                             try:
-                                arguments = method.arguments_in_order.received(payload, came, owned)
+                                arguments = method.arguments_in_order.received(payload, came, owned, table)
                             except Exception as error:  # noqa: BLE001 - said when they are decoded in the other way
                                 failure = error
                         if arguments is None:
-                            owned = self._table(turn, came, owned)
+                            owned = self._table(turn, came, owned, table)
                             arguments, by_name = _decoded(method, payload, owned, failure)
                 except (ArgumentError, StaleCapability) as error:
                     return self._refused(turn, method, error)
@@ -220,7 +225,7 @@ class Calls:
             if calls.kept:
                 del calls.kept[kept_before:]
 
-    def _table(self, turn: Turn, came: Inbox | Incoming | None, owned: Owned) -> Incoming:
+    def _table(self, turn: Turn, came: Inbox | Incoming | None, owned: Owned, table: bytes | None) -> Incoming:
         """The table of what came with a call, taken; of an inbox, ``owned`` has taken some already."""
         if isinstance(came, Incoming):
             return came
@@ -228,11 +233,12 @@ class Calls:
             # Unless they are stolen by now.
             came.steal_each(owned.produced)
         descriptors = DescriptorList.of(owned.produced)
-        return Incoming(PLAIN[: len(descriptors)], descriptors, self.peer_of(turn.slot))
+        entries = PLAIN[: len(descriptors)] if table is None else [Entry(*line) for line in lines_in(table)]
+        return Incoming(entries, descriptors, self.peer_of(turn.slot), self._home())
 
-    def _not_there(self, turn: Turn, key: bytes, came: Inbox | Incoming | None) -> Answer:
+    def _not_there(self, turn: Turn, key: bytes, came: Inbox | Incoming | None, table: bytes | None) -> Answer:
         """The answer to a call of what nobody knows; closes what came with it."""
-        self._table(turn, came, Owned()).close_rest()
+        self._table(turn, came, Owned(), table).close_rest()
         target = self._objects.get(key[:BADGE_SIZE])
         if target is None:
             return fail(turn.id, Code.STALE, "the capability's object is not there: dissolved, or never was")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, NamedTuple
 
 from capmarshal._descriptors import reaper
@@ -79,7 +80,7 @@ class Dispatcher:
 
     def __init__(self, objects: Objects, journal: Journal) -> None:
         self._objects = objects
-        self._calls = (LoggedCalls if call_log.wanted() else Calls)(objects, journal)
+        self._calls = (LoggedCalls if call_log.wanted() else Calls)(objects, journal, weakref.ref(self))
         self.run = self._calls.run
         self.serve = self._calls.serve
         self.end_all = self._calls.end_all

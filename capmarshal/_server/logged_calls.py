@@ -30,6 +30,7 @@ class LoggedCalls(Calls):
         deadline: int,
         came: Inbox | Incoming | None = None,
         leave: Leave = stays,
+        table: bytes | None = None,
     ) -> bytes | Answer:
         """As :meth:`Calls.run`."""
         found, began = self._objects.find(key), time.monotonic_ns()
@@ -46,7 +47,7 @@ class LoggedCalls(Calls):
             return leave(owned, results)
 
         try:
-            answer = super().run(turn, key, payload, deadline, came, leave_counted)
+            answer = super().run(turn, key, payload, deadline, came, leave_counted, table)
         except Interrupted as interrupted:
             answer = interrupted.answer
             raise

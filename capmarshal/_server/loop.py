@@ -111,7 +111,6 @@ class Server:
             answers,
             closings,
             dispatcher,
-            max_descriptors=max_descriptors,
             endings=endings,
             returned=self._returned,
         )

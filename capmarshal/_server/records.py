@@ -37,7 +37,6 @@ class Records:
         answers: sends the answers.
         closings: closes what came for nobody.
         dispatcher: runs the calls.
-        max_descriptors: of a call.
         endings: of channels.
         returned: asked after each call: whether its answer is wanted, since the server was not closed meanwhile.
     """
@@ -52,7 +51,6 @@ class Records:
         closings: Closings,
         dispatcher: Dispatcher,
         *,
-        max_descriptors: int,
         endings: Endings,
         returned: Callable[[], bool],
     ) -> None:
@@ -63,25 +61,9 @@ class Records:
         self._answers = answers
         self._closings = closings
         self._dispatcher = dispatcher
-        self._max_descriptors = max_descriptors
         self._drop = endings.drop
         self._give_up = endings.give_up
         self._returned = returned
-
-    def whole_call(self, channel: Channel) -> None:
-        """Runs the call in the inbox, which came in one record with all that it announces."""
-        turn, count = self._turn, self._inbox.struct.count
-        data = self._inbox.data()
-        try:
-            call = wire.rest_of_call(data, turn.id, turn.entries, count, turn.table)
-        except wire.Malformed:
-            call = None
-        if call is None or count > self._max_descriptors:
-            # To be looked at closer, which says what is wrong.
-            self.any(channel)
-            return
-        descriptors, deadline = self._inbox.steal(), turn.deadline
-        self._run(channel, lambda: self._dispatcher.call(call, descriptors, channel, deadline))
 
     def any(self, channel: Channel | None) -> None:
         """Deals with the record in the inbox, whatever it is."""

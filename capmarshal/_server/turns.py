@@ -28,11 +28,12 @@ if TYPE_CHECKING:
     from capmarshal._server.timers import Timers
 
 # Looked up once: an attribute of cffi's is 40 ns, and these are wanted in each turn.
-_cm_reply_wait, _CM_DATA, _CM_DATA_LIMITED, _CM_IN_ORDER, _CM_CALL_KEY = (
+_cm_reply_wait, _CM_DATA, _CM_DATA_LIMITED, _CM_IN_ORDER, _CM_WHOLE, _CM_CALL_KEY = (
     lib.cm_reply_wait,
     lib.CM_DATA,
     lib.CM_DATA_LIMITED,
     lib.CM_IN_ORDER,
+    lib.CM_WHOLE,
     lib.CM_CALL_KEY,
 )
 
@@ -50,7 +51,7 @@ class Turns:
         turn: the ``struct cm_turn``.
         received: its inbox.
         channels: of the server.
-        records: deals with what is not data alone.
+        records: deals with what is no call in one record.
         answers: sends what does not go with the next turn.
         endings: of channels.
         timers: of the loop.
@@ -119,10 +120,14 @@ class Turns:
                 deadline = turn.deadline
                 # The same object: what is in force already need not be put in force.
                 self._call(FOREVER if deadline == FOREVER else deadline, self._inbox)
-            elif event == lib.CM_WHOLE:
-                self._record(self._channels.get(turn.slot), whole=True)
+            elif event == _CM_WHOLE:
+                deadline = turn.deadline
+                table = self._inbox.bytes[turn.table : turn.payload]
+                self._call(FOREVER if deadline == FOREVER else deadline, self._inbox, table)
+                # What no line of it was of is being closed.
+                turn.scarce = reaper.behind()
             elif event == lib.CM_RECORD:
-                self._record(self._channels.get(turn.slot), whole=False)
+                self._record(self._channels.get(turn.slot))
             elif event == lib.CM_ASSEMBLED:
                 self._assembled(self._channels.get(turn.slot))
             elif event == lib.CM_READY:
@@ -139,18 +144,18 @@ class Turns:
         except Exception as error:  # noqa: BLE001 - a fault of ours is one channel's, not the service's
             self._fault(error)
 
-    def _call(self, deadline: int, came: Inbox | None) -> None:
-        """Runs the call in the inbox, which is data alone, or has descriptors in order."""
+    def _call(self, deadline: int, came: Inbox | None, table: bytes | None = None) -> None:
+        """Runs the call in the inbox, which came in one record with all that it announces; see :meth:`Calls.run`."""
         turn, received = self._turn, self._inbox
         if came is not None and received.struct.count > self._max_descriptors:
             # It is said there.
-            self._record(self._channels.get(turn.slot), whole=False)
+            self._record(self._channels.get(turn.slot))
             return
         bytes_in, start = received.bytes, turn.payload
-        table = start if came is None else turn.table
-        key, payload = bytes_in[_CM_CALL_KEY:table], bytes_in[start : received.struct.size]
+        end = start if came is None else turn.table
+        key, payload = bytes_in[_CM_CALL_KEY:end], bytes_in[start : received.struct.size]
         try:
-            answer = self._run(turn, key, payload, deadline, came, self._leave)
+            answer = self._run(turn, key, payload, deadline, came, self._leave, table)
         except Interrupted as interrupted:
             self._leaving.drop()
             self._finish(interrupted.answer)
@@ -182,13 +187,10 @@ class Turns:
         turn.taken = 0
         self._records.finish(channel, answer)
 
-    def _record(self, channel: Channel | None, *, whole: bool) -> None:
-        """Deals with the record in the inbox, which is more than a call of data."""
+    def _record(self, channel: Channel | None) -> None:
+        """Deals with the record in the inbox, which is more than a call in one record, or not as it should be."""
         turn = self._turn
-        if whole and channel is not None:
-            self._records.whole_call(channel)
-        else:
-            self._records.any(channel)
+        self._records.any(channel)
         turn.taken = 0
         turn.scarce = reaper.behind()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import io
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from capmarshal._descriptors.closing import is_own_reader
 from capmarshal._descriptors.descriptor import Descriptor, buffered_of, numbers_of
@@ -23,15 +23,21 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer as Buffer
 
+    from capmarshal._capabilities.door import Door
     from capmarshal._descriptors.inbox import Inbox
+    from capmarshal._protocol.wire import Entry
     from capmarshal._typed.parameters import Parameter
     from capmarshal._typed.table import Owned
+
+# What is lent: the payload; the descriptors to send with it, borrowed; the table, or None where that is of plain ones
+# in order; and the doors whose client ends are among them, which are held until they are sent.
+Lent: TypeAlias = "tuple[bytes, list[int], list[Entry] | None, Sequence[Door]]"
 
 # Kept, since to make 253 of them costs a microsecond.
 _INDICES = list(range(DESCRIPTORS_MAX))
 
 
-def _number_of(thing: Any) -> int:
+def number_of(thing: Any) -> int:
     """The descriptor of what is lent, borrowed, where that is at once to be had; else negative.
 
     Raises:
@@ -87,8 +93,8 @@ class InOrder:
         self._list = self._count == 1 and places[0][1]
         self._payloads: dict[int, bytes] = {}
 
-    def lent(self, members: Sequence[Any]) -> tuple[bytes, list[int]] | None:
-        """The payload for members, and the descriptors to send with it, borrowed; None where it is not that easy.
+    def lent(self, members: Sequence[Any]) -> Lent | None:
+        """What is sent for members; None where it is not that easy.
 
         Raises:
             Whatever is raised for what cannot be sent, or by a signal handler.
@@ -96,8 +102,8 @@ class InOrder:
         if len(members) != self._count:
             return None
         if self._one:
-            number = _number_of(members[0])
-            return (self._payload, [number]) if number >= 0 else None  # type: ignore[return-value]  # there is one
+            number = number_of(members[0])
+            return (self._payload, [number], None, ()) if number >= 0 else None  # type: ignore[return-value]  # there is one
         if self._list:
             return self._lent_list(members[0])
         numbers: list[int] = []
@@ -111,14 +117,14 @@ class InOrder:
                 numbers += more
                 indexed[place] = _INDICES[first : len(numbers)]
             else:
-                number = _number_of(thing)
+                number = number_of(thing)
                 if number < 0:
                     return None
                 numbers.append(number)
                 indexed[place] = first
         if len(numbers) > DESCRIPTORS_MAX:
             return None
-        return self._payload or encode_data(indexed), numbers
+        return self._payload or encode_data(indexed), numbers, None, ()
 
     def _payload_for(self, count: int) -> bytes:
         """The payload that is one list of so many, as many as one record carries."""
@@ -128,20 +134,28 @@ class InOrder:
             payload = self._payloads[count] = encode_data(indices if self._alone else (indices,))
         return payload
 
-    def _lent_list(self, things: Any) -> tuple[bytes, list[int]] | None:
+    def _lent_list(self, things: Any) -> Lent | None:
         numbers = numbers_of(things) if type(things) is list else None
         if numbers is None or len(numbers) > DESCRIPTORS_MAX:
             return None
-        return self._payload_for(len(numbers)), numbers
+        return self._payload_for(len(numbers)), numbers, None, ()
 
-    def received(self, payload: Buffer, inbox: Inbox, owned: Owned) -> Sequence[Any] | None:
+    def received(self, payload: Buffer, inbox: Inbox, owned: Owned, table: bytes | None = None) -> Sequence[Any] | None:
         """The members for a payload and the descriptors in an inbox, which ``owned`` owns from here on.
 
-        None where it is not that easy: they are its plain :class:`Descriptor` then.
+        None where it is not that easy: they are its plain :class:`Descriptor` then, or still in the inbox.
+
+        Args:
+            payload: that came.
+            inbox: what came with it.
+            owned: empty.
+            table: of that; None: it is of plain descriptors, in order.
 
         Raises:
             Whatever msgspec raises for a payload that is no good.
         """
+        if table is not None:
+            return None
         descriptors = owned.produced
         if self._one and self._readers and payload == self._payload and inbox.struct.count == 1:
             return self._reader(inbox, owned)

@@ -9,6 +9,7 @@ from capmarshal._kernel.errors import ArgumentError, Error, InterfaceError, Stal
 from capmarshal._protocol.wire import pack_size
 from capmarshal._typed.arguments import Arguments
 from capmarshal._typed.binding import Binding
+from capmarshal._typed.capabilities_in_order import capabilities_in_order
 from capmarshal._typed.codec import BAD_PAYLOAD, data_decoder_for, decoder_for, encoder_for, words_of_failure
 from capmarshal._typed.declaration import Declaration, declared_in, refuse_forgotten
 from capmarshal._typed.fitting import check_data, due_for
@@ -47,7 +48,8 @@ class Method:
         where: interface and method, for people.
         raises: the declared errors.
         arguments_are_data, result_is_data: no capability and no descriptor can be in them.
-        arguments_in_order, result_in_order: how they travel where descriptors stand in order; None where they may not.
+        arguments_in_order, result_in_order: how they travel where descriptors, and in arguments capabilities, stand in
+            order; None where they may not.
         function: as declared.
         parameters: but for the receiver, in their order.
         given, encode_arguments, unsendable: see :class:`Arguments`.
@@ -70,7 +72,8 @@ class Method:
         self._result, self._encode_result = declared.result, encoder_for(declared.result)
         self.encode_data_arguments, self.encode_data_result = encoders_for(declared.annotations, declared.result)
         self._check_result = None if self.result_is_data else _check_for(declared.result)
-        self.arguments_in_order = in_order(declared.annotations, declared.data, declared.parameters)
+        what = declared.annotations, declared.data, declared.parameters
+        self.arguments_in_order = capabilities_in_order(*what) or in_order(*what)
         self.result_in_order = in_order([declared.result], [declared.result_is_data])
         arguments = Arguments(declared)
         self.given, self.encode_arguments, self.unsendable = arguments.given, arguments.encode, arguments.unsendable

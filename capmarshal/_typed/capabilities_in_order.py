@@ -1,0 +1,155 @@
+"""Capabilities in order: each an argument, beside data, and descriptors that stand in order, too.
+
+As :mod:`capmarshal._typed.in_order`, with a table that says which badge goes with each door: no hook is called.  A
+receiver that holds all the doors already makes nothing of them; else it is left to the table.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+from capmarshal._capabilities.capability import (
+    Capability,
+    Delegable,
+    Proxy,
+    badge_of,
+    capability_behind,
+    door_of,
+    open_door_of,
+)
+from capmarshal._capabilities.door import home_of
+from capmarshal._capabilities.space import capability_of, space
+from capmarshal._descriptors.descriptor import Descriptor
+from capmarshal._protocol.wire import NO_BADGE, Entry, lines_in
+from capmarshal._typed.codec import encode_data
+from capmarshal._typed.in_order import InOrder, number_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from _typeshed import ReadableBuffer as Buffer
+
+    from capmarshal._capabilities.door import Door
+    from capmarshal._descriptors.inbox import Inbox
+    from capmarshal._typed.in_order import Lent
+    from capmarshal._typed.parameters import Parameter
+    from capmarshal._typed.table import Owned
+
+
+def _capability(thing: Any) -> Capability | None:
+    """What stands for a capability; None for what does not.
+
+    Raises:
+        TypeError: an object that nobody manages.
+    """
+    kind = type(thing)
+    if kind is Capability:
+        return thing  # type: ignore[no-any-return]  # it is one
+    if issubclass(kind, Proxy):
+        return capability_behind(thing)
+    return capability_of(thing) if issubclass(kind, Delegable) else None
+
+
+class CapabilitiesInOrder(InOrder):
+    """The arguments of a method among which there are capabilities.
+
+    Args:
+        annotations: of the arguments.
+        places: of each that is no data.
+    """
+
+    def __init__(self, annotations: Sequence[Any], places: Sequence[int]) -> None:
+        super().__init__(
+            annotations, [(place, False, annotations[place] is io.BufferedReader) for place in places], alone=False
+        )
+        # In the order of the table: the place, and what is due there if it is a capability.
+        self._lines = [(place, kind if _is_capability(kind := annotations[place]) else None) for place in places]
+
+    def lent(self, members: Sequence[Any]) -> Lent | None:
+        """See :meth:`InOrder.lent`; None also where two are of one door, which they share."""
+        if len(members) != self._count:
+            return None
+        numbers: list[int] = []
+        entries: list[Entry] = []
+        doors: list[Door] = []
+        indexed = list(members)
+        for index, (place, kind) in enumerate(self._lines):
+            thing, badge = members[place], NO_BADGE
+            if kind is None:
+                number = number_of(thing)
+            else:
+                capability = _capability(thing)
+                if capability is None:
+                    return None
+                door = open_door_of(capability)
+                if door in doors:
+                    return None
+                doors.append(door)
+                number, badge = door.number, badge_of(capability)
+            if number < 0:
+                return None
+            numbers.append(number)
+            entries.append(Entry(index, badge))
+            indexed[place] = index
+        return self._payload or encode_data(indexed), numbers, entries, doors
+
+    def received(self, payload: Buffer, inbox: Inbox, owned: Owned, table: bytes | None = None) -> Sequence[Any] | None:
+        """See :meth:`InOrder.received`; None also where a door is not held yet."""
+        struct = inbox.struct
+        numbers, count = struct.descriptors, struct.count
+        lines = list(lines_in(table)) if table is not None else []
+        if not len(lines) == count == len(self._lines):
+            return None
+        made = []
+        for index, (place, kind) in enumerate(self._lines):
+            slot, badge = lines[index]
+            if slot != index or (badge == NO_BADGE) is not (kind is None):
+                return None
+            if kind is not None:
+                capability = space.held(numbers[index], badge)
+                if capability is None:
+                    return None
+                made.append((place, capability if kind is Capability else _proxy(capability, kind)))
+        if any(thing is None for _, thing in made):
+            return None
+        received = super().received(payload, inbox, owned)
+        if received is None:
+            return None
+        members = list(received)
+        for place, thing in made:
+            descriptor = members[place]
+            # The very socket that we hold, so this close is not its last, and cannot block.
+            descriptor.close()
+            owned.produced.remove(descriptor)
+            members[place] = thing
+        return members
+
+
+def _proxy(capability: Capability, kind: Any) -> object | None:
+    """A proxy of an interface; None where its object is one of this process: its entrypoint gives that itself."""
+    door = door_of(capability)
+    return None if door is None or home_of(door) is not None else capability.cast(kind)
+
+
+def _is_capability(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, (Capability, Delegable))
+
+
+def capabilities_in_order(
+    annotations: Sequence[Any], data: Sequence[bool], parameters: Sequence[Parameter]
+) -> CapabilitiesInOrder | None:
+    """How a method's arguments travel among which there are capabilities; None where they may not, or there are none.
+
+    Args:
+        annotations: of the arguments.
+        data: whether each is data alone.
+        parameters: of the arguments.
+    """
+    places = [place for place in range(len(annotations)) if not data[place]]
+    kinds = [annotations[place] for place in places]
+    capabilities = sum(map(_is_capability, kinds))
+    known = all(_is_capability(kind) or kind in (Descriptor, io.BufferedReader) for kind in kinds)
+    if not capabilities or not known or any(p.kind is p.KEYWORD_ONLY for p in parameters):
+        return None
+    return CapabilitiesInOrder(annotations, places)
