@@ -1,5 +1,6 @@
 """Memory for long records: nobody's view of one changes with the next, and what nobody views is used again."""
 
+import contextlib
 import errno
 import gc
 
@@ -25,27 +26,45 @@ def place_of(room):
 def test_small_room_is_used_again_when_nobody_views_it():
     """The same memory, one record after the other."""
     gc.collect()
-    room = _room.room_for(1000)
-    place = place_of(room)
-    del room
-    assert place_of(_room.room_for(5000)) == place
+    for least, most in ((200_000, 1 << 18), (300_000, 1 << 19), (600_000, 1 << 20), (1 << 20 | 1, 1 << 21)):
+        room = _room.room_for(least)
+        place = place_of(room)
+        del room
+        assert place_of(_room.room_for(most)) == place
 
 
 def test_room_that_is_viewed_is_nobody_elses():
     """Not even when the room itself is forgotten: the view keeps it."""
-    room = _room.room_for(1000)
+    room = _room.room_for(200_000)
     room[0:3] = b"abc"
     view, place = memoryview(ffi.buffer(room, 3)), place_of(room)
     del room
-    others = [_room.room_for(1000) for _ in range(4)]
+    others = [_room.room_for(200_000) for _ in range(4)]
     assert place not in map(place_of, others)
     assert len(set(map(place_of, others))) == 4
     assert bytes(view) == b"abc"
 
 
+@pytest.mark.parametrize("announced", [2, 1 << 17, (1 << 18) + 1])
+def test_a_few_bytes_of_each_call_on_its_way_cost_no_more_than_was_announced(fork, announced):
+    """Neither in huge pages nor in memory that larger calls have left behind; all may be begun at once."""
+    count = 64
+    with hand.bulk_process(fork) as (_, proxy), contextlib.ExitStack() as stack:
+        capability = cm.capability(proxy)
+        before = proxy.state().rss
+        for number in range(count):
+            near = stack.enter_context(by_hand.knock(capability))
+            assert proxy.size(bytes((1 << 20) + 1)) == (1 << 20) + 1
+            if number == 0:
+                before = proxy.state().rss
+            near.send(hand.begin(announced, 0))
+            near.send(hand.part(b"x"))
+        assert proxy.state().rss - before < count * 2 * announced + (16 << 20)
+
+
 def test_any_size_has_room():
     """From nothing to more than what is kept."""
-    for size in (0, 1, 2 << 20, (2 << 20) + 1, 64 << 20):
+    for size in (0, 1, 1 << 18, (1 << 18) + 1, 2 << 20, (2 << 20) + 1, 64 << 20):
         room = _room.room_for(size)
         assert len(room) >= size
         if size:
