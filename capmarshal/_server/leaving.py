@@ -71,7 +71,9 @@ class Leaving:
             for file in arguments:
                 if type(file) is not Descriptor and not _closed(file, owned):
                     return False
-            self._arguments.take_each([file for file in arguments if type(file) is Descriptor])
+            descriptors = [file for file in arguments if type(file) is Descriptor]
+            if descriptors:
+                self._arguments.take_each(descriptors)
         if results:
             self._results.take_each(results)
         if self._mounts is not mounts.struct:

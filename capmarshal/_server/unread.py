@@ -68,7 +68,12 @@ class Unread:
             self._few = min(whole, self._shares.of_process(whole), self._shares.of_user(whole))
             self._asked_again_in = _TIMES
         self._asked_again_in -= 1
-        self.sent(channel, count)
+        # As in sent(), without its calls.
+        self._channels[channel] = None
+        channel.unread += count
+        peer.unread += count
+        peer.user.unread += count
+        self.count += count
         return True
 
     def not_sent(self, channel: Channel, count: int) -> None:

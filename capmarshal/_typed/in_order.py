@@ -206,7 +206,7 @@ class InOrder:
         Those that are to be closed by more than their number are not that easy.
         """
         if self._one:
-            is_open = type(result) is Descriptor and not result.closed
+            is_open = type(result) is Descriptor and result._number >= 0  # noqa: SLF001 - as in _number_of()
             return (self._payload, [result]) if is_open else None  # type: ignore[return-value]  # there is one
         lent = self._lent_list(result)
         if lent is None or len(set(lent[1])) != len(result):
