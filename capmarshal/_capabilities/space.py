@@ -10,7 +10,7 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from capmarshal._capabilities.capability import Capability, Delegable, Key, Proxy, capability_behind
+from capmarshal._capabilities.capability import Capability, Delegable, Key, Proxy, capability_behind, door_of
 from capmarshal._capabilities.door import Door, home_of
 from capmarshal._capabilities.identity import cookies_of, has_peer
 from capmarshal._descriptors.moving import move_above_standard
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from capmarshal._descriptors.private import Private
 
 T = TypeVar("T")
+
+# Looked up once: an attribute of cffi's costs as much as a call without one.
+_cm_cookie = lib.cm_cookie
 
 
 # No underscore: names that have one are gone first when the interpreter ends, and finalizers may still call then.
@@ -72,14 +75,18 @@ class Space:
 
         None also for one of our own, for an object that we do not manage (any more).
         """
-        with lock:
-            door = self._door(lib.cm_cookie(number))
+        # What is found needs no lock.
+        cookie = _cm_cookie(number)
+        reference = self._doors.get(cookie)
+        door = reference() if reference is not None else None
         if door is None:
             return None
-        home = home_of(door)
+        home = door.home() if door.home is not None else None
         if home is not None and home.object_behind(badge) is None:
             return None
-        return self.capability(door, badge)
+        found = self._capabilities.get((cookie, badge))
+        known = found() if found is not None else None
+        return known if known is not None and door_of(known) is not None else self.capability(door, badge)
 
     def receive_door(self, descriptor: Descriptor, sender: DoorSender | None) -> Door:
         """The one door for a received client end.
@@ -94,7 +101,7 @@ class Space:
         """
         move_above_standard(descriptor)
         number = descriptor.fileno()
-        cookie = lib.cm_cookie(number)
+        cookie = _cm_cookie(number)
         with lock:
             known = self._door(cookie)
             if known is not None:

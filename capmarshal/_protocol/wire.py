@@ -184,6 +184,8 @@ def is_of_parts(data: bytes | memoryview) -> bool:
 
 def pack_table(entries: Sequence[Entry]) -> bytes:
     """The table of a CALL or REPLY."""
+    if len(entries) == 1:
+        return _ENTRY.pack(*entries[0])
     if is_plain(entries):
         return _PLAIN_TABLE[: len(entries) * _ENTRY.size]
     return b"".join([_ENTRY.pack(slot, badge) for slot, badge in entries])

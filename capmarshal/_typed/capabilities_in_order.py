@@ -21,7 +21,7 @@ from capmarshal._capabilities.capability import (
 from capmarshal._capabilities.door import home_of
 from capmarshal._capabilities.space import capability_of, space
 from capmarshal._descriptors.descriptor import Descriptor
-from capmarshal._protocol.wire import NO_BADGE, Entry, lines_in
+from capmarshal._protocol.wire import NO_BADGE, PLAIN, Entry, lines_in, pack_table
 from capmarshal._typed.codec import encode_data
 from capmarshal._typed.in_order import InOrder, number_of
 
@@ -65,11 +65,19 @@ class CapabilitiesInOrder(InOrder):
         )
         # In the order of the table: the place, and what is due there if it is a capability.
         self._lines = [(place, kind if _is_capability(kind := annotations[place]) else None) for place in places]
+        self._table_size = len(pack_table(PLAIN[: len(places)]))
+        self._only = len(places) == len(annotations) and all(map(_is_capability, annotations))
 
     def lent(self, members: Sequence[Any]) -> Lent | None:
         """See :meth:`InOrder.lent`; None also where two are of one door, which they share."""
         if len(members) != self._count:
             return None
+        if self._one:
+            capability = _capability(members[0])
+            if capability is None:
+                return None
+            door = open_door_of(capability)
+            return self._payload, [door.number], [Entry(0, badge_of(capability))], (door,)  # type: ignore[return-value]  # there is one
         numbers: list[int] = []
         entries: list[Entry] = []
         doors: list[Door] = []
@@ -96,39 +104,44 @@ class CapabilitiesInOrder(InOrder):
 
     def received(self, payload: Buffer, inbox: Inbox, owned: Owned, table: bytes | None = None) -> Sequence[Any] | None:
         """See :meth:`InOrder.received`; None also where a door is not held yet."""
-        struct = inbox.struct
-        numbers, count = struct.descriptors, struct.count
-        lines = list(lines_in(table)) if table is not None else []
-        if not len(lines) == count == len(self._lines):
+        struct, lines = inbox.struct, self._lines
+        if table is None or len(table) != self._table_size or struct.count != len(lines):
             return None
-        made = []
-        for index, (place, kind) in enumerate(self._lines):
-            slot, badge = lines[index]
+        numbers = struct.descriptors
+        made: list[Any] = []
+        for index, (slot, badge) in enumerate(lines_in(table)):
+            kind = lines[index][1]
             if slot != index or (badge == NO_BADGE) is not (kind is None):
                 return None
             if kind is not None:
-                capability = space.held(numbers[index], badge)
-                if capability is None:
+                thing = _made(kind, space.held(numbers[index], badge))
+                if thing is None:
                     return None
-                made.append((place, capability if kind is Capability else _proxy(capability, kind)))
-        if any(thing is None for _, thing in made):
-            return None
+                made.append(thing)
+        # The very sockets that we hold, so that no close is the last, and none can block.
+        if self._only and payload == self._payload:
+            inbox.close()
+            return made
         received = super().received(payload, inbox, owned)
         if received is None:
             return None
         members = list(received)
-        for place, thing in made:
-            descriptor = members[place]
-            # The very socket that we hold, so this close is not its last, and cannot block.
-            descriptor.close()
-            owned.produced.remove(descriptor)
-            members[place] = thing
+        made.reverse()
+        for place, kind in lines:
+            if kind is not None:
+                descriptor = members[place]
+                descriptor.close()
+                owned.produced.remove(descriptor)
+                members[place] = made.pop()
         return members
 
 
-def _proxy(capability: Capability, kind: Any) -> object | None:
-    """A proxy of an interface; None where its object is one of this process: its entrypoint gives that itself."""
+def _made(kind: Any, capability: Capability | None) -> object | None:
+    """What is due, of a capability that is held; None where it is not that easy."""
+    if capability is None or kind is Capability:
+        return capability
     door = door_of(capability)
+    # Its own entrypoint gives an object of this process itself.
     return None if door is None or home_of(door) is not None else capability.cast(kind)
 
 
