@@ -1,7 +1,8 @@
 """Memory for long records: made real by the kernel only as far as bytes come, and used again where it is small.
 
-To have fresh memory made real, page by page, takes longer than to receive into it.  But what is real already, or becomes
-so in one huge page, is not to be had for the announcement of a few bytes, which is what its sender is charged for.
+To have fresh memory made real, page by page, takes longer than to receive into it.  But what is real already, or
+becomes so in one huge page, is not to be had for the announcement of a few bytes, which is what its sender is charged
+for.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from capmarshal._kernel.native import ffi
 if TYPE_CHECKING:
     from capmarshal._kernel.native import CData
 
-# Room is kept in sizes of which each is twice the one before: nobody is given more than twice what he announced.  In the
-# largest a record of a MiB fits with its head, and it is one huge page.
+# Room is kept in sizes of which each is twice the one before: nobody is given more than twice what he announced.  In
+# the largest a record of a MiB fits with its head, and it is one huge page.
 _KEPT_SIZES = tuple(1 << power for power in range(18, 22))
 _HUGE_PAGE = _KEPT_SIZES[-1]
 # Of each; the oldest goes where there are more.
