@@ -150,7 +150,7 @@ class Calls:
             if found is None:
                 return self._not_there(turn, key, came, table)
             target, method = found
-            owned, outgoing, results, rest = _NOTHING_OWNED, NOTHING, _NO_RESULTS, b""
+            owned, outgoing, results = _NOTHING_OWNED, NOTHING, _NO_RESULTS
             try:
                 # Also the same one, where that is of a block around this call: the call knows nothing of that.
                 if deadline is not before:
@@ -166,15 +166,9 @@ class Calls:
                                 raise
                             arguments, by_name = method.decode_arguments(payload, Incoming([], DescriptorList()))
                     else:
-                        owned, arguments, failure = Owned(), None, None
-                        if type(came) is Inbox and method.arguments_in_order is not None:
-                            try:
-                                arguments = method.arguments_in_order.received(payload, came, owned, table)
-                            except Exception as error:  # noqa: BLE001 - said when they are decoded in the other way
-                                failure = error
-                        if arguments is None:
-                            owned = self._table(turn, came, owned, table)
-                            arguments, by_name = _decoded(method, payload, owned, failure)
+                        # Before there is anything in it, which is closed below whatever happens.
+                        owned = Owned()
+                        arguments, by_name, owned = self._received(turn, method, payload, came, owned, table)
                 except (ArgumentError, StaleCapability) as error:
                     return self._refused(turn, method, error)
                 run = getattr(target, method.name)
@@ -195,18 +189,15 @@ class Calls:
                 else:
                     outgoing = Outgoing(serving=True)
                     reply = method.encode_result(result, outgoing)
+                rest = b""
                 if isinstance(reply, Long):
-                    long = reply
-                    reply, rest = long.start, long.end
+                    rest, reply = reply.end, reply.start
                 elif outgoing is NOTHING and len(calls.kept) == kept_before and leave(owned, results):
                     return reply
                 if results:
                     outgoing = Outgoing.of(results)
-                kept = calls.kept[kept_before:]
-                if owned.writers:
-                    keeping.write_out(owned, kept)
-                data = wire.pack_reply(turn.id, outgoing.entries, len(outgoing.numbers), reply, lib.cm_cpu())
-                return keeping.succeeded(turn.id, data, owned, outgoing, kept)._replace(rest=rest)
+                answer = _succeeded(turn, reply, owned, outgoing, calls.kept[kept_before:])
+                return answer._replace(rest=rest) if rest else answer
             except BaseException as error:  # noqa: BLE001 - answered; Interrupted is raised for what must not end here
                 if results and outgoing is NOTHING:
                     outgoing = Outgoing.of(results)
@@ -224,6 +215,41 @@ class Calls:
                 objects.tell()
             if calls.kept:
                 del calls.kept[kept_before:]
+
+    def _received(
+        self,
+        turn: Turn,
+        method: Method,
+        payload: Encoded,
+        came: Inbox | Incoming | None,
+        owned: Owned,
+        table: bytes | None,
+    ) -> tuple[Sequence[Any], Mapping[str, Any], Owned]:
+        """The arguments of a call with which more than data may have come, by position and by name, and that.
+
+        Raises:
+            ArgumentError, StaleCapability: they are not what the interface says; what came is closed.
+        """
+        failure: Exception | None = None
+        if type(came) is Inbox and method.arguments_in_order is not None:
+            try:
+                in_order = method.arguments_in_order.received(payload, came, owned, table)
+            except Exception as error:  # noqa: BLE001 - said when they are decoded in the other way
+                failure = error
+            else:
+                if in_order is not None:
+                    return in_order, _NO_NAMES, owned
+        incoming = self._table(turn, came, owned, table)
+        try:
+            arguments, by_name = method.decode_arguments(payload, incoming)
+            incoming.close_rest()
+            if failure is not None and not _is_msgspecs(failure):
+                # A signal handler's, as the arguments are good: it ends the call as if the method had raised it.
+                raise failure
+        except BaseException:
+            incoming.close_all()
+            raise
+        return arguments, by_name, incoming
 
     def _table(self, turn: Turn, came: Inbox | Incoming | None, owned: Owned, table: bytes | None) -> Incoming:
         """The table of what came with a call, taken; of an inbox, ``owned`` has taken some already."""
@@ -280,30 +306,12 @@ class Calls:
         return answer
 
 
-def _decoded(
-    method: Method, payload: Encoded, incoming: Incoming, failure: Exception | None
-) -> tuple[Sequence[Any], Mapping[str, Any]]:
-    """The arguments of a call with which more than data may have come, by position and by name.
-
-    Args:
-        method: that is called.
-        payload: the arguments.
-        incoming: the table of what came; closed where this raises.
-        failure: of the short way to decode them.
-
-    Raises:
-        ArgumentError, StaleCapability: they are not what the interface says.
-    """
-    try:
-        arguments, by_name = method.decode_arguments(payload, incoming)
-        incoming.close_rest()
-        if failure is not None and not _is_msgspecs(failure):
-            # A signal handler's, as the arguments are good: it ends the call as if the method had raised it.
-            raise failure
-    except BaseException:
-        incoming.close_all()
-        raise
-    return arguments, by_name
+def _succeeded(turn: Turn, reply: bytes, owned: Owned, outgoing: Outgoing, kept: Sequence[object]) -> Answer:
+    """The answer to a call whose method has returned, where more is to be done than to send its reply."""
+    if owned.writers:
+        keeping.write_out(owned, kept)
+    data = wire.pack_reply(turn.id, outgoing.entries, len(outgoing.numbers), reply, lib.cm_cpu())
+    return keeping.succeeded(turn.id, data, owned, outgoing, kept)
 
 
 def _is_msgspecs(error: Exception) -> bool:
