@@ -239,7 +239,7 @@ class Reaper:
     def wait(self, seconds: float) -> bool:
         """As the module's :func:`wait`."""
         before = tuple(self._open)
-        return self._until(lambda: not any(number in self._open for number in before), time.monotonic() + seconds)
+        return self._until(lambda: self._open.keys().isdisjoint(before), time.monotonic() + seconds)
 
     def with_room(self, make: Callable[[], int]) -> int:
         """As the module's :func:`with_room`."""
@@ -255,13 +255,12 @@ class Reaper:
                 return result
 
     def _until(self, condition: Callable[[], bool], deadline: float) -> bool:
-        pause = threading.Event()
         while not condition():
             if time.monotonic() >= deadline:
                 return False
             # One that was started may not have begun.
             self._ready()
-            pause.wait(_PAUSE)
+            time.sleep(_PAUSE)
         return True
 
     def beginning(self) -> bool:

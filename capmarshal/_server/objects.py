@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-import time
 from typing import TYPE_CHECKING
 
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.errors import CallTimeout
-from capmarshal._kernel.native import FOREVER
 from capmarshal._protocol.wire import BADGE_SIZE, NO_BADGE
 from capmarshal._typed.method import methods_of
 
@@ -31,7 +30,7 @@ class Objects:
         known: what can be called, by badge and method's name: what was.
         running: the badges of calls in progress, with the method's name behind them: more than one where a call of the
             serving thread ran another inline.
-        awaited: how many wait for the end of a call, and are to be told of it.
+        awaited: of each who waits for the end of a call, the lock that is released when there is one.
     """
 
     def __init__(self) -> None:
@@ -44,10 +43,8 @@ class Objects:
 
     def forget_threads(self) -> None:
         """In a forked child: whoever held the lock does not exist here."""
-        # Taken by itself, not by the condition, whose own __enter__ Ctrl-C can interrupt once it is taken.
         self.lock = threading.RLock()
-        self._changed = threading.Condition(self.lock)
-        self.awaited = 0
+        self.awaited: list[threading.Lock] = []
 
     def add(self, target: Interface) -> bytes:
         """Enters an object and gives it a badge, which it returns."""
@@ -77,13 +74,15 @@ class Objects:
     def tell(self) -> None:
         """Has those who wait for the end of a call look again whether it has come."""
         with self.lock:
-            self._changed.notify_all()
+            for told in tuple(self.awaited):
+                if told.locked():
+                    told.release()
 
     def end_all(self) -> None:
         """Forgets all calls in progress: Ctrl-C may have kept some from ending, and none goes on."""
         with self.lock:
             self.running.clear()
-            self._changed.notify_all()
+            self.tell()
 
     def in_progress(self) -> str:
         """The method that runs now, the innermost where one has called another inline; empty if none does."""
@@ -106,19 +105,25 @@ class Objects:
             self._by_badge.pop(badge, None)
             for key in self._remembered.pop(badge, ()):
                 self.known.pop(key, None)
-            self.awaited += 1
-            try:
-                # Not `while CONDITION`: what Ctrl-C raises at the jump back is in no `try` under CPython 3.13.0.
-                while True:
-                    if not wait or not any(running.startswith(badge) for running in tuple(self.running)):
-                        break
-                    left = None if deadline == FOREVER else (deadline - time.monotonic_ns()) / 1e9
-                    if left is not None and left <= 0:
-                        when = f"before {_deadline.origin()}"
-                        raise CallTimeout(f"dissolved, but a call of the object has not ended {when}", ran="maybe")
-                    self._changed.wait(left)
-            finally:
-                self.awaited -= 1
+        if not wait:
+            return
+        # No condition variable: what Ctrl-C raises while one is waited for leaves its lock to somebody else.
+        told = threading.Lock()
+        try:
+            self.awaited.append(told)
+            # Not `while CONDITION`: what Ctrl-C raises at the jump back is in no `try` under CPython 3.13.0.
+            while True:
+                told.acquire(blocking=False)
+                if badge not in [running[:BADGE_SIZE] for running in tuple(self.running)]:
+                    break
+                left = _deadline.seconds_until(deadline)
+                if left <= 0:
+                    when = f"before {_deadline.origin()}"
+                    raise CallTimeout(f"dissolved, but a call of the object has not ended {when}", ran="maybe")
+                told.acquire(timeout=min(left, threading.TIMEOUT_MAX))
+        finally:
+            with contextlib.suppress(ValueError):
+                self.awaited.remove(told)
 
     def discard(self, badge: bytes) -> None:
         """Takes an object out that nobody has called yet."""

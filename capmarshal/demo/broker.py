@@ -12,7 +12,7 @@ import re
 import signal
 import subprocess
 import sys
-import threading
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import capmarshal as cm
@@ -35,19 +35,15 @@ class RegistryServer(Registry):
     """What the digest server holds.
 
     Attributes:
-        announced: set when there is a service.
-        digest: the service.
+        announced: the service, when there is one.
     """
 
-    digest: Digest
-
     def __init__(self) -> None:
-        self.announced: threading.Event = threading.Event()
+        self.announced: SimpleQueue[Digest] = SimpleQueue()
 
     def announce(self, digest: Digest) -> None:
         """See :meth:`Registry.announce`."""
-        self.digest = digest
-        self.announced.set()
+        self.announced.put(digest)
 
 
 class ServicesServer(Services):
@@ -111,6 +107,18 @@ def _outcome(status: int) -> str:
     return f"exit status {status}" if status >= 0 else f"signal {-status}"
 
 
+def _announced(registry: RegistryServer, running: subprocess.Popen[Any]) -> Digest | None:
+    """The service that the registry is given; None where the process that is to give it has ended before."""
+    # A queue, not an event: what Ctrl-C raises while that is waited for becomes an error of the lock within.
+    # Not `while CONDITION`: what Ctrl-C raises at the jump back is in no `with` under CPython 3.13.0.
+    while True:
+        with contextlib.suppress(Empty):
+            return registry.announced.get(timeout=_GLANCE)
+        # It may have announced itself just before it died; then its client will find out.
+        if running.poll() is not None and registry.announced.empty():
+            return None
+
+
 def run(files: Sequence[str], *, verbose: bool = False, server: Sequence[str] = SERVER) -> int:
     """Prints the checksums of the files, as ``sha256sum`` does.
 
@@ -127,16 +135,11 @@ def run(files: Sequence[str], *, verbose: bool = False, server: Sequence[str] = 
         registry = RegistryServer()
         offer = entrypoint.manage(registry)
         running = stack.enter_context(_child(server, offer, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL))
-        # Not `while CONDITION`: what Ctrl-C raises at the jump back is in no `with` under CPython 3.13.0.
-        while True:
-            if registry.announced.wait(_GLANCE):
-                break
-            status = running.poll()
-            # It may have announced itself just before it died; then its client will find out.
-            if status is not None and not registry.announced.is_set():
-                complain(f"the digest server ended before it was ready: {_outcome(status)}")
-                return 1
-        services = ServicesServer(registry.digest, {})
+        digest = _announced(registry, running)
+        if digest is None:
+            complain(f"the digest server ended before it was ready: {_outcome(running.wait())}")
+            return 1
+        services = ServicesServer(digest, {})
         client = stack.enter_context(_child((*CLIENT, *files), entrypoint.manage(services), pass_fds=_inherited(files)))
         if verbose:
             services.processes |= {"broker": os.getpid(), "digest server": running.pid, "client": client.pid}
