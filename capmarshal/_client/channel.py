@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from capmarshal._client.conversation import PIPE_ENDED, Conversation, Event, NeverRan, TooLate
 from capmarshal._client.sending import send_in_parts
 from capmarshal._descriptors import reaper
-from capmarshal._descriptors.inbox import borrow, give_back, record_room
+from capmarshal._descriptors.inbox import borrow, borrow_idle, give_back, record_room
 from capmarshal._kernel.errors import ProtocolError, error_for
 from capmarshal._kernel.lifetime import when_gone
 from capmarshal._kernel.native import DESCRIPTORS_MAX, FOREVER, NOW, NULL, TIMED_OUT, ffi, lib
@@ -103,7 +103,10 @@ class Channel:
         if size > self._room_for_data or len(numbers) > DESCRIPTORS_MAX:
             table = PLAIN[: len(numbers)] if entries is None else entries
             return self._call_in_parts(key, payload, table, numbers, deadline)
-        inbox = borrow()
+        try:
+            inbox = borrow_idle()
+        except IndexError:
+            inbox = borrow()
         struct, patience = inbox.struct, None
         while True:
             result = _cm_call(self._near.number, self._caller, key, body, len(body), attached, struct, deadline)
