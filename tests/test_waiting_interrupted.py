@@ -13,11 +13,13 @@ import threading
 
 import pytest
 
+import by_hand
 import capmarshal as cm
 from capmarshal._descriptors import reaper
 from capmarshal._server import objects
 from capmarshal.demo import broker
 from interrupting import Interrupting
+from patience import PATIENCE
 
 
 def interrupted_everywhere(wait, *modules):
@@ -47,25 +49,23 @@ def test_dissolving_an_object_whose_call_does_not_end():
     assert not table.awaited
 
 
-def test_what_is_dissolved_is_waited_for():
+def test_what_is_dissolved_is_waited_for(until):
     """Until its last call has ended, and no longer."""
     table = objects.Objects()
     badge = table.add(cm.Interface())
     table.running += [badge + b"one", badge + b"two"]
 
     def end():
-        while not table.awaited:
-            pass
+        until(lambda: table.awaited)
         for _ in range(2):
             table.running.pop()
             table.tell()
 
-    ending = threading.Thread(target=end)
-    ending.start()
-    with cm.timeout(30):
+    ending = by_hand.Concurrent(end)
+    with cm.timeout(PATIENCE):
         table.remove(badge, wait=True)
     assert not table.running
-    ending.join()
+    ending.outcome()
 
 
 def test_waiting_for_the_reaper(slow):
@@ -76,7 +76,7 @@ def test_waiting_for_the_reaper(slow):
 def test_the_demos_broker_waiting_for_its_server(monkeypatch):
     monkeypatch.setattr(broker, "_GLANCE", 0.002)
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
-        ended.wait(30)
+        ended.wait(PATIENCE)
         registry = broker.RegistryServer()
         assert interrupted_everywhere(lambda: broker._announced(registry, ended), broker) > 1
 
@@ -84,7 +84,7 @@ def test_the_demos_broker_waiting_for_its_server(monkeypatch):
 @pytest.mark.parametrize("announces", [True, False])
 def test_a_server_that_ended_may_have_announced_itself_before(announces):
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
-        ended.wait(30)
+        ended.wait(PATIENCE)
         registry = broker.RegistryServer()
         if announces:
             registry.announce(registry)
