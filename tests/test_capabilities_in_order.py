@@ -351,3 +351,33 @@ def test_a_forged_badge_is_stale_and_a_copied_one_is_no_object_of_ours(desk, mak
             assert cm.capability(server.held[-1]) != thing
             assert cm.capability(server.held[-1]).local is None
     thing.close()
+
+
+def test_new_doors_are_bounded_and_what_is_refused_is_closed(make_door, open_descriptors, until):
+    """Those that are held already still come in."""
+    server = DeskServer()
+    with cm.Entrypoint("few", limits=cm.Limits(doors=4)) as entrypoint:
+        capability = entrypoint.manage(server)
+        proxy = capability.cast(Desk)
+        with by_hand.knock(capability) as near:
+            _send(near, proxy, b"perhaps", [None], [], [])
+            assert by_hand.answer(near)[0].payload == b"\x00"
+            doors = [make_door() for _ in range(6)]
+            refused = []
+            for door in doors:
+                before = open_descriptors()
+                _send(near, proxy, b"take", [0], [(0, BADGE)], [door])
+                answer, _ = by_hand.answer(near)
+                if getattr(answer, "code", None) is Code.ARGUMENT:
+                    assert "limits.doors" in answer.message
+                    refused.append(door)
+                    until(lambda before=before: open_descriptors() == before)
+                else:
+                    assert len(open_descriptors()) == len(before) + 1
+            assert 0 < len(server.held) <= 4
+            assert len(refused) == len(doors) - len(server.held)
+            _send(near, proxy, b"take", [0], [(0, BADGE)], [doors[0]])
+            assert by_hand.answer(near)[0].payload
+            assert server.held[-1] is server.held[0]
+        server.held.clear()
+        capability.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any, Protocol
 
-from capmarshal._capabilities.identity import label_in, peer_name
+from capmarshal._capabilities.identity import label_in
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.descriptor import Descriptor
 from capmarshal._kernel.lifetime import when_gone
@@ -66,6 +66,7 @@ class Door:
     Args:
         number: taken.
         cookie: of the socket.
+        name: what ``getpeername`` says of it.
         home: the entrypoint, if it is one of this process; borrowed.
         sender: who brought it, if that is counted: known as long as the door is held.
 
@@ -79,7 +80,9 @@ class Door:
 
     __slots__ = ("__weakref__", "_open", "closing", "cookie", "home", "idle", "name", "number", "sender")
 
-    def __init__(self, number: int, cookie: int, home: Home | None = None, sender: DoorSender | None = None) -> None:
+    def __init__(
+        self, number: int, cookie: int, name: str, home: Home | None = None, sender: DoorSender | None = None
+    ) -> None:
         self.number: int = number
         self._open = ffi.new("char *")
         if home is None:
@@ -92,7 +95,7 @@ class Door:
         self.home: weakref.ref[Home] | None = weakref.ref(home) if home is not None else None
         self.sender: DoorSender | None = sender
         self.closing: reaper.Sender | None = None
-        self.name: str = peer_name(number)
+        self.name = name
 
     @property
     def label(self) -> str:

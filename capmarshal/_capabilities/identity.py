@@ -36,18 +36,19 @@ def _address(call: Callable[[int, Any, Any], int], number: int) -> bytes | None:
     return bytes(ffi.buffer(room, min(length[0], _ADDRESS_ROOM)))[_FAMILY_SIZE:]
 
 
-def has_peer(number: int) -> bool:
-    """Whether a socket is connected to another one."""
-    return _address(lib.lx_getpeername, number) is not None
+def is_seqpacket(number: int) -> bool:
+    """Whether a descriptor is an AF_UNIX SEQPACKET socket."""
+    is_unix = lib.cm_socket_option(number, socket.SO_DOMAIN) == socket.AF_UNIX
+    return is_unix and lib.cm_socket_option(number, socket.SO_TYPE) == socket.SOCK_SEQPACKET
 
 
-def peer_name(number: int) -> str:
-    """What ``getpeername`` says of a door's client end, as text; empty for a nameless door.
+def peer_name(number: int) -> str | None:
+    """What ``getpeername`` says of a door's client end, as text; empty for a nameless door, None for what has no peer.
 
     A stranger may have chosen it, so what is not printable in it is escaped.
     """
-    address = _address(lib.lx_getpeername, number) or b""
-    return printable(address.removeprefix(b"\0").decode("utf-8", "backslashreplace"))
+    address = _address(lib.lx_getpeername, number)
+    return None if address is None else printable(address.removeprefix(b"\0").decode("utf-8", "backslashreplace"))
 
 
 def label_in(name: str) -> str:

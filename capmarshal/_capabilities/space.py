@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from capmarshal._capabilities.capability import Capability, Delegable, Key, Proxy, capability_behind, door_of
 from capmarshal._capabilities.door import Door, home_of
-from capmarshal._capabilities.identity import cookies_of, has_peer
+from capmarshal._capabilities.identity import cookies_of, is_seqpacket, peer_name
 from capmarshal._descriptors.moving import move_above_standard
 from capmarshal._descriptors.private import lock
 from capmarshal._descriptors.process import process
@@ -108,20 +108,31 @@ class Space:
                 # The very socket that we hold, so this close is not its last, and cannot block.
                 descriptor.close()
                 return known
-            if cookies_of([number]) != [cookie] or cookie == 0:
+            if cookie == 0 or not is_seqpacket(number):
                 raise ArgumentError("a capability came with a descriptor that is no AF_UNIX SEQPACKET socket")
             # Of another process's doors it cannot be told which end this is: any holder may bind() the client's, too.
             if cookie in self._server_ends.values():
                 raise ArgumentError("a capability came with the server's end of a door of our own")
-            if not has_peer(number):
+            name = peer_name(number)
+            if name is None:
                 raise ArgumentError("a capability came with a socket that is connected to nothing")
             refusal = sender.door_refusal() if sender is not None else ""
             if refusal:
                 raise ArgumentError(refusal)
-            door = self._add_door(Door(descriptor.detach(), cookie, sender=sender))
+            door = self._add_door(Door(descriptor.detach(), cookie, name, sender=sender))
             if sender is not None:
                 sender.hold_door(door)
             return door
+
+    def receive_new(self, descriptor: Descriptor, badge: bytes, sender: DoorSender | None) -> Capability | None:
+        """The capability for a received client end of a door that is not held, and a badge; None where it is held.
+
+        Raises:
+            ArgumentError, TableFull: as :meth:`receive_door`, which takes the descriptor on success.
+        """
+        if self._door(_cm_cookie(descriptor.fileno())) is not None:
+            return None
+        return self.capability(self.receive_door(descriptor, sender), badge)
 
     def receive(self, door: Door, badge: bytes) -> Capability:
         """The capability for a received badge.
@@ -146,7 +157,7 @@ class Space:
         """Enters an entrypoint of this process; takes ``client_end``, and the caller holds the lock."""
         cookie, server_cookie = cookies_of([client_end, server_end.number])
         self._server_ends[cookie] = server_cookie
-        return self._add_door(Door(client_end, cookie, home))
+        return self._add_door(Door(client_end, cookie, peer_name(client_end) or "", home))
 
     def is_own_door(self, cookie: int) -> bool:
         """Whether a socket is the client end of a door of this process's own entrypoints."""

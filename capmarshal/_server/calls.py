@@ -233,7 +233,8 @@ class Calls:
         failure: Exception | None = None
         if type(came) is Inbox and method.arguments_in_order is not None:
             try:
-                in_order = method.arguments_in_order.received(payload, came, owned, table)
+                sender = None if table is None else self.peer_of(turn.slot)
+                in_order = method.arguments_in_order.received(payload, came, owned, table, sender)
             except Exception as error:  # noqa: BLE001 - said when they are decoded in the other way
                 failure = error
             else:

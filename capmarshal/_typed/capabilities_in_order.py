@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer as Buffer
 
-    from capmarshal._capabilities.door import Door
+    from capmarshal._capabilities.door import Door, DoorSender
     from capmarshal._descriptors.inbox import Inbox
     from capmarshal._typed.in_order import Lent
     from capmarshal._typed.parameters import Parameter
@@ -102,8 +102,15 @@ class CapabilitiesInOrder(InOrder):
             indexed[place] = index
         return self._payload or encode_data(indexed), numbers, entries, doors
 
-    def received(self, payload: Buffer, inbox: Inbox, owned: Owned, table: bytes | None = None) -> Sequence[Any] | None:
-        """See :meth:`InOrder.received`; None also where a door is not held yet."""
+    def received(
+        self,
+        payload: Buffer,
+        inbox: Inbox,
+        owned: Owned,
+        table: bytes | None = None,
+        sender: DoorSender | None = None,
+    ) -> Sequence[Any] | None:
+        """See :meth:`InOrder.received`; None also where one of several doors is not held yet."""
         struct, lines = inbox.struct, self._lines
         if table is None or len(table) != self._table_size or struct.count != len(lines):
             return None
@@ -116,7 +123,9 @@ class CapabilitiesInOrder(InOrder):
             if kind is not None:
                 thing = _made(kind, space.held(numbers[index], badge))
                 if thing is None:
-                    return None
+                    # A proxy cannot be made of every interface, and then the door must not be taken yet.
+                    simple = self._one and kind is Capability and payload == self._payload
+                    return _received_new(inbox, owned, badge, sender) if simple else None
                 made.append(thing)
         # The very sockets that we hold, so that no close is the last, and none can block.
         if self._only and payload == self._payload:
@@ -134,6 +143,16 @@ class CapabilitiesInOrder(InOrder):
                 owned.produced.remove(descriptor)
                 members[place] = made.pop()
         return members
+
+
+def _received_new(inbox: Inbox, owned: Owned, badge: bytes, sender: DoorSender | None) -> Sequence[Capability] | None:
+    """The only argument, a capability of a door that is not held yet; None where it is held."""
+    inbox.steal_each(owned.produced)
+    capability = space.receive_new(owned.produced[0], badge, sender)
+    if capability is None:
+        return None
+    owned.produced.clear()
+    return [capability]
 
 
 def _made(kind: Any, capability: Capability | None) -> object | None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer as Buffer
 
-    from capmarshal._capabilities.door import Door
+    from capmarshal._capabilities.door import Door, DoorSender
     from capmarshal._descriptors.inbox import Inbox
     from capmarshal._protocol.wire import Entry
     from capmarshal._typed.parameters import Parameter
@@ -140,7 +140,14 @@ class InOrder:
             return None
         return self._payload_for(len(numbers)), numbers, None, ()
 
-    def received(self, payload: Buffer, inbox: Inbox, owned: Owned, table: bytes | None = None) -> Sequence[Any] | None:
+    def received(
+        self,
+        payload: Buffer,
+        inbox: Inbox,
+        owned: Owned,
+        table: bytes | None = None,
+        sender: DoorSender | None = None,  # noqa: ARG002 - a descriptor is no door
+    ) -> Sequence[Any] | None:
         """The members for a payload and the descriptors in an inbox, which ``owned`` owns from here on.
 
         None where it is not that easy: they are its plain :class:`Descriptor` then, or still in the inbox.
@@ -150,6 +157,7 @@ class InOrder:
             inbox: what came with it.
             owned: empty.
             table: of that; None: it is of plain descriptors, in order.
+            sender: who sent it, where the doors that it brings are to be counted.
 
         Raises:
             Whatever msgspec raises for a payload that is no good.
