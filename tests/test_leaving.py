@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import array
+import io
 import os
 import select
 import socket
+import threading
 
 import pytest
 
@@ -39,6 +41,21 @@ class Desk(cm.Interface):
     @cm.method
     def same_number(self, file: cm.Descriptor) -> cm.Descriptor: ...
 
+    @cm.method
+    def of_socket(self, sock: socket.socket) -> cm.Descriptor: ...
+
+    @cm.method
+    def of_dataspace(self, space: cm.Dataspace) -> list[cm.Descriptor]: ...
+
+    @cm.method
+    def of_writer(self, file: io.BufferedWriter) -> cm.Descriptor: ...
+
+    @cm.method
+    def of_capability(self, what: cm.Capability) -> cm.Descriptor: ...
+
+    @cm.method
+    def of_reader(self, file: io.BufferedReader, how: str) -> list[cm.Descriptor]: ...
+
 
 def _made(kind):
     if kind == "memfd":
@@ -52,6 +69,7 @@ def _made(kind):
 class DeskServer(Desk):
     def __init__(self):
         self.kept = []
+        self.readers = threading.Semaphore(0)
 
     def take(self, files):
         return len(files)
@@ -79,6 +97,31 @@ class DeskServer(Desk):
 
     def same_number(self, file):
         return cm.Descriptor(file.detach())
+
+    def of_socket(self, sock):
+        return _made("memfd")
+
+    def of_dataspace(self, space):
+        return [_made("memfd"), _made("memfd")]
+
+    def of_writer(self, file):
+        file.write(b"written")
+        return _made("memfd")
+
+    def of_capability(self, what):
+        return _made("memfd")
+
+    def of_reader(self, file, how):
+        self.readers.release()
+        if how == "read":
+            return [_made("memfd") for _ in range(20)]
+        raw = file if how == "close" else file.detach()
+        if how == "return":
+            # A mistake, as it has an owner; the result is a copy of it all the same.
+            return [cm.Descriptor(raw.fileno())]
+        if how == "close":
+            raw.close()
+        return [_made("memfd")]
 
 
 @pytest.fixture
@@ -205,4 +248,52 @@ def test_replies_count_as_unread_until_they_are_received():
                 for each in descriptors:
                     os.close(each)
             sending.outcome()
+        capability.close()
+
+
+def test_a_result_beside_an_argument_of_any_kind(desk):
+    """Not all arguments can be asked whether they are closed, nor all that can be answer."""
+    with by_hand.pipe() as (reader, writer), cm.Dataspace.from_buffer(b"data") as space, socket.socket() as sock:
+        desk.of_socket(sock).close()
+        for each in desk.of_dataspace(space):
+            each.close()
+        desk.of_capability(cm.capability(desk)).close()
+        desk.of_writer(writer).close()
+        assert os.read(reader.fileno(), 64) == b"written"
+        writer.close()
+        for file in (reader, _made("memfd")):
+            for how in ("read", "close", "detach", "return"):
+                for each in desk.of_reader(file, how):
+                    assert os.fstat(each.fileno())
+                    each.close()
+            file.close()
+
+
+def test_what_does_not_leave_with_the_reply_is_counted_once():
+    """An argument that has to be closed elsewhere: its client may leave as much unread as any other."""
+    server = DeskServer()
+    limits = cm.Limits(unread_descriptors=64, user_share=1, process_share=1)
+    with cm.Entrypoint("counted", limits=limits) as entrypoint:
+        capability = entrypoint.manage(server)
+        with by_hand.knock(capability) as near, by_hand.pipe() as (reader, _):
+            near.settimeout(PATIENCE)
+            for number in (1, 2, 3):
+                record = by_hand.call(
+                    capability,
+                    method=b"of_reader",
+                    payload=b"\x92\x00\xa4read",
+                    entries=[(0, NO_BADGE)],
+                    descriptors=1,
+                    id=number,
+                )
+                by_hand.send(near, record, [reader.fileno()])
+            for _ in range(3):
+                # The second is run when the first is answered, though nobody has received that.
+                assert server.readers.acquire(timeout=PATIENCE)
+            for number in (1, 2, 3):
+                reply, descriptors = by_hand.answer(near)
+                assert isinstance(reply, _wire.Reply), reply
+                assert (reply.id, len(descriptors)) == (number, 20)
+                for each in descriptors:
+                    os.close(each)
         capability.close()

@@ -19,6 +19,8 @@ from capmarshal._descriptors.process import process
 from capmarshal._kernel.native import DESCRIPTORS_MAX
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from capmarshal._kernel.native import CData
     from capmarshal._server.channels import Channels
     from capmarshal._typed.table import Owned
@@ -57,20 +59,26 @@ class Leaving:
         """
         arguments = owned.produced
         if results:
+            if len(results) > self._most:
+                return False
             if arguments == results:
                 # What was sent is returned.
                 arguments = _NONE
-            if not self._may_send(arguments, results):
-                return False
-            if arguments:
+            elif arguments:
                 same = set(map(id, results))
                 arguments = [file for file in arguments if id(file) not in same]
+                if not _are_apart(arguments, owned, results):
+                    return False
         if arguments:
             if len(arguments) > DESCRIPTORS_MAX:
                 return False
             for file in arguments:
                 if type(file) is not Descriptor and not _closed(file, owned):
                     return False
+        # Last: what is counted here leaves.
+        if results and not self._may_send(len(results)):
+            return False
+        if arguments:
             descriptors = [file for file in arguments if type(file) is Descriptor]
             if descriptors:
                 self._arguments.take_each(descriptors)
@@ -80,15 +88,8 @@ class Leaving:
             self._mounts = self._turn.mounts = mounts.struct
         return True
 
-    def _may_send(self, arguments: list[Any], results: list[Descriptor]) -> bool:
-        """Whether results may be sent now, and none of their numbers is another argument's; counts them as unread."""
-        count = len(results)
-        if count > self._most:
-            return False
-        if arguments:
-            numbers, same = {descriptor.fileno() for descriptor in results}, set(map(id, results))
-            if any(id(file) not in same and not file.closed and file.fileno() in numbers for file in arguments):
-                return False
+    def _may_send(self, count: int) -> bool:
+        """Whether so many results may be sent now; counts them as unread."""
         channel = self._channels.get(self._turn.slot)
         return channel is not None and self._channels.unread.send(channel, count)
 
@@ -121,6 +122,19 @@ class Leaving:
         """Ends with the server."""
         process.lists.pop(id(self._arguments), None)
         process.lists.pop(id(self._results), None)
+
+
+def _are_apart(arguments: Sequence[Any], owned: Owned, results: Sequence[Descriptor]) -> bool:
+    """Whether no argument has the number of a result: asked of what C closes, and of files that only read."""
+    numbers = {descriptor.fileno() for descriptor in results}
+    for file in arguments:
+        # A method may have detached a file from the raw one.
+        owner = owned.raws[id(file)] if type(file) is io.BufferedReader else file
+        if owner is file and type(file) is not Descriptor:
+            return False
+        if not owner.closed and owner.fileno() in numbers:
+            return False
+    return True
 
 
 def _closed(file: Any, owned: Owned) -> bool:
