@@ -139,9 +139,11 @@ int cm_closing(int descriptor, struct cm_mounts *mounts)
 int cm_reads_own_file(int descriptor, struct cm_mounts *mounts)
 {
 	int flags = lx_fcntl(descriptor, F_GETFL, 0);
+	int access = flags & O_ACCMODE;
 	int asked = -1, is_directory = 0, how;
 
-	if (flags < 0 || flags & O_PATH || (flags & O_ACCMODE) == O_WRONLY)
+	/* the fourth one, 3, is for ioctl(2) alone: open(2) */
+	if (flags < 0 || flags & O_PATH || (access != O_RDONLY && access != O_RDWR))
 		return CM_MAY_BLOCK;
 	how = closing(descriptor, mounts, &asked, &is_directory);
 	return how == CM_CLOSES_SOCKET || is_directory ? CM_MAY_BLOCK : how;

@@ -285,7 +285,7 @@ def test_what_came_for_nobody_is_closed(served, name):
     capability.close()
 
 
-@pytest.mark.parametrize("kind", ["pipe", "directory", "write only"])
+@pytest.mark.parametrize("kind", ["pipe", "directory", "write only", "neither"])
 def test_a_reader_of_what_is_no_file_of_ours(mixed, lent, tmp_path, kind):
     """A pipe is read from; what is not to be read is refused by name, and closed."""
     with by_hand.pipe() as (reader, writer):
@@ -294,8 +294,9 @@ def test_a_reader_of_what_is_no_file_of_ours(mixed, lent, tmp_path, kind):
             writer.close()
             assert mixed.two(lent(b"first"), reader) == b"first/piped"
             return
-        flags = os.O_DIRECTORY if kind == "directory" else os.O_WRONLY | os.O_TMPFILE
-        with cm.Descriptor(os.open(tmp_path, flags)) as wrong:
+        # The access mode 3 is for ioctl(2) alone.
+        flags = {"directory": os.O_DIRECTORY, "write only": os.O_WRONLY | os.O_TMPFILE, "neither": os.O_ACCMODE}[kind]
+        with cm.Descriptor(os.open(os.devnull if kind == "neither" else tmp_path, flags)) as wrong:
             for _ in range(2):
                 with pytest.raises(cm.ArgumentError, match=r"a file .*due.*`second`"):
                     mixed.two(lent(b"first"), wrong)
