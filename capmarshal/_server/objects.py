@@ -73,10 +73,10 @@ class Objects:
 
     def tell(self) -> None:
         """Has those who wait for the end of a call look again whether it has come."""
-        with self.lock:
-            for told in tuple(self.awaited):
-                if told.locked():
-                    told.release()
+        for told in tuple(self.awaited):
+            # Released already: whoever waits by it has not looked since.
+            with contextlib.suppress(RuntimeError):
+                told.release()
 
     def end_all(self) -> None:
         """Forgets all calls in progress: Ctrl-C may have kept some from ending, and none goes on."""
