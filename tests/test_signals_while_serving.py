@@ -6,6 +6,7 @@ As ``test_signals_between_steps.py`` does with Ctrl-C, this goes from one place 
 from __future__ import annotations
 
 import gc
+import io
 import logging
 import warnings
 from pathlib import Path
@@ -24,6 +25,7 @@ PACKAGE = Path(cm.__file__).parent
 # How an entrypoint is entered and left is swept in test_service.py.  What a log's handlers raise is not to end a call.
 ELSEWHERE = ("service", "session", "letting_go", "journal")
 FILES = [path for name in ("_server", "_typed") for path in (PACKAGE / name).glob("*.py") if path.stem not in ELSEWHERE]
+FILES += [PACKAGE / "_descriptors" / name for name in ("inbox.py", "descriptor.py")]
 
 
 class Stop(Exception):
@@ -49,6 +51,10 @@ class Odd(cm.Interface):
     def take(self, record: Record) -> int: ...
     @cm.method
     def give(self) -> Any: ...
+    @cm.method
+    def read(self, file: io.BufferedReader) -> bytes: ...
+    @cm.method
+    def read_all(self, first: cm.Descriptor, second: io.BufferedReader, third: io.BufferedReader) -> int: ...
 
 
 class OddServer(Odd):
@@ -58,6 +64,12 @@ class OddServer(Odd):
     def give(self):
         return [object()]
 
+    def read(self, file):
+        return file.read()
+
+    def read_all(self, first, second, third):
+        return len(second.read() + third.read())
+
 
 CALLS = {
     "data": lambda proxies, file: proxies[0].double(1),
@@ -65,6 +77,8 @@ CALLS = {
     "descriptors": lambda proxies, file: proxies[0].echo(file).close(),
     "long": lambda proxies, file: proxies[0].blob(300_000),
     "record": lambda proxies, file: proxies[1].take(Record(1)),
+    "reader": lambda proxies, file: proxies[1].read(file),
+    "readers": lambda proxies, file: proxies[1].read_all(file, file, file),
     "unsendable": lambda proxies, file: proxies[1].give(),
 }
 

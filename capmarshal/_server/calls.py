@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from msgspec import MsgspecError
 
 from capmarshal._descriptors import reaper
+from capmarshal._descriptors.descriptor import numbers_of
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.inbox import Inbox
 from capmarshal._kernel import deadline as _deadline
@@ -235,7 +236,14 @@ class Calls:
             try:
                 sender = None if table is None else self.peer_of(turn.slot)
                 in_order = method.arguments_in_order.received(payload, came, owned, table, sender)
-            except Exception as error:  # noqa: BLE001 - said when they are decoded in the other way
+            except Exception as error:
+                # It is said when they are decoded in the other way, where that can be.
+                if came.struct.count:
+                    # All of it is there still: these own nothing.
+                    owned.produced.clear()
+                elif not numbers_of(owned.produced):
+                    # A signal handler's, for some of it has become something else; of a bad payload nothing does.
+                    raise
                 failure = error
             else:
                 if in_order is not None:
