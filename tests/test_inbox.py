@@ -5,12 +5,16 @@ import os
 import socket
 import sys
 
+import pytest
+
 import left_behind
 from capmarshal import Message
+from capmarshal._descriptors import inbox as _inbox
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.inbox import Inbox, borrow, give_back, why_lost
 from capmarshal._descriptors.private import Private
 from capmarshal._kernel.native import NOW, lib
+from interrupting import Interrupting
 from parts_by_hand import little_room
 from patience import PATIENCE
 from slow_closing import is_open, pipe_end
@@ -37,6 +41,27 @@ def test_what_is_stolen_is_no_more_there():
     gc.collect()
     assert all(map(is_open, numbers))
     stolen.close()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_ctrl_c_leaves_owners_of_all_or_of_nothing(count):
+    """And no half of one, of which not even that could be asked."""
+    at, interrupting = 0, None
+    while interrupting is None or interrupting.where:
+        inbox, owners = received(count), []
+        interrupting = Interrupting(at, KeyboardInterrupt, [_inbox.__file__])
+        try:
+            with interrupting:
+                inbox.steal_each(owners)
+        except KeyboardInterrupt:
+            pass
+        open_ones = [owner for owner in owners if not owner.closed]
+        assert len(open_ones) + inbox.struct.count == count
+        for owner in open_ones:
+            owner.close()
+        inbox.close()
+        at += 1
+    assert at > 2
 
 
 def test_one_that_is_forgotten_closes_what_is_in_it_and_waits_for_nothing(lingering, drain):

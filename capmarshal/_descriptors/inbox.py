@@ -84,6 +84,8 @@ class Inbox:
         struct, numbers = self.struct, self.struct.descriptors
         if struct.count == 1:
             owner = _new(Descriptor)
+            # Whoever looks at what Ctrl-C leaves finds an owner of nothing, and no half of one.
+            owner._number = -1  # noqa: SLF001 - as said below
             owners.append(owner)
             # No call in it: Ctrl-C raises where one ends, and at each moment there is one owner.
             owner._number, struct.count = numbers[0], 0  # noqa: SLF001 - as said
