@@ -95,7 +95,7 @@ class Door:
         self.home: weakref.ref[Home] | None = weakref.ref(home) if home is not None else None
         self.sender: DoorSender | None = sender
         self.closing: reaper.Sender | None = None
-        self.name = name
+        self.name: str = name
 
     @property
     def label(self) -> str:
