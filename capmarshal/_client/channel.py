@@ -92,8 +92,8 @@ class Channel:
             Disconnected: the channel has ended, and the call may have been run.
             TooLate, DescriptorsLost, TooLarge, ProtocolError, KernelError: as they say.
         """
-        # What has a table is no Long, which is data alone; and a Long does not fit into one record.
-        body: bytes = payload  # type: ignore[assignment]
+        # What has a table is no Long, which is data alone.
+        body: bytes = payload  # type: ignore[assignment]  # a Long does not fit into one record, and goes in parts
         attached, size = NULL, len(key) + len(payload)
         if entries is None:
             attached, size = [_CM_MAKE_TABLE, len(numbers), *numbers], size + _CM_LINE * len(numbers)
