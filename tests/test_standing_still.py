@@ -45,9 +45,16 @@ class Work(cm.Interface):
     @cm.method
     def take_long(self) -> bool: ...
 
+    @cm.method
+    def block(self, began: cm.Descriptor, going: cm.Descriptor) -> None: ...
+
 
 class Worker(Work):
     """Serves it; a call of ``take_long`` takes long, and ``meanwhile`` is what clients do."""
+
+    def block(self, began, going):
+        os.write(began.fileno(), b".")
+        select.select([going.fileno()], [], [], PATIENCE)
 
     def __init__(self, clock):
         self._clock = clock
@@ -171,8 +178,14 @@ def test_what_is_closed_while_the_server_is_busy_is_not_said_to_take_long(fork, 
     caplog.set_level(logging.WARNING, "capmarshal")
     number, far = lingering(4 * int(PATIENCE))
     with serving(clock) as (worker, capability, (near, _), channels):
-        by_hand.send(near, parts_by_hand.call(capability, b"count", [[0]], 1), [number])
-        os.close(number)
+        with by_hand.pipe() as (started, began), by_hand.pipe() as (going, go):
+            # The server takes it when nobody else has it, whose close would be the last, and linger here.
+            blocking = by_hand.Concurrent(capability.cast(Work).block, began, going)
+            assert started.read(1) == b"."
+            by_hand.send(near, parts_by_hand.call(capability, b"count", [[0]], 1), [number])
+            os.close(number)
+            go.close()
+            blocking.outcome()
         until(lambda: State.CLOSING in {one.state for one in channels.all()})
 
         def close():
