@@ -209,7 +209,7 @@ def test_after_close_the_next_receipt_gives_a_new_capability():
 def test_a_peer_is_held_to_a_number_of_doors():
     """What one peer sent and is still held is counted; a door that is held already and other peers' doors are not."""
     limits = Shares(Limits(doors=30), 1, 1)
-    most = limits.of_process(30)
+    most = limits.doors.process
     greedy, modest = Peer(1, User(1), limits), Peer(2, User(2), limits)
     with contextlib.ExitStack() as stack:
         clients = []

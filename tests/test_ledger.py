@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capmarshal._server.ledger import Ledger, Ranking, Resource
+from capmarshal._server.shares import Bounds
 
 CHANGES = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(-20, 20)), max_size=300)
 
@@ -73,4 +74,4 @@ def test_the_fair_share_is_dealt_to_users_first(have, who, share):
     ledger = Ledger()
     for (user, number), amount in have.items():
         ledger.change(user, (user, number), Resource.CHANNELS, amount)
-    assert ledger.fair_share(who[0], who, Resource.CHANNELS, 100, 75) == share
+    assert ledger.fair_share(who[0], who, Resource.CHANNELS, Bounds(1, 75, 100)) == share

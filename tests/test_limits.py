@@ -5,7 +5,7 @@ import resource
 import pytest
 
 import capmarshal as cm
-from capmarshal._server.shares import Shares
+from capmarshal._server.shares import Bounds, Shares
 
 
 @pytest.mark.parametrize("name", ["user_share", "process_share"])
@@ -39,11 +39,38 @@ def test_what_is_not_said_follows_from_the_table_and_the_maxima():
     """As the documentation of Limits has it."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     shares = Shares(cm.Limits(), 1000, 10)
-    assert shares.channels == shares.unread_descriptors == int(soft * 3 / 4)
-    assert shares.doors == soft // 2
-    assert shares.closing == soft // 4
-    assert (shares.unread_bytes, shares.begun_bytes, shares.begun_descriptors) == (4000, 4000, 40)
-    assert (shares.of_user(100), shares.of_process(100), shares.of_process(1)) == (75, 33, 1)
+    assert shares.channels == shares.unread_descriptors
+    assert shares.channels.whole == int(soft * 3 / 4)
+    assert shares.doors.whole == soft // 2
+    assert shares.closing.whole == soft // 4
+    assert shares.unread_bytes == shares.begun_bytes == (1333, 3000, 4000)
+    assert shares.begun_descriptors == (13, 30, 40)
+
+
+def test_one_alone_always_may():
+    """A share is one at least, and of what calls and answers take as much as the largest of them."""
+    shares = Shares(cm.Limits(channels=1, unread_bytes=1, begun_bytes=100, begun_descriptors=20), 1000, 10)
+    assert shares.channels == (1, 1, 1)
+    assert shares.unread_bytes == (1000, 1000, 1)
+    assert shares.begun_bytes == (1000, 1000, 100)
+    assert shares.begun_descriptors == (10, 15, 20)
+
+
+@pytest.mark.parametrize(
+    ("have", "amount", "admitted"),
+    [
+        ((0, 0, 0), 99, True),
+        ((1, 1, 1), 2, True),
+        ((1, 1, 1), 3, False),
+        ((0, 4, 4), 2, True),
+        ((0, 4, 4), 3, False),
+        ((0, 0, 8), 1, True),
+        ((0, 0, 8), 2, False),
+    ],
+)
+def test_an_amount_is_admitted_where_process_user_and_all_have_room(have, amount, admitted):
+    """And where nothing of it is there, whatever it is."""
+    assert Bounds(3, 6, 9).admit(amount, *have) is admitted
 
 
 def test_limits_cannot_be_changed():

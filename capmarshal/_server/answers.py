@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from capmarshal._server.channels import Channels
     from capmarshal._server.clients import Channel, Peer
     from capmarshal._server.closings import Closings
-    from capmarshal._server.shares import Shares
     from capmarshal._server.timers import Timers
 
 # Nanoseconds between two tries to send what there is no room for in flight.
@@ -53,9 +52,6 @@ class Answers:
         channels: whom they go to.
         closings: closes what their calls owned.
         timers: of the loop.
-        shares: how much may lie unread.
-        max_bytes: of an answer.
-        max_descriptors: of an answer.
         drop: ends a channel for a reason of its client's making.
         warn: writes into the log about a peer: kind, words, and what stands in them.
     """
@@ -65,19 +61,15 @@ class Answers:
         channels: Channels,
         closings: Closings,
         timers: Timers,
-        shares: Shares,
         *,
-        max_bytes: int,
-        max_descriptors: int,
         drop: Callable[[Channel, str], None],
         warn: Callable[..., None],
     ) -> None:
         self._channels = channels
         self._closings = closings
         self._timers = timers
-        self._backlog = Backlog(channels, timers, shares, drop)
-        self._max_bytes = max_bytes
-        self._max_descriptors = max_descriptors
+        self._backlog = Backlog(channels, timers, drop)
+        self._shares = channels.shares
         self._drop = drop
         self._warn = warn
         # Channels whose answers found no room in flight, in the order in which they were tried.
@@ -101,9 +93,9 @@ class Answers:
     def _sent_at_once(self, channel: Channel, answer: Answer) -> bool:
         """Sends an answer that fits into one record, and may be sent now; whether it did."""
         size, count = answer.size, len(answer.numbers)
-        if answer.kept or answer.rest or size > min(channel.room, self._max_bytes):
+        if answer.kept or answer.rest or size > min(channel.room, self._shares.max_bytes):
             return False
-        if count > min(DESCRIPTORS_MAX, self._max_descriptors):
+        if count > min(DESCRIPTORS_MAX, self._shares.max_descriptors):
             return False
         if count and not self._channels.unread.may_send(channel.peer, count):
             return False
@@ -115,7 +107,7 @@ class Answers:
 
     def _outbox(self, channel: Channel, answer: Answer) -> Outbox:
         """An answer that is not sent at once; where it cannot be sent at all, one that says why."""
-        refusal = self._too_large(answer)
+        refusal = self._shares.too_large("a result", answer.size, len(answer.numbers))
         if refusal:
             self._closings.close(channel.peer, answer.results)
             return Outbox(fail(answer.id, Code.TOO_BIG, refusal), channel.room)
@@ -126,16 +118,6 @@ class Answers:
             code = Code.TABLE_FULL if isinstance(error, TableFull) else Code.UNSENDABLE
             self._closings.close(channel.peer, answer.results)
             return Outbox(fail(answer.id, code, f"at the server, {error.strerror}"), channel.room)
-
-    def _too_large(self, answer: Answer) -> str:
-        """Why an answer is more than the entrypoint sends; empty if it is not."""
-        size, count = answer.size, len(answer.numbers)
-        if size > self._max_bytes:
-            return f"a result of {size} bytes; the entrypoint's maximum is {self._max_bytes} (max_bytes)"
-        if count > self._max_descriptors:
-            most = self._max_descriptors
-            return f"a result with {count} descriptors; the entrypoint's maximum is {most} (max_descriptors)"
-        return ""
 
     def _when_closed(self, channel: Channel, call_id: int) -> None:
         outbox = channel.outbox

@@ -25,10 +25,9 @@ if TYPE_CHECKING:
     from capmarshal._server.channels import Channels
     from capmarshal._server.clients import Channel, Peer
     from capmarshal._server.closings import Closings
-    from capmarshal._server.shares import Shares
+    from capmarshal._server.shares import Bounds
     from capmarshal._server.timers import Timers
 
-_SHARED = (Resource.BEGUN_BYTES, Resource.BEGUN_DESCRIPTORS)
 # Peers that are asked whether they can go on, when something has ended.
 _ASKED = 16
 # Nanoseconds that a call on its way may stand still while others wait for their share.
@@ -41,49 +40,26 @@ class Arrivals:
     Args:
         channels: of the server.
         closings: closes what came of calls that are given up.
-        shares: what may be on its way.
-        max_bytes: of one call's record.
-        max_descriptors: of one call.
         timers: of the loop.
         give_up: ends a channel whose call has not run, and whose client will repeat it.
     """
 
     def __init__(
-        self,
-        channels: Channels,
-        closings: Closings,
-        shares: Shares,
-        *,
-        max_bytes: int,
-        max_descriptors: int,
-        timers: Timers,
-        give_up: Callable[[Channel], None],
+        self, channels: Channels, closings: Closings, timers: Timers, give_up: Callable[[Channel], None]
     ) -> None:
         self._timers = timers
         self._channels = channels
         self._closings = closings
-        self._shares = shares
-        self._most = (shares.begun_bytes or max_bytes, shares.begun_descriptors or max_descriptors)
-        self._max_bytes = max_bytes
-        self._max_descriptors = max_descriptors
+        self._shares = channels.shares
         self._give_up = give_up
         # Those that wait for a share, by peer, each in the order in which they asked.
         self._waiting: dict[Peer, dict[Channel, Assembly]] = {}
         # Those whose call is on its way.
         self._begun: dict[Channel, Assembly] = {}
 
-    def refusal(self, size: int, descriptors: int) -> str:
-        """Why arguments are not taken; empty if they are."""
-        if size > self._max_bytes:
-            return f"arguments of {size} bytes; the entrypoint's maximum is {self._max_bytes} (max_bytes)"
-        if descriptors > self._max_descriptors:
-            most = self._max_descriptors
-            return f"arguments with {descriptors} descriptors; the entrypoint's maximum is {most} (max_descriptors)"
-        return ""
-
     def begin(self, channel: Channel, begin: wire.Begin) -> str:
         """A long call is announced; why it is refused, or empty."""
-        reason = self.refusal(begin.size, begin.descriptors)
+        reason = self._shares.too_large("arguments", begin.size, begin.descriptors)
         if reason:
             channel.refused = begin.id
             return reason
@@ -121,36 +97,33 @@ class Arrivals:
         assembly.admit()
         self._begun[channel] = assembly
         self._channels.slots.expect_parts(channel.slot, assembly.struct)
-        self._channels.book(channel, Resource.BEGUN_BYTES, assembly.size)
-        self._channels.book(channel, Resource.BEGUN_DESCRIPTORS, assembly.total)
+        for what, _, amount in self._wanted(assembly):
+            self._channels.book(channel, what, amount)
 
     def _fits(self, channel: Channel, assembly: Assembly) -> bool:
-        """Whether there is a share for it.  One alone always may be on its way: of a peer, and over all."""
-        ledger, peer = self._channels.ledger, channel.peer
-        for what, most, amount in zip(_SHARED, self._most, (assembly.size, assembly.total), strict=True):
-            if not amount:
-                continue
-            largest = (self._max_bytes, self._max_descriptors)[what is Resource.BEGUN_DESCRIPTORS]
-            of_process = max(self._shares.of_process(most), largest)
-            of_user = max(self._shares.of_user(most), largest)
-            if ledger.of_peer(peer.user, peer, what) + amount > of_process:
-                return False
-            if ledger.of_user(peer.user, what) + amount > of_user:
-                return False
-            if ledger.total[what] and ledger.total[what] + amount > most:
-                return False
-        return True
+        """Whether there is a share for it."""
+        ledger, peer, user = self._channels.ledger, channel.peer, channel.peer.user
+        return all(
+            not amount
+            or may.admit(amount, ledger.of_peer(user, peer, what), ledger.of_user(user, what), ledger.total[what])
+            for what, may, amount in self._wanted(assembly)
+        )
+
+    def _wanted(self, assembly: Assembly) -> tuple[tuple[Resource, Bounds, int], ...]:
+        """What a call takes of what may be on its way."""
+        return (
+            (Resource.BEGUN_BYTES, self._shares.begun_bytes, assembly.size),
+            (Resource.BEGUN_DESCRIPTORS, self._shares.begun_descriptors, assembly.total),
+        )
 
     def _takes_from_others(self, channel: Channel, assembly: Assembly) -> bool:
         """Makes room where a peer has less than its fair share and others have more; whether there is a share then."""
-        ledger, peer = self._channels.ledger, channel.peer
-        for what, whole, amount in zip(_SHARED, self._most, (assembly.size, assembly.total), strict=True):
-            of_user = self._shares.of_user(whole)
-            share = ledger.fair_share(peer.user, peer, what, whole, of_user)
-            if ledger.of_peer(peer.user, peer, what) + amount > share:
+        ledger, peer, user = self._channels.ledger, channel.peer, channel.peer.user
+        for what, may, amount in self._wanted(assembly):
+            if ledger.of_peer(user, peer, what) + amount > ledger.fair_share(user, peer, what, may):
                 return False
-            while (own := ledger.of_user(peer.user, what) + amount > of_user) or ledger.total[what] + amount > whole:
-                most = ledger.most(what, peer.user if own else None)
+            while (own := ledger.of_user(user, what) + amount > may.user) or ledger.total[what] + amount > may.whole:
+                most = ledger.most(what, user if own else None)
                 if most is None or most is peer:
                     return False
                 victim = next(
@@ -194,7 +167,7 @@ class Arrivals:
         self._begun.pop(channel, None)
         self._waiting.get(peer, {}).pop(channel, None)
         self._closings.close(channel.peer, [assembly.steal()])
-        for what in _SHARED:
+        for what, _, _ in self._wanted(assembly):
             self._channels.book(channel, what, 0)
         # Where Ctrl-C comes before, it is done again.
         channel.assembly = None

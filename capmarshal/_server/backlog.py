@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from capmarshal._server.channels import Channels
     from capmarshal._server.clients import Channel, Peer
-    from capmarshal._server.shares import Shares
     from capmarshal._server.timers import Timers
 
 _BYTES = Resource.UNREAD_BYTES
@@ -39,20 +38,14 @@ class Backlog:
     Args:
         channels: of the server.
         timers: of the loop.
-        shares: how much may be unread.
         drop: ends a channel for a reason of its client's making.
     """
 
-    def __init__(
-        self, channels: Channels, timers: Timers, shares: Shares, drop: Callable[[Channel, str], None]
-    ) -> None:
+    def __init__(self, channels: Channels, timers: Timers, drop: Callable[[Channel, str], None]) -> None:
         self._channels = channels
         self._timers = timers
         self._drop = drop
-        # One answer of any size always may be.
-        self._most = shares.unread_bytes
-        self._of_user_most = max(shares.of_user(self._most), shares.max_bytes)
-        self._of_process_most = max(shares.of_process(self._most), shares.max_bytes)
+        self._may = channels.shares.unread_bytes
         # Peers that are held back until there is room for more.
         self._crowding: set[Peer] = set()
         self._looked_after: set[Peer] = set()
@@ -61,7 +54,7 @@ class Backlog:
         """Counts an answer that waits, and sees to what then has to happen."""
         peer = channel.peer
         self._channels.book(channel, _BYTES, size)
-        if self._of_peer(peer) > self._of_process_most and _HELD not in peer.held:
+        if self._of_peer(peer) > self._may.process and _HELD not in peer.held:
             self._channels.hold(peer, _HELD)
             if peer not in self._looked_after:
                 # First, wherever something is to be done later: Ctrl-C may have it done twice, but not never.
@@ -74,15 +67,15 @@ class Backlog:
         if channel.booked[_BYTES]:
             self._channels.book(channel, _BYTES, 0)
         peer = channel.peer
-        if _HELD in peer.held and self._of_peer(peer) <= self._of_process_most:
+        if _HELD in peer.held and self._of_peer(peer) <= self._may.process:
             self._channels.release(peer, _HELD)
 
     def _of_peer(self, peer: Peer) -> int:
         return self._channels.ledger.of_peer(peer.user, peer, _BYTES)
 
     def _bound(self, peer: Peer) -> None:
-        ledger, user = self._channels.ledger, peer.user
-        while (own := ledger.of_user(user, _BYTES) > self._of_user_most) or ledger.total[_BYTES] > self._most:
+        ledger, user, may = self._channels.ledger, peer.user, self._may
+        while (own := ledger.of_user(user, _BYTES) > may.user) or ledger.total[_BYTES] > may.whole:
             most = ledger.most(_BYTES, user if own else None)
             if most is not None and self._drop_stillest(most):
                 continue
@@ -108,7 +101,7 @@ class Backlog:
             return False
         unread = self._channels.ledger.total[_BYTES]
         stillest = min(waiting, key=lambda channel: channel.outbox.moved if channel.outbox is not None else 0)
-        self._drop(stillest, f"{unread} bytes of answers are unread, over all; {self._most} may be")
+        self._drop(stillest, f"{unread} bytes of answers are unread, over all; {self._may.whole} may be")
         return True
 
     def _still(self, peer: Peer, nanoseconds: int) -> list[Channel]:
@@ -130,6 +123,6 @@ class Backlog:
             self._looked_after.discard(peer)
             return
         for channel in self._still(peer, _STILL):
-            unread, most = self._of_peer(peer), self._of_process_most
+            unread, most = self._of_peer(peer), self._may.process
             self._drop(channel, f"it reads none of {unread} bytes; {most} may wait for a process")
         self._timers.after(_STILL, partial(self._look_after, peer))

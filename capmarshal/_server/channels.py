@@ -44,15 +44,19 @@ class Channels:
     Args:
         turn: the ``struct cm_turn`` that C reads them by.
         shares: how many there may be, and what they may cost.
-        max_bytes: of a call's or a result's record.
         hanging_up: closes those that end.
+
+    Attributes:
+        shares: as given.
+        ledger: who has how much.
+        slots: where C has them.
+        unread: descriptors that were sent on them and not received.
     """
 
-    def __init__(self, turn: CData, shares: Shares, max_bytes: int, hanging_up: HangingUp) -> None:
+    def __init__(self, turn: CData, shares: Shares, hanging_up: HangingUp) -> None:
         self.ledger: Ledger[User, Peer] = Ledger()
         self._turn = turn
-        self._shares = shares
-        self._max_bytes = max_bytes
+        self.shares = shares
         self.slots = Slots(turn)
         self._by_slot: dict[int, Channel] = {}
         self._by_pidfd: dict[int, Peer] = {}
@@ -98,18 +102,14 @@ class Channels:
         """Why a peer gets no more channels; empty if it does, as far as its share goes."""
         if peer.held:
             return f"{peer!r} is held back: {', '.join(sorted(peer.held))}"
-        whole = self._shares.channels
-        if len(peer.channels) >= self._shares.of_process(whole):
+        if len(peer.channels) >= self.shares.channels.process:
             return f"process {peer.pid} has {len(peer.channels)} channels already (limits.channels, process_share)"
         return ""
 
     def full(self, user: User) -> bool:
         """Whether there are as many channels as there may be, of this user or over all."""
-        whole = self._shares.channels
-        return len(self) >= whole or self._user_full(user, whole)
-
-    def _user_full(self, user: User, whole: int) -> bool:
-        return self.ledger.of_user(user, Resource.CHANNELS) >= self._shares.of_user(whole)
+        may = self.shares.channels
+        return len(self) >= may.whole or self.ledger.of_user(user, Resource.CHANNELS) >= may.user
 
     def add(self, far: Private, peer: Peer) -> str:
         """Takes a new channel and has it read; or says why not, and the caller still owns it."""
@@ -119,7 +119,7 @@ class Channels:
         self._watch_end(peer)
         channel = Channel(far, peer)
         slot, result = self.slots.watch_channel(
-            far.number, peer.index, min(channel.room, self._max_bytes), _MODES[channel.state]
+            far.number, peer.index, min(channel.room, self.shares.max_bytes), _MODES[channel.state]
         )
         if result < 0:
             self._end_peer(peer)
@@ -202,16 +202,14 @@ class Channels:
         two calls.  If it has none, a peer that has less than its fair share gets one of those whose call has not run,
         or whose answer is not read; any other, one of its own.
         """
-        ledger = self.ledger
-        whole = self._shares.channels
-        user = newcomer.user
-        most = ledger.most(Resource.CHANNELS, user if self._user_full(user, whole) else None)
+        ledger, user, what, may = self.ledger, newcomer.user, Resource.CHANNELS, self.shares.channels
+        most = ledger.most(what, user if ledger.of_user(user, what) >= may.user else None)
         if most is None:
             return None
         found = self._missed_least(most, SPARE) or self._missed_least(most, frozenset({State.SETTLING}))
         if found is not None:
             return found
-        share = ledger.fair_share(user, newcomer, Resource.CHANNELS, whole, self._shares.of_user(whole))
+        share = ledger.fair_share(user, newcomer, what, may)
         if len(newcomer.channels) < share and most is not newcomer:
             return self._missed_least(most, UNBEGUN) or self._missed_least(most, UNREAD)
         return self._missed_least(newcomer, SPARE)

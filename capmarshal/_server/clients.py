@@ -97,10 +97,10 @@ class Peer(reaper.Sender):
 
     def door_refusal(self) -> str:
         """Why no more doors that come from it are held; empty if they are."""
-        most = self._shares.doors
-        if len(self.doors) >= self._shares.of_process(most):
+        may = self._shares.doors
+        if len(self.doors) >= may.process:
             return f"{len(self.doors)} doors that came from process {self.pid} are held already (limits.doors)"
-        if len(self.user.doors) >= self._shares.of_user(most):
+        if len(self.user.doors) >= may.user:
             return f"{len(self.user.doors)} doors that came from user {self.uid} are held already (limits.doors)"
         return ""
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from capmarshal._kernel.native import CData
     from capmarshal._server.channels import Channels
     from capmarshal._server.clients import Peer
-    from capmarshal._server.shares import Shares
     from capmarshal._server.timers import Timers
 
 # A process that has no more than that part of what one may have is not held back for what others of its user have.
@@ -38,20 +37,15 @@ class Closings:
     Args:
         turn: the ``struct cm_turn``: before a record is read, C looks whether there is room while something is closed.
         channels: whose peers are held back while too much of theirs waits to be closed.
-        shares: how much that is.
         timers: of the loop.
         wake: makes the loop call :meth:`settle`; called from any thread.
     """
 
-    def __init__(
-        self, turn: CData, channels: Channels, shares: Shares, timers: Timers, wake: Callable[[], None]
-    ) -> None:
+    def __init__(self, turn: CData, channels: Channels, timers: Timers, wake: Callable[[], None]) -> None:
         self._timers = timers
         self._turn = turn
         self._channels = channels
-        self._most = shares.closing
-        self._process_most = shares.of_process(shares.closing)
-        self._user_most = shares.of_user(shares.closing)
+        self._may = channels.shares.closing
         self._wake = wake
         self._done: deque[tuple[int, Callable[[], None] | None]] = deque()
         # Descriptors that were handed over and are not known to be closed.
@@ -118,13 +112,13 @@ class Closings:
     @property
     def full(self) -> bool:
         """Whether as many descriptors wait to be closed as may, over all."""
-        return self._waiting > self._most
+        return self._waiting > self._may.whole
 
     def _note(self, count: int, then: Callable[[], None] | None) -> None:
         self._done.append((count, then))
         self._wake()
 
     def _too_much(self, peer: Peer) -> bool:
-        own, of_user = peer.waiting, peer.user.waiting
+        own, of_user, may = peer.waiting, peer.user.waiting, self._may
         # Where its user has too many, those of its processes are held back that have more than a few of them.
-        return own > self._process_most or (of_user > self._user_most and own > self._process_most // _FEW)
+        return own > may.process or (of_user > may.user and own > may.process // _FEW)

@@ -34,13 +34,12 @@ class Leaving:
     Args:
         turn: the ``struct cm_turn``.
         channels: whom replies go to.
-        max_descriptors: of an answer.
     """
 
-    def __init__(self, turn: CData, channels: Channels, max_descriptors: int) -> None:
+    def __init__(self, turn: CData, channels: Channels) -> None:
         self._turn = turn
         self._channels = channels
-        self._most = min(max_descriptors, DESCRIPTORS_MAX)
+        self._most = min(channels.shares.max_descriptors, DESCRIPTORS_MAX)
         self._arguments = DescriptorList.with_room(DESCRIPTORS_MAX)
         self._results = DescriptorList.with_room(DESCRIPTORS_MAX)
         turn.arguments, turn.results = self._arguments.struct, self._results.struct

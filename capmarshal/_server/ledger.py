@@ -5,7 +5,10 @@ from __future__ import annotations
 import heapq
 import itertools
 from enum import IntEnum
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from capmarshal._server.shares import Bounds
 
 M = TypeVar("M")
 U = TypeVar("U")
@@ -108,7 +111,7 @@ class Ledger(Generic[U, P]):
         of_user = self._peers.get(user) if user is not None else None
         return of_user[what].top() if of_user is not None else None
 
-    def fair_share(self, user: U, peer: P, what: Resource, whole: int, of_user: int) -> int:
+    def fair_share(self, user: U, peer: P, what: Resource, may: Bounds) -> int:
         """What a peer would have if the whole were dealt out evenly: to users, and each user's part to its peers.
 
         Counted are those that have any, and the one that asks.
@@ -117,10 +120,9 @@ class Ledger(Generic[U, P]):
             user: that asks.
             peer: of that user.
             what: is dealt out.
-            whole: how much there is.
-            of_user: how much of that one user may have.
+            may: how much there is, and how much of that one user may have.
         """
         users = self._users[what]
-        part = min(whole // (len(users) + (user not in users)), of_user)
+        part = min(may.whole // (len(users) + (user not in users)), may.user)
         ranking: Ranking[P] = self._peers[user][what] if user in self._peers else Ranking()
         return max(part // (len(ranking) + (peer not in ranking)), 1)

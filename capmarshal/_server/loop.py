@@ -79,28 +79,17 @@ class Server:
         received = inbox.Inbox(within=turn)
         self._timers = timers = Timers()
         self._hanging_up = hanging_up = HangingUp(timers)
-        self._channels = channels = Channels(turn, shares, max_bytes, hanging_up)
-        self._closings = closings = Closings(turn, channels, shares, timers, self._wake_up)
+        self._channels = channels = Channels(turn, shares, hanging_up)
+        self._closings = closings = Closings(turn, channels, timers, self._wake_up)
         self._endings = endings = Endings(channels, journal, timers, hanging_up)
         answers = Answers(
             channels,
             closings,
             timers,
-            shares,
-            max_bytes=max_bytes,
-            max_descriptors=max_descriptors,
             drop=endings.drop,
             warn=journal.warning,
         )
-        arrivals = Arrivals(
-            channels,
-            closings,
-            shares,
-            max_bytes=max_bytes,
-            max_descriptors=max_descriptors,
-            timers=timers,
-            give_up=endings.give_up,
-        )
+        arrivals = Arrivals(channels, closings, timers, endings.give_up)
         endings.before(arrivals.end)
         endings.before(answers.abandon)
         records = Records(
@@ -114,7 +103,7 @@ class Server:
             endings=endings,
             returned=self._returned,
         )
-        self._leaving = leaving = Leaving(turn, channels, max_descriptors)
+        self._leaving = leaving = Leaving(turn, channels)
         self._turns = Turns(
             turn,
             received,
@@ -125,7 +114,6 @@ class Server:
             timers,
             dispatcher,
             leaving,
-            max_descriptors=max_descriptors,
         )
         dispatcher.peer_of = self._peer_of
         self._epoll = private.make_epoll_set()

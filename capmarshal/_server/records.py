@@ -95,7 +95,7 @@ class Records:
         """Runs a call that has come with all that belongs to it."""
         channel.refused = None
         # One that was announced has passed this already: its announcement was no larger.
-        refusal = self._arrivals.refusal(len(received.data), len(received.descriptors))
+        refusal = self._channels.shares.too_large("arguments", len(received.data), len(received.descriptors))
         if refusal:
             self._refuse(channel, received, refusal)
             return

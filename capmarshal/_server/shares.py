@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from capmarshal._server.limits import Limits
@@ -19,6 +19,22 @@ def _of_table(share: float) -> int:
     return max(int(soft * share), 1)
 
 
+class Bounds(NamedTuple):
+    """How much of something one process may have, the processes of one user, and all together."""
+
+    process: int
+    user: int
+    whole: int
+
+    def admit(self, amount: int, process: int, user: int, whole: int) -> bool:
+        """Whether those that have so much may have an amount more; who has nothing may have any amount."""
+        return (
+            (not process or process + amount <= self.process)
+            and (not user or user + amount <= self.user)
+            and (not whole or whole + amount <= self.whole)
+        )
+
+
 class Shares:
     """The limits of one entrypoint.
 
@@ -29,41 +45,50 @@ class Shares:
 
     Attributes:
         max_bytes: as given.
-        unread_bytes: of answers that may wait for their readers.
-        begun_bytes: of long calls that may be on their way in.
-        begun_descriptors: of long calls that may be on their way in.
+        max_descriptors: as given.
+        unread_bytes: of answers that may wait for their readers; one of any size always may.
+        begun_bytes: of long calls that may be on their way in; likewise.
+        begun_descriptors: of long calls that may be on their way in; likewise.
         closing: descriptors that may wait to be closed.
     """
 
     def __init__(self, limits: Limits, max_bytes: int, max_descriptors: int) -> None:
         self._limits = limits
         self.max_bytes = max_bytes
-        self.unread_bytes = limits.unread_bytes or _CALLS_AT_ONCE * max_bytes
-        self.begun_bytes = limits.begun_bytes or _CALLS_AT_ONCE * max_bytes
-        self.begun_descriptors = limits.begun_descriptors or _CALLS_AT_ONCE * max_descriptors
-        self.closing = limits.closing or _of_table(_CLOSING)
+        self.max_descriptors = max_descriptors
+        self.unread_bytes = self._bounds(limits.unread_bytes or _CALLS_AT_ONCE * max_bytes, max_bytes)
+        self.begun_bytes = self._bounds(limits.begun_bytes or _CALLS_AT_ONCE * max_bytes, max_bytes)
+        self.begun_descriptors = self._bounds(
+            limits.begun_descriptors or _CALLS_AT_ONCE * max_descriptors, max_descriptors
+        )
+        self.closing = self._bounds(limits.closing or _of_table(_CLOSING))
+
+    def _bounds(self, whole: int, least: int = 1) -> Bounds:
+        limits = self._limits
+        return Bounds(max(int(whole * limits.process_share), least), max(int(whole * limits.user_share), least), whole)
 
     # The size of the descriptor table may change at any time.
 
     @property
-    def channels(self) -> int:
+    def channels(self) -> Bounds:
         """How many channels there may be."""
-        return self._limits.channels or _of_table(_CHANNELS)
+        return self._bounds(self._limits.channels or _of_table(_CHANNELS))
 
     @property
-    def unread_descriptors(self) -> int:
+    def unread_descriptors(self) -> Bounds:
         """How many descriptors may lie unread."""
-        return self._limits.unread_descriptors or _of_table(_IN_FLIGHT)
+        return self._bounds(self._limits.unread_descriptors or _of_table(_IN_FLIGHT))
 
     @property
-    def doors(self) -> int:
+    def doors(self) -> Bounds:
         """How many doors that came from others may be held."""
-        return self._limits.doors or _of_table(_DOORS)
+        return self._bounds(self._limits.doors or _of_table(_DOORS))
 
-    def of_user(self, most: int) -> int:
-        """What one user may have of a maximum."""
-        return max(int(most * self._limits.user_share), 1)
-
-    def of_process(self, most: int) -> int:
-        """What one process may have of a maximum."""
-        return max(int(most * self._limits.process_share), 1)
+    def too_large(self, what: str, size: int, descriptors: int) -> str:
+        """Why arguments, or a result, are more than the entrypoint takes or sends; empty if they are not."""
+        if size > self.max_bytes:
+            return f"{what} of {size} bytes; the entrypoint's maximum is {self.max_bytes} (max_bytes)"
+        if descriptors > self.max_descriptors:
+            most = self.max_descriptors
+            return f"{what} with {descriptors} descriptors; the entrypoint's maximum is {most} (max_descriptors)"
+        return ""

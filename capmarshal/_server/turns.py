@@ -57,7 +57,6 @@ class Turns:
         timers: of the loop.
         dispatcher: runs the calls.
         leaving: what leaves with the next reply.
-        max_descriptors: of a call.
 
     Attributes:
         own: what is to be done when one of the server's own slots is readable.
@@ -74,8 +73,6 @@ class Turns:
         timers: Timers,
         dispatcher: Dispatcher,
         leaving: Leaving,
-        *,
-        max_descriptors: int,
     ) -> None:
         self._turn = turn
         self._inbox = received
@@ -87,7 +84,7 @@ class Turns:
         self._dispatcher = dispatcher
         self._run = dispatcher.run
         self._leaving, self._leave = leaving, leaving.take
-        self._max_descriptors = max_descriptors
+        self._max_descriptors = channels.shares.max_descriptors
         self.own: dict[int, Callable[[], None]] = {}
         # The payload of the reply that is sent with the next turn.
         self._reply: bytes | None = None

@@ -64,8 +64,7 @@ class Unread:
         if peer.user.unread + count > self._few or self.count + count > self._few or self._asked_again_in <= 0:
             if not self.may_send(peer, count):
                 return False
-            whole = self._shares.unread_descriptors
-            self._few = min(whole, self._shares.of_process(whole), self._shares.of_user(whole))
+            self._few = min(self._shares.unread_descriptors)
             self._asked_again_in = _TIMES
         self._asked_again_in -= 1
         # As in sent(), without its calls.
@@ -106,12 +105,7 @@ class Unread:
         return self._fits(peer, count)
 
     def _fits(self, peer: Peer, count: int) -> bool:
-        shares, whole = self._shares, self._shares.unread_descriptors
-        return (
-            (not peer.unread or peer.unread + count <= shares.of_process(whole))
-            and (not peer.user.unread or peer.user.unread + count <= shares.of_user(whole))
-            and (not self.count or self.count + count <= whole)
-        )
+        return self._shares.unread_descriptors.admit(count, peer.unread, peer.user.unread, self.count)
 
     def sweep(self) -> None:
         """Asks of each channel on which descriptors were sent whether they have been received.
