@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from capmarshal import lx
 from capmarshal._capabilities.capability import Capability
 from capmarshal._capabilities.gone import wait_gone
+from capmarshal._capabilities.handover import receive_capability, send_capability
 from capmarshal._child.spawn import parent, spawn
 from capmarshal._descriptors.dataspace import Dataspace
 from capmarshal._descriptors.descriptor import Descriptor
@@ -72,7 +73,9 @@ __all__ = [
     "method",
     "parent",
     "raises",
+    "receive_capability",
     "remaining",
+    "send_capability",
     "spawn",
     "timeout",
     "wait_gone",

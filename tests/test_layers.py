@@ -42,8 +42,8 @@ MODULES = {
         "inbox",
         "message",
     ),
-    "_protocol": ("wire", "room", "parts", "plain", "raised", "rebuilt", "faults", "states"),
-    "_capabilities": ("identity", "parametrised", "door", "capability", "space", "gone"),
+    "_protocol": ("wire", "handover_record", "room", "parts", "plain", "raised", "rebuilt", "faults", "states"),
+    "_capabilities": ("identity", "parametrised", "door", "capability", "space", "gone", "handover"),
     "_typed": (
         "standing_in",
         "flushing",

@@ -122,7 +122,7 @@ class Closed(Error, OSError, ValueError):
 
 
 class ProtocolError(Error, ConnectionError):
-    """The other side sent a record that capmarshal's protocol does not allow; the channel has been dropped."""
+    """The other side sent a record that capmarshal's protocol does not allow; a channel has been dropped."""
 
 
 class RemoteError(Error):

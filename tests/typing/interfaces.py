@@ -122,6 +122,13 @@ def children(capability: cm.Capability) -> None:
     cm.spawn(["program"], parent=3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
+def handovers(sock: socket.socket, server: DigestServer) -> None:
+    cm.send_capability(sock, server, timeout=2.0)
+    cm.send_capability(sock.fileno(), cm.receive_capability(sock, timeout=2.0).cast(Digest))
+    assert_type(cm.receive_capability(sock), cm.Capability)
+    cm.send_capability(sock, 3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
 def deadlines() -> None:
     with cm.timeout(2.0) as limit:
         assert_type(limit, cm.timeout)
