@@ -218,17 +218,17 @@ def test_a_door_that_cannot_be_watched_is_tried_again(monkeypatch):
         proxy = served.capability.cast(Notes)
         # Its process has a channel, and is watched.
         proxy.note("first")
-        failed, watch_own = [], slots.watch_own
+        failed, watch = [], slots._watch
 
-        def fail_at_first(number, peer):
+        def fail_at_first(number, peer, *others):
             if len(failed) == 3:
-                return watch_own(number, peer)
+                return watch(number, peer, *others)
             failed.append(peer)
-            return -errno.ENOMEM
+            return 0, -errno.ENOMEM
 
-        monkeypatch.setattr(slots, "watch_own", fail_at_first)
+        monkeypatch.setattr(slots, "_watch", fail_at_first)
         # In the serving thread.
-        served.book.look = server._door_watch.pause
+        served.book.look = server._doorkeeper.pause
         proxy.note("pause")
         served.book.look = lambda: None
         open_door_of(served.capability).idle.clear()

@@ -130,6 +130,7 @@ def test_a_door_that_the_server_has_shut_itself_is_blamed_on_nobody(caplog):
     entrypoint = cm.Entrypoint("shut")
     server = entrypoint._service._server
     server._running = True
+    server.stop(0)
     server.close()
     server._doorkeeper.open()
     server._running = False

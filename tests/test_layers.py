@@ -81,7 +81,6 @@ MODULES = {
         "ledger",
         "timers",
         "slots",
-        "own_slots",
         "signals",
         "answer",
         "outbox",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from capmarshal._descriptors import reaper
+from capmarshal._kernel.errors import KernelError
 from capmarshal._kernel.native import lib
 from capmarshal._protocol.states import CALLS, READS, SPARE, TRANSITIONS, UNBEGUN, UNREAD, WRITES, Event, State
 from capmarshal._server.clients import Channel
@@ -15,6 +18,8 @@ from capmarshal._server.slots import Slots
 from capmarshal._server.unread import Unread
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from capmarshal._descriptors.private import Private
     from capmarshal._kernel.native import CData
     from capmarshal._server.clients import Peer, User
@@ -51,6 +56,7 @@ class Channels:
         ledger: who has how much.
         slots: where C has them.
         unread: descriptors that were sent on them and not received.
+        process_ended: called when the process of a peer has ended, until it has no channels any more.
     """
 
     def __init__(self, turn: CData, shares: Shares, hanging_up: HangingUp) -> None:
@@ -59,8 +65,8 @@ class Channels:
         self.shares = shares
         self.slots = Slots(turn)
         self._by_slot: dict[int, Channel] = {}
-        self._by_pidfd: dict[int, Peer] = {}
         self.unread = Unread(shares, hanging_up)
+        self.process_ended: Callable[[Peer], None] = lambda _peer: None
 
     def __len__(self) -> int:
         return len(self._by_slot)
@@ -135,13 +141,8 @@ class Channels:
         """Has the end of the process told; its first knock may have found no room for the pidfd."""
         if peer.pidfd is not None and not peer.pidfd_slot:
             # Where it cannot be watched, the ends of its channels tell.
-            peer.pidfd_slot = max(self.slots.watch_own(peer.pidfd.number, peer.index), 0)
-            if peer.pidfd_slot:
-                self._by_pidfd[peer.pidfd_slot] = peer
-
-    def peer_of_pidfd(self, slot: int) -> Peer | None:
-        """Whose end a slot of the server's own tells of, if it is such a slot."""
-        return self._by_pidfd.get(slot)
+            with contextlib.suppress(KernelError):
+                peer.pidfd_slot = self.slots.watch_own(peer.pidfd, partial(self.process_ended, peer))
 
     def disown(self, far: Private) -> None:
         """Closes a channel that Ctrl-C kept from being added, if it was not."""
@@ -172,13 +173,13 @@ class Channels:
     def _end_peer(self, peer: Peer) -> None:
         if peer.channels:
             return
-        if peer.pidfd_slot:
-            self.slots.unwatch(peer.pidfd_slot)
-            self._by_pidfd.pop(peer.pidfd_slot, None)
+        # First, here and below: better a place that nobody has, after Ctrl-C, than one that two have.
+        slot, peer.pidfd_slot = peer.pidfd_slot, 0
+        if slot:
+            self.slots.unwatch_own(slot)
         if peer.pidfd is not None:
             peer.pidfd.close()
-        peer.pidfd, peer.pidfd_slot = None, 0
-        # First: better a place that nobody has, after Ctrl-C, than one that two have.
+        peer.pidfd = None
         index, peer.index = peer.index, 0
         if index:
             self.slots.remove_peer(index)

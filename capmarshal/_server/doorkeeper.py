@@ -1,4 +1,7 @@
-"""The server's end of a door: takes the channels that knocks bring, and admits whom there is room for."""
+"""The server's end of a door: takes the channels that knocks bring, and admits whom there is room for.
+
+The door is watched, paused for a moment, or shut.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from capmarshal._capabilities.identity import cookies_of
 from capmarshal._capabilities.space import space
 from capmarshal._descriptors import inbox, private, reaper
 from capmarshal._descriptors.private import Private
+from capmarshal._kernel.errors import KernelError
 from capmarshal._kernel.native import NOW, ffi, lib
 from capmarshal._protocol import wire
 
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
     from capmarshal._server.closings import Closings
     from capmarshal._server.journal import Journal
     from capmarshal._server.peers import Peers
+    from capmarshal._server.timers import Timers
 
 # include/uapi/asm-generic/socket.h, Linux 6.5; CPython's socket module has no name for it.
 _SO_PASSPIDFD = 76
@@ -28,20 +33,26 @@ _SO_PASSPIDFD = 76
 _KNOCKS_AT_ONCE = 2
 # A knock is all head; one byte more shows that it is not.
 _KNOCK_ROOM = len(wire.KNOCK_RECORD) + 1
+# Nanoseconds that no knock is taken where too much waits to be closed.
+_PAUSE = 20_000_000
 
 
 class Doorkeeper:
     """Opens the door.
 
     Args:
-        door: the server's end, taken.
+        door: the server's end, taken if nothing is raised.
         peers: who knocks.
         channels: where new channels go.
         closings: closes what else knocks bring.
         give_up: ends a channel to make room.
         journal: of the entrypoint.
-        shut: called when the door has been shut: nobody is to watch it any more.
-        pause: called when no knock is to be taken for a moment.
+        timers: of the loop.
+        ending: whether the server is to end.
+
+    Attributes:
+        door: the server's end.
+        slot: that it is watched in; 0 while it is not.
     """
 
     def __init__(
@@ -52,17 +63,18 @@ class Doorkeeper:
         closings: Closings,
         give_up: Callable[[Channel], None],
         journal: Journal,
-        shut: Callable[[], None],
-        pause: Callable[[], None],
+        timers: Timers,
+        ending: Callable[[], bool],
     ) -> None:
-        self._pause = pause
-        self._door = door
+        self.door = door
+        self.slot = 0
         self._peers = peers
         self._channels = channels
         self._closings = closings
         self._give_up = give_up
         self._journal = journal
-        self._shut = shut
+        self._timers = timers
+        self._ending = ending
         self._inbox = inbox.Inbox(_KNOCK_ROOM)
         # With room for no more, 253 descriptors of junk are gone six times as quickly.
         self._inbox.struct.most = 1
@@ -73,6 +85,37 @@ class Doorkeeper:
         lib.lx_setsockopt(door.number, socket.SOL_SOCKET, _SO_PASSPIDFD, on, ffi.sizeof("int"))
         # Of the channel that a knock has just brought, and of who did.
         self._far, self._pidfd = Private(-1), Private(-1)
+
+    def watch(self) -> None:
+        """Has knocks taken.
+
+        Raises:
+            KernelError: the door cannot be watched.
+        """
+        self.slot = self._channels.slots.watch_own(self.door, self.open)
+
+    def pause(self) -> None:
+        """Takes no knocks for a moment."""
+        # First: Ctrl-C must not leave the door shut.
+        self._timers.after(_PAUSE, self.resume)
+        self.shut()
+
+    def resume(self) -> None:
+        """Takes knocks again, if it took none, and the server is not to end."""
+        if not self.slot and not self._ending():
+            # Where Ctrl-C came between two steps of this, or of shutting it, somebody still watches.
+            self._channels.slots.unwatch_number(self.door.number)
+            try:
+                self.watch()
+            except KernelError:
+                # No memory for it (epoll_ctl(2)), which may pass: the door must not stay shut for that.
+                self._timers.after(_PAUSE, self.resume)
+
+    def shut(self) -> None:
+        """Takes no more knocks."""
+        slot, self.slot = self.slot, 0
+        if slot:
+            self._channels.slots.unwatch_own(slot)
 
     def open(self) -> None:
         """Takes some of the channels that knocks have brought."""
@@ -86,14 +129,14 @@ class Doorkeeper:
     def _take_some(self) -> None:
         if self._closings.full:
             # What is wrong with a knock is told only when its descriptors have come, and have to be closed.
-            self._pause()
+            self.pause()
             return
         for _ in range(_KNOCKS_AT_ONCE):
             # A fork in between would leave the child with a copy of the client's far end.
             with private.lock:
-                if self._door.number < 0:
+                if self.door.number < 0:
                     return
-                result = lib.cm_receive(self._door.number, self._inbox.struct, NOW)
+                result = lib.cm_receive(self.door.number, self._inbox.struct, NOW)
                 if result <= 0:
                     break
                 struct = self._inbox.struct
@@ -105,7 +148,10 @@ class Doorkeeper:
         else:
             return
         if result == 0:
-            self._shut()
+            # By the server, where that found it running; else some holder of the client end has (shutdown(2)).
+            if not self._ending():
+                self._journal.error(None, "shut", "the door was shut by one of its holders; open channels go on")
+            self.shut()
 
     def _receive(self) -> None:
         """Deals with the knock in the inbox."""
@@ -164,8 +210,3 @@ class Doorkeeper:
         if self._far.number >= 0:
             self._channels.disown(self._far)
         self._far, self._pidfd = Private(-1), Private(-1)
-
-    @property
-    def door(self) -> Private:
-        """The server's end."""
-        return self._door

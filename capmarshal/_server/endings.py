@@ -11,13 +11,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from capmarshal._server.channels import Channels
-    from capmarshal._server.clients import Channel
+    from capmarshal._server.clients import Channel, Peer
     from capmarshal._server.hanging_up import HangingUp
     from capmarshal._server.journal import Journal
     from capmarshal._server.timers import Timers
 
 # Nanoseconds between two looks at what clients that were dropped have not received.
 _SWEEP = 1_000_000_000
+# Channels of a process that has ended, that are ended in one turn.
+_ENDED_AT_ONCE = 8
 
 
 class Endings:
@@ -37,6 +39,7 @@ class Endings:
         self._sweeping = False
         self._journal = journal
         self._before: list[Callable[[Channel], None]] = []
+        channels.process_ended = self._end_some
 
     def before(self, end: Callable[[Channel], None]) -> None:
         """Has ``end`` called with each channel that is about to end: whoever has something on its way ends it."""
@@ -61,6 +64,13 @@ class Endings:
         self._sweeping = self._channels.unread.any_ended
         if self._sweeping:
             self._timers.after(_SWEEP, self._sweep)
+
+    def _end_some(self, peer: Peer) -> None:
+        """The process has ended, whoever holds copies of its sockets: so do its channels, and what they queued."""
+        for channel in list(peer.channels.values())[:_ENDED_AT_ONCE]:
+            self.forget(channel)
+        if not peer.channels:
+            self._channels.unread.close_ended(peer)
 
     def drop(self, channel: Channel, reason: str) -> None:
         """Ends a channel for a reason of its client's making; empty if that has just ended it, as clients may."""

@@ -25,7 +25,6 @@ from capmarshal._server.doorkeeper import Doorkeeper
 from capmarshal._server.endings import Endings
 from capmarshal._server.hanging_up import HangingUp
 from capmarshal._server.leaving import Leaving
-from capmarshal._server.own_slots import DoorWatch, OwnSlots
 from capmarshal._server.peers import Peers
 from capmarshal._server.records import Records
 from capmarshal._server.shares import Shares
@@ -67,7 +66,6 @@ class Server:
         limits: Limits,
     ) -> None:
         self._dispatcher = dispatcher
-        self._journal = journal
         self._turn = turn = ffi.new("struct cm_turn *")
         turn.poll = poll_nanoseconds
         # Until when answers may be sent, once it is told to end.
@@ -118,11 +116,9 @@ class Server:
         dispatcher.peer_of = self._peer_of
         self._epoll = private.make_epoll_set()
         peers = Peers(shares, self._epoll)
-        own = OwnSlots(channels.slots, self._turns.own)
-        self._signals = SignalWatch(own)
-        self._door_watch = DoorWatch(own, timers, lambda: self._stop_at is not None)
+        self._signals = SignalWatch(channels.slots)
         self._doorkeeper = Doorkeeper(
-            door, peers, channels, closings, endings.give_up, journal, self._door_shut, self._door_watch.pause
+            door, peers, channels, closings, endings.give_up, journal, timers, lambda: self._stop_at is not None
         )
         try:
             self._wake = private.make_event()
@@ -131,8 +127,8 @@ class Server:
             raise
         turn.epoll, turn.probe = self._epoll.number, self._wake.number
         try:
-            self._door_watch.begin(door, self._doorkeeper.open)
-            own.watch(self._wake, self._woken)
+            self._doorkeeper.watch()
+            channels.slots.watch_own(self._wake, self._woken)
         except BaseException:
             self._wake.close()
             self._epoll.close()
@@ -263,7 +259,7 @@ class Server:
     def _drain(self) -> None:
         """Sends the answers that are on their way; everybody else finds the server gone."""
         self._turns.deliver_reply()
-        self._door_watch.shut()
+        self._doorkeeper.shut()
         reaper.close([self._doorkeeper.door])
         while self._epoll.number >= 0 and self._stop_at is not None and not self._abandoned:
             for channel in self._channels.all():
@@ -278,13 +274,6 @@ class Server:
                 self._timers.after(left, _nothing)
             self._turns.take()
             self._run_timers()
-
-    def _door_shut(self) -> None:
-        """Takes no more knocks, as the door has been shut for all its holders."""
-        # By close(), where that found it running; else some holder of the client end has (shutdown(2)).
-        if not self._abandoned:
-            self._journal.error(None, "shut", "the door was shut by one of its holders; open channels go on")
-        self._door_watch.shut()
 
 
 def _nothing() -> None:

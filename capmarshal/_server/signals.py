@@ -20,7 +20,7 @@ from capmarshal._kernel.errors import KernelError
 
 if TYPE_CHECKING:
     from capmarshal._descriptors.private import Private
-    from capmarshal._server.own_slots import OwnSlots
+    from capmarshal._server.slots import Slots
 
 _write_to = functools.partial(signal.set_wakeup_fd, warn_on_full_buffer=False)
 
@@ -33,11 +33,11 @@ class SignalWatch:
     """Has signals wake a server's loop while that runs in the main thread, where Python runs their handlers.
 
     Args:
-        own: the server's own slots.
+        slots: of the server.
     """
 
-    def __init__(self, own: OwnSlots) -> None:
-        self._own = own
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
         self._ends: tuple[Private, Private] | None = None
         self._slot = 0
         # Where Python has written before, if that is known to be changed.
@@ -55,8 +55,8 @@ class SignalWatch:
             reader, writer = self._ends = self._ends or private.make_pair("having signals wake the loop")
             for end in (reader, writer):
                 os.set_blocking(end.number, False)
-            self._own.forget(reader)
-            self._slot = self._own.watch(reader, self._drain)
+            self._slots.unwatch_number(reader.number)
+            self._slot = self._slots.watch_own(reader, self._drain)
             _written_to.add(writer)
             # In one step, so that Ctrl-C does not come between the change and the note of what was there.  ValueError:
             # the main thread of another interpreter than the first, in which no handler runs.
@@ -92,7 +92,7 @@ class SignalWatch:
         _written_to.discard(writer)
         slot, self._slot = self._slot, 0
         if slot:
-            self._own.unwatch(slot)
+            self._slots.unwatch_own(slot)
         # Before they are closed: a pair that is kept is an open one.
         self._ends = None
         reader.close()

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from capmarshal._kernel.errors import check
 from capmarshal._kernel.native import ffi, lib
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from capmarshal._descriptors.private import Private
     from capmarshal._kernel.native import CData
 
 _FIRST_ROOM = 16
@@ -43,6 +47,9 @@ class Slots:
 
     Args:
         turn: whose ring they are.
+
+    Attributes:
+        ready: by slot of the server's own, what is to be done when that is readable.
     """
 
     def __init__(self, turn: CData) -> None:
@@ -50,6 +57,7 @@ class Slots:
         self._slots = _Table("struct cm_slot")
         self._peers = _Table("struct cm_peer")
         self._unknown = ffi.new("struct cm_polling *")[0]
+        self.ready: dict[int, Callable[[], None]] = {}
         self._share()
 
     def _share(self) -> None:
@@ -64,18 +72,34 @@ class Slots:
         ffi.memmove(ffi.addressof(self._peers.array, index), ffi.new("struct cm_peer *"), ffi.sizeof("struct cm_peer"))
         return index
 
-    def peer_of(self, slot: int) -> int:
-        """The place of the peer that a slot belongs to."""
-        return int(self._slots.array[slot].peer)
-
     def remove_peer(self, index: int) -> None:
         """Ends what :meth:`add_peer` began; none of its slots is watched any more."""
         self._peers.give_back(index)
 
-    def watch_own(self, number: int, peer: int) -> int:
-        """Has one of the server's own descriptors reported when it is readable; its slot, or -errno."""
-        slot, result = self._watch(number, peer, lib.CM_OWN, 0, 0)
-        return slot if result == 0 else result
+    def watch_own(self, owner: Private, ready: Callable[[], None]) -> int:
+        """Has one of the server's own descriptors watched, beside the channels, with turns of its own; its slot.
+
+        Args:
+            owner: of the descriptor, borrowed until :meth:`unwatch_own`.
+            ready: called in a turn of the loop when it is readable.
+
+        Raises:
+            KernelError: it cannot be watched.
+        """
+        peer = self.add_peer()
+        slot, result = self._watch(owner.number, peer, lib.CM_OWN, 0, 0)
+        if result < 0:
+            self.remove_peer(peer)
+        check(result, "watching a descriptor of the server's own")
+        self.ready[slot] = ready
+        return slot
+
+    def unwatch_own(self, slot: int) -> None:
+        """Ends what :meth:`watch_own` began; once, for the place in the ring is somebody else's then."""
+        peer = int(self._slots.array[slot].peer)
+        self.unwatch(slot)
+        self.ready.pop(slot, None)
+        self.remove_peer(peer)
 
     def watch_channel(self, number: int, peer: int, room: int, mode: int) -> tuple[int, int]:
         """Has a channel read; its slot, and 0 or -errno."""

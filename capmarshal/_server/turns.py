@@ -14,8 +14,6 @@ from capmarshal._protocol.states import Event, State
 from capmarshal._server.answer import Answer, Interrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from capmarshal._descriptors.inbox import Inbox
     from capmarshal._kernel.native import CData
     from capmarshal._server.answers import Answers
@@ -37,8 +35,6 @@ _cm_reply_wait, _CM_DATA, _CM_DATA_LIMITED, _CM_IN_ORDER, _CM_WHOLE, _CM_CALL_KE
     lib.CM_CALL_KEY,
 )
 
-# Channels of a process that has ended, that are ended in one turn.
-_ENDED_AT_ONCE = 8
 # How long a peer's descriptors wait for the table to have room, until they are read and lost.
 _SCARCE_PATIENCE = 1_000_000_000
 _SCARCE = "the descriptor table is full, and something is being closed"
@@ -57,9 +53,6 @@ class Turns:
         timers: of the loop.
         dispatcher: runs the calls.
         leaving: what leaves with the next reply.
-
-    Attributes:
-        own: what is to be done when one of the server's own slots is readable.
     """
 
     def __init__(
@@ -85,7 +78,6 @@ class Turns:
         self._run = dispatcher.run
         self._leaving, self._leave = leaving, leaving.take
         self._max_descriptors = channels.shares.max_descriptors
-        self.own: dict[int, Callable[[], None]] = {}
         # The payload of the reply that is sent with the next turn.
         self._reply: bytes | None = None
 
@@ -226,19 +218,8 @@ class Turns:
         channel = self._channels.get(slot)
         if channel is not None:
             self._answers.proceed(channel)
-        elif slot in self.own:
-            self.own[slot]()
-        else:
-            peer = self._channels.peer_of_pidfd(slot)
-            if peer is not None:
-                self._end_some(peer)
-
-    def _end_some(self, peer: Peer) -> None:
-        """The process has ended, whoever holds copies of its sockets: so do its channels, and what they queued."""
-        for channel in list(peer.channels.values())[:_ENDED_AT_ONCE]:
-            self._endings.forget(channel)
-        if not peer.channels:
-            self._channels.unread.close_ended(peer)
+        elif slot in (ready := self._channels.slots.ready):
+            ready[slot]()
 
     def _ended(self, slot: int) -> None:
         channel = self._channels.get(slot)
