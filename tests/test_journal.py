@@ -11,7 +11,9 @@ import pytest
 import by_hand
 import capmarshal as cm
 from capmarshal._server import journal as _journal
+from capmarshal._server.clients import Peer, User
 from capmarshal._server.journal import Journal
+from capmarshal._server.shares import Shares
 
 SECOND = 1_000_000_000
 
@@ -25,7 +27,7 @@ def clock(monkeypatch):
 
 
 def peer(pid, uid=1000):
-    return SimpleNamespace(pid=pid, uid=uid)
+    return Peer(pid, User(uid), Shares(cm.Limits(), 1, 1))
 
 
 def test_one_line_a_second_and_the_next_says_how_many_were_left_out(clock, caplog):

@@ -74,7 +74,6 @@ MODULES = {
     ),
     "_client": ("conversation", "sending", "channel", "knocking", "logged_proxy", "proxy"),
     "_server": (
-        "journal",
         "objects",
         "limits",
         "shares",
@@ -86,6 +85,7 @@ MODULES = {
         "outbox",
         "clients",
         "peers",
+        "journal",
         "kept",
         "closers",
         "keeping",

@@ -9,13 +9,15 @@ from __future__ import annotations
 import contextlib
 import logging
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from capmarshal._kernel import call_log
 from capmarshal._kernel.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
+
+    from capmarshal._server.clients import Peer
 
     _Key: TypeAlias = tuple[int, int, Hashable]
 
@@ -29,20 +31,6 @@ _REMEMBERED = 256
 _TEXT_MAX = 10_000
 # Stands for the peer of a line that is about nobody in particular.
 _NOBODY = (-1, -1)
-
-
-class Peer(Protocol):
-    """Whom a line is about, by the credentials of its knock."""
-
-    @property
-    def pid(self) -> int:
-        """Its process."""
-        ...
-
-    @property
-    def uid(self) -> int:
-        """Its user."""
-        ...
 
 
 class _Told:
@@ -169,7 +157,7 @@ class Journal:
 
 def _whom(peer: Peer | None) -> str:
     """How a line about a peer begins."""
-    return "" if peer is None else f"process {peer.pid} (user {peer.uid}): "
+    return "" if peer is None else f"{peer!r}: "
 
 
 def _text(error: BaseException | None) -> str:
