@@ -1,9 +1,9 @@
-"""What pyproject.toml cannot say: there is a cffi extension, built against the stable ABI, and for which Pythons."""
+"""What pyproject.toml cannot say: there are two extensions, built against the stable ABI, and for which Pythons."""
 
 import sys
 import sysconfig
 
-from setuptools import setup
+from setuptools import Extension, setup
 
 if sysconfig.get_config_var("Py_GIL_DISABLED"):
     sys.exit(
@@ -12,6 +12,17 @@ if sysconfig.get_config_var("Py_GIL_DISABLED"):
     )
 
 setup(
+    ext_modules=[
+        Extension(
+            "capmarshal._kernel._owner",
+            ["csrc/py_owner.c"],
+            depends=["csrc/cm_close.h", "csrc/cm_message.h", "csrc/lx.h", "csrc/lx_syscall.h"],
+            include_dirs=["csrc"],
+            define_macros=[("Py_LIMITED_API", "0x030B0000")],
+            extra_compile_args=["-std=gnu11", "-Wall", "-Wextra", "-Wno-unused-parameter"],
+            py_limited_api=True,
+        )
+    ],
     cffi_modules=["csrc/build_extension.py:ffibuilder"],
     # One wheel for CPython 3.11 and everything after it.
     options={"bdist_wheel": {"py_limited_api": "cp311"}},

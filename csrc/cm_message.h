@@ -36,12 +36,12 @@ struct cm_inbox {
 	unsigned int most;                /* descriptors to make room for, and a few more may come; 0: all that a record can have */
 	int wants_pidfd;                  /* a pidfd of the sender (SO_PASSPIDFD) is kept */
 	size_t size;                      /* bytes received */
-	unsigned int count;               /* descriptors received, CLOEXEC: the caller owns them */
 	unsigned int lost;                /* what did not fit: CM_LOST_* */
 	int pid;                          /* of the sender; 0 unless the socket has SO_PASSCRED, */
 	unsigned int uid;                 /* or the sender lives in another pid namespace */
 	int pidfd;                        /* of the sender, where that is wanted and came: the caller owns it; else -1 */
-	int descriptors[CM_DESCRIPTORS];
+	unsigned int count;               /* descriptors received, CLOEXEC: the caller owns them */
+	int descriptors[CM_DESCRIPTORS];  /* a struct cm_descriptors begins with the count before it */
 };
 
 /*

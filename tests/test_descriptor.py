@@ -10,6 +10,7 @@ import signal
 import socket
 import threading
 import warnings
+import weakref
 
 import pytest
 
@@ -131,6 +132,16 @@ def test_a_forgotten_one_is_closed_where_warnings_are_errors(files):
         warnings.simplefilter("error")
         Descriptor(number)
     assert not is_open(number)
+
+
+def test_a_weak_reference_does_not_keep_it(files):
+    """And is told when it goes."""
+    told, descriptor = [], Descriptor.dup_of(files(1)[0])
+    reference = weakref.ref(descriptor, told.append)
+    assert reference() is descriptor
+    descriptor.close()
+    del descriptor
+    assert (reference(), told) == (None, [reference])
 
 
 def test_detach_gives_it_up(memfd):

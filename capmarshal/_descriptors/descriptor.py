@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, ov
 from capmarshal._descriptors.moving import made, stolen
 from capmarshal._descriptors.process import process
 from capmarshal._kernel.errors import Closed, Error, check, name_of, with_article
-from capmarshal._kernel.native import lib
+from capmarshal._kernel.native import Owner, lib, numbers_in
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -41,8 +41,6 @@ def _named(file: object) -> str:
 B = TypeVar("B", io.BufferedReader, io.BufferedWriter, io.BufferedRandom)
 
 _new = io.FileIO.__new__
-# Looked up once: an attribute of cffi's is 40 ns, and hundreds may be closed one after the other.
-_lx_close = lib.lx_close
 
 # limits.h: descriptors are ints.
 _INT_MAX = 2**31 - 1
@@ -97,10 +95,7 @@ def number_of(file: HasFileno | int) -> int:
 
 def numbers_of(things: list[Any]) -> list[int] | None:
     """What a list of :class:`Descriptor` owns, borrowed; None if one of them is closed, or something else."""
-    if set(map(type, things)) != _PLAIN:
-        return None if things else []
-    numbers: list[int] = [descriptor._number for descriptor in things]  # noqa: SLF001 - fileno() for each costs more
-    return numbers if min(numbers) >= 0 else None
+    return numbers_in(things, Descriptor)
 
 
 def buffered_of(descriptor: Descriptor, mode: str, kind: type[B]) -> B:
@@ -134,7 +129,7 @@ def name_in_proc(number: int) -> str:
         return ""
 
 
-class Descriptor:
+class Descriptor(Owner):
     """Owns one file descriptor, and closes it.
 
     A context manager.  One that is forgotten warns (:class:`ResourceWarning`) and is closed.
@@ -147,10 +142,9 @@ class Descriptor:
         TypeError: not an int.
     """
 
-    __slots__ = ("__weakref__", "_number")
+    __slots__ = ()
 
     def __init__(self, descriptor: int) -> None:
-        self._number = -1
         if not isinstance(descriptor, int) or isinstance(descriptor, bool):
             raise TypeError(f"a descriptor is an int, not {descriptor!r}; Descriptor.dup_of() copies that of a file")
         if not 0 <= descriptor <= _INT_MAX:
@@ -270,17 +264,6 @@ class Descriptor:
             raise
         return made
 
-    def close(self) -> None:
-        """Closes it.  Does nothing the second time.
-
-        Never raises: the descriptor is gone whatever close(2) says.
-        """
-        # -1 first: after the system call the number may be another's already, and whoever runs in between (a second
-        # thread, a signal handler) must not close that.  Ctrl-C raises where a call ends: not between these two.
-        number, self._number = self._number, -1
-        if number >= 0:
-            _lx_close(number)
-
     def __enter__(self) -> Self:
         return self
 
@@ -289,13 +272,8 @@ class Descriptor:
     ) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        try:
-            if self._number < 0:
-                return
-        except AttributeError:
-            # Ctrl-C came before there was any.
-            return
+    def _forgotten(self) -> None:
+        """What is done where it goes, and is open still."""
         try:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
         finally:
@@ -311,6 +289,3 @@ class Descriptor:
 
     def __repr__(self) -> str:
         return f"<Descriptor {self._number}>" if self._number >= 0 else "<Descriptor closed>"
-
-
-_PLAIN = {Descriptor}

@@ -16,7 +16,7 @@ from capmarshal._descriptors.descriptor import Descriptor
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.process import process
 from capmarshal._kernel.errors import table_limit
-from capmarshal._kernel.native import ffi, lib
+from capmarshal._kernel.native import DESCRIPTORS_MAX, ffi, lib, move_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +44,8 @@ def record_room(sock: int) -> int:
 
 # Memory that nobody writes to is never made real by the kernel, so it is not cleared here.
 _allocate = ffi.new_allocator(should_clear_after_alloc=False)
-_new, _new_raw = object.__new__, io.FileIO.__new__
+_new_raw = io.FileIO.__new__
+_LIST_BYTES = (1 + DESCRIPTORS_MAX) * ffi.sizeof("int")
 # The oldest goes where there are more.
 _idle: deque[Inbox] = deque(maxlen=8)
 
@@ -57,7 +58,7 @@ class Inbox:
         bytes: the room; a slice of it is a copy.
     """
 
-    __slots__ = ("_room", "_within", "bytes", "struct")
+    __slots__ = ("_list", "_room", "_within", "bytes", "struct")
 
     def __init__(self, capacity: int = RECORD_MAX, within: CData | None = None) -> None:
         self._room = _allocate("char[]", max(capacity, 1))
@@ -65,6 +66,7 @@ class Inbox:
         # Keeps a larger struct, of which the inbox is a member, as long as this object.
         self._within = within
         self.struct: CData = ffi.new("struct cm_inbox *") if within is None else ffi.addressof(within, "inbox")
+        self._list: CData = ffi.buffer(ffi.addressof(self.struct, "count"), _LIST_BYTES)
         self.struct.data = self._room
         self.struct.capacity = capacity
 
@@ -80,30 +82,8 @@ class Inbox:
         return stolen
 
     def steal_each(self, owners: list[Descriptor]) -> None:
-        """Moves each received descriptor, if there are any, to an owner of its own, which is added to an empty list."""
-        struct, numbers = self.struct, self.struct.descriptors
-        if struct.count == 1:
-            owner = _new(Descriptor)
-            # Whoever looks at what Ctrl-C leaves finds an owner of nothing, and no half of one.
-            owner._number = -1  # noqa: SLF001 - as said below
-            owners.append(owner)
-            # No call in it: Ctrl-C raises where one ends, and at each moment there is one owner.
-            owner._number, struct.count = numbers[0], 0  # noqa: SLF001 - as said
-            return
-        if not struct.count:
-            return
-        moved = ffi.unpack(numbers, struct.count)
-        owners += [_new(Descriptor) for _ in moved]
-        try:
-            for owner, number in zip(owners, moved, strict=True):
-                owner._number = number  # noqa: SLF001 - they own it from the next line on
-            struct.count = 0
-        except BaseException:
-            # Ctrl-C: unless all have moved, none has.
-            if struct.count:
-                for owner in owners:
-                    owner._number = -1  # noqa: SLF001 - as above
-            raise
+        """Moves each received descriptor, if there are any, to an owner of its own, which is added to a list."""
+        move_out(owners, Descriptor, self._list)
 
     def steal_reader(self) -> io.BufferedReader:
         """Makes a file of the one received descriptor, which then owns it.
@@ -134,14 +114,14 @@ class Inbox:
         else:
             self.steal().close()
 
-    def steal_into(self, owner: Private) -> None:
+    def steal_into(self, private: Private) -> None:
         """Moves the one received descriptor to an owner that has none yet, above the standard streams.
 
         Where the table has no room for that, it stays what it is.
         """
         numbers = self.struct.descriptors
         lib.cm_above_standard(numbers)
-        owner.number, numbers[0] = numbers[0], -1
+        private.number, numbers[0] = numbers[0], -1
         self.struct.count = 0
 
     def __del__(self) -> None:

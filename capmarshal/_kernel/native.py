@@ -1,8 +1,9 @@
-"""The only importer of the compiled extension.
+"""The only importer of the compiled extensions.
 
 What the C functions do, return and own is said in the headers in ``csrc/``; no code is repeated here, so a
 call from Python costs one crossing and nothing else.  ``lib`` has the functions, ``ffi`` makes the memory
-that they are given.  Every function drops the GIL while it runs.
+that they are given.  Every function drops the GIL while it runs, but for those that move descriptors from one
+``Owner`` to another: they are one step.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ except ModuleNotFoundError as missing:
         "capmarshal is imported from where its C part was not compiled, as from a checkout, which comes before what is "
         "installed where Python is started in it with -c or -m: start it with -P, or elsewhere"
     ) from None
+from capmarshal._kernel._owner import Owner, move_in, move_out, numbers_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +31,19 @@ if TYPE_CHECKING:
     # An array of C ints: one made by ffi.new(), or any sequence, which cffi copies.
     Ints: TypeAlias = CData | Sequence[int]
 
-__all__ = ["DESCRIPTORS_MAX", "FOREVER", "NOW", "NULL", "TIMED_OUT", "ffi", "lib"]
+__all__ = [
+    "DESCRIPTORS_MAX",
+    "FOREVER",
+    "NOW",
+    "NULL",
+    "TIMED_OUT",
+    "Owner",
+    "ffi",
+    "lib",
+    "move_in",
+    "move_out",
+    "numbers_in",
+]
 
 NULL = ffi.NULL
 
