@@ -20,6 +20,7 @@ struct cm_descriptors {
 struct cm_mounts {
 	int mountinfo;                    /* open, for poll(2) tells that mounts changed: proc(5); -1: nothing is known */
 	int stale;                        /* they did, and the list was made before */
+	int met;                          /* the last file that was asked about is on one of them, and so may be the next */
 	unsigned int count;
 	uint64_t ids[];                   /* ascending */
 };

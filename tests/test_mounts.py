@@ -54,6 +54,27 @@ def test_a_file_here_is_local_and_one_of_proc_is_not(tmp_path):
     known._mountinfo.close()
 
 
+def test_what_was_asked_about_before_changes_nothing(tmp_path):
+    """Neither for a memfd after a file, nor for a file after a memfd, nor for one without a name after either."""
+    known, path = Mounts(), tmp_path / "file"
+    known.open()
+    path.touch()
+    with Descriptor(os.memfd_create("sealed")) as memfd, Descriptor(os.open(path, os.O_RDONLY)) as file:
+        unnamed = Descriptor(os.open(path, os.O_RDONLY))
+        frees = lib.CM_CLOSES_FILE if has_seals(path) else lib.CM_FREES_FILE
+        with unnamed:
+            with Descriptor(os.open("/proc/self/status", os.O_RDONLY)) as of_proc:
+                for _ in range(2):
+                    asked = [lib.cm_closing(each.fileno(), known.struct) for each in (file, file, memfd, memfd, file)]
+                    assert asked == [lib.CM_CLOSES_FILE] * 5
+                    assert lib.cm_closing(of_proc.fileno(), known.struct) == lib.CM_MAY_BLOCK
+            path.unlink()
+            for before in (memfd, unnamed, memfd, memfd):
+                lib.cm_closing(before.fileno(), known.struct)
+                assert lib.cm_closing(unnamed.fileno(), known.struct) == frees
+    known._mountinfo.close()
+
+
 @pytest.mark.skipif(has_seals(os.__file__), reason="the standard library is on tmpfs, which tells of itself")
 def test_without_proc_every_file_may_block(monkeypatch):
     """Nothing is known, and all works by the reaper."""
