@@ -217,6 +217,32 @@ static PyObject *move_in(PyObject *module, PyObject *const *arguments, Py_ssize_
 	Py_RETURN_NONE;
 }
 
+/*
+ * move_to_reader(memory, FileIO, BufferedReader): makes a file of the one descriptor that the
+ * memory has, of these types of Python's io, which then owns it; where that fails, it is as it was
+ */
+static PyObject *move_to_reader(PyObject *module, PyObject *const *arguments, Py_ssize_t n_arguments)
+{
+	PyObject *raw, *reader = NULL;
+	struct cm_descriptors *from;
+	Py_ssize_t room;
+	Py_buffer view;
+
+	if (!(from = opened(arguments[0], &view, &room)))
+		return NULL;
+	from->count = 0;
+	/* does not close what it fails for */
+	raw = PyObject_CallFunction(arguments[1], "is", from->numbers[0], "r");
+	if (!raw)
+		from->count = 1;
+	else
+		reader = PyObject_CallFunctionObjArgs(arguments[2], raw, NULL);
+	/* closes it where nothing else refers to it */
+	Py_XDECREF(raw);
+	PyBuffer_Release(&view);
+	return reader;
+}
+
 /* a function that gets its arguments in an array: how many, its callers in this package know */
 #define FAST(name) { #name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, NULL }
 
@@ -224,6 +250,7 @@ static PyMethodDef functions[] = {
 	FAST(numbers_in),
 	FAST(move_out),
 	FAST(move_in),
+	FAST(move_to_reader),
 	{ NULL, NULL, 0, NULL },
 };
 

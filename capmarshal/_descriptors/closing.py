@@ -116,12 +116,12 @@ def _told(by: Callable[[int, Any], int], number: int) -> int:
 
 def is_own_reader(number: int) -> bool:
     """Whether a descriptor is of a file of this machine's own that is open for reading, and no directory."""
-    return _told(_cm_reads_own_file, number) > 0
+    return _cm_reads_own_file(number, mounts.struct) > 0 or _told(_cm_reads_own_file, number) > 0
 
 
 def closes_now(number: int) -> bool:
     """Whether a descriptor is of a file that is closed on the spot; one that has to be freed first is not."""
-    return _told(_cm_closing, number) == _CM_CLOSES_FILE
+    return _cm_closing(number, mounts.struct) == _CM_CLOSES_FILE or _told(_cm_closing, number) == _CM_CLOSES_FILE
 
 
 def _is_systems_own(file: Any) -> bool:

@@ -6,17 +6,17 @@ Kept by a stack, not by thread: a signal handler that receives while its thread 
 from __future__ import annotations
 
 import errno
-import io
 import os
 import socket
 from collections import deque
+from io import BufferedReader, FileIO
 from typing import TYPE_CHECKING
 
 from capmarshal._descriptors.descriptor import Descriptor
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.process import process
 from capmarshal._kernel.errors import table_limit
-from capmarshal._kernel.native import DESCRIPTORS_MAX, ffi, lib, move_out
+from capmarshal._kernel.native import DESCRIPTORS_MAX, ffi, lib, move_out, move_to_reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +44,6 @@ def record_room(sock: int) -> int:
 
 # Memory that nobody writes to is never made real by the kernel, so it is not cleared here.
 _allocate = ffi.new_allocator(should_clear_after_alloc=False)
-_new_raw = io.FileIO.__new__
 _LIST_BYTES = (1 + DESCRIPTORS_MAX) * ffi.sizeof("int")
 # The oldest goes where there are more.
 _idle: deque[Inbox] = deque(maxlen=8)
@@ -85,24 +84,13 @@ class Inbox:
         """Moves each received descriptor, if there are any, to an owner of its own, which is added to a list."""
         move_out(owners, Descriptor, self._list)
 
-    def steal_reader(self) -> io.BufferedReader:
+    def steal_reader(self) -> BufferedReader:
         """Makes a file of the one received descriptor, which then owns it.
 
         Raises:
             OSError: as io.FileIO raises it.  The inbox owns the descriptor still.
         """
-        struct = self.struct
-        # As in `buffered_of()`: empty at first, it can be asked whether it has the descriptor.
-        raw = _new_raw(io.FileIO)
-        number, struct.count = struct.descriptors[0], 0
-        try:
-            raw.__init__(number, "r")  # type: ignore[misc]  # of exactly that class
-            return io.BufferedReader(raw)
-        except BaseException:
-            if raw.closed:
-                struct.count = 1
-            raw.close()
-            raise
+        return move_to_reader(self._list, FileIO, BufferedReader)
 
     def close(self) -> None:
         """Closes what was received, here and now: where no close can block."""

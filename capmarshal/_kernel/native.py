@@ -20,7 +20,7 @@ except ModuleNotFoundError as missing:
         "capmarshal is imported from where its C part was not compiled, as from a checkout, which comes before what is "
         "installed where Python is started in it with -c or -m: start it with -P, or elsewhere"
     ) from None
-from capmarshal._kernel._owner import Owner, move_in, move_out, numbers_in
+from capmarshal._kernel._owner import Owner, move_in, move_out, move_to_reader, numbers_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,6 +42,7 @@ __all__ = [
     "lib",
     "move_in",
     "move_out",
+    "move_to_reader",
     "numbers_in",
 ]
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from capmarshal._typed.table import Owned
 
 _NONE: list[Any] = []
+_PLAIN = {Descriptor}
 
 
 class Leaving:
@@ -71,16 +72,19 @@ class Leaving:
         if arguments:
             if len(arguments) > DESCRIPTORS_MAX:
                 return False
-            for file in arguments:
-                if type(file) is not Descriptor and not _closed(file, owned):
-                    return False
+            descriptors = arguments
+            if not _PLAIN.issuperset(map(type, arguments)):
+                descriptors = []
+                for file in arguments:
+                    if type(file) is Descriptor:
+                        descriptors.append(file)
+                    elif not _closed(file, owned):
+                        return False
         # Last: what is counted here leaves.
         if results and not self._may_send(len(results)):
             return False
-        if arguments:
-            descriptors = [file for file in arguments if type(file) is Descriptor]
-            if descriptors:
-                self._arguments.take_each(descriptors)
+        if arguments and descriptors:
+            self._arguments.take_each(descriptors)
         if results:
             self._results.take_each(results)
         if self._mounts is not mounts.struct:

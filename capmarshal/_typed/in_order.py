@@ -90,6 +90,7 @@ class InOrder:
         self._payload = encode_data(indices[0] if alone else indices) if only else None
         # What is handed over most: one, or one list, and nothing else.
         self._one = only and self._count == 1
+        self._one_reader = self._one and bool(self._readers)
         self._list = self._count == 1 and places[0][1]
         self._payloads: dict[int, bytes] = {}
 
@@ -165,8 +166,13 @@ class InOrder:
         if table is not None:
             return None
         descriptors = owned.produced
-        if self._one and self._readers and payload == self._payload and inbox.struct.count == 1:
-            return self._reader(inbox, owned)
+        if self._one_reader and payload == self._payload:
+            struct = inbox.struct
+            if struct.count == 1 and is_own_reader(struct.descriptors[0]):
+                file = inbox.steal_reader()
+                descriptors.append(file)
+                owned.raws = {id(file): file.raw}  # type: ignore[dict-item]  # typeshed has a protocol there
+                return descriptors
         inbox.steal_each(descriptors)
         if payload == self._payload and len(descriptors) == self._count:
             if not self._readers:
@@ -197,16 +203,6 @@ class InOrder:
             descriptors[descriptors.index(descriptor)] = file
             owned.note_raw(file)
         return members
-
-    def _reader(self, inbox: Inbox, owned: Owned) -> Sequence[Any] | None:
-        """The file that is all there is."""
-        if not is_own_reader(inbox.struct.descriptors[0]):
-            inbox.steal_each(owned.produced)
-            return None
-        file = inbox.steal_reader()
-        owned.produced.append(file)
-        owned.note_raw(file)
-        return owned.produced
 
     def returned(self, result: Any) -> tuple[bytes, list[Descriptor]] | None:
         """The payload for a result, and the descriptors to send with it, which the call owns; None as in :meth:`lent`.
