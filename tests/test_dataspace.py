@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import copy
 import ctypes
+import errno
 import fcntl
 import gc
 import mmap
@@ -114,13 +115,41 @@ def test_views_outlive_the_dataspace_and_nothing_outlives_the_views():
     assert _mappings() == 0
 
 
-def test_unsealed_can_neither_be_viewed_nor_sent(store):
-    """What could still change is not shown and not handed over."""
+def test_one_that_is_not_sealed_is_written_in_place_and_not_sent(store):
+    """What could still change is seen by who makes it, and handed over to nobody."""
     with cm.Dataspace.create(4) as made:
-        with pytest.raises(ValueError, match="sealed"):
-            made.view()
+        with made.view() as view, made.view() as other:
+            view[1:3] = b"ab"
+            assert bytes(other) == b"\0ab\0"
         with pytest.raises(cm.ArgumentError, match="must be sealed"):
             store.total(made)
+        made.seal()
+        with made.view() as view:
+            assert (bytes(view), view.readonly) == (b"\0ab\0", True)
+        assert store.total(made) == sum(b"ab")
+
+
+def test_it_is_sealed_when_nobody_can_write_any_more():
+    """While a view lives, of this process or of one that was forked, sealing is an error that says so."""
+    with cm.Dataspace.create(5000) as made:
+        view = made.view()
+        for _ in range(2):
+            with pytest.raises(cm.KernelError, match=r"busy, .*let go of each first \(del array\)") as caught:
+                made.seal()
+            assert (caught.value.errno, made.sealed) == (errno.EBUSY, False)
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(write)
+            os.read(read, 1)
+            os._exit(0)
+        os.close(read)
+        del view
+        with pytest.raises(cm.KernelError, match="in a child that was forked meanwhile, too"):
+            made.seal()
+        os.close(write)
+        os.waitpid(child, 0)
+        made.seal()
 
 
 def test_one_that_was_closed_before_it_was_sealed_is_closed(store):

@@ -35,6 +35,7 @@ MODULES = {
         "descriptor_list",
         "layers",
         "refused",
+        "array_layout",
         "dataspace",
         "mounts",
         "closing",

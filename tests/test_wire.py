@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import by_hand
+from capmarshal._descriptors.array_layout import DIMENSIONS_MAX, ArrayLayout
 from capmarshal._kernel.native import lib
 from capmarshal._protocol import wire as _wire
 from capmarshal._protocol.wire import (
@@ -29,6 +30,12 @@ ids = st.integers(0, 2**64 - 1)
 badges = st.binary(min_size=16, max_size=16)
 capability_badges = badges.filter(lambda badge: badge != NO_BADGE)
 times = st.integers(0, _wire.NO_LIMIT)
+# Whatever can be said; what it must be in truth is for whoever has the memory to check.
+arrays = st.builds(
+    ArrayLayout,
+    st.characters(max_codepoint=255),
+    st.lists(st.integers(0, 2**64 - 1), max_size=DIMENSIONS_MAX).map(tuple),
+)
 
 
 @st.composite
@@ -38,9 +45,9 @@ def tables(draw):
     slots = draw(st.permutations(range(descriptors)))
     plain = slots[: draw(st.integers(0, descriptors))]
     doors = slots[len(plain) :]
-    entries = [Entry(slot, NO_BADGE) for slot in plain]
+    entries = [Entry(slot, NO_BADGE, draw(st.none() | arrays)) for slot in plain]
     if doors:
-        entries += draw(st.lists(st.builds(Entry, st.sampled_from(doors), capability_badges), max_size=8))
+        entries += draw(st.lists(st.builds(Entry, st.sampled_from(doors), capability_badges, st.none()), max_size=8))
     return draw(st.permutations(entries)), descriptors
 
 
@@ -201,6 +208,50 @@ def test_the_layout_of_a_reply_is_as_documented():
     assert data[:16] == struct.pack("=BBHHHQ", 2, 3, 1, 1, 0, 5)
     assert data[16:34] == struct.pack("=H", 0) + b"b" * 16
     assert data[34:] == b"payload"
+
+
+def test_the_layout_of_an_array_is_as_documented():
+    """Behind the line of its memory: the format and the first dimension, and then two dimensions a line."""
+    entries = [Entry(1, NO_BADGE, ArrayLayout("d", (2, 3, 4, 5))), Entry(0, NO_BADGE)]
+    data = _wire.pack_reply(5, entries, 2, b"payload")
+    assert struct.unpack_from("=HH", data, 2) == (5, 2)
+    assert data[16:34] == struct.pack("=H", 1) + bytes(16)
+    assert data[34:52] == b"\xff\xff" + b"d\4" + bytes(6) + struct.pack("=Q", 2)
+    assert data[52:88] == b"\xff\xff" + struct.pack("=QQ", 3, 4) + b"\xff\xff" + struct.pack("=QQ", 5, 0)
+    assert data[88:] == struct.pack("=H", 0) + bytes(16) + b"payload"
+
+
+MEMORY = bytes(18)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        MEMORY + b"\xff\xffd\2" + bytes(14),
+        MEMORY + b"\xff\xffd\3" + bytes(14) + bytes(18),
+        MEMORY + b"\xff\xffd\1" + b"\0\0\0\0\0\1" + bytes(8),
+        MEMORY + b"\xff\xffd\0" + bytes(6) + struct.pack("=Q", 1),
+        MEMORY + b"\xff\xffd\2" + bytes(14) + b"\xff\xff" + struct.pack("=QQ", 1, 1),
+        MEMORY + b"\xff\xffd\x41" + bytes(14) + (b"\xff\xff" + bytes(16)) * 32,
+    ],
+    ids=["no second line", "no line of an array", "not zero", "a dimension too many", "another", "65 dimensions"],
+)
+def test_an_array_that_is_not_said_as_documented_is_refused(lines):
+    """What nobody would send is Malformed, and not guessed at."""
+    data = struct.pack("=BBHHHQ", 2, _wire.REPLY, len(lines) // 18, 1, 0, 7) + lines
+    with pytest.raises(Malformed, match="says of an array") as caught:
+        unpack(data)
+    assert caught.value.id == 7
+
+
+@pytest.mark.parametrize("badge", [NO_BADGE, b"c" * 16])
+def test_an_array_is_said_of_memory_that_came(badge):
+    """Not before any, not of a capability, and not twice."""
+    line, array = struct.pack("=H", 0) + badge, b"\xff\xffd\0" + bytes(14)
+    for lines in (array, array + line, *([line + array] if badge != NO_BADGE else [line + array + array])):
+        data = struct.pack("=BBHHHQ", 2, _wire.REPLY, len(lines) // 18, 1, 0, 7) + lines
+        with pytest.raises(Malformed, match="not among"):
+            unpack(data)
 
 
 def test_the_layout_of_a_fail_and_a_knock_is_as_documented():

@@ -98,11 +98,12 @@ class Channel:
         if entries is None:
             attached, size = [_CM_MAKE_TABLE, len(numbers), *numbers], size + _CM_LINE * len(numbers)
         elif entries:
-            body = pack_table(entries) + body
-            attached, size = [len(entries), len(numbers), *numbers], len(key) + len(body)
+            table, lines = pack_table(entries)
+            body = table + body
+            attached, size = [lines, len(numbers), *numbers], len(key) + len(body)
         if size > self._room_for_data or len(numbers) > DESCRIPTORS_MAX:
-            table = PLAIN[: len(numbers)] if entries is None else entries
-            return self._call_in_parts(key, payload, table, numbers, deadline)
+            entries = PLAIN[: len(numbers)] if entries is None else entries
+            return self._call_in_parts(key, payload, entries, numbers, deadline)
         try:
             inbox = borrow_idle()
         except IndexError:

@@ -1,22 +1,25 @@
 """Dataspace: big data as a capability.
 
 A memfd that nobody can change any more.  Handing it over costs what handing over any descriptor costs, however large
-it is, and both sides read the same memory.
+it is, and both sides read the same memory.  Made of an array it is one: its format and its shape travel with it.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
 from typing import TYPE_CHECKING
 
+from capmarshal._descriptors.array_layout import ArrayLayout, bytes_of
 from capmarshal._descriptors.descriptor import Descriptor
 from capmarshal._descriptors.moving import made, stolen
-from capmarshal._kernel.errors import ArgumentError, Closed, check, error_for
+from capmarshal._kernel.errors import ArgumentError, Closed, KernelError, check, error_for
 from capmarshal._kernel.native import NULL, ffi, lib
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
     from typing import Self
 
@@ -30,21 +33,27 @@ _BLOCK = 512
 
 
 class Dataspace:
-    """Bytes that can be handed over without a copy: a sealed memfd.
+    """Bytes or an array that can be handed over without a copy: a sealed memfd.
 
-    Made with :meth:`from_buffer`, or with :meth:`create`, :meth:`write` and :meth:`seal`.  It owns one descriptor; a
-    context manager.  A view of it keeps the memory, not the descriptor.
+    Made with :meth:`from_buffer`; or with :meth:`create`, written in place, and sealed with :meth:`seal`.  It owns one
+    descriptor; a context manager.  A view of it keeps the memory, not the descriptor.
+
+    ``numpy.asarray(dataspace)`` is the array, of the same memory; and so is ``memoryview(dataspace)``, from Python 3.12
+    on, for the formats that a memoryview has.
 
     Args:
         descriptor: of a memfd; taken.
         size: of the memfd, in bytes.
         sealed: it is.
+        layout: of the array that it is; of bytes unless given.
 
     Attributes:
         size: bytes.
+        format: of an item of the array, a letter as in :mod:`struct`, "F" or "D" of complex numbers; "B" of bytes.
+        shape: how many items there are along each dimension.
     """
 
-    __slots__ = ("__weakref__", "_descriptor", "_sealed", "size")
+    __slots__ = ("__weakref__", "_descriptor", "_layout", "_sealed", "format", "shape", "size")
 
     def __new__(cls, descriptor: Descriptor, *_arguments: object, **_named: object) -> Self:
         """Says how one is made, to whom gives what is to be in it."""
@@ -55,29 +64,34 @@ class Dataspace:
             )
         return super().__new__(cls)
 
-    def __init__(self, descriptor: Descriptor, size: int, *, sealed: bool) -> None:
+    def __init__(self, descriptor: Descriptor, size: int, *, sealed: bool, layout: ArrayLayout | None = None) -> None:
         self._descriptor = descriptor
         self.size: int = size
         self._sealed = sealed
+        self._layout: ArrayLayout = layout or bytes_of(size)
+        self.format: str = self._layout.format
+        self.shape: tuple[int, ...] = self._layout.shape
 
     @classmethod
-    def create(cls, size: int) -> Self:
-        """A new one of ``size`` bytes, all zero, to be written and sealed.
+    def create(cls, shape: int | Sequence[int], format: str = "B") -> Self:  # noqa: A002 - as struct and memoryview say
+        """A new one, all zero, to be written and sealed.
+
+        Args:
+            shape: how many bytes; or, of an array, how many items along each dimension.
+            format: of an item, a letter as in :mod:`struct`, or ``dtype.char`` of numpy's; bytes unless given.
 
         Raises:
-            ValueError, TypeError: negative size, or none.
+            ValueError, TypeError: no such shape or format.
             TableFull, KernelError: no room for a descriptor, or no memory (ENOSPC).
         """
-        if not isinstance(size, int):
-            raise TypeError(f"a size is a number of bytes, not {size!r}")
-        if size < 0:
-            raise ValueError(f"a size is 0 or more bytes, not {size}")
+        layout = ArrayLayout.asked_for(shape, format)
+        size = layout.size
         descriptor = made(lambda place: lib.cm_make_memfd(place, _NAME), "making a dataspace", Descriptor)
         try:
             if size:
                 # All of it now: no page is missing when somebody reads it, and the receiver refuses one with holes.
                 os.posix_fallocate(descriptor.fileno(), 0, size)
-            return cls(descriptor, size, sealed=False)
+            return cls(descriptor, size, sealed=False, layout=layout)
         except BaseException as error:
             descriptor.close()
             if not isinstance(error, OSError):
@@ -86,16 +100,19 @@ class Dataspace:
 
     @classmethod
     def from_buffer(cls, buffer: Buffer) -> Self:
-        """A new one with a copy of ``buffer``, sealed: bytes, an array, anything contiguous.
+        """A new one with a copy of ``buffer``, sealed: bytes, or an array, whose format and shape it has then.
+
+        The items lie one after the other, the last index running fastest.  An array that is not so is copied twice.
 
         Raises:
-            BufferError, TypeError: not contiguous, or no buffer.
+            TypeError, ValueError, BufferError: no buffer, or an array of what are no numbers.
             TableFull, KernelError: as from :meth:`create`.
         """
-        with memoryview(buffer) as whole, whole.cast("B") as data:
-            dataspace = cls.create(data.nbytes)
+        with memoryview(buffer) as array:
+            layout = ArrayLayout.of(array)
+            dataspace = cls.create(layout.shape, layout.format)
             try:
-                dataspace.write(data)
+                dataspace.write(array if array.c_contiguous else array.tobytes())
                 dataspace.seal()
             except BaseException:
                 dataspace.close()
@@ -103,14 +120,16 @@ class Dataspace:
         return dataspace
 
     @classmethod
-    def receive(cls, descriptor: Descriptor) -> Self:
+    def receive(cls, descriptor: Descriptor, layout: ArrayLayout | None = None) -> Self:
         """Checks a descriptor that a stranger sent.
 
         Args:
             descriptor: taken on success.
+            layout: of the array that it is said to be.
 
         Raises:
-            ArgumentError: it is no memfd, or one that could still be changed, or whose memory is not all there.
+            ArgumentError: it is no memfd, or one that could still be changed, or whose memory is not all there; or no
+                such array is in it.
         """
         number = descriptor.fileno()
         seals = lib.lx_fcntl(number, fcntl.F_GET_SEALS, 0)
@@ -133,7 +152,9 @@ class Dataspace:
             )
         if lib.lx_fcntl(number, fcntl.F_GETFL, 0) & os.O_ACCMODE == os.O_WRONLY:
             raise ArgumentError("the dataspace that came cannot be read")
-        return cls(stolen(descriptor, Descriptor), status.st_size, sealed=True)
+        if layout is not None:
+            layout.check(status.st_size)
+        return cls(stolen(descriptor, Descriptor), status.st_size, sealed=True, layout=layout)
 
     @property
     def sealed(self) -> bool:
@@ -163,7 +184,8 @@ class Dataspace:
             KernelError: it is sealed (EPERM).
             Closed: it was closed.
         """
-        with memoryview(data) as whole, whole.cast("B") as rest:
+        # As cffi sees it, a buffer is bytes, whatever its items are: memoryview.cast() knows few of them.
+        with memoryview(ffi.buffer(ffi.from_buffer(data))) as rest:
             if offset < 0 or offset + rest.nbytes > self.size:
                 raise ValueError(f"{rest.nbytes} bytes at {offset} in a dataspace of {self.size}")
             written = 0
@@ -178,36 +200,53 @@ class Dataspace:
         """Makes it unchangeable, for everybody and for ever.  Does nothing the second time.
 
         Raises:
-            KernelError: somebody has it mapped for writing (EBUSY).
+            KernelError: somebody has it mapped for writing (EBUSY), as whoever has a view or an array of it.
             Closed: it was closed.
         """
-        if not self._sealed:
-            check(lib.lx_fcntl(self.fileno(), fcntl.F_ADD_SEALS, _SEALS), "sealing a dataspace")
-            self._sealed = True
+        if self._sealed:
+            return
+        result = lib.lx_fcntl(self.fileno(), fcntl.F_ADD_SEALS, _SEALS)
+        if result == -errno.EBUSY:
+            raise KernelError(
+                errno.EBUSY,
+                "sealing a dataspace: it is busy, for who has a view or an array of it could still write: let go of "
+                "each first (del array), in a child that was forked meanwhile, too",
+            )
+        check(result, "sealing a dataspace")
+        self._sealed = True
 
     def view(self) -> memoryview:
-        """Its bytes, read-only and without a copy.
+        """Its bytes, without a copy: to be written until it is sealed, and read-only from then on.
 
         The memory stays as long as any view does, also when the dataspace is closed.
 
         Raises:
-            ValueError: it is not sealed yet.
             KernelError: no room in the address space.
             Closed: it was closed.
         """
         number = self.fileno()
-        if not self._sealed:
-            raise ValueError("only a sealed dataspace can be viewed: what is seen must not change")
         if self.size == 0:
             return memoryview(b"")
-        # MAP_PRIVATE: before Linux 6.7, a shared mapping of what is sealed against writing is refused.  Nobody writes,
-        # so the pages are the same.  Python's mmap would keep a second descriptor open.
-        address = check(
-            lib.lx_mmap(NULL, self.size, mmap.PROT_READ, mmap.MAP_PRIVATE, number, 0), "mapping a dataspace"
-        )
+        if self._sealed:
+            # MAP_PRIVATE: before Linux 6.7, a shared mapping of what is sealed against writing is refused.  Nobody
+            # writes, so the pages are the same.  Python's mmap would keep a second descriptor open.
+            protection, flags = mmap.PROT_READ, mmap.MAP_PRIVATE
+        else:
+            # All at once: one fault a page, of pages that are there, is what costs most.
+            protection, flags = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED | mmap.MAP_POPULATE
+        address = check(lib.lx_mmap(NULL, self.size, protection, flags, number, 0), "mapping a dataspace")
         size = self.size
         memory = ffi.gc(ffi.cast("char *", address), lambda start: lib.lx_munmap(start, size))
-        return memoryview(ffi.buffer(memory, size)).toreadonly()
+        view = memoryview(ffi.buffer(memory, size))
+        return view.toreadonly() if self._sealed else view
+
+    @property
+    def __array_interface__(self) -> dict[str, object]:
+        """For numpy, which reads as much memory as the shape says: that was checked when it came."""
+        return {"version": 3, "typestr": self._layout.typestr, "shape": self.shape, "data": self.view()}
+
+    def __buffer__(self, flags: int) -> memoryview:
+        return self._layout.shaped(self.view())
 
     def dup(self) -> Dataspace:
         """Another owner of the same memory.
@@ -216,7 +255,7 @@ class Dataspace:
             TableFull: no room for a descriptor.
             Closed: it was closed.
         """
-        return Dataspace(self._descriptor.dup(), self.size, sealed=self._sealed)
+        return Dataspace(self._descriptor.dup(), self.size, sealed=self._sealed, layout=self._layout)
 
     def close(self) -> None:
         """Closes the descriptor.  Views live on.  Does nothing the second time."""
@@ -239,3 +278,9 @@ class Dataspace:
     def __repr__(self) -> str:
         state = "closed" if self.closed else "sealed" if self._sealed else "unsealed"
         return f"<Dataspace of {self.size} bytes, {state}>"
+
+
+def array_in(dataspace: Dataspace) -> ArrayLayout | None:
+    """What array a dataspace holds; None if it is of bytes, of which there is nothing to say but how many."""
+    layout = dataspace._layout  # noqa: SLF001 - of this module's own class
+    return None if layout == bytes_of(dataspace.size) else layout

@@ -65,7 +65,7 @@ class CapabilitiesInOrder(InOrder):
         )
         # In the order of the table: the place, and what is due there if it is a capability.
         self._lines = [(place, kind if _is_capability(kind := annotations[place]) else None) for place in places]
-        self._table_size = len(pack_table(PLAIN[: len(places)]))
+        self._table_size = len(pack_table(PLAIN[: len(places)])[0])
         self._only = len(places) == len(annotations) and all(map(_is_capability, annotations))
 
     def lent(self, members: Sequence[Any]) -> Lent | None:

@@ -16,10 +16,10 @@ from capmarshal._capabilities.capability import Capability, Delegable, badge_of,
 from capmarshal._capabilities.door import home_of
 from capmarshal._capabilities.space import capability_of, space
 from capmarshal._descriptors import reaper
-from capmarshal._descriptors.dataspace import Dataspace
+from capmarshal._descriptors.dataspace import Dataspace, array_in
 from capmarshal._descriptors.descriptor import Descriptor, numbers_of
 from capmarshal._kernel.errors import ArgumentError, name_of, with_article
-from capmarshal._protocol.wire import ENTRIES_MAX, NO_BADGE, PLAIN, Entry, is_plain
+from capmarshal._protocol.wire import ENTRIES_MAX, NO_BADGE, PLAIN, Entry, is_plain, lines_of
 from capmarshal._typed.files import describe, open_received
 from capmarshal._typed.preparing import number_to_send, prepare
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from capmarshal._capabilities.door import Door, DoorSender, Home
+    from capmarshal._descriptors.array_layout import ArrayLayout
     from capmarshal._descriptors.descriptor_list import DescriptorList
 
 # The indices that lists of descriptors begin with: kept, since to make 253 of them costs a microsecond.
@@ -58,7 +59,7 @@ class Outgoing:
         refused: what could not be entered, if anything.
     """
 
-    __slots__ = ("_serving", "_slots", "doors", "entries", "files", "numbers", "refused")
+    __slots__ = ("_further_lines", "_serving", "_slots", "doors", "entries", "files", "numbers", "refused")
 
     def __init__(self, *, serving: bool = False) -> None:
         self._serving = serving
@@ -67,6 +68,8 @@ class Outgoing:
         self.files: list[Any] = []
         self.doors: list[Door] = []
         self._slots: dict[int, int] = {}
+        # Of the table, beside one for each entry.
+        self._further_lines = 0
         self.refused: Any = None
 
     @classmethod
@@ -85,8 +88,7 @@ class Outgoing:
             raise
 
     def _add(self, thing: Any) -> int:
-        if len(self.entries) == ENTRIES_MAX:
-            raise ValueError(f"more than {ENTRIES_MAX} capabilities and descriptors in one call")
+        self._check_room(1)
         # The commonest first: to be told that something is no Delegable takes longer than all else here.
         kind = type(thing)
         if kind is Descriptor:
@@ -103,8 +105,9 @@ class Outgoing:
             self.files.append(thing)
             # First: to be asked for it makes some objects a file, and says best that one is closed.
             number = number_to_send(thing, serving=self._serving)
-            if isinstance(thing, Dataspace) and not thing.sealed:
-                raise TypeError("a dataspace must be sealed before it is handed over")
+            if isinstance(thing, Dataspace):
+                self._add_dataspace(thing, number)
+                return len(self.entries) - 1
             prepare(thing, serving=self._serving)
             self.entries.append(Entry(self._add_number(number), NO_BADGE))
         else:
@@ -119,7 +122,7 @@ class Outgoing:
         """
         numbers = numbers_of(things)
         first = len(self.entries)
-        if numbers is None or first + len(things) > ENTRIES_MAX:
+        if numbers is None or first + len(things) + self._further_lines > ENTRIES_MAX:
             return things
         slots = range(len(self.numbers), len(self.numbers) + len(things))
         self.numbers += numbers
@@ -129,6 +132,19 @@ class Outgoing:
             return _INDICES[first : slots.stop]
         self.entries += [Entry(slot, NO_BADGE) for slot in slots]
         return list(range(first, first + len(things)))
+
+    def _check_room(self, lines: int) -> None:
+        if len(self.entries) + self._further_lines + lines > ENTRIES_MAX:
+            raise ValueError(f"more than {ENTRIES_MAX} capabilities and descriptors in one call")
+
+    def _add_dataspace(self, dataspace: Dataspace, number: int) -> None:
+        if not dataspace.sealed:
+            raise TypeError("a dataspace must be sealed before it is handed over")
+        array = array_in(dataspace)
+        if array is not None:
+            self._check_room(1 + lines_of(array))
+            self._further_lines += lines_of(array)
+        self.entries.append(Entry(self._add_number(number), NO_BADGE, array))
 
     def _add_capability(self, capability: Capability) -> None:
         door = open_door_of(capability)
@@ -254,11 +270,11 @@ class Incoming(Owned):
         if index in self._used or index < self._listed:
             raise ArgumentError(f"entry {index} of the table is used twice")
         self._used.add(index)
-        slot, badge = self._entries[index]
+        slot, badge, array = self._entries[index]
         if issubclass(kind, DESCRIPTOR_TYPES):
             if badge != NO_BADGE:
                 raise ArgumentError(f"a capability came where {_name(kind)} is due")
-            return self._make_file(kind, slot)
+            return self._make_file(kind, slot, array)
         if badge == NO_BADGE:
             raise ArgumentError(f"a plain descriptor came where {_name(kind)} is due")
         return self._make_capability(kind, self._door(slot), badge)
@@ -288,10 +304,10 @@ class Incoming(Owned):
         except ArgumentError as error:
             raise msgspec.ValidationError(f"{error} - at `$[{at}]`") from error
 
-    def _make_file(self, kind: type, slot: int) -> Made:
+    def _make_file(self, kind: type, slot: int, array: ArrayLayout | None) -> Made:
         descriptor = self._descriptors.steal(slot)
         try:
-            made = _made(kind, descriptor)
+            made = _made(kind, descriptor, array)
         except BaseException:
             self.produced.append(descriptor)
             raise
@@ -354,12 +370,18 @@ class Incoming(Owned):
         reaper.close([*self.produced, self._descriptors], self._closing)
 
 
-def _made(kind: type, descriptor: Descriptor) -> Made:
-    """What the annotation ``kind`` wants of a descriptor, which it takes on success."""
+def _made(kind: type, descriptor: Descriptor, array: ArrayLayout | None) -> Made:
+    """What the annotation ``kind`` wants of a descriptor, which it takes on success.
+
+    Args:
+        kind: the annotation.
+        descriptor: taken on success.
+        array: what its memory is said to hold.
+    """
     if kind is Descriptor:
         return descriptor
     if kind is Dataspace:
-        return Dataspace.receive(descriptor)
+        return Dataspace.receive(descriptor, array)
     if kind is socket.socket:
         try:
             return descriptor.socket()
