@@ -66,9 +66,9 @@ class Answer(NamedTuple):
                 close_whole(file)
 
 
-def fail(call_id: int, code: Code, message: str) -> Answer:
-    """An answer that says what went wrong."""
-    return Answer(call_id, wire.pack_fail(call_id, faults.encode(Fault(code, message))))
+def fail(call_id: int, code: Code, message: str, owned: Sequence[ClosableFile | DescriptorList] = ()) -> Answer:
+    """An answer that says what went wrong; what came with the call is closed before it leaves, as for any answer."""
+    return Answer(call_id, wire.pack_fail(call_id, faults.encode(Fault(code, message))), arguments=owned)
 
 
 class Interrupted(BaseException):  # carries KeyboardInterrupt or SystemExit past the answering of the call

@@ -50,6 +50,7 @@ class Peer(reaper.Sender):
         shares: how much it may have.
 
     Attributes:
+        shares: as given.
         channels: that it has, by slot, roughly in the order in which they were last looked at.
         index: of its place in C's ring of turns; 0: it has no channel.
         pidfd: becomes readable when the process has ended; None where the kernel gave none.
@@ -60,7 +61,6 @@ class Peer(reaper.Sender):
 
     __slots__ = (
         "__weakref__",
-        "_shares",
         "channels",
         "doors",
         "held",
@@ -68,6 +68,7 @@ class Peer(reaper.Sender):
         "pid",
         "pidfd",
         "pidfd_slot",
+        "shares",
         "unread",
         "user",
     )
@@ -76,7 +77,7 @@ class Peer(reaper.Sender):
         super().__init__(user)
         self.pid = pid
         self.user = user
-        self._shares = shares
+        self.shares = shares
         self.channels: dict[int, Channel] = {}
         self.index = 0
         self.pidfd: Private | None = None
@@ -97,7 +98,7 @@ class Peer(reaper.Sender):
 
     def door_refusal(self) -> str:
         """Why no more doors that come from it are held; empty if they are."""
-        may = self._shares.doors
+        may = self.shares.doors
         if len(self.doors) >= may.process:
             return f"{len(self.doors)} doors that came from process {self.pid} are held already (limits.doors)"
         if len(self.user.doors) >= may.user:

@@ -355,6 +355,11 @@ class Incoming(Owned):
         if self._descriptors:
             reaper.close([self._descriptors], self._closing)
 
+    def own_rest(self) -> None:
+        """Has what nothing refers to closed with what was made, by whoever closes that."""
+        if self._descriptors:
+            self.produced.append(self._descriptors)
+
     def close_dropped(self) -> None:
         """Closes what decoding made and let go of: of two values under one key of a map, there is one.
 
