@@ -112,7 +112,7 @@ MODULES = {
         "starting",
         "service",
     ),
-    "_child": ("spawn",),
+    "_child": ("inherited", "spawn"),
 }
 
 PACKAGE = Path(capmarshal.__file__).parent

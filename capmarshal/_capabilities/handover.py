@@ -171,7 +171,16 @@ def receive_capability(sock: HasFileno | int, timeout: float | None = None) -> C
     return _unpacked(record, descriptors, deadline)
 
 
-def peek(number: int, size: int) -> tuple[bytes, bool] | int:
+def waits_in(number: int) -> bool:
+    """Whether a handover waits in a socket with records, at the moment."""
+    seen = _peek(number, handover_record.HEAD_SIZE)
+    if not isinstance(seen, tuple):
+        return False
+    head, _ = seen
+    return len(head) == handover_record.HEAD_SIZE and handover_record.may_begin(head)
+
+
+def _peek(number: int, size: int) -> tuple[bytes, bool] | int:
     """(bytes, whether anything is attached to them) of what waits in a socket; or -errno.  Nothing is taken."""
     room = ffi.new("char[]", size)
     part = ffi.new("struct iovec *", (room, size))
@@ -193,7 +202,7 @@ def _await(number: int, keeps_records: bool, deadline: int) -> int:
     """
     backoff = None
     while True:
-        seen = peek(number, handover_record.HEAD_SIZE)
+        seen = _peek(number, handover_record.HEAD_SIZE)
         if isinstance(seen, tuple):
             return _judge(number, *seen, keeps_records)
         # The kernel reports ECONNRESET once, and before the records that are still queued.

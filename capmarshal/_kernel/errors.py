@@ -105,7 +105,7 @@ class StaleCapability(Error, LookupError):
 
 
 class NoParent(Error, LookupError):
-    """This process was not given a parent capability when it was created."""
+    """This process was given no capability when it was created, or can't use it; the message says why."""
 
 
 class Closed(Error, OSError, ValueError):
