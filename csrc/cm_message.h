@@ -1,7 +1,8 @@
 /*
  * cm_message: one record of bytes and descriptors over an AF_UNIX socket
  *
- * Nothing here owns memory, keeps state or logs.  Errors are negative errnos.
+ * Nothing here owns memory or logs, and all that is kept is that sendto(2) was
+ * refused.  Errors are negative errnos.
  * A failed send sent nothing; a failed receive left nothing behind: no record
  * taken, no descriptor made.  EINTR goes back to the caller, whose signal
  * handlers run before it calls again with the same deadline.
@@ -52,6 +53,8 @@ struct cm_inbox {
  *         -EAGAIN (CM_NOW), -ETIMEDOUT: its queue stayed full
  *         -EINVAL: more than CM_DESCRIPTORS
  *         -errno of sendmsg(2) otherwise
+ *
+ * Where sendto(2) is refused, as filters do, sendmsg(2) alone is used.
  */
 int cm_send(int socket, const struct iovec *parts, size_t n_parts,
 	    const int *descriptors, unsigned int count, int64_t deadline);
