@@ -149,7 +149,7 @@ static int take_control(struct cm_inbox *in, struct msghdr *message)
 
 	in->count = 0;
 	in->pid = 0;
-	in->uid = 0;
+	in->uid = CM_NOBODY;
 	in->pidfd = -1;
 	for (header = CMSG_FIRSTHDR(message); header; header = CMSG_NXTHDR(message, header)) {
 		any = 1;

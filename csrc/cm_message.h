@@ -23,6 +23,9 @@
 /* wait until it happens */
 #define CM_FOREVER 0x7fffffffffffffff
 
+/* no user's number: (uid_t)-1 */
+#define CM_NOBODY 0xffffffff
+
 /* bits of cm_inbox.lost */
 #define CM_LOST_BYTES 1
 #define CM_LOST_DESCRIPTORS 2
@@ -38,8 +41,8 @@ struct cm_inbox {
 	int wants_pidfd;                  /* a pidfd of the sender (SO_PASSPIDFD) is kept */
 	size_t size;                      /* bytes received */
 	unsigned int lost;                /* what did not fit: CM_LOST_* */
-	int pid;                          /* of the sender; 0 unless the socket has SO_PASSCRED, */
-	unsigned int uid;                 /* or the sender lives in another pid namespace */
+	int pid;                          /* of the sender; 0 unless the socket has SO_PASSCRED, or where it lives in another pid namespace */
+	unsigned int uid;                 /* likewise; CM_NOBODY unless the socket has SO_PASSCRED */
 	int pidfd;                        /* of the sender, where that is wanted and came: the caller owns it; else -1 */
 	unsigned int count;               /* descriptors received, CLOEXEC: the caller owns them */
 	int descriptors[CM_DESCRIPTORS];  /* a struct cm_descriptors begins with the count before it */

@@ -148,9 +148,9 @@ class Outgoing:
 
     def _add_capability(self, capability: Capability) -> None:
         door = open_door_of(capability)
-        slot = self._slots.get(door.cookie)
+        slot = self._slots.get(door.key)
         if slot is None:
-            slot = self._slots[door.cookie] = self._add_number(door.number)
+            slot = self._slots[door.key] = self._add_number(door.number)
             self.doors.append(door)
             self.files.append(None)
         self.entries.append(Entry(slot, badge_of(capability)))
