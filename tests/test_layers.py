@@ -112,7 +112,7 @@ MODULES = {
         "starting",
         "service",
     ),
-    "_child": ("inherited", "spawn"),
+    "_child": ("spawn",),
 }
 
 PACKAGE = Path(capmarshal.__file__).parent
