@@ -24,7 +24,7 @@ from capmarshal._protocol.faults import Code, Fault
 from capmarshal._protocol.raised import Raised
 from capmarshal._protocol.wire import BADGE_SIZE, PLAIN, Entry, lines_in
 from capmarshal._server import escapes, keeping
-from capmarshal._server.answer import Answer, Interrupted, fail
+from capmarshal._server.answer import Answer, fail
 from capmarshal._typed.codec import BAD_PAYLOAD
 from capmarshal._typed.long import Long
 from capmarshal._typed.table import NOTHING, Incoming, Outgoing, Owned
@@ -137,9 +137,6 @@ class Calls:
 
         Returns:
             The result's payload, where the rest has left or there is none; else an answer.
-
-        Raises:
-            Interrupted: the service is to end.
         """
         objects, calls = self._objects, self._calls
         # Before it is looked up: see Objects.
@@ -199,7 +196,7 @@ class Calls:
                     outgoing = Outgoing.of(results)
                 answer = _succeeded(turn, reply, owned, outgoing, calls.kept[kept_before:])
                 return answer._replace(rest=rest) if rest else answer
-            except BaseException as error:  # noqa: BLE001 - answered; Interrupted is raised for what must not end here
+            except BaseException as error:  # noqa: BLE001 - answered; and raised again then, if it must not end here
                 if results and outgoing is NOTHING:
                     outgoing = Outgoing.of(results)
                 if type(came) is Inbox:
@@ -303,18 +300,14 @@ class Calls:
         outgoing: Outgoing,
         kept: Sequence[object],
     ) -> Answer:
-        """The answer to a call whose method raised, or was given or returned what is no good.
-
-        Raises:
-            Interrupted: ``error`` is to end the service.
-        """
+        """The answer to a call whose method raised, or was given or returned what is no good."""
         if fault.code is Code.RAISED:
             kind = f"{method.where}: {type(error).__qualname__}"
             self._journal.error(self.peer_of(turn.slot), kind, "%s raised", method.where, exc_info=error)
         data = wire.pack_fail(turn.id, faults.encode(fault))
         answer = keeping.failed(turn.id, data, owned, outgoing, kept)
         if not isinstance(error, Exception) and self.ends_service(error):
-            raise Interrupted(answer) from error
+            return answer._replace(escape=[error])
         return answer
 
 

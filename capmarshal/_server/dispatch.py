@@ -14,7 +14,7 @@ from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.native import FOREVER, lib
 from capmarshal._protocol import wire
 from capmarshal._protocol.faults import Code
-from capmarshal._server.answer import Answer, Interrupted, fail
+from capmarshal._server.answer import Answer, fail
 from capmarshal._server.calls import Calls
 from capmarshal._server.escapes import everything
 from capmarshal._server.logged_calls import LoggedCalls
@@ -126,11 +126,10 @@ class Dispatcher:
         table = wire.PLAIN[: len(numbers)] if entries is None else list(entries)
         call = wire.Call(0, badge, wire.NO_LIMIT, 0, method, table, len(numbers), memoryview(payload))
         expired = deadline != FOREVER and time.monotonic_ns() >= deadline
-        try:
-            answer = self.call(call, DescriptorList.dup_of(numbers), None, None if expired else deadline)
-        except Interrupted as interrupted:
-            interrupted.answer.close()
-            raise interrupted.__cause__ or interrupted from None
+        answer = self.call(call, DescriptorList.dup_of(numbers), None, None if expired else deadline)
+        if answer.escape:
+            answer.close()
+            answer.let_escape()
         try:
             # As over a channel: before the answer leaves, and not for long.
             reaper.close_within(_CLOSING_SECONDS, answer.arguments)
@@ -145,7 +144,6 @@ class Dispatcher:
 
         Raises:
             Unanswerable: it is no call at all; the caller still owns the descriptors.
-            Interrupted: the service is to end.
         """
         size, owned = len(received.data), [received.descriptors]
         too_large = channel.peer.shares.too_large("arguments", size, len(received.descriptors))
@@ -173,9 +171,6 @@ class Dispatcher:
             descriptors: that came with it.
             channel: that it came by; None for one that a method makes inline.
             deadline: until when it may take; None if that has passed.
-
-        Raises:
-            Interrupted: the service is to end.
         """
         if deadline is None:
             words = "the deadline passed before the server came to the call"

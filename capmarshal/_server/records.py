@@ -9,7 +9,7 @@ from capmarshal._kernel.native import lib
 from capmarshal._protocol import wire
 from capmarshal._protocol.faults import Code
 from capmarshal._protocol.states import SPARE, Event, State
-from capmarshal._server.answer import Answer, Interrupted, fail
+from capmarshal._server.answer import Answer, fail
 from capmarshal._server.dispatch import Received, Unanswerable
 
 if TYPE_CHECKING:
@@ -101,14 +101,15 @@ class Records:
             self._closings.close(channel.peer, [received.descriptors])
             # In words: whoever keeps the log's records must not keep what an exception's traceback holds.
             self._drop(channel, str(reason))
-        except Interrupted as interrupted:
-            self.finish(channel, interrupted.answer)
-            raise interrupted.__cause__ or interrupted from None
         else:
             self.finish(channel, answer)
 
     def finish(self, channel: Channel | None, answer: Answer) -> None:
-        """Ends a call here and now: its channel may have ended while it ran, or the server."""
+        """Ends a call here and now: its channel may have ended while it ran, or the server.
+
+        Raises:
+            KeyboardInterrupt, SystemExit: that its method raised, and that are to end the service.
+        """
         if self._turn.epoll < 0:
             # The method forked, and this is the child: the client is the parent's.
             answer.close_here()
@@ -116,6 +117,7 @@ class Records:
             answer.close()
         else:
             self._answers.deliver(channel, answer)
+        answer.let_escape()
 
     def _in_parts(self, channel: Channel, received: Received) -> Received | None:
         """Deals with a record of a conversation in parts; the whole call, if this was the end of it."""
