@@ -51,7 +51,6 @@ MODULES = {
         "preparing",
         "files",
         "table",
-        "lists",
         "records",
         "stand_ins",
         "exact",

@@ -20,7 +20,6 @@ from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.moving import made
 from capmarshal._kernel.deadline import after, seconds_until, words_for
 from capmarshal._kernel.errors import (
-    DENIED,
     ArgumentError,
     CallTimeout,
     DescriptorsLost,
@@ -40,6 +39,9 @@ if TYPE_CHECKING:
 # Seconds that closing what a stranger sent is waited for.
 _CLOSING = 1.0
 
+# What a filter that does not allow a system call says.
+_DENIED = (errno.EPERM, errno.EACCES, errno.ENOSYS)
+
 _DOING = "receiving a capability"
 _ENDED = "the other end of the socket was closed"
 
@@ -53,7 +55,7 @@ def _option(number: int, option: int) -> int | None:
     value = lib.cm_socket_option(number, option)
     if value >= 0:
         return value
-    if -value in DENIED:
+    if -value in _DENIED:
         return None
     raise error_for(-value, "asking what kind of socket this is")
 

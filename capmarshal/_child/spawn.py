@@ -16,7 +16,9 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from capmarshal._capabilities.capability import Capability, badge_of, open_door_of
+from capmarshal._capabilities.identity import cookies_of, require_cookies
 from capmarshal._capabilities.space import space
+from capmarshal._descriptors import private
 from capmarshal._descriptors.descriptor import Descriptor
 from capmarshal._descriptors.moving import made
 from capmarshal._kernel.errors import Error, NoParent
@@ -127,8 +129,12 @@ def parent() -> Capability:
 
     Raises:
         NoParent: it was given none: it was not started by :func:`spawn`.
+        KernelError: this machine does not tell sockets apart (SO_COOKIE), so that it would not know it.
     """
     if _parent is None:
+        with contextlib.ExitStack() as tried:
+            ends = [tried.enter_context(contextlib.closing(end)) for end in private.make_pair("trying a socket")]
+            require_cookies(ends[0].number)
         raise NoParent("this process inherited no capability: capmarshal.spawn() starts one that does")
     return _parent
 
@@ -141,7 +147,7 @@ def _take(memfd: Descriptor) -> Capability | None:
         magic, version, number, badge = _HANDOVER.unpack(os.pread(memfd.fileno(), _HANDOVER.size + 1, 0))
         if magic != _MAGIC or version != wire.VERSION:
             return None
-        if not lib.cm_is_seqpacket(number):
+        if not cookies_of([number])[0]:
             # Whatever has that number, it is not ours to close.
             return None
         with Descriptor(number) as door:

@@ -22,11 +22,11 @@ from capmarshal._protocol.wire import (
     HEAD_SIZE,
     KEY_SIZE,
     NO_LIMIT,
-    PLAIN,
     Malformed,
     Reply,
     pack_call,
     pack_table,
+    plain,
     unpack,
     unpack_key,
 )
@@ -102,7 +102,7 @@ class Channel:
             body = table + body
             attached, size = [lines, len(numbers), *numbers], len(key) + len(body)
         if size > self._room_for_data or len(numbers) > DESCRIPTORS_MAX:
-            entries = PLAIN[: len(numbers)] if entries is None else entries
+            entries = plain(len(numbers)) if entries is None else entries
             return self._call_in_parts(key, payload, entries, numbers, deadline)
         try:
             inbox = borrow_idle()

@@ -9,10 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
-from typing import Final, Literal, TypeAlias
-
-# What a filter or a security module says of a system call that it does not let pass.
-DENIED: Final = (errno.EPERM, errno.EACCES, errno.ENOSYS)
+from typing import Literal, TypeAlias
 
 # Whether the method ran: known not to have, or not known.
 Ran: TypeAlias = Literal["no", "maybe"]
@@ -196,9 +193,9 @@ def check(result: int, doing: str) -> int:
 
 
 def name_of(cls: type) -> str:
-    """A class as people know it: with its module, unless that is Python's own builtins."""
+    """A class as people know it: with its module, unless that is Python's own builtins, or the program itself."""
     # _io: the module of io's classes, of which no program knows.
-    module = {"builtins": "", "_io": "io."}.get(cls.__module__, f"{cls.__module__}.")
+    module = {"builtins": "", "__main__": "", "_io": "io."}.get(cls.__module__, f"{cls.__module__}.")
     return module + cls.__qualname__
 
 

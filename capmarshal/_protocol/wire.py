@@ -151,6 +151,11 @@ PLAIN = [Entry(slot, NO_BADGE) for slot in range(DESCRIPTORS_MAX)]
 _PLAIN_TABLE = b"".join([_ENTRY.pack(slot, badge) for slot, badge, _ in PLAIN])
 
 
+def plain(count: int) -> list[Entry]:
+    """The table of so many plain descriptors, in order."""
+    return PLAIN[:count] if count <= DESCRIPTORS_MAX else [Entry(slot, NO_BADGE) for slot in range(count)]
+
+
 def is_plain(entries: Sequence[Entry]) -> bool:
     """Whether a table is the first lines of :data:`PLAIN`.  Quick where it is: these are the same objects."""
     return entries == PLAIN[: len(entries)]

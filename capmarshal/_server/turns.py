@@ -11,7 +11,7 @@ from capmarshal._kernel.errors import error_for
 from capmarshal._kernel.native import FOREVER, NULL, lib
 from capmarshal._protocol import wire
 from capmarshal._protocol.states import Event, State
-from capmarshal._server.answer import Answer
+from capmarshal._server.answer import Answer, Interrupted
 
 if TYPE_CHECKING:
     from capmarshal._descriptors.inbox import Inbox
@@ -143,7 +143,12 @@ class Turns:
         bytes_in, start = received.bytes, turn.payload
         end = start if came is None else turn.table
         key, payload = bytes_in[_CM_CALL_KEY:end], bytes_in[start : received.struct.size]
-        answer = self._run(turn, key, payload, deadline, came, self._leave, table)
+        try:
+            answer = self._run(turn, key, payload, deadline, came, self._leave, table)
+        except Interrupted as interrupted:
+            self._leaving.drop()
+            self._finish(interrupted.answer)
+            raise interrupted.__cause__ or interrupted from None
         if type(answer) is bytes:
             self._reply = answer
         else:

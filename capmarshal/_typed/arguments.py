@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from capmarshal._descriptors.refused import refused_of
 from capmarshal._kernel.errors import ArgumentError, Error
 from capmarshal._typed.codec import BAD_PAYLOAD, encode, encode_data, named, words_of_failure
-from capmarshal._typed.fitting import check_at_first_sight, check_data, due_for
-from capmarshal._typed.lists import is_list
-from capmarshal._typed.placing import check_for
+from capmarshal._typed.fitting import check_for
 from capmarshal._typed.table import Search
 
 if TYPE_CHECKING:
@@ -49,17 +47,11 @@ class Arguments:
     def __init__(self, declared: Declaration) -> None:
         self._where = declared.where
         self._parameters = declared.parameters
-        self._annotations = declared.annotations
-        self._data = declared.data
-        self._are_data = all(declared.data)
         self._places = {parameter.name: place for place, parameter in enumerate(self._parameters)}
         self._positional = sum(p.kind is not p.KEYWORD_ONLY for p in self._parameters)
-        custom = [place for place, is_data in enumerate(declared.data) if not is_data]
-        dues = [(place, due_for(self._annotations[place])) for place in custom]
-        self._dues = [(place, due) for place, due in dues if due is not None]
-        # Where they are within other things.
-        self._mixed = [(place, check_for(self._annotations[place])) for place, due in dues if due is None]
-        self._lists = [place for place, annotation in enumerate(self._annotations) if is_list(annotation)]
+        both = zip(declared.annotations, declared.data, strict=True)
+        self._checks = [check_for(annotation, is_data=is_data) for annotation, is_data in both]
+        self._custom = [place for place, is_data in enumerate(declared.data) if not is_data]
 
     def given(self, *values: Any) -> Given:
         """What is to be encoded of the arguments, which come in the order of the parameters; some may not be given."""
@@ -83,7 +75,7 @@ class Arguments:
             Closed, CallTimeout, KernelError: as a descriptor or capability in it raises them.
         """
         try:
-            return encode_data(given) if self._are_data else self._encode(given, outgoing)
+            return self._encode(given, outgoing) if self._custom else encode_data(given)
         except Exception as error:  # what is passed may be an object of the application's, whose fileno() raises it
             place, words = self._culprit(given, error, outgoing)
             where = f"{self._where}, {self._words_for(place)}"
@@ -95,37 +87,12 @@ class Arguments:
             raise
 
     def _encode(self, given: Given, outgoing: Outgoing) -> bytes:
-        by_place = dict(enumerate(given) if isinstance(given, tuple) else self._by_place(given))
-        count = 0
-        for place, due in self._dues:
-            if place in by_place:
-                count += due.count(by_place[place])
-        if self._mixed:
-            self._check_mixed(by_place)
-        payload = encode(self._with_lists(given, outgoing) if self._lists else given, outgoing)
-        if not self._mixed and len(outgoing.entries) != count:
+        by_place = dict(self._by_place(given))
+        count = sum(self._checks[place](by_place[place]) for place in self._custom if place in by_place)
+        payload = encode(given, outgoing)
+        if len(outgoing.entries) != count:
             raise TypeError("a descriptor or capability where data is due")
         return payload
-
-    def _check_mixed(self, by_place: dict[int, Any]) -> None:
-        for place, check in self._mixed:
-            if place in by_place:
-                check(by_place[place])
-        for place, value in by_place.items():
-            if self._data[place]:
-                check_at_first_sight(value, self._annotations[place])
-
-    def _with_lists(self, given: Given, outgoing: Outgoing) -> list[Any] | dict[str, Any]:
-        """The arguments with each list of descriptors as its indices in the table."""
-        by_place = dict(self._by_place(given))
-        for place in self._lists:
-            if type(by_place.get(place)) is list:
-                by_place[place] = outgoing.add_list(by_place[place])
-        if isinstance(given, tuple):
-            return list(by_place.values())
-        count = len(given[BY_POSITION])
-        named = {name: by_place[self._places[name]] for name in given if name != BY_POSITION}
-        return {BY_POSITION: [by_place[place] for place in range(count)], **named}
 
     def _words_for(self, place: int | None) -> str:
         return "arguments" if place is None else f"argument `{self._parameters[place].name}`"
@@ -139,19 +106,10 @@ class Arguments:
             place = self._place_of(given, outgoing.refused)
             return place, words_of_failure(error)
         for place, value in self._by_place(given):
-            name = self._parameters[place].name
             try:
-                if self._data[place]:
-                    check_data(value, self._annotations[place])
-                for one, due in self._dues:
-                    if one == place:
-                        due.count(value)
-                for one, check in self._mixed:
-                    if one == place:
-                        check(value)
-                encode(value, Search())
+                self._checks[place](value)
             except Exception as its_own:  # noqa: BLE001 - as in encode(), where it goes on
-                return place, named(words_of_failure(its_own), name)
+                return place, named(words_of_failure(its_own), self._parameters[place].name)
         return None, words_of_failure(error)
 
     def _place_of(self, given: Given, thing: Any) -> int | None:

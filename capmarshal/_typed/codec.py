@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from capmarshal._kernel.errors import Error, name_of, shortened, with_article
+from capmarshal._kernel.errors import Error, shortened, with_article
 from capmarshal._typed.exact import check_for
-from capmarshal._typed.lists import Lists
+from capmarshal._typed.table import unsendable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from _typeshed import ReadableBuffer as Buffer
 
-    from capmarshal._typed.table import Incoming, Outgoing
+    from capmarshal._typed.table import Incoming, Outgoing, Search
 
 
 # What a payload that is no good makes msgspec raise: RecursionError for 100,000 nested arrays, BufferError for a
@@ -46,25 +46,23 @@ def named(words: str, name: str) -> str:
 
 
 class _Current(threading.local):
-    outgoing: Outgoing | None = None
+    outgoing: Outgoing | Search | None = None
     incoming: Incoming | None = None
 
 
 _current = _Current()
 
 
-def _encode_hook(thing: Any) -> int:
-    outgoing = _current.outgoing
-    if outgoing is None:
-        raise TypeError(f"`{name_of(type(thing))}` objects cannot be sent")
-    return outgoing.add(thing)
+def _encode_hook(thing: Any) -> Any:
+    if _current.outgoing is None:
+        raise unsendable(thing)
+    return _current.outgoing.add(thing)
 
 
 def _decode_hook(kind: type, index: Any) -> Any:
-    incoming = _current.incoming
-    if incoming is None:
+    if _current.incoming is None:
         raise TypeError(f"{with_article(kind.__qualname__)} cannot be received here")
-    return incoming.make(kind, index)
+    return _current.incoming.make(kind, index)
 
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=_encode_hook)
@@ -73,7 +71,7 @@ _encoder = msgspec.msgpack.Encoder(enc_hook=_encode_hook)
 encode_data: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
 
 
-def encode(value: Any, outgoing: Outgoing) -> bytes:
+def encode(value: Any, outgoing: Outgoing | Search) -> bytes:
     """The payload for ``value``; what is no data goes into ``outgoing``.
 
     Raises:
@@ -87,14 +85,6 @@ def encode(value: Any, outgoing: Outgoing) -> bytes:
         _current.outgoing = before
 
 
-def encoder_for(annotation: Any) -> Callable[[Any, Outgoing], bytes]:
-    """:func:`encode` for values of which ``annotation`` says what they are."""
-    lists = Lists(annotation)
-    if not lists:
-        return encode
-    return lambda value, outgoing: encode(lists.sent(value, outgoing.add_list), outgoing)
-
-
 def decoder_for(annotation: Any) -> Callable[[Buffer, Incoming], Any]:
     """A function that decodes a payload into what ``annotation`` says.
 
@@ -105,9 +95,8 @@ def decoder_for(annotation: Any) -> Callable[[Buffer, Incoming], Any]:
     Raises:
         TypeError: no such data can be received.
     """
-    lists = Lists(annotation)
-    check = check_for(lists.stand_in)
-    decode = msgspec.msgpack.Decoder(lists.stand_in, dec_hook=_decode_hook).decode
+    check = check_for(annotation)
+    decode = msgspec.msgpack.Decoder(annotation, dec_hook=_decode_hook).decode
 
     def run(payload: Buffer, incoming: Incoming) -> Any:
         if check is not None:
@@ -119,9 +108,7 @@ def decoder_for(annotation: Any) -> Callable[[Buffer, Incoming], Any]:
         finally:
             _current.incoming = before
 
-    if not lists:
-        return run
-    return lambda payload, incoming: lists.received(run(payload, incoming), incoming.make_list)
+    return run
 
 
 def data_decoder_for(annotation: Any) -> Callable[[Buffer], Any]:

@@ -9,20 +9,23 @@ from __future__ import annotations
 import os
 import types
 import typing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from capmarshal._capabilities.capability import Capability, Delegable, Proxy
 from capmarshal._descriptors.dataspace import Dataspace
-from capmarshal._kernel.errors import with_article
+from capmarshal._kernel.errors import name_of, with_article
+from capmarshal._typed import placing
 from capmarshal._typed.codec import encode
-from capmarshal._typed.table import DESCRIPTOR_TYPES, FILES, Outgoing
+from capmarshal._typed.table import DESCRIPTOR_TYPES, Search, is_delegable, is_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def words_for(annotation: Any) -> str:
     """What people call an annotation."""
     if isinstance(annotation, type) and not typing.get_args(annotation):
-        module = "" if annotation.__module__ in ("builtins", "__main__") else f"{annotation.__module__}."
-        return f"{module}{annotation.__qualname__}".replace("_io.", "io.")
+        return name_of(annotation)
     return str(annotation).replace("typing.", "")
 
 
@@ -47,14 +50,9 @@ class Due:
         Raises:
             TypeError: it is not what is due; says what it is, and what to do.
         """
-        if type(value) in FILES:
-            if self._is_file:
-                return 1
-        elif value is None and self._optional:
+        if value is None and self._optional:
             return 0
-        elif isinstance(value, (Capability, Delegable)) is not self._is_file and (
-            not self._is_file or hasattr(value, "fileno")
-        ):
+        if is_file(value) if self._is_file else is_delegable(value):
             return 1
         raise TypeError(f"{_described(value)} where {words_for(self._kind)} is due{self._advice(value)}")
 
@@ -104,38 +102,29 @@ def _described(value: object) -> str:
     return with_article(words)
 
 
-class _NoTable(Outgoing):
-    """Of what is data alone: refuses what would go into a table, and does nothing to it, as flushing would."""
-
-    __slots__ = ("_annotation",)
-
-    def __init__(self, annotation: Any) -> None:
-        super().__init__()
-        self._annotation = annotation
-
-    def add(self, thing: Any) -> int:
-        if isinstance(thing, (Capability, Delegable)) or hasattr(thing, "fileno"):
-            due = words_for(self._annotation)
-            raise TypeError(f"a descriptor or capability within what is data, where {due} is due")
-        return super().add(thing)
-
-
-def check_at_first_sight(value: object, annotation: Any) -> None:
-    """As :func:`check_data`, for what is something else at first sight.
-
-    Raises:
-        TypeError: it is.
-    """
-    if isinstance(value, (Capability, Delegable)) or hasattr(value, "fileno"):
-        raise TypeError(f"{_described(value)} where {words_for(annotation)} is due")
-
-
-def check_data(value: object, annotation: Any) -> None:
-    """Refuses a value that is not, or has within it what is not, data.
+def check_data(value: object, annotation: Any) -> int:
+    """Refuses a value that is not, or has within it what is not, data; as :func:`check_for` has it.
 
     Raises:
         TypeError: it is none; says what is due.
         Whatever msgspec raises for other values that cannot be sent.
     """
-    check_at_first_sight(value, annotation)
-    encode(value, _NoTable(annotation))
+    search = Search()
+    encode(value, search)
+    if search.found:
+        it_is = search.found[0] is value
+        words = _described(value) if it_is else "a descriptor or capability within what is data,"
+        raise TypeError(f"{words} where {words_for(annotation)} is due")
+    return 0
+
+
+def check_for(annotation: Any, *, is_data: bool) -> Callable[[Any], int]:
+    """A function that refuses values that are not, or have within them what is not, what is due.
+
+    The function returns how many lines of a table a value will be.  It raises TypeError that says what is due, and
+    whatever msgspec raises for what cannot be sent.
+    """
+    if is_data:
+        return lambda value: check_data(value, annotation)
+    due = due_for(annotation)
+    return placing.check_for(annotation) if due is None else due.count

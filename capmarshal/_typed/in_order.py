@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import errno
 import io
+import typing
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from capmarshal._descriptors.closing import is_own_reader
 from capmarshal._descriptors.descriptor import Descriptor, buffered_of, numbers_of
 from capmarshal._kernel.native import DESCRIPTORS_MAX
+from capmarshal._protocol.wire import ENTRIES_MAX
 from capmarshal._typed.codec import data_decoder_for, encode_data
-from capmarshal._typed.lists import is_list
 from capmarshal._typed.preparing import prepare
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ Lent: TypeAlias = "tuple[bytes, list[int], list[Entry] | None, Sequence[Door]]"
 
 # Kept, since to make 253 of them costs a microsecond.
 _INDICES = list(range(DESCRIPTORS_MAX))
+
+
+def _indices(first: int, stop: int) -> list[int]:
+    return _INDICES[first:stop] if stop <= DESCRIPTORS_MAX else list(range(first, stop))
 
 
 def number_of(thing: Any) -> int:
@@ -63,6 +68,11 @@ def _is_where_it_seems(file: io.BufferedReader) -> bool:
         if error.errno != errno.ESPIPE:
             raise
         return False
+
+
+def _is_list(annotation: Any) -> bool:
+    """Whether it is exactly ``list[Descriptor]``."""
+    return typing.get_origin(annotation) is list and typing.get_args(annotation) == (Descriptor,)
 
 
 class InOrder:
@@ -113,31 +123,34 @@ class InOrder:
             thing, first = members[place], len(numbers)
             if listed:
                 more = numbers_of(thing) if type(thing) is list else None
-                if more is None or first + len(more) > DESCRIPTORS_MAX:
+                if more is None:
                     return None
                 numbers += more
-                indexed[place] = _INDICES[first : len(numbers)]
+                indexed[place] = _indices(first, len(numbers))
             else:
                 number = number_of(thing)
                 if number < 0:
                     return None
                 numbers.append(number)
                 indexed[place] = first
-        if len(numbers) > DESCRIPTORS_MAX:
+        if len(numbers) > ENTRIES_MAX:
             return None
         return self._payload or encode_data(indexed), numbers, None, ()
 
     def _payload_for(self, count: int) -> bytes:
-        """The payload that is one list of so many, as many as one record carries."""
+        """The payload that is one list of so many."""
         payload = self._payloads.get(count)
         if payload is None:
-            indices = _INDICES[:count]
-            payload = self._payloads[count] = encode_data(indices if self._alone else (indices,))
+            indices = _indices(0, count)
+            payload = encode_data(indices if self._alone else (indices,))
+            # Of no more than one record carries.
+            if count <= DESCRIPTORS_MAX:
+                self._payloads[count] = payload
         return payload
 
     def _lent_list(self, things: Any) -> Lent | None:
         numbers = numbers_of(things) if type(things) is list else None
-        if numbers is None or len(numbers) > DESCRIPTORS_MAX:
+        if numbers is None or len(numbers) > ENTRIES_MAX:
             return None
         return self._payload_for(len(numbers)), numbers, None, ()
 
@@ -227,12 +240,11 @@ def in_order(annotations: Sequence[Any], data: Sequence[bool], parameters: Seque
         parameters: of the arguments; none for a result.
     """
     places = [
-        (place, is_list(annotation), annotation is io.BufferedReader)
+        (place, _is_list(annotation), annotation is io.BufferedReader)
         for place, annotation in enumerate(annotations)
         if not data[place]
     ]
     known = all(listed or annotations[place] in (Descriptor, io.BufferedReader) for place, listed, _ in places)
-    lists = sum(listed for _, listed, _ in places)
-    if not places or not known or lists > 1 or any(p.kind is p.KEYWORD_ONLY for p in parameters):
+    if not places or not known or any(p.kind is p.KEYWORD_ONLY for p in parameters):
         return None
     return InOrder(annotations, places, alone=not parameters)

@@ -10,13 +10,12 @@ from capmarshal._protocol.wire import pack_size
 from capmarshal._typed.arguments import Arguments
 from capmarshal._typed.binding import Binding
 from capmarshal._typed.capabilities_in_order import capabilities_in_order
-from capmarshal._typed.codec import BAD_PAYLOAD, data_decoder_for, decoder_for, encoder_for, words_of_failure
+from capmarshal._typed.codec import BAD_PAYLOAD, data_decoder_for, decoder_for, encode, words_of_failure
 from capmarshal._typed.declaration import Declaration, declared_in, refuse_forgotten
-from capmarshal._typed.fitting import check_data, due_for
+from capmarshal._typed.fitting import check_for
 from capmarshal._typed.implementation import Implementation
 from capmarshal._typed.in_order import in_order
 from capmarshal._typed.long import encoders_for
-from capmarshal._typed.placing import check_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,9 +68,9 @@ class Method:
         self.receiver = declared.receiver
         self.parameters = declared.parameters
         self.arguments_are_data, self.result_is_data = declared.arguments_are_data, declared.result_is_data
-        self._result, self._encode_result = declared.result, encoder_for(declared.result)
+        self._result = declared.result
         self.encode_data_arguments, self.encode_data_result = encoders_for(declared.annotations, declared.result)
-        self._check_result = None if self.result_is_data else _check_for(declared.result)
+        self._check_result = check_for(declared.result, is_data=declared.result_is_data)
         what = declared.annotations, declared.data, declared.parameters
         self.arguments_in_order = capabilities_in_order(*what) or in_order(*what)
         self.result_in_order = in_order([declared.result], [declared.result_is_data])
@@ -110,12 +109,9 @@ class Method:
             ArgumentError: something in it cannot be sent.
         """
         try:
-            payload = self._encode_result(result, outgoing)
+            payload = encode(result, outgoing)
             # Not before: what has descriptors is in the table now, and so is closed with the call, sent or not.
-            if self._check_result is not None:
-                self._check_result(result)
-            elif outgoing.entries:
-                check_data(result, self._result)
+            self._check_result(result)
         except (*BAD_PAYLOAD, Error) as error:
             raise self._failure(error) from error
         return payload
@@ -143,12 +139,6 @@ class Method:
 
     def _failure(self, error: Exception) -> ArgumentError:
         return ArgumentError(f"{self.where}, result: {words_of_failure(error)}")
-
-
-def _check_for(annotation: Any) -> Callable[[Any], object]:
-    """A function that refuses what does not fit an annotation that is not data alone."""
-    due = due_for(annotation)
-    return check_for(annotation) if due is None else due.count
 
 
 def methods_of(cls: type) -> dict[bytes, Method]:

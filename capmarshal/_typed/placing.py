@@ -12,55 +12,37 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec.inspect import AnyType, CustomType, DictType, RawType, Type
 
-from capmarshal._capabilities.capability import Capability, Delegable
-from capmarshal._descriptors.descriptor import Descriptor
-from capmarshal._kernel.errors import name_of
-from capmarshal._typed.lists import is_list
+from capmarshal._typed.codec import encode
 from capmarshal._typed.records import walk
 from capmarshal._typed.stand_ins import StandIns
+from capmarshal._typed.table import Search
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_THING = msgspec.msgpack.Ext(0, b"")
 _WORDS = "a file, socket or capability"
 
 
-def _hook(thing: Any) -> msgspec.msgpack.Ext:
-    if issubclass(type(thing), (Capability, Delegable)) or hasattr(thing, "fileno"):
-        return _THING
-    raise TypeError(f"`{name_of(type(thing))}` objects cannot be sent")
-
-
-_encode = msgspec.msgpack.Encoder(enc_hook=_hook).encode
-
-
-def check_for(annotation: Any) -> Callable[[Any], None]:
+def check_for(annotation: Any) -> Callable[[Any], int]:
     """A function that refuses values in which something stands where something else is due.
 
-    The function raises ``msgspec.ValidationError``, which names the place, and whatever msgspec raises for what cannot
-    be sent.
+    The function returns how many lines of a table a value will be.  It raises ``msgspec.ValidationError``, which names
+    the place, and whatever msgspec raises for what cannot be sent.
     """
-    if is_list(annotation):
-        within = _checker(annotation)
-        # The way to hand over many needs no look at each.
-        return lambda value: None if type(value) is list and {*map(type, value)} <= {Descriptor} else within(value)
-    return _checker(annotation)
-
-
-def _checker(annotation: Any) -> Callable[[Any], None]:
     description = msgspec.inspect.type_info(annotation)
-    if any(isinstance(node, DictType) and any(map(_is_thing, walk(node.key_type))) for node in walk(description)):
-        # What stands for one has no hash: such a dict is for the receiver to look at.
-        return lambda _value: None
+    # What stands for one has no hash: a dict with such keys is for the receiver to look at.
+    keyed = any(isinstance(node, DictType) and any(map(_is_thing, walk(node.key_type))) for node in walk(description))
     decode = msgspec.msgpack.Decoder(StandIns(_is_told, Any).of(description)).decode
 
-    def check(value: Any) -> None:
-        payload = _encode(value)
+    def check(value: Any) -> int:
+        search = Search()
+        payload = encode(value, search)
         try:
-            decode(payload)
+            if not keyed:
+                decode(payload)
         except msgspec.ValidationError as error:
             raise msgspec.ValidationError(str(error).replace("`ext`", _WORDS)) from None
+        return len(search.found)
 
     return check
 

@@ -15,7 +15,8 @@ import os
 import socket
 from typing import Any
 
-from capmarshal._descriptors.descriptor import number_of
+from capmarshal._descriptors.dataspace import Dataspace
+from capmarshal._descriptors.descriptor import Descriptor, number_of
 from capmarshal._descriptors.foreign import ForeignFile
 from capmarshal._descriptors.layers import layers_of
 from capmarshal._kernel.deadline import in_force
@@ -24,7 +25,7 @@ from capmarshal._typed.flushing import flush_within, flush_without_waiting, pend
 from capmarshal._typed.standing_in import standing_in
 
 # Descriptors and nothing else; of classes derived from these, that is not known.
-_BARE = (io.FileIO, ForeignFile, socket.socket)
+_BARE = (Descriptor, Dataspace, io.FileIO, ForeignFile, socket.socket)
 
 # What reads and writes another text than is underneath, and is none of io's classes.
 _CODECS = (codecs.StreamReader, codecs.StreamWriter, codecs.StreamReaderWriter, codecs.StreamRecoder)

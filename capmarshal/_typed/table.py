@@ -19,7 +19,7 @@ from capmarshal._descriptors import reaper
 from capmarshal._descriptors.dataspace import Dataspace, array_in
 from capmarshal._descriptors.descriptor import Descriptor, numbers_of
 from capmarshal._kernel.errors import ArgumentError, name_of, with_article
-from capmarshal._protocol.wire import ENTRIES_MAX, NO_BADGE, PLAIN, Entry, is_plain, lines_of
+from capmarshal._protocol.wire import ENTRIES_MAX, NO_BADGE, Entry, lines_of, plain
 from capmarshal._typed.files import describe, open_received
 from capmarshal._typed.preparing import number_to_send, prepare
 
@@ -30,19 +30,35 @@ if TYPE_CHECKING:
     from capmarshal._descriptors.array_layout import ArrayLayout
     from capmarshal._descriptors.descriptor_list import DescriptorList
 
-# The indices that lists of descriptors begin with: kept, since to make 253 of them costs a microsecond.
-_INDICES = list(range(len(PLAIN)))
-
 # What decoding makes of a descriptor, which it then owns.
 Made: TypeAlias = Descriptor | Dataspace | io.BufferedReader | io.BufferedWriter | socket.socket
 
 # So many refer to what is in a list, and is looked at: the list, a variable, and the argument of getrefcount().
 _DROPPED = 3
 
+_FOUND = msgspec.msgpack.Ext(0, b"")
+
 # The annotations that stand for a descriptor; what is sent may be anything with a fileno().
 DESCRIPTOR_TYPES = (Descriptor, Dataspace, io.BufferedReader, io.BufferedWriter, socket.socket)
 # What has a descriptor for certain, and is no capability.
-FILES = frozenset((*DESCRIPTOR_TYPES, io.BufferedRandom, io.FileIO, io.TextIOWrapper))
+_FILES = frozenset((*DESCRIPTOR_TYPES, io.BufferedRandom, io.FileIO, io.TextIOWrapper))
+
+
+def is_delegable(thing: Any) -> bool:
+    """Whether it stands for a capability."""
+    # By its type: a mock says that it is one.  To be told that something is no Delegable takes long.
+    kind = type(thing)
+    return kind not in _FILES and issubclass(kind, (Capability, Delegable))
+
+
+def is_file(thing: Any) -> bool:
+    """Whether it has a descriptor, and stands for no capability."""
+    return type(thing) in _FILES or (hasattr(thing, "fileno") and not is_delegable(thing))
+
+
+def unsendable(thing: Any) -> TypeError:
+    """Says that it is neither data nor one of these."""
+    return TypeError(f"`{name_of(type(thing))}` objects cannot be sent")
 
 
 class Outgoing:
@@ -76,7 +92,8 @@ class Outgoing:
     def of(cls, descriptors: list[Descriptor]) -> Outgoing:
         """The table of an answer that is descriptors, in order."""
         made = cls(serving=True)
-        made.add_list(descriptors)
+        made.numbers = numbers_of(descriptors) or []
+        made.entries, made.files = plain(len(made.numbers)), descriptors[: len(made.numbers)]
         return made
 
     def add(self, thing: Any) -> int:
@@ -89,68 +106,38 @@ class Outgoing:
 
     def _add(self, thing: Any) -> int:
         self._check_room(1)
-        # The commonest first: to be told that something is no Delegable takes longer than all else here.
-        kind = type(thing)
-        if kind is Descriptor:
-            self.files.append(thing)
-            number = number_to_send(thing, serving=self._serving)
-            self.entries.append(Entry(self._add_number(number), NO_BADGE))
-        # By its type: a mock says that it is one.
-        elif kind not in FILES and issubclass(kind, Capability):
-            self._add_capability(thing)
-        elif kind not in FILES and issubclass(kind, Delegable):
+        if is_delegable(thing):
             self._add_capability(capability_of(thing))
-        elif kind in FILES or hasattr(thing, "fileno"):
+        elif is_file(thing):
             # Before anything fails: what a method returns is the call's to close, sent or not.
             self.files.append(thing)
             # First: to be asked for it makes some objects a file, and says best that one is closed.
             number = number_to_send(thing, serving=self._serving)
-            if isinstance(thing, Dataspace):
-                self._add_dataspace(thing, number)
-                return len(self.entries) - 1
+            array = self._array_in(thing) if isinstance(thing, Dataspace) else None
             prepare(thing, serving=self._serving)
-            self.entries.append(Entry(self._add_number(number), NO_BADGE))
+            self.entries.append(Entry(self._add_number(number), NO_BADGE, array))
         else:
-            raise TypeError(f"`{name_of(type(thing))}` objects cannot be sent")
+            raise unsendable(thing)
         return len(self.entries) - 1
-
-    def add_list(self, things: list[Any]) -> list[Any]:
-        """Enters a list of descriptors in one step.
-
-        Returns:
-            Their indices in the table; or ``things`` itself, where they are not all open descriptors.
-        """
-        numbers = numbers_of(things)
-        first = len(self.entries)
-        if numbers is None or first + len(things) + self._further_lines > ENTRIES_MAX:
-            return things
-        slots = range(len(self.numbers), len(self.numbers) + len(things))
-        self.numbers += numbers
-        self.files += things
-        if slots.start == first and slots.stop <= len(PLAIN):
-            self.entries += PLAIN[first : slots.stop]
-            return _INDICES[first : slots.stop]
-        self.entries += [Entry(slot, NO_BADGE) for slot in slots]
-        return list(range(first, first + len(things)))
 
     def _check_room(self, lines: int) -> None:
         if len(self.entries) + self._further_lines + lines > ENTRIES_MAX:
             raise ValueError(f"more than {ENTRIES_MAX} capabilities and descriptors in one call")
 
-    def _add_dataspace(self, dataspace: Dataspace, number: int) -> None:
+    def _array_in(self, dataspace: Dataspace) -> ArrayLayout | None:
         if not dataspace.sealed:
             raise TypeError("a dataspace must be sealed before it is handed over")
         array = array_in(dataspace)
         if array is not None:
             self._check_room(1 + lines_of(array))
             self._further_lines += lines_of(array)
-        self.entries.append(Entry(self._add_number(number), NO_BADGE, array))
+        return array
 
     def _add_capability(self, capability: Capability) -> None:
         door = open_door_of(capability)
-        slot = self._slots.get(door.key)
+        slot = self._slots.get(door.cookie)
         if slot is None:
-            slot = self._slots[door.key] = self._add_number(door.number)
+            slot = self._slots[door.cookie] = self._add_number(door.number)
             self.doors.append(door)
             self.files.append(None)
         self.entries.append(Entry(slot, badge_of(capability)))
@@ -160,23 +147,24 @@ class Outgoing:
         return len(self.numbers) - 1
 
 
-class Search(Outgoing):
-    """What is to go in a table, in order, found without asking or touching any of it.
+class Search:
+    """What is to go in a table, found without asking or touching any of it.
 
     Attributes:
-        found: it.
+        found: it, in order.
     """
 
     __slots__ = ("found",)
 
     def __init__(self) -> None:
-        super().__init__()
         self.found: list[Any] = []
 
-    def add(self, thing: Any) -> int:
-        """Notes it."""
+    def add(self, thing: Any) -> msgspec.msgpack.Ext:
+        """Notes it, and returns what stands for it and for no data."""
         self.found.append(thing)
-        return 0
+        if not (is_delegable(thing) or is_file(thing)):
+            raise unsendable(thing)
+        return _FOUND
 
 
 # Of a record that is data alone.  Nothing is ever added to it.
@@ -229,7 +217,6 @@ class Incoming(Owned):
         "_doors",
         "_entries",
         "_home",
-        "_listed",
         "_sender",
         "_used",
     )
@@ -250,8 +237,6 @@ class Incoming(Owned):
         self._closing = sender.closing if closing is None and sender is not None else closing
         self._doors: dict[int, Door] = {}
         self._used: set[int] = set()
-        # So many at the head of the table have been taken by make_list().
-        self._listed = 0
 
     @property
     def count(self) -> int:
@@ -267,7 +252,7 @@ class Incoming(Owned):
                     f"{with_article(type(index).__name__)} came where {with_article(name_of(kind))} is due"
                 )
             raise ArgumentError(f"{index} is no index into a table of {len(self._entries)}")
-        if index in self._used or index < self._listed:
+        if index in self._used:
             raise ArgumentError(f"entry {index} of the table is used twice")
         self._used.add(index)
         slot, badge, array = self._entries[index]
@@ -278,31 +263,6 @@ class Incoming(Owned):
         if badge == NO_BADGE:
             raise ArgumentError(f"a plain descriptor came where {_name(kind)} is due")
         return self._make_capability(kind, self._door(slot), badge)
-
-    def make_list(self, indices: list[int]) -> list[Descriptor]:
-        """As :meth:`make` for each, of kind :class:`Descriptor`.
-
-        Raises:
-            ValidationError: one of them is no index; names the place in the list.
-        """
-        stop = self._listed + len(indices)
-        in_order = stop <= min(len(self._entries), len(PLAIN)) and indices == _INDICES[self._listed : stop]
-        if self._used or not in_order or not is_plain(self._entries[:stop]):
-            return [self._make_item(at, index) for at, index in enumerate(indices)]
-        descriptors = self._descriptors
-        if self._listed == 0 and stop == len(descriptors):
-            made = descriptors.steal_all()
-        else:
-            made = [descriptors.steal(slot) for slot in range(self._listed, stop)]
-        self.produced += made
-        self._listed = stop
-        return made
-
-    def _make_item(self, at: int, index: int) -> Descriptor:
-        try:
-            return self.make(Descriptor, index)  # type: ignore[return-value]  # of the kind that it is given
-        except ArgumentError as error:
-            raise msgspec.ValidationError(f"{error} - at `$[{at}]`") from error
 
     def _make_file(self, kind: type, slot: int, array: ArrayLayout | None) -> Made:
         descriptor = self._descriptors.steal(slot)
@@ -347,7 +307,7 @@ class Incoming(Owned):
         Raises:
             ArgumentError: something was sent where the annotations say data: its index passed for an int.
         """
-        if len(self._used) + self._listed < len(self._entries):
+        if len(self._used) < len(self._entries):
             raise ArgumentError("a descriptor or capability came where the interface says data")
 
     def close_rest(self) -> None:
@@ -355,20 +315,11 @@ class Incoming(Owned):
         if self._descriptors:
             reaper.close([self._descriptors], self._closing)
 
-    def own_rest(self) -> None:
-        """Has what nothing refers to closed with what was made, by whoever closes that."""
-        if self._descriptors:
-            self.produced.append(self._descriptors)
-
     def close_dropped(self) -> None:
-        """Closes what decoding made and let go of: of two values under one key of a map, there is one.
-
-        Where a list was made in one step, nothing was let go of.
-        """
-        if not self._listed:
-            dropped = [made for made in self.produced if getrefcount(made) == _DROPPED]
-            if dropped:
-                reaper.close(dropped, self._closing)
+        """Closes what decoding made and let go of: of two values under one key of a map, there is one."""
+        dropped = [made for made in self.produced if getrefcount(made) == _DROPPED]
+        if dropped:
+            reaper.close(dropped, self._closing)
 
     def close_all(self) -> None:
         """Closes everything, also what decoding has made."""
