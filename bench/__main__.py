@@ -5,10 +5,11 @@ import importlib
 import sys
 from pathlib import Path
 
-from bench import conditions, counting, places, suite, tables
-from bench.measuring import Report, Settings
+from bench import counting, figures, places
+from bench.measuring import Report
 
-# Modules of this package.  Of each: what it is, in the first line of its docstring; how long it TAKES; and run().
+# Modules of this package.  Of each: what it is, in the first line of its docstring; how long it TAKES; in how many
+# ROUNDS; and run(), which yields one work after the other, each to be measured before it is asked for the next.
 NAMES = ("call", "descriptors", "capability", "crowd", "polling", "peers", "imports", "memory", "transfer")
 
 
@@ -40,6 +41,15 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _measure(name: str, options: argparse.Namespace) -> Report:
+    module = importlib.import_module(f"bench.{name}")
+    report = Report(options.quick)
+    for work in module.run(report):
+        work.measure(options.rounds or (2 if options.quick else module.ROUNDS))
+        report.works.append(work)
+    return report
+
+
 def main() -> None:
     """Lists, or measures and reports."""
     options = _parse()
@@ -47,12 +57,9 @@ def main() -> None:
         _list()
         return
     names = NAMES if "all" in options.names else tuple(dict.fromkeys(options.names))
-    print(conditions.in_words())
+    print(figures.conditions_in_words())
     if options.count:
-        counted = [name for name in names if name in counting.COUNTED]
-        if not counted:
-            raise SystemExit(f"--count: instructions are counted of {' and '.join(counting.COUNTED)} only")
-        counting.print_counts(counting.count(counted, quick=options.quick))
+        counting.show(counting.count(names, quick=options.quick))
         return
     print("median (lower - upper quartile) over the rounds; ratios are taken within a round")
     if options.quick:
@@ -62,13 +69,11 @@ def main() -> None:
     reports: dict[str, Report] = {}
     for name in names:
         sys.stdout.flush()
-        module = importlib.import_module(f"bench.{name}")
-        reports[name] = module.run(Settings(options.rounds, options.quick))
-        places.run_anywhere()
-        tables.print_report(name, reports[name])
+        reports[name] = _measure(name, options)
+        figures.show(name, reports[name])
         # After each: what is done is kept, whatever happens to the next.
         if options.json:
-            suite.write(reports, options.json)
+            figures.keep(reports, options.json)
         if options.svg:
             options.svg.mkdir(parents=True, exist_ok=True)
             for file, picture in reports[name].pictures.items():

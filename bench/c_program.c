@@ -23,8 +23,8 @@
  * message and status 1.
  */
 #define _GNU_SOURCE
+#include <err.h>
 #include <errno.h>
-#include <error.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <stdint.h>
@@ -59,14 +59,12 @@ struct load {
 	int *descriptors;
 };
 
-/* what arrived; as long as the command line says, what follows the struct is padding */
-union answer {
-	struct {
-		uint64_t count;
-		/* the last byte, or where there is none the inode of the last descriptor */
-		uint64_t mark;
-	} seen;
-	char bytes[ANSWER_MAX];
+/* what arrived; as long as the command line says, what follows the two numbers is padding */
+struct answer {
+	uint64_t count;
+	/* the last byte, or where there is none the inode of the last descriptor */
+	uint64_t mark;
+	char padding[ANSWER_MAX];
 };
 
 union control {
@@ -74,24 +72,15 @@ union control {
 	char bytes[CMSG_SPACE(DESCRIPTORS_MAX * sizeof(int))];
 };
 
-static int fresh, back;
-static int64_t poll_ns;
+static int fresh, back, polling;
 static size_t answer_size;
 
 /* ends the program where a system call failed */
 static long check(long result, const char *call)
 {
 	if (result < 0)
-		error(1, errno, "%s", call);
+		err(1, "%s", call);
 	return result;
-}
-
-static void *allocate(size_t count, size_t size)
-{
-	void *memory = calloc(count ? count : 1, size);
-
-	check(memory ? 0 : -1, "calloc");
-	return memory;
 }
 
 static int64_t now(void)
@@ -102,12 +91,12 @@ static int64_t now(void)
 	return time.tv_sec * 1000000000LL + time.tv_nsec;
 }
 
-static void run_on(size_t cpu)
+static void run_on(const char *cpu)
 {
 	cpu_set_t set;
 
 	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
+	CPU_SET(strtoul(cpu, NULL, 10), &set);
 	check(sched_setaffinity(0, sizeof(set), &set), "sched_setaffinity");
 }
 
@@ -146,8 +135,7 @@ static void send_record(int socket, struct iovec *parts, size_t n_parts, const i
 }
 
 /*
- * Receives one record, after trying for a while without sleeping.  Descriptors are
- * the caller's from then on.
+ * Receives one record.  Descriptors are the caller's from then on.
  *
  * @count: room for so many; on return, how many came
  *
@@ -158,7 +146,7 @@ static size_t receive_record(int socket, struct iovec *parts, size_t n_parts, in
 	union control control;
 	struct msghdr message = { .msg_iov = parts, .msg_iovlen = n_parts };
 	const struct cmsghdr *rights;
-	int64_t give_up = poll_ns ? now() + poll_ns : 0;
+	int64_t give_up = polling ? now() + POLL_NS : 0;
 	size_t came = 0;
 	ssize_t got = -1;
 
@@ -167,36 +155,34 @@ static size_t receive_record(int socket, struct iovec *parts, size_t n_parts, in
 		message.msg_controllen = sizeof(control);
 	}
 	errno = EAGAIN;
-	while (got < 0 && errno == EAGAIN && poll_ns && now() < give_up)
+	while (got < 0 && errno == EAGAIN && polling && now() < give_up)
 		got = recvmsg(socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
 	if (got < 0 && errno == EAGAIN)
 		got = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
 	check(got, "recvmsg");
 	if (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
-		error(1, 0, "a record came that is too large, or without all of its descriptors");
+		errx(1, "a record came that is too large, or without all of its descriptors");
 	rights = CMSG_FIRSTHDR(&message);
-	if (rights && rights->cmsg_level == SOL_SOCKET && rights->cmsg_type == SCM_RIGHTS) {
+	if (rights) {
 		came = (rights->cmsg_len - CMSG_LEN(0)) / sizeof(int);
 		if (came > *count)
-			error(1, 0, "too many descriptors came");
+			errx(1, "too many descriptors came");
 		memcpy(descriptors, CMSG_DATA(rights), came * sizeof(int));
 	}
 	*count = came;
 	return (size_t)got;
 }
 
-static void look(const struct load *load, union answer *answer)
+static void look(const struct load *load, struct answer *answer)
 {
 	const struct head *all = &load->all;
 	struct stat status;
 
-	answer->seen.count = all->bytes + all->descriptors;
-	answer->seen.mark = 0;
-	if (all->bytes) {
-		answer->seen.mark = (unsigned char)load->bytes[all->bytes - 1];
-	} else if (all->descriptors) {
+	answer->count = all->bytes + all->descriptors;
+	answer->mark = all->bytes ? (unsigned char)load->bytes[all->bytes - 1] : 0;
+	if (!all->bytes && all->descriptors) {
 		check(fstat(load->descriptors[all->descriptors - 1], &status), "fstat");
-		answer->seen.mark = status.st_ino;
+		answer->mark = status.st_ino;
 	}
 }
 
@@ -208,10 +194,7 @@ static void send_load(int socket, const struct load *load)
 	do {
 		size_t n_bytes = smaller(all.bytes - bytes, BYTES_MAX);
 		size_t n_descriptors = smaller(all.descriptors - descriptors, DESCRIPTORS_MAX);
-		struct iovec parts[] = {
-			{ .iov_base = &all, .iov_len = sizeof(all) },
-			{ .iov_base = load->bytes + bytes, .iov_len = n_bytes },
-		};
+		struct iovec parts[] = { { &all, sizeof(all) }, { load->bytes + bytes, n_bytes } };
 
 		send_record(socket, parts, 2, load->descriptors + descriptors, n_descriptors);
 		bytes += n_bytes;
@@ -225,17 +208,14 @@ static int receive_load(int socket, const struct load *room, struct head *all)
 	size_t bytes = 0, descriptors = 0;
 
 	do {
-		struct iovec parts[] = {
-			{ .iov_base = all, .iov_len = sizeof(*all) },
-			{ .iov_base = room->bytes + bytes, .iov_len = room->all.bytes - bytes },
-		};
+		struct iovec parts[] = { { all, sizeof(*all) }, { room->bytes + bytes, room->all.bytes - bytes } };
 		size_t came = room->all.descriptors - descriptors;
 		size_t got = receive_record(socket, parts, 2, room->descriptors + descriptors, &came);
 
 		if (got == 0)
 			return 0;
 		if (got < sizeof(*all))
-			error(1, 0, "a record came that is too small");
+			errx(1, "a record came that is too small");
 		bytes += got - sizeof(*all);
 		descriptors += came;
 	} while (bytes < all->bytes || descriptors < all->descriptors);
@@ -244,8 +224,8 @@ static int receive_load(int socket, const struct load *room, struct head *all)
 
 static void serve(int channel, const struct load *room)
 {
-	static union answer answer;
-	struct iovec part = { .iov_base = &answer, .iov_len = answer_size };
+	static struct answer answer;
+	struct iovec part = { &answer, answer_size };
 	struct load came = *room;
 
 	while (receive_load(channel, room, &came.all)) {
@@ -260,10 +240,10 @@ static void serve(int channel, const struct load *room)
 	}
 }
 
-static void call(int channel, const struct load *load, const union answer *expected)
+static void call(int channel, const struct load *load, const struct answer *expected)
 {
-	static union answer answer;
-	struct iovec part = { .iov_base = &answer, .iov_len = sizeof(answer) };
+	static struct answer answer;
+	struct iovec part = { &answer, sizeof(answer) };
 	size_t count = back ? load->all.descriptors : 0, came = count;
 	int received[DESCRIPTORS_MAX], pair[2] = { channel, -1 };
 
@@ -275,9 +255,9 @@ static void call(int channel, const struct load *load, const union answer *expec
 	if (fresh)
 		close_all(&pair[1], 1);
 	if (receive_record(pair[0], &part, 1, received, &came) != answer_size)
-		error(1, 0, "the server ended, or an answer of the wrong size came");
-	if (came != count || answer.seen.count != expected->seen.count || answer.seen.mark != expected->seen.mark)
-		error(1, 0, "something else arrived than was sent");
+		errx(1, "the server ended, or an answer of the wrong size came");
+	if (came != count || answer.count != expected->count || answer.mark != expected->mark)
+		errx(1, "something else arrived than was sent");
 	close_all(received, came);
 	if (fresh)
 		close_all(&pair[0], 1);
@@ -285,7 +265,7 @@ static void call(int channel, const struct load *load, const union answer *expec
 
 static int64_t run(int channel, const struct load *load, long times)
 {
-	union answer expected;
+	struct answer expected;
 	int64_t begin;
 
 	look(load, &expected);
@@ -297,33 +277,26 @@ static int64_t run(int channel, const struct load *load, long times)
 
 int main(int argc, char **argv)
 {
-	static const char usage[] = "usage: c_program kept|polling|fresh|memfds|files|there BYTES DESCRIPTORS "
-				    "ANSWER_BYTES TIMES CLIENT_CPU SERVER_CPU";
-	struct load load = { .all = { 0, 0 } };
-	size_t client, server;
-	int pair[2], status, files;
+	struct load load;
+	int pair[2], status;
 	long times;
 	pid_t pid;
 
 	if (argc != 8)
-		error(1, 0, usage);
+		errx(1, "kept|polling|fresh|memfds|files|there BYTES DESCRIPTORS ANSWER_BYTES TIMES CLIENT_CPU SERVER_CPU");
 	fresh = !strcmp(argv[1], "fresh");
-	poll_ns = strcmp(argv[1], "polling") ? 0 : POLL_NS;
-	files = !strcmp(argv[1], "files");
-	back = files || !strcmp(argv[1], "memfds");
-	if (!fresh && !poll_ns && !back && strcmp(argv[1], "kept") && strcmp(argv[1], "there"))
-		error(1, 0, usage);
+	polling = !strcmp(argv[1], "polling");
+	back = !strcmp(argv[1], "memfds") || !strcmp(argv[1], "files");
 	load.all.bytes = strtoul(argv[2], NULL, 10);
 	/* what is passed for the answer is a descriptor, too */
 	load.all.descriptors = fresh ? 1 : strtoul(argv[3], NULL, 10);
-	answer_size = smaller(strtoul(argv[4], NULL, 10), ANSWER_MAX);
+	answer_size = strtoul(argv[4], NULL, 10);
 	times = strtol(argv[5], NULL, 10);
-	client = strtoul(argv[6], NULL, 10);
-	server = strtoul(argv[7], NULL, 10);
-	if (times < 1 || (back && load.all.descriptors > DESCRIPTORS_MAX))
-		error(1, 0, usage);
-	load.bytes = allocate(load.all.bytes, 1);
-	load.descriptors = allocate(load.all.descriptors, sizeof(int));
+	if (answer_size > ANSWER_MAX || times < 1 || (back && load.all.descriptors > DESCRIPTORS_MAX))
+		errx(1, "too much, or nothing to do");
+	load.bytes = calloc(load.all.bytes + 1, 1);
+	load.descriptors = calloc(load.all.descriptors + 1, sizeof(int));
+	check(load.bytes && load.descriptors ? 0 : -1, "calloc");
 
 	make_pair(pair);
 	/* before anything is filled in: the server has memory, and a table, of its own */
@@ -331,17 +304,17 @@ int main(int argc, char **argv)
 	if (pid == 0) {
 		/* else it would hold its own end of file back */
 		close_all(&pair[0], 1);
-		run_on(server);
+		run_on(argv[7]);
 		serve(pair[1], &load);
 		_exit(0);
 	}
 	close_all(&pair[1], 1);
-	run_on(client);
+	run_on(argv[6]);
 	for (size_t i = 0; i < load.all.bytes; i++)
 		load.bytes[i] = (char)(i % 251);
 	for (size_t i = 0; i < load.all.descriptors && !fresh; i++)
-		load.descriptors[i] = (int)check(files ? open("/proc/self/exe", O_RDONLY | O_CLOEXEC)
-						       : memfd_create("bench", MFD_CLOEXEC), "open");
+		load.descriptors[i] = (int)(strcmp(argv[1], "files") ? check(memfd_create("bench", MFD_CLOEXEC), "memfd_create")
+								     : check(open("/proc/self/exe", O_RDONLY | O_CLOEXEC), "open"));
 
 	/* untimed: the server has started, and the caches are warm */
 	run(pair[0], &load, times / 10 + 1);
@@ -349,6 +322,6 @@ int main(int argc, char **argv)
 	close_all(&pair[0], 1);
 	check(waitpid(pid, &status, 0), "waitpid");
 	if (status != 0)
-		error(1, 0, "the server failed");
+		errx(1, "the server failed");
 	return fflush(stdout) == EOF;
 }

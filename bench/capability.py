@@ -6,23 +6,17 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import capmarshal as cm
-from bench import processes, servers
-from bench.measuring import Goal, Report, Settings, Work, adding, everywhere, measure, often
-from bench.places import Cores
-from bench.servers import Thing, Works
+from bench.measuring import Goal, Report, Work, adding, often
+from bench.places import places
+from bench.server import Thing, Works, served
 
-TAKES = "20 s"
+TAKES, ROUNDS = "20 s", 15
 # A receiver holds at most 256 doors that came from one process.
-_COUNT, _QUICK_COUNT, _BATCHES, _ROUNDS = 200, 5, 10, 15
+_COUNT, _QUICK_COUNT, _BATCHES = 200, 5, 10
 
 CAPMARSHAL, DATA = "capmarshal", "a call of data, add(int, int)"
 _HELD, _NEW, _NEW_DOOR = "the receiver holds it", "new to it, of a known entrypoint", "new to it"
-_GOALS = (
-    Goal(_HELD, _NEW_DOOR, everywhere(0.8)),
-    Goal(_HELD, _NEW),
-    Goal(_HELD, DATA, everywhere(2.0)),
-    Goal(_NEW_DOOR, DATA, everywhere(3.0)),
-)
+_GOALS = (Goal(_HELD, _NEW_DOOR, 0.8), Goal(_HELD, _NEW), Goal(_HELD, DATA, 2.0), Goal(_NEW_DOOR, DATA, 3.0))
 
 
 def deeds(works: Works) -> Iterator[tuple[str, dict[str, Callable[[], object]]]]:
@@ -32,48 +26,37 @@ def deeds(works: Works) -> Iterator[tuple[str, dict[str, Callable[[], object]]]]
         yield "a capability in, held already", {CAPMARSHAL: keep, DATA: adding(works.add)}
 
 
-def _pass(works: Works, things: Sequence[cm.Capability], before: int) -> tuple[int, int]:
-    """Nanoseconds for passing each of them once, and how many the receiver has then."""
-    keep = works.keep
-    has = before
-    begin = time.perf_counter_ns()
-    for thing in things:
-        has = keep(thing)
-    return time.perf_counter_ns() - begin, has
-
-
 def _measure(works: Works, things: Sequence[cm.Capability], held: Sequence[cm.Capability], batches: int) -> float:
     """Seconds for one, when the receiver holds ``held`` before; each batch ends with dropping all, untimed."""
-    taken = 0
+    taken, keep = 0, works.keep
     for _ in range(batches):
-        _, before = _pass(works, held, 0)
-        nanoseconds, has = _pass(works, things, before)
+        for thing in held:
+            keep(thing)
+        begin = time.perf_counter_ns()
+        for thing in things:
+            has = keep(thing)
+        taken += time.perf_counter_ns() - begin
         if has != len({*held, *things}):
             raise SystemExit("the receiver has not recognised what it holds")
-        taken += nanoseconds
         works.drop()
     return taken / batches / len(things) / 1e9
 
 
-def run(settings: Settings) -> Report:
-    """Measures it at each place."""
-    count, batches = (_QUICK_COUNT, 1) if settings.quick else (_COUNT, _BATCHES)
+def run(report: Report) -> Iterator[Work]:
+    """It at each place."""
+    count, batches = (_QUICK_COUNT, 1) if report.quick else (_COUNT, _BATCHES)
+    report.settings["loops"] = count * batches
     with contextlib.ExitStack() as stack:
         # Nobody serves them: a capability can be passed all the same.
         entrypoints = [stack.enter_context(contextlib.closing(cm.Entrypoint("thing"))) for _ in range(count)]
         # An entrypoint holds its objects, and a capability is held by whoever passes it.
-        first = [entrypoint.manage(Thing()) for entrypoint in entrypoints]
-        second = [entrypoint.manage(Thing()) for entrypoint in entrypoints]
-        works = stack.enter_context(processes.served()).cast(Works)
-        timed = {
-            _HELD: partial(_measure, works, first, first, batches),
-            _NEW: partial(_measure, works, second, first, batches),
-            _NEW_DOOR: partial(_measure, works, first, (), batches),
-            DATA: partial(often, adding(works.add), count * batches),
-        }
-
-        def at(cores: Cores) -> Iterator[Work]:
-            servers.place(works, cores)
-            yield Work("", timed, _GOALS)
-
-        return Report(measure(at, settings.rounds_or(_ROUNDS)), settings={"loops": count * batches})
+        first, second = ([entrypoint.manage(Thing()) for entrypoint in entrypoints] for _ in range(2))
+        for cores in places():
+            with served(cores) as works:
+                timed = {
+                    _HELD: partial(_measure, works, first, first, batches),
+                    _NEW: partial(_measure, works, second, first, batches),
+                    _NEW_DOOR: partial(_measure, works, first, (), batches),
+                    DATA: partial(often, adding(works.add), count * batches),
+                }
+                yield Work(cores.named(), cores, timed, _GOALS)

@@ -1,191 +1,127 @@
 """The charts, as SVG: light or dark as the reader's system is, on a background of its own."""
 
-import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import escape
 
-from bench import conditions, tables
-from bench.measuring import Comparison, Spread
+from bench.figures import briefly, in_words
+from bench.measuring import Spread, Work
 
-# Light and dark of each line or bar: of the palette of Okabe and Ito, told apart also by the colour-blind.
-_COLOURS = [
-    ("#0072b2", "#56b4e9"),
-    ("#d55e00", "#ff8c42"),
-    ("#007a5a", "#2fc79b"),
-    ("#a8497f", "#e59ac6"),
-    ("#555555", "#bbbbbb"),
-]
+# Text, grid, ground; then lines or bars: of the palette of Okabe and Ito, told apart also by the colour-blind.
+_LIGHT = "#222222", "#dddddd", "#ffffff", "#0072b2", "#d55e00", "#007a5a", "#a8497f", "#555555"
+_DARK = "#dddddd", "#3a3a3a", "#161616", "#56b4e9", "#ff8c42", "#2fc79b", "#e59ac6", "#bbbbbb"
+_NAMES = "text", "grid", "ground", "0", "1", "2", "3", "4"
+# capmarshal's own bars, and the others'.
+_OWN, _OTHER = "0", "4"
+
+_WIDTH, _LEFT, _TOP = 900, 24, 76
 
 
-def _style() -> str:
-    def rules(text: str, faint: str, ground: str, colours: Sequence[str]) -> str:
-        fixed = f".ground{{fill:{ground}}}text{{fill:{text}}}.grid{{stroke:{faint}}}.whisker{{stroke:{text}}}"
-        return fixed + "".join(
-            f".line{i}{{stroke:{colour}}}.dot{i},.bar{i},text.name{i}{{fill:{colour}}}"
-            for i, colour in enumerate(colours)
+def _picture(height: float, title: str, parts: Sequence[str]) -> str:
+    """The whole of it, with two lines above everything."""
+    light, dark = (
+        "".join(f"--{name}:{colour};" for name, colour in zip(_NAMES, colours, strict=True))
+        for colours in (_LIGHT, _DARK)
+    )
+    style = f":root{{{light}}}@media(prefers-color-scheme:dark){{:root{{{dark}}}}}text{{font:13px sans-serif}}"
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height:.0f}" role="img">'
+    words = [_text(_LEFT, 28, title, style="font-size:16px;font-weight:bold"), _text(_LEFT, 50, briefly())]
+    ground = _box(0, 0, _WIDTH, height, "ground")
+    return "\n".join(
+        [head, f"<title>{escape(title)}</title><style>{style}</style>", ground, *words, *parts, "</svg>\n"]
+    )
+
+
+def _text(x: float, y: float, words: str, anchor: str = "start", colour: str = "text", style: str = "") -> str:
+    at = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
+    return f'<text {at} style="fill:var(--{colour});{style}">{escape(words)}</text>'
+
+
+def _box(x: float, y: float, width: float, height: float, colour: str) -> str:
+    size = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"'
+    return f'<rect {size} style="fill:var(--{colour})"/>'
+
+
+def _path(points: Sequence[tuple[float, float]], colour: str, width: float = 1) -> str:
+    """Straight lines from point to point."""
+    style = f"fill:none;stroke:var(--{colour});stroke-width:{width}"
+    return f'<path style="{style}" d="M{" L".join(f"{x:.1f} {y:.1f}" for x, y in points)}"/>'
+
+
+def bar_chart(title: str, works: Sequence[Work]) -> str:
+    """Bars as long as the medians, with quartiles; each work has a scale of its own, which its numbers say.
+
+    Args:
+        title: first line.
+        works: a panel each, from top to bottom.
+
+    Returns:
+        the SVG.
+    """
+    parts: list[str] = []
+    left, right, line, bar = 330, 780, 26, 16
+    top = _TOP
+    for work in works:
+        parts.append(_text(_LEFT, top + 12, work.name))
+        scale = (right - left) / max(Spread.of(values).upper for values in work.figures.values())
+        for name, values in work.figures.items():
+            top += line
+            lower, median, upper = (left + value * scale for value in Spread.of(values))
+            parts += [
+                _text(left - 10, top + 13, name, "end"),
+                _box(left, top, median - left, bar, _OWN if name.startswith("capmarshal") else _OTHER),
+                _path([(lower, top + bar / 2), (upper, top + bar / 2)], "text"),
+                _text(upper + 8, top + 13, in_words(Spread.of(values).median)),
+            ]
+        for name, why in work.cannot.items():
+            top += line
+            # There is no room for the reason.
+            parts += [_text(left - 10, top + 13, name, "end"), _text(left, top + 13, why.partition(":")[0])]
+        top += 2 * line
+    return _picture(top, title, parts)
+
+
+def line_chart(title: str, ticks: Mapping[int, str], figures: Mapping[int, Mapping[str, Sequence[float]]]) -> str:
+    """Medians, both axes logarithmic.
+
+    Args:
+        title: first line.
+        ticks: what stands under the horizontal axis, and where; one of them may be 0.
+        figures: by place on that axis, from left to right, and by name.
+
+    Returns:
+        the SVG.
+    """
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for amount, by_name in figures.items():
+        for name, values in by_name.items():
+            lines.setdefault(name, []).append((amount, Spread.of(values).median))
+    left, right, bottom = 70, 610, 450
+    heights = [math.log10(y) for points in lines.values() for _, y in points]
+    powers = range(math.floor(min(heights)), math.ceil(max(heights)) + 1)
+
+    def along(x: float) -> float:
+        # A zero has no logarithm: it stands where a quarter of the smallest other value would.
+        return math.log10(x or min(amount for amount in figures if amount) / 4)
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = (along(x) - along(min(figures))) / (along(max(figures)) - along(min(figures)))
+        return left + across * (right - left), bottom - (math.log10(y) - powers[0]) / (len(powers) - 1) * (
+            bottom - _TOP
         )
 
-    light = rules("#222222", "#dddddd", "#ffffff", [light for light, _ in _COLOURS])
-    dark = rules("#dddddd", "#3a3a3a", "#161616", [dark for _, dark in _COLOURS])
-    return (
-        "text{font:13px sans-serif}.title{font-size:16px;font-weight:bold}.small{font-size:12px}"
-        ".line{fill:none;stroke-width:2.2;stroke-linejoin:round}.leader{fill:none;stroke-width:1;stroke-dasharray:1 3}"
-        f"{light}@media(prefers-color-scheme:dark){{{dark}}}"
-    )
-
-
-def _text(x: float, y: float, words: str, anchor: str = "start", css: str = "") -> str:
-    """Words at a place."""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{css}">{escape(words)}</text>'
-
-
-def _path(points: Sequence[tuple[float, float]], css: str) -> str:
-    """Straight lines from point to point."""
-    return f'<path class="{css}" d="M{" L".join(f"{x:.1f} {y:.1f}" for x, y in points)}"/>'
-
-
-def _picture(width: int, height: int, left: int, title: str, subtitle: str, parts: Sequence[str]) -> str:
-    """The whole of it, with two lines above everything."""
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">',
-            f"<title>{escape(title)}</title><style>{_style()}</style>",
-            f'<rect class="ground" width="{width}" height="{height}"/>',
-            _text(left, 28, title, css="title"),
-            _text(left, 50, subtitle, css="small"),
-            *parts,
-            "</svg>",
-            "",
-        ]
-    )
-
-
-_WIDTH, _BARS_LEFT, _BARS_RIGHT = 900, 330, 780
-_EDGE, _TOP, _BARS_LINE, _BAR, _BETWEEN = 24, 76, 26, 16, 34
-# capmarshal's own bars, and the others'.
-_OWN, _OTHER = 0, 4
-
-
-def bar_chart(title: str, comparisons: Sequence[Comparison]) -> str:
-    """Bars as long as the medians; each panel has a scale of its own, which its numbers say.
-
-    Args:
-        title: first line.
-        comparisons: a panel each, from top to bottom.
-
-    Returns:
-        the SVG.
-    """
-    parts: list[str] = []
-    top = _TOP
-    for compared in comparisons:
-        parts.append(_text(_EDGE, top + 12, compared.name))
-        top += _BARS_LINE
-        spreads = {name: Spread.of(values) for name, values in compared.figures.items()}
-        scale = (_BARS_RIGHT - _BARS_LEFT) / max(spread.upper for spread in spreads.values())
-        for name, spread in spreads.items():
-            parts += _bar(name, spread, scale, top)
-            top += _BARS_LINE
-        for name, why in compared.cannot.items():
-            parts.append(_text(_BARS_LEFT - 10, top + 13, name, "end"))
-            # There is no room for the reason.
-            parts.append(_text(_BARS_LEFT, top + 13, why.partition(":")[0], css="small"))
-            top += _BARS_LINE
-        top += _BETWEEN
-    subtitle = f"{conditions.briefly()}; medians, and quartiles"
-    return _picture(_WIDTH, top, _EDGE, title, subtitle, parts)
-
-
-def _bar(name: str, spread: Spread, scale: float, top: float) -> list[str]:
-    colour = _OWN if name.startswith("capmarshal") else _OTHER
-    lower, middle, upper = (_BARS_LEFT + value * scale for value in spread)
-    return [
-        _text(_BARS_LEFT - 10, top + 13, name, "end"),
-        f'<rect class="bar{colour}" x="{_BARS_LEFT}" y="{top}" width="{middle - _BARS_LEFT:.1f}" height="{_BAR}"/>',
-        _path([(lower, top + _BAR / 2), (upper, top + _BAR / 2)], "whisker"),
-        _text(max(middle, upper) + 8, top + 13, tables.time(spread.median)),
-    ]
-
-
-_HEIGHT = 500
-# Of the plot; to its right stand the names of the lines.
-_LINES_LEFT, _LINES_RIGHT, _BOTTOM = 70, 610, 450
-# Between the baselines of two names.
-_NAME = 18
-# A zero has no logarithm: it stands so much left of the smallest other value.
-_ZERO_STEP = math.log10(4)
-
-
-class _Axis:
-    """From values to places on the picture."""
-
-    def __init__(self, values: Sequence[float], start: float, end: float) -> None:
-        positive = [math.log10(value) for value in values if value > 0]
-        self._least = min(positive) - (_ZERO_STEP if min(values) == 0 else 0)
-        self._zero = self._least
-        self._scale = (end - start) / (max(positive) - self._least)
-        self._start = start
-
-    def place(self, value: float) -> float:
-        """Where a value stands."""
-        return self._start + ((math.log10(value) if value > 0 else self._zero) - self._least) * self._scale
-
-
-def _spread(wanted: Sequence[float], least: float, most: float) -> list[float]:
-    """Places as near to the wanted ones as they can be without two of them being too near each other."""
-    order = sorted(range(len(wanted)), key=wanted.__getitem__)
-    places = list(wanted)
-    for before, after in itertools.pairwise(order):
-        places[after] = max(places[after], places[before] + _NAME)
-    # Moved down too far: up again, from the last one.
-    limit = most
-    for index in reversed(order):
-        places[index] = max(min(places[index], limit), least)
-        limit = places[index] - _NAME
-    return places
-
-
-def line_chart(
-    title: str,
-    subtitle: str,
-    x_ticks: Mapping[int, str],
-    y_label: Callable[[float], str],
-    lines: Mapping[str, Sequence[tuple[float, float]]],
-    colours: Mapping[str, int],
-) -> str:
-    """A chart with both axes logarithmic.
-
-    Args:
-        title: first line.
-        subtitle: second line, smaller.
-        x_ticks: values of the horizontal axis and what stands under them; one of them may be 0.
-        y_label: what stands at a power of ten of the vertical axis.
-        lines: by name, their points from left to right.
-        colours: by name, which of the five.
-
-    Returns:
-        the SVG.
-    """
-    heights = [y for points in lines.values() for _, y in points]
-    powers = range(math.floor(math.log10(min(heights))), math.ceil(math.log10(max(heights))) + 1)
-    across = _Axis([*x_ticks, *(x for points in lines.values() for x, _ in points)], _LINES_LEFT, _LINES_RIGHT)
-    up = _Axis([10.0**power for power in powers], _BOTTOM, _TOP)
-    parts: list[str] = []
-    for power in powers:
-        y = up.place(10.0**power)
-        parts.append(_path([(_LINES_LEFT, y), (_LINES_RIGHT, y)], "grid"))
-        parts.append(_text(_LINES_LEFT - 8, y + 4, y_label(10.0**power), "end"))
-    for value, label in x_ticks.items():
-        x = across.place(value)
-        parts.append(_path([(x, _BOTTOM), (x, _TOP)], "grid"))
-        parts.append(_text(x, _BOTTOM + 20, label, "middle"))
-    placed = [[(across.place(x), up.place(y)) for x, y in points] for points in lines.values()]
-    names = _spread([points[-1][1] for points in placed], _TOP, _BOTTOM)
-    for name, points, y in zip(lines, placed, names, strict=True):
-        i = colours[name]
-        parts.append(_path([points[-1], (_LINES_RIGHT + 4, points[-1][1]), (_LINES_RIGHT + 18, y)], f"leader line{i}"))
-        parts.append(_path(points, f"line line{i}"))
-        parts += [f'<circle class="dot{i}" cx="{x:.1f}" cy="{height:.1f}" r="2.8"/>' for x, height in points]
-        parts.append(_text(_LINES_RIGHT + 24, y + 4, name, css=f"name{i}"))
-    return _picture(_WIDTH, _HEIGHT, _LINES_LEFT, title, subtitle, parts)
+    parts = []
+    for y in (10.0**power for power in powers):
+        parts.append(_path([place(min(figures), y), place(max(figures), y)], "grid"))
+        parts.append(_text(left - 8, place(min(figures), y)[1] + 4, in_words(y), "end"))
+    for x, words in ticks.items():
+        parts.append(_path([(place(x, 1)[0], bottom), (place(x, 1)[0], _TOP)], "grid"))
+        parts.append(_text(place(x, 1)[0], bottom + 20, words, "middle"))
+    # Names stand where their lines end, or below the name before.
+    free = 0.0
+    for name, points in sorted(lines.items(), key=lambda line: -line[1][-1][1]):
+        colour = str(list(lines).index(name))
+        parts.append(_path([place(*point) for point in points], colour, 2.2))
+        free = max(place(*points[-1])[1] + 4, free + 18)
+        parts.append(_text(right + 8, free, name, colour=colour))
+    return _picture(bottom + 100, title, parts)

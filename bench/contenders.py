@@ -3,16 +3,18 @@
 The client's half returns after the answer; the server's runs until the client closes its end.
 """
 
+import contextlib
 import io
 import multiprocessing
 import operator
 import os
 import socket
 import struct
+from array import array
 from collections.abc import Sequence
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -22,30 +24,25 @@ DESCRIPTORS_MAX = 253
 TEXT = "0123456789abcdef" * 4
 # More than any record has, but those of Stream; and what one receiving call of that asks for.
 _ROOM, _CHUNK = 4096, 256 * 1024
-# Of a Stream: how many bytes, how many descriptors.  And what every answer to handing over is: see Seen.
-_HEAD = _SEEN = struct.Struct("=QQ")
+# For one descriptor.
+_CONTROL = socket.CMSG_SPACE(array("i", [0]).itemsize)
+# Of a Stream: how many bytes, how many descriptors.
+_HEAD = struct.Struct("=QQ")
+
+encode = msgspec.msgpack.Encoder().encode
+decode_int, _decode_str = msgspec.msgpack.Decoder(int).decode, msgspec.msgpack.Decoder(str).decode
+# The two arguments of add(), and what every answer to handing over is.
+_decode_pair = msgspec.msgpack.Decoder(tuple[int, int]).decode
 
 
-class Seen(NamedTuple):
-    """What arrived, as the server saw it.
-
-    Attributes:
-        amount: of bytes or descriptors.
-        mark: the last byte, or the inode of the last descriptor; 0 if there is none.
-    """
-
-    amount: int
-    mark: int
+def look_at_bytes(data: bytes | memoryview) -> tuple[int, int]:
+    """What arrived, as the server saw it: how many bytes, and the last one; 0 if there is none."""
+    return len(data), data[-1] if data else 0
 
 
-def look_at_bytes(data: bytes | memoryview) -> Seen:
-    """What these bytes are."""
-    return Seen(len(data), data[-1] if data else 0)
-
-
-def look_at_descriptors(numbers: Sequence[int]) -> Seen:
-    """What these descriptors are; borrowed."""
-    return Seen(len(numbers), os.fstat(numbers[-1]).st_ino if numbers else 0)
+def look_at_descriptors(numbers: Sequence[int]) -> tuple[int, int]:
+    """What arrived: how many descriptors, borrowed, and the inode of the last one; 0 if there is none."""
+    return len(numbers), os.fstat(numbers[-1]).st_ino if numbers else 0
 
 
 def close_all(numbers: Sequence[int]) -> None:
@@ -54,13 +51,8 @@ def close_all(numbers: Sequence[int]) -> None:
         os.close(number)
 
 
-def share_password(password: bytes) -> None:
-    """What a child of :class:`multiprocessing.Process` gets by itself, and :class:`DupFds` needs."""
-    multiprocessing.current_process().authkey = password
-
-
 class ByHand:
-    """The client's half; closing it ends the server's."""
+    """The client's half; closing it ends the server's, which is :meth:`serve`."""
 
     KIND = socket.SOCK_SEQPACKET
 
@@ -80,23 +72,16 @@ class ByHand:
 class Add(ByHand):
     """The least that adds: no method but one, nothing checked but the types."""
 
-    def __init__(self, near: socket.socket) -> None:
-        super().__init__(near)
-        self._encode = msgspec.msgpack.Encoder().encode
-        self._decode = msgspec.msgpack.Decoder(int).decode
-
     def add(self, a: int, b: int) -> int:
         """The sum."""
-        self._near.sendmsg([self._encode((a, b))])
-        return self._decode(self._near.recvmsg(_ROOM)[0])
+        self._near.sendmsg([encode((a, b))])
+        return decode_int(self._near.recvmsg(_ROOM)[0])
 
     @staticmethod
     def serve(far: socket.socket) -> None:
         """The server's half."""
-        encode = msgspec.msgpack.Encoder().encode
-        decode = msgspec.msgpack.Decoder(tuple[int, int]).decode
         while data := far.recvmsg(_ROOM)[0]:
-            a, b = decode(data)
+            a, b = _decode_pair(data)
             far.sendmsg([encode(a + b)])
 
 
@@ -112,27 +97,25 @@ class _Answer(msgspec.Struct, array_like=True):
     error: str = ""
 
 
+_decode_request, _decode_answer = msgspec.msgpack.Decoder(_Request).decode, msgspec.msgpack.Decoder(_Answer).decode
+
+
 class Rpc(ByHand):
     """A typed call as a program has it that has several: by name, answered by number, errors told."""
 
-    def __init__(self, near: socket.socket) -> None:
-        super().__init__(near)
-        self._id = 0
-        self._encode = msgspec.msgpack.Encoder().encode
-        self._decode = msgspec.msgpack.Decoder(_Answer).decode
-        self._decode_sum = msgspec.msgpack.Decoder(int).decode
+    _id = 0
 
     def add(self, a: int, b: int) -> int:
         """The sum."""
-        return self._decode_sum(self._call("add", (a, b)))
+        return decode_int(self._call("add", (a, b)))
 
     def _call(self, method: str, arguments: tuple[object, ...]) -> msgspec.Raw:
         self._id += 1
-        self._near.sendmsg([self._encode(_Request(self._id, method, msgspec.Raw(self._encode(arguments))))])
+        self._near.sendmsg([encode(_Request(self._id, method, msgspec.Raw(encode(arguments))))])
         data, _, flags, _ = self._near.recvmsg(_ROOM)
         if not data or flags & socket.MSG_TRUNC:
             raise ConnectionError("the server ended, or answered too much")
-        answer = self._decode(data)
+        answer = _decode_answer(data)
         if answer.error or answer.id != self._id:
             raise RuntimeError(answer.error or "an answer to another call came")
         return answer.result
@@ -140,14 +123,12 @@ class Rpc(ByHand):
     @staticmethod
     def serve(far: socket.socket) -> None:
         """The server's half."""
-        encode = msgspec.msgpack.Encoder().encode
-        decode = msgspec.msgpack.Decoder(_Request).decode
-        methods = {"add": (operator.add, msgspec.msgpack.Decoder(tuple[int, int]).decode)}
+        methods = {"add": (operator.add, _decode_pair)}
         while True:
             data, _, flags, _ = far.recvmsg(_ROOM)
             if not data or flags & socket.MSG_TRUNC:
                 return
-            request = decode(data)
+            request = _decode_request(data)
             try:
                 method, arguments = methods[request.method]
                 answer = _Answer(request.id, msgspec.Raw(encode(method(*arguments(request.arguments)))))
@@ -156,29 +137,72 @@ class Rpc(ByHand):
             far.sendmsg([encode(answer)])
 
 
-class Describe(ByHand):
-    """An open file there, characters back: ``socket.send_fds`` and msgspec; the server makes a file object of it."""
+class AddRequest(msgspec.Struct, array_like=True, tag=0, gc=False):
+    """``add(a, b)``."""
 
-    def __init__(self, near: socket.socket) -> None:
-        super().__init__(near)
-        self._encode = msgspec.msgpack.Encoder().encode
-        self._decode = msgspec.msgpack.Decoder(str).decode
+    a: int
+    b: int
 
-    def describe(self, file: io.BufferedReader) -> str:
-        """64 characters, whatever the file."""
-        socket.send_fds(self._near, [self._encode("describe")], [file.fileno()])
-        return self._decode(self._near.recv(_ROOM))
+
+class InodeRequest(msgspec.Struct, array_like=True, tag=1, gc=False):
+    """``inode(file)``; the descriptor travels beside it."""
+
+
+decode_tagged = msgspec.msgpack.Decoder(AddRequest | InodeRequest).decode
+
+
+class Tagged(ByHand):
+    """What one would write by hand for a service of two methods: told apart by a tag, with room for a descriptor.
+
+    Laid out as msgspec's performance tips say, https://jcristharif.com/msgspec/perf-tips.html: encoders and decoders
+    are kept, structs are arrays, types are declared.  No deadline, and no answer to a bad request.
+    """
+
+    def add(self, a: int, b: int) -> int:
+        """The sum."""
+        self._near.sendmsg([encode(AddRequest(a, b))])
+        return decode_int(self._near.recvmsg(_ROOM, _CONTROL, socket.MSG_CMSG_CLOEXEC)[0])
+
+    def inode(self, number: int) -> int:
+        """That of a file."""
+        rights = socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [number])
+        self._near.sendmsg([encode(InodeRequest())], [rights])
+        return decode_int(self._near.recvmsg(_ROOM, _CONTROL, socket.MSG_CMSG_CLOEXEC)[0])
 
     @staticmethod
     def serve(far: socket.socket) -> None:
         """The server's half."""
-        encode = msgspec.msgpack.Encoder().encode
-        decode = msgspec.msgpack.Decoder(str).decode
+        while True:
+            record, ancillary, _, _ = far.recvmsg(_ROOM, _CONTROL, socket.MSG_CMSG_CLOEXEC)
+            if not record:
+                return
+            match decode_tagged(record):
+                case AddRequest(a, b):
+                    result = a + b
+                case InodeRequest():
+                    [(_, _, data)] = ancillary
+                    [number] = array("i", data)
+                    result = os.fstat(number).st_ino
+                    os.close(number)
+            far.sendmsg([encode(result)])
+
+
+class Describe(ByHand):
+    """An open file there, characters back: ``socket.send_fds`` and msgspec; the server makes a file object of it."""
+
+    def describe(self, file: io.BufferedReader) -> str:
+        """64 characters, whatever the file."""
+        socket.send_fds(self._near, [encode("describe")], [file.fileno()])
+        return _decode_str(self._near.recv(_ROOM))
+
+    @staticmethod
+    def serve(far: socket.socket) -> None:
+        """The server's half."""
         while True:
             data, numbers, _, _ = socket.recv_fds(far, _ROOM, 1)
             if not data:
                 return
-            decode(data)
+            _decode_str(data)
             with os.fdopen(numbers[0], "rb"):
                 answer = TEXT
             far.send(encode(answer))
@@ -208,15 +232,8 @@ class Stream(ByHand):
 
     KIND = socket.SOCK_STREAM
 
-    def hand_bytes(self, data: memoryview) -> Seen:
-        """Hands bytes over."""
-        return self._hand(data, [])
-
-    def hand_descriptors(self, numbers: list[int]) -> Seen:
-        """Hands descriptors over; borrowed."""
-        return self._hand(memoryview(b""), numbers)
-
-    def _hand(self, data: memoryview, numbers: list[int]) -> Seen:
+    def hand_over(self, data: memoryview | bytes, numbers: Sequence[int] = ()) -> tuple[int, int]:
+        """Hands bytes over, or descriptors, borrowed."""
         head = _HEAD.pack(len(data), len(numbers))
         at = socket.send_fds(self._near, [head, data], numbers[:DESCRIPTORS_MAX]) - len(head)
         while at < len(data):
@@ -224,7 +241,7 @@ class Stream(ByHand):
         for start in range(DESCRIPTORS_MAX, len(numbers), DESCRIPTORS_MAX):
             # Descriptors need a byte to travel with.
             socket.send_fds(self._near, [b"\0"], numbers[start : start + DESCRIPTORS_MAX])
-        return Seen(*_SEEN.unpack(self._near.recv(_SEEN.size)))
+        return _decode_pair(self._near.recv(_ROOM))
 
     @staticmethod
     def serve(far: socket.socket) -> None:
@@ -243,7 +260,7 @@ class Stream(ByHand):
                 numbers += more
             seen = look_at_descriptors(numbers) if numbers else look_at_bytes(b"".join(chunks))
             close_all(numbers)
-            far.sendall(_SEEN.pack(*seen))
+            far.sendall(encode(seen))
 
 
 class ConnectionBytes(ByHand):
@@ -255,10 +272,10 @@ class ConnectionBytes(ByHand):
         super().__init__(near)
         self._connection: Connection[Any, Any] = Connection(near.detach())
 
-    def hand_bytes(self, data: memoryview) -> Seen:
+    def hand_over(self, data: memoryview) -> tuple[int, int]:
         """Hands bytes over."""
         self._connection.send_bytes(data)
-        return Seen(*_SEEN.unpack(self._connection.recv_bytes()))
+        return _decode_pair(self._connection.recv_bytes())
 
     def close(self) -> None:
         """Ends it."""
@@ -270,20 +287,55 @@ class ConnectionBytes(ByHand):
         connection: Connection[Any, Any]
         with Connection(far.detach()) as connection:
             while True:
-                connection.send_bytes(_SEEN.pack(*look_at_bytes(connection.recv_bytes())))
+                connection.send_bytes(encode(look_at_bytes(connection.recv_bytes())))
 
 
 class DupFds(ConnectionBytes):
     """``multiprocessing.reduction.DupFd`` of each descriptor, all of them in one message of a Connection.
 
-    The receiver fetches each from a server thread of the sender, which asks for a password: both processes need to
-    have the same ``multiprocessing.current_process().authkey``.
+    The receiver fetches each from a server thread of the sender, which asks for a password.
     """
 
-    def hand_descriptors(self, numbers: list[int]) -> Seen:
+    def __init__(self, near: socket.socket) -> None:
+        super().__init__(near)
+        know_password()
+
+    def hand_descriptors(self, numbers: Sequence[int]) -> tuple[int, int]:
         """Hands descriptors over; borrowed."""
         self._connection.send([reduction.DupFd(number) for number in numbers])
-        return Seen(*_SEEN.unpack(self._connection.recv_bytes()))
+        return _decode_pair(self._connection.recv_bytes())
+
+    @staticmethod
+    def serve(far: socket.socket) -> None:
+        """The server's half."""
+        know_password()
+        connection: Connection[Any, Any]
+        with Connection(far.detach()) as connection:
+            while True:
+                numbers = [duplicate.detach() for duplicate in connection.recv()]
+                seen = look_at_descriptors(numbers)
+                close_all(numbers)
+                connection.send_bytes(encode(seen))
+
+
+class ConnectionCalls(ConnectionBytes):
+    """``multiprocessing.Connection`` with its own pickling: ``send`` and ``recv``.
+
+    A descriptor goes on the same socket by ``multiprocessing.reduction.send_handle``, the cheapest that there is.
+    """
+
+    def add(self, a: int, b: int) -> int:
+        """The sum."""
+        self._connection.send(("add", a, b))
+        result: int = self._connection.recv()
+        return result
+
+    def inode(self, number: int) -> int:
+        """That of a file."""
+        self._connection.send(("inode",))
+        reduction.send_handle(self._connection, number, 0)  # the process is asked for on Windows alone
+        result: int = self._connection.recv()
+        return result
 
     @staticmethod
     def serve(far: socket.socket) -> None:
@@ -291,11 +343,27 @@ class DupFds(ConnectionBytes):
         connection: Connection[Any, Any]
         with Connection(far.detach()) as connection:
             while True:
-                numbers = [duplicate.detach() for duplicate in connection.recv()]
-                seen = look_at_descriptors(numbers)
-                close_all(numbers)
-                connection.send_bytes(_SEEN.pack(*seen))
+                match connection.recv():
+                    case ("add", a, b):
+                        connection.send(a + b)
+                    case ("inode",):
+                        number = reduction.recv_handle(connection)
+                        connection.send(os.fstat(number).st_ino)
+                        os.close(number)
 
 
-# By the name that a server is told.
-BY_NAME = {each.__name__: each for each in (Add, Rpc, Describe, Swap, Stream, ConnectionBytes, DupFds)}
+def know_password() -> bytes:
+    """What a child of :class:`multiprocessing.Process` gets by itself; here nothing is kept secret."""
+    multiprocessing.current_process().authkey = b"bench"
+    return b"bench"
+
+
+_BY_NAME = {
+    each.__name__: each for each in (Add, Rpc, Tagged, Describe, Swap, Stream, ConnectionBytes, DupFds, ConnectionCalls)
+}
+
+
+def serve(name: str, far: socket.socket) -> None:
+    """The server's half of the class of this name."""
+    with far, contextlib.suppress(EOFError):
+        _BY_NAME[name].serve(far)

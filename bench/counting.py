@@ -15,33 +15,22 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-from bench import CHECKOUT, call, capability, descriptors, processes, usage
-from bench.servers import Works
+from bench import CHECKOUT, call, capability, descriptors, usage
+from bench.server import served
 
 _INSTALL = "--count needs valgrind (Debian, Ubuntu: apt install valgrind; Fedora: dnf install valgrind)"
 # usage.mark() calls it.
 _MARK = "getloadavg"
 # By benchmark, what is counted of it.
-COUNTED = {"call": (call.deeds, capability.deeds), "descriptors": (descriptors.deeds,)}
+_COUNTED = {"call": (call.deeds, capability.deeds), "descriptors": (descriptors.deeds,)}
 # Calls: not counted, a few, many.
-_CALLS, _QUICK_CALLS = (20, 20, 120), (1, 1, 3)
-_WIDTH = 62
+_CALLS = {"usual": (20, 20, 120), "quick": (1, 1, 3)}
 
-
-class Count(NamedTuple):
-    """Instructions of one call."""
-
-    client: float
-    server: float
-
-    @property
-    def each(self) -> tuple[float, float, float]:
-        """Client, server, both."""
-        return self.client, self.server, self.client + self.server
+# By kind of work and contender, instructions of one call: client, server, both.
+Counts = Mapping[str, Mapping[str, Sequence[float]]]
 
 
 def _under_callgrind(directory: str, name: str) -> list[str]:
@@ -59,57 +48,55 @@ def _totals(directory: str, name: str) -> list[int]:
     return found
 
 
-def count(names: Sequence[str], *, quick: bool) -> dict[str, dict[str, Count]]:
-    """By kind of work and contender, of the benchmarks of these names."""
+def count(names: Sequence[str], *, quick: bool) -> Counts:
+    """Of the benchmarks of these names."""
+    counted = [name for name in names if name in _COUNTED]
+    if not counted:
+        raise SystemExit(f"--count: instructions are counted of {' and '.join(_COUNTED)} only")
     if shutil.which("valgrind") is None:
         raise SystemExit(_INSTALL)
     with tempfile.TemporaryDirectory() as directory:
-        program = processes.command("counting", directory, "quick" if quick else "usual", *names)
+        program = [sys.executable, "-m", "bench.counting", directory, "quick" if quick else "usual", *counted]
         command = [*_under_callgrind(directory, "client"), *program]
         # So that two runs count the same: neither the order of sets nor who is woken first is left to chance.
         environment = os.environ | {"PYTHONHASHSEED": "0", "CAPMARSHAL_POLL": "0"}
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment, cwd=CHECKOUT)
         if done.returncode != 0:
             raise SystemExit(f"the client under callgrind ended with status {done.returncode}")
-        client, server = (_totals(directory, name) for name in ("client", "server"))
-    found: dict[str, dict[str, Count]] = {}
+        sides = [_totals(directory, name) for name in ("client", "server")]
+    found: dict[str, dict[str, Sequence[float]]] = {}
     for index, (kind, contender, few, many) in enumerate(json.loads(done.stdout)):
-        once = [(side[3 * index + 2] - side[3 * index + 1]) / (many - few) for side in (client, server)]
-        found.setdefault(kind, {})[contender] = Count(*once)
+        once = [(side[3 * index + 2] - side[3 * index + 1]) / (many - few) for side in sides]
+        found.setdefault(kind, {})[contender] = [*once, sum(once)]
     return found
 
 
-def print_counts(found: dict[str, dict[str, Count]]) -> None:
+def show(found: Counts) -> None:
     """A table of each kind of work: who, and then the first one as a multiple of the others."""
-    print(f"\n{'instructions of one call, without the kernel':{_WIDTH}}{'client':>10}{'server':>10}{'both':>10}")
+    print(f"\n{'instructions of one call, without the kernel':62}{'client':>10}{'server':>10}{'both':>10}")
     for kind, counts in found.items():
         print(f"\n{kind}")
         for contender, own in counts.items():
-            print(f"  {contender:{_WIDTH - 2}}" + "".join(f"{figure:10,.0f}" for figure in own.each))
+            print(f"  {contender:60}" + "".join(f"{figure:10,.0f}" for figure in own))
         (_, own), *others = counts.items()
         for contender, other in others:
-            ratios = "".join(f"{a / b:10.2f}" for a, b in zip(own.each, other.each, strict=True))
-            print(f"  {f'times {contender}':{_WIDTH - 2}}{ratios}")
-
-
-def _do(deed: Callable[[], object], works: Works, calls: Sequence[int]) -> None:
-    for times in calls:
-        for _ in range(times):
-            deed()
-        works.settle()
-        works.mark()
-        usage.mark()
+            ratios = "".join(f"{a / b:10.2f}" for a, b in zip(own, other, strict=True))
+            print(f"  {f'times {contender}':60}{ratios}")
 
 
 def _main(directory: str, speed: str, names: Sequence[str]) -> None:
     done = []
-    calls = _QUICK_CALLS if speed == "quick" else _CALLS
-    with processes.served(under=_under_callgrind(directory, "server")) as served:
-        works = served.cast(Works)
-        for deeds in itertools.chain.from_iterable(COUNTED[name] for name in names):
+    calls = _CALLS[speed]
+    with served(under=_under_callgrind(directory, "server")) as works:
+        for deeds in itertools.chain.from_iterable(_COUNTED[name] for name in names):
             for kind, by_name in deeds(works):
                 for contender, deed in by_name.items():
-                    _do(deed, works, calls)
+                    for times in calls:
+                        for _ in range(times):
+                            deed()
+                        works.settle()
+                        works.use("mark")
+                        usage.mark()
                     done.append((kind or "add(int, int)", contender, *calls[1:]))
     print(json.dumps(done))
 

@@ -4,7 +4,6 @@
 """
 
 import contextlib
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -12,14 +11,12 @@ from functools import partial
 from typing import NamedTuple
 
 import capmarshal as cm
-from bench import CHECKOUT, places, processes, servers, usage
-from bench.measuring import Report, Settings, Work, adding, against, everywhere, measure, often
-from bench.places import Cores
-from bench.servers import Works
+from bench import places, processes, usage
+from bench.measuring import Goal, Report, Work, adding, often
+from bench.server import Works, served
 from capmarshal._capabilities.capability import open_door_of
 
-TAKES = "15 s"
-_CALLS, _QUICK_CALLS, _ROUNDS = 5000, 20, 15
+TAKES, ROUNDS = "15 s", 15
 _CHANNELS, _QUICK_CHANNELS = 1000, 20
 _OBJECTS, _QUICK_OBJECTS = 10_000, 50
 _TARGET = 1.3
@@ -40,69 +37,57 @@ class Cost(NamedTuple):
     kernel: int
 
 
-def room_for(channels: int) -> int:
-    """Makes room in the tables of the servers to come; for how many channels there is."""
+def room_for(wanted: int, report: Report) -> int:
+    """Makes room for channels in the tables of the servers to come; for how many there is."""
     # They fill at most three quarters of it.
-    return min(channels, places.room_in_table(channels * 3 // 2) * 2 // 3)
+    channels = min(wanted, places.room_in_table(wanted * 3 // 2) * 2 // 3)
+    if channels < wanted:
+        report.notes.append(f"{wanted:,} channels: the hard limit of open files (ulimit -Hn) leaves {channels:,}")
+    return channels
 
 
 @contextlib.contextmanager
-def crowd(capability: cm.Capability, channels: int) -> Iterator[Cost]:
+def crowd(works: Works, channels: int) -> Iterator[Cost]:
     """So many channels of other processes, idle, as long as the block runs; what they cost."""
-    works = capability.cast(Works)
-    before = works.open_files()
+    before = works.use("open_files")
     most = min(_CHANNELS_MAX, places.table() // _TABLE_SHARE)
-    pipe = subprocess.PIPE
     with contextlib.ExitStack() as stack:
-        members = []
-        for first in range(0, channels, most):
-            command = processes.command("crowd", str(min(most, channels - first)))
-            members.append(cm.spawn(command, parent=capability, stdin=pipe, stdout=pipe, cwd=CHECKOUT))
-            stack.callback(processes.end, members[-1])
+        members = [
+            stack.enter_context(
+                processes.running("crowd", str(min(most, channels - first)), parent=cm.capability(works))
+            )
+            for first in range(0, channels, most)
+        ]
+        for member in members:
             # It is there.
-            processes.line_of(members[-1])
+            processes.line_of(member)
         kernel = usage.kernel()
         clients = sum(int(processes.line_of(member, "call")) for member in members)
         cost = Cost(clients, usage.kernel() - kernel)
-        more = works.open_files() - before
+        more = works.use("open_files") - before
         # And the pidfd of each process, where the kernel gives one.
         if more not in (channels, channels + len(members)):
             raise SystemExit(f"{channels} channels were to be made, and the server has {more}")
         yield cost
     # It notices at its own pace that they have ended.
     give_up = time.monotonic() + processes.PATIENCE
-    while works.open_files() > before:
+    while works.use("open_files") > before:
         if time.monotonic() > give_up:
             raise SystemExit("the server keeps what a crowd has left")
         time.sleep(0.01)
 
 
-def run(settings: Settings) -> Report:
-    """Measures it at each place."""
-    calls, wanted, objects = (
-        (_QUICK_CALLS, _QUICK_CHANNELS, _QUICK_OBJECTS) if settings.quick else (_CALLS, _CHANNELS, _OBJECTS)
-    )
-    channels = room_for(wanted)
-    report = Report(settings={"loops": calls, "channels": channels, "objects": objects})
-    if channels < wanted:
-        report.notes.append(f"{wanted:,} channels: the hard limit of open files (ulimit -Hn) leaves {channels:,}")
-    with processes.served() as few, processes.served() as many:
-        alone, crowded = few.cast(Works), many.cast(Works)
-        crowded.manage(objects)
-        busy = f"{channels:,} idle channels, {objects:,} objects"
-        timed = {
-            busy: partial(often, adding(crowded.add), calls),
-            "1 channel, 1 object": partial(often, adding(alone.add), calls),
-        }
-
-        def at(cores: Cores) -> Iterator[Work]:
-            for works in (alone, crowded):
-                servers.place(works, cores)
-            yield Work("", timed, against(busy, timed, dict.fromkeys(timed, everywhere(_TARGET))))
-
-        with crowd(many, channels):
-            report.comparisons = measure(at, settings.rounds_or(_ROUNDS))
-    return report
+def run(report: Report) -> Iterator[Work]:
+    """It at each place."""
+    calls, objects = report.loops(5000, 20), _QUICK_OBJECTS if report.quick else _OBJECTS
+    channels = room_for(_QUICK_CHANNELS if report.quick else _CHANNELS, report)
+    report.settings |= {"channels": channels, "objects": objects}
+    busy, idle = f"{channels:,} idle channels, {objects:,} objects", "1 channel, 1 object"
+    for cores in places.places():
+        with served(cores) as alone, served(cores) as crowded, crowd(crowded, channels):
+            crowded.manage(objects)
+            timed = {name: partial(often, adding(to.add), calls) for name, to in ((busy, crowded), (idle, alone))}
+            yield Work(cores.named(), cores, timed, [Goal(busy, idle, _TARGET)])
 
 
 def _call(works: Works, count: int) -> None:
@@ -122,13 +107,11 @@ def _main(count: int) -> None:
     # A call that fails before it is sent: what is needed once is there, but no channel.
     with contextlib.suppress(cm.ArgumentError):
         works.add(object(), 2)  # type: ignore[arg-type]  # so that it fails
-    full = usage.fill_up()
-    before = usage.resident()
+    before = usage.fill_up()
     print("here", flush=True)
-    sys.stdin.buffer.readline()
+    sys.stdin.readline()
     _call(works, count)
     print(usage.resident() - before, flush=True)
-    del full
     processes.await_end()
 
 

@@ -5,45 +5,29 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
 
 import capmarshal as cm
-from bench import contenders, in_c, processes, servers
+from bench import c_program, contenders
 from bench.contenders import DESCRIPTORS_MAX, close_all
-from bench.measuring import Report, Settings, Work, against, everywhere, measure, often
-from bench.places import Cores
-from bench.servers import Works
+from bench.measuring import Report, Work, against, often
+from bench.places import places
+from bench.server import Works, by_hand, served
 
-TAKES = "80 s"
-_DESCRIPTORS, _QUICK_DESCRIPTORS, _ROUNDS = 30_000, 300, 15
+TAKES, ROUNDS = "80 s", 15
+_DESCRIPTORS, _QUICK_DESCRIPTORS = 30_000, 300
 _CALLS_MAX, _CALLS_MIN = 3000, 2
 
 CAPMARSHAL, _SEND_FDS, _C = "capmarshal", "socket.send_fds, recv_fds", "C"
-
-
-class _Files(NamedTuple):
-    """What is handed over.
-
-    Attributes:
-        mode: of the program in C.
-        number: how many.
-        target: the most that capmarshal may be a multiple of send_fds.
-    """
-
-    mode: str
-    number: int
-    target: float
-
-
+# The mode of the program in C, how many, and the most that capmarshal may be a multiple of send_fds.
 _WORKS = {
-    "memfds, 1 each way": _Files("memfds", 1, 1.3),
-    "memfds, 16 each way": _Files("memfds", 16, 1.3),
-    "memfds, 253 each way": _Files("memfds", DESCRIPTORS_MAX, 1.5),
-    "regular files, 1 each way": _Files("files", 1, 1.4),
-    "regular files, 16 each way": _Files("files", 16, 1.4),
-    "regular files, 253 each way": _Files("files", DESCRIPTORS_MAX, 1.7),
+    "memfds, 1 each way": ("memfds", 1, 1.3),
+    "memfds, 16 each way": ("memfds", 16, 1.3),
+    "memfds, 253 each way": ("memfds", DESCRIPTORS_MAX, 1.5),
+    "regular files, 1 each way": ("files", 1, 1.4),
+    "regular files, 16 each way": ("files", 16, 1.4),
+    "regular files, 253 each way": ("files", DESCRIPTORS_MAX, 1.7),
 }
-_TARGET_OF_C = everywhere(1.2)
+_TARGET_OF_C = 1.2
 
 
 def _open(mode: str) -> cm.Descriptor:
@@ -76,27 +60,24 @@ def _check(sent: list[int], came: list[int]) -> None:
 
 def deeds(works: Works) -> Iterator[tuple[str, dict[str, Callable[[], object]]]]:
     """By kind of work and contender, what is done in Python; each until the next is asked for."""
-    with servers.by_hand(works, contenders.Swap) as other:
-        for name, (mode, count, _) in _WORKS.items():
+    with by_hand(works, contenders.Swap) as other:
+        for kind, (mode, count, _) in _WORKS.items():
             with contextlib.ExitStack() as opened:
                 files = [opened.enter_context(_open(mode)) for _ in range(count)]
                 numbers = [file.fileno() for file in files]
                 _check(numbers, [file.detach() for file in works.swap(files)])
                 _check(numbers, other.swap(numbers))
-                own, by_hand = partial(_swap, works, files), partial(_swap_by_hand, other, numbers)
-                yield name, {CAPMARSHAL: own, _SEND_FDS: by_hand}
+                own, by_number = partial(_swap, works, files), partial(_swap_by_hand, other, numbers)
+                yield kind, {CAPMARSHAL: own, _SEND_FDS: by_number}
 
 
-def run(settings: Settings) -> Report:
-    """Measures each count of each kind at each place."""
-    enough = _QUICK_DESCRIPTORS if settings.quick else _DESCRIPTORS
-    with in_c.compiled() as program, processes.served() as served:
-        works = served.cast(Works)
-
-        def at(cores: Cores) -> Iterator[Work]:
-            servers.place(works, cores)
-            for name, by_name in deeds(works):
-                mode, count, target = _WORKS[name]
+def run(report: Report) -> Iterator[Work]:
+    """Each count of each kind at each place."""
+    enough = _QUICK_DESCRIPTORS if report.quick else _DESCRIPTORS
+    for cores in places():
+        with c_program.compiled() as program, served(cores) as works:
+            for kind, by_name in deeds(works):
+                mode, count, target = _WORKS[kind]
                 calls = max(min(enough // count, _CALLS_MAX), _CALLS_MIN)
                 timed = {
                     # What the server leaves to others to close is waited for.
@@ -104,7 +85,5 @@ def run(settings: Settings) -> Report:
                     _SEND_FDS: partial(often, by_name[_SEND_FDS], calls),
                     _C: partial(program.call, mode, calls, cores, count),
                 }
-                targets = {_SEND_FDS: everywhere(target), _C: _TARGET_OF_C}
-                yield Work(name, timed, against(CAPMARSHAL, timed, targets))
-
-        return Report(measure(at, settings.rounds_or(_ROUNDS)))
+                goals = against(CAPMARSHAL, timed, {_SEND_FDS: target, _C: _TARGET_OF_C})
+                yield Work(cores.named(kind), cores, timed, goals)

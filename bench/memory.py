@@ -1,96 +1,82 @@
 """Memory of a channel, a managed object, a held capability, each at 1 to 10,000 of them."""
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from functools import partial
 
-from bench import processes
 from bench.crowd import crowd, room_for
-from bench.measuring import Comparison, Report, Settings
-from bench.servers import Works
+from bench.measuring import Goal, Report, Work
+from bench.server import served
 
-TAKES = "60 s"
-_ROUNDS = 3
+TAKES, ROUNDS = "60 s", 3
 _COUNTS, _QUICK_COUNTS = (1, 100, 1000, 10_000), (100, 300)
 # In one answer.
 _HANDED_OUT = 500
 
-_SERVER, _CLIENT, _HOLDER, _KERNEL = "server, resident", "client, resident", "holder, resident", "kernel"
 
-
-def _channels(count: int) -> dict[str, float]:
+def _channels(count: int) -> tuple[float, float, float]:
     """Bytes for so many, of other processes."""
-    with processes.served() as served:
-        works = served.cast(Works)
+    with served() as works:
         # The first of whatever it needs once.
-        with crowd(served, 1):
+        with crowd(works, 1):
             pass
-        resident = works.fill_up()
-        with crowd(served, count) as cost:
-            return {_SERVER: works.resident() - resident, _CLIENT: cost.clients, _KERNEL: cost.kernel}
+        resident = works.use("fill_up")
+        with crowd(works, count) as cost:
+            return works.use("resident") - resident, cost.clients, cost.kernel
 
 
-def _objects(count: int) -> dict[str, float]:
+def _objects(count: int) -> tuple[float]:
     """Bytes for so many managed objects, which are empty themselves."""
-    with processes.served() as served:
-        works = served.cast(Works)
+    with served() as works:
         works.manage(1)
-        resident = works.fill_up()
+        resident = works.use("fill_up")
         works.manage(count)
-        return {_SERVER: works.resident() - resident}
+        return (works.use("resident") - resident,)
 
 
-def _capabilities(count: int) -> dict[str, float]:
+def _capabilities(count: int) -> tuple[float]:
     """Bytes for so many that a process holds, of objects of one entrypoint of another process."""
-    with processes.served() as served, processes.served() as holder:
-        works, other = served.cast(Works), holder.cast(Works)
+    with served() as works, served() as holder:
         # The last one is handed over before: the door, and whatever is needed once, is not counted.
         works.manage(count + 1)
-        other.keep(*works.hand_out(count, 1))
-        resident = other.fill_up()
+        holder.keep(*works.hand_out(count, 1))
+        resident = holder.use("fill_up")
         for first in range(0, count, _HANDED_OUT):
             for thing in works.hand_out(first, min(_HANDED_OUT, count - first)):
-                held = other.keep(thing)
+                held = holder.keep(thing)
         if held != count + 1:
             raise SystemExit("capabilities were lost")
-        return {_HOLDER: other.resident() - resident}
+        return (holder.use("resident") - resident,)
 
 
-_PIECES: dict[str, Callable[[int], dict[str, float]]] = {
-    "channel": _channels,
-    "managed object": _objects,
-    "held capability": _capabilities,
+# What is measured, and where: in one go.
+_PIECES: dict[str, tuple[Callable[[int], tuple[float, ...]], list[str]]] = {
+    "a channel": (_channels, ["server, resident", "client, resident", "kernel"]),
+    "a managed object": (_objects, ["server, resident"]),
+    "a held capability": (_capabilities, ["holder, resident"]),
 }
 
 
-def _measure(piece: str, counts: Sequence[int], rounds: int) -> list[Comparison]:
-    """Bytes for one, by where they are and by how many there were."""
-    found: dict[str, dict[str, list[float]]] = {}
-    for _ in range(rounds):
-        for count in counts:
-            for where, cost in _PIECES[piece](count).items():
-                found.setdefault(where, {}).setdefault(f"of {count:,}", []).append(cost / count)
-    made = []
-    for where, by_count in found.items():
-        # Where there are few, a page more or less is all of it.
-        unseen = [of for of, values in by_count.items() if min(values) <= 0]
-        figures = {of: values for of, values in by_count.items() if of not in unseen}
-        compared = Comparison(f"a {piece}", where, None, figures, unit="byte")
-        compared.cannot = dict.fromkeys(unseen, "less than what can be seen beside all else")
-        if len(figures) > 1:
-            *_, fewer, most = figures
-            compared.compare(most, fewer)
-        made.append(compared)
-    return made
+def _of_one(
+    measure: Callable[[int], tuple[float, ...]], found: dict[int, list[list[float]]], which: int, count: int
+) -> float:
+    """Bytes for one of so many; what was measured in the same go is kept for the works to come."""
+    if which == 0:
+        found[count].append([cost / count for cost in measure(count)])
+        return found[count][-1][0]
+    # The rounds of each work come in the same order.
+    found[count].append(costs := found[count].pop(0))
+    return costs[which]
 
 
-def run(settings: Settings) -> Report:
-    """Measures each at each count."""
-    counts = _QUICK_COUNTS if settings.quick else _COUNTS
-    room = room_for(max(counts))
-    report = Report()
-    for piece in _PIECES:
-        own: Sequence[int] = counts
-        if piece == "channel" and room < max(counts):
-            own = sorted({min(count, room) for count in counts})
-            report.notes.append(f"{max(counts):,} channels: the hard limit of open files (ulimit -Hn) leaves {room:,}")
-        report.comparisons += _measure(piece, own, settings.rounds_or(_ROUNDS))
-    return report
+def run(report: Report) -> Iterator[Work]:
+    """Each at each count."""
+    counts = _QUICK_COUNTS if report.quick else _COUNTS
+    room = room_for(max(counts), report)
+    for piece, (measure, everywhere) in _PIECES.items():
+        own = sorted({min(count, room) for count in counts}) if measure is _channels else counts
+        found: dict[int, list[list[float]]] = defaultdict(list)
+        for which, where in enumerate(everywhere):
+            sizes = {f"of {count:,}": partial(_of_one, measure, found, which, count) for count in own}
+            *_, fewer, most = sizes
+            yield Work(f"{piece}, {where}", None, sizes, [Goal(most, fewer)], unit="byte")

@@ -3,14 +3,12 @@
 import contextlib
 import os
 import resource
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 # What a process needs in its table beside the descriptors that it is asked for.
 _SPARE = 256
-
-PLACES = ONE_CORE, TWO_CORES = "one core", "two cores"
+ONE_CORE, TWO_CORES = "one core", "two cores"
 
 
 class Cores(NamedTuple):
@@ -23,6 +21,10 @@ class Cores(NamedTuple):
     def kind(self) -> str:
         """Which of the places it is, on any machine."""
         return ONE_CORE if self.client == self.server else TWO_CORES
+
+    def named(self, kind: str = "") -> str:
+        """A kind of work at this place; nothing is said of it where there is but one."""
+        return f"{kind}, {self.kind}" if kind else self.kind
 
     def __str__(self) -> str:
         numbers = str(self.client) if self.client == self.server else f"{self.client} and {self.server}"
@@ -39,44 +41,23 @@ def places() -> list[Cores]:
     return [Cores(_usable[0], other) for other in _usable[:2]]
 
 
-def _set(process: int, usable: set[int]) -> None:
-    # An affinity is a thread's own, and a new thread's is that of its creator.
-    for thread in Path(f"/proc/{process}/task").iterdir():
+def run_on(*cpus: int) -> None:
+    """Has this process, and those that it starts, run on these cores; on none: where it could when it began."""
+    # An affinity is a thread's own, and a new thread's or process's is that of its creator.
+    for thread in Path("/proc/self/task").iterdir():
         # It may just have ended.
         with contextlib.suppress(ProcessLookupError):
-            os.sched_setaffinity(int(thread.name), usable)
-
-
-def run_on(cpu: int) -> None:
-    """Has this process run on one core."""
-    _set(os.getpid(), {cpu})
-
-
-def run_anywhere() -> None:
-    """Has this process run where it could when it began."""
-    _set(os.getpid(), set(_usable))
-
-
-def family_runs_on(process: int, cpu: int) -> None:
-    """Has another process run on one core, and those that it started."""
-    _set(process, {cpu})
-    for task in Path(f"/proc/{process}/task").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            for child in (task / "children").read_text().split():
-                family_runs_on(int(child), cpu)
+            os.sched_setaffinity(int(thread.name), cpus or _usable)
 
 
 def table() -> int:
     """How many descriptors a process may have open: the soft limit."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def room_in_table(wanted: int) -> int:
     """Makes room for so many descriptors, here and in the processes to come; for how many there is."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    all_of_it = wanted + _SPARE
-    if table() < all_of_it:
-        soft = all_of_it if hard == resource.RLIM_INFINITY else min(all_of_it, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if table() < wanted + _SPARE:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted + _SPARE, hard), hard))
     return min(wanted, table() - _SPARE)

@@ -1,6 +1,7 @@
 """capmarshal with and without polling before it sleeps, where it helps and where it might harm.
 
-``python -m bench.polling`` is a client process: told on its standard input what to measure, it answers with seconds.
+``python -m bench.polling CLIENT_CPU SERVER_CPU`` is a client process with a server of its own: told on its standard
+input how many calls to make, it answers with seconds.
 """
 
 import contextlib
@@ -8,20 +9,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 
-from bench import CHECKOUT, in_c, places, processes, servers
-from bench.measuring import Comparison, Report, Settings, adding, often
-from bench.places import ONE_CORE, TWO_CORES, Cores
-from bench.servers import Works
+from bench import c_program, processes
+from bench.measuring import Goal, Report, Work, adding, often
+from bench.places import Cores, places
+from bench.server import served
 
-TAKES = "75 s"
-# As many as take a while where each waits for a time slice: a scheduler's slice is some milliseconds.
-_CALLS, _QUICK_CALLS, _ROUNDS = 2000, 20, 21
+TAKES, ROUNDS = "150 s", 21
 _TARGET = 1.05
 
 _POLLING, _SLEEPING, _KEPT = "capmarshal, polling", "capmarshal, sleeping", "C, kept channel"
 # What each has in its environment, and in that of its server.
-_SWITCH = "CAPMARSHAL_POLL"
 _VALUES = {_POLLING: "1", _SLEEPING: "0"}
 
 # Ends with this process, however that ends.
@@ -37,86 +36,59 @@ while os.getppid() == parent:
 
 
 @contextlib.contextmanager
-def _busy(cpus: Sequence[int]) -> Iterator[None]:
-    """Processes that do nothing but use a core each, as long as the block runs."""
+def clients(cores: Cores, busy: Sequence[int], running: dict[str, processes.Process]) -> Iterator[None]:
+    """Clients that read at their start whether they are to poll, and busy loops on some cores; into ``running``.
+
+    They are new in each round: two that are alike differ by some per cent all their life, by where their memory
+    happens to be.
+    """
     with contextlib.ExitStack() as stack:
-        for cpu in cpus:
+        for name, value in _VALUES.items():
+            environment = {**os.environ, "CAPMARSHAL_POLL": value}
+            running[name] = stack.enter_context(processes.running("polling", *map(str, cores), env=environment))
+        for name in running:
+            # Untimed: all that a process does for the first time.
+            seconds(running, name, 100)
+        for cpu in busy:
             command = [sys.executable, "-I", "-S", "-c", _BUSY_LOOP, str(cpu)]
-            loop = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))
+            loop = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
             stack.callback(loop.kill)
-            if loop.stdout is not None:
-                loop.stdout.readline()
+            processes.line_of(loop)
         yield
 
 
-@contextlib.contextmanager
-def _clients(names: Sequence[str]) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
-    """Client processes with a server of their own each; each reads at its start whether it is to poll."""
-    with contextlib.ExitStack() as stack:
-        made = {}
-        for name in names:
-            environment, pipe = {**os.environ, _SWITCH: _VALUES[name]}, subprocess.PIPE
-            command = processes.command("polling")
-            made[name] = subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=CHECKOUT, env=environment)
-            stack.callback(processes.end, made[name])
-        yield made
-
-
-def _seconds(client: subprocess.Popen[bytes], calls: int, cores: Cores) -> float:
+def seconds(running: dict[str, processes.Process], name: str, calls: int) -> float:
     """For one call."""
-    return float(processes.line_of(client, f"{calls} {cores.client} {cores.server}"))
+    return float(processes.line_of(running[name], str(calls)))
 
 
-def _situations() -> Iterator[tuple[Comparison, Cores, list[int]]]:
-    """Where the two processes run, and on which cores somebody else is busy."""
-    one, *two = places.places()
-    found: list[tuple[str, Cores, list[int]]] = [(ONE_CORE, one, [])]
+def run(report: Report) -> Iterator[Work]:
+    """It in each situation."""
+    # As many as take a while where each waits for a time slice: a scheduler's slice is some milliseconds.
+    calls = report.loops(2000, 20)
+    one, *two = places()
+    situations = [(one.named(), one, list[int]())]
     for cores in two:
-        found += [
-            (TWO_CORES, cores, []),
-            ("two cores, a busy loop on one", cores, [cores.client]),
-            ("two cores, busy loops on both", cores, [*cores]),
+        situations += [
+            (cores.named(), cores, []),
+            (f"{cores.named()}, a busy loop on one", cores, [cores.client]),
+            (f"{cores.named()}, busy loops on both", cores, [*cores]),
         ]
-    for where, cores, busy in found:
-        yield Comparison("", where, cores, {name: [] for name in (*_VALUES, _KEPT)}), cores, busy
+    with c_program.compiled() as program:
+        for name, cores, busy in situations:
+            running: dict[str, processes.Process] = {}
+            timed = {name: partial(seconds, running, name, calls) for name in _VALUES}
+            timed[_KEPT] = partial(program.call, "kept", calls, cores)
+            each_round = partial(clients, cores, busy, running)
+            goals = [Goal(_POLLING, _SLEEPING, _TARGET)]
+            yield Work(name, cores, timed, goals, each_round=each_round, there_and_back=True)
 
 
-def run(settings: Settings) -> Report:
-    """Measures it in each situation.
-
-    Each round has new processes: two that are alike differ by some per cent all their life, by where their memory
-    happens to be.
-    """
-    calls = _QUICK_CALLS if settings.quick else _CALLS
-    situations = list(_situations())
-    with in_c.compiled() as program:
-        for number in range(settings.rounds_or(_ROUNDS)):
-            with _clients(list(_VALUES)[:: -1 if number % 2 else 1]) as clients:
-                for client in clients.values():
-                    # Untimed: all that a process does for the first time.
-                    _seconds(client, calls, situations[0][1])
-                for compared, cores, busy in situations:
-                    with _busy(busy):
-                        # There and back: neither is always the first.
-                        there = {name: _seconds(client, calls, cores) for name, client in clients.items()}
-                        back = {name: _seconds(clients[name], calls, cores) for name in reversed(there)}
-                        for name in there:
-                            compared.figures[name].append((there[name] + back[name]) / 2)
-                        compared.figures[_KEPT].append(program.call("kept", calls, cores))
-    report = Report([compared for compared, _, _ in situations], settings={"loops": calls})
-    for compared in report.comparisons:
-        compared.compare(_POLLING, _SLEEPING, _TARGET)
-    return report
-
-
-def _main() -> None:
-    with processes.served() as served:
-        works = served.cast(Works)
+def _main(cores: Cores) -> None:
+    with served(cores) as works:
         for line in sys.stdin:
-            calls, client, server = map(int, line.split())
-            servers.place(works, Cores(client, server))
-            print(often(adding(works.add), calls), flush=True)
+            print(often(adding(works.add), int(line)), flush=True)
 
 
 if __name__ == "__main__":
-    _main()
+    _main(Cores(*map(int, sys.argv[1:])))

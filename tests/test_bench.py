@@ -225,13 +225,16 @@ def test_a_peer_that_is_not_installed_is_named():
     program = f"""\
 import sys
 sys.path.insert(0, {str(CHECKOUT)!r})
-from bench import peers, rivals
-from bench.measuring import Settings
+from bench import peers
+from bench.measuring import Report
 
-rivals.RIVALS["pyro"] = rivals.RIVALS["pyro"]._replace(module="nobody_installed_it")
-report = peers.run(Settings(rounds=2, quick=True))
+peers.PEERS["Pyro5"] = peers.PEERS["Pyro5"]._replace(module="nobody_installed_it")
+report = Report(quick=True)
+for work in peers.run(report):
+    work.measure(2)
+    report.works.append(work)
 print(*report.notes, sep="\\n")
-assert not [name for compared in report.comparisons for name in compared.figures if "Pyro" in name]
+assert not [name for work in report.works for name in work.figures if "Pyro" in name]
 """
     ran = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=60)
 
@@ -263,9 +266,10 @@ def family(pid):
         for child in (task / "children").read_text().split():
             yield from family(int(child))
 
-with polling._clients(list(polling._VALUES)) as clients:
-    for name, client in clients.items():
-        polling._seconds(client, 1, places()[0])
+running = {{}}
+with polling.clients(places()[0], [], running):
+    for name, client in running.items():
+        polling.seconds(running, name, 1)
         for pid in family(client.pid):
             variables = Path(f"/proc/{{pid}}/environ").read_bytes().split(b"\\0")
             print(name, *(v.decode() for v in variables if v.startswith(b"CAPMARSHAL_POLL=")))
@@ -333,8 +337,8 @@ def test_names_of_lines_that_end_together_do_not_overlap(monkeypatch):
     monkeypatch.syspath_prepend(CHECKOUT)
     from bench import charts
 
-    lines = {f"line {i}": [(1.0, 5.0), (10.0, 50.0)] for i in range(5)}
-    drawn = charts.line_chart("", "", {1: "1"}, str, lines, {name: i for i, name in enumerate(lines)})
+    lines = {f"line {i}": [5.0, 5.0] for i in range(5)}
+    drawn = charts.line_chart("", {1: "1"}, {1: lines, 10: lines})
 
     names = [text for text in ET.fromstring(drawn).iter(f"{SVG}text") if text.text in lines]
     heights = sorted(float(name.get("y")) for name in names)

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import CHECKOUT, conditions
+from bench import CHECKOUT, figures
+from bench.figures import in_words
 from bench.neighbours.loads import LOADS
-from bench.tables import time as in_words
 
 _SECONDS, _QUICK_SECONDS, _PATIENCE = 3.0, 0.05, 150.0
 # So many times the 99th percentile alone, and one call of the neighbour's, are to be the most.
@@ -109,7 +109,7 @@ def main() -> None:
         for name, python in versions.items():
             print(f"{load}, {name}", file=sys.stderr)
             rows[name][load] = _measure(str(Path(python).absolute()), load, seconds)
-    print(_PAGE.format(conditions=conditions.briefly(), seconds=seconds))
+    print(_PAGE.format(conditions=figures.briefly(), seconds=seconds))
     for name, of_version in rows.items():
         print(f"## {name}\n\n{_table(of_version)}\n")
 

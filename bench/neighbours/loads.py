@@ -1,25 +1,144 @@
-"""What a neighbour can do to a server: a table."""
+"""What a neighbour can do to a server, as a table; and the neighbour, which does one thing until it is told to end.
 
+``python -m bench.neighbours.loads LOAD`` prints a line when it goes on for good, and at the end, as JSON, how long it
+takes once while nobody else calls, how often it did it, and how often it could not.  It says by hand what no honest
+client says.
+"""
+
+import array
 import contextlib
 import functools
+import itertools
+import json
 import os
+import resource
+import select
 import signal
 import socket
+import statistics
 import struct
+import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+import timeit
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import capmarshal as cm
-from bench.neighbours import raw
-from bench.neighbours.neighbour import Neighbour
+import msgspec
 
-_MIB, _PATIENCE = 1 << 20, 30.0
+import capmarshal as cm
+from bench.server import Works, drop_root
+from capmarshal._capabilities.capability import badge_of, open_door_of
+from capmarshal._protocol import wire
+
+# Seconds: for an answer; for the benchmark to ask for the end, which it does long before.
+_PATIENCE, _LONGEST = 30.0, 120.0
+_MIB, _TRIES = 1 << 20, 7
 # include/net/scm.h: SCM_MAX_FD
 _MOST = 253
 # The other ends of what lingers.
 _peers: list[socket.socket] = []
+
+
+def _send(to: socket.socket, record: bytes, numbers: Sequence[int] = ()) -> None:
+    """Sends a record with descriptors; waits for room, for a second at most."""
+    control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", numbers))] if numbers else []
+    with contextlib.suppress(BlockingIOError):
+        to.sendmsg([record], control, socket.MSG_DONTWAIT)
+        return
+    poll = select.poll()
+    poll.register(to, select.POLLOUT)
+    poll.poll(1000)
+    with contextlib.suppress(BlockingIOError):
+        to.sendmsg([record], control, socket.MSG_DONTWAIT)
+
+
+class Neighbour:
+    """What a load has to work with: a proxy, and the door and the badge behind it, to speak by hand."""
+
+    def __init__(self, capability: cm.Capability) -> None:
+        self.shared: Works = capability.cast(Works)
+        self.door = socket.socket(fileno=os.dup(open_door_of(capability).number))
+        self._badge = badge_of(capability)
+        self.over = threading.Event()
+        # By many threads, and one step of the interpreter's.
+        self.done, self.refused = itertools.count(), itertools.count()
+
+    def knock(self) -> socket.socket:
+        """A new channel's near end."""
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with far:
+            _send(self.door, wire.KNOCK_RECORD, [far.fileno()])
+        near.setblocking(False)
+        return near
+
+    def call(self, method: str, *arguments: object, count: int = 0) -> bytes:
+        """A CALL record with a table of so many descriptors."""
+        payload = msgspec.msgpack.encode(arguments)
+        name = method.encode()
+        return wire.pack_call(1, self._badge, wire.NO_LIMIT, 0, name, wire.PLAIN[:count], count, payload)
+
+    def attempt(self, deed: Callable[[], object]) -> None:
+        """Does it once; an error is counted, and no more."""
+        try:
+            deed()
+        except Exception:  # noqa: BLE001 - whatever it is: the load goes on
+            next(self.refused)
+            time.sleep(0.001)
+        else:
+            next(self.done)
+
+    def repeat(self, deed: Callable[[], object], threads: int = 1) -> None:
+        """Does it again and again, in so many threads."""
+
+        def run() -> None:
+            while not self.over.is_set():
+                self.attempt(deed)
+
+        for _ in range(threads):
+            threading.Thread(target=run, daemon=True).start()
+
+    def keep(self, most: int, records: list[bytes], *, go_on: bool) -> None:
+        """Keeps as many channels as it gets, up to ``most``; those that the server ends are replaced at once.
+
+        The records are sent on each, and nothing is read; or, to ``go_on``, they are sent again and again as long as
+        there is room, and the answers thrown away.
+        """
+        channels: dict[int, socket.socket] = {}
+        poll = select.poll()
+
+        def add() -> None:
+            near = self.knock()
+            channels[near.fileno()] = near
+            poll.register(near, select.POLLIN | select.POLLOUT if go_on else 0)
+            if not go_on:
+                _say(near, records)
+
+        while not self.over.is_set():
+            if len(channels) < most:
+                self.attempt(add)
+            for number, event in poll.poll(0 if len(channels) < most else 50):
+                if event & select.POLLHUP:
+                    poll.unregister(number)
+                    channels.pop(number).close()
+                    next(self.refused)
+                else:
+                    _drain(channels[number])
+                    _say(channels[number], records)
+                    next(self.done)
+
+
+def _say(channel: socket.socket, records: list[bytes]) -> None:
+    with contextlib.suppress(BlockingIOError, ConnectionError):
+        for record in records:
+            channel.send(record)
+
+
+def _drain(channel: socket.socket) -> None:
+    with contextlib.suppress(BlockingIOError, ConnectionError):
+        while channel.recv(4096):
+            pass
 
 
 class Load(NamedTuple):
@@ -57,12 +176,23 @@ def _fail(its: Neighbour) -> object:
     return None
 
 
-def _say(its: Neighbour, records: list[bytes]) -> object:
+def _say_once(its: Neighbour, records: list[bytes]) -> object:
     """On a channel of its own."""
-    with its.door.knock() as near, contextlib.suppress(ConnectionError):
-        for record in records:
-            raw.send(near, record)
+    with its.knock() as near:
+        _say(near, records)
     return its.shared.add(1, 2)
+
+
+_BEGIN = wire.pack_begin(1, 16 * _MIB, 0)
+_CALL = functools.partial(wire.pack_call, 1, bytes(wire.BADGE_SIZE), wire.NO_LIMIT, 0)
+# Each in another way: too short, of a version and of a kind that there is not, and without what its head announces.
+_MALFORMED = [
+    b"\xff" * 5,
+    b"\x09" + _CALL(b"add", [], 0, b"")[1:],
+    bytes([wire.VERSION, 200]) + wire.pack_go(2)[2:],
+    _CALL(b"add", wire.PLAIN[:7], 0, b"")[: wire.CALL_SIZE + 3],
+    _CALL(bytes(999), [], 0, b"")[: wire.CALL_SIZE + 3],
+]
 
 
 @functools.cache
@@ -97,15 +227,15 @@ def _lingering() -> int:
             with contextlib.suppress(BlockingIOError):
                 while True:
                     sender.send(bytes(65536), socket.MSG_DONTWAIT)
-            raw.send(near, b".", [sender.fileno()])
+            _send(near, b".", [sender.fileno()])
     return far.detach()
 
 
 def _send_lingering(its: Neighbour) -> object:
     """By hand, so that the server's close is the last."""
     ends = [_lingering() for _ in range(8)]
-    with its.door.knock() as near:
-        raw.send(near, its.door.call(b"take", b"\x92\xc4\x00\x98" + bytes(range(8)), 8), ends)
+    with its.knock() as near:
+        _send(near, its.call("take_descriptors", [*range(8)], count=8), ends)
         for end in ends:
             os.close(end)
         near.settimeout(_PATIENCE)
@@ -117,14 +247,14 @@ def _send_lingering(its: Neighbour) -> object:
 
 def _die(its: Neighbour) -> None:
     """A child queues ten calls of 5 ms on each of 50 channels, and is killed."""
-    record = its.door.call(b"nap", b"\x91\xcb" + struct.pack(">d", 0.005))
+    record = its.call("nap", 0.005)
     (hear, tell), (wait, hold) = os.pipe(), os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(hold)
         with contextlib.suppress(BaseException):
-            for channel in [its.door.knock() for _ in range(50)] * 10:
-                raw.send(channel, record)
+            for channel in [its.knock() for _ in range(50)] * 10:
+                _send(channel, record)
             os.write(tell, b".")
             # Ends with the one that made it, whatever becomes of that.
             os.read(wait, 1)
@@ -139,16 +269,15 @@ def _die(its: Neighbour) -> None:
 
 
 def _knock_wrongly(its: Neighbour) -> None:
-    raw.send(its.door.end, b".")
-    raw.send(its.door.end, raw.KNOCK, [_null()] * 2)
+    _send(its.door, b".")
+    _send(its.door, wire.KNOCK_RECORD, [_null()] * 2)
 
 
 def _unread(words: str, size: int, count: int, *, other_user: bool = False) -> Load:
-    payload = b"\x92\xce" + struct.pack(">IB", size, count)
     return Load(
         f"answers of {words} that nobody reads, 4 on each channel",
         lambda its: its.shared.make(size, count),
-        lambda its: its.keep(1000, [its.door.call(b"make", payload)] * 4, go_on=False),
+        lambda its: its.keep(1000, [its.call("make", size, count)] * 4, go_on=False),
         other_user,
     )
 
@@ -159,25 +288,25 @@ LOADS = {
     "pipelined": Load(
         "calls on 8 channels that wait for no answer",
         _add,
-        lambda its: its.keep(8, [its.door.call(b"add", b"\x92\x01\x02")], go_on=True),
+        lambda its: its.keep(8, [its.call("add", 1, 2)], go_on=True),
     ),
     "naps": _calls("calls of 50 ms on 50 channels", lambda its: its.shared.nap(0.05), 50),
-    "memfds": _calls("calls with 253 memfds, 4 threads", lambda its: its.shared.take(b"", _memfds()), 4),
-    "files": _calls("252 files and pipes, 4 threads", lambda its: its.shared.take(b"", _files_and_pipes()), 4),
+    "memfds": _calls("calls with 253 memfds, 4 threads", lambda its: its.shared.take_descriptors(_memfds()), 4),
+    "files": _calls("252 files and pipes, 4 threads", lambda its: its.shared.take_descriptors(_files_and_pipes()), 4),
     "begun": Load(
         "BEGIN and never the rest, on all channels that it gets",
-        lambda its: _say(its, [raw.BEGIN]),
-        lambda its: its.keep(1000, [raw.BEGIN], go_on=False),
+        lambda its: _say_once(its, [_BEGIN]),
+        lambda its: its.keep(1000, [_BEGIN], go_on=False),
     ),
-    "knocks": _knocks("knocks whose channel ends at once", lambda its: its.door.knock().close()),
-    "junk": _knocks("knocks of 253 /dev/null", lambda its: raw.send(its.door.end, raw.KNOCK, [_null()] * _MOST)),
+    "knocks": _knocks("knocks whose channel ends at once", lambda its: its.knock().close()),
+    "junk": _knocks("knocks of 253 /dev/null", lambda its: _send(its.door, wire.KNOCK_RECORD, [_null()] * _MOST)),
     "wrong": _knocks("records with no descriptor, and with two, at the door", _knock_wrongly),
     "unread": _unread("1 MiB", _MIB, 0),
     "undrawn": _unread("100 descriptors, by another user,", 0, 100, other_user=True),
     "malformed": Load(
         "malformed records on 8 channels",
-        lambda its: _say(its, raw.MALFORMED),
-        lambda its: its.keep(8, raw.MALFORMED, go_on=True),
+        lambda its: _say_once(its, _MALFORMED),
+        lambda its: its.keep(8, _MALFORMED, go_on=True),
     ),
     "raising": _calls("calls that raise, 4 threads", _fail, 4),
     "dying": Load(
@@ -186,5 +315,26 @@ LOADS = {
         lambda its: its.repeat(lambda: _die(its)),
     ),
     "lingering": _calls("calls with 8 sockets whose closing takes a second, 4 threads", _send_lingering, 4),
-    "long": _calls("calls of 16 MiB, 2 threads", lambda its: its.shared.take(bytes(16 * _MIB), []), 2),
+    "long": _calls("calls of 16 MiB, 2 threads", lambda its: its.shared.take_bytes(bytes(16 * _MIB)), 2),
 }
+
+
+def _main(name: str) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    load = LOADS[name]
+    neighbour = Neighbour(cm.parent())
+    if load.other_user:
+        drop_root(1)
+    once = statistics.median(timeit.repeat(lambda: load.once(neighbour), number=1, repeat=_TRIES))
+    threading.Thread(target=load.go_on, args=(neighbour,), daemon=True).start()
+    print("here", flush=True)
+    select.select([sys.stdin], [], [], _LONGEST)
+    neighbour.over.set()
+    print(json.dumps([once, next(neighbour.done), next(neighbour.refused)]), flush=True)
+    # Its threads may be in the middle of something.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.places import Cores
-from bench.servers import Works
+from bench.server import Works
 from capmarshal._protocol import wire
 from capmarshal._typed.method import methods_of
 from capmarshal._typed.table import Outgoing
@@ -23,14 +23,6 @@ def record_sizes() -> tuple[int, int]:
     call = wire.pack_call(1, bytes(wire.BADGE_SIZE), wire.NO_LIMIT, 0, add.wire_name, [], 0, arguments)
     reply = wire.pack_reply(1, [], 0, add.encode_result(3, Outgoing()))
     return len(call), len(reply)
-
-
-def _run(*command: str | Path) -> str:
-    """What a program printed; its errors are its own to report."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode != 0:
-        raise SystemExit(f"{command[0]} ended with status {done.returncode}")
-    return done.stdout
 
 
 class InC:
@@ -52,13 +44,21 @@ class InC:
         return float(_run(self._program, mode, *map(str, (size, count, answer, times, *cores)))) / 1e9
 
 
+def _run(*command: str | Path) -> str:
+    """What a program printed; its errors are its own to report."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"{command[0]} ended with status {done.returncode}")
+    return done.stdout
+
+
 @contextlib.contextmanager
 def compiled() -> Iterator[InC]:
     """It, as long as the block runs."""
     with tempfile.TemporaryDirectory() as directory:
         program = Path(directory, "c_program")
         try:
-            _run("cc", "-O2", "-o", program, Path(__file__).with_name("c_program.c"))
+            _run("cc", "-O2", "-o", program, Path(__file__).with_suffix(".c"))
         except FileNotFoundError:
             raise SystemExit("there is no C compiler: cc is not on the PATH") from None
         yield InC(program)

@@ -4,7 +4,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -31,38 +31,32 @@ class Client(NamedTuple):
     inode: Callable[[int], Any] | None = None
     runner: asyncio.Runner | None = None
 
-    def add_often(self, calls: int) -> float:
+    def add_often(self, times: int) -> float:
         """Seconds for one call of ``add``; each result is checked."""
         if self.runner is not None:
-            return self.runner.run(_awaited_often(self.add, (1, 2), 3, calls))
-        return often(adding(self.add), calls)
+            return _awaited_often(self.runner, self.add, (1, 2), 3, times)
+        return often(adding(self.add), times)
 
-    def pass_often(self, number: int, calls: int) -> float:
+    def pass_often(self, number: int, times: int) -> float:
         """Seconds for one call that hands the descriptor over, and answers its inode; of those that can."""
         if self.inode is None:
             raise NotImplementedError
-        expected = os.fstat(number).st_ino
+        inode = os.fstat(number).st_ino
         if self.runner is not None:
-            return self.runner.run(_awaited_often(self.inode, (number,), expected, calls))
-        return often(checked(self.inode, (number,), expected), calls)
+            return _awaited_often(self.runner, self.inode, (number,), inode, times)
+        return often(checked(self.inode, (number,), inode), times)
 
 
-async def _awaited_often(
-    call: Callable[..., Awaitable[Any]], arguments: tuple[int, ...], expected: int, calls: int
+def _awaited_often(
+    runner: asyncio.Runner, call: Callable[..., Any], arguments: tuple[int, ...], expected: int, times: int
 ) -> float:
-    """:func:`often`, and :func:`checked`, for calls that are awaited."""
-    for repeats in (calls // 10 + 1, calls):
-        begin = time.perf_counter_ns()
-        for _ in range(repeats):
+    async def calls() -> None:
+        for _ in range(times):
             if await call(*arguments) != expected:
                 raise SystemExit("a wrong result came")
-        taken = time.perf_counter_ns() - begin
-    return taken / calls / 1e9
 
-
-def path(directory: str) -> str:
-    """Where the server listens."""
-    return str(Path(directory, "socket"))
+    # The loop is entered once for all of them.
+    return often(lambda: runner.run(calls()), 1) / times
 
 
 def patiently(attempt: Callable[[], T], absence: type[Exception]) -> T:
@@ -77,17 +71,17 @@ def patiently(attempt: Callable[[], T], absence: type[Exception]) -> T:
             time.sleep(_PAUSE)
 
 
-def await_listener(directory: str) -> None:
-    """Returns when the server listens."""
-    patiently(lambda: _require_listener(path(directory)), ConnectionRefusedError)
+def await_listener(path: str) -> None:
+    """Returns when somebody listens there."""
+    patiently(lambda: _require_listener(path), ConnectionRefusedError)
 
 
-def _require_listener(where: str) -> None:
+def _require_listener(path: str) -> None:
     for line in Path("/proc/net/unix").read_text().splitlines():
         # Flags: __SO_ACCEPTCON is the only one, include/uapi/linux/net.h.
-        if line.endswith(f" {where}") and line.split()[3] == "00010000":
+        if line.endswith(f" {path}") and line.split()[3] == "00010000":
             return
-    raise ConnectionRefusedError(f"nobody listens at {where}")
+    raise ConnectionRefusedError(f"nobody listens at {path}")
 
 
 def end_with_input() -> None:

@@ -1,0 +1,115 @@
+"""The figures as people read them, and as pyperf keeps them, so that its commands work on the file.
+
+pyperf measures each benchmark by itself; here they are measured in turns.  So only its data are used, not its runner.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pyperf  # type: ignore[import-untyped]  # it has no types
+
+from bench.measuring import Goal, Report, Spread, Unit, Work
+from bench.places import places
+
+_UNITS: dict[str, dict[str, float]] = {
+    "second": {"s": 1.0, "ms": 1e-3, "us": 1e-6},
+    "byte": {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "B": 1},
+}
+# What is measured, and what it stands on; and of what pyperf finds out about a machine, what figures depend on.
+_PACKAGES = ("capmarshal", "cffi", "msgspec")
+_MACHINE = ("python_implementation", "python_version", "platform", "cpu_model_name", "cpu_count")
+
+
+@functools.cache
+def conditions() -> dict[str, str | int]:
+    """The machine and the versions, by pyperf's names where it has one."""
+    packages: dict[str, str | int] = {f"{package}_version": metadata.version(package) for package in _PACKAGES}
+    found = pyperf.Run([1.0]).get_metadata()
+    machine = {name: found[name] for name in _MACHINE if name in found}
+    return packages | machine | {"cpu_affinity": ",".join(str(cores.server) for cores in places())}
+
+
+def briefly() -> str:
+    """The least to be said: on what."""
+    named = ("platform", "python_implementation", "python_version", "cpu_model_name")
+    return ", ".join(str(conditions()[name]) for name in named if name in conditions())
+
+
+def conditions_in_words() -> str:
+    """All of it, in one line."""
+    packages = [f"{package} {conditions()[f'{package}_version']}" for package in _PACKAGES]
+    return ", ".join([*packages, briefly(), f"{conditions()['cpu_count']} cores"])
+
+
+def in_words(value: float, unit: Unit = "second") -> str:
+    """With three digits, in the largest unit of which there is one at least."""
+    units = _UNITS[unit]
+    # What three digits round to 1,000 is one of the next.
+    name = next((name for name, size in units.items() if value >= 0.9995 * size), list(units)[-1])
+    return f"{float(f'{value / units[name]:.3g}'):g} {name}"
+
+
+def _spread(values: Sequence[float], unit: Unit | None) -> str:
+    lower, median, upper = (in_words(value, unit) if unit else f"{value:.3g}" for value in Spread.of(values))
+    return f"{median:>8}  ({lower} - {upper})"
+
+
+def _verdict(goal: Goal, values: Sequence[float]) -> str:
+    if goal.target is None:
+        return ""
+    return f"target {goal.target:g}: {'reached' if Spread.of(values).median <= goal.target else 'MISSED'}"
+
+
+def _lines(work: Work) -> Iterator[str]:
+    """One table."""
+    rows = [(name, _spread(values, work.unit), "") for name, values in work.figures.items()]
+    rows += [(name, why, "") for name, why in work.cannot.items()]
+    for goal, values in work.ratios().items():
+        rows.append((f"{goal.subject} / {goal.base}", _spread(values, None), _verdict(goal, values)))
+    width = max(len(name) for name, _, _ in rows)
+    yield ""
+    yield work.name if work.cores is None else work.name.replace(work.cores.kind, str(work.cores))
+    for name, figures, verdict in rows:
+        yield f"  {name:{width}}  {figures:32}  {verdict}".rstrip()
+
+
+def show(name: str, report: Report) -> None:
+    """Prints all of a benchmark."""
+    settings = ", ".join(f"{what} {value}" for what, value in report.settings.items())
+    print(f"\n== {name}" + (f": {settings}" if settings else ""))
+    for work in report.works:
+        print("\n".join(_lines(work)))
+    if report.notes:
+        print("\nnot measured", *report.notes, sep="\n  ")
+
+
+def _kept(benchmark: str, report: Report) -> Iterator[Any]:
+    """Each round is a run: it has a warm-up of its own, which is not kept."""
+
+    def kept(name: str, values: Sequence[float], said: Mapping[str, str | int | float]) -> Any:
+        said = {**conditions(), **report.settings, **said, "name": f"{benchmark}: {name}"}
+        runs = [
+            pyperf.Run([value], metadata={**said, "round": number}, collect_metadata=False)
+            for number, value in enumerate(values, 1)
+        ]
+        return pyperf.Benchmark(runs)
+
+    for work in report.works:
+        where = {} if work.cores is None else {"client_core": work.cores.client, "server_core": work.cores.server}
+        for contender, values in work.figures.items():
+            yield kept(f"{work.name}: {contender}", values, {**where, "unit": work.unit})
+        for (subject, base, target), values in work.ratios().items():
+            wanted = {} if target is None else {"target": target}
+            # pyperf knows of no unit for a plain number but this one.
+            yield kept(f"{work.name}: {subject} / {base}", values, {**where, **wanted, "unit": "integer"})
+
+
+def keep(reports: Mapping[str, Report], file: Path) -> None:
+    """Writes all figures and ratios; replaces the file."""
+    made = [kept for name, report in reports.items() for kept in _kept(name, report)]
+    if not made:
+        raise SystemExit("nothing was measured, and nothing is written")
+    pyperf.BenchmarkSuite(made).dump(str(file), replace=True)

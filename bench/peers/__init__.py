@@ -1,0 +1,151 @@
+"""A typed call, and one that passes a descriptor, against what others offer for calls between processes."""
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+import capmarshal as cm
+from bench import contenders, places, processes
+from bench.charts import bar_chart
+from bench.measuring import Report, Work, adding, against, checked, often
+from bench.peers import calls, dbus
+from bench.peers.client import Client, await_listener
+from bench.places import Cores
+from bench.server import Works, by_hand, served
+
+TAKES, ROUNDS = "40 s", 11
+_CAPMARSHAL = "capmarshal"
+# The most that capmarshal may be a multiple of: those that are pure Python, and the others.
+_PURE, _COMPILED = 0.5, 1.0
+
+
+class Peer(NamedTuple):
+    """A peer.
+
+    Attributes:
+        way: how its server serves, and how a client connects, both at a path; or what is written by hand, which a
+            thread of capmarshal's server process serves.
+        target: the most that a call of capmarshal's may be a multiple of.
+        package: as it is installed; empty where it is Python's own.
+        module: as it is imported.
+        cannot: why it passes no descriptors; empty if it does.
+        needs: a program.
+    """
+
+    way: tuple[Callable[[str], None], Callable[[str], Client]] | type[contenders.Tagged | contenders.ConnectionCalls]
+    target: float
+    package: str = ""
+    module: str = ""
+    cannot: str = ""
+    needs: str = ""
+
+    def unavailable(self) -> str:
+        """Why it cannot be measured here; empty if it can."""
+        if self.module and importlib.util.find_spec(self.module) is None:
+            return f"{self.module} is not installed"
+        if self.needs and shutil.which(self.needs) is None:
+            return f"{self.needs} is not on the PATH"
+        return ""
+
+
+# By name, as its authors write it: by hand, then the standard library, then what others made.
+PEERS = {
+    "sendmsg + msgspec by hand": Peer(contenders.Tagged, 0.95),
+    "multiprocessing.Connection": Peer(contenders.ConnectionCalls, _PURE),
+    "multiprocessing managers": Peer((calls.serve_managers, calls.connect_managers), _PURE),
+    "rpyc": Peer(
+        (calls.serve_rpyc, calls.connect_rpyc),
+        _PURE,
+        "rpyc",
+        "rpyc",
+        "rpyc sends values and references to Python objects: a descriptor's number means nothing to the other process",
+    ),
+    "Pyro5": Peer(
+        (calls.serve_pyro, calls.connect_pyro),
+        _PURE,
+        "Pyro5",
+        "Pyro5",
+        "Pyro5 serializes arguments to bytes on a stream; its sockets do not send descriptors",
+    ),
+    "pyzmq": Peer(
+        (calls.serve_zeromq, calls.connect_zeromq),
+        _COMPILED,
+        "pyzmq",
+        "zmq",
+        "ZeroMQ sends frames of bytes; its ipc transport has no place for descriptors",
+    ),
+    # The bus, messages and marshalling are compiled by Cython; the proxy is Python.
+    "dbus-fast": Peer(
+        (dbus.serve_dbus_fast, dbus.connect_dbus_fast), _COMPILED, "dbus-fast", "dbus_fast", needs="dbus-daemon"
+    ),
+    "jeepney": Peer((dbus.serve_jeepney, dbus.connect_jeepney), _PURE, "jeepney", "jeepney", needs="dbus-daemon"),
+    # Encoding and the protocol are C++ and Cython; the transport is asyncio's.
+    "pycapnp": Peer(
+        (calls.serve_capnproto, calls.connect_capnproto),
+        _COMPILED,
+        "pycapnp",
+        "capnp",
+        "Cap'n Proto can in C++, but pycapnp's streams are asyncio transports, which carry bytes only",
+    ),
+}
+
+
+def serve(name: str, path: str) -> None:
+    """In the server's process: serves at a path."""
+    way = PEERS[name].way
+    if not isinstance(way, type):
+        way[0](path)
+
+
+@contextlib.contextmanager
+def connected(name: str, works: Works, cores: Cores) -> Iterator[Client]:
+    """A client of a peer, whose server runs on its core."""
+    way = PEERS[name].way
+    if isinstance(way, type):
+        with by_hand(works, way) as own:
+            yield Client(own.add, own.close, own.inode)
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        path = str(Path(directory, "socket"))
+        places.run_on(cores.server)
+        with processes.running("peers", name, path):
+            places.run_on(cores.client)
+            await_listener(path)
+            with contextlib.closing(way[1](path)) as client:
+                yield client
+
+
+def run(report: Report) -> Iterator[Work]:
+    """Both calls at each place."""
+    times = report.loops(1000, 10)
+    report.notes += [f"{name}: {why}" for name, peer in PEERS.items() if (why := peer.unavailable())]
+    present = {
+        f"{name} {metadata.version(peer.package)}" if peer.package else name: (name, peer)
+        for name, peer in PEERS.items()
+        if not peer.unavailable()
+    }
+    targets = {shown: peer.target for shown, (_, peer) in present.items()}
+    cannot = {shown: f"cannot: {peer.cannot}" for shown, (_, peer) in present.items() if peer.cannot}
+    for cores in places.places():
+        with contextlib.ExitStack() as stack:
+            works = stack.enter_context(served(cores))
+            file = stack.enter_context(cm.Descriptor(os.memfd_create("bench", os.MFD_CLOEXEC)))
+            inode = checked(works.inode, (file,), os.fstat(file.fileno()).st_ino)
+            adds = {_CAPMARSHAL: partial(often, adding(works.add), times)}
+            passes = {_CAPMARSHAL: partial(often, inode, times, works.settle)}
+            for shown, (name, peer) in present.items():
+                client = stack.enter_context(connected(name, works, cores))
+                adds[shown] = partial(client.add_often, times)
+                if not peer.cannot:
+                    passes[shown] = partial(client.pass_often, file.fileno(), times)
+            yield Work(cores.named("add(int, int)"), cores, adds, against(_CAPMARSHAL, adds, targets))
+            kind = cores.named("a descriptor, answered with its inode")
+            yield Work(kind, cores, passes, against(_CAPMARSHAL, passes, {}), cannot)
+    report.pictures["peers.svg"] = bar_chart("Calls between two processes", report.works)

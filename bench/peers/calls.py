@@ -1,0 +1,203 @@
+"""The peers that speak over a unix socket of their own, each used as its own documentation recommends."""
+
+import asyncio
+import contextlib
+import os
+from multiprocessing import reduction
+from multiprocessing.managers import BaseManager
+from pathlib import Path
+from typing import Any
+
+from bench import contenders
+from bench.peers.client import PATIENCE, Client
+
+
+class _Adder:
+    def add(self, a: int, b: int) -> int:
+        return a + b
+
+    def inode(self, file: Any) -> int:
+        number = file.detach()
+        try:
+            return os.fstat(number).st_ino
+        finally:
+            os.close(number)
+
+
+class _Manager(BaseManager):
+    pass
+
+
+def serve_managers(path: str) -> None:
+    """``multiprocessing.managers``: a proxy of an object that a manager's server holds.
+
+    https://docs.python.org/3/library/multiprocessing.html#using-a-remote-manager: ``register``, ``get_server`` and
+    ``serve_forever``, ``connect``; the proxy that it makes by itself.  Pickling is the default serializer and the
+    faster one (the other is XML).  A descriptor is an argument as ``multiprocessing.reduction.DupFd``, as the package
+    itself pickles sockets: the receiver fetches it from a thread of the sender, which asks for a password.
+    """
+    adder = _Adder()
+    _Manager.register("adder", callable=lambda: adder)
+    _Manager(path, contenders.know_password()).get_server().serve_forever()
+
+
+def connect_managers(path: str) -> Client:
+    """A client of that server."""
+    _Manager.register("adder")
+    manager = _Manager(path, contenders.know_password())
+    manager.connect()
+    adder: Any = manager.adder()  # type: ignore[attr-defined]  # register() made it
+    # A proxy's connection ends with it.
+    return Client(adder.add, lambda: None, lambda number: adder.inode(reduction.DupFd(number)))
+
+
+def serve_rpyc(path: str) -> None:
+    """rpyc: a ``Service`` behind the threaded server.
+
+    https://rpyc.readthedocs.io/en/latest/docs/services.html and servers.html: ``rpyc.exposed`` methods,
+    ``socket_path=`` of the server, ``unix_connect``.  Numbers travel by value in its own format; there is no serializer
+    to choose.  The method is looked up once, and its remote reference is kept: to look it up by each call would be a
+    second round trip.
+    """
+    import rpyc
+    from rpyc.utils.server import ThreadedServer
+
+    @rpyc.service
+    class Adder(rpyc.Service):
+        @rpyc.exposed
+        def add(self, a: int, b: int) -> int:
+            return a + b
+
+    ThreadedServer(Adder, socket_path=path).start()
+
+
+def connect_rpyc(path: str) -> Client:
+    """A client of that server."""
+    from rpyc.utils.factory import unix_connect
+
+    connection = unix_connect(path)
+    return Client(connection.root.add, connection.close)
+
+
+def serve_pyro(path: str) -> None:
+    """Pyro5 with the marshal serializer.
+
+    https://pyro5.readthedocs.io/en/latest/servercode.html: ``Daemon(unixsocket=)`` and an exposed class;
+    clientcode.html calls marshal "very limited but very fast", and the package's own benchmark uses it.  The threaded
+    server, which is the default and which it says to take if in doubt: a connection has a thread that waits for it.
+    """
+    import Pyro5.api
+
+    @Pyro5.api.expose
+    class Adder:
+        def add(self, a: int, b: int) -> int:
+            return a + b
+
+    with Pyro5.api.Daemon(unixsocket=path) as daemon:
+        daemon.register(Adder(), "adder")
+        daemon.requestLoop()
+
+
+def connect_pyro(path: str) -> Client:
+    """A client of that server."""
+    import Pyro5.api
+
+    adder = Pyro5.api.Proxy(f"PYRO:adder@./u:{path}")
+    adder._pyroSerializer = "marshal"  # noqa: SLF001 - documented, and named so
+    return Client(adder.add, adder._pyroRelease)  # noqa: SLF001 - documented, and named so
+
+
+def serve_zeromq(path: str) -> None:
+    """ZeroMQ by pyzmq over ipc: REQ and REP, with msgspec.
+
+    https://pyzmq.readthedocs.io/en/latest/howto/serialization.html: ``send_json`` and ``send_pyobj`` are not meant for
+    performance, an application should define its own; msgspec is one that it names.  Messages this small are copied,
+    which is the default, and cheaper by the documentation of ``copy_threshold``.  Blocking sockets, not those for
+    asyncio.
+    """
+    import zmq
+
+    with zmq.Context() as context, context.socket(zmq.REP) as socket:
+        socket.bind(f"ipc://{path}")
+        while True:
+            match contenders.decode_tagged(socket.recv()):
+                case contenders.AddRequest(a, b):
+                    socket.send(contenders.encode(a + b))
+
+
+def connect_zeromq(path: str) -> Client:
+    """A client of that server."""
+    import zmq
+
+    context = zmq.Context()
+    socket = context.socket(zmq.REQ)
+    # The first call would wait for ever for a server that is not there.
+    socket.rcvtimeo = round(PATIENCE * 1000)
+    socket.linger = 0
+    socket.connect(f"ipc://{path}")
+
+    def add(a: int, b: int) -> int:
+        socket.send(contenders.encode(contenders.AddRequest(a, b)))
+        return contenders.decode_int(socket.recv())
+
+    return Client(add, context.destroy)
+
+
+def serve_capnproto(path: str) -> None:
+    """Cap'n Proto's own remote calls by pycapnp, by the schema adder.capnp beside this file.
+
+    https://capnproto.github.io/pycapnp/quickstart.html#rpc: asyncio is the only way since version 2; ``TwoPartyServer``
+    and ``TwoPartyClient`` on an ``AsyncIoStream``, of which the unix kinds are documented in the reference.  The schema
+    is compiled when it is loaded.  Of the two syntaxes that are documented for a call, and of the two for a method, the
+    longer ones: they are the faster ones.  One client in a thread at a time: a thread can have only one of its event
+    loops.
+    """
+    import capnp
+
+    class Adder(_schema().Adder.Server):  # type: ignore[misc]  # made from the schema
+        async def add_context(self, context: Any) -> None:
+            parameters = context.params
+            context.results.sum = parameters.a + parameters.b
+
+    async def greet(stream: Any) -> None:
+        await capnp.TwoPartyServer(stream, bootstrap=Adder()).on_disconnect()
+
+    async def listen() -> None:
+        async with await capnp.AsyncIoStream.create_unix_server(greet, path) as server:
+            await server.serve_forever()
+
+    asyncio.run(capnp.run(listen()))
+
+
+def connect_capnproto(path: str) -> Client:
+    """A client of that server."""
+    import capnp
+
+    runner = asyncio.Runner()
+    running = contextlib.AsyncExitStack()
+
+    async def bootstrap() -> Any:
+        await running.enter_async_context(capnp.kj_loop())
+        stream = await capnp.AsyncIoStream.create_unix_connection(path)
+        return capnp.TwoPartyClient(stream).bootstrap().cast_as(_schema().Adder)
+
+    adder = runner.run(bootstrap())
+
+    async def add(a: int, b: int) -> int:
+        request = adder.add_request()
+        request.a = a
+        request.b = b
+        result: int = (await request.send()).sum
+        return result
+
+    def close() -> None:
+        with runner:
+            runner.run(running.aclose())
+
+    return Client(add, close, runner=runner)
+
+
+def _schema() -> Any:
+    import capnp
+
+    return capnp.load(str(Path(__file__).with_name("adder.capnp")))

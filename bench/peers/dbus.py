@@ -1,0 +1,214 @@
+"""The peers that speak D-Bus, over a dbus-daemon of their own, which runs where the server does.
+
+Each call goes through the daemon and back, which is what D-Bus is.  To be able to send descriptors makes every call
+dearer, so there are two connections on either side, one without that and one with it, and two names on the bus.
+"""
+
+# No "from __future__ import annotations": dbus-fast reads the annotations of a service's methods.
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bench.peers.client import Client, await_listener, patiently
+
+_PATH, _INTERFACE = "/org/example/adder", "org.example.Adder"
+# Of what is served there: whether it is with descriptors.
+_NAMES = {"org.example.Adder": False, "org.example.Files": True}
+_INTROSPECTION = f"""\
+<node name="{_PATH}">
+  <interface name="{_INTERFACE}">
+    <method name="Add">
+      <arg name="a" type="x" direction="in"/>
+      <arg name="b" type="x" direction="in"/>
+      <arg type="x" direction="out"/>
+    </method>
+    <method name="Inode">
+      <arg name="file" type="h" direction="in"/>
+      <arg type="t" direction="out"/>
+    </method>
+  </interface>
+</node>
+"""
+
+# Listens in one place, and forbids nothing: dbus-daemon(1).
+_CONFIGURATION = """\
+<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig>
+  <listen>unix:path={path}</listen>
+  <auth>EXTERNAL</auth>
+  <policy context="default">
+    <allow send_destination="*"/>
+    <allow receive_sender="*"/>
+    <allow own="*"/>
+  </policy>
+</busconfig>
+"""
+# The daemon ends with the standard input that it shares with the server, however the server ends.
+_DAEMON = 'dbus-daemon --nofork --nopidfile --config-file="$1" 2>"$2" & cat; kill $!; wait'
+
+
+@contextlib.contextmanager
+def _daemon(path: str) -> Iterator[None]:
+    """The daemon runs, until the standard input ends."""
+    configuration, log = Path(f"{path}.conf"), Path(f"{path}.log")
+    configuration.write_text(_CONFIGURATION.format(path=path))
+    with subprocess.Popen(["sh", "-c", _DAEMON, "sh", configuration, log]):
+        try:
+            await_listener(path)
+        except ConnectionRefusedError as error:
+            raise SystemExit(f"no connection to dbus-daemon ({error}), which said:\n{log.read_text()}") from None
+        yield
+
+
+def serve_dbus_fast(path: str) -> None:
+    """dbus-fast: the high-level service and client of asyncio.
+
+    https://dbus-fast.readthedocs.io/en/latest/high-level-service/index.html and high-level-client/index.html: a
+    ``ServiceInterface``, a proxy from introspection data that is part of the program, descriptors as type ``h`` with
+    ``negotiate_unix_fd``.  The wheel's Cython extension does the (un)marshalling.
+    """
+    from dbus_fast.annotations import DBusInt64, DBusUInt64, DBusUnixFd
+    from dbus_fast.service import ServiceInterface, dbus_method
+
+    class Adder(ServiceInterface):
+        @dbus_method()
+        def Add(self, a: DBusInt64, b: DBusInt64) -> DBusInt64:  # noqa: N802 - as methods of D-Bus are named
+            return a + b
+
+        @dbus_method()
+        def Inode(self, file: DBusUnixFd) -> DBusUInt64:  # noqa: N802 - as methods of D-Bus are named
+            try:
+                return os.fstat(file).st_ino
+            finally:
+                os.close(file)
+
+    async def run() -> None:
+        adder = Adder(_INTERFACE)
+        for name, bus in (await _buses(path)).items():
+            bus.export(_PATH, adder)
+            await bus.request_name(name)
+        await asyncio.Event().wait()
+
+    with _daemon(path):
+        asyncio.run(run())
+
+
+def connect_dbus_fast(path: str) -> Client:
+    """A client of that server."""
+    from dbus_fast import DBusError
+
+    runner = asyncio.Runner()
+    buses = runner.run(_buses(path))
+    plain, with_files = (
+        bus.get_proxy_object(name, _PATH, _INTROSPECTION).get_interface(_INTERFACE) for name, bus in buses.items()
+    )
+    # Until the server has both its names on the bus.
+    for adder in (plain, with_files):
+        patiently(partial(_call, runner, adder), DBusError)
+
+    async def disconnect() -> None:
+        for bus in buses.values():
+            bus.disconnect()
+            await bus.wait_for_disconnect()
+
+    def close() -> None:
+        with runner:
+            runner.run(disconnect())
+
+    return Client(plain.call_add, close, with_files.call_inode, runner)
+
+
+def _call(runner: asyncio.Runner, adder: Any) -> None:
+    runner.run(adder.call_add(0, 0))
+
+
+async def _buses(path: str) -> dict[str, Any]:
+    from dbus_fast.aio import MessageBus
+
+    at = f"unix:path={path}"
+    return {name: await MessageBus(at, negotiate_unix_fd=files).connect() for name, files in _NAMES.items()}
+
+
+def serve_jeepney(path: str) -> None:
+    """jeepney: the blocking connection, in both processes.
+
+    https://jeepney.readthedocs.io/en/latest/: a ``Proxy`` of a ``MessageGenerator`` makes the calls; the server
+    receives messages and answers them, since jeepney has no services.  Descriptors need ``enable_fds``, which its
+    documentation advises to leave disabled where they are not needed.
+    """
+    from jeepney import MessageType, message_bus, new_method_return
+
+    def serve(name: str, connection: Any) -> None:
+        connection.send_and_get_reply(message_bus.RequestName(name))
+        # The daemon ends when this process does, or just before.
+        with contextlib.suppress(ConnectionResetError):
+            while True:
+                message = connection.receive()
+                if message.header.message_type is MessageType.method_call:
+                    signature, result = _inode(message) if _NAMES[name] else _sum(message)
+                    connection.send(new_method_return(message, signature, (result,)))
+
+    with _daemon(path):
+        for of_name in _connections(path).items():
+            threading.Thread(target=serve, args=of_name).start()
+
+
+def _sum(message: Any) -> tuple[str, int]:
+    a, b = message.body
+    return "x", a + b
+
+
+def _inode(message: Any) -> tuple[str, int]:
+    with message.body[0] as file:
+        return "t", os.fstat(file.fileno()).st_ino
+
+
+def connect_jeepney(path: str) -> Client:
+    """A client of that server."""
+    from jeepney import DBusErrorResponse, MessageGenerator, new_method_call
+    from jeepney.io.blocking import Proxy
+
+    class Adder(MessageGenerator):
+        interface = _INTERFACE
+
+        def add(self, a: int, b: int) -> Any:
+            return new_method_call(self, "Add", "xx", (a, b))
+
+        def inode(self, number: int) -> Any:
+            return new_method_call(self, "Inode", "h", (number,))
+
+    connections = _connections(path)
+    plain, with_files = (Proxy(Adder(_PATH, name), connection) for name, connection in connections.items())
+
+    def add(a: int, b: int) -> int:
+        [result] = plain.add(a, b)
+        return int(result)
+
+    def inode(number: int) -> int:
+        [result] = with_files.inode(number)
+        return int(result)
+
+    # Until the server has both its names on the bus.
+    patiently(lambda: add(0, 0), DBusErrorResponse)
+    with Path(os.devnull).open() as file:
+        patiently(lambda: inode(file.fileno()), DBusErrorResponse)
+
+    def close() -> None:
+        for connection in connections.values():
+            connection.close()
+
+    return Client(add, close, inode)
+
+
+def _connections(path: str) -> dict[str, Any]:
+    from jeepney.io.blocking import open_dbus_connection
+
+    return {name: open_dbus_connection(f"unix:path={path}", enable_fds=files) for name, files in _NAMES.items()}
