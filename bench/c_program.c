@@ -32,6 +32,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/param.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -111,11 +112,6 @@ static void close_all(const int *descriptors, size_t count)
 		check(close(descriptors[i]), "close");
 }
 
-static size_t smaller(size_t a, size_t b)
-{
-	return a < b ? a : b;
-}
-
 /* one record; borrows the descriptors */
 static void send_record(int socket, struct iovec *parts, size_t n_parts, const int *descriptors, size_t count)
 {
@@ -192,8 +188,8 @@ static void send_load(int socket, const struct load *load)
 	size_t bytes = 0, descriptors = 0;
 
 	do {
-		size_t n_bytes = smaller(all.bytes - bytes, BYTES_MAX);
-		size_t n_descriptors = smaller(all.descriptors - descriptors, DESCRIPTORS_MAX);
+		size_t n_bytes = MIN(all.bytes - bytes, BYTES_MAX);
+		size_t n_descriptors = MIN(all.descriptors - descriptors, DESCRIPTORS_MAX);
 		struct iovec parts[] = { { &all, sizeof(all) }, { load->bytes + bytes, n_bytes } };
 
 		send_record(socket, parts, 2, load->descriptors + descriptors, n_descriptors);
@@ -263,23 +259,13 @@ static void call(int channel, const struct load *load, const struct answer *expe
 		close_all(&pair[0], 1);
 }
 
-static int64_t run(int channel, const struct load *load, long times)
-{
-	struct answer expected;
-	int64_t begin;
-
-	look(load, &expected);
-	begin = now();
-	for (long i = 0; i < times; i++)
-		call(channel, load, &expected);
-	return now() - begin;
-}
-
 int main(int argc, char **argv)
 {
 	struct load load;
+	struct answer expected;
 	int pair[2], status;
-	long times;
+	int64_t begin;
+	long times, warming;
 	pid_t pid;
 
 	if (argc != 8)
@@ -316,9 +302,14 @@ int main(int argc, char **argv)
 		load.descriptors[i] = (int)(strcmp(argv[1], "files") ? check(memfd_create("bench", MFD_CLOEXEC), "memfd_create")
 								     : check(open("/proc/self/exe", O_RDONLY | O_CLOEXEC), "open"));
 
+	look(&load, &expected);
 	/* untimed: the server has started, and the caches are warm */
-	run(pair[0], &load, times / 10 + 1);
-	printf("%.1f\n", (double)run(pair[0], &load, times) / (double)times);
+	for (warming = times / 10 + 1; warming > 0; warming--)
+		call(pair[0], &load, &expected);
+	begin = now();
+	for (long i = 0; i < times; i++)
+		call(pair[0], &load, &expected);
+	printf("%.1f\n", (double)(now() - begin) / (double)times);
 	close_all(&pair[0], 1);
 	check(waitpid(pid, &status, 0), "waitpid");
 	if (status != 0)

@@ -228,7 +228,7 @@ sys.path.insert(0, {str(CHECKOUT)!r})
 from bench import peers
 from bench.measuring import Report
 
-peers.PEERS["Pyro5"] = peers.PEERS["Pyro5"]._replace(module="nobody_installed_it")
+peers.PEERS["Pyro5"] = peers.PEERS["Pyro5"]._replace(package="nobody-installed-it")
 report = Report(quick=True)
 for work in peers.run(report):
     work.measure(2)
@@ -239,7 +239,7 @@ assert not [name for work in report.works for name in work.figures if "Pyro" in 
     ran = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=60)
 
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert "Pyro5: nobody_installed_it is not installed" in ran.stdout.splitlines()
+    assert "Pyro5: nobody-installed-it is not installed" in ran.stdout.splitlines()
 
 
 def test_who_cannot_pass_a_descriptor_is_shown_as_such(done):

@@ -111,6 +111,10 @@ def test_it_adds_and_hands_over_on_its_core_and_its_server_ends(peers, name):
     assert (client.returncode, client.stderr) == (0, "")
 
 
+def children(pid):
+    return [pid for task in Path(f"/proc/{pid}/task").iterdir() for pid in (task / "children").read_text().split()]
+
+
 def test_dbus_daemon_ends_with_a_server_that_is_killed(peers, tmp_path):
     _, connect = peers("dbus-fast").way
     path = str(tmp_path / "socket")
@@ -119,9 +123,10 @@ def test_dbus_daemon_ends_with_a_server_that_is_killed(peers, tmp_path):
     )
     try:
         importlib.import_module("bench.peers.client").await_listener(path)
-        connect(path).close()
-        [shell] = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
-        daemons = Path(f"/proc/{shell}/task/{shell}/children").read_text().split()
+        with connect(path):
+            pass
+        [shell] = children(server.pid)
+        daemons = children(shell)
         watched = [os.pidfd_open(int(pid)) for pid in daemons if "dbus-daemon" in Path(f"/proc/{pid}/comm").read_text()]
     finally:
         server.kill()

@@ -1,15 +1,15 @@
 """A typed call, and one that passes a descriptor, against what others offer for calls between processes."""
 
 import contextlib
-import importlib.util
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import capmarshal as cm
 from bench import contenders, places, processes
@@ -21,6 +21,7 @@ from bench.places import Cores
 from bench.server import Works, by_hand, served
 
 TAKES, ROUNDS = "40 s", 11
+ByHandPeer: TypeAlias = contenders.Tagged | contenders.ConnectionCalls
 _CAPMARSHAL = "capmarshal"
 # The most that capmarshal may be a multiple of: those that are pure Python, and the others.
 _PURE, _COMPILED = 0.5, 1.0
@@ -34,66 +35,48 @@ class Peer(NamedTuple):
             thread of capmarshal's server process serves.
         target: the most that a call of capmarshal's may be a multiple of.
         package: as it is installed; empty where it is Python's own.
-        module: as it is imported.
         cannot: why it passes no descriptors; empty if it does.
         needs: a program.
     """
 
-    way: tuple[Callable[[str], None], Callable[[str], Client]] | type[contenders.Tagged | contenders.ConnectionCalls]
+    way: tuple[Callable[[str], None], Callable[[str], AbstractContextManager[Client]]] | type[ByHandPeer]
     target: float
     package: str = ""
-    module: str = ""
     cannot: str = ""
     needs: str = ""
 
     def unavailable(self) -> str:
         """Why it cannot be measured here; empty if it can."""
-        if self.module and importlib.util.find_spec(self.module) is None:
-            return f"{self.module} is not installed"
+        if self.package and not any(metadata.distributions(name=self.package)):
+            return f"{self.package} is not installed"
         if self.needs and shutil.which(self.needs) is None:
             return f"{self.needs} is not on the PATH"
         return ""
 
+    def version(self) -> str:
+        """As it is shown behind the name."""
+        return f" {metadata.version(self.package)}" if self.package else ""
 
+
+_BY_REFERENCE = (
+    "rpyc sends values and references to Python objects: a descriptor's number means nothing to the other process"
+)
+_SERIALIZED = "Pyro5 serializes arguments to bytes on a stream; its sockets do not send descriptors"
+_FRAMES = "ZeroMQ sends frames of bytes; its ipc transport has no place for descriptors"
+_TRANSPORTS = "Cap'n Proto can in C++, but pycapnp's streams are asyncio transports, which carry bytes only"
 # By name, as its authors write it: by hand, then the standard library, then what others made.
 PEERS = {
     "sendmsg + msgspec by hand": Peer(contenders.Tagged, 0.95),
     "multiprocessing.Connection": Peer(contenders.ConnectionCalls, _PURE),
-    "multiprocessing managers": Peer((calls.serve_managers, calls.connect_managers), _PURE),
-    "rpyc": Peer(
-        (calls.serve_rpyc, calls.connect_rpyc),
-        _PURE,
-        "rpyc",
-        "rpyc",
-        "rpyc sends values and references to Python objects: a descriptor's number means nothing to the other process",
-    ),
-    "Pyro5": Peer(
-        (calls.serve_pyro, calls.connect_pyro),
-        _PURE,
-        "Pyro5",
-        "Pyro5",
-        "Pyro5 serializes arguments to bytes on a stream; its sockets do not send descriptors",
-    ),
-    "pyzmq": Peer(
-        (calls.serve_zeromq, calls.connect_zeromq),
-        _COMPILED,
-        "pyzmq",
-        "zmq",
-        "ZeroMQ sends frames of bytes; its ipc transport has no place for descriptors",
-    ),
+    "multiprocessing managers": Peer((calls.serve_managers, calls.managers), _PURE),
+    "rpyc": Peer((calls.serve_rpyc, calls.rpyc), _PURE, "rpyc", _BY_REFERENCE),
+    "Pyro5": Peer((calls.serve_pyro, calls.pyro), _PURE, "Pyro5", _SERIALIZED),
+    "pyzmq": Peer((calls.serve_zeromq, calls.zeromq), _COMPILED, "pyzmq", _FRAMES),
     # The bus, messages and marshalling are compiled by Cython; the proxy is Python.
-    "dbus-fast": Peer(
-        (dbus.serve_dbus_fast, dbus.connect_dbus_fast), _COMPILED, "dbus-fast", "dbus_fast", needs="dbus-daemon"
-    ),
-    "jeepney": Peer((dbus.serve_jeepney, dbus.connect_jeepney), _PURE, "jeepney", "jeepney", needs="dbus-daemon"),
+    "dbus-fast": Peer((dbus.serve_dbus_fast, dbus.dbus_fast), _COMPILED, "dbus-fast", needs="dbus-daemon"),
+    "jeepney": Peer((dbus.serve_jeepney, dbus.jeepney), _PURE, "jeepney", needs="dbus-daemon"),
     # Encoding and the protocol are C++ and Cython; the transport is asyncio's.
-    "pycapnp": Peer(
-        (calls.serve_capnproto, calls.connect_capnproto),
-        _COMPILED,
-        "pycapnp",
-        "capnp",
-        "Cap'n Proto can in C++, but pycapnp's streams are asyncio transports, which carry bytes only",
-    ),
+    "pycapnp": Peer((calls.serve_capnproto, calls.capnproto), _COMPILED, "pycapnp", _TRANSPORTS),
 }
 
 
@@ -110,7 +93,7 @@ def connected(name: str, works: Works, cores: Cores) -> Iterator[Client]:
     way = PEERS[name].way
     if isinstance(way, type):
         with by_hand(works, way) as own:
-            yield Client(own.add, own.close, own.inode)
+            yield Client(own.add, own.inode)
         return
     with tempfile.TemporaryDirectory() as directory:
         path = str(Path(directory, "socket"))
@@ -118,7 +101,7 @@ def connected(name: str, works: Works, cores: Cores) -> Iterator[Client]:
         with processes.running("peers", name, path):
             places.run_on(cores.client)
             await_listener(path)
-            with contextlib.closing(way[1](path)) as client:
+            with way[1](path) as client:
                 yield client
 
 
@@ -126,11 +109,7 @@ def run(report: Report) -> Iterator[Work]:
     """Both calls at each place."""
     times = report.loops(1000, 10)
     report.notes += [f"{name}: {why}" for name, peer in PEERS.items() if (why := peer.unavailable())]
-    present = {
-        f"{name} {metadata.version(peer.package)}" if peer.package else name: (name, peer)
-        for name, peer in PEERS.items()
-        if not peer.unavailable()
-    }
+    present = {name + peer.version(): (name, peer) for name, peer in PEERS.items() if not peer.unavailable()}
     targets = {shown: peer.target for shown, (_, peer) in present.items()}
     cannot = {shown: f"cannot: {peer.cannot}" for shown, (_, peer) in present.items() if peer.cannot}
     for cores in places.places():

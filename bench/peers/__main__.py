@@ -1,10 +1,13 @@
 """Serves one peer: ``python -m bench.peers NAME PATH``, until its standard input ends."""
 
+import os
 import sys
+import threading
 
-from bench import peers
-from bench.peers.client import end_with_input
+from bench import peers, processes
 
 if __name__ == "__main__":
-    end_with_input()
-    peers.serve(*sys.argv[1:])
+    threading.Thread(target=peers.serve, args=sys.argv[1:], daemon=True).start()
+    processes.await_end()
+    # Whatever the thread does then.
+    os._exit(0)

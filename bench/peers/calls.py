@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+from collections.abc import Iterator
 from multiprocessing import reduction
 from multiprocessing.managers import BaseManager
 from pathlib import Path
@@ -17,11 +18,8 @@ class _Adder:
         return a + b
 
     def inode(self, file: Any) -> int:
-        number = file.detach()
-        try:
-            return os.fstat(number).st_ino
-        finally:
-            os.close(number)
+        with os.fdopen(file.detach()) as own:
+            return os.fstat(own.fileno()).st_ino
 
 
 class _Manager(BaseManager):
@@ -41,14 +39,15 @@ def serve_managers(path: str) -> None:
     _Manager(path, contenders.know_password()).get_server().serve_forever()
 
 
-def connect_managers(path: str) -> Client:
+@contextlib.contextmanager
+def managers(path: str) -> Iterator[Client]:
     """A client of that server."""
     _Manager.register("adder")
     manager = _Manager(path, contenders.know_password())
     manager.connect()
-    adder: Any = manager.adder()  # type: ignore[attr-defined]  # register() made it
     # A proxy's connection ends with it.
-    return Client(adder.add, lambda: None, lambda number: adder.inode(reduction.DupFd(number)))
+    adder: Any = manager.adder()  # type: ignore[attr-defined]  # register() made it
+    yield Client(adder.add, lambda number: adder.inode(reduction.DupFd(number)))
 
 
 def serve_rpyc(path: str) -> None:
@@ -71,12 +70,13 @@ def serve_rpyc(path: str) -> None:
     ThreadedServer(Adder, socket_path=path).start()
 
 
-def connect_rpyc(path: str) -> Client:
+@contextlib.contextmanager
+def rpyc(path: str) -> Iterator[Client]:
     """A client of that server."""
     from rpyc.utils.factory import unix_connect
 
-    connection = unix_connect(path)
-    return Client(connection.root.add, connection.close)
+    with unix_connect(path) as connection:
+        yield Client(connection.root.add)
 
 
 def serve_pyro(path: str) -> None:
@@ -98,13 +98,14 @@ def serve_pyro(path: str) -> None:
         daemon.requestLoop()
 
 
-def connect_pyro(path: str) -> Client:
+@contextlib.contextmanager
+def pyro(path: str) -> Iterator[Client]:
     """A client of that server."""
     import Pyro5.api
 
-    adder = Pyro5.api.Proxy(f"PYRO:adder@./u:{path}")
-    adder._pyroSerializer = "marshal"  # noqa: SLF001 - documented, and named so
-    return Client(adder.add, adder._pyroRelease)  # noqa: SLF001 - documented, and named so
+    with Pyro5.api.Proxy(f"PYRO:adder@./u:{path}") as adder:
+        adder._pyroSerializer = "marshal"  # noqa: SLF001 - documented, and named so
+        yield Client(adder.add)
 
 
 def serve_zeromq(path: str) -> None:
@@ -125,22 +126,22 @@ def serve_zeromq(path: str) -> None:
                     socket.send(contenders.encode(a + b))
 
 
-def connect_zeromq(path: str) -> Client:
+@contextlib.contextmanager
+def zeromq(path: str) -> Iterator[Client]:
     """A client of that server."""
     import zmq
 
-    context = zmq.Context()
-    socket = context.socket(zmq.REQ)
-    # The first call would wait for ever for a server that is not there.
-    socket.rcvtimeo = round(PATIENCE * 1000)
-    socket.linger = 0
-    socket.connect(f"ipc://{path}")
+    with zmq.Context() as context, context.socket(zmq.REQ) as socket:
+        # The first call would wait for ever for a server that is not there.
+        socket.rcvtimeo = round(PATIENCE * 1000)
+        socket.linger = 0
+        socket.connect(f"ipc://{path}")
 
-    def add(a: int, b: int) -> int:
-        socket.send(contenders.encode(contenders.AddRequest(a, b)))
-        return contenders.decode_int(socket.recv())
+        def add(a: int, b: int) -> int:
+            socket.send(contenders.encode(contenders.AddRequest(a, b)))
+            return contenders.decode_int(socket.recv())
 
-    return Client(add, context.destroy)
+        yield Client(add)
 
 
 def serve_capnproto(path: str) -> None:
@@ -169,19 +170,17 @@ def serve_capnproto(path: str) -> None:
     asyncio.run(capnp.run(listen()))
 
 
-def connect_capnproto(path: str) -> Client:
+@contextlib.contextmanager
+def capnproto(path: str) -> Iterator[Client]:
     """A client of that server."""
     import capnp
 
-    runner = asyncio.Runner()
     running = contextlib.AsyncExitStack()
 
     async def bootstrap() -> Any:
         await running.enter_async_context(capnp.kj_loop())
         stream = await capnp.AsyncIoStream.create_unix_connection(path)
         return capnp.TwoPartyClient(stream).bootstrap().cast_as(_schema().Adder)
-
-    adder = runner.run(bootstrap())
 
     async def add(a: int, b: int) -> int:
         request = adder.add_request()
@@ -190,11 +189,10 @@ def connect_capnproto(path: str) -> Client:
         result: int = (await request.send()).sum
         return result
 
-    def close() -> None:
-        with runner:
-            runner.run(running.aclose())
-
-    return Client(add, close, runner=runner)
+    with asyncio.Runner() as runner:
+        adder = runner.run(bootstrap())
+        yield Client(add, runner=runner)
+        runner.run(running.aclose())
 
 
 def _schema() -> Any:

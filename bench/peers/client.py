@@ -1,16 +1,13 @@
-"""What the peers share: the client that is timed, and how the two processes find each other and end."""
+"""What the peers share: the client that is timed, and how it finds its server."""
 
 import asyncio
 import os
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from bench.measuring import adding, checked, often
-
-T = TypeVar("T")
 
 # Seconds for the server to be there, reached only when something is wrong; and between two looks whether it is.
 PATIENCE, _PAUSE = 30.0, 0.01
@@ -21,76 +18,59 @@ class Client(NamedTuple):
 
     Attributes:
         add: its call.
-        close: ends the connection.
         inode: its call with a descriptor, which is borrowed; None if it has none.
         runner: of the event loop in which these calls are awaited; None where they block.
     """
 
     add: Callable[[int, int], Any]
-    close: Callable[[], object]
     inode: Callable[[int], Any] | None = None
     runner: asyncio.Runner | None = None
 
     def add_often(self, times: int) -> float:
         """Seconds for one call of ``add``; each result is checked."""
-        if self.runner is not None:
-            return _awaited_often(self.runner, self.add, (1, 2), 3, times)
-        return often(adding(self.add), times)
+        return self._awaited(self.add, (1, 2), 3, times) if self.runner else often(adding(self.add), times)
 
     def pass_often(self, number: int, times: int) -> float:
         """Seconds for one call that hands the descriptor over, and answers its inode; of those that can."""
         if self.inode is None:
             raise NotImplementedError
-        inode = os.fstat(number).st_ino
+        expected = os.fstat(number).st_ino
         if self.runner is not None:
-            return _awaited_often(self.runner, self.inode, (number,), inode, times)
-        return often(checked(self.inode, (number,), inode), times)
+            return self._awaited(self.inode, (number,), expected, times)
+        return often(checked(self.inode, (number,), expected), times)
+
+    def _awaited(self, call: Callable[..., Any], arguments: tuple[int, ...], expected: int, times: int) -> float:
+        async def calls() -> None:
+            for _ in range(times):
+                if await call(*arguments) != expected:
+                    raise SystemExit("a wrong result came")
+
+        # The loop is entered once for all of them.
+        return often(lambda: self.runner and self.runner.run(calls()), 1) / times
 
 
-def _awaited_often(
-    runner: asyncio.Runner, call: Callable[..., Any], arguments: tuple[int, ...], expected: int, times: int
-) -> float:
-    async def calls() -> None:
-        for _ in range(times):
-            if await call(*arguments) != expected:
-                raise SystemExit("a wrong result came")
-
-    # The loop is entered once for all of them.
-    return often(lambda: runner.run(calls()), 1) / times
-
-
-def patiently(attempt: Callable[[], T], absence: type[Exception]) -> T:
-    """What an attempt returns that is made until it no longer raises this; raises it after :data:`PATIENCE`."""
+def patiently(attempt: Callable[[], object], absence: type[Exception]) -> None:
+    """Makes an attempt until it no longer raises this; raises it after :data:`PATIENCE`."""
     give_up = time.monotonic() + PATIENCE
     while True:
         try:
-            return attempt()
+            attempt()
         except absence:
             if time.monotonic() > give_up:
                 raise
             time.sleep(_PAUSE)
+        else:
+            return
 
 
 def await_listener(path: str) -> None:
     """Returns when somebody listens there."""
-    patiently(lambda: _require_listener(path), ConnectionRefusedError)
 
+    def look() -> None:
+        for line in Path("/proc/net/unix").read_text().splitlines():
+            # Flags: __SO_ACCEPTCON is the only one, include/uapi/linux/net.h.
+            if line.endswith(f" {path}") and line.split()[3] == "00010000":
+                return
+        raise ConnectionRefusedError(f"nobody listens at {path}")
 
-def _require_listener(path: str) -> None:
-    for line in Path("/proc/net/unix").read_text().splitlines():
-        # Flags: __SO_ACCEPTCON is the only one, include/uapi/linux/net.h.
-        if line.endswith(f" {path}") and line.split()[3] == "00010000":
-            return
-    raise ConnectionRefusedError(f"nobody listens at {path}")
-
-
-def end_with_input() -> None:
-    """Ends this process when its standard input ends, whatever it does then."""
-    threading.Thread(target=_end_with_input, daemon=True).start()
-
-
-def _end_with_input() -> None:
-    # Not sys.stdin, whose lock the main thread's exit would wait for.
-    while os.read(0, 1024):
-        pass
-    os._exit(0)
+    patiently(look, ConnectionRefusedError)

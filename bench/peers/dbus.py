@@ -12,7 +12,6 @@ import os
 import subprocess
 import threading
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,33 +100,23 @@ def serve_dbus_fast(path: str) -> None:
         asyncio.run(run())
 
 
-def connect_dbus_fast(path: str) -> Client:
+@contextlib.contextmanager
+def dbus_fast(path: str) -> Iterator[Client]:
     """A client of that server."""
     from dbus_fast import DBusError
 
-    runner = asyncio.Runner()
-    buses = runner.run(_buses(path))
-    plain, with_files = (
-        bus.get_proxy_object(name, _PATH, _INTROSPECTION).get_interface(_INTERFACE) for name, bus in buses.items()
-    )
-    # Until the server has both its names on the bus.
-    for adder in (plain, with_files):
-        patiently(partial(_call, runner, adder), DBusError)
-
-    async def disconnect() -> None:
+    with asyncio.Runner() as runner:
+        buses = runner.run(_buses(path))
+        plain, with_files = (
+            bus.get_proxy_object(name, _PATH, _INTROSPECTION).get_interface(_INTERFACE) for name, bus in buses.items()
+        )
+        # Until the server has both its names on the bus.
+        patiently(lambda: runner.run(plain.call_add(0, 0)), DBusError)
+        patiently(lambda: runner.run(with_files.call_add(0, 0)), DBusError)
+        yield Client(plain.call_add, with_files.call_inode, runner)
         for bus in buses.values():
             bus.disconnect()
-            await bus.wait_for_disconnect()
-
-    def close() -> None:
-        with runner:
-            runner.run(disconnect())
-
-    return Client(plain.call_add, close, with_files.call_inode, runner)
-
-
-def _call(runner: asyncio.Runner, adder: Any) -> None:
-    runner.run(adder.call_add(0, 0))
+            runner.run(bus.wait_for_disconnect())
 
 
 async def _buses(path: str) -> dict[str, Any]:
@@ -171,7 +160,8 @@ def _inode(message: Any) -> tuple[str, int]:
         return "t", os.fstat(file.fileno()).st_ino
 
 
-def connect_jeepney(path: str) -> Client:
+@contextlib.contextmanager
+def jeepney(path: str) -> Iterator[Client]:
     """A client of that server."""
     from jeepney import DBusErrorResponse, MessageGenerator, new_method_call
     from jeepney.io.blocking import Proxy
@@ -201,11 +191,9 @@ def connect_jeepney(path: str) -> Client:
     with Path(os.devnull).open() as file:
         patiently(lambda: inode(file.fileno()), DBusErrorResponse)
 
-    def close() -> None:
-        for connection in connections.values():
-            connection.close()
-
-    return Client(add, close, inode)
+    yield Client(add, inode)
+    for connection in connections.values():
+        connection.close()
 
 
 def _connections(path: str) -> dict[str, Any]:
