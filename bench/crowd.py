@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import NamedTuple
 
 import capmarshal as cm
 from bench import places, processes, usage
@@ -25,50 +24,35 @@ _TARGET = 1.3
 _CHANNELS_MAX, _TABLE_SHARE = 250, 5
 
 
-class Cost(NamedTuple):
-    """Bytes for all channels together.
-
-    Attributes:
-        clients: in the processes that call.
-        kernel: in the kernel, for both ends; without these processes.
-    """
-
-    clients: int
-    kernel: int
-
-
-def room_for(wanted: int, report: Report) -> int:
-    """Makes room for channels in the tables of the servers to come; for how many there is."""
+def make_room(channels: int) -> None:
+    """Makes room for channels in the tables of the servers to come."""
     # They fill at most three quarters of it.
-    channels = min(wanted, places.room_in_table(wanted * 3 // 2) * 2 // 3)
-    if channels < wanted:
-        report.notes.append(f"{wanted:,} channels: the hard limit of open files (ulimit -Hn) leaves {channels:,}")
-    return channels
+    places.make_room(channels * 3 // 2)
 
 
 @contextlib.contextmanager
-def crowd(works: Works, channels: int) -> Iterator[Cost]:
-    """So many channels of other processes, idle, as long as the block runs; what they cost."""
+def crowd(works: Works, channels: int) -> Iterator[tuple[int, int]]:
+    """So many channels of other processes, idle, as long as the block runs.
+
+    All together they cost so many bytes in the processes that call; and in the kernel, for both ends, without these.
+    """
     before = works.use("open_files")
     most = min(_CHANNELS_MAX, places.table() // _TABLE_SHARE)
     with contextlib.ExitStack() as stack:
-        members = [
-            stack.enter_context(
-                processes.running("crowd", str(min(most, channels - first)), parent=cm.capability(works))
-            )
-            for first in range(0, channels, most)
-        ]
+        counts = (min(most, channels - first) for first in range(0, channels, most))
+        started = (processes.running("crowd", str(count), parent=cm.capability(works)) for count in counts)
+        members = [stack.enter_context(member) for member in started]
         for member in members:
             # It is there.
             processes.line_of(member)
         kernel = usage.kernel()
         clients = sum(int(processes.line_of(member, "call")) for member in members)
-        cost = Cost(clients, usage.kernel() - kernel)
+        kernel = usage.kernel() - kernel
         more = works.use("open_files") - before
         # And the pidfd of each process, where the kernel gives one.
         if more not in (channels, channels + len(members)):
             raise SystemExit(f"{channels} channels were to be made, and the server has {more}")
-        yield cost
+        yield clients, kernel
     # It notices at its own pace that they have ended.
     give_up = time.monotonic() + processes.PATIENCE
     while works.use("open_files") > before:
@@ -80,7 +64,8 @@ def crowd(works: Works, channels: int) -> Iterator[Cost]:
 def run(report: Report) -> Iterator[Work]:
     """It at each place."""
     calls, objects = report.loops(5000, 20), _QUICK_OBJECTS if report.quick else _OBJECTS
-    channels = room_for(_QUICK_CHANNELS if report.quick else _CHANNELS, report)
+    channels = _QUICK_CHANNELS if report.quick else _CHANNELS
+    make_room(channels)
     report.settings |= {"channels": channels, "objects": objects}
     busy, idle = f"{channels:,} idle channels, {objects:,} objects", "1 channel, 1 object"
     for cores in places.places():

@@ -3,8 +3,9 @@
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import TypeVar
 
 import capmarshal as cm
 from bench import c_program, contenders
@@ -13,6 +14,7 @@ from bench.measuring import Report, Work, against, often
 from bench.places import places
 from bench.server import Works, by_hand, served
 
+T = TypeVar("T")
 TAKES, ROUNDS = "80 s", 15
 _DESCRIPTORS, _QUICK_DESCRIPTORS = 30_000, 300
 _CALLS_MAX, _CALLS_MIN = 3000, 2
@@ -36,19 +38,12 @@ def _open(mode: str) -> cm.Descriptor:
     return cm.Descriptor(os.open(sys.executable, os.O_RDONLY | os.O_CLOEXEC))
 
 
-def _swap(works: Works, files: list[cm.Descriptor]) -> None:
-    came = works.swap(files)
+def _swap(swap: Callable[[list[T]], Sequence[T]], files: list[T], close: Callable[[T], object]) -> None:
+    came = swap(files)
     if len(came) != len(files):
         raise SystemExit("files were lost")
     for file in came:
-        file.close()
-
-
-def _swap_by_hand(other: contenders.Swap, numbers: list[int]) -> None:
-    came = other.swap(numbers)
-    if len(came) != len(numbers):
-        raise SystemExit("files were lost")
-    close_all(came)
+        close(file)
 
 
 def _check(sent: list[int], came: list[int]) -> None:
@@ -67,8 +62,8 @@ def deeds(works: Works) -> Iterator[tuple[str, dict[str, Callable[[], object]]]]
                 numbers = [file.fileno() for file in files]
                 _check(numbers, [file.detach() for file in works.swap(files)])
                 _check(numbers, other.swap(numbers))
-                own, by_number = partial(_swap, works, files), partial(_swap_by_hand, other, numbers)
-                yield kind, {CAPMARSHAL: own, _SEND_FDS: by_number}
+                own = partial(_swap, works.swap, files, cm.Descriptor.close)
+                yield kind, {CAPMARSHAL: own, _SEND_FDS: partial(_swap, other.swap, numbers, os.close)}
 
 
 def run(report: Report) -> Iterator[Work]:

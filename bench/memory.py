@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from bench.crowd import crowd, room_for
+from bench.crowd import crowd, make_room
 from bench.measuring import Goal, Report, Work
 from bench.server import served
 
@@ -21,8 +21,8 @@ def _channels(count: int) -> tuple[float, float, float]:
         with crowd(works, 1):
             pass
         resident = works.use("fill_up")
-        with crowd(works, count) as cost:
-            return works.use("resident") - resident, cost.clients, cost.kernel
+        with crowd(works, count) as (clients, kernel):
+            return works.use("resident") - resident, clients, kernel
 
 
 def _objects(count: int) -> tuple[float]:
@@ -57,26 +57,28 @@ _PIECES: dict[str, tuple[Callable[[int], tuple[float, ...]], list[str]]] = {
 }
 
 
-def _of_one(
-    measure: Callable[[int], tuple[float, ...]], found: dict[int, list[list[float]]], which: int, count: int
-) -> float:
-    """Bytes for one of so many; what was measured in the same go is kept for the works to come."""
-    if which == 0:
-        found[count].append([cost / count for cost in measure(count)])
-        return found[count][-1][0]
-    # The rounds of each work come in the same order.
-    found[count].append(costs := found[count].pop(0))
-    return costs[which]
+class _Costs:
+    """What is measured in one go, for the works that are shown of it."""
+
+    def __init__(self, measure: Callable[[int], tuple[float, ...]]) -> None:
+        self._measure = measure
+        self._waiting: dict[tuple[int, int], list[float]] = defaultdict(list)
+
+    def of_one(self, which: int, count: int) -> float:
+        """Bytes for one of so many; the rounds of each work come in the same order."""
+        if not self._waiting[which, count]:
+            for other, cost in enumerate(self._measure(count)):
+                self._waiting[other, count].append(cost / count)
+        return self._waiting[which, count].pop(0)
 
 
 def run(report: Report) -> Iterator[Work]:
     """Each at each count."""
     counts = _QUICK_COUNTS if report.quick else _COUNTS
-    room = room_for(max(counts), report)
+    make_room(max(counts))
     for piece, (measure, everywhere) in _PIECES.items():
-        own = sorted({min(count, room) for count in counts}) if measure is _channels else counts
-        found: dict[int, list[list[float]]] = defaultdict(list)
+        costs = _Costs(measure)
         for which, where in enumerate(everywhere):
-            sizes = {f"of {count:,}": partial(_of_one, measure, found, which, count) for count in own}
+            sizes = {f"of {count:,}": partial(costs.of_one, which, count) for count in counts}
             *_, fewer, most = sizes
             yield Work(f"{piece}, {where}", None, sizes, [Goal(most, fewer)], unit="byte")

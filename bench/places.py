@@ -55,9 +55,9 @@ def table() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def room_in_table(wanted: int) -> int:
-    """Makes room for so many descriptors, here and in the processes to come; for how many there is."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if table() < wanted + _SPARE:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted + _SPARE, hard), hard))
-    return min(wanted, table() - _SPARE)
+def make_room(wanted: int) -> None:
+    """Makes room for so many descriptors, here and in the processes to come."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < wanted + _SPARE:
+        raise SystemExit(f"{wanted:,} descriptors are too many for the hard limit of open files (ulimit -Hn), {hard:,}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted + _SPARE), hard))

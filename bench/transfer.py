@@ -31,24 +31,12 @@ _SEND_FDS, _CONNECTION, _DUP_FD = "socket.send_fds", "multiprocessing.Connection
 _C = "C"
 # DupFd fetches each one over a connection of its own: a thousand would take as long as all the rest.
 _DUPS_MAX = 256
-# Who hands over how much at most; and why no more.
+# Who hands over no more than this, and why.
 _COPIES = INLINE_MAX, f"copying more than {in_words(INLINE_MAX, 'byte')} is not measured"
-_MOST = {
-    "bytes": {
-        _INLINE: _COPIES,
-        _DATASPACE: (_GIB, ""),
-        _SEND_FDS: _COPIES,
-        _CONNECTION: _COPIES,
-        _DUP_FD: (-1, "hands over no bytes"),
-        _C: _COPIES,
-    },
-    "descriptors": {
-        _CAPMARSHAL: (DESCRIPTORS_MAX, ""),
-        _SEND_FDS: (DESCRIPTORS_MAX, ""),
-        _CONNECTION: (-1, "hands over no descriptors but by DupFd"),
-        _DUP_FD: (_DUPS_MAX, f"too slow for more than {_DUPS_MAX}"),
-        _C: (DESCRIPTORS_MAX, ""),
-    },
+_MOST = {("bytes", name): _COPIES for name in (_INLINE, _SEND_FDS, _CONNECTION, _C)} | {
+    ("bytes", _DUP_FD): (-1, "hands over no bytes"),
+    ("descriptors", _CONNECTION): (-1, "hands over no descriptors but by DupFd"),
+    ("descriptors", _DUP_FD): (_DUPS_MAX, f"too slow for more than {_DUPS_MAX}"),
 }
 # Of bytes by value against Connection.send_bytes.
 _TARGETS = {_MIB: 1.0, 16 * _MIB: 1.0}
@@ -122,8 +110,9 @@ def _at(cores: Cores, amounts: dict[str, list[int]]) -> Iterator[Work]:
             return partial(often, deeds[task, name](amount), repeats, settle)
 
         for task, amount in ((task, amount) for task, of_task in amounts.items() for amount in of_task):
-            able = [name for name, (most, _) in _MOST[task].items() if amount <= most]
-            goals = [Goal(name, _C) for name in able if name != _C]
+            names = [name for of, name in deeds if of == task and amount <= _MOST.get((task, name), (amount, ""))[0]]
+            able = [*names, _C] if amount <= _MOST.get((task, _C), (amount, ""))[0] else names
+            goals = [Goal(name, _C) for name in names]
             if task == "bytes" and amount in _TARGETS:
                 goals.append(Goal(_INLINE, _CONNECTION, _TARGETS[amount]))
             contending = {name: timed(task, name, amount) for name in able}
@@ -138,12 +127,9 @@ def run(report: Report) -> Iterator[Work]:
     """Both tasks at each place."""
     amounts = _QUICK_AMOUNTS if report.quick else _AMOUNTS
     # Twice: what the receiver closes late is the second time.
-    room = places.room_in_table(2 * max(amounts["descriptors"])) // 2
-    if skipped := [count for count in amounts["descriptors"] if count > room]:
-        report.notes.append(f"descriptors: {skipped}: the hard limit of open files (ulimit -Hn) is too low")
-        amounts = {**amounts, "descriptors": [count for count in amounts["descriptors"] if count <= room]}
-    for task, most in _MOST.items():
-        report.notes += [f"{task}: {name}: {why}" for name, (limit, why) in most.items() if limit < max(amounts[task])]
+    places.make_room(2 * max(amounts["descriptors"]))
+    limits = [(f"{task}: {name}: {why}", most < max(amounts[task])) for (task, name), (most, why) in _MOST.items()]
+    report.notes += [words for words, reached in limits if reached]
     for cores in places.places():
         yield from _at(cores, amounts)
     # The first ones are on one core.
