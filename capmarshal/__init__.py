@@ -10,7 +10,8 @@ from capmarshal import lx
 from capmarshal._capabilities.capability import Capability
 from capmarshal._capabilities.gone import wait_gone
 from capmarshal._capabilities.handover import receive_capability, send_capability
-from capmarshal._child.spawn import parent, spawn
+from capmarshal._child.inherited import parent
+from capmarshal._child.spawn import spawn
 from capmarshal._descriptors.dataspace import Dataspace
 from capmarshal._descriptors.descriptor import Descriptor
 from capmarshal._descriptors.message import Message

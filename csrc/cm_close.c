@@ -10,6 +10,7 @@
 /* include/uapi/linux/stat.h: what libc has of it depends on its age */
 enum {
 	STATX_TYPE_NLINK = 0x0005,
+	STATX_INODE = 0x0100,
 	STATX_MOUNT = 0x1000,             /* STATX_MNT_ID, Linux 5.8 */
 	STATX_OF_DESCRIPTOR = 0x1000,     /* AT_EMPTY_PATH */
 	STATX_DONT_ASK = 0x4000,          /* AT_STATX_DONT_SYNC */
@@ -23,7 +24,8 @@ struct statx_answer {
 	uint32_t owner[2];
 	uint16_t mode;
 	uint16_t unused;
-	uint64_t inode[4];
+	uint64_t inode;
+	uint64_t size[3];
 	uint64_t times[8];
 	uint32_t device_major;            /* of the device that this is */
 	uint32_t device_minor;
@@ -168,6 +170,14 @@ int cm_file_type(int descriptor)
 	int error = lx_statx(descriptor, "", STATX_OF_DESCRIPTOR | STATX_DONT_ASK, STATX_TYPE_NLINK, &answer);
 
 	return error < 0 ? error : answer.mode & S_IFMT;
+}
+
+uint64_t cm_socket_inode(int descriptor)
+{
+	struct statx_answer answer;
+	int error = lx_statx(descriptor, "", STATX_OF_DESCRIPTOR | STATX_DONT_ASK, STATX_TYPE_NLINK | STATX_INODE, &answer);
+
+	return error < 0 || !S_ISSOCK(answer.mode) ? 0 : answer.inode;
 }
 
 static void close_one(int *place)

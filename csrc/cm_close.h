@@ -50,6 +50,12 @@ int cm_reads_own_file(int descriptor, struct cm_mounts *mounts);
 /* What kind of file it is, as st_mode has it (S_IFIFO and so on), or -errno; asked as above. */
 int cm_file_type(int descriptor);
 
+/*
+ * The inode of a socket, 0 for what is none; asked as above.  The kernel counts them with 32 bits, and so gives one
+ * again after some hours: two sockets that are open at the same time may have the same.
+ */
+uint64_t cm_socket_inode(int descriptor);
+
 /* Moves numbers from one place to another; -1 is left where they were. */
 void cm_move(int *to, int *from, unsigned int count);
 

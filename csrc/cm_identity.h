@@ -1,22 +1,32 @@
 /*
  * cm_identity: which socket a descriptor is, by the kernel's own identity of it
+ *
+ * A filter may refuse getsockopt(2), which tells it.  What else does is said here.
  */
 #ifndef CAPMARSHAL_CM_IDENTITY_H
 #define CAPMARSHAL_CM_IDENTITY_H
 
 #include <stdint.h>
 
-/*
- * Who is behind each descriptor: the cookie of an AF_UNIX SEQPACKET socket, 0 for
- * anything else.  A cookie alone proves nothing of the kind: files have none, but
- * TCP sockets do.
- */
-void cm_identify(const int *descriptors, unsigned int count, uint64_t *cookies);
-
 /* What an option of a socket's own is set to (SOL_SOCKET, an int that is never negative), or -errno of getsockopt(2). */
 int cm_socket_option(int descriptor, int option);
 
-/* The cookie of any socket, 0 for what is none. */
+/*
+ * The cookie of any socket, 0 for what is none, or where it is refused.  It proves
+ * nothing of the kind: TCP sockets have one, too.
+ */
 uint64_t cm_cookie(int descriptor);
+
+/*
+ * Whether two descriptors are of the same open file: 1 if the kernel says so, 0 also where it does not tell:
+ * before Linux 6.10, where a filter refuses kcmp(2), too.
+ */
+int cm_is_same(int descriptor, int other);
+
+/*
+ * Whether a descriptor is an AF_UNIX SEQPACKET socket.  Where that may not be asked, by
+ * what it says to a record that no socket sends; then one that was never connected is none.
+ */
+int cm_is_seqpacket(int descriptor);
 
 #endif

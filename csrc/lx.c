@@ -103,6 +103,11 @@ int lx_close(int descriptor)
 	return (int)lx_enter(SYS_close, descriptor, 0, 0, 0, 0, 0);
 }
 
+int lx_kcmp(int pid, int other_pid, int type, unsigned long index, unsigned long other_index)
+{
+	return (int)lx_enter(SYS_kcmp, pid, other_pid, type, (long)index, (long)other_index, 0);
+}
+
 long lx_mmap(void *address, size_t length, int protection, int flags, int descriptor, long offset)
 {
 	return lx_enter(SYS_mmap, (long)address, (long)length, protection, flags, descriptor, offset);

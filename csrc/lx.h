@@ -51,6 +51,8 @@ int lx_fstat(int descriptor, struct stat *status);
 int lx_statx(int directory, const char *path, int flags, unsigned int mask, void *status);
 /* The descriptor is gone whatever this returns, EINTR included. */
 int lx_close(int descriptor);
+/* type: enum kcmp_type of include/uapi/linux/kcmp.h */
+int lx_kcmp(int pid, int other_pid, int type, unsigned long index, unsigned long other_index);
 
 /* The address, or -errno: addresses of user space are never negative. */
 long lx_mmap(void *address, size_t length, int protection, int flags, int descriptor, long offset);

@@ -231,7 +231,7 @@ def test_a_table_says_which_badge_goes_with_which_door(
         for index, capability in zip(payload, server.held[-2:], strict=True):
             slot, badge = entries[index]
             assert badge_of(capability) == badge
-            assert open_door_of(capability).cookie == doors_by_hand.cookie_of(doors[slot])
+            assert open_door_of(capability).key == doors_by_hand.cookie_of(doors[slot])
         if held:
             # What no line is of may be closed a little later.
             until(lambda: open_descriptors() == before)

@@ -14,14 +14,15 @@ import capmarshal as cm
 import doors_by_hand
 from capmarshal._capabilities import space as _space
 from capmarshal._capabilities.capability import badge_of, key_of, open_door_of
-from capmarshal._capabilities.identity import cookies_of
 from capmarshal._capabilities.space import space
 from capmarshal._descriptors import private as _private
+from capmarshal._kernel.native import lib
 from capmarshal._server.clients import Peer, User
 from capmarshal._server.limits import Limits
 from capmarshal._server.shares import Shares
 from interrupting import Interrupting
 from patience import PATIENCE
+from refusing import refuse
 
 
 @contextlib.contextmanager
@@ -81,26 +82,39 @@ def test_a_name_is_not_identity():
 def test_a_forked_child_sees_the_same_cookie(fork):
     """The kernel's identity of a socket is the same in every process."""
     with _foreign() as (server, client):
-        seen = fork(lambda: cookies_of([server.fileno(), client.fileno()])).result()
-        assert (
-            seen
-            == cookies_of([server.fileno(), client.fileno()])
-            == [doors_by_hand.cookie_of(server), doors_by_hand.cookie_of(client)]
-        )
+        seen = fork(lambda: [lib.cm_cookie(end.fileno()) for end in (server, client)]).result()
+        assert seen == [doors_by_hand.cookie_of(server), doors_by_hand.cookie_of(client)]
 
 
-def test_cookies_are_of_seqpacket_sockets_only():
-    """Anything else has 0: a cookie alone proves nothing of kind."""
-    with (
-        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as right,
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagrams,
-        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stream,
-        socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
-        cm.Descriptor(os.memfd_create("test")) as memfd,
-    ):
-        numbers = [sock.fileno() for sock in (right, datagrams, stream, tcp, memfd)]
-        assert cookies_of([*numbers, 1000]) == [doors_by_hand.cookie_of(right), 0, 0, 0, 0, 0]
-    assert cookies_of([]) == []
+def _connected_tcp():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        return client, listener.accept()[0]
+
+
+@pytest.mark.parametrize("refused", [(), ("getsockopt",)], ids=["asked", "not to be asked"])
+def test_seqpacket_sockets_are_told_from_all_else(refused, make_pair, fork):
+    """Also where a filter does not let it be asked: nothing is sent or taken by finding out."""
+    right, other_end = make_pair()
+    left, gone = make_pair()
+    left.send(b"unread")
+    gone.close()
+    datagrams, stream = make_pair(socket.SOCK_DGRAM), make_pair(socket.SOCK_STREAM)
+    tcp = _connected_tcp()
+    with tcp[0], tcp[1], socket.socket(type=socket.SOCK_DGRAM) as udp, cm.Descriptor(os.memfd_create("t")) as memfd:
+        udp.connect(("127.0.0.1", 9))
+        numbers = [file.fileno() for file in (right, left, datagrams[0], stream[0], *tcp, udp, memfd)]
+
+        def in_child():
+            refuse(refused)
+            return [lib.cm_is_seqpacket(number) for number in (*numbers, 1000)]
+
+        other_end.send(b"waits")
+        assert fork(in_child).result() == [1, 1, 0, 0, 0, 0, 0, 0, 0]
+        assert right.recv(10) == b"waits"
+        for end in (other_end, datagrams[1], stream[1], *tcp):
+            with pytest.raises(BlockingIOError):
+                end.recv(1, socket.MSG_DONTWAIT)
 
 
 @contextlib.contextmanager
@@ -222,9 +236,9 @@ def test_a_peer_is_held_to_a_number_of_doors():
         with pytest.raises(cm.ArgumentError, match=f"{most} doors.*process 1 "):
             doors_by_hand.receive(last, BADGE, greedy)
         assert doors_by_hand.receive(clients[0], BADGE, greedy) is held[0]
-        assert open_door_of(doors_by_hand.receive(last, BADGE, modest)).cookie == doors_by_hand.cookie_of(last)
+        assert open_door_of(doors_by_hand.receive(last, BADGE, modest)).key == doors_by_hand.cookie_of(last)
         held.pop()
-        assert open_door_of(doors_by_hand.receive(last, BADGE, greedy)).cookie == doors_by_hand.cookie_of(last)
+        assert open_door_of(doors_by_hand.receive(last, BADGE, greedy)).key == doors_by_hand.cookie_of(last)
 
 
 def _switch_at_every_line(frame, event, argument):
@@ -287,7 +301,7 @@ def test_a_door_that_a_fellow_holder_has_bound_is_still_a_door():
     with _foreign() as (_, client):
         client.bind("")
         capability = doors_by_hand.receive(client, BADGE)
-        assert open_door_of(capability).cookie == cookies_of([client.fileno()])[0]
+        assert open_door_of(capability).key == doors_by_hand.cookie_of(client)
 
 
 def test_the_server_end_of_a_nameless_door_of_our_own_is_refused():

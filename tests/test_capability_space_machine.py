@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 import capmarshal as cm
 import doors_by_hand
 from capmarshal._capabilities.capability import badge_of, key_of, open_door_of
-from capmarshal._capabilities.identity import cookies_of
 from capmarshal._capabilities.space import space
+from capmarshal._kernel.native import lib
 
 
 class ModelDoor:
@@ -156,9 +156,9 @@ class SpaceMachine(RuleBasedStateMachine):
             gc.collect()
         assert doors_by_hand.open_now() == expected
         mine = {door.cookie for door in self.doors}
-        held = [door for door in space.doors() if door.cookie in mine]
-        assert sorted(door.cookie for door in held) == sorted(used | {door.cookie for door in self.doors if door.own})
-        assert cookies_of([door.number for door in held]) == [door.cookie for door in held]
+        held = [door for door in space.doors() if door.key in mine]
+        assert sorted(door.key for door in held) == sorted(used | {door.cookie for door in self.doors if door.own})
+        assert [lib.cm_cookie(door.number) for door in held] == [door.key for door in held]
 
     @invariant()
     def one_object_for_each_capability(self):

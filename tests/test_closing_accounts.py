@@ -47,6 +47,35 @@ def test_a_peer_whose_descriptors_take_long_to_close_is_held_back(fork, lingerin
         until(lambda: not any(one.peer.held for one in served.channels.all()))
 
 
+@pytest.mark.parametrize(
+    "refused",
+    [
+        pytest.param({"method": b"nothing"}, id="unknown method"),
+        pytest.param({"badge": b"0123456789abcdef"}, id="no such object"),
+        pytest.param({"payload": b"\x91\xc0"}, id="bad arguments"),
+        pytest.param({"payload": b"\xc1"}, id="no payload"),
+        pytest.param({"descriptors": 3}, id="others were announced"),
+        pytest.param({"length": 500}, id="malformed"),
+        pytest.param({"left": 1, "sent": 1}, id="too late"),
+        pytest.param({"method": b"double", "payload": b"\x91\x15", "entries": ()}, id="nothing refers to it"),
+    ],
+)
+def test_what_comes_with_a_call_and_is_no_argument_is_on_the_account_of_its_peer(lingering, refused):
+    """Whatever it is refused for: its sender is held back as for arguments, and has its answer when all is closed."""
+    slow = [lingering(4 * int(PATIENCE)) for _ in range(2)]
+    with serving(limits=cm.Limits(closing=9)) as served, contextlib.ExitStack() as stack:
+        nears = [stack.enter_context(one) for one in channels(served.capability, 2)]
+        with by_hand.busy(served.capability):
+            for near, (number, _) in zip(nears, slow, strict=True):
+                send_away(near, served.capability, number, count=2, **refused)
+        patience.until(lambda: any(one.peer.held for one in served.channels.all()))
+        for near, (_, peer) in zip(nears, slow, strict=True):
+            while peer.recv(1 << 20):
+                pass
+            record, _ = by_hand.answer(near)
+            assert record is not None
+
+
 def test_a_process_is_not_held_back_for_long_by_what_others_of_its_user_have(hostile, lingering):
     """A user has more that takes long to close than it may: its other processes go on, each with a call of its own."""
     number, peer = lingering(4 * int(PATIENCE))
@@ -123,7 +152,8 @@ def test_an_answer_that_waits_for_its_arguments_to_be_closed_is_charged_to_its_p
             assert len(record.payload) > size
         by_hand.answer(another)
         assert served.book.calls_by == ["held"]
-        assert served.total(Resource.UNREAD_BYTES) == 0
+        # The last of it is received before the server notes that it is sent.
+        patience.until(lambda: served.total(Resource.UNREAD_BYTES) == 0)
 
 
 def test_a_peer_is_known_until_what_it_sent_is_closed(lingering):

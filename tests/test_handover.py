@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import resource
+import signal
 import socket
 import struct
 
@@ -200,6 +201,29 @@ def test_handovers_that_nobody_reads_are_in_flight(fork, make_pair):
         return sent
 
     assert fork(flood, ordinary=True).result() >= 64
+
+
+def test_what_is_in_flight_is_waited_for(fork, make_pair):
+    """Where there is time: another receiver takes something, by a signal handler here, and the capability is sent."""
+
+    def wait():
+        full, other = make_pair(socket.SOCK_STREAM), make_pair()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        entrypoint = cm.Entrypoint("flood")
+        capability = entrypoint.manage(by_hand.Worker())
+        sent, _ = flooded(full[0], capability)
+
+        def drain(*_):
+            for _ in range(sent):
+                cm.receive_capability(full[1], 0)
+
+        signal.signal(signal.SIGALRM, drain)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        cm.send_capability(other[0], capability, PATIENCE)
+        assert cm.receive_capability(other[1], 0) is capability
+        entrypoint.close()
+
+    fork(wait, ordinary=True).result()
 
 
 @pytest.mark.parametrize("wrong", [None, 3, by_hand.Worker, "capability"], ids=repr)

@@ -111,11 +111,11 @@ MODULES = {
         "starting",
         "service",
     ),
-    "_child": ("spawn",),
+    "_child": ("inherited", "spawn"),
 }
 
 PACKAGE = Path(capmarshal.__file__).parent
-EXTENSIONS = {"_kernel._extension", "_kernel._steps"}
+EXTENSIONS = {"_kernel._extension", "_kernel._owner"}
 
 
 def _name(path):

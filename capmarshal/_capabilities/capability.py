@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# What a capability is known by: the cookie of its door, and its badge.
+# What a capability is known by: what its door is, and its badge.
 Key: TypeAlias = tuple[int, bytes]
 
 
@@ -43,7 +43,7 @@ class Capability(OnlyPolled):
         self._door: Door | None = door
         # The secret that selects the object.  Never to be shown whole.
         self._badge = badge
-        self._key: Key = (door.cookie, badge)
+        self._key: Key = (door.key, badge)
         self._name = door.name
 
     @property

@@ -65,7 +65,7 @@ class Door:
 
     Args:
         number: taken.
-        cookie: of the socket.
+        key: what it is known by in this process, and no other door: see :class:`~capmarshal._capabilities.space.Space`.
         name: what ``getpeername`` says of it.
         home: the entrypoint, if it is one of this process; borrowed.
         sender: who brought it, if that is counted: known as long as the door is held.
@@ -78,10 +78,10 @@ class Door:
         closing: to whose account the closing goes of what its server sends; made with the first channel.
     """
 
-    __slots__ = ("__weakref__", "_open", "closing", "cookie", "home", "idle", "name", "number", "sender")
+    __slots__ = ("__weakref__", "_open", "closing", "home", "idle", "key", "name", "number", "sender")
 
     def __init__(
-        self, number: int, cookie: int, name: str, home: Home | None = None, sender: DoorSender | None = None
+        self, number: int, key: int, name: str, home: Home | None = None, sender: DoorSender | None = None
     ) -> None:
         self.number: int = number
         self._open = ffi.new("char *")
@@ -90,7 +90,7 @@ class Door:
         else:
             # Nobody but the entrypoint can have put anything into its queue.
             when_gone(self._open, lib.lx_close, number)
-        self.cookie: int = cookie
+        self.key: int = key
         self.idle: list[Any] = []
         self.home: weakref.ref[Home] | None = weakref.ref(home) if home is not None else None
         self.sender: DoorSender | None = sender

@@ -20,6 +20,7 @@ from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.moving import made
 from capmarshal._kernel.deadline import after, seconds_until, words_for
 from capmarshal._kernel.errors import (
+    DENIED,
     ArgumentError,
     CallTimeout,
     DescriptorsLost,
@@ -39,9 +40,6 @@ if TYPE_CHECKING:
 # Seconds that closing what a stranger sent is waited for.
 _CLOSING = 1.0
 
-# What a filter that does not allow a system call says.
-_DENIED = (errno.EPERM, errno.EACCES, errno.ENOSYS)
-
 _DOING = "receiving a capability"
 _ENDED = "the other end of the socket was closed"
 
@@ -55,7 +53,7 @@ def _option(number: int, option: int) -> int | None:
     value = lib.cm_socket_option(number, option)
     if value >= 0:
         return value
-    if -value in _DENIED:
+    if -value in DENIED:
         return None
     raise error_for(-value, "asking what kind of socket this is")
 
@@ -171,7 +169,16 @@ def receive_capability(sock: HasFileno | int, timeout: float | None = None) -> C
     return _unpacked(record, descriptors, deadline)
 
 
-def peek(number: int, size: int) -> tuple[bytes, bool] | int:
+def waits_in(number: int) -> bool:
+    """Whether a handover waits in a socket with records, at the moment."""
+    seen = _peek(number, handover_record.HEAD_SIZE)
+    if not isinstance(seen, tuple):
+        return False
+    head, _ = seen
+    return len(head) == handover_record.HEAD_SIZE and handover_record.may_begin(head)
+
+
+def _peek(number: int, size: int) -> tuple[bytes, bool] | int:
     """(bytes, whether anything is attached to them) of what waits in a socket; or -errno.  Nothing is taken."""
     room = ffi.new("char[]", size)
     part = ffi.new("struct iovec *", (room, size))
@@ -193,7 +200,7 @@ def _await(number: int, keeps_records: bool, deadline: int) -> int:
     """
     backoff = None
     while True:
-        seen = peek(number, handover_record.HEAD_SIZE)
+        seen = _peek(number, handover_record.HEAD_SIZE)
         if isinstance(seen, tuple):
             return _judge(number, *seen, keeps_records)
         # The kernel reports ECONNRESET once, and before the records that are still queued.

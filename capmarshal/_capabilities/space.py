@@ -2,17 +2,22 @@
 
 A door is known by the cookie of its client end, a capability by that and its badge.  Both tables are weak: a door's one
 descriptor is closed when no capability refers to it any more.
+
+A filter may refuse to tell cookies, from the start or later, and to one thread alone.  So doors are found by their
+inodes, too, from when a cookie was refused, and compared.  Where the kernel can't compare, what comes is none of those
+that are held: it is a door of its own.
 """
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from capmarshal._capabilities.capability import Capability, Key, Proxy, capability_behind, door_of
 from capmarshal._capabilities.door import Door, home_of
-from capmarshal._capabilities.identity import cookies_of, is_seqpacket, peer_name
+from capmarshal._capabilities.identity import peer_name
 from capmarshal._descriptors.moving import move_above_standard
 from capmarshal._descriptors.private import lock
 from capmarshal._descriptors.process import process
@@ -28,6 +33,8 @@ T = TypeVar("T")
 
 # Looked up once: an attribute of cffi's costs as much as a call without one.
 _cm_cookie = lib.cm_cookie
+# How many there are.
+_COOKIES = 1 << 64
 
 
 # No underscore: names that have one are gone first when the interpreter ends, and finalizers may still call then.
@@ -46,11 +53,14 @@ class Space:
     """
 
     def __init__(self) -> None:
-        # Of the doors of this process's own entrypoints: cookie -> cookie of the server end.
-        self._server_ends: dict[int, int] = {}
+        # Of the doors of this process's own entrypoints, by key: the server end, and its cookie.
+        self._server_ends: dict[int, tuple[Private, int]] = {}
         # id of a managed object -> where it is managed; its entrypoint keeps the object alive.
         self.managed: dict[int, tuple[Door, bytes]] = {}
+        # By key: the cookie, or where it was refused a number that is none.  And, once one was, by the negative inode.
         self._doors: dict[int, Reference[Door]] = {}
+        self._no_cookies = itertools.count(_COOKIES)
+        self._compares = False
         self._capabilities: dict[Key, Reference[Capability]] = {}
         # Ids of those that the process managed which this one was forked from: its entrypoints keep them, here too.
         self.managed_by_parent: frozenset[int] = frozenset()
@@ -60,7 +70,7 @@ class Space:
 
     def capability(self, door: Door, badge: bytes) -> Capability:
         """The one capability for this door and badge."""
-        key = (door.cookie, badge)
+        key = (door.key, badge)
         with lock:
             self._bury()
             reference = self._capabilities.get(key)
@@ -80,7 +90,12 @@ class Space:
         reference = self._doors.get(cookie)
         door = reference() if reference is not None else None
         if door is None:
-            return None
+            if cookie and not self._compares:
+                return None
+            door = self._compared(number)
+            if door is None:
+                return None
+            cookie = door.key
         home = door.home() if door.home is not None else None
         if home is not None and home.object_behind(badge) is None:
             return None
@@ -103,15 +118,15 @@ class Space:
         number = descriptor.fileno()
         cookie = _cm_cookie(number)
         with lock:
-            known = self._door(cookie)
+            known = self._door(number, cookie)
             if known is not None:
                 # The very socket that we hold, so this close is not its last, and cannot block.
                 descriptor.close()
                 return known
-            if cookie == 0 or not is_seqpacket(number):
+            if not lib.cm_is_seqpacket(number):
                 raise ArgumentError("a capability came with a descriptor that is no AF_UNIX SEQPACKET socket")
             # Of another process's doors it cannot be told which end this is: any holder may bind() the client's, too.
-            if cookie in self._server_ends.values():
+            if self._is_server_end(number, cookie):
                 raise ArgumentError("a capability came with the server's end of a door of our own")
             name = peer_name(number)
             if name is None:
@@ -119,7 +134,7 @@ class Space:
             refusal = sender.door_refusal() if sender is not None else ""
             if refusal:
                 raise ArgumentError(refusal)
-            door = self._add_door(Door(descriptor.detach(), cookie, name, sender=sender))
+            door = self._add_door(Door(descriptor.detach(), cookie or next(self._no_cookies), name, sender=sender))
             if sender is not None:
                 sender.hold_door(door)
             return door
@@ -130,7 +145,8 @@ class Space:
         Raises:
             ArgumentError, TableFull: as :meth:`receive_door`, which takes the descriptor on success.
         """
-        if self._door(_cm_cookie(descriptor.fileno())) is not None:
+        number = descriptor.fileno()
+        if self._door(number, _cm_cookie(number)) is not None:
             return None
         return self.capability(self.receive_door(descriptor, sender), badge)
 
@@ -150,33 +166,66 @@ class Space:
     def _add_door(self, door: Door) -> Door:
         """Enters a new door; the caller holds the lock."""
         self._bury()
-        self._doors[door.cookie] = self._reference(door, door.cookie)
+        self._doors[door.key] = self._reference(door, door.key)
+        if self._compares:
+            self._enter_by_inode(door)
         return door
 
     def add_home(self, client_end: int, server_end: Private, home: Home) -> Door:
         """Enters an entrypoint of this process; takes ``client_end``, and the caller holds the lock."""
-        cookie, server_cookie = cookies_of([client_end, server_end.number])
-        self._server_ends[cookie] = server_cookie
-        return self._add_door(Door(client_end, cookie, peer_name(client_end) or "", home))
+        key = _cm_cookie(client_end) or next(self._no_cookies)
+        self._server_ends[key] = (server_end, _cm_cookie(server_end.number))
+        return self._add_door(Door(client_end, key, peer_name(client_end) or "", home))
 
-    def is_own_door(self, cookie: int) -> bool:
+    def is_own_door(self, number: int) -> bool:
         """Whether a socket is the client end of a door of this process's own entrypoints."""
-        return cookie in self._server_ends
+        door = self._door(number, _cm_cookie(number))
+        return door is not None and door.key in self._server_ends
+
+    def _is_server_end(self, number: int, cookie: int) -> bool:
+        """Whether a socket is the server's end of one."""
+        return any(
+            cookie == known if cookie and known else lib.cm_is_same(end.number, number)
+            for end, known in self._server_ends.values()
+        )
 
     def remove_home(self, door: Door) -> None:
         """Forgets an entrypoint: its capabilities are as any other's from here on."""
         door.home = None
-        self._server_ends.pop(door.cookie, None)
+        self._server_ends.pop(door.key, None)
 
     def doors(self) -> list[Door]:
         """The doors that are held at the moment."""
         with lock:
-            references = tuple(self._doors.values())
+            references = tuple(reference for key, reference in self._doors.items() if key > 0)
         return [door for reference in references if (door := reference()) is not None]
 
-    def _door(self, cookie: int) -> Door | None:
+    def _door(self, number: int, cookie: int) -> Door | None:
+        """The door that is held of a socket; ``cookie`` is what it says, 0 where that is refused."""
         reference = self._doors.get(cookie)
-        return reference() if reference is not None else None
+        door = reference() if reference is not None else None
+        return self._compared(number) if door is None and (not cookie or self._compares) else door
+
+    def _compared(self, number: int) -> Door | None:
+        """The same of a socket that is found by its inode; None where the kernel does not say that it is that one."""
+        inode = lib.cm_socket_inode(number)
+        if not inode:
+            return None
+        if not self._compares:
+            with lock:
+                for held in self.doors():
+                    self._enter_by_inode(held)
+                self._compares = True
+        reference = self._doors.get(-inode)
+        door = reference() if reference is not None else None
+        return door if door is not None and lib.cm_is_same(door.number, number) else None
+
+    def _enter_by_inode(self, door: Door) -> None:
+        """Has a door found by its inode, unless another one has the same; the caller holds the lock."""
+        key = -lib.cm_socket_inode(door.number)
+        known = self._doors.get(key)
+        if key and (known is None or known() is None):
+            self._doors[key] = self._reference(door, key)
 
     def _reference(self, thing: T, key: int | Key) -> Reference[T]:
         reference = Reference(thing, self._died.append)

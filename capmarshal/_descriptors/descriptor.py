@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, ov
 
 from capmarshal._descriptors.moving import made, stolen
 from capmarshal._descriptors.process import process
-from capmarshal._kernel.errors import Closed, Error, check, name_of, with_article
+from capmarshal._kernel.errors import DENIED, Closed, Error, check, name_of, with_article
 from capmarshal._kernel.native import Owner, lib, numbers_in
 
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ class Descriptor(Owner):
         here, for to put that in force would make the open file non-blocking, and whoever sent it shares that.
 
         Raises:
-            OSError: not a socket.  This object still owns the descriptor then.
+            OSError: not a socket, or a filter does not let that be asked.  This object still owns the descriptor then.
         """
         kind = check(lib.cm_socket_option(self.fileno(), socket.SO_TYPE), "making a socket")
         # As in open().
@@ -253,7 +253,15 @@ class Descriptor(Owner):
         number, self._number = self._number, -1
         try:
             # Said to be non-blocking already, no flag of the open file is touched.
-            made.__init__(type=kind | socket.SOCK_NONBLOCK, fileno=number)  # type: ignore[misc]  # as there
+            kind |= socket.SOCK_NONBLOCK
+            try:
+                made.__init__(type=kind, fileno=number)  # type: ignore[misc]  # as there
+            except OSError as error:
+                # Of what is told its family, Python does not insist on that of its name (getsockname(2)).
+                family = lib.cm_socket_option(number, socket.SO_DOMAIN)
+                if error.errno not in DENIED or family < 0:
+                    raise
+                made.__init__(family, kind, fileno=number)  # type: ignore[misc]  # as there
             if os.get_blocking(number):
                 made.setblocking(True)
         except BaseException:

@@ -14,6 +14,7 @@ from capmarshal._descriptors.refused import REFUSALS, refused_of
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.deadline import seconds_until, words_for
 from capmarshal._kernel.errors import (
+    DENIED,
     CallTimeout,
     Closed,
     DescriptorsLost,
@@ -42,12 +43,18 @@ _CLOSING = 1.0
 _ENDED = "the other end of the socket was closed, or receiving was shut down"
 
 
-def _option(number: int, option: int) -> int:
-    return check(lib.cm_socket_option(number, option), "asking what kind of socket this is")
+def _option(number: int, option: int) -> int | None:
+    """What kind of socket it is; None where a filter does not let that be asked.
+
+    Raises:
+        KernelError: no socket.
+    """
+    value = lib.cm_socket_option(number, option)
+    return None if -value in DENIED else check(value, "asking what kind of socket this is")
 
 
 def _record_socket(sock: HasFileno | int) -> int:
-    """The descriptor of an AF_UNIX socket with records.
+    """The descriptor of an AF_UNIX socket with records; what can't be asked whether it is one, is taken for one.
 
     Raises:
         TypeError: another kind of socket.
@@ -55,7 +62,7 @@ def _record_socket(sock: HasFileno | int) -> int:
     """
     number = number_of(sock)
     family, kind = _option(number, socket.SO_DOMAIN), _option(number, socket.SO_TYPE)
-    if family != socket.AF_UNIX:
+    if family not in (socket.AF_UNIX, None):
         raise TypeError(f"descriptors travel over AF_UNIX sockets only; this one's family is {family}")
     if kind == socket.SOCK_STREAM:
         raise TypeError("a STREAM socket has no records, so a message would lose its borders: use SEQPACKET or DGRAM")
@@ -107,7 +114,7 @@ def _ended(sock: int) -> bool:
 
 
 def _is_seqpacket(sock: int) -> bool:
-    return _option(sock, socket.SO_TYPE) == socket.SOCK_SEQPACKET
+    return lib.cm_is_seqpacket(sock) == 1
 
 
 class Message:

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from capmarshal._descriptors.descriptor import Descriptor
-from capmarshal._descriptors.process import process
+from capmarshal._descriptors.process import identity_of, process
 from capmarshal._kernel.errors import check
 from capmarshal._kernel.native import ffi, lib
 
@@ -46,21 +46,21 @@ class Private:
         """Closes it.  Does nothing the second time, nor in a child.
 
         The last close of a socket can block, so it holds no lock meanwhile: a child that is forked just then knows it
-        by its cookie.  What is no socket does not block.
+        as the socket that it is.  What is no socket does not block.
         """
-        cookie = lib.cm_cookie(self.number)
-        if cookie == 0:
+        identity = identity_of(self.number)
+        if identity == 0:
             with process.lock:
                 # No call between these two: Ctrl-C raises where one ends.
                 number, self.number = self.number, -1
                 lib.lx_close(number)
             return
         try:
-            process.closing[cookie] = self.number
+            process.closing[identity] = self.number
             number, self.number = self.number, -1
             lib.lx_close(number)
         finally:
-            process.closing.pop(cookie, None)
+            process.closing.pop(identity, None)
 
     def release(self) -> Descriptor:
         """Moves it to an owner that a child shares."""
@@ -122,6 +122,13 @@ def make_pair(doing: str) -> tuple[Private, Private]:
     one, other = Private(-1), Private(-1)
     _make(lib.cm_make_pair, (one, other), doing)
     return one, other
+
+
+def make_copy(of: Private) -> Private:
+    """Another descriptor of the same open file; waits for no room in the table, and raises as :func:`make_pair`."""
+    made = Private(-1)
+    check(_attempt(lambda place: lib.cm_make_copy(place, of.number), (made,)), "duplicating a descriptor")
+    return made
 
 
 def make_epoll_set() -> Private:

@@ -46,6 +46,15 @@ class Closer(Inherited, Protocol):
         ...
 
 
+def identity_of(number: int) -> int:
+    """What tells a socket from the next one with its number; 0 for what is no socket.
+
+    The cookie, which is never used again; where a filter refuses to tell it, the inode, negative, which is used again
+    after four thousand million others.
+    """
+    return lib.cm_cookie(number) or -lib.cm_socket_inode(number)
+
+
 class Process:
     """All that this process has but once.  The upper layers put in what is theirs.
 
@@ -53,7 +62,8 @@ class Process:
         lock: held across every fork.  Re-entrant: a signal handler may call while its thread holds it.  Nobody waits
             for anything while holding it: no other lock, no log, no socket.
         privates: the descriptors that a child must not keep.
-        closing: those of them, by cookie, that are being closed: forgotten, and perhaps still open.
+        closing: those of them that are sockets, by :func:`identity_of`, and are being closed: forgotten, and perhaps
+            still open.
         lists: those that a thread is closing just now, of which a child finds some open.
         reaper: closes what may block.
         mounts: knows which files cannot block when they are closed.
@@ -85,9 +95,9 @@ class Process:
         """
         for private in sorted(self.privates, key=lambda private: not private.epoll):
             private.in_child()
-        for cookie, number in self.closing.items():
-            # Closed by the parent before the fork, the number may be anybody's; a cookie is never used again.
-            if lib.cm_cookie(number) == cookie:
+        for identity, number in self.closing.items():
+            # Closed by the parent before the fork, the number may be anybody's.
+            if identity_of(number) == identity:
                 lib.lx_close(number)
         self.closing.clear()
         for part in (self.mounts, self.reaper, self.space, *self.entrypoints):

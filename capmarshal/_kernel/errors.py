@@ -9,7 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import resource
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
+
+# What a filter or a security module says of a system call that it does not let pass.
+DENIED: Final = (errno.EPERM, errno.EACCES, errno.ENOSYS)
 
 # Whether the method ran: known not to have, or not known.
 Ran: TypeAlias = Literal["no", "maybe"]
@@ -105,7 +108,7 @@ class StaleCapability(Error, LookupError):
 
 
 class NoParent(Error, LookupError):
-    """This process was not given a parent capability when it was created."""
+    """This process was given no capability when it was created, or can't use it; the message says why."""
 
 
 class Closed(Error, OSError, ValueError):

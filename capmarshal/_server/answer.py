@@ -30,6 +30,7 @@ class Answer(NamedTuple):
         kept: slots of descriptors that the server has kept, and may close at any time.
         doors: whose client ends are sent; held until they are.
         rest: of the record.  Joined with the beginning, it would be copied.
+        escape: what the method raised, if that is to end the service too; see :meth:`let_escape`.
     """
 
     id: int
@@ -40,11 +41,18 @@ class Answer(NamedTuple):
     kept: Sequence[int] = ()
     doors: Sequence[Door] = ()
     rest: bytes = b""
+    escape: list[BaseException] | None = None
 
     @property
     def size(self) -> int:
         """Bytes of the record."""
         return len(self.data) + len(self.rest)
+
+    def let_escape(self) -> None:
+        """Raises what is to end the service, where the call has brought something like that, and is over."""
+        if self.escape:
+            # Out of the list: else what is raised would know frames that know it, and keep what is in them.
+            raise self.escape.pop()
 
     def close_results(self) -> None:
         """Closes the results, for the answer is sent, and its arguments were closed before."""
@@ -66,18 +74,6 @@ class Answer(NamedTuple):
                 close_whole(file)
 
 
-def fail(call_id: int, code: Code, message: str) -> Answer:
-    """An answer that says what went wrong."""
-    return Answer(call_id, wire.pack_fail(call_id, faults.encode(Fault(code, message))))
-
-
-class Interrupted(BaseException):  # carries KeyboardInterrupt or SystemExit past the answering of the call
-    """A method was ended by something that is to end the service too; that is the cause of this.
-
-    Attributes:
-        answer: for the caller.
-    """
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__()
-        self.answer = answer
+def fail(call_id: int, code: Code, message: str, owned: Sequence[ClosableFile | DescriptorList] = ()) -> Answer:
+    """An answer that says what went wrong; what came with the call is closed before it leaves, as for any answer."""
+    return Answer(call_id, wire.pack_fail(call_id, faults.encode(Fault(code, message))), arguments=owned)

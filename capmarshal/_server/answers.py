@@ -146,7 +146,7 @@ class Answers:
                 if lie:
                     # Each further call may bring more that has to wait here, in this process's table.
                     self._channels.hold(channel.peer, _UNDRAWN)
-                self._bear(channel, outbox, f"{lie} descriptors that process {channel.peer.pid} was sent lie unread")
+                self._bear(channel, outbox, f"{lie} descriptors that {channel.peer.process} was sent lie unread")
                 return
             status = outbox.send(channel.far.number, piece)
             if status != 0:

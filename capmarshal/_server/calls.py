@@ -24,7 +24,7 @@ from capmarshal._protocol.faults import Code, Fault
 from capmarshal._protocol.raised import Raised
 from capmarshal._protocol.wire import BADGE_SIZE, PLAIN, Entry, lines_in
 from capmarshal._server import escapes, keeping
-from capmarshal._server.answer import Answer, Interrupted, fail
+from capmarshal._server.answer import Answer, fail
 from capmarshal._typed.codec import BAD_PAYLOAD
 from capmarshal._typed.long import Long
 from capmarshal._typed.table import NOTHING, Incoming, Outgoing, Owned
@@ -137,9 +137,6 @@ class Calls:
 
         Returns:
             The result's payload, where the rest has left or there is none; else an answer.
-
-        Raises:
-            Interrupted: the service is to end.
         """
         objects, calls = self._objects, self._calls
         # Before it is looked up: see Objects.
@@ -171,7 +168,7 @@ class Calls:
                         owned = Owned()
                         arguments, by_name, owned = self._received(turn, method, payload, came, owned, table)
                 except (ArgumentError, StaleCapability) as error:
-                    return self._refused(turn, method, error)
+                    return self._refused(turn, method, error, owned)
                 run = getattr(target, method.name)
                 # To pass no names costs as much as the call.
                 result = run(*arguments, **by_name) if by_name else run(*arguments)
@@ -199,7 +196,7 @@ class Calls:
                     outgoing = Outgoing.of(results)
                 answer = _succeeded(turn, reply, owned, outgoing, calls.kept[kept_before:])
                 return answer._replace(rest=rest) if rest else answer
-            except BaseException as error:  # noqa: BLE001 - answered; Interrupted is raised for what must not end here
+            except BaseException as error:  # noqa: BLE001 - answered; and raised again then, if it must not end here
                 if results and outgoing is NOTHING:
                     outgoing = Outgoing.of(results)
                 if type(came) is Inbox:
@@ -229,7 +226,7 @@ class Calls:
         """The arguments of a call with which more than data may have come, by position and by name, and that.
 
         Raises:
-            ArgumentError, StaleCapability: they are not what the interface says; what came is closed.
+            ArgumentError, StaleCapability: they are not what the interface says; ``owned`` has what came.
         """
         failure: Exception | None = None
         if type(came) is Inbox and method.arguments_in_order is not None:
@@ -251,13 +248,13 @@ class Calls:
         incoming = self._table(turn, came, owned, table)
         try:
             arguments, by_name = method.decode_arguments(payload, incoming)
-            incoming.close_rest()
             if failure is not None and not _is_msgspecs(failure):
                 # A signal handler's, as the arguments are good: it ends the call as if the method had raised it.
                 raise failure
-        except BaseException:
-            incoming.close_all()
-            raise
+        finally:
+            incoming.own_rest()
+            # Also where this raises: the call has an answer, which closes what came.
+            owned.produced = incoming.produced
         return arguments, by_name, incoming
 
     def _table(self, turn: Turn, came: Inbox | Incoming | None, owned: Owned, table: bytes | None) -> Incoming:
@@ -272,23 +269,26 @@ class Calls:
         return Incoming(entries, descriptors, self.peer_of(turn.slot), self._home())
 
     def _not_there(self, turn: Turn, key: bytes, came: Inbox | Incoming | None, table: bytes | None) -> Answer:
-        """The answer to a call of what nobody knows; closes what came with it."""
-        self._table(turn, came, Owned(), table).close_rest()
+        """The answer to a call of what nobody knows."""
+        incoming = self._table(turn, came, Owned(), table)
+        incoming.own_rest()
         target = self._objects.get(key[:BADGE_SIZE])
         if target is None:
-            return fail(turn.id, Code.STALE, "the capability's object is not there: dissolved, or never was")
+            return fail(
+                turn.id, Code.STALE, "the capability's object is not there: dissolved, or never was", incoming.produced
+            )
         name = key[BADGE_SIZE:][:NAME_SHOWN].decode("utf-8", "backslashreplace")
         words = f"{type(target).__qualname__} has no remote method {name!r}: the server may be older, or another"
-        return fail(turn.id, Code.UNKNOWN_METHOD, words)
+        return fail(turn.id, Code.UNKNOWN_METHOD, words, incoming.produced)
 
-    def _refused(self, turn: Turn, method: Method, error: ArgumentError | StaleCapability) -> Answer:
+    def _refused(self, turn: Turn, method: Method, error: ArgumentError | StaleCapability, owned: Owned) -> Answer:
         """The answer to a call whose arguments are not what the interface says."""
         if isinstance(error, StaleCapability):
-            return fail(turn.id, Code.STALE, f"arguments: {error}")
+            return fail(turn.id, Code.STALE, f"arguments: {error}", owned.produced)
         if _is_strange(error):
             peer, words = self.peer_of(turn.slot), "%s: making its arguments"
             self._journal.error(peer, f"{method.where}, arguments", words, method.where, exc_info=error)
-        return fail(turn.id, Code.ARGUMENT, str(error))
+        return fail(turn.id, Code.ARGUMENT, str(error), owned.produced)
 
     def _failed(
         self,
@@ -300,18 +300,14 @@ class Calls:
         outgoing: Outgoing,
         kept: Sequence[object],
     ) -> Answer:
-        """The answer to a call whose method raised, or was given or returned what is no good.
-
-        Raises:
-            Interrupted: ``error`` is to end the service.
-        """
+        """The answer to a call whose method raised, or was given or returned what is no good."""
         if fault.code is Code.RAISED:
             kind = f"{method.where}: {type(error).__qualname__}"
             self._journal.error(self.peer_of(turn.slot), kind, "%s raised", method.where, exc_info=error)
         data = wire.pack_fail(turn.id, faults.encode(fault))
         answer = keeping.failed(turn.id, data, owned, outgoing, kept)
         if not isinstance(error, Exception) and self.ends_service(error):
-            raise Interrupted(answer) from error
+            return answer._replace(escape=[error])
         return answer
 
 

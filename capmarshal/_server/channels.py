@@ -109,7 +109,7 @@ class Channels:
         if peer.held:
             return f"{peer!r} is held back: {', '.join(sorted(peer.held))}"
         if len(peer.channels) >= self.shares.channels.process:
-            return f"process {peer.pid} has {len(peer.channels)} channels already (limits.channels, process_share)"
+            return f"{peer.process} has {len(peer.channels)} channels already (limits.channels, process_share)"
         return ""
 
     def full(self, user: User) -> bool:

@@ -44,12 +44,15 @@ class User(reaper.Sender):
 class Peer(reaper.Sender):
     """One process, and the account of what of its descriptors waits to be closed: known as long as any does.
 
+    Where the kernel does not tell who knocks, since a filter refuses that, all processes together are one.
+
     Args:
-        pid: of the process, as the server's pid namespace has it; 0 for one of another.
+        pid: of the process, as the server's pid namespace has it; 0 for one of another, and where nobody tells.
         user: whose it is.
         shares: how much it may have.
 
     Attributes:
+        shares: as given.
         channels: that it has, by slot, roughly in the order in which they were last looked at.
         index: of its place in C's ring of turns; 0: it has no channel.
         pidfd: becomes readable when the process has ended; None where the kernel gave none.
@@ -60,7 +63,6 @@ class Peer(reaper.Sender):
 
     __slots__ = (
         "__weakref__",
-        "_shares",
         "channels",
         "doors",
         "held",
@@ -68,6 +70,7 @@ class Peer(reaper.Sender):
         "pid",
         "pidfd",
         "pidfd_slot",
+        "shares",
         "unread",
         "user",
     )
@@ -76,7 +79,7 @@ class Peer(reaper.Sender):
         super().__init__(user)
         self.pid = pid
         self.user = user
-        self._shares = shares
+        self.shares = shares
         self.channels: dict[int, Channel] = {}
         self.index = 0
         self.pidfd: Private | None = None
@@ -97,9 +100,9 @@ class Peer(reaper.Sender):
 
     def door_refusal(self) -> str:
         """Why no more doors that come from it are held; empty if they are."""
-        may = self._shares.doors
+        may = self.shares.doors
         if len(self.doors) >= may.process:
-            return f"{len(self.doors)} doors that came from process {self.pid} are held already (limits.doors)"
+            return f"{len(self.doors)} doors that came from {self.process} are held already (limits.doors)"
         if len(self.user.doors) >= may.user:
             return f"{len(self.user.doors)} doors that came from user {self.uid} are held already (limits.doors)"
         return ""
@@ -114,8 +117,13 @@ class Peer(reaper.Sender):
         self.unread += count
         self.user.unread += count
 
+    @property
+    def process(self) -> str:
+        """What people call it."""
+        return f"process {self.pid}" if self.uid != lib.CM_NOBODY else "a process that a filter hides"
+
     def __repr__(self) -> str:
-        return f"process {self.pid} (user {self.uid})"
+        return f"{self.process} (user {self.uid})" if self.uid != lib.CM_NOBODY else self.process
 
 
 class Channel:

@@ -14,7 +14,7 @@ from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.native import FOREVER, lib
 from capmarshal._protocol import wire
 from capmarshal._protocol.faults import Code
-from capmarshal._server.answer import Answer, Interrupted, fail
+from capmarshal._server.answer import Answer, fail
 from capmarshal._server.calls import Calls
 from capmarshal._server.escapes import everything
 from capmarshal._server.logged_calls import LoggedCalls
@@ -39,7 +39,7 @@ class Received(NamedTuple):
 
     Attributes:
         data: the bytes.
-        descriptors: to be taken by the dispatcher.
+        descriptors: taken by whoever answers it.
         lost: why some of the descriptors are missing; empty if none are.
         cut: the bytes are not all.
     """
@@ -48,10 +48,6 @@ class Received(NamedTuple):
     descriptors: DescriptorList
     lost: str = ""
     cut: bool = False
-
-    def close(self) -> None:
-        """Closes the descriptors that came, where nobody is to have them."""
-        reaper.close([self.descriptors])
 
 
 class _Turn(NamedTuple):
@@ -130,11 +126,10 @@ class Dispatcher:
         table = wire.plain(len(numbers)) if entries is None else list(entries)
         call = wire.Call(0, badge, wire.NO_LIMIT, 0, method, table, len(numbers), memoryview(payload))
         expired = deadline != FOREVER and time.monotonic_ns() >= deadline
-        try:
-            answer = self.call(call, DescriptorList.dup_of(numbers), None, None if expired else deadline)
-        except Interrupted as interrupted:
-            interrupted.answer.close()
-            raise interrupted.__cause__ or interrupted from None
+        answer = self.call(call, DescriptorList.dup_of(numbers), None, None if expired else deadline)
+        if answer.escape:
+            answer.close()
+            answer.let_escape()
         try:
             # As over a channel: before the answer leaves, and not for long.
             reaper.close_within(_CLOSING_SECONDS, answer.arguments)
@@ -148,25 +143,25 @@ class Dispatcher:
         """Answers a record; the descriptors in it are taken.
 
         Raises:
-            Unanswerable: it is no call at all.
-            Interrupted: the service is to end.
+            Unanswerable: it is no call at all; the caller still owns the descriptors.
         """
-        descriptors = received.descriptors
+        size, owned = len(received.data), [received.descriptors]
+        too_large = channel.peer.shares.too_large("arguments", size, len(received.descriptors))
         try:
             record = wire.unpack(received.data)
         except wire.Malformed as malformed:
-            received.close()
             if malformed.id is None:
                 raise Unanswerable(str(malformed)) from None
-            return fail(malformed.id, Code.MALFORMED, str(malformed))
+            code = Code.TOO_BIG if too_large else Code.MALFORMED
+            return fail(malformed.id, code, too_large or str(malformed), owned)
         if not isinstance(record, wire.Call):
-            received.close()
             raise Unanswerable(f"a {type(record).__name__} where only calls are due")
+        if too_large:
+            return fail(record.id, Code.TOO_BIG, too_large, owned)
         refusal = _refusal(record, received)
         if refusal is not None:
-            received.close()
-            return refusal
-        return self.call(record, descriptors, channel, _deadline_of(record))
+            return fail(record.id, *refusal, owned)
+        return self.call(record, received.descriptors, channel, _deadline_of(record))
 
     def call(self, call: Call, descriptors: DescriptorList, channel: Channel | None, deadline: int | None) -> Answer:
         """Runs a call; the descriptors are taken.
@@ -176,16 +171,12 @@ class Dispatcher:
             descriptors: that came with it.
             channel: that it came by; None for one that a method makes inline.
             deadline: until when it may take; None if that has passed.
-
-        Raises:
-            Interrupted: the service is to end.
         """
+        if deadline is None:
+            words = "the deadline passed before the server came to the call"
+            return fail(call.id, Code.EXPIRED, words, [descriptors])
         peer = channel.peer if channel is not None else None
         came = Incoming(call.entries, descriptors, peer, self) if call.entries or len(descriptors) else None
-        if deadline is None:
-            if came is not None:
-                came.close_rest()
-            return fail(call.id, Code.EXPIRED, "the deadline passed before the server came to the call")
         turn = _Turn(call.id, channel.slot if channel is not None else 0)
         answer = self._calls.run(turn, call.badge + call.method, call.payload, deadline, came)
         if isinstance(answer, bytes):
@@ -193,17 +184,16 @@ class Dispatcher:
         return answer
 
 
-def _refusal(call: Call, received: Received) -> Answer | None:
-    """The answer to a call that has not come as it was sent; None if it has."""
+def _refusal(call: Call, received: Received) -> tuple[Code, str] | None:
+    """Why a call is not run that has not come as it was sent; None if it has."""
     came = len(received.descriptors)
     if received.cut:
-        return fail(call.id, Code.TOO_BIG, f"the call is larger than the {len(received.data)} bytes of room for it")
+        return Code.TOO_BIG, f"the call is larger than the {len(received.data)} bytes of room for it"
     if received.lost:
         lost = call.descriptors - came
-        words = f"{lost} of {call.descriptors} descriptors were lost at the server: {received.lost}"
-        return fail(call.id, Code.LOST, words)
+        return Code.LOST, f"{lost} of {call.descriptors} descriptors were lost at the server: {received.lost}"
     if came != call.descriptors:
-        return fail(call.id, Code.MALFORMED, f"{call.descriptors} descriptors were announced, {came} came")
+        return Code.MALFORMED, f"{call.descriptors} descriptors were announced, {came} came"
     return None
 
 

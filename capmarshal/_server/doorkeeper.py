@@ -5,10 +5,10 @@ The door is watched, paused for a moment, or shut.
 
 from __future__ import annotations
 
+import select
 import socket
 from typing import TYPE_CHECKING
 
-from capmarshal._capabilities.identity import cookies_of
 from capmarshal._capabilities.space import space
 from capmarshal._descriptors import inbox, private, reaper
 from capmarshal._descriptors.private import Private
@@ -147,7 +147,8 @@ class Doorkeeper:
             self._receive()
         else:
             return
-        if result == 0:
+        # Whose credentials do not come (SO_PASSCRED), an empty record of theirs looks like the end: unix(7).
+        if result == 0 and max(lib.cm_wait(self.door.number, select.POLLRDHUP, NOW), 0) & select.POLLRDHUP:
             # By the server, where that found it running; else some holder of the client end has (shutdown(2)).
             if not self._ending():
                 self._journal.error(None, "shut", "the door was shut by one of its holders; open channels go on")
@@ -165,10 +166,9 @@ class Doorkeeper:
             if not self._make_room(peer):
                 self._end_hoard()
         else:
-            cookie = cookies_of([far.number])[0] if far.number >= 0 else 0
-            if not cookie or self._inbox.data() != wire.KNOCK_RECORD:
+            if self._inbox.data() != wire.KNOCK_RECORD or not lib.cm_is_seqpacket(far.number):
                 reason = "it is no knock"
-            elif space.is_own_door(cookie):
+            elif space.is_own_door(far.number):
                 # Nobody could speak on it, and nobody's end would end it.
                 reason = "it is a door, and no channel"
             else:

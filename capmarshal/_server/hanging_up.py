@@ -6,10 +6,15 @@ a thread of the reaper wake, and take its turn with the serving thread, for each
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
 from typing import TYPE_CHECKING
 
 from capmarshal._descriptors import private, reaper
 from capmarshal._descriptors.descriptor_list import DescriptorList
+from capmarshal._kernel.errors import DENIED, KernelError
+from capmarshal._kernel.native import lib
 
 if TYPE_CHECKING:
     from capmarshal._descriptors.private import Private
@@ -48,6 +53,30 @@ class HangingUp:
         waiting, self._ends = self._ends, {}
         for peer, ends in waiting.items():
             _hand_over(peer, ends)
+
+
+def shut(ends: list[Private]) -> None:
+    """Has the other side see the end of sockets whose numbers another thread may be using, so that they stay open.
+
+    Where a filter refuses shutdown(2), a socket that has ended takes the place of each, and it is closed elsewhere.
+    """
+    denied = [end for end in ends if -lib.lx_shutdown(end.number, socket.SHUT_RDWR) in DENIED]
+    if not denied:
+        return
+    # Without room in the table, they see it when that thread has come back.
+    with contextlib.suppress(KernelError):
+        ended, other = private.make_pair("ending a channel")
+        other.close()
+        try:
+            for end in denied:
+                with private.lock:
+                    if end.number < 0:
+                        continue
+                    closed_elsewhere = private.make_copy(end)
+                    os.dup2(ended.number, end.number, inheritable=False)
+                reaper.close([closed_elsewhere])
+        finally:
+            ended.close()
 
 
 def _hand_over(peer: Peer, ends: list[Private]) -> None:

@@ -9,11 +9,11 @@ from capmarshal._descriptors.inbox import Inbox
 from capmarshal._kernel.call_log import took
 from capmarshal._protocol import faults, wire
 from capmarshal._protocol.wire import BADGE_SIZE
-from capmarshal._server.answer import Answer, Interrupted
 from capmarshal._server.calls import NAME_SHOWN, Calls, stays
 
 if TYPE_CHECKING:
     from capmarshal._descriptors.descriptor import Descriptor
+    from capmarshal._server.answer import Answer
     from capmarshal._server.calls import Encoded, Leave, Turn
     from capmarshal._server.clients import Peer
     from capmarshal._typed.table import Incoming, Owned
@@ -38,7 +38,6 @@ class LoggedCalls(Calls):
         where = found[1].where if found is not None else ascii(key[BADGE_SIZE:][:NAME_SHOWN])
         peer, size = self.peer_of(turn.slot), memoryview(payload).nbytes
         descriptors = 0 if came is None else came.struct.count if isinstance(came, Inbox) else came.count
-        answer: bytes | Answer | None = None
         left = 0
 
         def leave_counted(owned: Owned, results: list[Descriptor]) -> bool:
@@ -46,14 +45,8 @@ class LoggedCalls(Calls):
             left = len(results)
             return leave(owned, results)
 
-        try:
-            answer = super().run(turn, key, payload, deadline, came, leave_counted, table)
-        except Interrupted as interrupted:
-            answer = interrupted.answer
-            raise
-        finally:
-            if answer is not None:
-                self._log(peer, where, began, (size, descriptors), answer, left)
+        answer = super().run(turn, key, payload, deadline, came, leave_counted, table)
+        self._log(peer, where, began, (size, descriptors), answer, left)
         return answer
 
     def _log(

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import threading
 import time
 from typing import TYPE_CHECKING
 
 from capmarshal._descriptors import inbox, private, reaper
-from capmarshal._kernel.native import FOREVER, ffi, lib
+from capmarshal._kernel.native import FOREVER, ffi
 from capmarshal._kernel.polling import poll_nanoseconds
 from capmarshal._protocol.states import ANSWERING, State
 from capmarshal._server.answers import Answers
@@ -23,7 +22,7 @@ from capmarshal._server.channels import Channels
 from capmarshal._server.closings import Closings
 from capmarshal._server.doorkeeper import Doorkeeper
 from capmarshal._server.endings import Endings
-from capmarshal._server.hanging_up import HangingUp
+from capmarshal._server.hanging_up import HangingUp, shut
 from capmarshal._server.leaving import Leaving
 from capmarshal._server.peers import Peers
 from capmarshal._server.records import Records
@@ -174,9 +173,7 @@ class Server:
             if self._running:
                 self._abandoned = True
                 # The thread that runs the call closes them, and waits for this when it comes back.
-                for channel in self._channels.all():
-                    lib.lx_shutdown(channel.far.number, socket.SHUT_RDWR)
-                lib.lx_shutdown(self._doorkeeper.door.number, socket.SHUT_RDWR)
+                shut([*(channel.far for channel in self._channels.all()), self._doorkeeper.door])
                 return
         self._close()
 

@@ -9,7 +9,7 @@ from capmarshal._kernel.native import lib
 from capmarshal._protocol import wire
 from capmarshal._protocol.faults import Code
 from capmarshal._protocol.states import SPARE, Event, State
-from capmarshal._server.answer import Answer, Interrupted, fail
+from capmarshal._server.answer import Answer, fail
 from capmarshal._server.dispatch import Received, Unanswerable
 
 if TYPE_CHECKING:
@@ -92,46 +92,24 @@ class Records:
             self._call(channel, self._arrivals.whole(channel, channel.assembly))
 
     def _call(self, channel: Channel, received: Received) -> None:
-        """Runs a call that has come with all that belongs to it."""
+        """Runs a call that has come with all that belongs to it, and sends its answer."""
         channel.refused = None
-        # One that was announced has passed this already: its announcement was no larger.
-        refusal = self._channels.shares.too_large("arguments", len(received.data), len(received.descriptors))
-        if refusal:
-            self._refuse(channel, received, refusal)
-            return
-        self._run(channel, lambda: self._dispatcher.dispatch(received, channel))
-
-    def _refuse(self, channel: Channel, received: Received, refusal: str) -> None:
-        """Answers a call in one record that is more than the entrypoint takes."""
-        try:
-            record = wire.unpack(received.data)
-        except wire.Malformed as malformed:
-            call_id = malformed.id
-        else:
-            call_id = record.id if isinstance(record, wire.Call) else None
-        self._closings.close(channel.peer, [received.descriptors])
-        if call_id is None:
-            self._drop(channel, refusal)
-        else:
-            self._channels.move(channel, Event.CALL)
-            self._answers.deliver(channel, fail(call_id, Code.TOO_BIG, refusal))
-
-    def _run(self, channel: Channel, run: Callable[[], Answer]) -> None:
-        """Runs a call and sends its answer."""
         self._channels.move(channel, Event.CALL)
         try:
-            answer = run()
+            answer = self._dispatcher.dispatch(received, channel)
         except Unanswerable as reason:
+            self._closings.close(channel.peer, [received.descriptors])
             # In words: whoever keeps the log's records must not keep what an exception's traceback holds.
             self._drop(channel, str(reason))
-        except Interrupted as interrupted:
-            self.finish(channel, interrupted.answer)
-            raise interrupted.__cause__ or interrupted from None
         else:
             self.finish(channel, answer)
 
     def finish(self, channel: Channel | None, answer: Answer) -> None:
-        """Ends a call here and now: its channel may have ended while it ran, or the server."""
+        """Ends a call here and now: its channel may have ended while it ran, or the server.
+
+        Raises:
+            KeyboardInterrupt, SystemExit: that its method raised, and that are to end the service.
+        """
         if self._turn.epoll < 0:
             # The method forked, and this is the child: the client is the parent's.
             answer.close_here()
@@ -139,6 +117,7 @@ class Records:
             answer.close()
         else:
             self._answers.deliver(channel, answer)
+        answer.let_escape()
 
     def _in_parts(self, channel: Channel, received: Received) -> Received | None:
         """Deals with a record of a conversation in parts; the whole call, if this was the end of it."""

@@ -10,6 +10,7 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
+from capmarshal._kernel.errors import DENIED
 from capmarshal._kernel.native import lib
 
 if TYPE_CHECKING:
@@ -122,9 +123,13 @@ class Unread:
         """Closes a channel's socket, or shuts it down if its client may still receive descriptors.
 
         Those are in flight on this process's account, channel or not: the socket is kept to ask when they are no more.
+        Not where a filter refuses to shut it down: its client would wait for an end that does not come.
         """
-        if channel.unread and not channel.all_received():
-            lib.lx_shutdown(channel.far.number, socket.SHUT_RDWR)
+        if (
+            channel.unread
+            and not channel.all_received()
+            and -lib.lx_shutdown(channel.far.number, socket.SHUT_RDWR) not in DENIED
+        ):
             self._ended.add(channel)
         else:
             self._received(channel)

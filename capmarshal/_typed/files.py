@@ -29,6 +29,8 @@ def describe(number: int) -> str:
     kind_of_socket = lib.cm_socket_option(number, socket.SO_TYPE)
     if kind_of_socket >= 0:
         return f"a socket of type {socket.SocketKind(kind_of_socket).name.removeprefix('SOCK_')}"
+    if type_of_file(number) == stat.S_IFSOCK:
+        return f"a socket that may not be asked of what type it is (getsockopt(2): {os.strerror(-kind_of_socket)})"
     access = {os.O_RDONLY: "reading only", os.O_WRONLY: "writing only"}.get(flags & os.O_ACCMODE, "both ways")
     kind = "a file"
     if flags & os.O_PATH:
@@ -50,7 +52,7 @@ def _asks_nobody(number: int) -> bool:
     """Whether fstat(2) waits for nobody: a file of this machine's own, a socket, a pipe that has no path."""
     return (
         asks_nobody(number)
-        or lib.cm_socket_option(number, socket.SO_TYPE) >= 0
+        or type_of_file(number) == stat.S_IFSOCK
         # A path begins with "/": a FIFO that has one is where its server has put it.
         or name_in_proc(number).startswith("pipe:")
     )

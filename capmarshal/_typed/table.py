@@ -135,9 +135,9 @@ class Outgoing:
 
     def _add_capability(self, capability: Capability) -> None:
         door = open_door_of(capability)
-        slot = self._slots.get(door.cookie)
+        slot = self._slots.get(door.key)
         if slot is None:
-            slot = self._slots[door.cookie] = self._add_number(door.number)
+            slot = self._slots[door.key] = self._add_number(door.number)
             self.doors.append(door)
             self.files.append(None)
         self.entries.append(Entry(slot, badge_of(capability)))
@@ -314,6 +314,11 @@ class Incoming(Owned):
         """Closes the descriptors that nothing refers to."""
         if self._descriptors:
             reaper.close([self._descriptors], self._closing)
+
+    def own_rest(self) -> None:
+        """Has what nothing refers to closed with what was made, by whoever closes that."""
+        if self._descriptors:
+            self.produced.append(self._descriptors)
 
     def close_dropped(self) -> None:
         """Closes what decoding made and let go of: of two values under one key of a map, there is one."""

@@ -1,32 +1,79 @@
-"""A process of which the kernel refuses a socket option, as an emulator or a sandbox may: by seccomp."""
+"""A process of which the kernel refuses system calls, as an emulator or somebody's sandbox may: by seccomp."""
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import struct
 
 _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 22, 38
 _SECCOMP_MODE_FILTER = 2
-_GETSOCKOPT = {"x86_64": 55, "aarch64": 209}[platform.machine()]
+
+# The numbers on x86-64 and on aarch64: asm/unistd_64.h, asm-generic/unistd.h.
+_NUMBERS = {
+    "connect": (42, 203),
+    "accept": (43, 202),
+    "accept4": (288, 242),
+    "bind": (49, 200),
+    "listen": (50, 201),
+    "getpeername": (52, 205),
+    "getsockname": (51, 204),
+    "shutdown": (48, 210),
+    "sendto": (44, 206),
+    "sendmmsg": (307, 269),
+    "recvmmsg": (299, 243),
+    "getsockopt": (55, 209),
+    "setsockopt": (54, 208),
+    "ptrace": (101, 117),
+    "io_uring_setup": (425, 425),
+    "io_uring_enter": (426, 426),
+    "io_uring_register": (427, 427),
+}
+# What a well-known sandbox for coding agents denies.
+DENIED_BY_AGENTS = tuple(_NUMBERS)
+# Others that a test has refused.
+_NUMBERS.update(
+    {"kcmp": (312, 272), "socketpair": (53, 199), "sendmsg": (46, 211), "recvmsg": (47, 212), "fcntl": (72, 25)}
+)
+
+_MACHINE = {"x86_64": 0, "aarch64": 1}[platform.machine()]
 
 # include/uapi/linux/bpf_common.h, seccomp.h: load a word of struct seccomp_data, compare, return.
 _LOAD, _IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
-_NUMBER, _THIRD_ARGUMENT = 0, 16 + 2 * 8
+_NUMBER, _ARGUMENTS = 0, 16
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 
 
+def refuse(calls, error=errno.EPERM):
+    """From here on, these system calls give ``error`` in this thread and what it makes; for a child."""
+    steps = [(_LOAD, 0, 0, _NUMBER)]
+    for call in calls:
+        steps += [(_IF_EQUAL, 0, 1, _NUMBERS[call][_MACHINE]), (_RETURN, 0, 0, _ERRNO | error)]
+    _install(steps)
+
+
+def refuse_argument(call, place, value, error):
+    """The same for one call, where one of its arguments, the first is 0, has that value."""
+    _install(
+        [
+            (_LOAD, 0, 0, _NUMBER),
+            (_IF_EQUAL, 0, 3, _NUMBERS[call][_MACHINE]),
+            (_LOAD, 0, 0, _ARGUMENTS + place * 8),
+            (_IF_EQUAL, 0, 1, value),
+            (_RETURN, 0, 0, _ERRNO | error),
+        ]
+    )
+
+
 def refuse_socket_option(option, error):
-    """From here on, getsockopt(2) of that option gives ``error`` in this thread and what it makes; for a child."""
-    steps = [
-        (_LOAD, 0, 0, _NUMBER),
-        (_IF_EQUAL, 0, 3, _GETSOCKOPT),
-        (_LOAD, 0, 0, _THIRD_ARGUMENT),
-        (_IF_EQUAL, 0, 1, option),
-        (_RETURN, 0, 0, _ERRNO | error),
-        (_RETURN, 0, 0, _ALLOW),
-    ]
+    """The same for getsockopt(2) of one option."""
+    refuse_argument("getsockopt", 2, option, error)
+
+
+def _install(steps):
+    steps = [*steps, (_RETURN, 0, 0, _ALLOW)]
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
     program = ctypes.create_string_buffer(struct.pack("@HP", len(steps), ctypes.addressof(code)))
     libc = ctypes.CDLL(None, use_errno=True)

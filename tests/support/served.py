@@ -121,16 +121,16 @@ def note(capability, who):
     return by_hand.call(capability, b"note", b"\x91" + bytes([0xA0 + len(who)]) + who.encode())
 
 
-def send_away(sock, capability, number, call_id=1, count=1):
+def send_away(sock, capability, number, call_id=1, count=1, **changed):
     """Sends a call with so many arguments, which take long to close, all in all as long as one; and gives them up.
 
-    The server is to be busy meanwhile, so that its copies are the last.
+    The server is to be busy meanwhile, so that its copies are the last.  ``changed`` overrides what by_hand.call takes.
     """
     kept, sent = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     payload = b"\x91\xdc" + count.to_bytes(2, "big") + bytes(range(count))
-    record = by_hand.call(
-        capability, b"count", payload, [(slot, bytes(16)) for slot in range(count)], count, id=call_id
-    )
+    entries = [(slot, bytes(16)) for slot in range(count)]
+    fields = {"method": b"count", "payload": payload, "entries": entries, "descriptors": count, "id": call_id}
+    record = by_hand.call(capability, **(fields | changed))
     with kept, sent:
         by_hand.send(sent, b"x", [number])
         os.close(number)
