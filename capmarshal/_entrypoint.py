@@ -170,7 +170,7 @@ class Entrypoint:
             space.remove_home(self._door)
             server_end.close()
             raise
-        self._service = Service(label, self._door, self._objects, self._dispatcher, server, self._journal)
+        self._service = Service(label, self._door, self._objects, self._dispatcher.calls, server, self._journal)
         process.entrypoints.add(self._service)
 
     def _made(self) -> Service:

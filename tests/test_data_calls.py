@@ -231,18 +231,18 @@ def test_a_deadline_reaches_the_method_and_ends_with_its_call(data):
 def test_between_calls_nothing_of_the_last_one_is_left():
     """A signal handler of the serving thread has no deadline of a client's, and no call to keep anything from."""
     objects, server = Objects(), DataServer()
-    dispatcher = Dispatcher(objects, Journal("data"))
+    calls = Dispatcher(objects, Journal("data")).calls
     badge = objects.add(server)
 
     def run():
         limit = time.monotonic_ns() + 10**12
         payload = msgspec.msgpack.encode((5.0,))
-        assert 0 < msgspec.msgpack.decode(dispatcher.run(None, badge + b"overstay", payload, limit)) <= 5
+        assert 0 < msgspec.msgpack.decode(calls.run(None, badge + b"overstay", payload, limit)) <= 5
         assert _deadline.current.get() == FOREVER
         with pytest.raises(RuntimeError, match="only a call has descriptors"):
             cm.keep(server)
 
-    dispatcher.serve(run)
+    calls.serve(run)
 
 
 def test_dissolving_is_told_of_a_call_that_found_nobody():
@@ -257,7 +257,7 @@ def test_dissolving_is_told_of_a_call_that_found_nobody():
             return super().get(*arguments)
 
     objects._by_badge = Slow(objects._by_badge)
-    run = Dispatcher(objects, Journal("data")).run
+    run = Dispatcher(objects, Journal("data")).calls.run
     calling = by_hand.Concurrent(run, types.SimpleNamespace(id=1, slot=0), badge + b"echo", b"\x91\x01", FOREVER)
     assert looked_up.wait(PATIENCE)
     removing = by_hand.Concurrent(functools.partial(objects.remove, badge, wait=True))

@@ -227,7 +227,7 @@ def test_ctrl_c_where_a_limit_begins_or_ends_leaves_the_one_that_was_in_force(ki
             "generator": _generator,
             "stack": _stack,
             "proxy": lambda: proxy.double(1),
-            "served": lambda: idle._dispatcher.serve(lambda: None),
+            "served": lambda: idle._dispatcher.calls.serve(lambda: None),
         }[kind]
         for outside, least in ((None, PATIENCE * 10), (100, 99)):
             at = 0

@@ -16,15 +16,14 @@ from capmarshal._protocol import wire
 from capmarshal._protocol.faults import Code
 from capmarshal._server.answer import Answer, fail
 from capmarshal._server.calls import Calls
-from capmarshal._server.escapes import everything
 from capmarshal._server.logged_calls import LoggedCalls
 from capmarshal._typed.table import Incoming
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from capmarshal._protocol.wire import Call, Entry, Fail, Reply
-    from capmarshal._server.clients import Channel, Peer
+    from capmarshal._server.clients import Channel
     from capmarshal._server.journal import Journal
     from capmarshal._server.objects import Objects
 
@@ -69,39 +68,12 @@ class Dispatcher:
         journal: where it is written what methods raise.
 
     Attributes:
-        run: runs a call; see :meth:`Calls.run`.
-        serve: has calls run; see :meth:`Calls.serve`.
-        end_all: forgets the calls in progress; see :meth:`Calls.end_all`.
+        calls: runs them.
     """
 
     def __init__(self, objects: Objects, journal: Journal) -> None:
         self._objects = objects
-        self._calls = (LoggedCalls if call_log.wanted() else Calls)(objects, journal, weakref.ref(self))
-        self.run = self._calls.run
-        self.serve = self._calls.serve
-        self.end_all = self._calls.end_all
-
-    @property
-    def peer_of(self) -> Callable[[int], Peer | None]:
-        """Who is in a slot, for the journal."""
-        return self._calls.peer_of
-
-    @peer_of.setter
-    def peer_of(self, peer_of: Callable[[int], Peer | None]) -> None:
-        self._calls.peer_of = peer_of
-
-    @property
-    def ends_service(self) -> Callable[[BaseException], bool]:
-        """Whether something that a method raised, and that is no :class:`Exception`, is to end the service."""
-        return self._calls.ends_service
-
-    @ends_service.setter
-    def ends_service(self, ends_service: Callable[[BaseException], bool]) -> None:
-        self._calls.ends_service = ends_service
-
-    def in_child(self) -> None:
-        """Lets all that a method raises end the service, in a forked child: its parent serves on and answers."""
-        self._calls.ends_service = everything
+        self.calls = (LoggedCalls if call_log.wanted() else Calls)(objects, journal, weakref.ref(self))
 
     def object_behind(self, badge: bytes) -> object | None:
         """The managed object that the badge selects, if any."""
@@ -109,11 +81,11 @@ class Dispatcher:
 
     def served(self) -> bool:
         """Whether some thread runs the calls."""
-        return self._calls.thread is not None
+        return self.calls.thread is not None
 
     def serves_this_thread(self) -> bool:
         """Whether the current thread is the one that runs the calls."""
-        return self._calls.thread == threading.get_ident()
+        return self.calls.thread == threading.get_ident()
 
     def call_inline(
         self, badge: bytes, method: bytes, payload: bytes, entries: Sequence[Entry] | None, numbers: Sequence[int]
@@ -178,7 +150,7 @@ class Dispatcher:
         peer = channel.peer if channel is not None else None
         came = Incoming(call.entries, descriptors, peer, self) if call.entries or len(descriptors) else None
         turn = _Turn(call.id, channel.slot if channel is not None else 0)
-        answer = self._calls.run(turn, call.badge + call.method, call.payload, deadline, came)
+        answer = self.calls.run(turn, call.badge + call.method, call.payload, deadline, came)
         if isinstance(answer, bytes):
             return Answer(call.id, wire.pack_reply(call.id, [], 0, answer, lib.cm_cpu()))
         return answer

@@ -64,7 +64,7 @@ class Server:
         max_descriptors: int,
         limits: Limits,
     ) -> None:
-        self._dispatcher = dispatcher
+        self._calls = dispatcher.calls
         self._turn = turn = ffi.new("struct cm_turn *")
         turn.poll = poll_nanoseconds
         # Until when answers may be sent, once it is told to end.
@@ -109,10 +109,10 @@ class Server:
             answers,
             endings,
             timers,
-            dispatcher,
+            dispatcher.calls,
             leaving,
         )
-        dispatcher.peer_of = self._peer_of
+        dispatcher.calls.peer_of = self._peer_of
         self._epoll = private.make_epoll_set()
         peers = Peers(shares, self._epoll)
         self._signals = SignalWatch(channels.slots)
@@ -212,7 +212,7 @@ class Server:
         self._running = True
         try:
             self._signals.begin()
-            self._dispatcher.serve(self._take_turns)
+            self._calls.serve(self._take_turns)
         finally:
             try:
                 self._signals.end()

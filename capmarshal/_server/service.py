@@ -25,14 +25,14 @@ from capmarshal._capabilities.space import space
 from capmarshal._descriptors import private
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.errors import Closed
-from capmarshal._server.escapes import BySignal, nothing
+from capmarshal._server.escapes import BySignal, everything, nothing
 from capmarshal._server.letting_go import LettingGo
 from capmarshal._server.session import LOOP_PATIENCE, Session, owned
 from capmarshal._server.starting import join, start
 
 if TYPE_CHECKING:
     from capmarshal._capabilities.door import Door
-    from capmarshal._server.dispatch import Dispatcher
+    from capmarshal._server.calls import Calls
     from capmarshal._server.journal import Journal
     from capmarshal._server.loop import Server
     from capmarshal._server.objects import Objects
@@ -45,7 +45,7 @@ class Service:
         label: of the entrypoint.
         door: of it, which the capability space knows as home.
         objects: that it manages.
-        dispatcher: that runs their calls.
+        calls: runs theirs.
         server: that waits for them.
         journal: where it is written what does not end.
 
@@ -54,14 +54,14 @@ class Service:
     """
 
     def __init__(
-        self, label: str, door: Door, objects: Objects, dispatcher: Dispatcher, server: Server, journal: Journal
+        self, label: str, door: Door, objects: Objects, calls: Calls, server: Server, journal: Journal
     ) -> None:
         self.closed = False
         self._forked = False
         self._label = label
         self._door = door
         self._objects = objects
-        self._dispatcher = dispatcher
+        self._calls = calls
         self._server = server
         self._journal = journal
         self._letting_go = LettingGo(objects, server)
@@ -78,7 +78,8 @@ class Service:
         self._forked, self.closed = self._forked or not self.closed, True
         self._letting_go.in_child()
         self._server.in_child()
-        self._dispatcher.in_child()
+        # Whatever a method raises: the parent serves on and answers.
+        self._calls.ends_service = everything
         self._objects.forget_threads()
         self._begin_anew()
 
@@ -130,7 +131,7 @@ class Service:
             try:
                 self._claim(session)
                 in_main_thread = threading.current_thread() is threading.main_thread()
-                self._dispatcher.ends_service = BySignal() if in_main_thread else nothing
+                self._calls.ends_service = BySignal() if in_main_thread else nothing
                 self._server.run()
             finally:
                 if self._session is session:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from capmarshal._descriptors.inbox import Inbox
     from capmarshal._kernel.native import CData, Taken
     from capmarshal._server.answers import Answers
+    from capmarshal._server.calls import Calls
     from capmarshal._server.channels import Channels
     from capmarshal._server.clients import Channel, Peer
-    from capmarshal._server.dispatch import Dispatcher
     from capmarshal._server.endings import Endings
     from capmarshal._server.leaving import Leaving
     from capmarshal._server.records import Records
@@ -42,7 +42,7 @@ class Turns:
         answers: sends what does not go with the next turn.
         endings: of channels.
         timers: of the loop.
-        dispatcher: runs the calls.
+        calls: runs them.
         leaving: what leaves with the next reply.
     """
 
@@ -55,7 +55,7 @@ class Turns:
         answers: Answers,
         endings: Endings,
         timers: Timers,
-        dispatcher: Dispatcher,
+        calls: Calls,
         leaving: Leaving,
     ) -> None:
         self._turn = turn
@@ -66,8 +66,7 @@ class Turns:
         self._answers = answers
         self._endings = endings
         self._timers = timers
-        self._dispatcher = dispatcher
-        self._run = dispatcher.run
+        self._calls, self._run = calls, calls.run
         self._leaving, self._leave = leaving, leaving.take
         self._max_descriptors = channels.shares.max_descriptors
         # The payload of the reply that is sent with the next turn.
@@ -229,7 +228,7 @@ class Turns:
         turn = self._turn
         self.deliver_reply()
         self._leaving.drop()
-        self._dispatcher.end_all()
+        self._calls.end_all()
         channel = self._channels.get(turn.taken)
         if channel is not None:
             self._endings.forget(channel)
