@@ -5,7 +5,7 @@ import time
 import pytest
 
 from capmarshal._kernel.native import FOREVER
-from capmarshal._server.timers import Timers
+from capmarshal._server.timers import Again, Timers
 
 
 def test_nothing_is_due_when_there_is_nothing():
@@ -77,3 +77,30 @@ def test_what_ctrl_c_interrupts_is_done_again():
     assert timers.next <= time.monotonic_ns()
     timers.run()
     assert (len(called), timers.next) == (2, FOREVER)
+
+
+def test_what_is_needed_is_done_again_and_again():
+    """Once each time, however often it is begun meanwhile; and what was needed no more can be begun anew."""
+    timers, needed = Timers(), [True, True, False]
+    again = Again(timers, 0, lambda: needed.pop(0))
+    again.begin()
+    again.begin()
+    for left in (2, 1, 0):
+        timers.run()
+        assert len(needed) == left
+    assert timers.next == FOREVER
+    needed.append(False)
+    again.begin()
+    timers.run()
+    assert needed == []
+
+
+def test_what_is_done_again_goes_on_where_it_goes_wrong():
+    """An error is told once; what else waits for it does not wait for ever."""
+    timers, results = Timers(), [1, 0]
+    again = Again(timers, 0, lambda: 1 / results.pop() > 1)
+    again.begin()
+    with pytest.raises(ZeroDivisionError):
+        timers.run()
+    timers.run()
+    assert (results, timers.next) == ([], FOREVER)

@@ -20,6 +20,7 @@ from capmarshal._protocol.states import Event, State
 from capmarshal._server.answer import fail
 from capmarshal._server.backlog import Backlog
 from capmarshal._server.outbox import Outbox
+from capmarshal._server.timers import Again
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,6 +75,7 @@ class Answers:
         self._warn = warn
         # Channels whose answers found no room in flight, in the order in which they were tried.
         self._refused: dict[Channel, None] = {}
+        self._retrying = Again(timers, _RETRY, self._retry)
 
     def deliver(self, channel: Channel, answer: Answer) -> None:
         """Ends a call that has run: closes its arguments, and then sends its answer, as far as there is room."""
@@ -97,13 +99,12 @@ class Answers:
             return False
         if count > min(DESCRIPTORS_MAX, self._shares.max_descriptors):
             return False
-        if count and not self._channels.unread.may_send(channel.peer, count):
+        if count and not self._channels.unread.send(channel, count):
             return False
-        if channel.send(answer.data, answer.numbers) != 0:
-            return False
-        if count:
-            self._channels.unread.sent(channel, count)
-        return True
+        sent = channel.send(answer.data, answer.numbers) == 0
+        if not sent:
+            self._channels.unread.not_sent(channel, count)
+        return sent
 
     def _outbox(self, channel: Channel, answer: Answer) -> Outbox:
         """An answer that is not sent at once; where it cannot be sent at all, one that says why."""
@@ -141,7 +142,7 @@ class Answers:
         while outbox.next is not None:
             piece = outbox.next
             count = len(piece.numbers)
-            if count and not self._channels.unread.may_send(channel.peer, count):
+            if count and not self._channels.unread.send(channel, count):
                 lie = channel.peer.unread
                 if lie:
                     # Each further call may bring more that has to wait here, in this process's table.
@@ -150,10 +151,9 @@ class Answers:
                 return
             status = outbox.send(channel.far.number, piece)
             if status != 0:
+                self._channels.unread.not_sent(channel, count)
                 self._unsent(channel, outbox, status)
                 return
-            if count:
-                self._channels.unread.sent(channel, count)
             if piece.waits:
                 self._wait(channel, outbox, Event.PART)
                 return
@@ -192,21 +192,17 @@ class Answers:
             self._answer_instead(channel, outbox, Code.IN_FLIGHT, why)
             return
         self._wait(channel, outbox, Event.TOO_MANY)
-        if not self._refused:
-            self._timers.after(_RETRY, self._retry)
+        self._retrying.begin()
         self._refused[channel] = None
 
-    def _retry(self) -> None:
+    def _retry(self) -> bool:
         """Tries some of the answers again that found no room in flight: those that have waited for longest, in turn."""
-        some = list(itertools.islice(self._refused, _RETRIED))
-        for channel in some:
+        for channel in tuple(itertools.islice(self._refused, _RETRIED)):
             del self._refused[channel]
-        if self._refused:
-            self._timers.after(_RETRY, self._retry)
-        for channel in some:
             if channel.state is State.AWAITING_ROOM:
                 self.proceed(channel)
             self._release(channel.peer)
+        return bool(self._refused)
 
     def _release(self, peer: Peer) -> None:
         """Takes calls of a peer again when none of its answers waits for it to receive descriptors."""

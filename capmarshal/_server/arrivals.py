@@ -18,6 +18,7 @@ from capmarshal._protocol.parts import Assembly
 from capmarshal._protocol.states import UNBEGUN, Event
 from capmarshal._server.dispatch import Received
 from capmarshal._server.ledger import Resource
+from capmarshal._server.timers import Again
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +48,7 @@ class Arrivals:
     def __init__(
         self, channels: Channels, closings: Closings, timers: Timers, give_up: Callable[[Channel], None]
     ) -> None:
-        self._timers = timers
+        self._looking = Again(timers, _STILL, self._look_after)
         self._channels = channels
         self._closings = closings
         self._shares = channels.shares
@@ -73,14 +74,13 @@ class Arrivals:
             self._book(channel, channel.assembly)
             self._channels.move(channel, Event.BEGIN)
         else:
-            if not self._waiting:
-                self._timers.after(_STILL, self._look_after)
+            self._looking.begin()
             self._waiting.setdefault(channel.peer, {})[channel] = channel.assembly
             self._channels.move(channel, Event.QUEUE)
         return ""
 
-    def _look_after(self) -> None:
-        """Gives up calls on their way that have not moved for a while, where others wait for their share."""
+    def _look_after(self) -> bool:
+        """Gives up calls on their way that have not moved for a while; whether others wait for their share still."""
         still = time.monotonic_ns() - _STILL
         for channel, assembly in sorted(self._begun.items(), key=lambda begun: begun[1].moved):
             if assembly.moved > still or not any(self._waiting.values()):
@@ -90,8 +90,7 @@ class Arrivals:
                 self._give_up(channel)
         for peer in tuple(itertools.islice(self._waiting, _ASKED)):
             self._admit(peer)
-        if any(self._waiting.values()):
-            self._timers.after(_STILL, self._look_after)
+        return any(self._waiting.values())
 
     def _book(self, channel: Channel, assembly: Assembly) -> None:
         assembly.admit()

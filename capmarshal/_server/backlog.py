@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 from typing import TYPE_CHECKING
 
 from capmarshal._protocol.states import UNREAD
 from capmarshal._server.ledger import Resource
+from capmarshal._server.timers import Again
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,23 +43,23 @@ class Backlog:
 
     def __init__(self, channels: Channels, timers: Timers, drop: Callable[[Channel, str], None]) -> None:
         self._channels = channels
-        self._timers = timers
         self._drop = drop
         self._may = channels.shares.unread_bytes
         # Peers that are held back until there is room for more.
         self._crowding: set[Peer] = set()
-        self._looked_after: set[Peer] = set()
+        self._bounding = Again(timers, _STILL_NOW, self._bound_again)
+        # Those that have more unread than they may.
+        self._heavy: set[Peer] = set()
+        self._looking = Again(timers, _STILL, self._look_after)
 
     def add(self, channel: Channel, size: int) -> None:
         """Counts an answer that waits, and sees to what then has to happen."""
         peer = channel.peer
         self._channels.book(channel, _BYTES, size)
         if self._of_peer(peer) > self._may.process and _HELD not in peer.held:
+            self._looking.begin()
+            self._heavy.add(peer)
             self._channels.hold(peer, _HELD)
-            if peer not in self._looked_after:
-                # First, wherever something is to be done later: Ctrl-C may have it done twice, but not never.
-                self._timers.after(_STILL, partial(self._look_after, peer))
-                self._looked_after.add(peer)
         self._bound(peer)
 
     def remove(self, channel: Channel) -> None:
@@ -69,6 +69,7 @@ class Backlog:
         peer = channel.peer
         if _HELD in peer.held and self._of_peer(peer) <= self._may.process:
             self._channels.release(peer, _HELD)
+            self._heavy.discard(peer)
 
     def _of_peer(self, peer: Peer) -> int:
         return self._channels.ledger.of_peer(peer.user, peer, _BYTES)
@@ -79,13 +80,12 @@ class Backlog:
             most = ledger.most(_BYTES, user if own else None)
             if most is not None and self._drop_stillest(most):
                 continue
-            if not self._crowding:
-                self._timers.after(_STILL_NOW, self._bound_again)
+            self._bounding.begin()
             self._crowding.add(peer)
             self._channels.hold(peer, _CROWDED)
             return
 
-    def _bound_again(self) -> None:
+    def _bound_again(self) -> bool:
         crowding = tuple(self._crowding)
         for peer in crowding:
             self._channels.release(peer, _CROWDED)
@@ -93,6 +93,7 @@ class Backlog:
         self._crowding = set()
         for peer in crowding:
             self._bound(peer)
+        return bool(self._crowding)
 
     def _drop_stillest(self, peer: Peer) -> bool:
         """Drops the channel of a peer whose answer has stood still for longest; whether there was one."""
@@ -117,12 +118,10 @@ class Backlog:
             and not channel.awaits_server()
         ]
 
-    def _look_after(self, peer: Peer) -> None:
-        """Drops the channels of a held peer on which nothing has moved for a while."""
-        if _HELD not in peer.held:
-            self._looked_after.discard(peer)
-            return
-        for channel in self._still(peer, _STILL):
-            unread, most = self._of_peer(peer), self._may.process
-            self._drop(channel, f"it reads none of {unread} bytes; {most} may wait for a process")
-        self._timers.after(_STILL, partial(self._look_after, peer))
+    def _look_after(self) -> bool:
+        """Drops the channels of held peers on which nothing has moved for a while."""
+        for peer in tuple(self._heavy):
+            for channel in self._still(peer, _STILL):
+                unread, most = self._of_peer(peer), self._may.process
+                self._drop(channel, f"it reads none of {unread} bytes; {most} may wait for a process")
+        return bool(self._heavy)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.descriptor_list import DescriptorList
+from capmarshal._server.timers import Again
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,7 +43,6 @@ class Closings:
     """
 
     def __init__(self, turn: CData, channels: Channels, timers: Timers, wake: Callable[[], None]) -> None:
-        self._timers = timers
         self._turn = turn
         self._channels = channels
         self._may = channels.shares.closing
@@ -51,7 +51,8 @@ class Closings:
         # Descriptors that were handed over and are not known to be closed.
         self._waiting = 0
         self._held: set[Peer] = set()
-        self._looking = False
+        # Those of other processes of the same user have to do with whether one may go on.
+        self._looking = Again(timers, _LOOK_AGAIN, self._release)
 
     def close(
         self,
@@ -77,9 +78,7 @@ class Closings:
         self._waiting += count
         self._turn.scarce = 1
         if self._too_much(peer):
-            if not self._looking:
-                self._timers.after(_LOOK_AGAIN, self._look_again)
-                self._looking = True
+            self._looking.begin()
             self._held.add(peer)
             self._channels.hold(peer, _HELD)
         return False
@@ -96,18 +95,13 @@ class Closings:
             self._waiting -= count
         self._release()
 
-    def _look_again(self) -> None:
-        """Lets go on whose descriptors are closed; those of other processes of the same user have to do with that."""
-        self._release()
-        self._looking = bool(self._held)
-        if self._looking:
-            self._timers.after(_LOOK_AGAIN, self._look_again)
-
-    def _release(self) -> None:
+    def _release(self) -> bool:
+        """Lets go on whose descriptors are closed; whether others are held back still."""
         for peer in tuple(self._held):
             if not self._too_much(peer):
                 self._held.discard(peer)
                 self._channels.release(peer, _HELD)
+        return bool(self._held)
 
     @property
     def full(self) -> bool:

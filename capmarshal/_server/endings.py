@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from capmarshal._protocol import wire
 from capmarshal._protocol.states import State
+from capmarshal._server.timers import Again
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,8 +36,7 @@ class Endings:
     def __init__(self, channels: Channels, journal: Journal, timers: Timers, hanging_up: HangingUp) -> None:
         self._hanging_up = hanging_up
         self._channels = channels
-        self._timers = timers
-        self._sweeping = False
+        self._sweeping = Again(timers, _SWEEP, self._sweep)
         self._journal = journal
         self._before: list[Callable[[Channel], None]] = []
         channels.process_ended = self._end_some
@@ -54,16 +54,13 @@ class Endings:
             for end in self._before:
                 end(channel)
             self._channels.remove(channel)
-            if not self._sweeping and self._channels.unread.any_ended:
-                self._timers.after(_SWEEP, self._sweep)
-                self._sweeping = True
+            if self._channels.unread.any_ended:
+                self._sweeping.begin()
 
-    def _sweep(self) -> None:
+    def _sweep(self) -> bool:
         """Looks again at channels that have ended, until their clients have received all descriptors."""
         self._channels.unread.sweep()
-        self._sweeping = self._channels.unread.any_ended
-        if self._sweeping:
-            self._timers.after(_SWEEP, self._sweep)
+        return self._channels.unread.any_ended
 
     def _end_some(self, peer: Peer) -> None:
         """The process has ended, whoever holds copies of its sockets: so do its channels, and what they queued."""

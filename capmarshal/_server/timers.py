@@ -50,3 +50,39 @@ class Timers:
     def _pop(self) -> None:
         heapq.heappop(self._heap)
         self.next = self._heap[0][0] if self._heap else FOREVER
+
+
+class Again:
+    """Has something done in a while, and again and again as long as there is need.
+
+    Args:
+        timers: of the loop.
+        nanoseconds: until then, each time.
+        do: returns whether it is to be done again.
+    """
+
+    __slots__ = ("_do", "_nanoseconds", "_timers", "_waiting")
+
+    def __init__(self, timers: Timers, nanoseconds: int, do: Callable[[], bool]) -> None:
+        self._timers = timers
+        self._nanoseconds = nanoseconds
+        self._do = do
+        self._waiting = False
+
+    def begin(self) -> None:
+        """Begins; does nothing where it has begun already."""
+        if not self._waiting:
+            # First: Ctrl-C may have it done twice, but not never.
+            self._timers.after(self._nanoseconds, self._run)
+            self._waiting = True
+
+    def _run(self) -> None:
+        self._waiting = False
+        try:
+            again = self._do()
+        except Exception:
+            # What goes wrong with one is not to keep the others waiting.
+            self.begin()
+            raise
+        if again:
+            self.begin()

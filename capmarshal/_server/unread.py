@@ -50,25 +50,17 @@ class Unread:
         """Whether there are channels that have ended, and whose clients have not received all descriptors."""
         return bool(self._ended)
 
-    def sent(self, channel: Channel, count: int) -> None:
-        """Counts descriptors that were sent on a channel."""
-        # First: what Ctrl-C leaves is found when it is asked about.
-        self._channels[channel] = None
-        channel.unread += count
-        channel.peer.book_unread(count)
-        self.count += count
-
     def send(self, channel: Channel, count: int) -> bool:
         """Counts descriptors that are about to be sent on a channel, if they may be; whether that is so."""
         peer = channel.peer
         # Few, as told a moment ago: the size of the table is asked for by a system call.
         if peer.user.unread + count > self._few or self.count + count > self._few or self._asked_again_in <= 0:
-            if not self.may_send(peer, count):
+            if not self._may_send(peer, count):
                 return False
             self._few = min(self._shares.unread_descriptors)
             self._asked_again_in = _TIMES
         self._asked_again_in -= 1
-        # As in sent(), without its calls.
+        # First: what Ctrl-C leaves is found when it is asked about.
         self._channels[channel] = None
         channel.unread += count
         peer.unread += count
@@ -77,7 +69,7 @@ class Unread:
         return True
 
     def not_sent(self, channel: Channel, count: int) -> None:
-        """Takes back what :meth:`sent` has counted."""
+        """Takes back what :meth:`send` has counted."""
         count = min(count, channel.unread)
         channel.unread -= count
         channel.peer.book_unread(-count)
@@ -90,7 +82,7 @@ class Unread:
             self.count -= channel.unread
             channel.unread = 0
 
-    def may_send(self, peer: Peer, count: int) -> bool:
+    def _may_send(self, peer: Peer, count: int) -> bool:
         """Whether so many descriptors more may lie unread for a peer.
 
         Of a process, of a user, and over all: what one record carries may, if nothing else does.
