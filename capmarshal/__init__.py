@@ -7,6 +7,7 @@ call, or to a child when it is created.  Nothing else gives access.  Open files 
 from typing import TYPE_CHECKING, Any
 
 from capmarshal import lx
+from capmarshal._capabilities import pickling as _pickling
 from capmarshal._capabilities.capability import Capability
 from capmarshal._capabilities.gone import wait_gone
 from capmarshal._capabilities.handover import receive_capability, send_capability
@@ -107,6 +108,8 @@ if not TYPE_CHECKING:
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})
 
+
+_pickling.enable()
 
 for _name in {*__all__} - _CALLING - {"lx"}:
     _show(_name, globals()[_name])

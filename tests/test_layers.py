@@ -29,6 +29,7 @@ MODULES = {
     "_descriptors": (
         "process",
         "moving",
+        "new_process",
         "descriptor",
         "foreign",
         "private",
@@ -44,7 +45,7 @@ MODULES = {
         "message",
     ),
     "_protocol": ("wire", "handover_record", "room", "parts", "plain", "raised", "rebuilt", "faults", "states"),
-    "_capabilities": ("identity", "parametrised", "door", "capability", "space", "gone", "handover"),
+    "_capabilities": ("identity", "parametrised", "door", "capability", "space", "gone", "handover", "pickling"),
     "_typed": (
         "standing_in",
         "flushing",

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from capmarshal._capabilities.door import home_of
 from capmarshal._capabilities.identity import label_in
-from capmarshal._capabilities.parametrised import parametrised
+from capmarshal._capabilities.parametrised import interface_behind, parametrised
 from capmarshal._descriptors.descriptor import OnlyPolled
+from capmarshal._descriptors.new_process import refuse_unless_created
 from capmarshal._descriptors.private import lock
 from capmarshal._kernel import call_log
 from capmarshal._kernel.deadline import check_proxy_timeout
@@ -33,7 +34,8 @@ Key: TypeAlias = tuple[int, bytes]
 class Capability(OnlyPolled):
     """The right to call one object, and to pass that right on.
 
-    Made by :meth:`Entrypoint.manage`, inherited by :func:`parent`, or received in a call.  The same capability is the
+    Made by :meth:`Entrypoint.manage`, inherited by :func:`parent` or as an argument of ``multiprocessing.Process``, or
+    received in a call or by :func:`receive_capability`.  The same capability is the
     same object, however often it is received, and all capabilities of an entrypoint share one descriptor.
     """
 
@@ -142,10 +144,10 @@ class Capability(OnlyPolled):
         return f"<Capability {self.label or 'nameless'} {self._badge[:2].hex()}…{state}>"
 
     def __reduce__(self) -> str:
-        # What copy.copy() asks, too.
+        # What copy.copy() asks, too; pickled for a process that is being created it is as `pickling` says.
+        refuse_unless_created("a capability is neither copied nor pickled: use the same object in this process")
         raise TypeError(
-            "a capability is neither copied nor pickled: use the same object in this process, and pass it to another "
-            "as an argument of a call"
+            "only a Capability itself is handed to a process that is created, and not what is derived from it"
         )
 
 
@@ -191,12 +193,15 @@ class Proxy:
     def __repr__(self) -> str:
         return f"<{type(self).__qualname__} proxy of {self._capability!r}>"
 
-    def __reduce__(self) -> str:
+    def __reduce__(self) -> tuple[Any, ...]:
         # What copy.copy() asks, too.
-        raise TypeError(
-            "a proxy is neither copied nor pickled: use the same object in this process, and pass it to another as an "
-            "argument of a call"
-        )
+        refuse_unless_created("a proxy is neither copied nor pickled: use the same object in this process")
+        interface = interface_behind(type(self).__bases__[1])
+        return _cast, (self._capability, interface, self.__dict__.get(_TIMEOUT))
+
+
+def _cast(capability: Capability, interface: Any, timeout: float | None) -> Any:
+    return capability.cast(interface, timeout=timeout)
 
 
 # The capability that a proxy calls.

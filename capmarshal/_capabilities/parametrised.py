@@ -41,6 +41,12 @@ def parametrised(alias: Any) -> type:
     return made
 
 
+def interface_behind(cls: type) -> Any:
+    """What is cast to where a proxy's interface is that class: the generic interface with arguments, or itself."""
+    made: list[tuple[Any, type]] = cls.__bases__[0].__dict__.get(_MADE, [])
+    return next((alias for alias, known in made if known is cls), cls)
+
+
 def _known(origin: type, alias: Any) -> type | None:
     """The class that was made before, if one was."""
     return next((made for other, made in origin.__dict__.get(_MADE, ()) if other == alias), None)

@@ -10,11 +10,12 @@ import errno
 import fcntl
 import mmap
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from capmarshal._descriptors.array_layout import ArrayLayout, bytes_of
 from capmarshal._descriptors.descriptor import Descriptor
 from capmarshal._descriptors.moving import made, stolen
+from capmarshal._descriptors.new_process import hand_down, inherited, refuse_unless_created
 from capmarshal._kernel.errors import ArgumentError, Closed, KernelError, check, error_for
 from capmarshal._kernel.native import NULL, ffi, lib
 
@@ -269,15 +270,20 @@ class Dataspace:
     ) -> None:
         self.close()
 
-    def __reduce__(self) -> str:
+    def __reduce__(self) -> tuple[Any, ...]:
         # What copy.copy() asks, too: two owners would both close it.
-        raise TypeError(
+        refuse_unless_created(
             "a Dataspace is neither copied nor pickled, for its descriptor has one owner: dup() makes another"
         )
+        return _inherited, (hand_down(self.fileno()), self.size, self._sealed, self._layout)
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "sealed" if self._sealed else "unsealed"
         return f"<Dataspace of {self.size} bytes, {state}>"
+
+
+def _inherited(handed_down: Any, size: int, sealed: bool, layout: ArrayLayout) -> Dataspace:
+    return Dataspace(Descriptor(inherited(handed_down)), size, sealed=sealed, layout=layout)
 
 
 def array_in(dataspace: Dataspace) -> ArrayLayout | None:

@@ -11,6 +11,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, overload
 
 from capmarshal._descriptors.moving import made, stolen
+from capmarshal._descriptors.new_process import hand_down, inherited, refuse_unless_created
 from capmarshal._descriptors.process import process
 from capmarshal._kernel.errors import DENIED, Closed, Error, check, name_of, with_article
 from capmarshal._kernel.native import Owner, lib, numbers_in
@@ -291,9 +292,14 @@ class Descriptor(Owner):
             else:
                 process.reaper.close([stolen(self, Descriptor)])
 
-    def __reduce__(self) -> str:
+    def __reduce__(self) -> tuple[Any, ...]:
         # What copy.copy() asks, too: two owners would both close it.
-        raise TypeError("a Descriptor is neither copied nor pickled, for it has one owner: dup() makes another")
+        refuse_unless_created("a Descriptor is neither copied nor pickled, for it has one owner: dup() makes another")
+        return _inherited, (hand_down(self.fileno()),)
 
     def __repr__(self) -> str:
         return f"<Descriptor {self._number}>" if self._number >= 0 else "<Descriptor closed>"
+
+
+def _inherited(handed_down: Any) -> Descriptor:
+    return Descriptor(inherited(handed_down))
