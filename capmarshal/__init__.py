@@ -13,9 +13,11 @@ from capmarshal._capabilities.gone import wait_gone
 from capmarshal._capabilities.handover import receive_capability, send_capability
 from capmarshal._child.inherited import parent
 from capmarshal._child.spawn import spawn
+from capmarshal._descriptors.buffer_pool import BufferPool
 from capmarshal._descriptors.dataspace import Dataspace
 from capmarshal._descriptors.descriptor import Descriptor
 from capmarshal._descriptors.message import Message
+from capmarshal._descriptors.shared_buffer import SharedBuffer
 from capmarshal._kernel.deadline import remaining, timeout
 from capmarshal._kernel.errors import (
     ArgumentError,
@@ -45,6 +47,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ArgumentError",
+    "BufferPool",
     "CallTimeout",
     "Capability",
     "Closed",
@@ -64,6 +67,7 @@ __all__ = [
     "ProtocolError",
     "RecordTooBig",
     "RemoteError",
+    "SharedBuffer",
     "StaleCapability",
     "TableFull",
     "TooLarge",

@@ -255,7 +255,7 @@ def near(capability):
     "layout",
     [
         ArrayLayout("O", (6,)),
-        ArrayLayout("\0", (6,)),
+        ArrayLayout("\1", (6,)),
         ArrayLayout(">", (6,)),
         ArrayLayout("g", (3,)),
         ArrayLayout("d", ()),

@@ -37,14 +37,28 @@ MODULES = {
         "layers",
         "refused",
         "array_layout",
+        "memory",
         "dataspace",
+        "shared_buffer",
+        "buffer_pool",
         "mounts",
         "closing",
         "reaper",
         "inbox",
         "message",
     ),
-    "_protocol": ("wire", "handover_record", "room", "parts", "plain", "raised", "rebuilt", "faults", "states"),
+    "_protocol": (
+        "further_lines",
+        "wire",
+        "handover_record",
+        "room",
+        "parts",
+        "plain",
+        "raised",
+        "rebuilt",
+        "faults",
+        "states",
+    ),
     "_capabilities": ("identity", "parametrised", "door", "capability", "space", "gone", "handover", "pickling"),
     "_typed": (
         "standing_in",
@@ -116,7 +130,7 @@ MODULES = {
 }
 
 PACKAGE = Path(capmarshal.__file__).parent
-EXTENSIONS = {"_kernel._extension", "_kernel._steps"}
+EXTENSIONS = {"_kernel._extension", "_kernel._owner"}
 
 
 def _name(path):

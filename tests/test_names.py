@@ -72,6 +72,7 @@ def test_annotations_can_still_be_evaluated(name):
 
 # What an object of each class offers, and so its completion.
 OFFERED = {
+    "BufferPool": {"close", "closed", "take"},
     "Capability": {"cast", "close", "closed", "fileno", "gone", "label", "local", "name"},
     "Dataspace": {
         "close",
@@ -104,6 +105,7 @@ OFFERED = {
         "user_share",
     },
     "Message": {"close", "data", "descriptors", "receive", "send", "take"},
+    "SharedBuffer": {"close", "closed", "dup", "fileno", "format", "shape", "size", "view"},
     "timeout": set(),
 }
 

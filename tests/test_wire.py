@@ -11,6 +11,7 @@ import by_hand
 from capmarshal._descriptors.array_layout import DIMENSIONS_MAX, ArrayLayout
 from capmarshal._kernel.native import lib
 from capmarshal._protocol import wire as _wire
+from capmarshal._protocol.further_lines import Lease
 from capmarshal._protocol.wire import (
     NO_BADGE,
     Begin,
@@ -33,7 +34,7 @@ times = st.integers(0, _wire.NO_LIMIT)
 # Whatever can be said; what it must be in truth is for whoever has the memory to check.
 arrays = st.builds(
     ArrayLayout,
-    st.characters(max_codepoint=255),
+    st.characters(min_codepoint=1, max_codepoint=255),
     st.lists(st.integers(0, 2**64 - 1), max_size=DIMENSIONS_MAX).map(tuple),
 )
 
@@ -45,7 +46,11 @@ def tables(draw):
     slots = draw(st.permutations(range(descriptors)))
     plain = slots[: draw(st.integers(0, descriptors))]
     doors = slots[len(plain) :]
-    entries = [Entry(slot, NO_BADGE, draw(st.none() | arrays)) for slot in plain]
+    leases = slots[: draw(st.integers(0, len(plain)))]
+    entries = [
+        Entry(slot, NO_BADGE, draw(st.none() | arrays), Lease(leases.pop(), draw(times)) if leases else None)
+        for slot in plain[len(leases) :]
+    ]
     if doors:
         entries += draw(st.lists(st.builds(Entry, st.sampled_from(doors), capability_badges, st.none()), max_size=8))
     return draw(st.permutations(entries)), descriptors
@@ -252,6 +257,47 @@ def test_an_array_is_said_of_memory_that_came(badge):
         data = struct.pack("=BBHHHQ", 2, _wire.REPLY, len(lines) // 18, 1, 0, 7) + lines
         with pytest.raises(Malformed, match="not among"):
             unpack(data)
+
+
+def test_the_layout_of_a_lease_is_as_documented():
+    """Behind the line of the memory, and behind what array that is; the lease's descriptor has no line of its own."""
+    entries = [Entry(1, NO_BADGE, ArrayLayout("d", ()), Lease(2, 7)), Entry(0, NO_BADGE, None, Lease(3, 8))]
+    data = _wire.pack_reply(5, entries, 4, b"payload")
+    assert struct.unpack_from("=HH", data, 2) == (5, 4)
+    assert data[16:52] == struct.pack("=H", 1) + bytes(16) + b"\xff\xffd" + bytes(15)
+    assert data[52:70] == b"\xff\xff\0\0" + struct.pack("=H", 2) + bytes(4) + struct.pack("=Q", 7)
+    assert data[70:106] == bytes(18) + b"\xff\xff\0\0" + struct.pack("=H", 3) + bytes(4) + struct.pack("=Q", 8)
+    assert unpack(data).entries == entries
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        (b"\xff\xff\0\1" + bytes(14), "says of a lease"),
+        (b"\xff\xff\0\0\0\0\1" + bytes(11), "says of a lease"),
+        (b"\xff\xff" + bytes(16), "two owners"),
+        (b"\xff\xff\0\0" + struct.pack("=H", 2) + bytes(12), "not among"),
+        ((b"\xff\xff\0\0" + struct.pack("=H", 1) + bytes(12)) * 2, "not among"),
+        (b"\xff\xff\0\0" + struct.pack("=H", 1) + bytes(12) + b"\xff\xffd\0" + bytes(14), "not among"),
+        (b"\xff\xff\0\0" + struct.pack("=H", 1) + bytes(12) + struct.pack("=H", 1) + bytes(16), "two owners"),
+    ],
+    ids=[
+        "not zero",
+        "not zero either",
+        "the memory itself",
+        "none that came",
+        "two",
+        "before the array",
+        "an entry, too",
+    ],
+)
+def test_a_lease_that_is_not_said_as_documented_is_refused(lines, why):
+    """It is a descriptor that came, of which nothing else is made."""
+    lines = bytes(18) + lines
+    data = struct.pack("=BBHHHQ", 2, _wire.REPLY, len(lines) // 18, 2, 0, 7) + lines
+    with pytest.raises(Malformed, match=why) as caught:
+        unpack(data)
+    assert caught.value.id == 7
 
 
 def test_the_layout_of_a_fail_and_a_knock_is_as_documented():

@@ -80,6 +80,11 @@ class ArrayLayout(NamedTuple):
         return cls(letter, dimensions)
 
     @property
+    def is_bytes(self) -> bool:
+        """Whether it is no array but bytes, of which there is nothing to say but how many."""
+        return self.format == "B" and len(self.shape) == 1
+
+    @property
     def size(self) -> int:
         """Bytes, however many that would be."""
         return math.prod(self.shape) * _FORMATS[self.format][1]
@@ -108,7 +113,7 @@ class ArrayLayout(NamedTuple):
         Raises:
             BufferError: Python has no such view, of complex numbers and 16-bit floats, and of none along a dimension.
         """
-        if self == bytes_of(data.nbytes):
+        if self.is_bytes:
             return data
         if self.format not in _CASTS or not self.size:
             raise BufferError(

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import mmap
 import os
 from typing import TYPE_CHECKING, Any
 
 from capmarshal._descriptors.array_layout import ArrayLayout, bytes_of
 from capmarshal._descriptors.descriptor import Descriptor
-from capmarshal._descriptors.moving import made, stolen
+from capmarshal._descriptors.memory import FIXED, check_memory, make_memory, map_memory, seals_of
+from capmarshal._descriptors.moving import stolen
 from capmarshal._descriptors.new_process import hand_down, inherited, refuse_unless_created
 from capmarshal._kernel.errors import ArgumentError, Closed, KernelError, check, error_for
-from capmarshal._kernel.native import NULL, ffi, lib
+from capmarshal._kernel.native import ffi, lib
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,11 +26,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-# Without the last, somebody could still add others; without the first, the sender could change what was checked.
-_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
-_NAME = b"capmarshal-dataspace"
-# Of stat(2): st_blocks counts these, whatever the file system's own are.
-_BLOCK = 512
+# Without the first, the sender could change what was checked.
+_SEALS = fcntl.F_SEAL_WRITE | FIXED
+_WHAT = "dataspace"
 
 
 class Dataspace:
@@ -86,18 +84,7 @@ class Dataspace:
             TableFull, KernelError: no room for a descriptor, or no memory (ENOSPC).
         """
         layout = ArrayLayout.asked_for(shape, format)
-        size = layout.size
-        descriptor = made(lambda place: lib.cm_make_memfd(place, _NAME), "making a dataspace", Descriptor)
-        try:
-            if size:
-                # All of it now: no page is missing when somebody reads it, and the receiver refuses one with holes.
-                os.posix_fallocate(descriptor.fileno(), 0, size)
-            return cls(descriptor, size, sealed=False, layout=layout)
-        except BaseException as error:
-            descriptor.close()
-            if not isinstance(error, OSError):
-                raise
-            raise error_for(error.errno or 0, f"making a dataspace of {size} bytes") from None
+        return cls(make_memory(layout.size, _WHAT), layout.size, sealed=False, layout=layout)
 
     @classmethod
     def from_buffer(cls, buffer: Buffer) -> Self:
@@ -133,29 +120,14 @@ class Dataspace:
                 such array is in it.
         """
         number = descriptor.fileno()
-        seals = lib.lx_fcntl(number, fcntl.F_GET_SEALS, 0)
-        if seals < 0:
-            raise ArgumentError("a dataspace is due; what came is no memfd")
-        if seals == fcntl.F_SEAL_SEAL:
-            raise ArgumentError(
-                "a dataspace is due; what came can never be sealed: a file of tmpfs, or a memfd that was made without "
-                "MFD_ALLOW_SEALING"
-            )
-        if seals & _SEALS != _SEALS:
+        if seals_of(number, _WHAT) & _SEALS != _SEALS:
             raise ArgumentError("the dataspace that came is not sealed: its sender could still change it")
-        status = os.fstat(number)
-        if os.fstatvfs(number).f_bsize != mmap.PAGESIZE:
-            # Reading one may need a huge page that is not to be had, and then kills with SIGBUS.
-            raise ArgumentError("the dataspace that came is of huge pages")
-        if status.st_blocks * _BLOCK < status.st_size:
-            raise ArgumentError(
-                f"the dataspace that came claims {status.st_size} bytes and has memory for {status.st_blocks * _BLOCK}"
-            )
+        size = check_memory(number, _WHAT).st_size
         if lib.lx_fcntl(number, fcntl.F_GETFL, 0) & os.O_ACCMODE == os.O_WRONLY:
             raise ArgumentError("the dataspace that came cannot be read")
         if layout is not None:
-            layout.check(status.st_size)
-        return cls(stolen(descriptor, Descriptor), status.st_size, sealed=True, layout=layout)
+            layout.check(size)
+        return cls(stolen(descriptor, Descriptor), size, sealed=True, layout=layout)
 
     @property
     def sealed(self) -> bool:
@@ -228,17 +200,8 @@ class Dataspace:
         number = self.fileno()
         if self.size == 0:
             return memoryview(b"")
-        if self._sealed:
-            # MAP_PRIVATE: before Linux 6.7, a shared mapping of what is sealed against writing is refused.  Nobody
-            # writes, so the pages are the same.  Python's mmap would keep a second descriptor open.
-            protection, flags = mmap.PROT_READ, mmap.MAP_PRIVATE
-        else:
-            # All at once: one fault a page, of pages that are there, is what costs most.
-            protection, flags = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED | mmap.MAP_POPULATE
-        address = check(lib.lx_mmap(NULL, self.size, protection, flags, number, 0), "mapping a dataspace")
-        size = self.size
-        memory = ffi.gc(ffi.cast("char *", address), lambda start: lib.lx_munmap(start, size))
-        view = memoryview(ffi.buffer(memory, size))
+        memory = map_memory(number, self.size, _WHAT, writable=not self._sealed)
+        view = memoryview(ffi.buffer(memory, self.size))
         return view.toreadonly() if self._sealed else view
 
     @property
@@ -287,6 +250,6 @@ def _inherited(handed_down: Any, size: int, sealed: bool, layout: ArrayLayout) -
 
 
 def array_in(dataspace: Dataspace) -> ArrayLayout | None:
-    """What array a dataspace holds; None if it is of bytes, of which there is nothing to say but how many."""
+    """What array a dataspace holds; None if it is of bytes."""
     layout = dataspace._layout  # noqa: SLF001 - of this module's own class
-    return None if layout == bytes_of(dataspace.size) else layout
+    return None if layout.is_bytes else layout

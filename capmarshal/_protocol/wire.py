@@ -22,20 +22,12 @@ then the method's name in UTF-8: together with the badge, what is to be called. 
     0      slot         2 bytes     which of the record's descriptors
     2      badge        16 bytes    of a capability; all zero: the slot is a plain descriptor
 
-or, right behind the line of a plain descriptor, what array its memory holds::
-
-    0      slot         2 bytes     all ones
-    2      format       1 byte      of an item, a letter
-    3      dimensions   1 byte
-    4      zero         6 bytes
-    10     shape        8 bytes     how many items along the first dimension; 0 if there is none
-
-with one more such line, of all ones and twice 8 bytes, for every two further dimensions (the last may be 0); and then
-comes the payload up to the end of the record, in MessagePack: of a CALL an array of the arguments that are given by
-position, or a map of those that are given by name, with that array under the key ""; of a REPLY the result; of a FAIL a
-:class:`capmarshal._protocol.faults.Fault`.  In the payload, an index into the table stands for the entry,
-of which such lines are a part.  Capabilities of one door share its slot; a plain descriptor has a slot of its own.  A
-FAIL has neither table nor descriptors.  Integers have the machine's byte order: both ends are on it.
+and, of some plain descriptors, :mod:`further lines <capmarshal._protocol.further_lines>`; and then comes the payload
+up to the end of the record, in MessagePack: of a CALL an array of the arguments that are given by position, or a map of
+those that are given by name, with that array under the key ""; of a REPLY the result; of a FAIL a
+:class:`capmarshal._protocol.faults.Fault`.  In the payload, an index into the table stands for the entry, of which its
+further lines are a part.  Capabilities of one door share its slot; a plain descriptor has one of its own.  A FAIL has
+neither table nor descriptors.  Integers have the machine's byte order: both ends are on it.
 
 A CALL, REPLY or FAIL that is too long for one record, or has too many descriptors for one, goes in parts: a BEGIN
 
@@ -53,11 +45,14 @@ import struct
 from sys import byteorder
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from capmarshal._descriptors.array_layout import DIMENSIONS_MAX, ArrayLayout
 from capmarshal._kernel.native import DESCRIPTORS_MAX
+from capmarshal._protocol import further_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from capmarshal._descriptors.array_layout import ArrayLayout
+    from capmarshal._protocol.further_lines import Lease
 
 VERSION = 2
 KNOCK, CALL, REPLY, FAIL, BEGIN, PART, GO, GONE = 1, 2, 3, 4, 5, 6, 7, 8
@@ -73,10 +68,8 @@ _HEAD = struct.Struct("=BBHHHQ")
 _CALL = struct.Struct("=BBHHHQQQH16s")
 _BEGIN = struct.Struct("=BBHHHQQI")
 _ENTRY = struct.Struct("=H16s")
-# Of an array: the line behind its entry's, and those with more of its shape.
-_ARRAY = struct.Struct("=HcB6xQ")
-_SHAPE = struct.Struct("=HQQ")
-_MORE = (1 << 16) - 1
+# What is said of most entries besides slot and badge.
+_NO_MORE = (None, None)
 
 
 class Entry(NamedTuple):
@@ -85,6 +78,7 @@ class Entry(NamedTuple):
     slot: int
     badge: bytes
     array: ArrayLayout | None = None
+    lease: Lease | None = None
 
 
 class Call(NamedTuple):
@@ -148,7 +142,7 @@ class Gone(NamedTuple):
 
 # The lines of the commonest table: plain descriptors only, in order, as many as one record carries.
 PLAIN = [Entry(slot, NO_BADGE) for slot in range(DESCRIPTORS_MAX)]
-_PLAIN_TABLE = b"".join([_ENTRY.pack(slot, badge) for slot, badge, _ in PLAIN])
+_PLAIN_TABLE = b"".join([_ENTRY.pack(slot, badge) for slot, badge, *_ in PLAIN])
 
 
 def plain(count: int) -> list[Entry]:
@@ -202,29 +196,15 @@ def is_of_parts(data: bytes | memoryview) -> bool:
     return len(data) > 1 and data[1] in (BEGIN, PART, GO)
 
 
-def lines_of(array: ArrayLayout) -> int:
-    """How many lines of a table say what array it is."""
-    return 1 + len(array.shape) // 2
-
-
-def _pack_array(array: ArrayLayout | None) -> bytes:
-    if array is None:
-        return b""
-    first, *rest = array.shape or (0,)
-    lines = [_ARRAY.pack(_MORE, array.format.encode("latin-1"), len(array.shape), first)]
-    rest += [0] * (len(rest) % 2)
-    lines += [_SHAPE.pack(_MORE, *rest[at : at + 2]) for at in range(0, len(rest), 2)]
-    return b"".join(lines)
-
-
 def pack_table(entries: Sequence[Entry]) -> tuple[bytes, int]:
     """The table of a CALL or REPLY, and how many lines it has."""
-    if len(entries) == 1 and entries[0].array is None:
+    if len(entries) == 1 and entries[0][2:] == _NO_MORE:
         return _ENTRY.pack(*entries[0][:2]), 1
     if is_plain(entries):
         table = _PLAIN_TABLE[: len(entries) * _ENTRY.size]
     else:
-        table = b"".join([_ENTRY.pack(slot, badge) + _pack_array(array) for slot, badge, array in entries])
+        lines = [_ENTRY.pack(*entry[:2]) + further_lines.pack(entry.array, entry.lease) for entry in entries]
+        table = b"".join(lines)
     return table, len(table) // _ENTRY.size
 
 
@@ -295,47 +275,31 @@ def read_table(data: bytes | memoryview, start: int, count: int, descriptors: in
         if slot >= descriptors:
             raise Malformed(_NOT_AMONG.format(descriptors), id)
         return [Entry(slot, badge)]
-    entries = _read_lines(data[start:end], id)
+    entries = _read_entries(memoryview(data)[start:end], id)
     plain = [entry.slot for entry in entries if entry.badge == NO_BADGE]
+    plain += [entry.lease.slot for entry in entries if entry.lease is not None]
     capabilities = {entry.slot for entry in entries if entry.badge != NO_BADGE}
-    if any(entry.slot >= descriptors for entry in entries):
+    if any(slot >= descriptors for slot in (*plain, *capabilities)):
         raise Malformed(_NOT_AMONG.format(descriptors), id)
     if len(set(plain)) < len(plain) or not capabilities.isdisjoint(plain):
         raise Malformed("a table gives one descriptor to two owners", id)
     return entries
 
 
-def _read_lines(table: bytes | memoryview, id: int) -> list[Entry]:  # noqa: A002 - as above
+def _read_entries(table: memoryview, id: int) -> list[Entry]:  # noqa: A002 - as above
     """The entries of a table, as far as its lines go together."""
     entries: list[Entry] = []
     at = 0
     while at < len(table):
         slot, badge = _ENTRY.unpack_from(table, at)
         at += _ENTRY.size
-        array = None
-        if badge == NO_BADGE and at < len(table) and _ENTRY.unpack_from(table, at)[0] == _MORE:
-            array = _read_array(table[at:], id)
-            at += lines_of(array) * _ENTRY.size
-        entries.append(Entry(slot, badge, array))
+        try:
+            more = further_lines.read(table, at) if badge == NO_BADGE else _NO_MORE
+        except ValueError as error:
+            raise Malformed(str(error), id) from None
+        at += further_lines.count(*more) * _ENTRY.size
+        entries.append(Entry(slot, badge, *more))
     return entries
-
-
-def _read_array(lines: bytes | memoryview, id: int) -> ArrayLayout:  # noqa: A002 - as above
-    """What array it is, by the lines that begin with the first that says so."""
-    _, letter, dimensions, first = _ARRAY.unpack_from(lines)
-    shape = [first]
-    for at in range(1, 1 + dimensions // 2):
-        if len(lines) < (at + 1) * _ENTRY.size:
-            break
-        more, *counts = _SHAPE.unpack_from(lines, at * _ENTRY.size)
-        if more != _MORE:
-            break
-        shape += counts
-    array = ArrayLayout(letter.decode("latin-1"), tuple(shape[:dimensions]))
-    # Whatever is not said as it would be said here is nothing that anybody has said.
-    if dimensions > DIMENSIONS_MAX or len(array.shape) < dimensions or any(shape[dimensions:]) or any(lines[4:10]):
-        raise Malformed("a table says of an array what cannot be read", id)
-    return array
 
 
 # The lines of a table that C has checked, slot and badge of each: each is of a descriptor that came, and a plain one of

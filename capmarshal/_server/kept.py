@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from capmarshal._capabilities.capability import Capability, Delegable
 from capmarshal._descriptors.layers import layers_of
+from capmarshal._descriptors.shared_buffer import SharedBuffer, parts_of
 from capmarshal._typed.flushing import drop_pending
 
 if TYPE_CHECKING:
@@ -35,7 +36,10 @@ def all_in(thing: object) -> list[Any]:
         if isinstance(one, (Capability, Delegable)):
             # It stays for as long as it is referred to.  A capability has a fileno() to be polled only.
             continue
-        if hasattr(one, "fileno"):
+        if isinstance(one, SharedBuffer):
+            memory, lease, *_ = parts_of(one)
+            found += (memory, lease)
+        elif hasattr(one, "fileno"):
             found += layers_of(one)
         else:
             waiting += _members(one)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from capmarshal._capabilities.capability import Capability, Delegable, Proxy
 from capmarshal._descriptors.dataspace import Dataspace
+from capmarshal._descriptors.shared_buffer import SharedBuffer
 from capmarshal._kernel.errors import name_of, with_article
 from capmarshal._typed import placing
 from capmarshal._typed.codec import encode
@@ -52,13 +53,17 @@ class Due:
         """
         if value is None and self._optional:
             return 0
-        if is_file(value) if self._is_file else is_delegable(value):
+        # A buffer without its lease would be used again while its receiver reads it.
+        fits = is_file(value) and isinstance(value, SharedBuffer) is (self._kind is SharedBuffer)
+        if fits if self._is_file else is_delegable(value):
             return 1
         raise TypeError(f"{_described(value)} where {words_for(self._kind)} is due{self._advice(value)}")
 
     def _advice(self, value: object) -> str:
         if not self._is_file:
             return ": pass a proxy, or an object of a class derived from it that an entrypoint manages"
+        if isinstance(value, SharedBuffer) or self._kind is SharedBuffer:
+            return ": what goes and comes as cm.SharedBuffer, with its lease, is what a cm.BufferPool lends"
         if issubclass(self._kind, Dataspace) and _is_buffer(value):
             return ": cm.Dataspace.from_buffer(data) makes one of it"
         if isinstance(value, (str, os.PathLike)):

@@ -70,7 +70,8 @@ def _refuse_foreign(cls: type) -> None:
     if cls not in (Capability, *DESCRIPTOR_TYPES) and not issubclass(cls, Delegable):
         raise TypeError(
             f"{name_of(cls)} is neither data, nor an Interface, nor one of Capability, Descriptor, Dataspace, "
-            "io.BufferedReader, io.BufferedWriter, socket.socket; send its contents as data, or make it an Interface"
+            "SharedBuffer, io.BufferedReader, io.BufferedWriter, socket.socket; send its contents as data, or make it "
+            "an Interface"
         )
 
 

@@ -18,8 +18,11 @@ from capmarshal._capabilities.space import capability_of, space
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.dataspace import Dataspace, array_in
 from capmarshal._descriptors.descriptor import Descriptor, numbers_of
+from capmarshal._descriptors.shared_buffer import SharedBuffer, buffer_of, parts_of
 from capmarshal._kernel.errors import ArgumentError, name_of, with_article
-from capmarshal._protocol.wire import ENTRIES_MAX, NO_BADGE, Entry, lines_of, plain
+from capmarshal._protocol import further_lines
+from capmarshal._protocol.further_lines import Lease
+from capmarshal._protocol.wire import ENTRIES_MAX, NO_BADGE, Entry, plain
 from capmarshal._typed.files import describe, open_received
 from capmarshal._typed.preparing import number_to_send, prepare
 
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
     from capmarshal._descriptors.descriptor_list import DescriptorList
 
 # What decoding makes of a descriptor, which it then owns.
-Made: TypeAlias = Descriptor | Dataspace | io.BufferedReader | io.BufferedWriter | socket.socket
+Made: TypeAlias = Descriptor | Dataspace | SharedBuffer | io.BufferedReader | io.BufferedWriter | socket.socket
 
 # So many refer to what is in a list, and is looked at: the list, a variable, and the argument of getrefcount().
 _DROPPED = 3
@@ -39,7 +42,7 @@ _DROPPED = 3
 _FOUND = msgspec.msgpack.Ext(0, b"")
 
 # The annotations that stand for a descriptor; what is sent may be anything with a fileno().
-DESCRIPTOR_TYPES = (Descriptor, Dataspace, io.BufferedReader, io.BufferedWriter, socket.socket)
+DESCRIPTOR_TYPES = (Descriptor, Dataspace, SharedBuffer, io.BufferedReader, io.BufferedWriter, socket.socket)
 # What has a descriptor for certain, and is no capability.
 _FILES = frozenset((*DESCRIPTOR_TYPES, io.BufferedRandom, io.FileIO, io.TextIOWrapper))
 
@@ -108,14 +111,18 @@ class Outgoing:
         self._check_room(1)
         if is_delegable(thing):
             self._add_capability(capability_of(thing))
+        elif isinstance(thing, SharedBuffer):
+            self._add_buffer(thing)
         elif is_file(thing):
             # Before anything fails: what a method returns is the call's to close, sent or not.
             self.files.append(thing)
             # First: to be asked for it makes some objects a file, and says best that one is closed.
             number = number_to_send(thing, serving=self._serving)
-            array = self._array_in(thing) if isinstance(thing, Dataspace) else None
-            prepare(thing, serving=self._serving)
-            self.entries.append(Entry(self._add_number(number), NO_BADGE, array))
+            if isinstance(thing, Dataspace):
+                self._add_dataspace(thing, number)
+            else:
+                prepare(thing, serving=self._serving)
+                self.entries.append(Entry(self._add_number(number), NO_BADGE))
         else:
             raise unsendable(thing)
         return len(self.entries) - 1
@@ -124,14 +131,26 @@ class Outgoing:
         if len(self.entries) + self._further_lines + lines > ENTRIES_MAX:
             raise ValueError(f"more than {ENTRIES_MAX} capabilities and descriptors in one call")
 
-    def _array_in(self, dataspace: Dataspace) -> ArrayLayout | None:
+    def _add_dataspace(self, dataspace: Dataspace, number: int) -> None:
         if not dataspace.sealed:
             raise TypeError("a dataspace must be sealed before it is handed over")
         array = array_in(dataspace)
-        if array is not None:
-            self._check_room(1 + lines_of(array))
-            self._further_lines += lines_of(array)
-        return array
+        self._make_room(array, None)
+        self.entries.append(Entry(self._add_number(number), NO_BADGE, array))
+
+    def _add_buffer(self, buffer: SharedBuffer) -> None:
+        # Asked for it like any file: who has closed one is told so in the same words.
+        number = number_to_send(buffer, serving=self._serving)
+        memory, lease, pool, array = parts_of(buffer)
+        self.files += (memory, lease)
+        slot, goes_with_it = self._add_number(number), Lease(self._add_number(lease.fileno()), pool)
+        self._make_room(array, goes_with_it)
+        self.entries.append(Entry(slot, NO_BADGE, array, goes_with_it))
+
+    def _make_room(self, array: ArrayLayout | None, lease: Lease | None) -> None:
+        lines = further_lines.count(array, lease)
+        self._check_room(1 + lines)
+        self._further_lines += lines
 
     def _add_capability(self, capability: Capability) -> None:
         door = open_door_of(capability)
@@ -255,10 +274,12 @@ class Incoming(Owned):
         if index in self._used:
             raise ArgumentError(f"entry {index} of the table is used twice")
         self._used.add(index)
-        slot, badge, array = self._entries[index]
+        slot, badge, array, lease = self._entries[index]
         if issubclass(kind, DESCRIPTOR_TYPES):
             if badge != NO_BADGE:
                 raise ArgumentError(f"a capability came where {_name(kind)} is due")
+            if lease is not None or kind is SharedBuffer:
+                return self._make_buffer(kind, slot, array, lease)
             return self._make_file(kind, slot, array)
         if badge == NO_BADGE:
             raise ArgumentError(f"a plain descriptor came where {_name(kind)} is due")
@@ -277,6 +298,16 @@ class Incoming(Owned):
         if isinstance(made, io.BufferedWriter):
             self.writers = (*self.writers, made)
         return made
+
+    def _make_buffer(self, kind: type, slot: int, array: ArrayLayout | None, lease: Lease | None) -> SharedBuffer:
+        if lease is None:
+            raise ArgumentError("a plain descriptor came where a shared buffer is due")
+        if kind is not SharedBuffer:
+            raise ArgumentError(f"a shared buffer came where {_name(kind)} is due")
+        memory, its_lease = self._descriptors.steal(slot), self._descriptors.steal(lease.slot)
+        # The buffer's from here on, and closed where it would be.
+        self.produced += (memory, its_lease)
+        return buffer_of(memory, its_lease, lease.pool, array)
 
     def _door(self, slot: int) -> Door:
         """The door in a slot; several capabilities may share it."""

@@ -40,7 +40,7 @@ class BoxServer(Box[int]):
 given = {}
 
 
-def report(capability, again, proxy, box, timed, descriptor, dataspace, unsealed, written):
+def report(capability, again, proxy, box, timed, descriptor, dataspace, buffer, unsealed, written):
     """What a process finds in its arguments, one line."""
     with cm.timeout(30):
         assert again is capability
@@ -64,6 +64,9 @@ def report(capability, again, proxy, box, timed, descriptor, dataspace, unsealed
         for thing in (descriptor, dataspace):
             if not thing.closed:
                 assert not os.get_inheritable(thing.fileno())
+        with buffer, buffer.view() as view:
+            assert (buffer.shape, bytes(view)) == ((2, 2), b"lent")
+            view[:] = b"done"
         dataspace.close()
         unsealed.close()
         return capability.cast(Hub).add(1)
@@ -97,7 +100,12 @@ def run(how, context, arguments):
 def main(method):
     context = multiprocessing.get_context(method)
     server = HubServer()
-    with cm.Entrypoint("hub") as entrypoint, cm.Dataspace.create((2, 2)) as dataspace, cm.Dataspace.create(3) as shared:
+    with (
+        cm.Entrypoint("hub") as entrypoint,
+        cm.Dataspace.create((2, 2)) as dataspace,
+        cm.Dataspace.create(3) as shared,
+        cm.BufferPool(1, (2, 2)) as pool,
+    ):
         capability, box = entrypoint.manage(server), entrypoint.manage(BoxServer())
         dataspace.write(b"data")
         dataspace.seal()
@@ -105,8 +113,12 @@ def main(method):
         for place, how in enumerate(("process", "pool", "executor")):
             read_end, write_end = os.pipe()
             with cm.Descriptor(read_end) as reader, cm.Descriptor(write_end) as writer:
-                things = (capability, capability, proxy, box.cast(Box[int]), timed, writer, dataspace, shared, place)
-                run(how, context, things)
+                # Lent again: the process before has let go of it.
+                with pool.take(30) as buffer, buffer.view() as view:
+                    view[:] = b"lent"
+                    capabilities = (capability, capability, proxy, box.cast(Box[int]), timed)
+                    run(how, context, (*capabilities, writer, dataspace, buffer, shared, place))
+                    assert bytes(view) == b"done"
                 writer.close()
                 assert os.read(reader.fileno(), 2) == b"+", how
                 assert os.read(reader.fileno(), 1) == b"", how
