@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from capmarshal import lx
 from capmarshal._capabilities import pickling as _pickling
 from capmarshal._capabilities.capability import Capability
+from capmarshal._capabilities.connecting import connect
 from capmarshal._capabilities.gone import wait_gone
 from capmarshal._capabilities.handover import receive_capability, send_capability
 from capmarshal._child.inherited import parent
@@ -32,6 +33,7 @@ from capmarshal._kernel.errors import (
     NoParent,
     ProtocolError,
     RecordTooBig,
+    Refused,
     RemoteError,
     StaleCapability,
     TableFull,
@@ -41,7 +43,7 @@ from capmarshal._kernel.errors import (
 )
 
 if TYPE_CHECKING:
-    from capmarshal._calling import Entrypoint, Interface, Limits, capability, keep, method, raises
+    from capmarshal._calling import Caller, Entrypoint, Interface, Limits, capability, keep, method, raises
 
 __version__ = "0.1.0"
 
@@ -49,6 +51,7 @@ __all__ = [
     "ArgumentError",
     "BufferPool",
     "CallTimeout",
+    "Caller",
     "Capability",
     "Closed",
     "Dataspace",
@@ -66,6 +69,7 @@ __all__ = [
     "NoParent",
     "ProtocolError",
     "RecordTooBig",
+    "Refused",
     "RemoteError",
     "SharedBuffer",
     "StaleCapability",
@@ -74,6 +78,7 @@ __all__ = [
     "TooManyInFlight",
     "UnknownMethod",
     "capability",
+    "connect",
     "keep",
     "lx",
     "method",
@@ -89,7 +94,7 @@ __all__ = [
 
 # What calls and serves, with msgspec and the log that it needs, takes longer to import than all the rest; and a process
 # that holds capabilities and passes them on, as many a parent does, needs none of it.
-_CALLING = frozenset({"Entrypoint", "Interface", "Limits", "capability", "keep", "method", "raises"})
+_CALLING = frozenset({"Caller", "Entrypoint", "Interface", "Limits", "capability", "keep", "method", "raises"})
 
 
 def _show(name: str, thing: Any) -> None:

@@ -10,8 +10,9 @@ from capmarshal._client.proxy import make_class
 from capmarshal._entrypoint import Entrypoint
 from capmarshal._server.keeping import keep
 from capmarshal._server.limits import Limits
+from capmarshal._server.listener import Caller
 from capmarshal._typed.interface import Interface, capability, method, raises
 
-__all__ = ["Entrypoint", "Interface", "Limits", "capability", "keep", "method", "raises"]
+__all__ = ["Caller", "Entrypoint", "Interface", "Limits", "capability", "keep", "method", "raises"]
 
 make_proxies_by(make_class)

@@ -10,6 +10,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING
 
+from capmarshal._capabilities.capability import Capability, Proxy
 from capmarshal._capabilities.identity import NAME_PREFIX
 from capmarshal._capabilities.space import space
 from capmarshal._descriptors import private, reaper
@@ -20,18 +21,19 @@ from capmarshal._kernel.native import ffi, lib
 from capmarshal._server.dispatch import Dispatcher
 from capmarshal._server.journal import Journal
 from capmarshal._server.limits import Limits
+from capmarshal._server.listener import Listener
 from capmarshal._server.loop import Server
 from capmarshal._server.objects import Objects
 from capmarshal._server.service import Service
-from capmarshal._typed.interface import check_manageable
+from capmarshal._typed.interface import capability, check_manageable
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from capmarshal._capabilities.capability import Capability
     from capmarshal._capabilities.door import Door
     from capmarshal._descriptors.private import Private
+    from capmarshal._server.listener import ForClient, Path
     from capmarshal._typed.interface import Interface
 
 # sun_path has 108 bytes; the prefix, the random part and two separators take 29 (unix(7)).
@@ -237,6 +239,35 @@ class Entrypoint:
             space.managed.pop(id(target), None)
         self._objects.remove(badge, wait=not self._dispatcher.serves_this_thread())
 
+    def listen(
+        self,
+        where: Path | socket.socket,
+        target: Interface | Capability | None = None,
+        *,
+        for_client: ForClient | None = None,
+        mode: int = 0o600,
+    ) -> None:
+        """Hands a capability over to each process that connects by :func:`connect`, until the entrypoint is closed.
+
+        Nobody answers before it is served; who connects waits.
+
+        Args:
+            where: the path of a socket to be made, whose file goes when the entrypoint is closed; the one beside it,
+                ``<path>.lock``, stays.  Or one that listens: AF_UNIX, SEQPACKET; taken.
+            target: what everybody gets: a capability, a proxy, or an object, which is managed here from now on.
+            for_client: or says what a :class:`Caller` gets, something managed, or None: it is not let in.  It runs in
+                the serving thread; who is connecting when it raises is not let in either, and the log says why.
+            mode: of the file: who may write to it may connect.
+
+        Raises:
+            TypeError, ValueError: there is no listening there, or one of ``target`` and ``for_client`` is to be given.
+            KernelError: a process listens there, which is named; what is there is no socket; or bind(2) fails.
+            TableFull: no room in the descriptor table.
+            Closed: the entrypoint is closed.
+        """
+        self._made().check_open()
+        self._made().listen(Listener(where, mode, _giving(self, target, for_client)))
+
     def serve_forever(self) -> None:
         """Serves in the calling thread until :meth:`close` is called, from another thread or from within a call.
 
@@ -314,3 +345,25 @@ class Entrypoint:
 
     def __repr__(self) -> str:
         return f"<Entrypoint {self.label!r}{' closed' if self.closed else ''}>"
+
+
+def _giving(entrypoint: Entrypoint, target: Interface | Capability | None, for_client: ForClient | None) -> ForClient:
+    """What says what a client gets that connects.
+
+    Raises:
+        TypeError: not one of the two is given, or one is not what it is to be.
+        InterfaceError, ValueError, Closed: the target cannot be managed.
+    """
+    if (target is None) == (for_client is None):
+        raise TypeError("listen(path, target) gives everybody the same, listen(path, for_client=...) each its own")
+    if for_client is not None:
+        if not callable(for_client):
+            raise TypeError(f"for_client is called with a Caller, and {for_client!r} cannot be")
+        return for_client
+    if isinstance(target, Capability):
+        given = target
+    elif issubclass(type(target), Proxy):
+        given = capability(target)  # type: ignore[arg-type]  # one of the two is given
+    else:
+        given = entrypoint.manage(target)  # type: ignore[arg-type]  # likewise, and checked there
+    return lambda _caller: given

@@ -61,6 +61,16 @@ int cm_make_pair(int *pair)
 	return 0;
 }
 
+int cm_make_socket(int *place)
+{
+	return put(place, lx_socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+}
+
+int cm_make_accepted(int *place, int listener)
+{
+	return put(place, lx_accept4(listener, NULL, NULL, SOCK_CLOEXEC));
+}
+
 int cm_make_epoll(int *place)
 {
 	return put(place, lx_epoll_create1(EPOLL_CLOEXEC));
@@ -76,9 +86,9 @@ int cm_make_memfd(int *place, const char *name)
 	return put(place, lx_memfd_create(name, MEMFD_CLOEXEC | MEMFD_ALLOW_SEALING));
 }
 
-int cm_make_reader(int *place, const char *path)
+int cm_make_file(int *place, const char *path, int flags, unsigned int mode)
 {
-	return put(place, lx_openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0));
+	return put(place, lx_openat(AT_FDCWD, path, flags | O_CLOEXEC, mode));
 }
 
 int cm_make_copy(int *place, int descriptor)

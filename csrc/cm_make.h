@@ -13,13 +13,17 @@
 
 /* two sockets, AF_UNIX SEQPACKET, connected to each other */
 int cm_make_pair(int *pair);
+/* one, AF_UNIX SEQPACKET, connected to nothing */
+int cm_make_socket(int *place);
+/* the next connection of a listening socket */
+int cm_make_accepted(int *place, int listener);
 int cm_make_epoll(int *place);
 /* an eventfd that does not block */
 int cm_make_event(int *place);
 /* a memfd that can be sealed */
 int cm_make_memfd(int *place, const char *name);
-/* a file, open for reading */
-int cm_make_reader(int *place, const char *path);
+/* a file, opened as openat(2) opens it; where the flags say so it is made, with that mode */
+int cm_make_file(int *place, const char *path, int flags, unsigned int mode);
 /* a copy of a descriptor, which is borrowed */
 int cm_make_copy(int *place, int descriptor);
 

@@ -27,6 +27,16 @@ int lx_connect(int socket, const void *address, unsigned int length)
 	return (int)lx_enter(SYS_connect, socket, (long)address, length, 0, 0, 0);
 }
 
+int lx_listen(int socket, int backlog)
+{
+	return (int)lx_enter(SYS_listen, socket, backlog, 0, 0, 0, 0);
+}
+
+int lx_accept4(int socket, void *address, unsigned int *length, int flags)
+{
+	return (int)lx_enter(SYS_accept4, socket, (long)address, (long)length, flags, 0, 0);
+}
+
 int lx_getsockname(int socket, void *address, unsigned int *length)
 {
 	return (int)lx_enter(SYS_getsockname, socket, (long)address, (long)length, 0, 0, 0);

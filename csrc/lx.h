@@ -33,6 +33,8 @@ int lx_socket(int domain, int type, int protocol);
 int lx_socketpair(int domain, int type, int protocol, int *pair);
 int lx_bind(int socket, const void *address, unsigned int length);
 int lx_connect(int socket, const void *address, unsigned int length);
+int lx_listen(int socket, int backlog);
+int lx_accept4(int socket, void *address, unsigned int *length, int flags);
 int lx_getsockname(int socket, void *address, unsigned int *length);
 int lx_getpeername(int socket, void *address, unsigned int *length);
 long lx_sendto(int socket, const void *data, size_t size, int flags, const void *address, unsigned int length);

@@ -27,7 +27,11 @@ from capmarshal._kernel.errors import (
     Disconnected,
     KernelError,
     ProtocolError,
+    Refused,
+    TooManyInFlight,
     error_for,
+    printable,
+    shortened,
 )
 from capmarshal._kernel.native import NOW, TIMED_OUT, ffi, lib
 from capmarshal._kernel.waiting import Backoff, Patience, becomes_ready
@@ -151,6 +155,8 @@ def receive_capability(sock: HasFileno | int, timeout: float | None = None) -> C
             another version of capmarshal's, and was taken.
         TableFull: there is no room for the door in the descriptor table; what waits there still does.
         DescriptorsLost: the kernel withheld the door all the same; the capability is lost.
+        Refused: a listening server hands nothing over to this process, and says why.
+        TooManyInFlight: likewise, for now: too much that it has handed over waits to be taken.
         StaleCapability: it was one of this process's own, for an object that it does not manage any more.
         KernelError: it is no socket, or anything else that recvmsg(2) says.
         Closed: the socket is closed.
@@ -274,11 +280,26 @@ def _received(number: int, size: int, descriptors: DescriptorList, deadline: int
     return inbox.data()
 
 
+def send_refusal(number: int, why: str, *, busy: bool) -> int:
+    """Says on a socket, without waiting, that nothing is handed over, and why; 0 or -errno."""
+    record = handover_record.pack_refusal(why, busy=busy)
+    return lib.cm_send_record(number, record, len(record), (), 0)
+
+
+def _refused(refusal: handover_record.Refusal) -> KernelError:
+    why = printable(shortened(refusal.why))
+    if refusal.busy:
+        return TooManyInFlight(errno.ETOOMANYREFS, f"nothing was handed over for now: {why}")
+    return Refused(errno.EACCES, f"nothing was handed over: {why}")
+
+
 def _unpacked(record: bytes, descriptors: DescriptorList, deadline: int) -> Capability:
     """The capability that a handover brings; takes its descriptors."""
     owners = descriptors.steal_all()
     try:
         badge = handover_record.read(record)
+        if isinstance(badge, handover_record.Refusal):
+            raise _refused(badge)
         if len(owners) != 1:
             raise ValueError(f"it came with {len(owners)} descriptors, where one is due")
         return space.receive(space.receive_door(owners[0], None), badge)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -148,5 +149,24 @@ def make_event() -> Private:
 def make_reader(path: bytes) -> Private:
     """A file, opened for reading, which waits for no room in the table; raises as :func:`make_pair`."""
     made = Private(-1)
-    check(_attempt(lambda place: lib.cm_make_reader(place, path), (made,)), "opening a file")
+    check(_attempt(lambda place: lib.cm_make_file(place, path, os.O_RDONLY, 0), (made,)), "opening a file")
     return made
+
+
+def make_file(path: bytes, flags: int, mode: int, doing: str) -> Private:
+    """A file, opened as by ``os.open()``; raises as :func:`make_pair`."""
+    made = Private(-1)
+    _make(lambda place: lib.cm_make_file(place, path, flags, mode), (made,), doing)
+    return made
+
+
+def make_socket(doing: str) -> Private:
+    """A SEQPACKET socket that is connected to nothing; raises as :func:`make_pair`."""
+    made = Private(-1)
+    _make(lib.cm_make_socket, (made,), doing)
+    return made
+
+
+def accept_into(place: Private, listener: Private) -> int:
+    """Moves the next connection of a listening socket to an owner that has none, and waits for no room; 0 or -errno."""
+    return _attempt(lambda number: lib.cm_make_accepted(number, listener.number), (place,))

@@ -34,6 +34,10 @@ class TooManyInFlight(KernelError):
     """ETOOMANYREFS: too many descriptors of one user were sent and not yet received."""
 
 
+class Refused(KernelError, PermissionError):
+    """A service does not let this process in: it says so, or the permissions of its socket do."""
+
+
 class RecordTooBig(KernelError):
     """EMSGSIZE: the bytes do not fit into one record of the socket."""
 

@@ -10,11 +10,18 @@ its version, so that one of another version is taken whole, and what is wrong ca
 
 With its first byte travels the client end of the door, and no other descriptor.  Integers have the machine's byte
 order.
+
+Where a listening server hands nothing over, a record of the same beginning says so.  Its badge is that of no object, no
+descriptor travels with it, and it goes on with::
+
+    32     busy         4 bytes     1: another time it may be handed over; 0: it is refused
+    36     why          in words, UTF-8, up to the end
 """
 
 from __future__ import annotations
 
 import struct
+from typing import NamedTuple
 
 from capmarshal._protocol import wire
 
@@ -23,14 +30,34 @@ _MAGIC = b"\xfecapmshl"
 _HEAD = struct.Struct("=8sII")
 _RECORD = struct.Struct(f"=8sII{wire.BADGE_SIZE}s")
 
+_REFUSAL = struct.Struct(f"=8sII{wire.BADGE_SIZE}sI")
+
 HEAD_SIZE = _HEAD.size
 # Of any version: whoever says more has not written a handover.
 SIZE_MAX = 4096
 
 
+class Refusal(NamedTuple):
+    """Why a server hands nothing over.
+
+    Attributes:
+        why: in its words.
+        busy: another time it may.
+    """
+
+    why: str
+    busy: bool
+
+
 def pack(badge: bytes) -> bytes:
     """The record for an object's badge."""
     return _RECORD.pack(_MAGIC, wire.VERSION, _RECORD.size, badge)
+
+
+def pack_refusal(why: str, *, busy: bool) -> bytes:
+    """The record that says why nothing is handed over, in a few words, and whether it may be another time."""
+    words = why.encode()[: SIZE_MAX - _REFUSAL.size]
+    return _REFUSAL.pack(_MAGIC, wire.VERSION, _REFUSAL.size + len(words), wire.NO_BADGE, busy) + words
 
 
 def may_begin(data: bytes) -> bool:
@@ -51,8 +78,8 @@ def size_of(head: bytes) -> int:
     return size
 
 
-def read(record: bytes) -> bytes:
-    """The badge that a record brings.
+def read(record: bytes) -> bytes | Refusal:
+    """The badge that a record brings, or what it says instead.
 
     Raises:
         ValueError: why it can't be used, in words.
@@ -64,6 +91,9 @@ def read(record: bytes) -> bytes:
     _, version, size = _HEAD.unpack_from(record)
     if version != wire.VERSION:
         raise ValueError(f"its server speaks version {version} of the protocol, and this process {wire.VERSION}")
+    if len(record) == size >= _REFUSAL.size and _REFUSAL.unpack_from(record)[3] == wire.NO_BADGE:
+        why = record[_REFUSAL.size :].decode("utf-8", "backslashreplace")
+        return Refusal(why, busy=_REFUSAL.unpack_from(record)[4] == 1)
     if size != _RECORD.size or len(record) != size:
         raise ValueError(f"it has {len(record)} bytes, and says {size}, where it should be {_RECORD.size}")
     badge: bytes = _RECORD.unpack(record)[3]

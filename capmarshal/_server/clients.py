@@ -23,6 +23,17 @@ if TYPE_CHECKING:
     from capmarshal._server.shares import Shares
 
 
+def all_received(number: int) -> bool:
+    """Whether all that was sent on a socket has been received; also where the kernel does not tell."""
+    unsent = bytearray(4)
+    try:
+        # SIOCOUTQ, unix(7): what lies in the other end's queue.
+        fcntl.ioctl(number, termios.TIOCOUTQ, unsent)
+    except OSError:
+        return True
+    return not any(unsent)
+
+
 class User(reaper.Sender):
     """The processes of one user, and the account of what of their descriptors waits to be closed.
 
@@ -162,13 +173,7 @@ class Channel:
 
     def all_received(self) -> bool:
         """Whether the client has received all that was sent to it; also where the kernel does not tell."""
-        unsent = bytearray(4)
-        try:
-            # SIOCOUTQ, unix(7): what lies in the other end's queue.
-            fcntl.ioctl(self.far.number, termios.TIOCOUTQ, unsent)
-        except OSError:
-            return True
-        return not any(unsent)
+        return all_received(self.far.number)
 
     def awaits_server(self) -> bool:
         """Whether the client has done its part, and the server has not come round to it: a call may take its time."""

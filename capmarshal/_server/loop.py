@@ -24,6 +24,7 @@ from capmarshal._server.doorkeeper import Doorkeeper
 from capmarshal._server.endings import Endings
 from capmarshal._server.hanging_up import HangingUp, shut
 from capmarshal._server.leaving import Leaving
+from capmarshal._server.listening import Listening
 from capmarshal._server.peers import Peers
 from capmarshal._server.records import Records
 from capmarshal._server.shares import Shares
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from capmarshal._server.dispatch import Dispatcher
     from capmarshal._server.journal import Journal
     from capmarshal._server.limits import Limits
+    from capmarshal._server.listener import Listener
 
 
 class Server:
@@ -116,9 +118,9 @@ class Server:
         self._epoll = private.make_epoll_set()
         peers = Peers(shares, self._epoll)
         self._signals = SignalWatch(channels.slots)
-        self._doorkeeper = Doorkeeper(
-            door, peers, channels, closings, endings.give_up, journal, timers, lambda: self._stop_at is not None
-        )
+        calls, ending = dispatcher.calls, lambda: self._stop_at is not None
+        self._doorkeeper = Doorkeeper(door, peers, channels, closings, endings.give_up, journal, timers, ending)
+        self._listening = Listening(channels.slots, timers, peers, closings, shares, calls, journal, ending)
         try:
             self._wake = private.make_event()
         except BaseException:
@@ -151,7 +153,15 @@ class Server:
             deadline: until when it may take to send them.
         """
         self._stop_at = deadline
+        self._listening.remove_files()
         self._wake_up()
+
+    def listen(self, listener: Listener) -> bool:
+        """Takes a socket to listen at, from any thread; False, and the caller still owns it, if it is closed."""
+        if not self._listening.add(listener):
+            return False
+        self._wake_up()
+        return True
 
     def _wake_up(self) -> None:
         with private.lock:
@@ -162,6 +172,7 @@ class Server:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wake.number)
         self._closings.settle()
+        self._listening.begin()
 
     def close(self) -> None:
         """Ends all channels and the door, at once.
@@ -172,6 +183,7 @@ class Server:
         with self._gate:
             if self._running:
                 self._abandoned = True
+                self._listening.hang_up()
                 # The thread that runs the call closes them, and waits for this when it comes back.
                 shut([*(channel.far for channel in self._channels.all()), self._doorkeeper.door])
                 return
@@ -181,6 +193,7 @@ class Server:
         for channel in self._channels.all():
             self._endings.forget(channel)
         self._channels.unread.close_ended()
+        self._listening.close()
         self._hanging_up.now()
         with private.lock:
             self._wake.close()
@@ -201,6 +214,7 @@ class Server:
         turn = self._turn
         turn.epoll, turn.probe, turn.ring.n_slots, turn.ring.first, turn.ring.served, turn.taken = -1, -1, 0, 0, 0, 0
         self._gate = threading.Lock()
+        self._listening.in_child()
         self._signals.in_child()
 
     def run(self) -> None:
@@ -227,6 +241,7 @@ class Server:
         if self._epoll.number >= 0:
             self._turns.tidy()
             self._doorkeeper.tidy()
+            self._listening.tidy()
         else:
             # In a forked child.
             self._leaving.close_here()
@@ -257,6 +272,7 @@ class Server:
         """Sends the answers that are on their way; everybody else finds the server gone."""
         self._turns.deliver_reply()
         self._doorkeeper.shut()
+        self._listening.close()
         reaper.close([self._doorkeeper.door])
         while self._epoll.number >= 0 and self._stop_at is not None and not self._abandoned:
             for channel in self._channels.all():

@@ -30,6 +30,7 @@ class Objects:
         known: what can be called, by badge and method's name: what was.
         running: the badges of calls in progress, with the method's name behind them: more than one where a call of the
             serving thread ran another inline.
+        beside: what of the application's the serving thread runs that is no call; empty: nothing.
         awaited: of each who waits for the end of a call, the lock that is released when there is one.
     """
 
@@ -39,6 +40,7 @@ class Objects:
         # Which keys of it an object has, by badge.
         self._remembered: dict[bytes, list[bytes]] = {}
         self.running: list[bytes] = []
+        self.beside = ""
         self.forget_threads()
 
     def forget_threads(self) -> None:
@@ -85,10 +87,10 @@ class Objects:
             self.tell()
 
     def in_progress(self) -> str:
-        """The method that runs now, the innermost where one has called another inline; empty if none does."""
+        """What runs now, a method, the innermost where one has called another inline; empty if nothing does."""
         keys = tuple(self.running[-1:])
         if not keys:
-            return ""
+            return self.beside
         badge, name = keys[0][:BADGE_SIZE], keys[0][BADGE_SIZE:]
         target = self._by_badge.get(badge)
         method = methods_of(type(target)).get(name) if target is not None else None

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from capmarshal._capabilities.door import Door
     from capmarshal._server.calls import Calls
     from capmarshal._server.journal import Journal
+    from capmarshal._server.listener import Listener
     from capmarshal._server.loop import Server
     from capmarshal._server.objects import Objects
 
@@ -96,6 +97,16 @@ class Service:
             )
         if self.closed:
             raise Closed(f"the entrypoint {self._label!r} is closed")
+
+    def listen(self, listener: Listener) -> None:
+        """Hands capabilities over to whoever connects to a socket; takes it, also if this fails.
+
+        Raises:
+            Closed: nobody serves any more.
+        """
+        if not self._server.listen(listener):
+            listener.close()
+            self.check_open()
 
     # Serving.
 

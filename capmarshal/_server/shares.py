@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 _CHANNELS, _IN_FLIGHT, _DOORS, _CLOSING = 3 / 4, 3 / 4, 1 / 2, 1 / 4
 # A server answers more than one of its largest calls at a time.
 _CALLS_AT_ONCE = 4
+# Capabilities that were handed over and are not taken yet: at most, and of the soft RLIMIT_NOFILE; and a user's part.
+_HANDOVERS_MOST, _HANDOVERS, _HANDOVERS_OF_USER = 256, 1 / 4, 1 / 4
 
 
 def _of_table(share: float) -> int:
@@ -92,3 +94,10 @@ class Shares:
             most = self.max_descriptors
             return f"{what} with {descriptors} descriptors; the entrypoint's maximum is {most} (max_descriptors)"
         return ""
+
+    @property
+    def handovers(self) -> Bounds:
+        """How many capabilities may wait to be taken by whoever has connected."""
+        whole = min(_of_table(_HANDOVERS), _HANDOVERS_MOST)
+        of_user = max(int(whole * _HANDOVERS_OF_USER), 1)
+        return Bounds(of_user, of_user, whole)

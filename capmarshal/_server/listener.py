@@ -1,0 +1,158 @@
+"""A listening socket of a server, and what it hands over to whoever connects."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+
+from capmarshal._descriptors import private, reaper
+from capmarshal._descriptors.private import Private
+from capmarshal._descriptors.socket_paths import checked_path, words_for
+from capmarshal._kernel.errors import Closed
+from capmarshal._kernel.native import lib
+from capmarshal._server.socket_file import SocketFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from capmarshal._capabilities.capability import Capability, Delegable
+
+Path: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
+
+_MODE_MAX = 0o777
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who has connected to a service: the process that did, as the kernel tells (SO_PEERCRED, unix(7)).
+
+    It may have ended, and its number may be another's by now.
+
+    Attributes:
+        pid: of the process; 0 if it lives in another pid namespace.
+        uid: of its user.
+        gid: of its group.
+    """
+
+    pid: int
+    uid: int
+    gid: int
+
+
+# What is handed over to a client; None: it is not let in.
+ForClient: TypeAlias = "Callable[[Caller], Capability | Delegable | None]"
+
+
+def _check_mode(mode: int) -> None:
+    wrong = f"a mode is permissions, as 0o600, not {mode!r}"
+    if not isinstance(mode, int) or isinstance(mode, bool):
+        raise TypeError(wrong)
+    if not 0 <= mode <= _MODE_MAX:
+        raise ValueError(wrong)
+
+
+def _check_listening(number: int) -> None:
+    """Refuses what is no socket to listen at.
+
+    Raises:
+        TypeError: it is another kind of socket.
+        ValueError: it does not listen.
+        Closed: it is closed.
+    """
+    if number < 0:
+        raise Closed("the socket to listen at is closed")
+    family, kind = (lib.cm_socket_option(number, option) for option in (socket.SO_DOMAIN, socket.SO_TYPE))
+    if family != socket.AF_UNIX or kind != socket.SOCK_SEQPACKET:
+        raise TypeError(
+            "a service listens at a socket of AF_UNIX, SOCK_SEQPACKET (ListenSequentialPacket= of systemd), not at one "
+            f"of family {family} and type {kind}"
+        )
+    if not lib.cm_socket_option(number, socket.SO_ACCEPTCONN):
+        raise ValueError("the socket does not listen: with systemd, Accept= is to be no")
+
+
+def _taken(listening: socket.socket) -> Private:
+    """A listening socket that somebody else has made, taken also if this fails.
+
+    Raises:
+        TypeError, ValueError, Closed: it is none.
+    """
+    with private.lock:
+        # No call between these two: Ctrl-C raises where one ends.
+        taken = Private(-1)
+        taken.number = listening.detach()
+    try:
+        _check_listening(taken.number)
+        os.set_inheritable(taken.number, False)
+    except BaseException:
+        taken.close()
+        raise
+    return taken
+
+
+class Listener:
+    """A socket that listens, and its file, if that is of this process's making.
+
+    Args:
+        where: the path of the file, or a socket that listens, which is taken, also if this fails.
+        mode: of the file.
+        for_client: what is handed over, by client.
+
+    Attributes:
+        socket: that listens.
+        for_client: as given.
+        slot: that it is watched in, in the loop; 0 while it is not.
+
+    Raises:
+        TypeError, ValueError, Closed: it is neither.
+        KernelError, TableFull: one cannot listen there.
+    """
+
+    __slots__ = ("_file", "for_client", "slot", "socket", "where")
+
+    def __init__(self, where: Path | socket.socket, mode: int, for_client: ForClient) -> None:
+        self.for_client = for_client
+        self.slot = 0
+        self._file: SocketFile | None = None
+        if isinstance(where, socket.socket):
+            self.socket = _taken(where)
+            self.where = f"socket {self.socket.number}"
+        else:
+            path = os.path.abspath(checked_path(where))  # noqa: PTH100 - pathlib is slow to import
+            _check_mode(mode)
+            self.where = words_for(path)
+            self.socket = private.make_socket(f"listening at {self.where}")
+            self._file = SocketFile(path)
+            try:
+                self._file.listen(self.socket, mode)
+            except BaseException:
+                self.socket.close()
+                raise
+        # A connection may be gone, or another process's, when it is to be accepted.
+        os.set_blocking(self.socket.number, False)
+
+    def remove_file(self) -> None:
+        """Removes its file, so that nobody finds it any more; does nothing the second time."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.remove()
+
+    def close(self) -> None:
+        """Listens no more, here; from any thread, and does nothing the second time."""
+        self.remove_file()
+        # Whoever takes a connection holds the lock, too: its number is not to be another's meanwhile.
+        with private.lock:
+            closed = Private(-1)
+            closed.number, self.socket.number = self.socket.number, -1
+        # Not shut down: others may hold it, as systemd does, and hand it to the next server.  And who has connected may
+        # have sent what takes long to close.
+        reaper.close([closed])
+
+    def in_child(self) -> None:
+        """Leaves the file to the parent, in a forked child."""
+        self._file = None
+
+    def __repr__(self) -> str:
+        return f"<Listener at {self.where}>"

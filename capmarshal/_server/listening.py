@@ -1,0 +1,237 @@
+"""Listening: whoever may connect is handed one capability, and from there on all is as ever.
+
+A connection is no channel.  The client says nothing on it, and the server one record: a capability, or why there is
+none.  What stands at the other end is told by the kernel, of the process that has connected, and nobody can relay that:
+the connection was made by the one call.
+"""
+
+from __future__ import annotations
+
+import collections
+import errno
+import select
+from functools import partial
+from typing import TYPE_CHECKING
+
+from capmarshal._capabilities import handover
+from capmarshal._capabilities.capability import Capability
+from capmarshal._descriptors import private, reaper
+from capmarshal._descriptors.private import Private
+from capmarshal._descriptors.socket_paths import credentials_of
+from capmarshal._kernel.errors import Disconnected, Error, KernelError, TooManyInFlight, error_for
+from capmarshal._kernel.native import NOW, lib
+from capmarshal._server.handovers import Handovers
+from capmarshal._server.listener import Caller
+from capmarshal._typed.interface import capability
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from capmarshal._server.calls import Calls
+    from capmarshal._server.clients import Peer
+    from capmarshal._server.closings import Closings
+    from capmarshal._server.journal import Journal
+    from capmarshal._server.listener import Listener
+    from capmarshal._server.peers import Peers
+    from capmarshal._server.shares import Shares
+    from capmarshal._server.slots import Slots
+    from capmarshal._server.timers import Timers
+
+# Nanoseconds that no connection is taken where there is no room for one.
+_PAUSE = 20_000_000
+
+# Nothing has come, or it has gone; all else that accept(2) says has to do with the socket, or with this process.
+_NOTHING_CAME = (-errno.EAGAIN, -errno.EINTR, -errno.ECONNABORTED)
+
+
+class Listening:
+    """The listening sockets of one server.
+
+    Args:
+        slots: of the server.
+        timers: of its loop.
+        peers: who connects.
+        closings: closes connections.
+        shares: how much may be handed over and not taken.
+        calls: runs what says who gets what.
+        journal: of the entrypoint.
+        ending: whether the server is to end.
+    """
+
+    def __init__(
+        self,
+        slots: Slots,
+        timers: Timers,
+        peers: Peers,
+        closings: Closings,
+        shares: Shares,
+        calls: Calls,
+        journal: Journal,
+        ending: Callable[[], bool],
+    ) -> None:
+        self._slots = slots
+        self._timers = timers
+        self._peers = peers
+        self._closings = closings
+        self._calls = calls
+        self._journal = journal
+        self._ending = ending
+        self._handovers = Handovers(slots, timers, closings, shares)
+        self._listeners: list[Listener] = []
+        self._new: collections.deque[Listener] = collections.deque()
+        self._closed = False
+        # The connection that was taken last, until it has another owner.
+        self._accepted = Private(-1)
+
+    def add(self, listener: Listener) -> bool:
+        """Takes one more, from any thread; False, and the caller still owns it, where nobody serves any more."""
+        with private.lock:
+            if not self._closed:
+                self._listeners.append(listener)
+                self._new.append(listener)
+            return not self._closed
+
+    def begin(self) -> None:
+        """Has connections taken by those that are new, in the loop's thread."""
+        while self._new:
+            self._watch(self._new[0])
+            # Last: what Ctrl-C interrupts is done again.
+            self._new.popleft()
+
+    def _watch(self, listener: Listener) -> None:
+        if listener.slot or self._ending() or listener.socket.number < 0:
+            return
+        # Where Ctrl-C came between two steps of this, or of its opposite, somebody still watches.
+        self._slots.unwatch_number(listener.socket.number)
+        try:
+            listener.slot = self._slots.watch_own(listener.socket, partial(self._come, listener))
+        except KernelError:
+            # No memory for it (epoll_ctl(2)), which may pass.
+            self._timers.after(_PAUSE, partial(self._watch, listener))
+
+    def _unwatch(self, listener: Listener) -> None:
+        slot, listener.slot = listener.slot, 0
+        # The number of one that was hung up may be another's by now.
+        if slot and listener.socket.number >= 0:
+            self._slots.unwatch_own(slot)
+
+    def _pause(self, listener: Listener) -> None:
+        """Takes no connections for a moment; who connects waits."""
+        # First: Ctrl-C must not end it.
+        self._timers.after(_PAUSE, partial(self._watch, listener))
+        self._unwatch(listener)
+
+    def _come(self, listener: Listener) -> None:
+        """Takes one connection: others come in turns to come, and calls in between."""
+        if listener.socket.number < 0:
+            return
+        if self._closings.full:
+            self._pause(listener)
+            return
+        try:
+            result = private.accept_into(self._accepted, listener.socket)
+            if result >= 0:
+                self._answer(listener, self._accepted)
+                self._accepted = Private(-1)
+            elif result not in _NOTHING_CAME:
+                why = error_for(-result, f"taking a connection at {listener.where}")
+                self._journal.warning(None, "accept", "who connects has to wait: %s", why)
+                self._pause(listener)
+            elif lib.cm_wait(listener.socket.number, select.POLLRDHUP, NOW) > 0:
+                # Whoever holds it may do that (shutdown(2)), for all who do; and it is readable for ever.
+                self._journal.error(None, "unheard", "the socket at %s was shut down", listener.where)
+                self._unwatch(listener)
+        except Exception:
+            # A signal handler's, say, after which service goes on: who has connected is not to wait for an answer.
+            self.tidy()
+            raise
+
+    def _answer(self, listener: Listener, connection: Private) -> None:
+        """Hands a capability over to who has connected, or says why not; takes the connection."""
+        caller = Caller(*credentials_of(connection.number))
+        peer = self._peers.knocked(caller.pid, caller.uid, None)
+        if lib.cm_wait(connection.number, select.POLLRDHUP, NOW) > 0:
+            # It has gone: nobody is asked about it.
+            self._closings.close(peer, [connection])
+            return
+        if busy := self._handovers.refusal(peer):
+            self._refuse(connection, peer, busy, busy=True)
+            return
+        given, why = self._chosen(listener, caller, peer)
+        if given is None:
+            self._refuse(connection, peer, why)
+            return
+        try:
+            handover.send(connection.number, given, 0)
+        except TooManyInFlight as error:
+            self._refuse(connection, peer, str(error), busy=True)
+        except Error as error:
+            if not isinstance(error, Disconnected):
+                self._journal.warning(peer, "handover", "nothing was handed over: %s", error)
+            self._refuse(connection, peer, "it could not be sent")
+        else:
+            self._handovers.keep(connection, peer)
+
+    def _chosen(self, listener: Listener, caller: Caller, peer: Peer) -> tuple[Capability | None, str]:
+        """What a client is handed over; None where it is not let in, and why.
+
+        Raises:
+            KeyboardInterrupt, SystemExit: to end the service; it is not let in then.
+        """
+        try:
+            given = self._calls.run_beside(f"for_client, at {listener.where},", partial(listener.for_client, caller))
+            if given is None:
+                return None, f"process {caller.pid} of user {caller.uid} is not let in"
+            return given if isinstance(given, Capability) else capability(given), ""  # type: ignore[arg-type]  # checked
+        except BaseException as error:
+            self._journal.error(peer, "for_client", "for_client failed", exc_info=error)
+            why = "the service failed to say what"
+            if not isinstance(error, Exception) and self._calls.ends_service(error):
+                self._refuse(self._accepted, peer, why)
+                raise
+            return None, why
+
+    def _refuse(self, connection: Private, peer: Peer, why: str, *, busy: bool = False) -> None:
+        """Says why nothing is handed over, and ends the connection; takes it."""
+        if connection.number < 0:
+            # In a forked child.
+            return
+        handover.send_refusal(connection.number, why, busy=busy)
+        self._closings.close(peer, [connection])
+
+    def tidy(self) -> None:
+        """Leaves nothing half done where Ctrl-C came between two steps."""
+        accepted, self._accepted = self._accepted, Private(-1)
+        if accepted.number >= 0 and accepted not in self._handovers:
+            reaper.close([accepted])
+
+    def remove_files(self) -> None:
+        """Lets nobody else find what is listened to, from any thread."""
+        for listener in tuple(self._listeners):
+            listener.remove_file()
+
+    def hang_up(self) -> None:
+        """Ends what is listened to, from any thread: who is not answered yet finds the service gone."""
+        with private.lock:
+            self._closed = True
+            # What they hand over is kept no longer.
+            listeners, self._listeners = self._listeners, []
+        for listener in listeners:
+            listener.close()
+
+    def close(self) -> None:
+        """Ends all of it, in the loop's thread or where nobody serves."""
+        for listener in tuple(self._listeners):
+            self._unwatch(listener)
+        self.hang_up()
+        self._new.clear()
+        self._handovers.close()
+
+    def in_child(self) -> None:
+        """Has nothing in a forked child: neither sockets nor their files are its own."""
+        self._closed = True
+        for listener in self._listeners:
+            listener.in_child()
+        self._listeners.clear()
+        self._new.clear()
+        self._handovers.in_child()
