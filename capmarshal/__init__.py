@@ -12,6 +12,7 @@ from capmarshal._capabilities.capability import Capability
 from capmarshal._capabilities.connecting import connect
 from capmarshal._capabilities.gone import wait_gone
 from capmarshal._capabilities.handover import receive_capability, send_capability
+from capmarshal._child.activation import activated, notify_ready
 from capmarshal._child.inherited import parent
 from capmarshal._child.spawn import spawn
 from capmarshal._descriptors.buffer_pool import BufferPool
@@ -31,6 +32,7 @@ from capmarshal._kernel.errors import (
     KernelError,
     MessageTruncated,
     NoParent,
+    NotActivated,
     ProtocolError,
     RecordTooBig,
     Refused,
@@ -67,6 +69,7 @@ __all__ = [
     "Message",
     "MessageTruncated",
     "NoParent",
+    "NotActivated",
     "ProtocolError",
     "RecordTooBig",
     "Refused",
@@ -77,11 +80,13 @@ __all__ = [
     "TooLarge",
     "TooManyInFlight",
     "UnknownMethod",
+    "activated",
     "capability",
     "connect",
     "keep",
     "lx",
     "method",
+    "notify_ready",
     "parent",
     "raises",
     "receive_capability",

@@ -141,7 +141,7 @@ MODULES = {
         "starting",
         "service",
     ),
-    "_child": ("inherited", "spawn"),
+    "_child": ("activation", "inherited", "spawn"),
 }
 
 PACKAGE = Path(capmarshal.__file__).parent

@@ -115,6 +115,10 @@ class NoParent(Error, LookupError):
     """This process was given no capability when it was created, or can't use it; the message says why."""
 
 
+class NotActivated(Error, LookupError):
+    """This process was not given such a socket by what started it."""
+
+
 class Closed(Error, OSError, ValueError):
     """The object was closed, detached or taken before; what it held is no longer there to use.
 

@@ -1,0 +1,111 @@
+"""What a supervisor gives a service that it starts: sockets that listen already, and a place to say that it is ready.
+
+It is systemd's protocol (sd_listen_fds(3), sd_notify(3)), which others speak too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+
+from capmarshal._descriptors import private
+from capmarshal._descriptors.private import Private
+from capmarshal._kernel.deadline import after, seconds_until, words_for
+from capmarshal._kernel.errors import CallTimeout, KernelError, NotActivated, error_for
+
+# SD_LISTEN_FDS_START.
+_FIRST = 3
+# What a socket without a name is called, sd_listen_fds_with_names(3).
+_NAMELESS = "unknown"
+
+# Seconds that the supervisor's queue is waited for.
+_PATIENCE = 5.0
+
+# Those that were not asked for yet, with their names, once the first was.
+_passed: list[tuple[str, Private]] = []
+
+
+def _take_over() -> None:
+    """Takes what this process was passed, once: its own children find nothing.
+
+    Raises:
+        NotActivated: the variables that say so cannot be read.
+    """
+    variables = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+    pid, count, names = (os.environ.get(name) for name in variables)
+    # What a process was passed that is not this one, as its parent, is none of this one's business.
+    if count is None or (pid is not None and pid != str(os.getpid())):
+        return
+    if not (count.isascii() and count.isdecimal()):
+        raise NotActivated(f"LISTEN_FDS is a number, not {count!r}")
+    given = names.split(":") if names else [_NAMELESS] * int(count)
+    if len(given) != int(count):
+        raise NotActivated(f"LISTEN_FDS says {count} sockets, and LISTEN_FDNAMES has {len(given)} names")
+    with private.lock:
+        for name in variables:
+            os.environ.pop(name, None)
+        for number, name in enumerate(given, _FIRST):
+            with contextlib.suppress(OSError):
+                os.set_inheritable(number, False)
+                _passed.append((name, Private(number)))
+
+
+def activated(name: str) -> socket.socket:
+    """A socket that this process was passed by what started it, as systemd passes those of a ``.socket`` unit.
+
+    The first call takes all of them: the variables that tell of them are removed, and nothing goes on to children.
+
+    Args:
+        name: ``FileDescriptorName=`` of the unit, which is the unit's own name unless it is said; each call gives
+            the next one of that name.
+
+    Returns:
+        The socket: the caller's to close, or to pass to :meth:`Entrypoint.listen`, which takes it.
+
+    Raises:
+        NotActivated: there is none of that name, or there was, and it was asked for before.
+        OSError: it is no socket.
+    """
+    with private.lock:
+        _take_over()
+        for place, (called, owner) in enumerate(_passed):
+            if called == name and owner.number >= 0:
+                made = socket.socket(fileno=owner.number)
+                owner.number = -1
+                del _passed[place]
+                return made
+        left = ", ".join(repr(called) for called, _ in _passed)
+    which = f"there is none called {name!r}, but {left}" if left else "there is none, or none any more"
+    raise NotActivated(f"{which}: a socket unit of systemd's, or systemd-socket-activate, passes one (LISTEN_FDS)")
+
+
+def notify_ready(timeout: float | None = None) -> None:
+    """Tells what started this process that it serves: ``READY=1``, which systemd awaits of ``Type=notify``.
+
+    Does nothing where nobody wants to know (NOTIFY_SOCKET is not set).
+
+    Args:
+        timeout: seconds; None leaves it to :func:`capmarshal.timeout`, and is 5 seconds at most.
+
+    Raises:
+        CallTimeout: the queue of who wants to know stayed full.
+        KernelError: it could not be told.
+    """
+    where = os.environ.get("NOTIFY_SOCKET")
+    if not where:
+        return
+    doing = f"telling {where!r} (NOTIFY_SOCKET) that this service is ready"
+    if where[0] not in "/@":
+        raise KernelError(errno.EAFNOSUPPORT, f"{doing}: it is no socket of AF_UNIX")
+    deadline = after(_PATIENCE if timeout is None else timeout)
+    address = f"\0{where[1:]}" if where[0] == "@" else where
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifier:
+            notifier.settimeout(seconds_until(deadline))
+            notifier.sendto(b"READY=1", address)
+    except (TimeoutError, BlockingIOError):
+        raise CallTimeout(f"{doing}: its queue stayed full {words_for(timeout, deadline)}", ran="no") from None
+    except OSError as error:
+        raise error_for(error.errno or errno.EIO, doing) from None
