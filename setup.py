@@ -2,6 +2,7 @@
 
 import sys
 import sysconfig
+from pathlib import Path
 
 from setuptools import Extension, setup
 
@@ -11,12 +12,14 @@ if sysconfig.get_config_var("Py_GIL_DISABLED"):
         "GIL keeps whole, and that build has no stable ABI.  Install it with an ordinary CPython of the same version."
     )
 
+CSRC = Path("csrc")
+
 setup(
     ext_modules=[
         Extension(
-            "capmarshal._kernel._owner",
-            ["csrc/py_owner.c"],
-            depends=["csrc/cm_close.h", "csrc/cm_message.h", "csrc/lx.h", "csrc/lx_syscall.h"],
+            "capmarshal._kernel._steps",
+            sorted(map(str, [*CSRC.glob("py_*.c"), *CSRC.glob("cm_*.c"), CSRC / "lx.c"])),
+            depends=sorted(map(str, CSRC.glob("*.h"))),
             include_dirs=["csrc"],
             define_macros=[("Py_LIMITED_API", "0x030B0000")],
             extra_compile_args=["-std=gnu11", "-Wall", "-Wextra", "-Wno-unused-parameter"],

@@ -6,10 +6,10 @@
  * at each moment.  A descriptor is owned by an Owner, or by a list of descriptors in memory
  * (cm_close.h), which comes as a buffer: its count, and places for more than that.
  */
-#include <Python.h>
+#include "py_steps.h"
+
 #include <structmember.h>
 
-#include <limits.h>
 #include <stddef.h>
 #include <sys/syscall.h>
 
@@ -105,8 +105,8 @@ static PyType_Slot owner_slots[] = {
 	{ 0, NULL },
 };
 
-static PyType_Spec owner_spec = {
-	.name = "capmarshal._kernel._owner.Owner",
+PyType_Spec py_owner = {
+	.name = "capmarshal._kernel._steps.Owner",
 	.basicsize = sizeof(struct owner),
 	.flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
 	.slots = owner_slots,
@@ -129,7 +129,7 @@ static struct owner *owner_at(PyObject *list, Py_ssize_t place, PyTypeObject *ki
 }
 
 /* numbers_in(list, kind): what is owned by each of a list of that kind, or None */
-static PyObject *numbers_in(PyObject *module, PyObject *const *arguments, Py_ssize_t n_arguments)
+PyObject *py_numbers_in(PyObject *module, PyObject *const *arguments, Py_ssize_t n_arguments)
 {
 	PyObject *list = arguments[0], *numbers;
 	PyTypeObject *kind = (PyTypeObject *)arguments[1];
@@ -156,7 +156,7 @@ static PyObject *numbers_in(PyObject *module, PyObject *const *arguments, Py_ssi
 }
 
 /* move_out(list, kind, memory): what the memory has moves to new owners of that kind, at the end of the list */
-static PyObject *move_out(PyObject *module, PyObject *const *arguments, Py_ssize_t n_arguments)
+PyObject *py_move_out(PyObject *module, PyObject *const *arguments, Py_ssize_t n_arguments)
 {
 	PyObject *list = arguments[0];
 	PyTypeObject *kind = (PyTypeObject *)arguments[1];
@@ -191,7 +191,7 @@ static PyObject *move_out(PyObject *module, PyObject *const *arguments, Py_ssize
 }
 
 /* move_in(list, kind, memory): what each of a list of that kind owns, if anything, is added to what the memory has */
-static PyObject *move_in(PyObject *module, PyObject *const *arguments, Py_ssize_t n_arguments)
+PyObject *py_move_in(PyObject *module, PyObject *const *arguments, Py_ssize_t n_arguments)
 {
 	PyObject *list = arguments[0];
 	PyTypeObject *kind = (PyTypeObject *)arguments[1];
@@ -221,7 +221,7 @@ static PyObject *move_in(PyObject *module, PyObject *const *arguments, Py_ssize_
  * move_to_reader(memory, FileIO, BufferedReader): makes a file of the one descriptor that the
  * memory has, of these types of Python's io, which then owns it; where that fails, it is as it was
  */
-static PyObject *move_to_reader(PyObject *module, PyObject *const *arguments, Py_ssize_t n_arguments)
+PyObject *py_move_to_reader(PyObject *module, PyObject *const *arguments, Py_ssize_t n_arguments)
 {
 	PyObject *raw, *reader = NULL;
 	struct cm_descriptors *from;
@@ -241,41 +241,4 @@ static PyObject *move_to_reader(PyObject *module, PyObject *const *arguments, Py
 	Py_XDECREF(raw);
 	PyBuffer_Release(&view);
 	return reader;
-}
-
-/* a function that gets its arguments in an array: how many, its callers in this package know */
-#define FAST(name) { #name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, NULL }
-
-static PyMethodDef functions[] = {
-	FAST(numbers_in),
-	FAST(move_out),
-	FAST(move_in),
-	FAST(move_to_reader),
-	{ NULL, NULL, 0, NULL },
-};
-
-static int execute(PyObject *module)
-{
-	PyObject *type = PyType_FromSpec(&owner_spec);
-	int result = type ? PyModule_AddType(module, (PyTypeObject *)type) : -1;
-
-	Py_XDECREF(type);
-	return result;
-}
-
-static PyModuleDef_Slot module_slots[] = {
-	{ Py_mod_exec, execute },
-	{ 0, NULL },
-};
-
-static struct PyModuleDef definition = {
-	PyModuleDef_HEAD_INIT,
-	.m_name = "_owner",
-	.m_methods = functions,
-	.m_slots = module_slots,
-};
-
-PyMODINIT_FUNC PyInit__owner(void)
-{
-	return PyModuleDef_Init(&definition);
 }

@@ -145,7 +145,7 @@ MODULES = {
 }
 
 PACKAGE = Path(capmarshal.__file__).parent
-EXTENSIONS = {"_kernel._extension", "_kernel._owner"}
+EXTENSIONS = {"_kernel._extension", "_kernel._steps"}
 
 
 def _name(path):

@@ -54,10 +54,11 @@ class Inbox:
 
     Attributes:
         struct: for C to fill.
+        memory: of that.
         bytes: the room; a slice of it is a copy.
     """
 
-    __slots__ = ("_list", "_room", "_within", "bytes", "struct")
+    __slots__ = ("_list", "_room", "_within", "bytes", "memory", "struct")
 
     def __init__(self, capacity: int = RECORD_MAX, within: CData | None = None) -> None:
         self._room = _allocate("char[]", max(capacity, 1))
@@ -65,6 +66,7 @@ class Inbox:
         # Keeps a larger struct, of which the inbox is a member, as long as this object.
         self._within = within
         self.struct: CData = ffi.new("struct cm_inbox *") if within is None else ffi.addressof(within, "inbox")
+        self.memory: CData = ffi.buffer(self.struct)
         self._list: CData = ffi.buffer(ffi.addressof(self.struct, "count"), _LIST_BYTES)
         self.struct.data = self._room
         self.struct.capacity = capacity

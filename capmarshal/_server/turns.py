@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from capmarshal._descriptors import reaper
 from capmarshal._kernel.errors import error_for
-from capmarshal._kernel.native import FOREVER, NULL, lib
+from capmarshal._kernel.native import FOREVER, ffi, lib, reply_wait
 from capmarshal._protocol import wire
 from capmarshal._protocol.states import Event, State
 from capmarshal._server.answer import Answer
 
 if TYPE_CHECKING:
     from capmarshal._descriptors.inbox import Inbox
-    from capmarshal._kernel.native import CData
+    from capmarshal._kernel.native import CData, Taken
     from capmarshal._server.answers import Answers
     from capmarshal._server.calls import Calls
     from capmarshal._server.channels import Channels
@@ -25,15 +25,6 @@ if TYPE_CHECKING:
     from capmarshal._server.records import Records
     from capmarshal._server.timers import Timers
 
-# Looked up once: an attribute of cffi's is 40 ns, and these are wanted in each turn.
-_cm_reply_wait, _CM_DATA, _CM_DATA_LIMITED, _CM_IN_ORDER, _CM_WHOLE, _CM_CALL_KEY = (
-    lib.cm_reply_wait,
-    lib.CM_DATA,
-    lib.CM_DATA_LIMITED,
-    lib.CM_IN_ORDER,
-    lib.CM_WHOLE,
-    lib.CM_CALL_KEY,
-)
 
 # How long a peer's descriptors wait for the table to have room, until they are read and lost.
 _SCARCE_PATIENCE = 1_000_000_000
@@ -68,6 +59,7 @@ class Turns:
         leaving: Leaving,
     ) -> None:
         self._turn = turn
+        self._memory = ffi.buffer(turn)
         self._inbox = received
         self._channels = channels
         self._records = records
@@ -87,64 +79,57 @@ class Turns:
             KeyboardInterrupt, SystemExit: that are to end the service.
             KernelError: of epoll_pwait(2).
         """
-        turn, reply = self._turn, self._reply
-        if reply is None:
-            event = _cm_reply_wait(turn, NULL, 0, self._timers.next)
-        else:
-            size = len(reply)
-            # Ctrl-C raises where a call ends: not between this and the next, after which C knows whether it is sent.
-            self._reply = None
-            event = _cm_reply_wait(turn, reply, size, self._timers.next)
-        if event < 0:
+        reply = self._reply
+        # Ctrl-C raises where a call ends: not between this and the next, after which C knows whether it is sent.
+        self._reply = None
+        event = reply_wait(self._memory, reply, self._timers.next)
+        if type(event) is int and event < 0:
             if event != -errno.EINTR:
                 raise error_for(-event, "waiting for calls")
             return
         try:
-            if event == _CM_DATA:
-                self._call(FOREVER, None)
-            elif event == _CM_DATA_LIMITED:
-                self._call(turn.deadline, None)
-            elif event == _CM_IN_ORDER:
-                deadline = turn.deadline
-                # The same object: what is in force already need not be put in force.
-                self._call(FOREVER if deadline == FOREVER else deadline, self._inbox)
-            elif event == _CM_WHOLE:
-                deadline = turn.deadline
-                table = self._inbox.bytes[turn.table : turn.payload]
-                self._call(FOREVER if deadline == FOREVER else deadline, self._inbox, table)
-                # What no line of it was of is being closed.
-                turn.scarce = reaper.behind()
-            elif event == lib.CM_RECORD:
-                self._record(self._channels.get(turn.slot))
-            elif event == lib.CM_ASSEMBLED:
-                self._assembled(self._channels.get(turn.slot))
-            elif event == lib.CM_READY:
-                self._ready(turn.slot)
-            elif event == lib.CM_ENDED:
-                self._ended(turn.slot)
-            elif event == lib.CM_UNSENT:
-                self._reply = reply
-                self.deliver_reply()
-            elif event == lib.CM_UNSETTLED:
-                self._settle()
-            elif event == lib.CM_SCARCE:
-                self._scarce(turn.slot)
+            if type(event) is tuple:
+                self._call(event)
+            else:
+                self._other(event, reply)  # type: ignore[arg-type]  # it is an int
         except Exception as error:  # noqa: BLE001 - a fault of ours is one channel's, not the service's
             self._fault(error)
 
-    def _call(self, deadline: int, came: Inbox | None, table: bytes | None = None) -> None:
-        """Runs the call in the inbox, which came in one record with all that it announces; see :meth:`Calls.run`."""
-        turn, received = self._turn, self._inbox
-        if came is not None and received.struct.count > self._max_descriptors:
+    def _other(self, event: int, reply: bytes | None) -> None:
+        """Deals with an event that is no call, or one to be looked at closer; ``reply`` was to be sent before."""
+        turn = self._turn
+        if event == lib.CM_RECORD:
+            self._record(self._channels.get(turn.slot))
+        elif event == lib.CM_ASSEMBLED:
+            self._assembled(self._channels.get(turn.slot))
+        elif event == lib.CM_READY:
+            self._ready(turn.slot)
+        elif event == lib.CM_ENDED:
+            self._ended(turn.slot)
+        elif event == lib.CM_UNSENT:
+            self._reply = reply
+            self.deliver_reply()
+        elif event == lib.CM_UNSETTLED:
+            self._settle()
+        elif event == lib.CM_SCARCE:
+            self._scarce(turn.slot)
+
+    def _call(self, taken: Taken) -> None:
+        """Runs a call, which came in one record with all that it announces; see :meth:`Calls.run`."""
+        turn = self._turn
+        key, payload, deadline, count, table = taken
+        if count > self._max_descriptors:
             # It is said there.
             self._record(self._channels.get(turn.slot))
             return
-        bytes_in, start = received.bytes, turn.payload
-        end = start if came is None else turn.table
-        key, payload = bytes_in[_CM_CALL_KEY:end], bytes_in[start : received.struct.size]
-        answer = self._run(turn, key, payload, deadline, came, self._leave, table)
+        # The same object where there is none: what is in force already need not be put in force.
+        until, came = FOREVER if deadline is None else deadline, self._inbox if count else None
+        answer = self._run(turn, key, payload, until, came, self._leave, table)
         if type(answer) is bytes:
             self._reply = answer
+            if table is not None:
+                # What no line of it was of is being closed.
+                turn.scarce = reaper.behind()
         else:
             self._leaving.drop()
             self._finish(answer)  # type: ignore[arg-type]  # it is no bytes

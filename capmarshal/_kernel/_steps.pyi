@@ -1,9 +1,10 @@
-# What owns descriptors, compiled from csrc/py_owner.c, which says what each does.
+# What is a single step to Python, compiled from csrc/py_*.c, which say what each does.
 
 import io
+from collections.abc import Sequence
 from typing import TypeVar
 
-from capmarshal._kernel.native import CData
+from capmarshal._kernel.native import CData, Taken
 
 class Owner:
     _number: int
@@ -15,3 +16,15 @@ def numbers_in(owners: list[_T], kind: type[_T], /) -> list[int] | None: ...
 def move_out(owners: list[_T], kind: type[_T], memory: CData, /) -> None: ...
 def move_in(owners: list[_T], kind: type[_T], memory: CData, /) -> None: ...
 def move_to_reader(memory: CData, raw: type[io.FileIO], kind: type[io.BufferedReader], /) -> io.BufferedReader: ...
+def call(
+    channel: int,
+    caller: CData,
+    key: bytes,
+    body: bytes,
+    lines: int,
+    numbers: Sequence[int],
+    inbox: CData,
+    deadline: int,
+    /,
+) -> bytes | int: ...
+def reply_wait(turn: CData, payload: bytes | None, deadline: int, /) -> Taken | int: ...
