@@ -48,7 +48,11 @@ static int attach(int *attached, PyObject *lines, PyObject *numbers)
 	return !PyErr_Occurred();
 }
 
-/* call(channel, caller, key, body, lines, numbers, inbox, deadline): the payload of an answer that is data, or what cm_call() returns */
+/*
+ * call(channel, caller, key, body, lines, numbers, inbox, deadline, owner): the payload of an answer
+ * that is data; that and the owner of the inbox, where descriptors in order came with it; else what
+ * cm_call() returns
+ */
 PyObject *py_call(PyObject *module, PyObject *const *arguments, Py_ssize_t n_arguments)
 {
 	int channel = (int)PyLong_AsLong(arguments[0]);
@@ -74,7 +78,15 @@ PyObject *py_call(PyObject *module, PyObject *const *arguments, Py_ssize_t n_arg
 	Py_BEGIN_ALLOW_THREADS
 	result = cm_call(channel, caller, key, body, (size_t)size, attached, in, deadline);
 	Py_END_ALLOW_THREADS
-	if (result == CM_DATA && !(data = piece(in, CM_HEAD, in->size))) {
+	if (result == CM_DATA || result == CM_IN_ORDER)
+		data = piece(in, CM_HEAD + in->count * CM_LINE, in->size);
+	if (data && result == CM_IN_ORDER) {
+		PyObject *payload = data;
+
+		data = PyTuple_Pack(2, payload, arguments[8]);
+		Py_DECREF(payload);
+	}
+	if (!data && PyErr_Occurred()) {
 		/* no memory: whoever looks closer says so */
 		PyErr_Clear();
 		result = CM_RECORD;

@@ -41,8 +41,7 @@ if TYPE_CHECKING:
     from capmarshal._typed.long import Payload
 
 # Looked up once: an attribute of cffi's is 40 ns, and these are wanted in each call.
-_CM_WHOLE, _CM_IN_ORDER = lib.CM_WHOLE, lib.CM_IN_ORDER
-_CM_MAKE_TABLE, _CM_LINE = lib.CM_MAKE_TABLE, lib.CM_LINE
+_CM_WHOLE, _CM_MAKE_TABLE, _CM_LINE = lib.CM_WHOLE, lib.CM_MAKE_TABLE, lib.CM_LINE
 
 # An answer: a result's payload alone, or with its descriptors; these are plain ones, in order, where they are in an
 # inbox, which is to be given back when they have been taken.
@@ -111,14 +110,15 @@ class Channel:
             inbox = borrow()
         patience = None
         while True:
-            # What C says, unless it is bytes.
-            result: Any = call(self._near.number, self._memory, key, body, lines, numbers, inbox.memory, deadline)
+            # What C says, unless it is an answer.
+            result: Any = call(
+                self._near.number, self._memory, key, body, lines, numbers, inbox.memory, deadline, inbox
+            )
             if type(result) is bytes:
                 give_back(inbox)
                 return result
-            if result == _CM_IN_ORDER:
-                struct = inbox.struct
-                return inbox.bytes[HEAD_SIZE + _CM_LINE * struct.count : struct.size], inbox
+            if type(result) is tuple:
+                return result
             if result == _CM_WHOLE:
                 whole = _whole_at_once(inbox)
                 if whole is not None:

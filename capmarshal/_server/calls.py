@@ -177,8 +177,16 @@ class Calls:
                             arguments, by_name = method.decode_arguments(payload, Incoming([], DescriptorList()))
                     else:
                         # Before there is anything in it, which is closed below whatever happens.
-                        owned = Owned()
-                        arguments, by_name, owned = self._received(turn, method, payload, came, owned, table)
+                        owned, in_order, arguments = Owned(), method.arguments_in_order, None
+                        if in_order is not None and type(came) is Inbox:
+                            try:
+                                sender = None if table is None else self.peer_of(turn.slot)
+                                arguments = in_order.received(payload, came, owned, table, sender)
+                            except Exception as error:  # noqa: BLE001 - said, or raised again, there
+                                left = came, owned, table, error
+                                arguments, by_name, owned = self._received(turn, method, payload, *left)
+                        if arguments is None:
+                            arguments, by_name, owned = self._received(turn, method, payload, came, owned, table)
                 except (ArgumentError, StaleCapability) as error:
                     return self._refused(turn, method, error, owned)
                 run = getattr(target, method.name)
@@ -234,29 +242,29 @@ class Calls:
         came: Inbox | Incoming | None,
         owned: Owned,
         table: bytes | None,
+        failure: Exception | None = None,
     ) -> tuple[Sequence[Any], Mapping[str, Any], Owned]:
         """The arguments of a call with which more than data may have come, by position and by name, and that.
+
+        Args:
+            turn: that came.
+            method: that is called.
+            payload: of the call.
+            came: with it.
+            owned: has taken some of that already.
+            table: of it.
+            failure: raised when they were taken as they mostly come; it is said when they are decoded in this way.
 
         Raises:
             ArgumentError, StaleCapability: they are not what the interface says; ``owned`` has what came.
         """
-        failure: Exception | None = None
-        if type(came) is Inbox and method.arguments_in_order is not None:
-            try:
-                sender = None if table is None else self.peer_of(turn.slot)
-                in_order = method.arguments_in_order.received(payload, came, owned, table, sender)
-            except Exception as error:
-                # It is said when they are decoded in the other way, where that can be.
-                if came.struct.count:
-                    # All of it is there still: these own nothing.
-                    owned.produced.clear()
-                elif not numbers_of(owned.produced):
-                    # A signal handler's, for some of it has become something else; of a bad payload nothing does.
-                    raise
-                failure = error
-            else:
-                if in_order is not None:
-                    return in_order, _NO_NAMES, owned
+        if failure is not None:
+            if type(came) is Inbox and came.struct.count:
+                # All of it is there still: these own nothing.
+                owned.produced.clear()
+            elif not numbers_of(owned.produced):
+                # A signal handler's, for some of it has become something else; of a bad payload nothing does.
+                raise failure
         incoming = self._table(turn, came, owned, table)
         try:
             arguments, by_name = method.decode_arguments(payload, incoming)

@@ -15,7 +15,7 @@ from capmarshal._server.answer import Answer
 
 if TYPE_CHECKING:
     from capmarshal._descriptors.inbox import Inbox
-    from capmarshal._kernel.native import CData, Taken
+    from capmarshal._kernel.native import CData
     from capmarshal._server.answers import Answers
     from capmarshal._server.calls import Calls
     from capmarshal._server.channels import Channels
@@ -73,13 +73,13 @@ class Turns:
         self._reply: bytes | None = None
 
     def take(self) -> None:
-        """Sends the reply that is due and handles one event.
+        """Sends the reply that is due and handles one event: a call that came in one record is run.
 
         Raises:
             KeyboardInterrupt, SystemExit: that are to end the service.
             KernelError: of epoll_pwait(2).
         """
-        reply = self._reply
+        turn, reply = self._turn, self._reply
         # Ctrl-C raises where a call ends: not between this and the next, after which C knows whether it is sent.
         self._reply = None
         event = reply_wait(self._memory, reply, self._timers.next)
@@ -88,10 +88,26 @@ class Turns:
                 raise error_for(-event, "waiting for calls")
             return
         try:
-            if type(event) is tuple:
-                self._call(event)
+            if type(event) is int:
+                self._other(event, reply)
+                return
+            key, payload, deadline, count, table = event  # type: ignore[misc]  # it is no int
+            if count > self._max_descriptors:
+                # It is said there.
+                self._record(self._channels.get(turn.slot))
+                return
+            # The same object where there is none: what is in force already need not be put in force.
+            until, came = FOREVER if deadline is None else deadline, self._inbox if count else None
+            answer = self._run(turn, key, payload, until, came, self._leave, table)
+            if type(answer) is bytes:
+                self._reply = answer
+                if table is None:
+                    return
             else:
-                self._other(event, reply)  # type: ignore[arg-type]  # it is an int
+                self._leaving.drop()
+                self._finish(answer)  # type: ignore[arg-type]  # it is no bytes
+            # What no line of the table was of is being closed, too.
+            turn.scarce = reaper.behind()
         except Exception as error:  # noqa: BLE001 - a fault of ours is one channel's, not the service's
             self._fault(error)
 
@@ -113,27 +129,6 @@ class Turns:
             self._settle()
         elif event == lib.CM_SCARCE:
             self._scarce(turn.slot)
-
-    def _call(self, taken: Taken) -> None:
-        """Runs a call, which came in one record with all that it announces; see :meth:`Calls.run`."""
-        turn = self._turn
-        key, payload, deadline, count, table = taken
-        if count > self._max_descriptors:
-            # It is said there.
-            self._record(self._channels.get(turn.slot))
-            return
-        # The same object where there is none: what is in force already need not be put in force.
-        until, came = FOREVER if deadline is None else deadline, self._inbox if count else None
-        answer = self._run(turn, key, payload, until, came, self._leave, table)
-        if type(answer) is bytes:
-            self._reply = answer
-            if table is not None:
-                # What no line of it was of is being closed.
-                turn.scarce = reaper.behind()
-        else:
-            self._leaving.drop()
-            self._finish(answer)  # type: ignore[arg-type]  # it is no bytes
-            turn.scarce = reaper.behind()
 
     def _fault(self, error: Exception) -> None:
         """Ends the channel in whose turn something went wrong that no record should be able to bring about."""

@@ -8,8 +8,8 @@ sight is left to :mod:`capmarshal._typed.codec` and :mod:`capmarshal._typed.tabl
 from __future__ import annotations
 
 import errno
-import io
 import typing
+from io import BufferedReader, FileIO
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from capmarshal._descriptors.closing import is_own_reader
@@ -52,22 +52,19 @@ def number_of(thing: Any) -> int:
     if kind is Descriptor:
         number: int = thing._number  # noqa: SLF001 - fileno() costs more
         return number
-    if kind is io.BufferedReader and type(thing.raw) is io.FileIO:
-        if not _is_where_it_seems(thing):
+    if kind is BufferedReader and type(raw := thing.raw) is FileIO:
+        try:
+            # Whether the program has not read ahead: the open file stands where the program is in it.
+            is_where_it_seems = thing.tell() == raw.tell()
+        except OSError as error:
+            # Another one is a signal handler's.
+            if error.errno != errno.ESPIPE:
+                raise
+            is_where_it_seems = False
+        if not is_where_it_seems:
             prepare(thing)
-        return int(thing.fileno())
+        return raw.fileno()
     return -1
-
-
-def _is_where_it_seems(file: io.BufferedReader) -> bool:
-    """Whether the open file stands where the program is in it: it has not read ahead."""
-    try:
-        return file.tell() == file.raw.tell()
-    except OSError as error:
-        # Another one is a signal handler's.
-        if error.errno != errno.ESPIPE:
-            raise
-        return False
 
 
 def _is_list(annotation: Any) -> bool:
@@ -138,21 +135,20 @@ class InOrder:
         return self._payload or encode_data(indexed), numbers, None, ()
 
     def _payload_for(self, count: int) -> bytes:
-        """The payload that is one list of so many."""
-        payload = self._payloads.get(count)
-        if payload is None:
-            indices = _indices(0, count)
-            payload = encode_data(indices if self._alone else (indices,))
-            # Of no more than one record carries.
-            if count <= DESCRIPTORS_MAX:
-                self._payloads[count] = payload
+        """The payload that is one list of so many, which is kept for the next time."""
+        indices = _indices(0, count)
+        payload = encode_data(indices if self._alone else (indices,))
+        # Of no more than one record carries.
+        if count <= DESCRIPTORS_MAX:
+            self._payloads[count] = payload
         return payload
 
     def _lent_list(self, things: Any) -> Lent | None:
         numbers = numbers_of(things) if type(things) is list else None
         if numbers is None or len(numbers) > ENTRIES_MAX:
             return None
-        return self._payload_for(len(numbers)), numbers, None, ()
+        count = len(numbers)
+        return self._payloads.get(count) or self._payload_for(count), numbers, None, ()
 
     def received(
         self,
@@ -191,7 +187,7 @@ class InOrder:
             if not self._readers:
                 return descriptors
             members: list[Any] = descriptors[:]
-        elif self._list and payload == self._payload_for(len(descriptors)):
+        elif self._list and payload == (self._payloads.get(count := len(descriptors)) or self._payload_for(count)):
             return (descriptors[:],)
         else:
             decoded = self._decode(payload)
@@ -212,7 +208,7 @@ class InOrder:
                 return None
         for place in self._readers:
             descriptor = members[place]
-            members[place] = file = buffered_of(descriptor, "r", io.BufferedReader)
+            members[place] = file = buffered_of(descriptor, "r", BufferedReader)
             descriptors[descriptors.index(descriptor)] = file
             owned.note_raw(file)
         return members
@@ -240,11 +236,11 @@ def in_order(annotations: Sequence[Any], data: Sequence[bool], parameters: Seque
         parameters: of the arguments; none for a result.
     """
     places = [
-        (place, _is_list(annotation), annotation is io.BufferedReader)
+        (place, _is_list(annotation), annotation is BufferedReader)
         for place, annotation in enumerate(annotations)
         if not data[place]
     ]
-    known = all(listed or annotations[place] in (Descriptor, io.BufferedReader) for place, listed, _ in places)
+    known = all(listed or annotations[place] in (Descriptor, BufferedReader) for place, listed, _ in places)
     if not places or not known or any(p.kind is p.KEYWORD_ONLY for p in parameters):
         return None
     return InOrder(annotations, places, alone=not parameters)
