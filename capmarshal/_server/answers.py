@@ -161,11 +161,11 @@ class Answers:
 
     def _unsent(self, channel: Channel, outbox: Outbox, status: int) -> None:
         if status in (-errno.EAGAIN, -errno.EINTR):
-            outbox.wants_room()
-            if outbox.stalled:
+            if outbox.wants_room:
                 # Reported as writable, and not: somebody turns the knobs of this socket.
                 self._drop(channel, "it takes no answer")
             else:
+                outbox.wants_room = True
                 self._wait(channel, outbox, Event.FULL)
         elif status == -errno.ETOOMANYREFS:
             self._bear(channel, outbox, in_flight_limit())
@@ -223,7 +223,7 @@ class Answers:
         channel.outbox = None
         self._backlog.remove(channel)
         if self._closings.close(channel.peer, owned, partial(self._settled, channel)):
-            self._move(channel, Event.SENT if channel.refused is None else Event.SENT_EARLY)
+            self._sent(channel)
         else:
             self._move(channel, Event.SETTLE)
             # Nor does it wait for ever for what others keep the reaper busy with.
@@ -231,7 +231,10 @@ class Answers:
 
     def _settled(self, channel: Channel) -> None:
         if channel.state is State.SETTLING:
-            self._move(channel, Event.SENT if channel.refused is None else Event.SENT_EARLY)
+            self._sent(channel)
+
+    def _sent(self, channel: Channel) -> None:
+        self._move(channel, Event.SENT if channel.refused is None else Event.SENT_EARLY)
 
     def abandon(self, channel: Channel) -> None:
         """Drops an answer of which its client does not want the rest."""

@@ -13,6 +13,7 @@ from capmarshal._kernel.errors import KernelError
 from capmarshal._kernel.native import lib
 from capmarshal._protocol.states import CALLS, READS, SPARE, TRANSITIONS, UNBEGUN, UNREAD, WRITES, Event, State
 from capmarshal._server.clients import Channel
+from capmarshal._server.hanging_up import HangingUp
 from capmarshal._server.ledger import Ledger, Resource
 from capmarshal._server.slots import Slots
 from capmarshal._server.unread import Unread
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from capmarshal._descriptors.private import Private
     from capmarshal._kernel.native import CData
     from capmarshal._server.clients import Peer, User
-    from capmarshal._server.hanging_up import HangingUp
     from capmarshal._server.shares import Shares
+    from capmarshal._server.timers import Timers
 
 # Channels of a peer that are looked at to find the one that is missed least.
 _LOOKED_AT = 32
@@ -49,23 +50,25 @@ class Channels:
     Args:
         turn: the ``struct cm_turn`` that C reads them by.
         shares: how many there may be, and what they may cost.
-        hanging_up: closes those that end.
+        timers: of the loop.
 
     Attributes:
         shares: as given.
         ledger: who has how much.
         slots: where C has them.
+        hanging_up: closes those that end.
         unread: descriptors that were sent on them and not received.
         process_ended: called when the process of a peer has ended, until it has no channels any more.
     """
 
-    def __init__(self, turn: CData, shares: Shares, hanging_up: HangingUp) -> None:
+    def __init__(self, turn: CData, shares: Shares, timers: Timers) -> None:
         self.ledger: Ledger[User, Peer] = Ledger()
         self._turn = turn
         self.shares = shares
         self.slots = Slots(turn)
         self._by_slot: dict[int, Channel] = {}
-        self.unread = Unread(shares, hanging_up)
+        self.hanging_up = HangingUp(timers)
+        self.unread = Unread(shares, self.hanging_up)
         self.process_ended: Callable[[Peer], None] = lambda _peer: None
 
     def __len__(self) -> int:

@@ -91,11 +91,7 @@ def closed_once(
             groups.setdefault(number, {})[id(file)] = file
     clash = False
     for number, group in groups.items():
-        keeper = keepers.get(number)
-        if len(group) == 1 and keeper is None:
-            left += [(file, number) for file in group.values()]
-            continue
-        files, forgotten = _one_closes(list(group.values()), keeper)
+        files, forgotten = _one_closes(list(group.values()), keepers.get(number))
         left += [(file, number) for file in files]
         clash = clash or not forgotten
     return left, clash
@@ -119,13 +115,11 @@ def _one_closes(files: list[ClosableFile], keeper: Any) -> tuple[list[ClosableFi
             # Where two files stand on one Descriptor, the second has nothing left to forget.
             with contextlib.suppress(ValueError):
                 closer.detach()
-    borrowing = [file for file, closer in by_closer if closer is None]
-    left = list(borrowing)
+    left = [file for file, closer in by_closer if closer is None]
+    may_write = any(isinstance(file, _WRITERS) for file in left)
     if keeper is None:
         left += [file for file, closer in by_closer if closer is closes and closer is not None]
-    if len(left) > 1 and any(isinstance(file, _WRITERS) for file in borrowing):
-        left = [_InTurn(left)]
-    return left, forgotten
+    return [_InTurn(left)] if may_write and len(left) > 1 else left, forgotten
 
 
 class _InTurn:

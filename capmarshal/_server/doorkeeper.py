@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from capmarshal._server.channels import Channels
-    from capmarshal._server.clients import Channel, Peer
+    from capmarshal._server.clients import Peer
     from capmarshal._server.closings import Closings
+    from capmarshal._server.endings import Endings
     from capmarshal._server.journal import Journal
     from capmarshal._server.peers import Peers
     from capmarshal._server.timers import Timers
@@ -45,7 +46,7 @@ class Doorkeeper:
         peers: who knocks.
         channels: where new channels go.
         closings: closes what else knocks bring.
-        give_up: ends a channel to make room.
+        endings: of channels.
         journal: of the entrypoint.
         timers: of the loop.
         ending: whether the server is to end.
@@ -61,7 +62,7 @@ class Doorkeeper:
         peers: Peers,
         channels: Channels,
         closings: Closings,
-        give_up: Callable[[Channel], None],
+        endings: Endings,
         journal: Journal,
         timers: Timers,
         ending: Callable[[], bool],
@@ -71,7 +72,7 @@ class Doorkeeper:
         self._peers = peers
         self._channels = channels
         self._closings = closings
-        self._give_up = give_up
+        self._endings = endings
         self._journal = journal
         self._timers = timers
         self._ending = ending
@@ -164,7 +165,7 @@ class Doorkeeper:
             reason = inbox.why_lost()
             # The channel is lost, but its client will knock again.
             if not self._make_room(peer):
-                self._end_hoard()
+                self._endings.give_up_hoard()
         else:
             if self._inbox.data() != wire.KNOCK_RECORD or not lib.cm_is_seqpacket(far.number):
                 reason = "it is no knock"
@@ -192,14 +193,8 @@ class Doorkeeper:
         channel = self._channels.spare(newcomer)
         if channel is None:
             return False
-        self._give_up(channel)
+        self._endings.give_up(channel)
         return True
-
-    def _end_hoard(self) -> None:
-        """Ends the unfinished call that has most of the descriptors which fill the table."""
-        channel = self._channels.hoarder()
-        if channel is not None:
-            self._give_up(channel)
 
     def tidy(self) -> None:
         """Leaves nothing half done where Ctrl-C came between two steps."""

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from capmarshal._server.channels import Channels
     from capmarshal._server.clients import Channel, Peer
-    from capmarshal._server.hanging_up import HangingUp
     from capmarshal._server.journal import Journal
     from capmarshal._server.timers import Timers
 
@@ -30,11 +29,9 @@ class Endings:
         channels: of the server.
         journal: of the entrypoint.
         timers: of the loop.
-        hanging_up: closes channels.
     """
 
-    def __init__(self, channels: Channels, journal: Journal, timers: Timers, hanging_up: HangingUp) -> None:
-        self._hanging_up = hanging_up
+    def __init__(self, channels: Channels, journal: Journal, timers: Timers) -> None:
         self._channels = channels
         self._sweeping = Again(timers, _SWEEP, self._sweep)
         self._journal = journal
@@ -81,11 +78,13 @@ class Endings:
         # A call that crosses this is not read, so that its client repeats it on a new channel.
         channel.send(wire.GONE_RECORD)
         self.forget(channel)
-        self._hanging_up.now()
+        self._channels.hanging_up.now()
 
-    def close_now(self) -> None:
-        """Closes what has ended, without waiting for more."""
-        self._hanging_up.now()
+    def give_up_hoard(self, spared: Channel | None = None) -> None:
+        """Gives up the unfinished call that has most of the descriptors which fill the table, unless it is spared."""
+        hoarder = self._channels.hoarder()
+        if hoarder is not None and hoarder is not spared:
+            self.give_up(hoarder)
 
     def fault(self, channel: Channel | None, error: Exception) -> None:
         """Ends a channel, if there is one, for a fault of ours, which nobody's record should be able to find."""

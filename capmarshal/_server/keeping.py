@@ -113,11 +113,10 @@ def succeeded(call_id: int, data: bytes, incoming: Owned, outgoing: Outgoing, ke
 def failed(call_id: int, data: bytes, incoming: Owned, outgoing: Outgoing, kept: Sequence[object]) -> Answer:
     """The answer to a call that has no result, of what :func:`succeeded` takes: all that it owned is an argument."""
     owned = [*_arguments(incoming), *(file for file in outgoing.files if file is not None)]
-    if kept:
-        owned = _without(owned, set(map(id, kept)), fails=True)
     if kept or outgoing.files:
         # No class of the method's own is asked for its number.
-        left, _ = closed_once(zip(owned, map(number_of_known, owned), strict=True), closers_in(kept))
+        numbered = [(file, number_of_known(file)) for file in owned]
+        left, _ = closed_once(_without(numbered, set(map(id, kept)), fails=True), closers_in(kept))
         owned = [file for file, _ in left]
     return Answer(call_id, data, arguments=[_unwritten(file) for file in owned])
 
@@ -150,19 +149,13 @@ def _divided(
         return rest, results, []
     keepers, ids = closers_in(kept), set(map(id, kept))
     returned = [
-        (file, number) for file, number in zip(outgoing.files, outgoing.numbers, strict=True) if file is not None
-    ]
-    slots = [
-        slot
+        (slot, file, number)
         for slot, (file, number) in enumerate(zip(outgoing.files, outgoing.numbers, strict=True))
-        if file is not None and (number in keepers or _is_kept(file, ids))
+        if file is not None
     ]
-    owned = [*zip(rest, own, strict=True), *returned]
-    if kept:
-        number_of = {id(file): number for file, number in owned}
-        # What lets go of a file has no number to close.
-        owned = [(file, number_of.get(id(file), -1)) for file in _without([file for file, _ in owned], ids)]
-    left, clash = closed_once(owned, keepers)
+    slots = [slot for slot, file, number in returned if number in keepers or _is_kept(file, ids)]
+    owned = [*zip(rest, own, strict=True), *((file, number) for _, file, number in returned)]
+    left, clash = closed_once(_without(owned, ids, fails=False), keepers)
     if clash:
         raise ArgumentError(
             "a file in the result was made of the number of another file, and both would close it: return or keep that "
@@ -179,14 +172,18 @@ def _is_kept(file: object, ids: set[int]) -> bool:
     return not ids.isdisjoint(map(id, layers_of(file)))
 
 
-def _without(files: Sequence[ClosableFile], ids: set[int], *, fails: bool = False) -> list[ClosableFile]:
-    """Those of which nothing was kept, and what lets go of what was."""
-    rest: list[ClosableFile] = []
-    for file in files:
+def _without(
+    owned: Sequence[tuple[ClosableFile, int]], ids: set[int], *, fails: bool
+) -> Sequence[tuple[ClosableFile, int]]:
+    """Those files of which nothing was kept, and what lets go of what was, which has no number to close."""
+    if not ids:
+        return owned
+    rest: list[tuple[ClosableFile, int]] = []
+    for file, number in owned:
         if not _is_kept(file, ids):
-            rest.append(file)
+            rest.append((file, number))
         elif id(file) not in ids:
-            rest += let_go(file, ids, fails=fails)
+            rest += [(one, -1) for one in let_go(file, ids, fails=fails)]
     return rest
 
 

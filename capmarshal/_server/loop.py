@@ -22,7 +22,7 @@ from capmarshal._server.channels import Channels
 from capmarshal._server.closings import Closings
 from capmarshal._server.doorkeeper import Doorkeeper
 from capmarshal._server.endings import Endings
-from capmarshal._server.hanging_up import HangingUp, shut
+from capmarshal._server.hanging_up import shut
 from capmarshal._server.leaving import Leaving
 from capmarshal._server.listening import Listening
 from capmarshal._server.peers import Peers
@@ -77,10 +77,9 @@ class Server:
         shares = Shares(limits, max_bytes, max_descriptors)
         received = inbox.Inbox(within=turn)
         self._timers = timers = Timers()
-        self._hanging_up = hanging_up = HangingUp(timers)
-        self._channels = channels = Channels(turn, shares, hanging_up)
+        self._channels = channels = Channels(turn, shares, timers)
         self._closings = closings = Closings(turn, channels, timers, self._wake_up)
-        self._endings = endings = Endings(channels, journal, timers, hanging_up)
+        self._endings = endings = Endings(channels, journal, timers)
         answers = Answers(
             channels,
             closings,
@@ -119,30 +118,20 @@ class Server:
         peers = Peers(shares, self._epoll)
         self._signals = SignalWatch(channels.slots)
         calls, ending = dispatcher.calls, lambda: self._stop_at is not None
-        self._doorkeeper = Doorkeeper(door, peers, channels, closings, endings.give_up, journal, timers, ending)
+        self._doorkeeper = Doorkeeper(door, peers, channels, closings, endings, journal, timers, ending)
         self._listening = Listening(channels.slots, timers, peers, closings, shares, calls, journal, ending)
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._epoll.close)
             self._wake = private.make_event()
-        except BaseException:
-            self._epoll.close()
-            raise
-        turn.epoll, turn.probe = self._epoll.number, self._wake.number
-        try:
+            undo.callback(self._wake.close)
+            turn.epoll, turn.probe = self._epoll.number, self._wake.number
             self._doorkeeper.watch()
             channels.slots.watch_own(self._wake, self._woken)
-        except BaseException:
-            self._wake.close()
-            self._epoll.close()
-            raise
+            undo.pop_all()
 
     def _peer_of(self, slot: int) -> Peer | None:
         channel = self._channels.get(slot)
         return channel.peer if channel is not None else None
-
-    @property
-    def channels(self) -> int:
-        """How many channels are open."""
-        return len(self._channels)
 
     def stop(self, deadline: int) -> None:
         """Has :meth:`run` return: when the call in progress is answered, and the answers on their way are sent.
@@ -194,7 +183,7 @@ class Server:
             self._endings.forget(channel)
         self._channels.unread.close_ended()
         self._listening.close()
-        self._hanging_up.now()
+        self._channels.hanging_up.now()
         with private.lock:
             self._wake.close()
         self._epoll.close()

@@ -91,10 +91,8 @@ class Objects:
         keys = tuple(self.running[-1:])
         if not keys:
             return self.beside
-        badge, name = keys[0][:BADGE_SIZE], keys[0][BADGE_SIZE:]
-        target = self._by_badge.get(badge)
-        method = methods_of(type(target)).get(name) if target is not None else None
-        return method.where if method is not None else "a method of an object that was dissolved"
+        found = self.known.get(keys[0]) or self.find(keys[0])
+        return found[1].where if found is not None else "a method of an object that was dissolved"
 
     def remove(self, badge: bytes, *, wait: bool) -> None:
         """Takes an object out, and waits for its calls in progress, if ``wait``: not from within one of them.

@@ -31,7 +31,7 @@ class Outbox:
         begun: a piece is sent.
         give_up: until when it is borne that no more descriptors may be in flight; None while they may.
         moved: when some of it was last sent; CLOCK_MONOTONIC, nanoseconds.
-        stalled: there was no room where the kernel had reported some.
+        wants_room: the client's queue was full, and nothing of it is sent since.
 
     Raises:
         TableFull: no room for duplicates of what the server keeps and may close at any time.
@@ -44,20 +44,19 @@ class Outbox:
         "_copies",
         "_pieces",
         "_record",
-        "_wanted_room",
         "begun",
         "call_id",
         "give_up",
         "moved",
         "next",
-        "stalled",
+        "wants_room",
     )
 
     def __init__(self, answer: Answer, room: int) -> None:
         self.call_id = answer.id
         self.give_up: int | None = None
         self.moved = time.monotonic_ns()
-        self.begun = self.stalled = self._wanted_room = False
+        self.begun = self.wants_room = False
         self._answer = answer
         self._copies: list[Descriptor] = []
         numbers = list(answer.numbers)
@@ -83,15 +82,11 @@ class Outbox:
         before = self._record.sent
         status = self._record.send(number, piece)
         if status == 0 or self._record.sent > before:
-            self.begun, self.give_up, self._wanted_room = True, None, False
+            self.begun, self.give_up, self.wants_room = True, None, False
             self.moved = time.monotonic_ns()
         if status == 0:
             self.next = next(self._pieces, None)
         return status
-
-    def wants_room(self) -> None:
-        """Takes note that the client's queue is full: it is :attr:`stalled` if the kernel had just reported room."""
-        self.stalled, self._wanted_room = self._wanted_room, True
 
     @property
     def size(self) -> int:

@@ -61,8 +61,7 @@ class Records:
         self._answers = answers
         self._closings = closings
         self._dispatcher = dispatcher
-        self._drop = endings.drop
-        self._give_up = endings.give_up
+        self._endings = endings
         self._returned = returned
 
     def any(self, channel: Channel | None) -> None:
@@ -72,9 +71,7 @@ class Records:
         if lost & lib.CM_LOST_DESCRIPTORS:
             why = inbox.why_lost()
             # What fills the table may be a call that never comes whole: the next one finds room.
-            hoarder = self._channels.hoarder()
-            if hoarder is not None and hoarder is not channel:
-                self._give_up(hoarder)
+            self._endings.give_up_hoard(spared=channel)
         received = Received(self._inbox.data(), self._inbox.steal(), why, bool(lost & lib.CM_LOST_BYTES))
         if channel is None:
             reaper.close([received.descriptors])
@@ -100,7 +97,7 @@ class Records:
         except Unanswerable as reason:
             self._closings.close(channel.peer, [received.descriptors])
             # In words: whoever keeps the log's records must not keep what an exception's traceback holds.
-            self._drop(channel, str(reason))
+            self._endings.drop(channel, str(reason))
         else:
             self.finish(channel, answer)
 
@@ -131,7 +128,7 @@ class Records:
                 return whole
         except wire.Malformed as malformed:
             self._closings.close(channel.peer, [received.descriptors])
-            self._drop(channel, str(malformed))
+            self._endings.drop(channel, str(malformed))
             return None
         if isinstance(record, wire.Go):
             self._closings.close(channel.peer, [received.descriptors])

@@ -231,5 +231,5 @@ class Turns:
         for channel in self._channels.all():
             self._endings.forget(channel)
         self._channels.count_anew()
-        self._endings.close_now()
+        self._channels.hanging_up.now()
         reaper.close([self._inbox.steal()])
