@@ -213,7 +213,7 @@ def _await(number: int, keeps_records: bool, deadline: int) -> int:
         if seen in (-errno.EINTR, -errno.ECONNRESET):
             continue
         if seen != -errno.EAGAIN:
-            raise error_for(-seen, _DOING)
+            raise error_for(-seen, _DOING, "recvmsg(2)")
         if backoff is not None and not backoff.wait(number, 0):
             return 0
         if not becomes_ready(number, select.POLLIN | select.POLLRDHUP, deadline, _DOING):

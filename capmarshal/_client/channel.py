@@ -152,7 +152,7 @@ class Channel:
         elif result in TIMED_OUT:
             raise TooLate("not sent: the server did not read", ran="no")
         elif result != -errno.EINTR:
-            raise error_for(-result, "sending a call")
+            raise error_for(-result, "sending a call", "sendmsg(2), or ppoll(2)")
         return patience
 
     def _receive_late(self, inbox: Inbox) -> None:

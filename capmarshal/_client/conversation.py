@@ -228,7 +228,7 @@ class Conversation:
         self.over = True
         if number == errno.EBADF:
             raise ServerGone("this process was forked during the call; the channel is its parent's", ran="maybe")
-        raise error_for(number, "waiting for an answer")
+        raise error_for(number, "waiting for an answer", "recvmsg(2), or ppoll(2)")
 
     def _take(self) -> _Came:
         """The record in the inbox.

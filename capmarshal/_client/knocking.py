@@ -76,7 +76,7 @@ def _knock(door: Door, deadline: int) -> Channel:
             if result == -errno.ETOOMANYREFS and patience.wait(door.number, 0):
                 continue
             if result != -errno.EINTR:
-                raise error_for(-result, "knocking at a door")
+                raise error_for(-result, "knocking at a door", "sendmsg(2), or ppoll(2)")
     except BaseException:
         near.close()
         raise

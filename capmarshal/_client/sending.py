@@ -76,12 +76,12 @@ def _send(near: Private, conversation: Conversation, record: Gathered, piece: Pi
         if result == -errno.ETOOMANYREFS:
             patience = patience or Patience(deadline)
             if not patience.wait(near.number, select.POLLIN):
-                raise error_for(-result, _SENDING)
+                raise error_for(-result, _SENDING, "sendmsg(2), or ppoll(2)")
         elif result == -errno.EAGAIN:
             if not becomes_ready(near.number, select.POLLIN | select.POLLOUT, deadline, _SENDING):
                 raise TooLate("not sent whole: the server did not read", ran="no")
         elif result not in (lib.CM_HEARD, -errno.EINTR):
-            raise error_for(-result, _SENDING)
+            raise error_for(-result, _SENDING, "sendmsg(2), or ppoll(2)")
         # What the server, or others, are waiting for may be that we receive: a late answer to an earlier call.
         refusal = _refusal(conversation)
         if refusal is not None:

@@ -33,7 +33,7 @@ def make_memory(size: int, what: str) -> Descriptor:
         TableFull, KernelError: no room for a descriptor, or no memory (ENOSPC).
     """
     name = b"capmarshal-" + what.replace(" ", "-").encode()
-    descriptor = made(lambda place: lib.cm_make_memfd(place, name), f"making a {what}", Descriptor)
+    descriptor = made(lambda place: lib.cm_make_memfd(place, name), f"making a {what}", Descriptor, "memfd_create(2)")
     try:
         if size:
             # All of it now: no page is missing when somebody reads it, and the receiver refuses one with holes.

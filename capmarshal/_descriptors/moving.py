@@ -24,20 +24,21 @@ T = TypeVar("T", bound=Owner)
 _LAST_STANDARD = 2
 
 
-def made(make: Callable[[CData], int], doing: str, kind: type[T]) -> T:
+def made(make: Callable[[CData], int], doing: str, kind: type[T], calls: str = "") -> T:
     """A descriptor that a C function makes and writes to a place, with an owner from the moment that it is made.
 
     Args:
         make: the function.
         doing: what for, as "making a dataspace".
         kind: of the owner.
+        calls: where that can't be done without it: which system call makes it.
 
     Raises:
         TableFull, KernelError: nothing was made.
     """
     place = ffi.new("int *", -1)
     try:
-        check(process.with_room(lambda: make(place)), doing)
+        check(process.with_room(lambda: make(place)), doing, calls)
         return moved_from(place, kind)
     finally:
         # Ctrl-C came between the two.

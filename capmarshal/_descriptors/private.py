@@ -102,13 +102,13 @@ def _attempt(make: Callable[[CData], int], owners: Sequence[Private]) -> int:
         return result
 
 
-def _make(make: Callable[[CData], int], owners: Sequence[Private], doing: str) -> None:
+def _make(make: Callable[[CData], int], owners: Sequence[Private], doing: str, calls: str = "") -> None:
     """As :func:`_attempt`, and waits for room in the table.
 
     Raises:
         TableFull, KernelError: nothing was made.
     """
-    check(process.with_room(lambda: _attempt(make, owners)), doing)
+    check(process.with_room(lambda: _attempt(make, owners)), doing, calls)
 
 
 def make_pair(doing: str) -> tuple[Private, Private]:
@@ -121,7 +121,7 @@ def make_pair(doing: str) -> tuple[Private, Private]:
         TableFull, KernelError: nothing was made.
     """
     one, other = Private(-1), Private(-1)
-    _make(lib.cm_make_pair, (one, other), doing)
+    _make(lib.cm_make_pair, (one, other), doing, "socketpair(2)")
     return one, other
 
 
@@ -135,14 +135,14 @@ def make_copy(of: Private) -> Private:
 def make_epoll_set() -> Private:
     """A new epoll set; raises as :func:`make_pair`."""
     made = Private(-1, epoll=True)
-    _make(lib.cm_make_epoll, (made,), "making an epoll set")
+    _make(lib.cm_make_epoll, (made,), "making an epoll set", "epoll_create1(2)")
     return made
 
 
 def make_event() -> Private:
     """A new eventfd that does not block; raises as :func:`make_pair`."""
     made = Private(-1)
-    _make(lib.cm_make_event, (made,), "making an eventfd")
+    _make(lib.cm_make_event, (made,), "making an eventfd", "eventfd2(2)")
     return made
 
 
@@ -163,7 +163,7 @@ def make_file(path: bytes, flags: int, mode: int, doing: str) -> Private:
 def make_socket(doing: str) -> Private:
     """A SEQPACKET socket that is connected to nothing; raises as :func:`make_pair`."""
     made = Private(-1)
-    _make(lib.cm_make_socket, (made,), doing)
+    _make(lib.cm_make_socket, (made,), doing, "socket(2)")
     return made
 
 

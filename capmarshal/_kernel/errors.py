@@ -170,12 +170,13 @@ def in_flight_limit() -> str:
     )
 
 
-def error_for(number: int, doing: str) -> Error:
+def error_for(number: int, doing: str, calls: str = "") -> Error:
     """The exception for a failed system call.
 
     Args:
         number: the errno, positive.
         doing: what failed, as "sending a message".
+        calls: where that can't be done without it: which system call failed, as "sendmsg(2)".
     """
     if number == errno.EMFILE:
         return TableFull(number, f"{doing}: {table_limit()}")
@@ -189,17 +190,18 @@ def error_for(number: int, doing: str) -> Error:
         return Disconnected(f"{doing}: {os.strerror(number)}", ran="no")
     if number in (errno.ETIMEDOUT, errno.EAGAIN):
         return CallTimeout(f"{doing}: the deadline passed", ran="no")
-    return KernelError(number, f"{doing}: {os.strerror(number)}")
+    refused = f": a filter or a security module refuses {calls}" if calls and number in DENIED else ""
+    return KernelError(number, f"{doing}: {os.strerror(number)}{refused}")
 
 
-def check(result: int, doing: str) -> int:
+def check(result: int, doing: str, calls: str = "") -> int:
     """Hands a system call's result through.
 
     Raises:
         Error: if it is a negative errno; see :func:`error_for`.
     """
     if result < 0:
-        raise error_for(-result, doing)
+        raise error_for(-result, doing, calls)
     return result
 
 

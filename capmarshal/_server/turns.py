@@ -85,7 +85,7 @@ class Turns:
         event = reply_wait(self._memory, reply, self._timers.next)
         if type(event) is int and event < 0:
             if event != -errno.EINTR:
-                raise error_for(-event, "waiting for calls")
+                raise error_for(-event, "waiting for calls", "epoll_pwait(2)")
             return
         try:
             if type(event) is int:

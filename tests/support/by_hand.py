@@ -125,8 +125,11 @@ def serving(target=None, label="served"):
 
 
 @contextlib.contextmanager
-def server_process(fork, make=Worker, **options):
-    """A forked process that serves what ``make()`` makes until it is killed or the block ends, and its capability."""
+def server_process(fork, make=Worker, before=lambda: None, **options):
+    """A forked process that serves what ``make()`` makes until it is killed or the block ends, and its capability.
+
+    It does what is to be done ``before`` it has an entrypoint.
+    """
     registrar = Registrar()
     ended, hold = os.pipe()
     with cm.Entrypoint("registrar") as entrypoint:
@@ -134,6 +137,7 @@ def server_process(fork, make=Worker, **options):
 
         def serve():
             os.close(hold)
+            before()
             with cm.Entrypoint("elsewhere") as served:
                 register.enter(served.manage(make()))
                 select.select([ended], [], [], 4 * PATIENCE)

@@ -35,7 +35,16 @@ _NUMBERS = {
 DENIED_BY_AGENTS = tuple(_NUMBERS)
 # Others that a test has refused.
 _NUMBERS.update(
-    {"kcmp": (312, 272), "socketpair": (53, 199), "sendmsg": (46, 211), "recvmsg": (47, 212), "fcntl": (72, 25)}
+    {
+        "socketpair": (53, 199),
+        "sendmsg": (46, 211),
+        "recvmsg": (47, 212),
+        "fcntl": (72, 25),
+        "kcmp": (312, 272),
+        "memfd_create": (319, 279),
+        "eventfd2": (290, 19),
+        "epoll_create1": (291, 20),
+    }
 )
 
 _MACHINE = {"x86_64": 0, "aarch64": 1}[platform.machine()]
