@@ -83,9 +83,9 @@ class Records:
             received = whole
         self._call(channel, received)
 
-    def assembled(self, channel: Channel) -> None:
+    def assembled(self, channel: Channel | None) -> None:
         """Runs the long call that C has put together."""
-        if channel.assembly is not None:
+        if channel is not None and channel.assembly is not None:
             self._call(channel, self._arrivals.whole(channel, channel.assembly))
 
     def _call(self, channel: Channel, received: Received) -> None:

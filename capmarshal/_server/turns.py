@@ -14,6 +14,8 @@ from capmarshal._protocol.states import Event, State
 from capmarshal._server.answer import Answer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from capmarshal._descriptors.inbox import Inbox
     from capmarshal._kernel.native import CData
     from capmarshal._server.answers import Answers
@@ -94,7 +96,7 @@ class Turns:
             key, payload, deadline, count, table = event  # type: ignore[misc]  # it is no int
             if count > self._max_descriptors:
                 # It is said there.
-                self._record(self._channels.get(turn.slot))
+                self._record(self._records.any)
                 return
             # The same object where there is none: what is in force already need not be put in force.
             until, came = FOREVER if deadline is None else deadline, self._inbox if count else None
@@ -113,22 +115,26 @@ class Turns:
 
     def _other(self, event: int, reply: bytes | None) -> None:
         """Deals with an event that is no call, or one to be looked at closer; ``reply`` was to be sent before."""
-        turn = self._turn
-        if event == lib.CM_RECORD:
-            self._record(self._channels.get(turn.slot))
-        elif event == lib.CM_ASSEMBLED:
-            self._assembled(self._channels.get(turn.slot))
-        elif event == lib.CM_READY:
-            self._ready(turn.slot)
-        elif event == lib.CM_ENDED:
-            self._ended(turn.slot)
-        elif event == lib.CM_UNSENT:
+        slot = self._turn.slot
+        channel = self._channels.get(slot)
+        if event == lib.CM_UNSENT:
             self._reply = reply
             self.deliver_reply()
         elif event == lib.CM_UNSETTLED:
             self._settle()
+        elif event == lib.CM_RECORD:
+            self._record(self._records.any)
+        elif event == lib.CM_ASSEMBLED:
+            self._record(self._records.assembled)
+        elif channel is None:
+            if event == lib.CM_READY and slot in (ready := self._channels.slots.ready):
+                ready[slot]()
+        elif event == lib.CM_READY:
+            self._answers.proceed(channel)
+        elif event == lib.CM_ENDED:
+            self._endings.forget(channel)
         elif event == lib.CM_SCARCE:
-            self._scarce(turn.slot)
+            self._scarce(channel.peer)
 
     def _fault(self, error: Exception) -> None:
         """Ends the channel in whose turn something went wrong that no record should be able to bring about."""
@@ -150,18 +156,10 @@ class Turns:
         turn.taken = 0
         self._records.finish(channel, answer)
 
-    def _record(self, channel: Channel | None) -> None:
-        """Deals with the record in the inbox, which is more than a call in one record, or not as it should be."""
+    def _record(self, deal: Callable[[Channel | None], None]) -> None:
+        """Has a record dealt with that is more than a call in one record, or not as it should be."""
         turn = self._turn
-        self._records.any(channel)
-        turn.taken = 0
-        turn.scarce = reaper.behind()
-
-    def _assembled(self, channel: Channel | None) -> None:
-        """Runs the long call of which the last part has come."""
-        turn = self._turn
-        if channel is not None:
-            self._records.assembled(channel)
+        deal(self._channels.get(turn.slot))
         turn.taken = 0
         turn.scarce = reaper.behind()
 
@@ -187,24 +185,9 @@ class Turns:
             self._answers.settle(channel, [results])
         turn.taken = 0
 
-    def _ready(self, slot: int) -> None:
-        """An own slot is readable, or a channel writable."""
-        channel = self._channels.get(slot)
-        if channel is not None:
-            self._answers.proceed(channel)
-        elif slot in (ready := self._channels.slots.ready):
-            ready[slot]()
-
-    def _ended(self, slot: int) -> None:
-        channel = self._channels.get(slot)
-        if channel is not None:
-            self._endings.forget(channel)
-
-    def _scarce(self, slot: int) -> None:
+    def _scarce(self, peer: Peer) -> None:
         """Leaves a record unread whose descriptors would be lost, until what fills the table is closed."""
-        channel = self._channels.get(slot)
-        if channel is not None and _SCARCE not in channel.peer.held:
-            peer = channel.peer
+        if _SCARCE not in peer.held:
             self._timers.after(_SCARCE_PATIENCE // 100, partial(self._scarce_no_more, peer, 100))
             self._channels.hold(peer, _SCARCE)
 
@@ -224,12 +207,9 @@ class Turns:
         self.deliver_reply()
         self._leaving.drop()
         self._calls.end_all()
-        channel = self._channels.get(turn.taken)
-        if channel is not None:
-            self._endings.forget(channel)
-        turn.taken = 0
         for channel in self._channels.all():
             self._endings.forget(channel)
+        turn.taken = 0
         self._channels.count_anew()
         self._channels.hanging_up.now()
         reaper.close([self._inbox.steal()])
