@@ -152,10 +152,13 @@ def test_it_is_mapped_once_for_as_long_as_any_is_here(producer, until):
         view = buffer.view()
         assert _mappings() == 1
     del view
+    addresses = set()
     for _ in range(3):
         until(producer.is_free)
         with producer.make(1.0) as buffer, buffer.view(), buffer.view() as view:
             assert (_mappings(), bytes(view)) == (1, struct.pack("=6d", *[1.0] * 6))
+            addresses.add(np.asarray(buffer).ctypes.data)
+    assert len(addresses) == 1
     assert _mappings() == 1
     del view, buffer
     gc.collect()

@@ -55,7 +55,8 @@ class Mappings:
         file = (status.st_dev, status.st_ino)
         mapping = self._by_file.get(file)
         if mapping is None:
-            mapping = self._by_file[file] = map_memory(number, size, _WHAT, writable=True)
+            # Of two threads one has it mapped for both: what is in here is not replaced, for views stand on it.
+            mapping = self._by_file.setdefault(file, map_memory(number, size, _WHAT, writable=True))
         return mapping
 
     def knows(self, status: os.stat_result) -> bool:
