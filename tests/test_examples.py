@@ -2,18 +2,25 @@
 
 import hashlib
 import importlib.util
+import os
+import re
+import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import capmarshal as cm
+from patience import PATIENCE
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 CORE_INIT = EXAMPLES / "core_init.py"
+SUPPORT = Path(__file__).parent / "support"
 
 # Both limits, then becomes the example.
 WITH_64_DESCRIPTORS = """
@@ -124,3 +131,161 @@ def test_quota_goes_to_no_session_of_somebody_elses(example, sessions):
             sessions[0].transfer_quota(foreign, 1)
         assert foreign.quota() == 0
     assert sessions[0].quota() == 100
+
+
+LOADER = EXAMPLES / "loader.py"
+EXCHANGE = EXAMPLES / "descriptor_exchange.py"
+
+
+def as_ordinary(ordinary_python, program, *arguments, before=""):
+    """Runs an example as an ordinary user, after ``before``, and what it prints."""
+    interpreter, options = ordinary_python
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        shutil.copy(program, directory)
+        shutil.copy(SUPPORT / "refusing.py", directory)
+        start = "import os, sys\nsys.path.insert(0, os.path.dirname(sys.argv[1]))\n"
+        start += f"{before}\nos.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+        command = [interpreter, "-P", "-c", start, f"{directory}/{program.name}", *arguments]
+        ended = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, cwd="/", **options
+        )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    return ended.stdout
+
+
+@pytest.fixture(scope="module")
+def loader():
+    return load(LOADER)
+
+
+def expected(loader, job):
+    array = np.empty(loader.SHAPE, loader.FORMAT)
+    loader.decode(job, array)
+    return array.tobytes()
+
+
+def test_loader_says_what_became_of_its_jobs(ordinary_python):
+    """As an ordinary user, from beginning to end."""
+    said = as_ordinary(ordinary_python, LOADER)
+    assert re.fullmatch(
+        r"48 arrays \(64, 128, 128\) of float32, mean 0\.5\d\d, by [23] workers for 2 places\n"
+        r"left in the middle: 0 workers are there, and the array is still \(64, 128, 128\)\n",
+        said.replace("mean 0.499", "mean 0.500"),
+    )
+
+
+def test_loader_gives_what_each_job_is(loader):
+    """Each once, in whatever order; a buffer that is used again does not change what is still looked at."""
+    with loader.Loader(range(9), workers=3) as arrays:
+        came = [array.tobytes() for array in arrays]
+    assert sorted(came) == sorted(expected(loader, job) for job in range(9))
+
+
+def test_loaders_workers_wait_for_the_loop(loader, until):
+    """While the loop holds all that a worker has, no more is decoded than that."""
+    with loader.Loader(range(9), workers=1) as arrays:
+        iterator = iter(arrays)
+        held = [next(iterator) for _ in range(loader.BUFFERS)]
+        # It has asked for one job more, and waits for a buffer.
+        until(lambda: len(arrays._jobs) == 9 - loader.BUFFERS - 1)
+        assert arrays._ready.empty()
+        assert [array.tobytes() for array in held] == [expected(loader, job) for job in range(loader.BUFFERS)]
+        del held[0]
+        assert next(iterator).tobytes() == expected(loader, loader.BUFFERS)
+
+
+def test_loaders_jobs_outlive_its_workers(loader):
+    """A worker that is killed, at whatever it was, is replaced; no job is lost, and none comes twice."""
+    came = []
+    with loader.Loader(range(8), workers=2) as arrays:
+        for array in arrays:
+            came.append(array.tobytes())
+            if len(came) in (1, 3):
+                arrays.children[len(came) // 2].kill()
+        assert len(arrays.children) > 2
+    assert sorted(came) == sorted(expected(loader, job) for job in range(8))
+
+
+def test_loader_says_when_workers_do_nothing_but_die(loader, monkeypatch, tmp_path):
+    """They are not started again and again."""
+    (tmp_path / "dies.py").write_text("import sys; sys.exit(3)")
+    monkeypatch.setattr(loader, "__file__", str(tmp_path / "dies.py"))
+    with loader.Loader(range(3), workers=1) as arrays, pytest.raises(RuntimeError, match="11 workers died"):
+        next(iter(arrays))
+
+
+def test_loader_that_is_left_leaves_nobody(loader):
+    """A break in the middle: the workers end, and what was ready is let go of (the fixtures count)."""
+    with loader.Loader(range(100)) as arrays:
+        for _ in arrays:
+            break
+    assert all(child.poll() is not None for child in arrays.children)
+
+
+def test_workers_of_a_loader_that_is_killed_end(tmp_path):
+    """They wait for a buffer or an answer, and either ends with their loader."""
+    program = f"""
+import os, signal, sys
+sys.path.insert(0, {str(EXAMPLES)!r})
+import loader
+with loader.Loader(range(100)) as arrays:
+    held = next(iter(arrays))
+    print(*(child.pid for child in arrays.children), flush=True)
+    sys.stdin.read(1)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as killed:
+        workers = [os.pidfd_open(int(pid)) for pid in killed.stdout.readline().split()]
+        killed.communicate("x", timeout=PATIENCE)
+    for worker in workers:
+        assert select.select([worker], [], [], PATIENCE)[0]
+        os.close(worker)
+
+
+def test_descriptor_exchange_works_where_pidfd_getfd_is_refused(ordinary_python):
+    """As an ordinary user, with a filter that refuses it as container runtimes do."""
+    said = as_ordinary(ordinary_python, EXCHANGE, before="import refusing; refusing.refuse(['pidfd_getfd'])")
+    assert said == "the memory has: what a GPU would have computed\nthe exporter has ended\n"
+
+
+def test_descriptor_exchange_is_a_service_by_itself(tmp_path):
+    """Each of the three in a terminal of its own; Ctrl-C ends the exchange, and takes its socket away."""
+    path = tmp_path / "exchange"
+    with subprocess.Popen(
+        [sys.executable, "-P", EXCHANGE, "serve", path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as exchange:
+        assert exchange.stdout.readline() == f"listening at {path}\n"
+        missing = run(EXCHANGE, "import", path)
+        assert "KeyError: 'memory'" in missing.stderr
+        with subprocess.Popen(
+            [sys.executable, EXCHANGE, "export", path], stdout=subprocess.PIPE, text=True
+        ) as exporter:
+            assert exporter.stdout.readline() == "exported\n"
+            assert run(EXCHANGE, "import", path).stdout.endswith("the exporter has ended\n")
+        exchange.send_signal(signal.SIGINT)
+        assert exchange.communicate(timeout=PATIENCE) == ("", "")
+    assert (exchange.returncode, path.exists()) == (0, False)
+    assert "python descriptor_exchange.py" in run(EXCHANGE, "what").stderr
+
+
+@pytest.mark.usefixtures("quiet_log")
+def test_a_shelf_holds_so_many_and_closes_what_it_replaces():
+    """And gives copies: what is on it stays."""
+    exchange = load(EXCHANGE)
+    shelf = exchange.ShelfServer()
+    with cm.Entrypoint("exchange") as entrypoint, open(os.devnull) as null:
+        proxy = entrypoint.manage(shelf).cast(exchange.Shelf)
+        for _ in range(2):
+            for place in range(exchange.MOST):
+                proxy.put(str(place), null)
+        with pytest.raises(cm.RemoteError, match="64 descriptors on your shelf"):
+            proxy.put("one more", null)
+        with proxy.get("0") as one, proxy.get("0") as other:
+            assert one.fileno() != other.fileno()
+        with pytest.raises(KeyError):
+            proxy.get("none")
+        proxy.clear()
+        cm.capability(proxy).close()

@@ -46,6 +46,8 @@ _NUMBERS.update(
         "epoll_create1": (291, 20),
     }
 )
+# And container runtimes.
+_NUMBERS["pidfd_getfd"] = (438, 438)
 
 _MACHINE = {"x86_64": 0, "aarch64": 1}[platform.machine()]
 
