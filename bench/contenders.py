@@ -172,10 +172,8 @@ class Tagged(ByHand):
     @staticmethod
     def serve(far: socket.socket) -> None:
         """The server's half."""
-        while True:
-            record, ancillary, _, _ = far.recvmsg(_ROOM, _CONTROL, socket.MSG_CMSG_CLOEXEC)
-            if not record:
-                return
+        while (received := far.recvmsg(_ROOM, _CONTROL, socket.MSG_CMSG_CLOEXEC))[0]:
+            record, ancillary, _, _ = received
             match decode_tagged(record):
                 case AddRequest(a, b):
                     result = a + b
@@ -219,10 +217,8 @@ class Swap(ByHand):
     @staticmethod
     def serve(far: socket.socket) -> None:
         """The server's half: closes what it received once it has answered."""
-        while True:
-            data, numbers, _, _ = socket.recv_fds(far, _ROOM, DESCRIPTORS_MAX)
-            if not data:
-                return
+        while (received := socket.recv_fds(far, _ROOM, DESCRIPTORS_MAX))[0]:
+            numbers = received[1]
             socket.send_fds(far, [b"\0"], numbers)
             close_all(numbers)
 
@@ -246,10 +242,8 @@ class Stream(ByHand):
     @staticmethod
     def serve(far: socket.socket) -> None:
         """The server's half."""
-        while True:
-            chunk, numbers, _, _ = socket.recv_fds(far, _CHUNK, DESCRIPTORS_MAX)
-            if not chunk:
-                return
+        while (received := socket.recv_fds(far, _CHUNK, DESCRIPTORS_MAX))[0]:
+            chunk, numbers, _, _ = received
             size, count = _HEAD.unpack_from(chunk)
             chunks = [chunk[_HEAD.size :]]
             left = size - len(chunks[0])
@@ -290,39 +284,17 @@ class ConnectionBytes(ByHand):
                 connection.send_bytes(encode(look_at_bytes(connection.recv_bytes())))
 
 
-class DupFds(ConnectionBytes):
-    """``multiprocessing.reduction.DupFd`` of each descriptor, all of them in one message of a Connection.
+class ConnectionObjects(ConnectionBytes):
+    """``multiprocessing.Connection`` with its own pickling: ``send`` and ``recv``.
 
-    The receiver fetches each from a server thread of the sender, which asks for a password.
+    One descriptor goes on the same socket by ``multiprocessing.reduction.send_handle``, the cheapest that there is;
+    many as ``DupFd`` each, all of them in one message.  The receiver fetches each of those from a server thread of the
+    sender, which asks for a password.
     """
 
     def __init__(self, near: socket.socket) -> None:
         super().__init__(near)
         know_password()
-
-    def hand_descriptors(self, numbers: Sequence[int]) -> tuple[int, int]:
-        """Hands descriptors over; borrowed."""
-        self._connection.send([reduction.DupFd(number) for number in numbers])
-        return _decode_pair(self._connection.recv_bytes())
-
-    @staticmethod
-    def serve(far: socket.socket) -> None:
-        """The server's half."""
-        know_password()
-        connection: Connection[Any, Any]
-        with Connection(far.detach()) as connection:
-            while True:
-                numbers = [duplicate.detach() for duplicate in connection.recv()]
-                seen = look_at_descriptors(numbers)
-                close_all(numbers)
-                connection.send_bytes(encode(seen))
-
-
-class ConnectionCalls(ConnectionBytes):
-    """``multiprocessing.Connection`` with its own pickling: ``send`` and ``recv``.
-
-    A descriptor goes on the same socket by ``multiprocessing.reduction.send_handle``, the cheapest that there is.
-    """
 
     def add(self, a: int, b: int) -> int:
         """The sum."""
@@ -337,9 +309,16 @@ class ConnectionCalls(ConnectionBytes):
         result: int = self._connection.recv()
         return result
 
+    def hand_descriptors(self, numbers: Sequence[int]) -> tuple[int, int]:
+        """Hands descriptors over; borrowed."""
+        self._connection.send([reduction.DupFd(number) for number in numbers])
+        seen: tuple[int, int] = self._connection.recv()
+        return seen
+
     @staticmethod
     def serve(far: socket.socket) -> None:
         """The server's half."""
+        know_password()
         connection: Connection[Any, Any]
         with Connection(far.detach()) as connection:
             while True:
@@ -350,6 +329,11 @@ class ConnectionCalls(ConnectionBytes):
                         number = reduction.recv_handle(connection)
                         connection.send(os.fstat(number).st_ino)
                         os.close(number)
+                    case duplicates:
+                        numbers = [duplicate.detach() for duplicate in duplicates]
+                        seen = look_at_descriptors(numbers)
+                        close_all(numbers)
+                        connection.send(seen)
 
 
 def know_password() -> bytes:
@@ -359,7 +343,7 @@ def know_password() -> bytes:
 
 
 _BY_NAME = {
-    each.__name__: each for each in (Add, Rpc, Tagged, Describe, Swap, Stream, ConnectionBytes, DupFds, ConnectionCalls)
+    each.__name__: each for each in (Add, Rpc, Tagged, Describe, Swap, Stream, ConnectionBytes, ConnectionObjects)
 }
 
 

@@ -57,7 +57,7 @@ def _deeds(works: Works, amounts: dict[str, list[int]], stack: contextlib.ExitSt
     """By task and name, whoever hands over in Python; all of them hand over the same, which is made once."""
     stream = stack.enter_context(by_hand(works, contenders.Stream)).hand_over
     connection = stack.enter_context(by_hand(works, contenders.ConnectionBytes)).hand_over
-    dup_fds = stack.enter_context(by_hand(works, contenders.DupFds)).hand_descriptors
+    dup_fds = stack.enter_context(by_hand(works, contenders.ConnectionObjects)).hand_descriptors
     # A pattern whose period is no power of two: the last byte of each size is another one.
     pattern = bytes(range(251))
     data = memoryview(bytearray(pattern) * (min(max(amounts["bytes"]), INLINE_MAX) // len(pattern) + 1))

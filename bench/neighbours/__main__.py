@@ -10,6 +10,7 @@ from typing import NamedTuple
 from bench import CHECKOUT, figures
 from bench.figures import in_words
 from bench.neighbours.loads import LOADS
+from bench.neighbours.measure import percentile
 
 _SECONDS, _QUICK_SECONDS, _PATIENCE = 3.0, 0.05, 150.0
 # So many times the 99th percentile alone, and one call of the neighbour's, are to be the most.
@@ -36,11 +37,19 @@ Made by `python -m bench.neighbours` (see bench/README.md) on {{conditions}}, {{
 
 
 class Row(NamedTuple):
-    """One load, with one version: times in ns, sorted; errors of the honest client; and what the neighbour says."""
+    """One load, with one version; in seconds, but for ``alone``, which is all times, in ns.
+
+    Attributes:
+        alone: of the honest client, before the load.
+        beside: the median of its times, the 99th percentile and the worst.
+        at_once: the 99th percentile in real time, if that could be had.
+        errors: of the honest client.
+        once: one call of the neighbour's, which did it ``done`` times, and was ``refused`` as often as that.
+    """
 
     alone: list[int]
-    beside: list[int]
-    at_once: list[int]
+    beside: list[float]
+    at_once: float | None
     errors: dict[str, int]
     once: float
     done: int
@@ -57,36 +66,29 @@ def _measure(python: str, load: str, seconds: float) -> Row | None:
     return Row(*json.loads(done.stdout))
 
 
-def _percentile(times: list[int], part: float) -> float:
-    """Of sorted ns, in seconds."""
-    return times[min(int(len(times) * part), len(times) - 1)] / 1e9
+def _line(*cells: str) -> str:
+    return f"| {' | '.join([*cells, *[''] * (_HEAD.count('|') - 1 - len(cells))])} |"
 
 
-def _line(words: str, times: list[int], *cells: str) -> str:
-    figures = [in_words(_percentile(times, part)) for part in (0.5, 0.99, 1)] if times else ["not measured", "", ""]
-    return f"| {' | '.join([words, *figures, *cells])} |"
-
-
-def _kept(p99: float, at_once: float | None, bound: float) -> str:
-    if p99 <= bound:
+def _kept(row: Row, bound: float) -> str:
+    if row.beside[1] <= bound:
         return "yes"
-    return "in real time" if at_once is not None and at_once <= bound else "**no**"
+    return "in real time" if row.at_once is not None and row.at_once <= bound else "**no**"
 
 
 def _table(rows: dict[str, Row | None]) -> str:
     alone = sorted(time for row in rows.values() if row for time in row.alone)
-    lines = [_HEAD, "|---|" + "---:|" * (_HEAD.count("|") - 2), _line("alone", alone, *[""] * 7)]
+    figures = [percentile(alone, part) for part in (0.5, 0.99, 1)] if alone else []
+    lines = [_HEAD, "|---|" + "---:|" * (_HEAD.count("|") - 2), _line("alone", *map(in_words, figures))]
     for load, row in rows.items():
         if row is None:
-            lines.append(_line(LOADS[load].words, [], *[""] * 7))
+            lines.append(_line(LOADS[load].words, "not measured"))
             continue
-        bound = _TIMES * _percentile(alone, 0.99) + row.once
-        at_once = _percentile(row.at_once, 0.99) if row.at_once else None
+        bound = _TIMES * figures[1] + row.once
+        at_once = "" if row.at_once is None else in_words(row.at_once)
         errors = ", ".join(f"{count} {name}" for name, count in row.errors.items())
-        did = f"{row.done:,}", f"{row.refused:,}"
-        words = _kept(_percentile(row.beside, 0.99), at_once, bound)
-        cells = "" if at_once is None else in_words(at_once), in_words(row.once), in_words(bound), words
-        lines.append(_line(LOADS[load].words, row.beside, *cells, errors, *did))
+        cells = *map(in_words, row.beside), at_once, in_words(row.once), in_words(bound), _kept(row, bound), errors
+        lines.append(_line(LOADS[load].words, *cells, f"{row.done:,}", f"{row.refused:,}"))
     return "\n".join(lines)
 
 

@@ -50,6 +50,11 @@ def _real_time() -> bool:
     return True
 
 
+def percentile(times: list[int], part: float) -> float:
+    """Of sorted ns, in seconds."""
+    return times[min(int(len(times) * part), len(times) - 1)] / 1e9
+
+
 def _main(load: str, seconds: float) -> None:
     here, *_, other = places.places() * 2
     with served(here, "shared") as shared:
@@ -63,9 +68,9 @@ def _main(load: str, seconds: float) -> None:
             # It has begun.
             processes.line_of(neighbour)
             beside, errors = _call(shared, seconds)
-            at_once, _ = _call(shared, seconds) if _real_time() else ([], None)
+            at_once = percentile(_call(shared, seconds)[0], 0.99) if _real_time() else None
             said = json.loads(processes.line_of(neighbour, "over"))
-    print(json.dumps([alone, beside, at_once, errors, *said]))
+    print(json.dumps([alone, [percentile(beside, part) for part in (0.5, 0.99, 1)], at_once, errors, *said]))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from bench.places import Cores
 from bench.server import Works, by_hand, served
 
 TAKES, ROUNDS = "40 s", 11
-ByHandPeer: TypeAlias = contenders.Tagged | contenders.ConnectionCalls
+ByHandPeer: TypeAlias = contenders.Tagged | contenders.ConnectionObjects
 _CAPMARSHAL = "capmarshal"
 # The most that capmarshal may be a multiple of: those that are pure Python, and the others.
 _PURE, _COMPILED = 0.5, 1.0
@@ -67,7 +67,7 @@ _TRANSPORTS = "Cap'n Proto can in C++, but pycapnp's streams are asyncio transpo
 # By name, as its authors write it: by hand, then the standard library, then what others made.
 PEERS = {
     "sendmsg + msgspec by hand": Peer(contenders.Tagged, 0.95),
-    "multiprocessing.Connection": Peer(contenders.ConnectionCalls, _PURE),
+    "multiprocessing.Connection": Peer(contenders.ConnectionObjects, _PURE),
     "multiprocessing managers": Peer((calls.serve_managers, calls.managers), _PURE),
     "rpyc": Peer((calls.serve_rpyc, calls.rpyc), _PURE, "rpyc", _BY_REFERENCE),
     "Pyro5": Peer((calls.serve_pyro, calls.pyro), _PURE, "Pyro5", _SERIALIZED),

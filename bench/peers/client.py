@@ -5,9 +5,11 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from bench.measuring import adding, checked, often
+
+T = TypeVar("T")
 
 # Seconds for the server to be there, reached only when something is wrong; and between two looks whether it is.
 PATIENCE, _PAUSE = 30.0, 0.01
@@ -49,18 +51,16 @@ class Client(NamedTuple):
         return often(lambda: self.runner and self.runner.run(calls()), 1) / times
 
 
-def patiently(attempt: Callable[[], object], absence: type[Exception]) -> None:
-    """Makes an attempt until it no longer raises this; raises it after :data:`PATIENCE`."""
+def patiently(attempt: Callable[[], T], absence: type[Exception]) -> T:
+    """What an attempt returns that is made until it no longer raises this; raises it after :data:`PATIENCE`."""
     give_up = time.monotonic() + PATIENCE
     while True:
         try:
-            attempt()
+            return attempt()
         except absence:
             if time.monotonic() > give_up:
                 raise
             time.sleep(_PAUSE)
-        else:
-            return
 
 
 def await_listener(path: str) -> None:

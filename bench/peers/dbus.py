@@ -12,6 +12,7 @@ import os
 import subprocess
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,50 +21,19 @@ from bench.peers.client import Client, await_listener, patiently
 _PATH, _INTERFACE = "/org/example/adder", "org.example.Adder"
 # Of what is served there: whether it is with descriptors.
 _NAMES = {"org.example.Adder": False, "org.example.Files": True}
-_INTROSPECTION = f"""\
-<node name="{_PATH}">
-  <interface name="{_INTERFACE}">
-    <method name="Add">
-      <arg name="a" type="x" direction="in"/>
-      <arg name="b" type="x" direction="in"/>
-      <arg type="x" direction="out"/>
-    </method>
-    <method name="Inode">
-      <arg name="file" type="h" direction="in"/>
-      <arg type="t" direction="out"/>
-    </method>
-  </interface>
-</node>
-"""
-
-# Listens in one place, and forbids nothing: dbus-daemon(1).
-_CONFIGURATION = """\
-<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
- "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
-<busconfig>
-  <listen>unix:path={path}</listen>
-  <auth>EXTERNAL</auth>
-  <policy context="default">
-    <allow send_destination="*"/>
-    <allow receive_sender="*"/>
-    <allow own="*"/>
-  </policy>
-</busconfig>
-"""
 # The daemon ends with the standard input that it shares with the server, however the server ends.
-_DAEMON = 'dbus-daemon --nofork --nopidfile --config-file="$1" 2>"$2" & cat; kill $!; wait'
+_DAEMON = 'dbus-daemon --session --nofork --nopidfile --address="unix:path=$1" 2>"$1.log" & cat; kill $!; wait'
 
 
 @contextlib.contextmanager
 def _daemon(path: str) -> Iterator[None]:
     """The daemon runs, until the standard input ends."""
-    configuration, log = Path(f"{path}.conf"), Path(f"{path}.log")
-    configuration.write_text(_CONFIGURATION.format(path=path))
-    with subprocess.Popen(["sh", "-c", _DAEMON, "sh", configuration, log]):
+    with subprocess.Popen(["sh", "-c", _DAEMON, "sh", path]):
         try:
             await_listener(path)
         except ConnectionRefusedError as error:
-            raise SystemExit(f"no connection to dbus-daemon ({error}), which said:\n{log.read_text()}") from None
+            said = Path(f"{path}.log").read_text()
+            raise SystemExit(f"no connection to dbus-daemon ({error}), which said:\n{said}") from None
         yield
 
 
@@ -71,7 +41,7 @@ def serve_dbus_fast(path: str) -> None:
     """dbus-fast: the high-level service and client of asyncio.
 
     https://dbus-fast.readthedocs.io/en/latest/high-level-service/index.html and high-level-client/index.html: a
-    ``ServiceInterface``, a proxy from introspection data that is part of the program, descriptors as type ``h`` with
+    ``ServiceInterface``, a proxy from what the service says of itself, descriptors as type ``h`` with
     ``negotiate_unix_fd``.  The wheel's Cython extension does the (un)marshalling.
     """
     from dbus_fast.annotations import DBusInt64, DBusUInt64, DBusUnixFd
@@ -105,14 +75,14 @@ def dbus_fast(path: str) -> Iterator[Client]:
     """A client of that server."""
     from dbus_fast import DBusError
 
+    def adder(name: str) -> Any:
+        node = runner.run(buses[name].introspect(name, _PATH))
+        return buses[name].get_proxy_object(name, _PATH, node).get_interface(_INTERFACE)
+
     with asyncio.Runner() as runner:
         buses = runner.run(_buses(path))
-        plain, with_files = (
-            bus.get_proxy_object(name, _PATH, _INTROSPECTION).get_interface(_INTERFACE) for name, bus in buses.items()
-        )
         # Until the server has both its names on the bus.
-        patiently(lambda: runner.run(plain.call_add(0, 0)), DBusError)
-        patiently(lambda: runner.run(with_files.call_add(0, 0)), DBusError)
+        plain, with_files = (patiently(partial(adder, name), DBusError) for name in _NAMES)
         yield Client(plain.call_add, with_files.call_inode, runner)
         for bus in buses.values():
             bus.disconnect()
