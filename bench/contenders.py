@@ -172,8 +172,10 @@ class Tagged(ByHand):
     @staticmethod
     def serve(far: socket.socket) -> None:
         """The server's half."""
-        while (received := far.recvmsg(_ROOM, _CONTROL, socket.MSG_CMSG_CLOEXEC))[0]:
-            record, ancillary, _, _ = received
+        while True:
+            record, ancillary, _, _ = far.recvmsg(_ROOM, _CONTROL, socket.MSG_CMSG_CLOEXEC)
+            if not record:
+                return
             match decode_tagged(record):
                 case AddRequest(a, b):
                     result = a + b
@@ -217,8 +219,10 @@ class Swap(ByHand):
     @staticmethod
     def serve(far: socket.socket) -> None:
         """The server's half: closes what it received once it has answered."""
-        while (received := socket.recv_fds(far, _ROOM, DESCRIPTORS_MAX))[0]:
-            numbers = received[1]
+        while True:
+            data, numbers, _, _ = socket.recv_fds(far, _ROOM, DESCRIPTORS_MAX)
+            if not data:
+                return
             socket.send_fds(far, [b"\0"], numbers)
             close_all(numbers)
 
@@ -242,8 +246,10 @@ class Stream(ByHand):
     @staticmethod
     def serve(far: socket.socket) -> None:
         """The server's half."""
-        while (received := socket.recv_fds(far, _CHUNK, DESCRIPTORS_MAX))[0]:
-            chunk, numbers, _, _ = received
+        while True:
+            chunk, numbers, _, _ = socket.recv_fds(far, _CHUNK, DESCRIPTORS_MAX)
+            if not chunk:
+                return
             size, count = _HEAD.unpack_from(chunk)
             chunks = [chunk[_HEAD.size :]]
             left = size - len(chunks[0])
