@@ -2,9 +2,11 @@
 
 import builtins
 import contextlib
+import functools
 import hashlib
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,8 @@ from pathlib import Path
 import pytest
 
 import capmarshal as cm
+from patience import PATIENCE, until
+from services import failure
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
@@ -39,10 +43,37 @@ def test_the_example_of_the_first_screen_runs(tmp_path):
     assert "data.bin" in done.stderr
 
 
+def test_the_service_and_its_client_run_as_by_hand(tmp_path):
+    """Each is started by itself, in any order of terminals; Ctrl-C ends the service, and its socket's file goes."""
+    digest, _, service, client, *_ = BLOCKS
+    for name, block in (("digest", digest), ("service", service), ("client", client)):
+        (tmp_path / f"{name}.py").write_text(block, encoding="utf-8")
+    (tmp_path / "data.bin").write_bytes(b"any bytes" * 1000)
+    command = [sys.executable, "-W", "error", "service.py"]
+    # Ignored, where the tests run in a shell's background.
+    as_by_hand = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, preexec_fn=as_by_hand) as running:
+        try:
+            until(lambda: failure(tmp_path / "digest.sock")[0] != "Disconnected")
+            for _ in range(2):
+                done = _run("client.py", tmp_path)
+                assert (done.stderr, done.returncode) == ("", 0)
+                assert done.stdout == hashlib.sha256(b"any bytes" * 1000).hexdigest() + "\n"
+            running.send_signal(signal.SIGINT)
+            _, err = running.communicate(timeout=PATIENCE)
+        finally:
+            running.kill()
+    assert (err, running.returncode) == (b"", 0)
+    assert not (tmp_path / "digest.sock").exists()
+    done = _run("client.py", tmp_path)
+    assert done.stderr.splitlines()[-1].startswith("capmarshal.Disconnected: connecting to 'digest.sock': ")
+
+
 def test_the_patient_server_is_not_kept_by_a_pipe_without_end(quiet_log):
     """One that nobody writes to, and one that always has more; and it digests what ends."""
     scope = {"__name__": "digest"}
-    digest, _, patient, *_ = BLOCKS
+    digest, *_ = BLOCKS
+    (patient,) = (block for block in BLOCKS if "PatientDigestServer" in block)
     exec(digest, scope)
     exec(patient.replace("from digest import Digest\n", "").replace("timeout(10)", "timeout(0.1)"), scope)
     with cm.Entrypoint("digest") as entrypoint, contextlib.ExitStack() as stack, cm.timeout(30):

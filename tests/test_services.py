@@ -1,0 +1,69 @@
+"""What docs/services.md shows works as it stands there."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import capmarshal as cm
+from patience import until
+from services import directory, failure
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = (DOCS / "services.md").read_text(encoding="utf-8")
+SERVICE, CLIENT, ACTIVATED = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+
+
+class Notes(cm.Interface):
+    """As on the page."""
+
+    @cm.method
+    def add(self, line: str) -> int: ...
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs two users")
+def test_the_service_tells_its_clients_apart(fork):
+    """Root is refused; each other user has notes of its own, and has them again."""
+    with directory() as place:
+        path = place / "notes.sock"
+        assert SERVICE.count("/tmp/notes.sock") == CLIENT.count("/tmp/notes.sock") == 1
+        client = CLIENT.replace("/tmp/notes.sock", str(path))
+
+        def add_two():
+            scope = {"cm": cm, "Notes": Notes}
+            added = []
+            for _ in range(2):
+                exec(client, scope)
+                added.append(scope["notes"].add("a line"))
+            return added
+
+        program = SERVICE.replace("/tmp/notes.sock", str(path))
+        with subprocess.Popen([sys.executable, "-P", "-W", "error", "-c", program]) as service:
+            try:
+                until(lambda: failure(path)[0] == "Refused")
+                # Each is another user.
+                assert [fork(add_two, ordinary=True).result() for _ in range(2)] == [[1, 2], [1, 2]]
+            finally:
+                service.kill()
+
+
+def test_the_activated_service_compiles():
+    """That it serves is tested in test_activation.py."""
+    compile(ACTIVATED, "services.md", "exec")
+
+
+def test_every_error_of_connect_is_told():
+    """Those that its docstring names, but for what no caller expects."""
+    told = set(re.findall(r"^\| `(\w+)`", PAGE, re.MULTILINE))
+    said = set(re.findall(r"^ {8}(\w+): ", cm.connect.__doc__.partition("Raises:")[2], re.MULTILINE))
+    assert said - told == {"TableFull", "TypeError", "ValueError"}
+
+
+def test_no_link_leads_nowhere():
+    """What the page points to is there."""
+    targets = re.findall(r"\]\(([^):#]+)\)", PAGE)
+    assert targets
+    assert [target for target in targets if not (DOCS / target).exists()] == []
