@@ -16,7 +16,7 @@ import pytest
 
 CHECKOUT = Path(__file__).parent.parent
 SVG = "{http://www.w3.org/2000/svg}"
-NAMES = ["call", "descriptors", "capability", "crowd", "polling", "peers", "imports", "memory", "transfer"]
+NAMES = ["call", "descriptors", "capability", "crowd", "polling", "peers", "imports", "memory", "transfer", "arrays"]
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="the benchmarks compile C")
 
@@ -101,7 +101,7 @@ def test_ratios_are_to_the_same_round(done, name):
         assert own == pytest.approx([a / b for a, b in zip(subject, base, strict=True)])
 
 
-@pytest.mark.parametrize("name", ["call", "descriptors", "capability", "crowd", "peers", "transfer"])
+@pytest.mark.parametrize("name", ["call", "descriptors", "capability", "crowd", "peers", "transfer", "arrays"])
 def test_everything_is_measured_at_every_place(done, name):
     found = {place for place in ("one core", "two cores") for benchmark in done(name).values if place in benchmark}
 
@@ -176,6 +176,9 @@ def test_targets_are_shown_with_whether_they_are_reached(done):
         ("capability", "one core: the receiver holds it / a call of data, add(int, int)", 2),
         ("capability", "one core: new to it / a call of data, add(int, int)", 3),
         ("transfer", "bytes, 1 MiB, one core: capmarshal, inline / multiprocessing.Connection", 1),
+        ("arrays", "each of 64 KiB, one core: capmarshal, Dataspace / shared_memory, a new segment each", 1),
+        ("arrays", "each of 64 KiB, one core: capmarshal, SharedBuffer / shared_memory, used again", 1.2),
+        ("arrays", "each of 64 KiB, one core: capmarshal, SharedBuffer / multiprocessing.Queue", 0.3),
         ("peers", "add(int, int), one core: capmarshal / multiprocessing.Connection", 0.5),
     ],
 )
