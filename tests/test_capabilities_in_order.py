@@ -13,6 +13,7 @@ import by_hand
 import capmarshal as cm
 import doors_by_hand
 from capmarshal._capabilities.capability import badge_of, open_door_of
+from capmarshal._descriptors import reaper
 from capmarshal._protocol import wire as _wire
 from capmarshal._protocol.faults import Code
 from capmarshal._typed.method import methods_of
@@ -122,6 +123,15 @@ def _file(text):
     return cm.Descriptor(number)
 
 
+def _settled(open_descriptors):
+    """What is open when the reaper, which closes what may block, has what it needs itself."""
+    near, far = socket.socketpair()
+    with near:
+        reaper.close([cm.Descriptor(far.detach())])
+        assert reaper.wait(PATIENCE)
+    return open_descriptors()
+
+
 def _send(near, proxy, method, payload, entries, sockets):
     capability = cm.capability(proxy)
     record = by_hand.call(
@@ -138,7 +148,7 @@ def test_which_methods_may_have_them_in_order():
     """Told by the annotations alone; whatever else is, goes by a table."""
     methods = methods_of(Desk)
     in_order = {name for name, method in methods.items() if method.arguments_in_order is not None}
-    assert in_order == {b"take", b"typed", b"two", b"beside", b"default"}
+    assert in_order == {b"take", b"typed", b"two", b"beside", b"perhaps", b"many", b"default"}
 
 
 def test_what_is_held_is_the_same_object_and_costs_no_descriptor(desk, make_door, open_descriptors):
@@ -158,6 +168,57 @@ def test_what_is_held_is_the_same_object_and_costs_no_descriptor(desk, make_door
         assert server.held[-1] != server.held[0]
         assert open_door_of(server.held[-1]) is open_door_of(server.held[0])
         assert open_descriptors() == counts[0]
+
+
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize(
+    ("payload", "badges", "answer"),
+    [
+        ([0, [1, 2]], [BADGE, NO_BADGE, NO_BADGE], b"\x02"),
+        ([0, [2, 1]], [BADGE, NO_BADGE, NO_BADGE], b"\x02"),
+        ([2, [0, 1]], [NO_BADGE, NO_BADGE, BADGE], b"\x02"),
+        ([0, [1, 2]], [BADGE, NO_BADGE, BADGE], Code.ARGUMENT),
+        ([0, [1, 2]], [NO_BADGE, NO_BADGE, NO_BADGE], Code.ARGUMENT),
+        ([0, [1]], [BADGE, NO_BADGE, NO_BADGE], Code.ARGUMENT),
+        ([0, [0, 1]], [BADGE, NO_BADGE, NO_BADGE], Code.ARGUMENT),
+        ([None, [0, 1, 2]], [NO_BADGE, NO_BADGE, NO_BADGE], Code.ARGUMENT),
+    ],
+)
+def test_a_list_beside_a_capability(desk, make_door, payload, badges, answer, held, open_descriptors, until):
+    """Whose door is held or new, and which stands where it is due, or not; what nobody is given is closed."""
+    proxy, server, _ = desk()
+    door = make_door()
+    with by_hand.knock(cm.capability(proxy)) as near:
+        if held:
+            _send(near, proxy, b"take", [0], [(0, BADGE)], [door])
+            by_hand.answer(near)
+        before = _settled(open_descriptors)
+        for _ in range(2):
+            _send(near, proxy, b"many", payload, list(enumerate(badges)), [door] * 3)
+            came, _ = by_hand.answer(near)
+            assert (came.code if isinstance(answer, Code) else came.payload) == answer
+            until(lambda: open_descriptors() == before)
+        assert len(server.held) == held
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_none_may_stand_for_a_capability_where_that_is_said(desk, make_door, held, open_descriptors, until):
+    """And what came where None stands is refused."""
+    proxy, server, _ = desk()
+    door = make_door()
+    with by_hand.knock(cm.capability(proxy)) as near:
+        if held:
+            _send(near, proxy, b"take", [0], [(0, BADGE)], [door])
+            by_hand.answer(near)
+        before = _settled(open_descriptors)
+        for payload, entries, answer in (([0], [(0, BADGE)], b"\x01"), ([None], [], b"\x00")):
+            _send(near, proxy, b"perhaps", payload, entries, [door] * len(entries))
+            assert by_hand.answer(near)[0].payload == answer
+            until(lambda: open_descriptors() == before)
+        _send(near, proxy, b"perhaps", [None], [(0, BADGE)], [door])
+        assert by_hand.failure(near) is Code.ARGUMENT
+        until(lambda: open_descriptors() == before)
+        assert len(server.held) == held
 
 
 def test_what_comes_home_is_the_object_itself_or_a_proxy_of_it(desk):

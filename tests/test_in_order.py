@@ -133,7 +133,6 @@ def test_which_methods_may_have_them_in_order():
     """Told by the annotations alone; whatever else is, goes by a table."""
     methods = methods_of(Mixed)
     assert {name for name, method in methods.items() if method.arguments_in_order is None} == {
-        b"perhaps",
         b"named",
         b"give",
     }

@@ -89,7 +89,6 @@ MODULES = {
         "stubs",
         "declaration",
         "in_order",
-        "capabilities_in_order",
         "placing",
         "implementation",
         "fitting",

@@ -232,6 +232,11 @@ def make_proxies_by(make_class: Callable[[type[Any], bool, bool], type[Any]]) ->
     _make_proxy_class = make_class
 
 
+def can_be_cast(kind: type[Any]) -> bool:
+    """Whether a capability surely is, or can be cast to, what is due: an interface whose class of proxies was made."""
+    return kind is Capability or _PROXY_CLASSES[2 * call_log.wanted()] in vars(kind)
+
+
 def _proxy_class_of(interface: type[Any], timed: bool, logged: bool) -> type[Any]:
     """An interface's class of proxies, made when it is first asked for."""
     place = _PROXY_CLASSES[timed + 2 * logged]

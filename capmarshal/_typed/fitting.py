@@ -7,7 +7,6 @@ one, and an int where a file is due an index.  What needs no such look is data, 
 from __future__ import annotations
 
 import os
-import types
 import typing
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from capmarshal._descriptors.shared_buffer import SharedBuffer
 from capmarshal._kernel.errors import name_of, with_article
 from capmarshal._typed import placing
 from capmarshal._typed.codec import encode
+from capmarshal._typed.sendable import optional_in
 from capmarshal._typed.table import DESCRIPTOR_TYPES, Search, is_delegable, is_file
 
 if TYPE_CHECKING:
@@ -83,15 +83,9 @@ def _is_buffer(value: Any) -> bool:
 
 def due_for(annotation: Any) -> Due | None:
     """What an annotation that is no data wants; None where such things are within others."""
-    while typing.get_origin(annotation) is typing.Annotated:
-        annotation = typing.get_args(annotation)[0]
-    optional = False
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        members = [member for member in typing.get_args(annotation) if member is not types.NoneType]
-        optional = len(members) < len(typing.get_args(annotation))
-        annotation = members[0] if len(members) == 1 else None
-    if isinstance(annotation, type) and issubclass(annotation, (Capability, Delegable, *DESCRIPTOR_TYPES)):
-        return Due(annotation, optional=optional)
+    kind, optional = optional_in(annotation)
+    if isinstance(kind, type) and issubclass(kind, (Capability, Delegable, *DESCRIPTOR_TYPES)):
+        return Due(kind, optional=optional)
     return None
 
 

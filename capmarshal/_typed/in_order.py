@@ -1,32 +1,44 @@
-"""Descriptors in order: each an argument, a result, or in a list that is one, and nowhere within other things.
+"""Descriptors and capabilities in order: each an argument, a result, or in a list that is one.
 
-So nearly all do that are handed over at all.  The n-th of them has the index n in the payload and is the n-th of the
-record, whose table therefore says nothing: no hook is called, and no table made or read.  Whatever is not so at first
-sight is left to :mod:`capmarshal._typed.codec` and :mod:`capmarshal._typed.table`, which do it, or say what is wrong.
+So nearly all stand that are handed over at all.  The n-th of them has the index n in the payload and is the n-th of the
+record, whose table therefore says nothing but which badge goes with a door: no hook is called.  Whatever is not so at
+first sight is left to :mod:`capmarshal._typed.codec` and :mod:`capmarshal._typed.table`, which do it, or say what is
+wrong: what stands within other things, two capabilities of one door, or two of doors that are new here.
 """
 
 from __future__ import annotations
 
 import errno
+import socket
 import typing
 from io import BufferedReader, FileIO
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from capmarshal._capabilities.capability import (
+    Capability,
+    Delegable,
+    badge_of,
+    can_be_cast,
+    door_of,
+    open_door_of,
+)
+from capmarshal._capabilities.door import home_of
+from capmarshal._capabilities.space import capability_of, space
 from capmarshal._descriptors.closing import is_own_reader
 from capmarshal._descriptors.descriptor import Descriptor, buffered_of, numbers_of
-from capmarshal._kernel.native import DESCRIPTORS_MAX
-from capmarshal._protocol.wire import ENTRIES_MAX
+from capmarshal._kernel.native import DESCRIPTORS_MAX, lib
+from capmarshal._protocol.wire import ENTRIES_MAX, NO_BADGE, Entry, lines_in, plain
 from capmarshal._typed.codec import data_decoder_for, encode_data
 from capmarshal._typed.preparing import prepare
+from capmarshal._typed.sendable import optional_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from _typeshed import ReadableBuffer as Buffer
 
     from capmarshal._capabilities.door import Door, DoorSender
     from capmarshal._descriptors.inbox import Inbox
-    from capmarshal._protocol.wire import Entry
     from capmarshal._typed.parameters import Parameter
     from capmarshal._typed.table import Owned
 
@@ -64,41 +76,68 @@ def number_of(thing: Any) -> int:
         if not is_where_it_seems:
             prepare(thing)
         return raw.fileno()
-    return -1
+    return int(thing.fileno()) if kind is socket.socket else -1
 
 
-def _is_list(annotation: Any) -> bool:
-    """Whether it is exactly ``list[Descriptor]``."""
-    return typing.get_origin(annotation) is list and typing.get_args(annotation) == (Descriptor,)
+def _kind_of(annotation: Any) -> tuple[Any, bool] | None:
+    """What is due where this is the annotation, and whether None will do; None where it may not stand in order."""
+    if typing.get_origin(annotation) is list and typing.get_args(annotation) == (Descriptor,):
+        return list, False
+    kind, optional = optional_in(annotation)
+    known = kind is Descriptor or kind in _FITS or _is_capability(kind)
+    return (kind, optional) if known else None
+
+
+def _is_capability(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, (Capability, Delegable))
+
+
+# What is made of a descriptor, and how to see that its number is one of which that can be made at once.
+_FITS: Mapping[Any, Callable[[int], bool]] = {
+    BufferedReader: is_own_reader,
+    socket.socket: lambda number: lib.cm_socket_option(number, socket.SO_TYPE) >= 0,
+}
+
+
+class _Part(NamedTuple):
+    """A member that is to be made: where it is, what is due there, what came for it, and the badge with that."""
+
+    place: int
+    kind: Any
+    came: Descriptor
+    badge: bytes
 
 
 class InOrder:
-    """The members of a value whose descriptors stand in order: the arguments of a method, or its one result.
+    """The members of a value that stand in order: the arguments of a method, or its one result.
 
     Args:
         annotations: of the members.
-        places: of each member that is no data: its place, whether it is a list, and whether it is to be a file.
+        places: of each member that is no data: its place, what is due there, and whether None will do.
         alone: the annotation of a result, which stands for itself and is no member of an array.
     """
 
-    def __init__(self, annotations: Sequence[Any], places: Sequence[tuple[int, bool, bool]], *, alone: bool) -> None:
+    def __init__(self, annotations: Sequence[Any], places: Sequence[tuple[int, Any, bool]], *, alone: bool) -> None:
         self._count = len(annotations)
         self._places = places
-        self._readers = [place for place, _, is_reader in places if is_reader]
         self._alone = alone
+        kinds = [kind for _, kind, _ in places]
+        self._capabilities = {place: kind for place, kind, _ in places if _is_capability(kind)}
         stand_ins = list(annotations)
-        for place, listed, _ in places:
-            stand_ins[place] = list[int] if listed else int
+        for place, kind, optional in places:
+            stand_ins[place] = list[int] if kind is list else int | None if optional else int
         stand_in = stand_ins[0] if alone else tuple[tuple(stand_ins)]  # type: ignore[misc]  # made at run time
         self._decode: Callable[[Buffer], Any] = data_decoder_for(stand_in)
         # What the payload is where there is nothing else: no need to decode it.
-        only = len(places) == self._count and not any(listed for _, listed, _ in places)
+        only = len(places) == self._count and list not in kinds and not any(optional for _, _, optional in places)
         indices = _INDICES[: self._count]
         self._payload = encode_data(indices[0] if alone else indices) if only else None
         # What is handed over most: one, or one list, and nothing else.
         self._one = only and self._count == 1
-        self._one_reader = self._one and bool(self._readers)
-        self._list = self._count == 1 and places[0][1]
+        self._one_reader = self._one and kinds == [BufferedReader]
+        self._one_capability = self._one and bool(self._capabilities)
+        self._list = self._count == 1 and kinds == [list]
+        self._are_plain = {*kinds} <= {Descriptor, list}
         self._payloads: dict[int, bytes] = {}
 
     def lent(self, members: Sequence[Any]) -> Lent | None:
@@ -109,30 +148,53 @@ class InOrder:
         """
         if len(members) != self._count:
             return None
+        if self._one_capability:
+            capability = capability_of(members[0])
+            door = open_door_of(capability)
+            return self._payload, [door.number], [Entry(0, badge_of(capability))], (door,)  # type: ignore[return-value]  # there is one
         if self._one:
             number = number_of(members[0])
             return (self._payload, [number], None, ()) if number >= 0 else None  # type: ignore[return-value]  # there is one
         if self._list:
             return self._lent_list(members[0])
+        return self._lent_each(members)
+
+    def _lent_each(self, members: Sequence[Any]) -> Lent | None:
         numbers: list[int] = []
+        doors: list[Door] = []
+        lines: list[Entry] = []
         indexed = list(members)
-        for place, listed, _ in self._places:
-            thing, first = members[place], len(numbers)
-            if listed:
+        for place, kind, optional in self._places:
+            thing, at = members[place], len(numbers)
+            if thing is None and optional:
+                continue
+            if kind is list:
                 more = numbers_of(thing) if type(thing) is list else None
                 if more is None:
                     return None
                 numbers += more
-                indexed[place] = _indices(first, len(numbers))
+                indexed[place] = _indices(at, len(numbers))
+                continue
+            if place in self._capabilities:
+                capability = capability_of(thing)
+                door = open_door_of(capability)
+                if door in doors:
+                    return None
+                doors.append(door)
+                lines.append(Entry(at, badge_of(capability)))
+                number = door.number
             else:
                 number = number_of(thing)
-                if number < 0:
-                    return None
-                numbers.append(number)
-                indexed[place] = first
+            if number < 0:
+                return None
+            numbers.append(number)
+            indexed[place] = at
         if len(numbers) > ENTRIES_MAX:
             return None
-        return self._payload or encode_data(indexed), numbers, None, ()
+        entries = plain(len(numbers)) if lines else None
+        for line in lines:
+            entries[line.slot] = line  # type: ignore[index]  # there are lines
+        return self._payload or encode_data(indexed), numbers, entries, doors
 
     def _payload_for(self, count: int) -> bytes:
         """The payload that is one list of so many, which is kept for the next time."""
@@ -156,7 +218,7 @@ class InOrder:
         inbox: Inbox,
         owned: Owned,
         table: bytes | None = None,
-        sender: DoorSender | None = None,  # noqa: ARG002 - a descriptor is no door
+        sender: DoorSender | None = None,
     ) -> Sequence[Any] | None:
         """The members for a payload and the descriptors in an inbox, which ``owned`` owns from here on.
 
@@ -172,10 +234,20 @@ class InOrder:
         Raises:
             Whatever msgspec raises for a payload that is no good.
         """
-        if table is not None:
-            return None
         descriptors = owned.produced
-        if self._one_reader and payload == self._payload:
+        badges = None
+        if table is not None:
+            lines = [*lines_in(table)]
+            if [slot for slot, _ in lines] != _indices(0, inbox.struct.count):
+                return None
+            badges = [badge for _, badge in lines]
+            if self._one_capability and payload == self._payload:
+                held = _held(self._capabilities[0], inbox.struct.descriptors[0], badges[0])
+                if held is not None:
+                    # The very socket that we hold, so that no close is the last, and none can block.
+                    inbox.close()
+                    return (held,)
+        elif self._one_reader and payload == self._payload:
             struct = inbox.struct
             if struct.count == 1 and is_own_reader(struct.descriptors[0]):
                 file = inbox.steal_reader()
@@ -183,35 +255,67 @@ class InOrder:
                 owned.raws = {id(file): file.raw}  # type: ignore[dict-item]  # typeshed has a protocol there
                 return descriptors
         inbox.steal_each(descriptors)
-        if payload == self._payload and len(descriptors) == self._count:
-            if not self._readers:
+        if badges is None and self._are_plain:
+            if payload == self._payload and len(descriptors) == self._count:
                 return descriptors
-            members: list[Any] = descriptors[:]
-        elif self._list and payload == (self._payloads.get(count := len(descriptors)) or self._payload_for(count)):
-            return (descriptors[:],)
-        else:
-            decoded = self._decode(payload)
-            members = [decoded] if self._alone else list(decoded)
-            at = 0
-            for place, listed, _ in self._places:
-                index = members[place]
-                count = len(index) if listed else 1
-                if index != (_INDICES[at : at + count] if listed else at) or at + count > len(descriptors):
-                    return None
-                members[place] = descriptors[at : at + count] if listed else descriptors[at]
-                at += count
-            if at != len(descriptors):
+            if self._list and payload == (self._payloads.get(count := len(descriptors)) or self._payload_for(count)):
+                return (descriptors[:],)
+        decoded = self._decode(payload)
+        members = [decoded] if self._alone else list(decoded)
+        parts = self._placed(members, descriptors, badges or [NO_BADGE] * len(descriptors))
+        return members if parts is not None and self._made(parts, members, owned, sender) else None
+
+    def _placed(self, members: list[Any], descriptors: list[Any], badges: Sequence[bytes]) -> list[_Part] | None:
+        """Puts what came in the place of each index, and says of what more is due; None where that is not in order."""
+        parts, at = [], 0
+        for place, kind, _ in self._places:
+            index = members[place]
+            if index is None:
+                continue
+            stop = at + (len(index) if kind is list else 1)
+            if index != (_indices(at, stop) if kind is list else at) or stop > len(descriptors):
                 return None
-        # All of them first: None is no answer once a descriptor has become something else.
-        for place in self._readers:
-            if not is_own_reader(members[place].fileno()):
+            if badges[at:stop].count(NO_BADGE) != (0 if place in self._capabilities else stop - at):
                 return None
-        for place in self._readers:
-            descriptor = members[place]
-            members[place] = file = buffered_of(descriptor, "r", BufferedReader)
-            descriptors[descriptors.index(descriptor)] = file
-            owned.note_raw(file)
-        return members
+            members[place] = descriptors[at:stop] if kind is list else descriptors[at]
+            if kind is not list and kind is not Descriptor:
+                parts.append(_Part(place, kind, descriptors[at], badges[at]))
+            at = stop
+        return parts if at == len(descriptors) else None
+
+    def _made(self, parts: list[_Part], members: list[Any], owned: Owned, sender: DoorSender | None) -> bool:
+        """Puts what is due in the places of parts; false where that is not so easy, and all is as it was."""
+        held: dict[int, Any] = {}
+        new: _Part | None = None
+        # All of them first: there is no way back once a descriptor has become something else.
+        for part in parts:
+            place, kind, came, badge = part
+            if kind in _FITS:
+                if not _FITS[kind](came.fileno()):
+                    return False
+                continue
+            held[place] = _held(kind, came.fileno(), badge)
+            if held[place] is None:
+                if new is not None or not can_be_cast(kind):
+                    return False
+                new = part
+        if new is not None:
+            capability = space.receive_new(new.came, new.badge, sender)
+            if capability is None:
+                return False
+            held[new.place] = capability if new.kind is Capability else capability.cast(new.kind)
+        for place, kind, came, _ in parts:
+            if kind in _FITS:
+                members[place] = file = _file_of(kind, came)
+                owned.produced[owned.produced.index(came)] = file
+                if kind is BufferedReader:
+                    owned.note_raw(file)
+            else:
+                members[place] = held[place]
+                # The very socket that we hold, or nothing any more.
+                came.close()
+                owned.produced.remove(came)
+        return True
 
     def returned(self, result: Any) -> tuple[bytes, list[Descriptor]] | None:
         """The payload for a result, and the descriptors to send with it, which the call owns; None as in :meth:`lent`.
@@ -227,20 +331,34 @@ class InOrder:
         return lent[0], result
 
 
+def _held(kind: Any, number: int, badge: bytes) -> object | None:
+    """What is due, of a capability whose door is held; None where it is not, or not that easy."""
+    capability = space.held(number, badge)
+    if capability is None or kind is Capability:
+        return capability
+    door = door_of(capability)
+    # Its own entrypoint gives an object of this process itself.
+    return None if door is None or home_of(door) is not None else capability.cast(kind)
+
+
+def _file_of(kind: Any, descriptor: Descriptor) -> Any:
+    return descriptor.socket() if kind is socket.socket else buffered_of(descriptor, "r", BufferedReader)
+
+
 def in_order(annotations: Sequence[Any], data: Sequence[bool], parameters: Sequence[Parameter] = ()) -> InOrder | None:
-    """How the members of a value travel whose descriptors stand in order; None where they may not.
+    """How the members of a value travel that stand in order; None where they may not.
 
     Args:
         annotations: of the members: a method's arguments, or its one result.
         data: whether each is data alone.
         parameters: of the arguments; none for a result.
     """
-    places = [
-        (place, _is_list(annotation), annotation is BufferedReader)
-        for place, annotation in enumerate(annotations)
-        if not data[place]
-    ]
-    known = all(listed or annotations[place] in (Descriptor, BufferedReader) for place, listed, _ in places)
-    if not places or not known or any(p.kind is p.KEYWORD_ONLY for p in parameters):
+    alone = not parameters
+    kinds = [(place, _kind_of(annotation)) for place, annotation in enumerate(annotations) if not data[place]]
+    places = [(place, *kind) for place, kind in kinds if kind is not None]
+    by_name = any(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters)
+    # What a method returns is the call's, and a door is nobody's.
+    unknown = alone and any(optional or _is_capability(kind) for _, kind, optional in places)
+    if not places or len(places) < len(kinds) or by_name or unknown:
         return None
-    return InOrder(annotations, places, alone=not parameters)
+    return InOrder(annotations, places, alone=alone)

@@ -9,7 +9,6 @@ from capmarshal._kernel.errors import ArgumentError, Error, InterfaceError, Stal
 from capmarshal._protocol.wire import pack_size
 from capmarshal._typed.arguments import Arguments
 from capmarshal._typed.binding import Binding
-from capmarshal._typed.capabilities_in_order import capabilities_in_order
 from capmarshal._typed.codec import BAD_PAYLOAD, data_decoder_for, decoder_for, encode, words_of_failure
 from capmarshal._typed.declaration import Declaration, declared_in, refuse_forgotten
 from capmarshal._typed.fitting import check_for
@@ -71,8 +70,7 @@ class Method:
         self._result = declared.result
         self.encode_data_arguments, self.encode_data_result = encoders_for(declared.annotations, declared.result)
         self._check_result = check_for(declared.result, is_data=declared.result_is_data)
-        what = declared.annotations, declared.data, declared.parameters
-        self.arguments_in_order = capabilities_in_order(*what) or in_order(*what)
+        self.arguments_in_order = in_order(declared.annotations, declared.data, declared.parameters)
         self.result_in_order = in_order([declared.result], [declared.result_is_data])
         arguments = Arguments(declared)
         self.given, self.encode_arguments, self.unsendable = arguments.given, arguments.encode, arguments.unsendable

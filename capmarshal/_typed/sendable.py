@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+import typing
 from typing import Any
 
 import msgspec
@@ -27,6 +29,17 @@ from capmarshal._kernel.errors import name_of
 from capmarshal._typed.marks import defined_by
 from capmarshal._typed.records import class_of, refuse_lossy, walk
 from capmarshal._typed.table import DESCRIPTOR_TYPES
+
+
+def optional_in(annotation: Any) -> tuple[Any, bool]:
+    """What an annotation says but for ``| None`` and what is annotated beside it, and whether None will do."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return optional_in(arguments[0])
+    others = [argument for argument in arguments if argument is not types.NoneType]
+    if origin in (typing.Union, types.UnionType) and len(others) == 1:
+        return optional_in(others[0])[0], True
+    return annotation, False
 
 
 class Unsendable(Exception):  # never leaves the package
