@@ -139,7 +139,7 @@ def receive_capability(sock: HasFileno | int, timeout: float | None = None) -> C
     """Takes a capability that :func:`send_capability` has handed over, and nothing else, from a socket.
 
     What is no handover is left there; on a STREAM socket, so is what follows one.  One receiver at a time: between two,
-    it is not told who gets what.
+    it is not told who gets what.  What waits in standard input when capmarshal is imported, :func:`parent` gives.
 
     Args:
         sock: a connected AF_UNIX socket, SEQPACKET or STREAM, or its number; borrowed.

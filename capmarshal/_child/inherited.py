@@ -53,6 +53,9 @@ def told_of(number: int, *, as_stdin: bool) -> str:
 def parent() -> Capability:
     """The capability that this process was given when it was created; the same object each time.
 
+    By :func:`spawn`; or by any program that has put it into a SEQPACKET socket, with :func:`send_capability`, and made
+    that this process's standard input.
+
     Raises:
         NoParent: it was given none, or can't use it; the message says why.
     """
