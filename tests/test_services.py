@@ -1,5 +1,6 @@
 """What docs/services.md shows works as it stands there."""
 
+import inspect
 import os
 import re
 import subprocess
@@ -58,7 +59,7 @@ def test_the_activated_service_compiles():
 def test_every_error_of_connect_is_told():
     """Those that its docstring names, but for what no caller expects."""
     told = set(re.findall(r"^\| `(\w+)`", PAGE, re.MULTILINE))
-    said = set(re.findall(r"^ {8}(\w+): ", cm.connect.__doc__.partition("Raises:")[2], re.MULTILINE))
+    said = set(re.findall(r"^ {4}(\w+): ", inspect.getdoc(cm.connect).partition("Raises:")[2], re.MULTILINE))
     assert said - told == {"TableFull", "TypeError", "ValueError"}
 
 

@@ -137,6 +137,15 @@ class Handovers:
         if not self._of(user):
             self._by_user.pop(user, None)
 
+    def tidy(self) -> None:
+        """Looks after those that Ctrl-C has kept from being watched, or watched with nobody to tell."""
+        for of_user in self._by_user.values():
+            for handover in of_user.values():
+                if not handover.slot and handover not in self._left:
+                    self._slots.unwatch_number(handover.connection.number)
+                    self._left.add(handover)
+                    self._again.begin()
+
     def close(self) -> None:
         """Ends all of them: what waits there may be taken all the same."""
         for of_user in tuple(self._by_user.values()):

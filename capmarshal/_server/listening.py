@@ -204,6 +204,7 @@ class Listening:
         accepted, self._accepted = self._accepted, Private(-1)
         if accepted.number >= 0 and accepted not in self._handovers:
             reaper.close([accepted])
+        self._handovers.tidy()
 
     def remove_files(self) -> None:
         """Lets nobody else find what is listened to, from any thread."""

@@ -241,6 +241,8 @@ class Server:
 
     def _take_turns(self) -> None:
         take, timers = self._turns.take, self._timers
+        # Of those that were new when Ctrl-C came, nobody would tell again.
+        self._listening.begin()
         # Not `while CONDITION`: what Ctrl-C raises at the jump back is in no `try` under CPython 3.13.0.
         while True:
             if self._stop_at is not None or self._epoll.number < 0:
