@@ -242,3 +242,29 @@ PyObject *py_move_to_reader(PyObject *module, PyObject *const *arguments, Py_ssi
 	PyBuffer_Release(&view);
 	return reader;
 }
+
+/* what a function says of a descriptor and the mounts in memory; nobody is asked that could block, so the GIL is kept */
+static PyObject *told(int (*by)(int, struct cm_mounts *), PyObject *const *arguments)
+{
+	long number = PyLong_AsLong(arguments[0]);
+	Py_buffer view;
+	int how;
+
+	if (PyErr_Occurred() || PyObject_GetBuffer(arguments[1], &view, PyBUF_WRITABLE) < 0)
+		return NULL;
+	how = by((int)number, view.buf);
+	PyBuffer_Release(&view);
+	return PyLong_FromLong(how);
+}
+
+/* closing(number, mounts): as cm_closing() */
+PyObject *py_closing(PyObject *module, PyObject *const *arguments, Py_ssize_t n_arguments)
+{
+	return told(cm_closing, arguments);
+}
+
+/* reads_own_file(number, mounts): as cm_reads_own_file() */
+PyObject *py_reads_own_file(PyObject *module, PyObject *const *arguments, Py_ssize_t n_arguments)
+{
+	return told(cm_reads_own_file, arguments);
+}

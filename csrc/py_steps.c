@@ -7,6 +7,8 @@ static PyMethodDef steps[] = {
 	STEP(move_out),
 	STEP(move_in),
 	STEP(move_to_reader),
+	STEP(closing),
+	STEP(reads_own_file),
 	STEP(call),
 	STEP(reply_wait),
 	{ NULL, NULL, 0, NULL },

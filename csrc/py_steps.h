@@ -19,6 +19,8 @@ PY_STEP(numbers_in);
 PY_STEP(move_out);
 PY_STEP(move_in);
 PY_STEP(move_to_reader);
+PY_STEP(closing);
+PY_STEP(reads_own_file);
 PY_STEP(call);
 PY_STEP(reply_wait);
 

@@ -265,8 +265,18 @@ def test_sockets_of_other_kinds_are_refused(capability, make_pair):
     with cm.Descriptor(read_end) as reader, cm.Descriptor(write_end), pytest.raises(cm.KernelError) as caught:
         cm.receive_capability(reader)
     assert caught.value.errno == errno.ENOTSOCK
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as lonely, pytest.raises(cm.Disconnected):
-        cm.receive_capability(lonely)
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_SEQPACKET, socket.SOCK_STREAM], ids=lambda kind: kind.name)
+def test_a_socket_that_is_not_connected(kind, capability):
+    """One that listens is none, either: said at once."""
+    with socket.socket(socket.AF_UNIX, kind) as lonely:
+        for _ in range(2):
+            for use in (cm.receive_capability, lambda sock: cm.send_capability(sock, capability)):
+                with pytest.raises(cm.Disconnected, match="not connected"):
+                    use(lonely)
+            lonely.bind("")
+            lonely.listen()
 
 
 # What stands around it.

@@ -213,7 +213,8 @@ def _await(number: int, keeps_records: bool, deadline: int) -> int:
         if seen in (-errno.EINTR, -errno.ECONNRESET):
             continue
         if seen != -errno.EAGAIN:
-            raise error_for(-seen, _DOING, "recvmsg(2)")
+            # What a STREAM socket says that is not connected (unix_stream_read_generic() in net/unix/af_unix.c).
+            raise error_for(errno.ENOTCONN if seen == -errno.EINVAL else -seen, _DOING, "recvmsg(2)")
         if backoff is not None and not backoff.wait(number, 0):
             return 0
         if not becomes_ready(number, select.POLLIN | select.POLLRDHUP, deadline, _DOING):

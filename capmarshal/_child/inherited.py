@@ -32,8 +32,9 @@ _NOTHING = (
     "where the environment is cleared on the way"
 )
 _LOST = (
-    "the socket in which a capability waited for this process is not there any more: a program in between has closed "
-    "descriptor {}, as launchers do with all from 3 up; spawn(..., parent_as_stdin=True) passes it as standard input"
+    "the socket in which a capability waited for this process is not there any more: another interpreter of this "
+    "process has taken it, or a program in between has closed descriptor {}, as launchers do with all from 3 up; "
+    "spawn(..., parent_as_stdin=True) passes it as standard input"
 )
 _REPLACED = "a capability waited for this process in its standard input, which a program in between has replaced"
 _TAKEN = (

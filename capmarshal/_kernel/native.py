@@ -21,7 +21,17 @@ except ModuleNotFoundError as missing:
         "capmarshal is imported from where its C part was not compiled, as from a checkout, which comes before what is "
         "installed where Python is started in it with -c or -m: start it with -P, or elsewhere"
     ) from None
-from capmarshal._kernel._steps import Owner, call, move_in, move_out, move_to_reader, numbers_in, reply_wait
+from capmarshal._kernel._steps import (
+    Owner,
+    call,
+    closing,
+    move_in,
+    move_out,
+    move_to_reader,
+    numbers_in,
+    reads_own_file,
+    reply_wait,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,12 +53,14 @@ __all__ = [
     "TIMED_OUT",
     "Owner",
     "call",
+    "closing",
     "ffi",
     "lib",
     "move_in",
     "move_out",
     "move_to_reader",
     "numbers_in",
+    "reads_own_file",
     "reply_wait",
 ]
 

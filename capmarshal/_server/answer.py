@@ -54,11 +54,6 @@ class Answer(NamedTuple):
             # Out of the list: else what is raised would know frames that know it, and keep what is in them.
             raise self.escape.pop()
 
-    def close_results(self) -> None:
-        """Closes the results, for the answer is sent, and its arguments were closed before."""
-        if self.results:
-            reaper.close(self.results)
-
     def close(self) -> None:
         """Closes all that the call owned, where the answer will not be sent."""
         reaper.close([*self.arguments, *self.results])

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from capmarshal._server.clients import Channel
     from capmarshal._server.journal import Journal
     from capmarshal._server.objects import Objects
+    from capmarshal._server.shares import Shares
 
 # How long an inline call waits for its arguments to be closed.
 _CLOSING_SECONDS = 1.0
@@ -109,7 +110,7 @@ class Dispatcher:
             assert isinstance(record, (wire.Reply, wire.Fail))  # noqa: S101 - by construction
             return record, DescriptorList.dup_of(answer.numbers)
         finally:
-            answer.close_results()
+            reaper.close(answer.results)
 
     def dispatch(self, received: Received, channel: Channel) -> Answer:
         """Answers a record; the descriptors in it are taken.
@@ -117,20 +118,16 @@ class Dispatcher:
         Raises:
             Unanswerable: it is no call at all; the caller still owns the descriptors.
         """
-        size, owned = len(received.data), [received.descriptors]
-        too_large = channel.peer.shares.too_large("arguments", size, len(received.descriptors))
+        owned = [received.descriptors]
         try:
             record = wire.unpack(received.data)
         except wire.Malformed as malformed:
             if malformed.id is None:
                 raise Unanswerable(str(malformed)) from None
-            code = Code.TOO_BIG if too_large else Code.MALFORMED
-            return fail(malformed.id, code, too_large or str(malformed), owned)
+            return fail(malformed.id, Code.MALFORMED, str(malformed), owned)
         if not isinstance(record, wire.Call):
             raise Unanswerable(f"a {type(record).__name__} where only calls are due")
-        if too_large:
-            return fail(record.id, Code.TOO_BIG, too_large, owned)
-        refusal = _refusal(record, received)
+        refusal = _refusal(record, received, channel.peer.shares)
         if refusal is not None:
             return fail(record.id, *refusal, owned)
         return self.call(record, received.descriptors, channel, _deadline_of(record))
@@ -156,9 +153,12 @@ class Dispatcher:
         return answer
 
 
-def _refusal(call: Call, received: Received) -> tuple[Code, str] | None:
-    """Why a call is not run that has not come as it was sent; None if it has."""
+def _refusal(call: Call, received: Received, shares: Shares) -> tuple[Code, str] | None:
+    """Why a call is not run that is more than may be, or has not come as it was sent; None if it is run."""
     came = len(received.descriptors)
+    too_large = shares.too_large("arguments", len(received.data), came)
+    if too_large:
+        return Code.TOO_BIG, too_large
     if received.cut:
         return Code.TOO_BIG, f"the call is larger than the {len(received.data)} bytes of room for it"
     if received.lost:
