@@ -19,7 +19,7 @@ import by_hand
 import capmarshal as cm
 from capmarshal._descriptors.array_layout import ArrayLayout
 from capmarshal._protocol.faults import Code
-from capmarshal._protocol.further_lines import Lease
+from capmarshal._protocol.further_lines import Lent
 from capmarshal._protocol.wire import NO_BADGE, Entry, pack_table
 from patience import PATIENCE
 
@@ -332,7 +332,7 @@ def test_a_lease_that_is_none_is_refused(producer):
 def _said_to_be_lent(producer, numbers, layout):
     """What a client gets that says so of two descriptors, by hand."""
     capability = cm.capability(producer)
-    table, _ = pack_table([Entry(0, NO_BADGE, layout, Lease(1, 5))])
+    table, _ = pack_table([Entry(0, NO_BADGE, layout, Lent(1, 5))])
     entries = list(struct.iter_unpack("=H16s", table))
     record = by_hand.call(capability, method=b"total", payload=b"\x91\x00", entries=entries, descriptors=2)
     with by_hand.knock(capability) as near:

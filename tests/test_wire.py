@@ -11,7 +11,7 @@ import by_hand
 from capmarshal._descriptors.array_layout import DIMENSIONS_MAX, ArrayLayout
 from capmarshal._kernel.native import lib
 from capmarshal._protocol import wire as _wire
-from capmarshal._protocol.further_lines import Lease
+from capmarshal._protocol.further_lines import Lent
 from capmarshal._protocol.wire import (
     NO_BADGE,
     Begin,
@@ -48,7 +48,7 @@ def tables(draw):
     doors = slots[len(plain) :]
     leases = slots[: draw(st.integers(0, len(plain)))]
     entries = [
-        Entry(slot, NO_BADGE, draw(st.none() | arrays), Lease(leases.pop(), draw(times)) if leases else None)
+        Entry(slot, NO_BADGE, draw(st.none() | arrays), Lent(leases.pop(), draw(times)) if leases else None)
         for slot in plain[len(leases) :]
     ]
     if doors:
@@ -261,7 +261,7 @@ def test_an_array_is_said_of_memory_that_came(badge):
 
 def test_the_layout_of_a_lease_is_as_documented():
     """Behind the line of the memory, and behind what array that is; the lease's descriptor has no line of its own."""
-    entries = [Entry(1, NO_BADGE, ArrayLayout("d", ()), Lease(2, 7)), Entry(0, NO_BADGE, None, Lease(3, 8))]
+    entries = [Entry(1, NO_BADGE, ArrayLayout("d", ()), Lent(2, 7)), Entry(0, NO_BADGE, None, Lent(3, 8))]
     data = _wire.pack_reply(5, entries, 4, b"payload")
     assert struct.unpack_from("=HH", data, 2) == (5, 4)
     assert data[16:52] == struct.pack("=H", 1) + bytes(16) + b"\xff\xffd" + bytes(15)

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from capmarshal._descriptors.array_layout import ArrayLayout
 from capmarshal._descriptors.memory import FIXED, make_memory
+from capmarshal._descriptors.moving import stolen
 from capmarshal._descriptors.private import Private, make_epoll_set, make_event, make_pair
-from capmarshal._descriptors.shared_buffer import SharedBuffer, mappings_of
+from capmarshal._descriptors.shared_buffer import Lease, SharedBuffer, mappings_of
 from capmarshal._kernel.deadline import after, words_for
 from capmarshal._kernel.errors import CallTimeout, Closed, check
 from capmarshal._kernel.native import NULL, ffi, lib
@@ -182,7 +183,7 @@ class BufferPool:
 
     def _lent(self, item: _Item) -> SharedBuffer:
         kept, lent = make_pair("lending a shared buffer")
-        lease = lent.release()
+        lease = stolen(lent.release(), Lease)
         try:
             # Nothing is ever to be read there: what a receiver sends could make the close block.  It may be refused,
             # within a sandbox, and is of use against those only who are not to have a buffer at all.

@@ -53,7 +53,7 @@ def moved_from(place: CData, kind: type[T]) -> T:
     return owner
 
 
-def stolen(descriptor: T, kind: type[T]) -> T:
+def stolen(descriptor: Owner, kind: type[T]) -> T:
     """Moves what ``descriptor`` owns, if anything, to another owner of that kind."""
     owner = kind.__new__(kind)
     owner._number, descriptor._number = descriptor._number, -1  # noqa: SLF001 - likewise

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from capmarshal._descriptors.array_layout import ArrayLayout, bytes_of
 from capmarshal._descriptors.descriptor import Descriptor
 from capmarshal._descriptors.memory import FIXED, check_memory, map_memory, seals_of
+from capmarshal._descriptors.moving import stolen
 from capmarshal._descriptors.new_process import hand_down, inherited, refuse_unless_created
 from capmarshal._descriptors.process import process
 from capmarshal._kernel.errors import ArgumentError, Closed
@@ -73,6 +74,42 @@ def mappings_of(pool: int) -> Mappings:
     return _mappings.setdefault(pool, Mappings())
 
 
+class Lease(Descriptor):
+    """A buffer's lease: whoever closes it, it stays open for as long as there are views of the buffer."""
+
+    __slots__ = ("_let_go", "_views")
+    _let_go: bool
+    _views: set[object]
+
+    def __new__(cls, *_arguments: object) -> Self:
+        """Before there is a descriptor in it."""
+        made = super().__new__(cls)
+        made._views = set()
+        made._let_go = False
+        return made
+
+    def begin(self, view: object) -> None:
+        """There is a view."""
+        self._views.add(view)
+
+    def end(self, view: object) -> None:
+        """There is that view no more."""
+        self._views.discard(view)
+        if not self._let_go or self._views:
+            return
+        if process.reaper is None or sys.is_finalizing():
+            super().close()
+        else:
+            # In whichever thread that is: what a stranger sent may block.
+            process.reaper.close([self])
+
+    def close(self) -> None:
+        """Closes it, now or when the last view has gone.  Does nothing the second time."""
+        self._let_go = True
+        if not self._views:
+            super().close()
+
+
 class SharedBuffer:
     """Memory of a :class:`BufferPool` that is handed over without a copy, and used again.
 
@@ -99,7 +136,7 @@ class SharedBuffer:
             raise TypeError("a shared buffer is taken out of a pool: BufferPool(count, shape).take()")
         return super().__new__(cls)
 
-    def __init__(self, memory: Descriptor, lease: Descriptor, pool: int, layout: ArrayLayout) -> None:
+    def __init__(self, memory: Descriptor, lease: Lease, pool: int, layout: ArrayLayout) -> None:
         self._memory = memory
         self._lease = lease
         self._pool = pool
@@ -129,14 +166,13 @@ class SharedBuffer:
 
         Raises:
             KernelError: no room in the address space.
-            TableFull: no room for a descriptor.
             Closed: it was closed.
         """
         mapping = self._mappings.of(self.fileno(), self.size)
-        lease = self._lease.dup()
-        # Refers to the mappings, too: they are kept while there is a view of any.
-        end = _End(lease, self._mappings)
-        return memoryview(ffi.buffer(ffi.gc(ffi.cast("char *", mapping), end), self.size))
+        end = _End(self._lease, self._mappings)
+        view = memoryview(ffi.buffer(ffi.gc(ffi.cast("char *", mapping), end), self.size))
+        self._lease.begin(end)
+        return view
 
     @property
     def __array_interface__(self) -> dict[str, object]:
@@ -156,7 +192,7 @@ class SharedBuffer:
         self.fileno()
         memory = self._memory.dup()
         try:
-            return SharedBuffer(memory, self._lease.dup(), self._pool, self._layout)
+            return SharedBuffer(memory, stolen(self._lease.dup(), Lease), self._pool, self._layout)
         except BaseException:
             memory.close()
             raise
@@ -187,33 +223,29 @@ class SharedBuffer:
 
 
 class _End:
-    """What is done when a view goes.  Refers to what must not go before that."""
+    """What is done when a view goes.  Refers to what must not go before that: lease and mappings."""
 
     __slots__ = ("_lease", "_mappings")
 
-    def __init__(self, lease: Descriptor, mappings: Mappings) -> None:
+    def __init__(self, lease: Lease, mappings: Mappings) -> None:
         self._lease = lease
         self._mappings = mappings
 
     def __call__(self, _address: object) -> None:
-        if process.reaper is None or sys.is_finalizing():
-            self._lease.close()
-        else:
-            # In whichever thread that is: what a stranger sent may block.
-            process.reaper.close([self._lease])
+        self._lease.end(self)
 
 
 def _inherited(memory: Any, lease: Any, pool: int, layout: ArrayLayout) -> SharedBuffer:
-    return SharedBuffer(Descriptor(inherited(memory)), Descriptor(inherited(lease)), pool, layout)
+    return SharedBuffer(Descriptor(inherited(memory)), Lease(inherited(lease)), pool, layout)
 
 
-def parts_of(buffer: SharedBuffer) -> tuple[Descriptor, Descriptor, int, ArrayLayout | None]:
+def parts_of(buffer: SharedBuffer) -> tuple[Descriptor, Lease, int, ArrayLayout | None]:
     """What a buffer is handed over as, borrowed: memory, lease, the pool's number; and what array it is, if any."""
     layout = buffer._layout  # noqa: SLF001 - of this module's own class
     return buffer._memory, buffer._lease, buffer._pool, None if layout.is_bytes else layout  # noqa: SLF001 - as above
 
 
-def buffer_of(memory: Descriptor, lease: Descriptor, pool: int, layout: ArrayLayout | None) -> SharedBuffer:
+def buffer_of(memory: Descriptor, lease: Lease, pool: int, layout: ArrayLayout | None) -> SharedBuffer:
     """Makes a buffer of what a stranger sent.
 
     Args:

@@ -34,19 +34,19 @@ _MORE: Final = (1 << 16) - 1
 _SLOT = struct.Struct("=H")
 
 
-class Lease(NamedTuple):
+class Lent(NamedTuple):
     """What goes with memory that is lent: a descriptor, and the number of the pool that lends it."""
 
     slot: int
     pool: int
 
 
-def count(array: ArrayLayout | None, lease: Lease | None) -> int:
+def count(array: ArrayLayout | None, lease: Lent | None) -> int:
     """How many lines say so."""
     return (0 if array is None else 1 + len(array.shape) // 2) + (lease is not None)
 
 
-def pack(array: ArrayLayout | None, lease: Lease | None) -> bytes:
+def pack(array: ArrayLayout | None, lease: Lent | None) -> bytes:
     """The lines that say so."""
     lines: list[bytes] = []
     if array is not None:
@@ -59,7 +59,7 @@ def pack(array: ArrayLayout | None, lease: Lease | None) -> bytes:
     return b"".join(lines)
 
 
-def read(table: memoryview, at: int) -> tuple[ArrayLayout | None, Lease | None]:
+def read(table: memoryview, at: int) -> tuple[ArrayLayout | None, Lent | None]:
     """What the lines from there on say of the descriptor before them, if they do.
 
     Raises:
@@ -73,7 +73,7 @@ def read(table: memoryview, at: int) -> tuple[ArrayLayout | None, Lease | None]:
         _, zero, slot, nothing, pool = _LEASE.unpack_from(table, at)
         if zero or nothing:
             raise ValueError("a table says of a lease what cannot be read")
-        lease = Lease(slot, pool)
+        lease = Lent(slot, pool)
     return array, lease
 
 

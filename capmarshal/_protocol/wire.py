@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from capmarshal._descriptors.array_layout import ArrayLayout
-    from capmarshal._protocol.further_lines import Lease
+    from capmarshal._protocol.further_lines import Lent
 
 VERSION = 2
 KNOCK, CALL, REPLY, FAIL, BEGIN, PART, GO, GONE = 1, 2, 3, 4, 5, 6, 7, 8
@@ -78,7 +78,7 @@ class Entry(NamedTuple):
     slot: int
     badge: bytes
     array: ArrayLayout | None = None
-    lease: Lease | None = None
+    lease: Lent | None = None
 
 
 class Call(NamedTuple):

@@ -18,10 +18,11 @@ from capmarshal._capabilities.space import capability_of, space
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.dataspace import Dataspace, array_in
 from capmarshal._descriptors.descriptor import Descriptor, numbers_of
-from capmarshal._descriptors.shared_buffer import SharedBuffer, buffer_of, parts_of
+from capmarshal._descriptors.moving import stolen
+from capmarshal._descriptors.shared_buffer import Lease, SharedBuffer, buffer_of, parts_of
 from capmarshal._kernel.errors import ArgumentError, name_of, with_article
 from capmarshal._protocol import further_lines
-from capmarshal._protocol.further_lines import Lease
+from capmarshal._protocol.further_lines import Lent
 from capmarshal._protocol.wire import ENTRIES_MAX, NO_BADGE, Entry, plain
 from capmarshal._typed.files import describe, open_received
 from capmarshal._typed.preparing import number_to_send, prepare
@@ -143,11 +144,11 @@ class Outgoing:
         number = number_to_send(buffer, serving=self._serving)
         memory, lease, pool, array = parts_of(buffer)
         self.files += (memory, lease)
-        slot, goes_with_it = self._add_number(number), Lease(self._add_number(lease.fileno()), pool)
+        slot, goes_with_it = self._add_number(number), Lent(self._add_number(lease.fileno()), pool)
         self._make_room(array, goes_with_it)
         self.entries.append(Entry(slot, NO_BADGE, array, goes_with_it))
 
-    def _make_room(self, array: ArrayLayout | None, lease: Lease | None) -> None:
+    def _make_room(self, array: ArrayLayout | None, lease: Lent | None) -> None:
         lines = further_lines.count(array, lease)
         self._check_room(1 + lines)
         self._further_lines += lines
@@ -299,12 +300,13 @@ class Incoming(Owned):
             self.writers = (*self.writers, made)
         return made
 
-    def _make_buffer(self, kind: type, slot: int, array: ArrayLayout | None, lease: Lease | None) -> SharedBuffer:
+    def _make_buffer(self, kind: type, slot: int, array: ArrayLayout | None, lease: Lent | None) -> SharedBuffer:
         if lease is None:
             raise ArgumentError("a plain descriptor came where a shared buffer is due")
         if kind is not SharedBuffer:
             raise ArgumentError(f"a shared buffer came where {_name(kind)} is due")
-        memory, its_lease = self._descriptors.steal(slot), self._descriptors.steal(lease.slot)
+        memory = self._descriptors.steal(slot)
+        its_lease = stolen(self._descriptors.steal(lease.slot), Lease)
         # The buffer's from here on, and closed where it would be.
         self.produced += (memory, its_lease)
         return buffer_of(memory, its_lease, lease.pool, array)
