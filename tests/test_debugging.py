@@ -52,10 +52,12 @@ class Thing(cm.Interface):
 @pytest.mark.skipif(shutil.which("ss") is None, reason="iproute2 is not installed")
 def test_who_holds_what():
     """The server's end has the name, and whoever holds the client end, whose number stands beside it, is listed."""
-    program = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    # Until it imports capmarshal, its capability waits in a socket, which holds the door as well as anybody.
+    program = [sys.executable, "-P", "-c", "import capmarshal, sys; print('taken', flush=True); sys.stdin.read()"]
     with cm.Entrypoint("debugged") as entrypoint:
         capability = entrypoint.manage(Thing())
-        with cm.spawn(program, parent=capability, stdin=subprocess.PIPE) as child:
+        with cm.spawn(program, parent=capability, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+            assert child.stdout.readline() == b"taken\n"
             told = subprocess.run(["ss", "-xap"], capture_output=True, text=True, timeout=PATIENCE, check=True)
             number = os.fstat(capability.fileno()).st_ino
             lines = [line for line in told.stdout.splitlines() if f" {number} " in line]

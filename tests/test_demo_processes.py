@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import sys
@@ -71,8 +72,8 @@ def test_the_table_counts_what_the_kernel_shows():
 
 
 def test_arguments_and_environment_of_the_children_tell_nothing(blocked_server, fifo):
-    """No badge and no descriptor number: they are what anybody could have written down beforehand."""
-    environment = Path(f"/proc/{blocked_server.pid}/environ").read_bytes()
+    """No badge: they are what anybody could have written down beforehand, and in which socket the capability waits."""
+    environment = Path(f"/proc/{blocked_server.pid}/environ").read_bytes().split(b"\0")
     expected = {
         blocked_server.server: [*map(os.fsencode, broker.SERVER)],
         blocked_server.client: [*map(os.fsencode, broker.CLIENT), os.fsencode(fifo)],
@@ -80,7 +81,11 @@ def test_arguments_and_environment_of_the_children_tell_nothing(blocked_server, 
     assert len(expected) == 2
     for pid, command in expected.items():
         assert command_of(pid) == command
-        assert Path(f"/proc/{pid}/environ").read_bytes() == environment
+        own = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        (told,) = [line for line in own if line not in environment]
+        assert re.fullmatch(rb"CAPMARSHAL_PARENT=\d+:\d+", told)
+        own.remove(told)
+        assert sorted(own) == sorted(environment)
 
 
 def test_the_server_is_given_nothing_but_its_parent_capability(blocked_server, fifo):
