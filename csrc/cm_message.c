@@ -130,6 +130,15 @@ int cm_send_record(int socket, const void *data, size_t size, const int *descrip
 	return cm_send(socket, &part, 1, descriptors, count, CM_NOW);
 }
 
+int cm_fits(int socket, size_t size)
+{
+	/* the kernel has found room for it before it looks where it is: unix_dgram_sendmsg(), net/unix/af_unix.c */
+	struct iovec nowhere = { .iov_base = NULL, .iov_len = size };
+	struct msghdr message = { .msg_iov = &nowhere, .msg_iovlen = 1 };
+
+	return lx_sendmsg(socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL) == -EFAULT;
+}
+
 static void take_rights(struct cm_inbox *in, const struct cmsghdr *header)
 {
 	size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);

@@ -66,6 +66,12 @@ int cm_send(int socket, const struct iovec *parts, size_t n_parts,
 int cm_send_record(int socket, const void *data, size_t size, const int *descriptors, unsigned int count);
 
 /*
+ * Whether a record of so many bytes would fit into a socket's send buffer, for where the
+ * size of that may not be asked; 0 also where nothing can be sent now.  Nothing is sent.
+ */
+int cm_fits(int socket, size_t size);
+
+/*
  * Receives one record.  Every SCM_RIGHTS header is gathered; a pidfd of SCM_PIDFD
  * that is not wanted is closed, whoever switched that on; other control messages are
  * passed over.  On truncation the record is delivered with what did come, and

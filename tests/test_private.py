@@ -11,6 +11,7 @@ import threading
 import pytest
 
 import capmarshal as cm
+from by_hand import Concurrent
 from capmarshal._capabilities.capability import open_door_of
 from capmarshal._descriptors import private as _private
 from capmarshal._descriptors import reaper
@@ -18,6 +19,7 @@ from capmarshal._descriptors.private import Private, make_epoll_set, make_event,
 from capmarshal._descriptors.process import process
 from capmarshal._kernel.native import lib
 from patience import PATIENCE
+from refusing import refuse
 from slow_closing import is_open
 
 MAKERS = {
@@ -190,6 +192,39 @@ def test_a_child_forked_after_the_close_leaves_the_number_to_whoever_has_it(fork
             if foreign.fileno() != number:
                 os.close(number)
     near.close()
+
+
+def test_a_socket_that_has_no_cookie_to_tell_is_closed_as_any_other(monkeypatch, fork):
+    """Where a filter hides it: nobody waits for its close, and a child that is forked meanwhile closes its copy."""
+
+    def could_fork():
+        taken = process.lock.acquire(blocking=False)
+        if taken:
+            process.lock.release()
+        return taken
+
+    def child():
+        refuse(["getsockopt"])
+        near, far = make_pair("making a test")
+        number, seen = far.number, []
+
+        def look(closing):
+            if closing != number or seen:
+                return
+            seen.append(None)
+            free = Concurrent(could_fork).outcome()
+            forked = os.fork()
+            if forked == 0:
+                os._exit(2 * is_open(number) + (far.number != -1))
+            seen[0] = free, os.waitpid(forked, 0)[1]
+
+        monkeypatch.setattr(_private, "lib", Hooked("lx_close", look))
+        far.close()
+        monkeypatch.undo()
+        near.close()
+        return seen, dict(process.closing)
+
+    assert fork(child).result() == ([(True, 0)], {})
 
 
 @pytest.mark.parametrize("maker", [make_epoll_set, make_event])

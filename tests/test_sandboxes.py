@@ -15,6 +15,7 @@ import by_hand
 import capmarshal as cm
 import sandboxed
 from capmarshal._capabilities.capability import open_door_of
+from capmarshal._descriptors.inbox import record_room
 from capmarshal._protocol import wire
 from patience import PATIENCE
 from refusing import DENIED_BY_AGENTS, refuse
@@ -120,6 +121,27 @@ def test_what_it_cannot_do_without_is_named(call, act, fork, open_descriptors):
         words, left = fork(in_child).result()
         assert f"Operation not permitted: a filter or a security module refuses {call}(2)" in words
         assert not left
+
+
+@pytest.mark.parametrize("shrunk", [False, True])
+def test_how_long_a_record_may_be_is_tried_where_it_may_not_be_asked(shrunk, fork, seqpacket):
+    """Nothing is sent by that; a call of a few thousand bytes is not made in parts for it."""
+    one, other = seqpacket
+    if shrunk:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    usual = 212_960
+
+    def in_child():
+        refuse(["getsockopt"])
+        return record_room(one.fileno())
+
+    room = fork(in_child).result()
+    assert room == (usual if record_room(one.fileno()) >= usual else 4096)
+    assert shrunk <= (room == 4096)
+    one.send(bytes(room))
+    assert len(other.recv(usual + 1)) == room
+    with pytest.raises(BlockingIOError):
+        other.recv(1, socket.MSG_DONTWAIT)
 
 
 # As a server for those who are hostile.

@@ -31,15 +31,20 @@ RECORD_MAX = 256 * 1024
 # What the kernel adds to a record in the accounts of its sender: skb overhead, measured.
 _OVERHEAD = 32
 _ROOM_MIN = 4096
+# What a record of most machines' sockets can have.
+_ROOM_USUAL = 212_992 - _OVERHEAD
 
 
 def record_room(sock: int) -> int:
     """Bytes that one record sent on ``sock`` may have: what its send buffer takes, and the receiver has room for.
 
-    Never less than the kernel's smallest send buffer takes (SOCK_MIN_SNDBUF, include/net/sock.h), whatever it says or
-    refuses to say.
+    Never less than the kernel's smallest send buffer takes (SOCK_MIN_SNDBUF, include/net/sock.h), whatever it says.
+    Where that may not be asked, either that or what is usual.
     """
-    return min(max(lib.cm_socket_option(sock, socket.SO_SNDBUF) - _OVERHEAD, _ROOM_MIN), RECORD_MAX)
+    size = lib.cm_socket_option(sock, socket.SO_SNDBUF)
+    if size < 0:
+        return _ROOM_USUAL if lib.cm_fits(sock, _ROOM_USUAL) else _ROOM_MIN
+    return min(max(size - _OVERHEAD, _ROOM_MIN), RECORD_MAX)
 
 
 # Memory that nobody writes to is never made real by the kernel, so it is not cleared here.
