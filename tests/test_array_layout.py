@@ -22,6 +22,7 @@ import capmarshal as cm
 from capmarshal._descriptors.array_layout import DIMENSIONS_MAX, ArrayLayout
 from capmarshal._protocol.faults import Code
 from capmarshal._protocol.wire import NO_BADGE, Entry, pack_table
+from patience import PATIENCE
 
 LETTERS = "?bBhHiIlLefdFD"
 NUMPYS = ["bool", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", "c8", "c16", "longlong", "intp"]
@@ -272,6 +273,39 @@ def test_an_array_that_is_not_in_the_memory_that_came_is_refused(near, capabilit
     """By hand: a format of objects, and shapes of more or less than there is, whatever is computed of them."""
     with cm.Dataspace.from_buffer(DATA) as data:
         assert said_to_be(near, capability, layout, data) is Code.ARGUMENT
+
+
+@pytest.mark.parametrize(
+    "layout", [ArrayLayout("O", (6,)), ArrayLayout("d", (7,)), ArrayLayout("d", (2**63, 2, 3))], ids=str
+)
+def test_a_server_that_says_so_of_its_result_is_refused(impostor, layout):
+    """The caller is told whose result it is, and has nothing of it."""
+    table, _ = pack_table([Entry(0, NO_BADGE, layout)])
+    record = by_hand.reply(1, b"\x00", list(struct.iter_unpack("=H16s", table)), 1)
+
+    def ask():
+        with cm.timeout(PATIENCE), cm.Dataspace.from_buffer(DATA) as data:
+            return impostor.capability.cast(Store).transposed(data)
+
+    asking = by_hand.Concurrent(ask)
+    with impostor.accept() as channel, cm.Dataspace.from_buffer(DATA) as data:
+        call, descriptors = by_hand.answer(channel)
+        by_hand.send(channel, record, [data.fileno()])
+        with pytest.raises(cm.ArgumentError, match=r"Store\.transposed, result: an array came of the"):
+            asking.outcome()
+        assert call.entries == [Entry(0, NO_BADGE)]
+        for number in descriptors:
+            os.close(number)
+
+
+def test_arrays_travel_in_parts_as_well(store):
+    """As many as a record does not carry."""
+    data = [cm.Dataspace.from_buffer(np.full((place % 3, 2), place, "i2")) for place in range(300)]
+    came = store.all(data)
+    for place, each in enumerate(data):
+        assert near_arrays(came[str(place)]) == near_arrays(each)
+    for each in (*data, *came.values()):
+        each.close()
 
 
 def test_an_empty_array_is_of_dimensions_that_can_be(near, capability):
