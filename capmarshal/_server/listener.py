@@ -150,9 +150,5 @@ class Listener:
         # have sent what takes long to close.
         reaper.close([closed])
 
-    def in_child(self) -> None:
-        """Leaves the file to the parent, in a forked child."""
-        self._file = None
-
     def __repr__(self) -> str:
         return f"<Listener at {self.where}>"

@@ -231,8 +231,6 @@ class Listening:
     def in_child(self) -> None:
         """Has nothing in a forked child: neither sockets nor their files are its own."""
         self._closed = True
-        for listener in self._listeners:
-            listener.in_child()
         self._listeners.clear()
         self._new.clear()
         self._handovers.in_child()

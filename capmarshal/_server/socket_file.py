@@ -165,7 +165,3 @@ class SocketFile:
             there = os.lstat(self.path)
             if (there.st_dev, there.st_ino) == identity:
                 os.unlink(self.path)  # noqa: PTH108 - pathlib is slow to import
-
-    def forget(self) -> None:
-        """Leaves the file to the parent of a forked child, whose it is."""
-        self._identity = None
