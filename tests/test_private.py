@@ -18,6 +18,7 @@ from capmarshal._descriptors import reaper
 from capmarshal._descriptors.private import Private, make_epoll_set, make_event, make_pair, make_reader
 from capmarshal._descriptors.process import process
 from capmarshal._kernel.native import lib
+from interrupting import InterruptingTwice
 from patience import PATIENCE
 from refusing import refuse
 from slow_closing import is_open
@@ -156,6 +157,28 @@ def test_an_interrupt_after_it_is_made_leaves_nothing(maker, name, monkeypatch):
     with contextlib.suppress(Interrupt):
         for each in maker():
             each.close()
+
+
+@pytest.mark.parametrize("maker", MAKERS.values(), ids=list(MAKERS))
+def test_a_second_interrupt_while_the_first_is_dealt_with_leaves_nothing(maker):
+    """Two Ctrl-C within a moment: the second came between the closing of the one end and that of the other."""
+
+    class Interrupt(BaseException):
+        pass
+
+    at, again = 0, 0
+    while True:
+        interrupting = InterruptingTwice(at, again, Interrupt, [_private.__file__])
+        with contextlib.suppress(Interrupt), interrupting:
+            for each in maker():
+                each.close()
+        if interrupting.times == 2:
+            again += 1
+        elif interrupting.times:
+            at, again = at + 1, 0
+        else:
+            break
+    assert at > 3
 
 
 def test_a_child_forked_while_one_is_being_closed_closes_it_too(fork, monkeypatch):

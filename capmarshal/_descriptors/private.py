@@ -87,17 +87,16 @@ class Private:
 
 def _attempt(make: Callable[[CData], int], owners: Sequence[Private]) -> int:
     """Has a C function make as many descriptors as there are owners; its result, 0 or -errno."""
-    places = ffi.new("int[]", [-1] * len(owners))
+    places = ffi.new("struct cm_descriptors *", (len(owners), [-1] * len(owners)))
+    numbers = places.numbers
     with process.lock:
         try:
-            result = make(places)
+            result = make(numbers)
             for place, owner in enumerate(owners):
-                owner.number, places[place] = places[place], -1
+                owner.number, numbers[place] = numbers[place], -1
         except BaseException:
-            # Ctrl-C: each that no owner has yet; closing -1 does nothing.  No loop where all is well, and no condition
-            # in this one: what is raised at such a jump back is in no `with` under CPython 3.12 and 3.13.
-            for number in places:
-                lib.lx_close(number)
+            # Ctrl-C: each that no owner has yet, in one crossing, which the next Ctrl-C does not end.
+            lib.cm_close_all(places)
             raise
         return result
 

@@ -48,3 +48,46 @@ class Interrupting:
 
     def __exit__(self, *_):
         sys.setprofile(None)
+
+
+class InterruptingTwice(Interrupting):
+    """And once more, at the n-th of these places after that: while what the first has left is being dealt with.
+
+    Args:
+        at: as there.
+        again: which of the places that come after it, counted from 0.
+        error: as there.
+        files: as there.
+
+    Attributes:
+        where: where the last of the two was raised.
+        times: how many were.
+    """
+
+    def __init__(self, at, again, error, files):
+        super().__init__(at, error, files)
+        self._again = again
+        self.times = 0
+
+    def _note(self, frame, event, argument):
+        try:
+            super()._note(frame, event, argument)
+        except BaseException:
+            self.times += 1
+            raise
+
+    def _trace(self, _frame, event, _argument):
+        # Python has ended the profile by raising what that raised.
+        if event == "exception" and self.times == 1:
+            sys.settrace(None)
+            self._left = self._again
+            sys.setprofile(self._note)
+        return self._trace
+
+    def __enter__(self):
+        sys.settrace(self._trace)
+        return super().__enter__()
+
+    def __exit__(self, *_):
+        sys.settrace(None)
+        super().__exit__()
