@@ -8,7 +8,7 @@ recognises goes on to whoever serves.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from msgspec import MsgspecError
 
@@ -49,8 +49,6 @@ _now_in_force, _put_in_force = _deadline.current.get, _deadline.current.set
 _NOTHING_OWNED = Owned()
 _NO_RESULTS: list[Descriptor] = []
 _NO_NAMES: Mapping[str, Any] = {}
-
-T = TypeVar("T")
 
 Encoded: TypeAlias = "bytes | memoryview"
 # Takes what a call owns, and its results, where all of it can leave with the reply; whether that is so.
@@ -115,16 +113,6 @@ class Calls:
         """Forgets the calls in progress: Ctrl-C may have kept some from ending, and none goes on."""
         self._objects.end_all()
         self._calls.kept.clear()
-
-    def run_beside(self, what: str, function: Callable[[], T]) -> T:
-        """Runs something of the application's that is no call, and is ``what`` to people; raises what that raises."""
-        before = _now_in_force()
-        try:
-            self._objects.beside = what
-            return function()
-        finally:
-            self._objects.beside = ""
-            _put_in_force(before)
 
     def run(
         self,

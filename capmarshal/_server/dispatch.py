@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.descriptor_list import DescriptorList
@@ -20,13 +20,15 @@ from capmarshal._server.logged_calls import LoggedCalls
 from capmarshal._typed.table import Incoming
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from capmarshal._protocol.wire import Call, Entry, Fail, Reply
     from capmarshal._server.clients import Channel
     from capmarshal._server.journal import Journal
     from capmarshal._server.objects import Objects
     from capmarshal._server.shares import Shares
+
+T = TypeVar("T")
 
 # How long an inline call waits for its arguments to be closed.
 _CLOSING_SECONDS = 1.0
@@ -75,6 +77,21 @@ class Dispatcher:
     def __init__(self, objects: Objects, journal: Journal) -> None:
         self._objects = objects
         self.calls = (LoggedCalls if call_log.wanted() else Calls)(objects, journal, weakref.ref(self))
+
+    def run_beside(self, what: str, function: Callable[[], T]) -> T:
+        """Runs something of the application's that is no call, as if it were one, and raises what that raises.
+
+        Args:
+            what: it is, for people.
+            function: what is run.
+        """
+        before = _deadline.current.get()
+        try:
+            self._objects.beside = what
+            return function()
+        finally:
+            self._objects.beside = ""
+            _deadline.current.set(before)
 
     def object_behind(self, badge: bytes) -> object | None:
         """The managed object that the badge selects, if any."""

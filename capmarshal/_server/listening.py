@@ -27,9 +27,9 @@ from capmarshal._typed.interface import capability
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from capmarshal._server.calls import Calls
     from capmarshal._server.clients import Peer
     from capmarshal._server.closings import Closings
+    from capmarshal._server.dispatch import Dispatcher
     from capmarshal._server.journal import Journal
     from capmarshal._server.listener import Listener
     from capmarshal._server.peers import Peers
@@ -53,7 +53,7 @@ class Listening:
         peers: who connects.
         closings: closes connections.
         shares: how much may be handed over and not taken.
-        calls: runs what says who gets what.
+        dispatcher: runs what says who gets what.
         journal: of the entrypoint.
         ending: whether the server is to end.
     """
@@ -65,7 +65,7 @@ class Listening:
         peers: Peers,
         closings: Closings,
         shares: Shares,
-        calls: Calls,
+        dispatcher: Dispatcher,
         journal: Journal,
         ending: Callable[[], bool],
     ) -> None:
@@ -73,7 +73,7 @@ class Listening:
         self._timers = timers
         self._peers = peers
         self._closings = closings
-        self._calls = calls
+        self._dispatcher = dispatcher
         self._journal = journal
         self._ending = ending
         self._handovers = Handovers(slots, timers, closings, shares)
@@ -179,14 +179,16 @@ class Listening:
             KeyboardInterrupt, SystemExit: to end the service; it is not let in then.
         """
         try:
-            given = self._calls.run_beside(f"for_client, at {listener.where},", partial(listener.for_client, caller))
+            given = self._dispatcher.run_beside(
+                f"for_client, at {listener.where},", partial(listener.for_client, caller)
+            )
             if given is None:
                 return None, f"process {caller.pid} of user {caller.uid} is not let in"
             return given if isinstance(given, Capability) else capability(given), ""  # type: ignore[arg-type]  # checked
         except BaseException as error:
             self._journal.error(peer, "for_client", "for_client failed", exc_info=error)
             why = "the service failed to say what"
-            if not isinstance(error, Exception) and self._calls.ends_service(error):
+            if not isinstance(error, Exception) and self._dispatcher.calls.ends_service(error):
                 self._refuse(self._accepted, peer, why)
                 raise
             return None, why

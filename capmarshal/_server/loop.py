@@ -117,9 +117,8 @@ class Server:
         self._epoll = private.make_epoll_set()
         peers = Peers(shares, self._epoll)
         self._signals = SignalWatch(channels.slots)
-        calls, ending = dispatcher.calls, lambda: self._stop_at is not None
-        self._doorkeeper = Doorkeeper(door, peers, channels, closings, endings, journal, timers, ending)
-        self._listening = Listening(channels.slots, timers, peers, closings, shares, calls, journal, ending)
+        self._doorkeeper = Doorkeeper(door, peers, channels, closings, endings, journal, timers, self._ending)
+        self._listening = Listening(channels.slots, timers, peers, closings, shares, dispatcher, journal, self._ending)
         with contextlib.ExitStack() as undo:
             undo.callback(self._epoll.close)
             self._wake = private.make_event()
@@ -128,6 +127,9 @@ class Server:
             self._doorkeeper.watch()
             channels.slots.watch_own(self._wake, self._woken)
             undo.pop_all()
+
+    def _ending(self) -> bool:
+        return self._stop_at is not None
 
     def _peer_of(self, slot: int) -> Peer | None:
         channel = self._channels.get(slot)
