@@ -14,7 +14,8 @@ enum cm_event {
 	CM_NOTHING = 4,        /* the deadline passed, or somebody else took what there was */
 	CM_SCARCE = 5,         /* the next record's descriptors would be lost: the table is full, and something is being closed */
 	CM_WHOLE = 6,          /* a CALL or REPLY in one record, with all the descriptors that it announces */
-	CM_DATA = 7,           /* the same, data alone */
+	CM_DATA = 7,           /* the same, data alone; a CALL of that kind has no deadline */
+	CM_DATA_LIMITED = 8,   /* a CALL that is data alone and has a deadline */
 	CM_PART = 9,           /* a part of a long record, put where it belongs */
 	CM_ASSEMBLED = 10,     /* the last one: the long record is whole */
 	CM_HEARD = 11,         /* something is to be received before more is sent */

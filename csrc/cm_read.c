@@ -78,7 +78,7 @@ static int kind_of_record(struct cm_turn *turn)
 			return CM_IN_ORDER;
 		return table_is_sound(in, turn->table, head.head.entries) ? CM_WHOLE : CM_RECORD;
 	}
-	return kind;
+	return kind == CM_DATA && turn->deadline != CM_FOREVER ? CM_DATA_LIMITED : kind;
 }
 
 /* whether the table has room for so many more descriptors */

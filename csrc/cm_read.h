@@ -14,7 +14,8 @@
  * find no room stays where it is.
  *
  * Return: CM_ENDED (turn.status: why), CM_NOTHING, CM_SCARCE, CM_RECORD, CM_WHOLE,
- * whose table is checked, CM_IN_ORDER, CM_DATA, CM_ASSEMBLED; CM_NOTHING also where it was one of several parts
+ * whose table is checked, CM_IN_ORDER, CM_DATA, CM_DATA_LIMITED, CM_ASSEMBLED; CM_NOTHING also
+ * where it was one of several parts
  */
 int cm_read_channel(struct cm_turn *turn, unsigned int slot);
 

@@ -15,7 +15,7 @@ import capmarshal as cm
 from capmarshal import Descriptor
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.descriptor_list import DescriptorList
-from capmarshal._kernel.native import ffi, move_in, move_out
+from capmarshal._kernel.native import ffi
 from patience import PATIENCE
 from slow_closing import is_open
 
@@ -107,28 +107,6 @@ def test_all_that_are_stolen_are_the_callers(made):
     assert len(some) == 0
     some.close()
     for each in stolen:
-        each.close()
-
-
-def test_what_does_not_fit_moves_not_at_all(made):
-    """More than there are places, or something else among them: each owner has what it had, and the memory too."""
-    memory = ffi.new("struct cm_descriptors *", (0, 3))
-    places, some = ffi.buffer(memory, 4 * ffi.sizeof("int")), made(4)
-    numbers = [each.fileno() for each in some]
-    for owners in (some, [*some[:2], None]):
-        with pytest.raises(ValueError, match="owners for 3 places"):
-            move_in(owners, Descriptor, places)
-    memory.count = 4
-    came = []
-    with pytest.raises(ValueError, match="no such list"):
-        move_out(came, Descriptor, places)
-    assert came == []
-    memory.count = 0
-    move_in(some[:3], Descriptor, places)
-    assert [each.closed for each in some] == [True, True, True, False]
-    move_out(came, Descriptor, places)
-    assert [each.fileno() for each in (*came, some[3])] == numbers
-    for each in (*came, some[3]):
         each.close()
 
 

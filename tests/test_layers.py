@@ -144,7 +144,7 @@ MODULES = {
 }
 
 PACKAGE = Path(capmarshal.__file__).parent
-EXTENSIONS = {"_kernel._extension", "_kernel._steps"}
+EXTENSION = "_kernel._extension"
 
 
 def _name(path):
@@ -201,9 +201,9 @@ def test_every_module_has_its_place_in_the_order():
 @pytest.mark.parametrize("module", [name for name in ORDERED if name != "demo"])
 def test_imports_go_downward_only(module):
     """Package by package, and within one module by module; what only a type checker imports counts too."""
-    allowed = _below(module) | (EXTENSIONS if module == "_kernel.native" else set())
+    allowed = _below(module) | ({EXTENSION} if module == "_kernel.native" else set())
     source = (PACKAGE / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
-    upward = _imported(source, {*ORDERED, *EXTENSIONS}) - allowed
+    upward = _imported(source, {*ORDERED, EXTENSION}) - allowed
     assert not upward, f"{module} imports {sorted(upward)}, which are not below it"
 
 
@@ -216,15 +216,15 @@ def test_client_and_server_are_siblings():
 @pytest.mark.parametrize("package", FOLDERS)
 def test_a_folder_imports_nothing_by_itself(package):
     """So a module of it can be imported without the others."""
-    assert not _imported((PACKAGE / package / "__init__.py").read_text(encoding="utf-8"), {*ORDERED, *EXTENSIONS})
+    assert not _imported((PACKAGE / package / "__init__.py").read_text(encoding="utf-8"), {*ORDERED, EXTENSION})
 
 
 @pytest.mark.parametrize(
     ("line", "modules"),
     [
         ("import capmarshal", {"__init__"}),
-        ("import capmarshal._kernel._extension as n", {"_kernel._extension"}),
-        ("from capmarshal._kernel import _extension", {"_kernel._extension"}),
+        ("import capmarshal._kernel._extension as n", {EXTENSION}),
+        ("from capmarshal._kernel import _extension", {EXTENSION}),
         ("from capmarshal import Message", {"__init__"}),
         ("from capmarshal._kernel.native import lib", {"_kernel.native"}),
         ("from . import lx", {"lx"}),
@@ -235,4 +235,4 @@ def test_a_folder_imports_nothing_by_itself(package):
 )
 def test_every_form_of_import_is_seen(line, modules):
     """The check above cannot be passed by writing an import differently."""
-    assert _imported(line, {*ORDERED, *EXTENSIONS}) == modules
+    assert _imported(line, {*ORDERED, EXTENSION}) == modules

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import select
 import time
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from capmarshal._client.conversation import PIPE_ENDED, Conversation, Event, NeverRan, TooLate
 from capmarshal._client.sending import send_in_parts
@@ -13,7 +13,7 @@ from capmarshal._descriptors import reaper
 from capmarshal._descriptors.inbox import borrow, borrow_idle, give_back, record_room
 from capmarshal._kernel.errors import ProtocolError, error_for
 from capmarshal._kernel.lifetime import when_gone
-from capmarshal._kernel.native import DESCRIPTORS_MAX, FOREVER, NOW, TIMED_OUT, call, ffi, lib
+from capmarshal._kernel.native import DESCRIPTORS_MAX, FOREVER, NOW, NULL, TIMED_OUT, ffi, lib
 from capmarshal._kernel.polling import poll_nanoseconds
 from capmarshal._kernel.waiting import Patience
 from capmarshal._protocol.parts import PART_BYTES, Gathered
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from capmarshal._typed.long import Payload
 
 # Looked up once: an attribute of cffi's is 40 ns, and these are wanted in each call.
-_CM_WHOLE, _CM_MAKE_TABLE, _CM_LINE = lib.CM_WHOLE, lib.CM_MAKE_TABLE, lib.CM_LINE
+_cm_call, _CM_WHOLE, _CM_DATA, _CM_IN_ORDER = lib.cm_call, lib.CM_WHOLE, lib.CM_DATA, lib.CM_IN_ORDER
+_CM_MAKE_TABLE, _CM_LINE = lib.CM_MAKE_TABLE, lib.CM_LINE
 
 # An answer: a result's payload alone, or with its descriptors; these are plain ones, in order, where they are in an
 # inbox, which is to be given back when they have been taken.
@@ -61,13 +62,12 @@ class Channel:
         usable: another call may be made on it.
     """
 
-    __slots__ = ("_caller", "_closing", "_memory", "_near", "_room", "_room_for_data", "usable")
+    __slots__ = ("_caller", "_closing", "_near", "_room", "_room_for_data", "usable")
 
     def __init__(self, near: Private, closing: reaper.Sender) -> None:
         self._near = near
         self._closing = closing
         self._caller = ffi.new("struct cm_caller *")
-        self._memory = ffi.buffer(self._caller)
         when_gone(self._caller, _let_go, near, closing)
         self._caller.poll = poll_nanoseconds
         self._room = record_room(near.number)
@@ -94,13 +94,13 @@ class Channel:
         """
         # What has a table is no Long, which is data alone.
         body: bytes = payload  # type: ignore[assignment]  # a Long does not fit into one record, and goes in parts
-        lines, size = 0, len(key) + len(payload)
+        attached, size = NULL, len(key) + len(payload)
         if entries is None:
-            lines, size = _CM_MAKE_TABLE, size + _CM_LINE * len(numbers)
+            attached, size = [_CM_MAKE_TABLE, len(numbers), *numbers], size + _CM_LINE * len(numbers)
         elif entries:
             table, lines = pack_table(entries)
             body = table + body
-            size = len(key) + len(body)
+            attached, size = [lines, len(numbers), *numbers], len(key) + len(body)
         if size > self._room_for_data or len(numbers) > DESCRIPTORS_MAX:
             entries = plain(len(numbers)) if entries is None else entries
             return self._call_in_parts(key, payload, entries, numbers, deadline)
@@ -108,17 +108,15 @@ class Channel:
             inbox = borrow_idle()
         except IndexError:
             inbox = borrow()
-        patience = None
+        struct, patience = inbox.struct, None
         while True:
-            # What C says, unless it is an answer.
-            result: Any = call(
-                self._near.number, self._memory, key, body, lines, numbers, inbox.memory, deadline, inbox
-            )
-            if type(result) is bytes:
+            result = _cm_call(self._near.number, self._caller, key, body, len(body), attached, struct, deadline)
+            if result == _CM_DATA:
+                data: bytes = inbox.bytes[HEAD_SIZE : struct.size]
                 give_back(inbox)
-                return result
-            if type(result) is tuple:
-                return result
+                return data
+            if result == _CM_IN_ORDER:
+                return inbox.bytes[HEAD_SIZE + _CM_LINE * struct.count : struct.size], inbox
             if result == _CM_WHOLE:
                 whole = _whole_at_once(inbox)
                 if whole is not None:

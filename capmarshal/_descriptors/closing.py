@@ -18,12 +18,13 @@ from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.mounts import mounts
 from capmarshal._descriptors.private import Private
 from capmarshal._descriptors.process import process
-from capmarshal._kernel.native import closing, lib, reads_own_file
+from capmarshal._kernel.native import lib
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 # Looked up once: an attribute of cffi's costs as much as the rest.
+_cm_closing, _cm_reads_own_file = lib.cm_closing, lib.cm_reads_own_file
 _CM_MAY_BLOCK, _CM_CLOSES_FILE = lib.CM_MAY_BLOCK, lib.CM_CLOSES_FILE
 
 # Their close() runs no code of the user's.  What else has a fileno() is closed by the reaper, whatever it is.
@@ -97,29 +98,30 @@ def _known_mounts() -> Any:
 
 def _closing(number: int) -> int:
     """What closing a descriptor means, see ``enum cm_closing``; or -ESTALE, where mounts change too fast."""
-    return _told(closing, number)
+    return _told(_cm_closing, number)
 
 
 def _told(by: Callable[[int, Any], int], number: int) -> int:
     """What a function of C's says of a descriptor, which is given the mounts; or -ESTALE, as above."""
-    how = by(number, mounts.memory)
-    if how == _CM_MAY_BLOCK and mounts.struct.mountinfo < 0:
+    known = mounts.struct
+    how = by(number, known)
+    if how == _CM_MAY_BLOCK and known.mountinfo < 0:
         mounts.open()
-        how = by(number, mounts.memory)
+        how = by(number, mounts.struct)
     if how == -errno.ESTALE:
         mounts.read()
-        how = by(number, mounts.memory)
+        how = by(number, mounts.struct)
     return how
 
 
 def is_own_reader(number: int) -> bool:
     """Whether a descriptor is of a file of this machine's own that is open for reading, and no directory."""
-    return reads_own_file(number, mounts.memory) > 0 or _told(reads_own_file, number) > 0
+    return _told(_cm_reads_own_file, number) > 0
 
 
 def closes_now(number: int) -> bool:
     """Whether a descriptor is of a file that is closed on the spot; one that has to be freed first is not."""
-    return closing(number, mounts.memory) == _CM_CLOSES_FILE or _told(closing, number) == _CM_CLOSES_FILE
+    return _told(_cm_closing, number) == _CM_CLOSES_FILE
 
 
 def _is_systems_own(file: Any) -> bool:

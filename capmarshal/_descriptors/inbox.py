@@ -16,7 +16,7 @@ from capmarshal._descriptors.descriptor import Descriptor
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.process import process
 from capmarshal._kernel.errors import table_limit
-from capmarshal._kernel.native import DESCRIPTORS_MAX, ffi, lib, move_out, move_to_reader
+from capmarshal._kernel.native import ffi, lib
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +49,7 @@ def record_room(sock: int) -> int:
 
 # Memory that nobody writes to is never made real by the kernel, so it is not cleared here.
 _allocate = ffi.new_allocator(should_clear_after_alloc=False)
-_LIST_BYTES = (1 + DESCRIPTORS_MAX) * ffi.sizeof("int")
+_new, _new_raw = object.__new__, FileIO.__new__
 # The oldest goes where there are more.
 _idle: deque[Inbox] = deque(maxlen=8)
 
@@ -59,11 +59,10 @@ class Inbox:
 
     Attributes:
         struct: for C to fill.
-        memory: of that.
         bytes: the room; a slice of it is a copy.
     """
 
-    __slots__ = ("_list", "_room", "_within", "bytes", "memory", "struct")
+    __slots__ = ("_room", "_within", "bytes", "struct")
 
     def __init__(self, capacity: int = RECORD_MAX, within: CData | None = None) -> None:
         self._room = _allocate("char[]", max(capacity, 1))
@@ -71,8 +70,6 @@ class Inbox:
         # Keeps a larger struct, of which the inbox is a member, as long as this object.
         self._within = within
         self.struct: CData = ffi.new("struct cm_inbox *") if within is None else ffi.addressof(within, "inbox")
-        self.memory: CData = ffi.buffer(self.struct)
-        self._list: CData = ffi.buffer(ffi.addressof(self.struct, "count"), _LIST_BYTES)
         self.struct.data = self._room
         self.struct.capacity = capacity
 
@@ -88,8 +85,30 @@ class Inbox:
         return stolen
 
     def steal_each(self, owners: list[Descriptor]) -> None:
-        """Moves each received descriptor, if there are any, to an owner of its own, which is added to a list."""
-        move_out(owners, Descriptor, self._list)
+        """Moves each received descriptor, if there are any, to an owner of its own, which is added to an empty list."""
+        struct, numbers = self.struct, self.struct.descriptors
+        if struct.count == 1:
+            owner = _new(Descriptor)
+            # Whoever looks at what Ctrl-C leaves finds an owner of nothing, and no half of one.
+            owner._number = -1  # noqa: SLF001 - as said below
+            owners.append(owner)
+            # No call in it: Ctrl-C raises where one ends, and at each moment there is one owner.
+            owner._number, struct.count = numbers[0], 0  # noqa: SLF001 - as said
+            return
+        if not struct.count:
+            return
+        moved = ffi.unpack(numbers, struct.count)
+        owners += [_new(Descriptor) for _ in moved]
+        try:
+            for owner, number in zip(owners, moved, strict=True):
+                owner._number = number  # noqa: SLF001 - they own it from the next line on
+            struct.count = 0
+        except BaseException:
+            # Ctrl-C: unless all have moved, none has.
+            if struct.count:
+                for owner in owners:
+                    owner._number = -1  # noqa: SLF001 - as above
+            raise
 
     def steal_reader(self) -> BufferedReader:
         """Makes a file of the one received descriptor, which then owns it.
@@ -97,7 +116,18 @@ class Inbox:
         Raises:
             OSError: as io.FileIO raises it.  The inbox owns the descriptor still.
         """
-        return move_to_reader(self._list, FileIO, BufferedReader)
+        struct = self.struct
+        # As in `buffered_of()`: empty at first, it can be asked whether it has the descriptor.
+        raw = _new_raw(FileIO)
+        number, struct.count = struct.descriptors[0], 0
+        try:
+            raw.__init__(number, "r")  # type: ignore[misc]  # of exactly that class
+            return BufferedReader(raw)
+        except BaseException:
+            if raw.closed:
+                struct.count = 1
+            raw.close()
+            raise
 
     def close(self) -> None:
         """Closes what was received, here and now: where no close can block."""

@@ -44,18 +44,16 @@ class Mounts:
 
     Attributes:
         struct: for C to look into; whoever does keeps a reference of its own.
-        memory: of that, likewise.
     """
 
     def __init__(self) -> None:
         self._mountinfo = Private(-1)
         # When to try again to open what could not be opened.
         self._again_at = 0.0
-        self._make_of([])
+        self.struct = self._made_of([])
 
-    def _make_of(self, ids: list[int]) -> None:
-        self.struct: CData = ffi.new("struct cm_mounts *", (self._mountinfo.number, 0, 0, len(ids), ids))
-        self.memory: CData = ffi.buffer(self.struct)
+    def _made_of(self, ids: list[int]) -> CData:
+        return ffi.new("struct cm_mounts *", (self._mountinfo.number, 0, 0, len(ids), ids))
 
     def open(self) -> None:
         """Opens mountinfo and reads it, unless it is open, or could not be opened a moment ago."""
@@ -75,7 +73,7 @@ class Mounts:
                 while chunk := os.pread(number, _CHUNK, len(text)):
                     text += chunk
         local = filter(_is_local, text.splitlines())
-        self._make_of(sorted(int(line.split(b" ", 1)[0]) for line in local))
+        self.struct = self._made_of(sorted(int(line.split(b" ", 1)[0]) for line in local))
 
     def in_child(self) -> None:
         """Opens another one: what poll(2) has told is kept with the open file, which the parent asks too."""

@@ -7,16 +7,22 @@ it is in one place.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from capmarshal._descriptors.process import process
 from capmarshal._kernel.errors import check
-from capmarshal._kernel.native import Owner, ffi, lib
+from capmarshal._kernel.native import ffi, lib
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from capmarshal._kernel.native import CData
+
+
+class Owner(Protocol):
+    """A :class:`~capmarshal._descriptors.descriptor.Descriptor`."""
+
+    _number: int
 
 
 T = TypeVar("T", bound=Owner)
@@ -48,14 +54,14 @@ def made(make: Callable[[CData], int], doing: str, kind: type[T], calls: str = "
 
 def moved_from(place: CData, kind: type[T]) -> T:
     """Moves the descriptor that stands at a place in C's memory to an owner of its own; -1 stands there after that."""
-    owner = kind.__new__(kind)
-    owner._number, place[0] = place[0], -1  # noqa: SLF001 - moved, as said above
+    owner = object.__new__(kind)
+    owner._number, place[0] = place[0], -1
     return owner
 
 
 def stolen(descriptor: Owner, kind: type[T]) -> T:
     """Moves what ``descriptor`` owns, if anything, to another owner of that kind."""
-    owner = kind.__new__(kind)
+    owner = object.__new__(kind)
     owner._number, descriptor._number = descriptor._number, -1  # noqa: SLF001 - likewise
     return owner
 

@@ -65,9 +65,9 @@ class Private:
 
     def release(self) -> Descriptor:
         """Moves it to an owner that a child shares."""
-        owner = Descriptor.__new__(Descriptor)
+        owner = object.__new__(Descriptor)
         # No call between these two: Ctrl-C raises where one ends, or begins.
-        owner._number, self.number = self.number, -1  # noqa: SLF001 - moved
+        owner._number, self.number = self.number, -1
         return owner
 
     def in_child(self) -> None:

@@ -32,6 +32,7 @@ class _Lib:
     CM_RECORD: Final[int]
     CM_WHOLE: Final[int]
     CM_DATA: Final[int]
+    CM_DATA_LIMITED: Final[int]
     CM_IN_ORDER: Final[int]
     CM_UNSETTLED: Final[int]
     CM_MAKE_TABLE: Final[int]

@@ -1,10 +1,8 @@
-"""The only importer of the compiled extensions.
+"""The only importer of the compiled extension.
 
 What the C functions do, return and own is said in the headers in ``csrc/``; no code is repeated here, so a
 call from Python costs one crossing and nothing else.  ``lib`` has the functions, ``ffi`` makes the memory
-that they are given.  Every function drops the GIL while it runs, but for those that move descriptors from one
-``Owner`` to another: they are one step.  A call and a turn are made by functions of their own, ``call`` and
-``reply_wait``, that take apart what came in the same step.
+that they are given.  Every function drops the GIL while it runs.
 """
 
 from __future__ import annotations
@@ -21,17 +19,6 @@ except ModuleNotFoundError as missing:
         "capmarshal is imported from where its C part was not compiled, as from a checkout, which comes before what is "
         "installed where Python is started in it with -c or -m: start it with -P, or elsewhere"
     ) from None
-from capmarshal._kernel._steps import (
-    Owner,
-    call,
-    closing,
-    move_in,
-    move_out,
-    move_to_reader,
-    numbers_in,
-    reads_own_file,
-    reply_wait,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,28 +28,8 @@ if TYPE_CHECKING:
     CData: TypeAlias = Any
     # An array of C ints: one made by ffi.new(), or any sequence, which cffi copies.
     Ints: TypeAlias = CData | Sequence[int]
-    # A call, taken apart: its key, its payload, until when it may take (None: as long as it likes), how many
-    # descriptors came with it, and its table, unless that says just that they are in order.
-    Taken: TypeAlias = tuple[bytes, bytes, int | None, int, bytes | None]
 
-__all__ = [
-    "DESCRIPTORS_MAX",
-    "FOREVER",
-    "NOW",
-    "NULL",
-    "TIMED_OUT",
-    "Owner",
-    "call",
-    "closing",
-    "ffi",
-    "lib",
-    "move_in",
-    "move_out",
-    "move_to_reader",
-    "numbers_in",
-    "reads_own_file",
-    "reply_wait",
-]
+__all__ = ["DESCRIPTORS_MAX", "FOREVER", "NOW", "NULL", "TIMED_OUT", "ffi", "lib"]
 
 NULL = ffi.NULL
 

@@ -6,7 +6,7 @@ import sys
 
 
 def _in_finalizer(frame):
-    while frame is not None and frame.f_code.co_name not in ("__del__", "_forgotten"):
+    while frame is not None and frame.f_code.co_name != "__del__":
         frame = frame.f_back
     return frame is not None
 
