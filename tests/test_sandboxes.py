@@ -218,7 +218,7 @@ def test_the_log_does_not_say_who_knocks_where_that_is_hidden(filtered, log, unt
 
 
 def test_who_has_not_received_its_descriptors_sees_the_end(filtered):
-    """Its channel is dropped for what it does, and can't be shut down: it is closed."""
+    """Its channel is dropped for what it does, and can't be shut down: it is closed when they have been received."""
     with by_hand.knock(filtered) as near:
         near.send(by_hand.call(filtered, b"pipes", b"\x91\x02"))
         near.send(b"no record")

@@ -10,7 +10,6 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from capmarshal._kernel.errors import DENIED
 from capmarshal._kernel.native import lib
 
 if TYPE_CHECKING:
@@ -115,13 +114,10 @@ class Unread:
         """Closes a channel's socket, or shuts it down if its client may still receive descriptors.
 
         Those are in flight on this process's account, channel or not: the socket is kept to ask when they are no more.
-        Not where a filter refuses to shut it down: its client would wait for an end that does not come.
+        Where a filter refuses to shut it down, its client sees the end when it has received them, and that was noticed.
         """
-        if (
-            channel.unread
-            and not channel.all_received()
-            and -lib.lx_shutdown(channel.far.number, socket.SHUT_RDWR) not in DENIED
-        ):
+        if channel.unread and not channel.all_received():
+            lib.lx_shutdown(channel.far.number, socket.SHUT_RDWR)
             self._ended.add(channel)
         else:
             self._received(channel)
