@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import select
 import signal
+import stat
 import threading
 import warnings
 
@@ -274,3 +276,58 @@ def test_multiprocessing_by_fork():
             assert process.exitcode == 0
             process.close()
         queue.close()
+
+
+class Interrupt(BaseException):
+    """What a signal handler raises."""
+
+
+class Signalling:
+    """Is asked first what it has to do in a child; that child gets a signal just then, as Ctrl-C reaches it, too."""
+
+    epoll = True
+
+    def in_child(self):
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+
+def _free(lock):
+    """Whether another thread can take a lock."""
+    taken = []
+    thread = threading.Thread(target=lambda: taken.append(lock.acquire(timeout=1)))
+    thread.start()
+    thread.join()
+    return taken == [True]
+
+
+def test_ctrl_c_while_a_child_begins_leaves_nothing_half_done(fork):
+    """The rest was left out: the child kept its parent's server ends, and a lock that no other thread could take."""
+    handled = []
+
+    def interrupt(_number, _frame):
+        handled.append(1)
+        raise Interrupt
+
+    def fork_again():
+        signal.signal(signal.SIGUSR1, interrupt)
+        parent, signalling = os.getpid(), Signalling()
+        with cm.Entrypoint("parent's"):
+            open_ones = [one for one in process.privates if one.number >= 0]
+            ends = [one for one in open_ones if stat.S_ISSOCK(os.fstat(one.number).st_mode)]
+            process.privates.add(signalling)
+            result, tell = os.pipe()
+            # Other modules have something to do in a child, too, and what is raised there is lost.
+            with contextlib.suppress(Interrupt):
+                os.fork()
+            process.privates.discard(signalling)
+            if os.getpid() != parent:
+                kept = sum(one.number >= 0 for one in ends)
+                os.write(tell, bytes((len(handled), kept, _free(process.lock))))
+                os._exit(0)
+            os.close(tell)
+            told = os.read(result, 3)
+            os.close(result)
+            os.wait()
+        return len(ends) > 0, tuple(told), signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+    assert fork(fork_again).result() == (True, (1, 0, True), set())

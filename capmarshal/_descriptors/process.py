@@ -112,3 +112,7 @@ class Process:
 
 process = Process()
 os.register_at_fork(before=process.lock.acquire, after_in_parent=process.lock.release, after_in_child=process._in_child)  # noqa: SLF001 - nobody else may call it
+# Registered last, and so begun first, and ended last: what a signal handler raises in between would be swallowed.
+os.register_at_fork(
+    before=lib.cm_hold_signals, after_in_parent=lib.cm_release_signals, after_in_child=lib.cm_release_signals
+)
