@@ -111,7 +111,7 @@ def test_no_knock_is_taken_while_too_much_waits_to_be_closed(lingering):
             send_away(near, served.capability, number, count=30)
         patience.until(lambda: served.entrypoint._service._server._closings.full)
         late = stack.enter_context(by_hand.knock(served.capability))
-        patience.until(lambda: not served.entrypoint._service._server._doorkeeper.slot)
+        patience.until(lambda: not served.entrypoint._service._server._doorkeeper.watch.slot)
         open_before = len(served.channels)
         late.send(note(served.capability, "late"))
         while peer.recv(1 << 20):

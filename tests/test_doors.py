@@ -228,7 +228,7 @@ def test_a_door_that_cannot_be_watched_is_tried_again(monkeypatch):
 
         monkeypatch.setattr(slots, "_watch", fail_at_first)
         # In the serving thread.
-        served.book.look = server._doorkeeper.pause
+        served.book.look = server._doorkeeper.watch.pause
         proxy.note("pause")
         served.book.look = lambda: None
         open_door_of(served.capability).idle.clear()

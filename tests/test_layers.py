@@ -105,6 +105,7 @@ MODULES = {
         "ledger",
         "timers",
         "slots",
+        "watch",
         "signals",
         "answer",
         "outbox",

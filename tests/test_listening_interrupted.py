@@ -19,7 +19,9 @@ from patience import PATIENCE
 from services import directory
 
 PACKAGE = Path(cm.__file__).parent
-SERVER = [PACKAGE / "_server" / f"{name}.py" for name in ("listening", "listener", "handovers", "slots", "closings")]
+SERVER = [
+    PACKAGE / "_server" / f"{name}.py" for name in ("listening", "listener", "watch", "handovers", "slots", "closings")
+]
 LISTEN = [
     *(PACKAGE / f"_server/{name}.py" for name in ("listener", "socket_file", "listening", "loop", "service")),
     *(PACKAGE / f"_descriptors/{name}.py" for name in ("socket_paths", "private")),

@@ -115,8 +115,8 @@ def test_ctrl_c_between_two_steps_of_pausing_the_door_leaves_no_door_shut():
         server = entrypoint._service._server
         interrupting = Interrupting(at, KeyboardInterrupt, SERVER)
         with contextlib.suppress(KeyboardInterrupt), interrupting:
-            server._doorkeeper.pause()
-            server._doorkeeper.resume()
+            server._doorkeeper.watch.pause()
+            server._doorkeeper.watch.resume()
         with entrypoint, cm.timeout(PATIENCE):
             assert capability.cast(by_hand.Work).double(1) == 2, interrupting.where
         capability.close()

@@ -1,7 +1,4 @@
-"""The server's end of a door: takes the channels that knocks bring, and admits whom there is room for.
-
-The door is watched, paused for a moment, or shut.
-"""
+"""The server's end of a door: takes the channels that knocks bring, and admits whom there is room for."""
 
 from __future__ import annotations
 
@@ -12,9 +9,9 @@ from typing import TYPE_CHECKING
 from capmarshal._capabilities.space import space
 from capmarshal._descriptors import inbox, private, reaper
 from capmarshal._descriptors.private import Private
-from capmarshal._kernel.errors import KernelError
 from capmarshal._kernel.native import NOW, ffi, lib
 from capmarshal._protocol import wire
+from capmarshal._server.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,8 +31,6 @@ _SO_PASSPIDFD = 76
 _KNOCKS_AT_ONCE = 2
 # A knock is all head; one byte more shows that it is not.
 _KNOCK_ROOM = len(wire.KNOCK_RECORD) + 1
-# Nanoseconds that no knock is taken where too much waits to be closed.
-_PAUSE = 20_000_000
 
 
 class Doorkeeper:
@@ -53,7 +48,7 @@ class Doorkeeper:
 
     Attributes:
         door: the server's end.
-        slot: that it is watched in; 0 while it is not.
+        watch: whether knocks are taken.
     """
 
     def __init__(
@@ -68,13 +63,12 @@ class Doorkeeper:
         ending: Callable[[], bool],
     ) -> None:
         self.door = door
-        self.slot = 0
+        self.watch = Watch(channels.slots, timers, ending, door, self.open)
         self._peers = peers
         self._channels = channels
         self._closings = closings
         self._endings = endings
         self._journal = journal
-        self._timers = timers
         self._ending = ending
         self._inbox = inbox.Inbox(_KNOCK_ROOM)
         # With room for no more, 253 descriptors of junk are gone six times as quickly.
@@ -86,37 +80,6 @@ class Doorkeeper:
         lib.lx_setsockopt(door.number, socket.SOL_SOCKET, _SO_PASSPIDFD, on, ffi.sizeof("int"))
         # Of the channel that a knock has just brought, and of who did.
         self._far, self._pidfd = Private(-1), Private(-1)
-
-    def watch(self) -> None:
-        """Has knocks taken.
-
-        Raises:
-            KernelError: the door cannot be watched.
-        """
-        self.slot = self._channels.slots.watch_own(self.door, self.open)
-
-    def pause(self) -> None:
-        """Takes no knocks for a moment."""
-        # First: Ctrl-C must not leave the door shut.
-        self._timers.after(_PAUSE, self.resume)
-        self.shut()
-
-    def resume(self) -> None:
-        """Takes knocks again, if it took none, and the server is not to end."""
-        if not self.slot and not self._ending():
-            # Where Ctrl-C came between two steps of this, or of shutting it, somebody still watches.
-            self._channels.slots.unwatch_number(self.door.number)
-            try:
-                self.watch()
-            except KernelError:
-                # No memory for it (epoll_ctl(2)), which may pass: the door must not stay shut for that.
-                self._timers.after(_PAUSE, self.resume)
-
-    def shut(self) -> None:
-        """Takes no more knocks."""
-        slot, self.slot = self.slot, 0
-        if slot:
-            self._channels.slots.unwatch_own(slot)
 
     def open(self) -> None:
         """Takes some of the channels that knocks have brought."""
@@ -130,7 +93,7 @@ class Doorkeeper:
     def _take_some(self) -> None:
         if self._closings.full:
             # What is wrong with a knock is told only when its descriptors have come, and have to be closed.
-            self.pause()
+            self.watch.pause()
             return
         for _ in range(_KNOCKS_AT_ONCE):
             # A fork in between would leave the child with a copy of the client's far end.
@@ -153,7 +116,7 @@ class Doorkeeper:
             # By the server, where that found it running; else some holder of the client end has (shutdown(2)).
             if not self._ending():
                 self._journal.error(None, "shut", "the door was shut by one of its holders; open channels go on")
-            self.shut()
+            self.watch.end()
 
     def _receive(self) -> None:
         """Deals with the knock in the inbox."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from capmarshal._capabilities.capability import Capability, Delegable
+    from capmarshal._server.watch import Watch
 
 Path: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 
@@ -103,18 +104,18 @@ class Listener:
     Attributes:
         socket: that listens.
         for_client: as given.
-        slot: that it is watched in, in the loop; 0 while it is not.
+        watch: whether connections are taken, in the loop; set by who does.
 
     Raises:
         TypeError, ValueError, Closed: it is neither.
         KernelError, TableFull: one cannot listen there.
     """
 
-    __slots__ = ("_file", "for_client", "slot", "socket", "where")
+    __slots__ = ("_file", "for_client", "socket", "watch", "where")
+    watch: Watch
 
     def __init__(self, where: Path | socket.socket, mode: int, for_client: ForClient) -> None:
         self.for_client = for_client
-        self.slot = 0
         self._file: SocketFile | None = None
         if isinstance(where, socket.socket):
             self.socket = _taken(where)

@@ -18,10 +18,11 @@ from capmarshal._capabilities.capability import Capability
 from capmarshal._descriptors import private, reaper
 from capmarshal._descriptors.private import Private
 from capmarshal._descriptors.socket_paths import credentials_of
-from capmarshal._kernel.errors import Disconnected, Error, KernelError, TooManyInFlight, error_for
+from capmarshal._kernel.errors import Disconnected, Error, TooManyInFlight, error_for
 from capmarshal._kernel.native import NOW, lib
 from capmarshal._server.handovers import Handovers
 from capmarshal._server.listener import Caller
+from capmarshal._server.watch import Watch
 from capmarshal._typed.interface import capability
 
 if TYPE_CHECKING:
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
     from capmarshal._server.shares import Shares
     from capmarshal._server.slots import Slots
     from capmarshal._server.timers import Timers
-
-# Nanoseconds that no connection is taken where there is no room for one.
-_PAUSE = 20_000_000
 
 # Nothing has come, or it has gone; all else that accept(2) says has to do with the socket, or with this process.
 _NOTHING_CAME = (-errno.EAGAIN, -errno.EINTR, -errno.ECONNABORTED)
@@ -85,6 +83,8 @@ class Listening:
 
     def add(self, listener: Listener) -> bool:
         """Takes one more, from any thread; False, and the caller still owns it, where nobody serves any more."""
+        ready = partial(self._come, listener)
+        listener.watch = Watch(self._slots, self._timers, self._ending, listener.socket, ready)
         with private.lock:
             if not self._closed:
                 self._listeners.append(listener)
@@ -94,39 +94,16 @@ class Listening:
     def begin(self) -> None:
         """Has connections taken by those that are new, in the loop's thread."""
         while self._new:
-            self._watch(self._new[0])
+            self._new[0].watch.resume()
             # Last: what Ctrl-C interrupts is done again.
             self._new.popleft()
-
-    def _watch(self, listener: Listener) -> None:
-        if listener.slot or self._ending() or listener.socket.number < 0:
-            return
-        # Where Ctrl-C came between two steps of this, or of its opposite, somebody still watches.
-        self._slots.unwatch_number(listener.socket.number)
-        try:
-            listener.slot = self._slots.watch_own(listener.socket, partial(self._come, listener))
-        except KernelError:
-            # No memory for it (epoll_ctl(2)), which may pass.
-            self._timers.after(_PAUSE, partial(self._watch, listener))
-
-    def _unwatch(self, listener: Listener) -> None:
-        slot, listener.slot = listener.slot, 0
-        # The number of one that was hung up may be another's by now.
-        if slot and listener.socket.number >= 0:
-            self._slots.unwatch_own(slot)
-
-    def _pause(self, listener: Listener) -> None:
-        """Takes no connections for a moment; who connects waits."""
-        # First: Ctrl-C must not end it.
-        self._timers.after(_PAUSE, partial(self._watch, listener))
-        self._unwatch(listener)
 
     def _come(self, listener: Listener) -> None:
         """Takes one connection: others come in turns to come, and calls in between."""
         if listener.socket.number < 0:
             return
         if self._closings.full:
-            self._pause(listener)
+            listener.watch.pause()
             return
         try:
             result = private.accept_into(self._accepted, listener.socket)
@@ -136,11 +113,11 @@ class Listening:
             elif result not in _NOTHING_CAME:
                 why = error_for(-result, f"taking a connection at {listener.where}")
                 self._journal.warning(None, "accept", "who connects has to wait: %s", why)
-                self._pause(listener)
+                listener.watch.pause()
             elif lib.cm_wait(listener.socket.number, select.POLLRDHUP, NOW) > 0:
                 # Whoever holds it may do that (shutdown(2)), for all who do; and it is readable for ever.
                 self._journal.error(None, "unheard", "the socket at %s was shut down", listener.where)
-                self._unwatch(listener)
+                listener.watch.end()
         except Exception:
             # A signal handler's, say, after which service goes on: who has connected is not to wait for an answer.
             self.tidy()
@@ -225,7 +202,7 @@ class Listening:
     def close(self) -> None:
         """Ends all of it, in the loop's thread or where nobody serves."""
         for listener in tuple(self._listeners):
-            self._unwatch(listener)
+            listener.watch.end()
         self.hang_up()
         self._new.clear()
         self._handovers.close()

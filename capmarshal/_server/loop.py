@@ -124,7 +124,7 @@ class Server:
             self._wake = private.make_event()
             undo.callback(self._wake.close)
             turn.epoll, turn.probe = self._epoll.number, self._wake.number
-            self._doorkeeper.watch()
+            self._doorkeeper.watch.begin()
             channels.slots.watch_own(self._wake, self._woken)
             undo.pop_all()
 
@@ -264,7 +264,7 @@ class Server:
     def _drain(self) -> None:
         """Sends the answers that are on their way; everybody else finds the server gone."""
         self._turns.deliver_reply()
-        self._doorkeeper.shut()
+        self._doorkeeper.watch.end()
         self._listening.close()
         reaper.close([self._doorkeeper.door])
         while self._epoll.number >= 0 and self._stop_at is not None and not self._abandoned:

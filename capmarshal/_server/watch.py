@@ -1,0 +1,77 @@
+"""Where newcomers come, a door or a socket that listens: it is watched, paused for a moment, or left alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from capmarshal._kernel.errors import KernelError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from capmarshal._descriptors.private import Private
+    from capmarshal._server.slots import Slots
+    from capmarshal._server.timers import Timers
+
+# Nanoseconds that nobody is taken where there is no room.
+_PAUSE = 20_000_000
+
+
+class Watch:
+    """The watching of one such descriptor.
+
+    Args:
+        slots: of the server.
+        timers: of its loop.
+        ending: whether the server is to end.
+        owner: of the descriptor, borrowed.
+        ready: called in a turn of the loop when somebody has come.
+
+    Attributes:
+        slot: that it is watched in; 0 while it is not.
+    """
+
+    __slots__ = ("_ending", "_owner", "_ready", "_slots", "_timers", "slot")
+
+    def __init__(
+        self, slots: Slots, timers: Timers, ending: Callable[[], bool], owner: Private, ready: Callable[[], None]
+    ) -> None:
+        self.slot = 0
+        self._slots = slots
+        self._timers = timers
+        self._ending = ending
+        self._owner = owner
+        self._ready = ready
+
+    def begin(self) -> None:
+        """Has newcomers taken.
+
+        Raises:
+            KernelError: it cannot be watched.
+        """
+        self.slot = self._slots.watch_own(self._owner, self._ready)
+
+    def pause(self) -> None:
+        """Takes no newcomers for a moment; they wait."""
+        # First: Ctrl-C must not leave it alone for good.
+        self._timers.after(_PAUSE, self.resume)
+        self.end()
+
+    def resume(self) -> None:
+        """Takes newcomers again, if it took none, and neither is it closed nor the server to end."""
+        if self.slot or self._ending() or self._owner.number < 0:
+            return
+        # Where Ctrl-C came between two steps of this, or of ending it, somebody still watches.
+        self._slots.unwatch_number(self._owner.number)
+        try:
+            self.begin()
+        except KernelError:
+            # No memory for it (epoll_ctl(2)), which may pass: nobody is to be left alone for that.
+            self._timers.after(_PAUSE, self.resume)
+
+    def end(self) -> None:
+        """Takes no more newcomers.  Does nothing the second time."""
+        slot, self.slot = self.slot, 0
+        # The number of one that was closed may be another's by now.
+        if slot and self._owner.number >= 0:
+            self._slots.unwatch_own(slot)
