@@ -2,8 +2,11 @@
 
 import gc
 import os
+import signal
 import socket
 import sys
+import threading
+import time
 
 import pytest
 
@@ -11,6 +14,7 @@ import left_behind
 from capmarshal import Message
 from capmarshal._descriptors import inbox as _inbox
 from capmarshal._descriptors import reaper
+from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.inbox import Inbox, borrow, give_back, why_lost
 from capmarshal._descriptors.private import Private
 from capmarshal._kernel.native import NOW, lib
@@ -62,6 +66,83 @@ def test_ctrl_c_leaves_owners_of_all_or_of_nothing(count):
         inbox.close()
         at += 1
     assert at > 2
+
+
+def _received(count, first):
+    inbox = Inbox(16)
+    for place in range(count):
+        inbox.struct.descriptors[place] = first + place
+    inbox.struct.count = count
+    return inbox.struct, inbox.steal_each
+
+
+def _listed(count, first):
+    whole = DescriptorList.with_room(count)
+    whole.struct.numbers[0:count] = range(first, first + count)
+    whole.struct.count = count
+    return whole.struct, lambda owners: owners.extend(whole.steal_all())
+
+
+@pytest.mark.parametrize("make", [_received, _listed])
+def test_two_signals_at_once_leave_one_owner_of_each(fork, make):
+    """The second was handled while the first was dealt with: some numbers had two owners, and each would close them."""
+
+    class Interrupt(BaseException):
+        pass
+
+    # Of no open files: who should own them twice closes nothing else.
+    count, first, hits = 200, 1 << 20, 20
+
+    def interrupted_often():
+        listening, ended = [], []
+
+        def interrupt(_number, _frame):
+            if listening:
+                raise Interrupt
+
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, interrupt)
+        main = threading.main_thread().ident
+
+        def send():
+            while not ended:
+                for number in (signal.SIGUSR1, signal.SIGUSR2):
+                    signal.pthread_kill(main, number)
+
+        def once():
+            struct, move = make(count, first)
+            owners, frames = [], []
+            try:
+                try:
+                    listening.append(1)
+                    move(owners)
+                finally:
+                    listening.clear()
+            except Interrupt as error:
+                frames.append(error.__traceback__)
+            listening.clear()
+            while frames and frames[-1] is not None:
+                owners += frames[-1].tb_frame.f_locals.get("stolen", ())
+                frames.append(frames[-1].tb_next)
+            owned = sum(getattr(owner, "_number", -1) >= 0 for owner in owners)
+            twice = owned > 0 and struct.count > 0
+            for owner in owners:
+                owner._number = -1
+            struct.count = 0
+            return bool(frames), twice
+
+        sender = threading.Thread(target=send)
+        sys.setswitchinterval(1e-6)
+        sender.start()
+        seen, deadline = [], time.monotonic() + PATIENCE / 2
+        while len(seen) < hits and time.monotonic() < deadline:
+            was_hit, twice = once()
+            seen += [twice] * was_hit
+        ended.append(1)
+        sender.join()
+        return len(seen), any(seen)
+
+    assert fork(interrupted_often).result() == (hits, False)
 
 
 def test_one_that_is_forgotten_closes_what_is_in_it_and_waits_for_nothing(lingering, drain):

@@ -8,6 +8,8 @@ import os
 import socket
 import sys
 import warnings
+from collections import deque
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, overload
 
 from capmarshal._descriptors.moving import made, stolen
@@ -17,6 +19,7 @@ from capmarshal._kernel.errors import DENIED, Closed, Error, check, name_of, wit
 from capmarshal._kernel.native import lib
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -328,3 +331,17 @@ _PLAIN = {Descriptor}
 
 def _inherited(handed_down: Any) -> Descriptor:
     return Descriptor(inherited(handed_down))
+
+
+_set_number = Descriptor._number.__set__  # type: ignore[attr-defined, misc]  # noqa: SLF001 - the slot itself
+
+# Goes through an iterator of C's, in C: no handler of another signal raises in the middle.
+in_one_step: Callable[[Iterable[object]], None] = deque[object](maxlen=0).extend
+
+
+def undoing(owners: Sequence[Descriptor]) -> Iterable[object]:
+    """For :func:`in_one_step`: has all of them own nothing.
+
+    Made before there is anything to undo: two signals may have come, and the second's handler raises where a call ends.
+    """
+    return map(_set_number, owners, repeat(-1))

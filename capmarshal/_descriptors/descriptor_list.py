@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from capmarshal._descriptors.descriptor import Descriptor
+from capmarshal._descriptors.descriptor import Descriptor, in_one_step, undoing
 from capmarshal._kernel.errors import check
 from capmarshal._kernel.native import ffi, lib
 
@@ -168,6 +168,7 @@ class DescriptorList:
         struct = self.struct
         # Not by __init__, and owners of nothing yet: there may be hundreds.
         stolen = [_new(Descriptor) for _ in range(struct.count)]
+        undone = undoing(stolen)
         try:
             for descriptor, number in zip(stolen, self.numbers(), strict=True):
                 descriptor._number = number  # noqa: SLF001 - they own it from the next line on
@@ -175,8 +176,7 @@ class DescriptorList:
         except BaseException:
             # Ctrl-C: unless all have moved, none has.
             if struct.count:
-                for descriptor in stolen:
-                    descriptor._number = -1  # noqa: SLF001 - as above
+                in_one_step(undone)
             raise
         return stolen
 

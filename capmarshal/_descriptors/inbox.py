@@ -12,7 +12,7 @@ from collections import deque
 from io import BufferedReader, FileIO
 from typing import TYPE_CHECKING
 
-from capmarshal._descriptors.descriptor import Descriptor
+from capmarshal._descriptors.descriptor import Descriptor, in_one_step, undoing
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.process import process
 from capmarshal._kernel.errors import table_limit
@@ -99,6 +99,7 @@ class Inbox:
             return
         moved = ffi.unpack(numbers, struct.count)
         owners += [_new(Descriptor) for _ in moved]
+        undone = undoing(owners)
         try:
             for owner, number in zip(owners, moved, strict=True):
                 owner._number = number  # noqa: SLF001 - they own it from the next line on
@@ -106,8 +107,7 @@ class Inbox:
         except BaseException:
             # Ctrl-C: unless all have moved, none has.
             if struct.count:
-                for owner in owners:
-                    owner._number = -1  # noqa: SLF001 - as above
+                in_one_step(undone)
             raise
 
     def steal_reader(self) -> BufferedReader:
