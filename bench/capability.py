@@ -20,10 +20,19 @@ _GOALS = (Goal(_HELD, _NEW_DOOR, 0.8), Goal(_HELD, _NEW), Goal(_HELD, DATA, 2.0)
 
 
 def deeds(works: Works) -> Iterator[tuple[str, dict[str, Callable[[], object]]]]:
-    """A call with a capability that is held from the first one on, and one of data."""
-    with contextlib.closing(cm.Entrypoint("thing")) as entrypoint:
-        keep = partial(works.keep, entrypoint.manage(Thing()))
-        yield "a capability in, held already", {CAPMARSHAL: keep, DATA: adding(works.add)}
+    """A call with a capability that is held from the first one on, one that is new each time, and each beside data."""
+    with contextlib.ExitStack() as stack:
+        first, *things = _managed(stack, 1 + _COUNT)
+        keep, new = works.keep, iter(things)
+        yield "a capability in, held already", {CAPMARSHAL: partial(keep, first), DATA: adding(works.add)}
+        yield "a capability in, new to it", {CAPMARSHAL: lambda: keep(next(new)), DATA: adding(works.add)}
+        works.drop()
+
+
+def _managed(stack: contextlib.ExitStack, count: int) -> list[cm.Capability]:
+    """So many, each of an entrypoint of its own, which nobody serves: they can be passed all the same."""
+    entrypoints = [stack.enter_context(contextlib.closing(cm.Entrypoint("thing"))) for _ in range(count)]
+    return [entrypoint.manage(Thing()) for entrypoint in entrypoints]
 
 
 def _measure(works: Works, things: Sequence[cm.Capability], held: Sequence[cm.Capability], batches: int) -> float:

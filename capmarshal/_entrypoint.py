@@ -100,7 +100,7 @@ def _make_door(label: str, dispatcher: Dispatcher) -> tuple[Private, Door]:
             server_end.close()
             client_end.close()
             raise
-        return server_end, space.add_home(client_end.release().detach(), server_end, dispatcher)
+        return server_end, space.add_home(client_end.release(), server_end, dispatcher)
 
 
 class Entrypoint:

@@ -74,3 +74,13 @@ int cm_is_seqpacket(int descriptor)
 		return domain == AF_UNIX && type == SOCK_SEQPACKET;
 	return behaves_as_seqpacket(descriptor);
 }
+
+int cm_is_door(int descriptor)
+{
+	char family[2];
+	unsigned int length = sizeof(family);
+
+	if (!cm_is_seqpacket(descriptor))
+		return 0;
+	return lx_getpeername(descriptor, family, &length) == -ENOTCONN ? -ENOTCONN : 1;
+}

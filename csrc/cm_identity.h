@@ -29,4 +29,10 @@ int cm_is_same(int descriptor, int other);
  */
 int cm_is_seqpacket(int descriptor);
 
+/*
+ * Whether a descriptor may be the client end of a door, of which it cannot be told which end it is: an AF_UNIX
+ * SEQPACKET socket, else it is 0, that is connected, else -ENOTCONN; where that may not be asked, it is taken to be.
+ */
+int cm_is_door(int descriptor);
+
 #endif

@@ -220,6 +220,17 @@ def test_after_close_the_next_receipt_gives_a_new_capability():
         assert doors_by_hand.receive(client, BADGE) is again
 
 
+def test_a_closed_capability_has_its_name_still():
+    """Which is asked for only when somebody wants it, and can't be once the descriptor is closed."""
+    server, client = doors_by_hand.pair(label="spool")
+    with server, client:
+        capability = doors_by_hand.receive(client, BADGE)
+        capability.close()
+        capability.close()
+        assert capability.label == "spool"
+        assert "spool" in repr(capability)
+
+
 def test_a_peer_is_held_to_a_number_of_doors():
     """What one peer sent and is still held is counted; a door that is held already and other peers' doors are not."""
     limits = Shares(Limits(doors=30), 1, 1)
@@ -309,7 +320,7 @@ def test_the_server_end_of_a_nameless_door_of_our_own_is_refused():
     server, client = doors_by_hand.pair(label="")
     with _private.lock:
         server_end = _private.Private(server.detach())
-        door = space.add_home(client.detach(), server_end, None)
+        door = space.add_home(cm.Descriptor(client.detach()), server_end, None)
     try:
         with pytest.raises(cm.ArgumentError, match="server's end"):
             doors_by_hand.receive(server_end.number, BADGE)

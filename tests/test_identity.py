@@ -172,7 +172,7 @@ def test_the_servers_end_of_an_own_door_is_no_capability(filters, fork):
         filters()
         server, client = doors_by_hand.pair()
         server_end = private.Private(server.detach())
-        door = space.add_home(client.detach(), server_end, None)
+        door = space.add_home(cm.Descriptor(client.detach()), server_end, None)
         with pytest.raises(cm.ArgumentError, match="server's end of a door of our own"):
             doors_by_hand.receive(server_end.number, BADGE)
         space.remove_home(door)

@@ -46,17 +46,18 @@ class Capability(OnlyPolled):
         # The secret that selects the object.  Never to be shown whole.
         self._badge = badge
         self._key: Key = (door.key, badge)
-        self._name = door.name
+        # Once it is closed.
+        self._name = ""
 
     @property
     def name(self) -> str:
         """What ``getpeername`` says of its door: ``capmarshal/<label>/<random>``.  For people; it proves nothing."""
-        return self._name
+        return self._door.name if self._door is not None else self._name
 
     @property
     def label(self) -> str:
         """What its server called the entrypoint; empty for a nameless door."""
-        return label_in(self._name)
+        return label_in(self.name)
 
     @property
     def local(self) -> object | None:
@@ -131,7 +132,7 @@ class Capability(OnlyPolled):
         The door's descriptor and channels are closed with the last capability of that door.  Never needed for order:
         an unreferenced capability goes by itself.
         """
-        self._door = None
+        self._name, self._door = self.name, None
 
     def __eq__(self, other: object) -> bool:
         return self._key == other._key if isinstance(other, Capability) else NotImplemented

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any, Protocol
 
-from capmarshal._capabilities.identity import label_in
+from capmarshal._capabilities.identity import label_in, peer_name
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.descriptor import Descriptor
 from capmarshal._kernel.lifetime import when_gone
@@ -55,8 +55,12 @@ class DoorSender(Protocol):
         """Why one more new door is not taken from this sender; empty if it is."""
         ...
 
-    def hold_door(self, door: Door) -> None:
-        """Counts a new door that this sender brought, for as long as the door lives."""
+    def hold_door(self, key: int) -> None:
+        """Counts a new door that this sender brought."""
+        ...
+
+    def let_door_go(self, key: int) -> None:
+        """Counts a door no more, if it was counted: it is about to be closed."""
         ...
 
 
@@ -64,11 +68,10 @@ class Door:
     """The client end of an entrypoint's socket pair, as this process holds it: one descriptor.
 
     Args:
-        number: taken.
+        descriptor: taken.
         key: what it is known by in this process, and no other door: see :class:`~capmarshal._capabilities.space.Space`.
-        name: what ``getpeername`` says of it.
         home: the entrypoint, if it is one of this process; borrowed.
-        sender: who brought it, if that is counted: known as long as the door is held.
+        sender: who brought it, if that is counted.
 
     Attributes:
         number: the descriptor, open as long as this object can be reached: whoever uses it holds the door.
@@ -78,24 +81,31 @@ class Door:
         closing: to whose account the closing goes of what its server sends; made with the first channel.
     """
 
-    __slots__ = ("__weakref__", "_open", "closing", "home", "idle", "key", "name", "number", "sender")
+    __slots__ = ("__weakref__", "_name", "_open", "closing", "home", "idle", "key", "number")
 
     def __init__(
-        self, number: int, key: int, name: str, home: Home | None = None, sender: DoorSender | None = None
+        self, descriptor: Descriptor, key: int, home: Home | None = None, sender: DoorSender | None = None
     ) -> None:
-        self.number: int = number
-        self._open = ffi.new("char *")
-        if home is None:
-            when_gone(self._open, _close, number, sender.closing if sender is not None else None)
-        else:
-            # Nobody but the entrypoint can have put anything into its queue.
-            when_gone(self._open, lib.lx_close, number)
         self.key: int = key
         self.idle: list[Any] = []
         self.home: weakref.ref[Home] | None = weakref.ref(home) if home is not None else None
-        self.sender: DoorSender | None = sender
         self.closing: reaper.Sender | None = None
-        self.name: str = name
+        self._name: str | None = None
+        place = [-1]
+        self._open = ffi.new("char *")
+        when_gone(self._open, _close if home is None else _close_own, place, key, sender)
+        # Moved in one step, as in `moving`.
+        place[0], descriptor._number = descriptor._number, -1  # noqa: SLF001 - see above
+        self.number: int = place[0]
+        if sender is not None:
+            sender.hold_door(key)
+
+    @property
+    def name(self) -> str:
+        """What ``getpeername`` says of it, when somebody first asks; empty for a nameless door."""
+        if self._name is None:
+            self._name = peer_name(self.number) or ""
+        return self._name
 
     @property
     def label(self) -> str:
@@ -113,6 +123,14 @@ def home_of(door: Door) -> Home | None:
     return door.home() if door.home is not None else None
 
 
-def _close(number: int, sender: reaper.Sender | None) -> None:
-    # A stranger's queue may hold what takes long to close.
-    reaper.close([Descriptor(number)], sender)
+def _close(place: list[int], key: int, sender: DoorSender | None) -> None:
+    if sender is not None:
+        sender.let_door_go(key)
+    if place[0] >= 0:
+        # A stranger's queue may hold what takes long to close.
+        reaper.close([Descriptor(place[0])], sender.closing if sender is not None else None)
+
+
+def _close_own(place: list[int], _key: int, _sender: None) -> None:
+    # Nobody but the entrypoint can have put anything into its queue.
+    lib.lx_close(place[0])

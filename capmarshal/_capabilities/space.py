@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from capmarshal._capabilities.capability import Capability, Key, Proxy, capability_behind, door_of
 from capmarshal._capabilities.door import Door, home_of
-from capmarshal._capabilities.identity import peer_name
 from capmarshal._descriptors.moving import move_above_standard
 from capmarshal._descriptors.private import lock
 from capmarshal._descriptors.process import process
@@ -25,14 +24,17 @@ from capmarshal._kernel.errors import ArgumentError, StaleCapability
 from capmarshal._kernel.native import lib
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from capmarshal._capabilities.door import DoorSender, Home
     from capmarshal._descriptors.descriptor import Descriptor
     from capmarshal._descriptors.private import Private
 
 T = TypeVar("T")
 
+# What a socket is known by, the same in every process; 0 where a filter refuses to tell, and for what is no socket.
 # Looked up once: an attribute of cffi's costs as much as a call without one.
-_cm_cookie = lib.cm_cookie
+cookie_of: Callable[[int], int] = lib.cm_cookie
 # How many there are.
 _COOKIES = 1 << 64
 
@@ -80,13 +82,17 @@ class Space:
                 self._capabilities[key] = self._reference(known, key)
             return known
 
-    def held(self, number: int, badge: bytes) -> Capability | None:
+    def held(self, number: int, cookie: int, badge: bytes) -> Capability | None:
         """The capability for a received client end, borrowed, of a door that is held, and a badge; None for any other.
 
         None also for one of our own, for an object that we do not manage (any more).
+
+        Args:
+            number: of the client end.
+            cookie: what it says, see :data:`cookie_of`.
+            badge: that came with it.
         """
         # What is found needs no lock.
-        cookie = _cm_cookie(number)
         reference = self._doors.get(cookie)
         door = reference() if reference is not None else None
         if door is None:
@@ -116,39 +122,53 @@ class Space:
         """
         move_above_standard(descriptor)
         number = descriptor.fileno()
-        cookie = _cm_cookie(number)
+        cookie = cookie_of(number)
         with lock:
             known = self._door(number, cookie)
             if known is not None:
                 # The very socket that we hold, so this close is not its last, and cannot block.
                 descriptor.close()
                 return known
-            if not lib.cm_is_seqpacket(number):
-                raise ArgumentError("a capability came with a descriptor that is no AF_UNIX SEQPACKET socket")
-            # Of another process's doors it cannot be told which end this is: any holder may bind() the client's, too.
-            if self._is_server_end(number, cookie):
-                raise ArgumentError("a capability came with the server's end of a door of our own")
-            name = peer_name(number)
-            if name is None:
-                raise ArgumentError("a capability came with a socket that is connected to nothing")
-            refusal = sender.door_refusal() if sender is not None else ""
-            if refusal:
-                raise ArgumentError(refusal)
-            door = self._add_door(Door(descriptor.detach(), cookie or next(self._no_cookies), name, sender=sender))
-            if sender is not None:
-                sender.hold_door(door)
-            return door
+            return self._new_door(descriptor, cookie, sender)
 
-    def receive_new(self, descriptor: Descriptor, badge: bytes, sender: DoorSender | None) -> Capability | None:
+    def receive_new(
+        self, descriptor: Descriptor, cookie: int, badge: bytes, sender: DoorSender | None
+    ) -> Capability | None:
         """The capability for a received client end of a door that is not held, and a badge; None where it is held.
 
+        Args:
+            descriptor: as :meth:`receive_door` has it.
+            cookie: what it says.
+            badge: that came with it.
+            sender: as there.
+
         Raises:
-            ArgumentError, TableFull: as :meth:`receive_door`, which takes the descriptor on success.
+            ArgumentError, TableFull: likewise.
         """
+        move_above_standard(descriptor)
+        with lock:
+            if self._door(descriptor.fileno(), cookie) is not None:
+                return None
+            door = self._new_door(descriptor, cookie, sender)
+            made = Capability(door, badge)
+            self._capabilities[door.key, badge] = self._reference(made, (door.key, badge))
+            return made
+
+    def _new_door(self, descriptor: Descriptor, cookie: int, sender: DoorSender | None) -> Door:
+        """As :meth:`receive_door`, of one that is not held; the caller holds the lock."""
         number = descriptor.fileno()
-        if self._door(number, _cm_cookie(number)) is not None:
-            return None
-        return self.capability(self.receive_door(descriptor, sender), badge)
+        is_door = lib.cm_is_door(number)
+        if not is_door:
+            raise ArgumentError("a capability came with a descriptor that is no AF_UNIX SEQPACKET socket")
+        # Of another process's doors it cannot be told which end this is: any holder may bind() the client's, too.
+        if self._is_server_end(number, cookie):
+            raise ArgumentError("a capability came with the server's end of a door of our own")
+        if is_door < 0:
+            raise ArgumentError("a capability came with a socket that is connected to nothing")
+        refusal = sender.door_refusal() if sender is not None else ""
+        if refusal:
+            raise ArgumentError(refusal)
+        return self._add_door(Door(descriptor, cookie or next(self._no_cookies), sender=sender))
 
     def receive(self, door: Door, badge: bytes) -> Capability:
         """The capability for a received badge.
@@ -171,15 +191,15 @@ class Space:
             self._enter_by_inode(door)
         return door
 
-    def add_home(self, client_end: int, server_end: Private, home: Home) -> Door:
+    def add_home(self, client_end: Descriptor, server_end: Private, home: Home) -> Door:
         """Enters an entrypoint of this process; takes ``client_end``, and the caller holds the lock."""
-        key = _cm_cookie(client_end) or next(self._no_cookies)
-        self._server_ends[key] = (server_end, _cm_cookie(server_end.number))
-        return self._add_door(Door(client_end, key, peer_name(client_end) or "", home))
+        key = cookie_of(client_end.fileno()) or next(self._no_cookies)
+        self._server_ends[key] = (server_end, cookie_of(server_end.number))
+        return self._add_door(Door(client_end, key, home))
 
     def is_own_door(self, number: int) -> bool:
         """Whether a socket is the client end of a door of this process's own entrypoints."""
-        door = self._door(number, _cm_cookie(number))
+        door = self._door(number, cookie_of(number))
         return door is not None and door.key in self._server_ends
 
     def _is_server_end(self, number: int, cookie: int) -> bool:

@@ -8,13 +8,28 @@ refers to it does, which in a cycle is when that is broken.  By then no code of 
 
 from __future__ import annotations
 
+import sys
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from capmarshal._kernel.native import CData
+
+
+# As weakref.finalize, which does more, at several times the cost.
+class _Last(weakref.ref[Any]):
+    """A reference that knows what is to be done."""
+
+    __slots__ = ("arguments", "then")
+
+    then: Callable[..., object]
+    arguments: tuple[object, ...]
+
+
+# By their ids.
+_waiting: dict[int, _Last] = {}
 
 
 def when_gone(memory: CData, then: Callable[..., object], *arguments: object) -> None:
@@ -25,4 +40,14 @@ def when_gone(memory: CData, then: Callable[..., object], *arguments: object) ->
         then: called in whichever thread that happens.
         arguments: none of them refers to the thing.
     """
-    weakref.finalize(memory, then, *arguments).atexit = False
+    last = _Last(memory, _gone)
+    last.then, last.arguments = then, arguments
+    _waiting[id(last)] = last
+
+
+def _gone(
+    last: _Last, waiting: dict[int, _Last] = _waiting, is_finalizing: Callable[[], bool] = sys.is_finalizing
+) -> None:
+    # What it needs is bound here: the module's names may be gone at the end of the interpreter.
+    if waiting.pop(id(last), None) is not None and not is_finalizing():
+        last.then(*last.arguments)

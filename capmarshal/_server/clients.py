@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import select
 import termios
-import weakref
 from typing import TYPE_CHECKING
 
 from capmarshal._descriptors import inbox, reaper
@@ -16,7 +15,6 @@ from capmarshal._server.ledger import Resource
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from capmarshal._capabilities.door import Door
     from capmarshal._descriptors.private import Private
     from capmarshal._protocol.parts import Assembly
     from capmarshal._server.outbox import Outbox
@@ -39,7 +37,7 @@ class User(reaper.Sender):
 
     Attributes:
         uid: as the server's user namespace has it.
-        doors: that came from its processes, those that have ended included, and are held.
+        doors: the keys of those that came from its processes, those that have ended included, and are held.
         unread: descriptors that were sent to its processes and not received.
     """
 
@@ -48,7 +46,7 @@ class User(reaper.Sender):
     def __init__(self, uid: int) -> None:
         super().__init__()
         self.uid = uid
-        self.doors: weakref.WeakSet[Door] = weakref.WeakSet()
+        self.doors: set[int] = set()
         self.unread = 0
 
 
@@ -97,7 +95,7 @@ class Peer(reaper.Sender):
         self.pidfd_slot = 0
         self.unread = 0
         self.held: set[str] = set()
-        self.doors: weakref.WeakSet[Door] = weakref.WeakSet()
+        self.doors: set[int] = set()
 
     @property
     def closing(self) -> reaper.Sender:
@@ -118,10 +116,15 @@ class Peer(reaper.Sender):
             return f"{len(self.user.doors)} doors that came from user {self.uid} are held already (limits.doors)"
         return ""
 
-    def hold_door(self, door: Door) -> None:
+    def hold_door(self, key: int) -> None:
         """Counts a door that came from it: for its user also when the process has ended."""
-        self.doors.add(door)
-        self.user.doors.add(door)
+        self.doors.add(key)
+        self.user.doors.add(key)
+
+    def let_door_go(self, key: int) -> None:
+        """Counts it no more, if it was."""
+        self.doors.discard(key)
+        self.user.doors.discard(key)
 
     def book_unread(self, count: int) -> None:
         """Counts descriptors that were sent to it, or received."""

@@ -23,7 +23,7 @@ from capmarshal._capabilities.capability import (
     open_door_of,
 )
 from capmarshal._capabilities.door import home_of
-from capmarshal._capabilities.space import capability_of, space
+from capmarshal._capabilities.space import capability_of, cookie_of, space
 from capmarshal._descriptors.closing import is_own_reader
 from capmarshal._descriptors.descriptor import Descriptor, buffered_of, numbers_of
 from capmarshal._kernel.native import DESCRIPTORS_MAX, lib
@@ -242,11 +242,7 @@ class InOrder:
                 return None
             badges = [badge for _, badge in lines]
             if self._one_capability and payload == self._payload:
-                held = _held(self._capabilities[0], inbox.struct.descriptors[0], badges[0])
-                if held is not None:
-                    # The very socket that we hold, so that no close is the last, and none can block.
-                    inbox.close()
-                    return (held,)
+                return self._received_one(inbox, descriptors, badges[0], sender)
         elif self._one_reader and payload == self._payload:
             struct = inbox.struct
             if struct.count == 1 and is_own_reader(struct.descriptors[0]):
@@ -264,6 +260,24 @@ class InOrder:
         members = [decoded] if self._alone else list(decoded)
         parts = self._placed(members, descriptors, badges or [NO_BADGE] * len(descriptors))
         return members if parts is not None and self._made(parts, members, owned, sender) else None
+
+    def _received_one(
+        self, inbox: Inbox, descriptors: list[Any], badge: bytes, sender: DoorSender | None
+    ) -> Sequence[Any] | None:
+        """As :meth:`received`, of the one capability."""
+        kind, number = self._capabilities[0], inbox.struct.descriptors[0]
+        cookie = cookie_of(number)
+        held = _held(kind, number, cookie, badge)
+        if held is not None:
+            # The very socket that we hold, so that no close is the last, and none can block.
+            inbox.close()
+            return (held,)
+        inbox.steal_each(descriptors)
+        made = _new(kind, descriptors[0], cookie, badge, sender) if can_be_cast(kind) else None
+        if made is None:
+            return None
+        descriptors.clear()
+        return (made,)
 
     def _placed(self, members: list[Any], descriptors: list[Any], badges: Sequence[bytes]) -> list[_Part] | None:
         """Puts what came in the place of each index, and says of what more is due; None where that is not in order."""
@@ -287,6 +301,7 @@ class InOrder:
         """Puts what is due in the places of parts; false where that is not so easy, and all is as it was."""
         held: dict[int, Any] = {}
         new: _Part | None = None
+        cookie_of_new = 0
         # All of them first: there is no way back once a descriptor has become something else.
         for part in parts:
             place, kind, came, badge = part
@@ -294,16 +309,17 @@ class InOrder:
                 if not _FITS[kind](came.fileno()):
                     return False
                 continue
-            held[place] = _held(kind, came.fileno(), badge)
+            number = came.fileno()
+            cookie = cookie_of(number)
+            held[place] = _held(kind, number, cookie, badge)
             if held[place] is None:
                 if new is not None or not can_be_cast(kind):
                     return False
-                new = part
+                new, cookie_of_new = part, cookie
         if new is not None:
-            capability = space.receive_new(new.came, new.badge, sender)
-            if capability is None:
+            made = held[new.place] = _new(new.kind, new.came, cookie_of_new, new.badge, sender)
+            if made is None:
                 return False
-            held[new.place] = capability if new.kind is Capability else capability.cast(new.kind)
         for place, kind, came, _ in parts:
             if kind in _FITS:
                 members[place] = file = _file_of(kind, came)
@@ -331,14 +347,24 @@ class InOrder:
         return lent[0], result
 
 
-def _held(kind: Any, number: int, badge: bytes) -> object | None:
+def _held(kind: Any, number: int, cookie: int, badge: bytes) -> object | None:
     """What is due, of a capability whose door is held; None where it is not, or not that easy."""
-    capability = space.held(number, badge)
+    capability = space.held(number, cookie, badge)
     if capability is None or kind is Capability:
         return capability
     door = door_of(capability)
     # Its own entrypoint gives an object of this process itself.
     return None if door is None or home_of(door) is not None else capability.cast(kind)
+
+
+def _new(kind: Any, descriptor: Descriptor, cookie: int, badge: bytes, sender: DoorSender | None) -> object | None:
+    """The same of one whose door is not held, which takes the descriptor then; None where it is held.
+
+    Raises:
+        ArgumentError, TableFull: as :meth:`Space.receive_new`.
+    """
+    capability = space.receive_new(descriptor, cookie, badge, sender)
+    return capability if capability is None or kind is Capability else capability.cast(kind)
 
 
 def _file_of(kind: Any, descriptor: Descriptor) -> Any:
