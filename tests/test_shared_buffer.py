@@ -21,6 +21,7 @@ from capmarshal._descriptors.array_layout import ArrayLayout
 from capmarshal._protocol.faults import Code
 from capmarshal._protocol.further_lines import Lent
 from capmarshal._protocol.wire import NO_BADGE, Entry, pack_table
+from fuse_file import FuseFile
 from patience import PATIENCE
 
 
@@ -327,6 +328,23 @@ def test_a_lease_that_is_none_is_refused(producer):
         fault = _said_to_be_lent(producer, [memory.fileno(), memory.fileno()], ArrayLayout("d", (2, 3)))
     assert fault.code is Code.ARGUMENT
     assert "no lease" in fault.message
+
+
+@pytest.mark.parametrize("which", ["memory", "lease"])
+def test_a_file_whose_server_has_stopped_is_refused_unasked(producer, tmp_path, which):
+    """In the place of either: fstat(2) of it would keep all clients."""
+    near, lease = socket.socketpair()
+    with FuseFile(tmp_path) as file, near, lease, cm.Descriptor(_memfd()) as memory:
+        number = os.open(file.path, os.O_RDONLY)
+        file.stop()
+        numbers = [number, lease.fileno()] if which == "memory" else [memory.fileno(), number]
+        try:
+            fault = _said_to_be_lent(producer, numbers, ArrayLayout("d", (2, 3)))
+        finally:
+            file.go_on()
+            os.close(number)
+    assert fault.code is Code.ARGUMENT
+    assert "shared buffer is due" in fault.message
 
 
 def _said_to_be_lent(producer, numbers, layout):

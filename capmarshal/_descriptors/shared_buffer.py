@@ -259,13 +259,14 @@ def buffer_of(memory: Descriptor, lease: Lease, pool: int, layout: ArrayLayout |
             no such array.
     """
     number = memory.fileno()
-    if not stat.S_ISSOCK(os.fstat(lease.fileno()).st_mode):
+    # fstat(2) of a file of FUSE or NFS asks its server, which may never answer: first it is told that it is none.
+    if lib.cm_file_type(lease.fileno()) != stat.S_IFSOCK:
         raise ArgumentError("a shared buffer is due; what came with its memory is no lease")
+    seals = seals_of(number, _WHAT)
     status = os.fstat(number)
     known = _mappings.get(pool)
     # Seals are for ever: what was looked at before it was mapped is so still.
     if known is None or not known.knows(status):
-        seals = seals_of(number, _WHAT)
         if seals & FIXED != FIXED:
             raise ArgumentError("the shared buffer that came could become shorter, and kill who reads it")
         access = lib.lx_fcntl(number, fcntl.F_GETFL, 0) & os.O_ACCMODE
