@@ -315,6 +315,17 @@ def test_nothing_is_followed_to_the_lock(place):
     assert not place.exists()
 
 
+def test_a_fifo_as_the_lock_keeps_nobody(place, fork):
+    """A stranger's, at which nobody writes: opening it would wait, and hold up every thread that makes a descriptor."""
+    os.mkfifo(f"{place}.lock")
+
+    def serve():
+        with serving(place):
+            return double(place)
+
+    assert fork(serve).result() == 8
+
+
 @pytest.mark.parametrize("name", ["nowhere/service", "service/below"])
 def test_where_there_is_no_directory_nothing_is_made(place, name):
     place.write_text("file")

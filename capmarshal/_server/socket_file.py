@@ -59,7 +59,8 @@ def _locked(path: bytes) -> Iterator[None]:
         KernelError: it can't be had.
     """
     beside = path + b".lock"
-    flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW
+    # Whatever a stranger has put there, as a FIFO: opening it waits for nobody.
+    flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     with contextlib.closing(private.make_file(beside, flags, _LOCK_MODE, f"opening {words_for(beside)}")) as lock:
         backoff = Backoff(min(in_force(), ahead(_LOCK_PATIENCE)))
         while True:
