@@ -11,8 +11,9 @@ import pytest
 
 import by_hand
 import capmarshal as cm
+from capmarshal._descriptors import reaper
 from capmarshal._protocol import handover_record
-from patience import PATIENCE
+from patience import PATIENCE, until
 from services import connected, directory, double, failure, leave_stale, serving
 
 
@@ -174,6 +175,27 @@ def test_a_refusal_with_descriptors_leaves_none(listener, place, files):
     serving_it = by_hand.Concurrent(serve)
     assert failure(place)[0] == "Refused"
     serving_it.outcome()
+
+
+@pytest.mark.parametrize("also", [b"junk", b""], ids=["instead", "behind it"])
+def test_what_a_service_leaves_that_is_slow_to_close_keeps_nobody(listener, place, lingering, also):
+    """In the connection, instead of what is due or behind it."""
+    number, peer = lingering(int(PATIENCE))
+
+    def serve():
+        connection, _ = listener.accept()
+        with connection:
+            if not also:
+                connection.send(handover_record.pack_refusal("why", busy=False))
+            socket.send_fds(connection, [b"junk"], [number])
+            os.close(number)
+
+    serving_it = by_hand.Concurrent(serve)
+    assert failure(place)[0] == ("ProtocolError" if also else "Refused")
+    serving_it.outcome()
+    assert reaper.behind()
+    peer.close()
+    until(lambda: not reaper.behind())
 
 
 def test_a_busy_service_is_tried_again(listener, place):

@@ -11,7 +11,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from capmarshal._capabilities.handover import receive_capability
-from capmarshal._descriptors import private
+from capmarshal._descriptors import private, reaper
 from capmarshal._descriptors.socket_paths import address_to_connect, checked_path, words_for
 from capmarshal._kernel.deadline import after, seconds_until
 from capmarshal._kernel.deadline import words_for as words_for_time
@@ -59,7 +59,7 @@ def connect(path: str | bytes | os.PathLike[str] | os.PathLike[bytes], timeout: 
     patience = Patience(deadline)
     while True:
         try:
-            with contextlib.closing(private.make_socket(f"connecting to {words_for(named)}")) as connection:
+            with reaper.closing(private.make_socket(f"connecting to {words_for(named)}")) as connection:
                 _connect(connection, named, deadline, timeout)
                 return _receive(connection, named, deadline, timeout)
         except TooManyInFlight:

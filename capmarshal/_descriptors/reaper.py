@@ -26,9 +26,10 @@ from capmarshal._descriptors.process import process
 from capmarshal._kernel.deadline import in_force, seconds_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from capmarshal._descriptors.descriptor_list import DescriptorList
+    from capmarshal._descriptors.private import Private
 
 # Threads, and so closes that block at the same time; beyond that, the next waits for one of them to end.
 THREADS_MAX = 64
@@ -309,6 +310,15 @@ def close_within(seconds: float, things: Sequence[ClosableFile | DescriptorList]
     ended = _thread.allocate_lock()
     ended.acquire()
     return close(things, then=ended.release) or ended.acquire(timeout=seconds)
+
+
+@contextlib.contextmanager
+def closing(connection: Private) -> Iterator[Private]:
+    """Closes a connection to a stranger at the end of the block: what he has sent there may take long to close."""
+    try:
+        yield connection
+    finally:
+        close([connection])
 
 
 def prepare() -> None:

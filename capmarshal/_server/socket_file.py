@@ -14,7 +14,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from capmarshal._descriptors import private
+from capmarshal._descriptors import private, reaper
 from capmarshal._descriptors.socket_paths import (
     address_to_bind,
     address_to_connect,
@@ -81,7 +81,7 @@ def _is_stale(path: bytes) -> bool:
         KernelError: somebody listens there, or it can't be told.
     """
     taken = f"listening at {words_for(path)}"
-    with contextlib.closing(private.make_socket(taken)) as probe:
+    with reaper.closing(private.make_socket(taken)) as probe:
         os.set_blocking(probe.number, False)
         with address_to_connect(path) as address:
             result = lib.lx_connect(probe.number, address, len(address))
