@@ -54,14 +54,15 @@ def made(make: Callable[[CData], int], doing: str, kind: type[T], calls: str = "
 
 def moved_from(place: CData, kind: type[T]) -> T:
     """Moves the descriptor that stands at a place in C's memory to an owner of its own; -1 stands there after that."""
-    owner = object.__new__(kind)
-    owner._number, place[0] = place[0], -1
+    # By its own __new__: a lease has more in it than a number.
+    owner = kind.__new__(kind)
+    owner._number, place[0] = place[0], -1  # noqa: SLF001 - moved
     return owner
 
 
 def stolen(descriptor: Owner, kind: type[T]) -> T:
     """Moves what ``descriptor`` owns, if anything, to another owner of that kind."""
-    owner = object.__new__(kind)
+    owner = kind.__new__(kind)
     owner._number, descriptor._number = descriptor._number, -1  # noqa: SLF001 - likewise
     return owner
 
