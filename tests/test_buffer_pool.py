@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import os
+import pickle
 import threading
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import by_hand
 import capmarshal as cm
+from interrupting import Interrupting
 from patience import PATIENCE
+
+POOL = [Path(cm.__file__).parent / "_descriptors/buffer_pool.py"]
 
 
 def test_what_is_taken_is_empty_at_first_and_then_as_it_was_left():
@@ -173,3 +181,72 @@ def test_taking_in_a_signal_handler_does_not_wait_for_its_own_thread():
     with cm.BufferPool(2, 5) as pool, pool._lock:
         with pool.take(0):
             assert threading.active_count() >= 1
+
+
+@pytest.mark.parametrize("again", [copy.copy, pickle.dumps])
+def test_a_pool_is_neither_copied_nor_pickled(again):
+    """Two would lend the same memory to two."""
+    with cm.BufferPool(1, 5) as pool, pytest.raises(TypeError, match="neither copied nor pickled"):
+        again(pool)
+
+
+class Meanwhile(Interrupting):
+    """A signal handler that does something at the n-th place, and returns."""
+
+    class _Done(Exception):
+        pass
+
+    def __init__(self, at, do):
+        super().__init__(at, lambda: do() or self._Done(), POOL)
+
+    def _note(self, *event):
+        with contextlib.suppress(self._Done):
+            super()._note(*event)
+
+
+def _swept(interrupted):
+    """Has all of a pool's buffers taken, let go of, and taken again after an interruption, at each place."""
+    # What Ctrl-C keeps from being returned is found unclosed.
+    warnings.simplefilter("ignore", ResourceWarning)
+    at = 0
+    while True:
+        with cm.BufferPool(2, 1) as pool:
+            for buffer in [pool.take(0), pool.take(0)]:
+                buffer.close()
+            where, held = interrupted(pool, at)
+            while len(held) < 2:
+                held.append(pool.take(PATIENCE))
+            with pytest.raises(cm.CallTimeout):
+                pool.take(0)
+            assert len({os.fstat(buffer.fileno()).st_ino for buffer in held}) == 2, where
+            for buffer in held:
+                buffer.close()
+        if not where:
+            return at
+        at += 1
+
+
+def test_ctrl_c_between_two_steps_of_taking_loses_no_buffer(fork):
+    """All that there are can be taken afterwards, and each by one."""
+
+    def interrupted(pool, at):
+        interrupting = Interrupting(at, KeyboardInterrupt, POOL)
+        held = []
+        with contextlib.suppress(KeyboardInterrupt), interrupting:
+            held.append(pool.take(0))
+        return interrupting.where, held
+
+    assert fork(lambda: _swept(interrupted)).result() > 10
+
+
+def test_a_signal_handler_that_takes_in_the_middle_of_taking_gets_another(fork):
+    """Nor is what it holds lent to anybody else."""
+
+    def interrupted(pool, at):
+        held = []
+        meanwhile = Meanwhile(at, lambda: held.append(pool.take(0)))
+        with meanwhile:
+            held.append(pool.take(0))
+        return meanwhile.where, held
+
+    assert fork(lambda: _swept(interrupted)).result() > 10

@@ -29,18 +29,24 @@ if TYPE_CHECKING:
     from capmarshal._descriptors.descriptor import Descriptor
 
 _WHAT = "shared buffer"
-# What the epoll set says of the end of the pool; of a lease it says which item's.
+# What the epoll set says of the end of the pool; of a lease it says the token of its buffer.
 _END = (1 << 64) - 1
 
 
 class _Item:
-    """One buffer's memory, and the pool's end of its lease, while it is lent."""
+    """One buffer's memory, once it was lent, and the pool's end of its lease, while it is lent.
 
-    __slots__ = ("lease", "memory")
+    Attributes:
+        token: what the epoll set says of the lease: another each time that it is lent, with the same remainder by the
+            number of buffers, its place.
+    """
 
-    def __init__(self, memory: Descriptor) -> None:
-        self.memory = memory
+    __slots__ = ("lease", "memory", "token")
+
+    def __init__(self, place: int) -> None:
+        self.memory: Descriptor | None = None
         self.lease: Private | None = None
+        self.token = place
 
 
 class BufferPool:
@@ -69,10 +75,9 @@ class BufferPool:
         self._mappings = mappings_of(self._number)
         if not self._layout.size:
             raise ValueError("a buffer has 1 byte or more")
-        # Re-entrant: a signal handler may close the pool in which its thread takes.
+        # Re-entrant: a signal handler may close the pool in which its thread takes, or take, too.
         self._lock = threading.RLock()
-        self._items: list[_Item] = []
-        self._free: list[_Item] = []
+        self._items = [_Item(place) for place in range(count)]
         self._closed = False
         # Threads that wait for a buffer: the last to leave a pool that was closed closes what they wait at.
         self._waiting = 0
@@ -105,9 +110,14 @@ class BufferPool:
             self._check_open()
             with self._lock:
                 self._check_open()
-                item = self._available()
+                self._collect()
+                item = self._claimed()
                 if item is not None:
-                    return self._lent(item)
+                    try:
+                        return self._lent(item)
+                    except BaseException:
+                        self._end_lease(item)
+                        raise
                 self._waiting += 1
             try:
                 back = becomes_ready(self._hangups.number, select.POLLIN, deadline, "waiting for a shared buffer")
@@ -126,7 +136,7 @@ class BufferPool:
             # Closed before, or another process's: the lock may be held by a thread that is not there.
             self._closed = True
             for item in self._items:
-                item.memory.close()
+                self._close_memory(item)
             return
         with self._lock:
             if self._closed:
@@ -134,7 +144,7 @@ class BufferPool:
             self._closed = True
             for item in self._items:
                 self._end_lease(item)
-                item.memory.close()
+                self._close_memory(item)
             os.eventfd_write(self._end.number, 1)
             self._waiting += 1
         self._leave()
@@ -150,63 +160,77 @@ class BufferPool:
         if self.closed:
             raise Closed("a pool that was closed, or is of the process that this one was forked from: make another")
 
-    def _available(self) -> _Item | None:
-        """One that nobody holds; None if there is none."""
-        if not self._free:
-            self._collect()
-        if not self._free and len(self._items) < self._count:
-            memory = make_memory(self._layout.size, _WHAT)
-            try:
-                check(lib.lx_fcntl(memory.fileno(), fcntl.F_ADD_SEALS, FIXED), "sealing the size of a shared buffer")
-            except BaseException:
-                memory.close()
-                raise
-            self._items.append(_Item(memory))
-            self._free.append(self._items[-1])
-        return self._free[-1] if self._free else None
-
     def _collect(self) -> None:
         """Finds those that everybody has let go of since."""
         events = ffi.new("struct epoll_event[]", self._count)
         found = lib.lx_epoll_pwait(self._hangups.number, events, self._count, 0)
         for event in events[0 : 0 if found == -errno.EINTR else check(found, "looking for buffers that came back")]:
-            item = self._items[event.data.u64]
-            self._end_lease(item)
-            self._free.append(item)
+            token = event.data.u64
+            item = self._items[token % self._count]
+            # No call between these: a signal handler may have found it, too, and have lent it again.
+            if item.token == token:
+                lease, item.lease = item.lease, None
+                self._hang_up(lease)
+
+    def _claimed(self) -> _Item | None:
+        """One that nobody holds, and from here on nobody else claims; None if there is none."""
+        claim = Private(-1)
+        for item in self._items:
+            # No call between these, as above.
+            if item.lease is None:
+                item.lease = claim
+                item.token += self._count
+                return item
+        return None
 
     def _end_lease(self, item: _Item) -> None:
-        if item.lease is not None:
+        lease, item.lease = item.lease, None
+        self._hang_up(lease)
+
+    def _hang_up(self, lease: Private | None) -> None:
+        if lease is not None and lease.number >= 0:
             # Before the close: a child that was forked may have the same open file.
-            lib.lx_epoll_ctl(self._hangups.number, lib.EPOLL_CTL_DEL, item.lease.number, NULL)
-            item.lease.close()
-            item.lease = None
+            lib.lx_epoll_ctl(self._hangups.number, lib.EPOLL_CTL_DEL, lease.number, NULL)
+            lease.close()
+
+    def _close_memory(self, item: _Item) -> None:
+        if item.memory is not None:
+            item.memory.close()
 
     def _lent(self, item: _Item) -> SharedBuffer:
-        kept, lent = make_pair("lending a shared buffer")
+        """A buffer that was claimed, to be handed to who takes it; its lease is for the caller to end if that fails."""
+        item.lease, lent = make_pair("lending a shared buffer")
         lease = stolen(lent.release(), Lease)
         try:
             # Nothing is ever to be read there: what a receiver sends could make the close block.  It may be refused,
             # within a sandbox, and is of use against those only who are not to have a buffer at all.
-            lib.lx_shutdown(kept.number, socket.SHUT_RD)
-            memory = item.memory.dup()
+            lib.lx_shutdown(item.lease.number, socket.SHUT_RD)
+            memory = self._memory_of(item).dup()
             try:
                 # No events: of a hang-up it tells always.
-                event = ffi.new("struct epoll_event *", (0, (self._items.index(item),)))
+                event = ffi.new("struct epoll_event *", (0, (item.token,)))
+                number = item.lease.number
                 check(
-                    lib.lx_epoll_ctl(self._hangups.number, lib.EPOLL_CTL_ADD, kept.number, event),
-                    "lending a shared buffer",
+                    lib.lx_epoll_ctl(self._hangups.number, lib.EPOLL_CTL_ADD, number, event), "lending a shared buffer"
                 )
-                buffer = SharedBuffer(memory, lease, self._number, self._layout)
+                return SharedBuffer(memory, lease, self._number, self._layout)
             except BaseException:
                 memory.close()
                 raise
         except BaseException:
             lease.close()
-            kept.close()
             raise
-        self._free.remove(item)
-        item.lease = kept
-        return buffer
+
+    def _memory_of(self, item: _Item) -> Descriptor:
+        if item.memory is None:
+            made = make_memory(self._layout.size, _WHAT)
+            try:
+                check(lib.lx_fcntl(made.fileno(), fcntl.F_ADD_SEALS, FIXED), "sealing the size of a shared buffer")
+            except BaseException:
+                made.close()
+                raise
+            item.memory = made
+        return item.memory
 
     def __enter__(self) -> Self:
         return self
@@ -215,6 +239,10 @@ class BufferPool:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def __reduce__(self) -> str:
+        # What copy.copy() asks, too: two would lend the same memory.
+        raise TypeError("a BufferPool is neither copied nor pickled: what goes to another process is a buffer of it")
 
     def __repr__(self) -> str:
         state = ", closed" if self.closed else ""
