@@ -18,6 +18,7 @@ from capmarshal._descriptors.process import process
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.errors import DENIED, CallTimeout, Closed, check
 from capmarshal._kernel.native import ffi, lib
+from capmarshal._kernel.numbers import check_whole
 from capmarshal._server.dispatch import Dispatcher
 from capmarshal._server.journal import Journal
 from capmarshal._server.limits import Limits
@@ -50,11 +51,7 @@ CLOSE_TIMEOUT = 5.0
 
 
 def _check_maximum(name: str, most: int, least: int) -> None:
-    wrong = f"{name} is a whole number, {least} or more, not {most!r}"
-    if not isinstance(most, int) or isinstance(most, bool):
-        raise TypeError(wrong)
-    if most < least:
-        raise ValueError(wrong)
+    check_whole(most, f"{name} is a whole number, {least} or more, not {most!r}", least)
 
 
 def _check_close_timeout(seconds: float) -> None:

@@ -163,7 +163,8 @@ def test_without_room_in_the_table_nothing_is_lost(fork):
     ("arguments", "error", "words"),
     [
         ((0, 5), ValueError, "1 or more buffers, not 0"),
-        (("2", 5), ValueError, "1 or more buffers, not '2'"),
+        (("2", 5), TypeError, "1 or more buffers, not '2'"),
+        ((True, 5), TypeError, "1 or more buffers, not True"),
         ((1, 0), ValueError, "1 byte or more"),
         ((1, (3, 0), "d"), ValueError, "1 byte or more"),
         ((1, 5, "O"), ValueError, "bool, integers"),

@@ -15,6 +15,7 @@ from capmarshal._capabilities import handover
 from capmarshal._capabilities.capability import Capability
 from capmarshal._child import inherited
 from capmarshal._descriptors.private import Private, make_pair
+from capmarshal._kernel.numbers import check_whole
 
 if TYPE_CHECKING:
     import subprocess
@@ -68,10 +69,7 @@ def _limit(descriptors: int, then: Callable[[], object] | None) -> Callable[[], 
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wrong = f"a descriptor limit is {_LIMIT_MIN} to {hard} (this process's hard one), not {descriptors!r}"
-    if not isinstance(descriptors, int) or isinstance(descriptors, bool):
-        raise TypeError(wrong)
-    if not _LIMIT_MIN <= descriptors <= hard:
-        raise ValueError(wrong)
+    check_whole(descriptors, wrong, _LIMIT_MIN, hard)
 
     def before_exec() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))

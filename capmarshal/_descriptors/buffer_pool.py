@@ -19,6 +19,7 @@ from capmarshal._descriptors.shared_buffer import Lease, SharedBuffer, mappings_
 from capmarshal._kernel.deadline import after, words_for
 from capmarshal._kernel.errors import CallTimeout, Closed, check
 from capmarshal._kernel.native import NULL, ffi, lib
+from capmarshal._kernel.numbers import check_whole
 from capmarshal._kernel.waiting import becomes_ready
 
 if TYPE_CHECKING:
@@ -67,8 +68,7 @@ class BufferPool:
     """
 
     def __init__(self, count: int, shape: int | Sequence[int], format: str = "B") -> None:  # noqa: A002 - as there
-        if not isinstance(count, int) or count < 1:
-            raise ValueError(f"a pool has 1 or more buffers, not {count!r}")
+        check_whole(count, f"a pool has 1 or more buffers, not {count!r}", 1)
         self._count = count
         self._layout = ArrayLayout.asked_for(shape, format)
         self._number = int.from_bytes(os.urandom(8), sys.byteorder)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from capmarshal._kernel.numbers import check_whole
+
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What the clients of an entrypoint may cost it.
@@ -50,8 +52,4 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
                 if not 0 < value <= 1:
                     raise ValueError(wrong)
             elif value is not None:
-                wrong = f"{name} is a whole number, 1 or more, or None, not {value!r}"
-                if not isinstance(value, int) or isinstance(value, bool):
-                    raise TypeError(wrong)
-                if value < 1:
-                    raise ValueError(wrong)
+                check_whole(value, f"{name} is a whole number, 1 or more, or None, not {value!r}", 1)

@@ -13,6 +13,7 @@ from capmarshal._descriptors.private import Private
 from capmarshal._descriptors.socket_paths import checked_path, words_for
 from capmarshal._kernel.errors import Closed
 from capmarshal._kernel.native import lib
+from capmarshal._kernel.numbers import check_whole
 from capmarshal._server.socket_file import SocketFile
 
 if TYPE_CHECKING:
@@ -44,14 +45,6 @@ class Caller(msgspec.Struct, frozen=True):
 
 # What is handed over to a client; None: it is not let in.
 ForClient: TypeAlias = "Callable[[Caller], Capability | Delegable | None]"
-
-
-def _check_mode(mode: int) -> None:
-    wrong = f"a mode is permissions, as 0o600, not {mode!r}"
-    if not isinstance(mode, int) or isinstance(mode, bool):
-        raise TypeError(wrong)
-    if not 0 <= mode <= _MODE_MAX:
-        raise ValueError(wrong)
 
 
 def _check_listening(number: int) -> None:
@@ -122,7 +115,7 @@ class Listener:
             self.where = f"socket {self.socket.number}"
         else:
             path = os.path.abspath(checked_path(where))  # noqa: PTH100 - pathlib is slow to import
-            _check_mode(mode)
+            check_whole(mode, f"a mode is permissions, as 0o600, not {mode!r}", 0, _MODE_MAX)
             self.where = words_for(path)
             self.socket = private.make_socket(f"listening at {self.where}")
             self._file = SocketFile(path)
