@@ -57,6 +57,8 @@ class Space:
     def __init__(self) -> None:
         # Of the doors of this process's own entrypoints, by key: the server end, and its cookie.
         self._server_ends: dict[int, tuple[Private, int]] = {}
+        # These cookies; 0 is one of them from when one was refused.
+        self._server_cookies: set[int] = set()
         # id of a managed object -> where it is managed; its entrypoint keeps the object alive.
         self.managed: dict[int, tuple[Door, bytes]] = {}
         # By key: the cookie, or where it was refused a number that is none.  And, once one was, by the negative inode.
@@ -129,7 +131,7 @@ class Space:
                 # The very socket that we hold, so this close is not its last, and cannot block.
                 descriptor.close()
                 return known
-            return self._new_door(descriptor, cookie, sender)
+            return self._new_door(descriptor, number, cookie, sender)
 
     def receive_new(
         self, descriptor: Descriptor, cookie: int, badge: bytes, sender: DoorSender | None
@@ -146,17 +148,17 @@ class Space:
             ArgumentError, TableFull: likewise.
         """
         move_above_standard(descriptor)
+        number = descriptor.fileno()
         with lock:
-            if self._door(descriptor.fileno(), cookie) is not None:
+            if self._door(number, cookie) is not None:
                 return None
-            door = self._new_door(descriptor, cookie, sender)
+            door = self._new_door(descriptor, number, cookie, sender)
             made = Capability(door, badge)
             self._capabilities[door.key, badge] = self._reference(made, (door.key, badge))
             return made
 
-    def _new_door(self, descriptor: Descriptor, cookie: int, sender: DoorSender | None) -> Door:
-        """As :meth:`receive_door`, of one that is not held; the caller holds the lock."""
-        number = descriptor.fileno()
+    def _new_door(self, descriptor: Descriptor, number: int, cookie: int, sender: DoorSender | None) -> Door:
+        """As :meth:`receive_door`, of one that is not held, with what it says; the caller holds the lock."""
         is_door = lib.cm_is_door(number)
         if not is_door:
             raise ArgumentError("a capability came with a descriptor that is no AF_UNIX SEQPACKET socket")
@@ -194,7 +196,9 @@ class Space:
     def add_home(self, client_end: Descriptor, server_end: Private, home: Home) -> Door:
         """Enters an entrypoint of this process; takes ``client_end``, and the caller holds the lock."""
         key = cookie_of(client_end.fileno()) or next(self._no_cookies)
-        self._server_ends[key] = (server_end, cookie_of(server_end.number))
+        cookie = cookie_of(server_end.number)
+        self._server_ends[key] = (server_end, cookie)
+        self._server_cookies.add(cookie)
         return self._add_door(Door(client_end, key, home))
 
     def is_own_door(self, number: int) -> bool:
@@ -204,6 +208,8 @@ class Space:
 
     def _is_server_end(self, number: int, cookie: int) -> bool:
         """Whether a socket is the server's end of one."""
+        if cookie and 0 not in self._server_cookies:
+            return cookie in self._server_cookies
         return any(
             cookie == known if cookie and known else lib.cm_is_same(end.number, number)
             for end, known in self._server_ends.values()
@@ -212,7 +218,9 @@ class Space:
     def remove_home(self, door: Door) -> None:
         """Forgets an entrypoint: its capabilities are as any other's from here on."""
         door.home = None
-        self._server_ends.pop(door.key, None)
+        _, cookie = self._server_ends.pop(door.key, (None, 0))
+        if cookie:
+            self._server_cookies.discard(cookie)
 
     def doors(self) -> list[Door]:
         """The doors that are held at the moment."""
@@ -264,6 +272,7 @@ class Space:
     def in_child(self) -> None:
         """In a forked child: the entrypoints are the parent's, and so are the channels.  Doors stay."""
         self._server_ends.clear()
+        self._server_cookies.clear()
         self.managed_by_parent |= self.managed.keys()
         self.managed.clear()
         for door in self.doors():

@@ -56,6 +56,8 @@ class Shares:
 
     def __init__(self, limits: Limits, max_bytes: int, max_descriptors: int) -> None:
         self._limits = limits
+        # By what there is, and the least.
+        self._known: dict[tuple[int, int], Bounds] = {}
         self.max_bytes = max_bytes
         self.max_descriptors = max_descriptors
         self.unread_bytes = self._bounds(limits.unread_bytes or _CALLS_AT_ONCE * max_bytes, max_bytes)
@@ -66,8 +68,12 @@ class Shares:
         self.closing = self._bounds(limits.closing or _of_table(_CLOSING))
 
     def _bounds(self, whole: int, least: int = 1) -> Bounds:
-        limits = self._limits
-        return Bounds(max(int(whole * limits.process_share), least), max(int(whole * limits.user_share), least), whole)
+        known = self._known.get((whole, least))
+        if known is None:
+            limits = self._limits
+            process, user = int(whole * limits.process_share), int(whole * limits.user_share)
+            known = self._known[whole, least] = Bounds(max(process, least), max(user, least), whole)
+        return known
 
     # The size of the descriptor table may change at any time.
 

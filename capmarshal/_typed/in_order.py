@@ -238,11 +238,13 @@ class InOrder:
         badges = None
         if table is not None:
             lines = [*lines_in(table)]
-            if [slot for slot, _ in lines] != _indices(0, inbox.struct.count):
+            count = inbox.struct.count
+            if self._one_capability and count == len(lines) == 1 and payload == self._payload:
+                ((slot, badge),) = lines
+                return self._received_one(inbox, descriptors, badge, sender) if slot == 0 else None
+            if [slot for slot, _ in lines] != _indices(0, count):
                 return None
             badges = [badge for _, badge in lines]
-            if self._one_capability and payload == self._payload:
-                return self._received_one(inbox, descriptors, badges[0], sender)
         elif self._one_reader and payload == self._payload:
             struct = inbox.struct
             if struct.count == 1 and is_own_reader(struct.descriptors[0]):
