@@ -128,7 +128,7 @@ def _close(place: list[int], key: int, sender: DoorSender | None) -> None:
         sender.let_door_go(key)
     if place[0] >= 0:
         # A stranger's queue may hold what takes long to close.
-        reaper.close([Descriptor(place[0])], sender.closing if sender is not None else None)
+        reaper.close_socket(Descriptor(place[0]), sender.closing if sender is not None else None)
 
 
 def _close_own(place: list[int], _key: int, _sender: None) -> None:

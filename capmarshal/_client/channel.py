@@ -209,7 +209,7 @@ def _let_go(near: Private, closing: reaper.Sender) -> None:
     """Closes the client's end of a channel, unless a fork or a drop did."""
     if near.number >= 0:
         # Its queue may hold what takes long to close.
-        reaper.close([near], closing)
+        reaper.close_socket(near, closing)
 
 
 def _whole_at_once(inbox: Inbox) -> Whole | None:

@@ -21,6 +21,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from capmarshal._descriptors.closing import ClosableFile, close_quick, close_whole, closed_at_once, sorted_out
+from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.mounts import mounts
 from capmarshal._descriptors.process import process
 from capmarshal._kernel.deadline import in_force, seconds_until
@@ -28,7 +29,7 @@ from capmarshal._kernel.deadline import in_force, seconds_until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from capmarshal._descriptors.descriptor_list import DescriptorList
+    from capmarshal._descriptors.descriptor import Descriptor
     from capmarshal._descriptors.private import Private
 
 # Threads, and so closes that block at the same time; beyond that, the next waits for one of them to end.
@@ -133,10 +134,17 @@ class Reaper:
         slow = [file for file in files if not closed_at_once(file)]
         if not left and not slow:
             return True
+        return self._do(_Job(descriptors, left, slow, sender or Sender(self._own), then))
+
+    def close_socket(self, owner: Descriptor | Private, sender: Sender | None) -> None:
+        """As the module's :func:`close_socket`."""
+        self._do(_Job(DescriptorList(), 0, [owner], sender or Sender(self._own), None))
+
+    def _do(self, job: _Job) -> bool:
+        """Has a thread do a job, or does it where none can be had; whether it is done."""
         if sys.is_finalizing():
             # No thread begins any more, and the kernel closes all of it in a moment.
             return True
-        job = _Job(descriptors, left, slow, sender or Sender(self._own), then)
         try:
             ready = self._ready()
         except BaseException:
@@ -303,6 +311,11 @@ def close(
         Whether all is closed already.
     """
     return _reaper.close(things, sender, then)
+
+
+def close_socket(owner: Descriptor | Private, sender: Sender | None) -> None:
+    """As :func:`close`, of an AF_UNIX socket: what may be in its queue nobody can tell, so nothing is asked."""
+    _reaper.close_socket(owner, sender)
 
 
 def close_within(seconds: float, things: Sequence[ClosableFile | DescriptorList]) -> bool:
