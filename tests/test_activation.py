@@ -1,16 +1,23 @@
 """Sockets that a supervisor passes, and telling it that the service is ready: systemd's protocol, whoever speaks it."""
 
 import contextlib
+import gc
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import warnings
+from pathlib import Path
 
 import pytest
 
 import by_hand
 import capmarshal as cm
+from capmarshal._child import activation
+from capmarshal._descriptors import reaper
+from capmarshal._descriptors.private import Private
+from interrupting import Interrupting
 from patience import PATIENCE
 from services import connected, directory, double, failure
 
@@ -166,12 +173,55 @@ def test_nothing_goes_on_to_children(place):
             "    print(shown, os.get_inheritable(taken.fileno()), os.get_inheritable(4))",
             "    if (pid := os.fork()) == 0:",
             "        try: cm.activated('b')",
-            "        except cm.NotActivated: os._exit(5)",
+            "        except cm.NotActivated as error: os._exit(5 if \"but 'b'\" not in str(error) else 6)",
             "        os._exit(0)",
             "    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))",
             "    cm.activated('b').close()",
         )
         assert said(activate(program, passed=[made, made], names="a:b"))[0] == ["[] False False", "5"]
+
+
+def test_ctrl_c_between_two_steps_of_taking_one_leaves_no_number_behind(fork, place):
+    """It is to be had still, or closed: what was closed is never taken for a socket again."""
+    files = [activation.__file__, socket.__file__, Path(cm.__file__).parent / "_descriptors/descriptor.py"]
+
+    def taken(at, made):
+        owner = Private(os.dup(made.fileno()))
+        number = owner.number
+        activation._passed[:] = [("a", owner)]
+        interrupting = Interrupting(at, KeyboardInterrupt, files)
+        with contextlib.suppress(KeyboardInterrupt), interrupting:
+            cm.activated("a").close()
+        with contextlib.suppress(cm.NotActivated):
+            cm.activated("a").close()
+        gc.collect()
+        assert reaper.wait(PATIENCE)
+        assert not Path(f"/proc/self/fd/{number}").exists(), interrupting.where
+        return interrupting.where
+
+    def sweep():
+        # What Ctrl-C keeps from being returned is found unclosed.
+        warnings.simplefilter("ignore", ResourceWarning)
+        at = 0
+        with listening(place) as made:
+            while taken(at, made):
+                at += 1
+        return at
+
+    assert fork(sweep).result() > 5
+
+
+def test_what_is_no_socket_is_said_and_closed(fork):
+    """And is there no more the next time."""
+
+    def take():
+        activation._passed[:] = [("a", Private(os.dup(0)))]
+        with pytest.raises(cm.KernelError, match="making a socket"):
+            cm.activated("a")
+        with pytest.raises(cm.NotActivated):
+            cm.activated("a")
+
+    fork(take).result()
 
 
 def test_what_was_passed_to_another_process_is_not_taken(place):

@@ -66,17 +66,16 @@ def activated(name: str) -> socket.socket:
 
     Raises:
         NotActivated: there is none of that name, or there was, and it was asked for before.
-        OSError: it is no socket.
+        OSError: it is no socket, and closed.
     """
     with private.lock:
         _take_over()
         for place, (called, owner) in enumerate(_passed):
             if called == name and owner.number >= 0:
-                made = socket.socket(fileno=owner.number)
-                owner.number = -1
-                del _passed[place]
-                return made
-        left = ", ".join(repr(called) for called, _ in _passed)
+                with owner.release() as descriptor:
+                    del _passed[place]
+                    return descriptor.socket()
+        left = ", ".join(repr(called) for called, owner in _passed if owner.number >= 0)
     which = f"there is none called {name!r}, but {left}" if left else "there is none, or none any more"
     raise NotActivated(f"{which}: a socket unit of systemd's, or systemd-socket-activate, passes one (LISTEN_FDS)")
 
