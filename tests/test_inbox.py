@@ -12,6 +12,7 @@ import pytest
 
 import left_behind
 from capmarshal import Message
+from capmarshal._descriptors import descriptor as _descriptor
 from capmarshal._descriptors import inbox as _inbox
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.descriptor_list import DescriptorList
@@ -53,7 +54,7 @@ def test_ctrl_c_leaves_owners_of_all_or_of_nothing(count):
     at, interrupting = 0, None
     while interrupting is None or interrupting.where:
         inbox, owners = received(count), []
-        interrupting = Interrupting(at, KeyboardInterrupt, [_inbox.__file__])
+        interrupting = Interrupting(at, KeyboardInterrupt, [_inbox.__file__, _descriptor.__file__])
         try:
             with interrupting:
                 inbox.steal_each(owners)

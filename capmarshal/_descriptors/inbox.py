@@ -98,8 +98,10 @@ class Inbox:
         if not struct.count:
             return
         moved = ffi.unpack(numbers, struct.count)
-        owners += [_new(Descriptor) for _ in moved]
-        undone = undoing(owners)
+        made = [_new(Descriptor) for _ in moved]
+        undone = undoing(made)
+        # No call between this and the next: what Ctrl-C leaves in the list are owners, if of nothing.
+        owners += made
         try:
             for owner, number in zip(owners, moved, strict=True):
                 owner._number = number  # noqa: SLF001 - they own it from the next line on
