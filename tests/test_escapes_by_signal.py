@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+import weakref
 
 import pytest
 
@@ -26,16 +27,46 @@ class Process(cm.Interface):
     def signal(self, number: int) -> int: ...
 
     @cm.method
+    def finalize(self, number: int) -> int: ...
+
+    @cm.method
+    def forget(self, number: int) -> int: ...
+
+    @cm.method
     def exit(self) -> int: ...
 
     @cm.method
     def fine(self, value: int) -> int: ...
 
 
+class Target:
+    pass
+
+
+class Signalling:
+    """Goes, and brings a signal by that."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __del__(self):
+        signal.raise_signal(self.number)
+
+
 class ProcessServer(Process):
     def signal(self, number):
         os.kill(os.getpid(), number)
         threading.Event().wait(PATIENCE)
+
+    def finalize(self, number):
+        Signalling(number)
+        return 8
+
+    def forget(self, number):
+        target = Target()
+        watched = weakref.ref(target, lambda _: signal.raise_signal(number))
+        del target
+        return 8 if watched() is None else 9
 
     def exit(self):
         sys.exit(3)
@@ -115,6 +146,20 @@ def test_ctrl_c_in_a_method_ends_the_service_of_the_main_thread(handler):
     assert seen == ["SystemExit", "KeyboardInterrupt", 2]
 
 
+@pytest.mark.parametrize("when", ["finalize", "forget"])
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_signal_in_a_finalizer_is_not_lost(handler, monkeypatch, when, number, error):
+    """Or in what is told that an object has gone: Python drops what is raised there, and reports it."""
+    handler(signal.SIGTERM, leave)
+    reported = []
+    report = reported.append
+    monkeypatch.setattr("sys.unraisablehook", report)
+    _, seen = _served_in_main_thread([("fine", 1), (when, number), ("fine", 2)], error)
+    assert seen == [1, 8, 2]
+    assert reported == []
+    assert sys.unraisablehook is report
+
+
 def test_an_exit_passes_for_a_signals_only_with_the_handlers_own_code():
     """Not with code that is equal, nor with a handler of another kind; and no other error does."""
 
@@ -156,7 +201,7 @@ def test_in_a_forked_child_everything_ends_the_service(fork):
         here, there = socket.socketpair()
 
         class Forker(Process):
-            signal = fine = ProcessServer.fine
+            signal = fine = finalize = forget = ProcessServer.fine
 
             def exit(self):
                 child = os.fork()

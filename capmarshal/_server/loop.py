@@ -116,7 +116,7 @@ class Server:
         dispatcher.calls.peer_of = self._peer_of
         self._epoll = private.make_epoll_set()
         peers = Peers(shares, self._epoll)
-        self._signals = SignalWatch(channels.slots)
+        self._signals = SignalWatch(channels.slots, self._ends_service)
         self._doorkeeper = Doorkeeper(door, peers, channels, closings, endings, journal, timers, self._ending)
         self._listening = Listening(channels.slots, timers, peers, closings, shares, dispatcher, journal, self._ending)
         with contextlib.ExitStack() as undo:
@@ -127,6 +127,9 @@ class Server:
             self._doorkeeper.watch.begin()
             channels.slots.watch_own(self._wake, self._woken)
             undo.pop_all()
+
+    def _ends_service(self, error: BaseException) -> bool:
+        return self._calls.ends_service(error)
 
     def _ending(self) -> bool:
         return self._stop_at is not None
