@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
     from capmarshal._capabilities.door import Door
     from capmarshal._descriptors.private import Private
-    from capmarshal._server.listener import ForClient, Path
+    from capmarshal._descriptors.socket_paths import StrOrBytesPath
+    from capmarshal._server.listener import ForClient
     from capmarshal._typed.interface import Interface
 
 # sun_path has 108 bytes; the prefix, the random part and two separators take 29 (unix(7)).
@@ -238,7 +239,7 @@ class Entrypoint:
 
     def listen(
         self,
-        where: Path | socket.socket,
+        where: StrOrBytesPath | socket.socket,
         target: Interface | Capability | None = None,
         *,
         for_client: ForClient | None = None,

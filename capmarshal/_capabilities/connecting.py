@@ -31,12 +31,13 @@ from capmarshal._kernel.waiting import Patience
 if TYPE_CHECKING:
     from capmarshal._capabilities.capability import Capability
     from capmarshal._descriptors.private import Private
+    from capmarshal._descriptors.socket_paths import StrOrBytesPath
 
 _TIMEVAL = struct.Struct("@ll")
 _MICROSECONDS = 1_000_000
 
 
-def connect(path: str | bytes | os.PathLike[str] | os.PathLike[bytes], timeout: float | None = None) -> Capability:
+def connect(path: StrOrBytesPath, timeout: float | None = None) -> Capability:
     """The capability that a service hands over to whoever may connect: see :meth:`Entrypoint.listen`.
 
     Args:

@@ -8,7 +8,7 @@ import os
 import socket
 import stat
 import struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from capmarshal._descriptors import private
 from capmarshal._kernel.errors import KernelError, check
@@ -16,6 +16,9 @@ from capmarshal._kernel.native import ffi, lib
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# What open() takes for a path; so called in typeshed.
+StrOrBytesPath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 
 # sun_path has 108 bytes, the last of which is to be zero (unix(7)).
 ADDRESS_MAX = 107
@@ -32,7 +35,7 @@ class Credentials(NamedTuple):
     gid: int
 
 
-def checked_path(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> bytes:
+def checked_path(path: StrOrBytesPath) -> bytes:
     """The bytes of a path.
 
     Raises:

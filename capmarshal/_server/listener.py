@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from capmarshal._capabilities.capability import Capability, Delegable
+    from capmarshal._descriptors.socket_paths import StrOrBytesPath
     from capmarshal._server.watch import Watch
-
-Path: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 
 _MODE_MAX = 0o777
 
@@ -107,7 +106,7 @@ class Listener:
     __slots__ = ("_file", "for_client", "socket", "watch", "where")
     watch: Watch
 
-    def __init__(self, where: Path | socket.socket, mode: int, for_client: ForClient) -> None:
+    def __init__(self, where: StrOrBytesPath | socket.socket, mode: int, for_client: ForClient) -> None:
         self.for_client = for_client
         self._file: SocketFile | None = None
         if isinstance(where, socket.socket):
