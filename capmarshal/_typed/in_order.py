@@ -54,7 +54,7 @@ def _indices(first: int, stop: int) -> list[int]:
     return _INDICES[first:stop] if stop <= DESCRIPTORS_MAX else list(range(first, stop))
 
 
-def number_of(thing: Any) -> int:
+def number_at_once(thing: Any) -> int:
     """The descriptor of what is lent, borrowed, where that is at once to be had; else negative.
 
     Raises:
@@ -153,7 +153,7 @@ class InOrder:
             door = open_door_of(capability)
             return self._payload, [door.number], [Entry(0, badge_of(capability))], (door,)  # type: ignore[return-value]  # there is one
         if self._one:
-            number = number_of(members[0])
+            number = number_at_once(members[0])
             return (self._payload, [number], None, ()) if number >= 0 else None  # type: ignore[return-value]  # there is one
         if self._list:
             return self._lent_list(members[0])
@@ -184,7 +184,7 @@ class InOrder:
                 lines.append(Entry(at, badge_of(capability)))
                 number = door.number
             else:
-                number = number_of(thing)
+                number = number_at_once(thing)
             if number < 0:
                 return None
             numbers.append(number)
@@ -341,7 +341,7 @@ class InOrder:
         Those that are to be closed by more than their number are not that easy.
         """
         if self._one:
-            is_open = type(result) is Descriptor and result._number >= 0  # noqa: SLF001 - as in _number_of()
+            is_open = type(result) is Descriptor and result._number >= 0  # noqa: SLF001 - as in number_at_once()
             return (self._payload, [result]) if is_open else None  # type: ignore[return-value]  # there is one
         lent = self._lent_list(result)
         if lent is None or len(set(lent[1])) != len(result):
