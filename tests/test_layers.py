@@ -25,7 +25,7 @@ PACKAGES = (
 
 # And a module of a package from those before it in the package.  _kernel.native alone stands on the extension.
 MODULES = {
-    "_kernel": ("native", "numbers", "lifetime", "polling", "errors", "deadline", "waiting", "call_log"),
+    "_kernel": ("native", "ints", "numbers", "lifetime", "polling", "errors", "deadline", "waiting", "call_log"),
     "_descriptors": (
         "process",
         "moving",

@@ -12,6 +12,7 @@ from capmarshal._client.sending import send_in_parts
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.inbox import borrow, borrow_idle, give_back, record_room
 from capmarshal._kernel.errors import ProtocolError, error_for
+from capmarshal._kernel.ints import MANY, array_of
 from capmarshal._kernel.lifetime import when_gone
 from capmarshal._kernel.native import DESCRIPTORS_MAX, FOREVER, NOW, NULL, TIMED_OUT, ffi, lib
 from capmarshal._kernel.polling import poll_nanoseconds
@@ -96,7 +97,10 @@ class Channel:
         body: bytes = payload  # type: ignore[assignment]  # a Long does not fit into one record, and goes in parts
         attached, size = NULL, len(key) + len(payload)
         if entries is None:
-            attached, size = [_CM_MAKE_TABLE, len(numbers), *numbers], size + _CM_LINE * len(numbers)
+            count = len(numbers)
+            attached, size = [_CM_MAKE_TABLE, count, *numbers], size + _CM_LINE * count
+            if count >= MANY:
+                attached = array_of(attached)
         elif entries:
             table, lines = pack_table(entries)
             body = table + body
@@ -112,11 +116,11 @@ class Channel:
         while True:
             result = _cm_call(self._near.number, self._caller, key, body, len(body), attached, struct, deadline)
             if result == _CM_DATA:
-                data: bytes = inbox.bytes[HEAD_SIZE : struct.size]
+                data: bytes = inbox.bytes[HEAD_SIZE : inbox.size[0]]
                 give_back(inbox)
                 return data
             if result == _CM_IN_ORDER:
-                return inbox.bytes[HEAD_SIZE + _CM_LINE * struct.count : struct.size], inbox
+                return inbox.bytes[HEAD_SIZE + _CM_LINE * inbox.count[0] : inbox.size[0]], inbox
             if result == _CM_WHOLE:
                 whole = _whole_at_once(inbox)
                 if whole is not None:

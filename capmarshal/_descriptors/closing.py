@@ -98,14 +98,12 @@ def _known_mounts() -> Any:
 
 def _closing(number: int) -> int:
     """What closing a descriptor means, see ``enum cm_closing``; or -ESTALE, where mounts change too fast."""
-    return _told(_cm_closing, number)
+    return _told(_cm_closing, number, _cm_closing(number, mounts.struct))
 
 
-def _told(by: Callable[[int, Any], int], number: int) -> int:
-    """What a function of C's says of a descriptor, which is given the mounts; or -ESTALE, as above."""
-    known = mounts.struct
-    how = by(number, known)
-    if how == _CM_MAY_BLOCK and known.mountinfo < 0:
+def _told(by: Callable[[int, Any], int], number: int, how: int) -> int:
+    """What a function of C's says of a descriptor, that said ``how`` by the mounts as they were known; or -ESTALE."""
+    if how == _CM_MAY_BLOCK and mounts.struct.mountinfo < 0:
         mounts.open()
         how = by(number, mounts.struct)
     if how == -errno.ESTALE:
@@ -116,12 +114,14 @@ def _told(by: Callable[[int, Any], int], number: int) -> int:
 
 def is_own_reader(number: int) -> bool:
     """Whether a descriptor is of a file of this machine's own that is open for reading, and no directory."""
-    return _told(_cm_reads_own_file, number) > 0
+    how = _cm_reads_own_file(number, mounts.struct)
+    return how > 0 or _told(_cm_reads_own_file, number, how) > 0
 
 
 def closes_now(number: int) -> bool:
     """Whether a descriptor is of a file that is closed on the spot; one that has to be freed first is not."""
-    return _told(_cm_closing, number) == _CM_CLOSES_FILE
+    how = _cm_closing(number, mounts.struct)
+    return how == _CM_CLOSES_FILE or _told(_cm_closing, number, how) == _CM_CLOSES_FILE
 
 
 def _is_systems_own(file: Any) -> bool:

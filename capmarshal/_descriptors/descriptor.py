@@ -104,7 +104,7 @@ def numbers_of(things: list[Any]) -> list[int] | None:
     if set(map(type, things)) != _PLAIN:
         return None if things else []
     numbers: list[int] = [descriptor._number for descriptor in things]  # noqa: SLF001 - fileno() for each costs more
-    return numbers if min(numbers) >= 0 else None
+    return None if -1 in numbers else numbers
 
 
 def buffered_of(descriptor: Descriptor, mode: str, kind: type[B]) -> B:
@@ -335,13 +335,16 @@ def _inherited(handed_down: Any) -> Descriptor:
 
 _set_number = Descriptor._number.__set__  # type: ignore[attr-defined, misc]  # noqa: SLF001 - the slot itself
 
+# Of any number of owners.
+_NOTHING = repeat(-1)
+
 # Goes through an iterator of C's, in C: no handler of another signal raises in the middle.
 in_one_step: Callable[[Iterable[object]], None] = deque[object](maxlen=0).extend
 
 
-def undoing(owners: Sequence[Descriptor]) -> Iterable[object]:
-    """For :func:`in_one_step`: has all of them own nothing.
+def undoing(owners: Sequence[Descriptor], numbers: Iterable[int] = _NOTHING) -> Iterable[object]:
+    """For :func:`in_one_step`: has all of them own nothing, or these again.
 
     Made before there is anything to undo: two signals may have come, and the second's handler raises where a call ends.
     """
-    return map(_set_number, owners, repeat(-1))
+    return map(_set_number, owners, numbers)

@@ -7,10 +7,12 @@ call ends: so at each moment a descriptor is in one place.
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 from capmarshal._descriptors.descriptor import Descriptor, in_one_step, undoing
 from capmarshal._kernel.errors import check
+from capmarshal._kernel.ints import array_of
 from capmarshal._kernel.native import ffi, lib
 
 if TYPE_CHECKING:
@@ -70,16 +72,19 @@ class DescriptorList:
             # No call in it, as said above.
             struct.numbers[0], descriptor._number, struct.count = descriptor._number, -1, 1  # noqa: SLF001 - moved
             return
-        # By way of a list: to store into C's memory takes ten times as long.
-        count = len(descriptors)
-        moved = [-1] * count
+        moved = [descriptor._number for descriptor in descriptors]  # noqa: SLF001 - owned by the list further down
+        count = len(moved)
+        struct.numbers[0:count] = array_of(moved)
+        undone = undoing(descriptors, moved)
         try:
-            for place, descriptor in enumerate(descriptors):
-                moved[place], descriptor._number = descriptor._number, -1  # noqa: SLF001 - one owner at each moment
-        finally:
-            # After Ctrl-C too: those that have moved.
-            struct.numbers[0:count] = moved
+            for descriptor in descriptors:
+                descriptor._number = -1  # noqa: SLF001 - likewise
             struct.count = count
+        except BaseException:
+            # Ctrl-C: unless all have moved, none has.
+            if not struct.count:
+                in_one_step(undone)
+            raise
 
     @classmethod
     def dup_of(cls, numbers: Sequence[int]) -> DescriptorList:
@@ -167,7 +172,7 @@ class DescriptorList:
         """Moves all out, which the caller owns, one for each place; this list has no places after that."""
         struct = self.struct
         # Not by __init__, and owners of nothing yet: there may be hundreds.
-        stolen = [_new(Descriptor) for _ in range(struct.count)]
+        stolen = [*map(_new, repeat(Descriptor, struct.count))]
         undone = undoing(stolen)
         try:
             for descriptor, number in zip(stolen, self.numbers(), strict=True):

@@ -10,6 +10,7 @@ import os
 import socket
 from collections import deque
 from io import BufferedReader, FileIO
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 from capmarshal._descriptors.descriptor import Descriptor, in_one_step, undoing
@@ -49,7 +50,7 @@ def record_room(sock: int) -> int:
 
 # Memory that nobody writes to is never made real by the kernel, so it is not cleared here.
 _allocate = ffi.new_allocator(should_clear_after_alloc=False)
-_new, _new_raw = object.__new__, FileIO.__new__
+_new, _new_raw, _unpack = object.__new__, FileIO.__new__, ffi.unpack
 # The oldest goes where there are more.
 _idle: deque[Inbox] = deque(maxlen=8)
 
@@ -60,9 +61,12 @@ class Inbox:
     Attributes:
         struct: for C to fill.
         bytes: the room; a slice of it is a copy.
+        size: where C says how many of them it has received.
+        count: where C says how many descriptors.
+        numbers: these; all three looked up once, since an attribute of cffi's costs more than what is done with it.
     """
 
-    __slots__ = ("_room", "_within", "bytes", "struct")
+    __slots__ = ("_room", "_within", "bytes", "count", "numbers", "size", "struct")
 
     def __init__(self, capacity: int = RECORD_MAX, within: CData | None = None) -> None:
         self._room = _allocate("char[]", max(capacity, 1))
@@ -70,12 +74,15 @@ class Inbox:
         # Keeps a larger struct, of which the inbox is a member, as long as this object.
         self._within = within
         self.struct: CData = ffi.new("struct cm_inbox *") if within is None else ffi.addressof(within, "inbox")
+        self.size: CData = ffi.addressof(self.struct, "size")
+        self.count: CData = ffi.addressof(self.struct, "count")
+        self.numbers: CData = self.struct.descriptors
         self.struct.data = self._room
         self.struct.capacity = capacity
 
     def data(self) -> bytes:
         """A copy of the bytes received: what is decoded from it never changes with the next record."""
-        copy: bytes = self.bytes[: self.struct.size]
+        copy: bytes = self.bytes[: self.size[0]]
         return copy
 
     def steal(self) -> DescriptorList:
@@ -86,29 +93,30 @@ class Inbox:
 
     def steal_each(self, owners: list[Descriptor]) -> None:
         """Moves each received descriptor, if there are any, to an owner of its own, which is added to an empty list."""
-        struct, numbers = self.struct, self.struct.descriptors
-        if struct.count == 1:
+        place = self.count
+        count = place[0]
+        if count == 1:
             owner = _new(Descriptor)
             # Whoever looks at what Ctrl-C leaves finds an owner of nothing, and no half of one.
             owner._number = -1  # noqa: SLF001 - as said below
             owners.append(owner)
             # No call in it: Ctrl-C raises where one ends, and at each moment there is one owner.
-            owner._number, struct.count = numbers[0], 0  # noqa: SLF001 - as said
+            owner._number, place[0] = self.numbers[0], 0  # noqa: SLF001 - as said
             return
-        if not struct.count:
+        if not count:
             return
-        moved = ffi.unpack(numbers, struct.count)
-        made = [_new(Descriptor) for _ in moved]
+        moved = _unpack(self.numbers, count)
+        made = [*map(_new, repeat(Descriptor, count))]
         undone = undoing(made)
         # No call between this and the next: what Ctrl-C leaves in the list are owners, if of nothing.
         owners += made
         try:
             for owner, number in zip(owners, moved, strict=True):
                 owner._number = number  # noqa: SLF001 - they own it from the next line on
-            struct.count = 0
+            place[0] = 0
         except BaseException:
             # Ctrl-C: unless all have moved, none has.
-            if struct.count:
+            if place[0]:
                 in_one_step(undone)
             raise
 
@@ -118,25 +126,25 @@ class Inbox:
         Raises:
             OSError: as io.FileIO raises it.  The inbox owns the descriptor still.
         """
-        struct = self.struct
+        count = self.count
         # As in `buffered_of()`: empty at first, it can be asked whether it has the descriptor.
         raw = _new_raw(FileIO)
-        number, struct.count = struct.descriptors[0], 0
+        number, count[0] = self.numbers[0], 0
         try:
             raw.__init__(number, "r")  # type: ignore[misc]  # of exactly that class
             return BufferedReader(raw)
         except BaseException:
             if raw.closed:
-                struct.count = 1
+                count[0] = 1
             raw.close()
             raise
 
     def close(self) -> None:
         """Closes what was received, here and now: where no close can block."""
-        struct = self.struct
-        if struct.count == 1:
+        count = self.count
+        if count[0] == 1:
             # No call between these two, as in Descriptor.close().
-            number, struct.count = struct.descriptors[0], 0
+            number, count[0] = self.numbers[0], 0
             lib.lx_close(number)
         else:
             self.steal().close()

@@ -238,20 +238,18 @@ class InOrder:
         badges = None
         if table is not None:
             lines = [*lines_in(table)]
-            count = inbox.struct.count
+            count = inbox.count[0]
             if self._one_capability and count == len(lines) == 1 and payload == self._payload:
                 ((slot, badge),) = lines
                 return self._received_one(inbox, descriptors, badge, sender) if slot == 0 else None
             if [slot for slot, _ in lines] != _indices(0, count):
                 return None
             badges = [badge for _, badge in lines]
-        elif self._one_reader and payload == self._payload:
-            struct = inbox.struct
-            if struct.count == 1 and is_own_reader(struct.descriptors[0]):
-                file = inbox.steal_reader()
-                descriptors.append(file)
-                owned.raws = {id(file): file.raw}  # type: ignore[dict-item]  # typeshed has a protocol there
-                return descriptors
+        elif self._one_reader and payload == self._payload and inbox.count[0] == 1 and is_own_reader(inbox.numbers[0]):
+            file = inbox.steal_reader()
+            descriptors.append(file)
+            owned.raws = {id(file): file.raw}  # type: ignore[dict-item]  # typeshed has a protocol there
+            return descriptors
         inbox.steal_each(descriptors)
         if badges is None and self._are_plain:
             if payload == self._payload and len(descriptors) == self._count:
@@ -267,7 +265,7 @@ class InOrder:
         self, inbox: Inbox, descriptors: list[Any], badge: bytes, sender: DoorSender | None
     ) -> Sequence[Any] | None:
         """As :meth:`received`, of the one capability."""
-        kind, number = self._capabilities[0], inbox.struct.descriptors[0]
+        kind, number = self._capabilities[0], inbox.numbers[0]
         cookie = cookie_of(number)
         held = _held(kind, number, cookie, badge)
         if held is not None:
