@@ -5,6 +5,10 @@ other threads run, and then make its first call or entrypoint, when a file can't
 never ends.
 """
 
+# Before msgspec, whose C part takes it without looking whether it came: Ctrl-C would be lost in there, and what msgspec
+# does next kill the process (SIGSEGV).
+import datetime as _datetime  # noqa: F401, ICN001 - see above
+
 from capmarshal._capabilities.capability import make_proxies_by
 from capmarshal._client.proxy import make_class
 from capmarshal._entrypoint import Entrypoint

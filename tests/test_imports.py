@@ -148,3 +148,25 @@ def test_no_other_name_is_made_up():
 def test_commands_are_not_imported(by_call, module):
     """The command and the demo are programs that use the package."""
     assert module not in by_call
+
+
+def test_ctrl_c_is_raised_by_the_import_that_it_comes_in():
+    """Not lost, nor the death of the interpreter: msgspec does not look whether datetime has come."""
+    program = """
+import importlib.util, signal
+
+there = importlib.util.find_spec("datetime").origin
+
+def interrupt(frame, event, argument):
+    if frame.f_code.co_filename == there:
+        sys.settrace(None)
+        signal.raise_signal(signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.settrace(interrupt)
+try:
+    cm.Entrypoint
+except KeyboardInterrupt:
+    print("raised")
+"""
+    assert "raised" in imported(program)
