@@ -115,8 +115,8 @@ def test_instructions_are_counted_of_client_and_server_for_each_kind_of_work():
     out = bench("call", "--count", "--quick", timeout=240)
 
     kinds = [block.splitlines() for block in out.split("\n\n")[2:]]
-    names = ["add(int, int)", "an open file in, 64 characters back", "a capability in, held already"]
-    assert names == [kind[0] for kind in kinds]
+    capabilities = [f"a capability in, {which}" for which in ("held already", "new to it")]
+    assert ["add(int, int)", "an open file in, 64 characters back", *capabilities] == [kind[0] for kind in kinds]
     for _, *lines in kinds:
         # Each, and the first one as a multiple of each other.
         assert len(lines) in (3, 5)
