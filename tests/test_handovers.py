@@ -126,6 +126,26 @@ def test_who_speaks_is_not_listened_to(place, files):
         until(lambda: len(handovers(entrypoint)) == 0)
 
 
+@pytest.mark.parametrize("first", [[], [b""], [b"x", b""] * 3], ids=["nothing", "empty", "some"])
+def test_who_sends_its_own_end_does_not_keep_it_open(place, hostile, first):
+    """In its own connection, or crosswise in another's, behind other records; and dies: the connections are over."""
+
+    def crosswise():
+        for _ in range(4):
+            ends = [connected(place), connected(place)]
+            for end, other in zip(ends, ends[::-1], strict=True):
+                for record in first:
+                    end.send(record)
+                socket.send_fds(end, [b"x"], [other.fileno(), end.fileno()])
+        return os.getpid()
+
+    with serving(place) as entrypoint:
+        child = hostile(crosswise)
+        child.child.kill()
+        assert double(place) == 8
+        until(lambda: len(handovers(entrypoint)) == 0)
+
+
 def test_what_closes_slowly_keeps_nobody(place, lingering):
     """A client that leaves a socket in its connection which takes long to close."""
     with serving(place) as entrypoint:

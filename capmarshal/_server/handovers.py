@@ -3,6 +3,8 @@
 Whoever connects and never reads keeps a descriptor in flight, connection or not: nobody can take that back.  So the
 server keeps its end of each such connection to see when it is over, and while there are too many, of a user or over
 all, nobody is handed anything.
+
+What a client says is taken all the same, and closed: its own end may be in it, and would keep the connection for ever.
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from capmarshal._descriptors import reaper
+from capmarshal._descriptors.inbox import Inbox
 from capmarshal._kernel.errors import KernelError
+from capmarshal._kernel.native import NOW, lib
 from capmarshal._server.clients import all_received
 from capmarshal._server.timers import Again
 
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
 
 # Nanoseconds between two looks at connections that have something else to say than that they are over.
 _LOOK_AGAIN = 1_000_000_000
+# Records that are taken in such a look, from all of them.
+_HEARD = 256
 
 
 class _Handover:
@@ -114,13 +120,26 @@ class Handovers:
         else:
             self._left.add(handover)
             self._again.begin()
+            self._hear(handover, 1)
 
     def _look_again(self) -> bool:
         """Ends those that are over by now; whether any are left."""
-        for handover in tuple(self._left):
+        left = tuple(self._left)
+        for handover in left:
             if all_received(handover.connection.number):
                 self._end(handover)
+            else:
+                self._hear(handover, _HEARD // len(left) + 1)
         return bool(self._left)
+
+    def _hear(self, handover: _Handover, most: int) -> None:
+        """Takes so many of the records that a client has sent, where there are as many, and closes what came."""
+        for _ in range(most):
+            inbox = Inbox(1)
+            # An empty record says no more than the end, and the next look finds what is behind it.
+            if self._closings.full or lib.cm_receive(handover.connection.number, inbox.struct, NOW) <= 0:
+                return
+            self._closings.close(handover.peer, [inbox.steal()])
 
     def _unwatch(self, handover: _Handover) -> None:
         slot, handover.slot = handover.slot, 0
