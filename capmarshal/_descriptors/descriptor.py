@@ -101,8 +101,8 @@ def number_of(file: HasFileno | int) -> int:
 
 def numbers_of(things: list[Any]) -> list[int] | None:
     """What a list of :class:`Descriptor` owns, borrowed; None if one of them is closed, or something else."""
-    if set(map(type, things)) != _PLAIN:
-        return None if things else []
+    if [*map(type, things)].count(Descriptor) < len(things):
+        return None
     numbers: list[int] = [descriptor._number for descriptor in things]  # noqa: SLF001 - fileno() for each costs more
     return None if -1 in numbers else numbers
 
@@ -324,9 +324,6 @@ class Descriptor:
 
     def __repr__(self) -> str:
         return f"<Descriptor {self._number}>" if self._number >= 0 else "<Descriptor closed>"
-
-
-_PLAIN = {Descriptor}
 
 
 def _inherited(handed_down: Any) -> Descriptor:

@@ -50,7 +50,7 @@ def record_room(sock: int) -> int:
 
 # Memory that nobody writes to is never made real by the kernel, so it is not cleared here.
 _allocate = ffi.new_allocator(should_clear_after_alloc=False)
-_new, _new_raw, _unpack = object.__new__, FileIO.__new__, ffi.unpack
+_new, _new_raw = object.__new__, FileIO.__new__
 # The oldest goes where there are more.
 _idle: deque[Inbox] = deque(maxlen=8)
 
@@ -76,7 +76,7 @@ class Inbox:
         self.struct: CData = ffi.new("struct cm_inbox *") if within is None else ffi.addressof(within, "inbox")
         self.size: CData = ffi.addressof(self.struct, "size")
         self.count: CData = ffi.addressof(self.struct, "count")
-        self.numbers: CData = self.struct.descriptors
+        self.numbers = memoryview(ffi.buffer(self.struct.descriptors)).cast("i")
         self.struct.data = self._room
         self.struct.capacity = capacity
 
@@ -105,7 +105,7 @@ class Inbox:
             return
         if not count:
             return
-        moved = _unpack(self.numbers, count)
+        moved = self.numbers[:count].tolist()
         made = [*map(_new, repeat(Descriptor, count))]
         undone = undoing(made)
         # No call between this and the next: what Ctrl-C leaves in the list are owners, if of nothing.
