@@ -245,6 +245,9 @@ def test_what_was_passed_to_another_process_is_not_taken(place):
         ({"LISTEN_FDS": "-1"}, "LISTEN_FDS is a number"),
         ({"LISTEN_FDS": "2", "LISTEN_FDNAMES": "a"}, "LISTEN_FDNAMES has 1"),
         ({"LISTEN_FDS": "0"}, "there is none"),
+        ({"LISTEN_FDS": "2000000000"}, "LISTEN_FDS says more"),
+        ({"LISTEN_FDS": "9" * 30}, "LISTEN_FDS says more"),
+        ({"LISTEN_FDS": "9" * 5000}, "LISTEN_FDS says more"),
     ],
 )
 def test_variables_that_make_no_sense_are_said(monkeypatch, variables, words):

@@ -381,7 +381,22 @@ def test_a_peek_offset_of_standard_input_stays(capability):
 
 
 @pytest.mark.parametrize(
-    "told", ["", "x", "3", "3:", ":3", "-1:5", "3:-5", "3 :5", "99999999999999999999:1", "\u0663:1"]
+    "told",
+    [
+        "",
+        "x",
+        "3",
+        "3:",
+        ":3",
+        "-1:5",
+        "3:-5",
+        "3 :5",
+        "99999999999999999999:1",
+        "\u0663:1",
+        "9" * 5000 + ":1",
+        "3:" + "9" * 5000,
+    ],
+    ids=lambda told: told[:24],
 )
 def test_a_variable_that_says_something_else_is_ignored(told):
     """And removed."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import socket
 
 from capmarshal._descriptors import private
@@ -19,6 +20,8 @@ from capmarshal._kernel.errors import CallTimeout, KernelError, NotActivated, er
 _FIRST = 3
 # What a socket without a name is called, sd_listen_fds_with_names(3).
 _NAMELESS = "unknown"
+# Of a number of descriptors.
+_DIGITS_MAX = 10
 
 # Seconds that the supervisor's queue is waited for.
 _PATIENCE = 5.0
@@ -40,6 +43,10 @@ def _take_over() -> None:
         return
     if not (count.isascii() and count.isdecimal()):
         raise NotActivated(f"LISTEN_FDS is a number, not {count!r}")
+    # Nobody has passed more; Python makes no number of very many digits, and to look for that many would take for ever.
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if len(count) > _DIGITS_MAX or int(count) > most:
+        raise NotActivated(f"LISTEN_FDS says more sockets than the {most} descriptors that this process may have")
     given = names.split(":") if names else [_NAMELESS] * int(count)
     if len(given) != int(count):
         raise NotActivated(f"LISTEN_FDS says {count} sockets, and LISTEN_FDNAMES has {len(given)} names")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 VARIABLE = "CAPMARSHAL_PARENT"
 STDIN = 0
+# Characters: of two numbers of 64 bits, and more.
+_TOLD_MAX = 64
 # include/uapi/asm-generic/socket.h; Python has no name for it.
 _SO_PEEK_OFF = 42
 
@@ -77,7 +79,8 @@ def _is_socket(number: int, inode: int | None = None) -> bool:
 def _numbers_in(told: str) -> tuple[int, int] | None:
     """The descriptor and the inode that the environment tells of; None where it says something else."""
     number, colon, inode = told.partition(":")
-    if not (colon and number.isdecimal() and inode.isdecimal() and told.isascii()):
+    # Python makes no number of very many digits.
+    if not (colon and number.isdecimal() and inode.isdecimal() and told.isascii() and len(told) <= _TOLD_MAX):
         return None
     return int(number), int(inode)
 
