@@ -10,12 +10,15 @@ import fcntl
 import gc
 import mmap
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
 import capmarshal as cm
+from patience import PATIENCE
 
 SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
@@ -241,6 +244,30 @@ def test_a_sparse_monster_is_an_error(store, memfd):
     """32 TiB without memory behind it are refused, whatever the seals say."""
     with pytest.raises(cm.ArgumentError, match="claims 35184372088832 bytes"):
         store.total(_Lent(memfd(32 << 40, fill=False)))
+
+
+MORE_THAN_THERE_IS = """
+import errno, resource
+import capmarshal as cm
+
+# Should it be asked for all the same, nothing else on this machine is to be killed for it.
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+for make in (cm.Dataspace.create, lambda size: cm.BufferPool(1, size).take()):
+    try:
+        make(1 << 46)
+    except cm.KernelError as error:
+        assert error.errno == errno.ENOMEM, error
+    else:
+        raise AssertionError("made")
+"""
+
+
+@pytest.mark.skipif(
+    Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "1", reason="this machine never says no"
+)
+def test_more_than_there_is_is_an_error():
+    """The kernel would have other processes killed to make room."""
+    subprocess.run([sys.executable, "-P", "-c", MORE_THAN_THERE_IS], check=True, timeout=PATIENCE)
 
 
 def test_huge_pages_are_an_error(store):

@@ -30,8 +30,9 @@ def make_memory(size: int, what: str) -> Descriptor:
         what: it is, in words.
 
     Raises:
-        TableFull, KernelError: no room for a descriptor, or no memory (ENOSPC).
+        TableFull, KernelError: no room for a descriptor, or no memory (ENOMEM, ENOSPC).
     """
+    _check_room(size, what)
     name = b"capmarshal-" + what.replace(" ", "-").encode()
     descriptor = made(lambda place: lib.cm_make_memfd(place, name), f"making a {what}", Descriptor, "memfd_create(2)")
     try:
@@ -44,6 +45,21 @@ def make_memory(size: int, what: str) -> Descriptor:
             raise
         raise error_for(error.errno or 0, f"making a {what} of {size} bytes") from None
     return descriptor
+
+
+def _check_room(size: int, what: str) -> None:
+    """Asks the kernel for as much memory of the kind that it refuses to give where it never could.
+
+    Of a memfd's it never says no: it would have other processes killed, one after the other, until there is room
+    (shmem_fallocate() in mm/shmem.c accounts for each page by itself; Documentation/mm/overcommit-accounting.rst).
+
+    Raises:
+        KernelError: it is more than this machine has.
+    """
+    if size:
+        protection, flags = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        address = check(lib.lx_mmap(NULL, size, protection, flags, -1, 0), f"making a {what} of {size} bytes")
+        lib.lx_munmap(ffi.cast("void *", address), size)
 
 
 def seals_of(number: int, what: str) -> int:
