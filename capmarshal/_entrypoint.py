@@ -26,7 +26,7 @@ from capmarshal._server.listener import Listener
 from capmarshal._server.loop import Server
 from capmarshal._server.objects import Objects
 from capmarshal._server.service import Service
-from capmarshal._typed.interface import capability, check_manageable
+from capmarshal._typed.interface import capability, check_manageable, check_object
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -227,8 +227,10 @@ class Entrypoint:
         this entrypoint does not manage.
 
         Raises:
+            TypeError: no such object, but a proxy or a capability of one, say.
             CallTimeout: such a call is still running when :class:`timeout` says; it is dissolved all the same.
         """
+        check_object(target, "dissolved")
         with private.lock:
             door, badge = space.managed.get(id(target), (None, b""))
             if door is not self._door:

@@ -179,6 +179,35 @@ def test_a_mock_of_an_interface_is_not_one():
                 proxy.pass_on(pretends)
 
 
+def test_what_stands_for_an_object_is_not_taken_for_it():
+    """To dissolve a proxy or a capability would revoke nothing, and not say so."""
+    with serving() as entrypoint:
+        server = StoreServer()
+        capability = entrypoint.manage(server)
+        proxy = capability.cast(Store)
+        for stands in (proxy, capability):
+            with pytest.raises(TypeError, match=r"can be dissolved, not <.*, which stands for one: `local` of a"):
+                entrypoint.dissolve(stands)
+            with pytest.raises(TypeError, match=r"can be managed, not <.*, which stands for one: `local` of a"):
+                entrypoint.manage(stands)
+        with pytest.raises(TypeError, match=r"dissolved, not <class .*, of which there is to be an object first"):
+            entrypoint.dissolve(StoreServer)
+        with pytest.raises(TypeError, match=r"^the class .*StoreServer stands for no capability: pass a proxy"):
+            cm.capability(StoreServer)
+        assert capability.local is server
+
+
+def test_a_capability_has_no_methods_of_its_object_and_says_who_has():
+    """Its proxy."""
+    with serving() as entrypoint:
+        capability = entrypoint.manage(StoreServer())
+        words = r"^'Capability' object has no attribute 'get': it is a proxy that has methods, and cast\("
+        with pytest.raises(AttributeError, match=words) as caught:
+            capability.get("key")
+        assert (caught.value.name, caught.value.obj) == ("get", capability)
+        assert not hasattr(capability, "__len__")
+
+
 def test_cast_to_what_is_no_interface_says_so():
     """The class of a proxy, a protocol, an instance, a container of interfaces."""
     with serving() as entrypoint:

@@ -35,8 +35,8 @@ class Capability(OnlyPolled):
     """The right to call one object, and to pass that right on.
 
     Made by :meth:`Entrypoint.manage`, inherited by :func:`parent` or as an argument of ``multiprocessing.Process``, or
-    received in a call or by :func:`receive_capability`.  The same capability is the
-    same object, however often it is received, and all capabilities of an entrypoint share one descriptor.
+    received: in a call, by :func:`connect` or by :func:`receive_capability`.  The same capability is the same object,
+    however often it is received, and all capabilities of an entrypoint share one descriptor.
     """
 
     __slots__ = ("__weakref__", "_badge", "_door", "_key", "_name")
@@ -133,6 +133,14 @@ class Capability(OnlyPolled):
         an unreferenced capability goes by itself.
         """
         self._name, self._door = self.name, None
+
+    if not TYPE_CHECKING:
+        # To a type checker it would say that a capability has every attribute.
+        def __getattr__(self, name: str) -> object:
+            words = f"{type(self).__name__!r} object has no attribute {name!r}"
+            if not name.startswith("_"):
+                words += ": it is a proxy that has methods, and cast(...) makes one, of an Interface"
+            raise AttributeError(words, name=name, obj=self)
 
     def __eq__(self, other: object) -> bool:
         return self._key == other._key if isinstance(other, Capability) else NotImplemented

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from capmarshal._capabilities.capability import Delegable, Proxy
+from capmarshal._capabilities.capability import Capability, Delegable, Proxy
 from capmarshal._capabilities.space import capability_of
 from capmarshal._kernel.errors import InterfaceError, name_of, with_article
 from capmarshal._typed.declaration import declared_in, refuse_unservable
@@ -20,9 +20,7 @@ from capmarshal._typed.stubs import is_stub
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from capmarshal._capabilities.capability import Capability
-
-__all__ = ["Interface", "capability", "check_manageable", "method", "raises"]
+__all__ = ["Interface", "capability", "check_manageable", "check_object", "method", "raises"]
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -131,9 +129,33 @@ def capability(of: Interface) -> Capability:
         TypeError: neither.
     """
     if not issubclass(type(of), Delegable):
-        words = "a proxy, or an object that an entrypoint manages"
-        raise TypeError(f"{with_article(name_of(type(of)))} stands for no capability: pass {words}")
+        given = f"the class {name_of(of)}" if isinstance(of, type) else with_article(name_of(type(of)))
+        raise TypeError(f"{given} stands for no capability: pass a proxy, or an object that an entrypoint manages")
     return capability_of(of)
+
+
+def check_object(target: object, done: str) -> None:
+    """Refuses what is no server's object, but stands for one, say.
+
+    Args:
+        target: that was passed.
+        done: what would be done with it: "managed".
+
+    Raises:
+        TypeError: it is none.
+    """
+    cls = type(target)
+    # By its type: a mock of an interface says that it is one.
+    if issubclass(cls, Interface) and not issubclass(cls, Proxy):
+        return
+    hint = ""
+    if issubclass(cls, (Proxy, Capability)):
+        hint = ", which stands for one: `local` of a capability is that, in the process that manages it"
+    elif issubclass(cls, _InterfaceType):
+        hint = ", of which there is to be an object first"
+    raise TypeError(
+        f"only a server's object, of a class derived from an Interface, can be {done}, not {target!r}{hint}"
+    )
 
 
 def check_manageable(target: object) -> None:
@@ -142,10 +164,8 @@ def check_manageable(target: object) -> None:
     Raises:
         TypeError, InterfaceError: it is no server's object.
     """
+    check_object(target, "managed")
     cls = type(target)
-    # By its type: a mock of an interface says that it is one.
-    if not issubclass(cls, Interface) or issubclass(cls, Proxy):
-        raise TypeError(f"only a server's object, of a class derived from an Interface, can be managed, not {target!r}")
     methods_of(cls)
     if _SERVABLE not in vars(cls):
         refuse_unservable(cls)
