@@ -18,6 +18,7 @@ import pytest
 import by_hand
 import capmarshal as cm
 from capmarshal._descriptors.array_layout import ArrayLayout
+from capmarshal._descriptors.shared_buffer import Lease, buffer_of, parts_of
 from capmarshal._protocol.faults import Code
 from capmarshal._protocol.further_lines import Lent
 from capmarshal._protocol.wire import NO_BADGE, Entry, pack_table
@@ -328,6 +329,23 @@ def test_a_lease_that_is_none_is_refused(producer):
         fault = _said_to_be_lent(producer, [memory.fileno(), memory.fileno()], ArrayLayout("d", (2, 3)))
     assert fault.code is Code.ARGUMENT
     assert "no lease" in fault.message
+
+
+def test_memory_that_is_said_to_be_of_a_pool_does_not_pile_up(make_pair):
+    """A stranger knows the pool's number from what it was lent: it is mapped no more than so often, views aside."""
+    with cm.BufferPool(1, 8) as pool, pool.take() as own:
+        _, far = make_pair()
+        first = None
+        for value in range(300):
+            lease = Lease(os.dup(far.fileno()))
+            with buffer_of(cm.Descriptor(_memfd(8)), lease, parts_of(own)[2], None) as buffer:
+                view = buffer.view()
+                view[0] = value % 256
+            first = first or view
+        assert Path("/proc/self/maps").read_text().count("memfd:hostile") <= 256 + 1
+        first[1] = 7
+        assert bytes(first[:2]) == bytes([0, 7])
+        del first, view
 
 
 @pytest.mark.parametrize("which", ["memory", "lease"])

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _WHAT = "shared buffer"
 # F_SEAL_FUTURE_WRITE, which fcntl has no name for before Python 3.13.
 _UNWRITABLE = fcntl.F_SEAL_WRITE | 0x10
+# Of a pool's buffers, those that are mapped at the same time without a view: beyond that, one is mapped anew.
+_MAPPED_MAX = 256
 
 
 class Mappings:
@@ -56,7 +58,10 @@ class Mappings:
         file = (status.st_dev, status.st_ino)
         mapping = self._by_file.get(file)
         if mapping is None:
-            # Of two threads one has it mapped for both: what is in here is not replaced, for views stand on it.
+            # A stranger may say of any memory that it is of this pool; views keep what they stand on.
+            for oldest in tuple(self._by_file)[: 1 - _MAPPED_MAX]:
+                self._by_file.pop(oldest, None)
+            # Of two threads one has it mapped for both.
             mapping = self._by_file.setdefault(file, map_memory(number, size, _WHAT, writable=True))
         return mapping
 
@@ -169,7 +174,7 @@ class SharedBuffer:
             Closed: it was closed.
         """
         mapping = self._mappings.of(self.fileno(), self.size)
-        end = _End(self._lease, self._mappings)
+        end = _End(self._lease, self._mappings, mapping)
         view = memoryview(ffi.buffer(ffi.gc(ffi.cast("char *", mapping), end), self.size))
         self._lease.begin(end)
         return view
@@ -225,11 +230,12 @@ class SharedBuffer:
 class _End:
     """What is done when a view goes.  Refers to what must not go before that: lease and mappings."""
 
-    __slots__ = ("_lease", "_mappings")
+    __slots__ = ("_lease", "_mapping", "_mappings")
 
-    def __init__(self, lease: Lease, mappings: Mappings) -> None:
+    def __init__(self, lease: Lease, mappings: Mappings, mapping: CData) -> None:
         self._lease = lease
         self._mappings = mappings
+        self._mapping = mapping
 
     def __call__(self, _address: object) -> None:
         self._lease.end(self)
