@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 import sys
+import types
 import warnings
 from typing import TYPE_CHECKING
 
@@ -364,6 +365,8 @@ def _giving(entrypoint: Entrypoint, target: Interface | Capability | None, for_c
         given = target
     elif issubclass(type(target), Proxy):
         given = capability(target)  # type: ignore[arg-type]  # one of the two is given
+    elif isinstance(target, types.FunctionType | types.MethodType):
+        raise TypeError(f"{target!r} cannot be handed over: what says what each client gets is for_client=...")
     else:
         given = entrypoint.manage(target)  # type: ignore[arg-type]  # likewise, and checked there
     return lambda _caller: given

@@ -114,7 +114,7 @@ def test_who_waits_to_be_accepted_is(listener, place):
 def test_a_service_that_says_nothing(listener, place):
     """As a stopped one, or somebody else's, which waits for its client to begin."""
     kind, words = failure(place, 0.05)
-    assert (kind, "nothing was handed over in 0.05 s" in words) == ("CallTimeout", True)
+    assert (kind, "nothing was handed over in 0.05 s: its service is busy, " in words) == ("CallTimeout", True)
 
 
 def test_a_service_that_hangs_up(listener, place):

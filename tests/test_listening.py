@@ -114,10 +114,11 @@ def test_what_for_client_raises_refuses_that_client_and_ends_nothing(place, capl
         entrypoint.listen(place, for_client=choose)
         kind, words = failure(place)
         assert (kind, "private" in words) == ("Refused", False)
-        assert "the service failed" in words
+        assert "the service failed when it was asked what (its for_client), and its log says why" in words
         (record,) = caplog.records
         assert (record.levelno, record.exc_info[1]) == (logging.ERROR, error)
         assert f"process {os.getpid()} " in record.getMessage()
+        assert f"for_client, at '{place}', failed" in record.getMessage()
         caplog.clear()
         assert double(place) == 8
         capability.close()
@@ -174,23 +175,26 @@ def test_for_client_may_close_the_entrypoint(place):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "options", "error"),
+    ("arguments", "options", "error", "words"),
     [
-        ((), {}, TypeError),
-        ((by_hand.Worker(),), {"for_client": lambda _caller: None}, TypeError),
-        ((), {"for_client": 3}, TypeError),
-        ((3,), {}, TypeError),
-        ((by_hand.Worker,), {}, TypeError),
-        ((by_hand.Worker(),), {"mode": "600"}, TypeError),
-        ((by_hand.Worker(),), {"mode": True}, TypeError),
-        ((by_hand.Worker(),), {"mode": 0o1600}, ValueError),
-        ((by_hand.Worker(),), {"mode": -1}, ValueError),
+        ((), {}, TypeError, "for_client=..."),
+        ((by_hand.Worker(),), {"for_client": lambda _caller: None}, TypeError, "for_client=..."),
+        ((), {"for_client": 3}, TypeError, "called with a Caller"),
+        ((3,), {}, TypeError, "can be managed, not 3"),
+        ((by_hand.Worker,), {}, TypeError, "an object first"),
+        ((lambda _caller: None,), {}, TypeError, "for_client=..."),
+        ((by_hand.Worker().double,), {}, TypeError, "for_client=..."),
+        ((by_hand.Worker(),), {"mode": "600"}, TypeError, "not '600'"),
+        ((by_hand.Worker(),), {"mode": True}, TypeError, "permissions"),
+        ((by_hand.Worker(),), {"mode": 0o1600}, ValueError, "not 0o1600"),
+        ((by_hand.Worker(),), {"mode": 600}, ValueError, "as 0o600, not 0o1130"),
+        ((by_hand.Worker(),), {"mode": -1}, ValueError, "permissions"),
     ],
 )
-def test_what_is_no_use_is_refused(place, arguments, options, error):
-    """And nothing is made."""
+def test_what_is_no_use_is_refused(place, arguments, options, error, words):
+    """With what would be of use; and nothing is made."""
     with cm.Entrypoint("service") as entrypoint:
-        with pytest.raises(error):
+        with pytest.raises(error, match=words):
             entrypoint.listen(place, *arguments, **options)
         assert not place.exists()
 

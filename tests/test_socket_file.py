@@ -103,7 +103,9 @@ def test_a_path_is_text_or_bytes_or_a_path(place, kind):
         assert double(kind(place)) == 8
 
 
-@pytest.mark.parametrize("path", ["", b"", "\0abstract", b"\0abstract", "with\0zero", 3, None, ["list"]], ids=repr)
+@pytest.mark.parametrize(
+    "path", ["", b"", "\0abstract", b"\0abstract", "with\0zero", "directory/", b"/", 3, None, ["list"]], ids=repr
+)
 def test_what_is_no_path_is_refused_by_both(path):
     """In words; an abstract name has no permissions."""
     error = ValueError if isinstance(path, (str, bytes)) else TypeError
@@ -218,6 +220,15 @@ def test_what_is_no_socket_is_never_removed(place, what):
         entrypoint.listen(place, by_hand.Worker())
     assert place.lstat() == before
     assert target.is_socket()
+    # Nor is a lock left beside it.
+    assert not Path(f"{place}.lock").exists()
+
+
+def test_a_directory_that_is_not_there_is_said_to_be_wanted_for_the_path(place):
+    """And not for a file that nobody has named: the lock beside it is what is made first."""
+    missing = place.parent / "missing" / "service"
+    with cm.Entrypoint("service") as entrypoint, pytest.raises(cm.KernelError, match=f"listening at '{missing}'"):
+        entrypoint.listen(missing, by_hand.Worker())
 
 
 def test_the_second_server_is_told_who_the_first_is(place, fork):

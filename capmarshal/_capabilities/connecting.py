@@ -124,7 +124,9 @@ def _receive(connection: Private, path: bytes, deadline: int, timeout: float | N
     try:
         return receive_capability(connection, seconds_until(deadline) if deadline != FOREVER else None)
     except CallTimeout:
-        raise CallTimeout(f"{doing} nothing was handed over {words_for_time(timeout, deadline)}", ran="no") from None
+        why = "its service is busy, or stopped, or not served yet"
+        when = words_for_time(timeout, deadline)
+        raise CallTimeout(f"{doing} nothing was handed over {when}: {why}", ran="no") from None
     except Disconnected:
         gone = "the service has ended, or hung up, and handed nothing over"
         raise Disconnected(f"{doing} {gone}", ran="no") from None

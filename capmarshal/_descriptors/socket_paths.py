@@ -52,6 +52,8 @@ def checked_path(path: StrOrBytesPath) -> bytes:
         )
     if not named or b"\0" in named:
         raise ValueError(f"{path!r} is no path of a file")
+    if named.endswith(b"/"):
+        raise ValueError(f"{path!r} is the path of a directory: name a file in it")
     return named
 
 

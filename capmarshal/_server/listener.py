@@ -114,7 +114,9 @@ class Listener:
             self.where = f"socket {self.socket.number}"
         else:
             path = os.path.abspath(checked_path(where))  # noqa: PTH100 - pathlib is slow to import
-            check_whole(mode, f"a mode is permissions, as 0o600, not {mode!r}", 0, _MODE_MAX)
+            # As it is written, where it is a number: 600 is 0o1130.
+            given = oct(mode) if isinstance(mode, int) else repr(mode)
+            check_whole(mode, f"a mode is permissions, 0 to 0o777, as 0o600, not {given}", 0, _MODE_MAX)
             self.where = words_for(path)
             self.socket = private.make_socket(f"listening at {self.where}")
             self._file = SocketFile(path)

@@ -163,8 +163,8 @@ class Listening:
                 return None, f"process {caller.pid} of user {caller.uid} is not let in"
             return given if isinstance(given, Capability) else capability(given), ""  # type: ignore[arg-type]  # checked
         except BaseException as error:
-            self._journal.error(peer, "for_client", "for_client failed", exc_info=error)
-            why = "the service failed to say what"
+            self._journal.error(peer, "for_client", "for_client, at %s, failed", listener.where, exc_info=error)
+            why = "the service failed when it was asked what (its for_client), and its log says why"
             if not isinstance(error, Exception) and self._dispatcher.calls.ends_service(error):
                 self._refuse(self._accepted, peer, why)
                 raise

@@ -61,7 +61,8 @@ def _locked(path: bytes) -> Iterator[None]:
     beside = path + b".lock"
     # Whatever a stranger has put there, as a FIFO: opening it waits for nobody.
     flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-    with contextlib.closing(private.make_file(beside, flags, _LOCK_MODE, f"opening {words_for(beside)}")) as lock:
+    doing = f"listening at {words_for(path)}: opening {words_for(beside)}"
+    with contextlib.closing(private.make_file(beside, flags, _LOCK_MODE, doing)) as lock:
         backoff = Backoff(min(in_force(), ahead(_LOCK_PATIENCE)))
         while True:
             with _failing_in_words(f"locking {words_for(beside)}"), contextlib.suppress(BlockingIOError):
@@ -97,16 +98,28 @@ def _is_stale(path: bytes) -> bool:
     return result == -errno.ECONNREFUSED
 
 
+def _socket_is_there(path: bytes) -> bool:
+    """Whether there is a socket's file; False if there is nothing.
+
+    Raises:
+        KernelError: something else is there, or it can't be told.
+    """
+    doing = f"listening at {words_for(path)}"
+    with _failing_in_words(doing), contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise KernelError(errno.EEXIST, f"{doing}: what is there is no socket, and stays")
+        return True
+    return False
+
+
 def _make_room(path: bytes) -> None:
     """Removes a socket's file that nobody answers at, and nothing else.
 
     Raises:
         KernelError: somebody does, or something else is there.
     """
-    with _failing_in_words(f"removing the stale socket {words_for(path)}"), contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise KernelError(errno.EEXIST, f"listening at {words_for(path)}: what is there is no socket, and stays")
-        if _is_stale(path):
+    if _socket_is_there(path) and _is_stale(path):
+        with _failing_in_words(f"removing the stale socket {words_for(path)}"), contextlib.suppress(FileNotFoundError):
             os.unlink(path)  # noqa: PTH108 - pathlib is slow to import
 
 
@@ -137,6 +150,8 @@ class SocketFile:
             KernelError, ValueError, TableFull: it can't be; what was made is gone.
         """
         doing = f"listening at {words_for(self.path)}"
+        # Before there is a lock: where it can't be, no file stays beside somebody else's.
+        _socket_is_there(self.path)
         with _locked(self.path):
             _make_room(self.path)
             try:
