@@ -224,11 +224,12 @@ def test_what_is_no_socket_is_said_and_closed(fork):
     fork(take).result()
 
 
-def test_what_was_passed_to_another_process_is_not_taken(place):
-    """LISTEN_PID names it: as a parent's that did not clean up."""
+@pytest.mark.parametrize("said_of_whom", ["os.environ['LISTEN_PID'] = '1'", "del os.environ['LISTEN_PID']"])
+def test_what_was_passed_to_another_process_is_not_taken(place, said_of_whom):
+    """LISTEN_PID names it, or nobody does: as a parent's that did not clean up."""
     with listening(place) as made:
         program = printing(
-            "os.environ['LISTEN_PID'] = '1'",
+            said_of_whom,
             "try: cm.activated('unknown')",
             "except cm.NotActivated as error: print(error)",
             "print(os.environ['LISTEN_FDS'], os.fstat(3).st_mode != 0)",

@@ -38,8 +38,9 @@ def _take_over() -> None:
     """
     variables = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
     pid, count, names = (os.environ.get(name) for name in variables)
-    # What a process was passed that is not this one, as its parent, is none of this one's business.
-    if count is None or (pid is not None and pid != str(os.getpid())):
+    # What a process was passed that is not this one, as its parent, is none of this one's business: number 3 may be
+    # anything here.  Nor is it where nobody says whom it was passed to, as sd_listen_fds(3) has it.
+    if count is None or pid != str(os.getpid()):
         return
     if not (count.isascii() and count.isdecimal()):
         raise NotActivated(f"LISTEN_FDS is a number, not {count!r}")
