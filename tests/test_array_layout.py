@@ -215,6 +215,7 @@ def test_every_letter_that_is_said_is_numpys(letter):
     [
         ((3, "O"), ValueError, "bool, integers, floats or complex numbers"),
         ((3, "<i4"), ValueError, "by one of the letters"),
+        ((3, "float32"), ValueError, r"as dtype\.char of numpy's"),
         (((1, -1), "d"), ValueError, "each number of a shape"),
         (((1,) * 65, "d"), ValueError, "64 dimensions at most"),
         (((1.5,), "d"), TypeError, "a shape is a tuple of numbers"),

@@ -189,8 +189,16 @@ def test_it_is_not_copied():
 
 def test_sealed_can_not_be_written():
     """Sealed is sealed."""
-    with cm.Dataspace.from_buffer(b"abc") as made, pytest.raises(cm.KernelError, match="not permitted"):
+    with cm.Dataspace.from_buffer(b"abc") as made, pytest.raises(cm.KernelError, match="it is sealed") as caught:
         made.write(b"x")
+    assert caught.value.errno == errno.EPERM
+
+
+@pytest.mark.parametrize(("data", "words"), [("text", "a str"), ([1], "a list"), (None, "a NoneType"), (3, "an int")])
+def test_what_is_no_buffer_is_not_written(data, words):
+    """And is said to be none in words of the package's own."""
+    with cm.Dataspace.create(4) as made, pytest.raises(TypeError, match=f"^what is written is bytes, .*, not {words}$"):
+        made.write(data)
 
 
 @pytest.mark.parametrize(("data", "offset"), [(b"12345", 0), (b"1", 4), (b"1", -1)])
@@ -247,14 +255,15 @@ def test_a_sparse_monster_is_an_error(store, memfd):
 
 
 MORE_THAN_THERE_IS = """
-import errno, resource
+import errno, itertools, resource
 import capmarshal as cm
 
 # Should it be asked for all the same, nothing else on this machine is to be killed for it.
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
-for make in (cm.Dataspace.create, lambda size: cm.BufferPool(1, size).take()):
+makers = (cm.Dataspace.create, lambda size: cm.BufferPool(1, size).take())
+for make, size in itertools.product(makers, (1 << 46, 1 << 63, 1 << 100)):
     try:
-        make(1 << 46)
+        make(size)
     except cm.KernelError as error:
         assert error.errno == errno.ENOMEM, error
     else:

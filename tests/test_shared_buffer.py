@@ -241,12 +241,12 @@ def test_a_call_lets_go_of_what_it_was_passed(producer, until):
 def test_one_that_is_not_due_is_refused(producer):
     """It goes with its lease, or not at all; and what has none is no buffer."""
     with producer.make(1.0) as buffer, cm.Dataspace.from_buffer(b"data") as data:
-        with pytest.raises(cm.ArgumentError, match=r"a capmarshal\.SharedBuffer where capmarshal\.Descriptor is due"):
+        with pytest.raises(cm.ArgumentError, match=r"SharedBuffer where capmarshal\.Descriptor is due: .*lease"):
             producer.raw(buffer, None)
-        with pytest.raises(cm.ArgumentError, match=r"a capmarshal\.SharedBuffer where capmarshal\.Dataspace is due"):
+        with pytest.raises(cm.ArgumentError, match=r"SharedBuffer where capmarshal\.Dataspace is due: .*from_"):
             producer.raw(data, buffer)
         for wrong in (data, b"data", np.zeros(3)):
-            with pytest.raises(cm.ArgumentError, match=r"where capmarshal\.SharedBuffer is due: .*BufferPool"):
+            with pytest.raises(cm.ArgumentError, match=r"where capmarshal\.SharedBuffer is due: take\(\) one out of a"):
                 producer.total(wrong)
         with pytest.raises(cm.ArgumentError, match="shared buffer"):
             producer.mirror([data])

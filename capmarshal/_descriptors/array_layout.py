@@ -76,7 +76,8 @@ class ArrayLayout(NamedTuple):
             raise ValueError(f"an array has {DIMENSIONS_MAX} dimensions at most, not {len(dimensions)}")
         letter = _ALSO.get(format, format)
         if letter not in _FORMATS:
-            raise ValueError(f"{_WHAT}, by one of the letters {' '.join(_FORMATS)}, and not {format!r}")
+            letters = f"by one of the letters {' '.join(_FORMATS)}, as dtype.char of numpy's"
+            raise ValueError(f"{_WHAT}, {letters}, and not {format!r}")
         return cls(letter, dimensions)
 
     @property

@@ -16,7 +16,15 @@ from capmarshal._descriptors.descriptor import Descriptor
 from capmarshal._descriptors.memory import FIXED, check_memory, make_memory, map_memory, seals_of
 from capmarshal._descriptors.moving import stolen
 from capmarshal._descriptors.new_process import hand_down, inherited, refuse_unless_created
-from capmarshal._kernel.errors import ArgumentError, Closed, KernelError, check, error_for
+from capmarshal._kernel.errors import (
+    ArgumentError,
+    Closed,
+    KernelError,
+    check,
+    error_for,
+    name_of,
+    with_article,
+)
 from capmarshal._kernel.native import ffi, lib
 
 if TYPE_CHECKING:
@@ -25,6 +33,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from typing_extensions import Buffer
+
+    from capmarshal._kernel.native import CData
 
 # Without the first, the sender could change what was checked.
 _SEALS = fcntl.F_SEAL_WRITE | FIXED
@@ -154,11 +164,17 @@ class Dataspace:
 
         Raises:
             ValueError: that is outside of it.
+            TypeError: it is no buffer.
             KernelError: it is sealed (EPERM).
             Closed: it was closed.
         """
-        # As cffi sees it, a buffer is bytes, whatever its items are: memoryview.cast() knows few of them.
-        with memoryview(ffi.buffer(ffi.from_buffer(data))) as rest:
+        try:
+            # As cffi sees it, a buffer is bytes, whatever its items are: memoryview.cast() knows few of them.
+            there: CData = ffi.from_buffer(data)
+        except TypeError:
+            words = with_article(name_of(type(data)))
+            raise TypeError(f"what is written is bytes, an array or another buffer, not {words}") from None
+        with memoryview(ffi.buffer(there)) as rest:
             if offset < 0 or offset + rest.nbytes > self.size:
                 raise ValueError(f"{rest.nbytes} bytes at {offset} in a dataspace of {self.size}")
             written = 0
@@ -167,6 +183,8 @@ class Dataspace:
                 try:
                     written += os.pwrite(number, rest[written:], offset + written)
                 except OSError as error:
+                    if error.errno == errno.EPERM:
+                        raise KernelError(errno.EPERM, "writing to a dataspace: it is sealed, for ever") from None
                     raise error_for(error.errno or 0, "writing to a dataspace") from None
 
     def seal(self) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
+import sys
 from typing import TYPE_CHECKING, Final
 
 from capmarshal._descriptors.descriptor import Descriptor
@@ -56,6 +58,8 @@ def _check_room(size: int, what: str) -> None:
     Raises:
         KernelError: it is more than this machine has.
     """
+    if size > sys.maxsize:
+        raise error_for(errno.ENOMEM, f"making a {what} of {size} bytes")
     if size:
         protection, flags = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
         address = check(lib.lx_mmap(NULL, size, protection, flags, -1, 0), f"making a {what} of {size} bytes")

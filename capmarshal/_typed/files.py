@@ -35,8 +35,7 @@ def describe(number: int) -> str:
     kind = "a file"
     if flags & os.O_PATH:
         return "a mere path (O_PATH)"
-    # O_TMPFILE, of a file that never had a name, contains O_DIRECTORY (open(2)).
-    if flags & os.O_TMPFILE == os.O_DIRECTORY:
+    if type_of_file(number) == stat.S_IFDIR:
         return "a directory"
     # Not by F_GETPIPE_SZ, which would wait for whoever is writing to a pipe.
     target = name_in_proc(number)
@@ -81,4 +80,7 @@ def open_received(descriptor: Descriptor, mode: str) -> Any:
     try:
         return descriptor.open(mode) if _asks_nobody(number) else _untouched(descriptor, mode)
     except OSError as error:
-        raise ArgumentError(f"a file is due; what came is {describe(number)}: {error.strerror}") from None
+        words = describe(number)
+        if error.errno != errno.EISDIR:
+            words += f": {error.strerror}"
+        raise ArgumentError(f"a file is due; what came is {words}") from None

@@ -60,10 +60,16 @@ class Due:
         raise TypeError(f"{_described(value)} where {words_for(self._kind)} is due{self._advice(value)}")
 
     def _advice(self, value: object) -> str:
+        if value is None:
+            return f": where there may be none, it is annotated {words_for(self._kind)} | None"
         if not self._is_file:
             return ": pass a proxy, or an object of a class derived from it that an entrypoint manages"
-        if isinstance(value, SharedBuffer) or self._kind is SharedBuffer:
-            return ": what goes and comes as cm.SharedBuffer, with its lease, is what a cm.BufferPool lends"
+        if self._kind is SharedBuffer:
+            return ": take() one out of a cm.BufferPool, and write to that"
+        if isinstance(value, SharedBuffer):
+            if issubclass(self._kind, Dataspace):
+                return ": cm.Dataspace.from_buffer(buffer.view()) is a copy, which nobody can change"
+            return ": it goes as cm.SharedBuffer only, with its lease, so that its pool knows who holds it"
         if issubclass(self._kind, Dataspace) and _is_buffer(value):
             return ": cm.Dataspace.from_buffer(data) makes one of it"
         if isinstance(value, (str, os.PathLike)):
