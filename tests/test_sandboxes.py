@@ -285,6 +285,24 @@ def test_a_socket_of_which_nothing_may_be_asked_is_refused_for_that(fork, make_p
     assert data == b"data"
 
 
+def test_where_it_cannot_be_asked_who_connects_there_is_no_listening(fork, tmp_path):
+    """It is said at once, and leaves no file; not to each client."""
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with made:
+        made.bind(f"{tmp_path}/passed")
+        made.listen()
+
+        def in_child():
+            refuse(["getsockopt"])
+            with contextlib.closing(cm.Entrypoint("deaf")) as entrypoint:
+                for where in (tmp_path / "own", made):
+                    with pytest.raises(cm.KernelError, match=r"refuses getsockopt\(2\), which tells who connects"):
+                        entrypoint.listen(where, SocketsServer())
+            return [file.name for file in tmp_path.iterdir()]
+
+        assert fork(in_child).result() == ["passed"]
+
+
 def test_messages_travel_over_sockets_that_may_not_be_asked(fork, pair, memfd):
     """They are taken for ones that keep records."""
     one, other = pair

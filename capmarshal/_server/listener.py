@@ -11,7 +11,7 @@ import msgspec
 from capmarshal._descriptors import private, reaper
 from capmarshal._descriptors.private import Private
 from capmarshal._descriptors.socket_paths import checked_path, words_for
-from capmarshal._kernel.errors import Closed
+from capmarshal._kernel.errors import Closed, check
 from capmarshal._kernel.native import lib
 from capmarshal._kernel.numbers import check_whole
 from capmarshal._server.socket_file import SocketFile
@@ -46,6 +46,15 @@ class Caller(msgspec.Struct, frozen=True):
 ForClient: TypeAlias = "Callable[[Caller], Capability | Delegable | None]"
 
 
+def _check_asking(number: int) -> None:
+    """Refuses to listen where it could not be asked who has connected.
+
+    Raises:
+        KernelError: a filter does not let it be asked, or it is no socket.
+    """
+    check(lib.cm_socket_option(number, socket.SO_TYPE), "listening", "getsockopt(2), which tells who connects")
+
+
 def _check_listening(number: int) -> None:
     """Refuses what is no socket to listen at.
 
@@ -53,9 +62,11 @@ def _check_listening(number: int) -> None:
         TypeError: it is another kind of socket.
         ValueError: it does not listen.
         Closed: it is closed.
+        KernelError: nobody may ask.
     """
     if number < 0:
         raise Closed("the socket to listen at is closed")
+    _check_asking(number)
     family, kind = (lib.cm_socket_option(number, option) for option in (socket.SO_DOMAIN, socket.SO_TYPE))
     if family != socket.AF_UNIX or kind != socket.SOCK_SEQPACKET:
         raise TypeError(
@@ -121,6 +132,7 @@ class Listener:
             self.socket = private.make_socket(f"listening at {self.where}")
             self._file = SocketFile(path)
             try:
+                _check_asking(self.socket.number)
                 self._file.listen(self.socket, mode)
             except BaseException:
                 self.socket.close()
