@@ -16,6 +16,19 @@ from capmarshal._kernel.errors import ArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Protocol, TypeAlias
+
+    from typing_extensions import Buffer
+
+    class _Array(Protocol):
+        @property
+        def __array_interface__(self) -> Any: ...
+
+    # numpy's arrays are buffers, and say so to type checkers of programs for Python 3.12 or later only.
+    if sys.version_info >= (3, 12):
+        BufferOrArray: TypeAlias = Buffer
+    else:
+        BufferOrArray: TypeAlias = Buffer | _Array
 
 # By the letter, which is struct's, and that of numpy's dtype.char: what numpy's __array_interface__ calls the kind, and
 # the size of an item.

@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from typing_extensions import Buffer
-
+    from capmarshal._descriptors.array_layout import BufferOrArray
     from capmarshal._kernel.native import CData
 
 # Without the first, the sender could change what was checked.
@@ -97,7 +96,7 @@ class Dataspace:
         return cls(make_memory(layout.size, _WHAT), layout.size, sealed=False, layout=layout)
 
     @classmethod
-    def from_buffer(cls, buffer: Buffer) -> Self:
+    def from_buffer(cls, buffer: BufferOrArray) -> Self:
         """A new one with a copy of ``buffer``, sealed: bytes, or an array, whose format and shape it has then.
 
         The items lie one after the other, the last index running fastest.  An array that is not so is copied twice.
@@ -106,7 +105,7 @@ class Dataspace:
             TypeError, ValueError, BufferError: no buffer, or an array of what are no numbers.
             TableFull, KernelError: as from :meth:`create`.
         """
-        with memoryview(buffer) as array:
+        with memoryview(buffer) as array:  # type: ignore[arg-type, unused-ignore]  # an array is one
             layout = ArrayLayout.of(array)
             dataspace = cls.create(layout.shape, layout.format)
             try:
@@ -159,7 +158,7 @@ class Dataspace:
             raise Closed("a dataspace that was closed before")
         return self._descriptor.fileno()
 
-    def write(self, data: Buffer, offset: int = 0) -> None:
+    def write(self, data: BufferOrArray, offset: int = 0) -> None:
         """Writes all of ``data`` at ``offset`` bytes from the start.
 
         Raises:
