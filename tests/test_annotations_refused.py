@@ -25,6 +25,7 @@ import typing
 from typing import Annotated, Any, Literal, NewType, Optional
 
 import msgspec
+import numpy as np
 import pytest
 
 import capmarshal as cm
@@ -199,3 +200,28 @@ def test_what_cannot_be_sent_is_refused_when_the_interface_is_first_used(at):
     interface.m.__annotations__["value"] = int
     with pytest.raises(cm.InterfaceError, match=r"^Swept\.m, result: \w"):
         offline(interface)
+
+
+NEITHER = "is neither data, .*;"
+ALONE = ": what is no data is alone, or beside None; take a parameter for each"
+
+
+@pytest.mark.parametrize(
+    ("annotation", "words"),
+    [
+        (io.BufferedRandom, rf"io\.BufferedRandom {NEITHER} a file is an io\.BufferedReader or an .*, by what is done"),
+        (typing.BinaryIO, rf"typing\.BinaryIO {NEITHER} a file is an io\.BufferedReader or"),
+        (typing.IO[str], rf"typing\.IO {NEITHER} .*text is made of that: io\.TextIOWrapper\(file\)$"),
+        (list[io.TextIOWrapper], rf"io\.TextIOWrapper {NEITHER} .*text is made of that: io\.TextIOWrapper\(file\)$"),
+        (pathlib.Path, rf"pathlib\.Path {NEITHER} send the open file, as io\.BufferedReader, or a name, as str$"),
+        (np.ndarray, rf"numpy\.ndarray {NEITHER} send an array as Dataspace or SharedBuffer$"),
+        (io.BufferedReader | io.BufferedWriter, rf"the union io\.BufferedReader \| io\.BufferedWriter{ALONE}"),
+        (int | io.BufferedReader, rf"the union int \| io\.BufferedReader{ALONE}"),
+        (cm.Dataspace | bytes, rf"the union capmarshal\.Dataspace \| bytes{ALONE}"),
+    ],
+    ids=title,
+)
+def test_what_is_refused_is_told_what_to_write_instead(annotation, words):
+    """For what people are likeliest to write."""
+    with pytest.raises(cm.InterfaceError, match=rf"^Swept\.m, parameter value: {words}"):
+        offline(interface_of(annotation))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import types
 import typing
 from typing import Any
@@ -66,6 +68,13 @@ def is_data(annotation: Any) -> bool:
     except Exception as error:  # classes have annotations too, which may be strings, and raise anything
         # What msgspec cannot do is no reason to write to its authors.
         words = str(error).partition(" If you need this feature")[0]
+        if "custom type" in words:
+            # msgspec's name for all that is no data.
+            union = words.rpartition(" - type ")[2].split("`")[1].replace("_io.", "io.")
+            words = (
+                f"the union {union}: what is no data is alone, or beside None; take a parameter for each, `... | None`"
+                ", or the Descriptor that files and sockets have in common"
+            )
         if "ForwardRef" in words:
             words += "; a type that contains itself has to be a class, such as a dataclass"
         raise Unsendable(words or type(error).__name__) from error
@@ -83,9 +92,22 @@ def _refuse_foreign(cls: type) -> None:
     if cls not in (Capability, *DESCRIPTOR_TYPES) and not issubclass(cls, Delegable):
         raise TypeError(
             f"{name_of(cls)} is neither data, nor an Interface, nor one of Capability, Descriptor, Dataspace, "
-            "SharedBuffer, io.BufferedReader, io.BufferedWriter, socket.socket; send its contents as data, or make it "
-            "an Interface"
+            f"SharedBuffer, io.BufferedReader, io.BufferedWriter, socket.socket; {_instead_of(cls)}"
         )
+
+
+def _instead_of(cls: type) -> str:
+    """What to write in place of a class that cannot be sent."""
+    if issubclass(cls, (io.IOBase, typing.IO)):
+        return (
+            "a file is an io.BufferedReader or an io.BufferedWriter, by what is done with it, and text is made of "
+            "that: io.TextIOWrapper(file)"
+        )
+    if issubclass(cls, os.PathLike):
+        return "send the open file, as io.BufferedReader, or a name, as str"
+    if hasattr(cls, "__array_interface__"):
+        return "send an array as Dataspace or SharedBuffer"
+    return "send its contents as data, or make it an Interface"
 
 
 def _refuse_any_or_else(node: Type) -> None:
