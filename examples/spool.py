@@ -7,6 +7,7 @@
 Who may connect is for the file system to say: the socket's permissions are 0600, so those of the same user may.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -52,17 +53,15 @@ class SpoolServer(Spool):
 
 
 def main() -> None:
-    """Serves until SIGTERM."""
-    # Whatever it interrupts, the entrypoint is closed.
-    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
-    entrypoint = cm.Entrypoint("spool")
-    try:
+    """Serves until SIGTERM, and answers the call that this interrupts."""
+    # Closed: before it is served.
+    with contextlib.suppress(cm.Closed), contextlib.closing(cm.Entrypoint("spool")) as entrypoint:
+        # Not sys.exit(): it would be raised in the method that runs, and be the answer of its call.
+        signal.signal(signal.SIGTERM, lambda _number, _frame: entrypoint.close())
         where = cm.activated(NAME) if "LISTEN_FDS" in os.environ else PATH
         entrypoint.listen(where, SpoolServer(Path(sys.argv[1])))
         cm.notify_ready()
         entrypoint.serve_forever()
-    finally:
-        entrypoint.close()
 
 
 if __name__ == "__main__":

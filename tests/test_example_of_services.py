@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import capmarshal as cm
 import patience
 import services
 
@@ -89,7 +90,8 @@ def test_a_client_survives_the_restarts_of_a_supervised_service(tmp_path, few_li
         assert supervisor.wait(patience.PATIENCE) == 0
 
 
-def test_a_client_survives_the_restarts_of_a_service_started_by_hand(tmp_path, few_lines):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_client_survives_the_restarts_of_a_service_started_by_hand(tmp_path, few_lines, number):
     """Where nobody listens in between: it connects again until somebody does."""
     lines = tmp_path / "lines"
     lines.touch()
@@ -97,7 +99,7 @@ def test_a_client_survives_the_restarts_of_a_service_started_by_hand(tmp_path, f
         running = [stack.enter_context(started(SPOOL, "lines", cwd=tmp_path))]
 
         def kill():
-            running[-1].kill()
+            running[-1].send_signal(number)
             running[-1].wait()
             running.append(stack.enter_context(started(SPOOL, "lines", cwd=tmp_path)))
 
@@ -109,6 +111,42 @@ def test_a_client_survives_the_restarts_of_a_service_started_by_hand(tmp_path, f
         running[-1].terminate()
         assert running[-1].wait(patience.PATIENCE) == 0
     assert not (tmp_path / "spool.sock").exists()
+
+
+STOPPED_IN_A_CALL = f"""
+import os, signal, sys
+sys.path.insert(0, {str(EXAMPLES)!r})
+import spool
+
+class Stopped(spool.SpoolServer):
+    def append(self, line):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return super().append(line)
+
+spool.SpoolServer = Stopped
+spool.main()
+"""
+
+
+class Spool(cm.Interface):
+    """What the test asks the service for."""
+
+    @cm.method
+    def append(self, line: str) -> int: ...
+
+
+def test_the_call_that_sigterm_interrupts_is_answered(tmp_path):
+    """And not with what the handler raises, which no client takes for the end of the service; that ends then."""
+    path = tmp_path / "spool.sock"
+    with started("-c", STOPPED_IN_A_CALL, "lines", cwd=tmp_path) as service:
+        patience.until(lambda: services.failure(path)[0] != "Disconnected")
+        spool = cm.connect(path, patience.PATIENCE).cast(Spool, timeout=patience.PATIENCE)
+        assert spool.append("the last") == 1
+        with pytest.raises(cm.Disconnected):
+            spool.append("too late")
+        assert service.wait(patience.PATIENCE) == 0
+    assert (tmp_path / "lines").read_text() == "the last\n"
+    assert not path.exists()
 
 
 def test_the_units_name_what_the_service_asks_for():

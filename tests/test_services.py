@@ -15,7 +15,7 @@ from services import directory, failure
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "services.md").read_text(encoding="utf-8")
-SERVICE, CLIENT, ACTIVATED = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+SERVICE, CLIENT, ENDING, ACTIVATED = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 
 class Notes(cm.Interface):
@@ -49,6 +49,19 @@ def test_the_service_tells_its_clients_apart(fork):
                 assert [fork(add_two, ordinary=True).result() for _ in range(2)] == [[1, 2], [1, 2]]
             finally:
                 service.kill()
+
+
+def test_the_service_ends_by_sigterm():
+    """By itself, with what it has made."""
+    with directory() as place:
+        path = place / "notes.sock"
+        before, serving, rest = SERVICE.replace("/tmp/notes.sock", str(path)).partition("with contextlib.closing(ep):")
+        program = before + ENDING + serving + rest
+        with subprocess.Popen([sys.executable, "-P", "-W", "error", "-c", program]) as service:
+            until(lambda: failure(path)[0] != "Disconnected")
+            service.terminate()
+        assert service.returncode == 0
+        assert not path.exists()
 
 
 def test_the_activated_service_compiles():
