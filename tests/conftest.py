@@ -34,7 +34,14 @@ settings.load_profile("untimed")
 
 
 def pytest_configure():
-    """Makes the descriptor table as large as the tests need: the soft limit of most machines is 1,024."""
+    """Has signals and limits be as in a terminal, wherever the tests are started from.
+
+    A shell that starts something in the background has it ignore Ctrl-C, and so would all programs that a test starts.
+    The descriptor table is made as large as the tests need: the soft limit of most machines is 1,024.
+    """
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < TABLE:
         pytest.exit(f"the tests need a hard RLIMIT_NOFILE of {TABLE} descriptors; here it is {hard}", returncode=2)
