@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import copy
 import ctypes
 import errno
@@ -13,11 +14,14 @@ import os
 import subprocess
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 import pytest
 
 import capmarshal as cm
+from capmarshal._descriptors import dataspace
+from interrupting import Interrupting
 from patience import PATIENCE
 
 SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
@@ -185,6 +189,26 @@ def test_it_is_not_copied():
     """Two owners of one descriptor would both close it."""
     with cm.Dataspace.from_buffer(b"x") as made, pytest.raises(TypeError, match=r"dup\(\) makes another"):
         copy.copy(made)
+
+
+def test_what_a_signal_handler_raises_while_one_is_made_is_raised(fork):
+    """At each step; and not that the buffer it is made of is in use, by what was raised."""
+
+    def interrupted(at):
+        interrupting = Interrupting(at, KeyboardInterrupt, [dataspace.__file__])
+        with contextlib.suppress(KeyboardInterrupt), interrupting:
+            cm.Dataspace.from_buffer(bytearray(b"any")).close()
+        return interrupting.where
+
+    def sweep():
+        # What Ctrl-C keeps from being returned is found unclosed.
+        warnings.simplefilter("ignore", ResourceWarning)
+        at = 0
+        while interrupted(at):
+            at += 1
+        return at
+
+    assert fork(sweep).result() > 15
 
 
 def test_sealed_can_not_be_written():

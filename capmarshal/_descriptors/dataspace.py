@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from typing import Self
 
     from capmarshal._descriptors.array_layout import BufferOrArray
-    from capmarshal._kernel.native import CData
 
 # Without the first, the sender could change what was checked.
 _SEALS = fcntl.F_SEAL_WRITE | FIXED
@@ -167,13 +166,8 @@ class Dataspace:
             KernelError: it is sealed (EPERM).
             Closed: it was closed.
         """
-        try:
-            # As cffi sees it, a buffer is bytes, whatever its items are: memoryview.cast() knows few of them.
-            there: CData = ffi.from_buffer(data)
-        except TypeError:
-            words = with_article(name_of(type(data)))
-            raise TypeError(f"what is written is bytes, an array or another buffer, not {words}") from None
-        with memoryview(ffi.buffer(there)) as rest:
+        # No variable refers to it: what is raised would, and keep the buffer that it is in from being let go of.
+        with memoryview(_bytes_in(data)) as rest:
             if offset < 0 or offset + rest.nbytes > self.size:
                 raise ValueError(f"{rest.nbytes} bytes at {offset} in a dataspace of {self.size}")
             written = 0
@@ -260,6 +254,20 @@ class Dataspace:
     def __repr__(self) -> str:
         state = "closed" if self.closed else "sealed" if self._sealed else "unsealed"
         return f"<Dataspace of {self.size} bytes, {state}>"
+
+
+def _bytes_in(data: BufferOrArray) -> Any:
+    """A buffer as one of bytes.
+
+    Raises:
+        TypeError: it is none.
+    """
+    try:
+        # As cffi sees it: memoryview.cast() knows few of the items that there are.
+        return ffi.buffer(ffi.from_buffer(data))
+    except TypeError:
+        words = with_article(name_of(type(data)))
+        raise TypeError(f"what is written is bytes, an array or another buffer, not {words}") from None
 
 
 def _inherited(handed_down: Any, size: int, sealed: bool, layout: ArrayLayout) -> Dataspace:
