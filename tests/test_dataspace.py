@@ -171,7 +171,7 @@ def test_one_that_was_closed_before_it_was_sealed_is_closed(store):
 
 def test_what_is_to_be_in_one_is_given_by_name_of_the_way():
     """Who calls the class with the bytes is told how one is made; and so is who passes the bytes."""
-    for wrong in ((b"x",), (b"x", 1)):
+    for wrong in ((), (b"x",), (b"x", 1)):
         with pytest.raises(TypeError, match=r"a dataspace is made with Dataspace\.from_buffer\(data\)"):
             cm.Dataspace(*wrong)
     with pytest.raises(TypeError, match="a size is a number of bytes, not '4'"):

@@ -282,8 +282,9 @@ def test_what_is_no_socket_is_refused(use, files):
 
 def test_room_is_a_number_of_bytes(pair):
     """In words, not in those of whatever compares it first."""
-    with pytest.raises(TypeError, match="size is a number of bytes, not '64'"):
-        Message.receive(pair[1], size="64")
+    for size, error in {"64": TypeError, True: TypeError, -1: ValueError, 1 << 64: ValueError}.items():
+        with pytest.raises(error, match=f"size is a number of bytes, not {size!r}"):
+            Message.receive(pair[1], size=size)
 
 
 def test_a_record_larger_than_the_sockets_buffer_is_refused(pair):

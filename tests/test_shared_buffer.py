@@ -238,6 +238,13 @@ def test_a_call_lets_go_of_what_it_was_passed(producer, until):
     until(producer.is_free)
 
 
+@pytest.mark.parametrize("arguments", [(), (64,), (64, "f")])
+def test_one_is_taken_out_of_a_pool(arguments):
+    """Who calls the class is told so."""
+    with pytest.raises(TypeError, match=r"taken out of a pool: BufferPool\(count, shape\)\.take\(\)"):
+        cm.SharedBuffer(*arguments)
+
+
 def test_one_that_is_not_due_is_refused(producer):
     """It goes with its lease, or not at all; and what has none is no buffer."""
     with producer.make(1.0) as buffer, cm.Dataspace.from_buffer(b"data") as data:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from capmarshal._descriptors.descriptor import Descriptor
 
 _WHAT = "shared buffer"
+# One that is lent takes descriptors, of which a process has no more than that, unless somebody has changed fs.nr_open.
+_COUNT_MAX = 1 << 20
 # What the epoll set says of the end of the pool; of a lease it says the token of its buffer.
 _END = (1 << 64) - 1
 
@@ -68,7 +70,7 @@ class BufferPool:
     """
 
     def __init__(self, count: int, shape: int | Sequence[int], format: str = "B") -> None:  # noqa: A002 - as there
-        check_whole(count, f"a pool has 1 or more buffers, not {count!r}", 1)
+        check_whole(count, f"a pool has 1 or more buffers, {_COUNT_MAX} at most, not {count!r}", 1, _COUNT_MAX)
         self._count = count
         self._layout = ArrayLayout.asked_for(shape, format)
         self._number = int.from_bytes(os.urandom(8), sys.byteorder)

@@ -62,7 +62,7 @@ class Dataspace:
 
     __slots__ = ("__weakref__", "_descriptor", "_layout", "_sealed", "format", "shape", "size")
 
-    def __new__(cls, descriptor: Descriptor, *_arguments: object, **_named: object) -> Self:
+    def __new__(cls, descriptor: Descriptor | None = None, *_arguments: object, **_named: object) -> Self:
         """Says how one is made, to whom gives what is to be in it."""
         if not isinstance(descriptor, Descriptor):
             raise TypeError(

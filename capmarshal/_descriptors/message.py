@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import select
 import socket
+import sys
 from typing import TYPE_CHECKING, Any
 
 from capmarshal._descriptors import inbox as _inbox
@@ -24,6 +25,7 @@ from capmarshal._kernel.errors import (
     error_for,
 )
 from capmarshal._kernel.native import DESCRIPTORS_MAX, NOW, TIMED_OUT, ffi, lib
+from capmarshal._kernel.numbers import check_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -239,13 +241,14 @@ class Message:
             DescriptorsLost: the kernel withheld descriptors; the others are closed, the bytes are in ``error.data``.
             MessageTruncated: the record is larger than ``size``; its descriptors are closed.
             KernelError: anything else that recvmsg(2) says.
-            TypeError: a STREAM socket, or no AF_UNIX one.
+            TypeError: a STREAM socket, or no AF_UNIX one; or ``size`` is no number.
+            ValueError: no such size, or no time to wait.
         """
         number = _record_socket(sock)
-        if not isinstance(size, int):
-            raise TypeError(f"size is a number of bytes, not {size!r}")
-        deadline = _deadline.after(timeout)
         pooled = size == _inbox.RECORD_MAX
+        if not pooled:
+            check_whole(size, f"size is a number of bytes, not {size!r}", 0, sys.maxsize)
+        deadline = _deadline.after(timeout)
         inbox = _inbox.borrow() if pooled else _inbox.Inbox(size)
         result = -errno.EINTR
         while result == -errno.EINTR or (result == -errno.ECONNRESET and _is_seqpacket(number)):

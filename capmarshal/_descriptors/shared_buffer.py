@@ -135,7 +135,7 @@ class SharedBuffer:
 
     __slots__ = ("__weakref__", "_layout", "_lease", "_mappings", "_memory", "_pool", "format", "shape", "size")
 
-    def __new__(cls, memory: Descriptor, *_arguments: object, **_named: object) -> Self:
+    def __new__(cls, memory: Descriptor | None = None, *_arguments: object, **_named: object) -> Self:
         """Says how one is made."""
         if not isinstance(memory, Descriptor):
             raise TypeError("a shared buffer is taken out of a pool: BufferPool(count, shape).take()")
