@@ -224,9 +224,12 @@ def test_what_is_no_socket_is_said_and_closed(fork):
     fork(take).result()
 
 
-@pytest.mark.parametrize("said_of_whom", ["os.environ['LISTEN_PID'] = '1'", "del os.environ['LISTEN_PID']"])
-def test_what_was_passed_to_another_process_is_not_taken(place, said_of_whom):
-    """LISTEN_PID names it, or nobody does: as a parent's that did not clean up."""
+@pytest.mark.parametrize(
+    ("said_of_whom", "words"),
+    [("os.environ['LISTEN_PID'] = '1'", "says '1': "), ("del os.environ['LISTEN_PID']", "is not set: ")],
+)
+def test_what_was_passed_to_another_process_is_not_taken(place, said_of_whom, words):
+    """LISTEN_PID names it, or nobody does: a parent did not clean up, or whoever started this does not say it."""
     with listening(place) as made:
         program = printing(
             said_of_whom,
@@ -235,7 +238,7 @@ def test_what_was_passed_to_another_process_is_not_taken(place, said_of_whom):
             "print(os.environ['LISTEN_FDS'], os.fstat(3).st_mode != 0)",
         )
         lines, _ = said(activate(program, passed=[made]))
-        assert "LISTEN_FDS" in lines[0]
+        assert f" LISTEN_PID, which is to say that there is, {words}" in lines[0]
         assert lines[1] == "1 True"
 
 

@@ -14,7 +14,7 @@ import socket
 from capmarshal._descriptors import private
 from capmarshal._descriptors.private import Private
 from capmarshal._kernel.deadline import after, seconds_until, words_for
-from capmarshal._kernel.errors import CallTimeout, KernelError, NotActivated, error_for
+from capmarshal._kernel.errors import CallTimeout, KernelError, NotActivated, error_for, shortened
 
 # SD_LISTEN_FDS_START.
 _FIRST = 3
@@ -84,7 +84,15 @@ def activated(name: str) -> socket.socket:
                     del _passed[place]
                     return descriptor.socket()
         left = ", ".join(repr(called) for called, owner in _passed if owner.number >= 0)
-    which = f"there is none called {name!r}, but {left}" if left else "there is none, or none any more"
+    if left:
+        which = f"there is none called {name!r}, but {left}"
+    elif os.environ.get("LISTEN_FDS"):
+        # This process's are taken out of the environment.
+        whose = os.environ.get("LISTEN_PID")
+        said = "is not set" if whose is None else f"says {shortened(repr(whose), _DIGITS_MAX)}"
+        which = f"there is none for process {os.getpid()}, and LISTEN_PID, which is to say that there is, {said}"
+    else:
+        which = "there is none, or none any more"
     raise NotActivated(f"{which}: a socket unit of systemd's, or systemd-socket-activate, passes one (LISTEN_FDS)")
 
 
