@@ -6,6 +6,7 @@ import contextlib
 import copy
 import os
 import pickle
+import re
 import threading
 import warnings
 from pathlib import Path
@@ -177,6 +178,17 @@ def test_a_pool_that_cannot_be_is_refused_in_words(arguments, error, words):
     """Nothing is made."""
     with pytest.raises(error, match=words):
         cm.BufferPool(*arguments)
+
+
+def test_what_is_forgotten_is_named():
+    """A buffer's memory and its lease; a pool's memory."""
+    pool = cm.BufferPool(1, 5)
+    with pytest.warns(ResourceWarning) as caught:
+        pool.take()
+    words = sorted(str(warning.message) for warning in caught)
+    assert re.fullmatch(r"unclosed <lease of a SharedBuffer, .*unclosed <memory of a Dataspace, .*", " ".join(words))
+    with pytest.warns(ResourceWarning, match="unclosed <memory of .* or BufferPool, "):
+        del pool
 
 
 def test_taking_in_a_signal_handler_does_not_wait_for_its_own_thread():

@@ -185,6 +185,16 @@ def test_bytes_where_one_is_due(store, data):
         store.total(data)
 
 
+def test_one_that_is_forgotten_is_named():
+    """By what its owner knows of, however it came to it."""
+    with cm.Dataspace.from_buffer(b"x") as made:
+        for forget in (cm.Dataspace.dup, lambda kept: cm.Dataspace.receive(cm.Descriptor.dup_of(kept))):
+            with pytest.warns(ResourceWarning, match="unclosed <memory of a Dataspace, "):
+                forget(made)
+    with pytest.warns(ResourceWarning, match="unclosed <memory of a Dataspace, "):
+        cm.Dataspace.create(1)
+
+
 def test_it_is_not_copied():
     """Two owners of one descriptor would both close it."""
     with cm.Dataspace.from_buffer(b"x") as made, pytest.raises(TypeError, match=r"dup\(\) makes another"):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from capmarshal._descriptors.array_layout import ArrayLayout, bytes_of
 from capmarshal._descriptors.descriptor import Descriptor
-from capmarshal._descriptors.memory import FIXED, check_memory, make_memory, map_memory, seals_of
+from capmarshal._descriptors.memory import FIXED, Memory, check_memory, make_memory, map_memory, seals_of
 from capmarshal._descriptors.moving import stolen
 from capmarshal._descriptors.new_process import hand_down, inherited, refuse_unless_created
 from capmarshal._kernel.errors import (
@@ -72,7 +72,7 @@ class Dataspace:
         return super().__new__(cls)
 
     def __init__(self, descriptor: Descriptor, size: int, *, sealed: bool, layout: ArrayLayout | None = None) -> None:
-        self._descriptor = descriptor
+        self._descriptor = stolen(descriptor, Memory)
         self.size: int = size
         self._sealed = sealed
         self._layout: ArrayLayout = layout or bytes_of(size)
@@ -135,7 +135,7 @@ class Dataspace:
             raise ArgumentError("the dataspace that came cannot be read")
         if layout is not None:
             layout.check(size)
-        return cls(stolen(descriptor, Descriptor), size, sealed=True, layout=layout)
+        return cls(descriptor, size, sealed=True, layout=layout)
 
     @property
     def sealed(self) -> bool:

@@ -24,7 +24,16 @@ FIXED: Final = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 _BLOCK = 512
 
 
-def make_memory(size: int, what: str) -> Descriptor:
+class Memory(Descriptor):
+    """The descriptor of memory: whoever forgets what has it is told of that, and not of a descriptor alone."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<memory of a Dataspace, SharedBuffer or BufferPool, {super().__repr__()}>"
+
+
+def make_memory(size: int, what: str) -> Memory:
     """New memory of so many bytes, all zero.
 
     Args:
@@ -36,7 +45,7 @@ def make_memory(size: int, what: str) -> Descriptor:
     """
     _check_room(size, what)
     name = b"capmarshal-" + what.replace(" ", "-").encode()
-    descriptor = made(lambda place: lib.cm_make_memfd(place, name), f"making a {what}", Descriptor, "memfd_create(2)")
+    descriptor = made(lambda place: lib.cm_make_memfd(place, name), f"making a {what}", Memory, "memfd_create(2)")
     try:
         if size:
             # All of it now: no page is missing when somebody reads it, and the receiver refuses one with holes.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from capmarshal._descriptors.array_layout import ArrayLayout, bytes_of
 from capmarshal._descriptors.descriptor import Descriptor
-from capmarshal._descriptors.memory import FIXED, check_memory, map_memory, seals_of
+from capmarshal._descriptors.memory import FIXED, Memory, check_memory, map_memory, seals_of
 from capmarshal._descriptors.moving import stolen
 from capmarshal._descriptors.new_process import hand_down, inherited, refuse_unless_created
 from capmarshal._descriptors.process import process
@@ -108,6 +108,9 @@ class Lease(Descriptor):
             # In whichever thread that is: what a stranger sent may block.
             process.reaper.close([self])
 
+    def __repr__(self) -> str:
+        return f"<lease of a SharedBuffer, {super().__repr__()}>"
+
     def close(self) -> None:
         """Closes it, now or when the last view has gone.  Does nothing the second time."""
         self._let_go = True
@@ -142,7 +145,7 @@ class SharedBuffer:
         return super().__new__(cls)
 
     def __init__(self, memory: Descriptor, lease: Lease, pool: int, layout: ArrayLayout) -> None:
-        self._memory = memory
+        self._memory = stolen(memory, Memory)
         self._lease = lease
         self._pool = pool
         self._mappings: Mappings = mappings_of(pool)
