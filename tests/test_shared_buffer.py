@@ -356,10 +356,10 @@ def test_memory_that_is_said_to_be_of_a_pool_does_not_pile_up(make_pair):
 
 
 @pytest.mark.parametrize("which", ["memory", "lease"])
-def test_a_file_whose_server_has_stopped_is_refused_unasked(producer, tmp_path, which):
+def test_a_file_whose_server_has_stopped_is_refused_unasked(producer, tmp_path, make_pair, which):
     """In the place of either: fstat(2) of it would keep all clients."""
-    near, lease = socket.socketpair()
-    with FuseFile(tmp_path) as file, near, lease, cm.Descriptor(_memfd()) as memory:
+    _, lease = make_pair()
+    with FuseFile(tmp_path) as file, cm.Descriptor(_memfd()) as memory:
         number = os.open(file.path, os.O_RDONLY)
         file.stop()
         numbers = [number, lease.fileno()] if which == "memory" else [memory.fileno(), number]
