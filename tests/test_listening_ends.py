@@ -11,7 +11,7 @@ import pytest
 
 import by_hand
 import capmarshal as cm
-from patience import PATIENCE
+from patience import PATIENCE, until
 from services import connected, directory, double, failure, leave_stale, serving
 
 
@@ -204,8 +204,9 @@ def test_a_fork_in_for_client_leaves_the_answer_to_the_parent(place, fork):
         capability.close()
 
 
-def test_what_runs_when_the_entrypoint_is_left_is_named(place, caplog):
+def test_what_runs_when_the_entrypoint_is_left_is_named(place, caplog, open_descriptors):
     """for_client, where that does not return: clients find the service gone within the bound."""
+    before = open_descriptors()
     started, go = threading.Event(), threading.Event()
 
     def choose(_caller):
@@ -224,6 +225,9 @@ def test_what_runs_when_the_entrypoint_is_left_is_named(place, caplog):
     queued.close()
     go.set()
     assert waiting.outcome()[0] in ("Refused", "Disconnected")
+    del entrypoint
+    # The client is answered before the thread that was left behind has ended.
+    until(lambda: open_descriptors() <= before)
     caplog.clear()
 
 
