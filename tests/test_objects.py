@@ -165,7 +165,7 @@ def test_entrypoints_that_are_gone_leave_nothing_behind():
     # Of 300 entrypoints and as many channels; those that the reaper is closing just now are there still.
     assert len(process.privates) < 50
     assert len(space.managed) == managed
-    assert len([entrypoint for entrypoint in process.entrypoints if entrypoint.label == "passing"]) <= 1
+    assert len([service for service in process.entrypoints if service._label == "passing"]) <= 1
 
 
 def test_knocks_that_are_none_leave_nothing_behind(quiet):

@@ -78,11 +78,13 @@ def activated(name: str) -> socket.socket:
     """
     with private.lock:
         _take_over()
-        for place, (called, owner) in enumerate(_passed):
-            if called == name and owner.number >= 0:
-                with owner.release() as descriptor:
-                    del _passed[place]
-                    return descriptor.socket()
+        # No loop: Ctrl-C at its jump back would leave the lock held, from CPython 3.12 on.
+        places = (place for place, (called, owner) in enumerate(_passed) if called == name and owner.number >= 0)
+        place = next(places, None)
+        if place is not None:
+            with _passed[place][1].release() as descriptor:
+                del _passed[place]
+                return descriptor.socket()
         left = ", ".join(repr(called) for called, owner in _passed if owner.number >= 0)
     if left:
         which = f"there is none called {name!r}, but {left}"

@@ -205,11 +205,14 @@ def check(result: int, doing: str, calls: str = "") -> int:
     return result
 
 
+# What people call a class's module, before its name.  Of _io, and of pathlib._local, which CPython 3.13 has, no program
+# knows.
+_MODULES = {"builtins": "", "__main__": "", "_io": "io.", "pathlib._local": "pathlib."}
+
+
 def name_of(cls: type) -> str:
     """A class as people know it: with its module, unless that is Python's own builtins, or the program itself."""
-    # _io: the module of io's classes, of which no program knows.
-    module = {"builtins": "", "__main__": "", "_io": "io."}.get(cls.__module__, f"{cls.__module__}.")
-    return module + cls.__qualname__
+    return _MODULES.get(cls.__module__, f"{cls.__module__}.") + cls.__qualname__
 
 
 def with_article(words: str) -> str:
