@@ -193,6 +193,10 @@ def test_an_exec_after_it_was_taken_has_none(capability):
     assert ran(program(source), capability).startswith("NoParent: this process inherited no capability")
 
 
+@pytest.mark.skipif(
+    sys.version_info[:2] == (3, 12),
+    reason="CPython 3.12 crashes where a module of its own, _datetime, is refused by one interpreter and then imported",
+)
 @pytest.mark.parametrize("first", ["outer", "inner"])
 def test_of_several_interpreters_the_first_has_it(capability, first):
     """Each has an environment of its own, and imports capmarshal anew, where it can be imported at all."""
