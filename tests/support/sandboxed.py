@@ -118,8 +118,10 @@ class HubServer(Hub):
     def wait(self, until, interrupted):
         """Until the other end of a pipe is closed; and interrupts a process that has called it, once that sleeps."""
         if interrupted:
+            deadline = time.monotonic() + SECONDS
             while Path(f"/proc/{interrupted}/stat").read_text().rpartition(")")[2].split()[0] != "S":
-                time.sleep(0)
+                assert time.monotonic() < deadline, f"{interrupted} does not sleep"
+                time.sleep(0)  # a poll: no descriptor tells
             os.kill(interrupted, signal.SIGINT)
         self.begun.set()
         select.select([until], [], [], SECONDS)
