@@ -215,6 +215,21 @@ def test_a_busy_service_is_tried_again(listener, place):
     assert (kind, words.endswith("no")) == ("Refused", True)
 
 
+def test_a_service_that_was_busy_and_says_nothing_more(listener, place):
+    """What it has said is the reason, and not that the last try was answered too late."""
+
+    def serve():
+        connection, _ = listener.accept()
+        with connection:
+            connection.send(handover_record.pack_refusal("64 wait", busy=True))
+        return listener.accept()[0]
+
+    serving_it = by_hand.Concurrent(serve)
+    kind, words = failure(place, 1)
+    serving_it.outcome().close()
+    assert (kind, "64 wait" in words) == ("TooManyInFlight", True)
+
+
 def test_a_service_that_stays_busy(listener, place):
     """At the deadline it is said why nothing came."""
     ended = threading.Event()
@@ -226,7 +241,7 @@ def test_a_service_that_stays_busy(listener, place):
                 connection.send(handover_record.pack_refusal("64 wait", busy=True))
 
     serving_it = by_hand.Concurrent(serve)
-    kind, words = failure(place, 0.1)
+    kind, words = failure(place, 1)
     ended.set()
     with connected(place):
         serving_it.outcome()

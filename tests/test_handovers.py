@@ -43,7 +43,7 @@ def test_who_never_reads_gets_so_many_and_no_more(place, fork):
         for _ in range(1000 - 64):
             with connected(place) as more:
                 assert waiting([more]) == (0, 1)
-        kind, words = failure(place, 0.1)
+        kind, words = failure(place, 1)
         assert (kind, f"64 capabilities wait to be taken by processes of user {os.getuid()}" in words) == (
             "TooManyInFlight",
             True,
@@ -104,7 +104,7 @@ def test_who_shuts_its_end_down_has_not_taken_it(place):
         assert waiting(mine) == (64, 0)
         for connection in mine:
             connection.shutdown(socket.SHUT_RDWR)
-        assert failure(place, 0.1)[0] == "TooManyInFlight"
+        assert failure(place, 1)[0] == "TooManyInFlight"
         until(lambda: len(handovers(entrypoint)) == 64)
         for connection in mine:
             connection.close()
@@ -213,7 +213,7 @@ def test_too_many_in_flight_are_told(place, fork):
                     socket.send_fds(ours, [b"x"], [null] * 50)
             except OSError:
                 pass
-            told = failure(place, 0.2)
+            told = failure(place, 1)
             asking = by_hand.Concurrent(double, place)
             theirs.close()
             return told, asking.outcome()

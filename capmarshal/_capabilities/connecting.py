@@ -58,14 +58,21 @@ def connect(path: StrOrBytesPath, timeout: float | None = None) -> Capability:
     named = checked_path(path)
     deadline = after(timeout)
     patience = Patience(deadline)
+    busy: TooManyInFlight | None = None
     while True:
         try:
             with reaper.closing(private.make_socket(f"connecting to {words_for(named)}")) as connection:
                 _connect(connection, named, deadline, timeout)
                 return _receive(connection, named, deadline, timeout)
-        except TooManyInFlight:
+        except TooManyInFlight as error:
+            busy = error
             if not patience.wait(-1, 0):
                 raise
+        except CallTimeout:
+            if busy is not None:
+                # The service has said what it lacks; that there was no time to say so again is no news.
+                raise busy from None
+            raise
 
 
 def _connect(connection: Private, path: bytes, deadline: int, timeout: float | None) -> None:
