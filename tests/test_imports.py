@@ -16,6 +16,7 @@ PATIENCE = 30
 
 # Neither imported, nor needed by a call.
 NEVER = (
+    "anyio",
     "asyncio",
     "concurrent.futures",
     "dataclasses",

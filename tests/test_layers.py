@@ -17,8 +17,10 @@ PACKAGES = (
     ("_typed",),
     ("_client", "_server"),
     ("_child", "_entrypoint"),
+    ("_async",),
     ("_calling",),
     ("__init__",),
+    ("aio",),
     ("demo",),
     ("__main__",),
 )
@@ -142,6 +144,7 @@ MODULES = {
         "service",
     ),
     "_child": ("activation", "inherited", "spawn"),
+    "_async": (),
 }
 
 PACKAGE = Path(capmarshal.__file__).parent

@@ -1,0 +1,1 @@
+"""What awaits: the same calls and entrypoints in an event loop."""
