@@ -265,3 +265,21 @@ def test_a_signal_handler_that_takes_in_the_middle_of_taking_gets_another(fork):
         return meanwhile.where, held
 
     assert fork(lambda: _swept(interrupted)).result() > 10
+
+
+def test_ctrl_c_between_two_steps_of_waiting_leaves_nobody_waiting(fork):
+    """A pool that is closed afterwards has closed what it waits at, too."""
+
+    def sweep():
+        at = 0
+        while True:
+            with cm.BufferPool(1, 1) as pool, pool.take(0):
+                interrupting = Interrupting(at, KeyboardInterrupt, POOL)
+                with contextlib.suppress(KeyboardInterrupt, cm.CallTimeout), interrupting:
+                    pool.take(0)
+            assert pool._hangups.number < 0, interrupting.where
+            if not interrupting.where:
+                return at
+            at += 1
+
+    assert fork(sweep).result() > 10

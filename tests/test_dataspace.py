@@ -11,6 +11,7 @@ import fcntl
 import gc
 import mmap
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -311,6 +312,17 @@ for make, size in itertools.product(makers, (1 << 46, 1 << 63, 1 << 100)):
 def test_more_than_there_is_is_an_error():
     """The kernel would have other processes killed to make room."""
     subprocess.run([sys.executable, "-P", "-c", MORE_THAN_THERE_IS], check=True, timeout=PATIENCE)
+
+
+def test_it_is_no_data_of_the_process(fork):
+    """RLIMIT_DATA bounds the heap, and what is handed over is none of it."""
+
+    def make():
+        resource.setrlimit(resource.RLIMIT_DATA, (1 << 20, 1 << 20))
+        with cm.Dataspace.create(4 << 20) as made:
+            return made.size
+
+    assert fork(make).result() == 4 << 20
 
 
 def test_huge_pages_are_an_error(store):

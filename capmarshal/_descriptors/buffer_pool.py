@@ -82,7 +82,7 @@ class BufferPool:
         self._items = [_Item(place) for place in range(count)]
         self._closed = False
         # Threads that wait for a buffer: the last to leave a pool that was closed closes what they wait at.
-        self._waiting = 0
+        self._waiting: set[object] = set()
         self._hangups = make_epoll_set()
         self._end = make_event()
         event = ffi.new("struct epoll_event *", (select.EPOLLIN, (_END,)))
@@ -120,12 +120,7 @@ class BufferPool:
                     except BaseException:
                         self._end_lease(item)
                         raise
-                self._waiting += 1
-            try:
-                back = becomes_ready(self._hangups.number, select.POLLIN, deadline, "waiting for a shared buffer")
-            finally:
-                self._leave()
-            if not back:
+            if not self._wait(deadline):
                 raise CallTimeout(
                     f"no buffer of the pool came back {words_for(timeout, deadline)}: all {self._count} are held by "
                     "those who received them, or by views and arrays of them",
@@ -148,15 +143,26 @@ class BufferPool:
                 self._end_lease(item)
                 self._close_memory(item)
             os.eventfd_write(self._end.number, 1)
-            self._waiting += 1
-        self._leave()
+            self._close_if_left()
 
-    def _leave(self) -> None:
-        with self._lock:
-            self._waiting -= 1
-            if self._closed and not self._waiting:
-                self._hangups.close()
-                self._end.close()
+    def _wait(self, deadline: int) -> bool:
+        """Waits until one may have come back; False if none has in time."""
+        waiter = object()
+        try:
+            with self._lock:
+                self._check_open()
+                self._waiting.add(waiter)
+            return becomes_ready(self._hangups.number, select.POLLIN, deadline, "waiting for a shared buffer")
+        finally:
+            # Whether it was added or not: Ctrl-C may have come first.
+            with self._lock:
+                self._waiting.discard(waiter)
+                self._close_if_left()
+
+    def _close_if_left(self) -> None:
+        if self._closed and not self._waiting:
+            self._hangups.close()
+            self._end.close()
 
     def _check_open(self) -> None:
         if self.closed:

@@ -70,7 +70,8 @@ def _check_room(size: int, what: str) -> None:
     if size > sys.maxsize:
         raise error_for(errno.ENOMEM, f"making a {what} of {size} bytes")
     if size:
-        protection, flags = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        # Shared: what is private counts as the process's own data, of which it may have little (RLIMIT_DATA).
+        protection, flags = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS
         address = check(lib.lx_mmap(NULL, size, protection, flags, -1, 0), f"making a {what} of {size} bytes")
         lib.lx_munmap(ffi.cast("void *", address), size)
 
