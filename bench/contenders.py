@@ -32,7 +32,7 @@ _HEAD = struct.Struct("=QQ")
 encode = msgspec.msgpack.Encoder().encode
 decode_int, _decode_str = msgspec.msgpack.Decoder(int).decode, msgspec.msgpack.Decoder(str).decode
 # The two arguments of add(), and what every answer to handing over is.
-_decode_pair = msgspec.msgpack.Decoder(tuple[int, int]).decode
+decode_pair = msgspec.msgpack.Decoder(tuple[int, int]).decode
 
 
 def look_at_bytes(data: bytes | memoryview) -> tuple[int, int]:
@@ -81,23 +81,27 @@ class Add(ByHand):
     def serve(far: socket.socket) -> None:
         """The server's half."""
         while data := far.recvmsg(_ROOM)[0]:
-            a, b = _decode_pair(data)
+            a, b = decode_pair(data)
             far.sendmsg([encode(a + b)])
 
 
-class _Request(msgspec.Struct, array_like=True):
+class Request(msgspec.Struct, array_like=True):
+    """Which call it is, of which method."""
+
     id: int
     method: str
     arguments: msgspec.Raw
 
 
-class _Answer(msgspec.Struct, array_like=True):
+class Answer(msgspec.Struct, array_like=True):
+    """Of which call; and its result, or what went wrong."""
+
     id: int
     result: msgspec.Raw
     error: str = ""
 
 
-_decode_request, _decode_answer = msgspec.msgpack.Decoder(_Request).decode, msgspec.msgpack.Decoder(_Answer).decode
+decode_request, decode_answer = msgspec.msgpack.Decoder(Request).decode, msgspec.msgpack.Decoder(Answer).decode
 
 
 class Rpc(ByHand):
@@ -111,11 +115,11 @@ class Rpc(ByHand):
 
     def _call(self, method: str, arguments: tuple[object, ...]) -> msgspec.Raw:
         self._id += 1
-        self._near.sendmsg([encode(_Request(self._id, method, msgspec.Raw(encode(arguments))))])
+        self._near.sendmsg([encode(Request(self._id, method, msgspec.Raw(encode(arguments))))])
         data, _, flags, _ = self._near.recvmsg(_ROOM)
         if not data or flags & socket.MSG_TRUNC:
             raise ConnectionError("the server ended, or answered too much")
-        answer = _decode_answer(data)
+        answer = decode_answer(data)
         if answer.error or answer.id != self._id:
             raise RuntimeError(answer.error or "an answer to another call came")
         return answer.result
@@ -123,17 +127,17 @@ class Rpc(ByHand):
     @staticmethod
     def serve(far: socket.socket) -> None:
         """The server's half."""
-        methods = {"add": (operator.add, _decode_pair)}
+        methods = {"add": (operator.add, decode_pair)}
         while True:
             data, _, flags, _ = far.recvmsg(_ROOM)
             if not data or flags & socket.MSG_TRUNC:
                 return
-            request = _decode_request(data)
+            request = decode_request(data)
             try:
                 method, arguments = methods[request.method]
-                answer = _Answer(request.id, msgspec.Raw(encode(method(*arguments(request.arguments)))))
+                answer = Answer(request.id, msgspec.Raw(encode(method(*arguments(request.arguments)))))
             except (LookupError, msgspec.MsgspecError) as error:
-                answer = _Answer(request.id, msgspec.Raw(encode(None)), str(error))
+                answer = Answer(request.id, msgspec.Raw(encode(None)), str(error))
             far.sendmsg([encode(answer)])
 
 
@@ -241,7 +245,7 @@ class Stream(ByHand):
         for start in range(DESCRIPTORS_MAX, len(numbers), DESCRIPTORS_MAX):
             # Descriptors need a byte to travel with.
             socket.send_fds(self._near, [b"\0"], numbers[start : start + DESCRIPTORS_MAX])
-        return _decode_pair(self._near.recv(_ROOM))
+        return decode_pair(self._near.recv(_ROOM))
 
     @staticmethod
     def serve(far: socket.socket) -> None:
@@ -275,7 +279,7 @@ class ConnectionBytes(ByHand):
     def hand_over(self, data: memoryview) -> tuple[int, int]:
         """Hands bytes over."""
         self._connection.send_bytes(data)
-        return _decode_pair(self._connection.recv_bytes())
+        return decode_pair(self._connection.recv_bytes())
 
     def close(self) -> None:
         """Ends it."""

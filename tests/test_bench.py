@@ -220,7 +220,7 @@ def test_every_peer_is_measured_or_named_with_the_reason(done):
     ran = done("peers")
     measured, missing = ran.out.split("\nnot measured\n") if "\nnot measured\n" in ran.out else (ran.out, "")
 
-    for peer in ("by hand", "Connection", "managers", "rpyc", "Pyro5", "pyzmq", "dbus-fast", "pycapnp"):
+    for peer in ("by hand", "Connection", "managers", "rpyc", "Pyro5", "pyzmq", "dbus-fast", "pycapnp", "grpcio"):
         assert (peer in measured) != (peer in missing)
 
 
@@ -249,8 +249,8 @@ def test_who_cannot_pass_a_descriptor_is_shown_as_such(done):
     ran = done("peers")
     passing = [line for line in ran.out.splitlines() if ": cannot" in line or "  cannot: " in line]
 
-    # rpyc, Pyro5, pyzmq and pycapnp, as far as they are installed, at each place.
-    measured = [peer for peer in ("rpyc", "Pyro5", "pyzmq", "pycapnp") if f"{peer}: " not in ran.out]
+    # rpyc, Pyro5, pyzmq, pycapnp and grpcio, as far as they are installed, at each place.
+    measured = [peer for peer in ("rpyc", "Pyro5", "pyzmq", "pycapnp", "grpcio") if f"{peer}: " not in ran.out]
     assert len(passing) == len(measured) * len(places())
 
 

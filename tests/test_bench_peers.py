@@ -23,6 +23,7 @@ NAMES = [
     "dbus-fast",
     "jeepney",
     "pycapnp",
+    "grpcio",
 ]
 
 # The client, in a process of its own: what a peer leaves open until its process ends is no concern of this one.

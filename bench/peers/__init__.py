@@ -3,20 +3,18 @@
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from importlib import metadata
-from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import capmarshal as cm
-from bench import contenders, places, processes
+from bench import contenders, places
 from bench.charts import bar_chart
 from bench.measuring import Report, Work, adding, against, checked, often
 from bench.peers import calls, dbus
-from bench.peers.client import Client, await_listener
+from bench.peers.client import Client, listening
 from bench.places import Cores
 from bench.server import Works, by_hand, served
 
@@ -64,6 +62,7 @@ _BY_REFERENCE = (
 _SERIALIZED = "Pyro5 serializes arguments to bytes on a stream; its sockets do not send descriptors"
 _FRAMES = "ZeroMQ sends frames of bytes; its ipc transport has no place for descriptors"
 _TRANSPORTS = "Cap'n Proto can in C++, but pycapnp's streams are asyncio transports, which carry bytes only"
+_HTTP = "gRPC sends messages of bytes over HTTP/2; there is no place for descriptors"
 # By name, as its authors write it: by hand, then the standard library, then what others made.
 PEERS = {
     "sendmsg + msgspec by hand": Peer(contenders.Tagged, 0.95),
@@ -77,6 +76,8 @@ PEERS = {
     "jeepney": Peer((dbus.serve_jeepney, dbus.jeepney), _PURE, "jeepney", needs="dbus-daemon"),
     # Encoding and the protocol are C++ and Cython; the transport is asyncio's.
     "pycapnp": Peer((calls.serve_capnproto, calls.capnproto), _COMPILED, "pycapnp", _TRANSPORTS),
+    # HTTP/2 and the transport are C++, driven by Cython from asyncio.
+    "grpcio": Peer((calls.serve_grpc, calls.grpc), _COMPILED, "grpcio", _HTTP),
 }
 
 
@@ -95,14 +96,8 @@ def connected(name: str, works: Works, cores: Cores) -> Iterator[Client]:
         with by_hand(works, way) as own:
             yield Client(own.add, own.inode)
         return
-    with tempfile.TemporaryDirectory() as directory:
-        path = str(Path(directory, "socket"))
-        places.run_on(cores.server)
-        with processes.running("peers", name, path):
-            places.run_on(cores.client)
-            await_listener(path)
-            with way[1](path) as client:
-                yield client
+    with listening(cores, "peers", name) as path, way[1](path) as client:
+        yield client
 
 
 def run(report: Report) -> Iterator[Work]:

@@ -195,6 +195,49 @@ def capnproto(path: str) -> Iterator[Client]:
         runner.run(running.aclose())
 
 
+def serve_grpc(path: str) -> None:
+    """grpcio: ``grpc.aio`` over a unix socket, with msgspec where protobuf would be.
+
+    https://grpc.github.io/grpc/python/grpc_asyncio.html: server, channel, ``unary_unary``.  What ``protoc`` generates
+    is the same handler and the same multi-callable, with protobuf's serializers; any functions may take their place.
+    """
+    import grpc
+
+    async def add(parameters: tuple[int, int], _context: Any) -> int:
+        a, b = parameters
+        return a + b
+
+    async def serve() -> None:
+        server = grpc.aio.server()
+        method = grpc.unary_unary_rpc_method_handler(add, contenders.decode_pair, contenders.encode)
+        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("Adder", {"add": method})])
+        server.add_insecure_port(f"unix:{path}")
+        await server.start()
+        await server.wait_for_termination()
+
+    asyncio.run(serve())
+
+
+@contextlib.contextmanager
+def grpc(path: str) -> Iterator[Client]:
+    """A client of that server."""
+    import grpc
+
+    async def connect() -> Any:
+        return grpc.aio.insecure_channel(f"unix:{path}")
+
+    with asyncio.Runner() as runner:
+        channel = runner.run(connect())
+        call = channel.unary_unary("/Adder/add", contenders.encode, contenders.decode_int)
+
+        async def add(a: int, b: int) -> int:
+            result: int = await call((a, b))
+            return result
+
+        yield Client(add, runner=runner)
+        runner.run(channel.close())
+
+
 def _schema() -> Any:
     import capnp
 

@@ -1,12 +1,15 @@
 """What the peers share: the client that is timed, and how it finds its server."""
 
 import asyncio
+import contextlib
 import os
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from bench import places, processes
 from bench.measuring import adding, checked, often
 
 T = TypeVar("T")
@@ -49,6 +52,18 @@ class Client(NamedTuple):
 
         # The loop is entered once for all of them.
         return often(lambda: self.runner and self.runner.run(calls()), 1) / times
+
+
+@contextlib.contextmanager
+def listening(cores: places.Cores, module: str, *arguments: str) -> Iterator[str]:
+    """Where a module of this package listens, on its core, as long as the block runs: its last argument."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = str(Path(directory, "socket"))
+        places.run_on(cores.server)
+        with processes.running(module, *arguments, path):
+            places.run_on(cores.client)
+            await_listener(path)
+            yield path
 
 
 def patiently(attempt: Callable[[], T], absence: type[Exception]) -> T:
