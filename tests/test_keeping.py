@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import io
 import logging
 import os
@@ -218,3 +219,28 @@ def test_a_result_that_cannot_be_closed_ends_nothing(how, where):
                 proxy.refused(how, where)
             assert proxy.fine() == 1
     capability.close()
+
+
+class WithHelpers(by_hand.Worker):
+    """Has a thread beside the serving one keep what came, in the call's context and out of it."""
+
+    def count(self, files):
+        context = contextvars.copy_context()
+        self.later = lambda: context.run(cm.keep, files)
+        self.kept = by_hand.Concurrent(context.run, cm.keep, files).outcome()
+        with pytest.raises(RuntimeError, match="only a call has descriptors"):
+            by_hand.Concurrent(cm.keep, files).outcome()
+        return len(files)
+
+
+def test_a_thread_keeps_for_the_call_that_lent_it_its_context_as_long_as_that_goes_on(memfd, identity):
+    """As asyncio.to_thread() and anyio's do; and for no other call, nor when it is over."""
+    server = WithHelpers()
+    with by_hand.serving(server) as capability:
+        assert capability.cast(by_hand.Work).count([memfd]) == 1
+        (kept,) = server.kept
+        assert identity(kept) == identity(memfd)
+        with pytest.raises(RuntimeError, match="only a call has descriptors"):
+            server.later()
+        kept.close()
+        server.later = None

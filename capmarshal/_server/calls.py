@@ -97,17 +97,18 @@ class Calls:
 
     def serve(self, run: Callable[[], None]) -> None:
         """Has ``run`` run calls: what that changes in the thread is put back at the end."""
-        deadline_before, calls_before, thread_before = _now_in_force(), keeping.current.calls, self.thread
+        deadline_before, calls_before, thread_before = _now_in_force(), keeping.current.get(), self.thread
         # No context manager, whose end Ctrl-C can keep from beginning.
         try:
             _deadline.current.set(FOREVER)
-            keeping.current.calls = self._calls
+            keeping.current.set(self._calls)
             self.thread = threading.get_ident()
             run()
         finally:
             self.thread = thread_before
-            keeping.current.calls = calls_before
             _deadline.current.set(deadline_before)
+            # Last: where Ctrl-C comes before, nothing is in progress there.
+            keeping.current.set(calls_before)
 
     def end_all(self) -> None:
         """Forgets the calls in progress: Ctrl-C may have kept some from ending, and none goes on."""

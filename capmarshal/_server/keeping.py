@@ -9,7 +9,7 @@ objects closes it, :mod:`capmarshal._server.closers` says.
 from __future__ import annotations
 
 import io
-import threading
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from capmarshal._descriptors.descriptor import numbers_of
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class InProgress:
-    """The calls that one thread has in progress: one that a client made, and those that it made inline in turn.
+    """Calls in progress: one that a client made, and those that it made inline in turn.
 
     Args:
         running: the badges of these calls, which others add and remove.
@@ -46,12 +46,9 @@ class InProgress:
         self.kept: list[Any] = []
 
 
-class _Current(threading.local):
-    calls: InProgress | None = None
-
-
-# The calls in progress in this thread, where an entrypoint is served in it.
-current = _Current()
+# The calls in progress here, where an entrypoint is served: a context variable, for each task of an event loop may run
+# one, all of them in one thread.
+current: ContextVar[InProgress | None] = ContextVar("capmarshal.calls", default=None)
 
 
 def keep(thing: T) -> T:
@@ -69,7 +66,7 @@ def keep(thing: T) -> T:
         RuntimeError: not called from within a server's method.
         TypeError: there is no descriptor in it.
     """
-    calls = current.calls
+    calls = current.get()
     if calls is None or not calls.running:
         raise RuntimeError("keep() is for server methods: only a call has descriptors to take out of it")
     calls.kept += all_in(thing)
