@@ -45,7 +45,18 @@ from capmarshal._kernel.errors import (
 )
 
 if TYPE_CHECKING:
-    from capmarshal._calling import Caller, Entrypoint, Interface, Limits, capability, keep, method, raises
+    from capmarshal._calling import (
+        Caller,
+        Entrypoint,
+        Interface,
+        Limits,
+        awaitable,
+        blocking,
+        capability,
+        keep,
+        method,
+        raises,
+    )
 
 __version__ = "0.1.0"
 
@@ -81,6 +92,8 @@ __all__ = [
     "TooManyInFlight",
     "UnknownMethod",
     "activated",
+    "awaitable",
+    "blocking",
     "capability",
     "connect",
     "keep",
@@ -99,7 +112,20 @@ __all__ = [
 
 # What calls and serves, with msgspec and the log that it needs, takes longer to import than all the rest; and a process
 # that holds capabilities and passes them on, as many a parent does, needs none of it.
-_CALLING = frozenset({"Caller", "Entrypoint", "Interface", "Limits", "capability", "keep", "method", "raises"})
+_CALLING = frozenset(
+    {
+        "Caller",
+        "Entrypoint",
+        "Interface",
+        "Limits",
+        "awaitable",
+        "blocking",
+        "capability",
+        "keep",
+        "method",
+        "raises",
+    }
+)
 
 
 def _show(name: str, thing: Any) -> None:

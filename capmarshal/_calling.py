@@ -16,7 +16,19 @@ from capmarshal._server.keeping import keep
 from capmarshal._server.limits import Limits
 from capmarshal._server.listener import Caller
 from capmarshal._typed.interface import Interface, capability, method, raises
+from capmarshal._typed.twins import awaitable, blocking
 
-__all__ = ["Caller", "Entrypoint", "Interface", "Limits", "capability", "keep", "method", "raises"]
+__all__ = [
+    "Caller",
+    "Entrypoint",
+    "Interface",
+    "Limits",
+    "awaitable",
+    "blocking",
+    "capability",
+    "keep",
+    "method",
+    "raises",
+]
 
 make_proxies_by(make_class)

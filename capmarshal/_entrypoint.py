@@ -201,11 +201,11 @@ class Entrypoint:
 
         Raises:
             TypeError: no object of a class derived from an :class:`Interface`.
-            InterfaceError: its interface is declared in a way that cannot work.
+            InterfaceError: its interface is declared in a way that cannot work, or is to be awaited.
             ValueError: another entrypoint manages it.
             Closed: the entrypoint is closed.
         """
-        check_manageable(target)
+        check_manageable(target, "blocking")
         with private.lock:
             self._made().check_open()
             door, badge = space.managed.get(id(target), (self._door, b""))

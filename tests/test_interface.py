@@ -610,7 +610,6 @@ def _keywords(self, **x: int) -> None: ...
 def _everything(*x: int) -> None: ...
 def _no_self() -> None: ...
 def _only_keyword(*, x: int) -> None: ...
-async def _coroutine(self) -> None: ...
 async def _generator(self) -> int:
     yield 1
 
@@ -650,8 +649,7 @@ BROKEN = [
     (_everything, "self"),
     (_no_self, "self"),
     (_only_keyword, "self"),
-    (_coroutine, "async"),
-    (_generator, "async"),
+    (_generator, "async generators"),
     (_foreign, "Foreign"),
     (_foreign_inside, "Foreign"),
     (_foreign_result, "result.*Foreign"),

@@ -7,7 +7,7 @@ import inspect
 
 import pytest
 
-from capmarshal._typed.parameters import Parameter, is_async, parameters_of
+from capmarshal._typed.parameters import Parameter, is_async, is_awaitable, is_generator, parameters_of
 
 
 def nothing(): ...
@@ -91,8 +91,17 @@ def generator(self):
 
 
 @pytest.mark.parametrize("function", [coroutine, asynchronous_generator, generator, plain])
-def test_async_same_as_inspect(function):
+def test_async_and_generators_same_as_inspect(function):
     assert is_async(function) == (inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function))
+    assert is_generator(function) == (inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function))
+
+
+def test_what_wraps_a_coroutine_function_is_awaited_as_that_is():
+    """As functools.wraps leaves it; one that wraps itself is no endless loop."""
+    assert [is_awaitable(function) for function in (coroutine, plain, generator, 5)] == [True, False, False, False]
+    assert is_awaitable(functools.wraps(functools.wraps(coroutine)(lambda self: coroutine(self)))(lambda self: None))
+    assert not is_awaitable(functools.wraps(plain)(lambda self: coroutine(self)))
+    assert not is_awaitable(looped)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from capmarshal._protocol.faults import to_exception
 from capmarshal._protocol.wire import PLAIN, Fail, Reply
 from capmarshal._typed.arguments import NOT_GIVEN
 from capmarshal._typed.codec import BAD_PAYLOAD
+from capmarshal._typed.colour import colour_of
 from capmarshal._typed.marks import defined_by
 from capmarshal._typed.method import methods_of
 from capmarshal._typed.table import NOTHING, Incoming, Outgoing, Owned
@@ -217,6 +218,9 @@ def make_class(interface: type[Any], timed: bool, logged: bool) -> type[Any]:
         InterfaceError: it has abstract methods that are not remote, or one is declared in a way that cannot work.
     """
     _refuse_server(interface)
+    methods_of(interface)
+    if colour_of(interface) == "awaitable":
+        raise InterfaceError(f"{interface.__qualname__}: awaitable proxies are not supported yet")
     by: Callable[..., Any] = logged_proxy.logged(invoke) if logged else invoke
     by = _in_time(by) if timed else by
     body: dict[str, Any] = {called.name: _proxy_method(called, by) for called in methods_of(interface).values()}

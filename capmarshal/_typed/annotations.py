@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import types
 import typing
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from capmarshal._capabilities.capability import Delegable
 from capmarshal._capabilities.parametrised import parametrised
+from capmarshal._typed.marks import INTERFACE, original_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # What stands for another type, and for which.  Compared by identity: not everything in an annotation has a hash.
 Meanings: TypeAlias = "Sequence[tuple[Any, Any]]"
+
+# A type variable's of which that is not known.
+_UNKNOWN: Final = object()
 
 
 class Unreadable(Exception):  # never leaves the package
@@ -34,7 +38,13 @@ class Reader:
     """
 
     def __init__(self, function: types.FunctionType, interface: type, of: type) -> None:
-        self._meanings: Meanings = [*_bound(of).get(interface, ()), (typing.Self, _itself(interface, of))]
+        meanings = _bound(of).get(interface, ())
+        if (original := original_of(function)) is not function:
+            # What a twin's annotations name, they name where the original stands, and mean what they mean there.
+            function, of = original, vars(original)[INTERFACE]
+            meanings = _of_the_same_names(of, interface, meanings)
+            interface = of
+        self._meanings: Meanings = [*meanings, (typing.Self, _itself(interface, of))]
         while "__wrapped__" in vars(function):
             function = function.__wrapped__  # type: ignore[attr-defined]  # where functools.wraps leaves it
         self._globals = function.__globals__
@@ -88,6 +98,13 @@ def _bound(of: Any) -> dict[type, Meanings]:
     return found
 
 
+def _of_the_same_names(interface: Any, twin: Any, meanings: Meanings) -> Meanings:
+    """What the type variables of an interface stand for in its twin: what the twin's own of the same names do."""
+    known = {of.__name__: meaning for of, meaning in meanings}
+    own = {of.__name__: known.get(of.__name__, of) for of in getattr(twin, "__parameters__", ())}
+    return [(of, own.get(of.__name__, _UNKNOWN)) for of in getattr(interface, "__parameters__", ())]
+
+
 def _resolved(annotation: Any, meanings: Meanings, within: tuple[Any, ...] = ()) -> Any:
     """An annotation with everything in it that stands for another type replaced.
 
@@ -101,6 +118,11 @@ def _resolved(annotation: Any, meanings: Meanings, within: tuple[Any, ...] = ())
     """
     for of, meaning in meanings:
         if annotation is of:
+            if meaning is _UNKNOWN:
+                raise Unreadable(
+                    f"what {of.__name__} stands for is not known of a twin: its interface has a type variable of that "
+                    "name, too, and who derives from it, or casts to it, says what that is"
+                )
             return meaning
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Literal:

@@ -13,8 +13,8 @@ from capmarshal._capabilities.capability import Delegable
 from capmarshal._kernel.errors import InterfaceError, name_of
 from capmarshal._protocol.wire import METHOD_MAX
 from capmarshal._typed.annotations import Reader, Unreadable
-from capmarshal._typed.marks import RAISES, REMOTE
-from capmarshal._typed.parameters import Parameter, is_async, is_generator, parameters_of
+from capmarshal._typed.marks import INTERFACE, RAISES, REMOTE, original_of
+from capmarshal._typed.parameters import Parameter, is_async, is_awaitable, is_generator, parameters_of
 from capmarshal._typed.sendable import Unsendable, is_data
 from capmarshal._typed.stubs import function_in, is_stub
 
@@ -37,6 +37,7 @@ class Declaration:
     Attributes:
         where: interface and method, for people.
         function: as given.
+        awaitable: what its calls give is to be awaited: declared as ``async def``, or the twin of one that is not.
         raises: the declared errors.
         receiver: what the declaration calls ``self``.
         parameters: the others, in their order.
@@ -49,6 +50,8 @@ class Declaration:
         self.where = f"{interface.__qualname__}.{name}"
         self._check_name(name)
         self._check_function(function)
+        self._check_twin(name, function)
+        self.awaitable = is_awaitable(function)
         self.function: FunctionType = function
         self.raises: Sequence[type[Exception]] = getattr(function, RAISES, ())
         self._check_errors()
@@ -70,10 +73,15 @@ class Declaration:
     def _check_function(self, function: Any) -> None:
         if not isinstance(function, FunctionType):
             raise self._wrong(f"a remote method is a plain function, not a {name_of(type(function))}")
-        if is_async(function):
-            raise self._wrong("async methods are not supported yet")
         if is_generator(function):
-            raise self._wrong("generators are not supported yet; return a list")
+            kind = "async generators" if is_async(function) else "generators"
+            raise self._wrong(f"{kind} are not supported yet; return a list")
+
+    def _check_twin(self, name: str, function: FunctionType) -> None:
+        original = original_of(function)
+        if original is not function and vars(vars(original)[INTERFACE]).get(name) is not original:
+            called = f"{vars(original)[INTERFACE].__qualname__}.{original.__name__}"
+            raise self._wrong(f"a twin travels under the name of what it is a twin of, and bears it: {called}")
 
     def _check_errors(self) -> None:
         names = [error.__qualname__ for error in self.raises]
@@ -173,14 +181,19 @@ def refuse_unservable(cls: type) -> None:
     Raises:
         InterfaceError: it has; names it.
     """
-    for name, (interface, _) in declared_in(cls).items():
+    for name, (interface, declared) in declared_in(cls).items():
         attribute = next(vars(base)[name] for base in cls.__mro__ if name in vars(base))
         where, function = f"{cls.__qualname__}.{name}", function_in(attribute)
         if not callable(getattr(cls, name)):
             raise InterfaceError(
                 f"{where} is a {name_of(type(attribute))}; {interface.__qualname__} has a method there"
             )
-        if function is not None and is_async(function):
-            raise InterfaceError(f"{where} is async, and the method of {interface.__qualname__} is not; write def")
-        if function is not None and is_generator(function):
+        if function is None:
+            continue
+        its = f"the method of {interface.__qualname__}"
+        if is_awaitable(declared) and not is_awaitable(function):
+            raise InterfaceError(f"{where} is not async, and {its} is; write async def")
+        if is_async(function) and not is_awaitable(declared):
+            raise InterfaceError(f"{where} is async, and {its} is not; write def")
+        if is_generator(function):
             raise InterfaceError(f"{where} is a generator, which are not supported yet; return a list")

@@ -12,13 +12,16 @@ import msgspec
 from capmarshal._capabilities.capability import Capability, Delegable, Proxy
 from capmarshal._capabilities.space import capability_of
 from capmarshal._kernel.errors import InterfaceError, name_of, with_article
+from capmarshal._typed.colour import refuse_colour
 from capmarshal._typed.declaration import declared_in, refuse_unservable
-from capmarshal._typed.marks import RAISES, REMOTE
+from capmarshal._typed.marks import INTERFACE, RAISES, REMOTE
 from capmarshal._typed.method import methods_of
 from capmarshal._typed.stubs import is_stub
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from capmarshal._typed.colour import Colour
 
 __all__ = ["Interface", "capability", "check_manageable", "check_object", "method", "raises"]
 
@@ -113,6 +116,9 @@ class Interface(Delegable, metaclass=_InterfaceType):
         containers = (msgspec.Struct, dict, list, tuple, set, frozenset, str, bytes, int)
         if issubclass(cls, containers) or any(hasattr(cls, mark) for mark in _FIELD_MARKS):
             raise InterfaceError(_no_fields(cls))
+        for base, attribute in declared_in(cls).values():
+            if isinstance(attribute, types.FunctionType):
+                vars(attribute).setdefault(INTERFACE, base)
         for name, attribute in vars(cls).items():
             # @method once more, where a server defines what is declared: to abc, that would be a method still to come.
             again = getattr(attribute, REMOTE, False) and not is_stub(attribute)
@@ -158,15 +164,20 @@ def check_object(target: object, done: str) -> None:
     )
 
 
-def check_manageable(target: object) -> None:
+def check_manageable(target: object, colour: Colour) -> None:
     """Refuses what cannot be served.
 
+    Args:
+        target: what is to be.
+        colour: of the interfaces that are served there.
+
     Raises:
-        TypeError, InterfaceError: it is no server's object.
+        TypeError, InterfaceError: it is no server's object, or one of the other colour.
     """
     check_object(target, "managed")
     cls = type(target)
     methods_of(cls)
+    refuse_colour(cls, colour)
     if _SERVABLE not in vars(cls):
         refuse_unservable(cls)
         for method in methods_of(cls).values():

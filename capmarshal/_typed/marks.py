@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from types import FunctionType
 
 # That it can be called remotely, and the errors that it raises on purpose.
 REMOTE: Final = "__capmarshal_method__"
 RAISES: Final = "__capmarshal_raises__"
+# The class that declares it, once there is that; and of a twin, what it is a twin of.
+INTERFACE: Final = "__capmarshal_interface__"
+ORIGINAL: Final = "__capmarshal_original__"
+
+
+def original_of(function: FunctionType) -> FunctionType:
+    """What a twin is a twin of; any other function itself."""
+    original: Any = vars(function).get(ORIGINAL, function)
+    return original  # type: ignore[no-any-return]  # as it was left there
 
 
 def defined_by(cls: type) -> list[str]:

@@ -10,6 +10,7 @@ from capmarshal._protocol.wire import pack_size
 from capmarshal._typed.arguments import Arguments
 from capmarshal._typed.binding import Binding
 from capmarshal._typed.codec import BAD_PAYLOAD, data_decoder_for, decoder_for, encode, words_of_failure
+from capmarshal._typed.colour import colour_of
 from capmarshal._typed.declaration import Declaration, declared_in, refuse_forgotten
 from capmarshal._typed.fitting import check_for
 from capmarshal._typed.implementation import Implementation
@@ -45,6 +46,7 @@ class Method:
         receiver: what the declaration calls ``self``.
         where: interface and method, for people.
         raises: the declared errors.
+        awaitable: what its calls give is to be awaited.
         arguments_are_data, result_is_data: no capability and no descriptor can be in them.
         arguments_in_order, result_in_order: how they travel where descriptors, and in arguments capabilities, stand in
             order; None where they may not.
@@ -63,6 +65,7 @@ class Method:
         self.wire_size = pack_size(self.wire_name)
         self.where = declared.where
         self.raises = declared.raises
+        self.awaitable = declared.awaitable
         self.function = declared.function
         self.receiver = declared.receiver
         self.parameters = declared.parameters
@@ -148,6 +151,7 @@ def methods_of(cls: type) -> dict[bytes, Method]:
     known: dict[bytes, Method] | None = cls.__dict__.get(_METHODS)
     if known is None:
         refuse_forgotten(cls)
+        colour_of(cls)
         analysed = [Method(base, name, function, cls) for name, (base, function) in declared_in(cls).items()]
         known = {method.wire_name: method for method in analysed}
         setattr(cls, _METHODS, known)

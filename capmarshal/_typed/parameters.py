@@ -5,10 +5,10 @@ Every process that calls or serves needs them, and importing inspect is a tenth 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from types import FunctionType
+from typing import Any
 
-if TYPE_CHECKING:
-    from types import FunctionType
+from capmarshal._typed.marks import original_of
 
 # Flags of a code object, Include/cpython/code.h; inspect and types have them too.
 _VARARGS, _VARKEYWORDS, _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x4, 0x8, 0x20, 0x80, 0x200
@@ -37,16 +37,32 @@ def is_async(function: FunctionType) -> bool:
 
 
 def is_generator(function: FunctionType) -> bool:
-    """Whether its calls give a generator."""
-    return bool(function.__code__.co_flags & _GENERATOR)
+    """Whether its calls give a generator, asynchronous or not."""
+    return bool(function.__code__.co_flags & (_GENERATOR | _ASYNC_GENERATOR))
+
+
+def is_awaitable(function: Any) -> bool:
+    """Whether what its calls give is to be awaited: it is ``async def``, or a decorator's that wraps such a one.
+
+    A twin is what it is made for, whatever it is a twin of.
+    """
+    seen: list[FunctionType] = []
+    # One may wrap itself.
+    while isinstance(function, FunctionType) and not any(function is other for other in seen):
+        if is_async(function):
+            return True
+        seen.append(function)
+        function = vars(function).get("__wrapped__") if original_of(function) is function else None
+    return False
 
 
 def parameters_of(function: FunctionType) -> list[Parameter]:
-    """The parameters, in their order; those of the function that it wraps, where it wraps one.
+    """The parameters, in their order; those of the function that it wraps, or is a twin of, where there is one.
 
     Raises:
         ValueError: it wraps itself, or something that does not tell its parameters.
     """
+    function = original_of(function)
     if "__wrapped__" in vars(function) or "__signature__" in vars(function):
         return _as_decorated(function)
     code = function.__code__
