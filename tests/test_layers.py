@@ -101,7 +101,7 @@ MODULES = {
         "method",
         "interface",
     ),
-    "_client": ("conversation", "sending", "channel", "knocking", "logged_proxy", "proxy"),
+    "_client": ("conversation", "sending", "channel", "knocking", "coding", "logged_proxy", "proxy_class", "proxy"),
     "_server": (
         "objects",
         "limits",

@@ -12,6 +12,8 @@ from capmarshal._kernel.call_log import took, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from types import TracebackType
+    from typing import Self
 
     from capmarshal._capabilities.door import Door
     from capmarshal._client.channel import Answer, Entries
@@ -22,44 +24,55 @@ if TYPE_CHECKING:
     Exchange: TypeAlias = Callable[[Door, bytes, Payload, Entries, Sequence[int]], Answer]
 
 
-class _Counted:
-    """Makes one call through a door, and counts what goes and what comes.
+class Line:
+    """The line of one call, which is written when the block ends.
 
-    Attributes:
-        words: how much that was; or that it went through no channel, since it was inline or could not be sent.
+    Args:
+        proxy: that is called.
+        called: the method.
     """
 
-    def __init__(self) -> None:
-        self.words = "through no channel"
+    def __init__(self, proxy: Proxy, called: Method) -> None:
+        self._proxy, self._called = proxy, called
+        # Inline, or not sent.
+        self._words = "through no channel"
 
-    def exchange(self, door: Door, key: bytes, payload: Payload, entries: Entries, numbers: Sequence[int]) -> Answer:
-        """As :func:`capmarshal._client.knocking.exchange`."""
-        sent, came, descriptors = len(payload), 0, 0
-        try:
-            answer = exchange(door, key, payload, entries, numbers)
-            if isinstance(answer, bytes):
-                came = len(answer)
-            elif isinstance(answer[1], Inbox):
-                came, descriptors = len(answer[0]), answer[1].struct.count
-            else:
-                came, descriptors = len(answer[0].payload), len(answer[1])
-            return answer
-        finally:
-            self.words = f"bytes: {sent} out, {came} in; descriptors: {len(numbers)} out, {descriptors} in"
+    def __enter__(self) -> Self:
+        self._began = time.monotonic_ns()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        ended, label = "ok" if kind is None else kind.__qualname__, capability_behind(self._proxy).label
+        where, words = self._called.where, "called %s, entrypoint %r: %s in %s; %s"
+        write(words, where, label, ended, took(self._began), self._words)
+
+    def count(self, payload: Payload, numbers: Sequence[int], answer: Answer | None) -> None:
+        """Counts what goes through a channel, and what comes."""
+        came = descriptors = 0
+        if isinstance(answer, bytes):
+            came = len(answer)
+        elif answer is not None and isinstance(answer[1], Inbox):
+            came, descriptors = len(answer[0]), answer[1].struct.count
+        elif answer is not None:
+            came, descriptors = len(answer[0].payload), len(answer[1])
+        sent = len(payload), came, len(numbers), descriptors
+        self._words = "bytes: {} out, {} in; descriptors: {} out, {} in".format(*sent)
 
 
 def logged(invoke: Callable[[Proxy, Method, Given, Exchange], Any]) -> Callable[..., Any]:
     """Makes calls by ``invoke``, and logs each."""
 
     def invoke_and_log(proxy: Proxy, called: Method, arguments: Given) -> Any:
-        counted, ended, began = _Counted(), "ok", time.monotonic_ns()
-        try:
-            return invoke(proxy, called, arguments, counted.exchange)
-        except BaseException as error:
-            ended = type(error).__qualname__
-            raise
-        finally:
-            label = capability_behind(proxy).label
-            write("called %s, entrypoint %r: %s in %s; %s", called.where, label, ended, took(began), counted.words)
+        with Line(proxy, called) as line:
+
+            def counted(door: Door, key: bytes, payload: Payload, entries: Entries, numbers: Sequence[int]) -> Answer:
+                line.count(payload, numbers, None)
+                answer = exchange(door, key, payload, entries, numbers)
+                line.count(payload, numbers, answer)
+                return answer
+
+            return invoke(proxy, called, arguments, counted)
 
     return invoke_and_log

@@ -1,0 +1,137 @@
+"""What a call is sent with, what comes of its answer, and what is said of its errors: for proxies of both colours.
+
+What is data, or stands in order, is encoded by the proxies themselves, in fewer steps: what is here may be slower.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from capmarshal._client.conversation import Unanswered
+from capmarshal._descriptors import reaper
+from capmarshal._descriptors.descriptor_list import DescriptorList
+from capmarshal._descriptors.inbox import Inbox, give_back
+from capmarshal._descriptors.refused import REFUSALS
+from capmarshal._kernel.errors import KernelError
+from capmarshal._protocol.faults import to_exception
+from capmarshal._protocol.wire import PLAIN, Fail, Reply
+from capmarshal._typed.codec import BAD_PAYLOAD
+from capmarshal._typed.table import Incoming, Outgoing, Owned
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from capmarshal._capabilities.capability import Capability
+    from capmarshal._capabilities.door import Door
+    from capmarshal._client.channel import Answer, Entries
+    from capmarshal._client.conversation import Whole
+    from capmarshal._kernel.errors import Error
+    from capmarshal._typed.arguments import Given
+    from capmarshal._typed.long import Payload
+    from capmarshal._typed.method import Method
+
+# What holds doors and descriptors until they are sent: a capability may be closed meanwhile.
+Held: TypeAlias = "Sequence[Door] | Outgoing"
+
+
+def in_a_table(called: Method, arguments: Given) -> tuple[Payload, Sequence[int], Entries, Held]:
+    """What a call is sent with: the payload, the descriptors, borrowed, the table, and what holds them.
+
+    Raises:
+        ArgumentError, Closed: it cannot be sent; names the parameter.
+    """
+    outgoing = Outgoing()
+    payload = called.encode_arguments(arguments, outgoing)
+    return payload, outgoing.numbers, outgoing.entries, outgoing
+
+
+def refuse_argument(called: Method, arguments: Given) -> None:
+    """Says which argument it was that could not be lent; where it was none, a signal handler has raised the error.
+
+    Raises:
+        ArgumentError, Closed: it cannot be sent; names the parameter.
+    """
+    called.encode_arguments(arguments, Outgoing())
+
+
+def explain(
+    error: Unanswered | Error, called: Method, target: Capability, arguments: Given, numbers: Sequence[int], held: Held
+) -> None:
+    """Adds a note to an error of a call that says whose it was; or raises one in its place that says more.
+
+    Args:
+        error: that was raised.
+        called: the method.
+        target: of which object.
+        arguments: that were given.
+        numbers: the descriptors that were sent.
+        held: see :func:`in_a_table`.
+
+    Raises:
+        CallTimeout, Disconnected: there was no answer.
+        ArgumentError: it was an argument that the kernel sends to nobody.
+    """
+    if isinstance(error, Unanswered):
+        raise error.becomes(f"{called.where}, entrypoint {target.label!r}: {error}", error.ran) from None
+    if isinstance(error, KernelError) and error.errno in REFUSALS and numbers:
+        if not isinstance(held, Outgoing):
+            held = Outgoing()
+            called.encode_arguments(arguments, held)
+        refused = called.unsendable(arguments, held)
+        if refused is not None:
+            raise refused from error
+    error.add_note(f"in a call of {called.where}, entrypoint {target.label!r}")
+
+
+def result_of(called: Method, answer: Answer | Whole, door: Door) -> Any:
+    """What the answer that came through a door says; its descriptors are taken, and an inbox is given back.
+
+    Raises:
+        Exception: that the method raised, or :class:`RemoteError`.
+        ArgumentError, StaleCapability: it is not what the interface says.
+    """
+    if type(answer) is tuple and type(answer[1]) is Inbox:
+        return _result_in_order(called, answer[0], answer[1], door)
+    return _result(called, answer, door)  # type: ignore[arg-type]  # of none
+
+
+def _result_in_order(called: Method, payload: bytes, inbox: Inbox, door: Door) -> Any:
+    """The result for a payload, and plain descriptors in order, in an inbox that is given back."""
+    owned = Owned()
+    try:
+        made = None
+        if called.result_in_order is not None:
+            try:  # noqa: SIM105 - contextlib.suppress() costs more than all of it
+                made = called.result_in_order.received(payload, inbox, owned)
+            except BAD_PAYLOAD:  # said below
+                pass
+        if made is not None:
+            give_back(inbox)
+            return made[0]
+        inbox.steal_each(owned.produced)
+        count = len(owned.produced)
+        give_back(inbox)
+        reply = Reply(0, PLAIN[:count], count, memoryview(payload))
+        return _result(called, (reply, DescriptorList.of(owned.produced)), door)
+    except BaseException:
+        reaper.close(owned.produced, door.closing)
+        raise
+
+
+def _result(called: Method, answer: bytes | Whole, door: Door) -> Any:
+    """What the answer that came through a door says; its descriptors are taken."""
+    if isinstance(answer, bytes):
+        payload, incoming = memoryview(answer), Incoming([], DescriptorList())
+    else:
+        record, descriptors = answer
+        if isinstance(record, Fail):
+            raise to_exception(record.payload, called.raises, f"{called.where}, entrypoint {door.label!r}")
+        payload, incoming = record.payload, Incoming(record.entries, descriptors, closing=door.closing)
+    try:
+        result = called.decode_result(payload, incoming)
+    except BaseException:
+        incoming.close_all()
+        raise
+    incoming.close_rest()
+    incoming.close_dropped()
+    return result
