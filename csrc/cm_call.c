@@ -21,11 +21,11 @@ static uint64_t record_id(const struct cm_inbox *in)
 	return id;
 }
 
-/* as cm_receive(), but polls first where that pays */
-static int receive(int channel, struct cm_caller *caller, struct cm_inbox *in, int64_t deadline)
+/* as cm_receive(), but polls first where that pays, for so many nanoseconds at most */
+static int receive(int channel, struct cm_caller *caller, struct cm_inbox *in, int64_t poll, int64_t deadline)
 {
-	if (caller->poll > 0 && cm_polls(&caller->polling)) {
-		int64_t until = cm_now() + caller->poll;
+	if (poll > 0 && cm_polls(&caller->polling)) {
+		int64_t until = cm_now() + poll;
 
 		do {
 			int result = cm_receive(channel, in, CM_NOW);
@@ -37,15 +37,15 @@ static int receive(int channel, struct cm_caller *caller, struct cm_inbox *in, i
 		} while (cm_now() < until);
 		cm_poll_missed(&caller->polling);
 		/* a signal that came meanwhile has interrupted nothing: its handler runs before anybody sleeps */
-		return -EINTR;
+		return deadline == CM_NOW ? -EAGAIN : -EINTR;
 	}
 	return cm_receive(channel, in, deadline);
 }
 
-int cm_call(int channel, struct cm_caller *caller, const void *key, const void *body, size_t size,
-	    const int *attached, struct cm_inbox *in, int64_t deadline)
+int cm_send_call(int channel, struct cm_caller *caller, const void *key, const void *body, size_t size,
+		 const int *attached, int64_t travels, int64_t deadline)
 {
-	int64_t at = deadline == CM_FOREVER ? 0 : cm_now();
+	int64_t at = travels == CM_FOREVER ? 0 : cm_now();
 	unsigned int count = attached ? (unsigned int)attached[CM_COUNT] : 0;
 	int entries = attached ? attached[CM_ENTRIES] : 0;
 	struct cm_line table[CM_DESCRIPTORS];
@@ -58,7 +58,7 @@ int cm_call(int channel, struct cm_caller *caller, const void *key, const void *
 			.cpu = (uint16_t)cm_cpu(),
 			.id = ++caller->id,
 		},
-		.time_left = time_left(deadline, at),
+		.time_left = time_left(travels, at),
 		.sent_at = (uint64_t)at,
 	};
 	struct iovec parts[] = {
@@ -80,10 +80,15 @@ int cm_call(int channel, struct cm_caller *caller, const void *key, const void *
 		parts[2].iov_len = count * sizeof(*table);
 	}
 	result = cm_send(channel, parts, 4, attached ? attached + CM_FIRST : NULL, count, deadline);
-	if (result)
-		return result;
-	caller->sent = 1;
-	result = receive(channel, caller, in, deadline);
+	if (result == 0)
+		caller->sent = 1;
+	return result;
+}
+
+int cm_answer(int channel, struct cm_caller *caller, struct cm_inbox *in, int64_t poll, int64_t deadline)
+{
+	int result = receive(channel, caller, in, poll, deadline);
+
 	if (result <= 0)
 		return result;
 	cm_note_cpu(&caller->polling, in);
@@ -92,4 +97,12 @@ int cm_call(int channel, struct cm_caller *caller, const void *key, const void *
 	if (result == CM_RECORD || record_id(in) != caller->id)
 		return CM_RECORD;
 	return result == CM_WHOLE && cm_is_in_order(in, CM_HEAD) ? CM_IN_ORDER : result;
+}
+
+int cm_call(int channel, struct cm_caller *caller, const void *key, const void *body, size_t size,
+	    const int *attached, struct cm_inbox *in, int64_t deadline)
+{
+	int error = cm_send_call(channel, caller, key, body, size, attached, deadline, deadline);
+
+	return error ? error : cm_answer(channel, caller, in, caller->poll, deadline);
 }

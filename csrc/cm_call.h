@@ -1,8 +1,8 @@
 /*
- * cm_call: a call as its client makes it, one crossing into C
+ * cm_call: a call as its client makes it
  *
- * It sends its CALL and waits for the answer.  What a record means is none of
- * C's business.
+ * It sends its CALL and waits for the answer: in one crossing into C, or, where
+ * C must not wait, in two.  What a record means is none of C's business.
  */
 #ifndef CAPMARSHAL_CM_CALL_H
 #define CAPMARSHAL_CM_CALL_H
@@ -28,22 +28,38 @@ struct cm_caller {
 enum { CM_ENTRIES = 0, CM_COUNT = 1, CM_FIRST = 2, CM_MAKE_TABLE = -1 };
 
 /*
- * Client: sends one CALL, whose head it makes, and receives the next record.
+ * Sends one CALL, whose head it makes.
  *
  * `key` is a part of the record: the length of the method's name, the badge, and the
  * name.  `body` is the rest of it, `size` bytes: table, unless that is made here, and
  * payload.  `attached` is NULL
  * where that is data alone.  The CALL carries the time that it has left until
- * `deadline`; its ID is the caller's, plus one for each call, counted also where the
+ * `travels`; its ID is the caller's, plus one for each call, counted also where the
  * send fails.
  *
- * caller->sent tells how far it got: 0, the failure is that of the send, and nothing
- * was sent; 1, the record is sent, and what remains is to cm_receive().
+ * Return: 0, the record is sent, and caller->sent 1; else as cm_send(), and that is 0
+ */
+int cm_send_call(int channel, struct cm_caller *caller, const void *key, const void *body, size_t size,
+		 const int *attached, int64_t travels, int64_t deadline);
+
+/*
+ * Receives the next record after a CALL that is sent.  Polls for `poll` nanoseconds
+ * at most before it sleeps, where that pays.
  *
  * Return: CM_WHOLE; CM_DATA, whose payload stands in in->data from CM_HEAD to in->size;
  * CM_IN_ORDER, where a table of in->count lines stands before that;
- * else as cm_receive(), or, with caller->sent == 0, as cm_send();
- * -EINTR with caller->sent == 1 also after polling in vain: see cm_reply_wait()
+ * else as cm_receive(); -EINTR also after polling in vain, where a wait would begin:
+ * see cm_reply_wait()
+ */
+int cm_answer(int channel, struct cm_caller *caller, struct cm_inbox *in, int64_t poll, int64_t deadline);
+
+/*
+ * Both in one crossing.
+ *
+ * caller->sent tells how far it got: 0, the failure is that of the send, and nothing
+ * was sent; 1, the record is sent, and what remains is to cm_answer().
+ *
+ * Return: as cm_answer(), or, with caller->sent == 0, as cm_send_call()
  */
 int cm_call(int channel, struct cm_caller *caller, const void *key, const void *body, size_t size,
 	    const int *attached, struct cm_inbox *in, int64_t deadline);

@@ -13,6 +13,7 @@ from capmarshal._descriptors.inbox import Inbox
 from capmarshal._descriptors.private import Private, lock
 from capmarshal._descriptors.reaper import Sender
 from capmarshal._kernel.native import NOW, lib
+from capmarshal._kernel.waiting import drive
 from capmarshal._protocol import wire as _wire
 from patience import PATIENCE
 
@@ -105,7 +106,7 @@ def test_what_a_server_does_means(channel, does, heard, over):
     conversation, server = channel
     for deed in does.split():
         getattr(server, deed)()
-    assert conversation.receive(NOW) is heard
+    assert drive(conversation.receive(NOW)) is heard
     if heard is Event.ANSWERED:
         record, descriptors = conversation.whole
         assert (record.id, len(descriptors)) == (CALL, 0)
@@ -123,7 +124,7 @@ def test_who_waits_for_an_answer_is_told_whether_the_call_ran(channel, does, err
     for deed in does.split():
         getattr(server, deed)()
     with pytest.raises(error) as caught:
-        conversation.answer(NOW)
+        drive(conversation.answer(NOW))
     assert getattr(caught.value, "ran", "maybe") == "maybe"
 
 
@@ -134,7 +135,7 @@ def test_parts_that_make_no_answer_end_the_conversation(channel, does):
     for deed in does.split():
         getattr(server, deed)()
     with pytest.raises(cm.ProtocolError):
-        conversation.receive(NOW)
+        drive(conversation.receive(NOW))
     assert conversation.over
     conversation.abandon()
 

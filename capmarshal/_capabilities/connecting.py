@@ -26,7 +26,7 @@ from capmarshal._kernel.errors import (
     error_for,
 )
 from capmarshal._kernel.native import FOREVER, NOW, lib
-from capmarshal._kernel.waiting import Patience
+from capmarshal._kernel.waiting import Patience, drive
 
 if TYPE_CHECKING:
     from capmarshal._capabilities.capability import Capability
@@ -66,7 +66,7 @@ def connect(path: StrOrBytesPath, timeout: float | None = None) -> Capability:
                 return _receive(connection, named, deadline, timeout)
         except TooManyInFlight as error:
             busy = error
-            if not patience.wait(-1, 0):
+            if not drive(patience.wait(-1, 0)):
                 raise
         except CallTimeout:
             if busy is not None:

@@ -34,7 +34,7 @@ from capmarshal._kernel.errors import (
     shortened,
 )
 from capmarshal._kernel.native import NOW, TIMED_OUT, ffi, lib
-from capmarshal._kernel.waiting import Backoff, Patience, becomes_ready
+from capmarshal._kernel.waiting import Backoff, Patience, becomes_ready, drive
 from capmarshal._protocol import handover_record
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def send(number: int, capability: Capability, timeout: float | None) -> None:
         if result == -errno.EPERM:
             refused = "the receiver takes no descriptors (SO_PASSRIGHTS), or a filter or security module refuses them"
             raise KernelError(errno.EPERM, f"handing a capability over: {refused}")
-        if result == -errno.ETOOMANYREFS and patience.wait(number, 0):
+        if result == -errno.ETOOMANYREFS and drive(patience.wait(number, 0)):
             continue
         if result != -errno.EINTR:
             raise error_for(-result, "handing a capability over")
@@ -215,7 +215,7 @@ def _await(number: int, keeps_records: bool, deadline: int) -> int:
         if seen != -errno.EAGAIN:
             # What a STREAM socket says that is not connected (unix_stream_read_generic() in net/unix/af_unix.c).
             raise error_for(errno.ENOTCONN if seen == -errno.EINVAL else -seen, _DOING, "recvmsg(2)")
-        if backoff is not None and not backoff.wait(number, 0):
+        if backoff is not None and not drive(backoff.wait(number, 0)):
             return 0
         if not becomes_ready(number, select.POLLIN | select.POLLRDHUP, deadline, _DOING):
             return 0

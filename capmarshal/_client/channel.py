@@ -1,11 +1,15 @@
-"""A channel, as its client uses it: where a call is made in one crossing into C, if all goes well."""
+"""A channel, as its client uses it: where a call is made in one crossing into C, if all goes well.
+
+That is for threads.  In an event loop a call is steps, and takes two crossings; what is rare is written once, as steps,
+for both.
+"""
 
 from __future__ import annotations
 
 import errno
 import select
 import time
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, overload
 
 from capmarshal._client.conversation import PIPE_ENDED, Conversation, Event, NeverRan, TooLate
 from capmarshal._client.sending import send_in_parts
@@ -16,7 +20,7 @@ from capmarshal._kernel.ints import MANY, array_of
 from capmarshal._kernel.lifetime import when_gone
 from capmarshal._kernel.native import DESCRIPTORS_MAX, FOREVER, NOW, NULL, TIMED_OUT, ffi, lib
 from capmarshal._kernel.polling import poll_nanoseconds
-from capmarshal._kernel.waiting import Patience
+from capmarshal._kernel.waiting import Patience, Wait, drive
 from capmarshal._protocol.parts import PART_BYTES, Gathered
 from capmarshal._protocol.wire import (
     CALL_SIZE,
@@ -38,12 +42,23 @@ if TYPE_CHECKING:
     from capmarshal._client.conversation import Whole
     from capmarshal._descriptors.inbox import Inbox
     from capmarshal._descriptors.private import Private
+    from capmarshal._kernel.native import CData
+    from capmarshal._kernel.waiting import Steps
     from capmarshal._protocol.wire import Entry
     from capmarshal._typed.long import Payload
 
 # Looked up once: an attribute of cffi's is 40 ns, and these are wanted in each call.
-_cm_call, _CM_WHOLE, _CM_DATA, _CM_IN_ORDER = lib.cm_call, lib.CM_WHOLE, lib.CM_DATA, lib.CM_IN_ORDER
+_cm_call, _cm_answer, _CM_WHOLE, _CM_DATA, _CM_IN_ORDER = (
+    lib.cm_call,
+    lib.cm_answer,
+    lib.CM_WHOLE,
+    lib.CM_DATA,
+    lib.CM_IN_ORDER,
+)
 _CM_MAKE_TABLE, _CM_LINE = lib.CM_MAKE_TABLE, lib.CM_LINE
+
+# What cm_answer() says where there is nothing yet, and it may not wait.
+_NOT_YET = (-errno.EAGAIN, -errno.EINTR)
 
 # An answer: a result's payload alone, or with its descriptors; these are plain ones, in order, where they are in an
 # inbox, which is to be given back when they have been taken.
@@ -75,7 +90,40 @@ class Channel:
         self._room_for_data = self._room - CALL_SIZE + KEY_SIZE
         self.usable = True
 
-    def call(self, key: bytes, payload: Payload, entries: Entries, numbers: Sequence[int], deadline: int) -> Answer:
+    @overload
+    def call(
+        self,
+        key: bytes,
+        payload: Payload,
+        entries: Entries,
+        numbers: Sequence[int],
+        deadline: int,
+        travels: None,
+        poll: int,
+    ) -> Answer: ...
+
+    @overload
+    def call(
+        self,
+        key: bytes,
+        payload: Payload,
+        entries: Entries,
+        numbers: Sequence[int],
+        deadline: int,
+        travels: int,
+        poll: int,
+    ) -> Steps[Answer]: ...
+
+    def call(
+        self,
+        key: bytes,
+        payload: Payload,
+        entries: Entries,
+        numbers: Sequence[int],
+        deadline: int,
+        travels: int | None,
+        poll: int,
+    ) -> Answer | Steps[Answer]:
         """Makes one call.
 
         Args:
@@ -84,9 +132,11 @@ class Channel:
             entries: the table that they refer to.
             numbers: the descriptors that go along, borrowed.
             deadline: until when.
+            travels: until when the server is told that it is waited for, where the call is to be made in steps.
+            poll: nanoseconds for which these look out for an answer at most before they wait.
 
         Returns:
-            The answer, whose descriptors are the caller's.
+            The answer, whose descriptors are the caller's; or the steps to it.
 
         Raises:
             NeverRan: the channel has ended, and the call was not read.
@@ -95,7 +145,7 @@ class Channel:
         """
         # What has a table is no Long, which is data alone.
         body: bytes = payload  # type: ignore[assignment]  # a Long does not fit into one record, and goes in parts
-        attached, size = NULL, len(key) + len(payload)
+        attached, size, count = NULL, len(key) + len(payload), 0
         if entries is None:
             count = len(numbers)
             attached, size = [_CM_MAKE_TABLE, count, *numbers], size + _CM_LINE * count
@@ -103,42 +153,72 @@ class Channel:
                 attached = array_of(attached)
         elif entries:
             table, lines = pack_table(entries)
-            body = table + body
-            attached, size = [lines, len(numbers), *numbers], len(key) + len(body)
-        if size > self._room_for_data or len(numbers) > DESCRIPTORS_MAX:
-            entries = plain(len(numbers)) if entries is None else entries
-            return self._call_in_parts(key, payload, entries, numbers, deadline)
+            body, count = table + body, len(numbers)
+            attached, size = [lines, count, *numbers], len(key) + len(body)
+        if size > self._room_for_data or count > DESCRIPTORS_MAX:
+            entries = plain(count) if entries is None else entries
+            steps = self._in_parts(key, payload, entries, numbers, deadline, travels)
+            return drive(steps) if travels is None else steps
+        if travels is not None:
+            return self._in_steps(key, body, attached, deadline, travels, poll)
         try:
             inbox = borrow_idle()
         except IndexError:
             inbox = borrow()
-        struct, patience = inbox.struct, None
-        while True:
-            result = _cm_call(self._near.number, self._caller, key, body, len(body), attached, struct, deadline)
-            if result == _CM_DATA:
-                data: bytes = inbox.bytes[HEAD_SIZE : inbox.size[0]]
-                give_back(inbox)
-                return data
-            if result == _CM_IN_ORDER:
-                return inbox.bytes[HEAD_SIZE + _CM_LINE * inbox.count[0] : inbox.size[0]], inbox
-            if result == _CM_WHOLE:
-                whole = _whole_at_once(inbox)
-                if whole is not None:
-                    give_back(inbox)
-                    return whole
-            if self._caller.sent:
+        struct = inbox.struct
+        result = _cm_call(self._near.number, self._caller, key, body, len(body), attached, struct, deadline)
+        if result == _CM_DATA:
+            data: bytes = inbox.bytes[HEAD_SIZE : inbox.size[0]]
+            give_back(inbox)
+            return data
+        if result == _CM_IN_ORDER:
+            return inbox.bytes[HEAD_SIZE + _CM_LINE * inbox.count[0] : inbox.size[0]], inbox
+        patience: Patience | None = None
+        while result < 0:
+            if not self._caller.sent:
+                patience = patience or Patience(deadline)
+                drive(self._look_after_unsent(inbox, result, patience))
+                result = _cm_call(self._near.number, self._caller, key, body, len(body), attached, struct, deadline)
+            elif result == -errno.EINTR:
+                # Signal handlers have run.
+                result = _cm_answer(self._near.number, self._caller, struct, 0, deadline)
+            else:
                 break
-            patience = self._look_after_unsent(inbox, result, patience or Patience(deadline))
-        conversation = Conversation(self._near, self._caller.id, inbox, self._closing)
+        answer = _at_once(inbox, result)
+        return drive(self._at_length(inbox, result, deadline, blocks=True)) if answer is None else answer
+
+    def _in_steps(
+        self, key: bytes, body: bytes, attached: list[int] | CData, deadline: int, travels: int, poll: int
+    ) -> Steps[Answer]:
+        """As :meth:`call`, in two crossings, between which others may run."""
+        inbox, near, caller = borrow(), self._near, self._caller
+        patience: Patience | None = None
+        while result := lib.cm_send_call(near.number, caller, key, body, len(body), attached, travels, NOW):
+            if result == -errno.EAGAIN and (yield Wait(near.number, select.POLLOUT, deadline)):
+                continue
+            patience = patience or Patience(deadline)
+            yield from self._look_after_unsent(inbox, result, patience)
+        while (result := _cm_answer(near.number, caller, inbox.struct, poll, NOW)) in _NOT_YET:
+            poll = 0
+            if result == -errno.EAGAIN and not (yield Wait(near.number, select.POLLIN, deadline)):
+                break
+        answer = _at_once(inbox, result)
+        if answer is None:
+            answer = yield from self._at_length(inbox, result, deadline, blocks=False)
+        return answer
+
+    def _at_length(self, inbox: Inbox, result: int, deadline: int, *, blocks: bool) -> Steps[Whole]:
+        """The answer to the call that was sent, whatever has come of it first: see :meth:`Conversation.answer`."""
+        conversation = Conversation(self._near, self._caller.id, inbox, self._closing, blocks=blocks)
         try:
-            answer = conversation.answer(deadline, result)
+            answer = yield from conversation.answer(deadline, result)
         finally:
             if conversation.over:
                 self.drop()
         give_back(inbox)
         return answer
 
-    def _look_after_unsent(self, inbox: Inbox, result: int, patience: Patience) -> Patience:
+    def _look_after_unsent(self, inbox: Inbox, result: int, patience: Patience) -> Steps[None]:
         """Deals with a CALL that was not sent: returns when it is to be sent again.
 
         Raises:
@@ -148,16 +228,15 @@ class Channel:
             # Or this process was forked, and the channel is its parent's.
             self.drop()
             raise NeverRan
-        if result == -errno.ETOOMANYREFS and patience.wait(self._near.number, select.POLLIN):
+        if result == -errno.ETOOMANYREFS and (yield from patience.wait(self._near.number, select.POLLIN)):
             # A late answer in our own queue counts too, and nobody else receives that.
-            self._receive_late(inbox)
+            yield from self._receive_late(inbox)
         elif result in TIMED_OUT:
             raise TooLate("not sent: the server did not read", ran="no")
         elif result != -errno.EINTR:
             raise error_for(-result, "sending a call", "sendmsg(2), or ppoll(2)")
-        return patience
 
-    def _receive_late(self, inbox: Inbox) -> None:
+    def _receive_late(self, inbox: Inbox) -> Steps[None]:
         """Receives, and closes, what has come for earlier calls.
 
         Raises:
@@ -165,7 +244,7 @@ class Channel:
             ProtocolError: the server has answered the call that was not sent.
         """
         conversation = Conversation(self._near, self._caller.id, inbox, self._closing)
-        event = conversation.receive(NOW)
+        event = yield from conversation.receive(NOW)
         if event is not Event.NOTHING:
             conversation.abandon()
             self.drop()
@@ -175,27 +254,35 @@ class Channel:
                 reaper.close([conversation.whole[1]], self._closing)
             raise ProtocolError("the server answered a call before it was sent")
 
-    def _call_in_parts(
-        self, key: bytes, payload: Payload, entries: Sequence[Entry], numbers: Sequence[int], deadline: int
-    ) -> Whole:
+    def _in_parts(
+        self,
+        key: bytes,
+        payload: Payload,
+        entries: Sequence[Entry],
+        numbers: Sequence[int],
+        deadline: int,
+        travels: int | None,
+    ) -> Steps[Whole]:
         """As :meth:`call`, for what is too long for one record or has too many descriptors for one."""
         self._caller.id += 1
         call_id, now = self._caller.id, time.monotonic_ns()
         badge, method = unpack_key(key)
-        left = NO_LIMIT if deadline == FOREVER else max(deadline - now, 0)
+        until = deadline if travels is None else travels
+        left = NO_LIMIT if until == FOREVER else max(until - now, 0)
         head = pack_call(call_id, badge, left, now, method, entries, len(numbers), b"")
         buffers = (head, payload) if isinstance(payload, bytes) else (head, payload.start, payload.end)
         record = Gathered(buffers, min(self._room - HEAD_SIZE, PART_BYTES), listens=True)
         inbox = borrow()
-        conversation = Conversation(self._near, call_id, inbox, self._closing)
+        conversation = Conversation(self._near, call_id, inbox, self._closing, blocks=travels is None)
         try:
             try:
-                answer = send_in_parts(self._near, conversation, call_id, record, numbers, deadline)
+                answer = yield from send_in_parts(self._near, conversation, call_id, record, numbers, deadline)
             except BaseException:
                 # Half a call is on its way.
                 conversation.over = True
                 raise
-            answer = answer or conversation.answer(deadline)
+            if answer is None:
+                answer = yield from conversation.answer(deadline)
         finally:
             conversation.abandon()
             if conversation.over:
@@ -214,6 +301,20 @@ def _let_go(near: Private, closing: reaper.Sender) -> None:
     if near.number >= 0:
         # Its queue may hold what takes long to close.
         reaper.close_socket(near, closing)
+
+
+def _at_once(inbox: Inbox, result: int) -> Answer | None:
+    """The answer that C has found in the inbox; None where there is none, or one to be looked at closer."""
+    if result == _CM_IN_ORDER:
+        return inbox.bytes[HEAD_SIZE + _CM_LINE * inbox.count[0] : inbox.size[0]], inbox
+    answer: Answer | None = None
+    if result == _CM_DATA:
+        answer = inbox.bytes[HEAD_SIZE : inbox.size[0]]
+    elif result == _CM_WHOLE:
+        answer = _whole_at_once(inbox)
+    if answer is not None:
+        give_back(inbox)
+    return answer
 
 
 def _whole_at_once(inbox: Inbox) -> Whole | None:

@@ -42,8 +42,8 @@ from capmarshal._kernel.errors import (
     TooLarge,
     error_for,
 )
-from capmarshal._kernel.native import TIMED_OUT, lib
-from capmarshal._kernel.waiting import Patience, becomes_ready
+from capmarshal._kernel.native import NOW, TIMED_OUT, lib
+from capmarshal._kernel.waiting import Patience, Wait
 from capmarshal._protocol.parts import RESULT_BYTES_MAX, RESULT_DESCRIPTORS_MAX, Assembly
 from capmarshal._protocol.wire import Begin, Call, Fail, Go, Gone, Knock, Malformed, Part, Reply, pack_go, unpack
 
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from capmarshal._descriptors.inbox import Inbox
     from capmarshal._descriptors.private import Private
     from capmarshal._kernel.errors import Ran
+    from capmarshal._kernel.waiting import Steps
     from capmarshal._protocol.wire import Record
 
 PIPE_ENDED: Final = (-errno.EPIPE, -errno.ECONNRESET)
@@ -121,13 +122,14 @@ class _Came(NamedTuple):
 
 
 class Conversation:
-    """One call, from its being sent on.
+    """One call, from its being sent on; what may wait is steps, see :mod:`capmarshal._kernel.waiting`.
 
     Args:
         near: the client's end of the channel, borrowed.
         call_id: of the call.
         inbox: to receive into, borrowed.
         closing: to whose account the closing goes of what the server sends.
+        blocks: a wait for the next record may be made in C, with the receiving of it in one crossing.
 
     Attributes:
         over: no other call can be made on the channel: it has ended, or its server is not to be trusted, or what was
@@ -135,19 +137,33 @@ class Conversation:
         whole: the answer.
     """
 
-    __slots__ = ("_assembly", "_call_id", "_closing", "_inbox", "_near", "_reset", "over", "whole")
+    __slots__ = (
+        "_assembly",
+        "_blocks",
+        "_call_id",
+        "_closing",
+        "_inbox",
+        "_near",
+        "_owes_go",
+        "_reset",
+        "over",
+        "whole",
+    )
 
-    def __init__(self, near: Private, call_id: int, inbox: Inbox, closing: reaper.Sender) -> None:
+    def __init__(
+        self, near: Private, call_id: int, inbox: Inbox, closing: reaper.Sender, *, blocks: bool = True
+    ) -> None:
         self._near = near
         self._call_id = call_id
         self._inbox = inbox
         self._closing = closing
-        self._reset = False
+        self._blocks = blocks
+        self._reset = self._owes_go = False
         self._assembly: Assembly | None = None
         self.over = False
         self.whole: Whole | None = None
 
-    def receive(self, deadline: int, result: int = -errno.EINTR) -> Event:
+    def receive(self, deadline: int, result: int = -errno.EINTR) -> Steps[Event]:
         """Receives until something is heard of this call.
 
         Args:
@@ -164,7 +180,9 @@ class Conversation:
                 if self._assembly.complete:
                     return self._assembled(self._assembly)
             elif result > 0:
-                event = self._heard(self._take(), deadline)
+                event = self._heard(self._take())
+                if self._owes_go:
+                    yield from self._say_go(deadline)
                 if event is not None:
                     return event
             elif result == 0:
@@ -173,22 +191,25 @@ class Conversation:
             elif result in PIPE_ENDED:
                 self.note_reset()
             elif result in TIMED_OUT:
-                return Event.NOTHING
+                may_wait = deadline != NOW and not self._blocks
+                if not may_wait or not (yield Wait(self._near.number, select.POLLIN, deadline)):
+                    return Event.NOTHING
             elif result != -errno.EINTR:
                 self._give_up(-result)
             result = self._next(deadline)
 
     def _next(self, deadline: int) -> int:
         """Receives one record into the inbox, or where it belongs in an answer that comes in parts."""
+        until = deadline if self._blocks else NOW
         if self._assembly is None:
-            return lib.cm_receive(self._near.number, self._inbox.struct, deadline)
-        return lib.cm_receive_part(self._near.number, self._assembly.struct, self._inbox.struct, deadline)
+            return lib.cm_receive(self._near.number, self._inbox.struct, until)
+        return lib.cm_receive_part(self._near.number, self._assembly.struct, self._inbox.struct, until)
 
     def note_reset(self) -> None:
         """The kernel has said that the channel ended: the rest of it is to be received, up to the end of file."""
         self._reset = self.over = True
 
-    def answer(self, deadline: int, result: int = -errno.EINTR) -> Whole:
+    def answer(self, deadline: int, result: int = -errno.EINTR) -> Steps[Whole]:
         """Waits for the answer to the call, which was sent whole.
 
         Args:
@@ -203,7 +224,7 @@ class Conversation:
         """
         try:
             while True:
-                event = self.receive(deadline, result)
+                event = yield from self.receive(deadline, result)
                 result = -errno.EINTR
                 if event is Event.ANSWERED:
                     assert self.whole is not None  # noqa: S101 - for the type checker: that is what it means
@@ -263,7 +284,7 @@ class Conversation:
         self.over = True
         raise ProtocolError(f"the server sent what is no answer: {reason}")
 
-    def _heard(self, came: _Came, deadline: int) -> Event | None:
+    def _heard(self, came: _Came) -> Event | None:
         """What a record means for the call; None if nothing yet."""
         record = came.record
         if isinstance(record, Gone):
@@ -281,7 +302,7 @@ class Conversation:
             self._begin(came, record)
             return None
         if isinstance(record, Part):
-            return self._part(came, record, deadline)
+            return self._part(came, record)
         self.whole = self._whole(came)
         return Event.ANSWERED
 
@@ -302,19 +323,17 @@ class Conversation:
             self.over = True
             raise
 
-    def _part(self, came: _Came, part: Part, deadline: int) -> Event | None:
+    def _part(self, came: _Came, part: Part) -> Event | None:
         """Adds a part to the answer; None if it was not the last."""
         assembly = self._assembly
         if assembly is None:
             self._refuse(came, "a part of nothing")
         try:
-            go = assembly.add(part, came.descriptors, came.lost)
+            self._owes_go = assembly.add(part, came.descriptors, came.lost)
         except Malformed as malformed:
             self._assembly = None
             reaper.close([assembly.steal()], self._closing)
             self._refuse(came, str(malformed))
-        if go:
-            self._say_go(deadline)
         return self._assembled(assembly) if assembly.complete else None
 
     def _assembled(self, assembly: Assembly) -> Event:
@@ -343,7 +362,7 @@ class Conversation:
             self._refuse(came, f"{len(came.descriptors)} descriptors instead of {announced}")
         return record, came.descriptors
 
-    def _say_go(self, deadline: int) -> None:
+    def _say_go(self, deadline: int) -> Steps[None]:
         """Asks for the next part of the answer.
 
         A GO that was lost would leave both sides waiting, so it is sent, or the call ends.
@@ -358,13 +377,14 @@ class Conversation:
             result = lib.cm_send_record(self._near.number, record, len(record), (), 0)
             if result == 0 or result in PIPE_ENDED:
                 # If the server is gone, the next receive says what that means.
+                self._owes_go = False
                 return
             if result == -errno.EAGAIN:
-                if not becomes_ready(self._near.number, select.POLLOUT, deadline, _ASKING):
+                if not (yield Wait(self._near.number, select.POLLOUT, deadline)):
                     raise TooLate("no more of the answer: the server did not read", ran="maybe")
             elif result in _NO_MEMORY:
                 patience = patience or Patience(deadline)
-                if not patience.wait(self._near.number, 0):
+                if not (yield from patience.wait(self._near.number, 0)):
                     raise error_for(-result, _ASKING)
             elif result != -errno.EINTR:
                 self._give_up(-result)

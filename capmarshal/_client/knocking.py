@@ -1,9 +1,13 @@
-"""Calls through a door: knock once, then call on the channel that was handed in; and again where that is safe."""
+"""Calls through a door: knock once, then call on the channel that was handed in; and again where that is safe.
+
+:func:`exchange` is for threads; what else awaits makes its calls of the same steps.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import select
 import time
 from typing import TYPE_CHECKING
 
@@ -15,8 +19,8 @@ from capmarshal._descriptors import reaper
 from capmarshal._descriptors.private import make_pair
 from capmarshal._kernel.deadline import current, in_force, origin, spent
 from capmarshal._kernel.errors import TableFull, error_for
-from capmarshal._kernel.native import FOREVER, TIMED_OUT, ffi, lib
-from capmarshal._kernel.waiting import Backoff, Patience
+from capmarshal._kernel.native import FOREVER, NOW, TIMED_OUT, ffi, lib
+from capmarshal._kernel.waiting import Backoff, Patience, Wait, drive
 from capmarshal._protocol.wire import KNOCK_RECORD
 
 if TYPE_CHECKING:
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from capmarshal._capabilities.door import Door
     from capmarshal._client.channel import Answer, Entries
     from capmarshal._descriptors.private import Private
+    from capmarshal._kernel.waiting import Steps
     from capmarshal._typed.long import Payload
 
 # Wanted in each call.
@@ -51,7 +56,7 @@ def _pair() -> tuple[Private, Private]:
         return make_pair("making a channel")
 
 
-def _knock(door: Door, deadline: int) -> Channel:
+def knock(door: Door, deadline: int) -> Steps[Channel]:
     """A new channel: one end kept, the other handed in at the door.
 
     Raises:
@@ -66,14 +71,16 @@ def _knock(door: Door, deadline: int) -> Channel:
         part.iov_base, part.iov_len = memory, len(KNOCK_RECORD)
         patience = Patience(deadline)
         while True:
-            result = lib.cm_send(door.number, part, 1, [far.number], 1, deadline)
+            result = lib.cm_send(door.number, part, 1, [far.number], 1, NOW)
             if result == 0:
                 return Channel(near, door.closing)
             if result in PIPE_ENDED:
                 raise ServerGone("the server is gone: its door is shut", ran="no")
             if result in TIMED_OUT:
-                raise TooLate("not sent: the server did not come to its door", ran="no")
-            if result == -errno.ETOOMANYREFS and patience.wait(door.number, 0):
+                if not (yield Wait(door.number, select.POLLOUT, deadline, shared=True)):
+                    raise TooLate("not sent: the server did not come to its door", ran="no")
+                continue
+            if result == -errno.ETOOMANYREFS and (yield from patience.wait(door.number, 0, shared=True)):
                 continue
             if result != -errno.EINTR:
                 raise error_for(-result, "knocking at a door", "sendmsg(2), or ppoll(2)")
@@ -83,6 +90,41 @@ def _knock(door: Door, deadline: int) -> Channel:
     finally:
         # At once: as long as we hold a copy, nothing wakes us when the server dies.
         far.close()
+
+
+def check_time(deadline: int) -> int:
+    """Refuses to begin a call too late; when it is, otherwise.
+
+    Raises:
+        TooLate: with words for the error that it becomes.
+    """
+    now = time.monotonic_ns()
+    if now >= deadline:
+        raise TooLate(f"not made: {origin()} had passed before", ran="no")
+    return now
+
+
+def again(door: Door, backoff: Backoff, *, kept: bool) -> Steps[None]:
+    """Deals with a call that was certainly not read: returns when it is to be repeated on another channel.
+
+    Args:
+        door: through which the call is made.
+        backoff: between refusals.
+        kept: the channel was an idle one, and not made for this call.
+
+    Raises:
+        ServerGone, TooLate: it is not to be repeated.
+    """
+    if door.hung_up:
+        raise ServerGone("the server is gone; the call was not begun", ran="no")
+    # A kept channel may just have grown old; only a new one that ended is a refusal.
+    if not kept and not (yield from backoff.wait(door.number, 0, shared=True)):
+        raise TooLate("not sent: the server took no new channel", ran="no")
+
+
+def too_late(late: TooLate, door: Door, began: int) -> TooLate:
+    """What is said of a call through a door that has run out of time, with how long it took and why that may be."""
+    return TooLate(f"{late} in {spent(began)} ({origin()}){_perhaps(door)}", late.ran)
 
 
 def exchange(door: Door, key: bytes, payload: Payload, entries: Entries, numbers: Sequence[int]) -> Answer:
@@ -97,9 +139,8 @@ def exchange(door: Door, key: bytes, payload: Payload, entries: Entries, numbers
     """
     deadline, began = _now_in_force(), 0
     if deadline != FOREVER:
-        deadline, began = in_force(), time.monotonic_ns()
-        if began >= deadline:
-            raise TooLate(f"not made: {origin()} had passed before", ran="no")
+        deadline = in_force()
+        began = check_time(deadline)
     backoff: Backoff | None = None
     try:
         while True:
@@ -107,21 +148,17 @@ def exchange(door: Door, key: bytes, payload: Payload, entries: Entries, numbers
             try:
                 channel, kept = door.idle.pop(), True
             except IndexError:
-                channel, kept = _knock(door, deadline), False
+                channel, kept = drive(knock(door, deadline)), False
             try:
-                return channel.call(key, payload, entries, numbers, deadline)
+                return channel.call(key, payload, entries, numbers, deadline, None, 0)
             except NeverRan:
-                if door.hung_up:
-                    raise ServerGone("the server is gone; the call was not begun", ran="no") from None
-                # A kept channel may just have grown old; only a new one that ended is a refusal.
                 backoff = backoff or Backoff(deadline)
-                if not kept and not backoff.wait(door.number, 0):
-                    raise TooLate("not sent: the server took no new channel", ran="no") from None
+                drive(again(door, backoff, kept=kept))
             finally:
                 if channel.usable:
                     door.idle.append(channel)
     except TooLate as late:
-        raise TooLate(f"{late} in {spent(began)} ({origin()}){_perhaps(door)}", late.ran) from None
+        raise too_late(late, door, began) from None
 
 
 def _perhaps(door: Door) -> str:

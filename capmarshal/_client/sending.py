@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from capmarshal._client.conversation import PIPE_ENDED, Event, NeverRan, TooLate
 from capmarshal._kernel.errors import ProtocolError, error_for
 from capmarshal._kernel.native import NOW, lib
-from capmarshal._kernel.waiting import Patience, becomes_ready
+from capmarshal._kernel.waiting import Patience, Wait
 from capmarshal._protocol.wire import Fail
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from capmarshal._client.conversation import Conversation, Whole
     from capmarshal._descriptors.private import Private
+    from capmarshal._kernel.waiting import Steps
     from capmarshal._protocol.parts import Gathered, Piece
 
 _SENDING = "sending a call in parts"
@@ -33,7 +34,7 @@ def send_in_parts(
     record: Gathered,
     numbers: Sequence[int],
     deadline: int,
-) -> Whole | None:
+) -> Steps[Whole | None]:
     """Sends a CALL in parts.
 
     Args:
@@ -52,15 +53,17 @@ def send_in_parts(
         TooLate, ProtocolError, TooManyInFlight, KernelError: as they say; half a call is on its way then.
     """
     for piece in record.cut(call_id, numbers):
-        refusal = _send(near, conversation, record, piece, deadline)
+        refusal = yield from _send(near, conversation, record, piece, deadline)
         if refusal is None and piece.waits:
-            refusal = _await_go(conversation, deadline)
+            refusal = yield from _await_go(conversation, deadline)
         if refusal is not None:
             return refusal
     return None
 
 
-def _send(near: Private, conversation: Conversation, record: Gathered, piece: Piece, deadline: int) -> Whole | None:
+def _send(
+    near: Private, conversation: Conversation, record: Gathered, piece: Piece, deadline: int
+) -> Steps[Whole | None]:
     """Sends one piece, waiting for room; or returns the refusal of the call, whose rest no server looks at."""
     patience: Patience | None = None
     while True:
@@ -69,26 +72,26 @@ def _send(near: Private, conversation: Conversation, record: Gathered, piece: Pi
             return None
         if result in PIPE_ENDED:
             conversation.note_reset()
-            refusal = _refusal(conversation)
+            refusal = yield from _refusal(conversation)
             if refusal is None:
                 raise NeverRan
             return refusal
         if result == -errno.ETOOMANYREFS:
             patience = patience or Patience(deadline)
-            if not patience.wait(near.number, select.POLLIN):
+            if not (yield from patience.wait(near.number, select.POLLIN)):
                 raise error_for(-result, _SENDING, "sendmsg(2), or ppoll(2)")
         elif result == -errno.EAGAIN:
-            if not becomes_ready(near.number, select.POLLIN | select.POLLOUT, deadline, _SENDING):
+            if not (yield Wait(near.number, select.POLLIN | select.POLLOUT, deadline)):
                 raise TooLate("not sent whole: the server did not read", ran="no")
         elif result not in (lib.CM_HEARD, -errno.EINTR):
             raise error_for(-result, _SENDING, "sendmsg(2), or ppoll(2)")
         # What the server, or others, are waiting for may be that we receive: a late answer to an earlier call.
-        refusal = _refusal(conversation)
+        refusal = yield from _refusal(conversation)
         if refusal is not None:
             return refusal
 
 
-def _refusal(conversation: Conversation) -> Whole | None:
+def _refusal(conversation: Conversation) -> Steps[Whole | None]:
     """What the server has said until now; None if it has not refused the call.
 
     Raises:
@@ -98,20 +101,20 @@ def _refusal(conversation: Conversation) -> Whole | None:
     event = Event.GO
     while event is Event.GO:
         # One that was not asked for says nothing.
-        event = conversation.receive(NOW)
+        event = yield from conversation.receive(NOW)
     if event is Event.NOTHING:
         return None
     return _early(conversation, event)
 
 
-def _await_go(conversation: Conversation, deadline: int) -> Whole | None:
+def _await_go(conversation: Conversation, deadline: int) -> Steps[Whole | None]:
     """Waits until the server has received the last part; or returns its refusal of the call.
 
     Raises:
         TooLate: it did not receive the part in time.
         NeverRan, ProtocolError: as in :func:`_refusal`.
     """
-    event = conversation.receive(deadline)
+    event = yield from conversation.receive(deadline)
     if event is Event.GO:
         return None
     if event is Event.NOTHING:

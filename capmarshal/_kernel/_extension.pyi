@@ -107,6 +107,19 @@ class _Lib:
     def cm_polls(self, polling: CData, /) -> int: ...
     def cm_poll_found(self, polling: CData, /) -> None: ...
     def cm_poll_missed(self, polling: CData, /) -> None: ...
+    def cm_send_call(
+        self,
+        channel: int,
+        caller: CData,
+        key: bytes,
+        body: bytes,
+        size: int,
+        attached: Ints,
+        travels: int,
+        deadline: int,
+        /,
+    ) -> int: ...
+    def cm_answer(self, channel: int, caller: CData, inbox: CData, poll: int, deadline: int, /) -> int: ...
     def cm_call(
         self,
         channel: int,

@@ -25,7 +25,7 @@ from capmarshal._descriptors.socket_paths import (
 from capmarshal._kernel.deadline import ahead, in_force
 from capmarshal._kernel.errors import KernelError, check, error_for
 from capmarshal._kernel.native import lib
-from capmarshal._kernel.waiting import Backoff
+from capmarshal._kernel.waiting import Backoff, drive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +68,7 @@ def _locked(path: bytes) -> Iterator[None]:
             with _failing_in_words(f"locking {words_for(beside)}"), contextlib.suppress(BlockingIOError):
                 fcntl.flock(lock.number, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            if not backoff.wait(-1, 0):
+            if not drive(backoff.wait(-1, 0)):
                 raise KernelError(
                     errno.EADDRINUSE, f"{words_for(beside)} is locked: another process is about to listen there"
                 )
