@@ -146,7 +146,7 @@ MODULES = {
         "service",
     ),
     "_child": ("activation", "inherited", "spawn"),
-    "_async": (),
+    "_async": ("waiting", "turns", "calling"),
 }
 
 PACKAGE = Path(capmarshal.__file__).parent
