@@ -8,4 +8,11 @@ try:
 except ImportError as _error:
     raise ImportError("capmarshal.aio needs anyio: pip install 'capmarshal[async]'") from _error
 
-__all__: list[str] = []
+from capmarshal._async.entrypoint import Entrypoint
+
+__all__ = ["Entrypoint"]
+
+for _name in __all__:
+    # Where it is to be had, not where it is written.
+    globals()[_name].__module__ = __name__
+del _name

@@ -1,5 +1,7 @@
 #include "cm_ring.h"
 
+#include <stddef.h>
+
 static void append(struct cm_ring *ring, struct cm_list *list, unsigned int slot, int place)
 {
 	struct cm_slot *added = &ring->slots[slot];
@@ -14,33 +16,53 @@ static void append(struct cm_ring *ring, struct cm_list *list, unsigned int slot
 	list->last = slot;
 }
 
-static void enter_ring(struct cm_ring *ring, unsigned int peer)
+/* One of the two rings: its links, in each peer, and its first. */
+struct ring {
+	size_t links;
+	size_t first;
+};
+
+static const struct ring turns = { offsetof(struct cm_peer, turns), offsetof(struct cm_ring, first) };
+static const struct ring room = { offsetof(struct cm_peer, room), offsetof(struct cm_ring, waiting) };
+
+static inline struct cm_links *links(struct cm_ring *ring, struct ring which, unsigned int peer)
 {
-	struct cm_peer *added = &ring->peers[peer];
+	return (struct cm_links *)((char *)&ring->peers[peer] + which.links);
+}
+
+static inline unsigned int *first(struct cm_ring *ring, struct ring which)
+{
+	return (unsigned int *)((char *)ring + which.first);
+}
+
+static inline void enter(struct cm_ring *ring, struct ring which, unsigned int peer)
+{
+	struct cm_links *added = links(ring, which, peer);
+	unsigned int next = *first(ring, which);
 
 	if (added->next)
 		return;
-	if (!ring->first) {
-		added->previous = added->next = ring->first = peer;
+	if (!next) {
+		added->previous = added->next = *first(ring, which) = peer;
 		return;
 	}
 	/* behind all others: before the one whose turn is next */
-	added->next = ring->first;
-	added->previous = ring->peers[ring->first].previous;
-	ring->peers[added->previous].next = peer;
-	ring->peers[added->next].previous = peer;
+	added->next = next;
+	added->previous = links(ring, which, next)->previous;
+	links(ring, which, added->previous)->next = peer;
+	links(ring, which, next)->previous = peer;
 }
 
-static void leave_ring(struct cm_ring *ring, unsigned int peer)
+static inline void leave(struct cm_ring *ring, struct ring which, unsigned int peer)
 {
-	struct cm_peer *left = &ring->peers[peer];
+	struct cm_links *left = links(ring, which, peer);
 
 	if (!left->next)
 		return;
-	if (ring->first == peer)
-		ring->first = left->next == peer ? 0 : left->next;
-	ring->peers[left->previous].next = left->next;
-	ring->peers[left->next].previous = left->previous;
+	if (*first(ring, which) == peer)
+		*first(ring, which) = left->next == peer ? 0 : left->next;
+	links(ring, which, left->previous)->next = left->next;
+	links(ring, which, left->next)->previous = left->previous;
 	left->previous = left->next = 0;
 }
 
@@ -50,7 +72,7 @@ void cm_enqueue(struct cm_ring *ring, unsigned int slot)
 
 	append(ring, &ring->peers[peer].queue, slot, CM_QUEUE);
 	if (peer != ring->served)
-		enter_ring(ring, peer);
+		enter(ring, turns, peer);
 }
 
 void cm_deafen(struct cm_ring *ring, unsigned int slot)
@@ -58,11 +80,32 @@ void cm_deafen(struct cm_ring *ring, unsigned int slot)
 	append(ring, &ring->peers[ring->slots[slot].peer].deaf, slot, CM_DEAF);
 }
 
+void cm_set_aside(struct cm_ring *ring, unsigned int slot)
+{
+	unsigned int peer = ring->slots[slot].peer;
+
+	append(ring, &ring->peers[peer].aside, slot, CM_ASIDE);
+	enter(ring, room, peer);
+}
+
+void cm_take_in(struct cm_ring *ring)
+{
+	unsigned int peer = ring->waiting, slot = ring->peers[peer].aside.first;
+
+	/* behind all others, if it has more */
+	leave(ring, room, peer);
+	cm_unlist(ring, slot);
+	if (ring->peers[peer].aside.first)
+		enter(ring, room, peer);
+	ring->slots[slot].admitted = 1;
+	cm_enqueue(ring, slot);
+}
+
 void cm_unlist(struct cm_ring *ring, unsigned int slot)
 {
 	struct cm_slot *taken = &ring->slots[slot];
 	struct cm_peer *peer = &ring->peers[taken->peer];
-	struct cm_list *list = taken->place == CM_QUEUE ? &peer->queue : &peer->deaf;
+	struct cm_list *list = taken->place == CM_QUEUE ? &peer->queue : taken->place == CM_DEAF ? &peer->deaf : &peer->aside;
 
 	if (taken->place == CM_NOWHERE)
 		return;
@@ -77,7 +120,9 @@ void cm_unlist(struct cm_ring *ring, unsigned int slot)
 	taken->previous = taken->next = 0;
 	taken->place = CM_NOWHERE;
 	if (!peer->queue.first)
-		leave_ring(ring, (unsigned int)(peer - ring->peers));
+		leave(ring, turns, taken->peer);
+	if (!peer->aside.first)
+		leave(ring, room, taken->peer);
 }
 
 unsigned int cm_next(struct cm_ring *ring)
@@ -87,12 +132,12 @@ unsigned int cm_next(struct cm_ring *ring)
 	/* whoever has come since is before it now */
 	ring->served = 0;
 	if (served && ring->peers[served].queue.first)
-		enter_ring(ring, served);
+		enter(ring, turns, served);
 	if (!ring->first)
 		return 0;
 	ring->served = ring->first;
 	slot = ring->peers[ring->served].queue.first;
-	leave_ring(ring, ring->served);
+	leave(ring, turns, ring->served);
 	cm_unlist(ring, slot);
 	return slot;
 }

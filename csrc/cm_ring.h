@@ -10,6 +10,10 @@
  *                     |          |
  *                   slot 9     slot 5
  *                   slot 12
+ *
+ * Where no more calls may begin, their slots are set aside, by peer again, and the
+ * peers that have some stand in a second ring: one is taken in for each call that
+ * may begin.
  */
 #ifndef CAPMARSHAL_CM_RING_H
 #define CAPMARSHAL_CM_RING_H
@@ -31,6 +35,8 @@ enum cm_mode {
 	CM_CALLS = 2,                     /* what is read begins a call or goes on with one: not while its peer is held */
 	CM_PLAIN = 4,                     /* nothing but calls in single records is going on: polled, and may be CM_WHOLE */
 	CM_WRITES = 8,                    /* an answer waits for the client to make room */
+	CM_WATCHES = 16,                  /* nothing is read: that there is something, or that it has ended, is reported */
+	CM_ENDS = 32,                     /* nothing is read: that it has ended is reported */
 };
 
 /* In which list a slot is. */
@@ -38,6 +44,7 @@ enum cm_place {
 	CM_NOWHERE = 0,
 	CM_QUEUE = 1,                     /* of its peer: waits for a turn */
 	CM_DEAF = 2,                      /* of its peer: has something to be read, and is not to be read now */
+	CM_ASIDE = 3,                     /* of its peer: waits until another call may begin */
 };
 
 /* Where a server keeps a channel.  An event names slot and generation, never a descriptor, whose number may be another's by then. */
@@ -54,6 +61,7 @@ struct cm_slot {
 	unsigned int previous, next;      /* in its list; 0: none */
 	int place;                        /* enum cm_place */
 	int disarmed;                     /* reported at most once more */
+	int admitted;                     /* was taken in, and not dealt with since */
 	unsigned int events;              /* reported by epoll and not dealt with */
 };
 
@@ -61,11 +69,17 @@ struct cm_list {
 	unsigned int first, last;         /* slots; 0: none */
 };
 
+/* In a ring of peers; 0: not in it. */
+struct cm_links {
+	unsigned int previous, next;
+};
+
 /* Who is dealt turns.  All 0: nothing of it waits. */
 struct cm_peer {
-	struct cm_list queue, deaf;
-	unsigned int previous, next;      /* in the ring; 0: it is not in it */
+	struct cm_list queue, deaf, aside;
+	struct cm_links turns, room;
 	int held;                         /* begins no calls for now */
+	int exempt;                       /* may always begin one: nothing of it is set aside */
 };
 
 struct cm_ring {
@@ -75,11 +89,18 @@ struct cm_ring {
 	unsigned int n_peers;
 	unsigned int first;               /* the peer whose turn is next; 0: nobody waits for one but perhaps `served` */
 	unsigned int served;              /* the peer that had the last turn, and is not in the ring; 0: none */
+	unsigned int waiting;             /* the peer whose call is taken in next; 0: none is set aside */
 };
 
 /* Puts a slot that is nowhere at the end of its peer's queue, or among its deaf ones. */
 void cm_enqueue(struct cm_ring *ring, unsigned int slot);
 void cm_deafen(struct cm_ring *ring, unsigned int slot);
+
+/* Puts one at the end of those of its peer that are set aside. */
+void cm_set_aside(struct cm_ring *ring, unsigned int slot);
+
+/* Has one of them wait for its turn, of each peer in its turn; there is one. */
+void cm_take_in(struct cm_ring *ring);
 
 /* Takes a slot out of whatever list it is in. */
 void cm_unlist(struct cm_ring *ring, unsigned int slot);

@@ -30,6 +30,8 @@ static int control(struct cm_turn *turn, unsigned int slot, int operation, unsig
 
 static unsigned int interest(const struct cm_slot *slot)
 {
+	if (slot->mode & CM_ENDS)
+		return 0;
 	return slot->mode & CM_WRITES ? EPOLLOUT : EPOLLIN;
 }
 
@@ -50,10 +52,18 @@ static void disarm(struct cm_turn *turn, unsigned int slot)
 	control(turn, slot, EPOLL_CTL_MOD, interest(disarmed) | EPOLLONESHOT);
 }
 
+/* a call is not read before another one may begin: nothing but its client's end is reported meanwhile */
+static void set_aside(struct cm_turn *turn, unsigned int slot)
+{
+	turn->ring.slots[slot].disarmed = 1;
+	control(turn, slot, EPOLL_CTL_MOD, EPOLLONESHOT);
+	cm_set_aside(&turn->ring, slot);
+}
+
 /* whether what is reported of a slot is for anybody to deal with now */
 static int heard(const struct cm_turn *turn, const struct cm_slot *slot)
 {
-	if (slot->kind == CM_OWN || slot->mode & CM_WRITES)
+	if (slot->kind == CM_OWN || slot->mode & (CM_WRITES | CM_WATCHES | CM_ENDS))
 		return 1;
 	if (!(slot->mode & CM_READS))
 		return 0;
@@ -73,7 +83,7 @@ int cm_watch(struct cm_turn *turn, unsigned int slot)
 	struct cm_slot *watched = &turn->ring.slots[slot];
 
 	watched->place = CM_NOWHERE;
-	watched->disarmed = 0;
+	watched->disarmed = watched->admitted = 0;
 	watched->events = 0;
 	return control(turn, slot, EPOLL_CTL_ADD, interest(watched));
 }
@@ -90,7 +100,7 @@ void cm_unwatch(struct cm_turn *turn, unsigned int slot)
 int cm_allow(struct cm_turn *turn, unsigned int slot, int mode)
 {
 	struct cm_slot *changed = &turn->ring.slots[slot];
-	int turned = (changed->mode ^ mode) & CM_WRITES;
+	int turned = (changed->mode ^ mode) & (CM_WRITES | CM_ENDS);
 
 	changed->mode = mode;
 	if (turned) {
@@ -193,6 +203,8 @@ static void note(struct cm_turn *turn, const struct epoll_event *event)
 	if (reported->descriptor < 0 || reported->generation != event->data.u64 >> 32)
 		return;
 	reported->events |= event->events;
+	if (reported->place == CM_ASIDE && event->events & EPOLLHUP)
+		cm_unlist(&turn->ring, slot);
 	waited = reported->place != CM_NOWHERE;
 	if (!waited)
 		file(turn, slot);
@@ -218,6 +230,30 @@ static int harvest(struct cm_turn *turn, int milliseconds)
 	return 0;
 }
 
+/* whether a channel's next record is not read before another call may begin; one whose client has gone is not read at all */
+static int waits(const struct cm_turn *turn, const struct cm_slot *slot)
+{
+	if (!(slot->mode & CM_CALLS) || slot->kind == CM_OWN || slot->events & EPOLLHUP)
+		return 0;
+	return !turn->ring.peers[slot->peer].exempt && (turn->full || !slot->admitted);
+}
+
+/* what is reported of a channel that is not read */
+static int unread(struct cm_turn *turn, unsigned int slot, unsigned int events)
+{
+	int mode = turn->ring.slots[slot].mode;
+
+	if (mode & CM_WRITES)
+		return events & (EPOLLOUT | EPOLLHUP | EPOLLERR) ? CM_READY : CM_NOTHING;
+	if (events & EPOLLHUP)
+		return CM_ENDED;
+	if (mode & CM_WATCHES)
+		return CM_HEARD;
+	/* an error, say, which is reported whether one asks for it or not, and again and again */
+	disarm(turn, slot);
+	return CM_NOTHING;
+}
+
 static int deal_with(struct cm_turn *turn, unsigned int slot)
 {
 	struct cm_slot *dealt = &turn->ring.slots[slot];
@@ -229,7 +265,12 @@ static int deal_with(struct cm_turn *turn, unsigned int slot)
 		disarm(turn, slot);
 		return CM_NOTHING;
 	}
+	if ((turn->full | turn->ring.waiting) && waits(turn, dealt)) {
+		set_aside(turn, slot);
+		return CM_NOTHING;
+	}
 	dealt->events = 0;
+	dealt->admitted = 0;
 	if (dealt->disarmed) {
 		turn->status = arm(turn, slot);
 		if (turn->status < 0)
@@ -237,8 +278,8 @@ static int deal_with(struct cm_turn *turn, unsigned int slot)
 	}
 	if (dealt->kind == CM_OWN)
 		return CM_READY;
-	if (dealt->mode & CM_WRITES)
-		return events & (EPOLLOUT | EPOLLHUP | EPOLLERR) ? CM_READY : CM_NOTHING;
+	if (dealt->mode & (CM_WRITES | CM_WATCHES | CM_ENDS))
+		return unread(turn, slot, events);
 	/* nobody is there any more for an answer */
 	if (events & EPOLLHUP)
 		return CM_ENDED;
@@ -253,12 +294,15 @@ static int next_event(struct cm_turn *turn, int milliseconds)
 
 	if (event < 0)
 		return event;
-	while ((slot = cm_next(&turn->ring)) != 0) {
+	do {
+		if (turn->ring.waiting && !turn->full)
+			cm_take_in(&turn->ring);
+		slot = cm_next(&turn->ring);
+		if (slot == 0)
+			return CM_NOTHING;
 		event = deal_with(turn, slot);
-		if (event != CM_NOTHING)
-			return event;
-	}
-	return CM_NOTHING;
+	} while (event == CM_NOTHING);
+	return event;
 }
 
 /* CM_NOTHING: polling does not pay, or found nothing */

@@ -104,6 +104,7 @@ MODULES = {
     "_client": ("conversation", "sending", "channel", "knocking", "coding", "logged_proxy", "proxy_class", "proxy"),
     "_server": (
         "objects",
+        "handler",
         "limits",
         "shares",
         "ledger",
@@ -140,13 +141,16 @@ MODULES = {
         "listening",
         "turns",
         "loop",
+        "handling",
+        "awaited_loop",
         "letting_go",
         "session",
         "starting",
         "service",
+        "entrypoint",
     ),
     "_child": ("activation", "inherited", "spawn"),
-    "_async": ("waiting", "turns", "calling"),
+    "_async": ("ends", "handlers", "serving", "entrypoint"),
 }
 
 PACKAGE = Path(capmarshal.__file__).parent

@@ -24,38 +24,67 @@ class Ring(RuleBasedStateMachine):
             self.slots[slot].peer = 1 + slot % (PEERS - 1)
         self.queues = {peer: deque() for peer in range(1, PEERS)}
         self.deaf = {peer: deque() for peer in range(1, PEERS)}
-        self.order = deque()
+        self.aside = {peer: deque() for peer in range(1, PEERS)}
+        self.order, self.waiting = deque(), deque()
         self.served = 0
 
     def lists(self, slot):
         peer = self.slots[slot].peer
-        return peer, self.queues[peer], self.deaf[peer]
+        return peer, self.queues[peer], self.deaf[peer], self.aside[peer]
+
+    def is_nowhere(self, slot):
+        return all(slot not in slots for slots in self.lists(slot)[1:])
 
     @rule(slot=slots)
     def enqueue(self, slot):
-        peer, queue, deaf = self.lists(slot)
-        if slot not in queue and slot not in deaf:
+        if self.is_nowhere(slot):
             lib.cm_enqueue(self.ring, slot)
-            queue.append(slot)
-            if peer not in self.order and peer != self.served:
-                self.order.append(peer)
+            self.has_come(slot)
+
+    def has_come(self, slot):
+        peer, queue, _, _ = self.lists(slot)
+        queue.append(slot)
+        if peer not in self.order and peer != self.served:
+            self.order.append(peer)
 
     @rule(slot=slots)
     def deafen(self, slot):
-        _, queue, deaf = self.lists(slot)
-        if slot not in queue and slot not in deaf:
+        if self.is_nowhere(slot):
             lib.cm_deafen(self.ring, slot)
-            deaf.append(slot)
+            self.lists(slot)[2].append(slot)
+
+    @rule(slot=slots)
+    def set_aside(self, slot):
+        if self.is_nowhere(slot):
+            peer, _, _, aside = self.lists(slot)
+            lib.cm_set_aside(self.ring, slot)
+            aside.append(slot)
+            if peer not in self.waiting:
+                self.waiting.append(peer)
+
+    @rule()
+    def take_in(self):
+        if self.waiting:
+            lib.cm_take_in(self.ring)
+            peer = self.waiting.popleft()
+            slot = self.aside[peer].popleft()
+            # Each peer in its turn: behind all others, if it has more.
+            if self.aside[peer]:
+                self.waiting.append(peer)
+            assert self.slots[slot].admitted
+            self.has_come(slot)
 
     @rule(slot=slots)
     def unlist(self, slot):
-        peer, queue, deaf = self.lists(slot)
+        peer, queue, deaf, aside = self.lists(slot)
         lib.cm_unlist(self.ring, slot)
-        for waiting in (queue, deaf):
-            if slot in waiting:
-                waiting.remove(slot)
+        for slots_there in (queue, deaf, aside):
+            if slot in slots_there:
+                slots_there.remove(slot)
         if not queue and peer in self.order:
             self.order.remove(peer)
+        if not aside and peer in self.waiting:
+            self.waiting.remove(peer)
 
     @rule()
     def take_a_turn(self):
@@ -69,6 +98,7 @@ class Ring(RuleBasedStateMachine):
     @invariant()
     def who_is_next_agrees(self):
         assert self.ring.first == (self.order[0] if self.order else 0)
+        assert self.ring.waiting == (self.waiting[0] if self.waiting else 0)
 
     @invariant()
     def whether_anyone_waits_agrees(self):
@@ -77,8 +107,8 @@ class Ring(RuleBasedStateMachine):
     @invariant()
     def the_places_agree(self):
         for slot in range(1, SLOTS):
-            _, queue, deaf = self.lists(slot)
-            place = lib.CM_QUEUE if slot in queue else lib.CM_DEAF if slot in deaf else lib.CM_NOWHERE
+            places = zip((lib.CM_QUEUE, lib.CM_DEAF, lib.CM_ASIDE), self.lists(slot)[1:], strict=True)
+            place = next((place for place, there in places if slot in there), lib.CM_NOWHERE)
             assert self.slots[slot].place == place
 
 

@@ -7,11 +7,13 @@ import pytest
 from capmarshal._protocol.states import (
     ANSWERING,
     CALLS,
+    ENDS,
     READS,
     SPARE,
     TRANSITIONS,
     UNBEGUN,
     UNREAD,
+    WATCHES,
     WRITES,
     Event,
     State,
@@ -73,6 +75,12 @@ def test_what_can_be_given_up_has_no_call_in_progress():
 def test_the_kernel_is_asked_for_room_only_where_an_answer_waits():
     """EPOLLOUT is reported all the time elsewhere."""
     assert WRITES <= UNREAD <= ANSWERING
+
+
+def test_what_is_watched_is_not_read():
+    """A client that says something else while its method runs has given it up; what it said waits."""
+    assert WATCHES <= ANSWERING - READS - WRITES
+    assert not ENDS & (WATCHES | READS | WRITES | ANSWERING)
 
 
 def test_the_diagram_in_the_documentation_is_drawn_from_the_table():

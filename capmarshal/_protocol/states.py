@@ -13,6 +13,10 @@ is sent as far as there is room: in the client's queue (SENDING: the kernel tell
 client lets come (AWAITING_GO: it says so), or in what may be in flight for a peer or for all (AWAITING_ROOM: tried
 again after a while).  When all of it is sent, the results are closed, too (SETTLING), and the channel is IDLE again.
 
+*Beside others.*  The method of an event loop's entrypoint awaits while others run (HANDLED): its channel is watched
+meanwhile.  Its client's end ends it, and so does whatever else its client says, as after Ctrl-C: the method is told to
+end, nobody wants its answer any more (DISCARDED), and what was said is read when it has.
+
 A client that sends another call before it has its answer has given the first one up (ABANDON).  A channel may END at
 any time.  Besides, a peer may be held back: what its channels bring then waits, in whatever state they are.  That is
 its peer's state, not the channel's.
@@ -35,6 +39,8 @@ class State(Enum):
     QUEUED = auto()
     REFUSED = auto()
     RUNNING = auto()
+    HANDLED = auto()
+    DISCARDED = auto()
     CLOSING = auto()
     SENDING = auto()
     AWAITING_GO = auto()
@@ -53,13 +59,14 @@ class Event(Enum):
     QUEUE = "a long call is announced, and has to wait for its peer's share"
     ADMIT = "its peer's share is free"
     CALL = "a whole call has come, or one is to be refused"
+    HANDLE = "its method runs beside others"
     RAN = "the call has run; what it owned is being closed"
     FULL = "the client's queue is full"
     PART = "a part is sent, and the client is to say when it goes on"
     TOO_MANY = "no more descriptors may be in flight"
-    SENT = "the answer is sent"
-    SENT_EARLY = "the answer is sent, and parts of the call may still be on their way"
-    SETTLE = "the answer is sent; the results are being closed"
+    SENT = "the answer is sent, or nobody wants it"
+    SENT_EARLY = "likewise, and parts of the call may still be on their way"
+    SETTLE = "likewise; the results are being closed"
     ABANDON = "the client sent another call"
     END = "the channel ends"
 
@@ -85,7 +92,9 @@ TRANSITIONS: Final[dict[State, dict[Event, State]]] = {
     _S.RECEIVING: {_E.CALL: _S.RUNNING, _E.ABANDON: _S.IDLE, _E.END: _S.ENDED},
     _S.QUEUED: {_E.ADMIT: _S.RECEIVING, _E.END: _S.ENDED},
     _S.REFUSED: _BETWEEN_CALLS,
-    _S.RUNNING: {**_SENDING, _E.RAN: _S.CLOSING},
+    _S.RUNNING: {**_SENDING, _E.RAN: _S.CLOSING, _E.HANDLE: _S.HANDLED},
+    _S.HANDLED: {**_SENDING, _E.RAN: _S.CLOSING, _E.ABANDON: _S.DISCARDED},
+    _S.DISCARDED: {**_SENT, _E.SETTLE: _S.SETTLING},
     _S.CLOSING: _SENDING,
     _S.SENDING: _SENDING,
     _S.AWAITING_GO: {**_SENDING, _E.ABANDON: _S.IDLE},
@@ -103,9 +112,12 @@ CALLS: Final = frozenset({_S.IDLE, _S.RECEIVING, _S.REFUSED})
 SPARE: Final = frozenset({_S.IDLE, _S.REFUSED})
 # Where the kernel is asked to report room for more of the answer.
 WRITES: Final = frozenset({_S.SENDING})
+# Where nothing is read, and it is reported that something has come, or that the channel has ended; and the latter only.
+WATCHES: Final = frozenset({_S.HANDLED})
+ENDS: Final = frozenset({_S.DISCARDED})
 # Where an answer waits for its reader.
 UNREAD: Final = frozenset({_S.SENDING, _S.AWAITING_GO, _S.AWAITING_ROOM})
-# Where a call has run, and has not ended.
-ANSWERING: Final = UNREAD | {_S.RUNNING, _S.CLOSING, _S.SETTLING}
+# Where a call runs, or has run, and has not ended, and its answer is wanted.
+ANSWERING: Final = UNREAD | {_S.RUNNING, _S.HANDLED, _S.CLOSING, _S.SETTLING}
 # Where a call has not run: giving the channel up loses nothing, since its client repeats the call.
 UNBEGUN: Final = frozenset({_S.RECEIVING, _S.QUEUED})

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from capmarshal._capabilities.door import Home
     from capmarshal._descriptors.descriptor import Descriptor
     from capmarshal._server.clients import Peer
+    from capmarshal._server.handler import Handler
     from capmarshal._server.journal import Journal
     from capmarshal._server.objects import Objects
     from capmarshal._typed.method import Method
@@ -124,7 +125,7 @@ class Calls:
         came: Inbox | Incoming | None = None,
         leave: Leave = stays,
         table: bytes | None = None,
-    ) -> bytes | Answer:
+    ) -> bytes | Answer | Handler:
         """Runs a call.
 
         Args:
@@ -137,7 +138,7 @@ class Calls:
             table: of what came in an inbox, checked; None: each of the descriptors is a plain one, in their order.
 
         Returns:
-            The result's payload, where the rest has left or there is none; else an answer.
+            The result's payload, where the rest has left or there is none; else an answer, or who will have one.
         """
         objects, calls = self._objects, self._calls
         # Before it is looked up: see Objects.
@@ -160,7 +161,7 @@ class Calls:
                         try:
                             arguments = method.decode_data_arguments(payload)
                         except Exception as error:
-                            if not _is_bad(payload, method, error):
+                            if not is_bad(payload, method, error):
                                 # A signal handler's: it ends the call as if the method had raised it.
                                 raise
                             arguments, by_name = method.decode_arguments(payload, Incoming([], DescriptorList()))
@@ -203,7 +204,7 @@ class Calls:
                     return reply
                 if results:
                     outgoing = Outgoing.of(results)
-                answer = _succeeded(turn, reply, owned, outgoing, calls.kept[kept_before:])
+                answer = succeeded(turn, reply, owned, outgoing, calls.kept[kept_before:])
                 return answer._replace(rest=rest) if rest else answer
             except BaseException as error:  # noqa: BLE001 - answered; and raised again then, if it must not end here
                 if results and outgoing is NOTHING:
@@ -211,8 +212,8 @@ class Calls:
                 if type(came) is Inbox:
                     # A signal handler's may have come before it was taken.
                     reaper.close([came.steal()])
-                fault = _fault_for(error, method, payload)
-                return self._failed(turn, method, error, fault, owned, outgoing, calls.kept[kept_before:])
+                fault = fault_for(error, method, payload)
+                return self.failed(turn, method, error, fault, owned, outgoing, calls.kept[kept_before:])
         finally:
             # Whatever the method left.
             if _now_in_force() is not before:
@@ -222,6 +223,9 @@ class Calls:
                 objects.tell()
             if calls.kept:
                 del calls.kept[kept_before:]
+
+    def _caller(self, turn: Turn) -> Peer | None:
+        return self.peer_of(turn.slot)
 
     def _received(
         self,
@@ -299,7 +303,7 @@ class Calls:
             self._journal.error(peer, f"{method.where}, arguments", words, method.where, exc_info=error)
         return fail(turn.id, Code.ARGUMENT, str(error), owned.produced)
 
-    def _failed(
+    def failed(
         self,
         turn: Turn,
         method: Method,
@@ -312,7 +316,7 @@ class Calls:
         """The answer to a call whose method raised, or was given or returned what is no good."""
         if fault.code is Code.RAISED:
             kind = f"{method.where}: {type(error).__qualname__}"
-            self._journal.error(self.peer_of(turn.slot), kind, "%s raised", method.where, exc_info=error)
+            self._journal.error(self._caller(turn), kind, "%s raised", method.where, exc_info=error)
         data = wire.pack_fail(turn.id, faults.encode(fault))
         answer = keeping.failed(turn.id, data, owned, outgoing, kept)
         if not isinstance(error, Exception) and self.ends_service(error):
@@ -320,7 +324,7 @@ class Calls:
         return answer
 
 
-def _succeeded(turn: Turn, reply: bytes, owned: Owned, outgoing: Outgoing, kept: Sequence[object]) -> Answer:
+def succeeded(turn: Turn, reply: bytes, owned: Owned, outgoing: Outgoing, kept: Sequence[object]) -> Answer:
     """The answer to a call whose method has returned, where more is to be done than to send its reply."""
     if owned.writers:
         keeping.write_out(owned, kept)
@@ -333,7 +337,7 @@ def _is_msgspecs(error: Exception) -> bool:
     return isinstance(error, MsgspecError) and error.__cause__ is None
 
 
-def _is_bad(payload: Encoded, method: Method, error: Exception) -> bool:
+def is_bad(payload: Encoded, method: Method, error: Exception) -> bool:
     """Whether a payload cannot be decoded, for which it was tried already, and this was raised."""
     if _is_msgspecs(error):
         return True
@@ -352,7 +356,7 @@ def _is_strange(error: BaseException) -> bool:
     return not isinstance(error, (*BAD_PAYLOAD, Error))
 
 
-def _fault_for(error: BaseException, method: Method, payload: Encoded) -> Fault:
+def fault_for(error: BaseException, method: Method, payload: Encoded) -> Fault:
     """What a caller is told of an error, also where the error's own class raises when it is asked."""
     try:
         return faults.raised(error, method.raises, bytes(payload))

@@ -11,8 +11,20 @@ from typing import TYPE_CHECKING
 from capmarshal._descriptors import reaper
 from capmarshal._kernel.errors import KernelError
 from capmarshal._kernel.native import lib
-from capmarshal._protocol.states import CALLS, READS, SPARE, TRANSITIONS, UNBEGUN, UNREAD, WRITES, Event, State
-from capmarshal._server.clients import Channel
+from capmarshal._protocol.states import (
+    CALLS,
+    ENDS,
+    READS,
+    SPARE,
+    TRANSITIONS,
+    UNBEGUN,
+    UNREAD,
+    WATCHES,
+    WRITES,
+    Event,
+    State,
+)
+from capmarshal._server.clients import Channel, Load
 from capmarshal._server.hanging_up import HangingUp
 from capmarshal._server.ledger import Ledger, Resource
 from capmarshal._server.slots import Slots
@@ -38,6 +50,8 @@ def _mode(state: State) -> int:
         | (lib.CM_CALLS if state in CALLS else 0)
         | (lib.CM_PLAIN if state in SPARE else 0)
         | (lib.CM_WRITES if state in WRITES else 0)
+        | (lib.CM_WATCHES if state in WATCHES else 0)
+        | (lib.CM_ENDS if state in ENDS else 0)
     )
 
 
@@ -58,6 +72,7 @@ class Channels:
         slots: where C has them.
         hanging_up: closes those that end.
         unread: descriptors that were sent on them and not received.
+        load: of all calls that run beside others, but this process's own.
         process_ended: called when the process of a peer has ended, until it has no channels any more.
     """
 
@@ -67,6 +82,7 @@ class Channels:
         self.shares = shares
         self.slots = Slots(turn)
         self._by_slot: dict[int, Channel] = {}
+        self.load = Load()
         self.hanging_up = HangingUp(timers)
         self.unread = Unread(shares, self.hanging_up)
         self.process_ended: Callable[[Peer], None] = lambda _peer: None
@@ -123,7 +139,7 @@ class Channels:
     def add(self, far: Private, peer: Peer) -> str:
         """Takes a new channel and has it read; or says why not, and the caller still owns it."""
         if not peer.index:
-            peer.index = self.slots.add_peer()
+            peer.index = self.slots.add_peer(exempt=peer.own)
             lib.cm_hold(self._turn, peer.index, bool(peer.held))
         self._watch_end(peer)
         channel = Channel(far, peer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import select
 import termios
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from capmarshal._descriptors.private import Private
     from capmarshal._protocol.parts import Assembly
+    from capmarshal._server.handler import Handler
     from capmarshal._server.outbox import Outbox
     from capmarshal._server.shares import Shares
 
@@ -32,19 +34,42 @@ def all_received(number: int) -> bool:
     return not any(unsent)
 
 
+class Load:
+    """What calls that run beside others have, together.
+
+    Attributes:
+        calls: how many they are.
+        descriptors: that came with them.
+        size: bytes that did.
+    """
+
+    __slots__ = ("calls", "descriptors", "size")
+
+    def __init__(self) -> None:
+        self.calls = self.descriptors = self.size = 0
+
+    def add(self, handler: Handler, times: int) -> None:
+        """Counts one more, or, -1 times, one less."""
+        self.calls += times
+        self.descriptors += times * handler.descriptors
+        self.size += times * handler.size
+
+
 class User(reaper.Sender):
     """The processes of one user, and the account of what of their descriptors waits to be closed.
 
     Attributes:
+        load: of its processes' calls that run beside others.
         uid: as the server's user namespace has it.
         doors: the keys of those that came from its processes, those that have ended included, and are held.
         unread: descriptors that were sent to its processes and not received.
     """
 
-    __slots__ = ("__weakref__", "doors", "uid", "unread")
+    __slots__ = ("__weakref__", "doors", "load", "uid", "unread")
 
     def __init__(self, uid: int) -> None:
         super().__init__()
+        self.load = Load()
         self.uid = uid
         self.doors: set[int] = set()
         self.unread = 0
@@ -68,6 +93,8 @@ class Peer(reaper.Sender):
         pidfd_slot: where that is watched; 0: it is not.
         unread: descriptors that were sent to it, and may not have been received.
         held: why it begins no calls for now; empty while it may.
+        own: it is this process.
+        load: of its calls that run beside others.
     """
 
     __slots__ = (
@@ -76,6 +103,8 @@ class Peer(reaper.Sender):
         "doors",
         "held",
         "index",
+        "load",
+        "own",
         "pid",
         "pidfd",
         "pidfd_slot",
@@ -96,6 +125,8 @@ class Peer(reaper.Sender):
         self.unread = 0
         self.held: set[str] = set()
         self.doors: set[int] = set()
+        self.own = pid == os.getpid()
+        self.load = Load()
 
     @property
     def closing(self) -> reaper.Sender:
@@ -149,6 +180,7 @@ class Channel:
         slot: where C has it.
         room: bytes that one record to it may have.
         state: what it is in; IDLE also while a call that is data alone runs, which is answered in the same turn.
+        handler: the call whose method runs beside others.
         outbox: the answer that is not fully sent yet, or whose results are not closed.
         assembly: the call that has not fully come yet.
         refused: the ID of a call that was answered before it had come.
@@ -156,7 +188,19 @@ class Channel:
         booked: of each resource, what it is charged with.
     """
 
-    __slots__ = ("assembly", "booked", "far", "outbox", "peer", "refused", "room", "slot", "state", "unread")
+    __slots__ = (
+        "assembly",
+        "booked",
+        "far",
+        "handler",
+        "outbox",
+        "peer",
+        "refused",
+        "room",
+        "slot",
+        "state",
+        "unread",
+    )
 
     def __init__(self, far: Private, peer: Peer) -> None:
         self.far = far
@@ -164,6 +208,7 @@ class Channel:
         self.slot = 0
         self.room = inbox.record_room(far.number)
         self.state = State.IDLE
+        self.handler: Handler | None = None
         self.outbox: Outbox | None = None
         self.assembly: Assembly | None = None
         self.refused: int | None = None
@@ -177,6 +222,10 @@ class Channel:
     def all_received(self) -> bool:
         """Whether the client has received all that was sent to it; also where the kernel does not tell."""
         return all_received(self.far.number)
+
+    def has_come(self) -> bool:
+        """Whether there is something to be read, or the end of it."""
+        return lib.cm_wait(self.far.number, select.POLLIN, NOW) not in TIMED_OUT
 
     def awaits_server(self) -> bool:
         """Whether the client has done its part, and the server has not come round to it: a call may take its time."""

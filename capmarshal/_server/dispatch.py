@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from capmarshal._protocol.wire import Call, Entry, Fail, Reply
     from capmarshal._server.clients import Channel
+    from capmarshal._server.handler import Handler
     from capmarshal._server.journal import Journal
     from capmarshal._server.objects import Objects
     from capmarshal._server.shares import Shares
@@ -76,7 +77,10 @@ class Dispatcher:
 
     def __init__(self, objects: Objects, journal: Journal) -> None:
         self._objects = objects
-        self.calls = (LoggedCalls if call_log.wanted() else Calls)(objects, journal, weakref.ref(self))
+        self.calls = self._make_calls(objects, journal)
+
+    def _make_calls(self, objects: Objects, journal: Journal) -> Calls:
+        return (LoggedCalls if call_log.wanted() else Calls)(objects, journal, weakref.ref(self))
 
     def run_beside(self, what: str, function: Callable[[], T]) -> T:
         """Runs something of the application's that is no call, as if it were one, and raises what that raises.
@@ -117,6 +121,7 @@ class Dispatcher:
         call = wire.Call(0, badge, wire.NO_LIMIT, 0, method, table, len(numbers), memoryview(payload))
         expired = deadline != FOREVER and time.monotonic_ns() >= deadline
         answer = self.call(call, DescriptorList.dup_of(numbers), None, None if expired else deadline)
+        assert isinstance(answer, Answer)  # noqa: S101 - nothing runs beside others in a thread
         if answer.escape:
             answer.close()
             answer.let_escape()
@@ -129,7 +134,7 @@ class Dispatcher:
         finally:
             reaper.close(answer.results)
 
-    def dispatch(self, received: Received, channel: Channel) -> Answer:
+    def dispatch(self, received: Received, channel: Channel) -> Answer | Handler:
         """Answers a record; the descriptors in it are taken.
 
         Raises:
@@ -149,7 +154,9 @@ class Dispatcher:
             return fail(record.id, *refusal, owned)
         return self.call(record, received.descriptors, channel, _deadline_of(record))
 
-    def call(self, call: Call, descriptors: DescriptorList, channel: Channel | None, deadline: int | None) -> Answer:
+    def call(
+        self, call: Call, descriptors: DescriptorList, channel: Channel | None, deadline: int | None
+    ) -> Answer | Handler:
         """Runs a call; the descriptors are taken.
 
         Args:

@@ -10,12 +10,14 @@ from capmarshal._kernel.call_log import took
 from capmarshal._protocol import faults, wire
 from capmarshal._protocol.wire import BADGE_SIZE
 from capmarshal._server.calls import NAME_SHOWN, Calls, stays
+from capmarshal._server.handler import Handler
 
 if TYPE_CHECKING:
     from capmarshal._descriptors.descriptor import Descriptor
     from capmarshal._server.answer import Answer
     from capmarshal._server.calls import Encoded, Leave, Turn
     from capmarshal._server.clients import Peer
+    from capmarshal._server.journal import Journal
     from capmarshal._typed.table import Incoming, Owned
 
 
@@ -31,7 +33,7 @@ class LoggedCalls(Calls):
         came: Inbox | Incoming | None = None,
         leave: Leave = stays,
         table: bytes | None = None,
-    ) -> bytes | Answer:
+    ) -> bytes | Answer | Handler:
         """As :meth:`Calls.run`."""
         found, began = self._objects.find(key), time.monotonic_ns()
         # A name that no method has is a stranger's own words.
@@ -46,26 +48,44 @@ class LoggedCalls(Calls):
             return leave(owned, results)
 
         answer = super().run(turn, key, payload, deadline, came, leave_counted, table)
-        self._log(peer, where, began, (size, descriptors), answer, left)
+        assert not isinstance(answer, Handler)  # noqa: S101 - nothing runs beside others here
+        log_call(self._journal, peer, where, began, (size, descriptors), answer, left)
         return answer
 
-    def _log(
-        self, peer: Peer | None, where: str, began: int, came: tuple[int, int], answer: bytes | Answer, left: int
-    ) -> None:
-        """Writes a line about a call that has just ended, but for the sending of its answer."""
-        time_taken = took(began)
-        ended, size, descriptors = ("ok", len(answer), left) if isinstance(answer, bytes) else _described(answer)
-        self._journal.call(
-            peer,
-            "ran %s: %s in %s; bytes: %d in, %d out; descriptors: %d in, %d out",
-            where,
-            ended,
-            time_taken,
-            came[0],
-            size,
-            came[1],
-            descriptors,
-        )
+
+def log_call(
+    journal: Journal,
+    peer: Peer | None,
+    where: str,
+    began: int,
+    came: tuple[int, int],
+    answer: bytes | Answer,
+    left: int = 0,
+) -> None:
+    """Writes a line about a call that has just ended, but for the sending of its answer.
+
+    Args:
+        journal: of the entrypoint.
+        peer: whose it was; None for one that a method made inline.
+        where: its method.
+        began: when it did; CLOCK_MONOTONIC, nanoseconds.
+        came: bytes and descriptors.
+        answer: the result's payload, or whatever else becomes of it.
+        left: descriptors that leave with a payload.
+    """
+    time_taken = took(began)
+    ended, size, descriptors = ("ok", len(answer), left) if isinstance(answer, bytes) else _described(answer)
+    journal.call(
+        peer,
+        "ran %s: %s in %s; bytes: %d in, %d out; descriptors: %d in, %d out",
+        where,
+        ended,
+        time_taken,
+        came[0],
+        size,
+        came[1],
+        descriptors,
+    )
 
 
 def _described(answer: Answer) -> tuple[str, int, int]:

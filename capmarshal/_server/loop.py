@@ -80,7 +80,7 @@ class Server:
         self._channels = channels = Channels(turn, shares, timers)
         self._closings = closings = Closings(turn, channels, timers, self._wake_up)
         self._endings = endings = Endings(channels, journal, timers)
-        answers = Answers(
+        self._answers = answers = Answers(
             channels,
             closings,
             timers,
@@ -90,7 +90,7 @@ class Server:
         arrivals = Arrivals(channels, closings, timers, endings.give_up)
         endings.before(arrivals.end)
         endings.before(answers.abandon)
-        records = Records(
+        self._records = records = Records(
             turn,
             received,
             channels,
@@ -206,7 +206,8 @@ class Server:
     def in_child(self) -> None:
         """In a forked child: the numbers in C's memory are nobody's any more, or somebody else's."""
         turn = self._turn
-        turn.epoll, turn.probe, turn.ring.n_slots, turn.ring.first, turn.ring.served, turn.taken = -1, -1, 0, 0, 0, 0
+        turn.epoll, turn.probe, turn.taken = -1, -1, 0
+        turn.ring.n_slots, turn.ring.first, turn.ring.served, turn.ring.waiting = 0, 0, 0, 0
         self._gate = threading.Lock()
         self._listening.in_child()
         self._signals.in_child()
@@ -265,24 +266,33 @@ class Server:
             self._endings.fault(None, error)
 
     def _drain(self) -> None:
+        self._begin_drain()
+        while not self._drained():
+            self._turns.take()
+            self._run_timers()
+
+    def _begin_drain(self) -> None:
         """Sends the answers that are on their way; everybody else finds the server gone."""
         self._turns.deliver_reply()
         self._doorkeeper.watch.end()
         self._listening.close()
         reaper.close([self._doorkeeper.door])
-        while self._epoll.number >= 0 and self._stop_at is not None and not self._abandoned:
-            for channel in self._channels.all():
-                # Whose answer is sent, and results are being closed, is done.
-                if channel.state not in ANSWERING or channel.state is State.SETTLING:
-                    self._endings.forget(channel)
-            left = self._stop_at - time.monotonic_ns()
-            if not len(self._channels) or left <= 0:
-                return
-            if self._stop_at < self._timers.next:
-                # Nothing but the time may be what comes.
-                self._timers.after(left, _nothing)
-            self._turns.take()
-            self._run_timers()
+
+    def _drained(self) -> bool:
+        """Whether all of them are sent, or time is up; ends the channels whose are."""
+        if self._epoll.number < 0 or self._stop_at is None or self._abandoned:
+            return True
+        for channel in self._channels.all():
+            # Whose answer is sent, and results are being closed, is done.
+            if channel.state not in ANSWERING or channel.state is State.SETTLING:
+                self._endings.forget(channel)
+        left = self._stop_at - time.monotonic_ns()
+        if not len(self._channels) or left <= 0:
+            return True
+        if self._stop_at < self._timers.next:
+            # Nothing but the time may be what comes.
+            self._timers.after(left, _nothing)
+        return False
 
 
 def _nothing() -> None:

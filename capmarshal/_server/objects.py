@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.errors import CallTimeout
@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 
     from capmarshal._typed.interface import Interface
     from capmarshal._typed.method import Method
+
+
+class Waiter(Protocol):
+    """Whoever waits for the end of a call."""
+
+    def release(self) -> None:
+        """Has it look again; RuntimeError, if it has not looked since."""
 
 
 class Objects:
@@ -31,7 +38,7 @@ class Objects:
         running: the badges of calls in progress, with the method's name behind them: more than one where a call of the
             serving thread ran another inline.
         beside: what of the application's the serving thread runs that is no call; empty: nothing.
-        awaited: of each who waits for the end of a call, the lock that is released when there is one.
+        awaited: of each who waits for the end of a call, the lock, say, that is released when there is one.
     """
 
     def __init__(self) -> None:
@@ -46,7 +53,7 @@ class Objects:
     def forget_threads(self) -> None:
         """In a forked child: whoever held the lock does not exist here."""
         self.lock = threading.RLock()
-        self.awaited: list[threading.Lock] = []
+        self.awaited: list[Waiter] = []
 
     def add(self, target: Interface) -> bytes:
         """Enters an object and gives it a badge, which it returns."""
@@ -93,6 +100,14 @@ class Objects:
             return self.beside
         found = self.known.get(keys[0]) or self.find(keys[0])
         return found[1].where if found is not None else "a method of an object that was dissolved"
+
+    def end(self, key: bytes) -> None:
+        """A call has ended that ran beside others."""
+        # Which of several with that key makes no difference; none, if all were forgotten.
+        with contextlib.suppress(ValueError):
+            self.running.remove(key)
+        if self.awaited:
+            self.tell()
 
     def remove(self, badge: bytes, *, wait: bool) -> None:
         """Takes an object out, and waits for its calls in progress, if ``wait``: not from within one of them.

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from capmarshal._server.closings import Closings
     from capmarshal._server.dispatch import Dispatcher
     from capmarshal._server.endings import Endings
+    from capmarshal._server.handler import Handler
 
 
 class Records:
@@ -39,7 +40,12 @@ class Records:
         dispatcher: runs the calls.
         endings: of channels.
         returned: asked after each call: whether its answer is wanted, since the server was not closed meanwhile.
+
+    Attributes:
+        handle: has a call go on beside others.
     """
+
+    handle: Callable[[Handler, Channel], None]
 
     def __init__(
         self,
@@ -101,20 +107,23 @@ class Records:
         else:
             self.finish(channel, answer)
 
-    def finish(self, channel: Channel | None, answer: Answer) -> None:
-        """Ends a call here and now: its channel may have ended while it ran, or the server.
+    def finish(self, channel: Channel | None, answer: Answer | Handler) -> None:
+        """Ends a call here and now, or has it go on: its channel may have ended while it ran, or the server.
 
         Raises:
             KeyboardInterrupt, SystemExit: that its method raised, and that are to end the service.
         """
         if self._turn.epoll < 0:
             # The method forked, and this is the child: the client is the parent's.
-            answer.close_here()
+            answer.close_here() if isinstance(answer, Answer) else answer.close()
         elif not self._returned() or channel is None or channel.state is State.ENDED:
             answer.close()
-        else:
+        elif isinstance(answer, Answer):
             self._answers.deliver(channel, answer)
-        answer.let_escape()
+        else:
+            self.handle(answer, channel)
+        if isinstance(answer, Answer):
+            answer.let_escape()
 
     def _in_parts(self, channel: Channel, received: Received) -> Received | None:
         """Deals with a record of a conversation in parts; the whole call, if this was the end of it."""

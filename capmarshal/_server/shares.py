@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from capmarshal._server.limits import Limits
 
 # Of the soft RLIMIT_NOFILE.
-_CHANNELS, _IN_FLIGHT, _DOORS, _CLOSING = 3 / 4, 3 / 4, 1 / 2, 1 / 4
+_CHANNELS, _IN_FLIGHT, _DOORS, _CLOSING, _IN_CALLS = 3 / 4, 3 / 4, 1 / 2, 1 / 4, 1 / 4
 # A server answers more than one of its largest calls at a time.
 _CALLS_AT_ONCE = 4
 # Capabilities that were handed over and are not taken yet: at most, and of the soft RLIMIT_NOFILE; and a user's part.
@@ -86,6 +86,11 @@ class Shares:
     def unread_descriptors(self) -> Bounds:
         """How many descriptors may lie unread."""
         return self._bounds(self._limits.unread_descriptors or _of_table(_IN_FLIGHT))
+
+    @property
+    def in_calls(self) -> Bounds:
+        """How many descriptors calls may have that run beside others; one by itself may have any number."""
+        return self._bounds(_of_table(_IN_CALLS))
 
     @property
     def doors(self) -> Bounds:

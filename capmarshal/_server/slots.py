@@ -65,11 +65,13 @@ class Slots:
         ring.slots, ring.n_slots = self._slots.array, self._slots.room
         ring.peers, ring.n_peers = self._peers.array, self._peers.room
 
-    def add_peer(self) -> int:
-        """A place for one more peer in the ring of turns."""
+    def add_peer(self, *, exempt: bool = False) -> int:
+        """A place for one more peer in the ring of turns; exempt: it may always begin a call."""
         index = self._peers.take()
         self._share()
         ffi.memmove(ffi.addressof(self._peers.array, index), ffi.new("struct cm_peer *"), ffi.sizeof("struct cm_peer"))
+        if exempt:
+            self._peers.array[index].exempt = 1
         return index
 
     def remove_peer(self, index: int) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from capmarshal._descriptors import reaper
 from capmarshal._kernel.errors import error_for
-from capmarshal._kernel.native import FOREVER, NULL, ffi, lib
+from capmarshal._kernel.native import FOREVER, NOW, NULL, ffi, lib
 from capmarshal._protocol import wire
 from capmarshal._protocol.states import Event, State
 from capmarshal._server.answer import Answer
@@ -23,18 +23,31 @@ if TYPE_CHECKING:
     from capmarshal._server.channels import Channels
     from capmarshal._server.clients import Channel, Peer
     from capmarshal._server.endings import Endings
+    from capmarshal._server.handler import Handler
     from capmarshal._server.leaving import Leaving
     from capmarshal._server.records import Records
     from capmarshal._server.timers import Timers
 
 # Looked up once: an attribute of cffi's is 40 ns, and these are wanted in each turn.
 _cm_reply_wait, _CM_CALL_KEY = lib.cm_reply_wait, lib.CM_CALL_KEY
-_CM_DATA, _CM_DATA_LIMITED, _CM_WHOLE = lib.CM_DATA, lib.CM_DATA_LIMITED, lib.CM_WHOLE
+_CM_DATA, _CM_DATA_LIMITED, _CM_WHOLE, _CM_NOTHING = lib.CM_DATA, lib.CM_DATA_LIMITED, lib.CM_WHOLE, lib.CM_NOTHING
 _BRINGS_DESCRIPTORS = (lib.CM_IN_ORDER, _CM_WHOLE)
 
 # How long a peer's descriptors wait for the table to have room, until they are read and lost.
 _SCARCE_PATIENCE = 1_000_000_000
 _SCARCE = "the descriptor table is full, and something is being closed"
+
+
+class Waits(Protocol):
+    """Says until when a turn waits."""
+
+    next: int
+
+
+class _Never:
+    """Says that it does not."""
+
+    next = NOW
 
 
 class Turns:
@@ -50,6 +63,9 @@ class Turns:
         timers: of the loop.
         calls: runs them.
         leaving: what leaves with the next reply.
+
+    Attributes:
+        idle: a turn has found that nobody has anything; set, and taken back by whoever asks.
     """
 
     def __init__(
@@ -75,11 +91,28 @@ class Turns:
         self._answers = answers
         self._endings = endings
         self._timers = timers
+        # Says until when a turn waits.
+        self._until: Waits = timers
+        self.idle = False
         self._calls, self._run = calls, calls.run
         self._leaving, self._leave = leaving, leaving.take
         self._max_descriptors = channels.shares.max_descriptors
+        self._spoken: Callable[[Channel], None] = lambda _channel: None
         # The payload of the reply that is sent with the next turn.
         self._reply: bytes | None = None
+
+    def never_wait(self, spoken: Callable[[Channel], None]) -> None:
+        """Has no turn wait, or poll: whoever takes them does.
+
+        Args:
+            spoken: told of a channel on which something has come, where that is watched.
+        """
+        self._until, self._turn.poll, self._spoken = _Never(), 0, spoken
+
+    @property
+    def reply_is_due(self) -> bool:
+        """Whether a reply is to be sent with the next turn."""
+        return self._reply is not None
 
     def take(self) -> None:
         """Sends the reply that is due and handles one event: a call that came in one record is run.
@@ -90,12 +123,12 @@ class Turns:
         """
         turn, reply = self._turn, self._reply
         if reply is None:
-            event = _cm_reply_wait(turn, NULL, 0, self._timers.next)
+            event = _cm_reply_wait(turn, NULL, 0, self._until.next)
         else:
             size = len(reply)
             # Ctrl-C raises where a call ends: not between this and the next, after which C knows whether it is sent.
             self._reply = None
-            event = _cm_reply_wait(turn, reply, size, self._timers.next)
+            event = _cm_reply_wait(turn, reply, size, self._until.next)
         if event < 0:
             if event != -errno.EINTR:
                 raise error_for(-event, "waiting for calls", "epoll_pwait(2)")
@@ -148,6 +181,8 @@ class Turns:
             self._record(self._records.any)
         elif event == lib.CM_ASSEMBLED:
             self._record(self._records.assembled)
+        elif event == _CM_NOTHING:
+            self.idle = True
         elif channel is None:
             if event == lib.CM_READY and slot in (ready := self._channels.slots.ready):
                 ready[slot]()
@@ -157,6 +192,8 @@ class Turns:
             self._endings.forget(channel)
         elif event == lib.CM_SCARCE:
             self._scarce(channel.peer)
+        elif event == lib.CM_HEARD:
+            self._spoken(channel)
 
     def _fault(self, error: Exception) -> None:
         """Ends the channel in whose turn something went wrong that no record should be able to bring about."""
@@ -167,8 +204,8 @@ class Turns:
         self._endings.fault(self._channels.get(turn.slot), error)
         turn.taken = 0
 
-    def _finish(self, answer: Answer) -> None:
-        """Sends an answer to the call that was taken last, and is no mere reply."""
+    def _finish(self, answer: Answer | Handler) -> None:
+        """Ends the call that was taken last, where the answer is no mere reply, or has it go on beside others."""
         turn = self._turn
         channel = self._channels.get(turn.taken)
         # One that is ending is found here after Ctrl-C.

@@ -1,0 +1,208 @@
+"""Entrypoint: serves objects whose methods are awaited, many calls at a time, in an event loop."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+
+from capmarshal._async.ends import wait_for_ends
+from capmarshal._async.handlers import current
+from capmarshal._async.serving import AwaitedService, AwaitingDispatcher
+from capmarshal._kernel import deadline as _deadline
+from capmarshal._kernel.errors import CallTimeout
+from capmarshal._kernel.numbers import check_whole
+from capmarshal._protocol.wire import BADGE_SIZE
+from capmarshal._server.awaited_loop import AwaitedServer
+from capmarshal._server.entrypoint import CLOSE_TIMEOUT, MAX_BYTES, MAX_DESCRIPTORS, AnyEntrypoint, check_options
+from capmarshal._server.limits import Limits
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from anyio.abc import TaskGroup
+
+    from capmarshal._server.session import Session
+    from capmarshal._typed.interface import Interface
+
+CONCURRENCY = 100
+
+
+class Entrypoint(AnyEntrypoint[AwaitedService]):
+    """Serves objects of awaitable interfaces, in an event loop: runs the calls that anybody makes who may.
+
+    As an asynchronous context manager it serves in tasks of its own; :meth:`serve_forever` serves in the calling one.
+    Each call is a task.  It is cancelled when its caller gives it up, goes, or has set a deadline that has passed; what
+    its method raises ends its call only.  Calls that come before anybody serves wait.
+
+    Leaving the ``async with`` block finishes and answers the calls that run, for as long as ``close_timeout`` says;
+    those that have not ended then are named in the log and cancelled.  Where the block is cancelled, they are at once.
+
+    Args:
+        label: for people: part of the door's name, of errors and logs.  1 to 64 bytes, printable, without a slash.
+
+        concurrency: how many calls may run at a time, dealt out by process; all others wait.  Those that this process
+            makes itself are not counted.  One process leaves an eighth to others.
+
+        max_bytes: of the arguments of one call, and of its result.
+        max_descriptors: likewise.
+        close_timeout: seconds for which leaving the block waits for calls, and :class:`timeout` if that is less.
+
+        limits: what its clients may cost it: each process, each user, and all together.
+
+    Raises:
+        ValueError: no such label, time, maximum or number of calls.
+        TypeError: something else than that.
+        TableFull: no room for the four descriptors that it takes.
+    """
+
+    _colour = "awaitable"
+
+    def __init__(
+        self,
+        label: str,
+        *,
+        concurrency: int = CONCURRENCY,
+        max_bytes: int = MAX_BYTES,
+        max_descriptors: int = MAX_DESCRIPTORS,
+        close_timeout: float = CLOSE_TIMEOUT,
+        limits: Limits = Limits(),  # noqa: B008 - it cannot change
+    ) -> None:
+        check_options(label, max_bytes, max_descriptors, close_timeout, limits)
+        check_whole(concurrency, f"concurrency is a whole number of calls, 1 or more, not {concurrency!r}", 1)
+        make_server = partial(
+            AwaitedServer,
+            max_bytes=max_bytes,
+            max_descriptors=max_descriptors,
+            limits=limits,
+            concurrency=concurrency,
+        )
+        self._group: TaskGroup | None = None
+        self._session: Session | None = None
+        self._failure: BaseException | None = None
+        super().__init__(label, close_timeout, AwaitingDispatcher, make_server, AwaitedService)
+
+    async def dissolve(self, target: Interface) -> None:
+        """Ends what :meth:`manage` began: from here on, calls of the object are refused (:class:`StaleCapability`).
+
+        Waits for calls of the object that run, except for the one that it is awaited in.  Does nothing for an object
+        that this entrypoint does not manage.
+
+        Raises:
+            TypeError: no such object, but a proxy or a capability of one, say.
+            CallTimeout: such a call is still running when :class:`timeout` says; it is dissolved all the same.
+        """
+        badge = self._forget(target)
+        if badge is None:
+            return
+        self._objects.remove(badge, wait=False)
+        within = current.get()
+        # A task that a method has started may go on when that has ended.
+        own = within.key if within is not None and within.is_of(self._dispatcher.calls) and within.runs else b""
+
+        def over() -> bool:
+            running = [key for key in self._objects.running if key[:BADGE_SIZE] == badge]
+            return len(running) <= (own[:BADGE_SIZE] == badge)
+
+        if over():
+            return
+        with anyio.move_on_after(_deadline.remaining()):
+            await wait_for_ends(self._objects, over)
+        if not over():
+            words = "dissolved, but a call of the object has not ended before"
+            raise CallTimeout(f"{words} {_deadline.origin()}", ran="maybe")
+
+    async def serve_forever(self) -> None:
+        """Serves in the calling task until :meth:`close` is called, or the task is cancelled.
+
+        Whatever a method raises ends its call only, but for what signals bring in the main thread:
+        :class:`KeyboardInterrupt`, and the :class:`SystemExit` of a signal handler, are raised here.  Cancelled, it may
+        serve on afterwards.
+
+        Raises:
+            Closed: the entrypoint is closed.
+            RuntimeError: somebody serves it already.
+        """
+        service = self._made()
+        await service.serve_session(service.claim())
+
+    async def close(self, timeout: float | None = None) -> None:
+        """Ends service: calls that run are finished and answered, all others find the server gone.
+
+        From within a call it returns at once, and service ends after those that run.  Does nothing the second time.
+
+        Args:
+            timeout: seconds to wait for them; None leaves it to :class:`timeout`.
+
+        Raises:
+            CallTimeout: some still run; service ends when they have.
+        """
+        if self._service is None:
+            return
+        deadline = _deadline.after(timeout)
+        # What is on its way when nobody waits is bounded all the same: its client may never read it.
+        send_until = _deadline.ahead(self._close_timeout) if timeout is None else deadline
+        if not await self._service.finish(deadline, send_until):
+            running, when = self._service.in_progress() or "its loop", _deadline.words_for(timeout, deadline)
+            raise CallTimeout(f"{self!r} is closed, but {running} has not ended {when}", ran="maybe")
+
+    async def __aenter__(self) -> Self:
+        """Has it served by a task, until it is left or closed.
+
+        Raises:
+            Closed: it is closed.
+            RuntimeError: somebody serves it already.
+        """
+        service = self._made()
+        session = service.claim()
+        try:
+            group = anyio.create_task_group()
+            await group.__aenter__()
+        except BaseException:
+            service.end(session)
+            raise
+        self._group, self._session = group, session
+        group.start_soon(self._serve, session, group, name=f"capmarshal {self.label}")
+        return self
+
+    async def _serve(self, session: Session, group: TaskGroup) -> None:
+        try:
+            await self._made().serve_session(session)
+        except anyio.get_cancelled_exc_class():
+            raise
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # noqa: BLE001 - raised where the block is left
+            self._failure = error
+            group.cancel_scope.cancel()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        group, session, service = self._group, self._session, self._made()
+        if group is None or session is None:
+            return None
+        self._group = self._session = None
+        cancelled = anyio.get_cancelled_exc_class()
+        swallowed: bool | None = None
+        try:
+            try:
+                if isinstance(error, cancelled):
+                    service.close_at_once()
+                    swallowed = await group.__aexit__(kind, error, traceback)
+                else:
+                    await service.depart(self._close_timeout)
+                    await group.__aexit__(None, None, None)
+            except cancelled as cut:
+                # Meanwhile.
+                service.close_at_once()
+                if not await group.__aexit__(type(cut), cut, cut.__traceback__):
+                    raise
+        finally:
+            service.end(session)
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+        return swallowed

@@ -1,0 +1,305 @@
+"""Calls whose methods are awaited: each is a task with a context of its own, and ends with its client, or its deadline.
+
+What a method raises ends its call and nothing else, as everywhere: also a cancellation that nobody asked for, which an
+event loop would take for its own.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from capmarshal._descriptors import reaper
+from capmarshal._descriptors.inbox import Inbox
+from capmarshal._kernel import call_log
+from capmarshal._kernel import deadline as _deadline
+from capmarshal._kernel.errors import ArgumentError, CallTimeout, StaleCapability
+from capmarshal._kernel.native import FOREVER
+from capmarshal._protocol import faults, wire
+from capmarshal._server import keeping
+from capmarshal._server.calls import Calls, Encoded, Leave, Turn, fault_for, is_bad, stays, succeeded
+from capmarshal._server.handler import Handler
+from capmarshal._server.logged_calls import log_call
+from capmarshal._typed.long import Long
+from capmarshal._typed.table import NOTHING, Incoming, Outgoing, Owned
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from anyio.abc import TaskGroup
+
+    from capmarshal._capabilities.door import Home
+    from capmarshal._server.answer import Answer
+    from capmarshal._server.clients import Peer
+    from capmarshal._server.handling import Handling
+    from capmarshal._server.journal import Journal
+    from capmarshal._server.objects import Objects
+    from capmarshal._typed.method import Method
+
+# Nothing is ever added to it.
+_NOTHING_OWNED = Owned()
+_NO_NAMES: Mapping[str, Any] = {}
+
+# The call whose method runs here: in its task, and in those that it has started.
+current: contextvars.ContextVar[AwaitedCall | None] = contextvars.ContextVar("capmarshal.call", default=None)
+
+
+class AwaitedCall(Handler):
+    """One such call.
+
+    Args:
+        calls: that it is one of.
+        turn: that it came in.
+        key: badge and method's name.
+        target: whose method is called.
+        method: of the interface.
+        payload: of the call.
+        deadline: until when it may take.
+        owned: of its arguments, what the call closes.
+        arguments: by position.
+        by_name: those that are passed so.
+        descriptors: how many came.
+
+    Attributes:
+        key: as given.
+        runs: it has not ended.
+        peer: whose it is.
+        slot: of the channel that it came by.
+    """
+
+    __slots__ = (
+        "_arguments",
+        "_began",
+        "_by_name",
+        "_calls",
+        "_deadline",
+        "_method",
+        "_owned",
+        "_payload",
+        "_scope",
+        "_target",
+        "key",
+        "peer",
+        "runs",
+        "slot",
+    )
+
+    def __init__(
+        self,
+        calls: AwaitingCalls,
+        turn: Turn,
+        key: bytes,
+        target: Any,
+        method: Method,
+        payload: Encoded,
+        deadline: int,
+        owned: Owned,
+        arguments: Sequence[Any],
+        by_name: Mapping[str, Any],
+        descriptors: int,
+    ) -> None:
+        super().__init__(turn.id, len(payload), descriptors)
+        self.slot = turn.slot
+        self.peer = calls.peer_of(turn.slot)
+        self.key = key
+        self.runs = True
+        self._calls = calls
+        self._target, self._method = target, method
+        self._payload = payload
+        self._deadline = deadline
+        self._owned, self._arguments, self._by_name = owned, arguments, by_name
+        self._began = time.monotonic_ns()
+        self._scope = anyio.CancelScope()
+
+    def is_of(self, calls: Calls) -> bool:
+        """Whether it is one of these."""
+        return self._calls is calls
+
+    @property
+    def where(self) -> str:
+        """Interface and method, for people."""
+        return self._method.where
+
+    def start(self) -> None:
+        """Has its method run, in a task of its own."""
+        self._calls.group.start_soon(self._run, name=self._method.where)
+
+    def cancel(self) -> None:
+        """Tells its method to end: nobody wants its answer any more.  Does nothing the second time."""
+        self._scope.cancel()
+
+    def close(self) -> None:
+        """Closes all that came with it, where it is not started, and forgets it."""
+        self._calls.forget(self)
+        reaper.close(self._owned.produced)
+
+    async def _run(self) -> None:
+        kept = keeping.InProgress((self.key,))
+        _deadline.current.set(self._deadline)
+        keeping.current.set(kept)
+        current.set(self)
+        outgoing = NOTHING
+        if self._deadline != FOREVER:
+            self._scope.deadline = anyio.current_time() + _deadline.seconds_until(self._deadline)
+        try:
+            answer = None
+            with self._scope:
+                # Before its first step, whatever its method does then.
+                if not self._scope.cancel_called:
+                    result = await getattr(self._target, self._method.name)(*self._arguments, **self._by_name)
+                    if not self._method.result_is_data:
+                        # Before there is anything in it, which is closed below whatever happens.
+                        outgoing = Outgoing(serving=True)
+                    answer = self._succeeded(result, outgoing, kept.kept)
+            if answer is None:
+                answer = self._late(kept.kept)
+        except BaseException as error:
+            if _ends_all(error):
+                self._end(self._late(kept.kept), kept)
+                raise
+            fault = fault_for(error, self._method, self._payload)
+            answer = self._calls.failed(self, self._method, error, fault, self._owned, outgoing, kept.kept)
+        self._end(answer, kept)
+
+    def _succeeded(self, result: Any, outgoing: Outgoing, kept: Sequence[object]) -> Answer:
+        """The answer to it when its method has returned; raises what is wrong with the result."""
+        method = self._method
+        if method.result_is_data:
+            try:
+                reply = method.encode_data_result(result)
+            except Exception:
+                # Says what is wrong with it; where that is nothing, a signal handler raised something.
+                method.encode_result(result, Outgoing(serving=True))
+                raise
+        else:
+            reply = method.encode_result(result, outgoing)
+        rest = b""
+        if isinstance(reply, Long):
+            rest, reply = reply.end, reply.start
+        answer = succeeded(self, reply, self._owned, outgoing, kept)
+        return answer._replace(rest=rest) if rest else answer
+
+    def _late(self, kept: Sequence[object]) -> Answer:
+        """The answer to it when its method was told to end and has: for who listens still, time was up."""
+        error = CallTimeout(f"{self._method.where} has not ended before its caller's deadline", ran="maybe")
+        data = wire.pack_fail(self.id, faults.encode(fault_for(error, self._method, self._payload)))
+        return keeping.failed(self.id, data, self._owned, NOTHING, kept)
+
+    def _end(self, answer: Answer, kept: keeping.InProgress) -> None:
+        """Ends the call; its answer goes to whoever wants it still."""
+        self.runs = False
+        kept.running = ()
+        kept.kept.clear()
+        self._arguments, self._by_name, self._owned = (), _NO_NAMES, _NOTHING_OWNED
+        self._calls.end(self, answer, self._began)
+
+
+def _ends_all(error: BaseException) -> bool:
+    """Whether all that runs here is told to end, and not one call alone."""
+    try:
+        cancelled = isinstance(error, anyio.get_cancelled_exc_class())
+        return cancelled and anyio.current_effective_deadline() == -math.inf
+    except RuntimeError:
+        # The event loop is gone, and what was left in it is thrown away.
+        return True
+
+
+class AwaitingCalls(Calls):
+    """As :class:`Calls`, of methods that are awaited, beside others.
+
+    Attributes:
+        group: where their tasks run, while there is one.
+        handling: counts them.
+        escaped: told of what is to end the service.
+    """
+
+    group: TaskGroup
+    handling: Handling
+    escaped: Callable[[BaseException], None]
+
+    def __init__(self, objects: Objects, journal: Journal, home: Callable[[], Home | None]) -> None:
+        super().__init__(objects, journal, home)
+        self._logs = call_log.wanted()
+
+    def run(
+        self,
+        turn: Turn,
+        key: bytes,
+        payload: Encoded,
+        deadline: int,
+        came: Inbox | Incoming | None = None,
+        leave: Leave = stays,  # noqa: ARG002 - nothing leaves before a method has ended
+        table: bytes | None = None,
+    ) -> bytes | Answer | Handler:
+        """As :meth:`Calls.run`; who will have the answer, where the method is to be run."""
+        # Before it is looked up: see Objects.
+        self._objects.running.append(key)
+        handler: AwaitedCall | None = None
+        try:
+            found = self._objects.known.get(key) or self._objects.find(key)
+            if found is None:
+                return self._not_there(turn, key, came, table)
+            target, method = found
+            owned = Owned()
+            count = 0 if came is None else came.struct.count if isinstance(came, Inbox) else came.count
+            try:
+                arguments, by_name = self._arguments(turn, method, payload, came, owned, table)
+                handler = AwaitedCall(
+                    self, turn, key, target, method, payload, deadline, owned, arguments, by_name, count
+                )
+            except (ArgumentError, StaleCapability) as error:
+                return self._refused(turn, method, error, owned)
+            except BaseException as error:  # noqa: BLE001 - a signal handler's; answered
+                if type(came) is Inbox:
+                    reaper.close([came.steal()])
+                return self.failed(turn, method, error, fault_for(error, method, payload), owned, NOTHING, ())
+            return handler
+        finally:
+            if handler is None:
+                self._objects.end(key)
+
+    def _arguments(
+        self,
+        turn: Turn,
+        method: Method,
+        payload: Encoded,
+        came: Inbox | Incoming | None,
+        owned: Owned,
+        table: bytes | None,
+    ) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        """The arguments of a call, by position and by name; what it owns of them is in ``owned``."""
+        if came is None and method.arguments_are_data:
+            try:
+                return method.decode_data_arguments(payload), _NO_NAMES
+            except Exception as error:
+                if not is_bad(payload, method, error):
+                    raise
+        arguments, by_name, incoming = self._received(turn, method, payload, came, owned, table)
+        owned.produced, owned.raws, owned.writers = incoming.produced, incoming.raws, incoming.writers
+        return arguments, by_name
+
+    def _caller(self, turn: Turn) -> Peer | None:
+        return turn.peer if isinstance(turn, AwaitedCall) else super()._caller(turn)
+
+    def forget(self, call: AwaitedCall) -> None:
+        """A call is over, started or not."""
+        self._objects.end(call.key)
+
+    def forget_all(self) -> None:
+        """Nothing runs any more: also what the event loop has thrown away before it had begun is over."""
+        self.handling.forget_all()
+        self.end_all()
+
+    def end(self, call: AwaitedCall, answer: Answer, began: int) -> None:
+        """Ends a call whose method has; its answer goes to whoever wants it still."""
+        self.forget(call)
+        if self._logs:
+            log_call(self._journal, call.peer, call.where, began, (call.size, call.descriptors), answer)
+        escape = answer.escape.pop() if answer.escape else None
+        self.handling.end(call, answer)
+        if escape is not None:
+            self.escaped(escape)

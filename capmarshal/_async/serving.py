@@ -1,0 +1,269 @@
+"""Serving in an event loop: a task takes the server's turns, and awaits its epoll descriptor when there is nothing.
+
+Methods run in tasks of the same group, so that none outlives the time of serving.  What is to end the service - Ctrl-C,
+a fault that would come again - is raised where the service is awaited, not in a group of errors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, NoReturn
+
+import anyio
+from anyio import lowlevel
+
+from capmarshal._async.ends import wait_for_ends
+from capmarshal._async.handlers import AwaitingCalls, current
+from capmarshal._kernel import deadline as _deadline
+from capmarshal._kernel.native import FOREVER
+from capmarshal._server.awaited_loop import AwaitedServer
+from capmarshal._server.dispatch import Dispatcher
+from capmarshal._server.escapes import BySignal, nothing
+from capmarshal._server.service import Service
+from capmarshal._server.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from capmarshal._capabilities.door import Door
+    from capmarshal._protocol.wire import Entry
+    from capmarshal._server.calls import Calls
+    from capmarshal._server.journal import Journal
+    from capmarshal._server.loop import Server
+    from capmarshal._server.objects import Objects
+
+# Turns between two moments in which other tasks run.
+_AT_ONCE = 16
+# Seconds that methods may take to end when they are told to, before it is said which do not.
+_PATIENCE = 1.0
+
+
+# What this event loop serves.
+_services: lowlevel.RunVar[weakref.WeakSet[AwaitedService]] = lowlevel.RunVar("capmarshal.services")
+
+
+def _here() -> weakref.WeakSet[AwaitedService]:
+    try:
+        return _services.get()
+    except LookupError:
+        _services.set(weakref.WeakSet())
+        return _services.get()
+
+
+class AwaitingDispatcher(Dispatcher):
+    """As :class:`Dispatcher`, for an entrypoint whose methods are awaited."""
+
+    def _make_calls(self, objects: Objects, journal: Journal) -> Calls:
+        return AwaitingCalls(objects, journal, weakref.ref(self))
+
+    def call_inline(
+        self,
+        badge: bytes,  # noqa: ARG002 - it is not made
+        method: bytes,
+        payload: bytes,  # noqa: ARG002
+        entries: Sequence[Entry] | None,  # noqa: ARG002
+        numbers: Sequence[int],  # noqa: ARG002
+    ) -> NoReturn:
+        """Refuses a blocking call that is made in the event loop's own thread.
+
+        Raises:
+            RuntimeError: always.
+        """
+        raise RuntimeError(
+            f"{method.decode()}() was called by a blocking proxy in the thread of the event loop that is to run it: it "
+            "would wait for itself; cast to the awaitable twin of the interface and await the call, or make it in "
+            "another thread: await anyio.to_thread.run_sync(...)"
+        )
+
+
+class AwaitedService(Service):
+    """As :class:`Service`, in an event loop."""
+
+    _server: AwaitedServer
+    _calls: AwaitingCalls
+
+    def __init__(
+        self, label: str, door: Door, objects: Objects, calls: Calls, server: Server, journal: Journal
+    ) -> None:
+        super().__init__(label, door, objects, calls, server, journal)
+        assert isinstance(server, AwaitedServer)  # noqa: S101 - by construction
+        assert isinstance(calls, AwaitingCalls)  # noqa: S101 - likewise
+        calls.handling = server.handling
+        # Calls that run when it is to end are waited for, however long they take.
+        self._patient = True
+        self._over: anyio.Event | None = None
+        self._failure: BaseException | None = None
+
+    def claim(self) -> Session:
+        """Makes the caller the one who serves, as :meth:`serve_session` then does.
+
+        Raises:
+            Closed, RuntimeError: it is closed, or served already.
+        """
+        self.check_open()
+        session = Session(threading.get_ident())
+        session.lock.acquire()
+        try:
+            self._claim(session)
+        except BaseException:
+            session.lock.release()
+            raise
+        # Before its first turn: a blocking call that is made here would wait for that.
+        self._calls.thread = threading.get_ident()
+        self._over, self._patient = anyio.Event(), True
+        _here().add(self)
+        return session
+
+    def end(self, session: Session) -> None:
+        """Ends what :meth:`claim` began; does nothing the second time."""
+        if session.over:
+            return
+        try:
+            self._calls.thread = None
+            self._end(session)
+        finally:
+            session.lock.release()
+            # Its event loop may be gone.
+            with contextlib.suppress(RuntimeError):
+                if self._over is not None:
+                    self._over.set()
+
+    async def serve_session(self, session: Session) -> None:
+        """Serves until it is told to end, in the event loop that this is awaited in.
+
+        Raises:
+            KeyboardInterrupt, SystemExit: in the main thread, brought by a signal.
+            KernelError: of epoll_pwait(2).
+        """
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        self._calls.ends_service = BySignal() if in_main_thread else nothing
+        self._failure = None
+        try:
+            async with anyio.create_task_group() as group:
+                self._calls.group = group
+                self._calls.escaped = self._escaped
+                # A task of its own, for its context: what is in force here is not of the calls that come.
+                group.start_soon(self._serve, name=f"capmarshal {self._label}")
+        finally:
+            self._calls.forget_all()
+            self.end(session)
+        if self._failure is not None:
+            raise self._failure
+
+    def _escaped(self, error: BaseException) -> None:
+        """Ends the service for what a method has raised."""
+        if self._server.number < 0:
+            # In a forked child, whose event loop is its parent's.
+            raise error
+        self._failure = error
+        self._calls.group.cancel_scope.cancel()
+
+    async def _serve(self) -> None:
+        server, calls = self._server, self._calls
+        _deadline.current.set(FOREVER)
+        try:
+            server.begin()
+            while not server.told_to_end:
+                await self._turn()
+            if server.number >= 0:
+                await self._drain()
+        except BaseException as error:
+            server.end()
+            if isinstance(error, GeneratorExit):
+                # Its event loop is gone, and nothing is awaited any more.
+                raise
+            await self._end_handlers()
+            if isinstance(error, anyio.get_cancelled_exc_class()):
+                raise
+            self._failure = error
+        else:
+            server.end()
+            await self._end_handlers()
+        calls.group.cancel_scope.cancel()
+
+    async def _drain(self) -> None:
+        """Has calls that run end, and their answers sent."""
+        began, server, handling = time.monotonic_ns(), self._server, self._server.handling
+        server.begin_drain()
+        while not server.drained(patient=self._patient):
+            await self._turn()
+        if handling.handlers:
+            words = "%s: not ended in %.1f s, and told to end: who has called gets no answer"
+            self._journal.error(None, "left", words, handling.in_progress(), (time.monotonic_ns() - began) / 1e9)
+
+    async def _turn(self) -> None:
+        """Takes some turns, and waits if there is nothing more to do."""
+        server = self._server
+        if server.take_some(_AT_ONCE) or server.number < 0:
+            await lowlevel.checkpoint()
+            return
+        until = server.may_wait()
+        if until == FOREVER:
+            await anyio.wait_readable(server.number)
+            return
+        with anyio.move_on_after((until - time.monotonic_ns()) / 1e9):
+            await anyio.wait_readable(server.number)
+
+    async def _end_handlers(self) -> None:
+        """Tells the methods that still run to end, and says in the log which of them do not."""
+        handling = self._server.handling
+        handling.cancel_all()
+        with anyio.move_on_after(_PATIENCE, shield=True):
+            # uvloop stops watching a descriptor a round later than it says, and this number may be another's then.
+            await lowlevel.checkpoint()
+            await wait_for_ends(self._objects, lambda: not handling.handlers)
+        if handling.handlers:
+            words = "%s: told to end, and not ended yet: it is waited for"
+            self._journal.error(None, "swallowed", words, handling.in_progress())
+
+    async def finish(self, deadline: int, send_until: int) -> bool:
+        """Ends service as :meth:`close` does, and awaits that.
+
+        Returns:
+            False if calls still run at the deadline; service ends when they have.
+        """
+        first = self._begin_end(send_until)
+        session = self._session
+        if not first or self.within_call:
+            self._release_if_over(session)
+            return True
+        return await self._wait(session, _deadline.seconds_until(deadline))
+
+    async def depart(self, seconds: float) -> None:
+        """Ends service as :meth:`leave` does, and awaits that: what runs after the bound is told to end.
+
+        Args:
+            seconds: the bound.
+        """
+        self._patient = False
+        self._begin_end(_deadline.after(seconds))
+        await self._wait(self._session, math.inf)
+
+    async def _wait(self, session: Session | None, seconds: float) -> bool:
+        """Waits for the end of serving, and lets go then; whether it has come."""
+        if session is not None and session.active:
+            if self not in _here():
+                # Another thread's event loop, or one that runs no more, and never goes on.
+                self._server.close()
+                return True
+            with anyio.move_on_after(seconds):
+                if self._over is not None:
+                    await self._over.wait()
+            if session.active:
+                return False
+        self._letting_go.now()
+        return True
+
+    def in_progress(self) -> str:
+        """What runs now, for people; empty if nothing does."""
+        return self._server.handling.in_progress()
+
+    @property
+    def within_call(self) -> bool:
+        """Whether this is a method of the entrypoint's own, or a task that one has started."""
+        call = current.get()
+        return call is not None and call.is_of(self._calls)

@@ -1,0 +1,113 @@
+"""The server's loop where somebody else waits: an event loop awaits the epoll descriptor, and takes turns in between.
+
+An epoll set is readable when something in it is.  What it has reported already waits in C: so nobody may await it
+before a turn has found that there is nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from capmarshal._kernel.native import FOREVER, NOW, ffi, lib
+from capmarshal._server.handling import Handling
+from capmarshal._server.loop import Server
+
+if TYPE_CHECKING:
+    from capmarshal._descriptors.private import Private
+    from capmarshal._server.dispatch import Dispatcher
+    from capmarshal._server.journal import Journal
+    from capmarshal._server.limits import Limits
+
+
+class AwaitedServer(Server):
+    """Serves one door, as :class:`Server`; what it takes besides is said there.
+
+    Args:
+        concurrency: how many calls may run at a time.
+
+    Attributes:
+        handling: the calls that run.
+    """
+
+    def __init__(
+        self,
+        door: Private,
+        dispatcher: Dispatcher,
+        journal: Journal,
+        *,
+        max_bytes: int,
+        max_descriptors: int,
+        limits: Limits,
+        concurrency: int,
+    ) -> None:
+        super().__init__(door, dispatcher, journal, max_bytes=max_bytes, max_descriptors=max_descriptors, limits=limits)
+        self.handling = Handling(
+            self._turn, self._channels, self._records, self._answers, self._endings, concurrency, self._rouse
+        )
+        self._turns.never_wait(self.handling.spoken)
+        self._ring = ffi.addressof(self._turn, "ring")
+        # Until when the event loop waits; NOW: it does not.
+        self._waited_for = NOW
+
+    @property
+    def number(self) -> int:
+        """The epoll descriptor's; -1 in a forked child."""
+        return self._epoll.number
+
+    @property
+    def told_to_end(self) -> bool:
+        """Whether no more calls are taken."""
+        return self._ending() or self._epoll.number < 0
+
+    def begin(self) -> None:
+        """Begins to serve."""
+        self._running = True
+        # Of those that were new when it was last interrupted, nobody would tell again.
+        self._listening.begin()
+
+    def end(self) -> None:
+        """Serves no more: it may begin again."""
+        self._ran()
+
+    def take_some(self, most: int) -> bool:
+        """Takes so many turns at most; whether there may be more to do now."""
+        self._waited_for = NOW
+        turns = self._turns
+        for _ in range(most):
+            turns.idle = False
+            turns.take()
+            if turns.idle or self._epoll.number < 0:
+                break
+        if self._timers.next < FOREVER and time.monotonic_ns() >= self._timers.next:
+            self._run_timers()
+            return True
+        return not turns.idle
+
+    def may_wait(self) -> int:
+        """Until when to wait for the epoll descriptor, after turns that have found nothing more."""
+        # It would be sent when something comes, which may be after its client has it.
+        assert not self._turns.reply_is_due  # noqa: S101 - an answer is sent when its method has ended
+        self._waited_for = self._timers.next
+        return self._waited_for
+
+    def _rouse(self) -> None:
+        """Has the loop come round where there is something to do of which the epoll descriptor does not tell."""
+        ring = self._ring
+        aside = ring.waiting and not self._turn.full
+        if self._timers.next < self._waited_for or aside or lib.cm_anyone(ring) or self._ending():
+            self._waited_for = NOW
+            self._wake_up()
+
+    def begin_drain(self) -> None:
+        """Takes no more calls, and nobody who knocks."""
+        self._begin_drain()
+
+    def drained(self, *, patient: bool) -> bool:
+        """Whether nothing is left to do; ends the channels of which that is so.
+
+        Args:
+            patient: calls that run are waited for, however long that takes.
+        """
+        over = self._drained()
+        return over and not (patient and self.handling.handlers)

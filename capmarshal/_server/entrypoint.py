@@ -1,0 +1,303 @@
+"""What entrypoints have in common, however they serve: a door, objects behind it, and what listens."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import sys
+import types
+import warnings
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from capmarshal._capabilities.capability import Capability, Proxy
+from capmarshal._capabilities.identity import NAME_PREFIX
+from capmarshal._capabilities.space import space
+from capmarshal._descriptors import private, reaper
+from capmarshal._descriptors.process import process
+from capmarshal._kernel.errors import DENIED, Closed, check
+from capmarshal._kernel.native import ffi, lib
+from capmarshal._kernel.numbers import check_whole
+from capmarshal._server.journal import Journal
+from capmarshal._server.limits import Limits
+from capmarshal._server.listener import Listener
+from capmarshal._server.objects import Objects
+from capmarshal._server.service import Service
+from capmarshal._typed.interface import capability, check_manageable, check_object
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from capmarshal._capabilities.door import Door
+    from capmarshal._descriptors.private import Private
+    from capmarshal._descriptors.socket_paths import StrOrBytesPath
+    from capmarshal._server.dispatch import Dispatcher
+    from capmarshal._server.listener import ForClient
+    from capmarshal._server.loop import Server
+    from capmarshal._typed.colour import Colour
+    from capmarshal._typed.interface import Interface
+
+# sun_path has 108 bytes; the prefix, the random part and two separators take 29 (unix(7)).
+_LABEL_MAX = 64
+_RANDOM_SIZE = 8
+
+MAX_BYTES = 64 << 20
+# An error has to fit.
+_BYTES_LEAST = 1000
+MAX_DESCRIPTORS = 1024
+
+S = TypeVar("S", bound=Service)
+
+# Seconds.
+CLOSE_TIMEOUT = 5.0
+
+
+def _check_maximum(name: str, most: int, least: int) -> None:
+    check_whole(most, f"{name} is a whole number, {least} or more, not {most!r}", least)
+
+
+def _check_close_timeout(seconds: float) -> None:
+    wrong = f"close_timeout is a number of seconds, 0 or more, not {seconds!r}"
+    try:
+        is_time = seconds >= 0
+    except TypeError:
+        raise TypeError(wrong) from None
+    if not is_time:
+        raise ValueError(wrong)
+
+
+def _check_label(label: str) -> None:
+    if not isinstance(label, str):
+        raise TypeError(f"a label is text, not {label!r}")
+    if not label or "/" in label or not label.isprintable() or len(label.encode()) > _LABEL_MAX:
+        raise ValueError(f"a label is 1 to {_LABEL_MAX} bytes of printable text without a slash, not {label!r}")
+
+
+def _bind(server_end: int, label: str) -> None:
+    """Names a door; nameless where the kernel or a security module refuses, since names are for people."""
+    while True:
+        name = f"\0{NAME_PREFIX}{label}/{os.urandom(_RANDOM_SIZE).hex()}".encode()
+        address = struct.pack("=H", socket.AF_UNIX) + name
+        if lib.lx_bind(server_end, address, len(address)) != -errno.EADDRINUSE:
+            return
+
+
+def _make_door(label: str, dispatcher: Dispatcher) -> tuple[Private, Door]:
+    """A socket pair: the server's end, which is this process's alone, and the door, which is to be delegated."""
+    on = ffi.new("int *", 1)
+    server_end, client_end = private.make_pair("making a door")
+    with private.lock:
+        try:
+            _bind(server_end.number, label)
+            # The knock's credentials are the kernel's word for who knocks: SO_PEERCRED of a channel could be relayed.
+            # Where a filter refuses that, nobody tells, and all clients are one.
+            size = ffi.sizeof("int")
+            result = lib.lx_setsockopt(server_end.number, socket.SOL_SOCKET, socket.SO_PASSCRED, on, size)
+            if -result not in DENIED:
+                check(result, "making a door")
+        except BaseException:
+            server_end.close()
+            client_end.close()
+            raise
+        return server_end, space.add_home(client_end.release(), server_end, dispatcher)
+
+
+def check_options(label: str, max_bytes: int, max_descriptors: int, close_timeout: float, limits: Limits) -> None:
+    """Refuses an entrypoint that cannot be.
+
+    Raises:
+        ValueError, TypeError: one of these is not what it is to be.
+    """
+    _check_label(label)
+    _check_maximum("max_bytes", max_bytes, _BYTES_LEAST)
+    _check_maximum("max_descriptors", max_descriptors, 0)
+    _check_close_timeout(close_timeout)
+    if not isinstance(limits, Limits):
+        raise TypeError(f"limits are a cm.Limits, as limits=cm.Limits(channels=100), not {limits!r}")
+
+
+class AnyEntrypoint(Generic[S]):
+    """Serves objects, of one colour.
+
+    Args:
+        label: for people.
+        close_timeout: seconds that leaving its block may take.
+        make_dispatcher: what checks its records and has its calls run.
+        make_server: what serves its door, which it takes unless it raises.
+        kind: of service.
+    """
+
+    if TYPE_CHECKING:
+        # Of the interfaces that are served.
+        _colour: Colour
+
+    # Until it is made.  Annotated for type checkers alone: at run time the class says that it is capmarshal's, where
+    # there is no Service.
+    if TYPE_CHECKING:
+        _service: S | None = None
+    else:
+        _service = None
+
+    def __init__(
+        self,
+        label: str,
+        close_timeout: float,
+        make_dispatcher: Callable[[Objects, Journal], Dispatcher],
+        make_server: Callable[[Private, Dispatcher, Journal], Server],
+        kind: type[S],
+    ) -> None:
+        # While a thread can be had, and before any descriptor of a stranger's comes.
+        reaper.prepare()
+        self.label = label
+        self._close_timeout = close_timeout
+        self._objects = Objects()
+        self._journal = Journal(label)
+        self._dispatcher = make_dispatcher(self._objects, self._journal)
+        server_end, self._door = _make_door(label, self._dispatcher)
+        try:
+            server = make_server(server_end, self._dispatcher, self._journal)
+        except BaseException:
+            space.remove_home(self._door)
+            server_end.close()
+            raise
+        self._service = kind(label, self._door, self._objects, self._dispatcher.calls, server, self._journal)
+        process.entrypoints.add(self._service)
+
+    def _made(self) -> S:
+        """What serves it.
+
+        Raises:
+            Closed: it could not be made.
+        """
+        if self._service is None:
+            raise Closed("this entrypoint was never made")
+        return self._service
+
+    @property
+    def name(self) -> str:
+        """What ``getpeername`` tells of its door to everybody who holds it."""
+        return self._door.name
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, or this process is a child of the one that made it."""
+        return self._service is None or self._service.closed
+
+    def manage(self, target: Interface) -> Capability:
+        """Gives an object a capability, so that it can be called by whoever is handed that.
+
+        The object is kept until it is dissolved or the entrypoint closed.  Managing it again gives the same capability.
+
+        Raises:
+            TypeError: no object of a class derived from an :class:`Interface`.
+            InterfaceError: its interface is declared in a way that cannot work, or has another colour than is served.
+            ValueError: another entrypoint manages it.
+            Closed: the entrypoint is closed.
+        """
+        check_manageable(target, self._colour)
+        with private.lock:
+            self._made().check_open()
+            door, badge = space.managed.get(id(target), (self._door, b""))
+            if door is not self._door:
+                raise ValueError(f"this {type(target).__qualname__} is managed by another entrypoint, {door.name!r}")
+            if not badge:
+                badge = self._objects.add(target)
+                space.managed[id(target)] = (door, badge)
+            if self._made().closed:
+                # Meanwhile, by a signal handler or another thread, which may have come too early for this one.
+                self._objects.discard(badge)
+                space.managed.pop(id(target), None)
+                self._made().check_open()
+            return space.capability(door, badge)
+
+    def _forget(self, target: Interface) -> bytes | None:
+        """Has the capability space know of an object no more; its badge, if it is managed here.
+
+        Raises:
+            TypeError: no such object.
+        """
+        check_object(target, "dissolved")
+        with private.lock:
+            door, badge = space.managed.get(id(target), (None, b""))
+            if door is not self._door:
+                return None
+            # A signal handler that closes may have come first.
+            space.managed.pop(id(target), None)
+        return badge
+
+    def listen(
+        self,
+        where: StrOrBytesPath | socket.socket,
+        target: Interface | Capability | None = None,
+        *,
+        for_client: ForClient | None = None,
+        mode: int = 0o600,
+    ) -> None:
+        """Hands a capability over to each process that connects by :func:`connect`, until the entrypoint is closed.
+
+        Nobody answers before it is served; who connects waits.
+
+        Args:
+            where: the path of a socket to be made, whose file goes when the entrypoint is closed; the one beside it,
+                ``<path>.lock``, stays.  Or one that listens, as :func:`activated` gives: AF_UNIX, SEQPACKET; taken.
+            target: what everybody gets: a capability, a proxy, or an object, which is managed here from now on.
+            for_client: or says what a :class:`Caller` gets, something managed, or None: it is not let in.  It runs in
+                the serving thread; who is connecting when it raises is not let in either, and the log says why.
+            mode: of the file: who may write to it may connect.
+
+        Raises:
+            TypeError, ValueError: there is no listening there, or one of ``target`` and ``for_client`` is to be given.
+            KernelError: a process listens there, which is named; what is there is no socket; or bind(2) fails.
+            TableFull: no room in the descriptor table.
+            Closed: the entrypoint is closed.
+        """
+        self._made().check_open()
+        self._made().listen(Listener(where, mode, _giving(self, target, for_client)))
+
+    def __del__(self) -> None:
+        service = self._service
+        if service is None or service.released:
+            return
+        if sys.is_finalizing() and service.served:
+            # Its thread has been stopped wherever it was, with whatever locks it held; the kernel closes the rest.
+            return
+        try:
+            if not service.closed:
+                warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+        finally:
+            # Also where warnings are errors.
+            service.close_at_once()
+
+    def __reduce__(self) -> str:
+        # What copy.copy() asks, too: one that goes ends the service.
+        raise TypeError("an Entrypoint is neither copied nor pickled: what goes to another process is a capability")
+
+    def __repr__(self) -> str:
+        return f"<Entrypoint {self.label!r}{' closed' if self.closed else ''}>"
+
+
+def _giving(
+    entrypoint: AnyEntrypoint[S], target: Interface | Capability | None, for_client: ForClient | None
+) -> ForClient:
+    """What says what a client gets that connects.
+
+    Raises:
+        TypeError: not one of the two is given, or one is not what it is to be.
+        InterfaceError, ValueError, Closed: the target cannot be managed.
+    """
+    if (target is None) == (for_client is None):
+        raise TypeError("listen(path, target) gives everybody the same, listen(path, for_client=...) each its own")
+    if for_client is not None:
+        if not callable(for_client):
+            raise TypeError(f"for_client is called with a Caller, and {for_client!r} cannot be")
+        return for_client
+    if isinstance(target, Capability):
+        given = target
+    elif issubclass(type(target), Proxy):
+        given = capability(target)  # type: ignore[arg-type]  # one of the two is given
+    elif isinstance(target, types.FunctionType | types.MethodType):
+        raise TypeError(f"{target!r} cannot be handed over: what says what each client gets is for_client=...")
+    else:
+        given = entrypoint.manage(target)  # type: ignore[arg-type]  # likewise, and checked there
+    return lambda _caller: given

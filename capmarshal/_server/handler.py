@@ -1,0 +1,39 @@
+"""A call whose method runs beside others, as its server knows it: there is no answer when it begins."""
+
+from __future__ import annotations
+
+import abc
+
+
+class Handler(abc.ABC):
+    """One such call.
+
+    Attributes:
+        id: of the call.
+        size: bytes that came with it.
+        descriptors: likewise.
+    """
+
+    __slots__ = ("__weakref__", "descriptors", "id", "size")
+
+    def __init__(self, call_id: int, size: int, descriptors: int) -> None:
+        self.id = call_id
+        self.size = size
+        self.descriptors = descriptors
+
+    @abc.abstractmethod
+    def start(self) -> None:
+        """Has its method run."""
+
+    @abc.abstractmethod
+    def cancel(self) -> None:
+        """Tells its method to end: nobody wants its answer any more.  Does nothing the second time."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Closes all that came with it, where it is not started."""
+
+    @property
+    @abc.abstractmethod
+    def where(self) -> str:
+        """Interface and method, for people."""

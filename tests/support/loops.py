@@ -1,0 +1,126 @@
+"""Event loops that tests run in: asyncio, uvloop and trio; and what such tests serve, in both colours."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+
+import anyio
+import pytest
+
+import capmarshal as cm
+from patience import PATIENCE
+
+LOOPS = {
+    "asyncio": {"backend": "asyncio"},
+    "uvloop": {"backend": "asyncio", "backend_options": {"use_uvloop": True}},
+    "trio": {"backend": "trio"},
+}
+for _options in LOOPS.values():
+    # The first one of a process makes what stays: libuv has a pipe of its own.
+    anyio.run(anyio.sleep, 0, **_options)
+each_loop = pytest.mark.parametrize("loop", LOOPS)
+
+
+def run(loop, function, *arguments, seconds=PATIENCE):
+    """What an async function returns in a loop of its own; fails after a generous while."""
+
+    async def bounded():
+        with anyio.fail_after(seconds):
+            return await function(*arguments)
+
+    return anyio.run(bounded, **LOOPS[loop])
+
+
+async def in_thread(function, *arguments):
+    """What a function returns in another thread, which is left there where this is cancelled."""
+    return await anyio.to_thread.run_sync(partial(function, *arguments), abandon_on_cancel=True)
+
+
+class Work(cm.Interface):
+    """What a blocking client sees."""
+
+    @cm.method
+    def double(self, value: int) -> int: ...
+
+    @cm.method
+    def blob(self, data: bytes) -> bytes: ...
+
+    @cm.method
+    def echo(self, files: list[cm.Descriptor]) -> list[cm.Descriptor]: ...
+
+    @cm.method
+    def wait(self, how: str) -> str: ...
+
+    @cm.method
+    def hold(self, file: cm.Descriptor) -> int: ...
+
+    @cm.method
+    def take(self, what: cm.Capability) -> cm.Capability: ...
+
+
+class AwaitedWork(cm.Interface):
+    """What is served."""
+
+    double = cm.awaitable(Work.double)
+    blob = cm.awaitable(Work.blob)
+    echo = cm.awaitable(Work.echo)
+    wait = cm.awaitable(Work.wait)
+    hold = cm.awaitable(Work.hold)
+    take = cm.awaitable(Work.take)
+
+
+class Worker(AwaitedWork):
+    """Serves it.
+
+    ``wait`` waits until it is told to go on, and says in ``seen`` how it ended: as ``how`` says, it swallows its
+    cancellation, say.
+    """
+
+    def __init__(self):
+        self.seen, self.running, self.most = [], 0, 0
+        self.held = []
+        self.go = False
+
+    async def until(self, condition):
+        """Returns once condition() is true."""
+        with anyio.fail_after(PATIENCE):
+            while not condition():
+                await anyio.sleep(0.002)
+
+    async def double(self, value):
+        return 2 * value
+
+    async def blob(self, data):
+        await anyio.lowlevel.checkpoint()
+        return data
+
+    async def echo(self, files):
+        await anyio.lowlevel.checkpoint()
+        return files
+
+    async def take(self, what):
+        return what
+
+    async def wait(self, how):
+        self.running += 1
+        self.most = max(self.most, self.running)
+        self.seen.append(("began", how))
+        try:
+            await self.until(lambda: self.go)
+        except anyio.get_cancelled_exc_class():
+            self.seen.append(("cancelled", how))
+            if how != "swallow":
+                raise
+            with anyio.CancelScope(shield=True):
+                await self.until(lambda: self.go)
+            self.seen.append(("swallowed", how))
+        finally:
+            self.running -= 1
+        self.seen.append(("ended", how))
+        return how
+
+    async def hold(self, file):
+        self.held.append(cm.keep(file))
+        await self.wait("hold")
+        return os.fstat(file.fileno()).st_ino

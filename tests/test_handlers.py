@@ -1,0 +1,204 @@
+"""Methods that are awaited: what cancels one, and what then becomes of its call; what is whose in its context."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+
+import anyio
+import pytest
+
+import by_hand
+import capmarshal as cm
+from capmarshal import aio
+from loops import Work, Worker, each_loop, in_thread, run
+from patience import PATIENCE
+
+# Payload of a call of wait("x").
+WAIT = b"\x91\xa1x"
+
+
+def began(worker):
+    return worker.until(lambda: worker.running)
+
+
+@each_loop
+def test_a_client_that_goes_cancels_its_call(loop):
+    """Its handler sees it without a further call."""
+
+    async def main():
+        worker = Worker()
+        async with aio.Entrypoint("awaited") as entrypoint:
+            capability = entrypoint.manage(worker)
+            with by_hand.knock(capability) as near:
+                near.send(by_hand.call(capability, b"wait", WAIT))
+                await began(worker)
+            await worker.until(lambda: not worker.running)
+            assert worker.seen == [("began", "x"), ("cancelled", "x")]
+            assert not entrypoint._service._server.handling.handlers
+
+    run(loop, main)
+
+
+@each_loop
+def test_a_client_that_is_killed_cancels_its_call(loop, fork):
+    """Whatever it was waiting in."""
+    entrypoint, worker = aio.Entrypoint("awaited"), Worker()
+    capability = entrypoint.manage(worker)
+    child = fork(lambda: capability.cast(Work).wait("x"))
+
+    async def main():
+        async with entrypoint:
+            await began(worker)
+            os.kill(child.pid, signal.SIGKILL)
+            await worker.until(lambda: ("cancelled", "x") in worker.seen)
+
+    run(loop, main)
+
+
+@each_loop
+def test_another_call_on_the_channel_cancels_the_first_and_is_answered(loop):
+    """As a blocking client makes it after Ctrl-C, or its deadline: the answer to the first reaches nobody."""
+
+    async def main():
+        worker = Worker()
+        async with aio.Entrypoint("awaited") as entrypoint:
+            capability = entrypoint.manage(worker)
+            with by_hand.knock(capability) as near:
+                near.send(by_hand.call(capability, b"wait", WAIT, id=1))
+                await began(worker)
+                near.send(by_hand.call(capability, b"double", b"\x91\x15", id=2))
+                record, _ = await in_thread(by_hand.answer, near)
+                assert (record.id, bytes(record.payload)) == (2, b"\x2a")
+                assert worker.seen == [("began", "x"), ("cancelled", "x")]
+
+    run(loop, main)
+
+
+@each_loop
+def test_a_method_that_swallows_its_cancellation_is_waited_for_and_its_answer_dropped(loop, memfd, writer):
+    """Its descriptors are closed before the next record of its channel is read."""
+
+    async def main():
+        worker = Worker()
+
+        async def hold(file):
+            with anyio.CancelScope(shield=True):
+                await worker.wait("shielded")
+            return 7
+
+        worker.hold = hold
+        async with aio.Entrypoint("awaited") as entrypoint:
+            capability = entrypoint.manage(worker)
+            with by_hand.knock(capability) as near:
+                entries = [(0, bytes(16))]
+                record = by_hand.call(capability, b"hold", b"\x91\x00", entries, 1, id=1)
+                by_hand.send(near, record, [writer.fileno()])
+                await began(worker)
+                near.send(by_hand.call(capability, b"double", b"\x91\x15", id=2))
+                # The second record is not read while the method runs, and nothing spins.
+                server = entrypoint._service._server
+                await worker.until(lambda: server._channels.all()[0].state.name == "DISCARDED")
+                turns, take = [], server._turns.take
+                server._turns.take = lambda: (turns.append(1), take())
+                await anyio.sleep(0.05)
+                assert len(turns) <= 2
+                worker.go = True
+                answer, _ = await in_thread(by_hand.answer, near)
+                assert (answer.id, bytes(answer.payload)) == (2, b"\x2a")
+                del server._turns.take
+
+    run(loop, main)
+
+
+@each_loop
+def test_a_method_that_raises_a_cancellation_itself_is_answered(loop, fork, quiet_log):
+    """Whatever its class: nobody has cancelled it, and others go on."""
+    entrypoint, worker = aio.Entrypoint("awaited"), Worker()
+
+    async def blob(data):
+        # One that belongs to a scope that is over: trio makes none that could be raised otherwise.
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            try:
+                await anyio.sleep(1)
+            except anyio.get_cancelled_exc_class() as error:
+                kept = error
+        raise kept
+
+    worker.blob = blob
+    capability = entrypoint.manage(worker)
+
+    def calls():
+        work = capability.cast(Work)
+        with cm.timeout(PATIENCE), pytest.raises(cm.RemoteError, match="Cancelled"):
+            work.blob(b"")
+        return work.double(21)
+
+    child = fork(calls)
+
+    async def main():
+        async with entrypoint:
+            assert await in_thread(child.result) == 42
+
+    run(loop, main)
+
+
+@each_loop
+def test_a_deadline_is_seen_and_cancels(loop, fork):
+    """By who asks capmarshal, and who asks the event loop; from the caller, whatever is in force at the server."""
+    entrypoint, worker = aio.Entrypoint("awaited"), Worker()
+
+    async def double(value):
+        left = anyio.current_effective_deadline() - anyio.current_time()
+        return int(abs(left - cm.remaining()) < 1) * int(cm.remaining())
+
+    worker.double = double
+    capability = entrypoint.manage(worker)
+
+    def calls():
+        work = capability.cast(Work)
+        with cm.timeout(PATIENCE - 10):
+            seen = work.double(1)
+        with cm.timeout(0.05), pytest.raises(cm.CallTimeout):
+            work.wait("late")
+        return seen
+
+    child = fork(calls)
+
+    async def main():
+        async with entrypoint:
+            assert 0 < await in_thread(child.result) <= PATIENCE - 10
+            await worker.until(lambda: ("cancelled", "late") in worker.seen)
+            assert cm.remaining() == math.inf
+
+    run(loop, main)
+    assert ("ended", "late") not in worker.seen
+
+
+@each_loop
+def test_what_two_methods_keep_at_a_time_is_each_ones_own(loop, fork, files, identity):
+    """And is open when both calls have ended."""
+    entrypoint, worker = aio.Entrypoint("awaited"), Worker()
+    capability = entrypoint.manage(worker)
+    numbers = files(2)
+
+    def call(number):
+        return capability.cast(Work).hold(cm.Descriptor.dup_of(number))
+
+    children = [fork(lambda number=number: call(number)) for number in numbers]
+
+    async def main():
+        async with entrypoint:
+            await worker.until(lambda: worker.running == 2)
+            worker.go = True
+            for child, number in zip(children, numbers, strict=True):
+                assert await in_thread(child.result) == os.fstat(number).st_ino
+        assert {identity(file) for file in worker.held} == {identity(number) for number in numbers}
+        for file in worker.held:
+            file.close()
+        with pytest.raises(RuntimeError, match="only a call has descriptors"):
+            cm.keep(worker.held)
+
+    run(loop, main)
