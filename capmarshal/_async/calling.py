@@ -1,0 +1,161 @@
+"""Calls through a door, awaited: each on a channel of its own, in the steps that threads take too."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import anyio
+import anyio.lowlevel
+
+from capmarshal._async.turns import Turns
+from capmarshal._async.waiting import awaited
+from capmarshal._client.conversation import NeverRan, TooLate, Unanswered
+from capmarshal._client.knocking import again, check_time, knock, too_late
+from capmarshal._kernel.deadline import in_force
+from capmarshal._kernel.errors import Error
+from capmarshal._kernel.native import FOREVER
+from capmarshal._kernel.polling import poll_nanoseconds
+from capmarshal._kernel.waiting import Backoff
+from capmarshal._protocol.wire import Fail
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from capmarshal._capabilities.door import Door
+    from capmarshal._client.channel import Answer, Channel, Entries
+    from capmarshal._typed.long import Payload
+
+# At a time through one door, from one event loop; each has a channel, which costs the server a descriptor.
+CALLS_MAX = 100
+
+# Nanoseconds.  Whoever polls keeps all other tasks of its event loop from running.
+_POLL = min(20_000, poll_nanoseconds)
+# Calls in a row that have found their answers by polling, after which the others have their turn.
+_IN_A_ROW = 16
+# Seconds for a cancel scope to notice that its deadline has passed, which the server has noticed already.
+_NOTICING = 0.05
+
+
+class _Here:
+    """What the calls of one event loop know of each other.
+
+    Attributes:
+        in_flight: how many there are.
+        in_a_row: how many have been made since one had to wait.
+        turns: by door.
+    """
+
+    __slots__ = ("in_a_row", "in_flight", "turns")
+
+    def __init__(self) -> None:
+        self.in_flight = self.in_a_row = 0
+        self.turns: WeakKeyDictionary[Door, Turns] = WeakKeyDictionary()
+
+    def turns_at(self, door: Door) -> Turns:
+        """Of the calls through a door."""
+        turns = self.turns.get(door)
+        if turns is None:
+            turns = self.turns[door] = Turns(CALLS_MAX)
+        return turns
+
+
+_here = anyio.lowlevel.RunVar[_Here]("capmarshal.calls")
+
+
+def _this_loop() -> _Here:
+    here = _here.get(None)
+    if here is None:
+        here = _Here()
+        _here.set(here)
+    return here
+
+
+def _limit() -> int:
+    """Until when the cancel scopes let this task wait; of another clock, so that it is what is left that counts."""
+    limit = anyio.current_effective_deadline()
+    if limit == math.inf:
+        return FOREVER
+    left = max(limit - anyio.current_time(), 0)
+    return time.monotonic_ns() + int(left * 1_000_000_000)
+
+
+async def exchange(door: Door, key: bytes, payload: Payload, entries: Entries, numbers: Sequence[int]) -> Answer:
+    """As :func:`capmarshal._client.knocking.exchange`.
+
+    What ends it first of cancel scopes and :class:`capmarshal.timeout` ends it in its own way; the server is told the
+    earlier of their deadlines.  A call that is cancelled has no channel any more, which its server sees.
+
+    Raises:
+        TooLate, ServerGone: with words for the error that they become, but for whose call it was.
+        TooManyInFlight, DescriptorsLost, TooLarge, ProtocolError, KernelError: as they say.
+    """
+    deadline, began = in_force(), 0
+    if deadline != FOREVER:
+        began = check_time(deadline)
+    here, limit = _this_loop(), _limit()
+    if here.in_a_row >= _IN_A_ROW or limit <= time.monotonic_ns():
+        here.in_a_row = 0
+        await anyio.lowlevel.checkpoint()
+    turns = here.turns_at(door)
+    here.in_flight += 1
+    try:
+        if not turns.take_now() and not await turns.take(deadline):
+            raise TooLate(f"not made: {CALLS_MAX} others that go the same way did not end", ran="no")
+        try:
+            answer = await _repeated(here, door, key, payload, entries, numbers, deadline, min(deadline, limit))
+        finally:
+            turns.give_back()
+    except TooLate as late:
+        raise too_late(late, door, began) from None
+    finally:
+        here.in_flight -= 1
+    if type(answer) is tuple and type(answer[0]) is Fail and limit < deadline and limit <= time.monotonic_ns():
+        # The scope's own end, which the server was told, is no error of the call's.
+        await anyio.sleep(_NOTICING)
+    return answer
+
+
+async def _repeated(
+    here: _Here,
+    door: Door,
+    key: bytes,
+    payload: Payload,
+    entries: Entries,
+    numbers: Sequence[int],
+    deadline: int,
+    travels: int,
+) -> Answer:
+    """The answer, on whichever channel it came."""
+    backoff: Backoff | None = None
+    while True:
+        channel: Channel
+        try:
+            channel, kept = door.idle.pop(), True
+        except IndexError:
+            channel, kept = await awaited(knock(door, deadline)), False
+        try:
+            poll = _POLL if here.in_flight == 1 else 0
+            steps = channel.call(key, payload, entries, numbers, deadline, travels, poll)
+            try:
+                wait = next(steps)
+            except StopIteration as ended:
+                here.in_a_row += 1
+                answer: Answer = ended.value
+                return answer
+            here.in_a_row = 0
+            return await awaited(steps, wait)
+        except NeverRan:
+            backoff = backoff or Backoff(deadline)
+            await awaited(again(door, backoff, kept=kept))
+        except (Unanswered, Error):
+            raise
+        except BaseException:
+            # Cancelled, or Ctrl-C: so its server hears of it.
+            channel.drop()
+            raise
+        finally:
+            if channel.usable:
+                door.idle.append(channel)
