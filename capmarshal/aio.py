@@ -8,9 +8,10 @@ try:
 except ImportError as _error:
     raise ImportError("capmarshal.aio needs anyio: pip install 'capmarshal[async]'") from _error
 
+from capmarshal._async.connecting import connect, wait_gone
 from capmarshal._async.entrypoint import Entrypoint
 
-__all__ = ["Entrypoint"]
+__all__ = ["Entrypoint", "connect", "wait_gone"]
 
 for _name in __all__:
     # Where it is to be had, not where it is written.

@@ -14,7 +14,8 @@ from capmarshal._capabilities.capability import badge_of, open_door_of
 from capmarshal._client.coding import in_a_table, result_of
 from capmarshal._client.conversation import Unanswered
 from capmarshal._typed.method import methods_of
-from event_loops import LOOPS, run_in
+from loops import LOOPS
+from loops import run as run_in
 
 
 @pytest.fixture(params=LOOPS)

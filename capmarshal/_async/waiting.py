@@ -36,7 +36,7 @@ async def awaited(steps: Steps[T], wait: Wait | None = None) -> T:
             wait = next(steps)
         while True:
             try:
-                happened = await _happens(wait)
+                happened = await happens(wait)
             except BaseException as error:  # noqa: BLE001 - it is theirs to deal with
                 wait = steps.throw(error)
             else:
@@ -49,7 +49,7 @@ async def awaited(steps: Steps[T], wait: Wait | None = None) -> T:
         steps.close()
 
 
-async def _happens(wait: Wait) -> int:
+async def happens(wait: Wait) -> int:
     """Waits; what poll(2) reports, or as good as that; 0 if nothing did in time."""
     number, events, until, shared = wait
     if until == NOW:
@@ -74,7 +74,7 @@ def _poll(number: int, events: int) -> int:
 
 
 async def _asleep(wait: Wait) -> int:
-    """As :func:`_happens`, and shows the event loop nothing: looks now and then, ever more rarely."""
+    """As :func:`happens`, and shows the event loop nothing: looks now and then, ever more rarely."""
     backoff = Backoff(wait.until)
     while (until := backoff.until() if wait.number >= 0 else wait.until) != NOW:
         await anyio.sleep(seconds_until(until))
@@ -84,7 +84,7 @@ async def _asleep(wait: Wait) -> int:
 
 
 async def _both(wait: Wait) -> int:
-    """As :func:`_happens`, of a socket that may become readable or writable.
+    """As :func:`happens`, of a socket that may become readable or writable.
 
     A task of its own for each would cost more than what is sent.  That there is room comes first nearly always; what
     else may have come is looked for now and then.

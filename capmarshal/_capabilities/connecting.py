@@ -10,7 +10,7 @@ import stat
 import struct
 from typing import TYPE_CHECKING
 
-from capmarshal._capabilities.handover import receive_capability
+from capmarshal._capabilities.handover import receiving
 from capmarshal._descriptors import private, reaper
 from capmarshal._descriptors.socket_paths import address_to_connect, checked_path, words_for
 from capmarshal._kernel.deadline import after, seconds_until
@@ -26,12 +26,13 @@ from capmarshal._kernel.errors import (
     error_for,
 )
 from capmarshal._kernel.native import FOREVER, NOW, lib
-from capmarshal._kernel.waiting import Patience, drive
+from capmarshal._kernel.waiting import Backoff, Patience, drive
 
 if TYPE_CHECKING:
     from capmarshal._capabilities.capability import Capability
     from capmarshal._descriptors.private import Private
     from capmarshal._descriptors.socket_paths import StrOrBytesPath
+    from capmarshal._kernel.waiting import Steps
 
 _TIMEVAL = struct.Struct("@ll")
 _MICROSECONDS = 1_000_000
@@ -55,6 +56,17 @@ def connect(path: StrOrBytesPath, timeout: float | None = None) -> Capability:
         TypeError: it is no path.
         ValueError: it names no file, or it is no time to wait.
     """
+    return drive(connecting(path, timeout, blocks=True))
+
+
+def connecting(path: StrOrBytesPath, timeout: float | None, *, blocks: bool) -> Steps[Capability]:
+    """As :func:`connect`, in steps.
+
+    Args:
+        path: likewise.
+        timeout: likewise.
+        blocks: where as many wait as may, connect(2) itself may wait.
+    """
     named = checked_path(path)
     deadline = after(timeout)
     patience = Patience(deadline)
@@ -62,11 +74,11 @@ def connect(path: StrOrBytesPath, timeout: float | None = None) -> Capability:
     while True:
         try:
             with reaper.closing(private.make_socket(f"connecting to {words_for(named)}")) as connection:
-                _connect(connection, named, deadline, timeout)
-                return _receive(connection, named, deadline, timeout)
+                yield from _connect(connection, named, deadline, timeout, blocks)
+                return (yield from _receive(connection, named, deadline, timeout))
         except TooManyInFlight as error:
             busy = error
-            if not drive(patience.wait(-1, 0)):
+            if not (yield from patience.wait(-1, 0)):
                 raise
         except CallTimeout:
             if busy is not None:
@@ -75,15 +87,18 @@ def connect(path: StrOrBytesPath, timeout: float | None = None) -> Capability:
             raise
 
 
-def _connect(connection: Private, path: bytes, deadline: int, timeout: float | None) -> None:
+def _connect(connection: Private, path: bytes, deadline: int, timeout: float | None, blocks: bool) -> Steps[None]:
+    backoff = Backoff(deadline)
     while True:
         # Where as many wait as may, connect(2) waits for so long.
-        _set_patience(connection, deadline)
+        _set_patience(connection, deadline if blocks else NOW)
         with address_to_connect(path) as address:
             result = lib.lx_connect(connection.number, address, len(address))
         if result == 0:
             return
         if result == -errno.EAGAIN:
+            if not blocks and (yield from backoff.wait(-1, 0)):
+                continue
             when = words_for_time(timeout, deadline)
             raise CallTimeout(f"connecting to {words_for(path)}: too many others wait there {when}", ran="no")
         if result != -errno.EINTR:
@@ -125,11 +140,11 @@ def _set_patience(connection: Private, deadline: int) -> None:
     lib.lx_setsockopt(connection.number, socket.SOL_SOCKET, socket.SO_SNDTIMEO, time, len(time))
 
 
-def _receive(connection: Private, path: bytes, deadline: int, timeout: float | None) -> Capability:
+def _receive(connection: Private, path: bytes, deadline: int, timeout: float | None) -> Steps[Capability]:
     """What the service hands over, once there is a connection."""
     doing = f"connected to {words_for(path)}, and"
     try:
-        return receive_capability(connection, seconds_until(deadline) if deadline != FOREVER else None)
+        return (yield from receiving(connection, seconds_until(deadline) if deadline != FOREVER else None))
     except CallTimeout:
         why = "its service is busy, or stopped, or not served yet"
         when = words_for_time(timeout, deadline)

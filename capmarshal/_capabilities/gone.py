@@ -13,8 +13,12 @@ from capmarshal._kernel.waiting import becomes_ready
 if TYPE_CHECKING:
     from typing import TypeAlias
 
+    from capmarshal._capabilities.door import Door
+
     # A proxy or a managed object is told from what is neither at run time only.
     What: TypeAlias = Capability | Delegable
+
+WAITING = "waiting for a server to go"
 
 
 def wait_gone(what: What, timeout: float | None = None) -> None:
@@ -32,10 +36,20 @@ def wait_gone(what: What, timeout: float | None = None) -> None:
         TypeError: it is none of these.
         ValueError: no time to wait.
     """
+    # Held as long as it is polled.
+    door = door_behind(what)
+    deadline = after(timeout)
+    if not becomes_ready(door.number, 0, deadline, WAITING):
+        raise still_there(door, timeout, deadline)
+
+
+def door_behind(what: What) -> Door:
+    """The door of what :func:`wait_gone` takes, which it says what it raises for."""
     if not isinstance(what, (Capability, Delegable)):
         raise TypeError(f"a capability, a proxy or a managed object has a server, not {what!r}")
-    # Held as long as it is polled.
-    door = open_door_of(what if isinstance(what, Capability) else capability_of(what))
-    deadline = after(timeout)
-    if not becomes_ready(door.number, 0, deadline, "waiting for a server to go"):
-        raise CallTimeout(f"entrypoint {door.label!r} has not gone {words_for(timeout, deadline)}", ran="no")
+    return open_door_of(what if isinstance(what, Capability) else capability_of(what))
+
+
+def still_there(door: Door, timeout: float | None, deadline: int) -> CallTimeout:
+    """The error for a server that has not gone in time."""
+    return CallTimeout(f"entrypoint {door.label!r} has not gone {words_for(timeout, deadline)}", ran="no")

@@ -34,12 +34,13 @@ from capmarshal._kernel.errors import (
     shortened,
 )
 from capmarshal._kernel.native import NOW, TIMED_OUT, ffi, lib
-from capmarshal._kernel.waiting import Backoff, Patience, becomes_ready, drive
+from capmarshal._kernel.waiting import Backoff, Patience, Wait, drive
 from capmarshal._protocol import handover_record
 
 if TYPE_CHECKING:
     from capmarshal._capabilities.gone import What
     from capmarshal._descriptors.descriptor import HasFileno
+    from capmarshal._kernel.waiting import Steps
 
 # Seconds that closing what a stranger sent is waited for.
 _CLOSING = 1.0
@@ -163,15 +164,20 @@ def receive_capability(sock: HasFileno | int, timeout: float | None = None) -> C
         TypeError: another kind of socket.
         ValueError: no time to wait.
     """
+    return drive(receiving(sock, timeout))
+
+
+def receiving(sock: HasFileno | int, timeout: float | None) -> Steps[Capability]:
+    """As :func:`receive_capability`, in steps."""
     number, keeps_records = _usable(sock)
     deadline = after(timeout)
-    size = _await(number, keeps_records, deadline)
+    size = yield from _await(number, keeps_records, deadline)
     if not size:
         raise CallTimeout(f"no capability came {words_for(timeout, deadline)}", ran="no")
     with made(lib.cm_make_event, "taking a capability", Descriptor):
         # There is room for its door.
         pass
-    record, descriptors = _take(number, size, keeps_records, deadline)
+    record, descriptors = yield from _take(number, size, keeps_records, deadline)
     return _unpacked(record, descriptors, deadline)
 
 
@@ -195,7 +201,7 @@ def _peek(number: int, size: int) -> tuple[bytes, bool] | int:
     return ffi.buffer(room, result)[:], bool(message.msg_flags & socket.MSG_CTRUNC)
 
 
-def _await(number: int, keeps_records: bool, deadline: int) -> int:
+def _await(number: int, keeps_records: bool, deadline: int) -> Steps[int]:
     """Waits until a handover begins in a socket, and looks at it.
 
     Returns:
@@ -215,9 +221,9 @@ def _await(number: int, keeps_records: bool, deadline: int) -> int:
         if seen != -errno.EAGAIN:
             # What a STREAM socket says that is not connected (unix_stream_read_generic() in net/unix/af_unix.c).
             raise error_for(errno.ENOTCONN if seen == -errno.EINVAL else -seen, _DOING, "recvmsg(2)")
-        if backoff is not None and not drive(backoff.wait(number, 0)):
+        if backoff is not None and not (yield from backoff.wait(number, 0)):
             return 0
-        if not becomes_ready(number, select.POLLIN | select.POLLRDHUP, deadline, _DOING):
+        if not (yield Wait(number, select.POLLIN | select.POLLRDHUP, deadline)):
             return 0
         # Readable, and yet nothing to be seen, if whoever holds a copy of the socket has set SO_PEEK_OFF.
         backoff = backoff or Backoff(deadline)
@@ -237,7 +243,7 @@ def _judge(number: int, seen: bytes, attached: bool, keeps_records: bool) -> int
     raise ProtocolError("what waits in the socket is no capability that was handed over, and was left there")
 
 
-def _take(number: int, size: int, keeps_records: bool, deadline: int) -> tuple[bytes, DescriptorList]:
+def _take(number: int, size: int, keeps_records: bool, deadline: int) -> Steps[tuple[bytes, DescriptorList]]:
     """Takes a handover out of a socket, and nothing of what follows it.
 
     Raises:
@@ -247,7 +253,7 @@ def _take(number: int, size: int, keeps_records: bool, deadline: int) -> tuple[b
     record, descriptors = b"", DescriptorList()
     try:
         while True:
-            record += _received(number, size - len(record), descriptors, deadline)
+            record += yield from _received(number, size - len(record), descriptors, deadline)
             if keeps_records or not handover_record.may_begin(record):
                 return record, descriptors
             if len(record) == handover_record.HEAD_SIZE:
@@ -259,12 +265,15 @@ def _take(number: int, size: int, keeps_records: bool, deadline: int) -> tuple[b
         raise
 
 
-def _received(number: int, size: int, descriptors: DescriptorList, deadline: int) -> bytes:
+def _received(number: int, size: int, descriptors: DescriptorList, deadline: int) -> Steps[bytes]:
     """The next bytes of a handover; moves what came with them to the end of ``descriptors``."""
     inbox = _inbox.Inbox(size)
     result = -errno.EINTR
     while result in (-errno.EINTR, -errno.ECONNRESET):
-        result = lib.cm_receive(number, inbox.struct, deadline)
+        result = lib.cm_receive(number, inbox.struct, NOW)
+        if result == -errno.EAGAIN and deadline != NOW:
+            happened = yield Wait(number, select.POLLIN | select.POLLRDHUP, deadline)
+            result = -errno.EINTR if happened else -errno.ETIMEDOUT
     if result < 0:
         raise error_for(-result, "receiving the rest of a capability" if result in TIMED_OUT else _DOING)
     came = inbox.steal()
