@@ -8,13 +8,15 @@ never ends.
 # Before msgspec, whose C part takes it without looking whether it came: Ctrl-C would be lost in there, and what msgspec
 # does next kill the process (SIGSEGV).
 import datetime as _datetime  # noqa: F401, ICN001 - see above
+from typing import Any
 
 from capmarshal._capabilities.capability import make_proxies_by
-from capmarshal._client.proxy import make_class
+from capmarshal._client import proxy as _blocking
 from capmarshal._entrypoint import Entrypoint
 from capmarshal._server.keeping import keep
 from capmarshal._server.limits import Limits
 from capmarshal._server.listener import Caller
+from capmarshal._typed.colour import colour_of as _colour_of
 from capmarshal._typed.interface import Interface, capability, method, raises
 from capmarshal._typed.twins import awaitable, blocking
 
@@ -31,4 +33,24 @@ __all__ = [
     "raises",
 ]
 
-make_proxies_by(make_class)
+
+def _make_class(interface: type[Any], timed: bool, logged: bool) -> type[Any]:
+    """A class of proxies for an interface, of its colour; see :func:`capmarshal._client.proxy.make_class`.
+
+    Raises:
+        ImportError: its methods are awaited, and anyio is not there.
+    """
+    if _colour_of(interface) != "awaitable":
+        return _blocking.make_class(interface, timed, logged)
+    # Not before: who awaits nothing has no use for anyio, and may not have it.
+    try:
+        import anyio as _anyio  # noqa: F401 - whether it is there
+    except ImportError as error:
+        words = f"{interface.__qualname__} is awaitable, which needs anyio: pip install 'capmarshal[async]'"
+        raise ImportError(words) from error
+    from capmarshal._async import proxy
+
+    return proxy.make_class(interface, timed, logged)
+
+
+make_proxies_by(_make_class)

@@ -96,7 +96,8 @@ class Capability(OnlyPolled):
     def cast(self, interface: Callable[..., T], *, timeout: float | None = None) -> T:
         """A proxy: an object of ``interface`` whose methods are calls of the object behind this capability.
 
-        Nothing is sent.  Whether the object has these methods shows at the first call.
+        Nothing is sent.  Whether the object has these methods shows at the first call.  Calls of what is declared as
+        ``async def`` are awaited.
 
         Args:
             interface: a class derived from :class:`Interface`.
@@ -106,6 +107,7 @@ class Capability(OnlyPolled):
 
         Raises:
             InterfaceError: the interface cannot work as it is declared.
+            ImportError: its calls are awaited, which needs anyio.
             Closed: the capability is closed.
             TypeError: not an :class:`Interface`, or no number.
             ValueError: no time to wait.

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, TypeVar
 from capmarshal._kernel.native import FOREVER, NOW
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from contextvars import Token
     from types import TracebackType
     from typing import Self
@@ -270,7 +270,7 @@ def _always() -> bool:
 def with_proxy_timeout(seconds: float, call: Callable[..., T], *arguments: object) -> T:
     """Makes a call within the limit that its proxy was given by :meth:`Capability.cast`."""
     before = current.get()
-    bounded = _within(_without_the_ended(before), _Block(ahead(seconds), ("cast(timeout={})", seconds), _always))
+    bounded = _within(_without_the_ended(before), _of_a_proxy(seconds))
     # No with statement, which would call a function of ours: Ctrl-C may come before its first line, but not before
     # what is called here.
     try:
@@ -278,6 +278,26 @@ def with_proxy_timeout(seconds: float, call: Callable[..., T], *arguments: objec
         return call(*arguments)
     finally:
         current.set(before)
+
+
+async def await_with_proxy_timeout(seconds: float, call: Callable[..., Awaitable[T]], *arguments: object) -> T:
+    """The same of a call that is awaited; one that never ends is closed at some time, perhaps in another context."""
+    before, block = current.get(), _of_a_proxy(seconds)
+    bounded = _within(_without_the_ended(before), block)
+    try:
+        block.token = current.set(bounded)
+    except BaseException:
+        # Ctrl-C.
+        current.set(before)
+        raise
+    try:
+        return await call(*arguments)
+    finally:
+        block.leave_here()
+
+
+def _of_a_proxy(seconds: float) -> _Block:
+    return _Block(ahead(seconds), ("cast(timeout={})", seconds), _always)
 
 
 def check_proxy_timeout(seconds: float) -> None:

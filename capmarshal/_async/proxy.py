@@ -1,0 +1,103 @@
+"""Proxies whose calls are awaited: what their methods do.
+
+Nothing is encoded or sent before the call is awaited, and none runs inline: the thread that would wait is free.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from capmarshal._async.calling import exchange
+from capmarshal._capabilities.capability import Proxy, badge_of, capability_behind, open_door_of, timeout_of
+from capmarshal._client.coding import explain, in_a_table, refuse_argument, result_of
+from capmarshal._client.conversation import Unanswered
+from capmarshal._client.logged_proxy import Line
+from capmarshal._client.proxy_class import class_by
+from capmarshal._kernel.deadline import await_with_proxy_timeout
+from capmarshal._kernel.errors import Error
+from capmarshal._typed.codec import BAD_PAYLOAD
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from capmarshal._capabilities.door import Door
+    from capmarshal._client.channel import Answer, Entries
+    from capmarshal._client.coding import Held
+    from capmarshal._typed.arguments import Given
+    from capmarshal._typed.long import Payload
+    from capmarshal._typed.method import Method
+
+    Exchange = Callable[[Door, bytes, Payload, Entries, Sequence[int]], Awaitable[Answer]]
+
+
+async def invoke(proxy: Proxy, called: Method, arguments: Given, exchange: Exchange = exchange) -> Any:
+    """Makes a call, through a door by ``exchange``: what every proxy method does."""
+    target = capability_behind(proxy)
+    payload: Payload | None = None
+    entries: Entries = ()
+    numbers: Sequence[int] = ()
+    held: Held = ()
+    if called.arguments_are_data:
+        try:  # noqa: SIM105 - contextlib.suppress() costs more than all of it
+            payload = called.encode_data_arguments(arguments)
+        except BAD_PAYLOAD:  # said below, with the name of the parameter
+            pass
+    elif called.arguments_in_order is not None and type(arguments) is tuple:
+        try:
+            lent = called.arguments_in_order.lent(arguments)
+        except Exception:
+            refuse_argument(called, arguments)
+            raise
+        if lent is not None:
+            payload, numbers, entries, held = lent
+    if payload is None:
+        payload, numbers, entries, held = in_a_table(called, arguments)
+    try:
+        door = open_door_of(target)
+        key = called.wire_size + badge_of(target) + called.wire_name
+        answer = await exchange(door, key, payload, entries, numbers)
+    except (Unanswered, Error) as error:
+        explain(error, called, target, arguments, numbers, held)
+        raise
+    if type(answer) is bytes and called.result_is_data:
+        try:
+            return called.decode_data_result(answer)
+        except BAD_PAYLOAD:  # said below, in words of ours; anything else is a signal handler's, and its program's
+            pass
+    return result_of(called, answer, door)
+
+
+async def _invoke_and_log(proxy: Proxy, called: Method, arguments: Given) -> Any:
+    with Line(proxy, called) as line:
+
+        async def counted(door: Door, key: bytes, payload: Payload, entries: Entries, numbers: Sequence[int]) -> Answer:
+            line.count(payload, numbers, None)
+            answer: Answer = await exchange(door, key, payload, entries, numbers)
+            line.count(payload, numbers, answer)
+            return answer
+
+        return await invoke(proxy, called, arguments, counted)
+
+
+def _in_time(invoke: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes calls of proxies with a timeout by ``invoke``."""
+
+    async def invoke_in_time(proxy: Proxy, called: Method, arguments: Given) -> Any:
+        return await await_with_proxy_timeout(timeout_of(proxy), invoke, proxy, called, arguments)
+
+    return invoke_in_time
+
+
+def make_class(interface: type[Any], timed: bool, logged: bool) -> type[Any]:
+    """A class of proxies for an interface whose methods are awaited.
+
+    Args:
+        interface: the class.
+        timed: its proxies have timeouts.
+        logged: their calls are logged.
+
+    Raises:
+        InterfaceError: it has abstract methods that are not remote, or one is declared in a way that cannot work.
+    """
+    by: Callable[..., Any] = _invoke_and_log if logged else invoke
+    return class_by(interface, _in_time(by) if timed else by)
