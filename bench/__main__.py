@@ -10,7 +10,19 @@ from bench.measuring import Report
 
 # Modules of this package.  Of each: what it is, in the first line of its docstring; how long it TAKES; in how many
 # ROUNDS; and run(), which yields one work after the other, each to be measured before it is asked for the next.
-NAMES = ("call", "descriptors", "capability", "crowd", "polling", "peers", "imports", "memory", "transfer", "arrays")
+NAMES = (
+    "call",
+    "awaited",
+    "descriptors",
+    "capability",
+    "crowd",
+    "polling",
+    "peers",
+    "imports",
+    "memory",
+    "transfer",
+    "arrays",
+)
 
 
 def _list() -> None:

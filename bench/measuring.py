@@ -115,9 +115,14 @@ class Report:
         return quick if self.quick else usual
 
 
+def warm_up(times: int) -> int:
+    """How often something is done, untimed, before it is timed so often."""
+    return times // 10 + 1
+
+
 def often(deed: Callable[[], object], times: int, settle: Callable[[], object] | None = None) -> float:
     """Seconds for doing it once, after an untimed warm-up; ``settle`` waits for what was left to be done later."""
-    for repeats in (times // 10 + 1, times):
+    for repeats in (warm_up(times), times):
         begin = time.perf_counter_ns()
         for _ in itertools.repeat(None, repeats):
             deed()

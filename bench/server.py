@@ -182,12 +182,15 @@ class _Works(Works):
 
 
 @contextlib.contextmanager
-def served(cores: places.Cores | None = None, *arguments: str, under: Sequence[str] = ()) -> Iterator[Works]:
+def served(
+    cores: places.Cores | None = None, *arguments: str, module: str = "server", under: Sequence[str] = ()
+) -> Iterator[Works]:
     """What a server process serves; it, and this process, run on these cores as long as the block does.
 
     Args:
         cores: where; None if that does not matter.
         arguments: of its command line.
+        module: of this package, which it runs.
         under: a command that runs the rest of its arguments.
     """
     host = _Host()
@@ -197,7 +200,7 @@ def served(cores: places.Cores | None = None, *arguments: str, under: Sequence[s
         with cm.Entrypoint("host") as entrypoint:
             if cores is not None:
                 places.run_on(cores.server)
-            stack.enter_context(processes.running("server", *arguments, parent=entrypoint.manage(host), under=under))
+            stack.enter_context(processes.running(module, *arguments, parent=entrypoint.manage(host), under=under))
             try:
                 offered = host.offered.get(timeout=processes.PATIENCE)
             except queue.Empty:

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import time
 from pathlib import Path
 
 # Objects up to this size are kept by size (Objects/obmalloc.c); a fresh process has no room for so many of each.
@@ -12,6 +13,11 @@ _kept: list[bytes] = []
 def open_files() -> int:
     """How many descriptors this process has open."""
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def processor() -> int:
+    """Nanoseconds of processor time that this process has used, in the kernel too."""
+    return time.process_time_ns()
 
 
 def fill_up() -> int:

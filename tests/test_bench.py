@@ -16,7 +16,19 @@ import pytest
 
 CHECKOUT = Path(__file__).parent.parent
 SVG = "{http://www.w3.org/2000/svg}"
-NAMES = ["call", "descriptors", "capability", "crowd", "polling", "peers", "imports", "memory", "transfer", "arrays"]
+NAMES = [
+    "call",
+    "awaited",
+    "descriptors",
+    "capability",
+    "crowd",
+    "polling",
+    "peers",
+    "imports",
+    "memory",
+    "transfer",
+    "arrays",
+]
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="the benchmarks compile C")
 
@@ -101,7 +113,7 @@ def test_ratios_are_to_the_same_round(done, name):
         assert own == pytest.approx([a / b for a, b in zip(subject, base, strict=True)])
 
 
-@pytest.mark.parametrize("name", ["call", "descriptors", "capability", "crowd", "peers", "transfer", "arrays"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("polling", "imports", "memory")])
 def test_everything_is_measured_at_every_place(done, name):
     found = {place for place in ("one core", "two cores") for benchmark in done(name).values if place in benchmark}
 
@@ -169,6 +181,9 @@ def test_targets_are_shown_with_whether_they_are_reached(done):
             "capmarshal, typed call / send_fds + msgspec by hand, a file object made of it",
             1.2,
         ),
+        ("awaited", "asyncio, one call, one core: capmarshal, awaited / anyio streams + msgspec by hand", 0.5),
+        ("awaited", "uvloop, 64 in flight, one core: capmarshal, awaited / anyio streams + msgspec by hand", 1.3),
+        ("awaited", "trio, 64 in flight, one core: capmarshal, awaited / anyio streams + msgspec by hand", 1.3),
         ("descriptors", "memfds, 1 each way, one core: capmarshal / socket.send_fds, recv_fds", 1.3),
         ("descriptors", "memfds, 253 each way, one core: capmarshal / socket.send_fds, recv_fds", 1.5),
         ("descriptors", "regular files, 16 each way, one core: capmarshal / socket.send_fds, recv_fds", 1.4),
@@ -222,6 +237,21 @@ def test_every_peer_is_measured_or_named_with_the_reason(done):
 
     for peer in ("by hand", "Connection", "managers", "rpyc", "Pyro5", "pyzmq", "dbus-fast", "pycapnp", "grpcio"):
         assert (peer in measured) != (peer in missing)
+
+
+def test_what_is_awaited_is_compared_with_each_peer_that_asyncio_awaits(done):
+    ran = done("awaited")
+    targets = {each.get_name(): each.get_metadata().get("target") for each in ran.suite.get_benchmarks()}
+
+    for peer in ("grpcio", "pycapnp"):
+        found = [target for name, target in targets.items() if f"capmarshal, awaited / {peer} " in name]
+        assert ([0.5] * 2 * len(places()) == found) != (f"{peer}: {peer} is not installed" in ran.out)
+
+
+def test_what_a_call_costs_a_server_is_stated_for_a_thread_and_each_loop(done):
+    found = contenders(done("awaited"), "awaited: processor time of the server, one call, one core")
+
+    assert {"a thread", "asyncio", "uvloop", "trio"} == found
 
 
 def test_a_peer_that_is_not_installed_is_named():

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from bench import places, processes
+from bench import loops, places, processes
 from bench.measuring import adding, checked, often
 
 T = TypeVar("T")
@@ -31,9 +31,11 @@ class Client(NamedTuple):
     inode: Callable[[int], Any] | None = None
     runner: asyncio.Runner | None = None
 
-    def add_often(self, times: int) -> float:
-        """Seconds for one call of ``add``; each result is checked."""
-        return self._awaited(self.add, (1, 2), 3, times) if self.runner else often(adding(self.add), times)
+    def add_often(self, times: int, in_flight: int = 1) -> float:
+        """Seconds for one call of ``add``, of those that are awaited with so many in flight; each result is checked."""
+        if self.runner is not None:
+            return self.runner.run(loops.often(self.add, (1, 2), 3, times, in_flight))
+        return often(adding(self.add), times)
 
     def pass_often(self, number: int, times: int) -> float:
         """Seconds for one call that hands the descriptor over, and answers its inode; of those that can."""
@@ -41,17 +43,8 @@ class Client(NamedTuple):
             raise NotImplementedError
         expected = os.fstat(number).st_ino
         if self.runner is not None:
-            return self._awaited(self.inode, (number,), expected, times)
+            return self.runner.run(loops.often(self.inode, (number,), expected, times))
         return often(checked(self.inode, (number,), expected), times)
-
-    def _awaited(self, call: Callable[..., Any], arguments: tuple[int, ...], expected: int, times: int) -> float:
-        async def calls() -> None:
-            for _ in range(times):
-                if await call(*arguments) != expected:
-                    raise SystemExit("a wrong result came")
-
-        # The loop is entered once for all of them.
-        return often(lambda: self.runner and self.runner.run(calls()), 1) / times
 
 
 @contextlib.contextmanager
