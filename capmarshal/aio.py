@@ -10,8 +10,9 @@ except ImportError as _error:
 
 from capmarshal._async.connecting import connect, wait_gone
 from capmarshal._async.entrypoint import Entrypoint
+from capmarshal._async.spawn import spawn
 
-__all__ = ["Entrypoint", "connect", "wait_gone"]
+__all__ = ["Entrypoint", "connect", "spawn", "wait_gone"]
 
 for _name in __all__:
     # Where it is to be had, not where it is written.

@@ -18,10 +18,8 @@ import pytest
 import capmarshal as cm
 from capmarshal._capabilities.capability import open_door_of
 from capmarshal._kernel.deadline import await_with_proxy_timeout
-from loops import LOOPS, run
+from loops import each_loop, run
 from patience import PATIENCE, until
-
-in_each = pytest.mark.parametrize("loop", LOOPS)
 
 
 class Full(Exception):
@@ -135,7 +133,7 @@ def shop():
         yield server, entrypoint.manage(server)
 
 
-@in_each
+@each_loop
 def test_data_there_and_back(loop):
     """With defaults, keywords, and what is given by name."""
 
@@ -149,7 +147,7 @@ def test_data_there_and_back(loop):
         run(loop, calls, capability)
 
 
-@in_each
+@each_loop
 def test_files_there_and_back(loop, tmp_path):
     """A file is lent, and what comes back is the caller's."""
     (tmp_path / "file").write_bytes(b"spam")
@@ -165,7 +163,7 @@ def test_files_there_and_back(loop, tmp_path):
         run(loop, calls, capability)
 
 
-@in_each
+@each_loop
 def test_capabilities_there_and_back(loop):
     """As an interface of either colour, whoever serves it: the capability is the same."""
 
@@ -181,7 +179,7 @@ def test_capabilities_there_and_back(loop):
         run(loop, calls, capability, other.manage(ShelfServer()))
 
 
-@in_each
+@each_loop
 def test_many_at_once(loop):
     """Each has its own answer."""
 
@@ -242,7 +240,7 @@ MISTAKES = {
 }
 
 
-@in_each
+@each_loop
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_errors_are_those_of_blocking_proxies(loop, mistake):
     """Type, words and notes."""
@@ -251,7 +249,7 @@ def test_errors_are_those_of_blocking_proxies(loop, mistake):
         _compare_errors(loop, capability, name, *arguments, **by_name)
 
 
-@in_each
+@each_loop
 def test_errors_of_descriptors_and_of_what_is_gone_are_those_of_blocking_proxies(loop):
     """A descriptor that is not open, a capability that was closed, one that was dissolved, a server that has ended."""
     with shop() as (_, capability), cm.Entrypoint("other") as other:
@@ -295,7 +293,7 @@ def _compare_errors(loop, capability, name, *arguments, of=None, **by_name):
     assert told[0] == told[1]
 
 
-@in_each
+@each_loop
 def test_a_proxy_may_have_a_timeout_for_each_of_its_calls(loop):
     """Each has the whole of it, in its own task, and nothing is left in force."""
 
@@ -321,7 +319,7 @@ def test_a_proxy_may_have_a_timeout_for_each_of_its_calls(loop):
         run(loop, calls, capability)
 
 
-@in_each
+@each_loop
 def test_a_proxys_timeout_that_passes_says_whose_it_was(loop):
     """As of a blocking proxy; whoever serves it never comes to the call."""
     entrypoint = cm.Entrypoint("unserved")
@@ -365,7 +363,7 @@ def _begun(coroutine):
 CALL = "called AsyncShop.{}, entrypoint 'shop': {} in T; bytes: N out, N in; descriptors: {} out, {} in"
 
 
-@in_each
+@each_loop
 def test_calls_are_logged_as_those_of_blocking_proxies(loop, caplog, tmp_path):
     """What goes and what comes, how it ends, and how long it took; also with a timeout."""
     (tmp_path / "file").write_bytes(b"spam")
@@ -411,7 +409,7 @@ class WithinServer(Within):
             run(loop, call)
 
 
-@in_each
+@each_loop
 def test_nothing_runs_inline(loop):
     """Of an object of the entrypoint whose method awaits the call: it waits for its turn, which does not come."""
     with cm.Entrypoint("own") as entrypoint:

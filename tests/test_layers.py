@@ -150,7 +150,19 @@ MODULES = {
         "entrypoint",
     ),
     "_child": ("activation", "inherited", "spawn"),
-    "_async": ("waiting", "turns", "calling", "proxy", "connecting", "ends", "handlers", "serving", "entrypoint"),
+    "_async": (
+        "waiting",
+        "turns",
+        "calling",
+        "proxy",
+        "process",
+        "spawn",
+        "connecting",
+        "ends",
+        "handlers",
+        "serving",
+        "entrypoint",
+    ),
 }
 
 PACKAGE = Path(capmarshal.__file__).parent

@@ -5,10 +5,14 @@ Where a line is wrong on purpose, it ignores the one error that it must make; an
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Coroutine
 from typing import Any, Generic, TypeVar, assert_type
 
+import anyio.abc
+
 import capmarshal as cm
+from capmarshal import aio
 
 T = TypeVar("T")
 
@@ -116,6 +120,41 @@ class Blocking(Server):
 class Forgetful(AsyncHost):
     async def read(self, path: str, start: int = 0, *, fold: bool = False) -> bytes:
         return path.encode()
+
+
+async def served(server: Server, blocking: HostServer) -> None:
+    async with aio.Entrypoint("label", concurrency=10) as entrypoint:
+        assert_type(entrypoint, aio.Entrypoint)
+        assert_type(entrypoint.manage(server), cm.Capability)
+        # Colours of what is managed are checked at run time alone.
+        entrypoint.manage(blocking)
+        entrypoint.manage(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        await entrypoint.dissolve(server)
+    with aio.Entrypoint("label"):  # type: ignore[attr-defined]  # pyright: ignore[reportGeneralTypeIssues]
+        pass
+
+
+async def children(capability: cm.Capability) -> None:
+    async with await aio.spawn(["program"], parent=capability, stdout=subprocess.PIPE) as process:
+        assert_type(process, anyio.abc.Process)
+        assert_type(await process.wait(), int)
+    await aio.spawn("program", parent=capability, descriptor_limit=100, parent_as_stdin=True)
+    await aio.spawn(["program"])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    await aio.spawn(["program"], parent=3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    aio.spawn(["program"], parent=capability)  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
+
+
+async def services(capability: cm.Capability) -> None:
+    assert_type(await aio.connect("path"), cm.Capability)
+    assert_type(await aio.wait_gone(capability), None)
+    aio.wait_gone(capability)  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
+
+
+class HostServer(Host):
+    def read(self, path: str, start: int = 0, *, fold: bool = False) -> bytes:
+        return path.encode()
+
+    def log(self, line: str, /) -> None: ...
 
 
 def servers() -> None:
