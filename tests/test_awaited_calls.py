@@ -1,21 +1,30 @@
-"""Calls that are awaited, on each event loop: their answers, deadlines, and how many there are at a time."""
+"""Calls that are awaited, on each event loop: their answers, their deadlines, and the channels that they have."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
+import os
+import re
+import select
+import socket
+from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
+import by_hand
 import capmarshal as cm
-from capmarshal._async.calling import exchange
-from capmarshal._capabilities.capability import badge_of, open_door_of
-from capmarshal._client.coding import in_a_table, result_of
-from capmarshal._client.conversation import Unanswered
-from capmarshal._typed.method import methods_of
-from loops import LOOPS
+from capmarshal._async.calling import CALLS_MAX
+from capmarshal._async.turns import Turns
+from capmarshal._capabilities.capability import open_door_of
+from capmarshal._descriptors import reaper
+from capmarshal._kernel.native import FOREVER, NOW
+from loops import LOOPS, in_thread
 from loops import run as run_in
+from patience import PATIENCE
 
 
 @pytest.fixture(params=LOOPS)
@@ -24,66 +33,109 @@ def run(request):
     return functools.partial(run_in, request.param)
 
 
-class Plain(cm.Interface):
-    @cm.method
-    def add(self, a: int, b: int) -> int: ...
+class Clock(cm.Interface):
+    """Tells how long it may take."""
 
     @cm.method
     def remaining(self) -> float: ...
 
+    @cm.method
+    @cm.raises(TimeoutError)
+    def take_all(self) -> None: ...
 
-class PlainServer(Plain):
-    def add(self, a, b):
-        return a + b
 
+class ClockServer(Clock):
     def remaining(self):
         left = cm.remaining()
         return -1.0 if left == math.inf else left
 
+    def take_all(self):
+        select.select([], [], [], cm.remaining())
+        raise TimeoutError("no time is left")
 
-async def call(capability, method, *arguments):
-    """A call by hand: what a proxy's method does."""
-    called = next(each for each in methods_of(Plain).values() if each.name == method)
-    payload, numbers, entries, _ = in_a_table(called, arguments)
-    door = open_door_of(capability)
-    key = called.wire_size + badge_of(capability) + called.wire_name
-    try:
-        answer = await exchange(door, key, payload, entries, numbers)
-    except Unanswered as left:
-        raise left.becomes(str(left), left.ran) from None
-    return result_of(called, answer, door)
+
+class AwaitedClock(cm.Interface):
+    remaining = cm.awaitable(Clock.remaining)
+    take_all = cm.awaitable(Clock.take_all)
+
+
+class AwaitedWork(cm.Interface):
+    double = cm.awaitable(by_hand.Work.double)
+    block = cm.awaitable(by_hand.Work.block)
+
+
+@pytest.fixture
+def clock():
+    with by_hand.serving(ClockServer()) as served:
+        yield served
+        served.close()
 
 
 @pytest.fixture
 def capability():
-    """One of a server in another thread."""
-    with cm.Entrypoint("plain") as entrypoint:
-        managed = entrypoint.manage(PlainServer())
-        yield managed
-        managed.close()
+    with by_hand.serving() as served:
+        yield served
+        served.close()
 
 
-def test_an_awaited_call_is_answered(run, capability):
-    """More often than there are turns without a checkpoint."""
+def registered():
+    """The numbers that are in this process's epoll sets, and so in its event loops."""
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if os.readlink(entry) == "anon_inode:[eventpoll]":  # noqa: PTH115 - which is no path
+                information = Path("/proc/self/fdinfo", entry.name).read_text()
+                found |= {int(number) for number in re.findall(r"tfd: +(\d+)", information)}
+    return found
 
-    async def twenty():
-        return [await call(capability, "add", number, 1) for number in range(20)]
 
-    assert run(twenty) == list(range(1, 21))
+def test_calls_are_answered(run, capability):
+    """More in a row than may be without a checkpoint."""
+
+    async def forty():
+        proxy = capability.cast(AwaitedWork)
+        return [await proxy.double(number) for number in range(40)]
+
+    assert run(forty) == list(range(0, 80, 2))
 
 
-def test_the_server_is_told_the_earlier_deadline(run, capability):
-    """Of a cancel scope's and of cm.timeout; or that there is none."""
+def test_others_run_while_calls_find_their_answers_at_once(run, capability):
+    """No task keeps an event loop for itself."""
+
+    async def calls(ended):
+        proxy = capability.cast(AwaitedWork)
+        for number in range(100):
+            await proxy.double(number)
+        ended.append(True)
+
+    async def both():
+        ended, turns = [], 0
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(calls, ended)
+            while not ended:
+                await anyio.lowlevel.checkpoint()
+                turns += 1
+        return turns
+
+    assert run(both) > 4
+
+
+# ------------------------------------------------------------------------------------------------------- deadlines
+
+
+def test_the_server_is_told_the_earlier_deadline(run, clock):
+    """Of the cancel scopes and of cm.timeout; or that there is none."""
 
     async def each():
+        proxy = clock.cast(AwaitedClock)
         with anyio.CancelScope(shield=True):
-            never = await call(capability, "remaining")
+            never = await proxy.remaining()
         with anyio.fail_after(20):
-            scope = await call(capability, "remaining")
+            scope = await proxy.remaining()
             with cm.timeout(10):
-                both = await call(capability, "remaining")
+                both = await proxy.remaining()
         with cm.timeout(10), anyio.fail_after(20):
-            ours = await call(capability, "remaining")
+            ours = await proxy.remaining()
         return never, scope, both, ours
 
     never, scope, both, ours = run(each)
@@ -91,3 +143,184 @@ def test_the_server_is_told_the_earlier_deadline(run, capability):
     assert 10 < scope <= 20
     assert 0 < both <= 10
     assert 0 < ours <= 10
+
+
+def test_each_deadline_ends_a_call_in_its_own_way(run, clock):
+    """A cancel scope by a cancellation, also where the server was first to say so; cm.timeout by an error."""
+
+    async def end():
+        proxy = clock.cast(AwaitedClock)
+        for _ in range(3):
+            with anyio.move_on_after(0.03) as scope:
+                await proxy.take_all()
+            assert scope.cancelled_caught
+        with pytest.raises(TimeoutError) as caught, anyio.fail_after(0.03):
+            await proxy.take_all()
+        assert not caught.value.args
+        with pytest.raises(TimeoutError, match=r"before the deadline|no time is left|no answer"), cm.timeout(0.03):
+            await proxy.take_all()
+
+    run(end)
+
+
+def test_a_call_that_is_begun_too_late_is_not_made(run, capability):
+    """With the words that a thread is told; nor is one within a scope that is cancelled."""
+
+    async def late():
+        proxy = capability.cast(AwaitedWork)
+        with pytest.raises(cm.CallTimeout, match=r"not made: the deadline of cm.timeout") as caught, cm.timeout(0):
+            await proxy.double(1)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await proxy.double(1)
+        return caught.value.ran, scope.cancelled_caught
+
+    assert run(late) == ("no", True)
+    assert not open_door_of(capability).idle
+
+
+# -------------------------------------------------------------------------------------------------------- channels
+
+
+def test_a_thousand_calls_at_once(run, fork):
+    """On a hundred channels at most; no call is kept waiting so long that it runs out of time."""
+    with by_hand.server_process(fork) as (_, capability):
+        door = open_door_of(capability)
+        ended = []
+
+        async def call(number):
+            assert await capability.cast(AwaitedWork).double(number) == 2 * number
+            ended.append(number)
+
+        async def thousand():
+            with cm.timeout(PATIENCE):
+                async with anyio.create_task_group() as tasks:
+                    for number in range(1000):
+                        tasks.start_soon(call, number)
+
+        run(thousand)
+        assert 1 < len(door.idle) <= CALLS_MAX
+        assert sorted(ended) == list(range(1000))
+        capability.close()
+
+
+def test_turns_are_taken_first_come_first_served(run):
+    """Who gives up, at a deadline or cancelled, has none; and one that was given to it at that moment goes on."""
+
+    async def take():
+        turns, order = Turns(1), []
+        assert turns.take_now()
+        assert not turns.take_now()
+        assert not await turns.take(NOW + 1)
+
+        async def one(name):
+            assert await turns.take(FOREVER)
+            try:
+                await anyio.lowlevel.checkpoint()
+                order.append(name)
+            finally:
+                turns.give_back()
+
+        async with anyio.create_task_group() as tasks:
+            for name in "abc":
+                tasks.start_soon(one, name)
+                await anyio.wait_all_tasks_blocked()
+            with anyio.move_on_after(0):
+                await turns.take(FOREVER)
+            async with anyio.create_task_group() as cancelled:
+                cancelled.start_soon(one, "never")
+                await anyio.wait_all_tasks_blocked()
+                cancelled.cancel_scope.cancel()
+            turns.give_back()
+        async with anyio.create_task_group() as tasks:
+            assert turns.take_now()
+            tasks.start_soon(one, "never")
+            await anyio.wait_all_tasks_blocked()
+            turns.give_back()
+            tasks.cancel_scope.cancel()
+        order.append(turns.take_now())
+        return order
+
+    assert run(take) == ["a", "b", "c", True]
+
+
+def answer_first_knock(impostor):
+    """Reads a door until a knock comes, and answers the call on the channel that this brings."""
+    descriptors = []
+    while not descriptors:
+        _, descriptors, _, _ = socket.recv_fds(impostor.end, 64, 4)
+    with socket.socket(fileno=descriptors[0]) as far:
+        far.settimeout(PATIENCE)
+        far.recv(1000)
+        far.send(by_hand.reply(1, b"\x08"))
+
+
+def test_two_tasks_at_a_full_door(run):
+    """They wait for the server without showing the event loop the door: one is cancelled, the other gets in."""
+    with by_hand.Impostor() as impostor:
+        number = open_door_of(impostor.capability).number
+        os.set_blocking(number, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                by_hand.at_door(impostor.capability, b"x")
+        results = []
+
+        async def double():
+            results.append(await impostor.capability.cast(AwaitedWork).double(4))
+
+        async def both():
+            async with anyio.create_task_group() as tasks:
+                async with anyio.create_task_group() as cancelled:
+                    cancelled.start_soon(double)
+                    tasks.start_soon(double)
+                    await anyio.wait_all_tasks_blocked()
+                    assert number not in registered()
+                    cancelled.cancel_scope.cancel()
+                await in_thread(answer_first_knock, impostor)
+
+        run(both)
+        assert results == [8]
+
+
+def test_one_channel_in_every_colour(capability):
+    """What is idle is anybody's: an event loop of each kind, and a thread, one after the other."""
+    door = open_door_of(capability)
+
+    async def double():
+        return await capability.cast(AwaitedWork).double(4)
+
+    channels = []
+    for loop in (*LOOPS, *LOOPS):
+        assert run_in(loop, double) == 8
+        channels += door.idle
+        assert capability.cast(by_hand.Work).double(4) == 8
+        channels += door.idle
+    assert len(channels) == 4 * len(LOOPS)
+    assert len({id(channel) for channel in channels}) == 1
+
+
+def test_no_loop_polls_a_number_that_was_closed(capability):
+    """However a call ends, in any loop.  And but for trio, which disarms it, none has a channel that is idle."""
+
+    async def each_way(proxy, loop):
+        await proxy.double(1)
+        (channel,) = open_door_of(capability).idle
+        number = channel._near.number
+        for _ in range(20):
+            await proxy.double(1)
+            assert loop == "trio" or number not in registered()
+        with by_hand.pipe() as (started, began), by_hand.pipe() as (going, go):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(proxy.block, began, going)
+                assert await in_thread(started.read, 1) == b"."
+                while number not in registered():
+                    await anyio.lowlevel.checkpoint()
+                tasks.cancel_scope.cancel()
+            assert loop == "trio" or number not in registered()
+            await in_thread(reaper.wait, PATIENCE)
+            assert number not in registered()
+            go.close()
+        assert await proxy.double(1) == 2
+
+    for loop in LOOPS:
+        run_in(loop, each_way, capability.cast(AwaitedWork), loop)
