@@ -86,6 +86,11 @@ int cm_make_memfd(int *place, const char *name)
 	return put(place, lx_memfd_create(name, MEMFD_CLOEXEC | MEMFD_ALLOW_SEALING));
 }
 
+int cm_make_pidfd(int *place, int process)
+{
+	return put(place, lx_pidfd_open(process, 0));
+}
+
 int cm_make_file(int *place, const char *path, int flags, unsigned int mode)
 {
 	return put(place, lx_openat(AT_FDCWD, path, flags | O_CLOEXEC, mode));

@@ -22,6 +22,8 @@ int cm_make_epoll(int *place);
 int cm_make_event(int *place);
 /* a memfd that can be sealed */
 int cm_make_memfd(int *place, const char *name);
+/* one that polls readable when a process has ended; it is closed in an exec (pidfd_open(2)) */
+int cm_make_pidfd(int *place, int process);
 /* a file, opened as openat(2) opens it; where the flags say so it is made, with that mode */
 int cm_make_file(int *place, const char *path, int flags, unsigned int mode);
 /* a copy of a descriptor, which is borrowed */

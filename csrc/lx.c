@@ -92,6 +92,11 @@ int lx_eventfd2(unsigned int count, int flags)
 	return (int)lx_enter(SYS_eventfd2, count, flags, 0, 0, 0, 0);
 }
 
+int lx_pidfd_open(int process, unsigned int flags)
+{
+	return (int)lx_enter(SYS_pidfd_open, process, flags, 0, 0, 0, 0);
+}
+
 int lx_fcntl(int descriptor, int command, long argument)
 {
 	return (int)lx_enter(SYS_fcntl, descriptor, command, argument, 0, 0, 0);

@@ -47,6 +47,7 @@ int lx_shutdown(int socket, int how);
 int lx_openat(int directory, const char *path, int flags, unsigned int mode);
 int lx_memfd_create(const char *name, unsigned int flags);
 int lx_eventfd2(unsigned int count, int flags);
+int lx_pidfd_open(int process, unsigned int flags);
 int lx_fcntl(int descriptor, int command, long argument);
 int lx_fstat(int descriptor, struct stat *status);
 /* status: 256 bytes, struct statx of include/uapi/linux/stat.h */

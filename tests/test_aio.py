@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+from loops import LOOPS, each_loop
 from patience import PATIENCE
 
 WITHOUT_ANYIO = """
@@ -21,3 +22,44 @@ def test_without_anyio_it_says_what_to_install():
         [sys.executable, "-P", "-c", WITHOUT_ANYIO], capture_output=True, text=True, timeout=PATIENCE
     )
     assert (ended.stdout, ended.stderr) == ("capmarshal.aio needs anyio: pip install 'capmarshal[async]'\n", "")
+
+
+IN_A_SANDBOX = """
+import sys
+import anyio
+import capmarshal as cm
+from capmarshal import aio
+
+class Adder(cm.Interface):
+    @cm.method
+    def add(self, a: int, b: int) -> int: ...
+
+class AsyncAdder(cm.Interface):
+    add = cm.awaitable(Adder.add)
+
+class AdderServer(AsyncAdder):
+    async def add(self, a, b):
+        return a + b
+
+async def main():
+    before = {*sys.modules}
+    async with aio.Entrypoint("adder") as entrypoint:
+        with cm.timeout(30):
+            capability = entrypoint.manage(AdderServer())
+            assert await capability.cast(AsyncAdder, timeout=20).add(1, 2) == 3
+            process = await aio.spawn(["true"], parent=capability)
+            assert await process.wait() == 0
+    print(*{*sys.modules} - before)
+
+anyio.run(main, **%r)
+"""
+
+
+@each_loop
+def test_what_is_imported_is_all_that_is_needed(loop):
+    """Whoever serves, calls and spawns may be in a sandbox by then, where no file can be opened."""
+    program = IN_A_SANDBOX % LOOPS[loop]
+    ended = subprocess.run(
+        [sys.executable, "-P", "-W", "error", "-c", program], capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert (ended.stdout, ended.stderr) == ("\n", "")

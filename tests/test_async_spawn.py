@@ -2,7 +2,6 @@
 
 import ast
 import contextlib
-import errno
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ import capmarshal as cm
 import child_program
 from capmarshal import aio
 from loops import each_loop, run
+from refusing import refuse
 
 
 class Registry(cm.Interface):
@@ -231,12 +231,12 @@ def test_a_process_is_sent_signals(loop):
 
 
 @each_loop
-def test_where_there_is_no_descriptor_of_a_process_its_end_is_noticed_all_the_same(loop, monkeypatch):
-    """pidfd_open(2) may be refused by a filter."""
-    monkeypatch.setattr(os, "pidfd_open", _refused)
-    with registry() as (_, capability):
-        assert run(loop, _ended, ["true"], capability) == 0
+def test_where_there_is_no_descriptor_of_a_process_its_end_is_noticed_all_the_same(loop, fork):
+    """A filter may refuse pidfd_open(2)."""
 
+    def child():
+        refuse(["pidfd_open"])
+        with registry() as (_, capability):
+            return run(loop, _ended, ["true"], capability)
 
-def _refused(pid):
-    raise PermissionError(errno.EPERM, "pidfd_open")
+    assert fork(child).result() == 0

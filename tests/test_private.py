@@ -15,7 +15,7 @@ from by_hand import Concurrent
 from capmarshal._capabilities.capability import open_door_of
 from capmarshal._descriptors import private as _private
 from capmarshal._descriptors import reaper
-from capmarshal._descriptors.private import Private, make_epoll_set, make_event, make_pair, make_reader
+from capmarshal._descriptors.private import Private, make_epoll_set, make_event, make_pair, make_pidfd, make_reader
 from capmarshal._descriptors.process import process
 from capmarshal._kernel.native import lib
 from interrupting import InterruptingTwice
@@ -27,6 +27,7 @@ MAKERS = {
     "pair": lambda: make_pair("making a test"),
     "epoll set": lambda: (make_epoll_set(),),
     "event": lambda: (make_event(),),
+    "pidfd": lambda: (make_pidfd(os.getpid()),),
     "reader": lambda: (make_reader(b"/dev/null"),),
 }
 
@@ -134,7 +135,7 @@ def test_a_full_table_makes_nothing(fork, maker):
 
 
 @pytest.mark.parametrize("maker", MAKERS.values(), ids=list(MAKERS))
-@pytest.mark.parametrize("name", ["cm_make_pair", "cm_make_epoll", "cm_make_event", "cm_make_reader"])
+@pytest.mark.parametrize("name", ["cm_make_pair", "cm_make_epoll", "cm_make_event", "cm_make_pidfd", "cm_make_file"])
 def test_an_interrupt_after_it_is_made_leaves_nothing(maker, name, monkeypatch):
     """Ctrl-C raises where a call ends: what C has made was nobody's then."""
 

@@ -13,12 +13,14 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 
-from capmarshal._descriptors import private
-from capmarshal._descriptors.private import Private
+from capmarshal._descriptors.private import make_pidfd
+from capmarshal._kernel.errors import KernelError
 
 if TYPE_CHECKING:
     import subprocess
     from signal import Signals
+
+    from capmarshal._descriptors.private import Private
 
 # Seconds between two looks at a process of which there is no descriptor to be awaited.
 _PAUSE = 0.02
@@ -165,8 +167,7 @@ class Process(anyio.abc.Process):
 
 def _descriptor_of(pid: int) -> Private | None:
     """One that polls readable when a child has ended; None where there is no room for it, or a filter refuses it."""
-    with private.lock:
-        try:
-            return Private(os.pidfd_open(pid))
-        except OSError:
-            return None
+    try:
+        return make_pidfd(pid)
+    except KernelError:
+        return None

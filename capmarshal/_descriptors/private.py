@@ -145,6 +145,13 @@ def make_event() -> Private:
     return made
 
 
+def make_pidfd(process: int) -> Private:
+    """Polls readable when a process has ended; waits for no room in the table, and raises as :func:`make_pair`."""
+    made = Private(-1)
+    check(_attempt(lambda place: lib.cm_make_pidfd(place, process), (made,)), "looking at a process", "pidfd_open(2)")
+    return made
+
+
 def make_reader(path: bytes) -> Private:
     """A file, opened for reading, which waits for no room in the table; raises as :func:`make_pair`."""
     made = Private(-1)

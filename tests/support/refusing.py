@@ -44,6 +44,7 @@ _NUMBERS.update(
         "memfd_create": (319, 279),
         "eventfd2": (290, 19),
         "epoll_create1": (291, 20),
+        "pidfd_open": (434, 434),
     }
 )
 # And container runtimes.
