@@ -214,6 +214,7 @@ ALONE = ": what is no data is alone, or beside None; take a parameter for each"
         (typing.IO[str], rf"typing\.IO {NEITHER} .*text is made of that: io\.TextIOWrapper\(file\)$"),
         (list[io.TextIOWrapper], rf"io\.TextIOWrapper {NEITHER} .*text is made of that: io\.TextIOWrapper\(file\)$"),
         (pathlib.Path, rf"pathlib\.Path {NEITHER} send the open file, as io\.BufferedReader, or a name, as str$"),
+        (abc.Coroutine[typing.Any, typing.Any, int], rf"[.\w]+\.Coroutine {NEITHER} .* with async def$"),
         (np.ndarray, rf"numpy\.ndarray {NEITHER} send an array as Dataspace or SharedBuffer$"),
         (io.BufferedReader | io.BufferedWriter, rf"the union io\.BufferedReader \| io\.BufferedWriter{ALONE}"),
         (int | io.BufferedReader, rf"the union int \| io\.BufferedReader{ALONE}"),

@@ -8,6 +8,7 @@ import pytest
 
 import by_hand
 import capmarshal as cm
+from capmarshal._typed.method import methods_of
 from declared import Echo, EchoServer, offline, serve
 from patience import PATIENCE
 
@@ -168,3 +169,36 @@ def test_what_a_protocol_says_and_the_interface_does_not_declare_is_refused():
         offline(Abstract)
     with pytest.raises(cm.InterfaceError, match=r"Readable\.read does nothing, and is not declared"):
         offline(Stub)
+
+
+class Titled(typing.Protocol):
+    @cm.method
+    def title(self) -> str: ...
+
+
+class Bare:
+    @cm.method
+    def size(self) -> int: ...
+
+
+class Book(cm.Interface, Titled, Bare): ...
+
+
+class BookServer(Book):
+    def title(self):
+        return "spam"
+
+    def size(self):
+        return 4
+
+
+def test_a_protocol_or_another_class_may_declare_what_interfaces_have_in_common():
+    """As an interface that derives from them has it; also in the other colour."""
+    with serve(BookServer(), Book) as proxy:
+        assert (proxy.title(), proxy.size()) == ("spam", 4)
+
+    class AsyncBook(cm.Interface):
+        title = cm.awaitable(Titled.title)
+        size = cm.awaitable(Bare.size)
+
+    assert {name: method.awaitable for name, method in methods_of(AsyncBook).items()} == {b"title": True, b"size": True}

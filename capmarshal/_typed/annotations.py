@@ -78,7 +78,9 @@ class Reader:
 
 def _itself(interface: type, of: type) -> type:
     """What ``Self`` stands for: the interface itself; asked of a server's class, the interface that it serves."""
-    return next((cls for cls in of.__mro__ if issubclass(cls, interface) and cls.__abstractmethods__), interface)  # type: ignore[attr-defined]  # of an ABCMeta
+    # By their bases: a protocol does not let itself be asked for subclasses.
+    derived = (cls for cls in of.__mro__ if interface in cls.__mro__ and getattr(cls, "__abstractmethods__", False))
+    return next(derived, interface)
 
 
 def _bound(of: Any) -> dict[type, Meanings]:

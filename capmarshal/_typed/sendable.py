@@ -6,6 +6,7 @@ import io
 import os
 import types
 import typing
+from collections.abc import Awaitable
 from typing import Any
 
 import msgspec
@@ -105,6 +106,8 @@ def _instead_of(cls: type) -> str:
         )
     if issubclass(cls, os.PathLike):
         return "send the open file, as io.BufferedReader, or a name, as str"
+    if issubclass(cls, Awaitable):
+        return "a result that is awaited is written as what it gives, of a method that is declared with async def"
     if hasattr(cls, "__array_interface__"):
         return "send an array as Dataspace or SharedBuffer"
     return "send its contents as data, or make it an Interface"
