@@ -9,11 +9,15 @@ import socket
 import threading
 import time
 
+import anyio
 import pytest
 
 import by_hand
 import capmarshal as cm
+from capmarshal._capabilities.capability import open_door_of
 from capmarshal._descriptors import reaper as _reaper
+from loops import LOOPS
+from loops import run as run_in
 
 PATIENCE = by_hand.PATIENCE
 LIMIT = 64
@@ -108,6 +112,45 @@ def test_a_knock_waits_until_the_queue_drains(ordinary):
             return doubled
 
     assert ordinary(client) == 8
+
+
+class AwaitedWork(cm.Interface):
+    double = cm.awaitable(by_hand.Work.double)
+    count = cm.awaitable(by_hand.Work.count)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("first", [True, False], ids=["knock", "argument"])
+def test_an_awaited_call_waits_too_and_others_run(ordinary, loop, first):
+    """It is a task of the same loop that drains the queue; and at its deadline a call says whose limit it was."""
+
+    def client():
+        with by_hand.serving() as capability, by_hand.temporary() as file, Jam() as jam:
+            proxy = capability.cast(AwaitedWork)
+
+            async def call():
+                if not first:
+                    jam.drain()
+                    assert await proxy.count([file]) == 1
+                with Jam() as second:
+                    with pytest.raises(cm.TooManyInFlight) as caught, cm.timeout(0.05):
+                        await proxy.count([file])
+                    with anyio.move_on_after(0.01) as scope:
+                        await proxy.count([file])
+                    async with anyio.create_task_group() as tasks:
+                        tasks.start_soon(proxy.count, [file])
+                        await anyio.wait_all_tasks_blocked()
+                        second.drain()
+                        jam.drain()
+                return _says_whose_limit(caught.value), scope.cancelled_caught
+
+            before = count_open()
+            outcome = run_in(loop, call)
+            for channel in open_door_of(capability).idle:
+                channel.drop()
+            return outcome, surplus(before)
+
+    assert ordinary(client) == ((True, True), 0)
 
 
 @pytest.mark.parametrize("first", [True, False], ids=["knock", "argument"])
