@@ -80,12 +80,38 @@ void cm_deafen(struct cm_ring *ring, unsigned int slot)
 	append(ring, &ring->peers[ring->slots[slot].peer].deaf, slot, CM_DEAF);
 }
 
+static void await_room(struct cm_ring *ring, unsigned int peer)
+{
+	if (!ring->peers[peer].aside.first || ring->peers[peer].full || ring->peers[peer].room.next)
+		return;
+	ring->bounds++;
+	enter(ring, room, peer);
+}
+
+static void await_no_room(struct cm_ring *ring, unsigned int peer)
+{
+	if (!ring->peers[peer].room.next)
+		return;
+	ring->bounds--;
+	leave(ring, room, peer);
+}
+
+void cm_fill(struct cm_ring *ring, unsigned int peer, int full)
+{
+	int *filled = peer ? &ring->peers[peer].full : &ring->full;
+
+	ring->bounds += (unsigned int)full - (unsigned int)*filled;
+	*filled = full;
+	if (peer && full)
+		await_no_room(ring, peer);
+	else if (peer)
+		await_room(ring, peer);
+}
+
 void cm_set_aside(struct cm_ring *ring, unsigned int slot)
 {
-	unsigned int peer = ring->slots[slot].peer;
-
-	append(ring, &ring->peers[peer].aside, slot, CM_ASIDE);
-	enter(ring, room, peer);
+	append(ring, &ring->peers[ring->slots[slot].peer].aside, slot, CM_ASIDE);
+	await_room(ring, ring->slots[slot].peer);
 }
 
 void cm_take_in(struct cm_ring *ring)
@@ -93,11 +119,10 @@ void cm_take_in(struct cm_ring *ring)
 	unsigned int peer = ring->waiting, slot = ring->peers[peer].aside.first;
 
 	/* behind all others, if it has more */
-	leave(ring, room, peer);
+	await_no_room(ring, peer);
 	cm_unlist(ring, slot);
-	if (ring->peers[peer].aside.first)
-		enter(ring, room, peer);
-	ring->slots[slot].admitted = 1;
+	await_room(ring, peer);
+	ring->admitted = slot;
 	cm_enqueue(ring, slot);
 }
 
@@ -122,7 +147,7 @@ void cm_unlist(struct cm_ring *ring, unsigned int slot)
 	if (!peer->queue.first)
 		leave(ring, turns, taken->peer);
 	if (!peer->aside.first)
-		leave(ring, room, taken->peer);
+		await_no_room(ring, taken->peer);
 }
 
 unsigned int cm_next(struct cm_ring *ring)

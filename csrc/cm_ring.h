@@ -13,7 +13,7 @@
  *
  * Where no more calls may begin, their slots are set aside, by peer again, and the
  * peers that have some stand in a second ring: one is taken in for each call that
- * may begin.
+ * may begin; none of a peer that has its part.
  */
 #ifndef CAPMARSHAL_CM_RING_H
 #define CAPMARSHAL_CM_RING_H
@@ -61,7 +61,6 @@ struct cm_slot {
 	unsigned int previous, next;      /* in its list; 0: none */
 	int place;                        /* enum cm_place */
 	int disarmed;                     /* reported at most once more */
-	int admitted;                     /* was taken in, and not dealt with since */
 	unsigned int events;              /* reported by epoll and not dealt with */
 };
 
@@ -80,6 +79,7 @@ struct cm_peer {
 	struct cm_links turns, room;
 	int held;                         /* begins no calls for now */
 	int exempt;                       /* may always begin one: nothing of it is set aside */
+	int full;                         /* may begin no more: what it says is set aside, and not taken in */
 };
 
 struct cm_ring {
@@ -89,7 +89,10 @@ struct cm_ring {
 	unsigned int n_peers;
 	unsigned int first;               /* the peer whose turn is next; 0: nobody waits for one but perhaps `served` */
 	unsigned int served;              /* the peer that had the last turn, and is not in the ring; 0: none */
-	unsigned int waiting;             /* the peer whose call is taken in next; 0: none is set aside */
+	unsigned int waiting;             /* the peer whose call is taken in next; 0: none */
+	unsigned int admitted;            /* the slot that was taken in, until it has its turn; 0: none */
+	int full;                         /* nobody may begin one but who is exempt */
+	unsigned int bounds;              /* how many bounds are in force: this one, of full peers, and of those that wait */
 };
 
 /* Puts a slot that is nowhere at the end of its peer's queue, or among its deaf ones. */
@@ -99,8 +102,11 @@ void cm_deafen(struct cm_ring *ring, unsigned int slot);
 /* Puts one at the end of those of its peer that are set aside. */
 void cm_set_aside(struct cm_ring *ring, unsigned int slot);
 
-/* Has one of them wait for its turn, of each peer in its turn; there is one. */
+/* Has one of them wait for its turn, of each peer in its turn; there is one, and none that was taken in waits still. */
 void cm_take_in(struct cm_ring *ring);
+
+/* Whether a peer may begin no more calls; peer 0: whether nobody may. */
+void cm_fill(struct cm_ring *ring, unsigned int peer, int full);
 
 /* Takes a slot out of whatever list it is in. */
 void cm_unlist(struct cm_ring *ring, unsigned int slot);

@@ -83,7 +83,7 @@ int cm_watch(struct cm_turn *turn, unsigned int slot)
 	struct cm_slot *watched = &turn->ring.slots[slot];
 
 	watched->place = CM_NOWHERE;
-	watched->disarmed = watched->admitted = 0;
+	watched->disarmed = 0;
 	watched->events = 0;
 	return control(turn, slot, EPOLL_CTL_ADD, interest(watched));
 }
@@ -93,6 +93,8 @@ void cm_unwatch(struct cm_turn *turn, unsigned int slot)
 	cm_unlist(&turn->ring, slot);
 	if (turn->ring.slots[slot].descriptor >= 0)
 		control(turn, slot, EPOLL_CTL_DEL, 0);
+	if (turn->ring.admitted == slot)
+		turn->ring.admitted = 0;
 	turn->ring.slots[slot].descriptor = -1;
 	turn->ring.slots[slot].assembly = NULL;
 }
@@ -231,11 +233,13 @@ static int harvest(struct cm_turn *turn, int milliseconds)
 }
 
 /* whether a channel's next record is not read before another call may begin; one whose client has gone is not read at all */
-static int waits(const struct cm_turn *turn, const struct cm_slot *slot)
+static int waits(const struct cm_turn *turn, const struct cm_slot *slot, int admitted)
 {
-	if (!(slot->mode & CM_CALLS) || slot->kind == CM_OWN || slot->events & EPOLLHUP)
+	const struct cm_peer *peer = &turn->ring.peers[slot->peer];
+
+	if (!(slot->mode & CM_CALLS) || slot->kind == CM_OWN || slot->events & EPOLLHUP || peer->exempt)
 		return 0;
-	return !turn->ring.peers[slot->peer].exempt && (turn->full || !slot->admitted);
+	return turn->ring.full || peer->full || !admitted;
 }
 
 /* what is reported of a channel that is not read */
@@ -258,19 +262,21 @@ static int deal_with(struct cm_turn *turn, unsigned int slot)
 {
 	struct cm_slot *dealt = &turn->ring.slots[slot];
 	unsigned int events = dealt->events;
+	int admitted = turn->ring.admitted == slot;
 
+	if (admitted)
+		turn->ring.admitted = 0;
 	turn->slot = slot;
 	if (!heard(turn, dealt)) {
 		cm_deafen(&turn->ring, slot);
 		disarm(turn, slot);
 		return CM_NOTHING;
 	}
-	if ((turn->full | turn->ring.waiting) && waits(turn, dealt)) {
+	if (turn->ring.bounds && waits(turn, dealt, admitted)) {
 		set_aside(turn, slot);
 		return CM_NOTHING;
 	}
 	dealt->events = 0;
-	dealt->admitted = 0;
 	if (dealt->disarmed) {
 		turn->status = arm(turn, slot);
 		if (turn->status < 0)
@@ -295,7 +301,7 @@ static int next_event(struct cm_turn *turn, int milliseconds)
 	if (event < 0)
 		return event;
 	do {
-		if (turn->ring.waiting && !turn->full)
+		if (turn->ring.waiting && !turn->ring.full && !turn->ring.admitted)
 			cm_take_in(&turn->ring);
 		slot = cm_next(&turn->ring);
 		if (slot == 0)

@@ -9,7 +9,7 @@
  * so the work for an event does not grow with the number of channels, and a channel
  * that is not read needs no system call.
  *
- * While the turn is full, a record that begins a call, or goes on with one, is not
+ * While its ring is full, or the peer, a record that begins a call, or goes on with one, is not
  * read: it waits in its channel, its descriptors in flight on its sender's account,
  * and is gone if its client goes.  What has waited so is read in the order in which
  * it came, one of each peer in its turn.
@@ -31,7 +31,6 @@ struct cm_turn {
 	unsigned int taken;               /* out: the slot whose record was taken; 0 when that is answered, by a reply sent here or the caller */
 	int64_t poll;                     /* nanoseconds to poll at most before it sleeps; 0: never */
 	int polled;                       /* in vain, and came back for signal handlers to run: sleeps next */
-	int full;                         /* no more calls may begin, but those of peers that are exempt */
 	int scarce;                       /* what is being closed may fill the table: look whether there is room before a record is read */
 	unsigned int in_row;              /* records that polling found one after the other, without a look at the other channels */
 	int64_t row_began;                /* when the first of them was found */

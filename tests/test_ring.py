@@ -25,7 +25,7 @@ class Ring(RuleBasedStateMachine):
         self.queues = {peer: deque() for peer in range(1, PEERS)}
         self.deaf = {peer: deque() for peer in range(1, PEERS)}
         self.aside = {peer: deque() for peer in range(1, PEERS)}
-        self.order, self.waiting = deque(), deque()
+        self.order, self.waiting, self.full = deque(), deque(), set()
         self.served = 0
 
     def lists(self, slot):
@@ -59,8 +59,17 @@ class Ring(RuleBasedStateMachine):
             peer, _, _, aside = self.lists(slot)
             lib.cm_set_aside(self.ring, slot)
             aside.append(slot)
-            if peer not in self.waiting:
+            if peer not in self.waiting and peer not in self.full:
                 self.waiting.append(peer)
+
+    @rule(peer=st.integers(0, PEERS - 1), full=st.booleans())
+    def fill(self, peer, full):
+        lib.cm_fill(self.ring, peer, full)
+        (self.full.add if full else self.full.discard)(peer)
+        if full and peer in self.waiting:
+            self.waiting.remove(peer)
+        elif not full and peer and self.aside[peer] and peer not in self.waiting:
+            self.waiting.append(peer)
 
     @rule()
     def take_in(self):
@@ -71,7 +80,7 @@ class Ring(RuleBasedStateMachine):
             # Each peer in its turn: behind all others, if it has more.
             if self.aside[peer]:
                 self.waiting.append(peer)
-            assert self.slots[slot].admitted
+            assert self.ring.admitted == slot
             self.has_come(slot)
 
     @rule(slot=slots)
@@ -99,6 +108,7 @@ class Ring(RuleBasedStateMachine):
     def who_is_next_agrees(self):
         assert self.ring.first == (self.order[0] if self.order else 0)
         assert self.ring.waiting == (self.waiting[0] if self.waiting else 0)
+        assert self.ring.bounds == len(self.waiting) + len(self.full)
 
     @invariant()
     def whether_anyone_waits_agrees(self):

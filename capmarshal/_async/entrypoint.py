@@ -185,21 +185,20 @@ class Entrypoint(AnyEntrypoint[AwaitedService]):
         if group is None or session is None:
             return None
         self._group = self._session = None
-        cancelled = anyio.get_cancelled_exc_class()
+        cancelled, cut = anyio.get_cancelled_exc_class(), None
         swallowed: bool | None = None
         try:
-            try:
-                if isinstance(error, cancelled):
-                    service.close_at_once()
-                    swallowed = await group.__aexit__(kind, error, traceback)
-                else:
-                    await service.depart(self._close_timeout)
-                    await group.__aexit__(None, None, None)
-            except cancelled as cut:
-                # Meanwhile.
+            if isinstance(error, cancelled):
                 service.close_at_once()
-                if not await group.__aexit__(type(cut), cut, cut.__traceback__):
-                    raise
+                swallowed = await group.__aexit__(kind, error, traceback)
+            else:
+                try:
+                    await service.depart(self._close_timeout)
+                except cancelled as meanwhile:
+                    service.close_at_once()
+                    cut = meanwhile
+                if not await group.__aexit__(type(cut) if cut is not None else None, cut, None) and cut is not None:
+                    raise cut
         finally:
             service.end(session)
         failure, self._failure = self._failure, None

@@ -6,6 +6,7 @@ event loop would take for its own.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import math
 import time
@@ -130,7 +131,9 @@ class AwaitedCall(Handler):
 
     def cancel(self) -> None:
         """Tells its method to end: nobody wants its answer any more.  Does nothing the second time."""
-        self._scope.cancel()
+        # Its event loop may be closed.
+        with contextlib.suppress(RuntimeError):
+            self._scope.cancel()
 
     def close(self) -> None:
         """Closes all that came with it, where it is not started, and forgets it."""
@@ -159,7 +162,7 @@ class AwaitedCall(Handler):
                 answer = self._late(kept.kept)
         except BaseException as error:
             if _ends_all(error):
-                self._end(self._late(kept.kept), kept)
+                self._end(self._late(kept.kept), kept, cut_off=True)
                 raise
             fault = fault_for(error, self._method, self._payload)
             answer = self._calls.failed(self, self._method, error, fault, self._owned, outgoing, kept.kept)
@@ -189,13 +192,13 @@ class AwaitedCall(Handler):
         data = wire.pack_fail(self.id, faults.encode(fault_for(error, self._method, self._payload)))
         return keeping.failed(self.id, data, self._owned, NOTHING, kept)
 
-    def _end(self, answer: Answer, kept: keeping.InProgress) -> None:
+    def _end(self, answer: Answer, kept: keeping.InProgress, *, cut_off: bool = False) -> None:
         """Ends the call; its answer goes to whoever wants it still."""
         self.runs = False
         kept.running = ()
         kept.kept.clear()
         self._arguments, self._by_name, self._owned = (), _NO_NAMES, _NOTHING_OWNED
-        self._calls.end(self, answer, self._began)
+        self._calls.end(self, answer, self._began, cut_off=cut_off)
 
 
 def _ends_all(error: BaseException) -> bool:
@@ -294,12 +297,12 @@ class AwaitingCalls(Calls):
         self.handling.forget_all()
         self.end_all()
 
-    def end(self, call: AwaitedCall, answer: Answer, began: int) -> None:
-        """Ends a call whose method has; its answer goes to whoever wants it still."""
+    def end(self, call: AwaitedCall, answer: Answer, began: int, *, cut_off: bool) -> None:
+        """Ends a call whose method has; its answer goes to whoever wants it still, unless all are cut off."""
         self.forget(call)
         if self._logs:
             log_call(self._journal, call.peer, call.where, began, (call.size, call.descriptors), answer)
         escape = answer.escape.pop() if answer.escape else None
-        self.handling.end(call, answer)
+        self.handling.end(call, answer, cut_off=cut_off)
         if escape is not None:
             self.escaped(escape)

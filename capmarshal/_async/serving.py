@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import anyio
 from anyio import lowlevel
@@ -96,6 +97,7 @@ class AwaitedService(Service):
         # Calls that run when it is to end are waited for, however long they take.
         self._patient = True
         self._over: anyio.Event | None = None
+        self._loop: Any = None
         self._failure: BaseException | None = None
 
     def claim(self) -> Session:
@@ -107,6 +109,7 @@ class AwaitedService(Service):
         self.check_open()
         session = Session(threading.get_ident())
         session.lock.acquire()
+        self._loop = None
         try:
             self._claim(session)
         except BaseException:
@@ -115,6 +118,10 @@ class AwaitedService(Service):
         # Before its first turn: a blocking call that is made here would wait for that.
         self._calls.thread = threading.get_ident()
         self._over, self._patient = anyio.Event(), True
+        # Of asyncio, whose program may close it whatever runs there; trio's ends with all that does.
+        asyncio: Any = sys.modules.get("asyncio")
+        with contextlib.suppress(RuntimeError, AttributeError):
+            self._loop = asyncio.get_running_loop()
         _here().add(self)
         return session
 
@@ -243,13 +250,20 @@ class AwaitedService(Service):
         self._begin_end(_deadline.after(seconds))
         await self._wait(self._session, math.inf)
 
+    def _loop_is_closed(self) -> bool:
+        return self._loop is not None and self._loop.is_closed()
+
     async def _wait(self, session: Session | None, seconds: float) -> bool:
         """Waits for the end of serving, and lets go then; whether it has come."""
         if session is not None and session.active:
-            if self not in _here():
-                # Another thread's event loop, or one that runs no more, and never goes on.
-                self._server.close()
-                return True
+            if self._loop_is_closed():
+                # Nothing in it ever goes on, nor is thrown away: anyio keeps what it has left.
+                self._server.end()
+                self._calls.forget_all()
+                self.end(session)
+            elif self not in _here():
+                # Another thread's, whose event cannot be awaited here.
+                return await anyio.to_thread.run_sync(session.wait, _deadline.ahead(seconds), abandon_on_cancel=True)
             with anyio.move_on_after(seconds):
                 if self._over is not None:
                     await self._over.wait()

@@ -42,11 +42,11 @@ class AwaitedServer(Server):
         concurrency: int,
     ) -> None:
         super().__init__(door, dispatcher, journal, max_bytes=max_bytes, max_descriptors=max_descriptors, limits=limits)
+        self._ring = ffi.addressof(self._turn, "ring")
         self.handling = Handling(
-            self._turn, self._channels, self._records, self._answers, self._endings, concurrency, self._rouse
+            self._ring, self._channels, self._records, self._answers, self._endings, concurrency, self._rouse
         )
         self._turns.never_wait(self.handling.spoken)
-        self._ring = ffi.addressof(self._turn, "ring")
         # Until when the event loop waits; NOW: it does not.
         self._waited_for = NOW
 
@@ -94,7 +94,7 @@ class AwaitedServer(Server):
     def _rouse(self) -> None:
         """Has the loop come round where there is something to do of which the epoll descriptor does not tell."""
         ring = self._ring
-        aside = ring.waiting and not self._turn.full
+        aside = ring.waiting and not ring.full
         if self._timers.next < self._waited_for or aside or lib.cm_anyone(ring) or self._ending():
             self._waited_for = NOW
             self._wake_up()

@@ -73,6 +73,7 @@ class Channels:
         hanging_up: closes those that end.
         unread: descriptors that were sent on them and not received.
         load: of all calls that run beside others, but this process's own.
+        placed: called when a peer has got a place in the ring of turns.
         process_ended: called when the process of a peer has ended, until it has no channels any more.
     """
 
@@ -86,6 +87,7 @@ class Channels:
         self.hanging_up = HangingUp(timers)
         self.unread = Unread(shares, self.hanging_up)
         self.process_ended: Callable[[Peer], None] = lambda _peer: None
+        self.placed: Callable[[Peer], None] = lambda _peer: None
 
     def __len__(self) -> int:
         return len(self._by_slot)
@@ -141,6 +143,7 @@ class Channels:
         if not peer.index:
             peer.index = self.slots.add_peer(exempt=peer.own)
             lib.cm_hold(self._turn, peer.index, bool(peer.held))
+            self.placed(peer)
         self._watch_end(peer)
         channel = Channel(far, peer)
         slot, result = self.slots.watch_channel(

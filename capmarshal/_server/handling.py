@@ -1,15 +1,15 @@
 """Calls whose methods run beside others, in an event loop: how many there may be, and how each ends.
 
-What exceeds the bounds is not read: it waits in its channel, and costs this process nothing.  The bound over all is C's
-to keep (csrc/cm_turn.h), which takes one in when one has ended, of each peer in its turn.  A peer that has more than
-its part is held back, as for whatever else it has too much of.  Calls of this process's own are exempt: the method that
-makes one has its place already, and would wait for itself.
+What exceeds the bounds is not read: it waits in its channel, and costs this process nothing.  C sets it aside
+(csrc/cm_ring.h), and takes one in when one may begin, of each peer in its turn.  Calls of this process's own are
+exempt: the method that makes one has its place already, and would wait for itself.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from capmarshal._kernel.native import lib
 from capmarshal._protocol.states import Event, State
 
 if TYPE_CHECKING:
@@ -27,15 +27,12 @@ if TYPE_CHECKING:
 # Of all calls that may run, one process leaves so many to others: one that makes calls which never end is not alone.
 _LEFT_TO_OTHERS = 1 / 8
 
-# Why a peer is held back.
-_HELD = "as many of its calls run as may"
-
 
 class Handling:
     """The calls of one server whose methods run beside others.
 
     Args:
-        turn: the ``struct cm_turn``.
+        ring: the ``struct cm_ring``.
         channels: that they come by.
         records: knows what becomes of an answer.
         answers: sends them.
@@ -50,7 +47,7 @@ class Handling:
 
     def __init__(
         self,
-        turn: CData,
+        ring: CData,
         channels: Channels,
         records: Records,
         answers: Answers,
@@ -59,7 +56,7 @@ class Handling:
         rouse: Callable[[], None],
     ) -> None:
         self.handlers: dict[Handler, Channel] = {}
-        self._turn = turn
+        self._ring = ring
         self._channels = channels
         self._records = records
         self._answers = answers
@@ -68,10 +65,10 @@ class Handling:
         self._shares = channels.shares
         self._most = concurrency
         self._most_of_peer = concurrency - int(concurrency * _LEFT_TO_OTHERS)
-        # Of peers that are not exempt.
+        # Of peers that are not exempt; and those of them that have their part.
         self._load: Load = channels.load
-        self._held: set[Peer] = set()
-        records.handle = self.begin
+        self._full: set[Peer] = set()
+        records.handle, channels.placed = self.begin, self._placed
         endings.before(self._forget)
 
     def begin(self, handler: Handler, channel: Channel) -> None:
@@ -90,11 +87,11 @@ class Handling:
             return
         for load in (peer.load, peer.user.load, self._load):
             load.add(handler, 1)
-        if self._load.calls >= self._most:
-            self._turn.full = 1
-        if self._too_much(peer):
-            self._held.add(peer)
-            self._channels.hold(peer, _HELD)
+        if self._load.calls == self._most:
+            lib.cm_fill(self._ring, 0, 1)
+        if peer not in self._full and self._too_much(peer):
+            self._full.add(peer)
+            lib.cm_fill(self._ring, peer.index, 1)
 
     def spoken(self, channel: Channel) -> None:
         """Something has come on a channel whose method runs: its client has given that call up."""
@@ -110,13 +107,22 @@ class Handling:
         if handler is not None:
             handler.cancel()
 
-    def end(self, handler: Handler, answer: Answer) -> None:
-        """Ends a call whose method has ended; takes the answer, which is not sent where nobody wants it."""
+    def end(self, handler: Handler, answer: Answer, *, cut_off: bool) -> None:
+        """Ends a call whose method has ended.
+
+        Args:
+            handler: the call.
+            answer: to it, taken; it is not sent where nobody wants it.
+            cut_off: the method was kept from answering, as all are: its client finds the server gone.
+        """
         channel = self.handlers.pop(handler)
         try:
             channel.handler = None
             self._uncount(handler, channel.peer)
-            if channel.state is State.DISCARDED:
+            if cut_off:
+                answer.close()
+                self._endings.forget(channel)
+            elif channel.state is State.DISCARDED:
                 self._answers.settle(channel, [*answer.arguments, *answer.results])
             else:
                 self._records.finish(channel, answer)
@@ -124,22 +130,27 @@ class Handling:
         except Exception as error:  # noqa: BLE001 - a fault of ours is one channel's, not the service's
             self._endings.fault(channel, error)
 
+    def _placed(self, peer: Peer) -> None:
+        # One that had no channel any more, and methods that have not ended all the same.
+        if peer in self._full:
+            lib.cm_fill(self._ring, peer.index, 1)
+
     def _uncount(self, handler: Handler, peer: Peer) -> None:
         if peer.own:
             return
         for load in (peer.load, peer.user.load, self._load):
             load.add(handler, -1)
-        if self._load.calls < self._most:
-            self._turn.full = 0
-        if self._held:
-            for held in tuple(self._held):
-                if not self._too_much(held):
-                    self._held.discard(held)
-                    self._channels.release(held, _HELD)
+        if self._load.calls == self._most - 1:
+            lib.cm_fill(self._ring, 0, 0)
+        for full in tuple(self._full) if self._full else ():
+            if not self._too_much(full):
+                self._full.discard(full)
+                if full.index:
+                    lib.cm_fill(self._ring, full.index, 0)
 
     def _too_much(self, peer: Peer) -> bool:
         """Whether calls of a peer have as much as may be: one by itself always may."""
-        if peer.load.calls >= self._most_of_peer:
+        if self._most > peer.load.calls >= self._most_of_peer:
             return True
         own, user, whole = peer.load, peer.user.load, self._load
         for may, mine, users, alls in (

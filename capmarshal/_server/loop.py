@@ -207,7 +207,8 @@ class Server:
         """In a forked child: the numbers in C's memory are nobody's any more, or somebody else's."""
         turn = self._turn
         turn.epoll, turn.probe, turn.taken = -1, -1, 0
-        turn.ring.n_slots, turn.ring.first, turn.ring.served, turn.ring.waiting = 0, 0, 0, 0
+        ring = turn.ring
+        ring.n_slots, ring.first, ring.served, ring.waiting = 0, 0, 0, 0
         self._gate = threading.Lock()
         self._listening.in_child()
         self._signals.in_child()

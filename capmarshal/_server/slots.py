@@ -76,6 +76,8 @@ class Slots:
 
     def remove_peer(self, index: int) -> None:
         """Ends what :meth:`add_peer` began; none of its slots is watched any more."""
+        if self._peers.array[index].full:
+            lib.cm_fill(ffi.addressof(self._turn, "ring"), index, 0)
         self._peers.give_back(index)
 
     def watch_own(self, owner: Private, ready: Callable[[], None]) -> int:

@@ -1,0 +1,349 @@
+"""How serving in an event loop ends: by leaving, closing, cancellation, errors, signals and forks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+
+import by_hand
+import capmarshal as cm
+from capmarshal import aio
+from loops import LOOPS, Work, Worker, each_loop, in_thread, run
+from patience import PATIENCE
+
+# Where the programs of these tests find what they import.
+SUPPORT = Path(by_hand.__file__).parent
+
+
+def _wait(capability, how):
+    """A client that waits; what it was answered, or why there was no answer."""
+    try:
+        return capability.cast(Work).wait(how)
+    except cm.Disconnected as gone:
+        return gone.ran
+
+
+@each_loop
+def test_leaving_finishes_calls_and_answers_them(loop, fork):
+    """Whoever comes meanwhile finds the server gone."""
+    entrypoint, worker = aio.Entrypoint("left"), Worker()
+    capability = entrypoint.manage(worker)
+    first = fork(lambda: _wait(capability, "first"))
+
+    async def main():
+        async with anyio.create_task_group() as group:
+            async with entrypoint:
+                await worker.until(lambda: worker.running)
+
+                async def then():
+                    await worker.until(lambda: entrypoint.closed)
+                    with pytest.raises(cm.Disconnected):
+                        await in_thread(capability.cast(Work).double, 1)
+                    worker.go = True
+
+                group.start_soon(then)
+            assert await in_thread(first.result) == "first"
+
+    run(loop, main)
+    with pytest.raises(cm.Closed):
+        entrypoint.manage(worker)
+
+
+@each_loop
+def test_leaving_tells_calls_to_end_that_take_too_long_and_says_so(loop, fork, caplog):
+    """And which goes on all the same, if one does."""
+    entrypoint, worker = aio.Entrypoint("left", close_timeout=0.05), Worker()
+    capability = entrypoint.manage(worker)
+    children = [fork(lambda how=how: _wait(capability, how)) for how in ("long", "swallow")]
+
+    async def main():
+        async with anyio.create_task_group() as group:
+
+            async def then():
+                await worker.until(lambda: "not ended yet" in caplog.text)
+                # Clients need not wait for it.
+                assert [await in_thread(child.result) for child in children] == ["maybe", "maybe"]
+                worker.go = True
+
+            group.start_soon(then)
+            async with entrypoint:
+                await worker.until(lambda: worker.running == 2)
+
+    run(loop, main)
+    assert ("cancelled", "long") in worker.seen
+    assert ("swallowed", "swallow") in worker.seen
+    lines = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert [line.partition(" in ")[0].partition(",")[0] for line in lines] == [
+        "left: AwaitedWork.wait: not ended",
+        "left: AwaitedWork.wait: told to end",
+    ]
+
+
+@each_loop
+@pytest.mark.parametrize("how", ["error", "cancelled"])
+def test_a_block_that_ends_by_an_error_is_left_as_any_other_and_a_cancelled_one_at_once(loop, how, fork):
+    """What was raised comes out as it is."""
+    entrypoint, worker = aio.Entrypoint("left", close_timeout=PATIENCE), Worker()
+    capability = entrypoint.manage(worker)
+    child = fork(lambda: _wait(capability, "x"))
+
+    async def main():
+        if how == "error":
+            try:
+                async with entrypoint:
+                    await worker.until(lambda: worker.running)
+                    worker.go = True
+                    raise ValueError("what")
+            except ValueError as error:
+                assert str(error) == "what"
+        else:
+            with anyio.CancelScope() as scope:
+                async with entrypoint:
+                    await worker.until(lambda: worker.running)
+                    scope.cancel()
+                    await anyio.sleep_forever()
+            assert scope.cancelled_caught
+        assert await in_thread(child.result) == ("x" if how == "error" else "maybe")
+
+    run(loop, main)
+    assert (("ended", "x") in worker.seen) == (how == "error")
+
+
+@each_loop
+def test_serve_forever_serves_until_it_is_closed_and_again_after_it_was_cancelled(loop):
+    """In whichever loop: it may be made in one and entered in another."""
+    entrypoint, worker = aio.Entrypoint("forever"), Worker()
+    capability = entrypoint.manage(worker)
+
+    async def once(close):
+        async with anyio.create_task_group() as group:
+            group.start_soon(entrypoint.serve_forever)
+            assert await in_thread(capability.cast(Work).double, 21) == 42
+            with pytest.raises(RuntimeError, match="served already"):
+                await entrypoint.serve_forever()
+            if close:
+                await entrypoint.close()
+            else:
+                group.cancel_scope.cancel()
+
+    run(loop, once, False)
+    run(loop, once, True)
+    assert entrypoint.closed
+
+
+@each_loop
+def test_close_waits_for_calls_that_run_and_says_which_do(loop, fork):
+    """Not from within one: then service ends when they have."""
+    entrypoint, worker = aio.Entrypoint("closed"), Worker()
+
+    async def blob(data):
+        await entrypoint.close()
+        return data
+
+    worker.blob = blob
+    capability = entrypoint.manage(worker)
+    waiting = fork(lambda: _wait(capability, "x"))
+    closing = fork(lambda: capability.cast(Work).blob(b"x") if os.read(ready, 1) else None)
+
+    async def main():
+        async with anyio.create_task_group() as group:
+            group.start_soon(entrypoint.serve_forever)
+            await worker.until(lambda: worker.running)
+            os.write(tell, b".")
+            assert await in_thread(closing.result) == b"x"
+            assert entrypoint.closed
+            # The second time it does nothing.
+            await entrypoint.close()
+            worker.go = True
+            assert await in_thread(waiting.result) == "x"
+
+    ready, tell = os.pipe()
+    closing = fork(lambda: capability.cast(Work).blob(b"x") if os.read(ready, 1) else None)
+    run(loop, main)
+    os.close(ready)
+    os.close(tell)
+
+
+@each_loop
+def test_close_gives_up_waiting_when_time_is_up(loop, fork):
+    """And names what runs; that is answered when it ends."""
+    entrypoint, worker = aio.Entrypoint("closed"), Worker()
+    capability = entrypoint.manage(worker)
+    waiting = fork(lambda: _wait(capability, "x"))
+
+    async def main():
+        async with anyio.create_task_group() as group:
+            group.start_soon(entrypoint.serve_forever)
+            await worker.until(lambda: worker.running)
+            with pytest.raises(cm.CallTimeout, match=r"Work\.wait has not ended in 0\.02 s"):
+                await entrypoint.close(0.02)
+            worker.go = True
+            assert await in_thread(waiting.result) == "x"
+
+    run(loop, main)
+
+
+@each_loop
+def test_dissolve_waits_for_calls_of_the_object_but_for_the_one_it_is_in(loop, fork):
+    """A call that comes then is refused."""
+    entrypoint, worker, other = aio.Entrypoint("dissolving"), Worker(), Worker()
+    capability, others = entrypoint.manage(worker), entrypoint.manage(other)
+
+    async def blob(data):
+        await entrypoint.dissolve(worker)
+        return data
+
+    worker.blob = other.blob = blob
+    child = fork(lambda: _wait(capability, "x"))
+
+    async def main():
+        async with entrypoint:
+            await worker.until(lambda: worker.running)
+            with cm.timeout(0.02), pytest.raises(cm.CallTimeout, match="dissolved, but a call of the object"):
+                await entrypoint.dissolve(worker)
+            with pytest.raises(cm.StaleCapability):
+                await in_thread(capability.cast(Work).double, 1)
+            again = entrypoint.manage(worker)
+            worker.go = True
+            assert await in_thread(child.result) == "x"
+            assert await in_thread(again.cast(Work).blob, b"own") == b"own"
+            again = entrypoint.manage(worker)
+            assert await in_thread(others.cast(Work).blob, b"other") == b"other"
+            with pytest.raises(cm.StaleCapability):
+                await in_thread(again.cast(Work).double, 1)
+
+    run(loop, main)
+
+
+@each_loop
+def test_ctrl_c_in_a_method_goes_to_who_runs_the_loop(loop):
+    """As itself, and not in a group; its call is answered first."""
+    program = f"""
+import anyio, os, signal, sys
+sys.path.insert(0, {str(SUPPORT)!r})
+import capmarshal as cm
+from capmarshal import aio
+from loops import Worker, Work, in_thread
+
+class Raising(Worker):
+    async def double(self, value):
+        raise KeyboardInterrupt
+
+async def main():
+    async with aio.Entrypoint("interrupted") as entrypoint:
+        capability = entrypoint.manage(Raising())
+        try:
+            await in_thread(capability.cast(Work).double, 1)
+        except cm.RemoteError as error:
+            print(error.type, flush=True)
+        await anyio.sleep_forever()
+
+try:
+    anyio.run(main, **{LOOPS[loop]!r})
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    ended = subprocess.run(
+        [sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert ended.stdout.splitlines()[-1] == "interrupted", ended
+    assert ended.returncode == 0
+
+
+@each_loop
+def test_a_method_may_spawn_and_fork(loop, fork):
+    """A child has nothing of the entrypoint; its parent serves on, and answers."""
+    entrypoint, worker = aio.Entrypoint("forking"), Worker()
+    capability = entrypoint.manage(worker)
+
+    async def double(value):
+        pid = os.fork()
+        if pid == 0:
+            os._exit(7 if entrypoint.closed and not Path(f"/proc/self/fd/{epoll}").exists() else 1)
+        _, status = os.waitpid(pid, 0)
+        return os.waitstatus_to_exitcode(status) * value
+
+    async def blob(data):
+        process = cm.spawn([sys.executable, "-P", "-c", SPAWNED], parent=entrypoint.manage(worker))
+        return bytes([await in_thread(process.wait)])
+
+    worker.double, worker.blob = double, blob
+    child = fork(lambda: (capability.cast(Work).double(2), capability.cast(Work).blob(b"")))
+    epoll = entrypoint._service._server.number
+
+    async def main():
+        async with entrypoint:
+            worker.go = True
+            assert await in_thread(child.result) == (14, b"\x03")
+
+    run(loop, main)
+
+
+SPAWNED = f"""
+import sys
+sys.path.insert(0, {str(SUPPORT)!r})
+import capmarshal as cm
+from loops import Work
+sys.exit(3 if cm.parent().cast(Work).wait("child") == "child" else 1)
+"""
+
+
+ABANDONED = f"""
+import asyncio, os, sys
+from pathlib import Path
+sys.path.insert(0, {str(SUPPORT)!r})
+import anyio
+import capmarshal as cm
+from capmarshal import aio
+from loops import Worker, Work
+
+entrypoint = aio.Entrypoint("abandoned")
+capability = entrypoint.manage(Worker())
+loop = asyncio.new_event_loop()
+
+async def enter():
+    await entrypoint.__aenter__()
+    await anyio.sleep(0.01)
+
+loop.run_until_complete(enter())
+loop.close()
+asyncio.run(entrypoint.close())
+try:
+    capability.cast(Work).double(1)
+except cm.Disconnected as gone:
+    print(gone.ran)
+# anyio keeps what a loop has left, and so the entrypoint with its door.
+print([link for link in Path("/proc/self/fd").iterdir() if "eventpoll" in os.path.realpath(link)])
+"""
+
+
+def test_an_entrypoint_whose_loop_was_closed_without_leaving_can_be_closed():
+    """In another loop: nothing in that one ever goes on."""
+    ended = subprocess.run(
+        [sys.executable, "-P", "-c", ABANDONED], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert ended.stdout.splitlines() == ["no", "[]"], ended.stderr
+
+
+def test_what_asyncio_run_cancels_at_its_end_leaves_nothing(quiet_log):
+    """Where a block was entered, and never left."""
+    entrypoint = aio.Entrypoint("cut off")
+    capability = entrypoint.manage(Worker())
+
+    async def main():
+        await entrypoint.__aenter__()
+        await anyio.sleep(0.01)
+
+    with contextlib.suppress(RuntimeError):
+        asyncio.run(main())
+    asyncio.run(entrypoint.close())
+    with cm.timeout(PATIENCE), pytest.raises(cm.Disconnected):
+        capability.cast(Work).double(1)
