@@ -88,6 +88,13 @@ def test_what_is_due_is_taken(taker, file):
             assert taker.hold(one) == taker.hold(one, one) == taker.hold(one, None) == "thing"
 
 
+class Pending:
+    """What gives a result when it is awaited."""
+
+    def __await__(self):
+        yield
+
+
 A_FILE = "where io.BufferedReader is due: "
 WRONG = {
     "int for a file": (lambda p, f: p.read(5), "file", f"an int {A_FILE}.*Descriptor.dup_of"),
@@ -100,6 +107,16 @@ WRONG = {
     "file for data": (lambda p, f: p.data(f, []), "number", "an io.BufferedReader where int is due"),
     "file in data": (lambda p, f: p.data(1, [f]), "words", r".*within what is data, where list\[str\] is due"),
     "object for data": (lambda p, f: p.data(object(), []), "number", "`object` objects cannot be sent"),
+    "forgotten await": (
+        lambda p, f: p.data(Pending(), []),
+        "number",
+        r".*Pending` objects .*: await it for what it gives",
+    ),
+    "forgotten await of a file": (
+        lambda p, f: p.read(Pending()),
+        "file",
+        rf".*Pending {A_FILE}await it for what it gives",
+    ),
     "int for an interface": (lambda p, f: p.hold(3), "thing", "an int where .*Thing is due: pass a proxy"),
     "file for an interface": (lambda p, f: p.hold(f), "thing", "an io.BufferedReader where .*Thing is due"),
     "unmanaged": (lambda p, f: p.hold(ThingServer()), "thing", ".*not managed.*manage"),

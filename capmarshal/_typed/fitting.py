@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import typing
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
 from capmarshal._capabilities.capability import Capability, Delegable, Proxy
@@ -17,7 +18,7 @@ from capmarshal._kernel.errors import name_of, with_article
 from capmarshal._typed import placing
 from capmarshal._typed.codec import encode
 from capmarshal._typed.sendable import optional_in
-from capmarshal._typed.table import DESCRIPTOR_TYPES, Search, is_delegable, is_file
+from capmarshal._typed.table import DESCRIPTOR_TYPES, FORGOTTEN, Search, is_delegable, is_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,6 +63,8 @@ class Due:
     def _advice(self, value: object) -> str:
         if value is None:
             return f": where there may be none, it is annotated {words_for(self._kind)} | None"
+        if isinstance(value, Awaitable):
+            return FORGOTTEN
         if not self._is_file:
             return ": pass a proxy, or an object of a class derived from it that an entrypoint manages"
         if self._kind is SharedBuffer:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import socket
+from collections.abc import Awaitable
 from sys import getrefcount
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -40,6 +41,9 @@ Made: TypeAlias = Descriptor | Dataspace | SharedBuffer | io.BufferedReader | io
 # So many refer to what is in a list, and is looked at: the list, a variable, and the argument of getrefcount().
 _DROPPED = 3
 
+# What to do with what is no argument or result, but would give one.
+FORGOTTEN = ": await it for what it gives"
+
 _FOUND = msgspec.msgpack.Ext(0, b"")
 
 # The annotations that stand for a descriptor; what is sent may be anything with a fileno().
@@ -62,7 +66,8 @@ def is_file(thing: Any) -> bool:
 
 def unsendable(thing: Any) -> TypeError:
     """Says that it is neither data nor one of these."""
-    return TypeError(f"`{name_of(type(thing))}` objects cannot be sent")
+    advice = FORGOTTEN if isinstance(thing, Awaitable) else ""
+    return TypeError(f"`{name_of(type(thing))}` objects cannot be sent{advice}")
 
 
 class Outgoing:
