@@ -17,6 +17,7 @@ import pytest
 
 import by_hand
 import capmarshal as cm
+from capmarshal import aio
 from capmarshal._async.calling import CALLS_MAX
 from capmarshal._async.turns import Turns
 from capmarshal._capabilities.capability import open_door_of
@@ -163,6 +164,35 @@ def test_each_deadline_ends_a_call_in_its_own_way(run, clock):
     run(end)
 
 
+class Relay(cm.Interface):
+    """Asks another one."""
+
+    @cm.method
+    async def ask(self, clock: AwaitedClock) -> float: ...
+
+
+class RelayServer(Relay):
+    async def ask(self, clock):
+        return await clock.remaining()
+
+
+def test_a_cancel_scope_is_seen_two_hops_away(run, clock):
+    """Who is called in the course of a call has no more time than that."""
+
+    async def relayed():
+        async with aio.Entrypoint("relay") as entrypoint:
+            relay = entrypoint.manage(RelayServer()).cast(Relay)
+            with anyio.fail_after(20):
+                scope = await relay.ask(clock.cast(AwaitedClock))
+                with cm.timeout(10):
+                    ours = await relay.ask(clock.cast(AwaitedClock))
+        return scope, ours
+
+    scope, ours = run(relayed)
+    assert 10 < scope <= 20
+    assert 0 < ours <= 10
+
+
 def test_a_call_that_is_begun_too_late_is_not_made(run, capability):
     """With the words that a thread is told; nor is one within a scope that is cancelled."""
 
@@ -199,7 +229,7 @@ def test_a_thousand_calls_at_once(run, fork):
                         tasks.start_soon(call, number)
 
         run(thousand)
-        assert 1 < len(door.idle) <= CALLS_MAX
+        assert 1 < len(door.idle) <= 100
         assert sorted(ended) == list(range(1000))
         capability.close()
 
@@ -253,6 +283,26 @@ def answer_first_knock(impostor):
         far.settimeout(PATIENCE)
         far.recv(1000)
         far.send(by_hand.reply(1, b"\x08"))
+
+
+def test_a_call_that_has_no_turn_in_time(run):
+    """Says what it waited for, and leaves its place to others."""
+    with by_hand.Impostor() as impostor:
+
+        async def calls():
+            proxy = impostor.capability.cast(AwaitedWork)
+            async with anyio.create_task_group() as tasks:
+                for _ in range(CALLS_MAX):
+                    tasks.start_soon(proxy.double, 1)
+                await anyio.wait_all_tasks_blocked()
+                with pytest.raises(cm.CallTimeout, match="not made: 100 others") as caught, cm.timeout(0.01):
+                    await proxy.double(1)
+                tasks.cancel_scope.cancel()
+            with pytest.raises(cm.CallTimeout, match="no answer"), cm.timeout(0.01):
+                await proxy.double(1)
+            return caught.value.ran
+
+        assert run(calls) == "no"
 
 
 def test_two_tasks_at_a_full_door(run):
