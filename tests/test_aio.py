@@ -3,6 +3,9 @@
 import subprocess
 import sys
 
+import pytest
+
+from capmarshal import aio
 from loops import LOOPS, each_loop
 from patience import PATIENCE
 
@@ -22,6 +25,13 @@ def test_without_anyio_it_says_what_to_install():
         [sys.executable, "-P", "-c", WITHOUT_ANYIO], capture_output=True, text=True, timeout=PATIENCE
     )
     assert (ended.stdout, ended.stderr) == ("capmarshal.aio needs anyio: pip install 'capmarshal[async]'\n", "")
+
+
+@pytest.mark.parametrize("name", aio.__all__)
+def test_what_is_public_says_where_it_is_to_be_had(name):
+    """As the names of capmarshal itself."""
+    assert getattr(aio, name).__module__ == "capmarshal.aio"
+    assert getattr(aio, name).__doc__
 
 
 IN_A_SANDBOX = """

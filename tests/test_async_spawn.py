@@ -221,6 +221,7 @@ def test_a_process_is_sent_signals(loop):
         for send in ("terminate", "kill"):
             async with await aio.spawn(["sleep", "1000"], parent=capability) as process:
                 assert (process.returncode, os.getpgid(process.pid)) == (None, os.getpgid(0))
+                assert repr(process) == f"<Process {process.pid}>"
                 getattr(process, send)()
                 ends.append(await process.wait())
                 process.send_signal(signal.SIGTERM)

@@ -99,6 +99,9 @@ class Process(anyio.abc.Process):
         self._output = _Output(started.stdout) if started.stdout is not None else None
         self._errors = _Output(started.stderr) if started.stderr is not None else None
 
+    def __repr__(self) -> str:
+        return f"<Process {self.pid}>"
+
     async def wait(self) -> int:
         """Its status, when it has ended."""
         await anyio.lowlevel.checkpoint()
