@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 
 import anyio
 
@@ -187,10 +188,12 @@ def test_a_call_of_the_own_process_always_begins(loop):
 
 
 @each_loop
-def test_descriptors_of_calls_that_run_are_bounded_and_one_call_may_have_any_number(loop, fork):
+def test_descriptors_of_calls_that_run_are_bounded_and_one_call_may_have_any_number(loop, fork, monkeypatch):
     """A process that has more of them in calls than may be begins no more until some have ended."""
     entrypoint, worker = aio.Entrypoint("hoard"), Worker()
     capability = entrypoint.manage(worker)
+    # A quarter of it, and a third of that for one process.
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1200, 1200))
     may = entrypoint._service._server._channels.shares.in_calls.process
 
     async def echo(files):

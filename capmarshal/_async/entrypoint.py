@@ -19,13 +19,20 @@ from capmarshal._server.entrypoint import CLOSE_TIMEOUT, MAX_BYTES, MAX_DESCRIPT
 from capmarshal._server.limits import Limits
 
 if TYPE_CHECKING:
+    import socket
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
-    from typing import Self
+    from typing import Self, TypeAlias
 
     from anyio.abc import TaskGroup
 
+    from capmarshal._capabilities.capability import Capability, Delegable
+    from capmarshal._descriptors.socket_paths import StrOrBytesPath
+    from capmarshal._server.listener import Caller, ForClient
     from capmarshal._server.session import Session
     from capmarshal._typed.interface import Interface
+
+    AwaitedForClient: TypeAlias = Callable[[Caller], Awaitable[Capability | Delegable | None]]
 
 CONCURRENCY = 100
 
@@ -83,6 +90,36 @@ class Entrypoint(AnyEntrypoint[AwaitedService]):
         self._session: Session | None = None
         self._failure: BaseException | None = None
         super().__init__(label, close_timeout, AwaitingDispatcher, make_server, AwaitedService)
+
+    def listen(
+        self,
+        where: StrOrBytesPath | socket.socket,
+        target: Interface | Capability | None = None,
+        *,
+        for_client: ForClient | AwaitedForClient | None = None,
+        mode: int = 0o600,
+    ) -> None:
+        """Hands a capability over to each process that connects by :func:`connect`, until the entrypoint is closed.
+
+        Nobody answers before it is served; who connects waits.
+
+        Args:
+            where: the path of a socket to be made, whose file goes when the entrypoint is closed; the one beside it,
+                ``<path>.lock``, stays.  Or one that listens, as :func:`activated` gives: AF_UNIX, SEQPACKET; taken.
+            target: what everybody gets: a capability, a proxy, or an object, which is managed here from now on.
+            for_client: or says what a :class:`Caller` gets, something managed, or None: it is not let in.  May be
+                ``async def``: it is cancelled if the client goes.  Who is connecting when it raises is not let in
+                either, and the log says why.
+            mode: of the file: who may write to it may connect.
+
+        Raises:
+            TypeError, ValueError: there is no listening there, or one of ``target`` and ``for_client`` is to be given.
+            KernelError: a process listens there, which is named; what is there is no socket; or bind(2) fails.
+            TableFull: no room in the descriptor table.
+            Closed: the entrypoint is closed.
+        """
+        # What is awaited is found when it is called.
+        super().listen(where, target, for_client=for_client, mode=mode)  # type: ignore[arg-type]
 
     async def dissolve(self, target: Interface) -> None:
         """Ends what :meth:`manage` began: from here on, calls of the object are refused (:class:`StaleCapability`).

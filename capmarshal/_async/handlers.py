@@ -18,10 +18,11 @@ from capmarshal._descriptors import reaper
 from capmarshal._descriptors.inbox import Inbox
 from capmarshal._kernel import call_log
 from capmarshal._kernel import deadline as _deadline
-from capmarshal._kernel.errors import ArgumentError, CallTimeout, StaleCapability
+from capmarshal._kernel.errors import ArgumentError, StaleCapability
 from capmarshal._kernel.native import FOREVER
 from capmarshal._protocol import faults, wire
 from capmarshal._server import keeping
+from capmarshal._server.answer import Answer
 from capmarshal._server.calls import Calls, Encoded, Leave, Turn, fault_for, is_bad, stays, succeeded
 from capmarshal._server.handler import Handler
 from capmarshal._server.logged_calls import log_call
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from capmarshal._capabilities.door import Home
-    from capmarshal._server.answer import Answer
     from capmarshal._server.clients import Peer
     from capmarshal._server.handling import Handling
     from capmarshal._server.journal import Journal
@@ -79,6 +79,7 @@ class AwaitedCall(Handler):
         "_calls",
         "_deadline",
         "_method",
+        "_outgoing",
         "_owned",
         "_payload",
         "_scope",
@@ -113,6 +114,7 @@ class AwaitedCall(Handler):
         self._payload = payload
         self._deadline = deadline
         self._owned, self._arguments, self._by_name = owned, arguments, by_name
+        self._outgoing = NOTHING
         self._began = time.monotonic_ns()
         self._scope = anyio.CancelScope()
 
@@ -145,7 +147,6 @@ class AwaitedCall(Handler):
         _deadline.current.set(self._deadline)
         keeping.current.set(kept)
         current.set(self)
-        outgoing = NOTHING
         if self._deadline != FOREVER:
             self._scope.deadline = anyio.current_time() + _deadline.seconds_until(self._deadline)
         try:
@@ -154,21 +155,18 @@ class AwaitedCall(Handler):
                 # Before its first step, whatever its method does then.
                 if not self._scope.cancel_called:
                     result = await getattr(self._target, self._method.name)(*self._arguments, **self._by_name)
-                    if not self._method.result_is_data:
-                        # Before there is anything in it, which is closed below whatever happens.
-                        outgoing = Outgoing(serving=True)
-                    answer = self._succeeded(result, outgoing, kept.kept)
+                    answer = self._succeeded(result, kept.kept)
             if answer is None:
                 answer = self._late(kept.kept)
         except BaseException as error:
-            if _ends_all(error):
+            if ends_all(error):
                 self._end(self._late(kept.kept), kept, cut_off=True)
                 raise
             fault = fault_for(error, self._method, self._payload)
-            answer = self._calls.failed(self, self._method, error, fault, self._owned, outgoing, kept.kept)
+            answer = self._calls.failed(self, self._method, error, fault, self._owned, self._outgoing, kept.kept)
         self._end(answer, kept)
 
-    def _succeeded(self, result: Any, outgoing: Outgoing, kept: Sequence[object]) -> Answer:
+    def _succeeded(self, result: Any, kept: Sequence[object]) -> Answer:
         """The answer to it when its method has returned; raises what is wrong with the result."""
         method = self._method
         if method.result_is_data:
@@ -176,20 +174,23 @@ class AwaitedCall(Handler):
                 reply = method.encode_data_result(result)
             except Exception:
                 # Says what is wrong with it; where that is nothing, a signal handler raised something.
-                method.encode_result(result, Outgoing(serving=True))
+                self._outgoing = Outgoing(serving=True)
+                method.encode_result(result, self._outgoing)
                 raise
         else:
-            reply = method.encode_result(result, outgoing)
+            # Before there is anything in it, which is closed whatever happens.
+            self._outgoing = Outgoing(serving=True)
+            reply = method.encode_result(result, self._outgoing)
         rest = b""
         if isinstance(reply, Long):
             rest, reply = reply.end, reply.start
-        answer = succeeded(self, reply, self._owned, outgoing, kept)
+        answer = succeeded(self, reply, self._owned, self._outgoing, kept)
         return answer._replace(rest=rest) if rest else answer
 
     def _late(self, kept: Sequence[object]) -> Answer:
         """The answer to it when its method was told to end and has: for who listens still, time was up."""
-        error = CallTimeout(f"{self._method.where} has not ended before its caller's deadline", ran="maybe")
-        data = wire.pack_fail(self.id, faults.encode(fault_for(error, self._method, self._payload)))
+        fault = faults.Fault(faults.Code.LATE, "the deadline passed before its method had ended")
+        data = wire.pack_fail(self.id, faults.encode(fault))
         return keeping.failed(self.id, data, self._owned, NOTHING, kept)
 
     def _end(self, answer: Answer, kept: keeping.InProgress, *, cut_off: bool = False) -> None:
@@ -197,11 +198,18 @@ class AwaitedCall(Handler):
         self.runs = False
         kept.running = ()
         kept.kept.clear()
-        self._arguments, self._by_name, self._owned = (), _NO_NAMES, _NOTHING_OWNED
+        self._arguments, self._by_name, self._owned, self._outgoing = (), _NO_NAMES, _NOTHING_OWNED, NOTHING
         self._calls.end(self, answer, self._began, cut_off=cut_off)
 
 
-def _ends_all(error: BaseException) -> bool:
+def _count(came: Inbox | Incoming | None) -> int:
+    """How many descriptors came with a call."""
+    if came is None:
+        return 0
+    return came.struct.count if isinstance(came, Inbox) else came.count
+
+
+def ends_all(error: BaseException) -> bool:
     """Whether all that runs here is told to end, and not one call alone."""
     try:
         cancelled = isinstance(error, anyio.get_cancelled_exc_class())
@@ -239,6 +247,23 @@ class AwaitingCalls(Calls):
         table: bytes | None = None,
     ) -> bytes | Answer | Handler:
         """As :meth:`Calls.run`; who will have the answer, where the method is to be run."""
+        if not self._logs:
+            return self._begin(turn, key, payload, deadline, came, table)
+        began, peer, count = time.monotonic_ns(), self.peer_of(turn.slot), _count(came)
+        begun = self._begin(turn, key, payload, deadline, came, table)
+        if isinstance(begun, Answer):
+            log_call(self._journal, peer, self.named(key), began, (len(payload), count), begun)
+        return begun
+
+    def _begin(
+        self,
+        turn: Turn,
+        key: bytes,
+        payload: Encoded,
+        deadline: int,
+        came: Inbox | Incoming | None,
+        table: bytes | None,
+    ) -> Answer | Handler:
         # Before it is looked up: see Objects.
         self._objects.running.append(key)
         handler: AwaitedCall | None = None
@@ -248,7 +273,7 @@ class AwaitingCalls(Calls):
                 return self._not_there(turn, key, came, table)
             target, method = found
             owned = Owned()
-            count = 0 if came is None else came.struct.count if isinstance(came, Inbox) else came.count
+            count = _count(came)
             try:
                 arguments, by_name = self._arguments(turn, method, payload, came, owned, table)
                 handler = AwaitedCall(

@@ -18,7 +18,7 @@ import anyio
 from anyio import lowlevel
 
 from capmarshal._async.ends import wait_for_ends
-from capmarshal._async.handlers import AwaitingCalls, current
+from capmarshal._async.handlers import AwaitingCalls, current, ends_all
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.native import FOREVER
 from capmarshal._server.awaited_loop import AwaitedServer
@@ -28,7 +28,7 @@ from capmarshal._server.service import Service
 from capmarshal._server.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from capmarshal._capabilities.door import Door
     from capmarshal._protocol.wire import Entry
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from capmarshal._server.objects import Objects
 
 # Turns between two moments in which other tasks run.
-_AT_ONCE = 16
+_AT_ONCE = 8
 # Seconds that methods may take to end when they are told to, before it is said which do not.
 _PATIENCE = 1.0
 
@@ -153,6 +153,7 @@ class AwaitedService(Service):
             async with anyio.create_task_group() as group:
                 self._calls.group = group
                 self._calls.escaped = self._escaped
+                self._server.ask_by(self._ask)
                 # A task of its own, for its context: what is in force here is not of the calls that come.
                 group.start_soon(self._serve, name=f"capmarshal {self._label}")
         finally:
@@ -169,13 +170,33 @@ class AwaitedService(Service):
         self._failure = error
         self._calls.group.cancel_scope.cancel()
 
+    def _ask(self, asked: Awaitable[object], then: Callable[[object, BaseException | None], None]) -> anyio.CancelScope:
+        """Awaits something of the application's that is no call, in a task; what cancels it."""
+        scope = anyio.CancelScope()
+
+        async def ask() -> None:
+            given, failure = None, None
+            try:
+                with scope:
+                    given = await asked
+            except BaseException as error:
+                if ends_all(error):
+                    raise
+                failure = error
+            if not scope.cancel_called:
+                then(given, failure)
+            if failure is not None and not isinstance(failure, Exception) and self._calls.ends_service(failure):
+                self._escaped(failure)
+
+        self._calls.group.start_soon(ask, name="for_client")
+        return scope
+
     async def _serve(self) -> None:
         server, calls = self._server, self._calls
         _deadline.current.set(FOREVER)
         try:
             server.begin()
-            while not server.told_to_end:
-                await self._turn()
+            await self._turns_until(lambda: server.told_to_end)
             if server.number >= 0:
                 await self._drain()
         except BaseException as error:
@@ -196,18 +217,22 @@ class AwaitedService(Service):
         """Has calls that run end, and their answers sent."""
         began, server, handling = time.monotonic_ns(), self._server, self._server.handling
         server.begin_drain()
-        while not server.drained(patient=self._patient):
-            await self._turn()
+        await self._turns_until(lambda: server.drained(patient=self._patient))
         if handling.handlers:
             words = "%s: not ended in %.1f s, and told to end: who has called gets no answer"
             self._journal.error(None, "left", words, handling.in_progress(), (time.monotonic_ns() - began) / 1e9)
 
-    async def _turn(self) -> None:
-        """Takes some turns, and waits if there is nothing more to do."""
+    async def _turns_until(self, over: Callable[[], bool]) -> None:
+        """Takes turns, and waits where there is nothing more to do."""
         server = self._server
-        if server.take_some(_AT_ONCE) or server.number < 0:
-            await lowlevel.checkpoint()
-            return
+        while not over():
+            if server.take_some(_AT_ONCE):
+                await lowlevel.checkpoint()
+            elif not over():
+                await self._wait_for_more()
+
+    async def _wait_for_more(self) -> None:
+        server = self._server
         until = server.may_wait()
         if until == FOREVER:
             await anyio.wait_readable(server.number)

@@ -43,6 +43,7 @@ class Code(IntEnum):
     IN_FLIGHT = 9
     MALFORMED = 10
     UNSENDABLE = 11
+    LATE = 12
 
 
 # Bytes of a FAIL: what is said of an error, and the rest.
@@ -122,6 +123,8 @@ def to_exception(payload: memoryview, declared: Sequence[type[BaseException]], w
     match fault.code:
         case Code.EXPIRED:
             return CallTimeout(f"{message} ({origin()})", ran="no")
+        case Code.LATE:
+            return CallTimeout(f"{message} ({origin()})", ran="maybe")
         case Code.LOST:
             return DescriptorsLost(errno.EMFILE, message)
         case Code.TOO_BIG:

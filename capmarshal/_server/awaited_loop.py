@@ -14,10 +14,14 @@ from capmarshal._server.handling import Handling
 from capmarshal._server.loop import Server
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from capmarshal._descriptors.private import Private
     from capmarshal._server.dispatch import Dispatcher
+    from capmarshal._server.handovers import Asking
     from capmarshal._server.journal import Journal
     from capmarshal._server.limits import Limits
+    from capmarshal._server.listening import Ask, Then
 
 
 class AwaitedServer(Server):
@@ -49,6 +53,18 @@ class AwaitedServer(Server):
         self._turns.never_wait(self.handling.spoken)
         # Until when the event loop waits; NOW: it does not.
         self._waited_for = NOW
+
+    def ask_by(self, ask: Ask) -> None:
+        """Has that awaited which says what who connects gets."""
+
+        def roused(asked: Awaitable[object], then: Then) -> Asking:
+            def and_on(given: object, failure: BaseException | None) -> None:
+                then(given, failure)
+                self._rouse()
+
+            return ask(asked, and_on)
+
+        self._listening.ask = roused
 
     @property
     def number(self) -> int:

@@ -224,6 +224,11 @@ class Calls:
             if calls.kept:
                 del calls.kept[kept_before:]
 
+    def named(self, key: bytes) -> str:
+        """What people call the method that is called; a name that none has is a stranger's own words."""
+        found = self._objects.find(key)
+        return found[1].where if found is not None else ascii(key[BADGE_SIZE:][:NAME_SHOWN])
+
     def _caller(self, turn: Turn) -> Peer | None:
         return self.peer_of(turn.slot)
 

@@ -25,6 +25,7 @@ from capmarshal._server.listener import Listener
 from capmarshal._server.objects import Objects
 from capmarshal._server.service import Service
 from capmarshal._typed.interface import capability, check_manageable, check_object
+from capmarshal._typed.parameters import is_async
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -291,6 +292,9 @@ def _giving(
     if for_client is not None:
         if not callable(for_client):
             raise TypeError(f"for_client is called with a Caller, and {for_client!r} cannot be")
+        function = getattr(for_client, "__func__", for_client)
+        if entrypoint._colour == "blocking" and isinstance(function, types.FunctionType) and is_async(function):  # noqa: SLF001 - of this module
+            raise TypeError("for_client is async, and what a capmarshal.aio.Entrypoint awaits; write def")
         return for_client
     if isinstance(target, Capability):
         given = target

@@ -10,7 +10,7 @@ What a client says is taken all the same, and closed: its own end may be in it, 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.inbox import Inbox
@@ -33,21 +33,30 @@ _LOOK_AGAIN = 1_000_000_000
 _HEARD = 256
 
 
+class Asking(Protocol):
+    """Somebody who is asked what a client gets."""
+
+    def cancel(self) -> None:
+        """Asks no more."""
+
+
 class _Handover:
     """One connection.
 
     Attributes:
+        asking: what it gets; None when that is told.
         connection: the server's end.
         peer: who has connected.
         slot: that it is watched in; 0 if it is not.
     """
 
-    __slots__ = ("connection", "peer", "slot")
+    __slots__ = ("asking", "connection", "peer", "slot")
 
     def __init__(self, connection: Private, peer: Peer) -> None:
         self.connection = connection
         self.peer = peer
         self.slot = 0
+        self.asking: Asking | None = None
 
 
 class Handovers:
@@ -100,13 +109,30 @@ class Handovers:
             # No memory for it (epoll_ctl(2)).
             self._tell(handover)
 
+    def ask(self, connection: Private, peer: Peer, asking: Asking) -> None:
+        """Keeps a connection while it is asked what its client gets, and no longer than that is there; takes it."""
+        self.keep(connection, peer)
+        if (handover := self._of(peer.user).get(connection)) is not None:
+            handover.asking = asking
+        else:
+            asking.cancel()
+
+    def take_back(self, connection: Private, peer: Peer) -> bool:
+        """Gives a connection back whose client is told what it gets; False if that has gone."""
+        handover = self._of(peer.user).pop(connection, None)
+        if handover is None:
+            return False
+        self._unwatch(handover)
+        self._left.discard(handover)
+        return True
+
     def _of(self, user: User) -> dict[Private, _Handover]:
         return self._by_user.get(user, {})
 
     def _sweep(self, user: User) -> None:
         """Ends what was taken by clients that keep their ends open."""
         for handover in tuple(self._of(user).values()):
-            if all_received(handover.connection.number):
+            if handover.asking is None and all_received(handover.connection.number):
                 self._end(handover)
 
     def _tell(self, handover: _Handover) -> None:
@@ -147,6 +173,8 @@ class Handovers:
             self._slots.unwatch_own(slot)
 
     def _end(self, handover: _Handover) -> None:
+        if handover.asking is not None:
+            handover.asking.cancel()
         self._unwatch(handover)
         # Its client may have sent what takes long to close.
         self._closings.close(handover.peer, [handover.connection])
@@ -169,6 +197,8 @@ class Handovers:
         """Ends all of them: what waits there may be taken all the same."""
         for of_user in tuple(self._by_user.values()):
             for handover in tuple(of_user.values()):
+                if handover.asking is not None:
+                    handover.asking.cancel()
                 self._unwatch(handover)
                 reaper.close([handover.connection], handover.peer)
         self._by_user.clear()

@@ -26,11 +26,13 @@ from capmarshal._server.watch import Watch
 from capmarshal._typed.interface import capability
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
+    from typing import TypeAlias
 
     from capmarshal._server.clients import Peer
     from capmarshal._server.closings import Closings
     from capmarshal._server.dispatch import Dispatcher
+    from capmarshal._server.handovers import Asking
     from capmarshal._server.journal import Journal
     from capmarshal._server.listener import Listener
     from capmarshal._server.peers import Peers
@@ -40,6 +42,12 @@ if TYPE_CHECKING:
 
 # Nothing has come, or it has gone; all else that accept(2) says has to do with the socket, or with this process.
 _NOTHING_CAME = (-errno.EAGAIN, -errno.EINTR, -errno.ECONNABORTED)
+
+
+if TYPE_CHECKING:
+    # What is told: what somebody gets, or why that is not known.
+    Then: TypeAlias = Callable[[object, BaseException | None], None]
+    Ask: TypeAlias = Callable[[Awaitable[object], Then], Asking]
 
 
 class Listening:
@@ -54,6 +62,9 @@ class Listening:
         dispatcher: runs what says who gets what.
         journal: of the entrypoint.
         ending: whether the server is to end.
+
+    Attributes:
+        ask: awaits what says who gets what, where an event loop serves.
     """
 
     def __init__(
@@ -80,6 +91,7 @@ class Listening:
         self._closed = False
         # The connection that was taken last, until it has another owner.
         self._accepted = Private(-1)
+        self.ask: Ask | None = None
 
     def add(self, listener: Listener) -> bool:
         """Takes one more, from any thread; False, and the caller still owns it, where nobody serves any more."""
@@ -134,9 +146,47 @@ class Listening:
         if busy := self._handovers.refusal(peer):
             self._refuse(connection, peer, busy, busy=True)
             return
-        given, why = self._chosen(listener, caller, peer)
-        if given is None:
-            self._refuse(connection, peer, why)
+        try:
+            given = self._dispatcher.run_beside(
+                f"for_client, at {listener.where},", partial(listener.for_client, caller)
+            )
+        except BaseException as error:
+            self._failed(listener, connection, peer, error)
+            if not isinstance(error, Exception) and self._dispatcher.calls.ends_service(error):
+                raise
+            return
+        if self.ask is not None and hasattr(given, "__await__"):
+            then = partial(self._answered, listener, caller, connection, peer)
+            self._handovers.ask(connection, peer, self.ask(given, then))  # type: ignore[arg-type]  # it is awaitable
+        else:
+            self._give(listener, caller, connection, peer, given)
+
+    def _answered(
+        self,
+        listener: Listener,
+        caller: Caller,
+        connection: Private,
+        peer: Peer,
+        given: object,
+        failure: BaseException | None,
+    ) -> None:
+        """What a client gets was asked for, and is told; it may have gone meanwhile."""
+        if not self._handovers.take_back(connection, peer):
+            return
+        if failure is not None:
+            self._failed(listener, connection, peer, failure)
+        else:
+            self._give(listener, caller, connection, peer, given)
+
+    def _give(self, listener: Listener, caller: Caller, connection: Private, peer: Peer, chosen: object) -> None:
+        """Hands over what was chosen, or says that the client is not let in; takes the connection."""
+        if chosen is None:
+            self._refuse(connection, peer, f"process {caller.pid} of user {caller.uid} is not let in")
+            return
+        try:
+            given = chosen if isinstance(chosen, Capability) else capability(chosen)  # type: ignore[arg-type]  # checked
+        except Exception as error:  # noqa: BLE001 - it is said, and logged
+            self._failed(listener, connection, peer, error)
             return
         try:
             handover.send(connection.number, given, 0)
@@ -149,26 +199,11 @@ class Listening:
         else:
             self._handovers.keep(connection, peer)
 
-    def _chosen(self, listener: Listener, caller: Caller, peer: Peer) -> tuple[Capability | None, str]:
-        """What a client is handed over; None where it is not let in, and why.
-
-        Raises:
-            KeyboardInterrupt, SystemExit: to end the service; it is not let in then.
-        """
-        try:
-            given = self._dispatcher.run_beside(
-                f"for_client, at {listener.where},", partial(listener.for_client, caller)
-            )
-            if given is None:
-                return None, f"process {caller.pid} of user {caller.uid} is not let in"
-            return given if isinstance(given, Capability) else capability(given), ""  # type: ignore[arg-type]  # checked
-        except BaseException as error:
-            self._journal.error(peer, "for_client", "for_client, at %s, failed", listener.where, exc_info=error)
-            why = "the service failed when it was asked what (its for_client), and its log says why"
-            if not isinstance(error, Exception) and self._dispatcher.calls.ends_service(error):
-                self._refuse(self._accepted, peer, why)
-                raise
-            return None, why
+    def _failed(self, listener: Listener, connection: Private, peer: Peer, error: BaseException) -> None:
+        """Says that it could not be chosen what a client gets; takes the connection."""
+        self._journal.error(peer, "for_client", "for_client, at %s, failed", listener.where, exc_info=error)
+        why = "the service failed when it was asked what (its for_client), and its log says why"
+        self._refuse(connection, peer, why)
 
     def _refuse(self, connection: Private, peer: Peer, why: str, *, busy: bool = False) -> None:
         """Says why nothing is handed over, and ends the connection; takes it."""

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from capmarshal._descriptors.inbox import Inbox
 from capmarshal._kernel.call_log import took
 from capmarshal._protocol import faults, wire
-from capmarshal._protocol.wire import BADGE_SIZE
-from capmarshal._server.calls import NAME_SHOWN, Calls, stays
+from capmarshal._server.calls import Calls, stays
 from capmarshal._server.handler import Handler
 
 if TYPE_CHECKING:
@@ -35,9 +34,7 @@ class LoggedCalls(Calls):
         table: bytes | None = None,
     ) -> bytes | Answer | Handler:
         """As :meth:`Calls.run`."""
-        found, began = self._objects.find(key), time.monotonic_ns()
-        # A name that no method has is a stranger's own words.
-        where = found[1].where if found is not None else ascii(key[BADGE_SIZE:][:NAME_SHOWN])
+        where, began = self.named(key), time.monotonic_ns()
         peer, size = self.peer_of(turn.slot), memoryview(payload).nbytes
         descriptors = 0 if came is None else came.struct.count if isinstance(came, Inbox) else came.count
         left = 0

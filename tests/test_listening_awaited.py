@@ -1,0 +1,101 @@
+"""``aio.Entrypoint.listen``: what says what each client gets may be awaited."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+import capmarshal as cm
+from capmarshal import aio
+from loops import Work, Worker, each_loop, in_thread, run
+from patience import PATIENCE
+
+
+def connected(place):
+    with cm.timeout(PATIENCE):
+        try:
+            return cm.connect(place).cast(Work).double(21)
+        except cm.Refused as refused:
+            return str(refused)
+
+
+@each_loop
+def test_who_connects_gets_what_is_awaited_for_it(loop, tmp_path, fork):
+    """Others are served meanwhile, and nothing is in force there that the entrypoint's own task has."""
+    entrypoint, worker = aio.Entrypoint("listening"), Worker()
+    given = entrypoint.manage(worker)
+    seen = []
+
+    async def for_client(caller):
+        assert caller.pid == seen.pop()
+        assert cm.remaining() > PATIENCE
+        await in_thread(given.cast(Work).double, 1)
+        return given
+
+    async def main():
+        with cm.timeout(PATIENCE):
+            entrypoint.listen(tmp_path / "s", for_client=for_client)
+            async with entrypoint:
+                for _ in range(3):
+                    child = fork(lambda: connected(tmp_path / "s"))
+                    seen.append(child.pid)
+                    assert await in_thread(child.result) == 42
+
+    run(loop, main)
+
+
+@each_loop
+@pytest.mark.parametrize(
+    ("given", "said"), [(None, "is not let in"), (ValueError, "the service failed"), (7, "the service failed")]
+)
+def test_who_is_not_let_in_is_told_why(loop, given, said, tmp_path, fork, quiet_log):
+    """Also where what says it fails, or gives what cannot be handed over."""
+    entrypoint = aio.Entrypoint("listening")
+
+    async def for_client(_caller):
+        await anyio.lowlevel.checkpoint()
+        if given is ValueError:
+            raise ValueError("no")
+        return given
+
+    entrypoint.listen(tmp_path / "s", for_client=for_client)
+    child = fork(lambda: connected(tmp_path / "s"))
+
+    async def main():
+        async with entrypoint:
+            assert said in await in_thread(child.result)
+
+    run(loop, main)
+
+
+@each_loop
+def test_a_client_that_goes_is_not_asked_about_any_more(loop, tmp_path, fork):
+    """And those that wait to be are bounded with what is handed over; the end of all ends them, too."""
+    entrypoint, worker = aio.Entrypoint("listening"), Worker()
+
+    async def for_client(_caller):
+        await worker.wait("asked")
+
+    entrypoint.listen(tmp_path / "s", for_client=for_client)
+    child, other = (fork(lambda: connected(tmp_path / "s")) for _ in range(2))
+
+    async def main():
+        async with entrypoint:
+            await worker.until(lambda: worker.running == 2)
+            child.kill()
+            await worker.until(lambda: worker.running == 1)
+            assert len(entrypoint._service._server._listening._handovers) == 1
+        assert not worker.running
+
+    run(loop, main)
+    other.kill()
+    assert worker.seen.count(("cancelled", "asked")) == 2
+
+
+def test_the_blocking_one_awaits_nothing(tmp_path):
+    """And says so at once."""
+
+    async def for_client(_caller): ...
+
+    with cm.Entrypoint("blocking") as entrypoint, pytest.raises(TypeError, match="for_client is async"):
+        entrypoint.listen(tmp_path / "s", for_client=for_client)
