@@ -9,6 +9,7 @@ import os
 import re
 import select
 import socket
+import time
 from pathlib import Path
 
 import anyio
@@ -25,7 +26,7 @@ from capmarshal._descriptors import reaper
 from capmarshal._kernel.native import FOREVER, NOW
 from loops import LOOPS, in_thread
 from loops import run as run_in
-from patience import PATIENCE
+from patience import PATIENCE, until
 
 
 @pytest.fixture(params=LOOPS)
@@ -162,6 +163,33 @@ def test_each_deadline_ends_a_call_in_its_own_way(run, clock):
             await proxy.take_all()
 
     run(end)
+
+
+def test_an_answer_that_has_come_in_time_is_used(run, capability):
+    """Also where the loop was kept busy by others until the deadline had passed."""
+
+    async def answered():
+        proxy = capability.cast(AwaitedWork)
+        await proxy.double(1)
+        (channel,) = open_door_of(capability).idle
+        poll = select.poll()
+        poll.register(channel._near.number, select.POLLIN)
+        results = []
+
+        async def block(began, going):
+            with cm.timeout(0.2):
+                results.append(await proxy.block(began, going))
+
+        with by_hand.pipe() as (started, began), by_hand.pipe() as (going, go):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(block, began, going)
+                passed = time.monotonic() + 0.21
+                assert await in_thread(started.read, 1) == b"."
+                go.close()
+                until(lambda: poll.poll(0) and time.monotonic() > passed)
+        return results
+
+    assert run(answered) == [1]
 
 
 class Relay(cm.Interface):
