@@ -123,7 +123,17 @@ void cm_take_in(struct cm_ring *ring)
 	cm_unlist(ring, slot);
 	await_room(ring, peer);
 	ring->admitted = slot;
+	ring->bounds++;
 	cm_enqueue(ring, slot);
+}
+
+int cm_was_admitted(struct cm_ring *ring, unsigned int slot)
+{
+	if (ring->admitted != slot)
+		return 0;
+	ring->admitted = 0;
+	ring->bounds--;
+	return 1;
 }
 
 void cm_unlist(struct cm_ring *ring, unsigned int slot)
@@ -144,9 +154,11 @@ void cm_unlist(struct cm_ring *ring, unsigned int slot)
 		list->last = taken->previous;
 	taken->previous = taken->next = 0;
 	taken->place = CM_NOWHERE;
-	if (!peer->queue.first)
+	if (list->first)
+		return;
+	if (list == &peer->queue)
 		leave(ring, turns, taken->peer);
-	if (!peer->aside.first)
+	else if (list == &peer->aside)
 		await_no_room(ring, taken->peer);
 }
 

@@ -92,7 +92,7 @@ struct cm_ring {
 	unsigned int waiting;             /* the peer whose call is taken in next; 0: none */
 	unsigned int admitted;            /* the slot that was taken in, until it has its turn; 0: none */
 	int full;                         /* nobody may begin one but who is exempt */
-	unsigned int bounds;              /* how many bounds are in force: this one, of full peers, and of those that wait */
+	unsigned int bounds;              /* this one, full peers, those that wait, and the slot that was taken in: how many; 0: mostly */
 };
 
 /* Puts a slot that is nowhere at the end of its peer's queue, or among its deaf ones. */
@@ -104,6 +104,9 @@ void cm_set_aside(struct cm_ring *ring, unsigned int slot);
 
 /* Has one of them wait for its turn, of each peer in its turn; there is one, and none that was taken in waits still. */
 void cm_take_in(struct cm_ring *ring);
+
+/* Whether a slot is the one that was taken in, which it is no more then. */
+int cm_was_admitted(struct cm_ring *ring, unsigned int slot);
 
 /* Whether a peer may begin no more calls; peer 0: whether nobody may. */
 void cm_fill(struct cm_ring *ring, unsigned int peer, int full);

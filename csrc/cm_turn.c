@@ -93,8 +93,7 @@ void cm_unwatch(struct cm_turn *turn, unsigned int slot)
 	cm_unlist(&turn->ring, slot);
 	if (turn->ring.slots[slot].descriptor >= 0)
 		control(turn, slot, EPOLL_CTL_DEL, 0);
-	if (turn->ring.admitted == slot)
-		turn->ring.admitted = 0;
+	cm_was_admitted(&turn->ring, slot);
 	turn->ring.slots[slot].descriptor = -1;
 	turn->ring.slots[slot].assembly = NULL;
 }
@@ -233,11 +232,13 @@ static int harvest(struct cm_turn *turn, int milliseconds)
 }
 
 /* whether a channel's next record is not read before another call may begin; one whose client has gone is not read at all */
-static int waits(const struct cm_turn *turn, const struct cm_slot *slot, int admitted)
+static int waits(struct cm_turn *turn, unsigned int slot)
 {
-	const struct cm_peer *peer = &turn->ring.peers[slot->peer];
+	const struct cm_slot *asked = &turn->ring.slots[slot];
+	const struct cm_peer *peer = &turn->ring.peers[asked->peer];
+	int admitted = cm_was_admitted(&turn->ring, slot);
 
-	if (!(slot->mode & CM_CALLS) || slot->kind == CM_OWN || slot->events & EPOLLHUP || peer->exempt)
+	if (!(asked->mode & CM_CALLS) || asked->kind == CM_OWN || asked->events & EPOLLHUP || peer->exempt)
 		return 0;
 	return turn->ring.full || peer->full || !admitted;
 }
@@ -262,18 +263,15 @@ static int deal_with(struct cm_turn *turn, unsigned int slot)
 {
 	struct cm_slot *dealt = &turn->ring.slots[slot];
 	unsigned int events = dealt->events;
-	int admitted = turn->ring.admitted == slot;
 
-	if (admitted)
-		turn->ring.admitted = 0;
 	turn->slot = slot;
+	if (turn->ring.bounds && waits(turn, slot)) {
+		set_aside(turn, slot);
+		return CM_NOTHING;
+	}
 	if (!heard(turn, dealt)) {
 		cm_deafen(&turn->ring, slot);
 		disarm(turn, slot);
-		return CM_NOTHING;
-	}
-	if (turn->ring.bounds && waits(turn, dealt, admitted)) {
-		set_aside(turn, slot);
 		return CM_NOTHING;
 	}
 	dealt->events = 0;
@@ -292,6 +290,13 @@ static int deal_with(struct cm_turn *turn, unsigned int slot)
 	return cm_read_channel(turn, slot);
 }
 
+/* has a call that waits for room come in, where there is some */
+static void take_in(struct cm_turn *turn)
+{
+	if (turn->ring.waiting && !turn->ring.full && !turn->ring.admitted)
+		cm_take_in(&turn->ring);
+}
+
 /* CM_NOTHING: nobody has anything */
 static int next_event(struct cm_turn *turn, int milliseconds)
 {
@@ -301,8 +306,8 @@ static int next_event(struct cm_turn *turn, int milliseconds)
 	if (event < 0)
 		return event;
 	do {
-		if (turn->ring.waiting && !turn->ring.full && !turn->ring.admitted)
-			cm_take_in(&turn->ring);
+		if (turn->ring.bounds)
+			take_in(turn);
 		slot = cm_next(&turn->ring);
 		if (slot == 0)
 			return CM_NOTHING;

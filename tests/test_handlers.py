@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
 import os
 import signal
+import socket
 
 import anyio
 import pytest
@@ -12,7 +15,7 @@ import pytest
 import by_hand
 import capmarshal as cm
 from capmarshal import aio
-from loops import Work, Worker, each_loop, in_thread, run
+from loops import AwaitedWork, Work, Worker, each_loop, in_thread, run
 from patience import PATIENCE
 
 # Payload of a call of wait("x").
@@ -202,3 +205,146 @@ def test_what_two_methods_keep_at_a_time_is_each_ones_own(loop, fork, files, ide
             cm.keep(worker.held)
 
     run(loop, main)
+
+
+@each_loop
+def test_a_deadline_goes_on_to_who_is_called_in_turn(loop, fork):
+    """Two hops away it is the first caller's still, and its end cancels what runs there."""
+    far, near = aio.Entrypoint("far"), aio.Entrypoint("near")
+    last, first = Worker(), Worker()
+    beyond = far.manage(last).cast(AwaitedWork)
+
+    async def blob(data):
+        return str(cm.remaining()).encode() + data
+
+    async def wait(how):
+        return await beyond.wait(how)
+
+    last.blob = blob
+    first.blob, first.wait = beyond.blob, wait
+    capability = near.manage(first)
+
+    def calls():
+        work = capability.cast(Work)
+        with cm.timeout(20):
+            left = float(work.blob(b""))
+        with cm.timeout(0.05), pytest.raises(cm.CallTimeout):
+            work.wait("far")
+        return left
+
+    child = fork(calls)
+
+    async def main():
+        async with far, near:
+            assert 0 < await in_thread(child.result) <= 20
+            await last.until(lambda: ("cancelled", "far") in last.seen)
+
+    run(loop, main)
+
+
+@each_loop
+def test_calls_back_to_back_are_answered_before_anything_is_awaited(loop):
+    """Whatever many turns are taken at once: no answer waits for what comes next."""
+
+    async def main():
+        async with aio.Entrypoint("busy") as entrypoint:
+            capability = entrypoint.manage(Worker())
+            with contextlib.ExitStack() as stack:
+                channels = [stack.enter_context(by_hand.knock(capability)) for _ in range(17)]
+                for _ in range(3):
+                    for near in channels:
+                        near.send(by_hand.call(capability, b"double", b"\x91\x15"))
+                    for near in channels:
+                        record, _ = await in_thread(by_hand.answer, near)
+                        assert bytes(record.payload) == b"\x2a"
+
+    run(loop, main)
+
+
+@each_loop
+@pytest.mark.parametrize("way", ["closes", "shuts", "half", "speaks"])
+def test_a_client_that_keeps_a_copy_of_the_channel_has_no_loop_spin(loop, way):
+    """It closes its own end, shuts it, or says something: turns are counted."""
+
+    async def main():
+        worker = Worker()
+        async with aio.Entrypoint("spinning") as entrypoint:
+            capability = entrypoint.manage(worker)
+            near, far = by_hand.knock(capability, keep_far=True)
+            with near, far:
+                near.send(by_hand.call(capability, b"wait", b"\x91\xa7swallow"))
+                await began(worker)
+                if way == "closes":
+                    near.close()
+                elif way == "shuts":
+                    near.shutdown(socket.SHUT_RDWR)
+                elif way == "half":
+                    near.shutdown(socket.SHUT_WR)
+                else:
+                    near.send(b"x")
+                    near.send(b"y")
+                await worker.until(lambda: ("cancelled", "swallow") in worker.seen)
+                server = entrypoint._service._server
+                turns, take = [], server._turns.take
+                server._turns.take = lambda: (turns.append(1), take())
+                await anyio.sleep(0.05)
+                assert len(turns) <= 2
+                worker.go = True
+                await worker.until(lambda: not len(server._channels))
+                del server._turns.take
+
+    run(loop, main)
+
+
+@each_loop
+def test_long_calls_and_a_thousand_descriptors_go_both_ways(loop, fork):
+    """In parts, as from a thread; and one that is given up in the middle leaves nothing."""
+    entrypoint, worker = aio.Entrypoint("long", max_bytes=65 << 20), Worker()
+    capability = entrypoint.manage(worker)
+
+    def calls():
+        work = capability.cast(Work)
+        data = bytes(1 << 20) * 64
+        with cm.timeout(PATIENCE):
+            assert work.blob(data) == data
+            with cm.Dataspace.from_buffer(b"x") as file:
+                files = work.echo([cm.Descriptor.dup_of(file.fileno()) for _ in range(1000)])
+                for one in files:
+                    one.close()
+            with cm.timeout(0.01), contextlib.suppress(cm.CallTimeout):
+                work.blob(data)
+            return len(files), work.double(21)
+
+    child = fork(calls)
+
+    async def main():
+        async with entrypoint:
+            assert await in_thread(child.result) == (1000, 42)
+
+    run(loop, main)
+
+
+@each_loop
+def test_calls_are_logged(loop, fork, caplog):
+    """Those that run, those that are refused, and how each has ended."""
+    caplog.set_level(logging.DEBUG, "capmarshal")
+    entrypoint, worker = aio.Entrypoint("logged"), Worker()
+    capability = entrypoint.manage(worker)
+
+    def calls():
+        with by_hand.knock(capability) as near:
+            near.send(by_hand.call(capability, b"nothing"))
+            by_hand.answer(near)
+        return capability.cast(Work).double(21)
+
+    child = fork(calls)
+
+    async def main():
+        async with entrypoint:
+            assert await in_thread(child.result) == 42
+
+    run(loop, main)
+    lines = [record.getMessage() for record in caplog.records if "ran " in record.getMessage()]
+    assert "ran b'nothing'" in lines[0]
+    assert "ran AwaitedWork.double: ok in" in lines[1]
+    assert len(lines) == 2

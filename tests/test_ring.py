@@ -73,7 +73,7 @@ class Ring(RuleBasedStateMachine):
 
     @rule()
     def take_in(self):
-        if self.waiting:
+        if self.waiting and not self.ring.admitted:
             lib.cm_take_in(self.ring)
             peer = self.waiting.popleft()
             slot = self.aside[peer].popleft()
@@ -82,6 +82,12 @@ class Ring(RuleBasedStateMachine):
                 self.waiting.append(peer)
             assert self.ring.admitted == slot
             self.has_come(slot)
+
+    @rule(slot=slots)
+    def ask_whether_it_was_admitted(self, slot):
+        admitted = self.ring.admitted
+        assert lib.cm_was_admitted(self.ring, slot) == (slot == admitted)
+        assert self.ring.admitted == (0 if slot == admitted else admitted)
 
     @rule(slot=slots)
     def unlist(self, slot):
@@ -108,7 +114,7 @@ class Ring(RuleBasedStateMachine):
     def who_is_next_agrees(self):
         assert self.ring.first == (self.order[0] if self.order else 0)
         assert self.ring.waiting == (self.waiting[0] if self.waiting else 0)
-        assert self.ring.bounds == len(self.waiting) + len(self.full)
+        assert self.ring.bounds == len(self.waiting) + len(self.full) + bool(self.ring.admitted)
 
     @invariant()
     def whether_anyone_waits_agrees(self):

@@ -196,7 +196,7 @@ class AwaitedService(Service):
         _deadline.current.set(FOREVER)
         try:
             server.begin()
-            await self._turns_until(lambda: server.told_to_end)
+            await self._turns_until(lambda: server.told_to_end, _AT_ONCE)
             if server.number >= 0:
                 await self._drain()
         except BaseException as error:
@@ -217,16 +217,17 @@ class AwaitedService(Service):
         """Has calls that run end, and their answers sent."""
         began, server, handling = time.monotonic_ns(), self._server, self._server.handling
         server.begin_drain()
-        await self._turns_until(lambda: server.drained(patient=self._patient))
+        # One at a time: a channel whose call is answered has no other one read.
+        await self._turns_until(lambda: server.drained(patient=self._patient), 1)
         if handling.handlers:
             words = "%s: not ended in %.1f s, and told to end: who has called gets no answer"
             self._journal.error(None, "left", words, handling.in_progress(), (time.monotonic_ns() - began) / 1e9)
 
-    async def _turns_until(self, over: Callable[[], bool]) -> None:
-        """Takes turns, and waits where there is nothing more to do."""
+    async def _turns_until(self, over: Callable[[], bool], at_once: int) -> None:
+        """Takes turns, so many between two moments for others, and waits where there is nothing more to do."""
         server = self._server
         while not over():
-            if server.take_some(_AT_ONCE):
+            if server.take_some(at_once):
                 await lowlevel.checkpoint()
             elif not over():
                 await self._wait_for_more()

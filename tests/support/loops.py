@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from functools import partial
 
 import anyio
@@ -29,7 +30,13 @@ def run(loop, function, *arguments, seconds=PATIENCE):
         with anyio.fail_after(seconds):
             return await function(*arguments)
 
-    return anyio.run(bounded, **LOOPS[loop])
+    try:
+        return anyio.run(bounded, **LOOPS[loop])
+    finally:
+        # An idle one refers to what it has run last, until it has ended.
+        for thread in threading.enumerate():
+            if thread.name.startswith("AnyIO worker"):
+                thread.join(1)
 
 
 async def in_thread(function, *arguments):
