@@ -159,6 +159,8 @@ MODULES = {
         "spawn",
         "connecting",
         "ends",
+        "rounds",
+        "asyncio_rounds",
         "handlers",
         "serving",
         "entrypoint",

@@ -32,8 +32,7 @@ from capmarshal._typed.table import NOTHING, Incoming, Outgoing, Owned
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from anyio.abc import TaskGroup
-
+    from capmarshal._async.rounds import Rounds
     from capmarshal._capabilities.door import Home
     from capmarshal._server.clients import Peer
     from capmarshal._server.handling import Handling
@@ -116,7 +115,7 @@ class AwaitedCall(Handler):
         self._owned, self._arguments, self._by_name = owned, arguments, by_name
         self._outgoing = NOTHING
         self._began = time.monotonic_ns()
-        self._scope = anyio.CancelScope()
+        self._scope = calls.rounds.scope()
 
     def is_of(self, calls: Calls) -> bool:
         """Whether it is one of these."""
@@ -129,7 +128,7 @@ class AwaitedCall(Handler):
 
     def start(self) -> None:
         """Has its method run, in a task of its own."""
-        self._calls.group.start_soon(self._run, name=self._method.where)
+        self.kept = self._calls.rounds.run(self._run, self._method.where)
 
     def cancel(self) -> None:
         """Tells its method to end: nobody wants its answer any more.  Does nothing the second time."""
@@ -223,12 +222,12 @@ class AwaitingCalls(Calls):
     """As :class:`Calls`, of methods that are awaited, beside others.
 
     Attributes:
-        group: where their tasks run, while there is one.
+        rounds: of the event loop in which they run, while there is one.
         handling: counts them.
         escaped: told of what is to end the service.
     """
 
-    group: TaskGroup
+    rounds: Rounds
     handling: Handling
     escaped: Callable[[BaseException], None]
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import anyio
 from anyio import lowlevel
 
-from capmarshal._async.ends import wait_for_ends
 from capmarshal._async.handlers import AwaitingCalls, current, ends_all
+from capmarshal._async.rounds import Rounds
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.native import FOREVER
 from capmarshal._server.awaited_loop import AwaitedServer
@@ -29,6 +29,8 @@ from capmarshal._server.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+
+    from anyio.abc import TaskGroup
 
     from capmarshal._capabilities.door import Door
     from capmarshal._protocol.wire import Entry
@@ -86,6 +88,8 @@ class AwaitedService(Service):
 
     _server: AwaitedServer
     _calls: AwaitingCalls
+    _group: TaskGroup
+    _rounds: Rounds
 
     def __init__(
         self, label: str, door: Door, objects: Objects, calls: Calls, server: Server, journal: Journal
@@ -151,7 +155,8 @@ class AwaitedService(Service):
         self._failure = None
         try:
             async with anyio.create_task_group() as group:
-                self._calls.group = group
+                self._group, self._rounds = group, self._make_rounds(group)
+                self._calls.rounds = self._rounds
                 self._calls.escaped = self._escaped
                 self._server.ask_by(self._ask)
                 # A task of its own, for its context: what is in force here is not of the calls that come.
@@ -162,17 +167,26 @@ class AwaitedService(Service):
         if self._failure is not None:
             raise self._failure
 
+    def _make_rounds(self, group: TaskGroup) -> Rounds:
+        asyncio: Any = sys.modules.get("asyncio")
+        if asyncio is not None and anyio.get_cancelled_exc_class() is asyncio.CancelledError:
+            # Where it is used, it is imported already.
+            from capmarshal._async.asyncio_rounds import AsyncioRounds
+
+            return AsyncioRounds(self._server, self._objects, group)
+        return Rounds(self._server, self._objects, group)
+
     def _escaped(self, error: BaseException) -> None:
         """Ends the service for what a method has raised."""
         if self._server.number < 0:
             # In a forked child, whose event loop is its parent's.
             raise error
         self._failure = error
-        self._calls.group.cancel_scope.cancel()
+        self._group.cancel_scope.cancel()
 
     def _ask(self, asked: Awaitable[object], then: Callable[[object, BaseException | None], None]) -> anyio.CancelScope:
         """Awaits something of the application's that is no call, in a task; what cancels it."""
-        scope = anyio.CancelScope()
+        scope = self._rounds.scope()
 
         async def ask() -> None:
             given, failure = None, None
@@ -188,15 +202,15 @@ class AwaitedService(Service):
             if failure is not None and not isinstance(failure, Exception) and self._calls.ends_service(failure):
                 self._escaped(failure)
 
-        self._calls.group.start_soon(ask, name="for_client")
+        self._group.start_soon(ask, name="for_client")
         return scope
 
     async def _serve(self) -> None:
-        server, calls = self._server, self._calls
+        server = self._server
         _deadline.current.set(FOREVER)
         try:
             server.begin()
-            await self._turns_until(lambda: server.told_to_end, _AT_ONCE)
+            await self._rounds.until(lambda: server.told_to_end, _AT_ONCE)
             if server.number >= 0:
                 await self._drain()
         except BaseException as error:
@@ -211,47 +225,29 @@ class AwaitedService(Service):
         else:
             server.end()
             await self._end_handlers()
-        calls.group.cancel_scope.cancel()
+        self._group.cancel_scope.cancel()
 
     async def _drain(self) -> None:
         """Has calls that run end, and their answers sent."""
         began, server, handling = time.monotonic_ns(), self._server, self._server.handling
         server.begin_drain()
         # One at a time: a channel whose call is answered has no other one read.
-        await self._turns_until(lambda: server.drained(patient=self._patient), 1)
+        await self._rounds.until(lambda: server.drained(patient=self._patient), 1)
         if handling.handlers:
             words = "%s: not ended in %.1f s, and told to end: who has called gets no answer"
             self._journal.error(None, "left", words, handling.in_progress(), (time.monotonic_ns() - began) / 1e9)
-
-    async def _turns_until(self, over: Callable[[], bool], at_once: int) -> None:
-        """Takes turns, so many between two moments for others, and waits where there is nothing more to do."""
-        server = self._server
-        while not over():
-            if server.take_some(at_once):
-                await lowlevel.checkpoint()
-            elif not over():
-                await self._wait_for_more()
-
-    async def _wait_for_more(self) -> None:
-        server = self._server
-        until = server.may_wait()
-        if until == FOREVER:
-            await anyio.wait_readable(server.number)
-            return
-        with anyio.move_on_after((until - time.monotonic_ns()) / 1e9):
-            await anyio.wait_readable(server.number)
 
     async def _end_handlers(self) -> None:
         """Tells the methods that still run to end, and says in the log which of them do not."""
         handling = self._server.handling
         handling.cancel_all()
         with anyio.move_on_after(_PATIENCE, shield=True):
-            # uvloop stops watching a descriptor a round later than it says, and this number may be another's then.
-            await lowlevel.checkpoint()
-            await wait_for_ends(self._objects, lambda: not handling.handlers)
-        if handling.handlers:
-            words = "%s: told to end, and not ended yet: it is waited for"
-            self._journal.error(None, "swallowed", words, handling.in_progress())
+            await self._rounds.wait_for_methods()
+            return
+        words = "%s: told to end, and not ended yet: it is waited for"
+        self._journal.error(None, "swallowed", words, handling.in_progress())
+        with anyio.CancelScope(shield=True):
+            await self._rounds.wait_for_methods()
 
     async def finish(self, deadline: int, send_until: int) -> bool:
         """Ends service as :meth:`close` does, and awaits that.

@@ -14,7 +14,7 @@ from capmarshal._server.handling import Handling
 from capmarshal._server.loop import Server
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from capmarshal._descriptors.private import Private
     from capmarshal._server.dispatch import Dispatcher
@@ -53,6 +53,11 @@ class AwaitedServer(Server):
         self._turns.never_wait(self.handling.spoken)
         # Until when the event loop waits; NOW: it does not.
         self._waited_for = NOW
+        self._come_round: Callable[[], None] = self._wake_up
+
+    def come_round_by(self, come_round: Callable[[], None]) -> None:
+        """Has the loop told by ``come_round``, in its own thread, that there is something to do."""
+        self._come_round = come_round
 
     def ask_by(self, ask: Ask) -> None:
         """Has that awaited which says what who connects gets."""
@@ -83,7 +88,8 @@ class AwaitedServer(Server):
         self._listening.begin()
 
     def end(self) -> None:
-        """Serves no more: it may begin again."""
+        """Serves no more: it may begin again, perhaps in another event loop."""
+        self._come_round = self._wake_up
         self._ran()
 
     def take_some(self, most: int) -> bool:
@@ -113,7 +119,7 @@ class AwaitedServer(Server):
         aside = ring.waiting and not ring.full
         if self._timers.next < self._waited_for or aside or lib.cm_anyone(ring) or self._ending():
             self._waited_for = NOW
-            self._wake_up()
+            self._come_round()
 
     def begin_drain(self) -> None:
         """Takes no more calls, and nobody who knocks."""

@@ -12,14 +12,16 @@ class Handler(abc.ABC):
         id: of the call.
         size: bytes that came with it.
         descriptors: likewise.
+        kept: whatever its event loop wants to be kept while it runs.
     """
 
-    __slots__ = ("__weakref__", "descriptors", "id", "size")
+    __slots__ = ("__weakref__", "descriptors", "id", "kept", "size")
 
     def __init__(self, call_id: int, size: int, descriptors: int) -> None:
         self.id = call_id
         self.size = size
         self.descriptors = descriptors
+        self.kept: object = None
 
     @abc.abstractmethod
     def start(self) -> None:

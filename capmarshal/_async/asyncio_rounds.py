@@ -1,0 +1,117 @@
+"""Serving in asyncio's event loops, uvloop among them, by their own means: anyio's cost several times as much.
+
+The epoll descriptor is watched for as long as the service lasts, and turns are taken where the loop tells that it is
+readable, in no task.  What C has in its queues does not make it readable: where turns were left, the loop is told to
+come round.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import time
+from typing import TYPE_CHECKING, Any
+
+from anyio import lowlevel
+
+from capmarshal._async.rounds import Rounds
+from capmarshal._kernel.native import FOREVER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from anyio.abc import TaskGroup
+
+    from capmarshal._server.awaited_loop import AwaitedServer
+    from capmarshal._server.objects import Objects
+
+# Seconds later than it is due: clocks of event loops are coarse, and one that rings too early rings twice.
+_LATE = 0.001
+
+
+class AsyncioRounds(Rounds):
+    """As :class:`Rounds`."""
+
+    def __init__(self, server: AwaitedServer, objects: Objects, group: TaskGroup) -> None:
+        super().__init__(server, objects, group)
+        # What anyio makes here, which it makes where a task runs only.
+        self.scope = type(self.scope())
+        self._loop = asyncio.get_running_loop()
+        # That of no call, in which those that come begin.
+        self._context = contextvars.copy_context()
+        self._at_once = 1
+        self._over: Callable[[], bool] = lambda: True
+        self._ended: asyncio.Future[None] | None = None
+        # To come round, and when at the latest.
+        self._soon = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._rings = FOREVER
+        server.come_round_by(self._come_round)
+
+    def run(self, method: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
+        """As :meth:`Rounds.run`: the event loop itself keeps no task."""
+        return self._loop.create_task(method(), name=name)
+
+    async def until(self, over: Callable[[], bool], at_once: int) -> None:
+        """As :meth:`Rounds.until`."""
+        self._context = contextvars.copy_context()
+        self._at_once, self._over, self._ended = at_once, over, self._loop.create_future()
+        number = self._server.number
+        self._loop.add_reader(number, self._take)
+        try:
+            self._come_round()
+            await self._ended
+        finally:
+            self._ended = None
+            # Its event loop may be gone.
+            with contextlib.suppress(RuntimeError):
+                self._loop.remove_reader(number)
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer, self._rings = None, FOREVER
+
+    def _come_round(self) -> None:
+        if not self._soon and not self._loop.is_closed():
+            self._soon = True
+            self._loop.call_soon(self._take_left, context=self._context)
+
+    def _take_left(self) -> None:
+        self._soon = False
+        self._take()
+
+    def _ring(self) -> None:
+        self._timer, self._rings = None, FOREVER
+        self._take()
+
+    def _take(self) -> None:
+        """Takes some turns; what ends the service is raised where that is awaited."""
+        ended, server = self._ended, self._server
+        if ended is None or ended.done():
+            return
+        try:
+            if self._over():
+                ended.set_result(None)
+            elif server.take_some(self._at_once):
+                self._come_round()
+            elif self._over():
+                ended.set_result(None)
+            elif (until := server.may_wait()) < self._rings:
+                self._set_timer(until)
+        except BaseException as error:  # noqa: BLE001 - it is raised there
+            ended.set_exception(error)
+
+    def _set_timer(self, until: int) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        left = (until - time.monotonic_ns()) / 1e9 + _LATE
+        self._timer, self._rings = self._loop.call_later(left, self._ring, context=self._context), until
+
+    async def wait_for_methods(self) -> None:
+        """As :meth:`Rounds.wait_for_methods`, also of those whose tasks were cancelled before they had begun."""
+        await lowlevel.checkpoint()
+        handlers = self._server.handling.handlers
+        while tasks := [
+            task for handler in handlers if isinstance(task := handler.kept, asyncio.Task) and not task.done()
+        ]:
+            await asyncio.wait(tasks)

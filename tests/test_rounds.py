@@ -1,0 +1,121 @@
+"""How an event loop takes a server's turns: in which context calls begin, when it comes round, and when it does not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import math
+from itertools import count
+
+import anyio
+import pytest
+
+import capmarshal as cm
+from capmarshal import aio
+from loops import LOOPS, AwaitedWork, Work, Worker, each_loop, in_thread, run
+from patience import PATIENCE
+
+_mark = contextvars.ContextVar("mark", default="nobody's")
+
+
+class Marked(Worker):
+    """Says what it finds in its context, and leaves something there."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    async def wait(self, how):
+        self.found.append((_mark.get(), cm.remaining()))
+        _mark.set(how)
+        with cm.timeout(1000):
+            return await super().wait(how)
+
+
+def _wait(capability, how):
+    with cm.timeout(PATIENCE):
+        return capability.cast(Work).wait(how)
+
+
+@each_loop
+def test_a_call_that_waited_for_another_begins_in_a_context_of_its_own(loop, fork):
+    """The end of that other one has the loop come round: what was in force there is not of the call that follows."""
+    entrypoint, worker = aio.Entrypoint("marked", concurrency=1), Marked()
+    capability = entrypoint.manage(worker)
+    children = [fork(lambda: capability.cast(Work).wait("one")) for _ in range(3)]
+
+    async def main():
+        _mark.set("main's")
+        worker.go = True
+        async with entrypoint:
+            for child in children:
+                assert await in_thread(child.result) == "one"
+
+    run(loop, main)
+    assert worker.most == 1
+    assert worker.found == [("main's", math.inf)] * 3
+
+
+@each_loop
+def test_nothing_spins_while_a_call_runs(loop, fork):
+    """Where nothing has come, no turn is taken."""
+    entrypoint, worker = aio.Entrypoint("quiet"), Worker()
+    capability = entrypoint.manage(worker)
+    child = fork(lambda: _wait(capability, "x"))
+
+    async def main():
+        async with entrypoint:
+            await worker.until(lambda: worker.running)
+            server, taken = entrypoint._service._server, count()
+            take_some = server.take_some
+
+            def counted(most):
+                next(taken)
+                return take_some(most)
+
+            server.take_some = counted
+            for _ in range(100):
+                await anyio.sleep(0.001)
+            assert next(taken) <= 3
+            worker.go = True
+            assert await in_thread(child.result) == "x"
+
+    run(loop, main)
+
+
+def test_one_entrypoint_is_served_in_event_loops_of_several_kinds_in_turn(fork):
+    """The loop that is gone is told of nothing any more: calls that wait for others go on in each."""
+    entrypoint, worker = aio.Entrypoint("in turn", concurrency=1), Worker()
+    capability = entrypoint.manage(worker)
+    worker.go = True
+
+    async def main():
+        children = [fork(lambda: _wait(capability, "x")) for _ in range(3)]
+        async with anyio.create_task_group() as group:
+            group.start_soon(entrypoint.serve_forever)
+            for child in children:
+                assert await in_thread(child.result) == "x"
+            group.cancel_scope.cancel()
+
+    for loop in (*LOOPS, *reversed(LOOPS)):
+        run(loop, main)
+    anyio.run(entrypoint.close)
+
+
+def test_a_call_whose_task_asyncio_cancels_before_it_has_begun_keeps_nobody_waiting():
+    """It never runs, and what serves ends all the same."""
+    worker = Worker()
+
+    async def main():
+        async with aio.Entrypoint("never begun", close_timeout=0.01) as entrypoint:
+            calling = asyncio.ensure_future(entrypoint.manage(worker).cast(AwaitedWork).wait("x"))
+            handlers = entrypoint._service._server.handling.handlers
+            while not handlers:
+                await asyncio.sleep(0)
+            (handler,) = handlers
+            handler.kept.cancel()
+        with pytest.raises(cm.Disconnected):
+            await calling
+
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))
+    assert worker.seen == []
