@@ -95,15 +95,15 @@ class AwaitedServer(Server):
     def take_some(self, most: int) -> bool:
         """Takes so many turns at most; whether there may be more to do now."""
         self._waited_for = NOW
+        # First, as after a call in a thread: whoever has moved while the event loop was busy has not stood still.
+        if self._timers.next < FOREVER and time.monotonic_ns() >= self._timers.next:
+            self._run_timers()
         turns = self._turns
         for _ in range(most):
             turns.idle = False
             turns.take()
             if turns.idle or self._epoll.number < 0:
                 break
-        if self._timers.next < FOREVER and time.monotonic_ns() >= self._timers.next:
-            self._run_timers()
-            return True
         return not turns.idle
 
     def may_wait(self) -> int:
@@ -131,5 +131,12 @@ class AwaitedServer(Server):
         Args:
             patient: calls that run are waited for, however long that takes.
         """
-        over = self._drained()
-        return over and not (patient and self.handling.handlers)
+        if not self._drained():
+            return False
+        if not self.handling.handlers or self._epoll.number < 0 or self._stop_at is None:
+            return True
+        # Nobody wants their answers any more; but they have the same time to end.
+        left = self._stop_at - time.monotonic_ns()
+        if left > 0:
+            self._timers.after(left, lambda: None)
+        return left <= 0 and not patient
