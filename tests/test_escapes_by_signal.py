@@ -228,3 +228,10 @@ def test_in_a_forked_child_everything_ends_the_service(fork):
         return calling.outcome()
 
     assert fork(serve).result() == 7
+
+
+def test_ctrl_c_is_known_in_a_group_of_errors():
+    """Of the tasks that a method has run, one is interrupted; and what else they raise ends the call only."""
+    nested = BaseExceptionGroup("tasks", [ValueError(), BaseExceptionGroup("more", [KeyboardInterrupt()])])
+    assert BySignal()(nested)
+    assert not BySignal()(BaseExceptionGroup("tasks", [ValueError(), SystemExit(1)]))

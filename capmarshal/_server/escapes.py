@@ -57,6 +57,9 @@ class BySignal:
     def __call__(self, error: BaseException) -> bool:
         if isinstance(error, KeyboardInterrupt):
             return True
+        if isinstance(error, BaseExceptionGroup):
+            # Of tasks that the method has run.
+            return any(map(self, error.exceptions))
         if not isinstance(error, SystemExit):
             return False
         # By identity: two handlers with the same text are equal, and so may be a handler and something else.
