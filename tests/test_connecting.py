@@ -6,6 +6,7 @@ import signal
 import socket
 import struct
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -178,24 +179,22 @@ def test_a_refusal_with_descriptors_leaves_none(listener, place, files):
 
 
 @pytest.mark.parametrize("also", [b"junk", b""], ids=["instead", "behind it"])
-def test_what_a_service_leaves_that_is_slow_to_close_keeps_nobody(listener, place, lingering, also):
+def test_what_a_service_leaves_that_is_slow_to_close_keeps_nobody(listener, place, lingering, fork, also):
     """In the connection, instead of what is due or behind it."""
-    number, peer = lingering(int(PATIENCE))
-
-    def serve():
-        connection, _ = listener.accept()
-        with connection:
-            if not also:
-                connection.send(handover_record.pack_refusal("why", busy=False))
-            socket.send_fds(connection, [b"junk"], [number])
-            os.close(number)
-
-    serving_it = by_hand.Concurrent(serve)
-    assert failure(place)[0] == ("ProtocolError" if also else "Refused")
-    serving_it.outcome()
-    assert reaper.behind()
-    peer.close()
-    until(lambda: not reaper.behind())
+    client = fork(lambda: (failure(place)[0], reaper.behind()))
+    connection, _ = listener.accept()
+    number, _ = lingering(int(PATIENCE))
+    with connection:
+        # It finds both, and that nobody else has the one open any more.
+        os.kill(client.pid, signal.SIGSTOP)
+        until(lambda: Path(f"/proc/{client.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+        if not also:
+            connection.send(handover_record.pack_refusal("why", busy=False))
+        socket.send_fds(connection, [b"junk"], [number])
+        os.close(number)
+        os.kill(client.pid, signal.SIGCONT)
+        kind, behind = client.result()
+    assert (kind, behind > 0) == ("ProtocolError" if also else "Refused", True)
 
 
 def test_a_busy_service_is_tried_again(listener, place):
