@@ -19,7 +19,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         unread_bytes: of answers that wait for their readers; None: four times the entrypoint's ``max_bytes``.
         unread_descriptors: sent in answers and not received; None: three quarters of the soft RLIMIT_NOFILE, which is
             what the kernel lets this user have in flight.
-        begun_bytes: of long calls that are on their way in; None: four times ``max_bytes``.
+        begun_bytes: of long calls that are on their way in; and again of all that run, in an event loop's entrypoint;
+            None: four times ``max_bytes``.
         begun_descriptors: likewise; None: four times ``max_descriptors``.
         doors: of other entrypoints, that came as capabilities and are held; None: half of the descriptor table.
         closing: descriptors that came and wait to be closed, where closing them can block; None: a quarter of the
