@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 import by_hand
 import capmarshal as cm
 import left_behind
+import matrix
 import patience
 from capmarshal._descriptors import reaper
 from forked_child import ForkedChild
@@ -33,7 +34,17 @@ settings.register_profile("untimed", deadline=None, suppress_health_check=[Healt
 settings.load_profile("untimed")
 
 
-def pytest_configure():
+def pytest_addoption(parser):
+    """The colours of the run."""
+    matrix.add_options(parser)
+
+
+def pytest_collection_modifyitems(config, items):
+    """In other colours than blocking, not all tests have a meaning."""
+    matrix.select(config, items)
+
+
+def pytest_configure(config):
     """Has signals and limits be as in a terminal, wherever the tests are started from.
 
     A shell that starts something in the background has it ignore Ctrl-C, and so would all programs that a test starts.
@@ -46,6 +57,7 @@ def pytest_configure():
     if hard < TABLE:
         pytest.exit(f"the tests need a hard RLIMIT_NOFILE of {TABLE} descriptors; here it is {hard}", returncode=2)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, TABLE), hard))
+    matrix.configure(config)
 
 
 @pytest.fixture(autouse=True)

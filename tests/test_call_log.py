@@ -12,6 +12,7 @@ import pytest
 
 import by_hand
 import capmarshal as cm
+import matrix
 from capmarshal._capabilities.capability import open_door_of
 from capmarshal._capabilities.space import space
 from patience import PATIENCE, until
@@ -117,6 +118,7 @@ def test_the_sizes_are_those_of_the_payloads(caplog):
         capability.close()
 
 
+@matrix.runs_inline
 def test_a_call_inline_is_a_line_of_each_kind_too(lines):
     """It goes through no channel, and is nobody else's."""
     server = ShopServer()
@@ -176,6 +178,7 @@ class _Calling(logging.Handler):
         self.proxy.price(record.getMessage())
 
 
+@matrix.calls_within_calls
 def test_a_handler_that_makes_calls_writes_no_lines_about_them(caplog, fork):
     """To a server elsewhere, that keeps the log: one line is one call of it, and not the next line."""
     with by_hand.server_process(fork, ShopServer) as (_, capability), cm.timeout(PATIENCE):

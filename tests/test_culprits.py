@@ -12,6 +12,7 @@ import pytest
 
 import by_hand
 import capmarshal as cm
+import matrix
 from patience import PATIENCE
 
 TOO_BIG = 2**31
@@ -168,6 +169,7 @@ def test_a_file_that_is_nowhere(sink):
             sink.take(file, reader)
 
 
+@matrix.calls_within_calls
 def test_one_that_makes_failing_calls_itself(sink):
     """Each is made once: asked again at every depth, ten of them were two to the power of ten."""
 

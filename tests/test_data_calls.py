@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import awaiting
 import by_hand
 import capmarshal as cm
 from capmarshal._kernel import deadline as _deadline
@@ -93,7 +94,7 @@ class DataServer(Data):
 
     def block(self, started, go):
         os.write(started, b".")
-        return len(os.read(go, 1))
+        return len(os.read(go, 1)) if awaiting.readable(go, PATIENCE) else 0
 
     def file(self, file):
         return file

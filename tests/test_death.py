@@ -15,6 +15,7 @@ import pytest
 
 import by_hand
 import capmarshal as cm
+import matrix
 from capmarshal._capabilities.capability import open_door_of
 from capmarshal._descriptors import reaper as _reaper
 from capmarshal._descriptors.process import process
@@ -159,6 +160,7 @@ def test_a_call_that_was_not_read_is_repeated():
             assert call.outcome() == 42
 
 
+@matrix.loop_is_kept
 def test_an_entrypoint_that_closes_answers_the_call_in_progress_and_no_other():
     """The queued ones are told that they never ran, at once."""
     with cm.Entrypoint("closing") as entrypoint:

@@ -15,6 +15,7 @@ import pytest
 
 import by_hand
 import capmarshal as cm
+import matrix
 
 PATIENCE = by_hand.PATIENCE
 
@@ -261,6 +262,7 @@ def test_an_inline_call_ends_by_the_same_rule(name):
         assert outer.fine(1) == 1
 
 
+@matrix.thread_of_its_own
 def test_what_another_thread_throws_into_the_serving_one_does_not_end_it(until):
     """As libraries do that time functions out: a client waits no longer than its call, and the service goes on."""
     import ctypes

@@ -14,6 +14,7 @@ import threading
 
 import pytest
 
+import awaiting
 import by_hand
 import capmarshal as cm
 from capmarshal._capabilities.capability import badge_of, key_of, open_door_of
@@ -44,6 +45,7 @@ def test_the_registry_never_shrank():
                     assert passing.cast(by_hand.Work).double(number) == 2 * number
                     proxy.maybe([passing])
                 del passing
+            awaiting.collect()
             space._bury()
             assert [len(table) for table in tables] == before
 

@@ -188,12 +188,18 @@ class Panic(BaseException):
     pass
 
 
-ERRORS = {"OSError": OSError(5, "x"), "SystemExit": SystemExit(3), "Panic": Panic(), "TypeError": TypeError()}
+# Made anew each time: one that is kept keeps the frames that it was raised through.
+ERRORS = {
+    "OSError": lambda: OSError(5, "x"),
+    "SystemExit": lambda: SystemExit(3),
+    "Panic": Panic,
+    "TypeError": TypeError,
+}
 
 
 class OddServer(Odd):
     def odd(self, how, where):
-        return Unclosable() if how == "no close" else Troublesome(ERRORS[how], where)
+        return Unclosable() if how == "no close" else Troublesome(ERRORS[how](), where)
 
     odd_data = odd
 

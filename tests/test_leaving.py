@@ -13,6 +13,7 @@ import pytest
 
 import by_hand
 import capmarshal as cm
+import matrix
 from capmarshal._protocol import wire as _wire
 
 PATIENCE = by_hand.PATIENCE
@@ -196,6 +197,7 @@ def test_what_is_kept_stays_and_the_rest_leaves(desk, identity):
         each.close()
 
 
+@matrix.one_call_a_channel
 def test_a_reply_for_which_there_is_no_room_waits_with_what_leaves_with_it():
     """Its client reads nothing for a while: each descriptor comes in the end, and only once."""
     count = 0
@@ -232,6 +234,7 @@ def test_a_reply_for_which_there_is_no_room_waits_with_what_leaves_with_it():
         capability.close()
 
 
+@matrix.one_call_a_channel
 def test_replies_count_as_unread_until_they_are_received():
     """More than its share does not lie there for a client; it gets the rest as it receives."""
     limits = cm.Limits(unread_descriptors=64)
@@ -269,6 +272,7 @@ def test_a_result_beside_an_argument_of_any_kind(desk):
             file.close()
 
 
+@matrix.one_call_a_channel
 def test_what_does_not_leave_with_the_reply_is_counted_once():
     """An argument that has to be closed elsewhere: its client may leave as much unread as any other."""
     server = DeskServer()

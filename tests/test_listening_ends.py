@@ -11,6 +11,7 @@ import pytest
 
 import by_hand
 import capmarshal as cm
+import matrix
 from patience import PATIENCE, until
 from services import connected, directory, double, failure, leave_stale, serving
 
@@ -204,6 +205,7 @@ def test_a_fork_in_for_client_leaves_the_answer_to_the_parent(place, fork):
         capability.close()
 
 
+@matrix.loop_is_kept
 def test_what_runs_when_the_entrypoint_is_left_is_named(place, caplog, open_descriptors):
     """for_client, where that does not return: clients find the service gone within the bound."""
     before = open_descriptors()

@@ -14,6 +14,7 @@ import pytest
 
 import by_hand
 import capmarshal as cm
+import matrix
 from capmarshal._kernel import polling as _polling
 from capmarshal._kernel.native import NULL, ffi, lib
 from capmarshal._protocol import wire as _wire
@@ -137,6 +138,7 @@ def test_others_are_served_while_a_client_lies_about_its_cpu():
         del proxy, capability
 
 
+@matrix.signals_end_loops
 def test_a_signal_that_comes_while_the_server_polls_is_heard(fork):
     """Its handler runs at once, not with the next record; here it ends the serving, each time anew."""
     registrar = by_hand.Registrar()

@@ -18,10 +18,11 @@ import pytest
 import by_hand
 import capmarshal as cm
 import parts_by_hand
+from capmarshal._async import serving as serving_in_a_loop
 from capmarshal._descriptors import reaper
 from capmarshal._protocol import wire
 from capmarshal._protocol.states import UNREAD, State
-from capmarshal._server import answers, arrivals, backlog, loop, timers
+from capmarshal._server import answers, arrivals, awaited_loop, backlog, loop, timers
 from patience import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
@@ -81,7 +82,7 @@ def clock(monkeypatch):
     """The server's, and how much later than others it is."""
     made = SimpleNamespace(passed=0)
     made.monotonic_ns = lambda: time.monotonic_ns() + made.passed
-    for module in (arrivals, backlog, loop, timers):
+    for module in (arrivals, awaited_loop, backlog, loop, timers, serving_in_a_loop):
         monkeypatch.setattr(module, "time", made)
     monkeypatch.setattr(answers, "_CLOSING_PATIENCE", STILL)
     monkeypatch.setattr(arrivals, "_STILL", STILL)

@@ -8,6 +8,7 @@ import resource
 
 import pytest
 
+import awaiting
 import by_hand
 import capmarshal as cm
 from capmarshal._capabilities.capability import open_door_of
@@ -130,6 +131,7 @@ def test_a_clients_full_table_is_told_and_the_next_call_works(fork, room):
     """The result's descriptors do not fit: the client learns how many, and keeps none of them."""
     with by_hand.serving() as capability:
 
+        @awaiting.loop_kept()
         def client():
             proxy = capability.cast(by_hand.Work)
             with cm.timeout(PATIENCE):
@@ -158,6 +160,7 @@ def test_a_clients_full_table_refuses_a_new_channel(fork):
     """No room for the pair: an error that names the limit, at once, and nothing is left behind."""
     with by_hand.serving() as capability:
 
+        @awaiting.loop_kept()
         def client():
             taken = fill(1)
             with pytest.raises(cm.TableFull, match=str(TABLE)):
@@ -173,6 +176,7 @@ def test_a_clients_own_idle_channels_make_room_for_a_new_one(fork):
     """A client that has called from many threads at once has as many channels: they are given up before it fails."""
     with by_hand.serving() as capability, by_hand.serving() as other:
 
+        @awaiting.loop_kept()
         def client():
             first, door = capability.cast(by_hand.Work), open_door_of(capability)
             with cm.timeout(PATIENCE):
@@ -197,6 +201,7 @@ def test_a_clients_channels_in_use_are_not_given_up_for_a_new_one(fork):
     """Only idle ones are: a call in progress is nobody's to end."""
     with by_hand.serving() as capability, by_hand.serving() as other:
 
+        @awaiting.loop_kept()
         def client():
             door = open_door_of(capability)
             with cm.timeout(PATIENCE):
@@ -217,6 +222,7 @@ def test_a_clients_channels_in_use_are_not_given_up_for_a_new_one(fork):
 def test_an_entrypoint_needs_room(fork):
     """Where it has not all of its descriptors, it has none."""
 
+    @awaiting.loop_kept()
     def make():
         before = sum(_is_open(number) for number in range(TABLE))
         for room in range(4):

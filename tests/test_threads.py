@@ -47,7 +47,7 @@ def test_sixteen_threads_on_one_capability():
 
 def test_dissolve_waits_for_the_call_in_progress():
     """When it returns, no call of the object runs, and none begins."""
-    worker = by_hand.Worker()
+    worker = by_hand.AwaitingWorker()
     with cm.Entrypoint("dissolving") as entrypoint:
         capability = entrypoint.manage(worker)
         with by_hand.busy(capability):
@@ -62,7 +62,7 @@ def test_dissolve_waits_for_the_call_in_progress():
 
 def test_dissolve_gives_up_at_the_deadline():
     """The object is dissolved all the same."""
-    worker = by_hand.Worker()
+    worker = by_hand.AwaitingWorker()
     with cm.Entrypoint("dissolving") as entrypoint:
         capability = entrypoint.manage(worker)
         with by_hand.busy(capability):
@@ -130,13 +130,13 @@ def test_close_gives_up_at_the_deadline_and_service_ends_later(until, open_descr
     """close(timeout) while a method blocks: CallTimeout; the call is answered, and then the clients find it gone."""
     before = open_descriptors()
     with cm.Entrypoint("slow") as entrypoint:
-        capability = entrypoint.manage(by_hand.Worker())
+        capability = entrypoint.manage(by_hand.AwaitingWorker())
         with by_hand.busy(capability):
             with pytest.raises(cm.CallTimeout):
                 entrypoint.close(0.05)
             entrypoint.close()
             with pytest.raises(cm.Closed):
-                entrypoint.manage(by_hand.Worker())
+                entrypoint.manage(by_hand.AwaitingWorker())
         with pytest.raises(cm.Disconnected), cm.timeout(PATIENCE):
             capability.cast(by_hand.Work).double(1)
     capability.close()

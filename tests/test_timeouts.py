@@ -13,6 +13,7 @@ import pytest
 
 import by_hand
 import capmarshal as cm
+import matrix
 from capmarshal._protocol.faults import Code, Fault, encode
 from capmarshal._protocol.wire import pack_fail
 from patience import PATIENCE, until
@@ -117,6 +118,7 @@ def test_a_proxys_timeout_is_named_as_it_was_given():
             assert text_of(bounded.wait, word)[0] == expected
 
 
+@matrix.ends_at_the_deadline
 def test_an_inherited_deadline_is_the_callers():
     """Of a method's own call, which has what is left to the method."""
     with ring() as (one, two, word):
@@ -129,6 +131,7 @@ def test_an_inherited_deadline_is_the_callers():
         )
 
 
+@matrix.takes_one_call
 def test_of_a_circle_it_says_what_it_may_be():
     """An entrypoint that calls back whoever waits for it: the error says so of the thread that it knows of, its own."""
     with ring() as (one, two, _), cm.timeout(PATIENCE):
@@ -184,6 +187,7 @@ def test_of_an_entrypoint_of_this_process_that_nobody_serves_it_says_that():
     entrypoint.close()
 
 
+@matrix.signals_end_loops
 @pytest.mark.parametrize("seconds", [None, PATIENCE])
 def test_one_that_a_signal_handler_raises_in_a_call_is_the_programs(seconds):
     """It may be of another call, of the handler's, and says what it says."""
@@ -221,6 +225,7 @@ def test_of_a_message_it_says_the_seconds_or_the_block():
         assert text_of(cm.Message(b"x").send, ours, 0.01) == (said, "no")
 
 
+@matrix.loop_is_kept
 def test_of_an_entrypoint_that_does_not_end_it_names_what_runs():
     """close() and dissolve(), while a method waits."""
     worker = by_hand.Worker()

@@ -12,6 +12,7 @@ import struct
 import threading
 import time
 
+import awaiting
 import capmarshal as cm
 from capmarshal._capabilities.capability import badge_of, open_door_of
 from capmarshal._capabilities.space import space
@@ -98,6 +99,15 @@ class Worker(Work):
         return len(ready)
 
 
+class AwaitingWorker(Worker):
+    """Serves it; a loop that it is served in goes on while block() waits."""
+
+    def block(self, started, go):
+        self.calls += 1
+        os.write(started.fileno(), b".")
+        return int(awaiting.readable(go.fileno(), PATIENCE))
+
+
 class Register(cm.Interface):
     """How a server in a process of its own hands its capability to the test."""
 
@@ -139,7 +149,9 @@ def server_process(fork, make=Worker, before=lambda: None, **options):
             os.close(hold)
             before()
             with cm.Entrypoint("elsewhere") as served:
-                register.enter(served.manage(make()))
+                # What it opens for a moment, this process has open when its first caller counts.
+                with awaiting.call_plainly():
+                    register.enter(served.manage(make()))
                 select.select([ended], [], [], 4 * PATIENCE)
 
         child = fork(serve, **options)

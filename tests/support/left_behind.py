@@ -9,6 +9,7 @@ import os
 import signal
 from pathlib import Path
 
+import awaiting
 from capmarshal._descriptors import reaper as _reaper
 from patience import PATIENCE
 
@@ -57,6 +58,7 @@ def open_numbers():
     Asks for each number in turn: it needs no descriptor of its own, and no /proc, which an ordinary user's process
     may not read once it has changed user.
     """
+    awaiting.collect()
     found = set()
     for number in range(2048):
         with contextlib.suppress(OSError):

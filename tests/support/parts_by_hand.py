@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+import awaiting
 import by_hand
 import capmarshal as cm
 from capmarshal._descriptors import reaper as _reaper
@@ -207,11 +208,12 @@ def _is_open(number):
 def little_room(spare):
     """In this process, only so many more descriptors can be opened."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (_limit_for(spare), hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with awaiting.loop_kept():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (_limit_for(spare), hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def pattern(size):
@@ -236,7 +238,8 @@ def bulk_process(fork, entrypoint=None, **options):
         def serve():
             os.close(hold)
             with cm.Entrypoint("bulk", **(entrypoint or {})) as served:
-                register.enter(served.manage(BulkServer()))
+                with awaiting.call_plainly():
+                    register.enter(served.manage(BulkServer()))
                 select.select([ended], [], [], 4 * PATIENCE)
 
         child = fork(serve, **options)

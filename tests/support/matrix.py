@@ -1,0 +1,86 @@
+"""The tests of client and server in every colour: which tests these are, and which have a meaning in one colour only.
+
+Run by hand: ``pytest --client=asyncio --server=trio tests/test_death.py``.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+
+import pytest
+
+COLOURS = ("blocking", "asyncio", "uvloop", "trio")
+
+# What a test file has in it whose tests call or serve, themselves or by a helper; and one that runs loops by itself.
+CALLS = re.compile(r"\b(Entrypoint|by_hand|parts_by_hand|served|declared|services|capability)\b")
+OWN_LOOPS = re.compile(r"^(import|from) (anyio|loops)\b|^from capmarshal(\._async)? import aio\b", re.MULTILINE)
+
+# These are left out, though their tests call and serve.
+LEFT_OUT = {
+    "what they are about has no colour: declarations, and what travels, without a call": (
+        "annotations_refused array_layout codec declarations errors identity inbox names parts private process rebuilt "
+        "ring room socket_file wire"
+    ),
+    "they are about the package, or run programs that have a colour of their own": (
+        "activation bench bench_neighbours bench_peers child child_handover debugging demo_processes "
+        "example_of_services examples exit imports layers readme sandboxes services"
+    ),
+    "they go from one step to the next of code that blocks": (
+        "entering_interrupted listening_interrupted signals_between_steps signals_while_serving waiting_interrupted"
+    ),
+    "they are about the thread that serves, and what signals are to it": "escapes_by_signal service signals",
+}
+_LEFT_OUT = frozenset(f"test_{name}" for names in LEFT_OUT.values() for name in names.split())
+
+# Tests, and cases of tests, that have a meaning in some colours only bear one of these, which say why.
+Only = functools.partial(pytest.mark.blocking)
+signals_end_loops = Only("client or server", "what a signal handler raises ends the loop that it interrupts")
+loop_is_kept = Only("server", "its method keeps the loop from running in which another thread's close() is awaited")
+one_call_a_channel = Only("server", "who sends another call on a channel has given up the one that runs there")
+thread_of_its_own = Only("server", "a thread that serves goes on, whatever is thrown into it; a loop ends")
+takes_one_call = Only("server", "while a method waits its thread takes no call; a loop does")
+runs_inline = Only("server", "what a thread calls of its own entrypoint runs inline; in a loop it goes by a channel")
+ends_at_the_deadline = Only("server", "what a method awaits is cancelled at its caller's deadline")
+calls_within_calls = Only("client", "what calls while a call is made would enter a loop within a loop")
+
+
+def add_options(parser):
+    """--client and --server: the colours of the run."""
+    for side in ("client", "server"):
+        parser.addoption(f"--{side}", choices=COLOURS, default="blocking", help=f"the colour of each {side}")
+
+
+def configure(config):
+    """Registers the mark, and paints."""
+    config.addinivalue_line(
+        "markers", "blocking(where, reason): has a meaning only where that, client, server or either, is blocking"
+    )
+    client, server = config.getoption("client"), config.getoption("server")
+    if (client, server) != ("blocking", "blocking"):
+        import colours
+
+        colours.paint(client, server)
+
+
+def select(config, items):
+    """Leaves out what makes no calls, and skips what has no meaning in these colours."""
+    sides = {side: config.getoption(side) for side in ("client", "server")}
+    if set(sides.values()) == {"blocking"}:
+        return
+    calls = {path: _calls(path) for path in {item.path for item in items}}
+    left_out = [item for item in items if not calls[item.path]]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if calls[item.path]]
+    for item in items:
+        for mark in item.iter_markers("blocking"):
+            where, reason = mark.args
+            if any(sides[side] != "blocking" for side in where.split(" or ")):
+                item.add_marker(pytest.mark.skip(reason=f"blocking {where} only: {reason}"))
+
+
+def _calls(path):
+    if path.stem in _LEFT_OUT:
+        return False
+    text = path.read_text(encoding="utf-8")
+    return CALLS.search(text) is not None and OWN_LOOPS.search(text) is None
