@@ -82,13 +82,15 @@ def capability():
 
 
 def registered():
-    """The numbers that are in this process's epoll sets, and so in its event loops."""
+    """The numbers of which this process's epoll sets are to report something, and so its event loops."""
     found = set()
     for entry in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
             if os.readlink(entry) == "anon_inode:[eventpoll]":  # noqa: PTH115 - which is no path
                 information = Path("/proc/self/fdinfo", entry.name).read_text()
-                found |= {int(number) for number in re.findall(r"tfd: +(\d+)", information)}
+                of_each = re.findall(r"tfd: +(\d+) events: +([0-9a-f]+)", information)
+                # Above that are the ways in which it is reported, as EPOLLONESHOT; without any events it is not.
+                found |= {int(number) for number, events in of_each if int(events, 16) & 0xFFF_FFFF}
     return found
 
 

@@ -50,11 +50,11 @@ class Waits:
         self.seen, self.at, self.scope = 0, 0, None
         happens = waiting.happens
 
-        async def counted(wait):
+        async def counted(wait, watch=None):
             self.seen += 1
             if self.seen == self.at:
                 self.scope.cancel()
-            return await happens(wait)
+            return await happens(wait, watch)
 
         monkeypatch.setattr(waiting, "happens", counted)
 

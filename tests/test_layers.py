@@ -152,6 +152,7 @@ MODULES = {
     "_child": ("activation", "inherited", "spawn"),
     "_async": (
         "waiting",
+        "asyncio_watch",
         "turns",
         "calling",
         "proxy",

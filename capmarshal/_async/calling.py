@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
-from typing import TYPE_CHECKING
+import weakref
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -22,8 +24,9 @@ from capmarshal._kernel.waiting import Backoff
 from capmarshal._protocol.wire import Fail
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from capmarshal._async.waiting import Watch
     from capmarshal._capabilities.door import Door
     from capmarshal._client.channel import Answer, Channel, Entries
     from capmarshal._typed.long import Payload
@@ -46,12 +49,14 @@ class _Here:
         in_flight: how many there are.
         in_a_row: how many have been made since one had to wait.
         turns: by door.
+        watch: asked what waits for channels; None before the first has to.
     """
 
-    __slots__ = ("in_a_row", "in_flight", "turns")
+    __slots__ = ("in_a_row", "in_flight", "turns", "watch")
 
     def __init__(self) -> None:
         self.in_flight = self.in_a_row = 0
+        self.watch: Callable[[], Watch | None] | None = None
         self.turns: WeakKeyDictionary[Door, Turns] = WeakKeyDictionary()
 
     def turns_at(self, door: Door) -> Turns:
@@ -60,6 +65,22 @@ class _Here:
         if turns is None:
             turns = self.turns[door] = Turns(CALLS_MAX)
         return turns
+
+
+def _no_watch() -> None:
+    return None
+
+
+def _begin_watch() -> Callable[[], Watch | None]:
+    """What is asked for the watch of this event loop; a weak reference, for who is found by a loop must not keep it."""
+    asyncio: Any = sys.modules.get("asyncio")
+    if asyncio is None or anyio.get_cancelled_exc_class() is not asyncio.CancelledError:
+        return _no_watch
+    # Where it is used, it is imported already.
+    from capmarshal._async.asyncio_watch import make_watch
+
+    watch = make_watch()
+    return _no_watch if watch is None else weakref.ref(watch)
 
 
 _here = anyio.lowlevel.RunVar[_Here]("capmarshal.calls")
@@ -146,7 +167,9 @@ async def _repeated(
                 answer: Answer = ended.value
                 return answer
             here.in_a_row = 0
-            return await awaited(steps, wait)
+            if here.watch is None:
+                here.watch = _begin_watch()
+            return await awaited(steps, wait, here.watch())
         except NeverRan:
             backoff = backoff or Backoff(deadline)
             await awaited(again(door, backoff, kept=kept))

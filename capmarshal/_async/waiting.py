@@ -8,7 +8,7 @@ sleeps, and looks.
 from __future__ import annotations
 
 import select
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import anyio
 
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+
+class Watch(Protocol):
+    """Waits for channels in an event loop of one kind, by its own means."""
+
+    async def happens(self, wait: Wait) -> int:
+        """Waits; what poll(2) would report; 0 if nothing did in time; -1 if it cannot be waited for."""
+
+
 _IN = select.POLLIN | select.POLLRDHUP
 
 
@@ -29,14 +37,20 @@ def within(deadline: int) -> anyio.CancelScope:
     return anyio.move_on_after(seconds_until(deadline))
 
 
-async def awaited(steps: Steps[T], wait: Wait | None = None) -> T:
-    """Takes all steps, or those after ``wait``, which the first of them have yielded."""
+async def awaited(steps: Steps[T], wait: Wait | None = None, watch: Watch | None = None) -> T:
+    """Takes all steps, or those after ``wait``, which the first of them have yielded.
+
+    Args:
+        steps: to be taken.
+        wait: that is to be awaited first.
+        watch: what waits for channels in this event loop, if there is more than anyio.
+    """
     try:
         if wait is None:
             wait = next(steps)
         while True:
             try:
-                happened = await happens(wait)
+                happened = await happens(wait, watch)
             except BaseException as error:  # noqa: BLE001 - it is theirs to deal with
                 wait = steps.throw(error)
             else:
@@ -49,13 +63,16 @@ async def awaited(steps: Steps[T], wait: Wait | None = None) -> T:
         steps.close()
 
 
-async def happens(wait: Wait) -> int:
+async def happens(wait: Wait, watch: Watch | None = None) -> int:
     """Waits; what poll(2) reports, or as good as that; 0 if nothing did in time."""
     number, events, until, shared = wait
     if until == NOW:
         return _poll(number, events)
     if shared or number < 0 or not events:
         return await _asleep(wait)
+    if watch is not None and (happened := await watch.happens(wait)) >= 0:
+        # Where others have kept the loop busy, both may have come, and it looks at the clock first.
+        return happened or _poll(number, events)
     if events & select.POLLOUT and events & _IN:
         return await _both(wait)
     ready = anyio.wait_writable if events & select.POLLOUT else anyio.wait_readable
