@@ -198,10 +198,12 @@ class Channel:
                 continue
             patience = patience or Patience(deadline)
             yield from self._look_after_unsent(inbox, result, patience)
-        while (result := _cm_answer(near.number, caller, inbox.struct, poll, NOW)) in _NOT_YET:
-            poll = 0
+        # Who is not to look out for it: it is not there yet.
+        result = _cm_answer(near.number, caller, inbox.struct, poll, NOW) if poll else -errno.EAGAIN
+        while result in _NOT_YET:
             if result == -errno.EAGAIN and not (yield Wait(near.number, select.POLLIN, deadline)):
                 break
+            result = _cm_answer(near.number, caller, inbox.struct, 0, NOW)
         answer = _at_once(inbox, result)
         if answer is None:
             answer = yield from self._at_length(inbox, result, deadline, blocks=False)

@@ -236,6 +236,11 @@ def pack_reply(
     return _HEAD.pack(VERSION, REPLY, lines, descriptors, cpu, id) + table + payload
 
 
+def pack_data_reply(id: int, payload: bytes, cpu: int) -> bytes:  # noqa: A002 - as above
+    """A REPLY record with which nothing but data goes."""
+    return _HEAD.pack(VERSION, REPLY, 0, 0, cpu, id) + payload
+
+
 def pack_fail(id: int, payload: bytes) -> bytes:  # noqa: A002 - as above
     """A FAIL record."""
     return _HEAD.pack(VERSION, FAIL, 0, 0, 0, id) + payload

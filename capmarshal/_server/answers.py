@@ -79,8 +79,9 @@ class Answers:
 
     def deliver(self, channel: Channel, answer: Answer) -> None:
         """Ends a call that has run: closes its arguments, and then sends its answer, as far as there is room."""
-        peer, proceed = channel.peer, partial(self._when_closed, channel, answer.id)
-        closed = self._closings.close(peer, answer.arguments, proceed)
+        closed = not answer.arguments or self._closings.close(
+            channel.peer, answer.arguments, partial(self._when_closed, channel, answer.id)
+        )
         if closed and self._sent_at_once(channel, answer):
             self.settle(channel, answer.results)
             return
@@ -222,7 +223,7 @@ class Answers:
         """The answer is sent: closes what the call owned, and then reads the channel again."""
         channel.outbox = None
         self._backlog.remove(channel)
-        if self._closings.close(channel.peer, owned, partial(self._settled, channel)):
+        if not owned or self._closings.close(channel.peer, owned, partial(self._settled, channel)):
             self._sent(channel)
         else:
             self._move(channel, Event.SETTLE)

@@ -115,6 +115,9 @@ class AwaitedServer(Server):
 
     def _rouse(self) -> None:
         """Has the loop come round where there is something to do of which the epoll descriptor does not tell."""
+        if self._waited_for == NOW:
+            # It does.
+            return
         ring = self._ring
         aside = ring.waiting and not ring.full
         if self._timers.next < self._waited_for or aside or lib.cm_anyone(ring) or self._ending():

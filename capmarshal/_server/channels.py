@@ -100,8 +100,13 @@ class Channels:
         """Those that are open."""
         return list(self._by_slot.values())
 
-    def move(self, channel: Channel, event: Event) -> bool:
+    def move(self, channel: Channel, event: Event, then: Event | None = None) -> bool:
         """Changes what a channel is in: the one place where that happens.
+
+        Args:
+            channel: whose state it is.
+            event: what happens to it.
+            then: what happens to it at once after that.
 
         Returns:
             False if the kernel will not report it any more (epoll_ctl(2) failed): it can only be dropped.
@@ -110,8 +115,10 @@ class Channels:
             RuntimeError: the table has no such transition: a fault of ours.
         """
         after = TRANSITIONS[channel.state].get(event)
+        if then is not None and after is not None:
+            after = TRANSITIONS[after].get(then)
         if after is None:
-            raise RuntimeError(f"a channel that is {channel.state.name} cannot {event.name}")
+            raise RuntimeError(f"a channel that is {channel.state.name} cannot {(then or event).name}")
         before, channel.state = channel.state, after
         if _MODES[before] == _MODES[after] or after is State.ENDED:
             return True

@@ -48,12 +48,6 @@ class Load:
     def __init__(self) -> None:
         self.calls = self.descriptors = self.size = 0
 
-    def add(self, handler: Handler, times: int) -> None:
-        """Counts one more, or, -1 times, one less."""
-        self.calls += times
-        self.descriptors += times * handler.descriptors
-        self.size += times * handler.size
-
 
 class User(reaper.Sender):
     """The processes of one user, and the account of what of their descriptors waits to be closed.

@@ -73,7 +73,8 @@ class Handling:
 
     def begin(self, handler: Handler, channel: Channel) -> None:
         """Counts a call that is about to run, and has its channel watched."""
-        if not self._channels.move(channel, Event.HANDLE):
+        begun = Event.HANDLE if channel.state is State.RUNNING else Event.CALL
+        if not self._channels.move(channel, begun, None if begun is Event.HANDLE else Event.HANDLE):
             handler.close()
             self._endings.drop(channel, "the kernel has no memory to watch it")
             return
@@ -85,13 +86,20 @@ class Handling:
     def _count(self, handler: Handler, peer: Peer) -> None:
         if peer.own:
             return
-        for load in (peer.load, peer.user.load, self._load):
-            load.add(handler, 1)
+        self._book(handler, peer, 1)
         if self._load.calls == self._most:
             lib.cm_fill(self._ring, 0, 1)
         if peer not in self._full and self._too_much(peer):
             self._full.add(peer)
             lib.cm_fill(self._ring, peer.index, 1)
+
+    def _book(self, handler: Handler, peer: Peer, times: int) -> None:
+        """Counts one more, or, -1 times, one less."""
+        descriptors, size = times * handler.descriptors, times * handler.size
+        for load in (peer.load, peer.user.load, self._load):
+            load.calls += times
+            load.descriptors += descriptors
+            load.size += size
 
     def spoken(self, channel: Channel) -> None:
         """Something has come on a channel whose method runs: its client has given that call up."""
@@ -138,8 +146,7 @@ class Handling:
     def _uncount(self, handler: Handler, peer: Peer) -> None:
         if peer.own:
             return
-        for load in (peer.load, peer.user.load, self._load):
-            load.add(handler, -1)
+        self._book(handler, peer, -1)
         if self._load.calls == self._most - 1:
             lib.cm_fill(self._ring, 0, 0)
         for full in tuple(self._full) if self._full else ():
@@ -150,16 +157,17 @@ class Handling:
 
     def _too_much(self, peer: Peer) -> bool:
         """Whether calls of a peer have as much as may be: one by itself always may."""
-        if self._most > peer.load.calls >= self._most_of_peer:
-            return True
         own, user, whole = peer.load, peer.user.load, self._load
-        for may, mine, users, alls in (
-            (self._shares.in_calls, own.descriptors, user.descriptors, whole.descriptors),
-            (self._shares.begun_bytes, own.size, user.size, whole.size),
-        ):
-            if mine and (mine > may.process or users > may.user or alls > may.whole):
-                return True
-        return False
+        if self._most > own.calls >= self._most_of_peer:
+            return True
+        may = self._shares.begun_bytes
+        if own.size and (own.size > may.process or user.size > may.user or whole.size > may.whole):
+            return True
+        if not own.descriptors:
+            return False
+        # Asks the kernel.
+        may = self._shares.in_calls
+        return own.descriptors > may.process or user.descriptors > may.user or whole.descriptors > may.whole
 
     def forget_all(self) -> None:
         """Nothing runs any more: closes what came with calls that have never begun."""

@@ -209,7 +209,7 @@ class Turns:
         turn = self._turn
         channel = self._channels.get(turn.taken)
         # One that is ending is found here after Ctrl-C.
-        if channel is not None and channel.state is not State.ENDED:
+        if channel is not None and channel.state is not State.ENDED and isinstance(answer, Answer):
             self._channels.move(channel, Event.CALL)
         # Not before: what Ctrl-C leaves is either taken or running, and ended for that.
         turn.taken = 0
