@@ -16,6 +16,7 @@ import pytest
 
 import by_hand
 import capmarshal as cm
+import matrix
 import parts_by_hand
 from capmarshal._capabilities.capability import open_door_of
 from capmarshal._protocol.faults import Code
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.usefixtures("quiet_log")
 # Turns -----------------------------------------------------------------------------------------------------------
 
 
+@matrix.begins_a_round_later
 def test_turns_are_dealt_by_peer_not_by_channel(hostile):
     """One process has calls waiting on 30 channels; another's call waits for one of those, not for 30."""
     with serving() as served, contextlib.closing(by_hand.knock(served.capability)) as honest:
@@ -45,6 +47,7 @@ def test_turns_are_dealt_by_peer_not_by_channel(hostile):
         assert served.book.calls_by.index("one") <= 1
 
 
+@matrix.begins_a_round_later
 def test_a_call_of_each_peer_in_turn(hostile):
     """Two processes with ten waiting calls each: neither is two calls ahead of the other."""
     with serving() as served:
@@ -69,6 +72,7 @@ def test_a_call_of_each_peer_in_turn(hostile):
         assert "bbb" not in made[:-2]
 
 
+@matrix.begins_a_round_later
 def test_a_flood_of_knocks_leaves_turns_for_calls(hostile):
     """200 knocks wait at the door before the honest call is sent: it runs before a tenth of them are admitted."""
     with serving() as served, contextlib.closing(by_hand.knock(served.capability)) as honest:

@@ -13,6 +13,7 @@ import warnings
 
 import by_hand
 import capmarshal as cm
+import matrix
 from capmarshal._capabilities.capability import open_door_of
 from capmarshal._descriptors.process import process
 
@@ -202,6 +203,7 @@ class ForkingServer(Forking):
         return 2
 
 
+@matrix.forked_with_its_loop
 def test_a_child_forked_within_a_method_does_not_answer(caplog):
     """Whether it exits, returns, raises or calls sys.exit(): the one answer is the parent's."""
     server = ForkingServer()

@@ -12,6 +12,7 @@ import time
 import pytest
 
 import by_hand
+import matrix
 from capmarshal._descriptors import reaper as _reaper
 from capmarshal._protocol import wire as _wire
 from capmarshal._protocol.faults import Code
@@ -101,6 +102,7 @@ def test_a_client_that_refuses_descriptors_is_dropped(capability):
         assert (record.descriptors, len(descriptors)) == (2, 2)
 
 
+@matrix.one_call_a_channel
 def test_a_client_that_never_reads_costs_one_answer(capability, until, open_descriptors):
     """It sends call upon call: the server reads no further than to the answer that it cannot deliver."""
     with by_hand.knock(capability) as near, by_hand.knock(capability) as other:
@@ -132,6 +134,7 @@ def test_a_client_that_never_reads_costs_one_answer(capability, until, open_desc
             assert len(record.payload) > 100_000
 
 
+@matrix.one_call_a_channel
 def test_a_parked_answers_descriptors_are_the_servers_own(capability, open_descriptors):
     """A client that reads late gets its descriptors, though the call that made them has ended; nothing stays open."""
     before = open_descriptors()

@@ -11,6 +11,7 @@ import pytest
 
 import by_hand
 import capmarshal as cm
+import matrix
 from capmarshal._descriptors import reaper as _reaper
 from capmarshal._protocol import wire as _wire
 
@@ -116,6 +117,7 @@ def test_a_lingering_socket_in_a_knock_delays_nobody(capability, lingering, coun
     peer.close()
 
 
+@matrix.one_call_a_channel
 def test_a_lingering_socket_in_an_answer_that_nobody_reads_delays_nobody(capability, lingering):
     """The server's own copy of a parked answer's descriptor goes the same way when the client has gone."""
     number, peer = lingering(LONG)

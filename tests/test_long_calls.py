@@ -15,6 +15,7 @@ import pytest
 
 import by_hand
 import capmarshal as cm
+import matrix
 import parts_by_hand as hand
 from capmarshal._capabilities.capability import open_door_of
 from capmarshal._protocol import wire as _wire
@@ -417,6 +418,7 @@ def test_a_server_and_a_client_that_both_do_not_read(small):
     assert small.state().runs <= before.runs + 1
 
 
+@matrix.side_by_side
 @pytest.mark.usefixtures("freed_memory_is_given_back")
 def test_long_replies_that_are_never_read_cost_a_bounded_sum(small, until):
     """40 channels of one process, each with a reply of 3 MiB: no more calls are taken, then channels are dropped."""

@@ -136,6 +136,8 @@ class _Served(aio.Entrypoint):
 
     def close(self, timeout=None):
         self._in_loop(super().close, timeout)
+        if self._is_elsewhere() and not self._made().served:
+            self._loop_thread.join(2 * PATIENCE)
 
     def _is_elsewhere(self):
         """Whether its loop is another thread's, and of this process."""
