@@ -9,6 +9,7 @@ import pytest
 
 import by_hand
 import capmarshal as cm
+import matrix
 from capmarshal._capabilities.capability import badge_of
 from capmarshal._capabilities.space import space
 from capmarshal._descriptors import reaper
@@ -111,6 +112,7 @@ def quiet(caplog):
     caplog.set_level("CRITICAL", "capmarshal")
 
 
+@matrix.trio_keeps_deadlines
 @pytest.mark.parametrize("kind", ["data", "inline", "bad payload", "raises", "kept", "no such method", "stale"])
 def test_no_kind_of_call_leaves_anything_behind(kind, quiet):
     """What the entrypoint holds after thousands of them is what it held after some."""

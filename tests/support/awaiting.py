@@ -16,6 +16,9 @@ from typing import NamedTuple
 import anyio
 import greenlet
 
+from capmarshal._descriptors import reaper
+from patience import PATIENCE
+
 # What anyio.run() is told of the loops of calls, and of entrypoints; None where these block.
 clients_loop = servers_loop = None
 
@@ -42,6 +45,7 @@ def collect():
     """Frees what loops leave that refers to itself, as frames and errors do; does nothing where there are none."""
     if clients_loop or servers_loop:
         gc.collect()
+        reaper.wait(PATIENCE)
 
 
 def in_task():

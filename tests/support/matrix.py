@@ -23,7 +23,7 @@ LEFT_OUT = {
         "ring room socket_file wire"
     ),
     "they are about the package, or run programs that have a colour of their own": (
-        "activation bench bench_neighbours bench_peers child child_handover debugging demo_processes "
+        "activation asyncio_watch bench bench_neighbours bench_peers child child_handover debugging demo_processes "
         "example_of_services examples exit imports layers readme sandboxes services"
     ),
     "they go from one step to the next of code that blocks": (
@@ -45,6 +45,7 @@ side_by_side = Only("server", "methods that run beside each other have made answ
 takes_one_call = Only("server", "while a method waits its thread takes no call; a loop does")
 runs_inline = Only("server", "what a thread calls of its own entrypoint runs inline; in a loop it goes by a channel")
 ends_at_the_deadline = Only("server", "what a method awaits is cancelled at its caller's deadline")
+trio_keeps_deadlines = Only("server", "of those that are over trio keeps a thousand", also=("asyncio", "uvloop"))
 calls_within_calls = Only("client", "what calls while a call is made would enter a loop within a loop")
 
 
@@ -57,7 +58,8 @@ def add_options(parser):
 def configure(config):
     """Registers the mark, and paints."""
     config.addinivalue_line(
-        "markers", "blocking(where, reason): has a meaning only where that, client, server or either, is blocking"
+        "markers",
+        "blocking(where, reason, also): has a meaning where that, client or server, is blocking, or one of these",
     )
     client, server = config.getoption("client"), config.getoption("server")
     if (client, server) != ("blocking", "blocking"):
@@ -78,8 +80,9 @@ def select(config, items):
     for item in items:
         for mark in item.iter_markers("blocking"):
             where, reason = mark.args
-            if any(sides[side] != "blocking" for side in where.split(" or ")):
-                item.add_marker(pytest.mark.skip(reason=f"blocking {where} only: {reason}"))
+            only = ("blocking", *mark.kwargs.get("also", ()))
+            if any(sides[side] not in only for side in where.split(" or ")):
+                item.add_marker(pytest.mark.skip(reason=f"{', '.join(only)} {where} only: {reason}"))
 
 
 def _calls(path):
