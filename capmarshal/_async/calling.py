@@ -16,7 +16,7 @@ from capmarshal._async.turns import Turns
 from capmarshal._async.waiting import awaited
 from capmarshal._client.conversation import NeverRan, TooLate, Unanswered
 from capmarshal._client.knocking import again, check_time, knock, too_late
-from capmarshal._kernel.deadline import in_force
+from capmarshal._kernel.deadline import current, in_force
 from capmarshal._kernel.errors import Error
 from capmarshal._kernel.native import FOREVER
 from capmarshal._kernel.polling import poll_nanoseconds
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 # At a time through one door, from one event loop; each has a channel, which costs the server a descriptor.
 CALLS_MAX = 100
+
+# Wanted in each call.
+_now_in_force = current.get
 
 # Nanoseconds.  Whoever polls keeps all other tasks of its event loop from running.
 _POLL = min(20_000, poll_nanoseconds)
@@ -67,31 +70,50 @@ class _Here:
         return turns
 
 
+_here = anyio.lowlevel.RunVar[_Here]("capmarshal.calls")
+
+
+# The same, by event loop of asyncio: found sooner.
+_of_asyncio: WeakKeyDictionary[object, _Here] = WeakKeyDictionary()
+
+
+def _asyncios() -> object:
+    """The event loop, if it is asyncio's that runs this task, and not one of trio's that is its guest; else None."""
+    asyncio: Any = sys.modules.get("asyncio")
+    if asyncio is None:
+        return None
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return None
+    return None if task is None else task.get_loop()
+
+
+def _this_loop() -> _Here:
+    loop = _asyncios()
+    here = _here.get(None) if loop is None else _of_asyncio.get(loop)
+    if here is None:
+        here = _Here()
+        if loop is None:
+            _here.set(here)
+        else:
+            _of_asyncio[loop] = here
+    return here
+
+
 def _no_watch() -> None:
     return None
 
 
 def _begin_watch() -> Callable[[], Watch | None]:
     """What is asked for the watch of this event loop; a weak reference, for who is found by a loop must not keep it."""
-    asyncio: Any = sys.modules.get("asyncio")
-    if asyncio is None or anyio.get_cancelled_exc_class() is not asyncio.CancelledError:
+    if _asyncios() is None:
         return _no_watch
     # Where it is used, it is imported already.
     from capmarshal._async.asyncio_watch import make_watch
 
     watch = make_watch()
     return _no_watch if watch is None else weakref.ref(watch)
-
-
-_here = anyio.lowlevel.RunVar[_Here]("capmarshal.calls")
-
-
-def _this_loop() -> _Here:
-    here = _here.get(None)
-    if here is None:
-        here = _Here()
-        _here.set(here)
-    return here
 
 
 def _limit() -> int:
@@ -113,11 +135,12 @@ async def exchange(door: Door, key: bytes, payload: Payload, entries: Entries, n
         TooLate, ServerGone: with words for the error that they become, but for whose call it was.
         TooManyInFlight, DescriptorsLost, TooLarge, ProtocolError, KernelError: as they say.
     """
-    deadline, began = in_force(), 0
+    deadline, began = _now_in_force(), 0
     if deadline != FOREVER:
+        deadline = in_force()
         began = check_time(deadline)
     here, limit = _this_loop(), _limit()
-    if here.in_a_row >= _IN_A_ROW or limit <= time.monotonic_ns():
+    if here.in_a_row >= _IN_A_ROW or (limit != FOREVER and limit <= time.monotonic_ns()):
         here.in_a_row = 0
         await anyio.lowlevel.checkpoint()
     turns = here.turns_at(door)

@@ -65,6 +65,8 @@ class Handling:
         self._shares = channels.shares
         self._most = concurrency
         self._most_of_peer = concurrency - int(concurrency * _LEFT_TO_OTHERS)
+        # What all may have together without that anybody has too much.
+        self._few_bytes = min(self._shares.begun_bytes)
         # Of peers that are not exempt; and those of them that have their part.
         self._load: Load = channels.load
         self._full: set[Peer] = set()
@@ -95,11 +97,18 @@ class Handling:
 
     def _book(self, handler: Handler, peer: Peer, times: int) -> None:
         """Counts one more, or, -1 times, one less."""
-        descriptors, size = times * handler.descriptors, times * handler.size
-        for load in (peer.load, peer.user.load, self._load):
-            load.calls += times
-            load.descriptors += descriptors
-            load.size += size
+        own, user, whole = peer.load, peer.user.load, self._load
+        own.calls += times
+        whole.calls += times
+        size = times * handler.size
+        own.size += size
+        user.size += size
+        whole.size += size
+        if handler.descriptors:
+            descriptors = times * handler.descriptors
+            own.descriptors += descriptors
+            user.descriptors += descriptors
+            whole.descriptors += descriptors
 
     def spoken(self, channel: Channel) -> None:
         """Something has come on a channel whose method runs: its client has given that call up."""
@@ -157,10 +166,12 @@ class Handling:
 
     def _too_much(self, peer: Peer) -> bool:
         """Whether calls of a peer have as much as may be: one by itself always may."""
-        own, user, whole = peer.load, peer.user.load, self._load
+        own, whole = peer.load, self._load
         if self._most > own.calls >= self._most_of_peer:
             return True
-        may = self._shares.begun_bytes
+        if whole.size <= self._few_bytes and not whole.descriptors:
+            return False
+        may, user = self._shares.begun_bytes, peer.user.load
         if own.size and (own.size > may.process or user.size > may.user or whole.size > may.whole):
             return True
         if not own.descriptors:
