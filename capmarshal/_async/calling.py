@@ -41,6 +41,8 @@ _now_in_force = current.get
 _POLL = min(20_000, poll_nanoseconds)
 # Calls in a row that have found their answers by polling, after which the others have their turn.
 _IN_A_ROW = 16
+# Nanoseconds by which clocks of event loops differ: a method has one deadline, as its scope's and as that of its calls.
+_COARSE = 2_000_000
 # Seconds for a cancel scope to notice that its deadline has passed, which the server has noticed already.
 _NOTICING = 0.05
 
@@ -153,10 +155,12 @@ async def exchange(door: Door, key: bytes, payload: Payload, entries: Entries, n
         finally:
             turns.give_back()
     except TooLate as late:
+        if limit != FOREVER and limit < deadline + _COARSE:
+            await anyio.sleep(_NOTICING)
         raise too_late(late, door, began) from None
     finally:
         here.in_flight -= 1
-    if type(answer) is tuple and type(answer[0]) is Fail and limit < deadline and limit <= time.monotonic_ns():
+    if type(answer) is tuple and type(answer[0]) is Fail and limit <= min(deadline, time.monotonic_ns()) + _COARSE:
         # The scope's own end, which the server was told, is no error of the call's.
         await anyio.sleep(_NOTICING)
     return answer
