@@ -1,16 +1,19 @@
 """What docs/async.md shows works as it stands there."""
 
+import functools
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from patience import PATIENCE
+from patience import PATIENCE, until
+from services import failure
 
 PAGE = (Path(__file__).parents[1] / "docs" / "async.md").read_text(encoding="utf-8")
-HOST, PLUGIN, AWAITING_PLUGIN = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+HOST, PLUGIN, AWAITING_PLUGIN, SERVICE = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 LOOPS = {
     "anyio": "sys.exit(anyio.run(main))",
@@ -36,3 +39,34 @@ def test_the_host_serves_its_plugin(tmp_path, loop, plugin, printed):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.stderr, done.returncode) == ("", 0)
     assert sorted(done.stdout.splitlines()) == [f"{name} is there" for name in printed]
+
+
+CLIENT = """
+import capmarshal as cm
+
+class Greeter(cm.Interface):
+    @cm.method
+    def greet(self, name: str) -> str: ...
+
+print(cm.connect("greeter.sock", timeout=10).cast(Greeter, timeout=10).greet("world"))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_service_serves_until_a_signal_comes(tmp_path, number):
+    """It ends well, and its socket's file goes."""
+    (tmp_path / "service.py").write_text(SERVICE, encoding="utf-8")
+    # Ignored, where the tests run in a shell's background.
+    as_by_hand = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    command = [sys.executable, "-W", "error", "service.py"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, preexec_fn=as_by_hand) as running:
+        try:
+            until(lambda: failure(tmp_path / "greeter.sock")[0] != "Disconnected")
+            client = [sys.executable, "-W", "error", "-c", CLIENT]
+            done = subprocess.run(client, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
+            assert (done.stdout, done.stderr) == ("Hello, world\n", "")
+            running.send_signal(number)
+            assert (running.wait(PATIENCE), running.stderr.read()) == (0, b"")
+        finally:
+            running.kill()
+    assert not (tmp_path / "greeter.sock").exists()
