@@ -11,6 +11,7 @@ import select
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import anyio
+import anyio.lowlevel
 
 from capmarshal._kernel.deadline import seconds_until
 from capmarshal._kernel.native import FOREVER, NOW, lib
@@ -45,16 +46,21 @@ async def awaited(steps: Steps[T], wait: Wait | None = None, watch: Watch | None
         wait: that is to be awaited first.
         watch: what waits for channels in this event loop, if there is more than anyio.
     """
+    again = False
     try:
         if wait is None:
             wait = next(steps)
         while True:
             try:
                 happened = await happens(wait, watch)
+                if again:
+                    # Of a long answer, the next record may come each time before the loop comes to a cancellation.
+                    await anyio.lowlevel.checkpoint_if_cancelled()
             except BaseException as error:  # noqa: BLE001 - it is theirs to deal with
                 wait = steps.throw(error)
             else:
                 wait = steps.send(happened)
+                again = True
     except StopIteration as ended:
         result: T = ended.value
         return result
