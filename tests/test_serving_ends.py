@@ -8,6 +8,7 @@ import logging
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -219,6 +220,28 @@ def test_dissolve_waits_for_calls_of_the_object_but_for_the_one_it_is_in(loop, f
             assert await in_thread(others.cast(Work).blob, b"other") == b"other"
             with pytest.raises(cm.StaleCapability):
                 await in_thread(again.cast(Work).double, 1)
+
+    run(loop, main)
+
+
+@each_loop
+def test_dissolve_may_be_awaited_in_the_loop_of_another_thread(loop, fork):
+    """It is told of the end of a call there, and the loop that serves takes no harm."""
+    entrypoint, worker = aio.Entrypoint("dissolving"), Worker()
+    capability = entrypoint.manage(worker)
+    child = fork(lambda: _wait(capability, "x"))
+
+    async def main():
+        async with entrypoint:
+            await worker.until(lambda: worker.running)
+            async with anyio.create_task_group() as group:
+                group.start_soon(in_thread, partial(anyio.run, entrypoint.dissolve, worker, **LOOPS[loop]))
+                # Until it waits.
+                await worker.until(lambda: entrypoint._objects.awaited)
+                worker.go = True
+            assert await in_thread(child.result) == "x"
+            again = entrypoint.manage(worker)
+            assert await in_thread(again.cast(Work).double, 21) == 42
 
     run(loop, main)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
+from anyio import lowlevel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,12 +15,19 @@ if TYPE_CHECKING:
 
 
 class _Told:
-    """Is told of each call that ends."""
+    """Is told of each call that ends, in whichever thread that is: an event is its event loop's alone."""
 
     def __init__(self) -> None:
         self.event = anyio.Event()
+        token: Any = lowlevel.current_token()
+        # An event loop of asyncio's, or trio's token; anyio wraps it from 4.11 on.
+        token = getattr(token, "native_token", token)
+        self._soon = getattr(token, "call_soon_threadsafe", None) or token.run_sync_soon
 
     def release(self) -> None:
+        self._soon(self._set)
+
+    def _set(self) -> None:
         self.event.set()
 
 
