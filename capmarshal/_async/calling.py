@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from capmarshal._client.channel import Answer, Channel, Entries
     from capmarshal._typed.long import Payload
 
-# At a time through one door, from one event loop; each has a channel, which costs the server a descriptor.
+# At a time through one door, from one event loop, or from one method; each has a channel, which costs the server a
+# descriptor.
 CALLS_MAX = 100
 
 # Wanted in each call.
@@ -53,7 +54,7 @@ class _Here:
     Attributes:
         in_flight: how many there are.
         in_a_row: how many have been made since one had to wait.
-        turns: by door.
+        turns: by door; and by method, of the calls that it makes of this process's own entrypoints.
         watch: asked what waits for channels; None before the first has to.
     """
 
@@ -62,13 +63,18 @@ class _Here:
     def __init__(self) -> None:
         self.in_flight = self.in_a_row = 0
         self.watch: Callable[[], Watch | None] | None = None
-        self.turns: WeakKeyDictionary[Door, Turns] = WeakKeyDictionary()
+        self.turns: WeakKeyDictionary[object, Turns] = WeakKeyDictionary()
 
     def turns_at(self, door: Door) -> Turns:
-        """Of the calls through a door."""
-        turns = self.turns.get(door)
+        """Of the calls through a door.
+
+        Where that leads to this process, of those of the method that makes them: what waits for it has turns already.
+        """
+        home = door.home() if door.home is not None else None
+        whose = (home.method_here() if home is not None else None) or door
+        turns = self.turns.get(whose)
         if turns is None:
-            turns = self.turns[door] = Turns(CALLS_MAX)
+            turns = self.turns[whose] = Turns(CALLS_MAX)
         return turns
 
 

@@ -63,6 +63,19 @@ class AwaitingDispatcher(Dispatcher):
     def _make_calls(self, objects: Objects, journal: Journal) -> Calls:
         return AwaitingCalls(objects, journal, weakref.ref(self))
 
+    @property
+    def begun_by(self) -> str:
+        """What has it served, for people."""
+        return "enter it (async with), or await serve_forever()"
+
+    def takes_no_other(self) -> bool:
+        """Whether one call keeps its thread from running others: while it is awaited, it does not."""
+        return False
+
+    def method_here(self) -> object | None:
+        """The method that runs here, in its task or one that it has started; of whichever entrypoint."""
+        return current.get()
+
     def call_inline(
         self,
         badge: bytes,  # noqa: ARG002 - it is not made

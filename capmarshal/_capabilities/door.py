@@ -25,12 +25,25 @@ class Home(Protocol):
         """The managed object that the badge selects, if any."""
         ...
 
+    @property
+    def begun_by(self) -> str:
+        """What has it served, for people."""
+        ...
+
     def served(self) -> bool:
         """Whether some thread runs its calls."""
         ...
 
     def serves_this_thread(self) -> bool:
         """Whether the current thread is the one that runs its calls."""
+        ...
+
+    def takes_no_other(self) -> bool:
+        """Whether the current thread is that one, and within something that keeps it from running any other call."""
+        ...
+
+    def method_here(self) -> object | None:
+        """Of methods that are awaited, the one that runs here, in its task or one that it has started; any home's."""
         ...
 
     def call_inline(

@@ -138,10 +138,13 @@ class Channels:
         self.ledger.change(channel.peer.user, channel.peer, what, change)
 
     def refusal(self, peer: Peer) -> str:
-        """Why a peer gets no more channels; empty if it does, as far as its share goes."""
+        """Why a peer gets no more channels; empty if it does, as far as its share goes.
+
+        This process itself has any number: its calls may be what those that run already wait for.
+        """
         if peer.held:
             return f"{peer!r} is held back: {', '.join(sorted(peer.held))}"
-        if len(peer.channels) >= self.shares.channels.process:
+        if len(peer.channels) >= self.shares.channels.process and not peer.own:
             return f"{peer.process} has {len(peer.channels)} channels already (limits.channels, process_share)"
         return ""
 

@@ -101,6 +101,11 @@ class Dispatcher:
         """The managed object that the badge selects, if any."""
         return self._objects.get(badge)
 
+    @property
+    def begun_by(self) -> str:
+        """What has it served, for people."""
+        return "enter it (with), or call serve_forever()"
+
     def served(self) -> bool:
         """Whether some thread runs the calls."""
         return self.calls.thread is not None
@@ -108,6 +113,14 @@ class Dispatcher:
     def serves_this_thread(self) -> bool:
         """Whether the current thread is the one that runs the calls."""
         return self.calls.thread == threading.get_ident()
+
+    def takes_no_other(self) -> bool:
+        """Whether the current thread is that one, and within something that keeps it from running any other call."""
+        return self.serves_this_thread() and bool(self._objects.in_progress())
+
+    def method_here(self) -> object | None:
+        """Of methods that are awaited, the one that runs here: nobody's here."""
+        return None
 
     def call_inline(
         self, badge: bytes, method: bytes, payload: bytes, entries: Sequence[Entry] | None, numbers: Sequence[int]

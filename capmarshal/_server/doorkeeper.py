@@ -148,7 +148,7 @@ class Doorkeeper:
     def _admit(self, peer: Peer, far: Private) -> str:
         """Takes a new channel; or why not."""
         reason = self._channels.refusal(peer)
-        if not reason and self._channels.full(peer.user) and not self._make_room(peer):
+        if not reason and self._channels.full(peer.user) and not self._make_room(peer) and not peer.own:
             reason = "all channels that there may be are in use (limits.channels)"
         return reason or self._channels.add(far, peer)
 
