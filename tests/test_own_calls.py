@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import threading
+
 import anyio
 import pytest
 
@@ -10,6 +13,10 @@ from capmarshal import aio
 from capmarshal._async.calling import CALLS_MAX
 from capmarshal._capabilities.capability import open_door_of
 from loops import each_loop, run
+from patience import PATIENCE
+
+# Seconds; longer than a call takes, shorter than anybody minds.
+SHORT = 0.2
 
 
 class Ring(cm.Interface):
@@ -96,3 +103,76 @@ def test_a_full_table_ends_what_would_go_deeper(loop, fork):
                 await capability.cast(Ring).down(capability, 100)
 
     fork(lambda: run(loop, main), table=150).result()
+
+
+# ------------------------------------------------------------------------------------------------- what errors say
+
+
+class Slow(cm.Interface):
+    """Of a blocking entrypoint: longer than its callers have time."""
+
+    @cm.method
+    def wait(self) -> None: ...
+
+
+class AwaitedSlow(cm.Interface):
+    wait = cm.awaitable(Slow.wait)
+
+    @cm.method
+    async def wait_for(self, other: AwaitedSlow) -> str: ...
+
+
+class SlowServer(Slow):
+    def __init__(self):
+        self.over = threading.Event()
+
+    def wait(self):
+        assert self.over.wait(PATIENCE)
+
+
+class AwaitedSlowServer(AwaitedSlow):
+    async def wait(self):
+        await anyio.sleep_forever()
+
+    async def wait_for(self, other):
+        return await _late(other)
+
+
+async def _late(slow):
+    """What a CallTimeout says, without the time that it took."""
+    with pytest.raises(cm.CallTimeout) as caught, cm.timeout(SHORT):
+        await slow.wait()
+    return re.sub(r"in [0-9.]+ s", "in N s", str(caught.value))
+
+
+@each_loop
+def test_a_loop_that_serves_is_not_said_to_take_no_other_call(loop):
+    """As a thread does not while its method waits: not of what the program awaits, nor of a method of its own."""
+
+    async def main():
+        async with aio.Entrypoint("own") as entrypoint:
+            with cm.Entrypoint("thread") as other:
+                server = SlowServer()
+                slow = other.manage(server).cast(AwaitedSlow)
+                itself = await _late(slow)
+                method = await entrypoint.manage(AwaitedSlowServer()).cast(AwaitedSlow).wait_for(slow)
+                server.over.set()
+                return itself, method
+
+    said = "AwaitedSlow.wait, entrypoint 'thread': no answer in N s (the deadline of cm.timeout(0.2))"
+    assert run(loop, main) == (said, said)
+
+
+@each_loop
+def test_of_an_entrypoint_that_nobody_serves_it_says_how(loop):
+    """As it is done in a loop."""
+
+    async def main():
+        entrypoint = aio.Entrypoint("idle")
+        said = await _late(entrypoint.manage(AwaitedSlowServer()).cast(AwaitedSlow))
+        await entrypoint.close()
+        return said
+
+    assert run(loop, main).endswith(
+        "; nobody serves entrypoint 'idle', which is of this process: enter it (async with), or await serve_forever()"
+    )

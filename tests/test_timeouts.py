@@ -176,6 +176,7 @@ def test_a_call_that_the_server_came_to_too_late():
     assert ran == "no"
 
 
+@matrix.says_how_to_serve
 def test_of_an_entrypoint_of_this_process_that_nobody_serves_it_says_that():
     """Made and never entered: the commonest mistake of a first program."""
     entrypoint = cm.Entrypoint("idle")

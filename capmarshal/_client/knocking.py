@@ -165,13 +165,10 @@ def _perhaps(door: Door) -> str:
     """For the text of an error: what is known in this process of why no answer came through a door."""
     home = home_of(door)
     if home is not None and not home.served():
-        return (
-            f"; nobody serves entrypoint {door.label!r}, which is of this process: enter it (with), or call "
-            "serve_forever()"
-        )
+        return f"; nobody serves entrypoint {door.label!r}, which is of this process: {home.begun_by}"
     for own in space.doors():
         home = home_of(own)
-        if home is not None and home.serves_this_thread():
+        if home is not None and home.takes_no_other():
             return (
                 f"; the caller was a method of entrypoint {own.label!r}, which takes no other call meanwhile: "
                 "if the server waited for it in turn, each waited for the other"
