@@ -46,7 +46,8 @@ in_colours = for pair in $(1); do echo "client:server $$pair"; \
     $(BIN)/pytest -q --client=$${pair%:*} --server=$${pair\#*:} $(2) $(PYTEST) || test $$? = 5 || exit 1; done
 
 # What shows seldom: other orders, and a machine that is busy elsewhere.  Each run prints the seed of its order.
-test-long: test ## what takes longer: client and server in all pairs of colours, all tests three times beside a busy loop, those of full tables 200 times; two hours and more
+test-long: test ## what takes longer: a million calls while clients are killed, client and server in all pairs of colours, all tests three times beside a busy loop, those of full tables 200 times; two hours and more
+	$(BIN)/python tests/support/soak.py 1000000
 	@$(call in_colours,$(ALL_PAIRS),)
 	@$(BIN)/python -c 'while True: pass' & busy=$$!; trap 'kill $$busy' EXIT; set -e; \
 	for run in 1 2 3; do echo "all, run $$run of 3"; $(BIN)/pytest -q $(PYTEST); done; \
