@@ -161,9 +161,13 @@ MODULES = {
         "connecting",
         "ends",
         "rounds",
+        "asyncio_scope",
         "asyncio_rounds",
         "handlers",
+        "asking",
         "serving",
+        "blocks",
+        "asyncio_block",
         "entrypoint",
     ),
 }

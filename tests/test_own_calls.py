@@ -170,7 +170,7 @@ def test_of_an_entrypoint_that_nobody_serves_it_says_how(loop):
     async def main():
         entrypoint = aio.Entrypoint("idle")
         said = await _late(entrypoint.manage(AwaitedSlowServer()).cast(AwaitedSlow))
-        await entrypoint.close()
+        await entrypoint.aclose()
         return said
 
     assert run(loop, main).endswith(

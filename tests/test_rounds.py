@@ -99,7 +99,7 @@ def test_one_entrypoint_is_served_in_event_loops_of_several_kinds_in_turn(fork):
 
     for loop in (*LOOPS, *reversed(LOOPS)):
         run(loop, main)
-    anyio.run(entrypoint.close)
+    anyio.run(entrypoint.aclose)
 
 
 def test_a_call_whose_task_asyncio_cancels_before_it_has_begun_keeps_nobody_waiting():

@@ -131,7 +131,7 @@ def test_serve_forever_serves_until_it_is_closed_and_again_after_it_was_cancelle
             with pytest.raises(RuntimeError, match="served already"):
                 await entrypoint.serve_forever()
             if close:
-                await entrypoint.close()
+                await entrypoint.aclose()
             else:
                 group.cancel_scope.cancel()
 
@@ -146,7 +146,7 @@ def test_close_waits_for_calls_that_run_and_says_which_do(loop, fork):
     entrypoint, worker = aio.Entrypoint("closed"), Worker()
 
     async def blob(data):
-        await entrypoint.close()
+        await entrypoint.aclose()
         return data
 
     worker.blob = blob
@@ -162,7 +162,7 @@ def test_close_waits_for_calls_that_run_and_says_which_do(loop, fork):
             assert await in_thread(closing.result) == b"x"
             assert entrypoint.closed
             # The second time it does nothing.
-            await entrypoint.close()
+            await entrypoint.aclose()
             worker.go = True
             assert await in_thread(waiting.result) == "x"
 
@@ -185,7 +185,7 @@ def test_close_gives_up_waiting_when_time_is_up(loop, fork):
             group.start_soon(entrypoint.serve_forever)
             await worker.until(lambda: worker.running)
             with pytest.raises(cm.CallTimeout, match=r"Work\.wait has not ended in 0\.02 s"):
-                await entrypoint.close(0.02)
+                await entrypoint.aclose(0.02)
             worker.go = True
             assert await in_thread(waiting.result) == "x"
 
@@ -338,7 +338,7 @@ async def enter():
 
 loop.run_until_complete(enter())
 loop.close()
-asyncio.run(entrypoint.close())
+asyncio.run(entrypoint.aclose())
 try:
     capability.cast(Work).double(1)
 except cm.Disconnected as gone:
@@ -367,6 +367,6 @@ def test_what_asyncio_run_cancels_at_its_end_leaves_nothing(quiet_log):
 
     with contextlib.suppress(RuntimeError):
         asyncio.run(main())
-    asyncio.run(entrypoint.close())
+    asyncio.run(entrypoint.aclose())
     with cm.timeout(PATIENCE), pytest.raises(cm.Disconnected):
         capability.cast(Work).double(1)

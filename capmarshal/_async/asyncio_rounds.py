@@ -13,16 +13,14 @@ import contextvars
 import time
 from typing import TYPE_CHECKING, Any
 
-from anyio import lowlevel
-
+from capmarshal._async.asyncio_scope import AsyncioScope, wait_out
 from capmarshal._async.rounds import Rounds
 from capmarshal._kernel.native import FOREVER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from anyio.abc import TaskGroup
-
+    from capmarshal._async.rounds import Scope
     from capmarshal._server.awaited_loop import AwaitedServer
     from capmarshal._server.objects import Objects
 
@@ -33,10 +31,10 @@ _LATE = 0.001
 class AsyncioRounds(Rounds):
     """As :class:`Rounds`."""
 
-    def __init__(self, server: AwaitedServer, objects: Objects, group: TaskGroup) -> None:
-        super().__init__(server, objects, group)
-        # What anyio makes here, which it makes where a task runs only.
-        self.scope = type(self.scope())
+    def __init__(self, server: AwaitedServer, objects: Objects) -> None:
+        super().__init__(server, objects)
+        self._serving: asyncio.Task[None] | None = None
+        self._aside: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         # That of no call, in which those that come begin.
         self._context = contextvars.copy_context()
@@ -48,6 +46,47 @@ class AsyncioRounds(Rounds):
         self._timer: asyncio.TimerHandle | None = None
         self._rings = FOREVER
         server.come_round_by(self._come_round)
+
+    def scope(self) -> AsyncioScope:
+        """As :meth:`Rounds.scope`."""
+        return AsyncioScope()
+
+    def end_after(self, seconds: float, scope: Scope) -> None:
+        """As :meth:`Rounds.end_after`."""
+        assert isinstance(scope, AsyncioScope)  # noqa: S101 - made here
+        scope.end_after(seconds)
+
+    def insist(self, scope: Scope) -> None:
+        """As :meth:`Rounds.insist`."""
+        assert isinstance(scope, AsyncioScope)  # noqa: S101 - made here
+        # Its event loop may be closed.
+        with contextlib.suppress(RuntimeError):
+            scope.insist()
+
+    async def serve(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        """As :meth:`Rounds.serve`, in no task group: it may have been begun in one task, and be ended in another."""
+        serving = self._serving = self._loop.create_task(function(), name=name)
+        try:
+            await asyncio.wait((serving,))
+        except asyncio.CancelledError:
+            serving.cancel()
+            await wait_out(serving, *self._aside)
+            raise
+        while self._aside:
+            await asyncio.wait(self._aside)
+        if not serving.cancelled():
+            serving.result()
+
+    def stop(self) -> None:
+        """As :meth:`Rounds.stop`."""
+        if self._serving is not None:
+            self._serving.cancel()
+
+    def run_aside(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        """As :meth:`Rounds.run_aside`."""
+        task = self._loop.create_task(function(), name=name)
+        self._aside.add(task)
+        task.add_done_callback(self._aside.discard)
 
     def run(self, method: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
         """As :meth:`Rounds.run`: the event loop itself keeps no task."""
@@ -107,11 +146,28 @@ class AsyncioRounds(Rounds):
         left = (until - time.monotonic_ns()) / 1e9 + _LATE
         self._timer, self._rings = self._loop.call_later(left, self._ring, context=self._context), until
 
-    async def wait_for_methods(self) -> None:
-        """As :meth:`Rounds.wait_for_methods`, also of those whose tasks were cancelled before they had begun."""
-        await lowlevel.checkpoint()
-        handlers = self._server.handling.handlers
+    async def end_methods(self, seconds: float, unheard: Callable[[], None]) -> None:
+        """As :meth:`Rounds.end_methods`, also of those whose tasks were cancelled before they had begun.
+
+        Cancelled meanwhile, it tells them again.
+        """
+        handling = self._server.handling
+        handling.insist_all()
+        said, until = False, self._loop.time() + seconds
+        try:
+            # uvloop stops watching a descriptor a round later than it says, and this number may be another's then.
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            handling.insist_all()
         while tasks := [
-            task for handler in handlers if isinstance(task := handler.kept, asyncio.Task) and not task.done()
+            task for handler in handling.handlers if isinstance(task := handler.kept, asyncio.Task) and not task.done()
         ]:
-            await asyncio.wait(tasks)
+            try:
+                left = None if said else max(until - self._loop.time(), 0)
+                _, unfinished = await asyncio.wait(tasks, timeout=left)
+            except asyncio.CancelledError:
+                handling.insist_all()
+                continue
+            if unfinished:
+                said = True
+                unheard()

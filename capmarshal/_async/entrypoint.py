@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from capmarshal._async.blocks import Block
 from capmarshal._async.ends import wait_for_ends
 from capmarshal._async.handlers import current
 from capmarshal._async.serving import AwaitedService, AwaitingDispatcher
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self, TypeAlias
 
-    from anyio.abc import TaskGroup
-
     from capmarshal._capabilities.capability import Capability, Delegable
     from capmarshal._descriptors.socket_paths import StrOrBytesPath
     from capmarshal._server.listener import Caller, ForClient
@@ -35,6 +34,15 @@ if TYPE_CHECKING:
     AwaitedForClient: TypeAlias = Callable[[Caller], Awaitable[Capability | Delegable | None]]
 
 CONCURRENCY = 100
+
+
+def _make_block(service: AwaitedService, session: Session) -> Block:
+    if not service.is_asyncios:
+        return Block(service, session)
+    # Where it is used, it is imported already.
+    from capmarshal._async.asyncio_block import AsyncioBlock
+
+    return AsyncioBlock(service, session)
 
 
 class Entrypoint(AnyEntrypoint[AwaitedService]):
@@ -86,9 +94,7 @@ class Entrypoint(AnyEntrypoint[AwaitedService]):
             limits=limits,
             concurrency=concurrency,
         )
-        self._group: TaskGroup | None = None
-        self._session: Session | None = None
-        self._failure: BaseException | None = None
+        self._block: Block | None = None
         super().__init__(label, close_timeout, AwaitingDispatcher, make_server, AwaitedService)
 
     def listen(
@@ -155,8 +161,8 @@ class Entrypoint(AnyEntrypoint[AwaitedService]):
         """Serves in the calling task until :meth:`close` is called, or the task is cancelled.
 
         Whatever a method raises ends its call only, but for what signals bring in the main thread:
-        :class:`KeyboardInterrupt`, and the :class:`SystemExit` of a signal handler, are raised here.  Cancelled, it may
-        serve on afterwards.
+        :class:`KeyboardInterrupt`, and the :class:`SystemExit` of a signal handler, are raised here.  So ended, or
+        cancelled, it may serve on afterwards: the file of a socket stays until it is closed.
 
         Raises:
             Closed: the entrypoint is closed.
@@ -165,8 +171,17 @@ class Entrypoint(AnyEntrypoint[AwaitedService]):
         service = self._made()
         await service.serve_session(service.claim())
 
-    async def close(self, timeout: float | None = None) -> None:
-        """Ends service: calls that run are finished and answered, all others find the server gone.
+    def close(self) -> None:
+        """Tells service to end, and returns at once: calls that run are finished and answered, others find it gone.
+
+        Also from within a call, from a signal handler and from another thread.  Does nothing the second time.
+        """
+        if self._service is not None:
+            # What is on its way is bounded: its client may never read it.
+            self._service.tell_to_end(_deadline.ahead(self._close_timeout))
+
+    async def aclose(self, timeout: float | None = None) -> None:
+        """Ends service as :meth:`close` does, and waits for that.
 
         From within a call it returns at once, and service ends after those that run.  Does nothing the second time.
 
@@ -175,6 +190,7 @@ class Entrypoint(AnyEntrypoint[AwaitedService]):
 
         Raises:
             CallTimeout: some still run; service ends when they have.
+            RuntimeError: it is served in another event loop, which does not run.
         """
         if self._service is None:
             return
@@ -195,50 +211,15 @@ class Entrypoint(AnyEntrypoint[AwaitedService]):
         service = self._made()
         session = service.claim()
         try:
-            group = anyio.create_task_group()
-            await group.__aenter__()
+            self._block = _make_block(service, session)
+            await self._block.enter()
         except BaseException:
             service.end(session)
             raise
-        self._group, self._session = group, session
-        group.start_soon(self._serve, session, group, name=f"capmarshal {self.label}")
         return self
-
-    async def _serve(self, session: Session, group: TaskGroup) -> None:
-        try:
-            await self._made().serve_session(session)
-        except anyio.get_cancelled_exc_class():
-            raise
-        except GeneratorExit:
-            raise
-        except BaseException as error:  # noqa: BLE001 - raised where the block is left
-            self._failure = error
-            group.cancel_scope.cancel()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        group, session, service = self._group, self._session, self._made()
-        if group is None or session is None:
-            return None
-        self._group = self._session = None
-        cancelled, cut = anyio.get_cancelled_exc_class(), None
-        swallowed: bool | None = None
-        try:
-            if isinstance(error, cancelled):
-                service.close_at_once()
-                swallowed = await group.__aexit__(kind, error, traceback)
-            else:
-                try:
-                    await service.depart(self._close_timeout)
-                except cancelled as meanwhile:
-                    service.close_at_once()
-                    cut = meanwhile
-                if not await group.__aexit__(type(cut) if cut is not None else None, cut, None) and cut is not None:
-                    raise cut
-        finally:
-            service.end(session)
-        failure, self._failure = self._failure, None
-        if failure is not None:
-            raise failure
-        return swallowed
+        block, self._block = self._block, None
+        return await block.leave(error, self._close_timeout) if block is not None else None

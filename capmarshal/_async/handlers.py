@@ -79,6 +79,7 @@ class AwaitedCall(Handler):
         "_began",
         "_by_name",
         "_calls",
+        "_cut_off",
         "_deadline",
         "_method",
         "_outgoing",
@@ -119,6 +120,7 @@ class AwaitedCall(Handler):
         self._outgoing = NOTHING
         self._began = time.monotonic_ns()
         self._scope = calls.rounds.scope()
+        self._cut_off = False
 
     def is_of(self, calls: Calls) -> bool:
         """Whether it is one of these."""
@@ -139,6 +141,11 @@ class AwaitedCall(Handler):
         with contextlib.suppress(RuntimeError):
             self._scope.cancel()
 
+    def insist(self) -> None:
+        """Tells its method to end, also where it was told before: the service ends, and nobody is answered."""
+        self._cut_off = True
+        self._calls.rounds.insist(self._scope)
+
     def close(self) -> None:
         """Closes all that came with it, where it is not started, and forgets it."""
         self._calls.forget(self)
@@ -150,9 +157,9 @@ class AwaitedCall(Handler):
         keeping.current.set(kept)
         current.set(self)
         if self._deadline != FOREVER:
-            self._scope.deadline = anyio.current_time() + _deadline.seconds_until(self._deadline)
+            self._calls.rounds.end_after(_deadline.seconds_until(self._deadline), self._scope)
+        answer, cut_off = None, False
         try:
-            answer = None
             with self._scope:
                 # Before its first step, whatever its method does then.
                 if not self._scope.cancel_called:
@@ -162,14 +169,14 @@ class AwaitedCall(Handler):
                     result = await coming
                     answer = self._succeeded(result, kept.kept)
             if answer is None:
-                answer = self._late(kept.kept)
+                answer, cut_off = self._late(kept.kept), self._cut_off
         except BaseException as error:
             if ends_all(error):
                 self._end(self._late(kept.kept), kept, cut_off=True)
                 raise
             fault = fault_for(error, self._method, self._payload)
             answer = self._calls.failed(self, self._method, error, fault, self._owned, self._outgoing, kept.kept)
-        self._end(answer, kept)
+        self._end(answer, kept, cut_off=cut_off)
 
     def _succeeded(self, result: Any, kept: Sequence[object]) -> Answer:
         """The answer to it when its method has returned; raises what is wrong with the result."""

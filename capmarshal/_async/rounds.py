@@ -6,7 +6,7 @@ Here by what anyio has, for event loops of any kind; :mod:`capmarshal._async.asy
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 from anyio import lowlevel
@@ -16,11 +16,29 @@ from capmarshal._kernel.native import FOREVER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+    from types import TracebackType
 
     from anyio.abc import TaskGroup
 
     from capmarshal._server.awaited_loop import AwaitedServer
     from capmarshal._server.objects import Objects
+
+
+class Scope(Protocol):
+    """A block of a task's, which ends without an error when that was told to end."""
+
+    @property
+    def cancel_called(self) -> bool:
+        """It was told to."""
+
+    def cancel(self) -> None:
+        """Tells it to."""
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> bool | None: ...
 
 
 class Rounds:
@@ -29,24 +47,48 @@ class Rounds:
     Args:
         server: whose turns they are.
         objects: of the entrypoint.
-        group: that methods run in, where the event loop has no quicker way.
-
-    Attributes:
-        scope: makes a cancel scope, also where no task runs.
     """
 
-    scope: Callable[[], anyio.CancelScope]
+    _group: TaskGroup
 
-    def __init__(self, server: AwaitedServer, objects: Objects, group: TaskGroup) -> None:
-        self.scope = anyio.CancelScope
+    def __init__(self, server: AwaitedServer, objects: Objects) -> None:
         self._server = server
         self._objects = objects
-        self._group = group
+
+    def scope(self) -> Scope:
+        """Makes what tells a task to end; also where none runs."""
+        return anyio.CancelScope()
+
+    def end_after(self, seconds: float, scope: Scope) -> None:
+        """Has a scope tell its task to end when so much time has passed."""
+        assert isinstance(scope, anyio.CancelScope)  # noqa: S101 - made here
+        scope.deadline = anyio.current_time() + seconds
+
+    def insist(self, scope: Scope) -> None:
+        """Has a scope tell its task to end, also where it was told before, and has gone on."""
+        scope.cancel()
+
+    async def serve(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        """Awaits something in a task with a context of its own, and then all others that were run here."""
+        try:
+            async with anyio.create_task_group() as self._group:
+                self._group.start_soon(function, name=name)
+        except BaseExceptionGroup as group:
+            raise_signal(group)
+            raise
+
+    def stop(self) -> None:
+        """Tells all that runs here to end."""
+        self._group.cancel_scope.cancel()
 
     def run(self, method: Callable[[], Coroutine[Any, Any, None]], name: str) -> object:
-        """Runs something in a task with a context of its own; what is to be kept until it ends."""
+        """Runs a method in a task with a context of its own; what is to be kept until it ends."""
         self._group.start_soon(method, name=name)
         return None
+
+    def run_aside(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        """Runs something else likewise, and keeps it."""
+        self._group.start_soon(function, name=name)
 
     async def until(self, over: Callable[[], bool], at_once: int) -> None:
         """Takes turns until that is so: so many between two moments for others; waits where there is nothing to do."""
@@ -66,9 +108,32 @@ class Rounds:
         with anyio.move_on_after((until - time.monotonic_ns()) / 1e9):
             await anyio.wait_readable(server.number)
 
-    async def wait_for_methods(self) -> None:
-        """Waits until none runs."""
-        # uvloop stops watching a descriptor a round later than it says, and this number may be another's then.
-        await lowlevel.checkpoint()
+    async def end_methods(self, seconds: float, unheard: Callable[[], None]) -> None:
+        """Tells the methods that run to end, and waits for them.
+
+        Args:
+            seconds: that they may take, before
+            unheard: is called.
+        """
+        handling = self._server.handling
+        handling.insist_all()
+        with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(seconds):
+                await self._wait_for_methods()
+                return
+            unheard()
+            await self._wait_for_methods()
+
+    async def _wait_for_methods(self) -> None:
         handlers = self._server.handling.handlers
         await wait_for_ends(self._objects, lambda: not handlers)
+
+
+def raise_signal(group: BaseExceptionGroup[BaseException]) -> None:
+    """Raises what a signal has brought of what tasks have raised, by itself; does nothing where none has."""
+    signalled, _ = group.split((KeyboardInterrupt, SystemExit))
+    error: BaseException | None = signalled
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if error is not None:
+        raise error from None

@@ -1,7 +1,7 @@
 """Serving in an event loop: a task takes the server's turns, and awaits its epoll descriptor when there is nothing.
 
-Methods run in tasks of the same group, so that none outlives the time of serving.  What is to end the service - Ctrl-C,
-a fault that would come again - is raised where the service is awaited, not in a group of errors.
+No method outlives the time of serving.  What is to end the service - Ctrl-C, a fault that would come again - is raised
+where the service is awaited, not in a group of errors.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import anyio
 from anyio import lowlevel
 
-from capmarshal._async.handlers import AwaitingCalls, current, ends_all
+from capmarshal._async.asking import Asking
+from capmarshal._async.handlers import AwaitingCalls, current
 from capmarshal._async.rounds import Rounds
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.native import FOREVER
@@ -28,9 +29,7 @@ from capmarshal._server.service import Service
 from capmarshal._server.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-
-    from anyio.abc import TaskGroup
+    from collections.abc import Sequence
 
     from capmarshal._capabilities.door import Door
     from capmarshal._protocol.wire import Entry
@@ -43,10 +42,22 @@ if TYPE_CHECKING:
 _AT_ONCE = 8
 # Seconds that methods may take to end when they are told to, before it is said which do not.
 _PATIENCE = 1.0
+# Seconds less than which nobody has waited for them.
+_WAITED = 0.001
+# Seconds between two looks at another event loop.
+_LOOK = 0.01
 
 
 # What this event loop serves.
 _services: lowlevel.RunVar[weakref.WeakSet[AwaitedService]] = lowlevel.RunVar("capmarshal.services")
+
+
+def _asyncios() -> Any:
+    """The event loop, if it is asyncio's that runs this task; None where it is trio's, which ends with its tasks."""
+    asyncio: Any = sys.modules.get("asyncio")
+    if asyncio is None or anyio.get_cancelled_exc_class() is not asyncio.CancelledError:
+        return None
+    return asyncio.get_running_loop()
 
 
 def _here() -> weakref.WeakSet[AwaitedService]:
@@ -99,10 +110,15 @@ class AwaitingDispatcher(Dispatcher):
 class AwaitedService(Service):
     """As :class:`Service`, in an event loop."""
 
+    _instead = (
+        ": async with does, so wait there for what is to end it, as await anyio.sleep_forever(); or have it served by "
+        "serve_forever(), without async with"
+    )
+
     _server: AwaitedServer
     _calls: AwaitingCalls
-    _group: TaskGroup
     _rounds: Rounds
+    _asking: Asking
 
     def __init__(
         self, label: str, door: Door, objects: Objects, calls: Calls, server: Server, journal: Journal
@@ -135,10 +151,7 @@ class AwaitedService(Service):
         # Before its first turn: a blocking call that is made here would wait for that.
         self._calls.thread = threading.get_ident()
         self._over, self._patient = anyio.Event(), True
-        # Of asyncio, whose program may close it whatever runs there; trio's ends with all that does.
-        asyncio: Any = sys.modules.get("asyncio")
-        with contextlib.suppress(RuntimeError, AttributeError):
-            self._loop = asyncio.get_running_loop()
+        self._loop = _asyncios()
         _here().add(self)
         return session
 
@@ -167,27 +180,30 @@ class AwaitedService(Service):
         self._calls.ends_service = BySignal() if in_main_thread else nothing
         self._failure = None
         try:
-            async with anyio.create_task_group() as group:
-                self._group, self._rounds = group, self._make_rounds(group)
-                self._calls.rounds = self._rounds
-                self._calls.escaped = self._escaped
-                self._server.ask_by(self._ask)
-                # A task of its own, for its context: what is in force here is not of the calls that come.
-                group.start_soon(self._serve, name=f"capmarshal {self._label}")
+            self._calls.rounds = self._rounds = self._make_rounds()
+            self._calls.escaped = self._escaped
+            self._asking = Asking(self._rounds, self._failed)
+            self._server.ask_by(self._asking.ask)
+            # A task of its own, for its context: what is in force here is not of the calls that come.
+            await self._rounds.serve(self._serve, f"capmarshal {self._label}")
         finally:
             self._calls.forget_all()
             self.end(session)
         if self._failure is not None:
             raise self._failure
 
-    def _make_rounds(self, group: TaskGroup) -> Rounds:
-        asyncio: Any = sys.modules.get("asyncio")
-        if asyncio is not None and anyio.get_cancelled_exc_class() is asyncio.CancelledError:
-            # Where it is used, it is imported already.
-            from capmarshal._async.asyncio_rounds import AsyncioRounds
+    @property
+    def is_asyncios(self) -> bool:
+        """Whether it is served in an event loop of asyncio's, if anywhere."""
+        return self._loop is not None
 
-            return AsyncioRounds(self._server, self._objects, group)
-        return Rounds(self._server, self._objects, group)
+    def _make_rounds(self) -> Rounds:
+        if self._loop is None:
+            return Rounds(self._server, self._objects)
+        # Where it is used, it is imported already.
+        from capmarshal._async.asyncio_rounds import AsyncioRounds
+
+        return AsyncioRounds(self._server, self._objects)
 
     def _escaped(self, error: BaseException) -> None:
         """Ends the service for what a method has raised."""
@@ -195,28 +211,11 @@ class AwaitedService(Service):
             # In a forked child, whose event loop is its parent's.
             raise error
         self._failure = error
-        self._group.cancel_scope.cancel()
+        self._rounds.stop()
 
-    def _ask(self, asked: Awaitable[object], then: Callable[[object, BaseException | None], None]) -> anyio.CancelScope:
-        """Awaits something of the application's that is no call, in a task; what cancels it."""
-        scope = self._rounds.scope()
-
-        async def ask() -> None:
-            given, failure = None, None
-            try:
-                with scope:
-                    given = await asked
-            except BaseException as error:
-                if ends_all(error):
-                    raise
-                failure = error
-            if not scope.cancel_called:
-                then(given, failure)
-            if failure is not None and not isinstance(failure, Exception) and self._calls.ends_service(failure):
-                self._escaped(failure)
-
-        self._group.start_soon(ask, name="for_client")
-        return scope
+    def _failed(self, error: BaseException) -> None:
+        if self._calls.ends_service(error):
+            self._escaped(error)
 
     async def _serve(self) -> None:
         server = self._server
@@ -238,35 +237,41 @@ class AwaitedService(Service):
         else:
             server.end()
             await self._end_handlers()
-        self._group.cancel_scope.cancel()
 
     async def _drain(self) -> None:
         """Has calls that run end, and their answers sent."""
-        began, server, handling = time.monotonic_ns(), self._server, self._server.handling
+        began, server = time.monotonic_ns(), self._server
         server.begin_drain()
         # One at a time: a channel whose call is answered has no other one read.
         await self._rounds.until(lambda: server.drained(patient=self._patient), 1)
-        if handling.handlers:
-            words = "%s: not ended in %.1f s, and told to end: who has called gets no answer"
-            self._journal.error(None, "left", words, handling.in_progress(), (time.monotonic_ns() - began) / 1e9)
+        if (running := self.in_progress()) and (waited := (time.monotonic_ns() - began) / 1e9) >= _WAITED:
+            words = "%s: not ended in %.2g s, and told to end: who has called gets no answer"
+            self._journal.error(None, "left", words, running, waited)
 
     async def _end_handlers(self) -> None:
-        """Tells the methods that still run to end, and says in the log which of them do not."""
-        handling = self._server.handling
-        handling.cancel_all()
-        with anyio.move_on_after(_PATIENCE, shield=True):
-            await self._rounds.wait_for_methods()
-            return
-        words = "%s: told to end, and not ended yet: it is waited for"
-        self._journal.error(None, "swallowed", words, handling.in_progress())
-        with anyio.CancelScope(shield=True):
-            await self._rounds.wait_for_methods()
+        """Tells the methods that still run to end, and says in the log which of them do not; and all that is asked."""
+
+        def unheard() -> None:
+            words = "%s: told to end, and not ended yet: it is waited for"
+            self._journal.error(None, "swallowed", words, self.in_progress())
+
+        self._asking.end()
+        await self._rounds.end_methods(_PATIENCE, unheard)
+
+    def tell_to_end(self, send_until: int) -> None:
+        """Ends service when the calls that run are answered; waits for nothing."""
+        self._begin_end(send_until)
+        self._end_in_closed_loop()
+        self._release_if_over(self._session)
 
     async def finish(self, deadline: int, send_until: int) -> bool:
         """Ends service as :meth:`close` does, and awaits that.
 
         Returns:
             False if calls still run at the deadline; service ends when they have.
+
+        Raises:
+            RuntimeError: it cannot, in an event loop that does not run.
         """
         first = self._begin_end(send_until)
         session = self._session
@@ -280,32 +285,46 @@ class AwaitedService(Service):
 
         Args:
             seconds: the bound.
+
+        Raises:
+            RuntimeError: as :meth:`finish`.
         """
         self._patient = False
         self._begin_end(_deadline.after(seconds))
         await self._wait(self._session, math.inf)
 
-    def _loop_is_closed(self) -> bool:
-        return self._loop is not None and self._loop.is_closed()
+    def _end_in_closed_loop(self) -> None:
+        """Ends serving in an event loop that is closed: nothing in it ever goes on, nor is thrown away."""
+        session = self._session
+        if session is not None and session.active and self._loop is not None and self._loop.is_closed():
+            self._server.end()
+            self._calls.forget_all()
+            self.end(session)
 
     async def _wait(self, session: Session | None, seconds: float) -> bool:
         """Waits for the end of serving, and lets go then; whether it has come."""
+        self._end_in_closed_loop()
         if session is not None and session.active:
-            if self._loop_is_closed():
-                # Nothing in it ever goes on, nor is thrown away: anyio keeps what it has left.
-                self._server.end()
-                self._calls.forget_all()
-                self.end(session)
-            elif self not in _here():
-                # Another thread's, whose event cannot be awaited here.
-                return await anyio.to_thread.run_sync(session.wait, _deadline.ahead(seconds), abandon_on_cancel=True)
             with anyio.move_on_after(seconds):
-                if self._over is not None:
+                if self.is_here:
+                    assert self._over is not None  # noqa: S101 - it is served
                     await self._over.wait()
+                else:
+                    await _wait_elsewhere(session, self._loop, self._label)
             if session.active:
                 return False
         self._letting_go.now()
         return True
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is served in this event loop, if anywhere."""
+        return self in _here()
+
+    @property
+    def label(self) -> str:
+        """Of the entrypoint."""
+        return self._label
 
     def in_progress(self) -> str:
         """What runs now, for people; empty if nothing does."""
@@ -316,3 +335,14 @@ class AwaitedService(Service):
         """Whether this is a method of the entrypoint's own, or a task that one has started."""
         call = current.get()
         return call is not None and call.is_of(self._calls)
+
+
+async def _wait_elsewhere(session: Session, loop: Any, label: str) -> None:
+    """Waits for the end of serving in another event loop: what tells that one tells no other."""
+    while session.active:
+        if loop is not None and not loop.is_running():
+            raise RuntimeError(
+                f"the entrypoint {label!r} is served in another event loop, which does not run: its calls, "
+                "and its end, wait until that does; leave it where it was entered"
+            )
+        await anyio.sleep(_LOOK)

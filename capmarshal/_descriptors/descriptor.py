@@ -308,6 +308,9 @@ class Descriptor:
         except AttributeError:
             # Ctrl-C came before there was any.
             return
+        if not process:
+            # The names of this module are gone at the end of the interpreter, and the kernel closes all in a moment.
+            return
         try:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
         finally:

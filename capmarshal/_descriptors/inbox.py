@@ -161,7 +161,8 @@ class Inbox:
 
     def __del__(self) -> None:
         # Only where an exception, as of Ctrl-C, came between receiving and stealing.
-        if hasattr(self, "struct") and self.struct.count and process.reaper is not None:
+        # At the end of the interpreter, the names of this module may be gone.
+        if hasattr(self, "struct") and self.struct.count and process is not None and process.reaper is not None:
             process.reaper.close([self.steal()])
 
 

@@ -75,9 +75,10 @@ class Private:
         number, self.number = self.number, -1
         lib.lx_close(number)
 
-    def __del__(self) -> None:
-        # At the end of the interpreter, what the reaper is needed for is gone, and the kernel closes all in a moment.
-        if getattr(self, "number", -1) < 0 or process.reaper is None or sys.is_finalizing():
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        # At the end of the interpreter, what the reaper is needed for is gone, as are the names of this module, and the
+        # kernel closes all in a moment.
+        if getattr(self, "number", -1) < 0 or is_finalizing() or process.reaper is None:
             return
         # Another object: this one is gone for good, and may be seen by the finalizers of others in the same cycle.
         heir = Private(-1, epoll=self.epoll)

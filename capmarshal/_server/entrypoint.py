@@ -258,7 +258,8 @@ class AnyEntrypoint(Generic[S]):
 
     def __del__(self) -> None:
         service = self._service
-        if service is None or service.released:
+        if service is None or sys is None or service.released:
+            # Where there is no sys, the names of this module are gone: at the very end of the interpreter.
             return
         if sys.is_finalizing() and service.served:
             # Its thread has been stopped wherever it was, with whatever locks it held; the kernel closes the rest.

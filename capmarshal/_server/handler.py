@@ -32,6 +32,10 @@ class Handler(abc.ABC):
         """Tells its method to end: nobody wants its answer any more.  Does nothing the second time."""
 
     @abc.abstractmethod
+    def insist(self) -> None:
+        """Tells its method to end, also where it was told before: the service ends, and nobody is answered."""
+
+    @abc.abstractmethod
     def close(self) -> None:
         """Closes all that came with it, where it is not started."""
 

@@ -187,10 +187,10 @@ class Handling:
             self._uncount(handler, channel.peer)
             handler.close()
 
-    def cancel_all(self) -> None:
-        """Tells all that run to end."""
+    def insist_all(self) -> None:
+        """Tells all that run to end, also those that were told before."""
         for handler in tuple(self.handlers):
-            handler.cancel()
+            handler.insist()
 
     def in_progress(self) -> str:
         """What runs now, for people; empty if nothing does."""

@@ -54,6 +54,9 @@ class Service:
         closed: it ends, or has ended, or this process is a child of the one that made it.
     """
 
+    # What to write instead, where it is served already.
+    _instead = ""
+
     def __init__(
         self, label: str, door: Door, objects: Objects, calls: Calls, server: Server, journal: Journal
     ) -> None:
@@ -119,7 +122,7 @@ class Service:
         """
         with private.lock:
             if self._session is not None and self._session.active:
-                raise RuntimeError(f"the entrypoint {self._label!r} is being served already")
+                raise RuntimeError(f"the entrypoint {self._label!r} is being served already{self._instead}")
             self._session = session
         self.check_open()
 

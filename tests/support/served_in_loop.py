@@ -135,7 +135,7 @@ class _Served(aio.Entrypoint):
         self._in_loop(super().dissolve, target)
 
     def close(self, timeout=None):
-        self._in_loop(super().close, timeout)
+        self._in_loop(super().aclose, timeout)
         if self._is_elsewhere() and not self._made().served:
             self._loop_thread.join(2 * PATIENCE)
 
