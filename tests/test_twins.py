@@ -376,3 +376,65 @@ def test_a_blocking_twin_is_called_and_served_as_any_interface():
             proxy.read("busy")
         assert inspect.signature(type(proxy).read) == inspect.signature(ByHand.read)
         assert type(proxy).read.__doc__ == "Reads a page."
+
+
+class Shelf(cm.Interface):
+    @cm.method
+    def put(self, page: Page) -> Page: ...
+
+
+class TwinShelf(cm.Interface):
+    """By a twin, whose annotations stay its original's."""
+
+    put = cm.awaitable(Shelf.put)
+
+
+class AsyncPage(cm.Interface):
+    text = cm.awaitable(Page.text)
+
+
+class AsyncPageServer(AsyncPage):
+    async def text(self):
+        return "spam"
+
+
+class TwinShelfServer(TwinShelf):
+    async def put(self, page):
+        return page
+
+
+@each_loop
+def test_an_object_of_the_other_colour_that_comes_home(loop):
+    """The error says that its colour is what is wrong, and what to do; where it is another object, it does not."""
+
+    async def main():
+        async with aio.Entrypoint("test") as entrypoint:
+            shelf = entrypoint.manage(TwinShelfServer())
+            words = []
+            for wrong in (entrypoint.manage(AsyncPageServer()), shelf):
+                with pytest.raises(cm.ArgumentError) as caught:
+                    await shelf.cast(TwinShelf).put(wrong.cast(Page))
+                words.append(str(caught.value).partition("the object that came home is ")[2])
+            return words
+
+    of_colour, other = run(loop, main)
+    module = f"{__name__}."
+    assert of_colour.replace(module, "") == (
+        "a AsyncPageServer, not a Page: AsyncPageServer is awaitable, and Page blocking; a twin keeps the annotations "
+        "of its original: declare the method by hand, with the awaitable interface in place of Page - at `page`"
+    )
+    assert other.replace(module, "").startswith("a TwinShelfServer, not a Page: TwinShelfServer is awaitable")
+
+
+class ShelfServer(Shelf):
+    def put(self, page):
+        return page
+
+
+def test_an_object_of_another_class_that_comes_home():
+    """Of the same colour: nothing is said of that."""
+    with cm.Entrypoint("test") as entrypoint, cm.timeout(PATIENCE):
+        shelf = entrypoint.manage(ShelfServer())
+        with pytest.raises(cm.ArgumentError) as caught:
+            shelf.cast(Shelf).put(shelf.cast(Page))
+    assert str(caught.value).replace(f"{__name__}.", "").endswith("home is a ShelfServer, not a Page - at `page`")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from capmarshal._kernel.errors import InterfaceError
+from capmarshal._kernel.errors import InterfaceError, name_of
 from capmarshal._typed.marks import REMOTE
 from capmarshal._typed.parameters import is_awaitable
 from capmarshal._typed.stubs import function_in
@@ -62,3 +62,14 @@ def refuse_colour(cls: type, served: Colour) -> None:
                 f"{cls.__qualname__} is {colour}, as {interface}.{name} is declared: {_SERVED[colour]} manages it, and "
                 f"{_SERVED[served]} one of the twin interface, which has `{name} = {_TWIN[served]}({interface}.{name})`"
             )
+
+
+def difference_of_colour(managed: type, wanted: type) -> str:
+    """For the error that an object is of another class than was wanted: empty where its colour is not what differs."""
+    one, other = colour_of(managed), colour_of(wanted)
+    if None in (one, other) or one == other:
+        return ""
+    return (
+        f": {name_of(managed)} is {one}, and {name_of(wanted)} {other}; a twin keeps the annotations of its original: "
+        f"declare the method by hand, with the {one} interface in place of {name_of(wanted)}"
+    )

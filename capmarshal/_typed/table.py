@@ -25,6 +25,7 @@ from capmarshal._kernel.errors import ArgumentError, name_of, with_article
 from capmarshal._protocol import further_lines
 from capmarshal._protocol.further_lines import Lent
 from capmarshal._protocol.wire import ENTRIES_MAX, NO_BADGE, Entry, plain
+from capmarshal._typed.colour import difference_of_colour
 from capmarshal._typed.files import describe, open_received
 from capmarshal._typed.preparing import number_to_send, prepare
 
@@ -335,7 +336,10 @@ class Incoming(Owned):
         if self._home is not None and home_of(door) is self._home:
             managed = self._home.object_behind(badge)
             if not isinstance(managed, kind):
-                raise ArgumentError(f"the object that came home is {_name(type(managed))}, not {_name(kind)}")
+                raise ArgumentError(
+                    f"the object that came home is {_name(type(managed))}, not {_name(kind)}"
+                    f"{difference_of_colour(type(managed), kind)}"
+                )
             return managed
         return capability.cast(kind)
 
