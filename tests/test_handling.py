@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 import os
 import resource
 
 import anyio
+import pytest
 
 import by_hand
 import capmarshal as cm
 from capmarshal import aio
 from loops import Work, Worker, each_loop, in_thread, run
+from ordinary_user import become_ordinary
 from patience import PATIENCE
+
+# Any process may have all places.
+EVERYTHING = cm.Limits(process_share=1, user_share=1)
 
 
 class Marked(Worker):
@@ -46,7 +53,7 @@ def _calls(capability, name, count):
 @each_loop
 def test_no_more_calls_run_than_may_and_all_are_answered(loop, fork):
     """What is above is not read, and its client is not kept waiting when others have ended."""
-    entrypoint, worker = aio.Entrypoint("few", concurrency=3), Marked()
+    entrypoint, worker = aio.Entrypoint("few", concurrency=3, limits=EVERYTHING), Marked()
     capability = entrypoint.manage(worker)
     children = [fork(lambda name=name: _calls(capability, name, 4)) for name in "ab"]
 
@@ -65,29 +72,79 @@ def test_no_more_calls_run_than_may_and_all_are_answered(loop, fork):
 
 @each_loop
 def test_a_process_with_as_many_calls_as_it_may_keeps_nobody_out(loop, fork):
-    """Though none of its own ends: it leaves an eighth to others."""
+    """Though none of its own ends: it has its share of the places, as of all that a server has."""
     entrypoint, worker = aio.Entrypoint("fair", concurrency=100), Marked()
     capability = entrypoint.manage(worker)
     hog = fork(lambda: _calls(capability, "h", 100))
 
     async def main():
         async with entrypoint:
-            await worker.until(lambda: worker.running == 88)
+            await worker.until(lambda: worker.running == 33)
             other = fork(lambda: capability.cast(Work).double(21))
             with cm.timeout(PATIENCE):
                 assert await in_thread(other.result) == 42
-            assert worker.running == 88
+            assert worker.running == 33
             worker.go = True
             assert len(await in_thread(hog.result)) == 100
 
     run(loop, main)
-    assert worker.most == 88
+    assert worker.most == 33
 
 
 @each_loop
-def test_who_waits_is_taken_in_by_turns_of_the_processes(loop, fork):
-    """One that has many waiting has one begin, and then it is the other's turn."""
-    entrypoint, worker = aio.Entrypoint("turns", concurrency=1), Marked()
+def test_processes_of_one_user_keep_no_other_user_out(loop, fork):
+    """However many they are, and though none of their calls ends; nor do they get more than that later."""
+    entrypoint, worker = aio.Entrypoint("users", concurrency=8), Marked()
+    capability = entrypoint.manage(worker)
+    hogs = [fork(lambda name=name: _calls(capability, name, 4)) for name in "abcd"]
+
+    def double():
+        become_ordinary()
+        return capability.cast(Work).double(21)
+
+    async def main():
+        async with entrypoint:
+            server = entrypoint._service._server
+            await worker.until(lambda: worker.running == 6 and _aside(server) == 10)
+            if os.getuid() == 0:
+                with cm.timeout(PATIENCE):
+                    assert await in_thread(fork(double).result) == 42
+            worker.go = True
+            for hog in hogs:
+                assert len(await in_thread(hog.result)) == 4
+
+    run(loop, main)
+    assert worker.most == 6
+    assert len(worker.seen) == 16
+
+
+@each_loop
+def test_limits_say_what_part_of_the_places_one_process_may_have(loop, fork):
+    """At least one, and all of them if they say so."""
+    for concurrency, share, most in ((8, 1, 8), (8, 0.5, 4), (2, 0.01, 1)):
+        limits = cm.Limits(process_share=share, user_share=1)
+        entrypoint, worker = aio.Entrypoint("shares", concurrency=concurrency, limits=limits), Marked()
+        capability = entrypoint.manage(worker)
+        hog = fork(lambda capability=capability: _calls(capability, "h", 10))
+
+        async def main(entrypoint=entrypoint, worker=worker, hog=hog, most=most):
+            async with entrypoint:
+                server = entrypoint._service._server
+                await worker.until(lambda: worker.running == most and _aside(server) == 10 - most)
+                worker.go = True
+                assert len(await in_thread(hog.result)) == 10
+
+        run(loop, main)
+        assert worker.most == most
+
+
+@each_loop
+@pytest.mark.parametrize(
+    "bounds", [{"concurrency": 1}, {"concurrency": 8, "limits": cm.Limits(user_share=1 / 8)}], ids=["all", "user"]
+)
+def test_who_waits_is_taken_in_by_turns_of_the_processes(loop, bounds, fork):
+    """One that has many waiting has one begin, and then it is the other's turn; also where all are one user's."""
+    entrypoint, worker = aio.Entrypoint("turns", **bounds), Marked()
     capability = entrypoint.manage(worker)
     first = fork(lambda: _calls(capability, "first", 1))
 
@@ -167,6 +224,38 @@ def test_a_call_that_waits_goes_with_its_client_and_costs_nothing(loop, fork, me
         os.close(number)
     assert "second" not in worker.seen
     assert not worker.held
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_call_for_which_no_task_can_be_made_is_not_counted(loop, fork, memfd, open_descriptors, caplog):
+    """Its client finds its channel gone, what came with it is closed, and others have its place."""
+    entrypoint, worker = aio.Entrypoint("no task", concurrency=1), Worker()
+    capability = entrypoint.manage(worker)
+
+    def client():
+        try:
+            capability.cast(Work).hold(cm.Descriptor.dup_of(memfd.fileno()))
+        except cm.Disconnected as gone:
+            return gone.ran
+
+    def refuse(loop, coroutine, **options):
+        if coroutine.__qualname__.startswith("AwaitedCall."):
+            raise MemoryError
+        return asyncio.Task(coroutine, loop=loop, **options)
+
+    async def main():
+        async with entrypoint:
+            asyncio.get_running_loop().set_task_factory(refuse)
+            child = fork(client)
+            assert await in_thread(child.result) == "maybe"
+            asyncio.get_running_loop().set_task_factory(None)
+            assert not entrypoint._service._server.handling.handlers
+            assert await in_thread(fork(lambda: capability.cast(Work).double(21)).result) == 42
+
+    run(loop, main)
+    assert [record.levelno for record in caplog.records] == [logging.CRITICAL]
+    # Its traceback keeps the entrypoint.
+    caplog.clear()
 
 
 @each_loop

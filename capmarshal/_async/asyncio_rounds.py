@@ -90,7 +90,12 @@ class AsyncioRounds(Rounds):
 
     def run(self, method: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
         """As :meth:`Rounds.run`: the event loop itself keeps no task."""
-        return self._loop.create_task(method(), name=name)
+        coroutine = method()
+        try:
+            return self._loop.create_task(coroutine, name=name)
+        except BaseException:
+            coroutine.close()
+            raise
 
     async def until(self, over: Callable[[], bool], at_once: int) -> None:
         """As :meth:`Rounds.until`."""

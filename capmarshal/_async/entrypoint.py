@@ -59,7 +59,7 @@ class Entrypoint(AnyEntrypoint[AwaitedService]):
         label: for people: part of the door's name, of errors and logs.  1 to 64 bytes, printable, without a slash.
 
         concurrency: how many calls may run at a time, dealt out by process; all others wait.  Those that this process
-            makes itself are not counted.  One process leaves an eighth to others.
+            makes itself are not counted.  One process, and one user, has the part of them that ``limits`` says.
 
         max_bytes: of the arguments of one call, and of its result.
         max_descriptors: likewise.

@@ -340,6 +340,10 @@ class AwaitingCalls(Calls):
 
     def end(self, call: AwaitedCall, answer: Answer, began: int, *, cut_off: bool) -> None:
         """Ends a call whose method has; its answer goes to whoever wants it still, unless all are cut off."""
+        if call not in self.handling.handlers:
+            # It was forgotten with its event loop, and ended as that was thrown away.
+            answer.close()
+            return
         self.forget(call)
         if self._logs:
             log_call(self._journal, call.peer, call.where, began, (call.size, call.descriptors), answer)

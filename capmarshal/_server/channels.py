@@ -77,6 +77,7 @@ class Channels:
         unread: descriptors that were sent on them and not received.
         load: of all calls that run beside others, but this process's own.
         placed: called when a peer has got a place in the ring of turns.
+        displaced: called when it has that no more.
         process_ended: called when the process of a peer has ended, until it has no channels any more.
     """
 
@@ -91,6 +92,7 @@ class Channels:
         self.unread = Unread(shares, self.hanging_up)
         self.process_ended: Callable[[Peer], None] = lambda _peer: None
         self.placed: Callable[[Peer], None] = lambda _peer: None
+        self.displaced: Callable[[Peer], None] = lambda _peer: None
 
     def __len__(self) -> int:
         return len(self._by_slot)
@@ -157,6 +159,7 @@ class Channels:
         """Takes a new channel and has it read; or says why not, and the caller still owns it."""
         if not peer.index:
             peer.index = self.slots.add_peer(exempt=peer.own)
+            peer.user.peers[peer] = None
             lib.cm_hold(self._turn, peer.index, bool(peer.held))
             self.placed(peer)
         self._watch_end(peer)
@@ -220,6 +223,8 @@ class Channels:
         index, peer.index = peer.index, 0
         if index:
             self.slots.remove_peer(index)
+            peer.user.peers.pop(peer, None)
+            self.displaced(peer)
 
     def hold(self, peer: Peer, why: str) -> None:
         """Takes no more calls of this peer, on any of its channels, and no more channels."""

@@ -54,16 +54,18 @@ class User(reaper.Sender):
 
     Attributes:
         load: of its processes' calls that run beside others.
+        peers: those of its processes that have a place in C's ring of turns.
         uid: as the server's user namespace has it.
         doors: the keys of those that came from its processes, those that have ended included, and are held.
         unread: descriptors that were sent to its processes and not received.
     """
 
-    __slots__ = ("__weakref__", "doors", "load", "uid", "unread")
+    __slots__ = ("__weakref__", "doors", "load", "peers", "uid", "unread")
 
     def __init__(self, uid: int) -> None:
         super().__init__()
         self.load = Load()
+        self.peers: dict[Peer, None] = {}
         self.uid = uid
         self.doors: set[int] = set()
         self.unread = 0

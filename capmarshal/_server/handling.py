@@ -7,6 +7,7 @@ exempt: the method that makes one has its place already, and would wait for itse
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from capmarshal._kernel.native import lib
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from capmarshal._server.handler import Handler
     from capmarshal._server.records import Records
 
-# Of all calls that may run, one process leaves so many to others: one that makes calls which never end is not alone.
-_LEFT_TO_OTHERS = 1 / 8
+# Of many methods that run, so many are named.
+_NAMED = 5
 
 
 class Handling:
@@ -64,26 +65,39 @@ class Handling:
         self._rouse = rouse
         self._shares = channels.shares
         self._most = concurrency
-        self._most_of_peer = concurrency - int(concurrency * _LEFT_TO_OTHERS)
+        may = self._shares.bounds(concurrency)
+        # Who may have all of them waits with all others, and needs no mark of its own.
+        self._most_of_peer = may.process if may.process < concurrency else math.inf
+        self._most_of_user = may.user if may.user < concurrency else math.inf
         # What all may have together without that anybody has too much.
         self._few_bytes = min(self._shares.begun_bytes)
-        # Of peers that are not exempt; and those of them that have their part.
+        # Of peers that are not exempt; and those of them that have their part, roughly as they will take turns.
         self._load: Load = channels.load
-        self._full: set[Peer] = set()
-        records.handle, channels.placed = self.begin, self._placed
+        self._full: dict[Peer, None] = {}
+        records.handle, channels.placed, channels.displaced = self.begin, self._placed, self._displaced
         endings.before(self._forget)
 
     def begin(self, handler: Handler, channel: Channel) -> None:
-        """Counts a call that is about to run, and has its channel watched."""
-        begun = Event.HANDLE if channel.state is State.RUNNING else Event.CALL
-        if not self._channels.move(channel, begun, None if begun is Event.HANDLE else Event.HANDLE):
+        """Counts a call, has its channel watched, and has its method run."""
+        if channel.state is State.RUNNING:
+            # It came in a record that was looked at closer.
+            watched = self._channels.move(channel, Event.HANDLE)
+        else:
+            watched = self._channels.move(channel, Event.CALL, Event.HANDLE)
+        if not watched:
             handler.close()
             self._endings.drop(channel, "the kernel has no memory to watch it")
             return
         channel.handler = handler
         self.handlers[handler] = channel
         self._count(handler, channel.peer)
-        handler.start()
+        try:
+            handler.start()
+        except BaseException:
+            # There is no memory for a task, say: whoever has called finds out by its channel's end.
+            channel.handler = None
+            self._never_ends(handler)
+            raise
 
     def _count(self, handler: Handler, peer: Peer) -> None:
         if peer.own:
@@ -91,14 +105,28 @@ class Handling:
         self._book(handler, peer, 1)
         if self._load.calls == self._most:
             lib.cm_fill(self._ring, 0, 1)
-        if peer not in self._full and self._too_much(peer):
-            self._full.add(peer)
+        user = peer.user
+        if user.load.calls >= self._most_of_user and peer.index:
+            # Those that have none running, too.  Who has begun one is the last when they may begin again.
+            user.peers.pop(peer, None)
+            user.peers[peer] = None
+            for each in user.peers:
+                if each not in self._full and not each.own:
+                    self._fill(each)
+        elif peer not in self._full and self._too_much(peer):
+            self._fill(peer)
+
+    def _fill(self, peer: Peer) -> None:
+        """Has a peer begin no more for now."""
+        self._full[peer] = None
+        if peer.index:
             lib.cm_fill(self._ring, peer.index, 1)
 
     def _book(self, handler: Handler, peer: Peer, times: int) -> None:
         """Counts one more, or, -1 times, one less."""
         own, user, whole = peer.load, peer.user.load, self._load
         own.calls += times
+        user.calls += times
         whole.calls += times
         size = times * handler.size
         own.size += size
@@ -148,9 +176,13 @@ class Handling:
             self._endings.fault(channel, error)
 
     def _placed(self, peer: Peer) -> None:
-        # One that had no channel any more, and methods that have not ended all the same.
-        if peer in self._full:
-            lib.cm_fill(self._ring, peer.index, 1)
+        # It may have had no channel any more, and methods that have not ended all the same.
+        if not peer.own and (peer in self._full or self._too_much(peer)):
+            self._fill(peer)
+
+    def _displaced(self, peer: Peer) -> None:
+        if not peer.load.calls:
+            self._full.pop(peer, None)
 
     def _uncount(self, handler: Handler, peer: Peer) -> None:
         if peer.own:
@@ -160,14 +192,14 @@ class Handling:
             lib.cm_fill(self._ring, 0, 0)
         for full in tuple(self._full) if self._full else ():
             if not self._too_much(full):
-                self._full.discard(full)
+                del self._full[full]
                 if full.index:
                     lib.cm_fill(self._ring, full.index, 0)
 
     def _too_much(self, peer: Peer) -> bool:
-        """Whether calls of a peer have as much as may be: one by itself always may."""
+        """Whether calls of a peer, or of its user, are as many, or have as much as may be: one by itself always may."""
         own, whole = peer.load, self._load
-        if self._most > own.calls >= self._most_of_peer:
+        if own.calls >= self._most_of_peer or peer.user.load.calls >= self._most_of_user:
             return True
         if whole.size <= self._few_bytes and not whole.descriptors:
             return False
@@ -181,11 +213,14 @@ class Handling:
         return own.descriptors > may.process or user.descriptors > may.user or whole.descriptors > may.whole
 
     def forget_all(self) -> None:
-        """Nothing runs any more: closes what came with calls that have never begun."""
-        for handler, channel in tuple(self.handlers.items()):
-            del self.handlers[handler]
-            self._uncount(handler, channel.peer)
-            handler.close()
+        """Nothing runs any more, nor ever goes on: closes what came with calls that have not begun, or not ended."""
+        for handler in tuple(self.handlers):
+            self._never_ends(handler)
+
+    def _never_ends(self, handler: Handler) -> None:
+        """Counts a call no more that is not run, or not to its end, and closes what came with it."""
+        self._uncount(handler, self.handlers.pop(handler).peer)
+        handler.close()
 
     def insist_all(self) -> None:
         """Tells all that run to end, also those that were told before."""
@@ -199,7 +234,3 @@ class Handling:
             return ""
         more = f" and {len(names) - _NAMED} others" if len(names) > _NAMED else ""
         return f"{', '.join(names[:_NAMED])}{more}"
-
-
-# Of many methods that run, so many are named.
-_NAMED = 5

@@ -26,7 +26,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         doors: of other entrypoints, that came as capabilities and are held; None: half of the descriptor table.
         closing: descriptors that came and wait to be closed, where closing them can block; None: a quarter of the
             descriptor table.  Above that, nobody's knock is taken.
-        user_share: of each of these, for the processes of one user; above 0, at most 1.
+        user_share: of each of these, and of the calls that an event loop's entrypoint runs at a time, for the processes
+            of one user; above 0, at most 1.
         process_share: likewise for one process.
 
     Raises:

@@ -60,14 +60,15 @@ class Shares:
         self._known: dict[tuple[int, int], Bounds] = {}
         self.max_bytes = max_bytes
         self.max_descriptors = max_descriptors
-        self.unread_bytes = self._bounds(limits.unread_bytes or _CALLS_AT_ONCE * max_bytes, max_bytes)
-        self.begun_bytes = self._bounds(limits.begun_bytes or _CALLS_AT_ONCE * max_bytes, max_bytes)
-        self.begun_descriptors = self._bounds(
+        self.unread_bytes = self.bounds(limits.unread_bytes or _CALLS_AT_ONCE * max_bytes, max_bytes)
+        self.begun_bytes = self.bounds(limits.begun_bytes or _CALLS_AT_ONCE * max_bytes, max_bytes)
+        self.begun_descriptors = self.bounds(
             limits.begun_descriptors or _CALLS_AT_ONCE * max_descriptors, max_descriptors
         )
-        self.closing = self._bounds(limits.closing or _of_table(_CLOSING))
+        self.closing = self.bounds(limits.closing or _of_table(_CLOSING))
 
-    def _bounds(self, whole: int, least: int = 1) -> Bounds:
+    def bounds(self, whole: int, least: int = 1) -> Bounds:
+        """How much each may have of what is so much in all; a process, and a user, at least so much."""
         known = self._known.get((whole, least))
         if known is None:
             limits = self._limits
@@ -80,22 +81,22 @@ class Shares:
     @property
     def channels(self) -> Bounds:
         """How many channels there may be."""
-        return self._bounds(self._limits.channels or _of_table(_CHANNELS))
+        return self.bounds(self._limits.channels or _of_table(_CHANNELS))
 
     @property
     def unread_descriptors(self) -> Bounds:
         """How many descriptors may lie unread."""
-        return self._bounds(self._limits.unread_descriptors or _of_table(_IN_FLIGHT))
+        return self.bounds(self._limits.unread_descriptors or _of_table(_IN_FLIGHT))
 
     @property
     def in_calls(self) -> Bounds:
         """How many descriptors calls may have that run beside others; one by itself may have any number."""
-        return self._bounds(_of_table(_IN_CALLS))
+        return self.bounds(_of_table(_IN_CALLS))
 
     @property
     def doors(self) -> Bounds:
         """How many doors that came from others may be held."""
-        return self._bounds(self._limits.doors or _of_table(_DOORS))
+        return self.bounds(self._limits.doors or _of_table(_DOORS))
 
     def too_large(self, what: str, size: int, descriptors: int) -> str:
         """Why arguments, or a result, are more than the entrypoint takes or sends; empty if they are not."""
