@@ -132,17 +132,18 @@ def test_a_cancelled_block_waits_for_a_method_that_goes_on_and_tells_it_again_wh
     run(loop, main)
 
 
-@pytest.mark.parametrize("how", ["aclose", "leave"])
+@pytest.mark.parametrize("how", ["aclose", "leave", "call"])
 def test_an_entrypoint_of_a_loop_that_does_not_run_says_so(how):
     """At once: nothing there ever goes on.  It ends when that loop runs again."""
     entrypoint = aio.Entrypoint("stopped")
-    entrypoint.manage(Worker())
+    work = entrypoint.manage(Worker()).cast(AwaitedWork)
+    ends = {"aclose": entrypoint.aclose, "leave": lambda: entrypoint.__aexit__(None, None, None)}
     loop = asyncio.new_event_loop()
     loop.run_until_complete(entrypoint.__aenter__())
 
     async def main():
         with pytest.raises(RuntimeError, match="another event loop, which does not run"):
-            await (entrypoint.aclose() if how == "aclose" else entrypoint.__aexit__(None, None, None))
+            await ends.get(how, lambda: work.double(1))()
 
     run("asyncio", main)
     loop.run_until_complete(asyncio.wait_for(entrypoint.aclose(), PATIENCE))

@@ -71,7 +71,10 @@ class _Here:
         Where that leads to this process, of those of the method that makes them: what waits for it has turns already.
         """
         home = door.home() if door.home is not None else None
-        whose = (home.method_here() if home is not None else None) or door
+        whose: object = door
+        if home is not None:
+            home.check_runs()
+            whose = home.method_here() or door
         turns = self.turns.get(whose)
         if turns is None:
             turns = self.turns[whose] = Turns(CALLS_MAX)

@@ -238,11 +238,13 @@ class AwaitingCalls(Calls):
 
     Attributes:
         rounds: of the event loop in which they run, while there is one.
+        loop: that event loop, where it is asyncio's.
         handling: counts them.
         escaped: told of what is to end the service.
     """
 
     rounds: Rounds
+    loop: Any = None
     handling: Handling
     escaped: Callable[[BaseException], None]
 

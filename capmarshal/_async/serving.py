@@ -44,6 +44,10 @@ _AT_ONCE = 8
 _PATIENCE = 1.0
 # Seconds less than which nobody has waited for them.
 _WAITED = 0.001
+_STOPPED = (
+    "is served in another event loop, which does not run: its calls, and its end, wait until that does; use it, and "
+    "leave it, where it was entered"
+)
 # Seconds between two looks at another event loop.
 _LOOK = 0.01
 
@@ -82,6 +86,17 @@ class AwaitingDispatcher(Dispatcher):
     def takes_no_other(self) -> bool:
         """Whether one call keeps its thread from running others: while it is awaited, it does not."""
         return False
+
+    def check_runs(self) -> None:
+        """Refuses an awaited call where what would run it is another event loop of this thread.
+
+        Raises:
+            RuntimeError: that does not run as long as this one does.
+        """
+        assert isinstance(self.calls, AwaitingCalls)  # noqa: S101 - made here
+        loop = self.calls.loop
+        if loop is not None and self.serves_this_thread() and not loop.is_running():
+            raise RuntimeError(f"the entrypoint that is called {_STOPPED}")
 
     def method_here(self) -> object | None:
         """The method that runs here, in its task or one that it has started; of whichever entrypoint."""
@@ -151,7 +166,7 @@ class AwaitedService(Service):
         # Before its first turn: a blocking call that is made here would wait for that.
         self._calls.thread = threading.get_ident()
         self._over, self._patient = anyio.Event(), True
-        self._loop = _asyncios()
+        self._loop = self._calls.loop = _asyncios()
         _here().add(self)
         return session
 
@@ -341,8 +356,5 @@ async def _wait_elsewhere(session: Session, loop: Any, label: str) -> None:
     """Waits for the end of serving in another event loop: what tells that one tells no other."""
     while session.active:
         if loop is not None and not loop.is_running():
-            raise RuntimeError(
-                f"the entrypoint {label!r} is served in another event loop, which does not run: its calls, "
-                "and its end, wait until that does; leave it where it was entered"
-            )
+            raise RuntimeError(f"the entrypoint {label!r} {_STOPPED}")
         await anyio.sleep(_LOOK)

@@ -42,6 +42,14 @@ class Home(Protocol):
         """Whether the current thread is that one, and within something that keeps it from running any other call."""
         ...
 
+    def check_runs(self) -> None:
+        """Refuses an awaited call where what would run it is another event loop of this thread.
+
+        Raises:
+            RuntimeError: that does not run as long as this one does.
+        """
+        ...
+
     def method_here(self) -> object | None:
         """Of methods that are awaited, the one that runs here, in its task or one that it has started; any home's."""
         ...

@@ -118,6 +118,9 @@ class Dispatcher:
         """Whether the current thread is that one, and within something that keeps it from running any other call."""
         return self.serves_this_thread() and bool(self._objects.in_progress())
 
+    def check_runs(self) -> None:
+        """Refuses an awaited call where what would run it is another event loop of this thread: none is, here."""
+
     def method_here(self) -> object | None:
         """Of methods that are awaited, the one that runs here: nobody's here."""
         return None
