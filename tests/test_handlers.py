@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
+import gc
 import logging
 import math
 import os
@@ -15,6 +17,7 @@ import pytest
 import by_hand
 import capmarshal as cm
 from capmarshal import aio
+from capmarshal._async.handlers import AwaitedCall
 from loops import AwaitedWork, Work, Worker, each_loop, in_thread, run
 from patience import PATIENCE
 
@@ -349,3 +352,51 @@ def test_calls_are_logged(loop, fork, caplog):
     assert "ran b'nothing'" in lines[0]
     assert "ran AwaitedWork.double: ok in" in lines[1]
     assert len(lines) == 2
+
+
+@each_loop
+@pytest.mark.parametrize("how", ["returns", "raises", "is cancelled", "has a deadline", "copies its context"])
+def test_nothing_of_a_call_is_left_when_it_has_ended(loop, fork, quiet_log, how):
+    """Though the garbage collector never comes.  Who copies its context has that, and nothing of the call."""
+    entrypoint, worker = aio.Entrypoint("left"), Worker()
+    capability, contexts = entrypoint.manage(worker), []
+
+    async def blob(data):
+        await anyio.lowlevel.checkpoint()
+        if how == "raises":
+            raise ValueError(len(data))
+        if how == "is cancelled":
+            await anyio.Event().wait()
+        if how == "copies its context":
+            contexts.append(contextvars.copy_context())
+        return b""
+
+    worker.blob = blob
+
+    def calls():
+        work, error = capability.cast(Work), contextlib.nullcontext()
+        if how == "raises":
+            error = pytest.raises(cm.RemoteError)
+        elif how == "is cancelled":
+            error = pytest.raises(cm.CallTimeout)
+        with cm.timeout(0.2 if how == "is cancelled" else PATIENCE if how == "has a deadline" else None), error:
+            work.blob(bytes(1 << 16))
+
+    def left():
+        return [one for one in gc.get_objects() if type(one) is AwaitedCall]
+
+    async def main():
+        async with entrypoint:
+            gc.collect()
+            gc.disable()
+            try:
+                for child in [fork(calls) for _ in range(3)]:
+                    await in_thread(child.result)
+                if contexts:
+                    assert all(len(call._payload) == 0 and call.kept is None for call in left())
+                else:
+                    await worker.until(lambda: not left())
+            finally:
+                gc.enable()
+
+    run(loop, main)

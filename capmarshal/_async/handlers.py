@@ -133,7 +133,10 @@ class AwaitedCall(Handler):
 
     def start(self) -> None:
         """Has its method run, in a task of its own."""
-        self.kept = self._calls.rounds.run(self._run, self._method.where)
+        kept = self._calls.rounds.run(self._run, self._method.where)
+        # A task factory may have it run at once, and to its end.
+        if self.runs:
+            self.kept = kept
 
     def cancel(self) -> None:
         """Tells its method to end: nobody wants its answer any more.  Does nothing the second time."""
@@ -150,17 +153,28 @@ class AwaitedCall(Handler):
         """Closes all that came with it, where it is not started, and forgets it."""
         self._calls.forget(self)
         reaper.close(self._owned.produced)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Keeps nothing that was the call's: contexts of its task refer to it, whoever has copied them, and it to them.
+
+        Until the garbage collector comes, which counts objects, and not what is in them.
+        """
+        self.runs = False
+        self.kept, self._payload = None, b""
+        self._arguments, self._by_name, self._owned, self._outgoing = (), _NO_NAMES, _NOTHING_OWNED, NOTHING
 
     async def _run(self) -> None:
         kept = keeping.InProgress((self.key,))
-        _deadline.current.set(self._deadline)
-        keeping.current.set(kept)
-        current.set(self)
         if self._deadline != FOREVER:
             self._calls.rounds.end_after(_deadline.seconds_until(self._deadline), self._scope)
         answer, cut_off = None, False
         try:
             with self._scope:
+                # Not before: a timer that is cancelled keeps the context in which it was set until it would have rung.
+                _deadline.current.set(self._deadline)
+                keeping.current.set(kept)
+                current.set(self)
                 # Before its first step, whatever its method does then.
                 if not self._scope.cancel_called:
                     method = getattr(self._target, self._method.name)
@@ -209,10 +223,9 @@ class AwaitedCall(Handler):
 
     def _end(self, answer: Answer, kept: keeping.InProgress, *, cut_off: bool = False) -> None:
         """Ends the call; its answer goes to whoever wants it still."""
-        self.runs = False
         kept.running = ()
         kept.kept.clear()
-        self._arguments, self._by_name, self._owned, self._outgoing = (), _NO_NAMES, _NOTHING_OWNED, NOTHING
+        self._let_go()
         self._calls.end(self, answer, self._began, cut_off=cut_off)
 
 
