@@ -36,7 +36,6 @@ enum cm_mode {
 	CM_PLAIN = 4,                     /* nothing but calls in single records is going on: polled, and may be CM_WHOLE */
 	CM_WRITES = 8,                    /* an answer waits for the client to make room */
 	CM_WATCHES = 16,                  /* nothing is read: that there is something, or that it has ended, is reported */
-	CM_ENDS = 32,                     /* nothing is read: that it has ended is reported */
 };
 
 /* In which list a slot is. */

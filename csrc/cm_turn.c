@@ -30,8 +30,6 @@ static int control(struct cm_turn *turn, unsigned int slot, int operation, unsig
 
 static unsigned int interest(const struct cm_slot *slot)
 {
-	if (slot->mode & CM_ENDS)
-		return 0;
 	return slot->mode & CM_WRITES ? EPOLLOUT : EPOLLIN;
 }
 
@@ -63,7 +61,7 @@ static void set_aside(struct cm_turn *turn, unsigned int slot)
 /* whether what is reported of a slot is for anybody to deal with now */
 static int heard(const struct cm_turn *turn, const struct cm_slot *slot)
 {
-	if (slot->kind == CM_OWN || slot->mode & (CM_WRITES | CM_WATCHES | CM_ENDS))
+	if (slot->kind == CM_OWN || slot->mode & (CM_WRITES | CM_WATCHES))
 		return 1;
 	if (!(slot->mode & CM_READS))
 		return 0;
@@ -101,7 +99,7 @@ void cm_unwatch(struct cm_turn *turn, unsigned int slot)
 int cm_allow(struct cm_turn *turn, unsigned int slot, int mode)
 {
 	struct cm_slot *changed = &turn->ring.slots[slot];
-	int turned = (changed->mode ^ mode) & (CM_WRITES | CM_ENDS);
+	int turned = (changed->mode ^ mode) & CM_WRITES;
 
 	changed->mode = mode;
 	if (turned) {
@@ -282,7 +280,7 @@ static int deal_with(struct cm_turn *turn, unsigned int slot)
 	}
 	if (dealt->kind == CM_OWN)
 		return CM_READY;
-	if (dealt->mode & (CM_WRITES | CM_WATCHES | CM_ENDS))
+	if (dealt->mode & (CM_WRITES | CM_WATCHES))
 		return unread(turn, slot, events);
 	/* nobody is there any more for an answer */
 	if (events & EPOLLHUP)

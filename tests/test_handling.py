@@ -196,7 +196,10 @@ def test_a_call_that_waits_goes_with_its_client_and_costs_nothing(loop, fork, me
         changed.send(by_hand.call(capability, b"double", b"\x91\x15", id=2))
         os.write(tell, b".")
         with running:
-            return by_hand.answer(changed)[0].id, bytes(by_hand.answer(running)[0].payload)
+            try:
+                by_hand.answer(changed)
+            except ConnectionResetError:
+                return bytes(by_hand.answer(running)[0].payload)
 
     child = fork(client)
 
@@ -217,7 +220,7 @@ def test_a_call_that_waits_goes_with_its_client_and_costs_nothing(loop, fork, me
             assert await in_thread(os.read, ready, 1)
             await worker.until(lambda: _aside(server) == 1)
             worker.go = True
-            assert await in_thread(child.result) == (2, b"\xa5first")
+            assert await in_thread(child.result) == b"\xa5first"
 
     run(loop, main)
     for number in (ready, tell, go, wait):

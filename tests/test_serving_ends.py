@@ -8,6 +8,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -138,6 +139,32 @@ def test_serve_forever_serves_until_it_is_closed_and_again_after_it_was_cancelle
     run(loop, once, False)
     run(loop, once, True)
     assert entrypoint.closed
+
+
+@each_loop
+def test_looking_whether_all_has_ended_leaves_nothing_behind(loop, fork):
+    """However often it is looked, while calls run and when time is up: one timer does."""
+    entrypoint, worker = aio.Entrypoint("looks"), Worker()
+    capability = entrypoint.manage(worker)
+    child = fork(lambda: _wait(capability, "x"))
+
+    async def main():
+        async with entrypoint:
+            await worker.until(lambda: worker.running)
+            server = entrypoint._service._server
+            heap, server._stop_at = server._timers._heap, time.monotonic_ns() + 10**15
+            # With its channel, and without.
+            for _ in range(2):
+                before = len(heap)
+                for _ in range(20):
+                    assert not server.drained(patient=True)
+                assert len(heap) <= before + 2
+                for channel in server._channels.all():
+                    server._endings.forget(channel)
+            server._stop_at = None
+
+    run(loop, main)
+    assert child.result() == "maybe"
 
 
 @each_loop

@@ -25,7 +25,6 @@ class _Lib:
     CM_PLAIN: Final[int]
     CM_WRITES: Final[int]
     CM_WATCHES: Final[int]
-    CM_ENDS: Final[int]
     CM_NOWHERE: Final[int]
     CM_QUEUE: Final[int]
     CM_DEAF: Final[int]

@@ -15,7 +15,8 @@ again after a while).  When all of it is sent, the results are closed, too (SETT
 
 *Beside others.*  The method of an event loop's entrypoint awaits while others run (HANDLED): its channel is watched
 meanwhile.  Its client's end ends it, and so does whatever else its client says, as after Ctrl-C: the method is told to
-end, nobody wants its answer any more (DISCARDED), and what was said is read when it has.
+end, and the channel ends at once.  What was said is not read, so that its client says it again on a new channel, and
+does not wait for a method that takes its time to end.
 
 A client that sends another call before it has its answer has given the first one up (ABANDON).  A channel may END at
 any time.  Besides, a peer may be held back: what its channels bring then waits, in whatever state they are.  That is
@@ -40,7 +41,6 @@ class State(Enum):
     REFUSED = auto()
     RUNNING = auto()
     HANDLED = auto()
-    DISCARDED = auto()
     CLOSING = auto()
     SENDING = auto()
     AWAITING_GO = auto()
@@ -93,8 +93,7 @@ TRANSITIONS: Final[dict[State, dict[Event, State]]] = {
     _S.QUEUED: {_E.ADMIT: _S.RECEIVING, _E.END: _S.ENDED},
     _S.REFUSED: _BETWEEN_CALLS,
     _S.RUNNING: {**_SENDING, _E.RAN: _S.CLOSING, _E.HANDLE: _S.HANDLED},
-    _S.HANDLED: {**_SENDING, _E.RAN: _S.CLOSING, _E.ABANDON: _S.DISCARDED},
-    _S.DISCARDED: {**_SENT, _E.SETTLE: _S.SETTLING},
+    _S.HANDLED: {**_SENDING, _E.RAN: _S.CLOSING},
     _S.CLOSING: _SENDING,
     _S.SENDING: _SENDING,
     _S.AWAITING_GO: {**_SENDING, _E.ABANDON: _S.IDLE},
@@ -112,12 +111,11 @@ CALLS: Final = frozenset({_S.IDLE, _S.RECEIVING, _S.REFUSED})
 SPARE: Final = frozenset({_S.IDLE, _S.REFUSED})
 # Where the kernel is asked to report room for more of the answer.
 WRITES: Final = frozenset({_S.SENDING})
-# Where nothing is read, and it is reported that something has come, or that the channel has ended; and the latter only.
+# Where nothing is read, and it is reported that something has come, or that the channel has ended.
 WATCHES: Final = frozenset({_S.HANDLED})
-ENDS: Final = frozenset({_S.DISCARDED})
 # Where an answer waits for its reader.
 UNREAD: Final = frozenset({_S.SENDING, _S.AWAITING_GO, _S.AWAITING_ROOM})
-# Where a call runs, or has run, and has not ended, and its answer is wanted.
+# Where a call runs, or has run, and has not ended.
 ANSWERING: Final = UNREAD | {_S.RUNNING, _S.HANDLED, _S.CLOSING, _S.SETTLING}
 # Where a call has not run: giving the channel up loses nothing, since its client repeats the call.
 UNBEGUN: Final = frozenset({_S.RECEIVING, _S.QUEUED})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from capmarshal._kernel.native import FOREVER, NOW, ffi, lib
 from capmarshal._server.handling import Handling
-from capmarshal._server.loop import Server
+from capmarshal._server.loop import Server, nothing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -47,9 +47,7 @@ class AwaitedServer(Server):
     ) -> None:
         super().__init__(door, dispatcher, journal, max_bytes=max_bytes, max_descriptors=max_descriptors, limits=limits)
         self._ring = ffi.addressof(self._turn, "ring")
-        self.handling = Handling(
-            self._ring, self._channels, self._records, self._answers, self._endings, concurrency, self._rouse
-        )
+        self.handling = Handling(self._ring, self._channels, self._records, self._endings, concurrency, self._rouse)
         self._turns.never_wait(self.handling.spoken)
         # Until when the event loop waits; NOW: it does not.
         self._waited_for = NOW
@@ -139,7 +137,8 @@ class AwaitedServer(Server):
         if not self.handling.handlers or self._epoll.number < 0 or self._stop_at is None:
             return True
         # Nobody wants their answers any more; but they have the same time to end.
-        left = self._stop_at - time.monotonic_ns()
-        if left > 0:
-            self._timers.after(left, lambda: None)
-        return left <= 0 and not patient
+        if time.monotonic_ns() >= self._stop_at:
+            return not patient
+        if self._stop_at < self._timers.next:
+            self._timers.at(self._stop_at, nothing)
+        return False

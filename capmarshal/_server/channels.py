@@ -13,7 +13,6 @@ from capmarshal._kernel.errors import KernelError
 from capmarshal._kernel.native import lib
 from capmarshal._protocol.states import (
     CALLS,
-    ENDS,
     READS,
     SPARE,
     TRANSITIONS,
@@ -54,7 +53,6 @@ def _mode(state: State) -> int:
         | (lib.CM_PLAIN if state in SPARE else 0)
         | (lib.CM_WRITES if state in WRITES else 0)
         | (lib.CM_WATCHES if state in WATCHES else 0)
-        | (lib.CM_ENDS if state in ENDS else 0)
     )
 
 

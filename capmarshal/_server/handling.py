@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from capmarshal._kernel.native import CData
     from capmarshal._server.answer import Answer
-    from capmarshal._server.answers import Answers
     from capmarshal._server.channels import Channels
     from capmarshal._server.clients import Channel, Load, Peer
     from capmarshal._server.endings import Endings
@@ -36,7 +35,6 @@ class Handling:
         ring: the ``struct cm_ring``.
         channels: that they come by.
         records: knows what becomes of an answer.
-        answers: sends them.
         endings: of channels.
         concurrency: how many may run.
         rouse: has the loop take a turn.
@@ -51,7 +49,6 @@ class Handling:
         ring: CData,
         channels: Channels,
         records: Records,
-        answers: Answers,
         endings: Endings,
         concurrency: int,
         rouse: Callable[[], None],
@@ -60,7 +57,6 @@ class Handling:
         self._ring = ring
         self._channels = channels
         self._records = records
-        self._answers = answers
         self._endings = endings
         self._rouse = rouse
         self._shares = channels.shares
@@ -140,11 +136,9 @@ class Handling:
 
     def spoken(self, channel: Channel) -> None:
         """Something has come on a channel whose method runs: its client has given that call up."""
-        # One whose client has just ended it is told of as well.
+        # It is not read: whoever closes what has unread records says so, and an honest client sends its call again.
         if channel.state is State.HANDLED and channel.has_come():
-            self._channels.move(channel, Event.ABANDON)
-            if channel.handler is not None:
-                channel.handler.cancel()
+            self._endings.forget(channel)
 
     def _forget(self, channel: Channel) -> None:
         """A channel is about to end, and with it what its method does."""
@@ -167,8 +161,6 @@ class Handling:
             if cut_off:
                 answer.close()
                 self._endings.forget(channel)
-            elif channel.state is State.DISCARDED:
-                self._answers.settle(channel, [*answer.arguments, *answer.results])
             else:
                 self._records.finish(channel, answer)
             self._rouse()

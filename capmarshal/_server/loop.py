@@ -287,14 +287,13 @@ class Server:
             # Whose answer is sent, and results are being closed, is done.
             if channel.state not in ANSWERING or channel.state is State.SETTLING:
                 self._endings.forget(channel)
-        left = self._stop_at - time.monotonic_ns()
-        if not len(self._channels) or left <= 0:
+        if not len(self._channels) or time.monotonic_ns() >= self._stop_at:
             return True
         if self._stop_at < self._timers.next:
             # Nothing but the time may be what comes.
-            self._timers.after(left, _nothing)
+            self._timers.at(self._stop_at, nothing)
         return False
 
 
-def _nothing() -> None:
+def nothing() -> None:
     """Only has the loop come round."""

@@ -29,7 +29,10 @@ class Timers:
 
     def after(self, nanoseconds: int, then: Callable[[], None]) -> None:
         """Has ``then`` called when that time has passed."""
-        when = time.monotonic_ns() + nanoseconds
+        self.at(time.monotonic_ns() + nanoseconds, then)
+
+    def at(self, when: int, then: Callable[[], None]) -> None:
+        """Has ``then`` called at that time; CLOCK_MONOTONIC, nanoseconds."""
         # First: where Ctrl-C comes in between, the loop comes round for nothing, and not never for something.
         self.next = min(self.next, when)
         heapq.heappush(self._heap, (when, next(self._numbers), then))
