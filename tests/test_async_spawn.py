@@ -14,6 +14,7 @@ import capmarshal as cm
 import child_program
 from capmarshal import aio
 from loops import each_loop, run
+from patience import PATIENCE
 from refusing import refuse
 
 
@@ -229,6 +230,23 @@ def test_a_process_is_sent_signals(loop):
 
     with registry() as (_, capability):
         assert run(loop, signals, capability) == [-signal.SIGTERM, -signal.SIGKILL]
+
+
+@each_loop
+def test_a_process_whose_end_is_seen_and_not_awaited_has_no_descriptor(loop, open_descriptors):
+    """Its status says it as well."""
+
+    async def main():
+        with registry() as (_, capability):
+            before = open_descriptors()
+            process = await aio.spawn(child_program.python(""), parent=capability)
+            with anyio.fail_after(PATIENCE):
+                while process.returncode is None:
+                    await anyio.sleep(0.002)
+            return before, open_descriptors()
+
+    before, after = run(loop, main)
+    assert before == after
 
 
 @each_loop

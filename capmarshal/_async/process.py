@@ -111,9 +111,13 @@ class Process(anyio.abc.Process):
                     await anyio.sleep(_PAUSE)
                 elif self._ended.number >= 0:
                     await anyio.wait_readable(self._ended.number)
+        self._has_ended()
+        return status
+
+    def _has_ended(self) -> None:
+        """Closes what told of its end, unless a task still waits by it, which then does."""
         if self._ended is not None and not self._waiting.statistics().locked:
             self._ended.close()
-        return status
 
     async def aclose(self) -> None:
         """Closes its pipes and waits for its end; cancelled, kills it."""
@@ -150,7 +154,10 @@ class Process(anyio.abc.Process):
     @property
     def returncode(self) -> int | None:
         """Its status, as far as it has been awaited or asked for."""
-        return self._started.poll()
+        status = self._started.poll()
+        if status is not None:
+            self._has_ended()
+        return status
 
     @property
     def stdin(self) -> anyio.abc.ByteSendStream | None:
