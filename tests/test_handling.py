@@ -317,3 +317,45 @@ def test_descriptors_of_calls_that_run_are_bounded_and_one_call_may_have_any_num
             assert set(await in_thread(child.result)) == {1}
 
     run(loop, main)
+
+
+@each_loop
+@pytest.mark.parametrize("what", ["descriptors", "bytes"])
+def test_what_calls_of_one_users_processes_bring_is_bounded_however_many_they_are(loop, fork, monkeypatch, what):
+    """Each of them has one call: what comes when they have their share is not read; another user's is."""
+    limits = cm.Limits(begun_bytes=40_000)
+    entrypoint, worker = aio.Entrypoint("users", limits=limits, max_bytes=10_000), Worker()
+    capability = entrypoint.manage(worker)
+    # A quarter of it, and three quarters of that for one user.
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1200, 1200))
+
+    async def bring(brought):
+        await worker.wait("bring")
+        return brought[:0]
+
+    worker.echo = worker.blob = bring
+
+    def client():
+        work = capability.cast(Work)
+        if what == "bytes":
+            return work.blob(bytes(8_000))
+        number = os.memfd_create("many")
+        return len(work.echo([cm.Descriptor.dup_of(number) for _ in range(60)]))
+
+    def double():
+        become_ordinary()
+        return capability.cast(Work).double(21)
+
+    children = [fork(client) for _ in range(7)]
+
+    async def main():
+        async with entrypoint:
+            await worker.until(lambda: worker.running == 4 and _aside(entrypoint._service._server) == 3)
+            if os.getuid() == 0:
+                assert await in_thread(fork(double).result) == 42
+            assert worker.most == 4
+            worker.go = True
+            for child in children:
+                assert not await in_thread(child.result)
+
+    run(loop, main)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from capmarshal._kernel.native import CData
     from capmarshal._server.answer import Answer
     from capmarshal._server.channels import Channels
-    from capmarshal._server.clients import Channel, Load, Peer
+    from capmarshal._server.clients import Channel, Load, Peer, User
     from capmarshal._server.endings import Endings
     from capmarshal._server.handler import Handler
     from capmarshal._server.records import Records
@@ -101,8 +101,11 @@ class Handling:
         self._book(handler, peer, 1)
         if self._load.calls == self._most:
             lib.cm_fill(self._ring, 0, 1)
-        user = peer.user
-        if user.load.calls >= self._most_of_user and peer.index:
+        user, whole = peer.user, self._load
+        few = whole.size <= self._few_bytes and not whole.descriptors
+        if few and peer.load.calls < self._most_of_peer and user.load.calls < self._most_of_user:
+            return
+        if self._user_has_too_much(user) and peer.index:
             # Those that have none running, too.  Who has begun one is the last when they may begin again.
             user.peers.pop(peer, None)
             user.peers[peer] = None
@@ -111,6 +114,13 @@ class Handling:
                     self._fill(each)
         elif peer not in self._full and self._too_much(peer):
             self._fill(peer)
+        if self._all_have_too_much():
+            # Who has least of it goes on: one call by itself may always begin.
+            for other in {channel.peer.user: None for channel in self.handlers.values()}:
+                if self._user_has_too_much(other):
+                    for each in other.peers:
+                        if each not in self._full and not each.own:
+                            self._fill(each)
 
     def _fill(self, peer: Peer) -> None:
         """Has a peer begin no more for now."""
@@ -190,19 +200,31 @@ class Handling:
 
     def _too_much(self, peer: Peer) -> bool:
         """Whether calls of a peer, or of its user, are as many, or have as much as may be: one by itself always may."""
-        own, whole = peer.load, self._load
-        if own.calls >= self._most_of_peer or peer.user.load.calls >= self._most_of_user:
+        own = peer.load
+        if own.calls >= self._most_of_peer or own.size > self._shares.begun_bytes.process:
             return True
-        if whole.size <= self._few_bytes and not whole.descriptors:
-            return False
-        may, user = self._shares.begun_bytes, peer.user.load
-        if own.size and (own.size > may.process or user.size > may.user or whole.size > may.whole):
+        # Asks the kernel.
+        if own.descriptors and own.descriptors > self._shares.in_calls.process:
+            return True
+        return self._user_has_too_much(peer.user)
+
+    def _user_has_too_much(self, user: User) -> bool:
+        """Likewise of a user's calls; where all have too much, what one user leaves to others is too much."""
+        own, whole, may = user.load, self._load, self._shares.begun_bytes
+        if own.calls >= self._most_of_user or own.size > may.user:
+            return True
+        if whole.size > may.whole and own.size > may.whole - may.user:
             return True
         if not own.descriptors:
             return False
-        # Asks the kernel.
         may = self._shares.in_calls
-        return own.descriptors > may.process or user.descriptors > may.user or whole.descriptors > may.whole
+        return own.descriptors > may.user or (whole.descriptors > may.whole and own.descriptors > may.whole - may.user)
+
+    def _all_have_too_much(self) -> bool:
+        whole = self._load
+        return whole.size > self._shares.begun_bytes.whole or (
+            whole.descriptors > 0 and whole.descriptors > self._shares.in_calls.whole
+        )
 
     def forget_all(self) -> None:
         """Nothing runs any more, nor ever goes on: closes what came with calls that have not begun, or not ended."""
