@@ -179,7 +179,6 @@ def test_close_waits_for_calls_that_run_and_says_which_do(loop, fork):
     worker.blob = blob
     capability = entrypoint.manage(worker)
     waiting = fork(lambda: _wait(capability, "x"))
-    closing = fork(lambda: capability.cast(Work).blob(b"x") if os.read(ready, 1) else None)
 
     async def main():
         async with anyio.create_task_group() as group:

@@ -103,6 +103,12 @@ def name_in(payload: memoryview) -> str:
     return fault.error.classes[0] if fault.error is not None else type(to_exception(payload, (), "")).__qualname__
 
 
+def _whose() -> str:
+    """Whose deadline it was, for the text of an error; empty where that is not known, as of a scope that has moved."""
+    within = origin()
+    return f" ({within})" if within else ""
+
+
 def to_exception(payload: memoryview, declared: Sequence[type[BaseException]], where: str) -> BaseException:
     """What the client raises for a FAIL.
 
@@ -122,9 +128,9 @@ def to_exception(payload: memoryview, declared: Sequence[type[BaseException]], w
     message = f"{where}: {fault.message}"
     match fault.code:
         case Code.EXPIRED:
-            return CallTimeout(f"{message} ({origin()})", ran="no")
+            return CallTimeout(f"{message}{_whose()}", ran="no")
         case Code.LATE:
-            return CallTimeout(f"{message} ({origin()})", ran="maybe")
+            return CallTimeout(f"{message}{_whose()}", ran="maybe")
         case Code.LOST:
             return DescriptorsLost(errno.EMFILE, message)
         case Code.TOO_BIG:
