@@ -76,7 +76,8 @@ class Channels:
         load: of all calls that run beside others, but this process's own.
         placed: called when a peer has got a place in the ring of turns.
         displaced: called when it has that no more.
-        process_ended: called when the process of a peer has ended, until it has no channels any more.
+        process_ended: called when the process of a peer has ended, until it has no channels any more, and none of
+            them is kept.
     """
 
     def __init__(self, turn: CData, shares: Shares, timers: Timers) -> None:
@@ -88,6 +89,7 @@ class Channels:
         self.load = Load()
         self.hanging_up = HangingUp(timers)
         self.unread = Unread(shares, self.hanging_up)
+        self.unread.nothing_kept = self._end_peer
         self.process_ended: Callable[[Peer], None] = lambda _peer: None
         self.placed: Callable[[Peer], None] = lambda _peer: None
         self.displaced: Callable[[Peer], None] = lambda _peer: None
@@ -212,17 +214,20 @@ class Channels:
         if peer.channels:
             return
         # First, here and below: better a place that nobody has, after Ctrl-C, than one that two have.
+        index, peer.index = peer.index, 0
+        if index:
+            self.slots.remove_peer(index)
+            peer.user.peers.pop(peer, None)
+            self.displaced(peer)
+        if self.unread.keeps(peer):
+            # Those that have ended are closed when its process does.
+            return
         slot, peer.pidfd_slot = peer.pidfd_slot, 0
         if slot:
             self.slots.unwatch_own(slot)
         if peer.pidfd is not None:
             peer.pidfd.close()
         peer.pidfd = None
-        index, peer.index = peer.index, 0
-        if index:
-            self.slots.remove_peer(index)
-            peer.user.peers.pop(peer, None)
-            self.displaced(peer)
 
     def hold(self, peer: Peer, why: str) -> None:
         """Takes no more calls of this peer, on any of its channels, and no more channels."""

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.descriptor_list import DescriptorList
+from capmarshal._descriptors.inbox import Inbox
+from capmarshal._kernel.native import NOW, lib
 from capmarshal._server.timers import Again
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from capmarshal._descriptors.closing import ClosableFile
+    from capmarshal._descriptors.private import Private
     from capmarshal._kernel.native import CData
     from capmarshal._server.channels import Channels
     from capmarshal._server.clients import Peer
@@ -82,6 +85,18 @@ class Closings:
             self._held.add(peer)
             self._channels.hold(peer, _HELD)
         return False
+
+    def hear(self, peer: Peer, end: Private, most: int) -> None:
+        """Takes so many of the records that a peer has sent, where there are as many, and closes what came.
+
+        For an end that is kept and not read: the peer's own may lie in its queue, and would keep both for ever.
+        """
+        for _ in range(most):
+            inbox = Inbox(1)
+            # An empty record says no more than the end, and the next look finds what is behind it.
+            if self.full or lib.cm_receive(end.number, inbox.struct, NOW) <= 0:
+                return
+            self.close(peer, [inbox.steal()])
 
     def settle(self) -> None:
         """Goes on with what waited for something that is closed now."""

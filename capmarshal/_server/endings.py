@@ -13,11 +13,14 @@ if TYPE_CHECKING:
 
     from capmarshal._server.channels import Channels
     from capmarshal._server.clients import Channel, Peer
+    from capmarshal._server.closings import Closings
     from capmarshal._server.journal import Journal
     from capmarshal._server.timers import Timers
 
 # Nanoseconds between two looks at what clients that were dropped have not received.
 _SWEEP = 1_000_000_000
+# Records of theirs that are taken in such a look, from all of them.
+_HEARD = 256
 # Channels of a process that has ended, that are ended in one turn.
 _ENDED_AT_ONCE = 8
 
@@ -27,12 +30,14 @@ class Endings:
 
     Args:
         channels: of the server.
+        closings: closes what clients have sent on channels that have ended.
         journal: of the entrypoint.
         timers: of the loop.
     """
 
-    def __init__(self, channels: Channels, journal: Journal, timers: Timers) -> None:
+    def __init__(self, channels: Channels, closings: Closings, journal: Journal, timers: Timers) -> None:
         self._channels = channels
+        self._closings = closings
         self._sweeping = Again(timers, _SWEEP, self._sweep)
         self._journal = journal
         self._before: list[Callable[[Channel], None]] = []
@@ -56,8 +61,13 @@ class Endings:
 
     def _sweep(self) -> bool:
         """Looks again at channels that have ended, until their clients have received all descriptors."""
-        self._channels.unread.sweep()
-        return self._channels.unread.any_ended
+        unread = self._channels.unread
+        unread.sweep()
+        unread.close_overdue()
+        kept = unread.ended()
+        for channel in kept:
+            self._closings.hear(channel.peer, channel.far, _HEARD // len(kept) + 1)
+        return unread.any_ended
 
     def _end_some(self, peer: Peer) -> None:
         """The process has ended, whoever holds copies of its sockets: so do its channels, and what they queued."""

@@ -13,9 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from capmarshal._descriptors import reaper
-from capmarshal._descriptors.inbox import Inbox
 from capmarshal._kernel.errors import KernelError
-from capmarshal._kernel.native import NOW, lib
 from capmarshal._server.clients import all_received
 from capmarshal._server.timers import Again
 
@@ -146,7 +144,7 @@ class Handovers:
         else:
             self._left.add(handover)
             self._again.begin()
-            self._hear(handover, 1)
+            self._closings.hear(handover.peer, handover.connection, 1)
 
     def _look_again(self) -> bool:
         """Ends those that are over by now; whether any are left."""
@@ -155,17 +153,8 @@ class Handovers:
             if all_received(handover.connection.number):
                 self._end(handover)
             else:
-                self._hear(handover, _HEARD // len(left) + 1)
+                self._closings.hear(handover.peer, handover.connection, _HEARD // len(left) + 1)
         return bool(self._left)
-
-    def _hear(self, handover: _Handover, most: int) -> None:
-        """Takes so many of the records that a client has sent, where there are as many, and closes what came."""
-        for _ in range(most):
-            inbox = Inbox(1)
-            # An empty record says no more than the end, and the next look finds what is behind it.
-            if self._closings.full or lib.cm_receive(handover.connection.number, inbox.struct, NOW) <= 0:
-                return
-            self._closings.close(handover.peer, [inbox.steal()])
 
     def _unwatch(self, handover: _Handover) -> None:
         slot, handover.slot = handover.slot, 0

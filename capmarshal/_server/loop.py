@@ -79,7 +79,7 @@ class Server:
         self._timers = timers = Timers()
         self._channels = channels = Channels(turn, shares, timers)
         self._closings = closings = Closings(turn, channels, timers, self._wake_up)
-        self._endings = endings = Endings(channels, journal, timers)
+        self._endings = endings = Endings(channels, closings, journal, timers)
         self._answers = answers = Answers(
             channels,
             closings,

@@ -6,6 +6,7 @@ So each peer, each user, and all together may have only so many lying unread.
 
 from __future__ import annotations
 
+import itertools
 import socket
 import time
 from typing import TYPE_CHECKING
@@ -13,11 +14,17 @@ from typing import TYPE_CHECKING
 from capmarshal._kernel.native import lib
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from capmarshal._server.clients import Channel, Peer
     from capmarshal._server.hanging_up import HangingUp
     from capmarshal._server.shares import Shares
 
 _TIMES = 64
+# Nanoseconds that the socket of a channel is kept that has ended, where nobody tells when its client's process does.
+# After that it is closed, whatever was received: what is in flight then is no longer counted, and a client that lives
+# on and never reads may have its share once more.  The other way, what was left in no one's hands would stay for good.
+_KEPT = 300_000_000_000
 
 
 class Unread:
@@ -31,6 +38,7 @@ class Unread:
 
     Attributes:
         count: how many may not have been received.
+        nothing_kept: called when no socket of a peer's is kept any more.
     """
 
     def __init__(self, shares: Shares, hanging_up: HangingUp) -> None:
@@ -42,12 +50,21 @@ class Unread:
         self._few = self._asked_again_in = 0
         # On which channels; and those among them that have ended.
         self._channels: dict[Channel, None] = {}
-        self._ended: set[Channel] = set()
+        self._ended: dict[Peer, dict[Channel, int]] = {}
+        self.nothing_kept: Callable[[Peer], None] = lambda _peer: None
 
     @property
     def any_ended(self) -> bool:
         """Whether there are channels that have ended, and whose clients have not received all descriptors."""
         return bool(self._ended)
+
+    def ended(self) -> list[Channel]:
+        """The channels that have ended, and whose clients have not received all descriptors."""
+        return list(itertools.chain.from_iterable(self._ended.values()))
+
+    def keeps(self, peer: Peer) -> bool:
+        """Whether there are any of this peer's."""
+        return peer in self._ended
 
     def send(self, channel: Channel, count: int) -> bool:
         """Counts descriptors that are about to be sent on a channel, if they may be; whether that is so."""
@@ -107,7 +124,7 @@ class Unread:
         for channel in tuple(self._channels):
             if channel.all_received():
                 self._received(channel)
-                if channel in self._ended:
+                if channel in self._ended.get(channel.peer, ()):
                     self._close(channel)
 
     def end(self, channel: Channel) -> None:
@@ -118,18 +135,30 @@ class Unread:
         """
         if channel.unread and not channel.all_received():
             lib.lx_shutdown(channel.far.number, socket.SHUT_RDWR)
-            self._ended.add(channel)
+            self._ended.setdefault(channel.peer, {})[channel] = time.monotonic_ns() + _KEPT
         else:
             self._received(channel)
             self._close(channel)
 
     def _close(self, channel: Channel) -> None:
-        self._ended.discard(channel)
-        self._hanging_up.close(channel.peer, channel.far)
+        peer = channel.peer
+        kept = self._ended.get(peer, {})
+        kept.pop(channel, None)
+        self._hanging_up.close(peer, channel.far)
+        if not kept and self._ended.pop(peer, None) is not None:
+            self.nothing_kept(peer)
 
     def close_ended(self, peer: Peer | None = None) -> None:
         """Closes the sockets that were kept: of a peer whose process has ended, or all."""
-        for channel in tuple(self._ended):
-            if peer in (None, channel.peer):
-                self._received(channel)
-                self._close(channel)
+        for channel in self.ended() if peer is None else tuple(self._ended.get(peer, ())):
+            self._received(channel)
+            self._close(channel)
+
+    def close_overdue(self) -> None:
+        """Closes those that were kept long enough, of peers the end of whose processes nobody tells."""
+        now = time.monotonic_ns()
+        for peer, kept in tuple(self._ended.items()):
+            for channel, until in tuple(kept.items()) if not peer.pidfd_slot else ():
+                if until <= now:
+                    self._received(channel)
+                    self._close(channel)
