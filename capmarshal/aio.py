@@ -8,7 +8,11 @@ try:
 except ImportError as _error:
     raise ImportError("capmarshal.aio needs anyio: pip install 'capmarshal[async]'") from _error
 
-# Whoever has an awaitable interface may go into a sandbox before it casts to it, and can't import anything there.
+# Whoever has an awaitable interface may go into a sandbox before it casts to it, or before its event loop begins, and
+# can't import anything there.
+from capmarshal._async import asyncio_block as _asyncio_block  # noqa: F401 - see above
+from capmarshal._async import asyncio_rounds as _asyncio_rounds  # noqa: F401 - see above
+from capmarshal._async import asyncio_watch as _asyncio_watch  # noqa: F401 - see above
 from capmarshal._async import proxy as _proxy  # noqa: F401 - see above
 from capmarshal._async.connecting import connect, wait_gone
 from capmarshal._async.entrypoint import Entrypoint
