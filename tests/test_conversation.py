@@ -116,7 +116,13 @@ def test_what_a_server_does_means(channel, does, heard, over):
 
 @pytest.mark.parametrize(
     ("does", "error"),
-    [("close", NeverRan), ("gone", NeverRan), ("read close", ServerGone), ("read", TooLate)],
+    [
+        ("close", NeverRan),
+        ("gone", NeverRan),
+        ("read begin first_part gone", ServerGone),
+        ("read close", ServerGone),
+        ("read", TooLate),
+    ],
 )
 def test_who_waits_for_an_answer_is_told_whether_the_call_ran(channel, does, error):
     """Or that it may have."""

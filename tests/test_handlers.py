@@ -8,6 +8,7 @@ import gc
 import logging
 import math
 import os
+import select
 import signal
 import socket
 
@@ -18,6 +19,7 @@ import by_hand
 import capmarshal as cm
 from capmarshal import aio
 from capmarshal._async.handlers import AwaitedCall
+from capmarshal._protocol import wire
 from loops import AwaitedWork, Work, Worker, each_loop, in_thread, run
 from patience import PATIENCE
 
@@ -78,6 +80,34 @@ def test_another_call_on_the_channel_cancels_the_first_and_ends_it(loop):
                 with pytest.raises(ConnectionResetError):
                     await in_thread(by_hand.answer, near)
                 await worker.until(lambda: worker.seen == [("began", "x"), ("cancelled", "x")])
+
+    run(loop, main)
+
+
+@each_loop
+def test_a_call_that_is_not_read_is_told_also_where_the_channel_is_kept(loop, memfd):
+    """An earlier answer's descriptors lie unread, so that it is not closed, and the kernel says nothing."""
+
+    async def main():
+        worker = Worker()
+        async with aio.Entrypoint("awaited") as entrypoint:
+            capability = entrypoint.manage(worker)
+            with by_hand.knock(capability) as near:
+                entries = [(0, bytes(16))]
+                record = by_hand.call(capability, b"echo", b"\x91\x91\x00", entries, 1, id=1)
+                by_hand.send(near, record, [memfd.fileno()])
+                assert await in_thread(select.select, [near], [], [], PATIENCE) == ([near], [], [])
+                near.send(by_hand.call(capability, b"wait", WAIT, id=2))
+                await began(worker)
+                near.send(by_hand.call(capability, b"double", b"\x91\x15", id=3))
+                await worker.until(lambda: ("cancelled", "x") in worker.seen)
+                record, files = await in_thread(by_hand.answer, near)
+                assert (record.id, len(files)) == (1, 1)
+                for file in files:
+                    os.close(file)
+                record, _ = await in_thread(by_hand.answer, near)
+                assert isinstance(record, wire.Gone)
+                assert near.recv(1) == b""
 
     run(loop, main)
 

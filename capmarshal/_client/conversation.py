@@ -18,7 +18,8 @@ the end of file alone       ENDED: the call may have been run
 ==========================  ============================================================
 
 An answer of which a part has come is the answer to a call that was read.  A GONE is the last word of a server that
-gives an idle channel up and has read no more of it: UNREAD.  All this holds for an honest server; a hostile one can say
+has read no more of the channel: it gives an idle one up, or keeps its end for a while, where the kernel says nothing of
+what is unread: UNREAD.  All this holds for an honest server; a hostile one can say
 anything.
 
 Records of earlier calls, which were abandoned at their deadline or by Ctrl-C, are known by their ID, and closed.
@@ -290,7 +291,7 @@ class Conversation:
         if isinstance(record, Gone):
             self._close(came)
             self.over = True
-            return Event.UNREAD
+            return Event.UNREAD if self._assembly is None else Event.ENDED
         if isinstance(record, (Call, Knock)) or record.id != self._call_id:
             # Of an earlier call, that was abandoned.
             self._close(came)

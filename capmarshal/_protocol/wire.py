@@ -36,7 +36,7 @@ A CALL, REPLY or FAIL that is too long for one record, or has too many descripto
 
 and then PARTs, whose bytes after the head, joined, are the record, and whose descriptors, in order, are its
 descriptors.  To bound what is in flight, its sender waits for a GO after each PART with descriptors but the last
-of all.  A GONE is the last word of a server that gives an idle channel up.
+of all.  A GONE is the last word of a server that has read no more of a channel, where its end alone does not say so.
 """
 
 from __future__ import annotations

@@ -5,11 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 import select
+import socket
 import termios
 from typing import TYPE_CHECKING
 
 from capmarshal._descriptors import inbox, reaper
-from capmarshal._kernel.native import NOW, TIMED_OUT, lib
+from capmarshal._kernel.native import NOW, TIMED_OUT, ffi, lib
 from capmarshal._protocol.states import READS, WRITES, State
 from capmarshal._server.ledger import Resource
 
@@ -222,6 +223,13 @@ class Channel:
     def has_come(self) -> bool:
         """Whether there is something to be read, or the end of it."""
         return lib.cm_wait(self.far.number, select.POLLIN, NOW) not in TIMED_OUT
+
+    def lies_unread(self) -> bool:
+        """Whether there is a record that was sent to us and not read."""
+        nothing = ffi.new("struct msghdr *")
+        # No room for any of it: a record is cut short, and nothing at the end of all is not.
+        lib.lx_recvmsg(self.far.number, nothing, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        return bool(nothing.msg_flags & socket.MSG_TRUNC)
 
     def awaits_server(self) -> bool:
         """Whether the client has done its part, and the server has not come round to it: a call may take its time."""

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from capmarshal._kernel.native import lib
+from capmarshal._protocol import wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,8 +133,13 @@ class Unread:
 
         Those are in flight on this process's account, channel or not: the socket is kept to ask when they are no more.
         Where a filter refuses to shut it down, its client sees the end when it has received them, and that was noticed.
+        A call that was not read is told to its client, as the kernel does where a socket is closed, and only there.
         """
         if channel.unread and not channel.all_received():
+            # First: nothing comes any more, behind what is looked at here.
+            lib.lx_shutdown(channel.far.number, socket.SHUT_RD)
+            if channel.lies_unread():
+                channel.send(wire.GONE_RECORD)
             lib.lx_shutdown(channel.far.number, socket.SHUT_RDWR)
             self._ended.setdefault(channel.peer, {})[channel] = time.monotonic_ns() + _KEPT
         else:
