@@ -11,6 +11,7 @@ import signal
 import socket
 
 import pytest
+import uvloop
 from hypothesis import HealthCheck, settings
 
 import by_hand
@@ -58,6 +59,8 @@ def pytest_configure(config):
         pytest.exit(f"the tests need a hard RLIMIT_NOFILE of {TABLE} descriptors; here it is {hard}", returncode=2)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, TABLE), hard))
     matrix.configure(config)
+    # The first of a process makes a pipe for signals, which libuv keeps for as long as the process lives.
+    uvloop.new_event_loop().close()
 
 
 @pytest.fixture(autouse=True)
