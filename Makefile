@@ -37,7 +37,7 @@ test: lint types ## lint, types and tests; PYTEST="-k name" for some of the test
 
 # The tests that say most of client and server in the least time: again, each colour against blocking and against itself.
 MATRIX := $(patsubst %,tests/test_%.py,matrix capabilities_in_order conversation deadline exact files_kept gone growing \
-    hostile_server hostile_tables in_order interface keeping)
+    hostile_server hostile_tables in_order interface ownership)
 COLOURS = blocking asyncio uvloop trio
 OWN_PAIRS = $(foreach colour,$(filter-out blocking,$(COLOURS)),$(colour):blocking blocking:$(colour) $(colour):$(colour))
 ALL_PAIRS = $(filter-out blocking:blocking,$(foreach client,$(COLOURS),$(foreach server,$(COLOURS),$(client):$(server))))

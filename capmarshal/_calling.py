@@ -13,9 +13,9 @@ from typing import Any
 from capmarshal._capabilities.capability import make_proxies_by
 from capmarshal._client import proxy as _blocking
 from capmarshal._entrypoint import Entrypoint
-from capmarshal._server.keeping import keep
 from capmarshal._server.limits import Limits
 from capmarshal._server.listener import Caller
+from capmarshal._server.ownership import keep
 from capmarshal._typed.colour import colour_of as _colour_of
 from capmarshal._typed.interface import Interface, capability, method, raises
 from capmarshal._typed.twins import awaitable, blocking
@@ -48,7 +48,7 @@ def _make_class(interface: type[Any], timed: bool, logged: bool) -> type[Any]:
     except ImportError as error:
         words = f"{interface.__qualname__} is awaitable, which needs anyio: pip install 'capmarshal[async]'"
         raise ImportError(words) from error
-    from capmarshal._async import proxy
+    from capmarshal._async_client import proxy
 
     return proxy.make_class(interface, timed, logged)
 

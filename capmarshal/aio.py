@@ -10,13 +10,13 @@ except ImportError as _error:
 
 # Whoever has an awaitable interface may go into a sandbox before it casts to it, or before its event loop begins, and
 # can't import anything there.
-from capmarshal._async import asyncio_block as _asyncio_block  # noqa: F401 - see above
-from capmarshal._async import asyncio_rounds as _asyncio_rounds  # noqa: F401 - see above
-from capmarshal._async import asyncio_watch as _asyncio_watch  # noqa: F401 - see above
-from capmarshal._async import proxy as _proxy  # noqa: F401 - see above
-from capmarshal._async.connecting import connect, wait_gone
-from capmarshal._async.entrypoint import Entrypoint
-from capmarshal._async.spawn import spawn
+from capmarshal._async_client import asyncio_watch as _asyncio_watch  # noqa: F401 - see above
+from capmarshal._async_client import proxy as _proxy  # noqa: F401 - see above
+from capmarshal._async_client.connecting import connect, wait_gone
+from capmarshal._async_client.spawn import spawn
+from capmarshal._async_server import asyncio_block as _asyncio_block  # noqa: F401 - see above
+from capmarshal._async_server import asyncio_driver as _asyncio_driver  # noqa: F401 - see above
+from capmarshal._async_server.entrypoint import Entrypoint
 
 __all__ = ["Entrypoint", "connect", "spawn", "wait_gone"]
 

@@ -1,4 +1,4 @@
-"""Methods that are cancelled clean up by awaiting, and may go on: how often each is told (`_async/asyncio_scope`)."""
+"""Methods that are cancelled clean up by awaiting, and may go on: how often each is told (`asyncio_scope`)."""
 
 from __future__ import annotations
 

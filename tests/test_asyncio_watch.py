@@ -11,7 +11,7 @@ import uvloop
 
 import by_hand
 import capmarshal as cm
-from capmarshal._async.asyncio_watch import AsyncioWatch
+from capmarshal._async_client.asyncio_watch import AsyncioWatch
 from capmarshal._capabilities.capability import open_door_of
 from patience import PATIENCE, until
 
@@ -52,7 +52,7 @@ async def answered(proxy, value=4):
 def test_a_channel_is_used_by_two_event_loops_and_a_thread_in_turn(new_loop, capability, monkeypatch):
     """Each has a watch of its own, which stays, and none is told of what the others wait for."""
     awaited, blocking = capability.cast(AwaitedWork), capability.cast(by_hand.Work)
-    monkeypatch.setattr("capmarshal._async.calling._POLL", 0)
+    monkeypatch.setattr("capmarshal._async_client.calling._POLL", 0)
     with contextlib.closing(new_loop()) as one, contextlib.closing(new_loop()) as other, watching(monkeypatch) as taken:
         for value in range(20):
             assert one.run_until_complete(answered(awaited, value)) == 2 * value

@@ -20,8 +20,8 @@ import pytest
 import by_hand
 import capmarshal as cm
 from capmarshal import aio
-from capmarshal._async.calling import CALLS_MAX
-from capmarshal._async.turns import Turns
+from capmarshal._async_client.calling import CALLS_MAX
+from capmarshal._async_client.limiter import Limiter
 from capmarshal._capabilities.capability import open_door_of
 from capmarshal._descriptors import reaper
 from capmarshal._kernel.native import FOREVER, NOW
@@ -273,37 +273,37 @@ def test_turns_are_taken_first_come_first_served(run):
     """Who gives up, at a deadline or cancelled, has none; and one that was given to it at that moment goes on."""
 
     async def take():
-        turns, order = Turns(1), []
-        assert turns.take_now()
-        assert not turns.take_now()
-        assert not await turns.take(NOW + 1)
+        limiter, order = Limiter(1), []
+        assert limiter.take_now()
+        assert not limiter.take_now()
+        assert not await limiter.take(NOW + 1)
 
         async def one(name):
-            assert await turns.take(FOREVER)
+            assert await limiter.take(FOREVER)
             try:
                 await anyio.lowlevel.checkpoint()
                 order.append(name)
             finally:
-                turns.give_back()
+                limiter.give_back()
 
         async with anyio.create_task_group() as tasks:
             for name in "abc":
                 tasks.start_soon(one, name)
                 await anyio.wait_all_tasks_blocked()
             with anyio.move_on_after(0):
-                await turns.take(FOREVER)
+                await limiter.take(FOREVER)
             async with anyio.create_task_group() as cancelled:
                 cancelled.start_soon(one, "never")
                 await anyio.wait_all_tasks_blocked()
                 cancelled.cancel_scope.cancel()
-            turns.give_back()
+            limiter.give_back()
         async with anyio.create_task_group() as tasks:
-            assert turns.take_now()
+            assert limiter.take_now()
             tasks.start_soon(one, "never")
             await anyio.wait_all_tasks_blocked()
-            turns.give_back()
+            limiter.give_back()
             tasks.cancel_scope.cancel()
-        order.append(turns.take_now())
+        order.append(limiter.take_now())
         return order
 
     assert run(take) == ["a", "b", "c", True]

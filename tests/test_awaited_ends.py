@@ -15,7 +15,7 @@ import pytest
 import by_hand
 import capmarshal as cm
 import parts_by_hand as hand
-from capmarshal._async import waiting
+from capmarshal._async_client import waiting
 from capmarshal._capabilities.capability import capability_behind, open_door_of
 from capmarshal._descriptors import reaper
 from loops import LOOPS, in_thread

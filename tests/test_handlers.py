@@ -18,7 +18,7 @@ import pytest
 import by_hand
 import capmarshal as cm
 from capmarshal import aio
-from capmarshal._async.handlers import AwaitedCall
+from capmarshal._async_server.handlers import AwaitedCall
 from capmarshal._protocol import wire
 from loops import AwaitedWork, Work, Worker, each_loop, in_thread, run
 from patience import PATIENCE
@@ -44,7 +44,7 @@ def test_a_client_that_goes_cancels_its_call(loop):
                 await began(worker)
             await worker.until(lambda: not worker.running)
             assert worker.seen == [("began", "x"), ("cancelled", "x")]
-            assert not entrypoint._service._server.handling.handlers
+            assert not entrypoint._service._server.concurrency.handlers
 
     run(loop, main)
 
@@ -134,7 +134,7 @@ def test_a_method_that_swallows_its_cancellation_is_counted_until_it_ends_and_it
                 near.send(by_hand.call(capability, b"double", b"\x91\x15", id=2))
                 with pytest.raises(ConnectionResetError):
                     await in_thread(by_hand.answer, near)
-                handlers = entrypoint._service._server.handling.handlers
+                handlers = entrypoint._service._server.concurrency.handlers
                 assert len(handlers) == 1
                 worker.go = True
                 await worker.until(lambda: not handlers)

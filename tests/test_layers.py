@@ -17,7 +17,7 @@ PACKAGES = (
     ("_typed",),
     ("_client", "_server"),
     ("_child", "_entrypoint"),
-    ("_async",),
+    ("_async_client", "_async_server"),
     ("_calling",),
     ("__init__",),
     ("aio",),
@@ -118,8 +118,8 @@ MODULES = {
         "peers",
         "journal",
         "kept",
-        "closers",
-        "keeping",
+        "shared_numbers",
+        "ownership",
         "escapes",
         "calls",
         "logged_calls",
@@ -141,7 +141,7 @@ MODULES = {
         "listening",
         "turns",
         "loop",
-        "handling",
+        "concurrency",
         "awaited_loop",
         "letting_go",
         "session",
@@ -150,23 +150,25 @@ MODULES = {
         "entrypoint",
     ),
     "_child": ("activation", "inherited", "spawn"),
-    "_async": (
+    "_async_client": (
         "waiting",
         "asyncio_watch",
-        "turns",
+        "limiter",
         "calling",
         "proxy",
         "process",
         "spawn",
         "connecting",
-        "ends",
-        "rounds",
+    ),
+    "_async_server": (
+        "call_ends",
+        "driver",
         "asyncio_scope",
-        "asyncio_rounds",
+        "asyncio_driver",
         "handlers",
         "asking",
         "serving",
-        "blocks",
+        "block",
         "asyncio_block",
         "entrypoint",
     ),
@@ -238,8 +240,9 @@ def test_imports_go_downward_only(module):
 
 def test_client_and_server_are_siblings():
     """Neither stands on the other: a program that only calls needs no server, and one that serves no client."""
-    assert not any(name.startswith("_client") for name in _below("_server.loop"))
-    assert not any(name.startswith("_server") for name in _below("_client.proxy"))
+    for prefix in ("", "_async"):
+        assert not any(name.startswith(f"{prefix}_client") for name in _below(f"{prefix}_server.entrypoint"))
+        assert not any(name.startswith(f"{prefix}_server") for name in _below(f"{prefix}_client.proxy"))
 
 
 @pytest.mark.parametrize("package", FOLDERS)

@@ -10,7 +10,7 @@ import pytest
 
 import capmarshal as cm
 from capmarshal import aio
-from capmarshal._async.calling import CALLS_MAX
+from capmarshal._async_client.calling import CALLS_MAX
 from capmarshal._capabilities.capability import open_door_of
 from loops import each_loop, run
 from patience import PATIENCE

@@ -18,7 +18,7 @@ import pytest
 import by_hand
 import capmarshal as cm
 import parts_by_hand
-from capmarshal._async import serving as serving_in_a_loop
+from capmarshal._async_server import serving as serving_in_a_loop
 from capmarshal._descriptors import reaper
 from capmarshal._protocol import wire
 from capmarshal._protocol.states import UNREAD, State

@@ -2,7 +2,7 @@
 
 What may have to wait and is done in threads and in event loops alike is written once, as *steps*: a generator that
 yields what it waits for, and is sent what happened.  Whoever drives it decides how to wait; :func:`drive` blocks, and
-:mod:`capmarshal._async.waiting` awaits.  What ends a wait, as Ctrl-C or a cancellation, is thrown in.
+:mod:`capmarshal._async_client.waiting` awaits.  What ends a wait, as Ctrl-C or a cancellation, is thrown in.
 """
 
 from __future__ import annotations

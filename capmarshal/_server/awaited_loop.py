@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from capmarshal._kernel.native import FOREVER, NOW, ffi, lib
-from capmarshal._server.handling import Handling
+from capmarshal._server.concurrency import Concurrency
 from capmarshal._server.loop import Server, nothing
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class AwaitedServer(Server):
         concurrency: how many calls may run at a time.
 
     Attributes:
-        handling: the calls that run.
+        concurrency: the calls that run.
     """
 
     def __init__(
@@ -47,8 +47,10 @@ class AwaitedServer(Server):
     ) -> None:
         super().__init__(door, dispatcher, journal, max_bytes=max_bytes, max_descriptors=max_descriptors, limits=limits)
         self._ring = ffi.addressof(self._turn, "ring")
-        self.handling = Handling(self._ring, self._channels, self._records, self._endings, concurrency, self._rouse)
-        self._turns.never_wait(self.handling.spoken)
+        self.concurrency = Concurrency(
+            self._ring, self._channels, self._records, self._endings, concurrency, self._rouse
+        )
+        self._turns.never_wait(self.concurrency.spoken)
         # Until when the event loop waits; NOW: it does not.
         self._waited_for = NOW
         self._come_round: Callable[[], None] = self._wake_up
@@ -134,7 +136,7 @@ class AwaitedServer(Server):
         """
         if not self._drained():
             return False
-        if not self.handling.handlers or self._epoll.number < 0 or self._stop_at is None:
+        if not self.concurrency.handlers or self._epoll.number < 0 or self._stop_at is None:
             return True
         # Nobody wants their answers any more; but they have the same time to end.
         if time.monotonic_ns() >= self._stop_at:

@@ -23,7 +23,7 @@ from capmarshal._protocol import faults, wire
 from capmarshal._protocol.faults import Code, Fault
 from capmarshal._protocol.raised import Raised
 from capmarshal._protocol.wire import BADGE_SIZE, PLAIN, Entry, lines_in
-from capmarshal._server import escapes, keeping
+from capmarshal._server import escapes, ownership
 from capmarshal._server.answer import Answer, fail
 from capmarshal._typed.codec import BAD_PAYLOAD
 from capmarshal._typed.long import Long
@@ -91,25 +91,25 @@ class Calls:
         self._objects = objects
         self._journal = journal
         self._home = home
-        self._calls = keeping.InProgress(objects.running)
+        self._calls = ownership.InProgress(objects.running)
         self.thread: int | None = None
         self.ends_service: Callable[[BaseException], bool] = escapes.nothing
         self.peer_of: Callable[[int], Peer | None] = lambda _slot: None
 
     def serve(self, run: Callable[[], None]) -> None:
         """Has ``run`` run calls: what that changes in the thread is put back at the end."""
-        deadline_before, calls_before, thread_before = _now_in_force(), keeping.current.get(), self.thread
+        deadline_before, calls_before, thread_before = _now_in_force(), ownership.current.get(), self.thread
         # No context manager, whose end Ctrl-C can keep from beginning.
         try:
             _deadline.current.set(FOREVER)
-            keeping.current.set(self._calls)
+            ownership.current.set(self._calls)
             self.thread = threading.get_ident()
             run()
         finally:
             self.thread = thread_before
             _deadline.current.set(deadline_before)
             # Last: where Ctrl-C comes before, nothing is in progress there.
-            keeping.current.set(calls_before)
+            ownership.current.set(calls_before)
 
     def end_all(self) -> None:
         """Forgets the calls in progress: Ctrl-C may have kept some from ending, and none goes on."""
@@ -323,7 +323,7 @@ class Calls:
             kind = f"{method.where}: {type(error).__qualname__}"
             self._journal.error(self._caller(turn), kind, "%s raised", method.where, exc_info=error)
         data = wire.pack_fail(turn.id, faults.encode(fault))
-        answer = keeping.failed(turn.id, data, owned, outgoing, kept)
+        answer = ownership.failed(turn.id, data, owned, outgoing, kept)
         if not isinstance(error, Exception) and self.ends_service(error):
             return answer._replace(escape=[error])
         return answer
@@ -332,9 +332,9 @@ class Calls:
 def succeeded(turn: Turn, reply: bytes, owned: Owned, outgoing: Outgoing, kept: Sequence[object]) -> Answer:
     """The answer to a call whose method has returned, where more is to be done than to send its reply."""
     if owned.writers:
-        keeping.write_out(owned, kept)
+        ownership.write_out(owned, kept)
     data = wire.pack_reply(turn.id, outgoing.entries, len(outgoing.numbers), reply, lib.cm_cpu())
-    return keeping.succeeded(turn.id, data, owned, outgoing, kept)
+    return ownership.succeeded(turn.id, data, owned, outgoing, kept)
 
 
 def _is_msgspecs(error: Exception) -> bool:

@@ -16,7 +16,7 @@ import awaiting
 import capmarshal as cm
 import loops
 from capmarshal import _calling, _entrypoint
-from capmarshal._async import proxy as _awaitable
+from capmarshal._async_client import proxy as _awaitable
 from capmarshal._capabilities import capability as _capability
 from capmarshal._capabilities.door import home_of
 from capmarshal._typed.colour import colour_of

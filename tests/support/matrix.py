@@ -14,7 +14,7 @@ COLOURS = ("blocking", "asyncio", "uvloop", "trio")
 
 # What a test file has in it whose tests call or serve, themselves or by a helper; and one that runs loops by itself.
 CALLS = re.compile(r"\b(Entrypoint|by_hand|parts_by_hand|served|declared|services|capability)\b")
-OWN_LOOPS = re.compile(r"^(import|from) (anyio|loops)\b|^from capmarshal(\._async)? import aio\b", re.MULTILINE)
+OWN_LOOPS = re.compile(r"^(import|from) (anyio|loops)\b|^from capmarshal(\._async_client)? import aio\b", re.MULTILINE)
 
 # These are left out, though their tests call and serve.
 LEFT_OUT = {

@@ -21,7 +21,7 @@ from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.errors import ArgumentError, StaleCapability
 from capmarshal._kernel.native import FOREVER, lib
 from capmarshal._protocol import faults, wire
-from capmarshal._server import keeping
+from capmarshal._server import ownership
 from capmarshal._server.answer import Answer
 from capmarshal._server.calls import Calls, Encoded, Leave, Turn, fault_for, is_bad, stays, succeeded
 from capmarshal._server.handler import Handler
@@ -32,10 +32,10 @@ from capmarshal._typed.table import NOTHING, Incoming, Outgoing, Owned
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from capmarshal._async.rounds import Rounds
+    from capmarshal._async_server.driver import Driver
     from capmarshal._capabilities.door import Home
     from capmarshal._server.clients import Peer
-    from capmarshal._server.handling import Handling
+    from capmarshal._server.concurrency import Concurrency
     from capmarshal._server.journal import Journal
     from capmarshal._server.objects import Objects
     from capmarshal._typed.method import Method
@@ -119,7 +119,7 @@ class AwaitedCall(Handler):
         self._owned, self._arguments, self._by_name = owned, arguments, by_name
         self._outgoing = NOTHING
         self._began = time.monotonic_ns()
-        self._scope = calls.rounds.scope()
+        self._scope = calls.driver.scope()
         self._cut_off = False
 
     def is_of(self, calls: Calls) -> bool:
@@ -133,7 +133,7 @@ class AwaitedCall(Handler):
 
     def start(self) -> None:
         """Has its method run, in a task of its own."""
-        kept = self._calls.rounds.run(self._run, self._method.where)
+        kept = self._calls.driver.run(self._run, self._method.where)
         # A task factory may have it run at once, and to its end.
         if self.runs:
             self.kept = kept
@@ -147,7 +147,7 @@ class AwaitedCall(Handler):
     def insist(self) -> None:
         """Tells its method to end, also where it was told before: the service ends, and nobody is answered."""
         self._cut_off = True
-        self._calls.rounds.insist(self._scope)
+        self._calls.driver.insist(self._scope)
 
     def close(self) -> None:
         """Closes all that came with it, where it is not started, and forgets it."""
@@ -165,15 +165,15 @@ class AwaitedCall(Handler):
         self._arguments, self._by_name, self._owned, self._outgoing = (), _NO_NAMES, _NOTHING_OWNED, NOTHING
 
     async def _run(self) -> None:
-        kept = keeping.InProgress((self.key,))
+        kept = ownership.InProgress((self.key,))
         if self._deadline != FOREVER:
-            self._calls.rounds.end_after(_deadline.seconds_until(self._deadline), self._scope)
+            self._calls.driver.end_after(_deadline.seconds_until(self._deadline), self._scope)
         answer, cut_off = None, False
         try:
             with self._scope:
                 # Not before: a timer that is cancelled keeps the context in which it was set until it would have rung.
                 _deadline.current.set(self._deadline)
-                keeping.current.set(kept)
+                ownership.current.set(kept)
                 current.set(self)
                 # Before its first step, whatever its method does then.
                 if not self._scope.cancel_called:
@@ -219,9 +219,9 @@ class AwaitedCall(Handler):
         """The answer to it when its method was told to end and has: for who listens still, time was up."""
         fault = faults.Fault(faults.Code.LATE, "the deadline passed before its method had ended")
         data = wire.pack_fail(self.id, faults.encode(fault))
-        return keeping.failed(self.id, data, self._owned, NOTHING, kept)
+        return ownership.failed(self.id, data, self._owned, NOTHING, kept)
 
-    def _end(self, answer: Answer, kept: keeping.InProgress, *, cut_off: bool = False) -> None:
+    def _end(self, answer: Answer, kept: ownership.InProgress, *, cut_off: bool = False) -> None:
         """Ends the call; its answer goes to whoever wants it still."""
         kept.running = ()
         kept.kept.clear()
@@ -250,15 +250,15 @@ class AwaitingCalls(Calls):
     """As :class:`Calls`, of methods that are awaited, beside others.
 
     Attributes:
-        rounds: of the event loop in which they run, while there is one.
+        driver: of the event loop in which they run, while there is one.
         loop: that event loop, where it is asyncio's.
-        handling: counts them.
+        concurrency: counts them.
         escaped: told of what is to end the service.
     """
 
-    rounds: Rounds
+    driver: Driver
     loop: Any = None
-    handling: Handling
+    concurrency: Concurrency
     escaped: Callable[[BaseException], None]
 
     def __init__(self, objects: Objects, journal: Journal, home: Callable[[], Home | None]) -> None:
@@ -350,12 +350,12 @@ class AwaitingCalls(Calls):
 
     def forget_all(self) -> None:
         """Nothing runs any more: also what the event loop has thrown away before it had begun is over."""
-        self.handling.forget_all()
+        self.concurrency.forget_all()
         self.end_all()
 
     def end(self, call: AwaitedCall, answer: Answer, began: int, *, cut_off: bool) -> None:
         """Ends a call whose method has; its answer goes to whoever wants it still, unless all are cut off."""
-        if call not in self.handling.handlers:
+        if call not in self.concurrency.handlers:
             # It was forgotten with its event loop, and ended as that was thrown away.
             answer.close()
             return
@@ -363,6 +363,6 @@ class AwaitingCalls(Calls):
         if self._logs:
             log_call(self._journal, call.peer, call.where, began, (call.size, call.descriptors), answer)
         escape = answer.escape.pop() if answer.escape else None
-        self.handling.end(call, answer, cut_off=cut_off)
+        self.concurrency.end(call, answer, cut_off=cut_off)
         if escape is not None:
             self.escaped(escape)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import anyio.lowlevel
 
-from capmarshal._async.waiting import awaited, happens
+from capmarshal._async_client.waiting import awaited, happens
 from capmarshal._capabilities import connecting
 from capmarshal._capabilities.gone import WAITING, door_behind, still_there
 from capmarshal._descriptors.private import make_epoll_set

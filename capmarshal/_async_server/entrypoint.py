@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from capmarshal._async.blocks import Block
-from capmarshal._async.ends import wait_for_ends
-from capmarshal._async.handlers import current
-from capmarshal._async.serving import AwaitedService, AwaitingDispatcher
+from capmarshal._async_server.block import Block
+from capmarshal._async_server.call_ends import wait_for_ends
+from capmarshal._async_server.handlers import current
+from capmarshal._async_server.serving import AwaitedService, AwaitingDispatcher
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.errors import CallTimeout
 from capmarshal._kernel.numbers import check_whole
@@ -40,7 +40,7 @@ def _make_block(service: AwaitedService, session: Session) -> Block:
     if not service.is_asyncios:
         return Block(service, session)
     # Where it is used, it is imported already.
-    from capmarshal._async.asyncio_block import AsyncioBlock
+    from capmarshal._async_server.asyncio_block import AsyncioBlock
 
     return AsyncioBlock(service, session)
 

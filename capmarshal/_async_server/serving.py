@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import anyio
 from anyio import lowlevel
 
-from capmarshal._async.asking import Asking
-from capmarshal._async.handlers import AwaitingCalls, current
-from capmarshal._async.rounds import Rounds
+from capmarshal._async_server.asking import Asking
+from capmarshal._async_server.driver import Driver
+from capmarshal._async_server.handlers import AwaitingCalls, current
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.native import FOREVER
 from capmarshal._server.awaited_loop import AwaitedServer
@@ -132,7 +132,7 @@ class AwaitedService(Service):
 
     _server: AwaitedServer
     _calls: AwaitingCalls
-    _rounds: Rounds
+    _driver: Driver
     _asking: Asking
 
     def __init__(
@@ -141,7 +141,7 @@ class AwaitedService(Service):
         super().__init__(label, door, objects, calls, server, journal)
         assert isinstance(server, AwaitedServer)  # noqa: S101 - by construction
         assert isinstance(calls, AwaitingCalls)  # noqa: S101 - likewise
-        calls.handling = server.handling
+        calls.concurrency = server.concurrency
         # Calls that run when it is to end are waited for, however long they take.
         self._patient = True
         self._over: anyio.Event | None = None
@@ -195,12 +195,12 @@ class AwaitedService(Service):
         self._calls.ends_service = BySignal() if in_main_thread else nothing
         self._failure = None
         try:
-            self._calls.rounds = self._rounds = self._make_rounds()
+            self._calls.driver = self._driver = self._make_driver()
             self._calls.escaped = self._escaped
-            self._asking = Asking(self._rounds, self._failed)
+            self._asking = Asking(self._driver, self._failed)
             self._server.ask_by(self._asking.ask)
             # A task of its own, for its context: what is in force here is not of the calls that come.
-            await self._rounds.serve(self._serve, f"capmarshal {self._label}")
+            await self._driver.serve(self._serve, f"capmarshal {self._label}")
         finally:
             self._calls.forget_all()
             self.end(session)
@@ -212,13 +212,13 @@ class AwaitedService(Service):
         """Whether it is served in an event loop of asyncio's, if anywhere."""
         return self._loop is not None
 
-    def _make_rounds(self) -> Rounds:
+    def _make_driver(self) -> Driver:
         if self._loop is None:
-            return Rounds(self._server, self._objects)
+            return Driver(self._server, self._objects)
         # Where it is used, it is imported already.
-        from capmarshal._async.asyncio_rounds import AsyncioRounds
+        from capmarshal._async_server.asyncio_driver import AsyncioDriver
 
-        return AsyncioRounds(self._server, self._objects)
+        return AsyncioDriver(self._server, self._objects)
 
     def _escaped(self, error: BaseException) -> None:
         """Ends the service for what a method has raised."""
@@ -226,7 +226,7 @@ class AwaitedService(Service):
             # In a forked child, whose event loop is its parent's.
             raise error
         self._failure = error
-        self._rounds.stop()
+        self._driver.stop()
 
     def _failed(self, error: BaseException) -> None:
         if self._calls.ends_service(error):
@@ -237,7 +237,7 @@ class AwaitedService(Service):
         _deadline.current.set(FOREVER)
         try:
             server.begin()
-            await self._rounds.until(lambda: server.told_to_end, _AT_ONCE)
+            await self._driver.until(lambda: server.told_to_end, _AT_ONCE)
             if server.number >= 0:
                 await self._drain()
         except BaseException as error:
@@ -258,7 +258,7 @@ class AwaitedService(Service):
         began, server = time.monotonic_ns(), self._server
         server.begin_drain()
         # One at a time: a channel whose call is answered has no other one read.
-        await self._rounds.until(lambda: server.drained(patient=self._patient), 1)
+        await self._driver.until(lambda: server.drained(patient=self._patient), 1)
         if (running := self.in_progress()) and (waited := (time.monotonic_ns() - began) / 1e9) >= _WAITED:
             words = "%s: not ended in %.2g s, and told to end: who has called gets no answer"
             self._journal.error(None, "left", words, running, waited)
@@ -271,7 +271,7 @@ class AwaitedService(Service):
             self._journal.error(None, "swallowed", words, self.in_progress())
 
         self._asking.end()
-        await self._rounds.end_methods(_PATIENCE, unheard)
+        await self._driver.end_methods(_PATIENCE, unheard)
 
     def tell_to_end(self, send_until: int) -> None:
         """Ends service when the calls that run are answered; waits for nothing."""
@@ -343,7 +343,7 @@ class AwaitedService(Service):
 
     def in_progress(self) -> str:
         """What runs now, for people; empty if nothing does."""
-        return self._server.handling.in_progress()
+        return self._server.concurrency.in_progress()
 
     @property
     def within_call(self) -> bool:

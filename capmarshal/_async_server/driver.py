@@ -1,6 +1,6 @@
 """Where an event loop serves: how it takes turns, and runs methods.
 
-Here by what anyio has, for event loops of any kind; :mod:`capmarshal._async.asyncio_rounds` does it for asyncio's.
+Here by what anyio has, for event loops of any kind; for asyncio's, :mod:`capmarshal._async_server.asyncio_driver`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 from anyio import lowlevel
 
-from capmarshal._async.ends import wait_for_ends
+from capmarshal._async_server.call_ends import wait_for_ends
 from capmarshal._kernel.native import FOREVER
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Scope(Protocol):
     ) -> bool | None: ...
 
 
-class Rounds:
+class Driver:
     """Serves in the event loop in which it is made.
 
     Args:
@@ -115,8 +115,8 @@ class Rounds:
             seconds: that they may take, before
             unheard: is called.
         """
-        handling = self._server.handling
-        handling.insist_all()
+        concurrency = self._server.concurrency
+        concurrency.insist_all()
         with anyio.CancelScope(shield=True):
             with anyio.move_on_after(seconds):
                 await self._wait_for_methods()
@@ -125,7 +125,7 @@ class Rounds:
             await self._wait_for_methods()
 
     async def _wait_for_methods(self) -> None:
-        handlers = self._server.handling.handlers
+        handlers = self._server.concurrency.handlers
         await wait_for_ends(self._objects, lambda: not handlers)
 
 

@@ -6,11 +6,11 @@ from collections import deque
 
 import anyio
 
-from capmarshal._async.waiting import within
+from capmarshal._async_client.waiting import within
 
 
-class Turns:
-    """Turns of the tasks of one event loop.
+class Limiter:
+    """Has the tasks of one event loop take turns, so many at a time.
 
     Args:
         most: that may be taken at a time.

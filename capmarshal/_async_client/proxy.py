@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from capmarshal._async.calling import exchange
+from capmarshal._async_client.calling import exchange
 from capmarshal._capabilities.capability import Proxy, badge_of, capability_behind, open_door_of, timeout_of
 from capmarshal._client.coding import explain, in_a_table, refuse_argument, result_of
 from capmarshal._client.conversation import Unanswered

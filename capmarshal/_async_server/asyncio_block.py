@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from capmarshal._async.asyncio_scope import wait_out
-from capmarshal._async.blocks import Block
+from capmarshal._async_server.asyncio_scope import wait_out
+from capmarshal._async_server.block import Block
 
 if TYPE_CHECKING:
-    from capmarshal._async.serving import AwaitedService
+    from capmarshal._async_server.serving import AwaitedService
     from capmarshal._server.session import Session
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio.lowlevel
 
-from capmarshal._async.process import Process
+from capmarshal._async_client.process import Process
 from capmarshal._child import spawn as _child
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from capmarshal._async.rounds import raise_signal
+from capmarshal._async_server.driver import raise_signal
 
 if TYPE_CHECKING:
-    from capmarshal._async.serving import AwaitedService
+    from capmarshal._async_server.serving import AwaitedService
     from capmarshal._server.session import Session
 
 

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from capmarshal._async.handlers import ends_all
+from capmarshal._async_server.handlers import ends_all
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from capmarshal._async.rounds import Rounds, Scope
+    from capmarshal._async_server.driver import Driver, Scope
 
 
 class Asking:
     """All that is asked, each in a task of its own.
 
     Args:
-        rounds: of the event loop.
+        driver: of the event loop.
         failed: told of what was raised that is no :class:`Exception`.
     """
 
-    def __init__(self, rounds: Rounds, failed: Callable[[BaseException], None]) -> None:
-        self._rounds = rounds
+    def __init__(self, driver: Driver, failed: Callable[[BaseException], None]) -> None:
+        self._driver = driver
         self._failed = failed
         self._scopes: set[Scope] = set()
 
     def ask(self, asked: Awaitable[object], then: Callable[[object, BaseException | None], None]) -> Scope:
         """Awaits something of the application's that is no call; what cancels it."""
-        scope = self._rounds.scope()
+        scope = self._driver.scope()
 
         async def ask() -> None:
             given, failure = None, None
@@ -46,7 +46,7 @@ class Asking:
                 self._failed(failure)
 
         self._scopes.add(scope)
-        self._rounds.run_aside(ask, "for_client")
+        self._driver.run_aside(ask, "for_client")
         return scope
 
     def end(self) -> None:

@@ -13,14 +13,14 @@ import contextvars
 import time
 from typing import TYPE_CHECKING, Any
 
-from capmarshal._async.asyncio_scope import AsyncioScope, wait_out
-from capmarshal._async.rounds import Rounds
+from capmarshal._async_server.asyncio_scope import AsyncioScope, wait_out
+from capmarshal._async_server.driver import Driver
 from capmarshal._kernel.native import FOREVER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from capmarshal._async.rounds import Scope
+    from capmarshal._async_server.driver import Scope
     from capmarshal._server.awaited_loop import AwaitedServer
     from capmarshal._server.objects import Objects
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 _LATE = 0.001
 
 
-class AsyncioRounds(Rounds):
-    """As :class:`Rounds`."""
+class AsyncioDriver(Driver):
+    """As :class:`Driver`."""
 
     def __init__(self, server: AwaitedServer, objects: Objects) -> None:
         super().__init__(server, objects)
@@ -48,23 +48,23 @@ class AsyncioRounds(Rounds):
         server.come_round_by(self._come_round)
 
     def scope(self) -> AsyncioScope:
-        """As :meth:`Rounds.scope`."""
+        """As :meth:`Driver.scope`."""
         return AsyncioScope()
 
     def end_after(self, seconds: float, scope: Scope) -> None:
-        """As :meth:`Rounds.end_after`."""
+        """As :meth:`Driver.end_after`."""
         assert isinstance(scope, AsyncioScope)  # noqa: S101 - made here
         scope.end_after(seconds)
 
     def insist(self, scope: Scope) -> None:
-        """As :meth:`Rounds.insist`."""
+        """As :meth:`Driver.insist`."""
         assert isinstance(scope, AsyncioScope)  # noqa: S101 - made here
         # Its event loop may be closed.
         with contextlib.suppress(RuntimeError):
             scope.insist()
 
     async def serve(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
-        """As :meth:`Rounds.serve`, in no task group: it may have been begun in one task, and be ended in another."""
+        """As :meth:`Driver.serve`, in no task group: it may have been begun in one task, and be ended in another."""
         serving = self._serving = self._loop.create_task(function(), name=name)
         try:
             await asyncio.wait((serving,))
@@ -78,18 +78,18 @@ class AsyncioRounds(Rounds):
             serving.result()
 
     def stop(self) -> None:
-        """As :meth:`Rounds.stop`."""
+        """As :meth:`Driver.stop`."""
         if self._serving is not None:
             self._serving.cancel()
 
     def run_aside(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
-        """As :meth:`Rounds.run_aside`."""
+        """As :meth:`Driver.run_aside`."""
         task = self._loop.create_task(function(), name=name)
         self._aside.add(task)
         task.add_done_callback(self._aside.discard)
 
     def run(self, method: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
-        """As :meth:`Rounds.run`: the event loop itself keeps no task."""
+        """As :meth:`Driver.run`: the event loop itself keeps no task."""
         coroutine = method()
         try:
             return self._loop.create_task(coroutine, name=name)
@@ -98,7 +98,7 @@ class AsyncioRounds(Rounds):
             raise
 
     async def until(self, over: Callable[[], bool], at_once: int) -> None:
-        """As :meth:`Rounds.until`."""
+        """As :meth:`Driver.until`."""
         self._context = contextvars.copy_context()
         self._at_once, self._over, self._ended = at_once, over, self._loop.create_future()
         number = self._server.number
@@ -152,26 +152,28 @@ class AsyncioRounds(Rounds):
         self._timer, self._rings = self._loop.call_later(left, self._ring, context=self._context), until
 
     async def end_methods(self, seconds: float, unheard: Callable[[], None]) -> None:
-        """As :meth:`Rounds.end_methods`, also of those whose tasks were cancelled before they had begun.
+        """As :meth:`Driver.end_methods`, also of those whose tasks were cancelled before they had begun.
 
         Cancelled meanwhile, it tells them again.
         """
-        handling = self._server.handling
-        handling.insist_all()
+        concurrency = self._server.concurrency
+        concurrency.insist_all()
         said, until = False, self._loop.time() + seconds
         try:
             # uvloop stops watching a descriptor a round later than it says, and this number may be another's then.
             await asyncio.sleep(0)
         except asyncio.CancelledError:
-            handling.insist_all()
+            concurrency.insist_all()
         while tasks := [
-            task for handler in handling.handlers if isinstance(task := handler.kept, asyncio.Task) and not task.done()
+            task
+            for handler in concurrency.handlers
+            if isinstance(task := handler.kept, asyncio.Task) and not task.done()
         ]:
             try:
                 left = None if said else max(until - self._loop.time(), 0)
                 _, unfinished = await asyncio.wait(tasks, timeout=left)
             except asyncio.CancelledError:
-                handling.insist_all()
+                concurrency.insist_all()
                 continue
             if unfinished:
                 said = True

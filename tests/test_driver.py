@@ -109,7 +109,7 @@ def test_a_call_whose_task_asyncio_cancels_before_it_has_begun_keeps_nobody_wait
     async def main():
         async with aio.Entrypoint("never begun", close_timeout=0.01) as entrypoint:
             calling = asyncio.ensure_future(entrypoint.manage(worker).cast(AwaitedWork).wait("x"))
-            handlers = entrypoint._service._server.handling.handlers
+            handlers = entrypoint._service._server.concurrency.handlers
             while not handlers:
                 await asyncio.sleep(0)
             (handler,) = handlers

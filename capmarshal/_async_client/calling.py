@@ -12,8 +12,8 @@ from weakref import WeakKeyDictionary
 import anyio
 import anyio.lowlevel
 
-from capmarshal._async.turns import Turns
-from capmarshal._async.waiting import awaited
+from capmarshal._async_client.limiter import Limiter
+from capmarshal._async_client.waiting import awaited
 from capmarshal._client.conversation import NeverRan, TooLate, Unanswered
 from capmarshal._client.knocking import again, check_time, knock, too_late
 from capmarshal._kernel.deadline import current, in_force
@@ -26,7 +26,7 @@ from capmarshal._protocol.wire import Fail
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from capmarshal._async.waiting import Watch
+    from capmarshal._async_client.waiting import Watch
     from capmarshal._capabilities.door import Door
     from capmarshal._client.channel import Answer, Channel, Entries
     from capmarshal._typed.long import Payload
@@ -54,31 +54,31 @@ class _Here:
     Attributes:
         in_flight: how many there are.
         in_a_row: how many have been made since one had to wait.
-        turns: by door; and by method, of the calls that it makes of this process's own entrypoints.
+        limiters: by door; and by method, of the calls that it makes of this process's own entrypoints.
         watch: asked what waits for channels; None before the first has to.
     """
 
-    __slots__ = ("in_a_row", "in_flight", "turns", "watch")
+    __slots__ = ("in_a_row", "in_flight", "limiters", "watch")
 
     def __init__(self) -> None:
         self.in_flight = self.in_a_row = 0
         self.watch: Callable[[], Watch | None] | None = None
-        self.turns: WeakKeyDictionary[object, Turns] = WeakKeyDictionary()
+        self.limiters: WeakKeyDictionary[object, Limiter] = WeakKeyDictionary()
 
-    def turns_at(self, door: Door) -> Turns:
+    def limiter_of(self, door: Door) -> Limiter:
         """Of the calls through a door.
 
-        Where that leads to this process, of those of the method that makes them: what waits for it has turns already.
+        Where that leads to this process, of those of the method that makes them: what waits for it has its place.
         """
         home = door.home() if door.home is not None else None
         whose: object = door
         if home is not None:
             home.check_runs()
             whose = home.method_here() or door
-        turns = self.turns.get(whose)
-        if turns is None:
-            turns = self.turns[whose] = Turns(CALLS_MAX)
-        return turns
+        limiter = self.limiters.get(whose)
+        if limiter is None:
+            limiter = self.limiters[whose] = Limiter(CALLS_MAX)
+        return limiter
 
 
 _here = anyio.lowlevel.RunVar[_Here]("capmarshal.calls")
@@ -121,7 +121,7 @@ def _begin_watch() -> Callable[[], Watch | None]:
     if _asyncios() is None:
         return _no_watch
     # Where it is used, it is imported already.
-    from capmarshal._async.asyncio_watch import make_watch
+    from capmarshal._async_client.asyncio_watch import make_watch
 
     watch = make_watch()
     return _no_watch if watch is None else weakref.ref(watch)
@@ -154,15 +154,15 @@ async def exchange(door: Door, key: bytes, payload: Payload, entries: Entries, n
     if here.in_a_row >= _IN_A_ROW or (limit != FOREVER and limit <= time.monotonic_ns()):
         here.in_a_row = 0
         await anyio.lowlevel.checkpoint()
-    turns = here.turns_at(door)
+    limiter = here.limiter_of(door)
     here.in_flight += 1
     try:
-        if not turns.take_now() and not await turns.take(deadline):
+        if not limiter.take_now() and not await limiter.take(deadline):
             raise TooLate(f"not made: {CALLS_MAX} others that go the same way did not end", ran="no")
         try:
             answer = await _repeated(here, door, key, payload, entries, numbers, deadline, min(deadline, limit))
         finally:
-            turns.give_back()
+            limiter.give_back()
     except TooLate as late:
         if limit != FOREVER and limit < deadline + _COARSE:
             await anyio.sleep(_NOTICING)

@@ -252,7 +252,7 @@ def test_a_call_for_which_no_task_can_be_made_is_not_counted(loop, fork, memfd, 
             child = fork(client)
             assert await in_thread(child.result) == "maybe"
             asyncio.get_running_loop().set_task_factory(None)
-            assert not entrypoint._service._server.handling.handlers
+            assert not entrypoint._service._server.concurrency.handlers
             assert await in_thread(fork(lambda: capability.cast(Work).double(21)).result) == 42
 
     run(loop, main)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _NAMED = 5
 
 
-class Handling:
+class Concurrency:
     """The calls of one server whose methods run beside others.
 
     Args:

@@ -3,7 +3,7 @@
 The call owns its arguments and its results.  An argument whose number is among the results' is a result, whatever
 object carries it: ``return file.raw``, or a file made of a :class:`Descriptor` without closing it.  Were it closed as
 an argument, before the answer leaves, its number would name nothing by then, or something else.  Which of the two
-objects closes it, :mod:`capmarshal._server.closers` says.
+objects closes it, :mod:`capmarshal._server.shared_numbers` says.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from capmarshal._descriptors.descriptor import numbers_of
 from capmarshal._descriptors.layers import layers_of, raw_of
 from capmarshal._kernel.errors import ArgumentError
 from capmarshal._server.answer import Answer
-from capmarshal._server.closers import closed_once, closers_in, number_of_known
 from capmarshal._server.kept import all_in, let_go
+from capmarshal._server.shared_numbers import closed_once, closers_in, number_of_known
 from capmarshal._typed.flushing import flush_without_waiting
 
 if TYPE_CHECKING:

@@ -1,1 +1,0 @@
-"""What awaits: the same calls and entrypoints in an event loop."""

@@ -1,0 +1,1 @@
+"""Serving in an event loop: calls whose methods are awaited."""
