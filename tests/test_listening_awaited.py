@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+
 import anyio
 import pytest
 
@@ -15,7 +18,7 @@ def connected(place):
     with cm.timeout(PATIENCE):
         try:
             return cm.connect(place).cast(Work).double(21)
-        except cm.Refused as refused:
+        except (cm.Refused, cm.Disconnected) as refused:
             return str(refused)
 
 
@@ -99,3 +102,79 @@ def test_the_blocking_one_awaits_nothing(tmp_path):
 
     with cm.Entrypoint("blocking") as entrypoint, pytest.raises(TypeError, match="for_client is async"):
         entrypoint.listen(tmp_path / "s", for_client=for_client)
+
+
+@each_loop
+def test_who_is_asked_about_when_service_ends_finds_it_gone(loop, tmp_path, fork, caplog):
+    """However it ends, and also where it goes on another time."""
+    entrypoint, worker = aio.Entrypoint("listening"), Worker()
+
+    async def for_client(_caller):
+        await worker.wait("asked")
+
+    entrypoint.listen(tmp_path / "s", for_client=for_client)
+    children = [fork(lambda: connected(tmp_path / "s")) for _ in range(9)]
+
+    async def once():
+        if loop == "trio":
+            async with anyio.create_task_group() as group:
+                group.start_soon(entrypoint.serve_forever)
+                await worker.until(lambda: worker.running == 9)
+                group.cancel_scope.cancel()
+        else:
+            serving = asyncio.create_task(entrypoint.serve_forever())
+            await worker.until(lambda: worker.running == 9)
+            assert not serving.done()
+
+    async def again():
+        async with entrypoint:
+            for child in children:
+                assert "has ended, or hung up" in await in_thread(child.result)
+
+    run(loop, once)
+    run(loop, again)
+    assert worker.running == 0
+    assert caplog.records == []
+
+
+@each_loop
+@pytest.mark.parametrize("by", ["client", "end"])
+def test_what_is_cancelled_before_it_begins_does_not_begin(loop, by, tmp_path, fork):
+    """And nobody is warned of it."""
+    entrypoint, made, begun = aio.Entrypoint("listening"), [], []
+
+    async def answer():
+        if loop == "trio":
+            # There it may begin, and is cancelled wherever it awaits.
+            await anyio.lowlevel.checkpoint()
+        begun.append(True)
+
+    def for_client(_caller):
+        made.append(answer())
+        return made[0]
+
+    entrypoint.listen(tmp_path / "s", for_client=for_client)
+    child = fork(lambda: connected(tmp_path / "s"))
+
+    async def main():
+        async with anyio.create_task_group() as group:
+            group.start_soon(entrypoint.serve_forever)
+            while not made:
+                await anyio.lowlevel.checkpoint()
+            if by == "client":
+                # As where its end is noticed.
+                entrypoint._service._server._listening.end_asked()
+                entrypoint.close()
+            elif loop != "trio":
+                # As asyncio.run() does at its end.
+                for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                    task.cancel()
+            else:
+                group.cancel_scope.cancel()
+        assert "has ended, or hung up" in await in_thread(child.result)
+        await entrypoint.aclose()
+
+    run(loop, main)
+    made.clear()
+    gc.collect()
+    assert begun == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import logging
 import os
@@ -396,3 +397,48 @@ def test_what_asyncio_run_cancels_at_its_end_leaves_nothing(quiet_log):
     asyncio.run(entrypoint.aclose())
     with cm.timeout(PATIENCE), pytest.raises(cm.Disconnected):
         capability.cast(Work).double(1)
+
+
+def _many(capability, count):
+    """How so many calls at a time were answered."""
+    with concurrent.futures.ThreadPoolExecutor(count) as threads:
+        return set(threads.map(partial(_wait, capability), map(str, range(count))))
+
+
+class _Changing(Worker):
+    """Raises something else when it is cancelled."""
+
+    async def wait(self, how):
+        try:
+            return await super().wait(how)
+        except anyio.get_cancelled_exc_class():
+            raise ValueError(how) from None
+
+
+@each_loop
+@pytest.mark.parametrize("kind", [Worker, _Changing])
+def test_calls_that_the_end_of_all_cuts_off_find_the_server_gone(loop, kind, fork, caplog):
+    """Each of them, whichever task is cancelled first, and whatever its method makes of that."""
+    entrypoint, worker = aio.Entrypoint("cut off"), kind()
+    capability = entrypoint.manage(worker)
+    child = fork(lambda: _many(capability, 20))
+    if kind is _Changing:
+        # What it raises is logged, as ever.
+        caplog.set_level(logging.CRITICAL, "capmarshal")
+
+    async def main():
+        if loop == "trio":
+            async with anyio.create_task_group() as group:
+                group.start_soon(entrypoint.serve_forever)
+                await worker.until(lambda: worker.running == 20)
+                group.cancel_scope.cancel()
+        else:
+            serving = asyncio.create_task(entrypoint.serve_forever())
+            await worker.until(lambda: worker.running == 20)
+            assert not serving.done()
+
+    run(loop, main)
+    assert child.result() == {"maybe"}
+    assert not entrypoint.closed
+    assert caplog.records == []
+    anyio.run(entrypoint.aclose)

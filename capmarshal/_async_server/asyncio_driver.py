@@ -63,6 +63,13 @@ class AsyncioDriver(Driver):
         with contextlib.suppress(RuntimeError):
             scope.insist()
 
+    def told_to_end(self) -> bool:
+        """As :meth:`Driver.told_to_end`.
+
+        ``asyncio.run()`` cancels all tasks at its end, in any order, before it lets one of them go on.
+        """
+        return self._serving is not None and self._serving.cancelling() > 0
+
     async def serve(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         """As :meth:`Driver.serve`, in no task group: it may have been begun in one task, and be ended in another."""
         serving = self._serving = self._loop.create_task(function(), name=name)
@@ -82,15 +89,19 @@ class AsyncioDriver(Driver):
         if self._serving is not None:
             self._serving.cancel()
 
-    def run_aside(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+    def run_aside(self, function: Callable[[], Coroutine[Any, Any, None]], name: str, over: Callable[[], None]) -> None:
         """As :meth:`Driver.run_aside`."""
-        task = self._loop.create_task(function(), name=name)
+        task = self._make_task(function, name)
         self._aside.add(task)
         task.add_done_callback(self._aside.discard)
+        task.add_done_callback(lambda _: over())
 
     def run(self, method: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
         """As :meth:`Driver.run`: the event loop itself keeps no task."""
-        coroutine = method()
+        return self._make_task(method, name)
+
+    def _make_task(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
+        coroutine = function()
         try:
             return self._loop.create_task(coroutine, name=name)
         except BaseException:

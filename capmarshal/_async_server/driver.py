@@ -5,6 +5,7 @@ Here by what anyio has, for event loops of any kind; for asyncio's, :mod:`capmar
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -68,6 +69,10 @@ class Driver:
         """Has a scope tell its task to end, also where it was told before, and has gone on."""
         scope.cancel()
 
+    def told_to_end(self) -> bool:
+        """Whether all that runs here is told to end; asked in a task that has been cancelled."""
+        return anyio.current_effective_deadline() == -math.inf
+
     async def serve(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         """Awaits something in a task with a context of its own, and then all others that were run here."""
         try:
@@ -86,9 +91,16 @@ class Driver:
         self._group.start_soon(method, name=name)
         return None
 
-    def run_aside(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
-        """Runs something else likewise, and keeps it."""
-        self._group.start_soon(function, name=name)
+    def run_aside(self, function: Callable[[], Coroutine[Any, Any, None]], name: str, over: Callable[[], None]) -> None:
+        """Runs something else likewise, and keeps it; ``over`` is called when it has ended, or never begins."""
+
+        async def run() -> None:
+            try:
+                await function()
+            finally:
+                over()
+
+        self._group.start_soon(run, name=name)
 
     async def until(self, over: Callable[[], bool], at_once: int) -> None:
         """Takes turns until that is so: so many between two moments for others; waits where there is nothing to do."""

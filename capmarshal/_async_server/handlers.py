@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -185,11 +184,13 @@ class AwaitedCall(Handler):
             if answer is None:
                 answer, cut_off = self._late(kept.kept), self._cut_off
         except BaseException as error:
-            if ends_all(error):
+            if ends_all(error, self._calls.driver):
                 self._end(self._late(kept.kept), kept, cut_off=True)
                 raise
             fault = fault_for(error, self._method, self._payload)
             answer = self._calls.failed(self, self._method, error, fault, self._owned, self._outgoing, kept.kept)
+            # Whatever it makes of its cancellation.
+            cut_off = self._calls.driver.told_to_end()
         self._end(answer, kept, cut_off=cut_off)
 
     def _succeeded(self, result: Any, kept: Sequence[object]) -> Answer:
@@ -236,11 +237,10 @@ def _count(came: Inbox | Incoming | None) -> int:
     return came.struct.count if isinstance(came, Inbox) else came.count
 
 
-def ends_all(error: BaseException) -> bool:
-    """Whether all that runs here is told to end, and not one call alone."""
+def ends_all(error: BaseException, driver: Driver) -> bool:
+    """Whether all that runs there is told to end, and not one call alone."""
     try:
-        cancelled = isinstance(error, anyio.get_cancelled_exc_class())
-        return cancelled and anyio.current_effective_deadline() == -math.inf
+        return isinstance(error, anyio.get_cancelled_exc_class()) and driver.told_to_end()
     except RuntimeError:
         # The event loop is gone, and what was left in it is thrown away.
         return True

@@ -90,7 +90,10 @@ class AwaitedServer(Server):
     def end(self) -> None:
         """Serves no more: it may begin again, perhaps in another event loop."""
         self._come_round = self._wake_up
-        self._ran()
+        try:
+            self._listening.end_asked()
+        finally:
+            self._ran()
 
     def take_some(self, most: int) -> bool:
         """Takes so many turns at most; whether there may be more to do now."""

@@ -182,6 +182,13 @@ class Handovers:
                     self._left.add(handover)
                     self._again.begin()
 
+    def end_asked(self) -> None:
+        """Ends those whose clients have not been told what they get: nobody is asked any more."""
+        for of_user in tuple(self._by_user.values()):
+            for handover in tuple(of_user.values()):
+                if handover.asking is not None:
+                    self._end(handover)
+
     def close(self) -> None:
         """Ends all of them: what waits there may be taken all the same."""
         for of_user in tuple(self._by_user.values()):

@@ -220,6 +220,10 @@ class Listening:
             reaper.close([accepted])
         self._handovers.tidy()
 
+    def end_asked(self) -> None:
+        """Ends the connections of clients about whom somebody is asked still, in the loop's thread."""
+        self._handovers.end_asked()
+
     def remove_files(self) -> None:
         """Lets nobody else find what is listened to, from any thread."""
         for listener in tuple(self._listeners):
