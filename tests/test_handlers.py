@@ -8,6 +8,7 @@ import gc
 import logging
 import math
 import os
+import re
 import select
 import signal
 import socket
@@ -467,3 +468,44 @@ def test_nothing_of_a_call_is_left_when_it_has_ended(loop, fork, quiet_log, how)
                 gc.enable()
 
     run(loop, main)
+
+
+@each_loop
+@pytest.mark.parametrize("how", ["cancelled", "scope", "timeout", "end"])
+def test_a_call_that_is_cancelled_is_logged_so_at_both_sides(loop, how, caplog):
+    """And one that has run out of time as that: a scope's deadline cancels the client, and is the server's, too."""
+    caplog.set_level(logging.DEBUG, "capmarshal")
+    entrypoint, worker = aio.Entrypoint("logged", close_timeout=0), Worker()
+    proxy = entrypoint.manage(worker).cast(AwaitedWork)
+
+    async def call(scope, seconds=None):
+        with scope, cm.timeout(seconds), contextlib.suppress(cm.CallTimeout, cm.Disconnected):
+            await proxy.wait(how)
+
+    async def main():
+        async with anyio.create_task_group() as group, entrypoint:
+            while how in ("scope", "timeout") and not worker.seen:
+                await call(
+                    anyio.move_on_after(0.05 if how == "scope" else math.inf), 0.05 if how == "timeout" else None
+                )
+            scope = anyio.CancelScope()
+            if how in ("cancelled", "end"):
+                group.start_soon(call, scope)
+                await began(worker)
+            if how == "cancelled":
+                scope.cancel()
+            if how != "end":
+                await worker.until(lambda: not worker.running)
+
+    run(loop, main)
+    lines = [record.getMessage() for record in caplog.records if record.levelno == logging.DEBUG]
+    seen = {re.search(r"(called|ran) .*?: (\w+) in \d+\.", line).groups() for line in lines}
+    assert (
+        seen
+        == {
+            "cancelled": {("called", "cancelled"), ("ran", "cancelled")},
+            "scope": {("called", "cancelled"), ("ran", "CallTimeout")},
+            "timeout": {("called", "CallTimeout"), ("ran", "CallTimeout")},
+            "end": {("called", "Disconnected"), ("ran", "cancelled")},
+        }[how]
+    )

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import anyio
+
 from capmarshal._async_client.calling import exchange
 from capmarshal._capabilities.capability import Proxy, badge_of, capability_behind, open_door_of, timeout_of
 from capmarshal._client.coding import explain, in_a_table, refuse_argument, result_of
 from capmarshal._client.conversation import Unanswered
 from capmarshal._client.logged_proxy import Line
 from capmarshal._client.proxy_class import class_by
+from capmarshal._kernel.call_log import CANCELLED
 from capmarshal._kernel.deadline import await_with_proxy_timeout
 from capmarshal._kernel.errors import Error
 from capmarshal._typed.codec import BAD_PAYLOAD
@@ -67,8 +70,18 @@ async def invoke(proxy: Proxy, called: Method, arguments: Given, exchange: Excha
     return result_of(called, answer, door)
 
 
+class _AwaitedLine(Line):
+    """The line of a call that is awaited."""
+
+    def ended_by(self, kind: type[BaseException]) -> str:
+        """What is said of a call that such an error has ended: each event loop has a cancellation of its own."""
+        # Thrown away, where the event loop is gone.
+        cancelled = kind is GeneratorExit or issubclass(kind, anyio.get_cancelled_exc_class())
+        return CANCELLED if cancelled else super().ended_by(kind)
+
+
 async def _invoke_and_log(proxy: Proxy, called: Method, arguments: Given) -> Any:
-    with Line(proxy, called) as line:
+    with _AwaitedLine(proxy, called) as line:
 
         async def counted(door: Door, key: bytes, payload: Payload, entries: Entries, numbers: Sequence[int]) -> Answer:
             line.count(payload, numbers, None)

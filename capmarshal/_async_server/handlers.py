@@ -44,6 +44,8 @@ _cpu = lib.cm_cpu
 
 # Nothing is ever added to it.
 _NOTHING_OWNED = Owned()
+# Nanoseconds by which clocks of event loops differ, of which one tells a client that time is up.
+_COARSE = 2_000_000
 _NO_NAMES: Mapping[str, Any] = {}
 
 # The call whose method runs here: in its task, and in those that it has started.
@@ -86,6 +88,7 @@ class AwaitedCall(Handler):
         "_payload",
         "_scope",
         "_target",
+        "_told",
         "key",
         "peer",
         "runs",
@@ -120,6 +123,8 @@ class AwaitedCall(Handler):
         self._began = time.monotonic_ns()
         self._scope = calls.driver.scope()
         self._cut_off = False
+        # When its client gave it up, or the service its end; FOREVER: nobody did.
+        self._told = FOREVER
 
     def is_of(self, calls: Calls) -> bool:
         """Whether it is one of these."""
@@ -139,6 +144,7 @@ class AwaitedCall(Handler):
 
     def cancel(self) -> None:
         """Tells its method to end: nobody wants its answer any more.  Does nothing the second time."""
+        self._told = min(self._told, time.monotonic_ns())
         # Its event loop may be closed.
         with contextlib.suppress(RuntimeError):
             self._scope.cancel()
@@ -146,6 +152,7 @@ class AwaitedCall(Handler):
     def insist(self) -> None:
         """Tells its method to end, also where it was told before: the service ends, and nobody is answered."""
         self._cut_off = True
+        self._told = min(self._told, time.monotonic_ns())
         self._calls.driver.insist(self._scope)
 
     def close(self) -> None:
@@ -167,7 +174,7 @@ class AwaitedCall(Handler):
         kept = ownership.InProgress((self.key,))
         if self._deadline != FOREVER:
             self._calls.driver.end_after(_deadline.seconds_until(self._deadline), self._scope)
-        answer, cut_off = None, False
+        answer, cut_off, cancelled = None, False, False
         try:
             with self._scope:
                 # Not before: a timer that is cancelled keeps the context in which it was set until it would have rung.
@@ -183,15 +190,17 @@ class AwaitedCall(Handler):
                     answer = self._succeeded(result, kept.kept)
             if answer is None:
                 answer, cut_off = self._late(kept.kept), self._cut_off
+                # A client that counts the time, too, gives it up at its deadline.
+                cancelled = self._told < self._deadline - _COARSE
         except BaseException as error:
             if ends_all(error, self._calls.driver):
-                self._end(self._late(kept.kept), kept, cut_off=True)
+                self._end(self._late(kept.kept), kept, cut_off=True, cancelled=True)
                 raise
             fault = fault_for(error, self._method, self._payload)
             answer = self._calls.failed(self, self._method, error, fault, self._owned, self._outgoing, kept.kept)
             # Whatever it makes of its cancellation.
             cut_off = self._calls.driver.told_to_end()
-        self._end(answer, kept, cut_off=cut_off)
+        self._end(answer, kept, cut_off=cut_off, cancelled=cancelled)
 
     def _succeeded(self, result: Any, kept: Sequence[object]) -> Answer:
         """The answer to it when its method has returned; raises what is wrong with the result."""
@@ -222,12 +231,12 @@ class AwaitedCall(Handler):
         data = wire.pack_fail(self.id, faults.encode(fault))
         return ownership.failed(self.id, data, self._owned, NOTHING, kept)
 
-    def _end(self, answer: Answer, kept: ownership.InProgress, *, cut_off: bool = False) -> None:
+    def _end(self, answer: Answer, kept: ownership.InProgress, *, cut_off: bool, cancelled: bool) -> None:
         """Ends the call; its answer goes to whoever wants it still."""
         kept.running = ()
         kept.kept.clear()
         self._let_go()
-        self._calls.end(self, answer, self._began, cut_off=cut_off)
+        self._calls.end(self, answer, self._began, cut_off=cut_off, cancelled=cancelled)
 
 
 def _count(came: Inbox | Incoming | None) -> int:
@@ -353,15 +362,24 @@ class AwaitingCalls(Calls):
         self.concurrency.forget_all()
         self.end_all()
 
-    def end(self, call: AwaitedCall, answer: Answer, began: int, *, cut_off: bool) -> None:
-        """Ends a call whose method has; its answer goes to whoever wants it still, unless all are cut off."""
+    def end(self, call: AwaitedCall, answer: Answer, began: int, *, cut_off: bool, cancelled: bool) -> None:
+        """Ends a call whose method has.
+
+        Args:
+            call: whose method that is.
+            answer: goes to whoever wants it still.
+            began: when it did.
+            cut_off: nobody is to have it, as the service ends.
+            cancelled: the method has ended for that, or because its client has given the call up.
+        """
         if call not in self.concurrency.handlers:
             # It was forgotten with its event loop, and ended as that was thrown away.
             answer.close()
             return
         self.forget(call)
         if self._logs:
-            log_call(self._journal, call.peer, call.where, began, (call.size, call.descriptors), answer)
+            came = call.size, call.descriptors
+            log_call(self._journal, call.peer, call.where, began, came, answer, cancelled=cancelled)
         escape = answer.escape.pop() if answer.escape else None
         self.concurrency.end(call, answer, cut_off=cut_off)
         if escape is not None:

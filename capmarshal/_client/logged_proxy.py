@@ -44,9 +44,13 @@ class Line:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        ended, label = "ok" if kind is None else kind.__qualname__, capability_behind(self._proxy).label
-        where, words = self._called.where, "called %s, entrypoint %r: %s in %s; %s"
-        write(words, where, label, ended, took(self._began), self._words)
+        label, where = capability_behind(self._proxy).label, self._called.where
+        ended = "ok" if kind is None else self.ended_by(kind)
+        write("called %s, entrypoint %r: %s in %s; %s", where, label, ended, took(self._began), self._words)
+
+    def ended_by(self, kind: type[BaseException]) -> str:
+        """What is said of a call that such an error has ended."""
+        return kind.__qualname__
 
     def count(self, payload: Payload, numbers: Sequence[int], answer: Answer | None) -> None:
         """Counts what goes through a channel, and what comes."""

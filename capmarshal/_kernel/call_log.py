@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _SWITCH = "CAPMARSHAL_LOG"
 _NAME = "capmarshal"
 
+# How a call has ended that was given up, at either side.
+CANCELLED = "cancelled"
+
 
 class _Writing(threading.local):
     """Whether this thread writes a line at the moment."""

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from capmarshal._descriptors.inbox import Inbox
-from capmarshal._kernel.call_log import took
+from capmarshal._kernel.call_log import CANCELLED, took
 from capmarshal._protocol import faults, wire
 from capmarshal._server.calls import Calls, stays
 from capmarshal._server.handler import Handler
@@ -58,6 +58,8 @@ def log_call(
     came: tuple[int, int],
     answer: bytes | Answer,
     left: int = 0,
+    *,
+    cancelled: bool = False,
 ) -> None:
     """Writes a line about a call that has just ended, but for the sending of its answer.
 
@@ -69,9 +71,12 @@ def log_call(
         came: bytes and descriptors.
         answer: the result's payload, or whatever else becomes of it.
         left: descriptors that leave with a payload.
+        cancelled: its method has ended because it was told to, and nobody wants the answer.
     """
     time_taken = took(began)
     ended, size, descriptors = ("ok", len(answer), left) if isinstance(answer, bytes) else _described(answer)
+    if cancelled:
+        ended, size = CANCELLED, 0
     journal.call(
         peer,
         "ran %s: %s in %s; bytes: %d in, %d out; descriptors: %d in, %d out",
