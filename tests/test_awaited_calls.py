@@ -25,9 +25,11 @@ from capmarshal._async_client.limiter import Limiter
 from capmarshal._capabilities.capability import open_door_of
 from capmarshal._descriptors import reaper
 from capmarshal._kernel.native import FOREVER, NOW
+from full_table import fill
 from loops import LOOPS, in_thread
 from loops import run as run_in
 from patience import PATIENCE, until
+from slow_closing import Slow, pipe_end
 
 
 @pytest.fixture(params=LOOPS)
@@ -123,6 +125,42 @@ def test_others_run_while_calls_find_their_answers_at_once(run, capability):
         return turns
 
     assert run(both) > 4
+
+
+def test_a_full_table_is_waited_for_while_others_run(run, fork, capability):
+    """What makes room in it may be what the event loop is to run next."""
+
+    def client():
+        async def call_in_full_table():
+            proxy, slow = capability.cast(AwaitedWork), Slow()
+            assert await proxy.double(1) == 2
+            # In use, so that it does not make room.
+            channel = open_door_of(capability).idle.pop()
+            room = [pipe_end(), pipe_end()]
+            taken, sender = fill(0), reaper.Sender()
+            # Each thread that one sender may occupy.
+            for _ in range(reaper.THREADS_OF_SENDER):
+                reaper.close([slow], sender)
+            reaper.close(room, sender)
+            seen = []
+            async with anyio.create_task_group() as group:
+
+                async def call():
+                    with cm.timeout(PATIENCE):
+                        seen.append(await proxy.double(2))
+
+                group.start_soon(call)
+                await anyio.lowlevel.checkpoint()
+                await anyio.lowlevel.checkpoint()
+                slow.may_end.set()
+            for number in taken:
+                os.close(number)
+            channel.drop()
+            return seen
+
+        return run(call_in_full_table)
+
+    assert fork(client, table=128).result() == [4]
 
 
 # ------------------------------------------------------------------------------------------------------- deadlines

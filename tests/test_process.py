@@ -60,5 +60,5 @@ def test_this_process_has_all_its_parts(fork):
 
 def test_without_a_reaper_a_full_table_is_full_at_once():
     """As while the package is being imported."""
-    assert Process().with_room(lambda: -7) == -7
+    assert Process().make_with_room(lambda: -7) == -7
     assert os.getpid()

@@ -1,6 +1,5 @@
 """The reaper: closing what a stranger sent delays nobody, for it is done elsewhere."""
 
-import contextlib
 import os
 import resource
 import threading
@@ -11,6 +10,7 @@ import pytest
 from capmarshal import Descriptor
 from capmarshal._descriptors import reaper as _reaper
 from capmarshal._descriptors.reaper import Sender
+from full_table import fill
 from patience import PATIENCE, until
 from slow_closing import Slow, is_open, pipe_end
 
@@ -276,21 +276,12 @@ def test_close_within_waits_so_long_and_no_longer(slow):
     assert not _reaper.close_within(0.01, [slow()])
 
 
-def fill():
-    """Takes all room in the descriptor table."""
-    taken = []
-    with contextlib.suppress(OSError):
-        while True:
-            taken.append(os.dup(0))
-    return taken
-
-
 def test_a_full_table_waits_for_the_reaper(fork, slow):
     """What finds no room is tried again when something has been closed; where nothing is being closed, it is not."""
 
     def child():
         blocking, thing = Slow(), pipe_end()
-        taken = fill()
+        taken = fill(0)
         sender = Sender()
         for _ in range(_reaper.THREADS_OF_SENDER):
             _reaper.close([blocking], sender)
@@ -308,7 +299,7 @@ def test_a_full_table_waits_for_the_reaper(fork, slow):
             return 7
 
         result = _reaper.with_room(make), len(tries)
-        taken += fill()
+        taken += fill(0)
         assert _reaper.wait(PATIENCE)
         again = _reaper.with_room(make), len(tries)
         for number in taken:

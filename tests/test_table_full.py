@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 
@@ -11,6 +10,7 @@ import pytest
 import awaiting
 import by_hand
 import capmarshal as cm
+import full_table
 from capmarshal._capabilities.capability import open_door_of
 from capmarshal._descriptors import reaper as _reaper
 
@@ -35,15 +35,9 @@ class Tight(cm.Interface):
 
 
 def fill(room):
-    """Leaves room for so many descriptors; the ones that take the others' places."""
+    """Leaves room for so many descriptors, when all is closed that is to be; the ones that take the others' places."""
     assert _reaper.wait(PATIENCE)
-    taken = []
-    with contextlib.suppress(OSError):
-        while True:
-            taken.append(os.dup(0))
-    for _ in range(room):
-        os.close(taken.pop())
-    return taken
+    return full_table.fill(room)
 
 
 class TightServer(Tight):

@@ -16,7 +16,7 @@ from capmarshal._capabilities.space import space
 from capmarshal._client.channel import Channel
 from capmarshal._client.conversation import PIPE_ENDED, NeverRan, ServerGone, TooLate
 from capmarshal._descriptors import reaper
-from capmarshal._descriptors.private import make_pair
+from capmarshal._descriptors.private import pair_made
 from capmarshal._kernel.deadline import current, in_force, origin, spent
 from capmarshal._kernel.errors import TableFull, error_for
 from capmarshal._kernel.native import FOREVER, NOW, TIMED_OUT, ffi, lib
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _now_in_force = current.get
 
 
-def _pair() -> tuple[Private, Private]:
+def _pair() -> Steps[tuple[Private, Private]]:
     """The two ends of a new channel.
 
     Where the table is full, this process's own idle channels are given up, and what the reaper is about to close is
@@ -46,14 +46,14 @@ def _pair() -> tuple[Private, Private]:
         TableFull, KernelError: there is no room all the same.
     """
     try:
-        return make_pair("making a channel")
+        return (yield from pair_made("making a channel"))
     except TableFull:
         for door in space.doors():
             with contextlib.suppress(IndexError):
                 while True:
                     door.idle.pop().drop()
         # What was dropped is the reaper's to close, which is waited for.
-        return make_pair("making a channel")
+        return (yield from pair_made("making a channel"))
 
 
 def knock(door: Door, deadline: int) -> Steps[Channel]:
@@ -62,7 +62,7 @@ def knock(door: Door, deadline: int) -> Steps[Channel]:
     Raises:
         ServerGone, TooLate, TableFull, TooManyInFlight, KernelError: as they say; nothing is left behind.
     """
-    near, far = _pair()
+    near, far = yield from _pair()
     if door.closing is None:
         door.closing = reaper.Sender()
     try:

@@ -44,7 +44,7 @@ def made(make: Callable[[CData], int], doing: str, kind: type[T], calls: str = "
     """
     place = ffi.new("int *", -1)
     try:
-        check(process.with_room(lambda: make(place)), doing, calls)
+        check(process.make_with_room(lambda: make(place)), doing, calls)
         return moved_from(place, kind)
     finally:
         # Ctrl-C came between the two.
@@ -78,6 +78,9 @@ def move_above_standard(descriptor: Owner) -> None:
     place = ffi.new("int *", -1)
     place[0], descriptor._number = descriptor._number, -1  # noqa: SLF001 - likewise
     try:
-        check(process.with_room(lambda: lib.cm_above_standard(place)), "moving a descriptor above the standard streams")
+        check(
+            process.make_with_room(lambda: lib.cm_above_standard(place)),
+            "moving a descriptor above the standard streams",
+        )
     finally:
         descriptor._number, place[0] = place[0], -1  # noqa: SLF001 - likewise

@@ -10,11 +10,13 @@ from capmarshal._descriptors.descriptor import Descriptor
 from capmarshal._descriptors.process import identity_of, process
 from capmarshal._kernel.errors import check
 from capmarshal._kernel.native import ffi, lib
+from capmarshal._kernel.waiting import drive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from capmarshal._kernel.native import CData
+    from capmarshal._kernel.waiting import Steps
 
 lock = process.lock
 
@@ -102,13 +104,13 @@ def _attempt(make: Callable[[CData], int], owners: Sequence[Private]) -> int:
         return result
 
 
-def _make(make: Callable[[CData], int], owners: Sequence[Private], doing: str, calls: str = "") -> None:
+def _make(make: Callable[[CData], int], owner: Private, doing: str, calls: str) -> None:
     """As :func:`_attempt`, and waits for room in the table.
 
     Raises:
         TableFull, KernelError: nothing was made.
     """
-    check(process.with_room(lambda: _attempt(make, owners)), doing, calls)
+    check(process.make_with_room(lambda: _attempt(make, (owner,))), doing, calls)
 
 
 def make_pair(doing: str) -> tuple[Private, Private]:
@@ -120,8 +122,14 @@ def make_pair(doing: str) -> tuple[Private, Private]:
     Raises:
         TableFull, KernelError: nothing was made.
     """
+    return drive(pair_made(doing))
+
+
+def pair_made(doing: str) -> Steps[tuple[Private, Private]]:
+    """As :func:`make_pair`, in steps: a full table is waited for."""
     one, other = Private(-1), Private(-1)
-    _make(lib.cm_make_pair, (one, other), doing, "socketpair(2)")
+    result = yield from process.with_room(lambda: _attempt(lib.cm_make_pair, (one, other)))
+    check(result, doing, "socketpair(2)")
     return one, other
 
 
@@ -135,14 +143,14 @@ def make_copy(of: Private) -> Private:
 def make_epoll_set() -> Private:
     """A new epoll set; raises as :func:`make_pair`."""
     made = Private(-1, epoll=True)
-    _make(lib.cm_make_epoll, (made,), "making an epoll set", "epoll_create1(2)")
+    _make(lib.cm_make_epoll, made, "making an epoll set", "epoll_create1(2)")
     return made
 
 
 def make_event() -> Private:
     """A new eventfd that does not block; raises as :func:`make_pair`."""
     made = Private(-1)
-    _make(lib.cm_make_event, (made,), "making an eventfd", "eventfd2(2)")
+    _make(lib.cm_make_event, made, "making an eventfd", "eventfd2(2)")
     return made
 
 

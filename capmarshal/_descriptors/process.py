@@ -14,9 +14,12 @@ import weakref
 from typing import TYPE_CHECKING, Any, Protocol
 
 from capmarshal._kernel.native import lib
+from capmarshal._kernel.waiting import drive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from capmarshal._kernel.waiting import Steps
 
 
 class Inherited(Protocol):
@@ -41,7 +44,7 @@ class Closer(Inherited, Protocol):
         """Takes them; whether all are closed already."""
         ...
 
-    def with_room(self, make: Callable[[], int]) -> int:
+    def with_room(self, make: Callable[[], int]) -> Steps[int]:
         """What ``make`` returns; it is called again where the table was full, and something has been closed since."""
         ...
 
@@ -81,9 +84,15 @@ class Process:
         self.space: Inherited | None = None
         self.entrypoints: weakref.WeakSet[Inherited] = weakref.WeakSet()
 
-    def with_room(self, make: Callable[[], int]) -> int:
+    def with_room(self, make: Callable[[], int]) -> Steps[int]:
         """As :meth:`Closer.with_room`; not while holding the lock, for it may wait a second."""
-        return self.reaper.with_room(make) if self.reaper is not None else make()
+        if self.reaper is None:
+            return make()
+        return (yield from self.reaper.with_room(make))
+
+    def make_with_room(self, make: Callable[[], int]) -> int:
+        """As :meth:`with_room`, and blocks."""
+        return drive(self.with_room(make))
 
     def _in_child(self) -> None:
         """Runs in every forked child, before anything else does.

@@ -24,13 +24,15 @@ from capmarshal._descriptors.closing import ClosableFile, close_quick, close_who
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.mounts import mounts
 from capmarshal._descriptors.process import process
-from capmarshal._kernel.deadline import in_force, seconds_until
+from capmarshal._kernel.deadline import in_force
+from capmarshal._kernel.waiting import Wait, drive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from capmarshal._descriptors.descriptor import Descriptor
     from capmarshal._descriptors.private import Private
+    from capmarshal._kernel.waiting import Steps
 
 # Threads, and so closes that block at the same time; beyond that, the next waits for one of them to end.
 THREADS_MAX = 64
@@ -40,9 +42,9 @@ _THREADS_OF_USER = 8
 
 # Seconds that a thread has to begin: one that the kernel gave, and that then finds no memory, never does.
 _BEGINNING = 1.0
-# Seconds that a full table is waited for.
-_ROOM_PATIENCE = 1.0
 _PAUSE = 0.001
+# Nanoseconds that a full table is waited for, and between two looks at it.
+_ROOM_PATIENCE, _ROOM_PAUSE = 1_000_000_000, 1_000_000
 
 
 class Sender:
@@ -250,16 +252,19 @@ class Reaper:
         before = tuple(self._open)
         return self._until(lambda: self._open.keys().isdisjoint(before), time.monotonic() + seconds)
 
-    def with_room(self, make: Callable[[], int]) -> int:
-        """As the module's :func:`with_room`."""
-        give_up: float | None = None
+    def with_room(self, make: Callable[[], int]) -> Steps[int]:
+        """As the module's :func:`with_room`, in steps."""
+        give_up = 0
         while True:
             done = self.done
             result = make()
             if result != -errno.EMFILE:
                 return result
-            give_up = give_up or time.monotonic() + min(_ROOM_PATIENCE, seconds_until(in_force()))
-            self._until(lambda: self.done != done or not self._open, give_up)  # noqa: B023 - it is called here and now
+            give_up = give_up or min(time.monotonic_ns() + _ROOM_PATIENCE, in_force())
+            while self.done == done and self._open and (now := time.monotonic_ns()) < give_up:
+                # One that was started may not have begun.
+                self._ready()
+                yield Wait(-1, 0, min(now + _ROOM_PAUSE, give_up))
             if self.done == done:
                 return result
 
@@ -355,7 +360,7 @@ def with_room(make: Callable[[], int]) -> int:
     That is: it returned -EMFILE, and the reaper has closed something since, or does so within a second, or the time
     that :class:`capmarshal.timeout` leaves if that is less.
     """
-    return _reaper.with_room(make)
+    return drive(_reaper.with_room(make))
 
 
 def _let_begin() -> None:
