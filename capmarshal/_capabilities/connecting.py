@@ -73,7 +73,8 @@ def connecting(path: StrOrBytesPath, timeout: float | None, *, blocks: bool) -> 
     busy: TooManyInFlight | None = None
     while True:
         try:
-            with reaper.closing(private.make_socket(f"connecting to {words_for(named)}")) as connection:
+            made = yield from private.socket_made(f"connecting to {words_for(named)}")
+            with reaper.closing(made) as connection:
                 yield from _connect(connection, named, deadline, timeout, blocks)
                 return (yield from _receive(connection, named, deadline, timeout))
         except TooManyInFlight as error:

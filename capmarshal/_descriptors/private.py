@@ -104,13 +104,13 @@ def _attempt(make: Callable[[CData], int], owners: Sequence[Private]) -> int:
         return result
 
 
-def _make(make: Callable[[CData], int], owner: Private, doing: str, calls: str) -> None:
+def _make(make: Callable[[CData], int], owners: Sequence[Private], doing: str, calls: str = "") -> Steps[None]:
     """As :func:`_attempt`, and waits for room in the table.
 
     Raises:
         TableFull, KernelError: nothing was made.
     """
-    check(process.make_with_room(lambda: _attempt(make, (owner,))), doing, calls)
+    check((yield from process.with_room(lambda: _attempt(make, owners))), doing, calls)
 
 
 def make_pair(doing: str) -> tuple[Private, Private]:
@@ -128,8 +128,7 @@ def make_pair(doing: str) -> tuple[Private, Private]:
 def pair_made(doing: str) -> Steps[tuple[Private, Private]]:
     """As :func:`make_pair`, in steps: a full table is waited for."""
     one, other = Private(-1), Private(-1)
-    result = yield from process.with_room(lambda: _attempt(lib.cm_make_pair, (one, other)))
-    check(result, doing, "socketpair(2)")
+    yield from _make(lib.cm_make_pair, (one, other), doing, "socketpair(2)")
     return one, other
 
 
@@ -143,14 +142,14 @@ def make_copy(of: Private) -> Private:
 def make_epoll_set() -> Private:
     """A new epoll set; raises as :func:`make_pair`."""
     made = Private(-1, epoll=True)
-    _make(lib.cm_make_epoll, made, "making an epoll set", "epoll_create1(2)")
+    drive(_make(lib.cm_make_epoll, (made,), "making an epoll set", "epoll_create1(2)"))
     return made
 
 
 def make_event() -> Private:
     """A new eventfd that does not block; raises as :func:`make_pair`."""
     made = Private(-1)
-    _make(lib.cm_make_event, made, "making an eventfd", "eventfd2(2)")
+    drive(_make(lib.cm_make_event, (made,), "making an eventfd", "eventfd2(2)"))
     return made
 
 
@@ -171,14 +170,19 @@ def make_reader(path: bytes) -> Private:
 def make_file(path: bytes, flags: int, mode: int, doing: str) -> Private:
     """A file, opened as by ``os.open()``; raises as :func:`make_pair`."""
     made = Private(-1)
-    _make(lambda place: lib.cm_make_file(place, path, flags, mode), (made,), doing)
+    drive(_make(lambda place: lib.cm_make_file(place, path, flags, mode), (made,), doing))
     return made
 
 
 def make_socket(doing: str) -> Private:
     """A SEQPACKET socket that is connected to nothing; raises as :func:`make_pair`."""
+    return drive(socket_made(doing))
+
+
+def socket_made(doing: str) -> Steps[Private]:
+    """As :func:`make_socket`, in steps: a full table is waited for."""
     made = Private(-1)
-    _make(lib.cm_make_socket, (made,), doing, "socket(2)")
+    yield from _make(lib.cm_make_socket, (made,), doing, "socket(2)")
     return made
 
 
