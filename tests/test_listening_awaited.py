@@ -7,6 +7,8 @@ import gc
 
 import anyio
 import pytest
+import trio
+import uvloop
 
 import capmarshal as cm
 from capmarshal import aio
@@ -45,6 +47,42 @@ def test_who_connects_gets_what_is_awaited_for_it(loop, tmp_path, fork):
                     assert await in_thread(child.result) == 42
 
     run(loop, main)
+
+
+@each_loop
+@pytest.mark.parametrize("runner", ["anyio", "its own"])
+def test_a_plain_function_is_called_in_a_task_of_its_own(loop, runner, tmp_path, fork):
+    """So it may use what belongs to the event loop and its tasks, as a method does; and nobody waits for long."""
+    entrypoint, worker, seen = aio.Entrypoint("listening"), Worker(), []
+    given = entrypoint.manage(worker)
+
+    def for_client(_caller):
+        event = anyio.Event()
+        event.set()
+        with anyio.move_on_after(PATIENCE):
+            seen.append(anyio.current_effective_deadline() - anyio.current_time() < 2 * PATIENCE)
+        seen.append(anyio.get_current_task().name)
+        if loop != "trio":
+            seen.append(asyncio.current_task().get_loop() is asyncio.get_running_loop())
+        with pytest.raises(RuntimeError, match="in the thread of the event loop"):
+            given.cast(Work).double(1)
+        return given
+
+    async def main():
+        entrypoint.listen(tmp_path / "s", for_client=for_client)
+        async with entrypoint:
+            child = fork(lambda: connected(tmp_path / "s"))
+            assert await in_thread(child.result) == 42
+
+    if runner == "anyio":
+        run(loop, main)
+    elif loop == "trio":
+        trio.run(main)
+    else:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop if loop == "uvloop" else None) as runner:
+            runner.run(main())
+    assert seen[0:2] == [True, "for_client"]
+    assert seen[2:] == ([] if loop == "trio" else [True])
 
 
 @each_loop
@@ -141,17 +179,13 @@ def test_who_is_asked_about_when_service_ends_finds_it_gone(loop, tmp_path, fork
 @pytest.mark.parametrize("by", ["client", "end"])
 def test_what_is_cancelled_before_it_begins_does_not_begin(loop, by, tmp_path, fork):
     """And nobody is warned of it."""
-    entrypoint, made, begun = aio.Entrypoint("listening"), [], []
+    entrypoint, begun = aio.Entrypoint("listening"), []
 
-    async def answer():
+    async def for_client(_caller):
         if loop == "trio":
             # There it may begin, and is cancelled wherever it awaits.
             await anyio.lowlevel.checkpoint()
         begun.append(True)
-
-    def for_client(_caller):
-        made.append(answer())
-        return made[0]
 
     entrypoint.listen(tmp_path / "s", for_client=for_client)
     child = fork(lambda: connected(tmp_path / "s"))
@@ -159,7 +193,7 @@ def test_what_is_cancelled_before_it_begins_does_not_begin(loop, by, tmp_path, f
     async def main():
         async with anyio.create_task_group() as group:
             group.start_soon(entrypoint.serve_forever)
-            while not made:
+            while not (asking := getattr(entrypoint._service, "_asking", None)) or not asking.all:
                 await anyio.lowlevel.checkpoint()
             if by == "client":
                 # As where its end is noticed.
@@ -175,6 +209,5 @@ def test_what_is_cancelled_before_it_begins_does_not_begin(loop, by, tmp_path, f
         await entrypoint.aclose()
 
     run(loop, main)
-    made.clear()
     gc.collect()
     assert begun == []

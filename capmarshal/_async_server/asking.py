@@ -1,30 +1,33 @@
-"""What an application is asked beside calls, and awaits: what somebody gets who connects."""
+"""What an application is asked beside calls: what somebody gets who connects.
+
+Each question is a task of its own, as a method is, also where it is asked of a plain function: that would find itself
+in no task, where asyncio takes turns.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Coroutine
 from typing import TYPE_CHECKING
 
 from capmarshal._async_server.handlers import ends_all
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from capmarshal._async_server.driver import Driver
 
 
 class _Asked:
-    """One thing that is awaited.
+    """One question.
 
     Args:
         asking: that it is one of.
-        what: is awaited.
+        what: gives the answer, or what is to be awaited for it.
         then: told how that has ended.
     """
 
     def __init__(
-        self, asking: Asking, what: Awaitable[object], then: Callable[[object, BaseException | None], None]
+        self, asking: Asking, what: Callable[[], object], then: Callable[[object, BaseException | None], None]
     ) -> None:
         self._asking = asking
         self._what = what
@@ -32,38 +35,35 @@ class _Asked:
         self._scope = asking.driver.scope()
 
     def cancel(self) -> None:
-        """Tells it to end: nobody is told of it any more."""
+        """Tells it to end: nobody wants the answer any more."""
         # Its event loop may be closed.
         with contextlib.suppress(RuntimeError):
             self._scope.cancel()
 
     async def run(self) -> None:
-        """Awaits it."""
+        """Asks."""
         given, failure, scope = None, None, self._scope
         try:
             with scope:
-                # Before its first step, whatever it does then.
+                # Nothing is begun then: a coroutine that never ran would be warned of.
                 if not scope.cancel_called:
-                    given = await self._what
+                    given = self._what()
+                    if hasattr(given, "__await__"):
+                        given = await given
         except BaseException as error:
             if ends_all(error, self._asking.driver):
                 raise
             failure = error
+        finally:
+            self._asking.all.discard(self)
         if not scope.cancel_called:
             self._then(given, failure)
         if failure is not None and not isinstance(failure, Exception):
             self._asking.failed(failure)
 
-    def over(self) -> None:
-        """It is awaited no more, or never was."""
-        self._asking.all.discard(self)
-        if isinstance(self._what, Coroutine):
-            # One that was never begun says so when it goes.
-            self._what.close()
-
 
 class Asking:
-    """All that is asked, each in a task of its own.
+    """All that is asked.
 
     Args:
         driver: of the event loop.
@@ -72,7 +72,7 @@ class Asking:
     Attributes:
         driver: as given.
         failed: likewise.
-        all: what is awaited.
+        all: what is asked, and not answered.
     """
 
     def __init__(self, driver: Driver, failed: Callable[[BaseException], None]) -> None:
@@ -80,18 +80,18 @@ class Asking:
         self.failed = failed
         self.all: set[_Asked] = set()
 
-    def ask(self, what: Awaitable[object], then: Callable[[object, BaseException | None], None]) -> _Asked:
-        """Awaits something of the application's that is no call; what cancels it."""
+    def ask(self, what: Callable[[], object], then: Callable[[object, BaseException | None], None]) -> _Asked:
+        """Asks something of the application's that is no call; what cancels that."""
         asked = _Asked(self, what, then)
         self.all.add(asked)
         try:
-            self.driver.run_aside(asked.run, "for_client", asked.over)
+            self.driver.run_aside(asked.run, "for_client")
         except BaseException:
-            asked.over()
+            self.all.discard(asked)
             raise
         return asked
 
     def end(self) -> None:
-        """Tells all that is awaited to end."""
+        """Tells all that is asked to end."""
         for asked in tuple(self.all):
             asked.cancel()

@@ -89,12 +89,11 @@ class AsyncioDriver(Driver):
         if self._serving is not None:
             self._serving.cancel()
 
-    def run_aside(self, function: Callable[[], Coroutine[Any, Any, None]], name: str, over: Callable[[], None]) -> None:
+    def run_aside(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         """As :meth:`Driver.run_aside`."""
         task = self._make_task(function, name)
         self._aside.add(task)
         task.add_done_callback(self._aside.discard)
-        task.add_done_callback(lambda _: over())
 
     def run(self, method: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
         """As :meth:`Driver.run`: the event loop itself keeps no task."""

@@ -91,16 +91,9 @@ class Driver:
         self._group.start_soon(method, name=name)
         return None
 
-    def run_aside(self, function: Callable[[], Coroutine[Any, Any, None]], name: str, over: Callable[[], None]) -> None:
-        """Runs something else likewise, and keeps it; ``over`` is called when it has ended, or never begins."""
-
-        async def run() -> None:
-            try:
-                await function()
-            finally:
-                over()
-
-        self._group.start_soon(run, name=name)
+    def run_aside(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        """Runs something else likewise, and keeps it."""
+        self._group.start_soon(function, name=name)
 
     async def until(self, over: Callable[[], bool], at_once: int) -> None:
         """Takes turns until that is so: so many between two moments for others; waits where there is nothing to do."""

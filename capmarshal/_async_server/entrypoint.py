@@ -114,8 +114,8 @@ class Entrypoint(AnyEntrypoint[AwaitedService]):
                 ``<path>.lock``, stays.  Or one that listens, as :func:`activated` gives: AF_UNIX, SEQPACKET; taken.
             target: what everybody gets: a capability, a proxy, or an object, which is managed here from now on.
             for_client: or says what a :class:`Caller` gets, something managed, or None: it is not let in.  May be
-                ``async def``: it is cancelled if the client goes.  Who is connecting when it raises is not let in
-                either, and the log says why.
+                ``async def``; either is called in a task of its own, which is cancelled if the client goes.  Who is
+                connecting when it raises is not let in either, and the log says why.
             mode: of the file: who may write to it may connect.
 
         Raises:

@@ -14,7 +14,7 @@ from capmarshal._server.concurrency import Concurrency
 from capmarshal._server.loop import Server, nothing
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from capmarshal._descriptors.private import Private
     from capmarshal._server.dispatch import Dispatcher
@@ -60,9 +60,9 @@ class AwaitedServer(Server):
         self._come_round = come_round
 
     def ask_by(self, ask: Ask) -> None:
-        """Has that awaited which says what who connects gets."""
+        """Has that asked by ``ask`` which says what who connects gets."""
 
-        def roused(asked: Awaitable[object], then: Then) -> Asking:
+        def roused(asked: Callable[[], object], then: Then) -> Asking:
             def and_on(given: object, failure: BaseException | None) -> None:
                 then(given, failure)
                 self._rouse()

@@ -281,8 +281,8 @@ class AnyEntrypoint(Generic[S]):
 
 def _giving(
     entrypoint: AnyEntrypoint[S], target: Interface | Capability | None, for_client: ForClient | None
-) -> ForClient:
-    """What says what a client gets that connects.
+) -> Capability | ForClient:
+    """What everybody gets who connects, or what says that.
 
     Raises:
         TypeError: not one of the two is given, or one is not what it is to be.
@@ -298,11 +298,9 @@ def _giving(
             raise TypeError("for_client is async, and what a capmarshal.aio.Entrypoint awaits; write def")
         return for_client
     if isinstance(target, Capability):
-        given = target
-    elif issubclass(type(target), Proxy):
-        given = capability(target)  # type: ignore[arg-type]  # one of the two is given
-    elif isinstance(target, types.FunctionType | types.MethodType):
+        return target
+    if issubclass(type(target), Proxy):
+        return capability(target)  # type: ignore[arg-type]  # one of the two is given
+    if isinstance(target, types.FunctionType | types.MethodType):
         raise TypeError(f"{target!r} cannot be handed over: what says what each client gets is for_client=...")
-    else:
-        given = entrypoint.manage(target)  # type: ignore[arg-type]  # likewise, and checked there
-    return lambda _caller: given
+    return entrypoint.manage(target)  # type: ignore[arg-type]  # likewise, and checked there

@@ -18,6 +18,8 @@ from capmarshal._server.clients import all_received
 from capmarshal._server.timers import Again
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from capmarshal._descriptors.private import Private
     from capmarshal._server.clients import Peer, User
     from capmarshal._server.closings import Closings
@@ -107,13 +109,18 @@ class Handovers:
             # No memory for it (epoll_ctl(2)).
             self._tell(handover)
 
-    def ask(self, connection: Private, peer: Peer, asking: Asking) -> None:
-        """Keeps a connection while it is asked what its client gets, and no longer than that is there; takes it."""
+    def ask(self, connection: Private, peer: Peer, ask: Callable[[], Asking]) -> None:
+        """Keeps a connection while it is asked what its client gets, and no longer than that is there; takes it.
+
+        Args:
+            connection: of a client.
+            peer: who that is.
+            ask: begins to ask; the answer may be there when it returns.
+        """
         self.keep(connection, peer)
+        # Unless its client has gone.
         if (handover := self._of(peer.user).get(connection)) is not None:
-            handover.asking = asking
-        else:
-            asking.cancel()
+            handover.asking = ask()
 
     def take_back(self, connection: Private, peer: Peer) -> bool:
         """Gives a connection back whose client is told what it gets; False if that has gone."""

@@ -102,11 +102,11 @@ class Listener:
     Args:
         where: the path of the file, or a socket that listens, which is taken, also if this fails.
         mode: of the file.
-        for_client: what is handed over, by client.
+        gives: what is handed over to everybody; or says what, by client.
 
     Attributes:
         socket: that listens.
-        for_client: as given.
+        gives: as given.
         watch: whether connections are taken, in the loop; set by who does.
 
     Raises:
@@ -114,11 +114,11 @@ class Listener:
         KernelError, TableFull: one cannot listen there.
     """
 
-    __slots__ = ("_file", "for_client", "socket", "watch", "where")
+    __slots__ = ("_file", "gives", "socket", "watch", "where")
     watch: Watch
 
-    def __init__(self, where: StrOrBytesPath | socket.socket, mode: int, for_client: ForClient) -> None:
-        self.for_client = for_client
+    def __init__(self, where: StrOrBytesPath | socket.socket, mode: int, gives: Capability | ForClient) -> None:
+        self.gives = gives
         self._file: SocketFile | None = None
         if isinstance(where, socket.socket):
             self.socket = _taken(where)

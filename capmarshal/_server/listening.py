@@ -26,7 +26,7 @@ from capmarshal._server.watch import Watch
 from capmarshal._typed.interface import capability
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
     from typing import TypeAlias
 
     from capmarshal._server.clients import Peer
@@ -47,7 +47,7 @@ _NOTHING_CAME = (-errno.EAGAIN, -errno.EINTR, -errno.ECONNABORTED)
 if TYPE_CHECKING:
     # What is told: what somebody gets, or why that is not known.
     Then: TypeAlias = Callable[[object, BaseException | None], None]
-    Ask: TypeAlias = Callable[[Awaitable[object], Then], Asking]
+    Ask: TypeAlias = Callable[[Callable[[], object], Then], Asking]
 
 
 class Listening:
@@ -64,7 +64,7 @@ class Listening:
         ending: whether the server is to end.
 
     Attributes:
-        ask: awaits what says who gets what, where an event loop serves.
+        ask: asks who gets what, where an event loop serves.
     """
 
     def __init__(
@@ -146,20 +146,23 @@ class Listening:
         if busy := self._handovers.refusal(peer):
             self._refuse(connection, peer, busy, busy=True)
             return
+        gives = listener.gives
+        if isinstance(gives, Capability):
+            self._give(listener, caller, connection, peer, gives)
+            return
+        asked = partial(gives, caller)
+        if self.ask is not None:
+            then = partial(self._answered, listener, caller, connection, peer)
+            self._handovers.ask(connection, peer, partial(self.ask, asked, then))
+            return
         try:
-            given = self._dispatcher.run_beside(
-                f"for_client, at {listener.where},", partial(listener.for_client, caller)
-            )
+            given = self._dispatcher.run_beside(f"for_client, at {listener.where},", asked)
         except BaseException as error:
             self._failed(listener, connection, peer, error)
             if not isinstance(error, Exception) and self._dispatcher.calls.ends_service(error):
                 raise
             return
-        if self.ask is not None and hasattr(given, "__await__"):
-            then = partial(self._answered, listener, caller, connection, peer)
-            self._handovers.ask(connection, peer, self.ask(given, then))  # type: ignore[arg-type]  # it is awaitable
-        else:
-            self._give(listener, caller, connection, peer, given)
+        self._give(listener, caller, connection, peer, given)
 
     def _answered(
         self,
