@@ -9,7 +9,7 @@ import os
 import re
 import select
 import signal
-import socket
+import threading
 import time
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from capmarshal._async_client.limiter import Limiter
 from capmarshal._capabilities.capability import open_door_of
 from capmarshal._descriptors import reaper
 from capmarshal._kernel.native import FOREVER, NOW
+from capmarshal._protocol import wire
 from full_table import fill
 from loops import LOOPS, in_thread
 from loops import run as run_in
@@ -347,17 +348,6 @@ def test_turns_are_taken_first_come_first_served(run):
     assert run(take) == ["a", "b", "c", True]
 
 
-def answer_first_knock(impostor):
-    """Reads a door until a knock comes, and answers the call on the channel that this brings."""
-    descriptors = []
-    while not descriptors:
-        _, descriptors, _, _ = socket.recv_fds(impostor.end, 64, 4)
-    with socket.socket(fileno=descriptors[0]) as far:
-        far.settimeout(PATIENCE)
-        far.recv(1000)
-        far.send(by_hand.reply(1, b"\x08"))
-
-
 def test_a_call_that_has_no_turn_in_time(run):
     """Says what it waited for, and leaves its place to others."""
     with by_hand.Impostor() as impostor:
@@ -399,10 +389,54 @@ def test_two_tasks_at_a_full_door(run):
                     await anyio.wait_all_tasks_blocked()
                     assert number not in registered()
                     cancelled.cancel_scope.cancel()
-                await in_thread(answer_first_knock, impostor)
+                await in_thread(by_hand.answer_first_knock, impostor)
 
         run(both)
         assert results == [8]
+
+
+@pytest.mark.parametrize("flood", ["late answers", "GO"])
+def test_a_server_that_floods_keeps_no_loop_to_itself(run, flood):
+    """Others run, and the deadline holds, however much there is always to be received."""
+    with by_hand.Impostor() as impostor, open(os.devnull, "rb") as null:
+
+        def answer_and_flood(over):
+            with impostor.accept() as channel:
+                channel.recv(1000)
+                channel.send(by_hand.reply(1, b"\x02"))
+                channel.recv(1000)
+                # What is closed takes longer than to be sent: there is always one more.
+                late = by_hand.reply(1, entries=[(0, bytes(16))], descriptors=253), [null.fileno()] * 253
+                record, numbers = late if flood == "late answers" else (wire.pack_go(2), [])
+                channel.setblocking(False)
+                while not over.is_set():
+                    try:
+                        by_hand.send(channel, record, numbers)
+                    except BlockingIOError:
+                        over.wait(0.001)
+                    except (BrokenPipeError, ConnectionResetError):
+                        break
+
+        async def calls():
+            proxy, over, turns = impostor.capability.cast(AwaitedWork), threading.Event(), 0
+            server = by_hand.Concurrent(answer_and_flood, over)
+            assert await proxy.double(1) == 2
+
+            async def late():
+                with pytest.raises(cm.CallTimeout), cm.timeout(0.3):
+                    await proxy.double(1)
+                over.set()
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(late)
+                while not over.is_set():
+                    await anyio.lowlevel.checkpoint()
+                    turns += 1
+            await in_thread(server.outcome)
+            return turns
+
+        assert run(calls) > 5
+        open_door_of(impostor.capability).idle.clear()
 
 
 def test_one_channel_in_every_colour(capability):

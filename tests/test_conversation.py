@@ -1,10 +1,12 @@
 """What a client hears: each thing that a server can do on a channel, and what it means; and that a GO is not lost."""
 
+import contextlib
 import errno
 import socket
 
 import pytest
 
+import by_hand
 import capmarshal as cm
 import parts_by_hand as hand
 from capmarshal._client import conversation as _conversation
@@ -132,6 +134,26 @@ def test_who_waits_for_an_answer_is_told_whether_the_call_ran(channel, does, err
     with pytest.raises(error) as caught:
         drive(conversation.answer(NOW))
     assert getattr(caught.value, "ran", "maybe") == "maybe"
+
+
+def test_a_go_that_nobody_waits_for_is_sent_later(channel):
+    """Who only looks what has come has no deadline to miss: the queue may be full of the call that is being sent."""
+    conversation, server = channel
+    reply = by_hand.reply(CALL, b"answer", [(0, hand.NO_BADGE), (1, hand.NO_BADGE)], 2)
+    server.read()
+    server.far.send(_wire.pack_begin(CALL, len(reply), 2))
+    by_hand.send(server.far, _wire.pack_part_head(CALL, 1) + reply[:5], [0])
+    filler = bytes(1 << 12)
+    while lib.cm_send_record(conversation._near.number, filler, len(filler), (), 0) == 0:
+        pass
+    assert drive(conversation.receive(NOW)) is Event.NOTHING
+    server.far.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            server.far.recv(1 << 12)
+    assert drive(conversation.receive(NOW)) is Event.NOTHING
+    assert server.far.recv(1 << 12) == _wire.pack_go(CALL)
+    conversation.abandon()
 
 
 @pytest.mark.parametrize("does", ["begin begin", "first_part", "read begin last_part last_part"])

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import logging
 import os
 import signal
 import socket
+import sys
+import termios
 import threading
 import time
 
@@ -19,6 +22,7 @@ from capmarshal._capabilities.capability import open_door_of
 from capmarshal._descriptors import reaper as _reaper
 from capmarshal._protocol import wire as _wire
 from served import Notes, serving
+from waiting_thread import polls
 
 PATIENCE = by_hand.PATIENCE
 
@@ -190,6 +194,33 @@ def test_a_flood_of_junk_knocks_does_not_shut_others_out(capability, fork, until
         child.kill()
     # One idle channel of the call above, and the pidfd of who made it.
     until(lambda: len(open_descriptors() - before) <= 3)
+
+
+def test_whoever_knocks_takes_the_first_place_that_is_free(impostor, until):
+    """Before the kernel says that there is room: who never waits for that would always be first."""
+
+    def queued():
+        size = bytearray(4)
+        fcntl.ioctl(open_door_of(impostor.capability).number, termios.TIOCOUTQ, size)
+        return int.from_bytes(size, sys.byteorder)
+
+    def call():
+        with cm.timeout(PATIENCE):
+            return impostor.capability.cast(by_hand.Work).double(4)
+
+    by_hand.at_door(impostor.capability, b"x")
+    one = queued()
+    os.set_blocking(open_door_of(impostor.capability).number, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            by_hand.at_door(impostor.capability, b"x")
+    full = queued()
+    calling = by_hand.Concurrent(call)
+    until(lambda: polls(calling))
+    impostor.end.recv(2)
+    until(lambda: queued() > full - one)
+    by_hand.answer_first_knock(impostor)
+    assert calling.outcome() == 8
 
 
 def test_a_door_that_a_holder_shuts_is_shut_for_newcomers_only(capability):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 
 import msgspec
@@ -15,6 +16,13 @@ from capmarshal._protocol import wire as _wire
 
 begin, part, go, call = hand.begin, hand.part, hand.go, hand.call
 PATIENCE = hand.PATIENCE
+
+
+@pytest.fixture
+def null():
+    """A descriptor of /dev/null."""
+    with open(os.devnull, "rb") as file:
+        yield file.fileno()
 
 
 def asking(impostor, ask=lambda bulk: bulk.make(1, 1), seconds=PATIENCE):
@@ -141,9 +149,11 @@ def test_a_server_that_answers_with_another_calls_long_record_costs_the_deadline
             thread.outcome()
 
 
-@pytest.mark.parametrize("flood", ["late answers", "parts of a late answer", "1-byte parts"])
+@pytest.mark.parametrize(
+    "flood", ["late answers", "late answers of files", "GO", "parts of a late answer", "1-byte parts"]
+)
 @pytest.mark.parametrize("long", [False, True])
-def test_a_server_that_floods_does_not_outlast_the_deadline(impostor, flood, long):
+def test_a_server_that_floods_does_not_outlast_the_deadline(impostor, flood, long, null):
     """Records that are no answer do not keep a call waiting beyond its time, while it is sent or after."""
     first = asking(impostor, lambda bulk: bulk.run())
     with impostor.accept() as channel:
@@ -152,9 +162,14 @@ def test_a_server_that_floods_does_not_outlast_the_deadline(impostor, flood, lon
         assert first.outcome() == 42
         data = bytes(2_000_000) if long else b""
         thread = asking(impostor, lambda bulk: bulk.size(data), seconds=0.5)
-        record = {"late answers": by_hand.reply(1), "parts of a late answer": part(b"x", call_id=1)}.get(
-            flood, part(b"x", call_id=2)
-        )
+        record, numbers = {
+            "late answers": (by_hand.reply(1), []),
+            # These take longer to close than to send: there is always one more.
+            "late answers of files": (by_hand.reply(1, entries=[(0, hand.NO_BADGE)], descriptors=253), [null] * 253),
+            "GO": (go(2), []),
+            "parts of a late answer": (part(b"x", call_id=1), []),
+            "1-byte parts": (part(b"x", call_id=2), []),
+        }[flood]
         # The call is on its way: from here on the server only sends.
         channel.recv(1 << 18)
         if flood == "1-byte parts":
@@ -163,7 +178,7 @@ def test_a_server_that_floods_does_not_outlast_the_deadline(impostor, flood, lon
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             while thread.is_alive():
                 try:
-                    channel.send(record)
+                    by_hand.send(channel, record, numbers)
                 except BlockingIOError:
                     # Nobody may read it any more: a client that is late keeps its channel for the next call.
                     thread.join(0.001)

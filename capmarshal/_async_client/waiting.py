@@ -15,7 +15,7 @@ import anyio.lowlevel
 
 from capmarshal._kernel.deadline import seconds_until
 from capmarshal._kernel.native import FOREVER, NOW, lib
-from capmarshal._kernel.waiting import Backoff
+from capmarshal._kernel.waiting import LET_OTHERS_RUN, Backoff
 
 if TYPE_CHECKING:
     from capmarshal._kernel.waiting import Steps, Wait
@@ -72,6 +72,9 @@ async def awaited(steps: Steps[T], wait: Wait | None = None, watch: Watch | None
 async def happens(wait: Wait, watch: Watch | None = None) -> int:
     """Waits; what poll(2) reports, or as good as that; 0 if nothing did in time."""
     number, events, until, shared = wait
+    if wait is LET_OTHERS_RUN:
+        await anyio.lowlevel.checkpoint()
+        return 0
     if until == NOW:
         return _poll(number, events)
     if shared or number < 0 or not events:

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import errno
 import select
+import time
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn, TypeAlias
 
@@ -44,7 +45,7 @@ from capmarshal._kernel.errors import (
     error_for,
 )
 from capmarshal._kernel.native import NOW, TIMED_OUT, lib
-from capmarshal._kernel.waiting import Patience, Wait
+from capmarshal._kernel.waiting import LET_OTHERS_RUN, Patience, Wait
 from capmarshal._protocol.parts import RESULT_BYTES_MAX, RESULT_DESCRIPTORS_MAX, Assembly
 from capmarshal._protocol.wire import Begin, Call, Fail, Go, Gone, Knock, Malformed, Part, Reply, pack_go, unpack
 
@@ -59,6 +60,8 @@ if TYPE_CHECKING:
 PIPE_ENDED: Final = (-errno.EPIPE, -errno.ECONNRESET)
 _NO_MEMORY: Final = (-errno.ENOBUFS, -errno.ENOMEM)
 _ASKING: Final = "asking for the rest of an answer"
+# Records that are taken without a look at the time, where they have few descriptors.
+_IN_A_ROW: Final = 16
 # Looked up once: an attribute of cffi's is 40 ns.
 _CM_PART: Final = lib.CM_PART
 
@@ -143,6 +146,7 @@ class Conversation:
         "_blocks",
         "_call_id",
         "_closing",
+        "_in_a_row",
         "_inbox",
         "_near",
         "_owes_go",
@@ -160,6 +164,7 @@ class Conversation:
         self._closing = closing
         self._blocks = blocks
         self._reset = self._owes_go = False
+        self._in_a_row = 0
         self._assembly: Assembly | None = None
         self.over = False
         self.whole: Whole | None = None
@@ -178,12 +183,13 @@ class Conversation:
         while True:
             if result == _CM_PART:
                 assert self._assembly is not None  # noqa: S101 - for the type checker: it is what the part belongs to
+                self._in_a_row += 1
                 if self._assembly.complete:
                     return self._assembled(self._assembly)
             elif result > 0:
-                event = self._heard(self._take())
-                if self._owes_go:
-                    yield from self._say_go(deadline)
+                came = self._take()
+                self._in_a_row += 1 + len(came.descriptors) // _IN_A_ROW
+                event = self._heard(came)
                 if event is not None:
                     return event
             elif result == 0:
@@ -192,12 +198,27 @@ class Conversation:
             elif result in PIPE_ENDED:
                 self.note_reset()
             elif result in TIMED_OUT:
+                self._in_a_row = 0
                 may_wait = deadline != NOW and not self._blocks
                 if not may_wait or not (yield Wait(self._near.number, select.POLLIN, deadline)):
                     return Event.NOTHING
             elif result != -errno.EINTR:
                 self._give_up(-result)
+            if self._owes_go:
+                yield from self._say_go(deadline)
+            if self._in_a_row >= _IN_A_ROW and not (yield from self._others_run(deadline)):
+                return Event.NOTHING
             result = self._next(deadline)
+
+    def _others_run(self, deadline: int) -> Steps[bool]:
+        """After many records in a row: a server that says ever more has neither a loop to itself, nor more time.
+
+        Returns:
+            Whether there is time left.
+        """
+        self._in_a_row = 0
+        yield LET_OTHERS_RUN
+        return time.monotonic_ns() < deadline
 
     def _next(self, deadline: int) -> int:
         """Receives one record into the inbox, or where it belongs in an answer that comes in parts."""
@@ -366,7 +387,8 @@ class Conversation:
     def _say_go(self, deadline: int) -> Steps[None]:
         """Asks for the next part of the answer.
 
-        A GO that was lost would leave both sides waiting, so it is sent, or the call ends.
+        A GO that was lost would leave both sides waiting, so it is sent, or the call ends; :data:`NOW` leaves that to
+        whoever waits.
 
         Raises:
             TooLate: it could not be sent in time.
@@ -381,6 +403,8 @@ class Conversation:
                 self._owes_go = False
                 return
             if result == -errno.EAGAIN:
+                if deadline == NOW:
+                    return
                 if not (yield Wait(self._near.number, select.POLLOUT, deadline)):
                     raise TooLate("no more of the answer: the server did not read", ran="maybe")
             elif result in _NO_MEMORY:

@@ -20,7 +20,7 @@ from capmarshal._descriptors.private import pair_made
 from capmarshal._kernel.deadline import current, in_force, origin, spent
 from capmarshal._kernel.errors import TableFull, error_for
 from capmarshal._kernel.native import FOREVER, NOW, TIMED_OUT, ffi, lib
-from capmarshal._kernel.waiting import Backoff, Patience, Wait, drive
+from capmarshal._kernel.waiting import Backoff, Patience, drive
 from capmarshal._protocol.wire import KNOCK_RECORD
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from capmarshal._kernel.waiting import Steps
     from capmarshal._typed.long import Payload
 
+# Nanoseconds between two tries, at most, where others knock at a door faster than it is opened.
+_CROWD = 8_000_000
 # Wanted in each call.
 _now_in_force = current.get
 
@@ -70,6 +72,7 @@ def knock(door: Door, deadline: int) -> Steps[Channel]:
         memory = ffi.from_buffer(KNOCK_RECORD)
         part.iov_base, part.iov_len = memory, len(KNOCK_RECORD)
         patience = Patience(deadline)
+        crowd = Backoff(deadline, most=_CROWD)
         while True:
             result = lib.cm_send(door.number, part, 1, [far.number], 1, NOW)
             if result == 0:
@@ -77,7 +80,9 @@ def knock(door: Door, deadline: int) -> Steps[Channel]:
             if result in PIPE_ENDED:
                 raise ServerGone("the server is gone: its door is shut", ran="no")
             if result in TIMED_OUT:
-                if not (yield Wait(door.number, select.POLLOUT, deadline, shared=True)):
+                # Not until it polls writable: that is when most of the queue is free, and who never polls takes all of
+                # it long before (unix_writable(), net/unix/af_unix.c).
+                if not (yield from crowd.wait(door.number, select.POLLOUT, shared=True)):
                     raise TooLate("not sent: the server did not come to its door", ran="no")
                 continue
             if result == -errno.ETOOMANYREFS and (yield from patience.wait(door.number, 0, shared=True)):

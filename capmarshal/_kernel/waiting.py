@@ -41,6 +41,9 @@ class Wait(NamedTuple):
     shared: bool = False
 
 
+# Waits for nothing: an event loop runs what else is due.
+LET_OTHERS_RUN = Wait(-1, 0, NOW)
+
 # Yields what it waits for, is sent what happened, and returns what it was for.
 Steps: TypeAlias = Generator[Wait, int, T]
 
@@ -96,12 +99,14 @@ class Backoff:
 
     Args:
         deadline: when to give up.
+        most: nanoseconds that it waits at a time at most.
     """
 
-    __slots__ = ("_deadline", "_next")
+    __slots__ = ("_deadline", "_most", "_next")
 
-    def __init__(self, deadline: int) -> None:
+    def __init__(self, deadline: int, most: int = _LAST) -> None:
         self._deadline = deadline
+        self._most = most
         self._next = _FIRST
 
     def until(self) -> int:
@@ -110,7 +115,7 @@ class Backoff:
         if now >= self._deadline:
             return NOW
         until = min(self._deadline, now + self._next)
-        self._next = min(self._next * 2, _LAST)
+        self._next = min(self._next * 2, self._most)
         return until
 
     def wait(self, number: int, events: int, *, shared: bool = False) -> Steps[bool]:

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+# ppoll(2): x86-64's number, and that of the table that newer architectures share.
+_PPOLL = ("271", "73")
+
+
+def polls(thread):
+    """Whether it waits in ppoll(2)."""
+    return _fields(thread)[0] in _PPOLL
+
 
 def waits_in(thread, number):
     """Whether it is in a system call whose first argument is the descriptor (proc_pid_syscall(5))."""
+    return _fields(thread)[1:2] == [hex(number)]
+
+
+def _fields(thread):
     with open(f"/proc/self/task/{thread.native_id}/syscall", encoding="ascii") as file:
-        return file.read().split()[1:2] == [hex(number)]
+        return file.read().split()
