@@ -97,6 +97,7 @@ MODULES = {
         "implementation",
         "fitting",
         "arguments",
+        "lending",
         "binding",
         "method",
         "interface",

@@ -11,21 +11,19 @@ import anyio
 
 from capmarshal._async_client.calling import exchange
 from capmarshal._capabilities.capability import Proxy, badge_of, capability_behind, open_door_of, timeout_of
-from capmarshal._client.coding import explain, in_a_table, refuse_argument, result_of
+from capmarshal._client.coding import explain, result_of
 from capmarshal._client.conversation import Unanswered
 from capmarshal._client.logged_proxy import Line
 from capmarshal._client.proxy_class import class_by
 from capmarshal._kernel.call_log import CANCELLED
 from capmarshal._kernel.deadline import await_with_proxy_timeout
 from capmarshal._kernel.errors import Error
-from capmarshal._typed.codec import BAD_PAYLOAD
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from capmarshal._capabilities.door import Door
     from capmarshal._client.channel import Answer, Entries
-    from capmarshal._client.coding import Held
     from capmarshal._typed.arguments import Given
     from capmarshal._typed.long import Payload
     from capmarshal._typed.method import Method
@@ -36,25 +34,7 @@ if TYPE_CHECKING:
 async def invoke(proxy: Proxy, called: Method, arguments: Given, exchange: Exchange = exchange) -> Any:
     """Makes a call, through a door by ``exchange``: what every proxy method does."""
     target = capability_behind(proxy)
-    payload: Payload | None = None
-    entries: Entries = ()
-    numbers: Sequence[int] = ()
-    held: Held = ()
-    if called.arguments_are_data:
-        try:  # noqa: SIM105 - contextlib.suppress() costs more than all of it
-            payload = called.encode_data_arguments(arguments)
-        except BAD_PAYLOAD:  # said below, with the name of the parameter
-            pass
-    elif called.arguments_in_order is not None and type(arguments) is tuple:
-        try:
-            lent = called.arguments_in_order.lent(arguments)
-        except Exception:
-            refuse_argument(called, arguments)
-            raise
-        if lent is not None:
-            payload, numbers, entries, held = lent
-    if payload is None:
-        payload, numbers, entries, held = in_a_table(called, arguments)
+    payload, numbers, entries, held = called.lend(arguments)
     try:
         door = open_door_of(target)
         key = called.wire_size + badge_of(target) + called.wire_name
@@ -62,11 +42,6 @@ async def invoke(proxy: Proxy, called: Method, arguments: Given, exchange: Excha
     except (Unanswered, Error) as error:
         explain(error, called, target, arguments, numbers, held)
         raise
-    if type(answer) is bytes and called.result_is_data:
-        try:
-            return called.decode_data_result(answer)
-        except BAD_PAYLOAD:  # said below, in words of ours; anything else is a signal handler's, and its program's
-            pass
     return result_of(called, answer, door)
 
 

@@ -1,11 +1,8 @@
-"""What a call is sent with, what comes of its answer, and what is said of its errors: for proxies of both colours.
-
-What is data, or stands in order, is encoded by the proxies themselves, in fewer steps: what is here may be slower.
-"""
+"""What comes of a call's answer, and what is said of its errors: for proxies of both colours."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from capmarshal._client.conversation import Unanswered
 from capmarshal._descriptors import reaper
@@ -23,35 +20,11 @@ if TYPE_CHECKING:
 
     from capmarshal._capabilities.capability import Capability
     from capmarshal._capabilities.door import Door
-    from capmarshal._client.channel import Answer, Entries
+    from capmarshal._client.channel import Answer
     from capmarshal._client.conversation import Whole
     from capmarshal._kernel.errors import Error
-    from capmarshal._typed.arguments import Given
-    from capmarshal._typed.long import Payload
+    from capmarshal._typed.arguments import Given, Held
     from capmarshal._typed.method import Method
-
-# What holds doors and descriptors until they are sent: a capability may be closed meanwhile.
-Held: TypeAlias = "Sequence[Door] | Outgoing"
-
-
-def in_a_table(called: Method, arguments: Given) -> tuple[Payload, Sequence[int], Entries, Held]:
-    """What a call is sent with: the payload, the descriptors, borrowed, the table, and what holds them.
-
-    Raises:
-        ArgumentError, Closed: it cannot be sent; names the parameter.
-    """
-    outgoing = Outgoing()
-    payload = called.encode_arguments(arguments, outgoing)
-    return payload, outgoing.numbers, outgoing.entries, outgoing
-
-
-def refuse_argument(called: Method, arguments: Given) -> None:
-    """Says which argument it was that could not be lent; where it was none, a signal handler has raised the error.
-
-    Raises:
-        ArgumentError, Closed: it cannot be sent; names the parameter.
-    """
-    called.encode_arguments(arguments, Outgoing())
 
 
 def explain(
@@ -65,7 +38,7 @@ def explain(
         target: of which object.
         arguments: that were given.
         numbers: the descriptors that were sent.
-        held: see :func:`in_a_table`.
+        held: what has held them until then.
 
     Raises:
         CallTimeout, Disconnected: there was no answer.
@@ -92,6 +65,11 @@ def result_of(called: Method, answer: Answer | Whole, door: Door) -> Any:
     """
     if type(answer) is tuple and type(answer[1]) is Inbox:
         return _result_in_order(called, answer[0], answer[1], door)
+    if type(answer) is bytes and called.result_is_data:
+        try:
+            return called.decode_data_result(answer)
+        except BAD_PAYLOAD:  # said below, in words of ours; anything else is a signal handler's, and its program's
+            pass
     return _result(called, answer, door)  # type: ignore[arg-type]  # of none
 
 

@@ -14,13 +14,15 @@ from capmarshal._descriptors.refused import refused_of
 from capmarshal._kernel.errors import ArgumentError, Error
 from capmarshal._typed.codec import BAD_PAYLOAD, encode, encode_data, named, words_of_failure
 from capmarshal._typed.fitting import check_for
-from capmarshal._typed.table import Search
+from capmarshal._typed.table import Outgoing, Search
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from capmarshal._capabilities.door import Door
+    from capmarshal._protocol.wire import Entry
     from capmarshal._typed.declaration import Declaration
-    from capmarshal._typed.table import Outgoing
+    from capmarshal._typed.long import Payload
 
 
 class _NotGiven:
@@ -35,6 +37,12 @@ NOT_GIVEN: Final = _NotGiven()
 # What is encoded: the arguments by position; or those by name, and under this name the others.
 Given: TypeAlias = "tuple[Any, ...] | dict[str, Any]"
 BY_POSITION: Final = ""
+
+# What holds doors and descriptors until they are sent: a capability may be closed meanwhile.
+Held: TypeAlias = "Sequence[Door] | Outgoing"
+# What a call is sent with: the payload; the descriptors, borrowed; the table, or None where that is of plain ones in
+# order; and what holds them.
+Lent: TypeAlias = "tuple[Payload, Sequence[int], Sequence[Entry] | None, Held]"
 
 
 class Arguments:
@@ -85,6 +93,12 @@ class Arguments:
             if place is not None or isinstance(error, Error):
                 error.add_note(where)
             raise
+
+    def in_a_table(self, given: Given) -> Lent:
+        """What a call is sent with, whatever is in the arguments; raises what :meth:`encode` does."""
+        outgoing = Outgoing()
+        payload = self.encode(given, outgoing)
+        return payload, outgoing.numbers, outgoing.entries, outgoing
 
     def _encode(self, given: Given, outgoing: Outgoing) -> bytes:
         by_place = dict(self._by_place(given))

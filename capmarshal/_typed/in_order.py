@@ -8,28 +8,24 @@ wrong: what stands within other things, two capabilities of one door, or two of 
 
 from __future__ import annotations
 
-import errno
 import socket
 import typing
-from io import BufferedReader, FileIO
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from io import BufferedReader
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from capmarshal._capabilities.capability import (
     Capability,
     Delegable,
-    badge_of,
     can_be_cast,
     door_of,
-    open_door_of,
 )
 from capmarshal._capabilities.door import home_of
-from capmarshal._capabilities.space import capability_of, cookie_of, space
+from capmarshal._capabilities.space import cookie_of, space
 from capmarshal._descriptors.closing import is_own_reader
 from capmarshal._descriptors.descriptor import Descriptor, buffered_of, numbers_of
 from capmarshal._kernel.native import DESCRIPTORS_MAX, lib
-from capmarshal._protocol.wire import ENTRIES_MAX, NO_BADGE, Entry, lines_in, plain
+from capmarshal._protocol.wire import ENTRIES_MAX, NO_BADGE, lines_in
 from capmarshal._typed.codec import data_decoder_for, encode_data
-from capmarshal._typed.preparing import prepare
 from capmarshal._typed.sendable import optional_in
 
 if TYPE_CHECKING:
@@ -37,46 +33,17 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer as Buffer
 
-    from capmarshal._capabilities.door import Door, DoorSender
+    from capmarshal._capabilities.door import DoorSender
     from capmarshal._descriptors.inbox import Inbox
-    from capmarshal._typed.parameters import Parameter
     from capmarshal._typed.table import Owned
-
-# What is lent: the payload; the descriptors to send with it, borrowed; the table, or None where that is of plain ones
-# in order; and the doors whose client ends are among them, which are held until they are sent.
-Lent: TypeAlias = "tuple[bytes, list[int], list[Entry] | None, Sequence[Door]]"
 
 # Kept, since to make 253 of them costs a microsecond.
 _INDICES = list(range(DESCRIPTORS_MAX))
 
 
-def _indices(first: int, stop: int) -> list[int]:
+def indices(first: int, stop: int) -> list[int]:
+    """Those from the first to before the last."""
     return _INDICES[first:stop] if stop <= DESCRIPTORS_MAX else list(range(first, stop))
-
-
-def number_at_once(thing: Any) -> int:
-    """The descriptor of what is lent, borrowed, where that is at once to be had; else negative.
-
-    Raises:
-        Whatever is raised for what cannot be sent, or by a signal handler.
-    """
-    kind = type(thing)
-    if kind is Descriptor:
-        number: int = thing._number  # noqa: SLF001 - fileno() costs more
-        return number
-    if kind is BufferedReader and type(raw := thing.raw) is FileIO:
-        try:
-            # Whether the program has not read ahead: the open file stands where the program is in it.
-            is_where_it_seems = thing.tell() == raw.tell()
-        except OSError as error:
-            # Another one is a signal handler's.
-            if error.errno != errno.ESPIPE:
-                raise
-            is_where_it_seems = False
-        if not is_where_it_seems:
-            prepare(thing)
-        return raw.fileno()
-    return int(thing.fileno()) if kind is socket.socket else -1
 
 
 def _kind_of(annotation: Any) -> tuple[Any, bool] | None:
@@ -130,8 +97,7 @@ class InOrder:
         self._decode: Callable[[Buffer], Any] = data_decoder_for(stand_in)
         # What the payload is where there is nothing else: no need to decode it.
         only = len(places) == self._count and list not in kinds and not any(optional for _, _, optional in places)
-        indices = _INDICES[: self._count]
-        self._payload = encode_data(indices[0] if alone else indices) if only else None
+        self._payload = encode_data(0 if alone else indices(0, self._count)) if only else None
         # What is handed over most: one, or one list, and nothing else.
         self._one = only and self._count == 1
         self._one_reader = self._one and kinds == [BufferedReader]
@@ -140,77 +106,22 @@ class InOrder:
         self._are_plain = {*kinds} <= {Descriptor, list}
         self._payloads: dict[int, bytes] = {}
 
-    def lent(self, members: Sequence[Any]) -> Lent | None:
-        """What is sent for members; None where it is not that easy.
-
-        Raises:
-            Whatever is raised for what cannot be sent, or by a signal handler.
-        """
-        if len(members) != self._count:
-            return None
-        if self._one_capability:
-            capability = capability_of(members[0])
-            door = open_door_of(capability)
-            return self._payload, [door.number], [Entry(0, badge_of(capability))], (door,)  # type: ignore[return-value]  # there is one
-        if self._one:
-            number = number_at_once(members[0])
-            return (self._payload, [number], None, ()) if number >= 0 else None  # type: ignore[return-value]  # there is one
-        if self._list:
-            return self._lent_list(members[0])
-        return self._lent_each(members)
-
-    def _lent_each(self, members: Sequence[Any]) -> Lent | None:
-        numbers: list[int] = []
-        doors: list[Door] = []
-        lines: list[Entry] = []
-        indexed = list(members)
-        for place, kind, optional in self._places:
-            thing, at = members[place], len(numbers)
-            if thing is None and optional:
-                continue
-            if kind is list:
-                more = numbers_of(thing) if type(thing) is list else None
-                if more is None:
-                    return None
-                numbers += more
-                indexed[place] = _indices(at, len(numbers))
-                continue
-            if place in self._capabilities:
-                capability = capability_of(thing)
-                door = open_door_of(capability)
-                if door in doors:
-                    return None
-                doors.append(door)
-                lines.append(Entry(at, badge_of(capability)))
-                number = door.number
-            else:
-                number = number_at_once(thing)
-            if number < 0:
-                return None
-            numbers.append(number)
-            indexed[place] = at
-        if len(numbers) > ENTRIES_MAX:
-            return None
-        entries = plain(len(numbers)) if lines else None
-        for line in lines:
-            entries[line.slot] = line  # type: ignore[index]  # there are lines
-        return self._payload or encode_data(indexed), numbers, entries, doors
-
     def _payload_for(self, count: int) -> bytes:
         """The payload that is one list of so many, which is kept for the next time."""
-        indices = _indices(0, count)
-        payload = encode_data(indices if self._alone else (indices,))
+        members = indices(0, count)
+        payload = encode_data(members if self._alone else (members,))
         # Of no more than one record carries.
         if count <= DESCRIPTORS_MAX:
             self._payloads[count] = payload
         return payload
 
-    def _lent_list(self, things: Any) -> Lent | None:
+    def _list_of(self, things: Any) -> tuple[bytes, list[int]] | None:
+        """The payload for one list of descriptors, and these; None where it is not that easy."""
         numbers = numbers_of(things) if type(things) is list else None
         if numbers is None or len(numbers) > ENTRIES_MAX:
             return None
         count = len(numbers)
-        return self._payloads.get(count) or self._payload_for(count), numbers, None, ()
+        return self._payloads.get(count) or self._payload_for(count), numbers
 
     def received(
         self,
@@ -242,7 +153,7 @@ class InOrder:
             if self._one_capability and count == len(lines) == 1 and payload == self._payload:
                 ((slot, badge),) = lines
                 return self._received_one(inbox, descriptors, badge, sender) if slot == 0 else None
-            if [slot for slot, _ in lines] != _indices(0, count):
+            if [slot for slot, _ in lines] != indices(0, count):
                 return None
             badges = [badge for _, badge in lines]
         elif self._one_reader and payload == self._payload and inbox.count[0] == 1 and is_own_reader(inbox.numbers[0]):
@@ -287,7 +198,7 @@ class InOrder:
             if index is None:
                 continue
             stop = at + (len(index) if kind is list else 1)
-            if index != (_indices(at, stop) if kind is list else at) or stop > len(descriptors):
+            if index != (indices(at, stop) if kind is list else at) or stop > len(descriptors):
                 return None
             if badges[at:stop].count(NO_BADGE) != (0 if place in self._capabilities else stop - at):
                 return None
@@ -334,17 +245,17 @@ class InOrder:
         return True
 
     def returned(self, result: Any) -> tuple[bytes, list[Descriptor]] | None:
-        """The payload for a result, and the descriptors to send with it, which the call owns; None as in :meth:`lent`.
+        """The payload for a result, and the descriptors to send with it, which the call owns; None if not that easy.
 
         Those that are to be closed by more than their number are not that easy.
         """
         if self._one:
-            is_open = type(result) is Descriptor and result._number >= 0  # noqa: SLF001 - as in number_at_once()
+            is_open = type(result) is Descriptor and result._number >= 0  # noqa: SLF001 - fileno() costs more
             return (self._payload, [result]) if is_open else None  # type: ignore[return-value]  # there is one
-        lent = self._lent_list(result)
-        if lent is None or len(set(lent[1])) != len(result):
+        listed = self._list_of(result)
+        if listed is None or len(set(listed[1])) != len(result):
             return None
-        return lent[0], result
+        return listed[0], result
 
 
 def _held(kind: Any, number: int, cookie: int, badge: bytes) -> object | None:
@@ -371,20 +282,22 @@ def _file_of(kind: Any, descriptor: Descriptor) -> Any:
     return descriptor.socket() if kind is socket.socket else buffered_of(descriptor, "r", BufferedReader)
 
 
-def in_order(annotations: Sequence[Any], data: Sequence[bool], parameters: Sequence[Parameter] = ()) -> InOrder | None:
-    """How the members of a value travel that stand in order; None where they may not.
+def places_in(annotations: Sequence[Any], data: Sequence[bool]) -> list[tuple[int, Any, bool]]:
+    """Where what is no data stands in order, and what is due there, as :class:`InOrder` has it; empty where it may not.
 
     Args:
-        annotations: of the members: a method's arguments, or its one result.
+        annotations: of the members of a value.
         data: whether each is data alone.
-        parameters: of the arguments; none for a result.
     """
-    alone = not parameters
     kinds = [(place, _kind_of(annotation)) for place, annotation in enumerate(annotations) if not data[place]]
     places = [(place, *kind) for place, kind in kinds if kind is not None]
-    by_name = any(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters)
+    return places if len(places) == len(kinds) else []
+
+
+def result_in_order(annotation: Any, *, is_data: bool) -> InOrder | None:
+    """How a result travels that stands in order; None where it may not."""
+    places = places_in([annotation], [is_data])
     # What a method returns is the call's, and a door is nobody's.
-    unknown = alone and any(optional or _is_capability(kind) for _, kind, optional in places)
-    if not places or len(places) < len(kinds) or by_name or unknown:
+    if not places or any(optional or _is_capability(kind) for _, kind, optional in places):
         return None
-    return InOrder(annotations, places, alone=alone)
+    return InOrder([annotation], places, alone=True)

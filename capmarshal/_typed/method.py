@@ -14,7 +14,8 @@ from capmarshal._typed.colour import colour_of
 from capmarshal._typed.declaration import Declaration, declared_in, refuse_forgotten
 from capmarshal._typed.fitting import check_for
 from capmarshal._typed.implementation import Implementation
-from capmarshal._typed.in_order import in_order
+from capmarshal._typed.in_order import result_in_order
+from capmarshal._typed.lending import arguments_in_order, data_lender
 from capmarshal._typed.long import encoders_for
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer as Buffer
 
+    from capmarshal._typed.arguments import Given, Lent
     from capmarshal._typed.table import Incoming, Outgoing
 
 # The methods of a class, analysed: in its own namespace, so that they go with it.
@@ -53,6 +55,7 @@ class Method:
         function: as declared.
         parameters: but for the receiver, in their order.
         given, encode_arguments, unsendable: see :class:`Arguments`.
+        lend: what a call is sent with; see :mod:`capmarshal._typed.lending`.
         encode_data_arguments, encode_data_result: of arguments and results that are data.
         decode_arguments: see :class:`Binding`.
         implementation: what the class that is asked about has in its place.
@@ -73,10 +76,15 @@ class Method:
         self._result = declared.result
         self.encode_data_arguments, self.encode_data_result = encoders_for(declared.annotations, declared.result)
         self._check_result = check_for(declared.result, is_data=declared.result_is_data)
-        self.arguments_in_order = in_order(declared.annotations, declared.data, declared.parameters)
-        self.result_in_order = in_order([declared.result], [declared.result_is_data])
         arguments = Arguments(declared)
         self.given, self.encode_arguments, self.unsendable = arguments.given, arguments.encode, arguments.unsendable
+        self.arguments_in_order = arguments_in_order(declared, arguments)
+        self.result_in_order = result_in_order(declared.result, is_data=declared.result_is_data)
+        self.lend: Callable[[Given], Lent] = arguments.in_a_table
+        if declared.arguments_are_data:
+            self.lend = data_lender(self.encode_data_arguments, arguments)
+        elif self.arguments_in_order is not None:
+            self.lend = self.arguments_in_order.lend
         self.implementation = Implementation(declared, name, of or interface)
         self._binding = Binding(declared, self.implementation)
         self.decode_arguments = self._binding.decode
