@@ -100,8 +100,13 @@ void cm_fill(struct cm_ring *ring, unsigned int peer, int full)
 {
 	int *filled = peer ? &ring->peers[peer].full : &ring->full;
 
-	ring->bounds += (unsigned int)full - (unsigned int)*filled;
-	*filled = full;
+	if (*filled == !!full)
+		return;
+	*filled = !!full;
+	if (full)
+		ring->bounds++;
+	else
+		ring->bounds--;
 	if (peer && full)
 		await_no_room(ring, peer);
 	else if (peer)

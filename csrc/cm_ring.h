@@ -11,9 +11,9 @@
  *                   slot 9     slot 5
  *                   slot 12
  *
- * Where no more calls may begin, their slots are set aside, by peer again, and the
- * peers that have some stand in a second ring: one is taken in for each call that
- * may begin; none of a peer that has its part.
+ * Where no more calls may begin, the slots that bring some are set aside, by peer again,
+ * and the peers that have such stand in a second ring, but for those that are full: one
+ * slot is taken in for each call that may begin.
  */
 #ifndef CAPMARSHAL_CM_RING_H
 #define CAPMARSHAL_CM_RING_H
@@ -75,7 +75,7 @@ struct cm_links {
 /* Who is dealt turns.  All 0: nothing of it waits. */
 struct cm_peer {
 	struct cm_list queue, deaf, aside;
-	struct cm_links turns, room;
+	struct cm_links turns, room;      /* in the first ring, and in the second */
 	int held;                         /* begins no calls for now */
 	int exempt;                       /* may always begin one: nothing of it is set aside */
 	int full;                         /* may begin no more: what it says is set aside, and not taken in */
@@ -88,10 +88,10 @@ struct cm_ring {
 	unsigned int n_peers;
 	unsigned int first;               /* the peer whose turn is next; 0: nobody waits for one but perhaps `served` */
 	unsigned int served;              /* the peer that had the last turn, and is not in the ring; 0: none */
-	unsigned int waiting;             /* the peer whose call is taken in next; 0: none */
-	unsigned int admitted;            /* the slot that was taken in, until it has its turn; 0: none */
+	unsigned int waiting;             /* of the second ring, the peer whose call is taken in next; 0: none */
+	unsigned int admitted;            /* the slot that was taken in, until it has its turn or is watched no more; 0: none */
 	int full;                         /* nobody may begin one but who is exempt */
-	unsigned int bounds;              /* this one, full peers, those that wait, and the slot that was taken in: how many; 0: mostly */
+	unsigned int bounds;              /* how many: `full`, full peers, peers in the second ring, `admitted`; 0, as mostly: no call is to wait for room */
 };
 
 /* Puts a slot that is nowhere at the end of its peer's queue, or among its deaf ones. */
@@ -107,7 +107,7 @@ void cm_take_in(struct cm_ring *ring);
 /* Whether a slot is the one that was taken in, which it is no more then. */
 int cm_was_admitted(struct cm_ring *ring, unsigned int slot);
 
-/* Whether a peer may begin no more calls; peer 0: whether nobody may. */
+/* Has a peer begin no more calls or, where `full` is 0, begin them again; peer 0: all that are not exempt. */
 void cm_fill(struct cm_ring *ring, unsigned int peer, int full);
 
 /* Takes a slot out of whatever list it is in. */

@@ -62,7 +62,7 @@ class Ring(RuleBasedStateMachine):
             if peer not in self.waiting and peer not in self.full:
                 self.waiting.append(peer)
 
-    @rule(peer=st.integers(0, PEERS - 1), full=st.booleans())
+    @rule(peer=st.integers(0, PEERS - 1), full=st.sampled_from([0, 1, 2, -1]))
     def fill(self, peer, full):
         lib.cm_fill(self.ring, peer, full)
         (self.full.add if full else self.full.discard)(peer)
@@ -114,7 +114,17 @@ class Ring(RuleBasedStateMachine):
     def who_is_next_agrees(self):
         assert self.ring.first == (self.order[0] if self.order else 0)
         assert self.ring.waiting == (self.waiting[0] if self.waiting else 0)
+
+    @invariant()
+    def who_is_full_agrees(self):
+        fulls = [self.ring.full, *(self.peers[peer].full for peer in range(1, PEERS))]
+        assert fulls == [int(peer in self.full) for peer in range(PEERS)]
+
+    @invariant()
+    def the_bounds_agree(self):
+        """Where there are none, no call waits for room: C does not look for one then."""
         assert self.ring.bounds == len(self.waiting) + len(self.full) + bool(self.ring.admitted)
+        assert self.ring.bounds or not any(self.aside.values())
 
     @invariant()
     def whether_anyone_waits_agrees(self):
