@@ -16,6 +16,22 @@ static void append(struct cm_ring *ring, struct cm_list *list, unsigned int slot
 	list->last = slot;
 }
 
+static void take_out(struct cm_ring *ring, struct cm_list *list, unsigned int slot)
+{
+	struct cm_slot *taken = &ring->slots[slot];
+
+	if (taken->previous)
+		ring->slots[taken->previous].next = taken->next;
+	else
+		list->first = taken->next;
+	if (taken->next)
+		ring->slots[taken->next].previous = taken->previous;
+	else
+		list->last = taken->previous;
+	taken->previous = taken->next = 0;
+	taken->place = CM_NOWHERE;
+}
+
 /* One of the two rings: its links, in each peer, and its first. */
 struct ring {
 	size_t links;
@@ -132,7 +148,7 @@ void cm_take_in(struct cm_ring *ring)
 	cm_enqueue(ring, slot);
 }
 
-int cm_was_admitted(struct cm_ring *ring, unsigned int slot)
+int cm_end_admission(struct cm_ring *ring, unsigned int slot)
 {
 	if (ring->admitted != slot)
 		return 0;
@@ -143,33 +159,30 @@ int cm_was_admitted(struct cm_ring *ring, unsigned int slot)
 
 void cm_unlist(struct cm_ring *ring, unsigned int slot)
 {
-	struct cm_slot *taken = &ring->slots[slot];
-	struct cm_peer *peer = &ring->peers[taken->peer];
-	struct cm_list *list = taken->place == CM_QUEUE ? &peer->queue : taken->place == CM_DEAF ? &peer->deaf : &peer->aside;
+	const struct cm_slot *listed = &ring->slots[slot];
+	struct cm_peer *peer = &ring->peers[listed->peer];
 
-	if (taken->place == CM_NOWHERE)
-		return;
-	if (taken->previous)
-		ring->slots[taken->previous].next = taken->next;
-	else
-		list->first = taken->next;
-	if (taken->next)
-		ring->slots[taken->next].previous = taken->previous;
-	else
-		list->last = taken->previous;
-	taken->previous = taken->next = 0;
-	taken->place = CM_NOWHERE;
-	if (list->first)
-		return;
-	if (list == &peer->queue)
-		leave(ring, turns, taken->peer);
-	else if (list == &peer->aside)
-		await_no_room(ring, taken->peer);
+	switch (listed->place) {
+	case CM_QUEUE:
+		take_out(ring, &peer->queue, slot);
+		if (!peer->queue.first)
+			leave(ring, turns, listed->peer);
+		break;
+	case CM_DEAF:
+		take_out(ring, &peer->deaf, slot);
+		break;
+	case CM_ASIDE:
+		take_out(ring, &peer->aside, slot);
+		if (!peer->aside.first)
+			await_no_room(ring, listed->peer);
+		break;
+	}
 }
 
 unsigned int cm_next(struct cm_ring *ring)
 {
 	unsigned int served = ring->served, slot;
+	struct cm_list *queue;
 
 	/* whoever has come since is before it now */
 	ring->served = 0;
@@ -178,9 +191,10 @@ unsigned int cm_next(struct cm_ring *ring)
 	if (!ring->first)
 		return 0;
 	ring->served = ring->first;
-	slot = ring->peers[ring->served].queue.first;
 	leave(ring, turns, ring->served);
-	cm_unlist(ring, slot);
+	queue = &ring->peers[ring->served].queue;
+	slot = queue->first;
+	take_out(ring, queue, slot);
 	return slot;
 }
 

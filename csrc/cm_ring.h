@@ -104,8 +104,8 @@ void cm_set_aside(struct cm_ring *ring, unsigned int slot);
 /* Has one of them wait for its turn, of each peer in its turn; there is one, and none that was taken in waits still. */
 void cm_take_in(struct cm_ring *ring);
 
-/* Whether a slot is the one that was taken in, which it is no more then. */
-int cm_was_admitted(struct cm_ring *ring, unsigned int slot);
+/* Ends that a slot is the one that was taken in; whether it was. */
+int cm_end_admission(struct cm_ring *ring, unsigned int slot);
 
 /* Has a peer begin no more calls or, where `full` is 0, begin them again; peer 0: all that are not exempt. */
 void cm_fill(struct cm_ring *ring, unsigned int peer, int full);

@@ -91,7 +91,7 @@ void cm_unwatch(struct cm_turn *turn, unsigned int slot)
 	cm_unlist(&turn->ring, slot);
 	if (turn->ring.slots[slot].descriptor >= 0)
 		control(turn, slot, EPOLL_CTL_DEL, 0);
-	cm_was_admitted(&turn->ring, slot);
+	cm_end_admission(&turn->ring, slot);
 	turn->ring.slots[slot].descriptor = -1;
 	turn->ring.slots[slot].assembly = NULL;
 }
@@ -229,18 +229,6 @@ static int harvest(struct cm_turn *turn, int milliseconds)
 	return 0;
 }
 
-/* whether a channel's next record is not read before another call may begin; one whose client has gone is not read at all */
-static int waits(struct cm_turn *turn, unsigned int slot)
-{
-	const struct cm_slot *asked = &turn->ring.slots[slot];
-	const struct cm_peer *peer = &turn->ring.peers[asked->peer];
-	int admitted = cm_was_admitted(&turn->ring, slot);
-
-	if (!(asked->mode & CM_CALLS) || asked->kind == CM_OWN || asked->events & EPOLLHUP || peer->exempt)
-		return 0;
-	return turn->ring.full || peer->full || !admitted;
-}
-
 /* what is reported of a channel that is not read */
 static int unread(struct cm_turn *turn, unsigned int slot, unsigned int events)
 {
@@ -263,10 +251,6 @@ static int deal_with(struct cm_turn *turn, unsigned int slot)
 	unsigned int events = dealt->events;
 
 	turn->slot = slot;
-	if (turn->ring.bounds && waits(turn, slot)) {
-		set_aside(turn, slot);
-		return CM_NOTHING;
-	}
 	if (!heard(turn, dealt)) {
 		cm_deafen(&turn->ring, slot);
 		disarm(turn, slot);
@@ -288,25 +272,44 @@ static int deal_with(struct cm_turn *turn, unsigned int slot)
 	return cm_read_channel(turn, slot);
 }
 
-/* has a call that waits for room come in, where there is some */
-static void take_in(struct cm_turn *turn)
+/* whether a channel's next record is not read before another call may begin; one whose client has gone is not read at all */
+static int waits(const struct cm_turn *turn, unsigned int slot, int admitted)
 {
-	if (turn->ring.waiting && !turn->ring.full && !turn->ring.admitted)
-		cm_take_in(&turn->ring);
+	const struct cm_slot *asked = &turn->ring.slots[slot];
+	const struct cm_peer *peer = &turn->ring.peers[asked->peer];
+
+	if (!(asked->mode & CM_CALLS) || asked->kind == CM_OWN || asked->events & EPOLLHUP || peer->exempt)
+		return 0;
+	return turn->ring.full || peer->full || !admitted;
+}
+
+/* as cm_next(), but what waits for room is taken in where there is some, and what has none is set aside */
+static unsigned int next_with_room(struct cm_turn *turn)
+{
+	struct cm_ring *ring = &turn->ring;
+
+	for (;;) {
+		unsigned int slot;
+
+		if (ring->waiting && !ring->full && !ring->admitted)
+			cm_take_in(ring);
+		slot = cm_next(ring);
+		if (slot == 0 || !waits(turn, slot, cm_end_admission(ring, slot)))
+			return slot;
+		set_aside(turn, slot);
+	}
 }
 
 /* CM_NOTHING: nobody has anything */
 static int next_event(struct cm_turn *turn, int milliseconds)
 {
 	int event = harvest(turn, cm_anyone(&turn->ring) ? 0 : milliseconds);
-	unsigned int slot;
 
 	if (event < 0)
 		return event;
 	do {
-		if (turn->ring.bounds)
-			take_in(turn);
-		slot = cm_next(&turn->ring);
+		unsigned int slot = turn->ring.bounds ? next_with_room(turn) : cm_next(&turn->ring);
+
 		if (slot == 0)
 			return CM_NOTHING;
 		event = deal_with(turn, slot);

@@ -26,7 +26,7 @@ class Ring(RuleBasedStateMachine):
         self.deaf = {peer: deque() for peer in range(1, PEERS)}
         self.aside = {peer: deque() for peer in range(1, PEERS)}
         self.order, self.waiting, self.full = deque(), deque(), set()
-        self.served = 0
+        self.served = self.admitted = 0
 
     def lists(self, slot):
         peer = self.slots[slot].peer
@@ -73,21 +73,21 @@ class Ring(RuleBasedStateMachine):
 
     @rule()
     def take_in(self):
-        if self.waiting and not self.ring.admitted:
+        if self.waiting and not self.admitted:
             lib.cm_take_in(self.ring)
             peer = self.waiting.popleft()
             slot = self.aside[peer].popleft()
             # Each peer in its turn: behind all others, if it has more.
             if self.aside[peer]:
                 self.waiting.append(peer)
-            assert self.ring.admitted == slot
+            self.admitted = slot
             self.has_come(slot)
 
     @rule(slot=slots)
-    def ask_whether_it_was_admitted(self, slot):
-        admitted = self.ring.admitted
-        assert lib.cm_was_admitted(self.ring, slot) == (slot == admitted)
-        assert self.ring.admitted == (0 if slot == admitted else admitted)
+    def end_admission(self, slot):
+        assert lib.cm_end_admission(self.ring, slot) == (slot == self.admitted)
+        if slot == self.admitted:
+            self.admitted = 0
 
     @rule(slot=slots)
     def unlist(self, slot):
@@ -114,6 +114,7 @@ class Ring(RuleBasedStateMachine):
     def who_is_next_agrees(self):
         assert self.ring.first == (self.order[0] if self.order else 0)
         assert self.ring.waiting == (self.waiting[0] if self.waiting else 0)
+        assert self.ring.admitted == self.admitted
 
     @invariant()
     def who_is_full_agrees(self):
@@ -123,7 +124,7 @@ class Ring(RuleBasedStateMachine):
     @invariant()
     def the_bounds_agree(self):
         """Where there are none, no call waits for room: C does not look for one then."""
-        assert self.ring.bounds == len(self.waiting) + len(self.full) + bool(self.ring.admitted)
+        assert self.ring.bounds == len(self.waiting) + len(self.full) + bool(self.admitted)
         assert self.ring.bounds or not any(self.aside.values())
 
     @invariant()
