@@ -1,6 +1,7 @@
 #include "cm_ring.h"
 
 #include <stddef.h>
+#include <string.h>
 
 static void append(struct cm_ring *ring, struct cm_list *list, unsigned int slot, int place)
 {
@@ -177,6 +178,16 @@ void cm_unlist(struct cm_ring *ring, unsigned int slot)
 			await_no_room(ring, listed->peer);
 		break;
 	}
+}
+
+void cm_ring_forget(struct cm_ring *ring)
+{
+	for (unsigned int slot = 0; slot < ring->n_slots; slot++) {
+		ring->slots[slot].previous = ring->slots[slot].next = 0;
+		ring->slots[slot].place = CM_NOWHERE;
+	}
+	memset(ring->peers, 0, ring->n_peers * sizeof(*ring->peers));
+	*ring = (struct cm_ring){ .slots = ring->slots, .peers = ring->peers };
 }
 
 unsigned int cm_next(struct cm_ring *ring)

@@ -113,6 +113,9 @@ void cm_fill(struct cm_ring *ring, unsigned int peer, int full);
 /* Takes a slot out of whatever list it is in. */
 void cm_unlist(struct cm_ring *ring, unsigned int slot);
 
+/* In a forked child, where all of it is the parent's: slots are nowhere, peers neither wait nor are full, and there are none of both. */
+void cm_ring_forget(struct cm_ring *ring);
+
 /* The slot whose turn it is, taken out of its queue; 0: none. */
 unsigned int cm_next(struct cm_ring *ring);
 

@@ -4,7 +4,7 @@ from collections import deque
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from capmarshal._kernel.native import ffi, lib
 
@@ -19,14 +19,21 @@ class Ring(RuleBasedStateMachine):
         super().__init__()
         self.ring = ffi.new("struct cm_ring *")
         self.slots, self.peers = ffi.new("struct cm_slot[]", SLOTS), ffi.new("struct cm_peer[]", PEERS)
-        self.ring.slots, self.ring.n_slots, self.ring.peers, self.ring.n_peers = self.slots, SLOTS, self.peers, PEERS
+        self.share()
         for slot in range(1, SLOTS):
             self.slots[slot].peer = 1 + slot % (PEERS - 1)
+        self.begin()
+
+    def begin(self):
+        """Nothing is anywhere, nobody is full."""
         self.queues = {peer: deque() for peer in range(1, PEERS)}
         self.deaf = {peer: deque() for peer in range(1, PEERS)}
         self.aside = {peer: deque() for peer in range(1, PEERS)}
         self.order, self.waiting, self.full = deque(), deque(), set()
         self.served = self.admitted = 0
+
+    def share(self):
+        self.ring.slots, self.ring.n_slots, self.ring.peers, self.ring.n_peers = self.slots, SLOTS, self.peers, PEERS
 
     def lists(self, slot):
         peer = self.slots[slot].peer
@@ -109,6 +116,14 @@ class Ring(RuleBasedStateMachine):
             self.order.append(self.served)
         self.served = self.order.popleft() if self.order else 0
         assert slot == (self.queues[self.served].popleft() if self.served else 0)
+
+    @precondition(lambda self: any(self.queues.values()) and any(self.aside.values()))
+    @rule()
+    def forget(self):
+        lib.cm_ring_forget(self.ring)
+        assert (self.ring.n_slots, self.ring.n_peers) == (0, 0)
+        self.share()
+        self.begin()
 
     @invariant()
     def who_is_next_agrees(self):

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from capmarshal._descriptors import inbox, private, reaper
-from capmarshal._kernel.native import FOREVER, ffi
+from capmarshal._kernel.native import FOREVER, ffi, lib
 from capmarshal._kernel.polling import poll_nanoseconds
 from capmarshal._protocol.states import ANSWERING, State
 from capmarshal._server.answers import Answers
@@ -207,8 +207,7 @@ class Server:
         """In a forked child: the numbers in C's memory are nobody's any more, or somebody else's."""
         turn = self._turn
         turn.epoll, turn.probe, turn.taken = -1, -1, 0
-        ring = turn.ring
-        ring.n_slots, ring.first, ring.served, ring.waiting = 0, 0, 0, 0
+        lib.cm_ring_forget(ffi.addressof(turn, "ring"))
         self._gate = threading.Lock()
         self._listening.in_child()
         self._signals.in_child()
