@@ -18,9 +18,10 @@ enum cm_event {
 	CM_DATA_LIMITED = 8,   /* a CALL that is data alone and has a deadline */
 	CM_PART = 9,           /* a part of a long record, put where it belongs */
 	CM_ASSEMBLED = 10,     /* the last one: the long record is whole */
-	CM_HEARD = 11,         /* something is to be received before more is sent; or has come on a channel that is only watched */
+	CM_HEARD = 11,         /* something is to be received before more is sent */
 	CM_IN_ORDER = 12,      /* as CM_WHOLE, and its table has one line for each of its descriptors, in their order, and no capability */
 	CM_UNSETTLED = 13,     /* the reply is sent, nothing was waited for: closing what went with it may block */
+	CM_SPOKEN = 14,        /* something has come on a channel whose method runs: it is watched, and not read */
 };
 
 #endif

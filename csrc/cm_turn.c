@@ -229,20 +229,12 @@ static int harvest(struct cm_turn *turn, int milliseconds)
 	return 0;
 }
 
-/* what is reported of a channel that is not read */
-static int unread(struct cm_turn *turn, unsigned int slot, unsigned int events)
+/* what has happened on a channel that is written to, or only watched */
+static int happened(const struct cm_slot *slot, unsigned int events)
 {
-	int mode = turn->ring.slots[slot].mode;
-
-	if (mode & CM_WRITES)
+	if (slot->mode & CM_WRITES)
 		return events & (EPOLLOUT | EPOLLHUP | EPOLLERR) ? CM_READY : CM_NOTHING;
-	if (events & EPOLLHUP)
-		return CM_ENDED;
-	if (mode & CM_WATCHES)
-		return CM_HEARD;
-	/* an error, say, which is reported whether one asks for it or not, and again and again */
-	disarm(turn, slot);
-	return CM_NOTHING;
+	return events & EPOLLHUP ? CM_ENDED : CM_SPOKEN;
 }
 
 static int deal_with(struct cm_turn *turn, unsigned int slot)
@@ -265,7 +257,7 @@ static int deal_with(struct cm_turn *turn, unsigned int slot)
 	if (dealt->kind == CM_OWN)
 		return CM_READY;
 	if (dealt->mode & (CM_WRITES | CM_WATCHES))
-		return unread(turn, slot, events);
+		return happened(dealt, events);
 	/* nobody is there any more for an answer */
 	if (events & EPOLLHUP)
 		return CM_ENDED;

@@ -49,6 +49,7 @@ class _Lib:
     CM_PART: Final[int]
     CM_ASSEMBLED: Final[int]
     CM_HEARD: Final[int]
+    CM_SPOKEN: Final[int]
     CM_BUFFERS: Final[int]
     CM_PARTS: Final[int]
 

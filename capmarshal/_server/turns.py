@@ -192,7 +192,7 @@ class Turns:
             self._endings.forget(channel)
         elif event == lib.CM_SCARCE:
             self._scarce(channel.peer)
-        elif event == lib.CM_HEARD:
+        elif event == lib.CM_SPOKEN:
             self._spoken(channel)
 
     def _fault(self, error: Exception) -> None:
