@@ -6,6 +6,7 @@
 
 #include "cm_close.h"
 #include "cm_identity.h"
+#include "cm_make.h"
 
 /* include/uapi/linux/stat.h: what libc has of it depends on its age */
 enum {
@@ -225,11 +226,10 @@ void cm_close_all(struct cm_descriptors *list)
 int cm_dup_all(struct cm_descriptors *list, const int *descriptors)
 {
 	for (unsigned int i = 0; i < list->count; i++) {
-		int copy = lx_fcntl(descriptors[i], F_DUPFD_CLOEXEC, 0);
+		int error = cm_make_copy(&list->numbers[i], descriptors[i]);
 
-		if (copy < 0)
-			return copy;
-		list->numbers[i] = copy;
+		if (error)
+			return error;
 	}
 	return 0;
 }

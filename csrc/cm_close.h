@@ -71,7 +71,8 @@ int cm_close_quick(struct cm_descriptors *list, struct cm_mounts *mounts);
 void cm_close_all(struct cm_descriptors *list);
 
 /*
- * Fills the list with copies, CLOEXEC, of as many descriptors, which are borrowed.
+ * Fills the list, whose places are empty, with copies of as many descriptors, which are
+ * borrowed; as cm_make_copy() makes them.
  *
  * Return: 0, or -errno of fcntl(2): the list owns the copies made until then
  */

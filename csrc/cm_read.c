@@ -1,9 +1,9 @@
 #include "cm_read.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 
+#include "cm_make.h"
 #include "cm_record.h"
 
 /*
@@ -81,20 +81,17 @@ static int kind_of_record(struct cm_turn *turn)
 	return kind == CM_DATA && turn->deadline != CM_FOREVER ? CM_DATA_LIMITED : kind;
 }
 
-/* whether the table has room for so many more descriptors */
+/* whether the table has room for so many more descriptors, from 3 up: below that another thread may just open a standard stream */
 static int table_has_room(int probe, unsigned int count)
 {
 	int copies[CM_DESCRIPTORS];
 	unsigned int made = 0;
 
+	/* so many come by no record */
 	if (count > CM_DESCRIPTORS)
 		return 1;
-	while (made < count) {
-		copies[made] = lx_fcntl(probe, F_DUPFD_CLOEXEC, 0);
-		if (copies[made] < 0)
-			break;
+	while (made < count && cm_make_copy(&copies[made], probe) == 0)
 		made++;
-	}
 	for (unsigned int i = 0; i < made; i++)
 		lx_close(copies[i]);
 	return made == count;

@@ -122,6 +122,23 @@ def test_copies_are_made_of_all_or_of_none(made):
     one.close()
 
 
+def test_copies_leave_the_standard_streams(fork):
+    """Where those are closed: whoever opens them anew would replace what stands there."""
+
+    def child():
+        for number in (0, 1, 2):
+            os.close(number)
+        with open("/dev/null") as null:
+            lent = fcntl.fcntl(null.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
+        copies = DescriptorList.dup_of([lent] * 3)
+        low = [number for number in (0, 1, 2) if is_open(number)]
+        copies.close()
+        os.close(lent)
+        return low
+
+    assert fork(child).result() == []
+
+
 def test_copies_that_find_no_room(fork):
     """None stays."""
 
