@@ -23,6 +23,8 @@ HEADERS = (
     "cm_ring.h",
     "cm_turn.h",
 )
+# What C alone includes: cffi does not see it.
+OWN_HEADERS = ("cm_clock.h", "cm_read.h", "cm_record.h", "lx_syscall.h")
 SOURCES = (
     "lx.c",
     "cm_close.c",
@@ -59,7 +61,7 @@ ffibuilder.set_source(
     "capmarshal._kernel._extension",
     "\n".join(f'#include "{name}"' for name in HEADERS),
     sources=[str(HERE / name) for name in SOURCES],
-    depends=[str(HERE / name) for name in (*HEADERS, "cm_read.h", "cm_record.h", "lx_syscall.h", "system_types.cdef")],
+    depends=[str(HERE / name) for name in (*HEADERS, *OWN_HEADERS, "system_types.cdef")],
     include_dirs=[str(HERE)],
     extra_compile_args=["-std=gnu11", "-Wall", "-Wextra", "-Wno-unused-parameter"],
     py_limited_api=True,

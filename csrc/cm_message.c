@@ -3,12 +3,12 @@
 #include <errno.h>
 #include <string.h>
 
+#include "cm_clock.h"
+
 /* include/linux/socket.h; libc headers older than Linux 6.5 lack it */
 #ifndef SCM_PIDFD
 #define SCM_PIDFD 0x04
 #endif
-
-#define NANOSECONDS 1000000000
 
 /*
  * Room for what a socket can be switched to deliver beside descriptors, by
@@ -29,14 +29,6 @@ enum {
 enum { FLAT_ROOM = 512 };
 static size_t flat_max = FLAT_ROOM;
 
-static int64_t now(void)
-{
-	struct timespec time;
-
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return (int64_t)time.tv_sec * NANOSECONDS + time.tv_nsec;
-}
-
 int cm_wait(int descriptor, short events, int64_t deadline)
 {
 	struct pollfd polled = { .fd = descriptor, .events = events };
@@ -44,11 +36,11 @@ int cm_wait(int descriptor, short events, int64_t deadline)
 	int ready;
 
 	if (deadline != CM_NOW && deadline != CM_FOREVER) {
-		int64_t nanoseconds = deadline - now();
+		int64_t nanoseconds = deadline - cm_now();
 
 		if (nanoseconds > 0) {
-			left.tv_sec = nanoseconds / NANOSECONDS;
-			left.tv_nsec = nanoseconds % NANOSECONDS;
+			left.tv_sec = nanoseconds / CM_SECOND;
+			left.tv_nsec = nanoseconds % CM_SECOND;
 		}
 	}
 	ready = lx_ppoll(&polled, 1, deadline == CM_FOREVER ? NULL : &left);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "cm_clock.h"
 #include "cm_record.h"
 
 /* one part: the head and the next bytes, up to `stop` */

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "cm_clock.h"
 #include "cm_make.h"
 #include "cm_record.h"
 

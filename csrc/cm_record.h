@@ -10,7 +10,6 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
-#include <time.h>
 
 #include "cm_event.h"
 #include "cm_layout.h"
@@ -48,15 +47,6 @@ _Static_assert(offsetof(struct cm_call_head, time_left) == 16, "time left");
 _Static_assert(offsetof(struct cm_call_head, sent_at) == 24, "sent at");
 _Static_assert(offsetof(struct cm_call_head, method_size) == CM_CALL_TIMES, "method");
 _Static_assert(offsetof(struct cm_call_head, badge) == CM_CALL_KEY, "badge");
-
-/* A reading of CLOCK_MONOTONIC, in nanoseconds. */
-static inline int64_t cm_now(void)
-{
-	struct timespec time;
-
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
-}
 
 /*
  * Whether the record in the inbox is of this kind and came with all that its head

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <limits.h>
 
+#include "cm_clock.h"
 #include "cm_read.h"
 #include "cm_record.h"
 
@@ -141,7 +142,8 @@ static int milliseconds_until(int64_t deadline)
 	left = deadline - cm_now();
 	if (left <= 0)
 		return 0;
-	left = (left + 999999) / 1000000;
+	/* rounded up: who woke before it would come again, and again */
+	left = (left + CM_MILLISECOND - 1) / CM_MILLISECOND;
 	return left > INT_MAX ? INT_MAX : (int)left;
 }
 
