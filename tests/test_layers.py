@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import capmarshal
+from capmarshal._kernel.native import lib
 
 # Lowest first; what stands in one line are siblings, none of which imports another.  A package imports only from those
 # in the lines before it; what lies in no package is here by its own name.
@@ -250,6 +251,14 @@ def test_client_and_server_are_siblings():
 def test_a_folder_imports_nothing_by_itself(package):
     """So a module of it can be imported without the others."""
     assert not _imported((PACKAGE / package / "__init__.py").read_text(encoding="utf-8"), {*ORDERED, EXTENSION})
+
+
+def test_type_checkers_are_told_of_all_that_the_extension_has():
+    """And of nothing else: a function that C has no more, or has by another name, would be found when it is called."""
+    stub = ast.parse((PACKAGE / "_kernel" / "_extension.pyi").read_text(encoding="utf-8"))
+    members = next(node for node in stub.body if isinstance(node, ast.ClassDef)).body
+    told = [node.name if isinstance(node, ast.FunctionDef) else node.target.id for node in members]
+    assert sorted(told) == sorted(dir(lib))
 
 
 @pytest.mark.parametrize(
