@@ -136,7 +136,7 @@ static int closing(int descriptor, struct cm_mounts *mounts, int *asked, int *is
 	known = *asked == 1 && listed(mounts, answer.mount);
 	if (known) {
 		__atomic_store_n(&mounts->met, 1, __ATOMIC_RELAXED);
-		/* one without a name: this may be the close that frees it, however large it is */
+		/* one without a name may be freed by this close, however large it is */
 		if (!S_ISREG(answer.mode) || answer.links > 0)
 			return CM_CLOSES_FILE;
 	}

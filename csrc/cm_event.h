@@ -1,7 +1,8 @@
 /*
  * cm_event: what a crossing into C saw happen
  *
- * A negative result is -errno, any other one of these.  Their order means nothing.
+ * A negative result is -errno, any other one of these.  The first two are what
+ * cm_receive() returns; the order of the others means nothing.
  */
 #ifndef CAPMARSHAL_CM_EVENT_H
 #define CAPMARSHAL_CM_EVENT_H

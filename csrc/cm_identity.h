@@ -30,8 +30,11 @@ int cm_is_same(int descriptor, int other);
 int cm_is_seqpacket(int descriptor);
 
 /*
- * Whether a descriptor may be the client end of a door, of which it cannot be told which end it is: an AF_UNIX
- * SEQPACKET socket, else it is 0, that is connected, else -ENOTCONN; where that may not be asked, it is taken to be.
+ * Whether a descriptor may be the client end of a door; which end of a pair it is cannot be told.
+ *
+ * Return: 1
+ *         0: it is no AF_UNIX SEQPACKET socket
+ *         -ENOTCONN: it is one, connected to nothing; where that may not be asked, it is taken to be connected
  */
 int cm_is_door(int descriptor);
 

@@ -8,7 +8,7 @@
 
 /* bytes of every record's head */
 #define CM_HEAD 16
-/* bytes of a CALL's up to the length of the method's name, up to the badge, and up to the name */
+/* bytes of a CALL up to the length of the method's name, up to the badge, and up to the name */
 #define CM_CALL_TIMES 32
 #define CM_CALL_KEY 34
 #define CM_CALL_HEAD 50

@@ -24,7 +24,7 @@ enum {
 
 /*
  * A record of up to so many bytes is copied together, for sendto(2): the kernel takes it 0.15 us sooner than in parts.
- * None is once that was refused to this process, as filters do that let sendmsg(2) pass: such a filter stays.
+ * None any more, once sendto(2) was refused to this process, as by a filter that lets sendmsg(2) pass: such a filter stays.
  */
 enum { FLAT_ROOM = 512 };
 static size_t flat_max = FLAT_ROOM;

@@ -41,8 +41,10 @@ struct cm_gathered {
  *
  * record->at tells how far it got; on a failure, the rest is for another call.
  *
- * Return: 0; CM_HEARD: something is to be received, or the channel has ended
- *         -EINTR: that were CM_PARTS parts, and the caller may have something else to do
+ * Return: 0: all of them are sent
+ *         CM_HEARD: something is to be received, or the channel has ended
+ *         -EINTR: CM_PARTS parts are sent, and the caller may have something else to do
+ *         -EINVAL: more than CM_BUFFERS
  *         -errno as cm_send() else
  */
 int cm_send_parts(int socket, struct cm_gathered *record, const void *head, size_t head_size, size_t stop,

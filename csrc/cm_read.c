@@ -115,7 +115,7 @@ int cm_read_channel(struct cm_turn *turn, unsigned int slot)
 	int got;
 
 	turn->slot = slot;
-	/* a GO has none */
+	/* what neither begins a call nor goes on with one, a GO, brings no descriptors */
 	if (turn->scarce && read->mode & CM_CALLS && would_lose(turn->probe, read->descriptor))
 		return CM_SCARCE;
 	got = read->assembly ? cm_receive_part(read->descriptor, read->assembly, &turn->inbox, CM_NOW)

@@ -1,7 +1,7 @@
 /*
  * cm_read: the next record of a channel, and whether it is a call that needs no closer look
  *
- * Of the turn alone, which says whose channel is read, and when.
+ * For cm_turn.c alone, which says whose channel is read, and when.
  */
 #ifndef CAPMARSHAL_CM_READ_H
 #define CAPMARSHAL_CM_READ_H

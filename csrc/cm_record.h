@@ -1,8 +1,9 @@
 /*
  * cm_record: the heads of records, as capmarshal/_protocol/wire.py lays them out
  *
- * C makes the heads of CALLs and of plain REPLYs, and reads them as far as it has
- * to in order to know that a record is data alone.  All else is Python's.
+ * C makes the heads of CALLs, and of REPLYs to them in one record, with the tables of
+ * plain descriptors.  It reads them as far as it has to in order to know that a record
+ * needs no closer look, or is a part that goes to its place.  All else is Python's.
  */
 #ifndef CAPMARSHAL_CM_RECORD_H
 #define CAPMARSHAL_CM_RECORD_H

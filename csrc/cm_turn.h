@@ -9,10 +9,10 @@
  * so the work for an event does not grow with the number of channels, and a channel
  * that is not read needs no system call.
  *
- * While its ring is full, or the peer, a record that begins a call, or goes on with one, is not
- * read: it waits in its channel, its descriptors in flight on its sender's account,
- * and is gone if its client goes.  What has waited so is read in the order in which
- * it came, one of each peer in its turn.
+ * While the ring is full, or a peer is, a record that begins a call, or goes on with one,
+ * is not read: it waits in its channel, its descriptors in flight on its sender's
+ * account, and is gone if its client goes.  What has waited so is read in the order in
+ * which it came, one of each peer in its turn.  Whoever has calls wait never polls.
  */
 #ifndef CAPMARSHAL_CM_TURN_H
 #define CAPMARSHAL_CM_TURN_H
@@ -28,17 +28,17 @@ struct cm_turn {
 	struct cm_ring ring;
 	unsigned int slot;                /* out: whose event it is */
 	int status;                       /* out: 0, or the -errno of the reply or of the channel that ended */
-	unsigned int taken;               /* out: the slot whose record was taken; 0 when that is answered, by a reply sent here or the caller */
+	unsigned int taken;               /* out: the slot whose record was taken; 0 once that is answered: here, or by the caller, who writes it then */
 	int64_t poll;                     /* nanoseconds to poll at most before it sleeps; 0: never */
 	int polled;                       /* in vain, and came back for signal handlers to run: sleeps next */
 	int scarce;                       /* what is being closed may fill the table: look whether there is room before a record is read */
 	unsigned int in_row;              /* records that polling found one after the other, without a look at the other channels */
 	int64_t row_began;                /* when the first of them was found */
 	uint64_t records;                 /* out: how many were taken in all */
-	uint64_t id;                      /* out: of the CALL that is whole */
-	unsigned int table;               /* out: where that begins, or its payload if it is data alone */
+	uint64_t id;                      /* out: of the CALL that came last and needs no closer look */
+	unsigned int table;               /* out: where in the inbox its table begins, or its payload if it is data alone */
 	unsigned int payload;             /* out: where its payload begins */
-	int64_t deadline;                 /* out: until when that may take */
+	int64_t deadline;                 /* out: until when it may take */
 	struct cm_descriptors *arguments; /* to be closed before the reply is sent */
 	struct cm_descriptors *results;   /* to be sent with it, and closed then; of both lists the places are free when count is 0 */
 	struct cm_mounts *mounts;         /* says what may be closed here */
@@ -46,12 +46,15 @@ struct cm_turn {
 };
 
 /*
- * Closes the arguments, and sends the REPLY to the call that came last, with the
- * results, unless `payload` is NULL, without ever waiting for its reader; closes the
- * results; then waits for the next event.  What may block is not closed: the reply is
- * CM_UNSENT then, with -EBUSY or -ESTALE, or the call is CM_UNSETTLED, and the lists have
- * what is left.  Where it polls, it polls the channel that spoke last, but looks at all of
- * them every few microseconds, and after 16 records in a row.
+ * Unless `payload` is NULL: closes the arguments, and sends the REPLY to the call that
+ * came last, with the results, without ever waiting for its reader; closes the results.
+ * Then waits for the next event.  What may block is not closed: the reply is CM_UNSENT
+ * then, with -EBUSY or -ESTALE, or the call is CM_UNSETTLED, and the lists have what is
+ * left.  It is CM_UNSENT also with -EMSGSIZE, where it would not fit into one record,
+ * with -EBADF, where no record is taken, and with what cm_send() returns.
+ *
+ * Where it polls, it polls the channel that spoke last, but looks at all of them every
+ * few microseconds, and after 16 records in a row.
  *
  * A CALL that is CM_WHOLE, CM_IN_ORDER or data alone is not too late: it has until
  * turn.deadline.  In the inbox, badge and method stand from CM_CALL_KEY to turn.table,
@@ -72,7 +75,7 @@ int cm_reply_wait(struct cm_turn *turn, const void *payload, size_t size, int64_
  */
 int cm_watch(struct cm_turn *turn, unsigned int slot);
 
-/* Ends that, before the descriptor is closed: who else holds it would go on being reported.  The slot is free then. */
+/* Ends that, before the descriptor is closed, or it would be reported for as long as somebody else holds the socket.  The slot is free then. */
 void cm_unwatch(struct cm_turn *turn, unsigned int slot);
 
 /*
@@ -82,7 +85,7 @@ void cm_unwatch(struct cm_turn *turn, unsigned int slot);
  */
 int cm_allow(struct cm_turn *turn, unsigned int slot, int mode);
 
-/* Whether a peer is held; what its channels have brought meanwhile waits for their turns when it is not any more. */
+/* Has a peer begin no calls for now or, where `held` is 0, begin them again: what its channels have brought meanwhile waits for their turns. */
 void cm_hold(struct cm_turn *turn, unsigned int peer, int held);
 
 #endif
