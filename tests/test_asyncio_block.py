@@ -15,8 +15,9 @@ import pytest
 
 import capmarshal as cm
 from capmarshal import aio
-from loops import AwaitedWork, Work, Worker, each_loop, in_thread, run
+from loops import AwaitedWork, Work, Worker, each_loop, in_thread, run, waits
 from patience import PATIENCE
+from telling import rounds
 
 SUPPORT = Path(__file__).parent / "support"
 in_asyncio = pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
@@ -82,13 +83,13 @@ def test_what_ends_the_service_ends_the_block(loop, quiet_log):
             work = entrypoint.manage(Raising()).cast(Work)
             with contextlib.suppress(cm.RemoteError):
                 await in_thread(work.double, 1)
-            await anyio.sleep(PATIENCE)
+            await anyio.sleep_forever()
 
     async def main():
         with pytest.raises(KeyboardInterrupt):
             await block()
         # Nothing is left of that cancellation.
-        await anyio.sleep(0.001)
+        await rounds()
         if loop != "trio":
             assert not asyncio.current_task().cancelling()
 
@@ -98,34 +99,35 @@ def test_what_ends_the_service_ends_the_block(loop, quiet_log):
 @in_asyncio
 def test_a_cancelled_block_waits_for_a_method_that_goes_on_and_tells_it_again_when_it_is_cancelled_again(loop):
     """So who is in a hurry can end a method that has swallowed it once."""
-    entrypoint, seen = aio.Entrypoint("twice"), []
+    entrypoint = aio.Entrypoint("twice")
 
     class Stubborn(Worker):
         async def double(self, value):
             for _ in range(2):
                 try:
-                    seen.append("runs")
-                    await asyncio.sleep(PATIENCE)
+                    self.saw("runs")
+                    await anyio.sleep_forever()
                 except asyncio.CancelledError:
-                    seen.append("cancelled")
+                    self.saw("cancelled")
             return value
 
     async def block():
         async with entrypoint:
-            await asyncio.sleep(PATIENCE)
+            await anyio.sleep_forever()
 
     async def main():
-        worker, capability = Worker(), entrypoint.manage(Stubborn())
+        worker = Stubborn()
+        capability = entrypoint.manage(worker)
         entered = asyncio.create_task(block())
         calling = asyncio.create_task(capability.cast(AwaitedWork).double(1))
-        await worker.until(lambda: seen == ["runs"])
+        await worker.until(lambda: worker.seen == ["runs"])
         entered.cancel()
-        await worker.until(lambda: seen == ["runs", "cancelled", "runs"])
+        await worker.until(lambda: worker.seen == ["runs", "cancelled", "runs"])
         assert not entered.done()
         entered.cancel()
         with pytest.raises(asyncio.CancelledError):
             await entered
-        assert seen == ["runs", "cancelled"] * 2
+        assert worker.seen == ["runs", "cancelled"] * 2
         with pytest.raises(cm.Disconnected):
             await calling
 
@@ -147,13 +149,10 @@ def test_an_entrypoint_of_a_loop_that_does_not_run_says_so(how):
 
     run("asyncio", main)
     loop.run_until_complete(asyncio.wait_for(entrypoint.aclose(), PATIENCE))
-    loop.run_until_complete(asyncio.wait_for(_until(lambda: not entrypoint._service.served), PATIENCE))
+    # What aclose() waits for where it is told for the first time.
+    loop.run_until_complete(asyncio.wait_for(entrypoint._service._over.wait(), PATIENCE))
+    assert not entrypoint._service.served
     loop.close()
-
-
-async def _until(condition):
-    while not condition():
-        await asyncio.sleep(0.001)
 
 
 @each_loop
@@ -161,12 +160,12 @@ def test_an_entrypoint_is_told_to_end_in_no_event_loop(loop, fork):
     """By close(), in whichever thread: calls that run are answered, and others find it gone."""
     entrypoint, worker = aio.Entrypoint("told"), Worker()
     capability = entrypoint.manage(worker)
-    child = fork(lambda: capability.cast(Work).wait("x"))
+    child = fork(lambda: waits(capability))
 
     async def main():
         async with anyio.create_task_group() as group:
             group.start_soon(entrypoint.serve_forever)
-            await worker.until(lambda: worker.running)
+            await worker.began()
             await in_thread(entrypoint.close)
             assert entrypoint.closed
             entrypoint.close()

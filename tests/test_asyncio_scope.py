@@ -14,10 +14,7 @@ import capmarshal as cm
 from capmarshal import aio
 from loops import Work, Worker, each_loop, in_thread, run
 from patience import PATIENCE
-
-
-def began(worker):
-    return worker.until(lambda: worker.running)
+from telling import rounds
 
 
 class Tidy(Worker):
@@ -29,16 +26,17 @@ class Tidy(Worker):
         finally:
             with anyio.CancelScope(shield=not asyncios()):
                 for _ in range(3):
+                    # Longer than a checkpoint: asyncio's scopes cancel what waits for something.
                     await anyio.sleep(0.001)
-                self.seen.append(("tidied", how))
+                self.saw(("tidied", how))
 
     async def blob(self, data):
+        self.running += 1
         while not self.go:
-            self.running = True
             try:
-                await anyio.sleep(0.001)
+                await self.until(lambda: self.go)
             except anyio.get_cancelled_exc_class():
-                self.seen.append("again")
+                self.saw("again")
                 if not asyncios():
                     raise
         return data
@@ -64,7 +62,7 @@ def test_a_method_that_is_cancelled_may_await_what_it_cleans_up_by(loop, end, fo
 
     async def main():
         async with entrypoint:
-            await began(worker)
+            await worker.began()
             if end == "client":
                 os.kill(child.pid, signal.SIGKILL)
             if end != "leaving":
@@ -84,7 +82,7 @@ def test_a_method_that_goes_on_is_cancelled_once_for_its_client_and_once_where_t
     async def then():
         if asyncios():
             await worker.until(lambda: worker.seen == ["again"] * 2)
-            await anyio.sleep(0.02)
+            await rounds()
         worker.go = True
 
     async def main():
@@ -93,9 +91,9 @@ def test_a_method_that_goes_on_is_cancelled_once_for_its_client_and_once_where_t
                 capability = entrypoint.manage(worker)
                 with by_hand.knock(capability) as near:
                     near.send(by_hand.call(capability, b"blob", b"\x91\xc4\x00"))
-                    await began(worker)
+                    await worker.began()
                 await worker.until(lambda: worker.seen)
-                await anyio.sleep(0.02)
+                await rounds()
                 assert worker.seen == ["again"]
                 group.start_soon(then)
         assert worker.seen == ["again"] * (2 if asyncios() else 1)

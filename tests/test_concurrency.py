@@ -8,7 +8,6 @@ import logging
 import os
 import resource
 
-import anyio
 import pytest
 
 import by_hand
@@ -17,27 +16,15 @@ from capmarshal import aio
 from loops import Work, Worker, each_loop, in_thread, run
 from ordinary_user import become_ordinary
 from patience import PATIENCE
+from telling import served_until
 
 # Any process may have all places.
 EVERYTHING = cm.Limits(process_share=1, user_share=1)
 
 
-class Marked(Worker):
-    """Notes in which order calls begin; each waits for a file of its own name in ``gone``."""
-
-    def __init__(self):
-        super().__init__()
-        self.gone = set()
-
-    async def wait(self, how):
-        self.running += 1
-        self.most = max(self.most, self.running)
-        self.seen.append(how)
-        try:
-            await self.until(lambda: self.go or how in self.gone)
-        finally:
-            self.running -= 1
-        return how
+def _begun(worker):
+    """What calls were begun of, in that order."""
+    return [how for what, how in worker.seen if what == "began"]
 
 
 def _calls(capability, name, count):
@@ -53,13 +40,13 @@ def _calls(capability, name, count):
 @each_loop
 def test_no_more_calls_run_than_may_and_all_are_answered(loop, fork):
     """What is above is not read, and its client is not kept waiting when others have ended."""
-    entrypoint, worker = aio.Entrypoint("few", concurrency=3, limits=EVERYTHING), Marked()
+    entrypoint, worker = aio.Entrypoint("few", concurrency=3, limits=EVERYTHING), Worker()
     capability = entrypoint.manage(worker)
     children = [fork(lambda name=name: _calls(capability, name, 4)) for name in "ab"]
 
     async def main():
         async with entrypoint:
-            await worker.until(lambda: worker.running == 3)
+            await worker.began(3)
             worker.go = True
             for name, child in zip("ab", children, strict=True):
                 answers = await in_thread(child.result)
@@ -67,19 +54,19 @@ def test_no_more_calls_run_than_may_and_all_are_answered(loop, fork):
 
     run(loop, main)
     assert worker.most == 3
-    assert len(worker.seen) == 8
+    assert len(_begun(worker)) == 8
 
 
 @each_loop
 def test_a_process_with_as_many_calls_as_it_may_keeps_nobody_out(loop, fork):
     """Though none of its own ends: it has its share of the places, as of all that a server has."""
-    entrypoint, worker = aio.Entrypoint("fair", concurrency=100), Marked()
+    entrypoint, worker = aio.Entrypoint("fair", concurrency=100), Worker()
     capability = entrypoint.manage(worker)
     hog = fork(lambda: _calls(capability, "h", 100))
 
     async def main():
         async with entrypoint:
-            await worker.until(lambda: worker.running == 33)
+            await worker.began(33)
             other = fork(lambda: capability.cast(Work).double(21))
             with cm.timeout(PATIENCE):
                 assert await in_thread(other.result) == 42
@@ -94,7 +81,7 @@ def test_a_process_with_as_many_calls_as_it_may_keeps_nobody_out(loop, fork):
 @each_loop
 def test_processes_of_one_user_keep_no_other_user_out(loop, fork):
     """However many they are, and though none of their calls ends; nor do they get more than that later."""
-    entrypoint, worker = aio.Entrypoint("users", concurrency=8), Marked()
+    entrypoint, worker = aio.Entrypoint("users", concurrency=8), Worker()
     capability = entrypoint.manage(worker)
     hogs = [fork(lambda name=name: _calls(capability, name, 4)) for name in "abcd"]
 
@@ -105,7 +92,8 @@ def test_processes_of_one_user_keep_no_other_user_out(loop, fork):
     async def main():
         async with entrypoint:
             server = entrypoint._service._server
-            await worker.until(lambda: worker.running == 6 and _aside(server) == 10)
+            await worker.began(6)
+            await served_until(entrypoint, lambda: _aside(server) == 10)
             if os.getuid() == 0:
                 with cm.timeout(PATIENCE):
                     assert await in_thread(fork(double).result) == 42
@@ -115,7 +103,7 @@ def test_processes_of_one_user_keep_no_other_user_out(loop, fork):
 
     run(loop, main)
     assert worker.most == 6
-    assert len(worker.seen) == 16
+    assert len(_begun(worker)) == 16
 
 
 @each_loop
@@ -123,14 +111,15 @@ def test_limits_say_what_part_of_the_places_one_process_may_have(loop, fork):
     """At least one, and all of them if they say so."""
     for concurrency, share, most in ((8, 1, 8), (8, 0.5, 4), (2, 0.01, 1)):
         limits = cm.Limits(process_share=share, user_share=1)
-        entrypoint, worker = aio.Entrypoint("shares", concurrency=concurrency, limits=limits), Marked()
+        entrypoint, worker = aio.Entrypoint("shares", concurrency=concurrency, limits=limits), Worker()
         capability = entrypoint.manage(worker)
         hog = fork(lambda capability=capability: _calls(capability, "h", 10))
 
         async def main(entrypoint=entrypoint, worker=worker, hog=hog, most=most):
             async with entrypoint:
                 server = entrypoint._service._server
-                await worker.until(lambda: worker.running == most and _aside(server) == 10 - most)
+                await worker.began(most)
+                await served_until(entrypoint, lambda: _aside(server) == 10 - most)
                 worker.go = True
                 assert len(await in_thread(hog.result)) == 10
 
@@ -144,24 +133,24 @@ def test_limits_say_what_part_of_the_places_one_process_may_have(loop, fork):
 )
 def test_who_waits_is_taken_in_by_turns_of_the_processes(loop, bounds, fork):
     """One that has many waiting has one begin, and then it is the other's turn; also where all are one user's."""
-    entrypoint, worker = aio.Entrypoint("turns", **bounds), Marked()
+    entrypoint, worker = aio.Entrypoint("turns", **bounds), Worker()
     capability = entrypoint.manage(worker)
     first = fork(lambda: _calls(capability, "first", 1))
 
     async def main():
         async with entrypoint:
-            await worker.until(lambda: worker.running)
+            await worker.began()
             server, children = entrypoint._service._server, []
             for count, name in ((6, "many"), (2, "few")):
                 before = len(server._channels)
                 children.append(fork(lambda name=name, count=count: _calls(capability, name, count)))
-                await worker.until(lambda before=before, count=count: _aside(server) == before - 1 + count)
+                await served_until(entrypoint, lambda before=before, count=count: _aside(server) == before - 1 + count)
             worker.go = True
             for child in (first, *children):
                 await in_thread(child.result)
 
     run(loop, main)
-    assert [how.rstrip("0123456789") for how in worker.seen[:5]] == ["first", "many", "few", "many", "few"]
+    assert [how.rstrip("0123456789") for how in _begun(worker)[:5]] == ["first", "many", "few", "many", "few"]
     assert worker.most == 1
 
 
@@ -174,7 +163,7 @@ def _aside(server):
 @each_loop
 def test_a_call_that_waits_goes_with_its_client_and_costs_nothing(loop, fork, memfd, open_descriptors):
     """Nor is one whose client has given it up, and says something else, begun for nothing."""
-    entrypoint, worker = aio.Entrypoint("gone", concurrency=1), Marked()
+    entrypoint, worker = aio.Entrypoint("gone", concurrency=1), Worker()
     capability = entrypoint.manage(worker)
     ready, tell = os.pipe()
     go, wait = os.pipe()
@@ -206,26 +195,26 @@ def test_a_call_that_waits_goes_with_its_client_and_costs_nothing(loop, fork, me
     async def main():
         async with entrypoint:
             server = entrypoint._service._server
-            await worker.until(lambda: worker.running)
+            await worker.began()
             before = len(open_descriptors())
             os.write(wait, b".")
             assert await in_thread(os.read, ready, 1)
-            await worker.until(lambda: _aside(server) == 1)
+            await served_until(entrypoint, lambda: _aside(server) == 1)
             # The channel alone: what was sent with the call is in flight.
             assert len(open_descriptors()) == before + 1
             os.write(wait, b".")
             assert await in_thread(os.read, ready, 1)
-            await worker.until(lambda: len(server._channels) == 1)
+            await served_until(entrypoint, lambda: len(server._channels) == 1)
             os.write(wait, b".")
             assert await in_thread(os.read, ready, 1)
-            await worker.until(lambda: _aside(server) == 1)
+            await served_until(entrypoint, lambda: _aside(server) == 1)
             worker.go = True
             assert await in_thread(child.result) == b"\xa5first"
 
     run(loop, main)
     for number in (ready, tell, go, wait):
         os.close(number)
-    assert "second" not in worker.seen
+    assert "second" not in _begun(worker)
     assert not worker.held
 
 
@@ -264,7 +253,7 @@ def test_a_call_for_which_no_task_can_be_made_is_not_counted(loop, fork, memfd, 
 @each_loop
 def test_a_call_of_the_own_process_always_begins(loop):
     """The method that makes it would wait for itself."""
-    entrypoint, worker = aio.Entrypoint("self", concurrency=1), Marked()
+    entrypoint, worker = aio.Entrypoint("self", concurrency=1), Worker()
     capability = entrypoint.manage(worker)
 
     async def blob(data):
@@ -309,9 +298,8 @@ def test_descriptors_of_calls_that_run_are_bounded_and_one_call_may_have_any_num
 
     async def main():
         async with entrypoint:
-            await worker.until(lambda: worker.running == may // 30 + 1)
-            with anyio.move_on_after(0.05):
-                await worker.until(lambda: worker.running > may // 30 + 1)
+            await worker.began(may // 30 + 1)
+            await served_until(entrypoint, lambda: _aside(entrypoint._service._server) == 2)
             assert worker.running == may // 30 + 1
             worker.go = True
             assert set(await in_thread(child.result)) == {1}
@@ -350,7 +338,8 @@ def test_what_calls_of_one_users_processes_bring_is_bounded_however_many_they_ar
 
     async def main():
         async with entrypoint:
-            await worker.until(lambda: worker.running == 4 and _aside(entrypoint._service._server) == 3)
+            await worker.began(4)
+            await served_until(entrypoint, lambda: _aside(entrypoint._service._server) == 3)
             if os.getuid() == 0:
                 assert await in_thread(fork(double).result) == 42
             assert worker.most == 4

@@ -12,8 +12,9 @@ import pytest
 
 import capmarshal as cm
 from capmarshal import aio
-from loops import LOOPS, AwaitedWork, Work, Worker, each_loop, in_thread, run
+from loops import LOOPS, AwaitedWork, Work, Worker, each_loop, in_thread, run, waits
 from patience import PATIENCE
+from telling import rounds
 
 _mark = contextvars.ContextVar("mark", default="nobody's")
 
@@ -30,11 +31,6 @@ class Marked(Worker):
         _mark.set(how)
         with cm.timeout(1000):
             return await super().wait(how)
-
-
-def _wait(capability, how):
-    with cm.timeout(PATIENCE):
-        return capability.cast(Work).wait(how)
 
 
 @each_loop
@@ -61,11 +57,11 @@ def test_nothing_spins_while_a_call_runs(loop, fork):
     """Where nothing has come, no turn is taken."""
     entrypoint, worker = aio.Entrypoint("quiet"), Worker()
     capability = entrypoint.manage(worker)
-    child = fork(lambda: _wait(capability, "x"))
+    child = fork(lambda: waits(capability))
 
     async def main():
         async with entrypoint:
-            await worker.until(lambda: worker.running)
+            await worker.began()
             server, taken = entrypoint._service._server, count()
             take_some = server.take_some
 
@@ -74,8 +70,7 @@ def test_nothing_spins_while_a_call_runs(loop, fork):
                 return take_some(most)
 
             server.take_some = counted
-            for _ in range(100):
-                await anyio.sleep(0.001)
+            await rounds()
             assert next(taken) <= 3
             worker.go = True
             assert await in_thread(child.result) == "x"
@@ -90,7 +85,7 @@ def test_one_entrypoint_is_served_in_event_loops_of_several_kinds_in_turn(fork):
     worker.go = True
 
     async def main():
-        children = [fork(lambda: _wait(capability, "x")) for _ in range(3)]
+        children = [fork(lambda: waits(capability)) for _ in range(3)]
         async with anyio.create_task_group() as group:
             group.start_soon(entrypoint.serve_forever)
             for child in children:
@@ -104,16 +99,21 @@ def test_one_entrypoint_is_served_in_event_loops_of_several_kinds_in_turn(fork):
 
 def test_a_call_whose_task_asyncio_cancels_before_it_has_begun_keeps_nobody_waiting():
     """It never runs, and what serves ends all the same."""
-    worker = Worker()
+    worker, begun = Worker(), asyncio.Event()
+
+    def cancel(loop, coroutine, **options):
+        task = asyncio.Task(coroutine, loop=loop, **options)
+        if coroutine.__qualname__.startswith("AwaitedCall."):
+            task.cancel()
+            begun.set()
+        return task
 
     async def main():
         async with aio.Entrypoint("never begun", close_timeout=0.01) as entrypoint:
+            asyncio.get_running_loop().set_task_factory(cancel)
             calling = asyncio.ensure_future(entrypoint.manage(worker).cast(AwaitedWork).wait("x"))
-            handlers = entrypoint._service._server.concurrency.handlers
-            while not handlers:
-                await asyncio.sleep(0)
-            (handler,) = handlers
-            handler.kept.cancel()
+            await begun.wait()
+            asyncio.get_running_loop().set_task_factory(None)
         with pytest.raises(cm.Disconnected):
             await calling
 

@@ -23,13 +23,10 @@ from capmarshal._async_server.handlers import AwaitedCall
 from capmarshal._protocol import wire
 from loops import AwaitedWork, Work, Worker, each_loop, in_thread, run
 from patience import PATIENCE
+from telling import ROUNDS, rounds, served_until
 
 # Payload of a call of wait("x").
 WAIT = b"\x91\xa1x"
-
-
-def began(worker):
-    return worker.until(lambda: worker.running)
 
 
 @each_loop
@@ -42,10 +39,9 @@ def test_a_client_that_goes_cancels_its_call(loop):
             capability = entrypoint.manage(worker)
             with by_hand.knock(capability) as near:
                 near.send(by_hand.call(capability, b"wait", WAIT))
-                await began(worker)
-            await worker.until(lambda: not worker.running)
+                await worker.began()
+            await served_until(entrypoint, lambda: not entrypoint._service._server.concurrency.handlers)
             assert worker.seen == [("began", "x"), ("cancelled", "x")]
-            assert not entrypoint._service._server.concurrency.handlers
 
     run(loop, main)
 
@@ -59,7 +55,7 @@ def test_a_client_that_is_killed_cancels_its_call(loop, fork):
 
     async def main():
         async with entrypoint:
-            await began(worker)
+            await worker.began()
             os.kill(child.pid, signal.SIGKILL)
             await worker.until(lambda: ("cancelled", "x") in worker.seen)
 
@@ -76,7 +72,7 @@ def test_another_call_on_the_channel_cancels_the_first_and_ends_it(loop):
             capability = entrypoint.manage(worker)
             with by_hand.knock(capability) as near:
                 near.send(by_hand.call(capability, b"wait", WAIT, id=1))
-                await began(worker)
+                await worker.began()
                 near.send(by_hand.call(capability, b"double", b"\x91\x15", id=2))
                 with pytest.raises(ConnectionResetError):
                     await in_thread(by_hand.answer, near)
@@ -99,7 +95,7 @@ def test_a_call_that_is_not_read_is_told_also_where_the_channel_is_kept(loop, me
                 by_hand.send(near, record, [memfd.fileno()])
                 assert await in_thread(select.select, [near], [], [], PATIENCE) == ([near], [], [])
                 near.send(by_hand.call(capability, b"wait", WAIT, id=2))
-                await began(worker)
+                await worker.began()
                 near.send(by_hand.call(capability, b"double", b"\x91\x15", id=3))
                 await worker.until(lambda: ("cancelled", "x") in worker.seen)
                 record, files = await in_thread(by_hand.answer, near)
@@ -131,14 +127,14 @@ def test_a_method_that_swallows_its_cancellation_is_counted_until_it_ends_and_it
                 entries = [(0, bytes(16))]
                 record = by_hand.call(capability, b"hold", b"\x91\x00", entries, 1, id=1)
                 by_hand.send(near, record, [writer.fileno()])
-                await began(worker)
+                await worker.began()
                 near.send(by_hand.call(capability, b"double", b"\x91\x15", id=2))
                 with pytest.raises(ConnectionResetError):
                     await in_thread(by_hand.answer, near)
                 handlers = entrypoint._service._server.concurrency.handlers
                 assert len(handlers) == 1
                 worker.go = True
-                await worker.until(lambda: not handlers)
+                await served_until(entrypoint, lambda: not handlers)
 
     run(loop, main)
 
@@ -195,7 +191,7 @@ def test_a_method_that_raises_a_cancellation_itself_is_answered(loop, fork, quie
         with anyio.CancelScope() as scope:
             scope.cancel()
             try:
-                await anyio.sleep(1)
+                await anyio.sleep_forever()
             except anyio.get_cancelled_exc_class() as error:
                 kept = error
         raise kept
@@ -265,7 +261,7 @@ def test_what_two_methods_keep_at_a_time_is_each_ones_own(loop, fork, files, ide
 
     async def main():
         async with entrypoint:
-            await worker.until(lambda: worker.running == 2)
+            await worker.began(2)
             worker.go = True
             for child, number in zip(children, numbers, strict=True):
                 assert await in_thread(child.result) == os.fstat(number).st_ino
@@ -344,7 +340,7 @@ def test_a_client_that_keeps_a_copy_of_the_channel_has_no_loop_spin(loop, way):
             near, far = by_hand.knock(capability, keep_far=True)
             with near, far:
                 near.send(by_hand.call(capability, b"wait", b"\x91\xa7swallow"))
-                await began(worker)
+                await worker.began()
                 if way == "closes":
                     near.close()
                 elif way == "shuts":
@@ -358,11 +354,11 @@ def test_a_client_that_keeps_a_copy_of_the_channel_has_no_loop_spin(loop, way):
                 server = entrypoint._service._server
                 turns, take = [], server._turns.take
                 server._turns.take = lambda: (turns.append(1), take())
-                await anyio.sleep(0.05)
+                await rounds()
                 worker.go = True
-                await worker.until(lambda: not len(server._channels))
-                # Not thousands: some are of what is closed meanwhile.
-                assert len(turns) <= 20
+                await served_until(entrypoint, lambda: not len(server._channels))
+                # Some are of what is closed meanwhile.
+                assert len(turns) <= ROUNDS // 2
                 del server._turns.take
 
     run(loop, main)
@@ -463,7 +459,10 @@ def test_nothing_of_a_call_is_left_when_it_has_ended(loop, fork, quiet_log, how)
                 if contexts:
                     assert all(len(call._payload) == 0 and call.kept is None for call in left())
                 else:
-                    await worker.until(lambda: not left())
+                    await served_until(entrypoint, lambda: not entrypoint._service._server.concurrency.handlers)
+                    # For their tasks to end.
+                    await rounds()
+                    assert not left()
             finally:
                 gc.enable()
 

@@ -122,7 +122,7 @@ def test_a_client_that_goes_is_not_asked_about_any_more(loop, tmp_path, fork):
 
     async def main():
         async with entrypoint:
-            await worker.until(lambda: worker.running == 2)
+            await worker.began(2)
             child.kill()
             await worker.until(lambda: worker.running == 1)
             assert len(entrypoint._service._server._listening._handovers) == 1

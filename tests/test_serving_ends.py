@@ -7,8 +7,11 @@ import concurrent.futures
 import contextlib
 import logging
 import os
+import re
+import signal
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -19,19 +22,12 @@ import pytest
 import by_hand
 import capmarshal as cm
 from capmarshal import aio
-from loops import LOOPS, Work, Worker, each_loop, in_thread, run
+from loops import LOOPS, AwaitedWork, Work, Worker, each_loop, in_thread, run, waits
 from patience import PATIENCE
+from telling import served_until
 
 # Where the programs of these tests find what they import.
 SUPPORT = Path(by_hand.__file__).parent
-
-
-def _wait(capability, how):
-    """A client that waits; what it was answered, or why there was no answer."""
-    try:
-        return capability.cast(Work).wait(how)
-    except cm.Disconnected as gone:
-        return gone.ran
 
 
 @each_loop
@@ -39,15 +35,15 @@ def test_leaving_finishes_calls_and_answers_them(loop, fork):
     """Whoever comes meanwhile finds the server gone."""
     entrypoint, worker = aio.Entrypoint("left"), Worker()
     capability = entrypoint.manage(worker)
-    first = fork(lambda: _wait(capability, "first"))
+    first = fork(lambda: waits(capability, "first"))
 
     async def main():
         async with anyio.create_task_group() as group:
             async with entrypoint:
-                await worker.until(lambda: worker.running)
+                await worker.began()
 
                 async def then():
-                    await worker.until(lambda: entrypoint.closed)
+                    await served_until(entrypoint, lambda: entrypoint.closed)
                     with pytest.raises(cm.Disconnected):
                         await in_thread(capability.cast(Work).double, 1)
                     worker.go = True
@@ -61,11 +57,12 @@ def test_leaving_finishes_calls_and_answers_them(loop, fork):
 
 
 @each_loop
-def test_leaving_tells_calls_to_end_that_take_too_long_and_says_so(loop, fork, caplog):
+def test_leaving_tells_calls_to_end_that_take_too_long_and_says_so(loop, fork, caplog, monkeypatch):
     """And which goes on all the same, if one does."""
     entrypoint, worker = aio.Entrypoint("left", close_timeout=0.05), Worker()
     capability = entrypoint.manage(worker)
-    children = [fork(lambda how=how: _wait(capability, how)) for how in ("long", "swallow")]
+    children = [fork(lambda how=how: waits(capability, how)) for how in ("long", "swallow")]
+    monkeypatch.setattr(caplog.handler, "filters", [lambda _: worker.tell() is None])
 
     async def main():
         async with anyio.create_task_group() as group:
@@ -78,7 +75,7 @@ def test_leaving_tells_calls_to_end_that_take_too_long_and_says_so(loop, fork, c
 
             group.start_soon(then)
             async with entrypoint:
-                await worker.until(lambda: worker.running == 2)
+                await worker.began(2)
 
     run(loop, main)
     assert ("cancelled", "long") in worker.seen
@@ -96,13 +93,13 @@ def test_a_block_that_ends_by_an_error_is_left_as_any_other_and_a_cancelled_one_
     """What was raised comes out as it is."""
     entrypoint, worker = aio.Entrypoint("left", close_timeout=PATIENCE), Worker()
     capability = entrypoint.manage(worker)
-    child = fork(lambda: _wait(capability, "x"))
+    child = fork(lambda: waits(capability))
 
     async def main():
         if how == "error":
             try:
                 async with entrypoint:
-                    await worker.until(lambda: worker.running)
+                    await worker.began()
                     worker.go = True
                     raise ValueError("what")
             except ValueError as error:
@@ -110,7 +107,7 @@ def test_a_block_that_ends_by_an_error_is_left_as_any_other_and_a_cancelled_one_
         else:
             with anyio.CancelScope() as scope:
                 async with entrypoint:
-                    await worker.until(lambda: worker.running)
+                    await worker.began()
                     scope.cancel()
                     await anyio.sleep_forever()
             assert scope.cancelled_caught
@@ -147,11 +144,11 @@ def test_looking_whether_all_has_ended_leaves_nothing_behind(loop, fork):
     """However often it is looked, while calls run and when time is up: one timer does."""
     entrypoint, worker = aio.Entrypoint("looks"), Worker()
     capability = entrypoint.manage(worker)
-    child = fork(lambda: _wait(capability, "x"))
+    child = fork(lambda: waits(capability))
 
     async def main():
         async with entrypoint:
-            await worker.until(lambda: worker.running)
+            await worker.began()
             server = entrypoint._service._server
             heap, server._stop_at = server._timers._heap, time.monotonic_ns() + 10**15
             # With its channel, and without.
@@ -179,12 +176,12 @@ def test_close_waits_for_calls_that_run_and_says_which_do(loop, fork):
 
     worker.blob = blob
     capability = entrypoint.manage(worker)
-    waiting = fork(lambda: _wait(capability, "x"))
+    waiting = fork(lambda: waits(capability))
 
     async def main():
         async with anyio.create_task_group() as group:
             group.start_soon(entrypoint.serve_forever)
-            await worker.until(lambda: worker.running)
+            await worker.began()
             os.write(tell, b".")
             assert await in_thread(closing.result) == b"x"
             assert entrypoint.closed
@@ -205,12 +202,12 @@ def test_close_gives_up_waiting_when_time_is_up(loop, fork):
     """And names what runs; that is answered when it ends."""
     entrypoint, worker = aio.Entrypoint("closed"), Worker()
     capability = entrypoint.manage(worker)
-    waiting = fork(lambda: _wait(capability, "x"))
+    waiting = fork(lambda: waits(capability))
 
     async def main():
         async with anyio.create_task_group() as group:
             group.start_soon(entrypoint.serve_forever)
-            await worker.until(lambda: worker.running)
+            await worker.began()
             with pytest.raises(cm.CallTimeout, match=r"Work\.wait has not ended in 0\.02 s"):
                 await entrypoint.aclose(0.02)
             worker.go = True
@@ -230,11 +227,11 @@ def test_dissolve_waits_for_calls_of_the_object_but_for_the_one_it_is_in(loop, f
         return data
 
     worker.blob = other.blob = blob
-    child = fork(lambda: _wait(capability, "x"))
+    child = fork(lambda: waits(capability))
 
     async def main():
         async with entrypoint:
-            await worker.until(lambda: worker.running)
+            await worker.began()
             with cm.timeout(0.02), pytest.raises(cm.CallTimeout, match="dissolved, but a call of the object"):
                 await entrypoint.dissolve(worker)
             with pytest.raises(cm.StaleCapability):
@@ -251,20 +248,33 @@ def test_dissolve_waits_for_calls_of_the_object_but_for_the_one_it_is_in(loop, f
     run(loop, main)
 
 
+class Waiting(list):
+    """Who waits for the end of a call; tells of the first."""
+
+    def __init__(self):
+        super().__init__()
+        self.noticed = threading.Event()
+
+    def append(self, one):
+        super().append(one)
+        self.noticed.set()
+
+
 @each_loop
 def test_dissolve_may_be_awaited_in_the_loop_of_another_thread(loop, fork):
     """It is told of the end of a call there, and the loop that serves takes no harm."""
     entrypoint, worker = aio.Entrypoint("dissolving"), Worker()
     capability = entrypoint.manage(worker)
-    child = fork(lambda: _wait(capability, "x"))
+    child = fork(lambda: waits(capability))
 
     async def main():
         async with entrypoint:
-            await worker.until(lambda: worker.running)
+            await worker.began()
+            waiting = entrypoint._objects.awaited = Waiting()
             async with anyio.create_task_group() as group:
                 group.start_soon(in_thread, partial(anyio.run, entrypoint.dissolve, worker, **LOOPS[loop]))
                 # Until it waits.
-                await worker.until(lambda: entrypoint._objects.awaited)
+                assert await in_thread(waiting.noticed.wait, PATIENCE)
                 worker.go = True
             assert await in_thread(child.result) == "x"
             again = entrypoint.manage(worker)
@@ -275,37 +285,52 @@ def test_dissolve_may_be_awaited_in_the_loop_of_another_thread(loop, fork):
 
 @each_loop
 def test_ctrl_c_in_a_method_goes_to_who_runs_the_loop(loop):
-    """As itself, and not in a group; its call is answered first."""
+    """As itself, and not in a group; its call is answered first.  All that is seen is that, and the line of the log."""
     program = f"""
-import anyio, os, signal, sys
+import anyio, os, sys
 sys.path.insert(0, {str(SUPPORT)!r})
 import capmarshal as cm
 from capmarshal import aio
-from loops import Worker, Work, in_thread
+from loops import Worker, Work
 
 class Raising(Worker):
     async def double(self, value):
         raise KeyboardInterrupt
 
+entrypoint = aio.Entrypoint("interrupted")
+capability = entrypoint.manage(Raising())
+if os.fork() == 0:
+    try:
+        capability.cast(Work).double(1)
+    except cm.RemoteError as error:
+        print(error.type, flush=True)
+    os._exit(0)
+
 async def main():
-    async with aio.Entrypoint("interrupted") as entrypoint:
-        capability = entrypoint.manage(Raising())
-        try:
-            await in_thread(capability.cast(Work).double, 1)
-        except cm.RemoteError as error:
-            print(error.type, flush=True)
+    async with entrypoint:
         await anyio.sleep_forever()
 
-try:
-    anyio.run(main, **{LOOPS[loop]!r})
-except KeyboardInterrupt:
-    print("interrupted")
+anyio.run(main, **{LOOPS[loop]!r})
 """
     ended = subprocess.run(
         [sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
-    assert ended.stdout.splitlines()[-1] == "interrupted", ended
-    assert ended.returncode == 0
+    assert (ended.returncode, ended.stdout) == (-signal.SIGINT, "KeyboardInterrupt\n"), ended.stderr
+    traceback = "Traceback (most recent call last):"
+    expected = [
+        r"interrupted: process \d+ \(user \d+\): AwaitedWork.double raised",
+        re.escape(traceback),
+        "KeyboardInterrupt",
+        re.escape(traceback),
+        r"(asyncio\.exceptions\.CancelledError|trio\.Cancelled.*)",
+        "During handling of the above exception, another exception occurred:",
+        re.escape(traceback),
+        "KeyboardInterrupt",
+    ]
+    seen = [line for line in ended.stderr.splitlines() if line.strip() and not line.startswith(" ")]
+    assert len(seen) == len(expected), ended.stderr
+    for line, pattern in zip(seen, expected, strict=True):
+        assert re.fullmatch(pattern, line), ended.stderr
 
 
 @each_loop
@@ -361,7 +386,7 @@ loop = asyncio.new_event_loop()
 
 async def enter():
     await entrypoint.__aenter__()
-    await anyio.sleep(0.01)
+    await anyio.wait_all_tasks_blocked()
 
 loop.run_until_complete(enter())
 loop.close()
@@ -390,7 +415,7 @@ def test_what_asyncio_run_cancels_at_its_end_leaves_nothing(quiet_log):
 
     async def main():
         await entrypoint.__aenter__()
-        await anyio.sleep(0.01)
+        assert await capability.cast(AwaitedWork).double(21) == 42
 
     with contextlib.suppress(RuntimeError):
         asyncio.run(main())

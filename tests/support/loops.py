@@ -11,6 +11,7 @@ import pytest
 
 import capmarshal as cm
 from patience import PATIENCE
+from telling import Telling
 
 LOOPS = {
     "asyncio": {"backend": "asyncio"},
@@ -77,7 +78,7 @@ class AwaitedWork(cm.Interface):
     take = cm.awaitable(Work.take)
 
 
-class Worker(AwaitedWork):
+class Worker(Telling, AwaitedWork):
     """Serves it.
 
     ``wait`` waits until it is told to go on, and says in ``seen`` how it ended: as ``how`` says, it swallows its
@@ -85,15 +86,19 @@ class Worker(AwaitedWork):
     """
 
     def __init__(self):
+        super().__init__()
         self.seen, self.running, self.most = [], 0, 0
         self.held = []
         self.go = False
 
-    async def until(self, condition):
-        """Returns once condition() is true."""
-        with anyio.fail_after(PATIENCE):
-            while not condition():
-                await anyio.sleep(0.002)
+    def saw(self, what):
+        """Enters something in ``seen``."""
+        self.seen.append(what)
+        self.tell()
+
+    async def began(self, count=1):
+        """Returns once so many methods run."""
+        await self.until(lambda: self.running >= count)
 
     async def double(self, value):
         return 2 * value
@@ -112,22 +117,30 @@ class Worker(AwaitedWork):
     async def wait(self, how):
         self.running += 1
         self.most = max(self.most, self.running)
-        self.seen.append(("began", how))
+        self.saw(("began", how))
         try:
             await self.until(lambda: self.go)
         except anyio.get_cancelled_exc_class():
-            self.seen.append(("cancelled", how))
+            self.saw(("cancelled", how))
             if how != "swallow":
                 raise
             with anyio.CancelScope(shield=True):
                 await self.until(lambda: self.go)
-            self.seen.append(("swallowed", how))
+            self.saw(("swallowed", how))
         finally:
             self.running -= 1
-        self.seen.append(("ended", how))
+        self.saw(("ended", how))
         return how
 
     async def hold(self, file):
         self.held.append(cm.keep(file))
         await self.wait("hold")
         return os.fstat(file.fileno()).st_ino
+
+
+def waits(capability, how="x"):
+    """A client that waits; what it was answered, or whether it may have been."""
+    try:
+        return capability.cast(Work).wait(how)
+    except cm.Disconnected as gone:
+        return gone.ran

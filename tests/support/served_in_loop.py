@@ -21,9 +21,6 @@ from capmarshal import aio
 from capmarshal._server.objects import Objects
 from patience import PATIENCE
 
-# Seconds between two looks at what tells nobody.
-_POLL = 0.005
-
 
 class _Awaitable:
     """An object whose methods are another one's, awaited."""
@@ -90,11 +87,16 @@ class _Served(aio.Entrypoint):
         async with anyio.from_thread.BlockingPortal() as self._thread_portal:
             async with self:
                 begun.set()
-                # Also where it is closed: the loop ends with the service.
-                while self._made().served and not self._leave.is_set():
-                    with anyio.move_on_after(_POLL):
-                        await self._leave.wait()
+                async with anyio.create_task_group() as group:
+                    group.start_soon(self._leave_when_over)
+                    await self._leave.wait()
+                    group.cancel_scope.cancel()
             self._thread_portal = None
+
+    async def _leave_when_over(self):
+        """Also where it is closed, the loop ends with the service."""
+        await self._made()._over.wait()
+        self._leave.set()
 
     def _raise_failure(self):
         failure, self._loop_failure = self._loop_failure, None
