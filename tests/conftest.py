@@ -72,7 +72,7 @@ def nothing_left():
     # What is there now is no garbage of the test to come, and need not be looked at after it.
     gc.freeze()
     yield
-    wrong = left_behind.differences(before, left_behind.settled_listing())
+    wrong = left_behind.left(before)
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:

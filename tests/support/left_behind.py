@@ -7,11 +7,15 @@ import fcntl
 import gc
 import os
 import signal
+import time
 from pathlib import Path
 
 import awaiting
 from capmarshal._descriptors import reaper as _reaper
 from patience import PATIENCE
+
+# Seconds: reached only where something leaks.
+_MOMENT = 1.0
 
 
 def listing():
@@ -27,6 +31,16 @@ def settled_listing():
     gc.collect()
     assert _reaper.wait(PATIENCE), "the reaper is still closing something: a test left it work that blocks"
     return listing()
+
+
+def left(before):
+    """What is open and was not before, or the other way round; in words, none where it is the same."""
+    # A thread that has done its work, of the reaper's or of an event loop's, refers to it for a moment longer, and so
+    # perhaps to an entrypoint, which is garbage otherwise.  Nobody says when it has let go.
+    deadline = time.monotonic() + _MOMENT
+    while (lines := differences(before, settled_listing())) and time.monotonic() < deadline:
+        time.sleep(0.002)  # a poll
+    return lines
 
 
 def differences(before, after):
