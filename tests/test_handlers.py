@@ -490,7 +490,7 @@ def test_a_call_that_is_cancelled_is_logged_so_at_both_sides(loop, how, caplog):
             scope = anyio.CancelScope()
             if how in ("cancelled", "end"):
                 group.start_soon(call, scope)
-                await began(worker)
+                await worker.began()
             if how == "cancelled":
                 scope.cancel()
             if how != "end":

@@ -427,7 +427,7 @@ def test_what_asyncio_run_cancels_at_its_end_leaves_nothing(quiet_log):
 def _many(capability, count):
     """How so many calls at a time were answered."""
     with concurrent.futures.ThreadPoolExecutor(count) as threads:
-        return set(threads.map(partial(_wait, capability), map(str, range(count))))
+        return set(threads.map(partial(waits, capability), map(str, range(count))))
 
 
 class _Changing(Worker):
