@@ -191,19 +191,25 @@ class Channel:
         self, key: bytes, body: bytes, attached: list[int] | CData, deadline: int, travels: int, poll: int
     ) -> Steps[Answer]:
         """As :meth:`call`, in two crossings, between which others may run."""
-        inbox, near, caller = borrow(), self._near, self._caller
+        near, caller = self._near, self._caller
         patience: Patience | None = None
         while result := lib.cm_send_call(near.number, caller, key, body, len(body), attached, travels, NOW):
             if result == -errno.EAGAIN and (yield Wait(near.number, select.POLLOUT, deadline)):
                 continue
             patience = patience or Patience(deadline)
-            yield from self._look_after_unsent(inbox, result, patience)
+            yield from self._look_after_unsent(borrow(), result, patience)
         # Who is not to look out for it: it is not there yet.
-        result = _cm_answer(near.number, caller, inbox.struct, poll, NOW) if poll else -errno.EAGAIN
-        while result in _NOT_YET:
-            if result == -errno.EAGAIN and not (yield Wait(near.number, select.POLLIN, deadline)):
+        came = poll
+        while True:
+            if not came:
+                came = yield Wait(near.number, select.POLLIN, deadline)
+            # Not before: of many that wait, each would keep one.
+            inbox = borrow()
+            result = _cm_answer(near.number, caller, inbox.struct, poll, NOW) if came else -errno.EAGAIN
+            if result not in _NOT_YET or not came:
                 break
-            result = _cm_answer(near.number, caller, inbox.struct, 0, NOW)
+            give_back(inbox)
+            came, poll = result == -errno.EINTR, 0
         answer = _at_once(inbox, result)
         if answer is None:
             answer = yield from self._at_length(inbox, result, deadline, blocks=False)
