@@ -60,6 +60,8 @@ struct cm_slot {
 	unsigned int previous, next;      /* in its list; 0: none */
 	int place;                        /* enum cm_place */
 	int disarmed;                     /* reported at most once more */
+	unsigned int again;               /* how often it was reported while it waited */
+	unsigned int harvest;             /* the last look at the kernel in which it was reported: a reading of cm_turn.harvests */
 	unsigned int events;              /* reported by epoll and not dealt with */
 };
 

@@ -11,7 +11,10 @@
 enum { TRIES = 4, IN_ROW_MAX = 16 };
 
 /* Events taken from the kernel in one crossing, and crossings in a row. */
-enum { EVENTS = 16, ROUNDS = 256 };
+enum { EVENTS = 64, ROUNDS = 64 };
+
+/* Where the kernel is not looked at in each turn: times that a slot is reported again while it waits, until it is not any more. */
+enum { AGAIN_MAX = 4 };
 
 static uint64_t event_data(unsigned int slot, unsigned int generation)
 {
@@ -83,6 +86,7 @@ int cm_watch(struct cm_turn *turn, unsigned int slot)
 
 	watched->place = CM_NOWHERE;
 	watched->disarmed = 0;
+	watched->again = 0;
 	watched->events = 0;
 	return control(turn, slot, EPOLL_CTL_ADD, interest(watched));
 }
@@ -192,40 +196,45 @@ static int reply(struct cm_turn *turn, const void *payload, size_t size)
 	return cm_send(slot->descriptor, parts, 3, results->numbers, results->count, CM_NOW);
 }
 
-static void note(struct cm_turn *turn, const struct epoll_event *event)
+/* 0: it was reported in this harvest before: so all that there is has been */
+static int note(struct cm_turn *turn, const struct epoll_event *event)
 {
 	unsigned int slot = (unsigned int)event->data.u64;
 	struct cm_slot *reported;
-	int waited;
+	int anew, waited;
 
 	if (slot >= turn->ring.n_slots)
-		return;
+		return 1;
 	reported = &turn->ring.slots[slot];
 	if (reported->descriptor < 0 || reported->generation != event->data.u64 >> 32)
-		return;
+		return 1;
+	anew = reported->harvest != turn->harvests;
+	reported->harvest = turn->harvests;
 	reported->events |= event->events;
 	if (reported->place == CM_ASIDE && event->events & EPOLLHUP)
 		cm_unlist(&turn->ring, slot);
 	waited = reported->place != CM_NOWHERE;
 	if (!waited)
 		file(turn, slot);
-	if (waited || reported->place == CM_DEAF)
+	if (reported->place == CM_DEAF || (waited && anew && reported->again++ >= (turn->apart ? AGAIN_MAX : 0)))
 		disarm(turn, slot);
+	return anew;
 }
 
 /* Files what the kernel has to report: all of it, within reason, for the one that waits longest may be the last. */
 static int harvest(struct cm_turn *turn, int milliseconds)
 {
 	struct epoll_event events[EVENTS];
-	int ready = EVENTS;
+	int ready = EVENTS, more = 1;
 
-	for (int round = 0; round < ROUNDS && ready == EVENTS; round++) {
+	turn->harvests++;
+	for (int round = 0; round < ROUNDS && more && ready == EVENTS; round++) {
 		ready = lx_epoll_pwait(turn->epoll, events, EVENTS, milliseconds);
 		/* a signal that came after something was reported is seen at the next wait */
 		if (ready < 0)
 			return round > 0 ? 0 : ready;
 		for (int i = 0; i < ready; i++)
-			note(turn, &events[i]);
+			more &= note(turn, &events[i]);
 		milliseconds = 0;
 	}
 	return 0;
@@ -251,6 +260,7 @@ static int deal_with(struct cm_turn *turn, unsigned int slot)
 		return CM_NOTHING;
 	}
 	dealt->events = 0;
+	dealt->again = 0;
 	if (dealt->disarmed) {
 		turn->status = arm(turn, slot);
 		if (turn->status < 0)
@@ -294,13 +304,11 @@ static unsigned int next_with_room(struct cm_turn *turn)
 	}
 }
 
-/* CM_NOTHING: nobody has anything */
-static int next_event(struct cm_turn *turn, int milliseconds)
+/* CM_NOTHING: nobody of those who wait has anything */
+static int next_waiting(struct cm_turn *turn)
 {
-	int event = harvest(turn, cm_anyone(&turn->ring) ? 0 : milliseconds);
+	int event;
 
-	if (event < 0)
-		return event;
 	do {
 		unsigned int slot = turn->ring.bounds ? next_with_room(turn) : cm_next(&turn->ring);
 
@@ -309,6 +317,23 @@ static int next_event(struct cm_turn *turn, int milliseconds)
 		event = deal_with(turn, slot);
 	} while (event == CM_NOTHING);
 	return event;
+}
+
+/* CM_NOTHING: nobody has anything */
+static int next_event(struct cm_turn *turn, int milliseconds)
+{
+	int anyone = cm_anyone(&turn->ring), event;
+
+	if (anyone && turn->since < turn->apart) {
+		turn->since++;
+		event = next_waiting(turn);
+		if (event != CM_NOTHING)
+			return event;
+		anyone = 0;
+	}
+	turn->since = 0;
+	event = harvest(turn, anyone ? 0 : milliseconds);
+	return event < 0 ? event : next_waiting(turn);
 }
 
 /* CM_NOTHING: polling does not pay, or found nothing */

@@ -7,7 +7,9 @@
  * A slot that is reported again while it waits, or whose channel is not to be read
  * now (it is then deaf), is reported no more until its turn, or until that changes:
  * so the work for an event does not grow with the number of channels, and a channel
- * that is not read needs no system call.
+ * that is not read needs no system call.  Where turns take no time, since methods run
+ * beside others, the kernel is looked at every few turns, and a slot may be reported
+ * again some times: that costs less than two system calls.
  *
  * While the ring is full, or a peer is, a record that begins a call, or goes on with one,
  * is not read: it waits in its channel, its descriptors in flight on its sender's
@@ -31,6 +33,9 @@ struct cm_turn {
 	unsigned int taken;               /* out: the slot whose record was taken; 0 once that is answered: here, or by the caller, who writes it then */
 	int64_t poll;                     /* nanoseconds to poll at most before it sleeps; 0: never */
 	int polled;                       /* in vain, and came back for signal handlers to run: sleeps next */
+	unsigned int apart;               /* turns between two looks at the kernel while somebody waits for one; 0: it is looked at in each */
+	unsigned int since;               /* turns since the last */
+	unsigned int harvests;            /* how many looks there were */
 	int scarce;                       /* what is being closed may fill the table: look whether there is room before a record is read */
 	unsigned int in_row;              /* records that polling found one after the other, without a look at the other channels */
 	int64_t row_began;                /* when the first of them was found */

@@ -33,6 +33,9 @@ _cm_reply_wait, _CM_CALL_KEY = lib.cm_reply_wait, lib.CM_CALL_KEY
 _CM_DATA, _CM_DATA_LIMITED, _CM_WHOLE, _CM_NOTHING = lib.CM_DATA, lib.CM_DATA_LIMITED, lib.CM_WHOLE, lib.CM_NOTHING
 _BRINGS_DESCRIPTORS = (lib.CM_IN_ORDER, _CM_WHOLE)
 
+# Turns between two looks at who has come, while somebody waits for one, where none takes long.
+_APART = 16
+
 # How long a peer's descriptors wait for the table to have room, until they are read and lost.
 _SCARCE_PATIENCE = 1_000_000_000
 _SCARCE = "the descriptor table is full, and something is being closed"
@@ -102,12 +105,13 @@ class Turns:
         self._reply: bytes | None = None
 
     def never_wait(self, spoken: Callable[[Channel], None]) -> None:
-        """Has no turn wait, or poll: whoever takes them does.
+        """Has no turn wait, or poll: whoever takes them does.  None takes long, so not each has to look who has come.
 
         Args:
             spoken: told of a channel on which something has come, where that is watched.
         """
-        self._until, self._turn.poll, self._spoken = _Never(), 0, spoken
+        self._until, self._spoken = _Never(), spoken
+        self._turn.poll, self._turn.apart = 0, _APART
 
     @property
     def reply_is_due(self) -> bool:
