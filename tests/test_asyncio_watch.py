@@ -64,6 +64,50 @@ def test_a_channel_is_used_by_two_event_loops_and_a_thread_in_turn(new_loop, cap
 
 
 @each_loop
+def test_a_channel_that_was_used_in_a_loop_wakes_it_once_at_most_while_others_use_it(new_loop, capability, monkeypatch):
+    """It stays in the loop's set, so that the next call need not enter it: until something comes for somebody else."""
+    awaited, blocking = capability.cast(AwaitedWork), capability.cast(by_hand.Work)
+    monkeypatch.setattr("capmarshal._async_client.calling._POLL", 0)
+
+    async def main():
+        for _ in range(3):
+            assert await answered(awaited) == 8
+            before = len(taken)
+            assert await asyncio.to_thread(lambda: [blocking.double(value) for value in range(50)]) == [
+                *range(0, 100, 2)
+            ]
+            # Those of the thread may not have been seen yet.
+            await asyncio.sleep(0.001)
+            assert len(taken) <= before + 1
+        assert len(open_door_of(capability).idle) == 1
+
+    with contextlib.closing(new_loop()) as loop, watching(monkeypatch) as taken:
+        loop.run_until_complete(main())
+        loop.run_until_complete(loop.shutdown_default_executor())
+
+
+@each_loop
+def test_channels_that_end_while_they_are_idle_keep_no_loop_busy(new_loop, monkeypatch):
+    """Their server has gone: that is reported once, and the next call finds it out."""
+    monkeypatch.setattr("capmarshal._async_client.calling._POLL", 0)
+
+    async def main():
+        with by_hand.serving() as served:
+            proxy = served.cast(AwaitedWork)
+            assert await asyncio.gather(*(answered(proxy) for _ in range(5))) == [8] * 5
+        before = len(taken)
+        for _ in range(50):
+            await asyncio.sleep(0.001)
+        assert len(taken) <= before + 5
+        with pytest.raises(cm.Disconnected):
+            await answered(proxy)
+        served.close()
+
+    with contextlib.closing(new_loop()) as loop, watching(monkeypatch) as taken:
+        loop.run_until_complete(main())
+
+
+@each_loop
 @pytest.mark.parametrize("ends", ["cancelled", "late"])
 def test_who_holds_a_channel_of_a_call_that_ended_before_its_time_keeps_no_loop_busy(
     new_loop, ends, capability, fork, monkeypatch

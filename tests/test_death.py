@@ -86,7 +86,7 @@ def test_a_stopped_server_that_is_killed(fork):
         (channel,) = open_door_of(capability).idle
         call = calling(capability)
         # The record is in the server's queue once the sender's buffer is charged with it (SIOCOUTQ).
-        number = channel._near.number
+        number = channel.near.number
         deadline = time.monotonic() + PATIENCE
         while not _unread(number):
             assert time.monotonic() < deadline

@@ -88,7 +88,7 @@ def test_a_client_whose_channel_was_given_up_does_not_notice(proxy):
         knock_until_taken(capability, near).close()
         roomy(near, capability)
         (channel,) = open_door_of(capability).idle
-        assert select.select([channel._near], [], [], 0)[0], "it was not given up"
+        assert select.select([channel.near], [], [], 0)[0], "it was not given up"
         assert proxy.run() == runs + 1
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from capmarshal._async_client.waiting import Watch
     from capmarshal._capabilities.door import Door
     from capmarshal._client.channel import Answer, Channel, Entries
+    from capmarshal._kernel.waiting import Steps, Wait
     from capmarshal._typed.long import Payload
 
 # At a time through one door, from one event loop, or from one method; each has a channel, which costs the server a
@@ -195,17 +196,32 @@ async def _repeated(
             channel, kept = await awaited(knock(door, deadline)), False
         try:
             poll = _POLL if here.in_flight == 1 else 0
-            steps = channel.call(key, payload, entries, numbers, deadline, travels, poll)
-            try:
-                wait = next(steps)
-            except StopIteration as ended:
+            heard: Answer | Steps[Answer] | None
+            if type(payload) is bytes and entries == () and channel.send_now(key, payload, travels):
+                heard = channel.heard(deadline, poll) if poll else None
+            else:
+                heard = channel.call(key, payload, entries, numbers, deadline, travels, poll)
+            wait: Wait | None = None
+            if isinstance(heard, (bytes, tuple)):
                 here.in_a_row += 1
-                answer: Answer = ended.value
-                return answer
+                return heard
+            if heard is not None:
+                try:
+                    wait = next(heard)
+                except StopIteration as ended:
+                    here.in_a_row += 1
+                    answer: Answer = ended.value
+                    return answer
             here.in_a_row = 0
             if here.watch is None:
                 here.watch = _begin_watch()
-            return await awaited(steps, wait, here.watch())
+            watch = here.watch()
+            if heard is None:
+                if watch is not None and await watch.hears(channel, deadline) > 0:
+                    heard = channel.heard(deadline)
+                if heard is None:
+                    heard = channel.later(deadline)
+            return heard if isinstance(heard, (bytes, tuple)) else await awaited(heard, wait, watch)
         except NeverRan:
             backoff = backoff or Backoff(deadline)
             await awaited(again(door, backoff, kept=kept))

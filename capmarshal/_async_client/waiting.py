@@ -18,6 +18,7 @@ from capmarshal._kernel.native import FOREVER, NOW, lib
 from capmarshal._kernel.waiting import LET_OTHERS_RUN, Backoff
 
 if TYPE_CHECKING:
+    from capmarshal._client.channel import Channel
     from capmarshal._kernel.waiting import Steps, Wait
 
 T = TypeVar("T")
@@ -28,6 +29,9 @@ class Watch(Protocol):
 
     async def happens(self, wait: Wait) -> int:
         """Waits; what poll(2) would report; 0 if nothing did in time; -1 if it cannot be waited for."""
+
+    async def hears(self, channel: Channel, deadline: int) -> int:
+        """Waits likewise for the answer on a channel, where a call was sent just now, and nothing has been awaited."""
 
 
 _IN = select.POLLIN | select.POLLRDHUP

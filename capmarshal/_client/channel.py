@@ -48,8 +48,9 @@ if TYPE_CHECKING:
     from capmarshal._typed.long import Payload
 
 # Looked up once: an attribute of cffi's is 40 ns, and these are wanted in each call.
-_cm_call, _cm_answer, _CM_WHOLE, _CM_DATA, _CM_IN_ORDER = (
+_cm_call, _cm_send_call, _cm_answer, _CM_WHOLE, _CM_DATA, _CM_IN_ORDER = (
     lib.cm_call,
+    lib.cm_send_call,
     lib.cm_answer,
     lib.CM_WHOLE,
     lib.CM_DATA,
@@ -75,13 +76,15 @@ class Channel:
         closing: to whose account the closing goes of what the server sends.
 
     Attributes:
+        near: its socket, borrowed.
         usable: another call may be made on it.
+        watched: by which number an event loop knows it that watches it; 0: none does.
     """
 
-    __slots__ = ("_caller", "_closing", "_near", "_room", "_room_for_data", "usable")
+    __slots__ = ("_caller", "_closing", "_room", "_room_for_data", "near", "usable", "watched")
 
     def __init__(self, near: Private, closing: reaper.Sender) -> None:
-        self._near = near
+        self.near = near
         self._closing = closing
         self._caller = ffi.new("struct cm_caller *")
         when_gone(self._caller, _let_go, near, closing)
@@ -89,6 +92,7 @@ class Channel:
         self._room = record_room(near.number)
         self._room_for_data = self._room - CALL_SIZE + KEY_SIZE
         self.usable = True
+        self.watched = 0
 
     @overload
     def call(
@@ -166,7 +170,7 @@ class Channel:
         except IndexError:
             inbox = borrow()
         struct = inbox.struct
-        result = _cm_call(self._near.number, self._caller, key, body, len(body), attached, struct, deadline)
+        result = _cm_call(self.near.number, self._caller, key, body, len(body), attached, struct, deadline)
         if result == _CM_DATA:
             data: bytes = inbox.bytes[HEAD_SIZE : inbox.size[0]]
             give_back(inbox)
@@ -178,46 +182,69 @@ class Channel:
             if not self._caller.sent:
                 patience = patience or Patience(deadline)
                 drive(self._look_after_unsent(inbox, result, patience))
-                result = _cm_call(self._near.number, self._caller, key, body, len(body), attached, struct, deadline)
+                result = _cm_call(self.near.number, self._caller, key, body, len(body), attached, struct, deadline)
             elif result == -errno.EINTR:
                 # Signal handlers have run.
-                result = _cm_answer(self._near.number, self._caller, struct, 0, deadline)
+                result = _cm_answer(self.near.number, self._caller, struct, 0, deadline)
             else:
                 break
         answer = _at_once(inbox, result)
         return drive(self._at_length(inbox, result, deadline, blocks=True)) if answer is None else answer
 
+    def send_now(self, key: bytes, payload: bytes, travels: int) -> bool:
+        """Sends a call of data alone, if it fits into one record and there is room for that now; whether it was sent.
+
+        Then :meth:`heard` and :meth:`later` are for its answer; if not, :meth:`call` tries again.
+        """
+        size = len(payload)
+        if len(key) + size > self._room_for_data:
+            return False
+        return _cm_send_call(self.near.number, self._caller, key, payload, size, NULL, travels, NOW) == 0
+
+    def heard(self, deadline: int, poll: int = 0) -> Answer | Steps[Answer] | None:
+        """The answer to the call that was sent, or the steps to it, where something has come; else None.
+
+        Args:
+            deadline: until when these may take.
+            poll: nanoseconds for which to look out for it at most.
+        """
+        # Not before: of many calls that wait, each would keep one.
+        inbox = borrow()
+        result = _cm_answer(self.near.number, self._caller, inbox.struct, poll, NOW)
+        if result in _NOT_YET:
+            give_back(inbox)
+            return None
+        answer = _at_once(inbox, result)
+        return self._at_length(inbox, result, deadline, blocks=False) if answer is None else answer
+
+    def later(self, deadline: int) -> Steps[Answer]:
+        """The steps to the answer to the call that was sent, of which nothing has come."""
+        while (yield Wait(self.near.number, select.POLLIN, deadline)):
+            heard = self.heard(deadline)
+            if heard is not None:
+                return heard if isinstance(heard, (bytes, tuple)) else (yield from heard)
+        return (yield from self._at_length(borrow(), -errno.EAGAIN, deadline, blocks=False))
+
     def _in_steps(
         self, key: bytes, body: bytes, attached: list[int] | CData, deadline: int, travels: int, poll: int
     ) -> Steps[Answer]:
         """As :meth:`call`, in two crossings, between which others may run."""
-        near, caller = self._near, self._caller
+        near, caller = self.near, self._caller
         patience: Patience | None = None
-        while result := lib.cm_send_call(near.number, caller, key, body, len(body), attached, travels, NOW):
+        while result := _cm_send_call(near.number, caller, key, body, len(body), attached, travels, NOW):
             if result == -errno.EAGAIN and (yield Wait(near.number, select.POLLOUT, deadline)):
                 continue
             patience = patience or Patience(deadline)
             yield from self._look_after_unsent(borrow(), result, patience)
         # Who is not to look out for it: it is not there yet.
-        came = poll
-        while True:
-            if not came:
-                came = yield Wait(near.number, select.POLLIN, deadline)
-            # Not before: of many that wait, each would keep one.
-            inbox = borrow()
-            result = _cm_answer(near.number, caller, inbox.struct, poll, NOW) if came else -errno.EAGAIN
-            if result not in _NOT_YET or not came:
-                break
-            give_back(inbox)
-            came, poll = result == -errno.EINTR, 0
-        answer = _at_once(inbox, result)
-        if answer is None:
-            answer = yield from self._at_length(inbox, result, deadline, blocks=False)
-        return answer
+        heard = self.heard(deadline, poll) if poll else None
+        if heard is None:
+            heard = self.later(deadline)
+        return heard if isinstance(heard, (bytes, tuple)) else (yield from heard)
 
     def _at_length(self, inbox: Inbox, result: int, deadline: int, *, blocks: bool) -> Steps[Whole]:
         """The answer to the call that was sent, whatever has come of it first: see :meth:`Conversation.answer`."""
-        conversation = Conversation(self._near, self._caller.id, inbox, self._closing, blocks=blocks)
+        conversation = Conversation(self.near, self._caller.id, inbox, self._closing, blocks=blocks)
         try:
             answer = yield from conversation.answer(deadline, result)
         finally:
@@ -232,11 +259,11 @@ class Channel:
         Raises:
             NeverRan, TooLate, KernelError: as :meth:`call`.
         """
-        if result in PIPE_ENDED or self._near.number < 0:
+        if result in PIPE_ENDED or self.near.number < 0:
             # Or this process was forked, and the channel is its parent's.
             self.drop()
             raise NeverRan
-        if result == -errno.ETOOMANYREFS and (yield from patience.wait(self._near.number, select.POLLIN)):
+        if result == -errno.ETOOMANYREFS and (yield from patience.wait(self.near.number, select.POLLIN)):
             # A late answer in our own queue counts too, and nobody else receives that.
             yield from self._receive_late(inbox)
         elif result in TIMED_OUT:
@@ -251,7 +278,7 @@ class Channel:
             NeverRan: the channel has ended.
             ProtocolError: the server has answered the call that was not sent.
         """
-        conversation = Conversation(self._near, self._caller.id, inbox, self._closing)
+        conversation = Conversation(self.near, self._caller.id, inbox, self._closing)
         event = yield from conversation.receive(NOW)
         if event is not Event.NOTHING:
             conversation.abandon()
@@ -281,10 +308,10 @@ class Channel:
         buffers = (head, payload) if isinstance(payload, bytes) else (head, payload.start, payload.end)
         record = Gathered(buffers, min(self._room - HEAD_SIZE, PART_BYTES), listens=True)
         inbox = borrow()
-        conversation = Conversation(self._near, call_id, inbox, self._closing, blocks=travels is None)
+        conversation = Conversation(self.near, call_id, inbox, self._closing, blocks=travels is None)
         try:
             try:
-                answer = yield from send_in_parts(self._near, conversation, call_id, record, numbers, deadline)
+                answer = yield from send_in_parts(self.near, conversation, call_id, record, numbers, deadline)
             except BaseException:
                 # Half a call is on its way.
                 conversation.over = True
@@ -301,7 +328,7 @@ class Channel:
     def drop(self) -> None:
         """Closes the channel: no call uses it again."""
         self.usable = False
-        _let_go(self._near, self._closing)
+        _let_go(self.near, self._closing)
 
 
 def _let_go(near: Private, closing: reaper.Sender) -> None:
