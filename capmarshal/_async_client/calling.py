@@ -56,15 +56,21 @@ class _Here:
         in_flight: how many there are.
         in_a_row: how many have been made since one had to wait.
         limiters: by door; and by method, of the calls that it makes of this process's own entrypoints.
+        scopes_let: asked until when the cancel scopes let this task wait, by the event loop's clock.
         watch: asked what waits for channels; None before the first has to.
     """
 
-    __slots__ = ("in_a_row", "in_flight", "limiters", "watch")
+    __slots__ = ("_last", "in_a_row", "in_flight", "limiters", "scopes_let", "watch")
 
     def __init__(self) -> None:
         self.in_flight = self.in_a_row = 0
         self.watch: Callable[[], Watch | None] | None = None
         self.limiters: WeakKeyDictionary[object, Limiter] = WeakKeyDictionary()
+        # Whose was wanted last, weakly, and that: most calls go through one door.
+        self._last: tuple[Callable[[], object], Limiter] = _nothing, Limiter(0)
+        # Older ones of anyio's do not tell.  It finds out in each call, otherwise, which event loop this is.
+        backend: Any = getattr(anyio.lowlevel.current_token(), "backend_class", anyio)
+        self.scopes_let: Callable[[], float] = backend.current_effective_deadline
 
     def limiter_of(self, door: Door) -> Limiter:
         """Of the calls through a door.
@@ -76,10 +82,17 @@ class _Here:
         if home is not None:
             home.check_runs()
             whose = home.method_here() or door
-        limiter = self.limiters.get(whose)
-        if limiter is None:
-            limiter = self.limiters[whose] = Limiter(CALLS_MAX)
+        last, limiter = self._last
+        if last() is whose:
+            return limiter
+        limiter = self.limiters.get(whose) or Limiter(CALLS_MAX)
+        self.limiters[whose] = limiter
+        self._last = weakref.ref(whose), limiter
         return limiter
+
+
+def _nothing() -> None:
+    return None
 
 
 _here = anyio.lowlevel.RunVar[_Here]("capmarshal.calls")
@@ -87,6 +100,8 @@ _here = anyio.lowlevel.RunVar[_Here]("capmarshal.calls")
 
 # The same, by event loop of asyncio: found sooner.
 _of_asyncio: WeakKeyDictionary[object, _Here] = WeakKeyDictionary()
+# The one that was wanted last, and of which loop, weakly.
+_last: tuple[Callable[[], object], _Here | None] = _nothing, None
 
 
 def _asyncios() -> object:
@@ -102,7 +117,11 @@ def _asyncios() -> object:
 
 
 def _this_loop() -> _Here:
+    global _last
     loop = _asyncios()
+    last, here = _last
+    if here is not None and loop is not None and last() is loop:
+        return here
     here = _here.get(None) if loop is None else _of_asyncio.get(loop)
     if here is None:
         here = _Here()
@@ -110,27 +129,25 @@ def _this_loop() -> _Here:
             _here.set(here)
         else:
             _of_asyncio[loop] = here
+    if loop is not None:
+        _last = weakref.ref(loop), here
     return here
-
-
-def _no_watch() -> None:
-    return None
 
 
 def _begin_watch() -> Callable[[], Watch | None]:
     """What is asked for the watch of this event loop; a weak reference, for who is found by a loop must not keep it."""
     if _asyncios() is None:
-        return _no_watch
+        return _nothing
     # Where it is used, it is imported already.
     from capmarshal._async_client.asyncio_watch import make_watch
 
     watch = make_watch()
-    return _no_watch if watch is None else weakref.ref(watch)
+    return _nothing if watch is None else weakref.ref(watch)
 
 
-def _limit() -> int:
+def _limit(here: _Here) -> int:
     """Until when the cancel scopes let this task wait; of another clock, so that it is what is left that counts."""
-    limit = anyio.current_effective_deadline()
+    limit = here.scopes_let()
     if limit == math.inf:
         return FOREVER
     left = max(limit - anyio.current_time(), 0)
@@ -151,7 +168,8 @@ async def exchange(door: Door, key: bytes, payload: Payload, entries: Entries, n
     if deadline != FOREVER:
         deadline = in_force()
         began = check_time(deadline)
-    here, limit = _this_loop(), _limit()
+    here = _this_loop()
+    limit = _limit(here)
     if here.in_a_row >= _IN_A_ROW or (limit != FOREVER and limit <= time.monotonic_ns()):
         here.in_a_row = 0
         await anyio.lowlevel.checkpoint()
