@@ -61,7 +61,8 @@ class Entrypoint(AnyEntrypoint[AwaitedService]):
         concurrency: how many calls may run at a time, dealt out by process; all others wait.  Those that this process
             makes itself are not counted.  One process, and one user, has the part of them that ``limits`` says.
 
-        max_bytes: of the arguments of one call, and of its result.
+        max_bytes: of the arguments of one call, and of its result.  Arguments are decoded in the loop: it bounds how
+            long one call stops that, half a minute where it is not set; see docs/async.md.
         max_descriptors: likewise.
         close_timeout: seconds for which leaving the block waits for calls, and :class:`timeout` if that is less.
 

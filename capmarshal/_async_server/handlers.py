@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from capmarshal._descriptors import reaper
+from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.inbox import Inbox
 from capmarshal._kernel import call_log
 from capmarshal._kernel import deadline as _deadline
@@ -22,7 +23,7 @@ from capmarshal._kernel.native import FOREVER, lib
 from capmarshal._protocol import faults, wire
 from capmarshal._server import ownership
 from capmarshal._server.answer import Answer
-from capmarshal._server.calls import Calls, Encoded, Leave, Turn, fault_for, is_bad, stays, succeeded
+from capmarshal._server.calls import Calls, Encoded, Leave, Turn, fault_for, stays, succeeded
 from capmarshal._server.handler import Handler
 from capmarshal._server.logged_calls import log_call
 from capmarshal._typed.long import Long
@@ -312,14 +313,14 @@ class AwaitingCalls(Calls):
             target, method = found
             owned, count = _NOTHING_OWNED, 0
             try:
-                arguments, by_name = None, _NO_NAMES
+                by_name = _NO_NAMES
                 if came is None and method.arguments_are_data:
                     try:
                         arguments = method.decode_data_arguments(payload)
-                    except Exception as error:
-                        if not is_bad(payload, method, error):
-                            raise
-                if arguments is None:
+                    except Exception as error:  # noqa: BLE001 - said, or raised again, there
+                        nothing = Incoming([], DescriptorList())
+                        arguments, by_name = method.decode_arguments_after(error, payload, nothing)
+                else:
                     owned, count = Owned(), _count(came)
                     arguments, by_name = self._arguments(turn, method, payload, came, owned, table)
                 handler = AwaitedCall(

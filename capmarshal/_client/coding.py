@@ -68,9 +68,15 @@ def result_of(called: Method, answer: Answer | Whole, door: Door) -> Any:
     if type(answer) is bytes and called.result_is_data:
         try:
             return called.decode_data_result(answer)
-        except BAD_PAYLOAD:  # said below, in words of ours; anything else is a signal handler's, and its program's
-            pass
+        except BAD_PAYLOAD as error:  # anything else is a signal handler's, and its program's
+            return result_after(called, error, answer, door)
     return _result(called, answer, door)  # type: ignore[arg-type]  # of none
+
+
+def result_after(called: Method, error: Exception, answer: bytes, door: Door) -> Any:
+    """As :func:`result_of`, of data that was decoded already, which has raised ``error``."""
+    called.refuse_result(error, answer)
+    return _result(called, answer, door)
 
 
 def _result_in_order(called: Method, payload: bytes, inbox: Inbox, door: Door) -> Any:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from capmarshal._capabilities.capability import Proxy, badge_of, capability_behind, door_of, open_door_of, timeout_of
 from capmarshal._client import logged_proxy
-from capmarshal._client.coding import explain, result_of
+from capmarshal._client.coding import explain, result_after, result_of
 from capmarshal._client.conversation import Unanswered
 from capmarshal._client.knocking import exchange
 from capmarshal._client.proxy_class import class_by
@@ -57,8 +57,8 @@ def invoke(proxy: Proxy, called: Method, arguments: Given, exchange: Exchange = 
     if type(answer) is bytes and called.result_is_data:
         try:
             return called.decode_data_result(answer)
-        except BAD_PAYLOAD:  # said there, in words of ours; anything else is a signal handler's, and its program's
-            pass
+        except BAD_PAYLOAD as error:  # said there; anything else is a signal handler's, and its program's
+            return result_after(called, error, answer, door)
     return result_of(called, answer, door)
 
 

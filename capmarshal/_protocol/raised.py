@@ -106,8 +106,8 @@ def told(error: BaseException, brought: bytes = b"") -> Raised:
 
     Args:
         error: any, however strange.
-        brought: the payload of the call that ended by it.  The path of an OSError is told only if it came in that: what
-            else the server's files are called is its own affair.
+        brought: the payload of the call that ended by it, or its beginning.  The path of an OSError is told only if it
+            came in that: what else the server's files are called is its own affair.
     """
     filename = _filename(error, brought)
     text = without_path(error) if filename is None else words_of(error)

@@ -10,8 +10,6 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from msgspec import MsgspecError
-
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.descriptor import numbers_of
 from capmarshal._descriptors.descriptor_list import DescriptorList
@@ -25,7 +23,7 @@ from capmarshal._protocol.raised import Raised
 from capmarshal._protocol.wire import BADGE_SIZE, PLAIN, Entry, lines_in
 from capmarshal._server import escapes, ownership
 from capmarshal._server.answer import Answer, fail
-from capmarshal._typed.codec import BAD_PAYLOAD
+from capmarshal._typed.codec import BAD_PAYLOAD, LONG, is_msgspecs
 from capmarshal._typed.long import Long
 from capmarshal._typed.table import NOTHING, Incoming, Outgoing, Owned
 
@@ -160,11 +158,10 @@ class Calls:
                     if came is None and method.arguments_are_data:
                         try:
                             arguments = method.decode_data_arguments(payload)
-                        except Exception as error:
-                            if not is_bad(payload, method, error):
-                                # A signal handler's: it ends the call as if the method had raised it.
-                                raise
-                            arguments, by_name = method.decode_arguments(payload, Incoming([], DescriptorList()))
+                        except Exception as error:  # noqa: BLE001 - said, or raised again, there
+                            nothing = Incoming([], DescriptorList())
+                            # A signal handler's ends the call as if the method had raised it.
+                            arguments, by_name = method.decode_arguments_after(error, payload, nothing)
                     else:
                         # Before there is anything in it, which is closed below whatever happens.
                         owned, in_order, arguments = Owned(), method.arguments_in_order, None
@@ -266,7 +263,7 @@ class Calls:
         incoming = self._table(turn, came, owned, table)
         try:
             arguments, by_name = method.decode_arguments(payload, incoming)
-            if failure is not None and not _is_msgspecs(failure):
+            if failure is not None and not is_msgspecs(failure):
                 # A signal handler's, as the arguments are good: it ends the call as if the method had raised it.
                 raise failure
         finally:
@@ -337,23 +334,6 @@ def succeeded(turn: Turn, reply: bytes, owned: Owned, outgoing: Outgoing, kept: 
     return ownership.succeeded(turn.id, data, owned, outgoing, kept)
 
 
-def _is_msgspecs(error: Exception) -> bool:
-    """Whether it is msgspec itself that says it of a payload."""
-    return isinstance(error, MsgspecError) and error.__cause__ is None
-
-
-def is_bad(payload: Encoded, method: Method, error: Exception) -> bool:
-    """Whether a payload cannot be decoded, for which it was tried already, and this was raised."""
-    if _is_msgspecs(error):
-        return True
-    # The application's own code may have raised it: a __post_init__, which does so again, or a signal handler.
-    try:
-        method.decode_data_arguments(payload)
-    except Exception:  # noqa: BLE001 - it is decoded for the third time where it is said what is wrong
-        return True
-    return False
-
-
 def _is_strange(error: BaseException) -> bool:
     """Whether what arguments were refused for may be no fault of theirs: raised by a signal handler, or by mistake."""
     while error.__cause__ is not None:
@@ -364,7 +344,8 @@ def _is_strange(error: BaseException) -> bool:
 def fault_for(error: BaseException, method: Method, payload: Encoded) -> Fault:
     """What a caller is told of an error, also where the error's own class raises when it is asked."""
     try:
-        return faults.raised(error, method.raises, bytes(payload))
+        # Of a long one the beginning: all of it is neither copied nor looked through for a path.
+        return faults.raised(error, method.raises, bytes(payload[:LONG]))
     except BaseException as worse:  # noqa: BLE001 - of __str__, say; the first error is what the call ended by
         words = f"(its text cannot be had: {type(worse).__qualname__})"
         return Fault(Code.RAISED, "", Raised([type(error).__qualname__], words))

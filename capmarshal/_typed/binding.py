@@ -14,7 +14,7 @@ import msgspec
 
 from capmarshal._kernel.errors import ArgumentError, StaleCapability, shortened
 from capmarshal._typed.arguments import BY_POSITION
-from capmarshal._typed.codec import data_decoder_for, decoder_for, named, words_of_failure
+from capmarshal._typed.codec import data_decoder_for, decoder_for, named, says_all, words_of_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
 # Heads of MessagePack's arrays and maps: short ones with their length in the head, and those with 2 or 4 bytes of it.
 _ARRAY, _ARRAYS = 0x90, {0xDC: 2, 0xDD: 4}
-_MAP, _MAPS = 0x80, (0xDE, 0xDF)
+_MAP, _MAPS = 0x80, {0xDE: 2, 0xDF: 4}
 _SHORT, _LENGTH = 0xF0, 0x0F
+# Names that may come beside those that are known, and of which one is named that is not.
+_UNKNOWN_MAX = 256
 
 # How msgspec ends an error in the n-th argument.  What stands before that may be the peer's own words.
 _PLACE = re.compile(r"( - at (?:`key` in )?`)\$\[(\d+)\]([^`]*`)\Z")
@@ -40,11 +42,12 @@ def _is_map(payload: bytes | memoryview) -> bool:
 
 
 def _count(payload: bytes | memoryview) -> int:
-    """How many arguments an array has; 0 for what is none, which its decoder says then."""
+    """How many arguments an array or a map has; 0 for what is neither, which its decoder says then."""
     head = payload[0] if payload else 0
-    if head & _SHORT == _ARRAY:
+    if head & _SHORT in (_ARRAY, _MAP):
         return head & _LENGTH
-    return int.from_bytes(payload[1 : 1 + _ARRAYS[head]], "big") if head in _ARRAYS else 0
+    size = _ARRAYS.get(head) or _MAPS.get(head) or 0
+    return int.from_bytes(payload[1 : 1 + size], "big")
 
 
 _decode_map: Callable[[Buffer], dict[str, msgspec.Raw]] = msgspec.msgpack.Decoder(dict[str, msgspec.Raw]).decode
@@ -66,6 +69,8 @@ class Binding:
         self._positional = sum(p.kind is not p.KEYWORD_ONLY for p in self._parameters)
         self._required = implementation.required
         self._names = implementation.names
+        # What is data and was given by position, by the heads of payloads; None: all of them have one decoder.
+        self._by_head: dict[bytes, Callable[[Buffer], Any]] | None = None
         # By how many are given by position, and by name.
         self._decoders: dict[int, Callable[[Buffer, Incoming], Any]] = {}
         self._named: dict[str, Callable[[Buffer, Incoming], Any]] = {}
@@ -86,8 +91,32 @@ class Binding:
         counts = range(fewest, self._positional)
         decoders = {bytes([_ARRAY | count]): data_decoder_for(self._tuple_of(count)) for count in counts}
         decoders[bytes([_ARRAY | self._positional])] = whole
+        self._by_head = decoders
         # A memoryview of bytes has their hash, and equals them.
         return lambda payload: decoders[payload[:1]](payload)  # type: ignore[index]  # as said
+
+    def _is_for_data_decoder(self, payload: bytes | memoryview) -> bool:
+        """Whether it decodes such a payload, or what is wrong stands behind its head."""
+        if self._by_head is not None:
+            return bytes(payload[:1]) in self._by_head
+        return not _is_map(payload) and _count(payload) == self._positional
+
+    def decode_after(
+        self, error: Exception, payload: bytes | memoryview, incoming: Incoming
+    ) -> tuple[Sequence[Any], dict[str, Any]]:
+        """As :meth:`decode`, of what is data alone and was tried by :meth:`data_decoder`, whose function raised this.
+
+        Raises:
+            ArgumentError: they are not what the interface says.
+            Exception: ``error``, where they are: a signal handler has raised it.
+        """
+        if not self._is_for_data_decoder(payload):
+            # It has not looked at more than the head.
+            return self.decode(payload, incoming)
+        if says_all(error, payload):
+            raise self._refusal(error) from error
+        self.decode(payload, incoming)
+        raise error
 
     def decode(self, payload: bytes | memoryview, incoming: Incoming) -> tuple[Sequence[Any], dict[str, Any]]:
         """The arguments of a CALL: by position, and by name.
@@ -104,11 +133,15 @@ class Binding:
         except StaleCapability:
             raise
         except Exception as error:  # a __post_init__ of the user's may raise anything for what a peer sends
-            words = _PLACE.sub(self._with_name, words_of_failure(error))
-            raise ArgumentError(f"{self._where}, arguments: {words}") from error
+            raise self._refusal(error) from error
         if by_name or len(by_position) < self._positional:
             self._check_complete(len(by_position), by_name)
         return by_position, by_name
+
+    def _refusal(self, error: Exception) -> ArgumentError:
+        """What is said where they are not what the interface says."""
+        words = _PLACE.sub(self._with_name, words_of_failure(error))
+        return ArgumentError(f"{self._where}, arguments: {words}")
 
     def _with_name(self, match: re.Match[str]) -> str:
         """The place of an error, with the index replaced by the parameter's name."""
@@ -125,7 +158,11 @@ class Binding:
         decoded: Sequence[Any] = decode(payload, incoming)
         return decoded
 
-    def _decode_by_name(self, payload: Buffer, incoming: Incoming) -> tuple[Sequence[Any], dict[str, Any]]:
+    def _decode_by_name(self, payload: bytes | memoryview, incoming: Incoming) -> tuple[Sequence[Any], dict[str, Any]]:
+        known = len(self._places)
+        if (count := _count(payload)) > known + _UNKNOWN_MAX:
+            # Before millions of them are made objects.
+            raise ArgumentError(f"{count} came by name, and the server knows {known}: it may be older")
         raw = _decode_map(payload)
         first = raw.pop(BY_POSITION, None)
         by_position = () if first is None else self._decode_by_position(memoryview(first), incoming)

@@ -31,6 +31,24 @@ if TYPE_CHECKING:
 BAD_PAYLOAD = (ValueError, TypeError, OverflowError, RecursionError, BufferError)
 
 
+# Bytes of a payload.  What is longer and no good is not decoded again to learn whose error that is.
+LONG = 64 << 10
+
+
+def is_msgspecs(error: Exception) -> bool:
+    """Whether it is msgspec itself that says it of a payload."""
+    return isinstance(error, msgspec.MsgspecError) and error.__cause__ is None
+
+
+def says_all(error: Exception, payload: bytes | memoryview) -> bool:
+    """Whether what decoding a payload has raised says what is wrong with it, so that it is not decoded again.
+
+    What msgspec says itself does.  All else may be the application's own, as of a __post_init__, which raises it again,
+    or a signal handler's, and the payload is good: to tell them apart is not worth what a long one costs.
+    """
+    return is_msgspecs(error) or len(payload) > LONG
+
+
 def words_of_failure(error: Exception) -> str:
     """What is wrong with a payload, as msgspec says it; of what a class of the application's raises, its name."""
     return shortened(str(error)) if isinstance(error, (*BAD_PAYLOAD, Error)) else type(error).__name__

@@ -25,7 +25,7 @@ from capmarshal._descriptors.closing import is_own_reader
 from capmarshal._descriptors.descriptor import Descriptor, buffered_of, numbers_of
 from capmarshal._kernel.native import DESCRIPTORS_MAX, lib
 from capmarshal._protocol.wire import ENTRIES_MAX, NO_BADGE, lines_in
-from capmarshal._typed.codec import data_decoder_for, encode_data
+from capmarshal._typed.codec import LONG, data_decoder_for, encode_data
 from capmarshal._typed.sendable import optional_in
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class InOrder:
 
     def received(
         self,
-        payload: Buffer,
+        payload: bytes | memoryview,
         inbox: Inbox,
         owned: Owned,
         table: bytes | None = None,
@@ -167,6 +167,9 @@ class InOrder:
                 return descriptors
             if self._list and payload == (self._payloads.get(count := len(descriptors)) or self._payload_for(count)):
                 return (descriptors[:],)
+        if len(payload) > LONG:
+            # It would be decoded twice where it is not in order, or no good.
+            return None
         decoded = self._decode(payload)
         members = [decoded] if self._alone else list(decoded)
         parts = self._placed(members, descriptors, badges or [NO_BADGE] * len(descriptors))

@@ -9,7 +9,7 @@ from capmarshal._kernel.errors import ArgumentError, Error, InterfaceError, Stal
 from capmarshal._protocol.wire import pack_size
 from capmarshal._typed.arguments import Arguments
 from capmarshal._typed.binding import Binding
-from capmarshal._typed.codec import BAD_PAYLOAD, data_decoder_for, decoder_for, encode, words_of_failure
+from capmarshal._typed.codec import BAD_PAYLOAD, data_decoder_for, decoder_for, encode, says_all, words_of_failure
 from capmarshal._typed.colour import colour_of
 from capmarshal._typed.declaration import Declaration, declared_in, refuse_forgotten
 from capmarshal._typed.fitting import check_for
@@ -57,7 +57,7 @@ class Method:
         given, encode_arguments, unsendable: see :class:`Arguments`.
         lend: what a call is sent with; see :mod:`capmarshal._typed.lending`.
         encode_data_arguments, encode_data_result: of arguments and results that are data.
-        decode_arguments: see :class:`Binding`.
+        decode_arguments, decode_arguments_after: see :class:`Binding`.
         implementation: what the class that is asked about has in its place.
     """
 
@@ -87,7 +87,7 @@ class Method:
             self.lend = self.arguments_in_order.lend
         self.implementation = Implementation(declared, name, of or interface)
         self._binding = Binding(declared, self.implementation)
-        self.decode_arguments = self._binding.decode
+        self.decode_arguments, self.decode_arguments_after = self._binding.decode, self._binding.decode_after
 
     # Made when they are first wanted: a client decodes no arguments, and a server no results.
 
@@ -141,10 +141,22 @@ class Method:
             # msgspec makes its own error of it, since every InterfaceError is a TypeError.
             if isinstance(error.__cause__, InterfaceError):
                 raise error.__cause__ from None
-            failure = self._failure(error)
-            failure.add_note("the server returned it, where the interface here says something else")
-            raise failure from error
+            raise self._refusal(error) from error
         return decoded
+
+    def refuse_result(self, error: Exception, payload: bytes) -> None:
+        """Says what is wrong with a result that is data, if that is known by what :attr:`decode_data_result` raised.
+
+        Raises:
+            ArgumentError: it is not what the interface says.
+        """
+        if says_all(error, payload):
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: Exception) -> ArgumentError:
+        failure = self._failure(error)
+        failure.add_note("the server returned it, where the interface here says something else")
+        return failure
 
     def _failure(self, error: Exception) -> ArgumentError:
         return ArgumentError(f"{self.where}, result: {words_of_failure(error)}")
