@@ -58,24 +58,96 @@ def test_no_more_calls_run_than_may_and_all_are_answered(loop, fork):
 
 
 @each_loop
+def test_a_process_alone_has_the_places_that_nobody_else_needs(loop, fork):
+    """More than its share, but for a quarter of what its user may have, and of all; one place is anybody's."""
+    for concurrency, most in ((1, 1), (2, 1), (4, 2), (10, 6), (100, 57)):
+        entrypoint, worker = aio.Entrypoint("alone", concurrency=concurrency), Worker()
+        capability = entrypoint.manage(worker)
+        alone = fork(lambda capability=capability, count=concurrency: _calls(capability, "a", count + 2))
+
+        async def main(entrypoint=entrypoint, worker=worker, alone=alone, most=most, count=concurrency + 2):
+            async with entrypoint:
+                server = entrypoint._service._server
+                await worker.began(most)
+                await served_until(entrypoint, lambda: _aside(server) == count - most)
+                worker.go = True
+                assert len(await in_thread(alone.result)) == count
+
+        run(loop, main)
+        assert worker.most == most
+
+
+@each_loop
 def test_a_process_with_as_many_calls_as_it_may_keeps_nobody_out(loop, fork):
-    """Though none of its own ends: it has its share of the places, as of all that a server has."""
+    """Though none of its own ends: another process of its user, and another user, begin at once."""
     entrypoint, worker = aio.Entrypoint("fair", concurrency=100), Worker()
     capability = entrypoint.manage(worker)
     hog = fork(lambda: _calls(capability, "h", 100))
 
+    def double():
+        return capability.cast(Work).double(21)
+
+    def of_another_user():
+        become_ordinary()
+        return double()
+
     async def main():
         async with entrypoint:
-            await worker.began(33)
-            other = fork(lambda: capability.cast(Work).double(21))
-            with cm.timeout(PATIENCE):
-                assert await in_thread(other.result) == 42
-            assert worker.running == 33
+            await worker.began(57)
+            for first in (double, *([of_another_user] if os.getuid() == 0 else [])):
+                other = fork(first)
+                with cm.timeout(PATIENCE):
+                    assert await in_thread(other.result) == 42
+            assert worker.running == 57
             worker.go = True
             assert len(await in_thread(hog.result)) == 100
 
     run(loop, main)
-    assert worker.most == 33
+    assert worker.most == 57
+
+
+class OneByOne(Worker):
+    """Its calls end one by one: those whose names are in ``ended``."""
+
+    def __init__(self):
+        super().__init__()
+        self.ended = frozenset()
+
+    async def wait(self, how):
+        self.running += 1
+        self.most = max(self.most, self.running)
+        self.saw(("began", how))
+        await self.until(lambda: self.go or how in self.ended)
+        self.running -= 1
+        return how
+
+    def let_go(self, how):
+        """Has one of them end."""
+        self.ended |= {how}
+
+
+@each_loop
+def test_what_a_process_has_beyond_its_share_goes_to_who_has_less(loop, fork):
+    """As its calls end, those of the other begin, though it has waited for longer itself."""
+    entrypoint, worker = aio.Entrypoint("back", concurrency=12, limits=cm.Limits(user_share=1)), OneByOne()
+    capability = entrypoint.manage(worker)
+    hog = fork(lambda: _calls(capability, "h", 15))
+
+    async def main():
+        async with entrypoint:
+            server = entrypoint._service._server
+            # Four of twelve are its share, and three are kept free.
+            await served_until(entrypoint, lambda: worker.running == 9 and _aside(server) == 6)
+            other = fork(lambda: _calls(capability, "o", 6))
+            await served_until(entrypoint, lambda: worker.running == 12 and _aside(server) == 9)
+            worker.let_go("h000")
+            await worker.until(lambda: len(_begun(worker)) == 13)
+            worker.go = True
+            assert [len(await in_thread(child.result)) for child in (hog, other)] == [15, 6]
+
+    run(loop, main)
+    assert [how[0] for how in _begun(worker)[:13]] == ["h"] * 9 + ["o"] * 4
+    assert worker.most == 12
 
 
 @each_loop
@@ -108,8 +180,8 @@ def test_processes_of_one_user_keep_no_other_user_out(loop, fork):
 
 @each_loop
 def test_limits_say_what_part_of_the_places_one_process_may_have(loop, fork):
-    """At least one, and all of them if they say so."""
-    for concurrency, share, most in ((8, 1, 8), (8, 0.5, 4), (2, 0.01, 1)):
+    """At least one, and all of them if they say so; more than its part as long as a quarter stays free."""
+    for concurrency, share, most in ((8, 1, 8), (8, 0.5, 6), (8, 0.9, 7), (8, 0.01, 6), (2, 0.01, 1)):
         limits = cm.Limits(process_share=share, user_share=1)
         entrypoint, worker = aio.Entrypoint("shares", concurrency=concurrency, limits=limits), Worker()
         capability = entrypoint.manage(worker)

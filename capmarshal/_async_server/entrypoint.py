@@ -59,7 +59,9 @@ class Entrypoint(AnyEntrypoint[AwaitedService]):
         label: for people: part of the door's name, of errors and logs.  1 to 64 bytes, printable, without a slash.
 
         concurrency: how many calls may run at a time, dealt out by process; all others wait.  Those that this process
-            makes itself are not counted.  One process, and one user, has the part of them that ``limits`` says.
+            makes itself are not counted.  One process, and one user, has the part of them that ``limits`` says: with 1,
+            2, 4, 10 or 100, a process alone has up to 1, 1, 2, 6 or 57 running, and a third as soon as others want
+            theirs.  Long polls fill that, and keep out what would end them: see ``Limits.process_share``.
 
         max_bytes: of the arguments of one call, and of its result.  Arguments are decoded in the loop: it bounds how
             long one call stops that, half a minute where it is not set; see docs/async.md.

@@ -3,6 +3,9 @@
 What exceeds the bounds is not read: it waits in its channel, and costs this process nothing.  C sets it aside
 (csrc/cm_ring.h), and takes one in when one may begin, of each peer in its turn.  Calls of this process's own are
 exempt: the method that makes one has its place already, and would wait for itself.
+
+A process that has its share begins more as long as a reserve stays free, of all places and of its user's: places that
+nobody needs are of use, and who has less than its share finds one at once.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from capmarshal._kernel.native import lib
 from capmarshal._protocol.states import Event, State
+from capmarshal._server.shares import spared
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,12 +67,16 @@ class Concurrency:
         self._most = concurrency
         may = self._shares.bounds(concurrency)
         # Who may have all of them waits with all others, and needs no mark of its own.
-        self._most_of_peer = may.process if may.process < concurrency else math.inf
+        self._share_of_peer = may.process if may.process < concurrency else math.inf
         self._most_of_user = may.user if may.user < concurrency else math.inf
+        # Of a user, and of all: where so many run, who has its share begins no more.
+        self._spared_of_user, self._spared = spared(may.user), spared(concurrency)
         # What all may have together without that anybody has too much.
         self._few_bytes = min(self._shares.begun_bytes)
-        # Of peers that are not exempt; and those of them that have their part, roughly as they will take turns.
+        # Of peers that are not exempt.  Those of them that have their share of the places, and those that may begin no
+        # more; both roughly as they will take turns.
         self._load: Load = channels.load
+        self._served: dict[Peer, None] = {}
         self._full: dict[Peer, None] = {}
         records.handle, channels.placed, channels.displaced = self.begin, self._placed, self._displaced
         endings.before(self._forget)
@@ -101,19 +109,25 @@ class Concurrency:
         self._book(handler, peer, 1)
         if self._load.calls == self._most:
             lib.cm_fill(self._ring, 0, 1)
+        if peer.load.calls >= self._share_of_peer:
+            # Who has begun one is the last when they may begin again, here and below.
+            self._served.pop(peer, None)
+            self._served[peer] = None
         user, whole = peer.user, self._load
         few = whole.size <= self._few_bytes and not whole.descriptors
-        if few and peer.load.calls < self._most_of_peer and user.load.calls < self._most_of_user:
+        if few and not self._served and user.load.calls < self._most_of_user:
             return
         if self._user_has_too_much(user) and peer.index:
-            # Those that have none running, too.  Who has begun one is the last when they may begin again.
+            # Those that have none running, too.
             user.peers.pop(peer, None)
             user.peers[peer] = None
             for each in user.peers:
                 if each not in self._full and not each.own:
                     self._fill(each)
-        elif peer not in self._full and self._too_much(peer):
-            self._fill(peer)
+        no_more_spare = whole.calls == self._spared or user.load.calls == self._spared_of_user
+        for each in self._served if no_more_spare else (peer,):
+            if each not in self._full and self._too_much(each):
+                self._fill(each)
         if self._all_have_too_much():
             # Who has least of it goes on: one call by itself may always begin.
             for other in {channel.peer.user: None for channel in self.handlers.values()}:
@@ -190,6 +204,8 @@ class Concurrency:
         if peer.own:
             return
         self._book(handler, peer, -1)
+        if self._served and peer.load.calls < self._share_of_peer:
+            self._served.pop(peer, None)
         if self._load.calls == self._most - 1:
             lib.cm_fill(self._ring, 0, 0)
         for full in tuple(self._full) if self._full else ():
@@ -200,8 +216,12 @@ class Concurrency:
 
     def _too_much(self, peer: Peer) -> bool:
         """Whether calls of a peer, or of its user, are as many, or have as much as may be: one by itself always may."""
-        own = peer.load
-        if own.calls >= self._most_of_peer or own.size > self._shares.begun_bytes.process:
+        own, of_user = peer.load, peer.user.load
+        if own.calls >= self._share_of_peer and (
+            self._load.calls >= self._spared or of_user.calls >= self._spared_of_user
+        ):
+            return True
+        if own.size > self._shares.begun_bytes.process:
             return True
         # Asks the kernel.
         if own.descriptors and own.descriptors > self._shares.in_calls.process:

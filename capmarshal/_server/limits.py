@@ -28,7 +28,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             descriptor table.  Above that, nobody's knock is taken.
         user_share: of each of these, and of the calls that an event loop's entrypoint runs at a time, for the processes
             of one user; above 0, at most 1.
-        process_share: likewise for one process.
+        process_share: likewise for one process.  Of the calls, one that has its share begins more as long as a quarter
+            stays free, of all and of its user's: of ``concurrency=100``, a process alone has 57 running, of which its
+            share is 33.  Where calls wait for long, as long polls do, let it be greater.
 
     Raises:
         ValueError: a share that is none, or a maximum below 1.

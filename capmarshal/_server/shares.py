@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 _CHANNELS, _IN_FLIGHT, _DOORS, _CLOSING, _IN_CALLS = 3 / 4, 3 / 4, 1 / 2, 1 / 4, 1 / 4
 # A server answers more than one of its largest calls at a time.
 _CALLS_AT_ONCE = 4
+# Of the calls that may run beside others, what is kept for who has less than its share.
+_KEPT_FREE = 1 / 4
 # Capabilities that were handed over and are not taken yet: at most, and of the soft RLIMIT_NOFILE; and a user's part.
 _HANDOVERS_MOST, _HANDOVERS, _HANDOVERS_OF_USER = 256, 1 / 4, 1 / 4
 
@@ -19,6 +21,11 @@ _HANDOVERS_MOST, _HANDOVERS, _HANDOVERS_OF_USER = 256, 1 / 4, 1 / 4
 def _of_table(share: float) -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(int(soft * share), 1)
+
+
+def spared(places: int) -> int:
+    """Of places for calls, how many who has its share may go on to take: at least one is kept for who has less."""
+    return places - max(int(places * _KEPT_FREE), 1)
 
 
 class Bounds(NamedTuple):
