@@ -13,6 +13,8 @@ import pytest
 import by_hand
 import capmarshal as cm
 from capmarshal import aio
+from capmarshal._server import journal as _journal
+from capmarshal._server import waiting_calls as _waiting_calls
 from loops import Work, Worker, each_loop, in_thread, run
 from ordinary_user import become_ordinary
 from patience import PATIENCE
@@ -381,8 +383,11 @@ def test_descriptors_of_calls_that_run_are_bounded_and_one_call_may_have_any_num
 
 @each_loop
 @pytest.mark.parametrize("what", ["descriptors", "bytes"])
-def test_what_calls_of_one_users_processes_bring_is_bounded_however_many_they_are(loop, fork, monkeypatch, what):
-    """Each of them has one call: what comes when they have their share is not read; another user's is."""
+def test_what_calls_of_one_users_processes_bring_is_bounded_however_many_they_are(
+    loop, fork, monkeypatch, what, caplog
+):
+    """Each has one call: what comes when they have their share is not read, and the log says so; another user's is."""
+    monkeypatch.setattr(_waiting_calls, "_LONG", 20_000_000)
     limits = cm.Limits(begun_bytes=40_000)
     entrypoint, worker = aio.Entrypoint("users", limits=limits, max_bytes=10_000), Worker()
     capability = entrypoint.manage(worker)
@@ -414,9 +419,57 @@ def test_what_calls_of_one_users_processes_bring_is_bounded_however_many_they_ar
             await served_until(entrypoint, lambda: _aside(entrypoint._service._server) == 3)
             if os.getuid() == 0:
                 assert await in_thread(fork(double).result) == 42
+            await served_until(entrypoint, lambda: "a call waits: those that run have brought all" in caplog.text)
             assert worker.most == 4
             worker.go = True
             for child in children:
                 assert not await in_thread(child.result)
 
     run(loop, main)
+
+
+# What the log says of calls that wait, each with what bounds them, and how many run then.
+WAITING = {
+    "process": (
+        {"concurrency": 4},
+        2,
+        "{peer}: {until}: 2 of this process run, all that it may have of concurrency=4 for now (Limits.process_share)",
+    ),
+    "user": (
+        {"concurrency": 4, "limits": cm.Limits(user_share=1 / 4)},
+        1,
+        "{peer}: {until}: 1 of this user's processes run, all that one user may have of concurrency=4 "
+        "(Limits.user_share)",
+    ),
+    "all": ({"concurrency": 1}, 1, "{until}: 1 run, as many as may (concurrency)"),
+}
+
+
+@each_loop
+@pytest.mark.parametrize("why", WAITING)
+def test_the_log_tells_of_a_call_that_waits_for_a_place(loop, why, fork, caplog, monkeypatch):
+    """Once of each, when it has waited for a while: whose it is, and which limit says so."""
+    monkeypatch.setattr(_waiting_calls, "_LONG", 20_000_000)
+    monkeypatch.setattr(_journal, "_PAUSE", 0)
+    options, runs, line = WAITING[why]
+    entrypoint, worker = aio.Entrypoint("slow", **options), OneByOne()
+    capability = entrypoint.manage(worker)
+    child = fork(lambda: _calls(capability, "name", runs + 2))
+    peer, until = f"process {child.pid} (user {os.getuid()})", "a call waits until another ends"
+    expected = f"slow: {line.format(peer=peer, until=until)}"
+
+    async def main():
+        async with entrypoint:
+            server = entrypoint._service._server
+            await served_until(
+                entrypoint,
+                lambda: worker.running == runs and _aside(server) == 2 and caplog.messages == [expected],
+            )
+            worker.let_go("name000")
+            await served_until(entrypoint, lambda: caplog.messages == [expected] * 2)
+            worker.go = True
+            assert len(await in_thread(child.result)) == runs + 2
+            await served_until(entrypoint, lambda: not server._waiting_calls._seen)
+
+    run(loop, main)
+    assert caplog.messages == [expected] * 2

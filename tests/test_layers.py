@@ -144,6 +144,7 @@ MODULES = {
         "turns",
         "loop",
         "concurrency",
+        "waiting_calls",
         "awaited_loop",
         "letting_go",
         "session",

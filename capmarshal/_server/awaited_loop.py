@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from capmarshal._kernel.native import FOREVER, NOW, ffi, lib
 from capmarshal._server.concurrency import Concurrency
 from capmarshal._server.loop import Server, nothing
+from capmarshal._server.waiting_calls import WaitingCalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +50,9 @@ class AwaitedServer(Server):
         self._ring = ffi.addressof(self._turn, "ring")
         self.concurrency = Concurrency(
             self._ring, self._channels, self._records, self._endings, concurrency, self._rouse
+        )
+        self._waiting_calls = WaitingCalls(
+            self._ring, self.concurrency.full, self.concurrency.why_full, journal, self._timers
         )
         self._turns.never_wait(self.concurrency.spoken)
         # Until when the event loop waits; NOW: it does not.
@@ -113,6 +117,8 @@ class AwaitedServer(Server):
         """Until when to wait for the epoll descriptor, after turns that have found nothing more."""
         # It would be sent when something comes, which may be after its client has it.
         assert not self._turns.reply_is_due  # noqa: S101 - an answer is sent when its method has ended
+        if self._ring.bounds:
+            self._waiting_calls.look()
         self._waited_for = self._timers.next
         return self._waited_for
 

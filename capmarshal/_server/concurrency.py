@@ -46,6 +46,7 @@ class Concurrency:
     Attributes:
         handlers: those that run, whether anybody wants their answers or not, in the order in which they began; and by
             which channel each came.
+        full: the peers that may begin no more, roughly as they will take turns.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Concurrency:
         rouse: Callable[[], None],
     ) -> None:
         self.handlers: dict[Handler, Channel] = {}
+        self.full: dict[Peer, None] = {}
         self._ring = ring
         self._channels = channels
         self._records = records
@@ -73,11 +75,9 @@ class Concurrency:
         self._spared_of_user, self._spared = spared(may.user), spared(concurrency)
         # What all may have together without that anybody has too much.
         self._few_bytes = min(self._shares.begun_bytes)
-        # Of peers that are not exempt.  Those of them that have their share of the places, and those that may begin no
-        # more; both roughly as they will take turns.
+        # Of peers that are not exempt; and those of them that have their share of the places, as they will take turns.
         self._load: Load = channels.load
         self._served: dict[Peer, None] = {}
-        self._full: dict[Peer, None] = {}
         records.handle, channels.placed, channels.displaced = self.begin, self._placed, self._displaced
         endings.before(self._forget)
 
@@ -122,23 +122,23 @@ class Concurrency:
             user.peers.pop(peer, None)
             user.peers[peer] = None
             for each in user.peers:
-                if each not in self._full and not each.own:
+                if each not in self.full and not each.own:
                     self._fill(each)
         no_more_spare = whole.calls == self._spared or user.load.calls == self._spared_of_user
         for each in self._served if no_more_spare else (peer,):
-            if each not in self._full and self._too_much(each):
+            if each not in self.full and self._too_much(each):
                 self._fill(each)
         if self._all_have_too_much():
             # Who has least of it goes on: one call by itself may always begin.
             for other in {channel.peer.user: None for channel in self.handlers.values()}:
                 if self._user_has_too_much(other):
                     for each in other.peers:
-                        if each not in self._full and not each.own:
+                        if each not in self.full and not each.own:
                             self._fill(each)
 
     def _fill(self, peer: Peer) -> None:
         """Has a peer begin no more for now."""
-        self._full[peer] = None
+        self.full[peer] = None
         if peer.index:
             lib.cm_fill(self._ring, peer.index, 1)
 
@@ -193,12 +193,12 @@ class Concurrency:
 
     def _placed(self, peer: Peer) -> None:
         # It may have had no channel any more, and methods that have not ended all the same.
-        if not peer.own and (peer in self._full or self._too_much(peer)):
+        if not peer.own and (peer in self.full or self._too_much(peer)):
             self._fill(peer)
 
     def _displaced(self, peer: Peer) -> None:
         if not peer.load.calls:
-            self._full.pop(peer, None)
+            self.full.pop(peer, None)
 
     def _uncount(self, handler: Handler, peer: Peer) -> None:
         if peer.own:
@@ -208,30 +208,35 @@ class Concurrency:
             self._served.pop(peer, None)
         if self._load.calls == self._most - 1:
             lib.cm_fill(self._ring, 0, 0)
-        for full in tuple(self._full) if self._full else ():
+        for full in tuple(self.full) if self.full else ():
             if not self._too_much(full):
-                del self._full[full]
+                del self.full[full]
                 if full.index:
                     lib.cm_fill(self._ring, full.index, 0)
 
     def _too_much(self, peer: Peer) -> bool:
         """Whether calls of a peer, or of its user, are as many, or have as much as may be: one by itself always may."""
-        own, of_user = peer.load, peer.user.load
-        if own.calls >= self._share_of_peer and (
-            self._load.calls >= self._spared or of_user.calls >= self._spared_of_user
-        ):
-            return True
-        if own.size > self._shares.begun_bytes.process:
+        own = peer.load
+        if self._has_too_many(peer) or own.size > self._shares.begun_bytes.process:
             return True
         # Asks the kernel.
         if own.descriptors and own.descriptors > self._shares.in_calls.process:
             return True
         return self._user_has_too_much(peer.user)
 
+    def _has_too_many(self, peer: Peer) -> bool:
+        """Whether it has its share of the places, and what is left is for others."""
+        if peer.load.calls < self._share_of_peer:
+            return False
+        return self._load.calls >= self._spared or peer.user.load.calls >= self._spared_of_user
+
+    def _user_has_too_many(self, user: User) -> bool:
+        return user.load.calls >= self._most_of_user
+
     def _user_has_too_much(self, user: User) -> bool:
         """Likewise of a user's calls; where all have too much, what one user leaves to others is too much."""
         own, whole, may = user.load, self._load, self._shares.begun_bytes
-        if own.calls >= self._most_of_user or own.size > may.user:
+        if self._user_has_too_many(user) or own.size > may.user:
             return True
         if whole.size > may.whole and own.size > may.whole - may.user:
             return True
@@ -245,6 +250,19 @@ class Concurrency:
         return whole.size > self._shares.begun_bytes.whole or (
             whole.descriptors > 0 and whole.descriptors > self._shares.in_calls.whole
         )
+
+    def why_full(self, peer: Peer | None) -> str:
+        """What keeps a peer that is full, or, of None, all from beginning a call, for people."""
+        if peer is None:
+            return f"a call waits until another ends: {self._load.calls} run, as many as may (concurrency)"
+        of = f"of concurrency={self._most}"
+        if self._user_has_too_many(peer.user):
+            calls = f"{peer.user.load.calls} of this user's processes run, all that one user may have {of}"
+            return f"a call waits until another ends: {calls} (Limits.user_share)"
+        if self._has_too_many(peer):
+            calls = f"{peer.load.calls} of this process run, all that it may have {of} for now"
+            return f"a call waits until another ends: {calls} (Limits.process_share)"
+        return "a call waits: those that run have brought all that they may (Limits.begun_bytes, RLIMIT_NOFILE)"
 
     def forget_all(self) -> None:
         """Nothing runs any more, nor ever goes on: closes what came with calls that have not begun, or not ended."""
