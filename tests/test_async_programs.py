@@ -7,13 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import anyio
 import pytest
 
+import capmarshal as cm
+from capmarshal import aio
+from loops import each_loop, run
 from patience import PATIENCE, until
 from services import failure
 
 PAGE = (Path(__file__).parents[1] / "docs" / "async.md").read_text(encoding="utf-8")
-HOST, PLUGIN, AWAITING_PLUGIN, SERVICE = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+HOST, PLUGIN, AWAITING_PLUGIN, CALLBACK, SERVICE = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 LOOPS = {
     "anyio": "sys.exit(anyio.run(main))",
@@ -39,6 +43,44 @@ def test_the_host_serves_its_plugin(tmp_path, loop, plugin, printed):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.stderr, done.returncode) == ("", 0)
     assert sorted(done.stdout.splitlines()) == [f"{name} is there" for name in printed]
+
+
+SUBSCRIBER = """
+import sys
+import capmarshal as cm
+from events import Events, Listener
+
+class Mine(Listener):
+    def told(self, what):
+        print(what)
+
+with cm.Entrypoint("plugin") as ep, cm.timeout(30):
+    cm.parent().cast(Events).subscribe(ep.manage(Mine()).cast(Listener))
+"""
+
+
+@each_loop
+def test_a_host_awaits_what_a_blocking_plugin_hands_in(loop, tmp_path):
+    """The methods that the page has declared by hand; and the twin that stands in their place is refused."""
+    (tmp_path / "events.py").write_text(CALLBACK, encoding="utf-8")
+    scope = {"__name__": "events"}
+    exec(CALLBACK, scope)
+    twin = type("Twin", (cm.Interface,), {"subscribe": cm.awaitable(scope["Events"].subscribe)})
+    wrong = type("Server", (twin,), {"subscribe": scope["EventsServer"].subscribe})
+
+    async def main():
+        async with aio.Entrypoint("host") as entrypoint:
+            with pytest.raises(cm.InterfaceError, match=r"calls of Listener block"):
+                entrypoint.manage(wrong())
+            command = [sys.executable, "-W", "error", "-c", SUBSCRIBER]
+            parent = entrypoint.manage(scope["EventsServer"]())
+            plugin = await aio.spawn(command, parent=parent, cwd=tmp_path, stdout=subprocess.PIPE)
+            async with plugin:
+                with anyio.fail_after(PATIENCE):
+                    printed = b"".join([part async for part in plugin.stdout])
+                    return await plugin.wait(), printed
+
+    assert run(loop, main) == (0, b"welcome\n")
 
 
 CLIENT = """

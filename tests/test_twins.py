@@ -1,5 +1,6 @@
 """Twins, and the colours of interfaces: `cm.awaitable`, `cm.blocking`, what mixes them, and who serves which."""
 
+import dataclasses
 import functools
 import inspect
 import io
@@ -393,37 +394,84 @@ class AsyncPage(cm.Interface):
     text = cm.awaitable(Page.text)
 
 
-class AsyncPageServer(AsyncPage):
-    async def text(self):
+@dataclasses.dataclass
+class Sheet:
+    number: int
+    pages: "list[Page | None]"
+
+
+class SheetShelf(cm.Interface):
+    @cm.method
+    async def put(self, sheet: Sheet) -> None: ...
+
+
+class AsyncShelf(cm.Interface):
+    @cm.method
+    async def put(self, page: AsyncPage | None, any: cm.Capability) -> Page: ...
+
+
+@pytest.mark.parametrize(("interface", "name"), [(TwinShelf, "page"), (SheetShelf, "sheet")])
+def test_an_awaited_method_is_given_no_proxies_that_block(interface, name):
+    """The likeliest mistake with a twin: by whoever calls back, the loop would wait for itself."""
+
+    class Server(interface):
+        async def put(self, page):
+            raise NotImplementedError
+
+    for _ in range(2):
+        with pytest.raises(cm.InterfaceError) as told:
+            check_manageable(Server(), "awaitable")
+        assert str(told.value) == (
+            f"{interface.__name__}.put, parameter {name}: calls of Page block, and would stop the event loop that the "
+            "method runs in. A twin keeps the annotations of its original: declare the method by hand, as async def, "
+            "with the awaitable twin of Page in its place, or with capmarshal.Capability: its cast() gives a proxy of "
+            "either colour"
+        )
+    # Whoever calls it may have either.
+    assert cm.capability(offline(Echo)).cast(interface)
+
+
+def test_an_awaited_method_takes_what_is_awaited_and_what_has_no_colour():
+    """And returns what it likes: that is the caller's."""
+
+    class Server(AsyncShelf):
+        async def put(self, page, any):
+            raise NotImplementedError
+
+    check_manageable(Server(), "awaitable")
+
+
+class PageServerHere(Page):
+    def text(self):
         return "spam"
 
 
-class TwinShelfServer(TwinShelf):
-    async def put(self, page):
-        return page
+class MixedShelf(cm.Interface):
+    @cm.method
+    def put(self, page: AsyncPage) -> None: ...
 
 
-@each_loop
-def test_an_object_of_the_other_colour_that_comes_home(loop):
-    """The error says that its colour is what is wrong, and what to do; where it is another object, it does not."""
+class MixedShelfServer(MixedShelf):
+    def put(self, page):
+        raise NotImplementedError
 
-    async def main():
-        async with aio.Entrypoint("test") as entrypoint:
-            shelf = entrypoint.manage(TwinShelfServer())
-            words = []
-            for wrong in (entrypoint.manage(AsyncPageServer()), shelf):
-                with pytest.raises(cm.ArgumentError) as caught:
-                    await shelf.cast(TwinShelf).put(wrong.cast(Page))
-                words.append(str(caught.value).partition("the object that came home is ")[2])
-            return words
 
-    of_colour, other = run(loop, main)
-    module = f"{__name__}."
-    assert of_colour.replace(module, "") == (
-        "a AsyncPageServer, not a Page: AsyncPageServer is awaitable, and Page blocking; a twin keeps the annotations "
-        "of its original: declare the method by hand, with the awaitable interface in place of Page - at `page`"
+def test_an_object_of_the_other_colour_that_comes_home():
+    """The error says that its colour is what is wrong, and what to do; where it is another object, it does so too."""
+    words = []
+    with cm.Entrypoint("test") as entrypoint, cm.timeout(PATIENCE):
+        shelf = entrypoint.manage(MixedShelfServer())
+        for wrong in (entrypoint.manage(PageServerHere()), shelf):
+            with pytest.raises(cm.ArgumentError) as caught:
+                shelf.cast(MixedShelf).put(wrong.cast(AsyncPage))
+            words.append(str(caught.value).partition("the object that came home is ")[2].replace(f"{__name__}.", ""))
+    of_colour, other = words
+    assert of_colour == (
+        "a PageServerHere, not a AsyncPage: PageServerHere is blocking, and AsyncPage awaitable; a twin keeps the "
+        "annotations of its original: declare the method by hand, with the blocking interface in place of AsyncPage - "
+        "at `page`"
     )
-    assert other.replace(module, "").startswith("a TwinShelfServer, not a Page: TwinShelfServer is awaitable")
+    assert other.startswith("a MixedShelfServer, not a AsyncPage: MixedShelfServer is blocking")
 
 
 class ShelfServer(Shelf):

@@ -6,11 +6,15 @@ from an event loop.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+import msgspec
+from msgspec.inspect import CustomType
 
 from capmarshal._kernel.errors import InterfaceError, name_of
 from capmarshal._typed.marks import REMOTE
 from capmarshal._typed.parameters import is_awaitable
+from capmarshal._typed.records import walk
 from capmarshal._typed.stubs import function_in
 
 if TYPE_CHECKING:
@@ -61,6 +65,26 @@ def refuse_colour(cls: type, served: Colour) -> None:
             raise InterfaceError(
                 f"{cls.__qualname__} is {colour}, as {interface}.{name} is declared: {_SERVED[colour]} manages it, and "
                 f"{_SERVED[served]} one of the twin interface, which has `{name} = {_TWIN[served]}({interface}.{name})`"
+            )
+
+
+def refuse_blocking_in(annotation: Any, where: str) -> None:
+    """Refuses what an awaited method takes, where an interface whose calls block is in it: they would stop its loop.
+
+    Args:
+        annotation: of the parameter, as read.
+        where: method and parameter, for people.
+
+    Raises:
+        InterfaceError: there is one; says what to write.
+    """
+    for node in walk(msgspec.inspect.type_info(annotation)):
+        if isinstance(node, CustomType) and colour_of(node.cls) == "blocking":
+            name = node.cls.__qualname__
+            raise InterfaceError(
+                f"{where}: calls of {name} block, and would stop the event loop that the method runs in. A twin keeps "
+                f"the annotations of its original: declare the method by hand, as async def, with the awaitable twin "
+                f"of {name} in its place, or with capmarshal.Capability: its cast() gives a proxy of either colour"
             )
 
 

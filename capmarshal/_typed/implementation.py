@@ -6,6 +6,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from capmarshal._kernel.errors import InterfaceError
+from capmarshal._typed.colour import refuse_blocking_in
 from capmarshal._typed.parameters import Parameter, parameters_of
 
 if TYPE_CHECKING:
@@ -58,6 +59,18 @@ class Implementation:
         for needed, name in self.required:
             if name not in given and (needed is None or needed >= count):
                 raise self._misfit(f"wants `{name}`, which nobody can give")
+
+    def refuse_blocking(self) -> None:
+        """Refuses an awaited method that takes an interface whose calls block.
+
+        Raises:
+            InterfaceError: it does; names the parameter, and says what to write.
+        """
+        declared = self._declared
+        both = zip(declared.parameters, declared.annotations, declared.data, strict=True)
+        for parameter, annotation, is_data in both if declared.awaitable else ():
+            if not is_data:
+                refuse_blocking_in(annotation, f"{declared.where}, parameter {parameter.name}")
 
     def _takes(self, parameter: Parameter, place: int) -> bool:
         kinds = [p.kind for p in self._parameters]

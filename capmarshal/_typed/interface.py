@@ -172,7 +172,8 @@ def check_manageable(target: object, colour: Colour) -> None:
         colour: of the interfaces that are served there.
 
     Raises:
-        TypeError, InterfaceError: it is no server's object, or one of the other colour.
+        TypeError, InterfaceError: it is no server's object, or one of the other colour, or one whose methods are
+            awaited and take an interface whose methods block.
     """
     check_object(target, "managed")
     cls = type(target)
@@ -182,4 +183,5 @@ def check_manageable(target: object, colour: Colour) -> None:
         refuse_unservable(cls)
         for method in methods_of(cls).values():
             method.implementation.refuse_misfit()
+            method.implementation.refuse_blocking()
         setattr(cls, _SERVABLE, True)
