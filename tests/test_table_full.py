@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import socket
 
 import pytest
 
@@ -189,6 +190,62 @@ def test_a_clients_own_idle_channels_make_room_for_a_new_one(fork):
             return len(door.idle)
 
         assert fork(client, table=TABLE).result() == 1
+
+
+def _receive(capability, _path):
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with one, other:
+        cm.send_capability(one, capability)
+        taken = fill(0)
+        try:
+            return cm.receive_capability(other, PATIENCE)
+        finally:
+            for number in taken:
+                os.close(number)
+
+
+def _make(make):
+    def made(_capability, path):
+        taken = fill(0)
+        try:
+            return make(path)
+        finally:
+            for number in taken:
+                os.close(number)
+
+    return made
+
+
+NEEDS = {
+    "receive_capability": _receive,
+    "connect": _make(lambda path: cm.connect(path, PATIENCE)),
+    "an entrypoint": _make(lambda _path: cm.Entrypoint("new").close()),
+    "a dataspace": _make(lambda _path: cm.Dataspace.create(8).close()),
+}
+
+
+@pytest.mark.parametrize("need", NEEDS)
+def test_a_clients_idle_channels_make_room_for_whatever_needs_it(fork, tmp_path, need):
+    """What a burst of calls has left is closed for it, and the next call makes a channel."""
+    with cm.Entrypoint("burst") as entrypoint:
+        work = by_hand.Worker()
+        capability = entrypoint.manage(work)
+        entrypoint.listen(tmp_path / "socket", work)
+
+        @awaiting.loop_kept()
+        def client():
+            proxy, door = capability.cast(by_hand.Work), open_door_of(capability)
+            with cm.timeout(PATIENCE):
+                used = []
+                for number in range(20):
+                    assert proxy.double(number) == 2 * number
+                    used.append(door.idle.pop())
+                door.idle += used
+                del used
+                NEEDS[need](capability, tmp_path / "socket")
+                return len(door.idle), proxy.double(4)
+
+        assert fork(client, table=TABLE).result() == (0, 8)
 
 
 def test_a_clients_channels_in_use_are_not_given_up_for_a_new_one(fork):

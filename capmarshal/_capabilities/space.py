@@ -10,6 +10,7 @@ that are held: it is a door of its own.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import weakref
 from collections import deque
@@ -268,6 +269,13 @@ class Space:
             # Not if the same key has come to life again meanwhile.
             if table.get(key) is reference:
                 del table[key]
+
+    def give_way(self) -> None:
+        """Closes the channels that no call uses, of all doors: there is no room, and another call makes a new one."""
+        for door in self.doors():
+            with contextlib.suppress(IndexError):
+                while True:
+                    door.idle.pop().drop()
 
     def in_child(self) -> None:
         """In a forked child: the entrypoints are the parent's, and so are the channels.  Doors stay."""

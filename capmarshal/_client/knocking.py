@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import select
 import time
@@ -18,7 +17,7 @@ from capmarshal._client.conversation import PIPE_ENDED, NeverRan, ServerGone, To
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.private import pair_made
 from capmarshal._kernel.deadline import current, in_force, origin, spent
-from capmarshal._kernel.errors import TableFull, error_for
+from capmarshal._kernel.errors import error_for
 from capmarshal._kernel.native import FOREVER, NOW, TIMED_OUT, ffi, lib
 from capmarshal._kernel.waiting import Backoff, Patience, drive
 from capmarshal._protocol.wire import KNOCK_RECORD
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
     from capmarshal._capabilities.door import Door
     from capmarshal._client.channel import Answer, Entries
-    from capmarshal._descriptors.private import Private
     from capmarshal._kernel.waiting import Steps
     from capmarshal._typed.long import Payload
 
@@ -38,33 +36,13 @@ _CROWD = 8_000_000
 _now_in_force = current.get
 
 
-def _pair() -> Steps[tuple[Private, Private]]:
-    """The two ends of a new channel.
-
-    Where the table is full, this process's own idle channels are given up, and what the reaper is about to close is
-    waited for.
-
-    Raises:
-        TableFull, KernelError: there is no room all the same.
-    """
-    try:
-        return (yield from pair_made("making a channel"))
-    except TableFull:
-        for door in space.doors():
-            with contextlib.suppress(IndexError):
-                while True:
-                    door.idle.pop().drop()
-        # What was dropped is the reaper's to close, which is waited for.
-        return (yield from pair_made("making a channel"))
-
-
 def knock(door: Door, deadline: int) -> Steps[Channel]:
     """A new channel: one end kept, the other handed in at the door.
 
     Raises:
         ServerGone, TooLate, TableFull, TooManyInFlight, KernelError: as they say; nothing is left behind.
     """
-    near, far = yield from _pair()
+    near, far = yield from pair_made("making a channel")
     if door.closing is None:
         door.closing = reaper.Sender()
     try:

@@ -45,7 +45,10 @@ class Closer(Inherited, Protocol):
         ...
 
     def with_room(self, make: Callable[[], int]) -> Steps[int]:
-        """What ``make`` returns; it is called again where the table was full, and something has been closed since."""
+        """What ``make`` returns; it is called again where the table was full, and something has been closed since.
+
+        What nobody uses is given up for it: :meth:`Process.give_way`.
+        """
         ...
 
 
@@ -56,6 +59,14 @@ def identity_of(number: int) -> int:
     after four thousand million others.
     """
     return lib.cm_cookie(number) or -lib.cm_socket_inode(number)
+
+
+class Yielding(Inherited, Protocol):
+    """Has descriptors that nobody uses at the moment."""
+
+    def give_way(self) -> None:
+        """Has the reaper close them: somebody needs room."""
+        ...
 
 
 class Process:
@@ -81,8 +92,13 @@ class Process:
         self.lists: dict[int, object] = {}
         self.reaper: Closer | None = None
         self.mounts: Inherited | None = None
-        self.space: Inherited | None = None
+        self.space: Yielding | None = None
         self.entrypoints: weakref.WeakSet[Inherited] = weakref.WeakSet()
+
+    def give_way(self) -> None:
+        """Has what nobody uses at the moment closed: there is no room for something else."""
+        if self.space is not None:
+            self.space.give_way()
 
     def with_room(self, make: Callable[[], int]) -> Steps[int]:
         """As :meth:`Closer.with_room`; not while holding the lock, for it may wait a second."""

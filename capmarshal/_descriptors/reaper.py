@@ -260,6 +260,7 @@ class Reaper:
             result = make()
             if result != -errno.EMFILE:
                 return result
+            process.give_way()
             give_up = give_up or min(time.monotonic_ns() + _ROOM_PATIENCE, in_force())
             while self.done == done and self._open and (now := time.monotonic_ns()) < give_up:
                 # One that was started may not have begun.
@@ -358,7 +359,7 @@ def with_room(make: Callable[[], int]) -> int:
     """The result of ``make``, which makes descriptors, and is called again where the table was full.
 
     That is: it returned -EMFILE, and the reaper has closed something since, or does so within a second, or the time
-    that :class:`capmarshal.timeout` leaves if that is less.
+    that :class:`capmarshal.timeout` leaves if that is less.  So is what nobody uses at the moment.
     """
     return drive(_reaper.with_room(make))
 
