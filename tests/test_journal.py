@@ -11,6 +11,7 @@ import pytest
 import by_hand
 import capmarshal as cm
 from capmarshal._server import journal as _journal
+from capmarshal._server import tracebacks
 from capmarshal._server.clients import Peer, User
 from capmarshal._server.journal import Journal
 from capmarshal._server.shares import Shares
@@ -64,18 +65,59 @@ def test_peers_and_kinds_do_not_hide_each_other(clock, caplog):
     assert [record.levelno for record in caplog.records[2:]] == [logging.WARNING, logging.ERROR, logging.CRITICAL]
 
 
-def test_ten_thousand_peers_within_a_second_cost_bounded_lines_and_memory(clock, caplog):
+def test_ten_thousand_processes_of_a_user_cost_bounded_lines_and_memory(clock, caplog):
     """A process that forks for each line is no way around it; what was left out is said by whoever comes next."""
     journal = Journal("x")
     for pid in range(10_000):
         journal.warning(peer(pid), "knock", "in vain")
-    assert len(caplog.messages) == len(journal._told) == _journal._REMEMBERED
+    assert len(caplog.messages) == len(journal._told) == _journal.MAY.user
     clock.ns += SECOND
     caplog.clear()
     journal.warning(peer(20_000), "knock", "in vain")
-    left_out = 10_000 - _journal._REMEMBERED
-    assert caplog.messages == [f"x: process 20000 (user 1000): in vain (and {left_out} such lines were left out)"]
-    assert len(journal._told) == 1
+    assert caplog.messages == []
+    journal.warning(peer(20_000, 0), "knock", "in vain")
+    left_out = 10_001 - _journal.MAY.user
+    assert caplog.messages == [f"x: process 20000 (user 0): in vain (and {left_out} other lines were left out)"]
+    clock.ns += 10 * SECOND
+    journal.warning(peer(20_000), "knock", "in vain")
+    assert caplog.messages[1:] == ["x: process 20000 (user 1000): in vain"]
+
+
+def test_users_without_number_cost_bounded_lines_and_a_service_has_its_own(clock, caplog):
+    """As in a user namespace; whoever comes in the next ten seconds is written about."""
+    journal = Journal("x")
+    for uid in range(10_000):
+        journal.warning(peer(uid, uid), "knock", "in vain")
+    assert len(caplog.messages) == _journal.MAY.whole
+    journal.error(None, "shut", "the door was shut")
+    left_out = 10_000 - _journal.MAY.whole
+    assert caplog.messages[-1] == f"x: the door was shut (and {left_out} other lines were left out)"
+
+
+def test_kinds_without_number_cost_bounded_lines_and_hide_no_other_process(clock, caplog):
+    """One process that makes methods raise whatever they can; its next line says both counts."""
+    journal = Journal("x")
+    for kind in range(1000):
+        journal.warning(peer(7), kind, "raised")
+    assert len(caplog.messages) == _journal.MAY.process
+    journal.warning(peer(8), 0, "raised")
+    assert caplog.messages[-1] == "x: process 8 (user 1000): raised (and 980 other lines were left out)"
+    journal.warning(peer(7), 0, "raised")
+    journal.warning(peer(7), 1000, "raised")
+    clock.ns += 10 * SECOND
+    journal.warning(peer(7), 0, "raised")
+    words = "x: process 7 (user 1000): raised (and 1 such lines and 1 other lines were left out)"
+    assert caplog.messages[-1] == words
+
+
+def test_what_is_remembered_does_not_grow(clock, caplog):
+    """However many processes there are in time."""
+    journal = Journal("x")
+    for pid in range(2000):
+        journal.warning(peer(pid, pid % 100), "knock", "in vain")
+        clock.ns += SECOND
+    assert len(journal._told) <= _journal._REMEMBERED
+    assert len(journal._lines) <= 2 * 10 + 1
 
 
 def test_an_error_comes_with_its_traceback(clock, caplog):
@@ -91,13 +133,17 @@ def test_an_error_comes_with_its_traceback(clock, caplog):
 
 
 def test_the_words_of_a_caller_do_not_fill_the_log(clock, caplog):
-    """An exception's own text may be as long as a call: it is cut, and the traceback, which has it whole, left out."""
+    """An exception's own text may be as long as a call: it is cut, in a traceback that says where as ever."""
     try:
-        raise ValueError("x" * (_journal._TEXT_MAX + 1))
+        raise ValueError("x" * 1_000_000 + "the end")
     except ValueError as error:
         Journal("x").error(None, "raised", "Work.fail raised", exc_info=error)
-    assert caplog.messages == [f"x: Work.fail raised: ValueError: {'x' * _journal._TEXT_MAX}... (cut short)"]
-    assert len(caplog.text) < _journal._TEXT_MAX + 200
+    (message,) = caplog.messages
+    assert message.startswith("x: Work.fail raised\nTraceback (most recent call last):\n")
+    assert "in test_the_words_of_a_caller_do_not_fill_the_log" in message
+    assert message.endswith("the end")
+    assert len(message) < tracebacks.TEXT_MAX + 500
+    assert caplog.records[0].exc_info is None
     caplog.clear()
 
 

@@ -118,6 +118,7 @@ MODULES = {
         "outbox",
         "clients",
         "peers",
+        "tracebacks",
         "journal",
         "kept",
         "shared_numbers",

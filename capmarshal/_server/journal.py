@@ -1,7 +1,9 @@
 """What an entrypoint writes into the log, where strangers decide how often there is something to write.
 
 Whoever may call can fail, knock in vain or send nonsense as often as it likes.  So one peer gets one line of a kind
-a second, and the next line says how many were left out; and no more is remembered than fits into one small table.
+a second, and the next line says how many were left out.  And since a process that forks is another peer, and kinds are
+many, lines of all kinds are bounded besides: for a process, for its user, and over all.  No more is remembered than
+fits into one small table.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, TypeAlias
 
 from capmarshal._kernel import call_log
-from capmarshal._kernel.errors import printable
+from capmarshal._server import tracebacks
+from capmarshal._server.shares import Bounds
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -25,10 +28,11 @@ log = logging.getLogger("capmarshal")
 
 # Nanoseconds between two lines of one kind about one peer.
 _PAUSE = 1_000_000_000
-# Kinds of lines about peers that are remembered, and so the most lines that are written within one pause.
+# Lines of all kinds in so many nanoseconds: about one process, about those of one user, and about all of them.
+MAY = Bounds(20, 40, 60)
+_WHILE = 10_000_000_000
+# Kinds of lines about peers that are remembered, unless more were written within one pause.
 _REMEMBERED = 256
-# Characters of an exception's own text.
-_TEXT_MAX = 10_000
 # Stands for the peer of a line that is about nobody in particular.
 _NOBODY = (-1, -1)
 
@@ -49,7 +53,7 @@ class _Told:
 
 
 class Journal:
-    """Writes an entrypoint's lines to the logger ``capmarshal``, one a second for each peer and kind.
+    """Writes an entrypoint's lines to the logger ``capmarshal``, few: one a second for each peer and kind.
 
     A peer is known by what its lines call it, process and user, and not by the object that stands for it: that may be
     made anew for each of a thousand knocks.  There is no lock: any thread and any signal handler may write, and a fork
@@ -62,9 +66,11 @@ class Journal:
     def __init__(self, label: str) -> None:
         self._label = label
         self._told: dict[_Key, _Told] = {}
-        # Lines left out that no entry of the table can tell of any more.
+        # Lines left out that no entry of the table can tell of.
         self._untold = 0
-        self._swept_at = 0
+        # Of this while: since when, and how many lines of a peer, a user and all.
+        self._since = 0
+        self._lines: dict[tuple[int, int] | int | None, int] = {}
 
     def warning(self, peer: Peer | None, kind: Hashable, words: str, *args: object) -> None:
         """Writes that a peer did what it should not, unless one of the kind was written a moment ago.
@@ -111,44 +117,58 @@ class Journal:
         if not log.isEnabledFor(level):
             return
         pid, uid = (peer.pid, peer.uid) if peer is not None else _NOBODY
-        left_out = self._due((pid, uid, kind))
-        if left_out is None:
+        more = self._due((pid, uid, kind))
+        if more is None:
             return
-        more = f" (and {left_out} such lines were left out)" if left_out else ""
         whom = _whom(peer)
         # A filter or handler of the application's own may raise, which is not to end what is being logged.
         with contextlib.suppress(Exception):
-            if any(len(_text(error)) > _TEXT_MAX for error in _chain(exc_info)):
+            if exc_info is not None and (cut := tracebacks.cut(exc_info)):
                 # A caller's words may be in it, and as many of them as a call can carry.
-                more = f": {type(exc_info).__qualname__}: {printable(_text(exc_info)[:_TEXT_MAX])}... (cut short){more}"
-                exc_info = None
+                more, exc_info = f"{more}\n{cut}", None
             log.log(level, f"%s: %s{words}%s", self._label, whom, *args, more, exc_info=exc_info)
 
-    def _due(self, key: _Key) -> int | None:
-        """Whether a line is to be written: None if not, else how many were left out before it."""
+    def _due(self, key: _Key) -> str | None:
+        """Whether a line is to be written: None if not, else in words how many were left out before it."""
         now = monotonic_ns()
         told = self._told.get(key)
-        if told is None:
-            if len(self._told) >= _REMEMBERED:
-                self._sweep(now)
-            # What is about nobody is the service's own, of a few kinds, and always has its place.
-            if len(self._told) >= _REMEMBERED and key[:2] != _NOBODY:
-                self._untold += 1
-                return None
-            self._told[key] = _Told(now)
-            untold, self._untold = self._untold, 0
-            return untold
-        if now - told.at < _PAUSE:
+        if told is not None and now - told.at < _PAUSE:
             told.left_out += 1
             return None
-        left_out, told.left_out, told.at = told.left_out, 0, now
-        return left_out
+        # What is about nobody is the service's own, of a few kinds, and always written.
+        if key[:2] != _NOBODY and not self._may(now, key[:2]):
+            if told is not None:
+                told.left_out += 1
+            else:
+                self._untold += 1
+            return None
+        left_out, others = told.left_out if told is not None else 0, self._untold
+        if told is not None:
+            told.left_out, told.at = 0, now
+        else:
+            if len(self._told) >= _REMEMBERED:
+                self._sweep(now)
+                others = self._untold
+            self._told[key] = _Told(now)
+        self._untold = 0
+        counts = [f"{left_out} such lines"] if left_out else []
+        counts += [f"{others} other lines"] if others else []
+        return f" (and {' and '.join(counts)} were left out)" if counts else ""
+
+    def _may(self, now: int, peer: tuple[int, int]) -> bool:
+        """Whether one more line may be about a peer; counts it."""
+        if now - self._since >= _WHILE:
+            # Another one: a thread may be in the middle of this.
+            self._since, self._lines = now, {}
+        lines, whose = self._lines, (peer, peer[1], None)
+        if not MAY.admit(1, *[lines.get(one, 0) for one in whose]):
+            return False
+        for one in whose:
+            lines[one] = lines.get(one, 0) + 1
+        return True
 
     def _sweep(self, now: int) -> None:
-        """Forgets whom nothing was written about for a while; not for each line of a flood of new peers."""
-        if now - self._swept_at < _PAUSE:
-            return
-        self._swept_at = now
+        """Forgets whom nothing was written about for a while."""
         for key, told in list(self._told.items()):
             if now - told.at >= _PAUSE:
                 self._untold += told.left_out
@@ -158,19 +178,3 @@ class Journal:
 def _whom(peer: Peer | None) -> str:
     """How a line about a peer begins."""
     return "" if peer is None else f"{peer!r}: "
-
-
-def _text(error: BaseException | None) -> str:
-    """An exception's own text; empty where it has none, or raises when it is asked."""
-    with contextlib.suppress(Exception):
-        return str(error) if error is not None else ""
-    return ""
-
-
-def _chain(error: BaseException | None) -> list[BaseException]:
-    """All that a traceback is written of: an error, and what it was raised from or after."""
-    chain: list[BaseException] = []
-    while error is not None and not any(known is error for known in chain):
-        chain.append(error)
-        error = error.__cause__ or error.__context__
-    return chain
