@@ -119,7 +119,7 @@ class Entrypoint(AnyEntrypoint[AwaitedService]):
             for_client: or says what a :class:`Caller` gets, something managed, or None: it is not let in.  May be
                 ``async def``; either is called in a task of its own, which is cancelled if the client goes.  Who is
                 connecting when it raises is not let in either, and the log says why.
-            mode: of the file: who may write to it may connect.
+            mode: of the file: who may write to it may connect.  0o600, the same user, unless it is said.
 
         Raises:
             TypeError, ValueError: there is no listening there, or one of ``target`` and ``for_client`` is to be given.

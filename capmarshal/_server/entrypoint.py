@@ -245,7 +245,7 @@ class AnyEntrypoint(Generic[S]):
             target: what everybody gets: a capability, a proxy, or an object, which is managed here from now on.
             for_client: or says what a :class:`Caller` gets, something managed, or None: it is not let in.  It runs in
                 the serving thread; who is connecting when it raises is not let in either, and the log says why.
-            mode: of the file: who may write to it may connect.
+            mode: of the file: who may write to it may connect.  0o600, the same user, unless it is said.
 
         Raises:
             TypeError, ValueError: there is no listening there, or one of ``target`` and ``for_client`` is to be given.
