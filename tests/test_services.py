@@ -3,6 +3,7 @@
 import inspect
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +11,13 @@ from pathlib import Path
 import pytest
 
 import capmarshal as cm
-from patience import until
+from patience import PATIENCE, until
 from services import directory, failure
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "services.md").read_text(encoding="utf-8")
-SERVICE, CLIENT, ENDING, ACTIVATED = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+SERVICE, CLIENT, ENDING, SESSIONS, SESSION_CLIENT, CHILD, ACTIVATED = BLOCKS
 
 
 class Notes(cm.Interface):
@@ -62,6 +64,60 @@ def test_the_service_ends_by_sigterm():
             service.terminate()
         assert service.returncode == 0
         assert not path.exists()
+
+
+def _python(program, place, **options):
+    command = [sys.executable, "-W", "error", "-c", program]
+    return subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, text=True, **options)
+
+
+def test_sessions_end_with_their_clients_and_the_service_with_them():
+    """Told to end, it lets nobody in, serves who is in, and ends when he is killed."""
+    asks = 'input(); print(session.add("another"), flush=True); input()'
+    assert SESSION_CLIENT.count("me.close() ") == SESSION_CLIENT.count("print(") == 1
+    client = SESSION_CLIENT.replace('add("a line"))', 'add("a line"), flush=True)').replace("me.close() ", asks)
+    with directory() as place:
+        (place / "sessions.py").write_text(SESSIONS, encoding="utf-8")
+        path = place / "sessions.sock"
+        with subprocess.Popen([sys.executable, "-W", "error", "sessions.py"], cwd=place) as service:
+            try:
+                until(lambda: failure(path)[0] != "Disconnected")
+                # As it stands: it ends by itself, and its session with it.
+                with _python(SESSION_CLIENT, place) as passing:
+                    assert passing.communicate(timeout=PATIENCE) == ("1\n", None)
+                with _python(client, place, stdin=subprocess.PIPE) as staying:
+                    try:
+                        assert staying.stdout.readline() == "1\n"
+                        service.terminate()
+                        until(lambda: not path.exists())
+                        staying.stdin.write("\n")
+                        staying.stdin.flush()
+                        assert staying.stdout.readline() == "2\n"
+                        assert service.poll() is None
+                    finally:
+                        staying.kill()
+                assert service.wait(PATIENCE) == 0
+            finally:
+                service.kill()
+
+
+PARENT = """
+import os, signal, sys
+import capmarshal as cm
+
+class Here(cm.Interface): ...
+
+ep = cm.Entrypoint("parent")
+child = cm.spawn([sys.executable, "-P", "-W", "error", "-c", sys.argv[1]], parent=ep.manage(Here()))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_child_ends_with_its_parent():
+    """Which is killed."""
+    command = [sys.executable, "-P", "-W", "error", "-c", PARENT, CHILD + '\nprint("ended")']
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("ended\n", "", -signal.SIGKILL)
 
 
 def test_the_activated_service_compiles():
