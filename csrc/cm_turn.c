@@ -196,6 +196,29 @@ static int reply(struct cm_turn *turn, const void *payload, size_t size)
 	return cm_send(slot->descriptor, parts, 3, results->numbers, results->count, CM_NOW);
 }
 
+int cm_reply_beside(struct cm_turn *turn, unsigned int slot, uint64_t id, const void *payload, size_t size, int mode)
+{
+	struct cm_head head = {
+		.version = CM_VERSION,
+		.kind = CM_KIND_REPLY,
+		.cpu = (uint16_t)cm_cpu(),
+		.id = id,
+	};
+	struct iovec parts[] = {
+		{ .iov_base = &head, .iov_len = sizeof(head) },
+		{ .iov_base = (void *)payload, .iov_len = size },
+	};
+	int error;
+
+	/* none is there in a forked child */
+	if (slot >= turn->ring.n_slots)
+		return -EBADF;
+	if (sizeof(head) + size > turn->ring.slots[slot].room)
+		return -EMSGSIZE;
+	error = cm_send(turn->ring.slots[slot].descriptor, parts, 2, NULL, 0, CM_NOW);
+	return error ? error : cm_allow(turn, slot, mode);
+}
+
 /* 0: it was reported in this harvest before: so all that there is has been */
 static int note(struct cm_turn *turn, const struct epoll_event *event)
 {

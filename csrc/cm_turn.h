@@ -90,6 +90,15 @@ void cm_unwatch(struct cm_turn *turn, unsigned int slot);
  */
 int cm_allow(struct cm_turn *turn, unsigned int slot, int mode);
 
+/*
+ * Sends the REPLY to a call whose method ran beside others, where that is data alone
+ * and fits into one record, without ever waiting for its reader, and changes what its
+ * channel's state allows.
+ *
+ * Return: 0, or -errno: it was not sent, and nothing has changed
+ */
+int cm_reply_beside(struct cm_turn *turn, unsigned int slot, uint64_t id, const void *payload, size_t size, int mode);
+
 /* Has a peer begin no calls for now or, where `held` is 0, begin them again: what its channels have brought meanwhile waits for their turns. */
 void cm_hold(struct cm_turn *turn, unsigned int peer, int held);
 

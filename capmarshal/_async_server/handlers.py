@@ -19,10 +19,10 @@ from capmarshal._descriptors.inbox import Inbox
 from capmarshal._kernel import call_log
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.errors import ArgumentError, StaleCapability
-from capmarshal._kernel.native import FOREVER, lib
+from capmarshal._kernel.native import FOREVER
 from capmarshal._protocol import faults, wire
 from capmarshal._server import ownership
-from capmarshal._server.answer import Answer
+from capmarshal._server.answer import Answer, reply
 from capmarshal._server.calls import Calls, Encoded, Leave, Turn, fault_for, stays, succeeded
 from capmarshal._server.handler import Handler
 from capmarshal._server.logged_calls import log_call
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
     from capmarshal._server.journal import Journal
     from capmarshal._server.objects import Objects
     from capmarshal._typed.method import Method
-
-# Looked up once: an attribute of cffi's is 40 ns.
-_cpu = lib.cm_cpu
 
 # Nothing is ever added to it.
 _NOTHING_OWNED = Owned()
@@ -175,11 +172,13 @@ class AwaitedCall(Handler):
         kept = ownership.InProgress((self.key,))
         if self._deadline != FOREVER:
             self._calls.driver.end_after(_deadline.seconds_until(self._deadline), self._scope)
-        answer, cut_off, cancelled = None, False, False
+        answer: Answer | bytes | None = None
+        cut_off = cancelled = False
         try:
             with self._scope:
                 # Not before: a timer that is cancelled keeps the context in which it was set until it would have rung.
-                _deadline.current.set(self._deadline)
+                if _deadline.current.get() != self._deadline:
+                    _deadline.current.set(self._deadline)
                 ownership.current.set(kept)
                 current.set(self)
                 # Before its first step, whatever its method does then.
@@ -203,14 +202,18 @@ class AwaitedCall(Handler):
             cut_off = self._calls.driver.told_to_end()
         self._end(answer, kept, cut_off=cut_off, cancelled=cancelled)
 
-    def _succeeded(self, result: Any, kept: Sequence[object]) -> Answer:
-        """The answer to it when its method has returned; raises what is wrong with the result."""
+    def _succeeded(self, result: Any, kept: Sequence[object]) -> Answer | bytes:
+        """The answer to it when its method has returned, or the payload of a reply, where there is nothing else.
+
+        Raises:
+            Exception: what is wrong with the result.
+        """
         method = self._method
         if method.result_is_data:
             try:
-                reply = method.encode_data_result(result)
-                if type(reply) is bytes and self._owned is _NOTHING_OWNED:
-                    return Answer(self.id, wire.pack_data_reply(self.id, reply, _cpu()))
+                payload = method.encode_data_result(result)
+                if type(payload) is bytes and self._owned is _NOTHING_OWNED:
+                    return payload
             except Exception:
                 # Says what is wrong with it; where that is nothing, a signal handler raised something.
                 self._outgoing = Outgoing(serving=True)
@@ -219,11 +222,11 @@ class AwaitedCall(Handler):
         else:
             # Before there is anything in it, which is closed whatever happens.
             self._outgoing = Outgoing(serving=True)
-            reply = method.encode_result(result, self._outgoing)
+            payload = method.encode_result(result, self._outgoing)
         rest = b""
-        if isinstance(reply, Long):
-            rest, reply = reply.end, reply.start
-        answer = succeeded(self, reply, self._owned, self._outgoing, kept)
+        if isinstance(payload, Long):
+            rest, payload = payload.end, payload.start
+        answer = succeeded(self, payload, self._owned, self._outgoing, kept)
         return answer._replace(rest=rest) if rest else answer
 
     def _late(self, kept: Sequence[object]) -> Answer:
@@ -232,7 +235,7 @@ class AwaitedCall(Handler):
         data = wire.pack_fail(self.id, faults.encode(fault))
         return ownership.failed(self.id, data, self._owned, NOTHING, kept)
 
-    def _end(self, answer: Answer, kept: ownership.InProgress, *, cut_off: bool, cancelled: bool) -> None:
+    def _end(self, answer: Answer | bytes, kept: ownership.InProgress, *, cut_off: bool, cancelled: bool) -> None:
         """Ends the call; its answer goes to whoever wants it still."""
         kept.running = ()
         kept.kept.clear()
@@ -363,25 +366,27 @@ class AwaitingCalls(Calls):
         self.concurrency.forget_all()
         self.end_all()
 
-    def end(self, call: AwaitedCall, answer: Answer, began: int, *, cut_off: bool, cancelled: bool) -> None:
+    def end(self, call: AwaitedCall, answer: Answer | bytes, began: int, *, cut_off: bool, cancelled: bool) -> None:
         """Ends a call whose method has.
 
         Args:
             call: whose method that is.
-            answer: goes to whoever wants it still.
+            answer: goes to whoever wants it still; or the payload of a reply.
             began: when it did.
             cut_off: nobody is to have it, as the service ends.
             cancelled: the method has ended for that, or because its client has given the call up.
         """
         if call not in self.concurrency.handlers:
             # It was forgotten with its event loop, and ended as that was thrown away.
-            answer.close()
+            if isinstance(answer, Answer):
+                answer.close()
             return
         self.forget(call)
         if self._logs:
+            answer = reply(call.id, answer) if isinstance(answer, bytes) else answer
             came = call.size, call.descriptors
             log_call(self._journal, call.peer, call.where, began, came, answer, cancelled=cancelled)
-        escape = answer.escape.pop() if answer.escape else None
+        escape = answer.escape.pop() if isinstance(answer, Answer) and answer.escape else None
         self.concurrency.end(call, answer, cut_off=cut_off)
         if escape is not None:
             self.escaped(escape)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.closing import close_whole
+from capmarshal._kernel.native import lib
 from capmarshal._protocol import faults, wire
 from capmarshal._protocol.faults import Code, Fault
 
@@ -67,6 +68,11 @@ class Answer(NamedTuple):
             # Whatever it is that an object of the application's raises here.
             with contextlib.suppress(BaseException):
                 close_whole(file)
+
+
+def reply(call_id: int, payload: bytes) -> Answer:
+    """An answer that is data alone, of a call that owned nothing."""
+    return Answer(call_id, wire.pack_data_reply(call_id, payload, lib.cm_cpu()))
 
 
 def fail(call_id: int, code: Code, message: str, owned: Sequence[ClosableFile | DescriptorList] = ()) -> Answer:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from capmarshal._server.timers import Timers
 
 # Looked up once: an attribute of cffi's is 40 ns.
-_cm_allow = lib.cm_allow
+_cm_allow, _cm_reply_beside = lib.cm_allow, lib.cm_reply_beside
 
 # Channels of a peer that are looked at to find the one that is missed least.
 _LOOKED_AT = 32
@@ -57,6 +57,9 @@ def _mode(state: State) -> int:
 
 
 _MODES = {state: _mode(state) for state in State}
+# What a channel is in when the method of its call has run beside others, and the answer is sent.
+_ANSWERED = TRANSITIONS[State.HANDLED][Event.SENT]
+_ANSWERED_MODE = _MODES[_ANSWERED]
 
 
 class Channels:
@@ -130,6 +133,19 @@ class Channels:
         if mode == _MODES[before] or after is State.ENDED:
             return True
         return _cm_allow(self._turn, channel.slot, mode) == 0
+
+    def reply_beside(self, channel: Channel, call_id: int, payload: bytes) -> bool:
+        """Sends the reply to a call whose method ran beside others, and moves its channel, in one crossing.
+
+        Returns:
+            False where that cannot be: it was not sent, and nothing has changed.
+        """
+        if channel.state is not State.HANDLED or channel.refused is not None:
+            return False
+        if _cm_reply_beside(self._turn, channel.slot, call_id, payload, len(payload), _ANSWERED_MODE) != 0:
+            return False
+        channel.state = _ANSWERED
+        return True
 
     def book(self, channel: Channel, what: Resource, amount: int) -> None:
         """Charges a channel, and so its peer and its user, with an amount in place of what it was charged with."""

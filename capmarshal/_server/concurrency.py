@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 from capmarshal._kernel.native import lib
 from capmarshal._protocol.states import Event, State
+from capmarshal._server.answer import Answer, reply
 from capmarshal._server.shares import spared
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from capmarshal._kernel.native import CData
-    from capmarshal._server.answer import Answer
     from capmarshal._server.channels import Channels
     from capmarshal._server.clients import Channel, Load, Peer, User
     from capmarshal._server.endings import Endings
@@ -170,12 +170,13 @@ class Concurrency:
         if handler is not None:
             handler.cancel()
 
-    def end(self, handler: Handler, answer: Answer, *, cut_off: bool) -> None:
+    def end(self, handler: Handler, answer: Answer | bytes, *, cut_off: bool) -> None:
         """Ends a call whose method has ended.
 
         Args:
             handler: the call.
-            answer: to it, taken; it is not sent where nobody wants it.
+            answer: to it, taken; or the payload of a reply, where there is nothing else.  It is not sent where nobody
+                wants it.
             cut_off: the method was kept from answering, as all are: its client finds the server gone.
         """
         channel = self.handlers.pop(handler)
@@ -183,10 +184,13 @@ class Concurrency:
             channel.handler = None
             self._uncount(handler, channel.peer)
             if cut_off:
-                answer.close()
+                if isinstance(answer, Answer):
+                    answer.close()
                 self._endings.forget(channel)
-            else:
+            elif isinstance(answer, Answer):
                 self._records.finish(channel, answer)
+            elif not self._records.reply_beside(channel, handler.id, answer):
+                self._records.finish(channel, reply(handler.id, answer))
             self._rouse()
         except Exception as error:  # noqa: BLE001 - a fault of ours is one channel's, not the service's
             self._endings.fault(channel, error)

@@ -125,6 +125,10 @@ class Records:
         if isinstance(answer, Answer):
             answer.let_escape()
 
+    def reply_beside(self, channel: Channel, call_id: int, payload: bytes) -> bool:
+        """Sends a reply, where nothing else is to be done for it; False: it was not, and is for :meth:`finish`."""
+        return self._returned() and self._channels.reply_beside(channel, call_id, payload)
+
     def _in_parts(self, channel: Channel, received: Received) -> Received | None:
         """Deals with a record of a conversation in parts; the whole call, if this was the end of it."""
         try:
