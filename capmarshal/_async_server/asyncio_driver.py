@@ -49,7 +49,7 @@ class AsyncioDriver(Driver):
 
     def scope(self) -> AsyncioScope:
         """As :meth:`Driver.scope`."""
-        return AsyncioScope()
+        return AsyncioScope(self._loop)
 
     def end_after(self, seconds: float, scope: Scope) -> None:
         """As :meth:`Driver.end_after`."""

@@ -17,20 +17,24 @@ if TYPE_CHECKING:
 class AsyncioScope:
     """A block of a task's, the last thing that it does.  When it was told to, the block ends without an error.
 
+    Args:
+        loop: in which that task runs.
+
     Attributes:
         cancel_called: it was told to end.
     """
 
-    __slots__ = ("_task", "_timer", "cancel_called")
+    __slots__ = ("_loop", "_task", "_timer", "cancel_called")
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self.cancel_called = False
         self._task: asyncio.Task[Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def end_after(self, seconds: float) -> None:
         """Tells it to end when so much time has passed."""
-        self._timer = asyncio.get_running_loop().call_later(seconds, self.cancel)
+        self._timer = self._loop.call_later(seconds, self.cancel)
 
     def cancel(self) -> None:
         """Tells it to end.  Does nothing the second time."""
@@ -44,7 +48,7 @@ class AsyncioScope:
             self._task.cancel()
 
     def __enter__(self) -> None:
-        self._task = asyncio.current_task()
+        self._task = asyncio.current_task(self._loop)
         if self.cancel_called:
             self.insist()
 

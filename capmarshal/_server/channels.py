@@ -57,7 +57,10 @@ def _mode(state: State) -> int:
 
 
 _MODES = {state: _mode(state) for state in State}
-# What a channel is in when the method of its call has run beside others, and the answer is sent.
+# What a channel is in when the method of a call that has come in one record runs beside others.
+_BEGUN = TRANSITIONS[TRANSITIONS[State.IDLE][Event.CALL]][Event.HANDLE]
+_BEGUN_MODE = _MODES[_BEGUN]
+# And when it has, and the answer is sent.
 _ANSWERED = TRANSITIONS[State.HANDLED][Event.SENT]
 _ANSWERED_MODE = _MODES[_ANSWERED]
 
@@ -133,6 +136,16 @@ class Channels:
         if mode == _MODES[before] or after is State.ENDED:
             return True
         return _cm_allow(self._turn, channel.slot, mode) == 0
+
+    def begin_beside(self, channel: Channel) -> bool:
+        """Moves a channel to where the method of the call that has come on it runs beside others; as :meth:`move`."""
+        if channel.state is State.RUNNING:
+            # It came in a record that was looked at closer.
+            return self.move(channel, Event.HANDLE)
+        if channel.state is not State.IDLE:
+            return self.move(channel, Event.CALL, Event.HANDLE)
+        channel.state = _BEGUN
+        return _cm_allow(self._turn, channel.slot, _BEGUN_MODE) == 0
 
     def reply_beside(self, channel: Channel, call_id: int, payload: bytes) -> bool:
         """Sends the reply to a call whose method ran beside others, and moves its channel, in one crossing.

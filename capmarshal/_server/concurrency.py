@@ -14,7 +14,7 @@ import math
 from typing import TYPE_CHECKING
 
 from capmarshal._kernel.native import lib
-from capmarshal._protocol.states import Event, State
+from capmarshal._protocol.states import State
 from capmarshal._server.answer import Answer, reply
 from capmarshal._server.shares import spared
 
@@ -83,12 +83,7 @@ class Concurrency:
 
     def begin(self, handler: Handler, channel: Channel) -> None:
         """Counts a call, has its channel watched, and has its method run."""
-        if channel.state is State.RUNNING:
-            # It came in a record that was looked at closer.
-            watched = self._channels.move(channel, Event.HANDLE)
-        else:
-            watched = self._channels.move(channel, Event.CALL, Event.HANDLE)
-        if not watched:
+        if not self._channels.begin_beside(channel):
             handler.close()
             self._endings.drop(channel, "the kernel has no memory to watch it")
             return

@@ -164,6 +164,10 @@ class Turns:
                 self._reply = answer
                 if table is None:
                     return
+            elif came is None and not isinstance(answer, Answer):
+                # It goes on beside others; nothing has come with it, and nothing was to leave.
+                self._finish(answer)  # type: ignore[arg-type]  # it is no bytes
+                return
             else:
                 self._leaving.drop()
                 self._finish(answer)  # type: ignore[arg-type]  # it is no bytes
