@@ -167,6 +167,28 @@ def test_a_clients_full_table_refuses_a_new_channel(fork):
         assert fork(client, table=TABLE).result() == 2
 
 
+def test_a_client_with_a_full_table_is_told_that_its_server_is_gone(fork):
+    """The channel that it has kept has ended, and the door: it makes no other, for which there would be no room."""
+
+    @awaiting.loop_kept()
+    def client():
+        with by_hand.Impostor() as impostor:
+            proxy = impostor.capability.cast(by_hand.Work)
+            answering = by_hand.Concurrent(by_hand.answer_first_knock, impostor)
+            with cm.timeout(PATIENCE):
+                assert proxy.double(4) == 8
+                answering.outcome()
+                impostor.end.close()
+                taken = fill(0)
+                with pytest.raises(cm.Disconnected) as caught:
+                    proxy.double(1)
+            for number in taken:
+                os.close(number)
+            return caught.value.ran
+
+    assert fork(client, table=TABLE).result() == "no"
+
+
 def test_a_clients_own_idle_channels_make_room_for_a_new_one(fork):
     """A client that has called from many threads at once has as many channels: they are given up before it fails."""
     with by_hand.serving() as capability, by_hand.serving() as other:
