@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import os
 import resource
 import socket
 
+import anyio
 import pytest
 
 import awaiting
 import by_hand
 import capmarshal as cm
 import full_table
+from capmarshal import aio
 from capmarshal._capabilities.capability import open_door_of
 from capmarshal._descriptors import reaper as _reaper
+from loops import LOOPS, AwaitedWork, Work, Worker, in_thread, run
 
 PATIENCE = by_hand.PATIENCE
 TABLE = 128
@@ -271,7 +276,7 @@ def test_a_clients_idle_channels_make_room_for_whatever_needs_it(fork, tmp_path,
 
 
 def test_a_clients_channels_in_use_are_not_given_up_for_a_new_one(fork):
-    """Only idle ones are: a call in progress is nobody's to end."""
+    """Only idle ones are: a call in progress is nobody's to end, and waited for until the deadline."""
     with by_hand.serving() as capability, by_hand.serving() as other:
 
         @awaiting.loop_kept()
@@ -281,8 +286,12 @@ def test_a_clients_channels_in_use_are_not_given_up_for_a_new_one(fork):
                 assert capability.cast(by_hand.Work).double(1) == 2
                 channel = door.idle.pop()
                 taken = fill(0)
-                with pytest.raises(cm.TableFull, match=str(TABLE)):
+                with (
+                    pytest.raises(cm.CallTimeout, match="not made: the descriptor table is full") as late,
+                    cm.timeout(0.1),
+                ):
                     other.cast(by_hand.Work).double(1)
+                assert late.value.ran == "no"
                 door.idle.append(channel)
                 for number in taken:
                     os.close(number)
@@ -290,6 +299,62 @@ def test_a_clients_channels_in_use_are_not_given_up_for_a_new_one(fork):
                 return channel in door.idle
 
         assert fork(client, table=TABLE).result()
+
+
+def _in_threads(capabilities, calls):
+    """Makes so many calls at a time by threads, with room for few of them; their answers."""
+    with concurrent.futures.ThreadPoolExecutor(calls) as pool:
+        works = [capability.cast(Work) for capability in capabilities]
+        answers = [pool.submit(works[number % len(works)].wait, str(number)) for number in range(calls)]
+        return [answer.result(PATIENCE) for answer in answers]
+
+
+def _in_a_loop(loop):
+    def calls_in_loop(capabilities, calls):
+        async def main():
+            works = [capability.cast(AwaitedWork) for capability in capabilities]
+            answers = []
+
+            async def call(number):
+                answers.append(await works[number % len(works)].wait(str(number)))
+
+            async with anyio.create_task_group() as group:
+                for number in range(calls):
+                    group.start_soon(call, number)
+            return answers
+
+        return run(loop, main)
+
+    return calls_in_loop
+
+
+@pytest.mark.parametrize("by", ["threads", *LOOPS])
+@pytest.mark.parametrize("servers", [1, 3])
+def test_a_call_that_finds_no_room_waits_for_one_of_those_that_run(fork, by, servers):
+    """All are answered, whichever servers they are for, though there is room for a few at a time."""
+    calls_at_once = _in_threads if by == "threads" else _in_a_loop(by)
+    workers = [Worker() for _ in range(servers)]
+    entrypoints = [aio.Entrypoint("burst", limits=cm.Limits(process_share=1)) for _ in workers]
+    capabilities = [one.manage(worker) for one, worker in zip(entrypoints, workers, strict=True)]
+
+    def client():
+        # Of a loop's own, and of the reaper's.
+        soft = 24 + sum(_is_open(number) for number in range(TABLE))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, soft))
+        return sorted(calls_at_once(capabilities, 60), key=int)
+
+    child = fork(client)
+
+    async def main():
+        async with contextlib.AsyncExitStack() as stack:
+            for one in entrypoints:
+                await stack.enter_async_context(one)
+            await workers[0].began(3)
+            for worker in workers:
+                worker.go = True
+            assert await in_thread(child.result) == [str(number) for number in range(60)]
+
+    run("asyncio", main)
 
 
 def test_an_entrypoint_needs_room(fork):

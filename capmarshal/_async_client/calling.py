@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import time
@@ -15,9 +16,9 @@ import anyio.lowlevel
 from capmarshal._async_client.limiter import Limiter
 from capmarshal._async_client.waiting import awaited
 from capmarshal._client.conversation import NeverRan, TooLate, Unanswered
-from capmarshal._client.knocking import again, check_time, knock, too_late
+from capmarshal._client.knocking import NO_ROOM, again, channel_to, check_time, knock, too_late
 from capmarshal._kernel.deadline import current, in_force
-from capmarshal._kernel.errors import Error
+from capmarshal._kernel.errors import Error, TableFull
 from capmarshal._kernel.native import FOREVER
 from capmarshal._kernel.polling import poll_nanoseconds
 from capmarshal._kernel.waiting import Backoff
@@ -54,16 +55,19 @@ class _Here:
 
     Attributes:
         in_flight: how many there are.
+        in_line: how many wait until there is room in the descriptor table; who comes then stands behind them.
+        line: of these: the first one looks for a channel.
         in_a_row: how many have been made since one had to wait.
         limiters: by door; and by method, of the calls that it makes of this process's own entrypoints.
         scopes_let: asked until when the cancel scopes let this task wait, by the event loop's clock.
         watch: asked what waits for channels; None before the first has to.
     """
 
-    __slots__ = ("_last", "in_a_row", "in_flight", "limiters", "scopes_let", "watch")
+    __slots__ = ("_last", "in_a_row", "in_flight", "in_line", "limiters", "line", "scopes_let", "watch")
 
     def __init__(self) -> None:
-        self.in_flight = self.in_a_row = 0
+        self.in_flight = self.in_a_row = self.in_line = 0
+        self.line = Limiter(1)
         self.watch: Callable[[], Watch | None] | None = None
         self.limiters: WeakKeyDictionary[object, Limiter] = WeakKeyDictionary()
         # Whose was wanted last, weakly, and that: most calls go through one door.
@@ -194,6 +198,23 @@ async def exchange(door: Door, key: bytes, payload: Payload, entries: Entries, n
     return answer
 
 
+async def _channel_to(here: _Here, door: Door, deadline: int) -> tuple[Channel, bool]:
+    """As :func:`channel_to`; where the descriptor table is full, calls of this event loop wait in line."""
+    if not here.in_line:
+        with contextlib.suppress(TableFull):
+            return await awaited(knock(door, deadline)), False
+    here.in_line += 1
+    try:
+        if not here.line.take_now() and not await here.line.take(deadline):
+            raise TooLate(NO_ROOM, ran="no")
+        try:
+            return await awaited(channel_to(door, deadline))
+        finally:
+            here.line.give_back()
+    finally:
+        here.in_line -= 1
+
+
 async def _repeated(
     here: _Here,
     door: Door,
@@ -209,9 +230,11 @@ async def _repeated(
     while True:
         channel: Channel
         try:
+            if here.in_line:
+                raise IndexError
             channel, kept = door.idle.pop(), True
         except IndexError:
-            channel, kept = await awaited(knock(door, deadline)), False
+            channel, kept = await _channel_to(here, door, deadline)
         try:
             poll = _POLL if here.in_flight == 1 else 0
             heard: Answer | Steps[Answer] | None

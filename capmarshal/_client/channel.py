@@ -81,7 +81,7 @@ class Channel:
         watched: by which number an event loop knows it that watches it; 0: none does.
     """
 
-    __slots__ = ("_caller", "_closing", "_room", "_room_for_data", "near", "usable", "watched")
+    __slots__ = ("__weakref__", "_caller", "_closing", "_room", "_room_for_data", "near", "usable", "watched")
 
     def __init__(self, near: Private, closing: reaper.Sender) -> None:
         self.near = near

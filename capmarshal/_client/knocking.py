@@ -9,6 +9,7 @@ import errno
 import select
 import time
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from capmarshal._capabilities.door import home_of
 from capmarshal._capabilities.space import space
@@ -17,9 +18,9 @@ from capmarshal._client.conversation import PIPE_ENDED, NeverRan, ServerGone, To
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.private import pair_made
 from capmarshal._kernel.deadline import current, in_force, origin, spent
-from capmarshal._kernel.errors import error_for
+from capmarshal._kernel.errors import TableFull, error_for
 from capmarshal._kernel.native import FOREVER, NOW, TIMED_OUT, ffi, lib
-from capmarshal._kernel.waiting import Backoff, Patience, drive
+from capmarshal._kernel.waiting import IN_FLIGHT_PATIENCE, Backoff, Patience, drive
 from capmarshal._protocol.wire import KNOCK_RECORD
 
 if TYPE_CHECKING:
@@ -32,6 +33,13 @@ if TYPE_CHECKING:
 
 # Nanoseconds between two tries, at most, where others knock at a door faster than it is opened.
 _CROWD = 8_000_000
+# What is said where it does not become less full in time.
+NO_ROOM = "not made: the descriptor table is full (RLIMIT_NOFILE), and no other call of this process has ended"
+# Those that lead to other processes, by the number that each has, or had: a call of this process's own entrypoints may
+# wait for the one that finds no room.
+_channels: WeakValueDictionary[int, Channel] = WeakValueDictionary()
+# When somebody who waited for another call's channel has had one.
+_found_at = 0
 # Wanted in each call.
 _now_in_force = current.get
 
@@ -54,7 +62,10 @@ def knock(door: Door, deadline: int) -> Steps[Channel]:
         while True:
             result = lib.cm_send(door.number, part, 1, [far.number], 1, NOW)
             if result == 0:
-                return Channel(near, door.closing)
+                channel = Channel(near, door.closing)
+                if door.home is None:
+                    _channels[near.number] = channel
+                return channel
             if result in PIPE_ENDED:
                 raise ServerGone("the server is gone: its door is shut", ran="no")
             if result in TIMED_OUT:
@@ -73,6 +84,53 @@ def knock(door: Door, deadline: int) -> Steps[Channel]:
     finally:
         # At once: as long as we hold a copy, nothing wakes us when the server dies.
         far.close()
+
+
+def _others_run() -> bool:
+    """Whether a channel of this process's own is in use, which comes back when its call ends."""
+    idle = {id(channel) for door in space.doors() for channel in door.idle}
+    made = (reference() for reference in _channels.valuerefs())
+    # Of one that a forked child has of its parent's, the number is gone.
+    return any(
+        channel.usable and channel.near.number >= 0 and id(channel) not in idle
+        for channel in made
+        if channel is not None
+    )
+
+
+def channel_to(door: Door, deadline: int) -> Steps[tuple[Channel, bool]]:
+    """A channel for a call, and whether it is an idle one.
+
+    Where the descriptor table is full and other calls of this process run, one of those is waited for: until the
+    deadline, or, where there is none, as long as who waits so finds one now and then.
+
+    Raises:
+        TooLate: none has ended in time.
+        ServerGone, TableFull, TooManyInFlight, KernelError: as :func:`knock`.
+    """
+    global _found_at
+    waits: Backoff | None = None
+    began = 0
+    while True:
+        try:
+            channel, kept = door.idle.pop(), True
+        except IndexError:
+            try:
+                channel, kept = (yield from knock(door, deadline)), False
+            except TableFull:
+                if not _others_run():
+                    raise
+                now = time.monotonic_ns()
+                began = began or now
+                if deadline == FOREVER and now >= max(began, _found_at) + IN_FLIGHT_PATIENCE:
+                    raise
+                waits = waits or Backoff(deadline)
+                if not (yield from waits.wait(-1, 0)):
+                    raise TooLate(NO_ROOM, ran="no") from None
+                continue
+        if began:
+            _found_at = time.monotonic_ns()
+        return channel, kept
 
 
 def check_time(deadline: int) -> int:
@@ -131,7 +189,7 @@ def exchange(door: Door, key: bytes, payload: Payload, entries: Entries, numbers
             try:
                 channel, kept = door.idle.pop(), True
             except IndexError:
-                channel, kept = drive(knock(door, deadline)), False
+                channel, kept = drive(channel_to(door, deadline))
             try:
                 return channel.call(key, payload, entries, numbers, deadline, None, 0)
             except NeverRan:
