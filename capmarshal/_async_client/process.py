@@ -44,10 +44,10 @@ class _Pipe:
         return self._file.fileno()
 
     async def aclose(self) -> None:
-        """Closes it; whoever waits is told."""
+        """Closes it; whoever waits is told, by anyio 4.10 and later."""
         if not self._file.closed:
-            # What anyio has for that came later than the rest.
-            getattr(anyio, "notify_closing", int)(self._file.fileno())
+            if hasattr(anyio, "notify_closing"):
+                anyio.notify_closing(self._file.fileno())
             self._file.close()
         await anyio.lowlevel.checkpoint()
 
