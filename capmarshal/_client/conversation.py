@@ -256,7 +256,7 @@ class Conversation:
                 if event is Event.UNREAD:
                     raise NeverRan
                 if event is Event.ENDED:
-                    raise ServerGone("the server ended the channel during the call", ran="maybe")
+                    raise ServerGone("the server closed its entrypoint, or ended, during the call", ran="maybe")
         finally:
             self.abandon()
 
