@@ -16,9 +16,10 @@ import anyio
 import pytest
 
 import capmarshal as cm
+from capmarshal import aio
 from capmarshal._capabilities.capability import open_door_of
 from capmarshal._kernel.deadline import await_with_proxy_timeout
-from loops import each_loop, run
+from loops import each_loop, in_thread, run
 from patience import PATIENCE, until
 
 
@@ -400,23 +401,62 @@ class Within(cm.Interface):
 
 
 class WithinServer(Within):
+    def __init__(self, place):
+        self.place = place
+
     def call(self, loop):
         async def call():
-            with cm.timeout(0.01):
-                await self.me.remaining()
+            with pytest.raises(RuntimeError, match=r"calling entrypoint 'own' in an event loop.*cm\.blocking"):
+                await self.me.cast(AsyncShop).remaining()
+            # What blocks runs in place.
+            assert self.me.cast(Shop).remaining() > 0
+            with pytest.raises(RuntimeError, match=r"connecting to .* in an event loop of the thread"):
+                await aio.connect(self.place)
+            with pytest.raises(RuntimeError, match="waiting for entrypoint 'own' to go in an event loop of the thread"):
+                await aio.wait_gone(self.me)
+            with pytest.raises(cm.CallTimeout):
+                await aio.wait_gone(self.me, 0)
 
-        with pytest.raises(cm.CallTimeout):
-            run(loop, call)
+        run(loop, call)
 
 
 @each_loop
-def test_nothing_runs_inline(loop):
-    """Of an object of the entrypoint whose method awaits the call: it waits for its turn, which does not come."""
+def test_what_waits_for_its_own_thread_is_told_at_once(loop, tmp_path):
+    """In an event loop that a method of the entrypoint runs, whose turn does not end before that."""
     with cm.Entrypoint("own") as entrypoint:
-        server = WithinServer()
-        server.me = entrypoint.manage(ShopServer(entrypoint)).cast(AsyncShop)
+        server = WithinServer(tmp_path / "s")
+        server.me = entrypoint.manage(ShopServer(entrypoint))
+        entrypoint.listen(tmp_path / "s", server.me)
         entrypoint.manage(server).cast(Within).call(loop)
         del server.me
+
+
+class FromThread(Within):
+    def call(self, loop):
+        anyio.from_thread.run(self.call_back)
+
+    async def call_back(self):
+        with (
+            cm.timeout(0.05),
+            pytest.raises(cm.CallTimeout, match="a method of entrypoint 'own', which takes no other"),
+        ):
+            await self.me.cast(AsyncShop).remaining()
+
+
+@each_loop
+def test_what_waits_for_the_thread_that_waits_for_its_loop_is_told_when_time_is_up(loop):
+    """Before, it might be a task that the method does not wait for."""
+
+    async def main():
+        entrypoint, server = cm.Entrypoint("own"), FromThread()
+        server.me = entrypoint.manage(ShopServer(entrypoint))
+        async with anyio.create_task_group() as group:
+            group.start_soon(anyio.to_thread.run_sync, entrypoint.serve_forever)
+            await in_thread(entrypoint.manage(server).cast(Within).call, loop)
+            entrypoint.close()
+        del server.me
+
+    run(loop, main)
 
 
 WITHOUT_ANYIO = """

@@ -12,6 +12,7 @@ import pytest
 
 import by_hand
 import capmarshal as cm
+import matrix
 from capmarshal._descriptors import reaper
 from capmarshal._protocol import handover_record
 from patience import PATIENCE, until
@@ -333,3 +334,41 @@ def test_a_service_that_restarts_is_found_again(place, run_peer):
             assert caught.value.ran == "no"
             cm.capability(work).close()
         peer.finish(code=-signal.SIGKILL)
+
+
+class Looking(by_hand.Worker):
+    """Whose method does what needs its own thread."""
+
+    def double(self, value):
+        return self.look(value)
+
+
+@matrix.runs_inline
+@pytest.mark.parametrize("activated", [False, True])
+def test_a_service_that_is_to_answer_in_this_very_thread(place, activated, listener):
+    """At once, for it would wait for itself; in another thread, and in a child of the process, it is answered."""
+    worker = Looking()
+    if not activated:
+        listener.close()
+        place.unlink()
+    with cm.Entrypoint("service") as entrypoint:
+        entrypoint.listen(listener.dup() if activated else place, worker)
+
+        def look(value):
+            with pytest.raises(RuntimeError, match=r"in the thread that serves it: .* do it in another one"):
+                cm.connect(place)
+            with pytest.raises(RuntimeError, match="waiting for entrypoint 'service' to go in the thread"):
+                cm.wait_gone(worker)
+            with pytest.raises(cm.CallTimeout):
+                cm.wait_gone(worker, 0)
+            pid = os.fork()
+            if pid == 0:
+                # Its parent is busy: it is not answered before that has seen its end.
+                os._exit(failure(place, 0)[0] != "CallTimeout")
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+            return 2 * value
+
+        worker.look = look
+        assert double(place) == 8
+        del worker.look
+    assert failure(place, 0)[0] == ("CallTimeout" if activated else "Disconnected")

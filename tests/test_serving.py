@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import anyio
 import pytest
 
 import capmarshal as cm
@@ -59,5 +60,35 @@ def test_a_blocking_call_that_would_wait_for_itself_is_told_at_once(loop):
             with pytest.raises(RuntimeError, match=r"double\(\) was called by a blocking proxy.*to_thread"):
                 work.double(1)
             assert await in_thread(work.double, 1) == 2
+
+    run(loop, main)
+
+
+@each_loop
+def test_connecting_to_itself_and_waiting_for_its_own_end_are_told_at_once(loop, tmp_path):
+    """Without a deadline, too; where they are awaited, or made in another thread, they are made."""
+
+    async def main():
+        async with aio.Entrypoint("awaited") as entrypoint:
+            entrypoint.listen(tmp_path / "s", Worker())
+            (tmp_path / "link").symlink_to("s")
+            for name in ("s", "link"):
+                words = rf"^connecting to '.*/{name}' in the thread of the event loop.*await aio\.connect.*to_thread"
+                for timeout in (None, 0, PATIENCE):
+                    with pytest.raises(RuntimeError, match=words):
+                        cm.connect(tmp_path / name, timeout)
+            capability = await in_thread(cm.connect, tmp_path / "s")
+            assert await aio.connect(tmp_path / "s") is capability
+            with pytest.raises(RuntimeError, match=r"^waiting for entrypoint 'awaited' to go.*await aio\.wait_gone"):
+                cm.wait_gone(capability)
+            with pytest.raises(cm.CallTimeout):
+                cm.wait_gone(capability, 0)
+            assert not capability.gone
+            async with anyio.create_task_group() as group:
+                group.start_soon(in_thread, cm.wait_gone, capability)
+                entrypoint.close()
+        with pytest.raises(cm.Disconnected):
+            cm.connect(tmp_path / "s")
+        cm.wait_gone(capability)
 
     run(loop, main)

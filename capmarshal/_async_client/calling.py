@@ -84,7 +84,8 @@ class _Here:
         home = door.home() if door.home is not None else None
         whose: object = door
         if home is not None:
-            home.check_runs()
+            if why := home.never_while_awaited():
+                raise RuntimeError(f"calling entrypoint {door.label!r} {why}")
             whose = home.method_here() or door
         last, limiter = self._last
         if last() is whose:

@@ -10,11 +10,12 @@ import anyio.lowlevel
 
 from capmarshal._async_client.waiting import awaited, happens
 from capmarshal._capabilities import connecting
-from capmarshal._capabilities.gone import WAITING, door_behind, still_there
+from capmarshal._capabilities.door import home_of
+from capmarshal._capabilities.gone import WAITING, door_behind, still_there, waiting_for
 from capmarshal._descriptors.private import make_epoll_set
 from capmarshal._kernel.deadline import after
 from capmarshal._kernel.errors import check
-from capmarshal._kernel.native import ffi, lib
+from capmarshal._kernel.native import NOW, ffi, lib
 from capmarshal._kernel.waiting import Wait
 
 if TYPE_CHECKING:
@@ -35,9 +36,12 @@ async def wait_gone(what: What, timeout: float | None = None) -> None:
 
     Raises:
         TableFull: besides, there is no room for a descriptor of its own.
+        RuntimeError: as there, where that is not in this event loop.
     """
     door = door_behind(what)
     deadline = after(timeout)
+    if deadline != NOW and (home := home_of(door)) is not None and (why := home.never_while_awaited()):
+        raise RuntimeError(f"{waiting_for(door)} {why}")
     await anyio.lowlevel.checkpoint()
     if not await _hangs_up(door, deadline):
         raise still_there(door, timeout, deadline)

@@ -87,16 +87,21 @@ class AwaitingDispatcher(Dispatcher):
         """Whether one call keeps its thread from running others: while it is awaited, it does not."""
         return False
 
-    def check_runs(self) -> None:
-        """Refuses an awaited call where what would run it is another event loop of this thread.
-
-        Raises:
-            RuntimeError: that does not run as long as this one does.
-        """
+    def never_while_awaited(self) -> str:
+        """As :meth:`Dispatcher.never_while_awaited`: another event loop of this thread serves it."""
         assert isinstance(self.calls, AwaitingCalls)  # noqa: S101 - made here
         loop = self.calls.loop
-        if loop is not None and self.serves_this_thread() and not loop.is_running():
-            raise RuntimeError(f"the entrypoint that is called {_STOPPED}")
+        here = loop is not None and self.serves_this_thread() and not loop.is_running()
+        return f"which {_STOPPED}" if here else ""
+
+    def never_while_blocked(self, awaited: str) -> str:
+        """As :meth:`Dispatcher.never_while_blocked`."""
+        if not self.serves_this_thread():
+            return ""
+        return (
+            "in the thread of the event loop that serves it: it would wait for itself; "
+            f"await {awaited}, or do it in another thread: await anyio.to_thread.run_sync(...)"
+        )
 
     def method_here(self) -> object | None:
         """The method that runs here, in its task or one that it has started; of whichever entrypoint."""

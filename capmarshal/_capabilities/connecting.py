@@ -11,6 +11,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from capmarshal._capabilities.handover import receiving
+from capmarshal._capabilities.space import space
 from capmarshal._descriptors import private, reaper
 from capmarshal._descriptors.socket_paths import address_to_connect, checked_path, words_for
 from capmarshal._kernel.deadline import after, seconds_until
@@ -55,6 +56,7 @@ def connect(path: StrOrBytesPath, timeout: float | None = None) -> Capability:
         TableFull: no room in the descriptor table.
         TypeError: it is no path.
         ValueError: it names no file, or it is no time to wait.
+        RuntimeError: the service is of this process, and is to answer in this very thread.
     """
     return drive(connecting(path, timeout, blocks=True))
 
@@ -69,6 +71,10 @@ def connecting(path: StrOrBytesPath, timeout: float | None, *, blocks: bool) -> 
     """
     named = checked_path(path)
     deadline = after(timeout)
+    if (home := space.listener_at(named)) is not None:
+        why = home.never_while_blocked("aio.connect(...)") if blocks else home.never_while_awaited()
+        if why:
+            raise RuntimeError(f"connecting to {words_for(named)} {why}")
     patience = Patience(deadline)
     busy: TooManyInFlight | None = None
     while True:

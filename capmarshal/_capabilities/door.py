@@ -42,11 +42,18 @@ class Home(Protocol):
         """Whether the current thread is that one, and within something that keeps it from running any other call."""
         ...
 
-    def check_runs(self) -> None:
-        """Refuses an awaited call where what would run it is another event loop of this thread.
+    def never_while_awaited(self) -> str:
+        """Why nothing that it is to do is done as long as the event loop runs that is here, after what is awaited.
 
-        Raises:
-            RuntimeError: that does not run as long as this one does.
+        Empty if it is done: by another thread, or in this event loop.
+        """
+        ...
+
+    def never_while_blocked(self, awaited: str) -> str:
+        """Why nothing that it is to do is done as long as this thread waits, likewise; empty if another thread does it.
+
+        Args:
+            awaited: what may be awaited instead, in an event loop.
         """
         ...
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from capmarshal._capabilities.capability import Capability, Delegable, open_door_of
+from capmarshal._capabilities.door import home_of
 from capmarshal._capabilities.space import capability_of
 from capmarshal._kernel.deadline import after, words_for
 from capmarshal._kernel.errors import CallTimeout
+from capmarshal._kernel.native import NOW
 from capmarshal._kernel.waiting import becomes_ready
 
 if TYPE_CHECKING:
@@ -35,12 +37,24 @@ def wait_gone(what: What, timeout: float | None = None) -> None:
         Closed: the capability is closed.
         TypeError: it is none of these.
         ValueError: no time to wait.
+        RuntimeError: it is of this process, and served by this very thread.
     """
     # Held as long as it is polled.
     door = door_behind(what)
     deadline = after(timeout)
+    if (
+        deadline != NOW
+        and (home := home_of(door)) is not None
+        and (why := home.never_while_blocked("aio.wait_gone(...)"))
+    ):
+        raise RuntimeError(f"{waiting_for(door)} {why}")
     if not becomes_ready(door.number, 0, deadline, WAITING):
         raise still_there(door, timeout, deadline)
+
+
+def waiting_for(door: Door) -> str:
+    """What is done here, for people."""
+    return f"waiting for entrypoint {door.label!r} to go"
 
 
 def door_behind(what: What) -> Door:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -69,6 +70,8 @@ class Space:
         self._capabilities: dict[Key, Reference[Capability]] = {}
         # Ids of those that the process managed which this one was forked from: its entrypoints keep them, here too.
         self.managed_by_parent: frozenset[int] = frozenset()
+        # Of the files at which entrypoints of this process listen, by device and inode: which entrypoint.
+        self.listening: dict[tuple[int, int], weakref.ref[Home]] = {}
         # References whose object has died.  A callback may run anywhere, so it only takes note; and none of ours, in
         # which what a signal handler raises would be swallowed.
         self._died: deque[Reference[Any]] = deque()
@@ -223,6 +226,16 @@ class Space:
         if cookie:
             self._server_cookies.discard(cookie)
 
+    def listener_at(self, path: bytes) -> Home | None:
+        """The entrypoint of this process that listens at a path, if one does."""
+        if not self.listening:
+            return None
+        with contextlib.suppress(OSError):
+            file = os.stat(path)  # noqa: PTH116 - pathlib is slow to import
+            found = self.listening.get((file.st_dev, file.st_ino))
+            return found() if found is not None else None
+        return None
+
     def doors(self) -> list[Door]:
         """The doors that are held at the moment."""
         with lock:
@@ -281,6 +294,7 @@ class Space:
         """In a forked child: the entrypoints are the parent's, and so are the channels.  Doors stay."""
         self._server_ends.clear()
         self._server_cookies.clear()
+        self.listening.clear()
         self.managed_by_parent |= self.managed.keys()
         self.managed.clear()
         for door in self.doors():

@@ -109,6 +109,10 @@ class Calls:
             # Last: where Ctrl-C comes before, nothing is in progress there.
             ownership.current.set(calls_before)
 
+    def are_current(self) -> bool:
+        """Whether what runs here was begun by whoever runs these, in its thread or one that has its context."""
+        return ownership.current.get() is self._calls
+
     def end_all(self) -> None:
         """Forgets the calls in progress: Ctrl-C may have kept some from ending, and none goes on."""
         self._objects.end_all()

@@ -115,11 +115,26 @@ class Dispatcher:
         return self.calls.thread == threading.get_ident()
 
     def takes_no_other(self) -> bool:
-        """Whether the current thread is that one, and within something that keeps it from running any other call."""
-        return self.serves_this_thread() and bool(self._objects.in_progress())
+        """Whether the current thread is that one, and within something that keeps it from running any other call.
 
-    def check_runs(self) -> None:
-        """Refuses an awaited call where what would run it is another event loop of this thread: none is, here."""
+        Or another, in which a task of an event loop does what a method of that one has asked for.
+        """
+        return (self.serves_this_thread() or self.calls.are_current()) and bool(self._objects.in_progress())
+
+    def never_while_awaited(self) -> str:
+        """Why nothing that this is to do is done as long as the event loop runs that is here; empty if it is."""
+        if not self.serves_this_thread():
+            return ""
+        return (
+            "in an event loop of the thread that serves it: it would wait for itself, as that goes on when the loop "
+            "has ended; a call by a blocking proxy (cm.blocking() derives its interface) runs in place"
+        )
+
+    def never_while_blocked(self, awaited: str) -> str:  # noqa: ARG002 - nothing is awaited here
+        """Why nothing that this is to do is done as long as this thread waits; empty if it is."""
+        if not self.serves_this_thread():
+            return ""
+        return "in the thread that serves it: it would wait for itself; do it in another one"
 
     def method_here(self) -> object | None:
         """Of methods that are awaited, the one that runs here: nobody's here."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from typing import TYPE_CHECKING, TypeAlias
@@ -96,6 +97,16 @@ def _taken(listening: socket.socket) -> Private:
     return taken
 
 
+def _place_of(listening: socket.socket) -> tuple[int, int] | None:
+    """Device and inode of the file that somebody else has made for a socket, as far as it can be told."""
+    with contextlib.suppress(OSError):
+        path = listening.getsockname()
+        if isinstance(path, str) and os.path.isabs(path):  # noqa: PTH117 - pathlib is slow to import
+            file = os.stat(path)  # noqa: PTH116 - likewise
+            return file.st_dev, file.st_ino
+    return None
+
+
 class Listener:
     """A socket that listens, and its file, if that is of this process's making.
 
@@ -107,6 +118,7 @@ class Listener:
     Attributes:
         socket: that listens.
         gives: as given.
+        place: device and inode of its file, as far as it can be told.
         watch: whether connections are taken, in the loop; set by who does.
 
     Raises:
@@ -114,13 +126,14 @@ class Listener:
         KernelError, TableFull: one cannot listen there.
     """
 
-    __slots__ = ("_file", "gives", "socket", "watch", "where")
+    __slots__ = ("_file", "gives", "place", "socket", "watch", "where")
     watch: Watch
 
     def __init__(self, where: StrOrBytesPath | socket.socket, mode: int, gives: Capability | ForClient) -> None:
         self.gives = gives
         self._file: SocketFile | None = None
         if isinstance(where, socket.socket):
+            self.place = _place_of(where)
             self.socket = _taken(where)
             self.where = f"socket {self.socket.number}"
         else:
@@ -137,6 +150,7 @@ class Listener:
             except BaseException:
                 self.socket.close()
                 raise
+            self.place = self._file.identity
         # A connection may be gone, or another process's, when it is to be accepted.
         os.set_blocking(self.socket.number, False)
 

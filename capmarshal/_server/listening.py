@@ -10,11 +10,13 @@ from __future__ import annotations
 import collections
 import errno
 import select
+import weakref
 from functools import partial
 from typing import TYPE_CHECKING
 
 from capmarshal._capabilities import handover
 from capmarshal._capabilities.capability import Capability
+from capmarshal._capabilities.space import space
 from capmarshal._descriptors import private, reaper
 from capmarshal._descriptors.private import Private
 from capmarshal._descriptors.socket_paths import credentials_of
@@ -101,6 +103,8 @@ class Listening:
             if not self._closed:
                 self._listeners.append(listener)
                 self._new.append(listener)
+                if listener.place is not None:
+                    space.listening[listener.place] = weakref.ref(self._dispatcher)
             return not self._closed
 
     def begin(self) -> None:
@@ -230,7 +234,14 @@ class Listening:
     def remove_files(self) -> None:
         """Lets nobody else find what is listened to, from any thread."""
         for listener in tuple(self._listeners):
+            self._forget_place(listener)
             listener.remove_file()
+
+    def _forget_place(self, listener: Listener) -> None:
+        """Has nobody of this process find it any more, before its file's inode may be another's."""
+        place, listener.place = listener.place, None
+        if place is not None:
+            space.listening.pop(place, None)
 
     def hang_up(self) -> None:
         """Ends what is listened to, from any thread: who is not answered yet finds the service gone."""
@@ -239,6 +250,7 @@ class Listening:
             # What they hand over is kept no longer.
             listeners, self._listeners = self._listeners, []
         for listener in listeners:
+            self._forget_place(listener)
             listener.close()
 
     def close(self) -> None:

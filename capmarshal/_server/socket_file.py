@@ -131,13 +131,14 @@ class SocketFile:
 
     Attributes:
         path: likewise.
+        identity: device and inode; None while there is none.
     """
 
-    __slots__ = ("_identity", "path")
+    __slots__ = ("identity", "path")
 
     def __init__(self, path: bytes) -> None:
         self.path = path
-        self._identity: tuple[int, int] | None = None
+        self.identity: tuple[int, int] | None = None
 
     def listen(self, listener: Private, mode: int) -> None:
         """Makes the file, and has the socket listen; at no time may anybody connect whom the mode keeps out.
@@ -161,7 +162,7 @@ class SocketFile:
                     check(lib.lx_bind(listener.number, address, len(address)), doing)
                 with _failing_in_words(doing):
                     made = os.lstat(self.path)
-                    self._identity = made.st_dev, made.st_ino
+                    self.identity = made.st_dev, made.st_ino
                     if stat.S_IMODE(made.st_mode) != mode:
                         change_mode(self.path, mode)
                 check(lib.lx_listen(listener.number, BACKLOG), doing)
@@ -174,7 +175,7 @@ class SocketFile:
 
         Before the socket is closed: until then its inode, and so what it is known by, is nobody else's.
         """
-        identity, self._identity = self._identity, None
+        identity, self.identity = self.identity, None
         if identity is None:
             return
         with contextlib.suppress(OSError):
