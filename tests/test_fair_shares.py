@@ -87,6 +87,7 @@ def test_a_flood_of_knocks_leaves_turns_for_calls(hostile):
         assert served.book.seen[0] - before < 20
 
 
+@matrix.one_call_a_channel
 def test_calls_that_take_long_are_not_taken_in_a_row(hostile):
     """Whatever CPU a client claims to send from: while its calls are long, others come in between."""
     with serving() as served, contextlib.closing(by_hand.knock(served.capability)) as honest:

@@ -9,6 +9,7 @@ import pytest
 import by_hand
 import capmarshal as cm
 from capmarshal._protocol import handover_record
+from capmarshal._server import handovers as _handovers
 from capmarshal._server.limits import Limits
 from capmarshal._server.shares import Shares
 from patience import PATIENCE, until
@@ -127,8 +128,10 @@ def test_who_speaks_is_not_listened_to(place, files):
 
 
 @pytest.mark.parametrize("first", [[], [b""], [b"x", b""] * 3], ids=["nothing", "empty", "some"])
-def test_who_sends_its_own_end_does_not_keep_it_open(place, hostile, first):
+def test_who_sends_its_own_end_does_not_keep_it_open(place, hostile, first, monkeypatch):
     """In its own connection, or crosswise in another's, behind other records; and dies: the connections are over."""
+    # What lies in each other's is found at one look after the other.
+    monkeypatch.setattr(_handovers, "_LOOK_AGAIN", 10_000_000)
 
     def crosswise():
         for _ in range(4):
@@ -150,7 +153,8 @@ def test_what_closes_slowly_keeps_nobody(place, lingering):
     """A client that leaves a socket in its connection which takes long to close."""
     with serving(place) as entrypoint:
         number, peer = lingering(int(PATIENCE))
-        with connected(place) as connection:
+        # Whoever closes the last copy waits: that is the server.
+        with connected(place) as connection, by_hand.busy(cm.connect(place)):
             socket.send_fds(connection, [b"x"], [number])
             os.close(number)
         until(lambda: len(handovers(entrypoint)) == 0)

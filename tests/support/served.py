@@ -67,7 +67,8 @@ class Served:
 
 @contextlib.contextmanager
 def serving(**options):
-    served = Served(**options)
+    # Hostile clients have answers that they never read: leaving it need not wait for these.
+    served = Served(**{"close_timeout": 0.1} | options)
     with served.entrypoint:
         yield served
         # Whatever a test did: the next client is served.
