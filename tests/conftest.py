@@ -19,6 +19,7 @@ import capmarshal as cm
 import left_behind
 import matrix
 import patience
+import services
 from capmarshal._descriptors import reaper
 from forked_child import ForkedChild
 from lingering_socket import make_lingering
@@ -284,6 +285,13 @@ def writer():
         yield made
         made.close()
         by_hand.at_end(reader)
+
+
+@pytest.fixture
+def place():
+    """A path for a socket, in a directory that other users may enter."""
+    with services.directory() as made:
+        yield made / "service"
 
 
 @pytest.fixture

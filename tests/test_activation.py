@@ -19,7 +19,7 @@ from capmarshal._descriptors import reaper
 from capmarshal._descriptors.private import Private
 from interrupting import Interrupting
 from patience import PATIENCE
-from services import connected, directory, double, failure
+from services import connected, double, failure
 
 ACTIVATE = shutil.which("systemd-socket-activate")
 
@@ -44,13 +44,6 @@ assert not [name for name in os.environ if name.startswith("LISTEN_")]
 cm.notify_ready()
 entrypoint.serve_forever()
 """
-
-
-@pytest.fixture
-def place():
-    """A path for a socket, in a directory that other users may enter."""
-    with directory() as made:
-        yield made / "service"
 
 
 def listening(path, kind=socket.SOCK_SEQPACKET):

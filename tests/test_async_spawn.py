@@ -1,7 +1,6 @@
 """``aio.spawn``: a child that is given one capability, started in an event loop, on each of them."""
 
 import ast
-import contextlib
 import os
 import signal
 import subprocess
@@ -17,28 +16,6 @@ from loops import each_loop, in_thread, run
 from refusing import refuse
 
 
-class Registry(cm.Interface):
-    @cm.method
-    def tell(self, what: str) -> int: ...
-
-
-class RegistryServer(Registry):
-    def __init__(self):
-        self.told = []
-
-    def tell(self, what):
-        self.told.append(what)
-        return len(self.told)
-
-
-@contextlib.contextmanager
-def registry():
-    """(object, capability), of an entrypoint that is served by a thread."""
-    target = RegistryServer()
-    with cm.Entrypoint("registry") as entrypoint:
-        yield target, entrypoint.manage(target)
-
-
 async def _ended(command, parent, **options):
     """A child's status, when it has ended."""
     async with await aio.spawn(command, parent=parent, **options) as process:
@@ -49,7 +26,7 @@ async def _ended(command, parent, **options):
 @pytest.mark.parametrize("as_stdin", [False, True])
 def test_a_child_calls_through_its_parent_capability(loop, as_stdin):
     """As one that cm.spawn() has started, also where the environment is another."""
-    with registry() as (target, capability):
+    with child_program.registry() as (target, capability):
         command = child_program.python("assert tell('hello') == 1; assert cm.parent().label == 'registry'")
         options = {"parent_as_stdin": as_stdin, "env": {"ONLY": "this"}}
         assert run(loop, lambda: _ended(command, capability, **options)) == 0
@@ -69,7 +46,7 @@ def test_a_child_has_its_standard_streams_and_what_waits_for_it_and_nothing_else
             assert await process.wait() == 0
         return ast.literal_eval(printed.decode())
 
-    with registry() as (_, capability), open(os.devnull, "rb") as null, open(os.devnull, "rb") as other:
+    with child_program.registry() as (_, capability), open(os.devnull, "rb") as null, open(os.devnull, "rb") as other:
         os.set_inheritable(other.fileno(), True)
         assert len(run(loop, child, capability, ())) == len(["stdin", "stdout", "stderr", "door"])
         assert null.fileno() in run(loop, child, capability, [null.fileno()])
@@ -84,7 +61,7 @@ def test_standard_streams_are_the_parents_unless_something_else_is_said(loop):
             assert (process.stdin, process.stdout, process.stderr) == (None, None, None)
             return await process.wait()
 
-    with registry() as (_, capability):
+    with child_program.registry() as (_, capability):
         assert run(loop, child, capability) == 0
 
 
@@ -94,7 +71,7 @@ def test_a_string_is_the_name_of_a_program_and_for_no_shell(loop, tmp_path):
     program = tmp_path / "a program; exit 3"
     program.write_text("#!/bin/sh\nexit 5\n")
     program.chmod(0o700)
-    with registry() as (_, capability):
+    with child_program.registry() as (_, capability):
         for name in (str(program), program):
             assert run(loop, _ended, name, capability) == 5
 
@@ -108,7 +85,7 @@ def test_a_limit_of_descriptors_is_the_childs_hard_one(loop):
         tell(os.environ["ONE"])
     """
     arguments = ["two words", "$ONE", "", "*"]
-    with registry() as (target, capability):
+    with child_program.registry() as (target, capability):
         command = child_program.python(program, *arguments)
         options = {"descriptor_limit": 32, "env": {"ONE": "1"}}
         assert run(loop, lambda: _ended(command, capability, **options)) == 0
@@ -118,7 +95,7 @@ def test_a_limit_of_descriptors_is_the_childs_hard_one(loop):
 @each_loop
 def test_what_cannot_be_started_leaves_nothing(loop):
     """Neither a child nor a socket: both are counted around each test."""
-    with registry() as (_, capability):
+    with child_program.registry() as (_, capability):
         for arguments, options, error in [
             (["/nowhere/at/all"], {}, FileNotFoundError),
             (["true"], {"descriptor_limit": 3}, ValueError),
@@ -130,7 +107,7 @@ def test_what_cannot_be_started_leaves_nothing(loop):
             with pytest.raises(error):
                 run(loop, lambda a=arguments, o=options: _ended(a, capability, **o))
         with pytest.raises(TypeError, match="parent must be a Capability"):
-            run(loop, _ended, ["true"], RegistryServer())
+            run(loop, _ended, ["true"], child_program.RegistryServer())
         capability.close()
         with pytest.raises(cm.Closed):
             run(loop, _ended, ["true"], capability)
@@ -150,7 +127,7 @@ def test_a_spawn_that_is_cancelled_starts_nothing(loop):
                 await process.wait()
         return process.returncode
 
-    with registry() as (_, capability):
+    with child_program.registry() as (_, capability):
         assert run(loop, cancelled, capability) == -signal.SIGKILL
 
 
@@ -175,7 +152,7 @@ def test_several_tasks_await_one_process(loop):
             assert await process.wait() == process.returncode == 0
         return statuses
 
-    with registry() as (_, capability):
+    with child_program.registry() as (_, capability):
         assert run(loop, waits, capability) == [0, 0, 0]
 
 
@@ -208,7 +185,7 @@ def test_pipes_are_awaited_both_ways(loop):
                 await process.stdin.send(b"to nobody")
         return bytes(received)
 
-    with registry() as (_, capability):
+    with child_program.registry() as (_, capability):
         assert run(loop, through, capability) == much
 
 
@@ -227,7 +204,7 @@ def test_a_process_is_sent_signals(loop):
                 process.send_signal(signal.SIGTERM)
         return ends
 
-    with registry() as (_, capability):
+    with child_program.registry() as (_, capability):
         assert run(loop, signals, capability) == [-signal.SIGTERM, -signal.SIGKILL]
 
 
@@ -236,7 +213,7 @@ def test_a_process_whose_end_is_seen_and_not_awaited_has_no_descriptor(loop, ope
     """Its status says it as well."""
 
     async def main():
-        with registry() as (_, capability):
+        with child_program.registry() as (_, capability):
             before = open_descriptors()
             process = await aio.spawn(child_program.python(""), parent=capability)
             # It has ended, and waits to be asked for its status.
@@ -254,7 +231,7 @@ def test_where_there_is_no_descriptor_of_a_process_its_end_is_noticed_all_the_sa
 
     def child():
         refuse(["pidfd_open"])
-        with registry() as (_, capability):
+        with child_program.registry() as (_, capability):
             return run(loop, _ended, ["true"], capability)
 
     assert fork(child).result() == 0

@@ -16,6 +16,7 @@ import pytest
 
 import by_hand
 import capmarshal as cm
+from full_table import fill
 from interrupting import Interrupting
 from patience import PATIENCE
 
@@ -138,12 +139,7 @@ def test_without_room_in_the_table_nothing_is_lost(fork):
     def take():
         with cm.BufferPool(1, 5) as pool:
             pool.take().close()
-            full = []
-            try:
-                while True:
-                    full.append(os.dup(0))
-            except OSError:
-                pass
+            full = fill(0)
             room = len(full)
             for _ in range(8):
                 try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import os
 import time
 
@@ -13,6 +12,8 @@ import by_hand
 import capmarshal as cm
 from capmarshal._capabilities.capability import open_door_of
 from capmarshal._protocol.faults import Code
+
+pytestmark = pytest.mark.usefixtures("quiet_log")
 
 PATIENCE = by_hand.PATIENCE
 
@@ -79,12 +80,6 @@ class FilesServer(Files):
 
     def through(self, target, how, out):
         target.work(how, out)
-
-
-@pytest.fixture(autouse=True)
-def quiet(caplog):
-    """A log record that pytest keeps would keep what is in its traceback, and that is counted as a leak."""
-    caplog.set_level(logging.CRITICAL, "capmarshal")
 
 
 @pytest.fixture

@@ -18,42 +18,6 @@ from capmarshal._descriptors import reaper as _reaper
 from patience import PATIENCE
 
 
-class Registry(cm.Interface):
-    """What the children of these tests call: it keeps what they tell."""
-
-    @cm.method
-    def tell(self, what: str) -> int: ...
-
-
-class RegistryServer(Registry):
-    def __init__(self):
-        self.told = []
-
-    def tell(self, what: str) -> int:
-        self.told.append(what)
-        return len(self.told)
-
-
-@contextlib.contextmanager
-def _registry():
-    """(object, capability) of a served registry."""
-    target = RegistryServer()
-    with cm.Entrypoint("registry") as entrypoint:
-        yield target, entrypoint.manage(target)
-
-
-def _run(command, capability, **options):
-    """What the child printed; it ends well, and says nothing on stderr."""
-    child = cm.spawn(command, parent=capability, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
-    try:
-        out, errors = child.communicate(timeout=PATIENCE)
-    finally:
-        child.kill()
-        child.wait(PATIENCE)
-    assert (child.returncode, errors) == (0, "")
-    return out
-
-
 def _open_now():
     gc.collect()
     assert _reaper.wait(PATIENCE)
@@ -62,15 +26,15 @@ def _open_now():
 
 def test_a_child_calls_through_its_parent_capability():
     """parent() is there as soon as capmarshal is imported, and calls the object that spawn() was given."""
-    with _registry() as (target, capability):
-        _run(child_program.python("assert tell('hello') == 1"), capability)
+    with child_program.registry() as (target, capability):
+        child_program.ran(child_program.python("assert tell('hello') == 1"), capability)
         assert target.told == ["hello"]
 
 
 def test_parent_is_the_same_object_each_time():
     """And the same as what is received of that object later."""
-    with _registry() as (_, capability):
-        _run(
+    with child_program.registry() as (_, capability):
+        child_program.ran(
             child_program.python("assert cm.parent() is cm.parent(); assert cm.parent().label == 'registry'"),
             capability,
         )
@@ -86,8 +50,8 @@ def test_a_process_that_was_not_spawned_has_no_parent():
         print(subprocess.run([sys.executable, "-I", "-c", code], stdout=subprocess.PIPE, text=True).stdout)
     """
     code = "import capmarshal as cm\ntry: cm.parent()\nexcept LookupError as error: print(type(error).__name__)"
-    with _registry() as (_, capability):
-        assert _run(child_program.python(program, code), capability).split() == ["NoParent"]
+    with child_program.registry() as (_, capability):
+        assert child_program.ran(child_program.python(program, code), capability).split() == ["NoParent"]
 
 
 def test_a_child_holds_its_standard_streams_and_one_door():
@@ -100,18 +64,18 @@ def test_a_child_holds_its_standard_streams_and_one_door():
         tell("x")
         assert len(descriptors()) == len(listed) + 1, descriptors()
     """
-    with _registry() as (_, capability), contextlib.ExitStack() as stack:
+    with child_program.registry() as (_, capability), contextlib.ExitStack() as stack:
         for _ in range(5):
             # Inheritable ones of the parent's own, that a careless spawn would hand down.
             number = os.dup(open_door_of(capability).number)
             stack.callback(os.close, number)
             os.set_inheritable(number, True)
-        _run(child_program.python(program), capability)
+        child_program.ran(child_program.python(program), capability)
 
 
 def test_the_badge_is_in_neither_the_command_line_nor_the_environment():
     """Any list of processes shows those: what they say, of which socket it is, is no secret."""
-    with _registry() as (_, capability), subprocess.Popen(["true"]) as plain:
+    with child_program.registry() as (_, capability), subprocess.Popen(["true"]) as plain:
         child = cm.spawn(
             child_program.python("print('ready', flush=True); sys.stdin.read()"),
             parent=capability,
@@ -148,8 +112,8 @@ def test_a_grandchild_gets_nothing():
     """
     numbers = "map(int, os.listdir('/proc/self/fd'))"
     code = f"import os; print([n for n in {numbers} if n > 2 and os.path.exists(f'/dev/fd/{{n}}')])"
-    with _registry() as (_, capability):
-        assert _run(child_program.python(program, code), capability).split() == ["[]", "[]"]
+    with child_program.registry() as (_, capability):
+        assert child_program.ran(child_program.python(program, code), capability).split() == ["[]", "[]"]
 
 
 def test_a_child_spawns_a_child_of_its_own_with_the_same_capability():
@@ -159,24 +123,24 @@ def test_a_child_spawns_a_child_of_its_own_with_the_same_capability():
         code = sys.argv[1]
         assert cm.spawn([sys.executable, "-I", "-c", code], parent=cm.parent()).wait(30) == 0
     """
-    with _registry() as (target, capability):
-        _run(child_program.python(program, child_program.PROLOGUE + "tell('grandchild')"), capability)
+    with child_program.registry() as (target, capability):
+        child_program.ran(child_program.python(program, child_program.PROLOGUE + "tell('grandchild')"), capability)
         assert target.told == ["child", "grandchild"]
 
 
 def test_a_shell_in_between_passes_it_on():
     """``sh -c 'exec python ...'``: only capmarshal takes what is handed over, whatever runs before."""
     command = ["sh", "-c", 'exec "$@"', "sh", *child_program.python("tell('through a shell')")]
-    with _registry() as (target, capability):
-        _run(command, capability)
-        _run(shlex.join(child_program.python("tell('and another')")), capability, shell=True)
+    with child_program.registry() as (target, capability):
+        child_program.ran(command, capability)
+        child_program.ran(shlex.join(child_program.python("tell('and another')")), capability, shell=True)
         assert target.told == ["through a shell", "and another"]
 
 
 @pytest.mark.parametrize("closed", [(0,), (0, 1, 2), (1,)], ids=str)
 def test_a_parent_without_standard_streams_spawns(closed, fork):
     """Its own descriptors have low numbers then, which Popen would overwrite with the child's streams."""
-    with _registry() as (target, capability):
+    with child_program.registry() as (target, capability):
 
         def spawn_without():
             for number in closed:
@@ -187,7 +151,7 @@ def test_a_parent_without_standard_streams_spawns(closed, fork):
                     with cm.Entrypoint("low") if given is number else contextlib.nullcontext() as low:
                         child = cm.spawn(
                             child_program.python("tell('low')" if low is None else "assert cm.parent().label == 'low'"),
-                            parent=capability if low is None else low.manage(RegistryServer()),
+                            parent=capability if low is None else low.manage(child_program.RegistryServer()),
                             stdin=subprocess.DEVNULL,
                             stdout=subprocess.DEVNULL,
                         )
@@ -204,7 +168,7 @@ def test_a_child_of_a_process_without_standard_streams_gets_its_capability(fork)
         for number in (0, 1, 2):
             os.close(number)
         entrypoint = cm.Entrypoint("low")
-        capability = entrypoint.manage(RegistryServer())
+        capability = entrypoint.manage(child_program.RegistryServer())
         assert open_door_of(capability).number >= 3
         child = cm.spawn(
             child_program.python("print(cm.parent().label)"),
@@ -234,7 +198,7 @@ def test_a_child_of_a_process_without_standard_streams_gets_its_capability(fork)
 )
 def test_a_spawn_that_fails_leaves_nothing_behind(arguments, options, error):
     """The error is Popen's own; no descriptor and no process stays."""
-    with _registry() as (_, capability):
+    with child_program.registry() as (_, capability):
         before = _open_now()
         with pytest.raises(error):
             cm.spawn(arguments, parent=capability, **options)
@@ -245,25 +209,29 @@ def test_a_spawn_that_fails_leaves_nothing_behind(arguments, options, error):
 
 def test_a_spawn_that_succeeds_leaves_nothing_behind_either():
     """The handover is the child's; the parent keeps the door that it had."""
-    with _registry() as (_, capability):
+    with child_program.registry() as (_, capability):
         before = _open_now()
-        _run(child_program.python(""), capability)
+        child_program.ran(child_program.python(""), capability)
         assert _open_now() == before
 
 
 @pytest.mark.parametrize("options", [{"close_fds": False}, {"close_fds": 0}])
 def test_close_fds_false_is_refused(options):
     """It would hand everything down; pass_fds is how to say what the child needs."""
-    with _registry() as (_, capability), pytest.raises(ValueError, match="pass_fds"):
+    with child_program.registry() as (_, capability), pytest.raises(ValueError, match="pass_fds"):
         cm.spawn(["true"], parent=capability, **options)
 
 
 def test_pass_fds_is_combined():
     """What the caller names goes too, under its own number, beside the capability."""
     read_end, write_end = os.pipe()
-    with cm.Descriptor(read_end) as reader, cm.Descriptor(write_end) as writer, _registry() as (target, capability):
+    with (
+        cm.Descriptor(read_end) as reader,
+        cm.Descriptor(write_end) as writer,
+        child_program.registry() as (target, capability),
+    ):
         program = "os.write(int(sys.argv[1]), b'through the pipe'); tell('and through the door')"
-        _run(child_program.python(program, str(writer.fileno())), capability, pass_fds=[writer.fileno()])
+        child_program.ran(child_program.python(program, str(writer.fileno())), capability, pass_fds=[writer.fileno()])
         writer.close()
         assert os.read(reader.fileno(), 100) == b"through the pipe"
         assert target.told == ["and through the door"]
@@ -271,7 +239,7 @@ def test_pass_fds_is_combined():
 
 def test_a_closed_capability_cannot_be_given():
     """Closed, before anything is started."""
-    with _registry() as (_, capability):
+    with child_program.registry() as (_, capability):
         capability.close()
         with pytest.raises(cm.Closed):
             cm.spawn(["true"], parent=capability)
@@ -279,7 +247,7 @@ def test_a_closed_capability_cannot_be_given():
             os.waitpid(-1, os.WNOHANG)
 
 
-@pytest.mark.parametrize("wrong", [None, 3, RegistryServer(), "capability"])
+@pytest.mark.parametrize("wrong", [None, 3, child_program.RegistryServer(), "capability"])
 def test_what_is_no_capability_cannot_be_given(wrong):
     """A server's object has a capability once it is managed: cm.capability() gives it."""
     with pytest.raises(TypeError, match=r"parent.*capability"):
@@ -304,8 +272,8 @@ def test_a_forked_child_of_a_spawned_child_has_the_parent_too():
         assert status == 0, status
         assert tell("after") == 3
     """
-    with _registry() as (target, capability):
-        _run(child_program.python(program), capability)
+    with child_program.registry() as (target, capability):
+        child_program.ran(child_program.python(program), capability)
         assert target.told == ["before", "forked", "after"]
 
 
@@ -319,7 +287,7 @@ def test_a_child_whose_parent_has_gone_is_told():
         except cm.Disconnected as error:
             print(error.ran)
     """
-    with _registry() as (_, capability):
+    with child_program.registry() as (_, capability):
         child = cm.spawn(
             child_program.python(program), parent=capability, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
@@ -333,7 +301,7 @@ def test_a_child_whose_parent_has_gone_is_told():
 
 def test_a_child_that_dies_takes_nothing_with_it():
     """SIGKILL in the middle of everything: the server goes on."""
-    with _registry() as (_, capability):
+    with child_program.registry() as (_, capability):
         child = cm.spawn(
             child_program.python("tell('alive'); print('ready', flush=True); sys.stdin.read()"),
             parent=capability,
@@ -345,12 +313,12 @@ def test_a_child_that_dies_takes_nothing_with_it():
             child.send_signal(signal.SIGKILL)
             assert child.wait(PATIENCE) == -signal.SIGKILL
         with cm.timeout(PATIENCE):
-            assert capability.cast(Registry).tell("still there") == 2
+            assert capability.cast(child_program.Registry).tell("still there") == 2
 
 
 def test_spawn_is_popen():
     """What it gives is the process, to be waited for, with all that Popen can do."""
-    with _registry() as (_, capability), cm.spawn(["true"], parent=capability) as child:
+    with child_program.registry() as (_, capability), cm.spawn(["true"], parent=capability) as child:
         assert type(child) is subprocess.Popen
         assert child.wait(PATIENCE) == 0
         with cm.spawn("exit 3", shell=True, parent=capability) as shell:

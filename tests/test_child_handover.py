@@ -17,6 +17,7 @@ import pytest
 import capmarshal as cm
 from capmarshal._capabilities.capability import badge_of, open_door_of
 from capmarshal._protocol import handover_record, wire
+from child_program import ran
 from patience import PATIENCE
 
 VARIABLE = "CAPMARSHAL_PARENT"
@@ -48,19 +49,6 @@ AS_STDIN = pytest.mark.parametrize("as_stdin", [False, True], ids=["from 3 up", 
 
 def program(source):
     return [*PYTHON, PROLOGUE + textwrap.dedent(source)]
-
-
-def ran(command, parent=None, **options):
-    """What a child printed, a spawned one or an ordinary one; it ends well and says nothing on stderr."""
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
-    child = subprocess.Popen(command, **options) if parent is None else cm.spawn(command, parent=parent, **options)
-    try:
-        out, errors = child.communicate(timeout=PATIENCE)
-    finally:
-        child.kill()
-        child.wait(PATIENCE)
-    assert (child.returncode, errors) == (0, "")
-    return out.strip()
 
 
 def told_of(sock, number=None):

@@ -15,15 +15,9 @@ import capmarshal as cm
 import matrix
 from capmarshal._descriptors import reaper
 from capmarshal._protocol import handover_record
+from full_table import fill
 from patience import PATIENCE, until
-from services import connected, directory, double, failure, leave_stale, serving
-
-
-@pytest.fixture
-def place():
-    """A path for a socket, in a directory that other users may enter."""
-    with directory() as made:
-        yield made / "service"
+from services import connected, double, failure, leave_stale, serving
 
 
 @pytest.fixture
@@ -276,12 +270,7 @@ def test_a_full_table_is_said(place, fork):
     """And nothing is lost: the next time there is room."""
 
     def client():
-        full = []
-        try:
-            while True:
-                full.append(os.open("/dev/null", os.O_RDONLY))
-        except OSError:
-            pass
+        full = fill(0)
         errors = []
         while True:
             try:

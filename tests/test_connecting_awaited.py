@@ -16,20 +16,13 @@ from capmarshal._capabilities.capability import open_door_of
 from loops import LOOPS
 from loops import run as run_in
 from patience import PATIENCE
-from services import directory, serving
+from services import serving
 
 
 @pytest.fixture(params=LOOPS)
 def run(request):
     """run(function, *arguments): what a coroutine function returns, in an event loop of each kind."""
     return functools.partial(run_in, request.param)
-
-
-@pytest.fixture
-def place():
-    """A path for a socket."""
-    with directory() as made:
-        yield made / "service"
 
 
 @pytest.fixture

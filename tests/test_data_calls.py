@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import io
-import logging
 import os
 import socket
 import threading
@@ -27,6 +26,8 @@ from capmarshal._server.dispatch import Dispatcher
 from capmarshal._server.journal import Journal
 from capmarshal._server.objects import Objects
 from capmarshal._typed.method import methods_of
+
+pytestmark = pytest.mark.usefixtures("quiet_log")
 
 PATIENCE = by_hand.PATIENCE
 
@@ -98,12 +99,6 @@ class DataServer(Data):
 
     def file(self, file):
         return file
-
-
-@pytest.fixture(autouse=True)
-def quiet(caplog):
-    """A log record that pytest keeps would keep what is in its traceback, and that is counted as a leak."""
-    caplog.set_level(logging.CRITICAL, "capmarshal")
 
 
 @pytest.fixture

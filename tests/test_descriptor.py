@@ -1,6 +1,5 @@
 """Descriptor: one owner at each moment, whatever fails."""
 
-import contextlib
 import copy
 import fcntl
 import io
@@ -17,6 +16,7 @@ import pytest
 from capmarshal import Descriptor
 from capmarshal._descriptors.descriptor import number_of
 from capmarshal._kernel.errors import Closed, Error, KernelError, TableFull
+from full_table import fill
 from slow_closing import is_open
 
 
@@ -195,9 +195,7 @@ def test_dup_with_a_full_table_names_the_limit(fork, memfd):
     """TableFull says which limit, and how large it is."""
 
     def child():
-        with contextlib.suppress(OSError):
-            while True:
-                os.dup(memfd.fileno())
+        fill(0)
         try:
             memfd.dup()
         except TableFull as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import logging
 import os
 import signal
 import socket
@@ -24,13 +23,9 @@ from capmarshal._protocol import wire as _wire
 from served import Notes, serving
 from waiting_thread import polls
 
+pytestmark = pytest.mark.usefixtures("quiet_log")
+
 PATIENCE = by_hand.PATIENCE
-
-
-@pytest.fixture(autouse=True)
-def quiet(caplog):
-    """A log record that pytest keeps would keep what is in its traceback, and that is counted as a leak."""
-    caplog.set_level(logging.CRITICAL, "capmarshal")
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import dataclasses
 import io
-import logging
 import threading
 from typing import Any
 
@@ -16,6 +15,8 @@ import pytest
 import by_hand
 import capmarshal as cm
 import matrix
+
+pytestmark = pytest.mark.usefixtures("quiet_log")
 
 PATIENCE = by_hand.PATIENCE
 
@@ -157,12 +158,6 @@ class RaisingServer(Raising):
 
     def fine(self, value):
         return value
-
-
-@pytest.fixture(autouse=True)
-def quiet(caplog):
-    """A log record that pytest keeps would keep what is in its traceback, and that is counted as a leak."""
-    caplog.set_level(logging.CRITICAL, "capmarshal")
 
 
 @contextlib.contextmanager

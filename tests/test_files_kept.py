@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import logging
 import os
 import socket
 import threading
@@ -16,6 +15,8 @@ import pytest
 import by_hand
 import capmarshal as cm
 from patience import PATIENCE
+
+pytestmark = pytest.mark.usefixtures("quiet_log")
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,12 +76,6 @@ class Hoarder(Hoard):
 
     def fine(self):
         return 1
-
-
-@pytest.fixture(autouse=True)
-def quiet(caplog):
-    """A log record that pytest keeps would keep what is in its traceback, and that is counted as a leak."""
-    caplog.set_level(logging.CRITICAL, "capmarshal")
 
 
 @pytest.fixture
@@ -376,7 +371,7 @@ class DiaryServer(Diary):
         self.mine["log"].write(b"x")
 
 
-def test_a_servers_own_file_that_is_returned_twice_is_said_to_be_the_calls(tmp_path, quiet_log):
+def test_a_servers_own_file_that_is_returned_twice_is_said_to_be_the_calls(tmp_path):
     """A call closes what it returns: the error of the second says so, and how it is returned for good."""
     log, sock, copy = open(tmp_path / "log", "wb"), socket.socket(), cm.Descriptor(os.open(os.devnull, os.O_RDONLY))
     with by_hand.serving(DiaryServer(log, sock, copy)) as capability, cm.timeout(PATIENCE):

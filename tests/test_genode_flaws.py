@@ -5,7 +5,6 @@ shows to have gone wrong must not go wrong here.
 """
 
 import array
-import contextlib
 import fcntl
 import os
 import signal
@@ -15,6 +14,7 @@ import pytest
 
 from capmarshal import Message
 from capmarshal._kernel.errors import CallTimeout, DescriptorsLost, MessageTruncated
+from full_table import fill
 
 LONG = 60
 
@@ -37,12 +37,7 @@ def test_the_failure_of_a_full_table_was_ignored(pair, files, fork):
     Message(b"four", sent).send(pair[0])
 
     def child():
-        filler = []
-        with contextlib.suppress(OSError):
-            while True:
-                filler.append(os.dup(0))
-        for _ in range(3):
-            os.close(filler.pop())
+        filler = fill(3)
         with pytest.raises(DescriptorsLost) as caught:
             Message.receive(pair[1], timeout=LONG)
         # Room for three again: those that did come are closed.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import array
 import contextlib
-import logging
 import os
 import socket
 import threading
@@ -22,13 +21,9 @@ from capmarshal._capabilities.space import space
 from capmarshal._protocol import wire as _wire
 from capmarshal._protocol.faults import Code
 
+pytestmark = pytest.mark.usefixtures("quiet_log")
+
 PATIENCE = by_hand.PATIENCE
-
-
-@pytest.fixture(autouse=True)
-def quiet(caplog):
-    """A log record that pytest keeps would keep what is in its traceback, and that is counted as a leak."""
-    caplog.set_level(logging.CRITICAL, "capmarshal")
 
 
 def test_the_registry_never_shrank():

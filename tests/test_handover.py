@@ -18,6 +18,7 @@ from capmarshal._capabilities.capability import badge_of, open_door_of
 from capmarshal._capabilities.space import space
 from capmarshal._descriptors import reaper
 from capmarshal._protocol import handover_record, wire
+from full_table import fill
 from patience import PATIENCE, until
 
 # include/uapi/asm-generic/socket.h
@@ -451,10 +452,7 @@ def test_a_full_table_leaves_it_there(ends, capability, fork, open_descriptors):
     def receive():
         soft = max(open_descriptors()) + 1
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, soft))
-        fillers = []
-        with contextlib.suppress(OSError):
-            while True:
-                fillers.append(os.dup(0))
+        fillers = fill(0)
         with pytest.raises(cm.TableFull, match="taking a capability: descriptor table full"):
             cm.receive_capability(far, 0)
         os.close(fillers.pop())

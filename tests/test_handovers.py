@@ -13,14 +13,7 @@ from capmarshal._server import handovers as _handovers
 from capmarshal._server.limits import Limits
 from capmarshal._server.shares import Shares
 from patience import PATIENCE, until
-from services import connected, directory, double, failure, serving
-
-
-@pytest.fixture
-def place():
-    """A path for a socket, in a directory that other users may enter."""
-    with directory() as made:
-        yield made / "service"
+from services import connected, double, failure, serving
 
 
 def handovers(entrypoint):

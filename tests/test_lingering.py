@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import os
 import socket
 
@@ -15,15 +14,11 @@ import matrix
 from capmarshal._descriptors import reaper as _reaper
 from capmarshal._protocol import wire as _wire
 
+pytestmark = pytest.mark.usefixtures("quiet_log")
+
 PATIENCE, NO_BADGE = by_hand.PATIENCE, _wire.NO_BADGE
 # The stranger's sockets take longer to close than any test may take.
 LONG = 600
-
-
-@pytest.fixture(autouse=True)
-def quiet(caplog):
-    """A log record that pytest keeps would keep what is in its traceback, and that is counted as a leak."""
-    caplog.set_level(logging.CRITICAL, "capmarshal")
 
 
 @pytest.fixture

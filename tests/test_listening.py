@@ -9,15 +9,9 @@ import pytest
 import by_hand
 import capmarshal as cm
 from capmarshal._descriptors.socket_paths import Credentials, credentials_of
+from full_table import fill
 from patience import PATIENCE
-from services import directory, double, failure, serving
-
-
-@pytest.fixture
-def place():
-    """A path for a socket, in a directory that other users may enter."""
-    with directory() as made:
-        yield made / "service"
+from services import double, failure, serving
 
 
 def test_another_process_connects_and_calls(place, fork):
@@ -274,12 +268,7 @@ def test_full_tables_make_who_connects_wait(place, fork):
         with entrypoint:
             logging.getLogger("capmarshal").setLevel(logging.CRITICAL)
             connections = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)]
-            full = []
-            try:
-                while True:
-                    full.append(os.open("/dev/null", os.O_RDONLY))
-            except OSError:
-                pass
+            full = fill(0)
             connections[0].settimeout(PATIENCE)
             connections[0].connect(str(place))
             capability = entrypoint.manage(by_hand.Worker())

@@ -13,14 +13,7 @@ import by_hand
 import capmarshal as cm
 import matrix
 from patience import PATIENCE, until
-from services import connected, directory, double, failure, leave_stale, serving
-
-
-@pytest.fixture
-def place():
-    """A path for a socket, in a directory that other users may enter."""
-    with directory() as made:
-        yield made / "service"
+from services import connected, double, failure, leave_stale, serving
 
 
 def test_the_file_goes_when_the_entrypoint_is_closed(place):

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import warnings
 from pathlib import Path
 
-import pytest
-
 import by_hand
 import capmarshal as cm
 import left_behind
-from capmarshal._descriptors import reaper
 from interrupting import Interrupting
 from patience import PATIENCE
-from services import directory
 
 PACKAGE = Path(cm.__file__).parent
 SERVER = [
@@ -34,31 +29,16 @@ CONNECT = [
 CONNECTIONS = 3
 
 
-@pytest.fixture
-def place():
-    """A path for a socket."""
-    with directory() as made:
-        yield made / "service"
-
-
-def _open():
-    # Again: what is found to be garbage may close what others are found garbage for.
-    for _ in range(3):
-        gc.collect()
-        assert reaper.wait(PATIENCE)
-    return left_behind.listing()
-
-
 def _swept(run):
     """Runs something interrupted at one place after the other; where it was, and what that has left open."""
     logging.disable(logging.CRITICAL)
     # What Ctrl-C keeps from being returned is found unclosed, and pytest would keep what says so.
     warnings.simplefilter("ignore", ResourceWarning)
     run(1 << 30)
-    before, at = _open(), 0
+    before, at = left_behind.settled_listing(3), 0
     while where := run(at):
         at += 1
-        wrong = left_behind.differences(before, _open())
+        wrong = left_behind.differences(before, left_behind.settled_listing(3))
         assert wrong == [], where
     return at
 

@@ -22,6 +22,7 @@ from capmarshal._kernel.errors import (
     MessageTruncated,
     TooManyInFlight,
 )
+from full_table import fill
 from slow_closing import is_open
 
 # Longer than any test takes: a wait that reaches it hangs.
@@ -83,12 +84,7 @@ def test_a_full_descriptor_table_loses_descriptors_but_not_the_message(pair, fil
     Message(b"next", sent).send(pair[0])
 
     def child():
-        filler = []
-        with contextlib.suppress(OSError):
-            while True:
-                filler.append(os.dup(0))
-        for _ in range(room):
-            os.close(filler.pop())
+        filler = fill(room)
         before = open_descriptors()
         with pytest.raises(DescriptorsLost) as caught:
             Message.receive(pair[1], timeout=LONG)

@@ -106,15 +106,9 @@ def _growth(run):
     return after - before
 
 
-@pytest.fixture
-def quiet(caplog):
-    """No record of the log is kept."""
-    caplog.set_level("CRITICAL", "capmarshal")
-
-
 @matrix.trio_keeps_deadlines
 @pytest.mark.parametrize("kind", ["data", "inline", "bad payload", "raises", "kept", "no such method", "stale"])
-def test_no_kind_of_call_leaves_anything_behind(kind, quiet):
+def test_no_kind_of_call_leaves_anything_behind(kind, quiet_log):
     """What the entrypoint holds after thousands of them is what it held after some."""
     with cm.Entrypoint("served") as entrypoint, by_hand.temporary() as file:
         capability = entrypoint.manage(InnerServer())
@@ -176,7 +170,7 @@ def test_entrypoints_that_are_gone_leave_nothing_behind():
     assert len([service for service in process.entrypoints if service._label == "passing"]) <= 1
 
 
-def test_knocks_that_are_none_leave_nothing_behind(quiet):
+def test_knocks_that_are_none_leave_nothing_behind(quiet_log):
     """A thousand records of one byte through a door."""
     with by_hand.serving() as capability, cm.timeout(PATIENCE):
         proxy = capability.cast(by_hand.Work)

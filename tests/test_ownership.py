@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import io
-import logging
 import os
 import socket
 import subprocess
@@ -14,6 +13,8 @@ import pytest
 
 import by_hand
 import capmarshal as cm
+
+pytestmark = pytest.mark.usefixtures("quiet_log")
 
 PATIENCE = by_hand.PATIENCE
 
@@ -69,12 +70,6 @@ class OwningServer(Owning):
     def closed(self):
         closed, self.last = [file.closed for file in self.last], []
         return all(closed)
-
-
-@pytest.fixture(autouse=True)
-def quiet(caplog):
-    """A log record that pytest keeps would keep what is in its traceback, and that is counted as a leak."""
-    caplog.set_level(logging.CRITICAL, "capmarshal")
 
 
 @pytest.fixture

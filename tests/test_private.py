@@ -18,6 +18,7 @@ from capmarshal._descriptors import reaper
 from capmarshal._descriptors.private import Private, make_epoll_set, make_event, make_pair, make_pidfd, make_reader
 from capmarshal._descriptors.process import process
 from capmarshal._kernel.native import lib
+from full_table import fill
 from interrupting import InterruptingTwice
 from patience import PATIENCE
 from refusing import refuse
@@ -118,11 +119,7 @@ def test_a_full_table_makes_nothing(fork, maker):
     """Neither end of a pair stays open, and no owner either."""
 
     def child():
-        taken = []
-        with contextlib.suppress(OSError):
-            while True:
-                taken.append(os.dup(1))
-        os.close(taken.pop())
+        fill(1)
         before = set(process.privates)
         with pytest.raises(cm.TableFull) if maker is MAKERS["pair"] else contextlib.nullcontext():
             maker()

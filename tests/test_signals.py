@@ -19,13 +19,9 @@ from capmarshal._capabilities.capability import open_door_of
 from capmarshal._descriptors import reaper as _reaper
 from waiting_thread import waits_in
 
+pytestmark = pytest.mark.usefixtures("quiet_log")
+
 PATIENCE = by_hand.PATIENCE
-
-
-@pytest.fixture(autouse=True)
-def quiet(caplog):
-    """A log record that pytest keeps would keep what is in its traceback, and that is counted as a leak."""
-    caplog.set_level(logging.CRITICAL, "capmarshal")
 
 
 class Trap:

@@ -75,14 +75,6 @@ def _serve(at):
     return interrupting.where, answered
 
 
-def _open():
-    # Again: what is found to be garbage may close what others are found garbage for.
-    for _ in range(3):
-        gc.collect()
-        assert reaper.wait(PATIENCE)
-    return left_behind.listing()
-
-
 @pytest.mark.parametrize("first", range(0, STRIDE, 2))
 def test_ctrl_c_between_two_steps_of_a_turn_leaves_nobody_waiting(fork, first):
     """Each call ends, at most two by an error; the next is served, and no descriptor stays open."""
@@ -92,14 +84,14 @@ def test_ctrl_c_between_two_steps_of_a_turn_leaves_nobody_waiting(fork, first):
         # What Ctrl-C keeps from being returned is found unclosed, and pytest would keep what says so.
         warnings.simplefilter("ignore", ResourceWarning)
         _serve(1 << 30)
-        before, at = _open(), first
+        before, at = left_behind.settled_listing(3), first
         while True:
             where, answered = _serve(at)
             assert answered >= 4, where
             if not where:
                 break
             at += STRIDE
-        return at, left_behind.differences(before, _open())
+        return at, left_behind.differences(before, left_behind.settled_listing(3))
 
     at, wrong = fork(sweep).result()
     assert at > 500

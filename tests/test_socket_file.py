@@ -14,15 +14,9 @@ import pytest
 
 import by_hand
 import capmarshal as cm
+from full_table import fill
 from patience import PATIENCE
-from services import directory, double, failure, leave_stale, serving
-
-
-@pytest.fixture
-def place():
-    """A path for a socket, in a directory that other users may enter."""
-    with directory() as made:
-        yield made / "service"
+from services import double, failure, leave_stale, serving
 
 
 @pytest.fixture
@@ -363,12 +357,7 @@ def test_a_full_table_leaves_nothing(place, fork):
 
     def serve():
         entrypoint = cm.Entrypoint("service")
-        full = []
-        try:
-            while True:
-                full.append(os.open("/dev/null", os.O_RDONLY))
-        except OSError:
-            pass
+        full = fill(0)
         errors = set()
         while True:
             try:

@@ -27,9 +27,11 @@ def listing():
     return listed
 
 
-def settled_listing():
-    gc.collect()
-    assert _reaper.wait(PATIENCE), "the reaper is still closing something: a test left it work that blocks"
+def settled_listing(times=1):
+    """As :func:`listing`, without garbage; what is found to be that may close what others are found garbage for."""
+    for _ in range(times):
+        gc.collect()
+        assert _reaper.wait(PATIENCE), "the reaper is still closing something: a test left it work that blocks"
     return listing()
 
 
