@@ -1,8 +1,10 @@
 """What docs/async.md shows works as it stands there."""
 
 import functools
+import inspect
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -112,3 +114,71 @@ def test_the_service_serves_until_a_signal_comes(tmp_path, number):
         finally:
             running.kill()
     assert not (tmp_path / "greeter.sock").exists()
+
+
+ROWS = re.findall(r"^\| `([a-z_A-Z.]+)\(.*?\)`.*? \| (`await .*?`) \|$", PAGE, re.MULTILINE)
+
+
+@each_loop
+@pytest.mark.parametrize(("blocking", "awaited"), ROWS, ids=[blocking for blocking, _ in ROWS])
+def test_what_blocks_is_awaited_so(loop, blocking, awaited):
+    """As the table says, each to what it is for."""
+
+    class Hello(cm.Interface):
+        @cm.method
+        def hello(self) -> None: ...
+
+    class Target(Hello):
+        def hello(self):
+            pass
+
+    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with left, right, cm.Entrypoint("table") as entrypoint, cm.BufferPool(1, 100) as pool:
+        target = Target()
+        cap, message = entrypoint.manage(target), cm.Message(b"hello")
+        names = {"anyio": anyio, "cm": cm, "sock": right, "cap": cap, "message": message, "pool": pool}
+        names |= {"entrypoint": entrypoint, "target": target}
+        *first, last = re.findall("`(.*?)`", awaited)
+        body = "".join(f"    {line}\n" for line in [*first, f"return {last}"])
+        exec(f"async def row():\n{body}", names)
+
+        async def other_side():
+            await anyio.lowlevel.checkpoint()
+            if blocking == "cm.receive_capability":
+                cm.send_capability(left, cap, 0)
+            elif blocking == "cm.Message.receive":
+                message.send(left, 0)
+
+        async def main():
+            async with anyio.create_task_group() as group:
+                group.start_soon(other_side)
+                return await names["row"]()
+
+        given = run(loop, main)
+        match blocking:
+            case "cm.receive_capability":
+                assert given is cap
+            case "cm.Message.receive":
+                assert given.data == b"hello"
+            case "cm.send_capability":
+                assert cm.receive_capability(left, 0) is cap
+            case "message.send":
+                assert cm.Message.receive(left, 0).data == b"hello"
+            case "pool.take":
+                given.close()
+            case "entrypoint.dissolve":
+                with pytest.raises(cm.StaleCapability):
+                    cap.cast(Hello, timeout=PATIENCE).hello()
+            case "entrypoint.close":
+                assert entrypoint.closed
+        names.clear()
+
+
+def test_the_table_has_whatever_takes_a_timeout():
+    """Of what the package has."""
+    assert len(ROWS) == 7
+    functions = [(name, getattr(cm, name)) for name in cm.__all__ if inspect.isfunction(getattr(cm, name))]
+    waiting = [name for name, function in functions if "timeout" in inspect.signature(function).parameters]
+    assert "connect" in waiting
+    for name in waiting:
+        assert f"| `cm.{name}" in PAGE, name
