@@ -134,7 +134,8 @@ def test_a_server_killed_while_it_works(run, fork):
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(kill)
                     with pytest.raises(
-                        cm.Disconnected, match=r"block, entrypoint 'elsewhere': the server ended"
+                        cm.Disconnected,
+                        match=r"block, entrypoint 'elsewhere': the server closed its entrypoint, or ended",
                     ) as ran:
                         await proxy.block(began, going)
             with pytest.raises(cm.Disconnected, match=r"double, entrypoint 'elsewhere': the server is gone") as gone:
