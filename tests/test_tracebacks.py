@@ -7,6 +7,7 @@ import traceback
 import pytest
 
 from capmarshal._server import tracebacks
+from capmarshal._server.journal import Journal
 
 LONG = "x" * 100_000
 
@@ -79,9 +80,14 @@ def test_a_chain_that_has_no_end_has_one_here():
     assert len(tracebacks.cut(first)) < tracebacks.MOST
 
 
-def test_an_error_whose_text_cannot_be_had_is_written_as_python_does():
+def test_an_error_whose_text_cannot_be_had_is_in_the_log_with_what_it_raised_instead(caplog):
+    """As is what a signal handler raises while the log looks at an error."""
+
     class Mute(Exception):
         def __str__(self):
-            raise ValueError
+            raise ValueError("no words")
 
-    assert tracebacks.cut(raised(Mute())) == ""
+    Journal("mute").error(None, "kind", "it raised", exc_info=raised(Mute()))
+    assert "ValueError: no words" in caplog.text
+    assert "Mute: <exception str() failed>" in caplog.text
+    caplog.clear()

@@ -121,11 +121,17 @@ class Journal:
         if more is None:
             return
         whom = _whom(peer)
+        try:
+            cut = tracebacks.cut(exc_info) if exc_info is not None else ""
+        except Exception as error:  # noqa: BLE001 - a signal handler's, or of the error's own __str__: it is in the log
+            if error.__context__ is None and error is not exc_info:
+                error.__context__ = exc_info
+            cut, exc_info = "", error
+        if cut:
+            # A caller's words may be in it, and as many of them as a call can carry.
+            more, exc_info = f"{more}\n{cut}", None
         # A filter or handler of the application's own may raise, which is not to end what is being logged.
         with contextlib.suppress(Exception):
-            if exc_info is not None and (cut := tracebacks.cut(exc_info)):
-                # A caller's words may be in it, and as many of them as a call can carry.
-                more, exc_info = f"{more}\n{cut}", None
             log.log(level, f"%s: %s{words}%s", self._label, whom, *args, more, exc_info=exc_info)
 
     def _due(self, key: _Key) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import traceback
 from typing import TYPE_CHECKING
@@ -19,17 +18,14 @@ MOST = 8_000
 _ERRORS_MAX = 16
 
 
-def text_of(error: BaseException) -> str:
-    """An error's own text; empty where it raises when it is asked."""
-    with contextlib.suppress(Exception):
-        return str(error)
-    return ""
-
-
 def cut(error: BaseException) -> str:
-    """An error's traceback, cut; empty where it is short, and may be written as logging does."""
+    """An error's traceback, cut; empty where it is short, and may be written as logging does.
+
+    Raises:
+        Exception: whatever the error raises when it is asked for its text, or a signal handler meanwhile.
+    """
     errors = list(itertools.islice(_with_others(error), _ERRORS_MAX + 1))
-    if len(errors) <= _ERRORS_MAX and all(len(text_of(one)) <= TEXT_MAX for one, _ in errors):
+    if len(errors) <= _ERRORS_MAX and all(len(str(one)) <= TEXT_MAX for one, _ in errors):
         whole = sum(map(len, traceback.format_exception(error)))
         if whole <= MOST:
             return ""
@@ -58,5 +54,5 @@ def _told(error: BaseException, relation: str) -> str:
     frames = "".join(traceback.format_tb(error.__traceback__))
     head = f"Traceback (most recent call last):\n{shortened(frames, MOST // 2)}" if frames else ""
     # Shortened first, and again: printable() may make ten characters of one.
-    words = shortened(printable(shortened(text_of(error), TEXT_MAX)), TEXT_MAX)
+    words = shortened(printable(shortened(str(error), TEXT_MAX)), TEXT_MAX)
     return f"{head}{name_of(type(error))}: {words}{relation}"
