@@ -160,7 +160,7 @@ def again(door: Door, backoff: Backoff, *, kept: bool) -> Steps[None]:
         raise ServerGone("the server is gone; the call was not begun", ran="no")
     # A kept channel may just have grown old; only a new one that ended is a refusal.
     if not kept and not (yield from backoff.wait(door.number, 0, shared=True)):
-        raise TooLate("not sent: the server took in no new client", ran="no")
+        raise TooLate("not sent: the server took no new channel", ran="no")
 
 
 def too_late(late: TooLate, door: Door, began: int) -> TooLate:

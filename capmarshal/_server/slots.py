@@ -29,12 +29,14 @@ class _Table:
     def take(self) -> int:
         """A free place."""
         if not self._free:
-            larger = ffi.new(f"{self._kind}[]", 2 * self.room)
+            room = self.room
+            larger = ffi.new(f"{self._kind}[]", 2 * room)
             ffi.memmove(larger, self.array, ffi.sizeof(self.array))
-            self._free.extend(range(2 * self.room - 1, self.room - 1, -1))
             # Ctrl-C may come before C knows of the new one.
             self._former.append(self.array)
-            self.array, self.room = larger, 2 * self.room
+            self.array, self.room = larger, 2 * room
+            # Last, for the same reason: a place that is free is one that there is.
+            self._free.extend(range(2 * room - 1, room - 1, -1))
         return self._free.pop()
 
     def give_back(self, place: int) -> None:
