@@ -100,7 +100,7 @@ def test_the_call_after_an_abandoned_one_gets_its_own_answer(handler, open_descr
                 with pytest.raises(KeyboardInterrupt):
                     abandoned(proxy, 100 + round_, lambda: os.kill(os.getpid(), signal.SIGINT))
             else:
-                with pytest.raises(cm.CallTimeout) as caught, cm.timeout(0.02):
+                with pytest.raises(cm.CallTimeout) as caught, cm.timeout(0.5):
                     abandoned(proxy, 100 + round_, lambda: None)
                 assert caught.value.ran == "maybe"
             with by_hand.pipe() as (_started, began), by_hand.pipe() as (going, go), cm.timeout(PATIENCE):
