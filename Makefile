@@ -32,8 +32,7 @@ demo: $(PACKAGE) ## install the package and watch it work on a few files; FILES=
 	$(BIN)/capmarshal demo $(FILES)
 
 test: lint types ## lint, types and tests; PYTEST="-k name" for some of the tests
-	$(BIN)/pytest $(PYTEST)
-	@$(call in_colours,$(OWN_PAIRS),$(MATRIX))
+	$(BESIDE) --parts=4 $(addprefix --pair=,$(OWN_PAIRS)) $(MATRIX) -- $(PYTEST)
 
 # The tests that say most of client and server in the least time: again, each colour against blocking and against itself.
 MATRIX := $(patsubst %,tests/test_%.py,matrix capabilities_in_order conversation deadline exact files_kept gone growing \
@@ -41,14 +40,12 @@ MATRIX := $(patsubst %,tests/test_%.py,matrix capabilities_in_order conversation
 COLOURS = blocking asyncio uvloop trio
 OWN_PAIRS = $(foreach colour,$(filter-out blocking,$(COLOURS)),$(colour):blocking blocking:$(colour) $(colour):$(colour))
 ALL_PAIRS = $(filter-out blocking:blocking,$(foreach client,$(COLOURS),$(foreach server,$(COLOURS),$(client):$(server))))
-# 5: of those that PYTEST names none is among them.
-in_colours = for pair in $(1); do echo "client:server $$pair"; \
-    $(BIN)/pytest -q --client=$${pair%:*} --server=$${pair\#*:} $(2) $(PYTEST) || test $$? = 5 || exit 1; done
+BESIDE = $(BIN)/python tests/support/side_by_side.py
 
 # What shows seldom: other orders, and a machine that is busy elsewhere.  Each run prints the seed of its order.
 test-long: test ## what takes longer: a million calls while clients are killed, client and server in all pairs of colours, all tests three times beside a busy loop, those of full tables 200 times; two hours and more
 	$(BIN)/python tests/support/soak.py 1000000
-	@$(call in_colours,$(ALL_PAIRS),)
+	$(BESIDE) $(addprefix --pair=,$(ALL_PAIRS)) -- $(PYTEST)
 	@$(BIN)/python -c 'while True: pass' & busy=$$!; trap 'kill $$busy' EXIT; set -e; \
 	for run in 1 2 3; do echo "all, run $$run of 3"; $(BIN)/pytest -q $(PYTEST); done; \
 	for run in $$(seq 200); do echo "tables, run $$run of 200"; $(BIN)/pytest -q tests/test_limits_of_tables.py; done

@@ -20,6 +20,7 @@ import left_behind
 import matrix
 import patience
 import services
+import side_by_side
 from capmarshal._descriptors import reaper
 from forked_child import ForkedChild
 from lingering_socket import make_lingering
@@ -37,13 +38,15 @@ settings.load_profile("untimed")
 
 
 def pytest_addoption(parser):
-    """The colours of the run."""
+    """The colours of the run, and its part of the files."""
     matrix.add_options(parser)
+    side_by_side.add_options(parser)
 
 
 def pytest_collection_modifyitems(config, items):
-    """In other colours than blocking, not all tests have a meaning."""
+    """In other colours than blocking, not all tests have a meaning; and a run may have a part of the files."""
     matrix.select(config, items)
+    side_by_side.select(config, items)
 
 
 def pytest_configure(config):

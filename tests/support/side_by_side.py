@@ -1,0 +1,72 @@
+"""Many runs of pytest, as many beside each other as there are processors; ``make test`` is these.
+
+Most of what a test does is to wait for another process, so two runs take little longer than one.  A run has a part of
+the test files (``--part=1/4``), or those that are named, in the colours of a pair (client:server, see ``matrix``).
+
+    python tests/support/side_by_side.py --parts=4 -- -k name
+    python tests/support/side_by_side.py --pair=asyncio:trio --pair=trio:trio tests/test_death.py -- -k name
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+# pytest's, where none of a run's tests was selected.
+_NO_TESTS = 5
+
+
+def add_options(parser):
+    """--part: which of the files a run has."""
+    parser.addoption("--part", default="1/1", help="the part of the test files that is run: 2/4 is the second of four")
+
+
+def select(config, items):
+    """Leaves out the files that are another part's, whatever order the tests are in."""
+    part, parts = map(int, config.getoption("part").split("/"))
+    files = sorted({item.path for item in items})
+    mine = set(files[part - 1 :: parts])
+    config.hook.pytest_deselected(items=[item for item in items if item.path not in mine])
+    items[:] = [item for item in items if item.path in mine]
+
+
+def main():
+    """Starts the runs, prints each line of theirs with the run's name, and says which failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", type=int, default=0, help="the suite in so many parts, client and server blocking")
+    parser.add_argument("--pair", action="append", default=[], help="colours of client and server: a run for each pair")
+    parser.add_argument("files", nargs="*", help="test files of the runs in pairs of colours; none: all")
+    own = sys.argv[1:]
+    ours, theirs = (own[: own.index("--")], own[own.index("--") + 1 :]) if "--" in own else (own, [])
+    options = parser.parse_args(ours)
+    runs = {f"{part}/{options.parts}": [f"--part={part}/{options.parts}"] for part in range(1, options.parts + 1)}
+    for pair in options.pair:
+        client, server = pair.split(":")
+        runs[pair] = [f"--client={client}", f"--server={server}", *options.files]
+    with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+        statuses = dict(zip(runs, threads.map(_run, runs, [[*run, *theirs] for run in runs.values()]), strict=True))
+    failed = [f"{name} (status {status})" for name, status in statuses.items() if status not in (0, _NO_TESTS)]
+    print(f"{len(runs)} runs;", f"failed: {', '.join(failed)}" if failed else "all passed")
+    return 1 if failed else 0
+
+
+def _run(name, arguments):
+    """Runs pytest, and returns its status."""
+    # Not python -m pytest, which would have the checkout on the path, and test that.
+    command = [Path(sys.executable).with_name("pytest"), "-q", *arguments]
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as run:
+        for line in run.stdout:
+            # One write: another run's line may come beside it.
+            sys.stdout.write(f"{name:>17} | {line}")
+            sys.stdout.flush()
+    return run.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
