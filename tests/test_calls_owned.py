@@ -307,7 +307,7 @@ def test_a_call_that_is_too_large_is_told():
             with pytest.raises(cm.TooLarge, match=r"a result of 680\d{5} bytes; .* 67108864"):
                 proxy.blob(68_000_000)
             assert proxy.double(1) == 2
-        assert open_door_of(capability).idle == [channel]
+        assert list(open_door_of(capability).idle) == [channel]
 
 
 # Time.

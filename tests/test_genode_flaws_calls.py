@@ -211,7 +211,7 @@ def test_both_reply_ends_leaked_on_errors(open_descriptors, until):
         # A door that is shut: neither end of the channel that was made for the knock stays.
         with pytest.raises(cm.Disconnected):
             proxy.double(1)
-        assert open_door_of(capability).idle == []
+        assert not open_door_of(capability).idle
     until(lambda: open_descriptors() < before)
 
 

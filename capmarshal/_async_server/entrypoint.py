@@ -149,8 +149,7 @@ class Entrypoint(AnyEntrypoint[AwaitedService]):
         own = within.key if within is not None and within.is_of(self._dispatcher.calls) and within.runs else b""
 
         def over() -> bool:
-            running = [key for key in tuple(self._objects.running) if key[:BADGE_SIZE] == badge]
-            return len(running) <= (own[:BADGE_SIZE] == badge)
+            return self._objects.running_badges().count(badge) <= (own[:BADGE_SIZE] == badge)
 
         if over():
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 from capmarshal._capabilities.identity import label_in, peer_name
@@ -115,7 +116,8 @@ class Door:
         self, descriptor: Descriptor, key: int, home: Home | None = None, sender: DoorSender | None = None
     ) -> None:
         self.key: int = key
-        self.idle: list[Any] = []
+        # Each call takes one and gives it back, for which a list would be allocated anew.
+        self.idle: deque[Any] = deque()
         self.home: weakref.ref[Home] | None = weakref.ref(home) if home is not None else None
         self.closing: reaper.Sender | None = None
         self._name: str | None = None

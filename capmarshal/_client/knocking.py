@@ -88,7 +88,8 @@ def knock(door: Door, deadline: int) -> Steps[Channel]:
 
 def _others_run() -> bool:
     """Whether a channel of this process's own is in use, which comes back when its call ends."""
-    idle = {id(channel) for door in space.doors() for channel in door.idle}
+    # Copied in one step: other threads call.
+    idle = {id(channel) for door in space.doors() for channel in door.idle.copy()}
     made = (reference() for reference in _channels.valuerefs())
     # Of one that a forked child has of its parent's, the number is gone.
     return any(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from capmarshal._kernel import deadline as _deadline
@@ -46,7 +47,8 @@ class Objects:
         self.known: dict[bytes, tuple[Interface, Method]] = {}
         # Which keys of it an object has, by badge.
         self._remembered: dict[bytes, list[bytes]] = {}
-        self.running: list[bytes] = []
+        # Grows and shrinks in each call, for which a list would be allocated anew.
+        self.running: deque[bytes] = deque()
         self.beside = ""
         self.forget_threads()
 
@@ -95,10 +97,11 @@ class Objects:
 
     def in_progress(self) -> str:
         """What runs now, a method, the innermost where one has called another inline; empty if nothing does."""
-        keys = tuple(self.running[-1:])
-        if not keys:
+        try:
+            key = self.running[-1]
+        except IndexError:
             return self.beside
-        found = self.known.get(keys[0]) or self.find(keys[0])
+        found = self.known.get(key) or self.find(key)
         return found[1].where if found is not None else "a method of an object that was dissolved"
 
     def end(self, key: bytes) -> None:
@@ -110,6 +113,11 @@ class Objects:
             pass
         if self.awaited:
             self.tell()
+
+    def running_badges(self) -> list[bytes]:
+        """Those of the calls in progress."""
+        # Copied in one step: others may change it.
+        return [key[:BADGE_SIZE] for key in self.running.copy()]
 
     def remove(self, badge: bytes, *, wait: bool) -> None:
         """Takes an object out, and waits for its calls in progress, if ``wait``: not from within one of them.
@@ -131,7 +139,7 @@ class Objects:
             # Not `while CONDITION`: what Ctrl-C raises at the jump back is in no `try` under CPython 3.13.0.
             while True:
                 told.acquire(blocking=False)
-                if badge not in [running[:BADGE_SIZE] for running in tuple(self.running)]:
+                if badge not in self.running_badges():
                     break
                 left = _deadline.seconds_until(deadline)
                 if left <= 0:
