@@ -71,6 +71,22 @@ def test_what_blocks_delays_nothing_else(slow):
     assert not _reaper.behind()
 
 
+def test_who_waits_does_so_until_others_are_told():
+    """What is closed and not said yet is not over: who has waited finds that done which was to be done then."""
+    telling, may_go_on = threading.Event(), threading.Event()
+
+    def tell():
+        telling.set()
+        may_go_on.wait(PATIENCE)
+
+    assert not _reaper.close([pipe_end()], then=tell)
+    assert telling.wait(PATIENCE)
+    assert not _reaper.behind()
+    assert not _reaper.wait(0)
+    may_go_on.set()
+    assert _reaper.wait(PATIENCE)
+
+
 def test_a_sender_occupies_two_threads_and_others_are_not_delayed(slow):
     """The third thing of one that blocks waits for one of the first two; what others sent does not."""
     sender, other, log = Sender(), Sender(), []

@@ -113,6 +113,8 @@ class Reaper:
         self._numbers = itertools.count()
         # A job is taken out only after all is closed: a child forked meanwhile finds it, and closes its own copies.
         self._open: dict[int, tuple[int, _Job]] = {}
+        # Those of which all is closed, and somebody is being told so.
+        self._telling: set[int] = set()
         # Unlike a Semaphore or a Queue, it may be used in a signal handler that interrupts its use.
         self._queue: queue.SimpleQueue[tuple[int, _Job]] = queue.SimpleQueue()
         self._alive = self._busy = 0
@@ -210,6 +212,7 @@ class Reaper:
                 if job.then is not None:
                     with contextlib.suppress(Exception):
                         job.then()
+                    self._telling.discard(number)
             # A thread that waits must not keep what it has closed.
             del job
 
@@ -229,6 +232,8 @@ class Reaper:
         with self._lock:
             self._busy -= 1
             self.done += 1
+            if job.then is not None:
+                self._telling.add(number)
             self._open.pop(number, None)
             for each in job.sender.chain:
                 each.waiting -= job.count
@@ -249,8 +254,11 @@ class Reaper:
 
     def wait(self, seconds: float) -> bool:
         """As the module's :func:`wait`."""
-        before = tuple(self._open)
-        return self._until(lambda: self._open.keys().isdisjoint(before), time.monotonic() + seconds)
+        before = (*self._open, *self._telling)
+        return self._until(
+            lambda: self._open.keys().isdisjoint(before) and self._telling.isdisjoint(before),
+            time.monotonic() + seconds,
+        )
 
     def with_room(self, make: Callable[[], int]) -> Steps[int]:
         """As the module's :func:`with_room`, in steps."""
@@ -351,7 +359,14 @@ def behind() -> bool:
 
 
 def wait(seconds: float) -> bool:
-    """Waits until all that was handed over before is closed; False if that took longer than ``seconds``."""
+    """Waits until all that was handed over before is closed, and who was to be told of it has been.
+
+    Args:
+        seconds: until then.
+
+    Returns:
+        False if it took longer than that.
+    """
     return _reaper.wait(seconds)
 
 
