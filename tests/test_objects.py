@@ -59,9 +59,10 @@ def test_what_is_remembered_of_an_object_is_its_methods_not_its_calls():
     badge = objects.add(target)
     method = methods_of(InnerServer)[b"data"]
     for _ in range(1000):
-        assert objects.find(badge + b"data") == (target, method)
+        known = target, method, method.decode_data_arguments, method.encode_data_result
+        assert objects.find(badge + b"data") == known
         assert objects.find(badge + b"no such") is None
-    assert objects.known == {badge + b"data": (target, method)}
+    assert objects.known == {badge + b"data": known}
     assert objects._remembered == {badge: [badge + b"data"]}
     objects.remove(badge, wait=False)
     assert objects.find(badge + b"data") is None

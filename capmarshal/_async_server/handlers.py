@@ -313,13 +313,13 @@ class AwaitingCalls(Calls):
             found = self._objects.known.get(key) or self._objects.find(key)
             if found is None:
                 return self._not_there(turn, key, came, table)
-            target, method = found
+            target, method, decode, _ = found
             owned, count = _NOTHING_OWNED, 0
             try:
                 by_name = _NO_NAMES
-                if came is None and method.arguments_are_data:
+                if came is None and decode is not None:
                     try:
-                        arguments = method.decode_data_arguments(payload)
+                        arguments = decode(payload)
                     except Exception as error:  # noqa: BLE001 - said, or raised again, there
                         nothing = Incoming([], DescriptorList())
                         arguments, by_name = method.decode_arguments_after(error, payload, nothing)

@@ -151,7 +151,7 @@ class Calls:
             found = objects.known.get(key) or objects.find(key)
             if found is None:
                 return self._not_there(turn, key, came, table)
-            target, method = found
+            target, method, decode, encode = found
             owned, outgoing, results = _NOTHING_OWNED, NOTHING, _NO_RESULTS
             try:
                 # Also the same one, where that is of a block around this call: the call knows nothing of that.
@@ -159,9 +159,9 @@ class Calls:
                     _put_in_force(deadline)
                 try:
                     by_name: Mapping[str, Any] = _NO_NAMES
-                    if came is None and method.arguments_are_data:
+                    if came is None and decode is not None:
                         try:
-                            arguments = method.decode_data_arguments(payload)
+                            arguments = decode(payload)
                         except Exception as error:  # noqa: BLE001 - said, or raised again, there
                             nothing = Incoming([], DescriptorList())
                             # A signal handler's ends the call as if the method had raised it.
@@ -182,10 +182,20 @@ class Calls:
                     return self._refused(turn, method, error, owned)
                 run = getattr(target, method.name)
                 # To pass no names costs as much as the call.
-                result = run(*arguments, **by_name) if by_name else run(*arguments)
-                if method.result_is_data:
+                if by_name:
+                    result = run(*arguments, **by_name)
+                elif (count := len(arguments)) == 1:
+                    # CPython calls what is given a tuple by way of C, which costs as much as the rest of the call.
+                    (argument,) = arguments
+                    result = run(argument)
+                elif count == 2:
+                    first, second = arguments
+                    result = run(first, second)
+                else:
+                    result = run(*arguments)
+                if encode is not None:
                     try:
-                        reply = method.encode_data_result(result)
+                        reply = encode(result)
                     except Exception:
                         outgoing = Outgoing(serving=True)
                         # Says what is wrong with the result; where that is nothing, a signal handler raised something.

@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.errors import CallTimeout
@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from capmarshal._typed.interface import Interface
+    from capmarshal._typed.long import Payload
     from capmarshal._typed.method import Method
+
+    Decode: TypeAlias = Callable[[bytes | memoryview], Any]
+    Encode: TypeAlias = Callable[[Any], Payload]
+
+
+# What a call is run by, decided once: an object and its method; how a payload becomes arguments, and a result
+# a payload, each None where there may be more than data.
+Known: TypeAlias = "tuple[Interface, Method, Decode | None, Encode | None]"
 
 
 class Waiter(Protocol):
@@ -44,7 +53,7 @@ class Objects:
 
     def __init__(self) -> None:
         self._by_badge: dict[bytes, Interface] = {}
-        self.known: dict[bytes, tuple[Interface, Method]] = {}
+        self.known: dict[bytes, Known] = {}
         # Which keys of it an object has, by badge.
         self._remembered: dict[bytes, list[bytes]] = {}
         # Grows and shrinks in each call, for which a list would be allocated anew.
@@ -69,18 +78,20 @@ class Objects:
         """The object that a badge selects, if there is one."""
         return self._by_badge.get(badge)
 
-    def find(self, key: bytes) -> tuple[Interface, Method] | None:
-        """The object that a badge selects and its method, which are known from here on; None where there is none."""
+    def find(self, key: bytes) -> Known | None:
+        """What a call of this badge and name is run by, which is known from here on; None where there is none."""
         badge, name = key[:BADGE_SIZE], key[BADGE_SIZE:]
         target = self._by_badge.get(badge)
         method = methods_of(type(target)).get(name) if target is not None else None
         if target is None or method is None:
             return None
+        decode = method.decode_data_arguments if method.arguments_are_data else None
+        known = target, method, decode, method.encode_data_result if method.result_is_data else None
         with self.lock:
             if badge in self._by_badge and key not in self.known:
                 self._remembered.setdefault(badge, []).append(key)
-                self.known[key] = (target, method)
-        return target, method
+                self.known[key] = known
+        return known
 
     def tell(self) -> None:
         """Has those who wait for the end of a call look again whether it has come."""
