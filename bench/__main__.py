@@ -5,12 +5,13 @@ import importlib
 import sys
 from pathlib import Path
 
-from bench import counting, figures, places
+from bench import counting, figures
 from bench.measuring import Report
+from bench.processes import places
 
 # Modules of this package.  Of each: what it is, in the first line of its docstring; how long it TAKES; in how many
 # ROUNDS; and run(), which yields one work after the other, each to be measured before it is asked for the next.
-NAMES = (
+NAMES = [
     "call",
     "awaited",
     "descriptors",
@@ -22,7 +23,7 @@ NAMES = (
     "memory",
     "transfer",
     "arrays",
-)
+]
 
 
 def _list() -> None:
@@ -68,7 +69,7 @@ def main() -> None:
     if not options.names:
         _list()
         return
-    names = NAMES if "all" in options.names else tuple(dict.fromkeys(options.names))
+    names = NAMES if "all" in options.names else list(dict.fromkeys(options.names))
     print(figures.conditions_in_words())
     if options.count:
         counting.show(counting.count(names, quick=options.quick))
@@ -76,7 +77,7 @@ def main() -> None:
     print("median (lower - upper quartile) over the rounds; ratios are taken within a round")
     if options.quick:
         print("--quick: these figures say only that it works")
-    if len(places.places()) == 1:
+    if len(places()) == 1:
         print("two cores: skipped, since this process may use only one")
     reports: dict[str, Report] = {}
     for name in names:

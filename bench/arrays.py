@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.shared_memory import SharedMemory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import capmarshal as cm
-from bench import CHECKOUT, places, processes
+from bench import CHECKOUT, processes
 from bench.figures import in_words
 from bench.measuring import Goal, Report, Work, often
-from bench.places import Cores
+from bench.processes import Cores
 
 if TYPE_CHECKING:
     from multiprocessing.queues import Queue
@@ -51,10 +51,13 @@ class Source(cm.Interface):
 class _Source(Source):
     """All that fill: what there is to copy is the same for each."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, stack: contextlib.ExitStack) -> None:
         self._data = bytearray(range(256)) * (size // 256)
-        self._pool = cm.BufferPool(_BUFFERS, size)
+        self._pool = stack.enter_context(contextlib.closing(cm.BufferPool(_BUFFERS, size)))
         self._segments = [SharedMemory(create=True, size=size) for _ in range(_BUFFERS)]
+        for segment in self._segments:
+            stack.callback(segment.unlink)
+            stack.callback(segment.close)
         self._next = 0
 
     def next_data(self) -> bytearray:
@@ -84,13 +87,6 @@ class _Source(Source):
         _bytes_of(segment)[: len(self._data)] = self.next_data()
         return segment.name
 
-    def close(self) -> None:
-        """Removes what it has made."""
-        self._pool.close()
-        for segment in self._segments:
-            segment.close()
-            segment.unlink()
-
 
 def _bytes_of(segment: SharedMemory) -> memoryview:
     assert segment.buf is not None  # noqa: S101 - it is until it is closed
@@ -99,11 +95,11 @@ def _bytes_of(segment: SharedMemory) -> memoryview:
 
 def _produce(size: int, far: socket.socket, queued: "Queue[bytearray]") -> None:
     """The process that fills: serves its source, and answers by hand what is no call of it."""
-    source = _Source(size)
-    with contextlib.closing(source), cm.Entrypoint("source") as entrypoint:
+    with contextlib.ExitStack() as stack, cm.Entrypoint("source") as entrypoint:
+        source = _Source(size, stack)
         cm.send_capability(far, entrypoint.manage(source))
-        connection: Connection[str, str]
-        with Connection(far.detach()) as connection, contextlib.suppress(EOFError):
+        connection: Connection[str, str] = stack.enter_context(Connection(far.detach()))
+        with contextlib.suppress(EOFError):
             while True:
                 what = connection.recv()
                 if what == _QUEUE:
@@ -112,99 +108,77 @@ def _produce(size: int, far: socket.socket, queued: "Queue[bytearray]") -> None:
                     connection.send(source.new_segment() if what == _NEW else source.old_segment())
 
 
-class _Receiver:
-    """The process that copies them out; each method gets the next array."""
+def _deeds(
+    size: int, source: Source, connection: "Connection[str, str]", queued: "Queue[bytearray]"
+) -> dict[str, Callable[[], None]]:
+    """By name: each gets the next array, and copies it out."""
+    room = bytearray(size)
+    attached: dict[str, SharedMemory] = {}
+    last: list[cm.SharedBuffer] = []
 
-    def __init__(
-        self, size: int, source: Source, connection: "Connection[str, str]", queued: "Queue[bytearray]"
-    ) -> None:
-        self._room = bytearray(size)
-        self._source = source
-        self._connection = connection
-        self._queued = queued
-        self._attached: dict[str, SharedMemory] = {}
-        self._last: cm.SharedBuffer | None = None
-
-    def new(self) -> None:
-        """A dataspace."""
-        with self._source.new() as dataspace, dataspace.view() as view:
-            self._copy(view)
-
-    def lent(self) -> None:
-        """A shared buffer.  The last one is kept until the next has come, as a loop's variable does."""
-        with self._source.lent() as buffer, buffer.view() as view:
-            self._copy(view)
-        self._last = buffer
-
-    def new_segment(self) -> None:
-        """A segment that nobody had before."""
-        self._connection.send(_NEW)
-        with contextlib.closing(SharedMemory(self._connection.recv())) as segment:
-            self._copy(_bytes_of(segment))
-            segment.unlink()
-
-    def old_segment(self) -> None:
-        """One that is used again, attached once."""
-        self._connection.send(_AGAIN)
-        name = self._connection.recv()
-        if name not in self._attached:
-            self._attached[name] = SharedMemory(name)
-        self._copy(_bytes_of(self._attached[name]))
-
-    def queue(self) -> None:
-        """Out of a queue."""
-        self._connection.send(_QUEUE)
-        self._copy(self._queued.get(timeout=processes.PATIENCE))
-
-    def _copy(self, data: memoryview | bytearray) -> None:
-        size, before = len(self._room), self._room[0]
-        self._room[:] = data[:size]
-        if self._room[0] == before or self._room[-1] != 255:
+    def copy(data: memoryview | bytearray) -> None:
+        before = room[0]
+        room[:] = data[:size]
+        if room[0] == before or room[-1] != 255:
             raise SystemExit("a wrong array came")
 
-    def close(self) -> None:
-        """Lets go of what it holds."""
-        for segment in self._attached.values():
-            segment.close()
-        self._connection.close()
-        cm.capability(self._source).close()
+    def dataspace() -> None:
+        with source.new() as came, came.view() as view:
+            copy(view)
+
+    def shared_buffer() -> None:
+        with source.lent() as buffer, buffer.view() as view:
+            copy(view)
+        # The last one is kept until the next has come, as a loop's variable is.
+        last[:] = [buffer]
+
+    def new_segment() -> None:
+        connection.send(_NEW)
+        with contextlib.closing(SharedMemory(connection.recv())) as segment:
+            copy(_bytes_of(segment))
+            segment.unlink()
+
+    def old_segment() -> None:
+        connection.send(_AGAIN)
+        name = connection.recv()
+        if name not in attached:
+            attached[name] = SharedMemory(name)
+        copy(_bytes_of(attached[name]))
+
+    def queue() -> None:
+        connection.send(_QUEUE)
+        copy(queued.get(timeout=processes.PATIENCE))
+
+    return {_DATASPACE: dataspace, _SHARED_BUFFER: shared_buffer, _NEW: new_segment, _AGAIN: old_segment, _QUEUE: queue}
 
 
 @contextlib.contextmanager
-def _receiving(cores: Cores, size: int) -> Iterator[_Receiver]:
-    """A receiver on one core, and a process that fills on the other, as long as the block runs."""
+def _receiving(cores: Cores, size: int) -> Iterator[dict[str, Callable[[], None]]]:
+    """What a receiver on one core does, as long as a process that fills runs on the other."""
     context = multiprocessing.get_context("spawn")
     queued: Queue[bytearray] = context.Queue()
     near, far = socket.socketpair()
     with contextlib.ExitStack() as stack:
-        stack.callback(places.run_on)
+        stack.callback(processes.run_on)
         with far:
-            places.run_on(cores.server)
+            processes.run_on(cores.server)
             process = context.Process(target=_produce, args=(size, far, queued))
             # It is given this process's path, from which the checkout is missing: what is installed is measured.
             sys.path.append(str(CHECKOUT))
             process.start()
             sys.path.pop()
         stack.callback(process.join, processes.PATIENCE)
-        places.run_on(cores.client)
+        processes.run_on(cores.client)
         source = cm.receive_capability(near, timeout=processes.PATIENCE).cast(Source)
-        receiver = _Receiver(size, source, Connection(near.detach()), queued)
-        with contextlib.closing(receiver):
-            yield receiver
+        connection: Connection[Any, Any] = stack.enter_context(Connection(near.detach()))
+        yield _deeds(size, source, connection, queued)
 
 
 def run(report: Report) -> Iterator[Work]:
     """At each place."""
     size = _QUICK_SIZE if report.quick else _SIZE
     count = report.loops(_COUNT, _QUICK_COUNT)
-    for cores in places.places():
-        with _receiving(cores, size) as receiver:
-            deeds: dict[str, Callable[[], None]] = {
-                _DATASPACE: receiver.new,
-                _SHARED_BUFFER: receiver.lent,
-                _NEW: receiver.new_segment,
-                _AGAIN: receiver.old_segment,
-                _QUEUE: receiver.queue,
-            }
+    for cores in processes.places():
+        with _receiving(cores, size) as deeds:
             timed = {name: partial(often, deed, count) for name, deed in deeds.items()}
             yield Work(cores.named(f"each of {in_words(size, 'byte')}"), cores, timed, _GOALS)

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import capmarshal as cm
-from bench import loops, peers, places, streams, usage
+from bench import loops, peers, streams, usage
 from bench.measuring import Goal, Report, Work, adding, against, often, warm_up
 from bench.peers.client import listening
-from bench.server import Host, Works, served
+from bench.processes import Cores, places
+from bench.server import Works, served
 from capmarshal import aio
 
 TAKES, ROUNDS = "90 s", 9
@@ -61,7 +62,7 @@ def _cost(works: Works, times: int, in_flight: int) -> float:
     return (works.use("processor") - before) / (warm_up(times) + times) / 1e9
 
 
-def _works(cores: places.Cores, found: list[str], others: Mapping[str, str], times: int) -> Iterator[Work]:
+def _works(cores: Cores, found: list[str], others: Mapping[str, str], times: int) -> Iterator[Work]:
     """Those of each loop, then those of the servers; the others are peers, by what they are shown as."""
     with contextlib.ExitStack() as stack:
         blocking = stack.enter_context(served(cores))
@@ -102,13 +103,13 @@ def run(report: Report) -> Iterator[Work]:
     report.notes += [f"{name}: {why}" for name, why in missing.items() if why]
     found = [loop for loop in loops.unavailable() if not missing[loop]]
     others = {name + peers.PEERS[name].version(): name for name in _PEERS if not missing[name]}
-    for cores in places.places():
+    for cores in places():
         yield from _works(cores, found, others, times)
 
 
 async def _main() -> None:
     async with aio.Entrypoint("works") as entrypoint:
-        cm.parent().cast(Host).offer(entrypoint.manage(_Works()))
+        cm.send_capability(sys.stdin, entrypoint.manage(_Works()))
         await loops.await_end()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from bench import c_program, contenders
 from bench.charts import bar_chart
 from bench.measuring import Report, Work, adding, against, checked, often
-from bench.places import ONE_CORE, TWO_CORES, places
+from bench.processes import ONE_CORE, TWO_CORES, places
 from bench.server import Works, by_hand, served
 
 TAKES, ROUNDS = "40 s", 15
@@ -33,8 +33,8 @@ def deeds(works: Works) -> Iterator[tuple[str, dict[str, Callable[[], object]]]]
     with by_hand(works, contenders.Add) as bare, by_hand(works, contenders.Rpc) as rpc:
         yield "", {CAPMARSHAL: adding(works.add), _BARE: adding(bare.add), _RPC: adding(rpc.add)}
     with by_hand(works, contenders.Describe) as other, Path(sys.executable).open("rb") as file:
-        own = checked(works.describe, (file,), contenders.TEXT)
-        yield _FILE, {CAPMARSHAL: own, _FILE_BY_HAND: checked(other.describe, (file,), contenders.TEXT)}
+        both = {CAPMARSHAL: works.describe, _FILE_BY_HAND: other.describe}
+        yield _FILE, {who: checked(describe, (file,), contenders.TEXT) for who, describe in both.items()}
 
 
 def run(report: Report) -> Iterator[Work]:
@@ -42,12 +42,11 @@ def run(report: Report) -> Iterator[Work]:
     calls = report.loops(5000, 20)
     report.settings |= zip(("call_bytes", "reply_bytes"), c_program.record_sizes(), strict=True)
     for cores in places():
-        with c_program.compiled() as program, served(cores) as works:
+        with served(cores) as works:
             for kind, by_name in deeds(works):
                 timed = {who: partial(often, deed, calls) for who, deed in by_name.items()}
-                if not kind:
-                    modes = _MODES[cores.kind]
-                    timed |= {who: partial(program.call, mode, calls, cores) for who, mode in modes.items()}
+                for who, mode in _MODES[cores.kind].items() if not kind else ():
+                    timed[who] = partial(c_program.call, mode, calls, cores)
                 goals = against(CAPMARSHAL, timed, _TARGETS[cores.kind])
                 yield Work(cores.named(kind), cores, timed, goals)
     adds = [work for work in report.works if not work.name.startswith(_FILE)]

@@ -7,7 +7,7 @@ from functools import partial
 
 import capmarshal as cm
 from bench.measuring import Goal, Report, Work, adding, often
-from bench.places import places
+from bench.processes import places
 from bench.server import Thing, Works, served
 
 TAKES, ROUNDS = "20 s", 15
@@ -19,20 +19,21 @@ _HELD, _NEW, _NEW_DOOR = "the receiver holds it", "new to it, of a known entrypo
 _GOALS = (Goal(_HELD, _NEW_DOOR, 0.8), Goal(_HELD, _NEW), Goal(_HELD, DATA, 2.0), Goal(_NEW_DOOR, DATA, 3.0))
 
 
+@contextlib.contextmanager
+def _entrypoints(count: int) -> Iterator[list[cm.Entrypoint]]:
+    """So many, which nobody serves: capabilities of theirs can be passed all the same."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(contextlib.closing(cm.Entrypoint("thing"))) for _ in range(count)]
+
+
 def deeds(works: Works) -> Iterator[tuple[str, dict[str, Callable[[], object]]]]:
     """A call with a capability that is held from the first one on, one that is new each time, and each beside data."""
-    with contextlib.ExitStack() as stack:
-        first, *things = _managed(stack, 1 + _COUNT)
+    with _entrypoints(1 + _COUNT) as entrypoints:
+        first, *things = (entrypoint.manage(Thing()) for entrypoint in entrypoints)
         keep, new = works.keep, iter(things)
         yield "a capability in, held already", {CAPMARSHAL: partial(keep, first), DATA: adding(works.add)}
         yield "a capability in, new to it", {CAPMARSHAL: lambda: keep(next(new)), DATA: adding(works.add)}
         works.drop()
-
-
-def _managed(stack: contextlib.ExitStack, count: int) -> list[cm.Capability]:
-    """So many, each of an entrypoint of its own, which nobody serves: they can be passed all the same."""
-    entrypoints = [stack.enter_context(contextlib.closing(cm.Entrypoint("thing"))) for _ in range(count)]
-    return [entrypoint.manage(Thing()) for entrypoint in entrypoints]
 
 
 def _measure(works: Works, things: Sequence[cm.Capability], held: Sequence[cm.Capability], batches: int) -> float:
@@ -55,9 +56,7 @@ def run(report: Report) -> Iterator[Work]:
     """It at each place."""
     count, batches = (_QUICK_COUNT, 1) if report.quick else (_COUNT, _BATCHES)
     report.settings["loops"] = count * batches
-    with contextlib.ExitStack() as stack:
-        # Nobody serves them: a capability can be passed all the same.
-        entrypoints = [stack.enter_context(contextlib.closing(cm.Entrypoint("thing"))) for _ in range(count)]
+    with _entrypoints(count) as entrypoints:
         # An entrypoint holds its objects, and a capability is held by whoever passes it.
         first, second = ([entrypoint.manage(Thing()) for entrypoint in entrypoints] for _ in range(2))
         for cores in places():

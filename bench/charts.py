@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import median
 from xml.sax.saxutils import escape
 
 from bench.figures import briefly, in_words
-from bench.measuring import Spread, Work
+from bench.measuring import Work, quartiles
 
 # Text, grid, ground; then lines or bars: of the palette of Okabe and Ito, told apart also by the colour-blind.
 _LIGHT = "#222222", "#dddddd", "#ffffff", "#0072b2", "#d55e00", "#007a5a", "#a8497f", "#555555"
@@ -63,15 +64,15 @@ def bar_chart(title: str, works: Sequence[Work]) -> str:
     top = _TOP
     for work in works:
         parts.append(_text(_LEFT, top + 12, work.name))
-        scale = (right - left) / max(Spread.of(values).upper for values in work.figures.values())
+        scale = (right - left) / max(quartiles(values)[-1] for values in work.figures.values())
         for name, values in work.figures.items():
             top += line
-            lower, median, upper = (left + value * scale for value in Spread.of(values))
+            lower, middle, upper = (left + value * scale for value in quartiles(values))
             parts += [
                 _text(left - 10, top + 13, name, "end"),
-                _box(left, top, median - left, bar, _OWN if name.startswith("capmarshal") else _OTHER),
+                _box(left, top, middle - left, bar, _OWN if name.startswith("capmarshal") else _OTHER),
                 _path([(lower, top + bar / 2), (upper, top + bar / 2)], "text"),
-                _text(upper + 8, top + 13, in_words(Spread.of(values).median)),
+                _text(upper + 8, top + 13, in_words(median(values))),
             ]
         for name, why in work.cannot.items():
             top += line
@@ -95,7 +96,7 @@ def line_chart(title: str, ticks: Mapping[int, str], figures: Mapping[int, Mappi
     lines: dict[str, list[tuple[float, float]]] = {}
     for amount, by_name in figures.items():
         for name, values in by_name.items():
-            lines.setdefault(name, []).append((amount, Spread.of(values).median))
+            lines.setdefault(name, []).append((amount, median(values)))
     left, right, bottom = 70, 610, 450
     heights = [math.log10(y) for points in lines.values() for _, y in points]
     powers = range(math.floor(min(heights)), math.ceil(max(heights)) + 1)

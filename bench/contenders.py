@@ -52,7 +52,7 @@ def close_all(numbers: Sequence[int]) -> None:
 
 
 class ByHand:
-    """The client's half; closing it ends the server's, which is :meth:`serve`."""
+    """The client's half; the server's is :meth:`serve`, which ends when this one is closed."""
 
     KIND = socket.SOCK_SEQPACKET
 
@@ -156,10 +156,10 @@ decode_tagged = msgspec.msgpack.Decoder(AddRequest | InodeRequest).decode
 
 
 class Tagged(ByHand):
-    """What one would write by hand for a service of two methods: told apart by a tag, with room for a descriptor.
+    """A service of two methods, told apart by a tag, with room for a descriptor.
 
-    Laid out as msgspec's performance tips say, https://jcristharif.com/msgspec/perf-tips.html: encoders and decoders
-    are kept, structs are arrays, types are declared.  No deadline, and no answer to a bad request.
+    Laid out as https://jcristharif.com/msgspec/perf-tips.html says: encoders and decoders are kept, structs are arrays,
+    types are declared.  No deadline, and no answer to a bad request.
     """
 
     def add(self, a: int, b: int) -> int:
@@ -273,17 +273,13 @@ class ConnectionBytes(ByHand):
     KIND = socket.SOCK_STREAM
 
     def __init__(self, near: socket.socket) -> None:
-        super().__init__(near)
         self._connection: Connection[Any, Any] = Connection(near.detach())
+        self.close = self._connection.close  # type: ignore[method-assign]
 
     def hand_over(self, data: memoryview) -> tuple[int, int]:
         """Hands bytes over."""
         self._connection.send_bytes(data)
         return decode_pair(self._connection.recv_bytes())
-
-    def close(self) -> None:
-        """Ends it."""
-        self._connection.close()
 
     @staticmethod
     def serve(far: socket.socket) -> None:
@@ -352,12 +348,8 @@ def know_password() -> bytes:
     return b"bench"
 
 
-_BY_NAME = {
-    each.__name__: each for each in (Add, Rpc, Tagged, Describe, Swap, Stream, ConnectionBytes, ConnectionObjects)
-}
-
-
 def serve(name: str, far: socket.socket) -> None:
     """The server's half of the class of this name."""
+    contender: type[ByHand] = globals()[name]
     with far, contextlib.suppress(EOFError):
-        _BY_NAME[name].serve(far)
+        contender.serve(far)

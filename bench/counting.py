@@ -89,7 +89,7 @@ def _do(deed: Callable[[], object], works: Works, calls: Sequence[int]) -> None:
     for times in calls:
         for _ in range(times):
             deed()
-        works.settle()
+        works.use("settle")
         works.use("mark")
         usage.mark()
 

@@ -4,13 +4,14 @@
 """
 
 import contextlib
+import resource
 import sys
 import time
 from collections.abc import Iterator
 from functools import partial
 
 import capmarshal as cm
-from bench import places, processes, usage
+from bench import processes, usage
 from bench.measuring import Goal, Report, Work, adding, often
 from bench.server import Works, served
 from capmarshal._capabilities.capability import open_door_of
@@ -27,7 +28,7 @@ _CHANNELS_MAX, _TABLE_SHARE = 250, 5
 def make_room(channels: int) -> None:
     """Makes room for channels in the tables of the servers to come."""
     # They fill at most three quarters of it.
-    places.make_room(channels * 3 // 2)
+    processes.make_room(channels * 3 // 2)
 
 
 @contextlib.contextmanager
@@ -37,7 +38,7 @@ def crowd(works: Works, channels: int) -> Iterator[tuple[int, int]]:
     All together they cost so many bytes in the processes that call; and in the kernel, for both ends, without these.
     """
     before = works.use("open_files")
-    most = min(_CHANNELS_MAX, places.table() // _TABLE_SHARE)
+    most = min(_CHANNELS_MAX, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _TABLE_SHARE)
     with contextlib.ExitStack() as stack:
         counts = (min(most, channels - first) for first in range(0, channels, most))
         started = (processes.running("crowd", str(count), parent=cm.capability(works)) for count in counts)
@@ -68,23 +69,11 @@ def run(report: Report) -> Iterator[Work]:
     make_room(channels)
     report.settings |= {"channels": channels, "objects": objects}
     busy, idle = f"{channels:,} idle channels, {objects:,} objects", "1 channel, 1 object"
-    for cores in places.places():
+    for cores in processes.places():
         with served(cores) as alone, served(cores) as crowded, crowd(crowded, channels):
             crowded.manage(objects)
             timed = {name: partial(often, adding(to.add), calls) for name, to in ((busy, crowded), (idle, alone))}
             yield Work(cores.named(), cores, timed, [Goal(busy, idle, _TARGET)])
-
-
-def _call(works: Works, count: int) -> None:
-    """Calls on so many channels, as that many threads would that call at the same time; they are idle then."""
-    idle = open_door_of(cm.capability(works)).idle
-    used = []
-    add = adding(works.add)
-    for _ in range(count):
-        add()
-        # Whoever finds none idle makes one.
-        used.append(idle.pop())
-    idle += used
 
 
 def _main(count: int) -> None:
@@ -95,7 +84,12 @@ def _main(count: int) -> None:
     before = usage.fill_up()
     print("here", flush=True)
     sys.stdin.readline()
-    _call(works, count)
+    # As that many threads would that call at the same time: whoever finds no channel idle makes one.
+    add, idle, used = adding(works.add), open_door_of(cm.capability(works)).idle, []
+    for _ in range(count):
+        add()
+        used.append(idle.pop())
+    idle += used
     print(usage.resident() - before, flush=True)
     processes.await_end()
 

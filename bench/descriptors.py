@@ -1,6 +1,5 @@
 """A call with 1, 16 and 253 descriptors each way, against socket.send_fds and C, all with the closing."""
 
-import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +10,7 @@ import capmarshal as cm
 from bench import c_program, contenders
 from bench.contenders import DESCRIPTORS_MAX, close_all
 from bench.measuring import Report, Work, against, often
-from bench.places import places
+from bench.processes import places
 from bench.server import Works, by_hand, served
 
 T = TypeVar("T")
@@ -32,10 +31,8 @@ _WORKS = {
 _TARGET_OF_C = 1.2
 
 
-def _open(mode: str) -> cm.Descriptor:
-    if mode == "memfds":
-        return cm.Descriptor(os.memfd_create("bench", os.MFD_CLOEXEC))
-    return cm.Descriptor(os.open(sys.executable, os.O_RDONLY | os.O_CLOEXEC))
+def _open(mode: str) -> int:
+    return os.memfd_create("bench") if mode == "memfds" else os.open(sys.executable, os.O_RDONLY)
 
 
 def _swap(swap: Callable[[list[T]], Sequence[T]], files: list[T], close: Callable[[T], object]) -> None:
@@ -57,28 +54,27 @@ def deeds(works: Works) -> Iterator[tuple[str, dict[str, Callable[[], object]]]]
     """By kind of work and contender, what is done in Python; each until the next is asked for."""
     with by_hand(works, contenders.Swap) as other:
         for kind, (mode, count, _) in _WORKS.items():
-            with contextlib.ExitStack() as opened:
-                files = [opened.enter_context(_open(mode)) for _ in range(count)]
-                numbers = [file.fileno() for file in files]
-                _check(numbers, [file.detach() for file in works.swap(files)])
-                _check(numbers, other.swap(numbers))
-                own = partial(_swap, works.swap, files, cm.Descriptor.close)
-                yield kind, {CAPMARSHAL: own, _SEND_FDS: partial(_swap, other.swap, numbers, os.close)}
+            files = [cm.Descriptor(_open(mode)) for _ in range(count)]
+            numbers = [file.fileno() for file in files]
+            _check(numbers, [file.detach() for file in works.swap(files)])
+            _check(numbers, other.swap(numbers))
+            own = partial(_swap, works.swap, files, cm.Descriptor.close)
+            yield kind, {CAPMARSHAL: own, _SEND_FDS: partial(_swap, other.swap, numbers, os.close)}
+            for file in files:
+                file.close()
 
 
 def run(report: Report) -> Iterator[Work]:
     """Each count of each kind at each place."""
     enough = _QUICK_DESCRIPTORS if report.quick else _DESCRIPTORS
     for cores in places():
-        with c_program.compiled() as program, served(cores) as works:
+        with served(cores) as works:
+            # What the server leaves to others to close is waited for.
+            settle = {CAPMARSHAL: partial(works.use, "settle")}
             for kind, by_name in deeds(works):
                 mode, count, target = _WORKS[kind]
                 calls = max(min(enough // count, _CALLS_MAX), _CALLS_MIN)
-                timed = {
-                    # What the server leaves to others to close is waited for.
-                    CAPMARSHAL: partial(often, by_name[CAPMARSHAL], calls, works.settle),
-                    _SEND_FDS: partial(often, by_name[_SEND_FDS], calls),
-                    _C: partial(program.call, mode, calls, cores, count),
-                }
+                timed = {who: partial(often, deed, calls, settle.get(who)) for who, deed in by_name.items()}
+                timed[_C] = partial(c_program.call, mode, calls, cores, count)
                 goals = against(CAPMARSHAL, timed, {_SEND_FDS: target, _C: _TARGET_OF_C})
                 yield Work(cores.named(kind), cores, timed, goals)

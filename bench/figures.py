@@ -7,12 +7,13 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pyperf  # type: ignore[import-untyped]  # it has no types
 
-from bench.measuring import Goal, Report, Spread, Unit, Work
-from bench.places import places
+from bench.measuring import Goal, Report, Unit, Work, quartiles
+from bench.processes import places
 
 _UNITS: dict[str, dict[str, float]] = {
     "second": {"s": 1.0, "ms": 1e-3, "us": 1e-6},
@@ -20,7 +21,7 @@ _UNITS: dict[str, dict[str, float]] = {
 }
 # What is measured, and what it stands on; and of what pyperf finds out about a machine, what figures depend on.
 _PACKAGES = ("capmarshal", "cffi", "msgspec")
-_MACHINE = ("python_implementation", "python_version", "platform", "cpu_model_name", "cpu_count")
+_MACHINE = ("platform", "python_implementation", "python_version", "cpu_model_name", "cpu_count")
 
 
 @functools.cache
@@ -34,8 +35,7 @@ def conditions() -> dict[str, str | int]:
 
 def briefly() -> str:
     """The least to be said: on what."""
-    named = ("platform", "python_implementation", "python_version", "cpu_model_name")
-    return ", ".join(str(conditions()[name]) for name in named if name in conditions())
+    return ", ".join(str(conditions()[name]) for name in _MACHINE[:-1] if name in conditions())
 
 
 def conditions_in_words() -> str:
@@ -53,14 +53,14 @@ def in_words(value: float, unit: Unit = "second") -> str:
 
 
 def _spread(values: Sequence[float], unit: Unit | None) -> str:
-    lower, median, upper = (in_words(value, unit) if unit else f"{value:.3g}" for value in Spread.of(values))
-    return f"{median:>8}  ({lower} - {upper})"
+    lower, middle, upper = (in_words(value, unit) if unit else f"{value:.3g}" for value in quartiles(values))
+    return f"{middle:>8}  ({lower} - {upper})"
 
 
 def _verdict(goal: Goal, values: Sequence[float]) -> str:
     if goal.target is None:
         return ""
-    return f"target {goal.target:g}: {'reached' if Spread.of(values).median <= goal.target else 'MISSED'}"
+    return f"target {goal.target:g}: {'reached' if median(values) <= goal.target else 'MISSED'}"
 
 
 def _lines(work: Work) -> Iterator[str]:
@@ -88,23 +88,21 @@ def show(name: str, report: Report) -> None:
 
 def _kept(benchmark: str, report: Report) -> Iterator[Any]:
     """Each round is a run: it has a warm-up of its own, which is not kept."""
-
-    def kept(name: str, values: Sequence[float], said: Mapping[str, str | int | float]) -> Any:
-        said = {**conditions(), **report.settings, **said, "name": f"{benchmark}: {name}"}
-        runs = [
-            pyperf.Run([value], metadata={**said, "round": number}, collect_metadata=False)
-            for number, value in enumerate(values, 1)
-        ]
-        return pyperf.Benchmark(runs)
-
     for work in report.works:
         where = {} if work.cores is None else {"client_core": work.cores.client, "server_core": work.cores.server}
-        for contender, values in work.figures.items():
-            yield kept(f"{work.name}: {contender}", values, {**where, "unit": work.unit})
+        found: list[tuple[str, list[float], dict[str, str | float]]]
+        found = [(name, values, {"unit": work.unit}) for name, values in work.figures.items()]
         for (subject, base, target), values in work.ratios().items():
-            wanted = {} if target is None else {"target": target}
             # pyperf knows of no unit for a plain number but this one.
-            yield kept(f"{work.name}: {subject} / {base}", values, {**where, **wanted, "unit": "integer"})
+            wanted = {} if target is None else {"target": target}
+            found.append((f"{subject} / {base}", values, {"unit": "integer", **wanted}))
+        for name, values, said in found:
+            data = {**conditions(), **report.settings, **where, **said, "name": f"{benchmark}: {work.name}: {name}"}
+            runs = [
+                pyperf.Run([value], metadata={**data, "round": number}, collect_metadata=False)
+                for number, value in enumerate(values, 1)
+            ]
+            yield pyperf.Benchmark(runs)
 
 
 def keep(reports: Mapping[str, Report], file: Path) -> None:

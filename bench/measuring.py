@@ -6,24 +6,16 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, NamedTuple, Self
+from typing import Literal, NamedTuple
 
-from bench.places import Cores
+from bench.processes import Cores
 
 Unit = Literal["second", "byte"]
 
 
-class Spread(NamedTuple):
-    """Median and quartiles."""
-
-    lower: float
-    median: float
-    upper: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Self:
-        """The spread of two values or more."""
-        return cls(*statistics.quantiles(values, n=4, method="inclusive"))
+def quartiles(values: Sequence[float]) -> list[float]:
+    """The lower one, the median and the upper one of two values or more."""
+    return statistics.quantiles(values, n=4, method="inclusive")
 
 
 class Goal(NamedTuple):
@@ -41,29 +33,23 @@ def against(subject: str, bases: Iterable[str], targets: Mapping[str, float]) ->
 
 @dataclasses.dataclass
 class Work:
-    """A kind of work at one place, done by each contender once a round.
+    """A kind of work at one place, done by each contender once a round."""
 
-    Attributes:
-        name: what is done and where, in words that are the same on every machine.
-        cores: which, if it matters.
-        contenders: by name; each measures itself once, and says the seconds, or bytes, that one took.
-        goals: what is compared.
-        cannot: by name, who cannot do it, or was not measured, and why.
-        unit: of the figures.
-        each_round: entered for each round.
-        there_and_back: whether each is measured twice a round, so that none of them is always the first.
-        figures: by contender, one a round.
-    """
-
+    # What is done and where, in words that are the same on every machine; and which cores, if it matters.
     name: str
     cores: Cores | None
+    # By name; each measures itself once, and says the seconds, or bytes, that one took.
     contenders: Mapping[str, Callable[[], float]]
+    # What is compared.
     goals: Sequence[Goal] = ()
+    # By name, who cannot do it, or was not measured, and why.
     cannot: dict[str, str] = dataclasses.field(default_factory=dict)
+    # Of the figures: by contender, one a round.
     unit: Unit = "second"
+    figures: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    # Entered for each round; and whether each is measured twice a round, so that none of them is always the first.
     each_round: Callable[[], AbstractContextManager[object]] = nullcontext
     there_and_back: bool = False
-    figures: dict[str, list[float]] = dataclasses.field(default_factory=dict)
 
     def measure(self, rounds: int) -> None:
         """Measures every contender once per round, so that what else the machine does meets them all alike.
@@ -93,20 +79,17 @@ class Work:
 
 @dataclasses.dataclass
 class Report:
-    """A benchmark as it goes on: what it is asked, and all that it has found.
+    """A benchmark as it goes on: what it is asked, and all that it has found."""
 
-    Attributes:
-        quick: tiny counts are asked for: whether it works, not how fast.
-        works: in the order in which they were measured and are shown.
-        notes: lines about what was not measured, and why.
-        pictures: SVG by file name.
-        settings: what else the figures depend on.
-    """
-
+    # Tiny counts are asked for: whether it works, not how fast.
     quick: bool
+    # In the order in which they were measured and are shown.
     works: list[Work] = dataclasses.field(default_factory=list)
+    # Lines about what was not measured, and why.
     notes: list[str] = dataclasses.field(default_factory=list)
+    # SVG by file name.
     pictures: dict[str, str] = dataclasses.field(default_factory=dict)
+    # What else the figures depend on.
     settings: dict[str, str | int] = dataclasses.field(default_factory=dict)
 
     def loops(self, usual: int, quick: int) -> int:

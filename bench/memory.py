@@ -14,7 +14,7 @@ _COUNTS, _QUICK_COUNTS = (1, 100, 1000, 10_000), (100, 300)
 _HANDED_OUT = 500
 
 
-def _channels(count: int) -> tuple[float, float, float]:
+def _channels(count: int) -> tuple[float, ...]:
     """Bytes for so many, of other processes."""
     with served() as works:
         # The first of whatever it needs once.
@@ -25,7 +25,7 @@ def _channels(count: int) -> tuple[float, float, float]:
             return works.use("resident") - resident, clients, kernel
 
 
-def _objects(count: int) -> tuple[float]:
+def _objects(count: int) -> tuple[float, ...]:
     """Bytes for so many managed objects, which are empty themselves."""
     with served() as works:
         works.manage(1)
@@ -34,7 +34,7 @@ def _objects(count: int) -> tuple[float]:
         return (works.use("resident") - resident,)
 
 
-def _capabilities(count: int) -> tuple[float]:
+def _capabilities(count: int) -> tuple[float, ...]:
     """Bytes for so many that a process holds, of objects of one entrypoint of another process."""
     with served() as works, served() as holder:
         # The last one is handed over before: the door, and whatever is needed once, is not counted.
@@ -57,19 +57,16 @@ _PIECES: dict[str, tuple[Callable[[int], tuple[float, ...]], list[str]]] = {
 }
 
 
-class _Costs:
-    """What is measured in one go, for the works that are shown of it."""
+# What was measured in one go, and is still to be shown: by which and how many, round by round.
+_Waiting = defaultdict[tuple[int, int], list[float]]
 
-    def __init__(self, measure: Callable[[int], tuple[float, ...]]) -> None:
-        self._measure = measure
-        self._waiting: dict[tuple[int, int], list[float]] = defaultdict(list)
 
-    def of_one(self, which: int, count: int) -> float:
-        """Bytes for one of so many; the rounds of each work come in the same order."""
-        if not self._waiting[which, count]:
-            for other, cost in enumerate(self._measure(count)):
-                self._waiting[other, count].append(cost / count)
-        return self._waiting[which, count].pop(0)
+def _of_one(measure: Callable[[int], tuple[float, ...]], waiting: _Waiting, which: int, count: int) -> float:
+    """Bytes for one of so many; the rounds of each work come in the same order."""
+    if not waiting[which, count]:
+        for other, cost in enumerate(measure(count)):
+            waiting[other, count].append(cost / count)
+    return waiting[which, count].pop(0)
 
 
 def run(report: Report) -> Iterator[Work]:
@@ -77,8 +74,8 @@ def run(report: Report) -> Iterator[Work]:
     counts = _QUICK_COUNTS if report.quick else _COUNTS
     make_room(max(counts))
     for piece, (measure, everywhere) in _PIECES.items():
-        costs = _Costs(measure)
+        waiting = _Waiting(list)
         for which, where in enumerate(everywhere):
-            sizes = {f"of {count:,}": partial(costs.of_one, which, count) for count in counts}
+            sizes = {f"of {count:,}": partial(_of_one, measure, waiting, which, count) for count in counts}
             *_, fewer, most = sizes
             yield Work(f"{piece}, {where}", None, sizes, [Goal(most, fewer)], unit="byte")

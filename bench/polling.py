@@ -11,9 +11,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from bench import c_program, processes
+from bench import c_program
 from bench.measuring import Goal, Report, Work, adding, often
-from bench.places import Cores, places
+from bench.processes import Cores, Process, line_of, places, running
 from bench.server import served
 
 TAKES, ROUNDS = "150 s", 21
@@ -36,8 +36,8 @@ while os.getppid() == parent:
 
 
 @contextlib.contextmanager
-def clients(cores: Cores, busy: Sequence[int], running: dict[str, processes.Process]) -> Iterator[None]:
-    """Clients that read at their start whether they are to poll, and busy loops on some cores; into ``running``.
+def clients(cores: Cores, busy: Sequence[int], started: dict[str, Process]) -> Iterator[None]:
+    """Clients that read at their start whether they are to poll, and busy loops on some cores; into ``started``.
 
     They are new in each round: two that are alike differ by some per cent all their life, by where their memory
     happens to be.
@@ -45,21 +45,21 @@ def clients(cores: Cores, busy: Sequence[int], running: dict[str, processes.Proc
     with contextlib.ExitStack() as stack:
         for name, value in _VALUES.items():
             environment = {**os.environ, "CAPMARSHAL_POLL": value}
-            running[name] = stack.enter_context(processes.running("polling", *map(str, cores), env=environment))
-        for name in running:
+            started[name] = stack.enter_context(running("polling", *map(str, cores), env=environment))
+        for name in started:
             # Untimed: all that a process does for the first time.
-            seconds(running, name, 100)
+            seconds(started, name, 100)
         for cpu in busy:
             command = [sys.executable, "-I", "-S", "-c", _BUSY_LOOP, str(cpu)]
             loop = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
             stack.callback(loop.kill)
-            processes.line_of(loop)
+            line_of(loop)
         yield
 
 
-def seconds(running: dict[str, processes.Process], name: str, calls: int) -> float:
+def seconds(started: dict[str, Process], name: str, calls: int) -> float:
     """For one call."""
-    return float(processes.line_of(running[name], str(calls)))
+    return float(line_of(started[name], str(calls)))
 
 
 def run(report: Report) -> Iterator[Work]:
@@ -67,28 +67,23 @@ def run(report: Report) -> Iterator[Work]:
     # As many as take a while where each waits for a time slice: a scheduler's slice is some milliseconds.
     calls = report.loops(2000, 20)
     one, *two = places()
-    situations = [(one.named(), one, list[int]())]
+    situations: list[tuple[str, Cores, list[int]]] = [(one.named(), one, [])]
     for cores in two:
         situations += [
             (cores.named(), cores, []),
             (f"{cores.named()}, a busy loop on one", cores, [cores.client]),
             (f"{cores.named()}, busy loops on both", cores, [*cores]),
         ]
-    with c_program.compiled() as program:
-        for name, cores, busy in situations:
-            running: dict[str, processes.Process] = {}
-            timed = {name: partial(seconds, running, name, calls) for name in _VALUES}
-            timed[_KEPT] = partial(program.call, "kept", calls, cores)
-            each_round = partial(clients, cores, busy, running)
-            goals = [Goal(_POLLING, _SLEEPING, _TARGET)]
-            yield Work(name, cores, timed, goals, each_round=each_round, there_and_back=True)
-
-
-def _main(cores: Cores) -> None:
-    with served(cores) as works:
-        for line in sys.stdin:
-            print(often(adding(works.add), int(line)), flush=True)
+    for name, cores, busy in situations:
+        started: dict[str, Process] = {}
+        timed = {name: partial(seconds, started, name, calls) for name in _VALUES}
+        timed[_KEPT] = partial(c_program.call, "kept", calls, cores)
+        each_round = partial(clients, cores, busy, started)
+        goals = [Goal(_POLLING, _SLEEPING, _TARGET)]
+        yield Work(name, cores, timed, goals, each_round=each_round, there_and_back=True)
 
 
 if __name__ == "__main__":
-    _main(Cores(*map(int, sys.argv[1:])))
+    with served(Cores(*map(int, sys.argv[1:]))) as works:
+        for line in sys.stdin:
+            print(often(adding(works.add), int(line)), flush=True)

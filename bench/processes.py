@@ -1,27 +1,74 @@
-"""The processes of a benchmark: how they start, and how they end."""
+"""The processes of a benchmark: on which cores they run, how they start and end, what room they have."""
 
 import contextlib
+import os
+import resource
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import capmarshal as cm
 from bench import CHECKOUT
 
 # Seconds for a process to start, and to end; reached only when something is wrong.
 PATIENCE = 60.0
+# What a process needs in its table beside the descriptors that it is asked for.
+_SPARE = 256
+ONE_CORE, TWO_CORES = "one core", "two cores"
 Process = subprocess.Popen[str]
+
+
+class Cores(NamedTuple):
+    """Where the two processes run."""
+
+    client: int
+    server: int
+
+    @property
+    def kind(self) -> str:
+        """Which of the places it is, on any machine."""
+        return ONE_CORE if self.client == self.server else TWO_CORES
+
+    def named(self, kind: str = "") -> str:
+        """A kind of work at this place; nothing is said of it where there is but one."""
+        return f"{kind}, {self.kind}" if kind else self.kind
+
+    def __str__(self) -> str:
+        return f"{self.kind} ({' and '.join(map(str, dict.fromkeys(self)))})"
+
+
+# Before any measurement pins this process.
+_usable = sorted(os.sched_getaffinity(0))
+
+
+def places() -> list[Cores]:
+    """Where to measure: on one core, and on two where this process may use as many."""
+    return [Cores(_usable[0], other) for other in _usable[:2]]
+
+
+def run_on(*cpus: int) -> None:
+    """Has this process, and those that it starts, run on these cores; on none: where it could when it began."""
+    # An affinity is a thread's own, and a new thread's or process's is that of its creator.
+    for thread in Path("/proc/self/task").iterdir():
+        # It may just have ended.
+        with contextlib.suppress(ProcessLookupError):
+            os.sched_setaffinity(int(thread.name), cpus or _usable)
+
+
+def make_room(wanted: int) -> None:
+    """Makes room for so many descriptors, here and in the processes to come."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < wanted + _SPARE:
+        raise SystemExit(f"{wanted:,} descriptors are too many for the hard limit of open files (ulimit -Hn), {hard:,}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted + _SPARE), hard))
 
 
 @contextlib.contextmanager
 def running(
-    module: str,
-    *arguments: str,
-    parent: cm.Capability | None = None,
-    under: Sequence[str] = (),
-    env: Mapping[str, str] | None = None,
+    module: str, *arguments: str, parent: cm.Capability | None = None, under: Sequence[str] = (), **options: Any
 ) -> Iterator[Process]:
     """A process that runs a module of this package; it ends with its standard input, which is the block's end.
 
@@ -30,26 +77,22 @@ def running(
         arguments: of its command line.
         parent: the capability that it is given.
         under: a command that runs the rest of its arguments.
-        env: its environment, if it is not this process's.
+        options: of subprocess.Popen.
     """
     command = [*under, sys.executable, "-m", f"bench.{module}", *arguments]
-    options: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": env}
     start = subprocess.Popen if parent is None else partial(cm.spawn, parent=parent)
-    process = start(command, cwd=CHECKOUT, **options)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    process: Process = start(command, cwd=CHECKOUT, text=True, **(pipes | options))
     try:
         yield process
     finally:
-        _end(process)
+        try:
+            process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
     if process.returncode != 0:
         raise SystemExit(f"{command} ended with status {process.returncode}")
-
-
-def _end(process: Process) -> None:
-    try:
-        process.communicate(timeout=PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
 
 
 def await_end() -> None:

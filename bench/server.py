@@ -7,7 +7,6 @@ import contextlib
 import io
 import logging
 import os
-import queue
 import resource
 import socket
 import sys
@@ -17,8 +16,9 @@ from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import capmarshal as cm
-from bench import contenders, places, processes, usage
-from capmarshal._descriptors import reaper
+from bench import contenders, processes, usage
+from bench.contenders import look_at_bytes, look_at_descriptors
+from bench.processes import Cores
 
 # Whoever hands over more than this by value needs the memory several times: what goes beyond is for a Dataspace.
 INLINE_MAX = 256 << 20
@@ -32,16 +32,8 @@ _TABLE = 1024
 _FIRST_USER, _USERS = 20_000, 20_000
 
 
-class Host(cm.Interface):
-    """What a benchmark gives its server: all that the server holds."""
-
-    @cm.method
-    def offer(self, target: cm.Capability) -> None:
-        """Takes what is to be called."""
-
-
 class Works(cm.Interface):
-    """What is called; each method does no more than it says."""
+    """What is called; each method does no more than it says.  What arrived is how much, and what the last of it is."""
 
     @cm.method
     def add(self, a: int, b: int) -> int:
@@ -61,7 +53,7 @@ class Works(cm.Interface):
 
     @cm.method
     def take_bytes(self, data: bytes) -> tuple[int, int]:
-        """What arrived: see :func:`contenders.look_at_bytes`."""
+        """What arrived."""
 
     @cm.method
     def take_dataspace(self, data: cm.Dataspace) -> tuple[int, int]:
@@ -100,24 +92,12 @@ class Works(cm.Interface):
         """What the server's process uses: a function of :mod:`usage`."""
 
     @cm.method
-    def settle(self) -> None:
-        """Returns when everything that arrived in earlier calls is closed."""
-
-    @cm.method
     def serve_by_hand(self, name: str, far: socket.socket) -> None:
         """Has a thread of the server's process serve something without capmarshal: a class of :mod:`contenders`."""
 
 
 class Thing(cm.Interface):
     """What capabilities are of that nobody calls; it has no attributes."""
-
-
-class _Host(Host):
-    def __init__(self) -> None:
-        self.offered: queue.SimpleQueue[cm.Capability] = queue.SimpleQueue()
-
-    def offer(self, target: cm.Capability) -> None:
-        self.offered.put(target)
 
 
 class _Works(Works):
@@ -139,13 +119,13 @@ class _Works(Works):
         return files
 
     def take_bytes(self, data: bytes) -> tuple[int, int]:
-        return contenders.look_at_bytes(data)
+        return look_at_bytes(data)
 
     def take_dataspace(self, data: cm.Dataspace) -> tuple[int, int]:
-        return contenders.look_at_bytes(data.view())
+        return look_at_bytes(data.view())
 
     def take_descriptors(self, descriptors: list[cm.Descriptor]) -> tuple[int, int]:
-        return contenders.look_at_descriptors([descriptor.fileno() for descriptor in descriptors])
+        return look_at_descriptors([descriptor.fileno() for descriptor in descriptors])
 
     def make(self, size: int, count: int) -> tuple[bytes, list[cm.Descriptor]]:
         return bytes(size), [cm.Descriptor(os.memfd_create("made", os.MFD_CLOEXEC)) for _ in range(count)]
@@ -173,41 +153,32 @@ class _Works(Works):
         result: int = getattr(usage, what)()
         return result
 
-    def settle(self) -> None:
-        if not reaper.wait(processes.PATIENCE):
-            raise TimeoutError("the server does not come to closing what it got")
-
     def serve_by_hand(self, name: str, far: socket.socket) -> None:
         threading.Thread(target=contenders.serve, args=(name, cm.keep(far)), name=name, daemon=True).start()
 
 
 @contextlib.contextmanager
 def served(
-    cores: places.Cores | None = None, *arguments: str, module: str = "server", under: Sequence[str] = ()
+    cores: Cores | None = None, *arguments: str, module: str = "server", under: Sequence[str] = ()
 ) -> Iterator[Works]:
     """What a server process serves; it, and this process, run on these cores as long as the block does.
 
     Args:
         cores: where; None if that does not matter.
         arguments: of its command line.
-        module: of this package, which it runs.
+        module: of this package, which it runs, and which hands its capability over by its standard input, a socket.
         under: a command that runs the rest of its arguments.
     """
-    host = _Host()
+    near, far = socket.socketpair()
     with contextlib.ExitStack() as stack:
-        stack.callback(places.run_on)
-        # Ends before anything is measured: then no thread but the calling one does anything here, as in most clients.
-        with cm.Entrypoint("host") as entrypoint:
-            if cores is not None:
-                places.run_on(cores.server)
-            stack.enter_context(processes.running(module, *arguments, parent=entrypoint.manage(host), under=under))
-            try:
-                offered = host.offered.get(timeout=processes.PATIENCE)
-            except queue.Empty:
-                raise SystemExit("the server did not start") from None
-        if cores is not None:
-            places.run_on(cores.client)
-        yield offered.cast(Works)
+        stack.callback(processes.run_on)
+        with far:
+            processes.run_on(*([] if cores is None else [cores.server]))
+            stack.enter_context(processes.running(module, *arguments, stdin=far, under=under))
+        processes.run_on(*([] if cores is None else [cores.client]))
+        # The server ends with it.
+        stack.enter_context(near)
+        yield cm.receive_capability(near, timeout=processes.PATIENCE).cast(Works)
 
 
 @contextlib.contextmanager
@@ -242,7 +213,7 @@ def _main(*, shared: bool) -> None:
     else:
         entrypoint = cm.Entrypoint("works", max_bytes=INLINE_MAX + _AROUND, max_descriptors=DESCRIPTORS_MAX)
     with entrypoint:
-        cm.parent().cast(Host).offer(entrypoint.manage(_Works(entrypoint)))
+        cm.send_capability(sys.stdin, entrypoint.manage(_Works(entrypoint)))
         processes.await_end()
         if shared:
             # Not left: how long that takes with what the neighbour left there is not what is measured.

@@ -2,20 +2,20 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import capmarshal as cm
-from bench import c_program, contenders, places
+from bench import c_program, contenders, processes
 from bench.charts import line_chart
 from bench.contenders import look_at_bytes, look_at_descriptors
 from bench.figures import in_words
 from bench.measuring import Goal, Report, Work, checked, often
-from bench.places import Cores
+from bench.processes import Cores
 from bench.server import DESCRIPTORS_MAX, INLINE_MAX, Works, by_hand, served
 
 TAKES, ROUNDS = "150 s", 9
-_KIB, _MIB, _GIB = 1 << 10, 1 << 20, 1 << 30
+_KIB, _MIB = 1 << 10, 1 << 20
 
 # 64 B to 1 GiB.  Every fourth power of two, so that 1 KiB is among them.
 _AMOUNTS = {
@@ -53,7 +53,9 @@ def _dataspace(data: memoryview, size: int) -> cm.Dataspace:
     return made
 
 
-def _deeds(works: Works, amounts: dict[str, list[int]], stack: contextlib.ExitStack) -> dict[tuple[str, str], _Deed]:
+def _deeds(
+    works: Works, amounts: Mapping[str, Sequence[int]], stack: contextlib.ExitStack
+) -> dict[tuple[str, str], _Deed]:
     """By task and name, whoever hands over in Python; all of them hand over the same, which is made once."""
     stream = stack.enter_context(by_hand(works, contenders.Stream)).hand_over
     connection = stack.enter_context(by_hand(works, contenders.ConnectionBytes)).hand_over
@@ -92,10 +94,9 @@ def _amount(task: str, amount: int) -> str:
     return in_words(amount, "byte") if task == "bytes" else f"{amount:,}"
 
 
-def _at(cores: Cores, amounts: dict[str, list[int]]) -> Iterator[Work]:
+def _at(cores: Cores, amounts: Mapping[str, Sequence[int]]) -> Iterator[Work]:
     """Both tasks at one place."""
     with contextlib.ExitStack() as stack:
-        program = stack.enter_context(c_program.compiled())
         works = stack.enter_context(served(cores))
         deeds = _deeds(works, amounts, stack)
 
@@ -104,15 +105,15 @@ def _at(cores: Cores, amounts: dict[str, list[int]]) -> Iterator[Work]:
             repeats = _REPEATS if name == _DATASPACE else max(1, min(_REPEATS, _ENOUGH[task] // max(amount, 1)))
             if name == _C:
                 load = (amount, 0) if task == "bytes" else (0, amount)
-                return partial(program.hand_over, *load, repeats, cores)
+                return partial(c_program.hand_over, *load, repeats, cores)
             # The peers close before they answer.
-            settle = works.settle if name.startswith(_CAPMARSHAL) else None
+            settle = partial(works.use, "settle") if name.startswith(_CAPMARSHAL) else None
             return partial(often, deeds[task, name](amount), repeats, settle)
 
         for task, amount in ((task, amount) for task, of_task in amounts.items() for amount in of_task):
-            names = [name for of, name in deeds if of == task and amount <= _MOST.get((task, name), (amount, ""))[0]]
-            able = [*names, _C] if amount <= _MOST.get((task, _C), (amount, ""))[0] else names
-            goals = [Goal(name, _C) for name in names]
+            everybody = [*(name for of, name in deeds if of == task), _C]
+            able = [name for name in everybody if amount <= _MOST.get((task, name), (amount, ""))[0]]
+            goals = [Goal(name, _C) for name in able if name != _C]
             if task == "bytes" and amount in _TARGETS:
                 goals.append(Goal(_INLINE, _CONNECTION, _TARGETS[amount]))
             contending = {name: timed(task, name, amount) for name in able}
@@ -127,10 +128,10 @@ def run(report: Report) -> Iterator[Work]:
     """Both tasks at each place."""
     amounts = _QUICK_AMOUNTS if report.quick else _AMOUNTS
     # Twice: what the receiver closes late is the second time.
-    places.make_room(2 * max(amounts["descriptors"]))
+    processes.make_room(2 * max(amounts["descriptors"]))
     limits = [(f"{task}: {name}: {why}", most < max(amounts[task])) for (task, name), (most, why) in _MOST.items()]
     report.notes += [words for words, reached in limits if reached]
-    for cores in places.places():
+    for cores in processes.places():
         yield from _at(cores, amounts)
     # The first ones are on one core.
     measured = iter(report.works)

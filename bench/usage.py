@@ -1,12 +1,15 @@
-"""What a process, and the kernel for it, uses."""
+"""What a process, and the kernel for it, uses; a server does these things when it is told their names."""
 
 import gc
 import os
 import time
 from pathlib import Path
 
+from capmarshal._descriptors import reaper
+
 # Objects up to this size are kept by size (Objects/obmalloc.c); a fresh process has no room for so many of each.
 _SMALL_MAX, _STEP, _OF_EACH = 512, 16, 500
+_PATIENCE = 60.0
 _kept: list[bytes] = []
 
 
@@ -20,14 +23,11 @@ def processor() -> int:
     return time.process_time_ns()
 
 
-def fill_up() -> int:
-    """Has what is made from here on need memory of its own; what :func:`resident` is then.
-
-    Objects of each small size, for which Python keeps room, take what room is free.
-    """
-    sizes = range(3 * _STEP, _SMALL_MAX + 1, _STEP)
-    _kept[:] = [bytes(size - b"".__sizeof__()) for size in sizes for _ in range(_OF_EACH)]
-    return resident()
+def settle() -> int:
+    """Returns when everything that arrived in earlier calls is closed."""
+    if not reaper.wait(_PATIENCE):
+        raise TimeoutError("the server does not come to closing what it got")
+    return 0
 
 
 def mark() -> int:
@@ -37,6 +37,16 @@ def mark() -> int:
     gc.freeze()
     os.getloadavg()
     return 0
+
+
+def fill_up() -> int:
+    """Has what is made from here on need memory of its own; what :func:`resident` is then.
+
+    Objects of each small size, for which Python keeps room, take what room is free.
+    """
+    sizes = range(3 * _STEP, _SMALL_MAX + 1, _STEP)
+    _kept[:] = [bytes(size - b"".__sizeof__()) for size in sizes for _ in range(_OF_EACH)]
+    return resident()
 
 
 def resident() -> int:

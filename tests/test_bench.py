@@ -291,7 +291,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {str(CHECKOUT)!r})
 from bench import polling
-from bench.places import places
+from bench.processes import places
 
 def family(pid):
     yield pid

@@ -34,7 +34,7 @@ from pathlib import Path
 checkout, name = sys.argv[1:]
 sys.path.insert(0, checkout)
 from bench import peers
-from bench.places import Cores
+from bench.processes import Cores
 from bench.server import served
 
 def family(pid):

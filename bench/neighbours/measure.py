@@ -12,7 +12,7 @@ import time
 from collections import Counter
 
 import capmarshal as cm
-from bench import places, processes
+from bench import processes
 from bench.server import Works, served
 
 # Seconds for one call of the honest client.
@@ -56,15 +56,15 @@ def percentile(times: list[int], part: float) -> float:
 
 
 def _main(load: str, seconds: float) -> None:
-    here, *_, other = places.places() * 2
+    here, *_, other = processes.places() * 2
     with served(here, "shared") as shared:
         gc.freeze()
         gc.disable()
         _call(shared, seconds / 10)
         alone, _ = _call(shared, seconds / 2)
-        places.run_on(other.server)
+        processes.run_on(other.server)
         with processes.running("neighbours.loads", load, parent=cm.capability(shared)) as neighbour:
-            places.run_on(here.client)
+            processes.run_on(here.client)
             # It has begun.
             processes.line_of(neighbour)
             beside, errors = _call(shared, seconds)

@@ -10,12 +10,12 @@ from importlib import metadata
 from typing import NamedTuple, TypeAlias
 
 import capmarshal as cm
-from bench import contenders, places
+from bench import contenders
 from bench.charts import bar_chart
 from bench.measuring import Report, Work, adding, against, checked, often
 from bench.peers import calls, dbus
 from bench.peers.client import Client, listening
-from bench.places import Cores
+from bench.processes import Cores, places
 from bench.server import Works, by_hand, served
 
 TAKES, ROUNDS = "40 s", 11
@@ -107,13 +107,13 @@ def run(report: Report) -> Iterator[Work]:
     present = {name + peer.version(): (name, peer) for name, peer in PEERS.items() if not peer.unavailable()}
     targets = {shown: peer.target for shown, (_, peer) in present.items()}
     cannot = {shown: f"cannot: {peer.cannot}" for shown, (_, peer) in present.items() if peer.cannot}
-    for cores in places.places():
+    for cores in places():
         with contextlib.ExitStack() as stack:
             works = stack.enter_context(served(cores))
             file = stack.enter_context(cm.Descriptor(os.memfd_create("bench", os.MFD_CLOEXEC)))
             inode = checked(works.inode, (file,), os.fstat(file.fileno()).st_ino)
             adds = {_CAPMARSHAL: partial(often, adding(works.add), times)}
-            passes = {_CAPMARSHAL: partial(often, inode, times, works.settle)}
+            passes = {_CAPMARSHAL: partial(often, inode, times, partial(works.use, "settle"))}
             for shown, (name, peer) in present.items():
                 client = stack.enter_context(connected(name, works, cores))
                 adds[shown] = partial(client.add_often, times)

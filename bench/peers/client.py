@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from bench import loops, places, processes
+from bench import loops, processes
 from bench.measuring import adding, checked, often
 
 T = TypeVar("T")
@@ -48,13 +48,13 @@ class Client(NamedTuple):
 
 
 @contextlib.contextmanager
-def listening(cores: places.Cores, module: str, *arguments: str) -> Iterator[str]:
+def listening(cores: processes.Cores, module: str, *arguments: str) -> Iterator[str]:
     """Where a module of this package listens, on its core, as long as the block runs: its last argument."""
     with tempfile.TemporaryDirectory() as directory:
         path = str(Path(directory, "socket"))
-        places.run_on(cores.server)
+        processes.run_on(cores.server)
         with processes.running(module, *arguments, path):
-            places.run_on(cores.client)
+            processes.run_on(cores.client)
             await_listener(path)
             yield path
 
