@@ -144,6 +144,19 @@ def _send(near, proxy, method, payload, entries, sockets):
     by_hand.send(near, record, [each.fileno() for each in sockets])
 
 
+def _begin(near, proxy, door, *, held):
+    """Has the knock answered for, by a call: whoever counts has the channel's other end open from here on.
+
+    Args:
+        door: is sent with it, and so is ``held`` from here on, if it is to be.
+    """
+    if held:
+        _send(near, proxy, b"take", [0], [(0, BADGE)], [door])
+    else:
+        _send(near, proxy, b"perhaps", [None], [], [])
+    by_hand.answer(near)
+
+
 def test_which_methods_may_have_them_in_order():
     """Told by the annotations alone; whatever else is, goes by a table."""
     methods = methods_of(Desk)
@@ -189,9 +202,7 @@ def test_a_list_beside_a_capability(desk, make_door, payload, badges, answer, he
     proxy, server, _ = desk()
     door = make_door()
     with by_hand.knock(cm.capability(proxy)) as near:
-        if held:
-            _send(near, proxy, b"take", [0], [(0, BADGE)], [door])
-            by_hand.answer(near)
+        _begin(near, proxy, door, held=held)
         before = _settled(open_descriptors)
         for _ in range(2):
             _send(near, proxy, b"many", payload, list(enumerate(badges)), [door] * 3)
@@ -207,12 +218,7 @@ def test_none_may_stand_for_a_capability_where_that_is_said(desk, make_door, hel
     proxy, server, _ = desk()
     door = make_door()
     with by_hand.knock(cm.capability(proxy)) as near:
-        if held:
-            _send(near, proxy, b"take", [0], [(0, BADGE)], [door])
-        else:
-            _send(near, proxy, b"perhaps", [None], [], [])
-        # Also when the knock has been answered for.
-        by_hand.answer(near)
+        _begin(near, proxy, door, held=held)
         before = _settled(open_descriptors)
         for payload, entries, answer in (([0], [(0, BADGE)], b"\x01"), ([None], [], b"\x00")):
             _send(near, proxy, b"perhaps", payload, entries, [door] * len(entries))
