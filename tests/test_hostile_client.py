@@ -175,8 +175,8 @@ def test_the_parser_survives_any_bytes(near, capability):
 
 
 @pytest.mark.usefixtures("freed_memory_is_given_back")
-def test_memory_does_not_grow_with_what_a_client_sends(fork):
-    """20,000 calls of a hostile kind leave the server as large as it was, and its table as full."""
+def test_memory_does_not_grow_with_what_a_client_sends(fork, until):
+    """Thousands of calls of a hostile kind leave the server as large as it was, and its table as full."""
     with by_hand.server_process(fork, _Measured) as (_process, capability):
         proxy = capability.cast(Measure)
 
@@ -190,12 +190,15 @@ def test_memory_does_not_grow_with_what_a_client_sends(fork):
                     by_hand.send(near, by_hand.call(capability, version=9), [file.fileno()])
                     by_hand.answer(near)
 
+        _, table = proxy.measure()
         abuse(200)
-        memory, table = proxy.measure()
+        # An ended channel's end is closed together with others of its time: a little later, so it may be counted still.
+        until(lambda: proxy.measure()[1] == table)
+        memory, _ = proxy.measure()
         abuse(3000)
-        memory_after, table_after = proxy.measure()
+        until(lambda: proxy.measure()[1] == table)
+        memory_after, _ = proxy.measure()
         assert memory_after - memory < 4 << 20
-        assert table_after == table
 
 
 class Measure(cm.Interface):
