@@ -28,7 +28,18 @@ PACKAGES = (
 
 # And a module of a package from those before it in the package.  _kernel.native alone stands on the extension.
 MODULES = {
-    "_kernel": ("native", "ints", "numbers", "lifetime", "polling", "errors", "deadline", "waiting", "call_log"),
+    "_kernel": (
+        "native",
+        "ints",
+        "numbers",
+        "lifetime",
+        "weakly",
+        "polling",
+        "errors",
+        "deadline",
+        "waiting",
+        "call_log",
+    ),
     "_descriptors": (
         "process",
         "moving",

@@ -79,10 +79,22 @@ def test_what_ctrl_c_interrupts_is_done_again():
     assert (len(called), timers.next) == (2, FOREVER)
 
 
+class _Owner:
+    """Who keeps what is done again, and is not kept by it."""
+
+    def __init__(self, results, do):
+        self._results, self._do = results, do
+
+    def do(self):
+        """What is done."""
+        return self._do(self._results)
+
+
 def test_what_is_needed_is_done_again_and_again():
     """Once each time, however often it is begun meanwhile; and what was needed no more can be begun anew."""
     timers, needed = Timers(), [True, True, False]
-    again = Again(timers, 0, lambda: needed.pop(0))
+    owner = _Owner(needed, lambda needed: needed.pop(0))
+    again = Again(timers, 0, owner.do)
     again.begin()
     again.begin()
     for left in (2, 1, 0):
@@ -98,9 +110,31 @@ def test_what_is_needed_is_done_again_and_again():
 def test_what_is_done_again_goes_on_where_it_goes_wrong():
     """An error is told once; what else waits for it does not wait for ever."""
     timers, results = Timers(), [1, 0]
-    again = Again(timers, 0, lambda: 1 / results.pop() > 1)
+    owner = _Owner(results, lambda results: 1 / results.pop() > 1)
+    again = Again(timers, 0, owner.do)
     again.begin()
     with pytest.raises(ZeroDivisionError):
         timers.run()
     timers.run()
     assert (results, timers.next) == ([], FOREVER)
+
+
+def test_what_was_to_be_done_again_is_not_when_its_owner_has_gone():
+    """Nor does it keep its owner, whose timer it is."""
+    timers, results = Timers(), [True]
+    owner = _Owner(results, lambda results: results.pop())
+    again = Again(timers, 0, owner.do)
+    again.begin()
+    del owner
+    timers.run()
+    assert (results, timers.next) == ([True], FOREVER)
+
+
+def test_a_loop_that_has_ended_for_good_has_nothing_to_do():
+    """What it was to do is forgotten, with all that this refers to; and what comes later."""
+    timers, called = Timers(), []
+    timers.after(0, lambda: called.append(1))
+    timers.end()
+    timers.after(0, lambda: called.append(2))
+    timers.run()
+    assert (called, timers.next) == ([], FOREVER)

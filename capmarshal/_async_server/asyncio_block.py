@@ -43,7 +43,11 @@ class AsyncioBlock(Block):
         entered_by, self._entered_by = self._entered_by, None
         if self._told and entered_by is not None and entered_by is asyncio.current_task():
             entered_by.uncancel()
-        return await super()._leave(error, seconds)
+        try:
+            return await super()._leave(error, seconds)
+        finally:
+            # It keeps what has ended it, and that the frames in which it was: this in one of them.
+            del self._task
 
     async def _wait(self) -> None:
         if self._service.is_here:

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 _LATE = 0.001
 
 
+def _nothing_left() -> bool:
+    return True
+
+
 class AsyncioDriver(Driver):
     """As :class:`Driver`."""
 
@@ -39,7 +43,7 @@ class AsyncioDriver(Driver):
         # That of no call, in which those that come begin.
         self._context = contextvars.copy_context()
         self._at_once = 1
-        self._over: Callable[[], bool] = lambda: True
+        self._over: Callable[[], bool] = _nothing_left
         self._ended: asyncio.Future[None] | None = None
         # To come round, and when at the latest.
         self._soon = False
@@ -74,15 +78,20 @@ class AsyncioDriver(Driver):
         """As :meth:`Driver.serve`, in no task group: it may have been begun in one task, and be ended in another."""
         serving = self._serving = self._loop.create_task(function(), name=name)
         try:
-            await asyncio.wait((serving,))
-        except asyncio.CancelledError:
-            serving.cancel()
-            await wait_out(serving, *self._aside)
-            raise
-        while self._aside:
-            await asyncio.wait(self._aside)
-        if not serving.cancelled():
-            serving.result()
+            try:
+                await asyncio.wait((serving,))
+            except asyncio.CancelledError:
+                serving.cancel()
+                await wait_out(serving, *self._aside)
+                raise
+            while self._aside:
+                await asyncio.wait(self._aside)
+            if not serving.cancelled():
+                serving.result()
+        finally:
+            # It keeps what has ended it, and that the frames in which it was.
+            self._serving = None
+            del serving
 
     def stop(self) -> None:
         """As :meth:`Driver.stop`."""
@@ -117,7 +126,8 @@ class AsyncioDriver(Driver):
             self._come_round()
             await self._ended
         finally:
-            self._ended = None
+            # It refers to the server.
+            self._over, self._ended = _nothing_left, None
             # Its event loop may be gone.
             with contextlib.suppress(RuntimeError):
                 self._loop.remove_reader(number)

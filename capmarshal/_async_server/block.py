@@ -68,8 +68,13 @@ class Block:
             raise
         finally:
             self._service.end(self._session)
-        if self._failure is not None:
-            raise self._failure
+        failure, self._failure = self._failure, None
+        try:
+            if failure is not None:
+                raise failure
+        finally:
+            # Its traceback has this frame.
+            del failure
         return swallowed
 
     async def _leave(self, error: BaseException | None, seconds: float) -> bool | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+import weakref
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
@@ -53,7 +54,8 @@ class Driver:
     _group: TaskGroup
 
     def __init__(self, server: AwaitedServer, objects: Objects) -> None:
-        self._server = server
+        # Its calls refer to this; who awaits it keeps it.
+        self._server = weakref.proxy(server)
         self._objects = objects
 
     def scope(self) -> Scope:

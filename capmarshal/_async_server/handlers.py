@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import time
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -87,6 +88,7 @@ class AwaitedCall(Handler):
         "_scope",
         "_target",
         "_told",
+        "_whose",
         "key",
         "peer",
         "runs",
@@ -112,7 +114,7 @@ class AwaitedCall(Handler):
         self.peer = calls.peer_of(turn.slot)
         self.key = key
         self.runs = True
-        self._calls = calls
+        self._calls, self._whose = calls, weakref.ref(calls)
         self._target, self._method = target, method
         self._payload = payload
         self._deadline = deadline
@@ -126,7 +128,7 @@ class AwaitedCall(Handler):
 
     def is_of(self, calls: Calls) -> bool:
         """Whether it is one of these."""
-        return self._calls is calls
+        return self._whose() is calls
 
     @property
     def where(self) -> str:
@@ -162,9 +164,11 @@ class AwaitedCall(Handler):
     def _let_go(self) -> None:
         """Keeps nothing that was the call's: contexts of its task refer to it, whoever has copied them, and it to them.
 
-        Until the garbage collector comes, which counts objects, and not what is in them.
+        Until the garbage collector comes, which counts objects, and not what is in them.  Nor the server: a timer of a
+        method's, say, that was cancelled has its context until it would have rung.
         """
         self.runs = False
+        del self._calls, self._target
         self.kept, self._payload = None, b""
         self._arguments, self._by_name, self._owned, self._outgoing = (), _NO_NAMES, _NOTHING_OWNED, NOTHING
 
@@ -239,8 +243,9 @@ class AwaitedCall(Handler):
         """Ends the call; its answer goes to whoever wants it still."""
         kept.running = ()
         kept.kept.clear()
+        calls = self._calls
         self._let_go()
-        self._calls.end(self, answer, self._began, cut_off=cut_off, cancelled=cancelled)
+        calls.end(self, answer, self._began, cut_off=cut_off, cancelled=cancelled)
 
 
 def _count(came: Inbox | Incoming | None) -> int:

@@ -22,6 +22,7 @@ from capmarshal._async_server.driver import Driver
 from capmarshal._async_server.handlers import AwaitingCalls, current
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.native import FOREVER
+from capmarshal._kernel.weakly import weakly
 from capmarshal._server.awaited_loop import AwaitedServer
 from capmarshal._server.dispatch import Dispatcher
 from capmarshal._server.escapes import BySignal, nothing
@@ -201,16 +202,21 @@ class AwaitedService(Service):
         self._failure = None
         try:
             self._calls.driver = self._driver = self._make_driver()
-            self._calls.escaped = self._escaped
-            self._asking = Asking(self._driver, self._failed)
+            self._calls.escaped = weakly(self._escaped, None)
+            self._asking = Asking(self._driver, weakly(self._failed, None))
             self._server.ask_by(self._asking.ask)
             # A task of its own, for its context: what is in force here is not of the calls that come.
             await self._driver.serve(self._serve, f"capmarshal {self._label}")
         finally:
             self._calls.forget_all()
             self.end(session)
-        if self._failure is not None:
-            raise self._failure
+        failure, self._failure = self._failure, None
+        try:
+            if failure is not None:
+                raise failure
+        finally:
+            # Its traceback has this frame.
+            del failure
 
     @property
     def is_asyncios(self) -> bool:

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from capmarshal._kernel.native import FOREVER, NOW, ffi, lib
+from capmarshal._kernel.weakly import weakly
 from capmarshal._server.concurrency import Concurrency
 from capmarshal._server.loop import Server, nothing
 from capmarshal._server.waiting_calls import WaitingCalls
@@ -49,7 +50,7 @@ class AwaitedServer(Server):
         super().__init__(door, dispatcher, journal, max_bytes=max_bytes, max_descriptors=max_descriptors, limits=limits)
         self._ring = ffi.addressof(self._turn, "ring")
         self.concurrency = Concurrency(
-            self._ring, self._channels, self._records, self._endings, concurrency, self._rouse
+            self._ring, self._channels, self._records, self._endings, concurrency, weakly(self._rouse, None)
         )
         self._waiting_calls = WaitingCalls(
             self._ring, self.concurrency.full, self.concurrency.why_full, journal, self._timers
@@ -57,7 +58,7 @@ class AwaitedServer(Server):
         self._turns.never_wait(self.concurrency.spoken)
         # Until when the event loop waits; NOW: it does not.
         self._waited_for = NOW
-        self._come_round: Callable[[], None] = self._wake_up
+        self._come_round: Callable[[], None] = weakly(self._wake_up, None)
 
     def come_round_by(self, come_round: Callable[[], None]) -> None:
         """Has the loop told by ``come_round``, in its own thread, that there is something to do."""
@@ -65,11 +66,12 @@ class AwaitedServer(Server):
 
     def ask_by(self, ask: Ask) -> None:
         """Has that asked by ``ask`` which says what who connects gets."""
+        rouse = weakly(self._rouse, None)
 
         def roused(asked: Callable[[], object], then: Then) -> Asking:
             def and_on(given: object, failure: BaseException | None) -> None:
                 then(given, failure)
-                self._rouse()
+                rouse()
 
             return ask(asked, and_on)
 
@@ -93,7 +95,7 @@ class AwaitedServer(Server):
 
     def end(self) -> None:
         """Serves no more: it may begin again, perhaps in another event loop."""
-        self._come_round = self._wake_up
+        self._come_round = weakly(self._wake_up, None)
         try:
             self._listening.end_asked()
         finally:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from capmarshal._descriptors import reaper
 from capmarshal._kernel.errors import KernelError
 from capmarshal._kernel.native import lib
+from capmarshal._kernel.weakly import weakly
 from capmarshal._protocol.states import (
     CALLS,
     READS,
@@ -95,7 +96,7 @@ class Channels:
         self.load = Load()
         self.hanging_up = HangingUp(timers)
         self.unread = Unread(shares, self.hanging_up)
-        self.unread.nothing_kept = self._end_peer
+        self.unread.nothing_kept = weakly(self._end_peer, None)
         self.process_ended: Callable[[Peer], None] = lambda _peer: None
         self.placed: Callable[[Peer], None] = lambda _peer: None
         self.displaced: Callable[[Peer], None] = lambda _peer: None
@@ -106,6 +107,11 @@ class Channels:
     def get(self, slot: int) -> Channel | None:
         """Who is in a slot."""
         return self._by_slot.get(slot)
+
+    def peer_in(self, slot: int) -> Peer | None:
+        """Whose channel is in a slot, if one is."""
+        channel = self._by_slot.get(slot)
+        return channel.peer if channel is not None else None
 
     def all(self) -> list[Channel]:
         """Those that are open."""

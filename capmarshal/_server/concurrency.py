@@ -14,6 +14,7 @@ import math
 from typing import TYPE_CHECKING
 
 from capmarshal._kernel.native import lib
+from capmarshal._kernel.weakly import weakly
 from capmarshal._protocol.states import State
 from capmarshal._server.answer import Answer, reply
 from capmarshal._server.shares import spared
@@ -78,7 +79,8 @@ class Concurrency:
         # Of peers that are not exempt; and those of them that have their share of the places, as they will take turns.
         self._load: Load = channels.load
         self._served: dict[Peer, None] = {}
-        records.handle, channels.placed, channels.displaced = self.begin, self._placed, self._displaced
+        records.handle = weakly(self.begin, None)
+        channels.placed, channels.displaced = weakly(self._placed, None), weakly(self._displaced, None)
         endings.before(self._forget)
 
     def begin(self, handler: Handler, channel: Channel) -> None:

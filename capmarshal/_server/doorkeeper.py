@@ -10,6 +10,7 @@ from capmarshal._capabilities.space import space
 from capmarshal._descriptors import inbox, private, reaper
 from capmarshal._descriptors.private import Private
 from capmarshal._kernel.native import NOW, ffi, lib
+from capmarshal._kernel.weakly import weakly
 from capmarshal._protocol import wire
 from capmarshal._server.watch import Watch
 
@@ -63,7 +64,7 @@ class Doorkeeper:
         ending: Callable[[], bool],
     ) -> None:
         self.door = door
-        self.watch = Watch(channels.slots, timers, ending, door, self.open)
+        self.watch = Watch(channels.slots, timers, ending, door, weakly(self.open, None))
         self._peers = peers
         self._channels = channels
         self._closings = closings

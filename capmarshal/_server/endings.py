@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from capmarshal._kernel.weakly import weakly
 from capmarshal._protocol import wire
 from capmarshal._protocol.states import State
 from capmarshal._server.timers import Again
@@ -41,11 +42,11 @@ class Endings:
         self._sweeping = Again(timers, _SWEEP, self._sweep)
         self._journal = journal
         self._before: list[Callable[[Channel], None]] = []
-        channels.process_ended = self._end_some
+        channels.process_ended = weakly(self._end_some, None)
 
     def before(self, end: Callable[[Channel], None]) -> None:
         """Has ``end`` called with each channel that is about to end: whoever has something on its way ends it."""
-        self._before.append(end)
+        self._before.append(weakly(end, None))
 
     def forget(self, channel: Channel) -> None:
         """Ends a channel: its client has gone, or the server is closed.

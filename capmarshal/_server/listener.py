@@ -126,7 +126,7 @@ class Listener:
         KernelError, TableFull: one cannot listen there.
     """
 
-    __slots__ = ("_file", "gives", "place", "socket", "watch", "where")
+    __slots__ = ("__weakref__", "_file", "gives", "place", "socket", "watch", "where")
     watch: Watch
 
     def __init__(self, where: StrOrBytesPath | socket.socket, mode: int, gives: Capability | ForClient) -> None:

@@ -22,6 +22,7 @@ from capmarshal._descriptors.private import Private
 from capmarshal._descriptors.socket_paths import credentials_of
 from capmarshal._kernel.errors import Disconnected, Error, TooManyInFlight, error_for
 from capmarshal._kernel.native import NOW, lib
+from capmarshal._kernel.weakly import weakly
 from capmarshal._server.handovers import Handovers
 from capmarshal._server.listener import Caller
 from capmarshal._server.watch import Watch
@@ -97,7 +98,7 @@ class Listening:
 
     def add(self, listener: Listener) -> bool:
         """Takes one more, from any thread; False, and the caller still owns it, where nobody serves any more."""
-        ready = partial(self._come, listener)
+        ready = partial(weakly(self._come, None), weakref.ref(listener))
         listener.watch = Watch(self._slots, self._timers, self._ending, listener.socket, ready)
         with private.lock:
             if not self._closed:
@@ -114,9 +115,10 @@ class Listening:
             # Last: what Ctrl-C interrupts is done again.
             self._new.popleft()
 
-    def _come(self, listener: Listener) -> None:
+    def _come(self, known: weakref.ref[Listener]) -> None:
         """Takes one connection: others come in turns to come, and calls in between."""
-        if listener.socket.number < 0:
+        listener = known()
+        if listener is None or listener.socket.number < 0:
             return
         if self._closings.full:
             listener.watch.pause()

@@ -10,11 +10,13 @@ import contextlib
 import os
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING
 
 from capmarshal._descriptors import inbox, private, reaper
 from capmarshal._kernel.native import FOREVER, ffi, lib
 from capmarshal._kernel.polling import poll_nanoseconds
+from capmarshal._kernel.weakly import weakly
 from capmarshal._protocol.states import ANSWERING, State
 from capmarshal._server.answers import Answers
 from capmarshal._server.arrivals import Arrivals
@@ -34,7 +36,6 @@ from capmarshal._server.turns import Turns
 
 if TYPE_CHECKING:
     from capmarshal._descriptors.private import Private
-    from capmarshal._server.clients import Peer
     from capmarshal._server.dispatch import Dispatcher
     from capmarshal._server.journal import Journal
     from capmarshal._server.limits import Limits
@@ -78,7 +79,7 @@ class Server:
         received = inbox.Inbox(within=turn)
         self._timers = timers = Timers()
         self._channels = channels = Channels(turn, shares, timers)
-        self._closings = closings = Closings(turn, channels, timers, self._wake_up)
+        self._closings = closings = Closings(turn, channels, timers, weakly(self._wake_up, None))
         self._endings = endings = Endings(channels, closings, journal, timers)
         self._answers = answers = Answers(
             channels,
@@ -97,9 +98,10 @@ class Server:
             arrivals,
             answers,
             closings,
-            dispatcher,
+            # Its calls know how many may run, and that knows these; what listens keeps it.
+            weakref.proxy(dispatcher),
             endings=endings,
-            returned=self._returned,
+            returned=weakly(self._returned, otherwise=False),
         )
         self._leaving = leaving = Leaving(turn, channels)
         self._turns = Turns(
@@ -113,19 +115,20 @@ class Server:
             dispatcher.calls,
             leaving,
         )
-        dispatcher.calls.peer_of = self._peer_of
+        dispatcher.calls.peer_of = channels.peer_in
         self._epoll = private.make_epoll_set()
         peers = Peers(shares, self._epoll)
-        self._signals = SignalWatch(channels.slots, self._ends_service)
-        self._doorkeeper = Doorkeeper(door, peers, channels, closings, endings, journal, timers, self._ending)
-        self._listening = Listening(channels.slots, timers, peers, closings, shares, dispatcher, journal, self._ending)
+        self._signals = SignalWatch(channels.slots, weakly(self._ends_service, otherwise=False))
+        ending = weakly(self._ending, otherwise=True)
+        self._doorkeeper = Doorkeeper(door, peers, channels, closings, endings, journal, timers, ending)
+        self._listening = Listening(channels.slots, timers, peers, closings, shares, dispatcher, journal, ending)
         with contextlib.ExitStack() as undo:
             undo.callback(self._epoll.close)
             self._wake = private.make_event()
             undo.callback(self._wake.close)
             turn.epoll, turn.probe = self._epoll.number, self._wake.number
             self._doorkeeper.watch.begin()
-            channels.slots.watch_own(self._wake, self._woken)
+            channels.slots.watch_own(self._wake, weakly(self._woken, None))
             undo.pop_all()
 
     def _ends_service(self, error: BaseException) -> bool:
@@ -133,10 +136,6 @@ class Server:
 
     def _ending(self) -> bool:
         return self._stop_at is not None
-
-    def _peer_of(self, slot: int) -> Peer | None:
-        channel = self._channels.get(slot)
-        return channel.peer if channel is not None else None
 
     def stop(self, deadline: int) -> None:
         """Has :meth:`run` return: when the call in progress is answered, and the answers on their way are sent.
@@ -195,6 +194,7 @@ class Server:
         self._leaving.end()
         # Its queue may hold what takes long to close.
         reaper.close([self._doorkeeper.door])
+        self._timers.end()
 
     def _returned(self) -> bool:
         """Whether a call that returns finds its server as it left it, and not closed."""

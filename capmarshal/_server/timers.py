@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from capmarshal._kernel.native import FOREVER
+from capmarshal._kernel.weakly import weakly
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,11 +21,12 @@ class Timers:
         next: when the first is due; CLOCK_MONOTONIC, nanoseconds, or FOREVER.
     """
 
-    __slots__ = ("_heap", "_numbers", "next")
+    __slots__ = ("_ended", "_heap", "_numbers", "next")
 
     def __init__(self) -> None:
         self._numbers = itertools.count()
         self._heap: list[tuple[int, int, Callable[[], None]]] = []
+        self._ended = False
         self.next = FOREVER
 
     def after(self, nanoseconds: int, then: Callable[[], None]) -> None:
@@ -32,7 +34,9 @@ class Timers:
         self.at(time.monotonic_ns() + nanoseconds, then)
 
     def at(self, when: int, then: Callable[[], None]) -> None:
-        """Has ``then`` called at that time; CLOCK_MONOTONIC, nanoseconds."""
+        """Has ``then`` called at that time; CLOCK_MONOTONIC, nanoseconds.  Never, if the loop has ended for good."""
+        if self._ended:
+            return
         # First: where Ctrl-C comes in between, the loop comes round for nothing, and not never for something.
         self.next = min(self.next, when)
         heapq.heappush(self._heap, (when, next(self._numbers), then))
@@ -49,6 +53,12 @@ class Timers:
             # Last: what Ctrl-C interrupts is called again.  What was put off meanwhile is later.
             self._pop()
         self.next = self._heap[0][0] if self._heap else FOREVER
+
+    def end(self) -> None:
+        """Forgets all of it: the loop has ended for good, and what is to be done refers to it."""
+        self._ended = True
+        self._heap.clear()
+        self.next = FOREVER
 
     def _pop(self) -> None:
         heapq.heappop(self._heap)
@@ -69,7 +79,8 @@ class Again:
     def __init__(self, timers: Timers, nanoseconds: int, do: Callable[[], bool]) -> None:
         self._timers = timers
         self._nanoseconds = nanoseconds
-        self._do = do
+        # Whose it is keeps this.
+        self._do = weakly(do, otherwise=False)
         self._waiting = False
 
     def begin(self) -> None:
