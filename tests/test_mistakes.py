@@ -13,9 +13,9 @@ MISTAKES = re.findall(r"^## (.+?)$.*?^```python\n(.*?)^```$\n\n^```text\n(.*?)^`
 DIGEST = re.search(r"^```python\n(.*?)^```$", (CHECKOUT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
 
 
-def test_there_are_eleven():
+def test_there_are_twelve():
     """None of them is overlooked here."""
-    assert len(MISTAKES) == PAGE.count("\n## ") == 11
+    assert len(MISTAKES) == PAGE.count("\n## ") == 12
 
 
 @pytest.mark.parametrize(("program", "printed"), [each[1:] for each in MISTAKES], ids=[each[0] for each in MISTAKES])
@@ -26,4 +26,6 @@ def test_a_mistake_prints_what_the_page_says(program, printed, tmp_path):
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 1
-    assert done.stderr.endswith("\n" + printed)
+    # How long it has waited: a busy machine is late.
+    stderr = re.sub(r"no answer in \d\.\d s", "no answer in 1.0 s", done.stderr)
+    assert stderr.endswith("\n" + printed)
