@@ -10,6 +10,7 @@ from pathlib import Path
 import by_hand
 import capmarshal as cm
 import left_behind
+from capmarshal._descriptors import reaper
 from interrupting import Interrupting
 from patience import PATIENCE
 
@@ -88,6 +89,8 @@ def test_ctrl_c_between_two_steps_of_listening(fork, place):
             worker = by_hand.Worker()
             with contextlib.suppress(KeyboardInterrupt), interrupting:
                 entrypoint.listen(place, worker)
+        # A socket that nobody was given is closed by the reaper, as all that strangers may have sent something to.
+        assert reaper.wait(PATIENCE)
         with cm.Entrypoint("next") as entrypoint:
             entrypoint.listen(place, by_hand.Worker(), mode=0o640)
             cm.connect(place, PATIENCE).close()
