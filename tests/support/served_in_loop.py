@@ -44,8 +44,8 @@ class _Objects(Objects):
         found = super().find(key)
         if found is None:
             return None
-        target, method = found
-        made = _Awaitable(target), method
+        target, *how = found
+        made = (_Awaitable(target), *how)
         with self.lock:
             if key in self.known:
                 self.known[key] = made
