@@ -155,18 +155,26 @@ def test_a_result_that_is_no_error_is_handed_through(result):
     assert _errors.check(result, "doing") == result
 
 
-def test_a_full_table_says_its_size_and_how_far_it_can_be_raised():
-    """EMFILE: the limit, its name, and what it can be raised to."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    words = str(_errors.error_for(errno.EMFILE, "doing"))
-    assert f"{soft} of {soft}" in words
-    assert "RLIMIT_NOFILE" in words
-    assert (f"raised to {hard}" in words) == (soft != hard)
+@pytest.mark.parametrize(
+    ("hard", "where"), [(128, "up to 128 here"), (64, "and the hard one, before the program is started")]
+)
+def test_a_full_table_says_its_size_and_what_to_do(hard, where, fork):
+    """EMFILE: the limit, its name, how it is raised, and how far."""
+
+    def words():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+        return str(_errors.error_for(errno.EMFILE, "doing"))
+
+    assert fork(words).result() == (
+        "[Errno 24] doing: descriptor table full (64 of 64, RLIMIT_NOFILE): close some, or raise that by ulimit -n, "
+        f"{where}"
+    )
 
 
 def test_a_full_machine_says_which_knob():
     """ENFILE: not this process's limit."""
-    assert "fs.file-max" in str(_errors.error_for(errno.ENFILE, "doing"))
+    words = "the machine's file table is full: close descriptors, or raise it (sysctl fs.file-max)"
+    assert words in str(_errors.error_for(errno.ENFILE, "doing"))
 
 
 def test_too_many_in_flight_says_whose_limit_and_what_to_do():

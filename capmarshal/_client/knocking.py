@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 # Nanoseconds between two tries, at most, where others knock at a door faster than it is opened.
 _CROWD = 8_000_000
 # What is said where it does not become less full in time.
-NO_ROOM = "not made: the descriptor table is full (RLIMIT_NOFILE), and no other call of this process has ended"
+NO_ROOM = (
+    "not made: the descriptor table is full (RLIMIT_NOFILE), and no other call of this process has ended: close "
+    "descriptors, or raise the limit (ulimit -n)"
+)
 # Those that lead to other processes, by the number that each has, or had: a call of this process's own entrypoints may
 # wait for the one that finds no room.
 _channels: WeakValueDictionary[int, Channel] = WeakValueDictionary()

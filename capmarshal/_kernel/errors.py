@@ -154,10 +154,11 @@ class RemoteError(Error):
 
 
 def table_limit() -> str:
-    """The size of this process's descriptor table, in words."""
+    """The size of this process's descriptor table, in words, and what helps."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    raisable = "" if hard == soft else f", can be raised to {hard}"
-    return f"descriptor table full ({soft} of {soft}, RLIMIT_NOFILE{raisable})"
+    # Where the hard limit is no higher, only who is privileged raises it.
+    where = f"up to {hard} here" if hard > soft else "and the hard one, before the program is started"
+    return f"descriptor table full ({soft} of {soft}, RLIMIT_NOFILE): close some, or raise that by ulimit -n, {where}"
 
 
 def in_flight_limit() -> str:
@@ -181,7 +182,9 @@ def error_for(number: int, doing: str, calls: str = "") -> Error:
     if number == errno.EMFILE:
         return TableFull(number, f"{doing}: {table_limit()}")
     if number == errno.ENFILE:
-        return TableFull(number, f"{doing}: the machine's file table is full (sysctl fs.file-max)")
+        return TableFull(
+            number, f"{doing}: the machine's file table is full: close descriptors, or raise it (sysctl fs.file-max)"
+        )
     if number == errno.ETOOMANYREFS:
         return TooManyInFlight(number, f"{doing}: {in_flight_limit()}")
     if number == errno.EMSGSIZE:
