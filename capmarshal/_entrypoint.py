@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.errors import CallTimeout
+from capmarshal._kernel.wrong_block import refused
 from capmarshal._server.dispatch import Dispatcher
 from capmarshal._server.entrypoint import CLOSE_TIMEOUT, MAX_BYTES, MAX_DESCRIPTORS, AnyEntrypoint, check_options
 from capmarshal._server.limits import Limits
@@ -109,6 +110,12 @@ class Entrypoint(AnyEntrypoint[Service]):
         if not self._service.close(deadline, send_until):
             running, when = self._objects.in_progress() or "its loop", _deadline.words_for(timeout, deadline)
             raise CallTimeout(f"{self!r} is closed, but {running} has not ended {when}", ran="maybe")
+
+    if not TYPE_CHECKING:
+        __aenter__, __aexit__ = refused(
+            "a capmarshal.Entrypoint is served by a thread, and entered by `with`, without `async`; what an event loop "
+            "serves is a capmarshal.aio.Entrypoint, which is entered by `async with`"
+        )
 
     def __enter__(self) -> Self:
         """Has it served by a thread of its own, until it is left, closed or forgotten.

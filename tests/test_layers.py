@@ -36,6 +36,7 @@ MODULES = {
         "weakly",
         "polling",
         "errors",
+        "wrong_block",
         "deadline",
         "waiting",
         "call_log",

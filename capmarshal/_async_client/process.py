@@ -15,6 +15,7 @@ import anyio.lowlevel
 
 from capmarshal._descriptors.private import make_pidfd
 from capmarshal._kernel.errors import KernelError
+from capmarshal._kernel.wrong_block import refused
 
 if TYPE_CHECKING:
     import subprocess
@@ -98,6 +99,12 @@ class Process(anyio.abc.Process):
         self._input = _Input(started.stdin) if started.stdin is not None else None
         self._output = _Output(started.stdout) if started.stdout is not None else None
         self._errors = _Output(started.stderr) if started.stderr is not None else None
+
+    if not TYPE_CHECKING:
+        __enter__, __exit__ = refused(
+            "the end of a process of aio.spawn() is awaited: enter it by `async with`, not by `with`; what is entered "
+            "by `with` is one of capmarshal.spawn()"
+        )
 
     def __repr__(self) -> str:
         return f"<Process {self.pid}>"

@@ -14,6 +14,7 @@ from capmarshal._async_server.serving import AwaitedService, AwaitingDispatcher
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.errors import CallTimeout
 from capmarshal._kernel.numbers import check_whole
+from capmarshal._kernel.wrong_block import refused
 from capmarshal._protocol.wire import BADGE_SIZE
 from capmarshal._server.awaited_loop import AwaitedServer
 from capmarshal._server.entrypoint import CLOSE_TIMEOUT, MAX_BYTES, MAX_DESCRIPTORS, AnyEntrypoint, check_options
@@ -202,6 +203,12 @@ class Entrypoint(AnyEntrypoint[AwaitedService]):
         if not await self._service.finish(deadline, send_until):
             running, when = self._service.in_progress() or "its loop", _deadline.words_for(timeout, deadline)
             raise CallTimeout(f"{self!r} is closed, but {running} has not ended {when}", ran="maybe")
+
+    if not TYPE_CHECKING:
+        __enter__, __exit__ = refused(
+            "a capmarshal.aio.Entrypoint is served by an event loop, and entered by `async with`, not by `with`; what "
+            "a thread serves is a capmarshal.Entrypoint"
+        )
 
     async def __aenter__(self) -> Self:
         """Has it served by a task, until it is left or closed.

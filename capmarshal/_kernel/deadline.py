@@ -21,6 +21,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeVar
 
 from capmarshal._kernel.native import FOREVER, NOW
+from capmarshal._kernel.wrong_block import refused
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -236,6 +237,11 @@ class timeout:  # noqa: N801 - reads as a verb: with cm.timeout(2.0)
         self._seconds = seconds
         # Where it has been entered and not left: the object may be shared, or entered again within itself.
         self._blocks: list[_Block] = []
+
+    if not TYPE_CHECKING:
+        __aenter__, __aexit__ = refused(
+            "a cm.timeout is entered by `with`, without `async`, also where what is in its block is awaited"
+        )
 
     def __enter__(self) -> Self:
         block = _Block(ahead(self._seconds), ("cm.timeout({})", self._seconds), weakref.ref(self))
