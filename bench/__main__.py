@@ -11,19 +11,8 @@ from bench.processes import places
 
 # Modules of this package.  Of each: what it is, in the first line of its docstring; how long it TAKES; in how many
 # ROUNDS; and run(), which yields one work after the other, each to be measured before it is asked for the next.
-NAMES = [
-    "call",
-    "awaited",
-    "descriptors",
-    "capability",
-    "crowd",
-    "polling",
-    "peers",
-    "imports",
-    "memory",
-    "transfer",
-    "arrays",
-]
+_CALLS = ("call", "awaited", "descriptors", "capability", "crowd", "polling", "peers")
+NAMES = (*_CALLS, "imports", "memory", "transfer", "arrays")
 
 
 def _list() -> None:
@@ -46,7 +35,7 @@ def _parse() -> argparse.Namespace:
         prog="python -m bench", description="What capmarshal costs.  Without a name: lists the benchmarks."
     )
     parser.add_argument("names", nargs="*", choices=[*NAMES, "all", []], metavar="NAME", help="which, or all")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as a pyperf suite")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="add all figures to a pyperf suite")
     parser.add_argument("--svg", type=Path, metavar="DIR", help="draw the charts of those that have one")
     parser.add_argument("--rounds", type=_rounds, default=0, metavar="N", help="measure each so often")
     parser.add_argument("--count", action="store_true", help="count instructions of call and descriptors instead")
@@ -69,7 +58,7 @@ def main() -> None:
     if not options.names:
         _list()
         return
-    names = NAMES if "all" in options.names else list(dict.fromkeys(options.names))
+    names = NAMES if "all" in options.names else tuple(dict.fromkeys(options.names))
     print(figures.conditions_in_words())
     if options.count:
         counting.show(counting.count(names, quick=options.quick))
@@ -79,17 +68,16 @@ def main() -> None:
         print("--quick: these figures say only that it works")
     if len(places()) == 1:
         print("two cores: skipped, since this process may use only one")
-    reports: dict[str, Report] = {}
     for name in names:
         sys.stdout.flush()
-        reports[name] = _measure(name, options)
-        figures.show(name, reports[name])
+        report = _measure(name, options)
+        figures.show(name, report)
         # After each: what is done is kept, whatever happens to the next.
         if options.json:
-            figures.keep(reports, options.json)
+            figures.keep(name, report, options.json)
         if options.svg:
             options.svg.mkdir(parents=True, exist_ok=True)
-            for file, picture in reports[name].pictures.items():
+            for file, picture in report.pictures.items():
                 Path(options.svg, file).write_text(picture)
 
 

@@ -11,8 +11,7 @@ from functools import partial
 import capmarshal as cm
 from bench import loops, peers, streams, usage
 from bench.measuring import Goal, Report, Work, adding, against, often, warm_up
-from bench.peers.client import listening
-from bench.processes import Cores, places
+from bench.processes import Cores, listening, places
 from bench.server import Works, served
 from capmarshal import aio
 

@@ -2,8 +2,7 @@
  * c_program: what the kernel's own primitive costs, for the benchmarks to compare with
  *
  * A client hands bytes and descriptors over to a server, a process of its own,
- * which answers what came.  Records are those of a SEQPACKET socketpair: each has
- * a head, up to BYTES_MAX bytes and up to DESCRIPTORS_MAX descriptors.
+ * which answers what came.  Records are those of a SEQPACKET socketpair.
  *
  *   kept       one socketpair carries all records
  *   polling    the same, and each side tries to receive for up to POLL_NS before it sleeps
@@ -35,7 +34,6 @@
 #include <sys/param.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -43,29 +41,25 @@
 enum {
 	/* include/net/scm.h: SCM_MAX_FD */
 	DESCRIPTORS_MAX = 253,
-	/* fits, with its head, into the default send buffer of 212,992 bytes */
+	/* of a record; fits, with its head, into the default send buffer of 212,992 bytes */
 	BYTES_MAX = 192 * 1024,
 	ANSWER_MAX = 4096,
 	POLL_NS = 50000,
 };
 
-/* of each record: all that is handed over, not the record's share */
-struct head {
-	uint64_t bytes, descriptors;
-};
-
+/*
+ * what is handed over: all of it, in any number of records, or one record's share
+ *
+ * Each record has the head.  It says how many bytes and descriptors there are in all;
+ * an answer's, how many of either came, and the last byte, or where there is none the
+ * inode of the last descriptor.
+ */
 struct load {
-	struct head all;
+	uint64_t head[2];
 	char *bytes;
+	size_t n_bytes;
 	int *descriptors;
-};
-
-/* what arrived; as long as the command line says, what follows the two numbers is padding */
-struct answer {
-	uint64_t count;
-	/* the last byte, or where there is none the inode of the last descriptor */
-	uint64_t mark;
-	char padding[ANSWER_MAX];
+	size_t n_descriptors;
 };
 
 union control {
@@ -74,7 +68,9 @@ union control {
 };
 
 static int fresh, back, polling;
-static size_t answer_size;
+/* what follows the head of an answer is padding */
+static char padding[ANSWER_MAX];
+static size_t n_padding;
 
 /* ends the program where a system call failed */
 static long check(long result, const char *call)
@@ -112,41 +108,36 @@ static void close_all(const int *descriptors, size_t count)
 		check(close(descriptors[i]), "close");
 }
 
-/* one record; borrows the descriptors */
-static void send_record(int socket, struct iovec *parts, size_t n_parts, const int *descriptors, size_t count)
+/* borrows the descriptors */
+static void send_record(int socket, struct load *record)
 {
 	union control control;
-	struct msghdr message = { .msg_iov = parts, .msg_iovlen = n_parts };
+	struct iovec parts[] = { { record->head, sizeof(record->head) }, { record->bytes, record->n_bytes } };
+	struct msghdr message = { .msg_iov = parts, .msg_iovlen = 2 };
+	size_t size = record->n_descriptors * sizeof(int);
 
-	if (count) {
+	if (size) {
 		message.msg_control = &control;
-		message.msg_controllen = CMSG_SPACE(count * sizeof(int));
-		control.header.cmsg_level = SOL_SOCKET;
-		control.header.cmsg_type = SCM_RIGHTS;
-		control.header.cmsg_len = CMSG_LEN(count * sizeof(int));
-		memcpy(CMSG_DATA(&control.header), descriptors, count * sizeof(int));
+		message.msg_controllen = CMSG_SPACE(size);
+		control.header = (struct cmsghdr){ CMSG_LEN(size), SOL_SOCKET, SCM_RIGHTS };
+		memcpy(CMSG_DATA(&control.header), record->descriptors, size);
 	}
 	/* a record is sent whole or not at all */
 	check(sendmsg(socket, &message, MSG_NOSIGNAL), "sendmsg");
 }
 
-/*
- * Receives one record.  Descriptors are the caller's from then on.
- *
- * @count: room for so many; on return, how many came
- *
- * Return: its size in bytes, 0 at the end of file
- */
-static size_t receive_record(int socket, struct iovec *parts, size_t n_parts, int *descriptors, size_t *count)
+/* into as much as there is room for; 0 at the end of file */
+static int receive_record(int socket, struct load *record)
 {
 	union control control;
-	struct msghdr message = { .msg_iov = parts, .msg_iovlen = n_parts };
+	struct iovec parts[] = { { record->head, sizeof(record->head) }, { record->bytes, record->n_bytes } };
+	struct msghdr message = { .msg_iov = parts, .msg_iovlen = 2 };
 	const struct cmsghdr *rights;
 	int64_t give_up = polling ? now() + POLL_NS : 0;
 	size_t came = 0;
 	ssize_t got = -1;
 
-	if (*count) {
+	if (record->n_descriptors) {
 		message.msg_control = &control;
 		message.msg_controllen = sizeof(control);
 	}
@@ -156,92 +147,93 @@ static size_t receive_record(int socket, struct iovec *parts, size_t n_parts, in
 	if (got < 0 && errno == EAGAIN)
 		got = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
 	check(got, "recvmsg");
-	if (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
-		errx(1, "a record came that is too large, or without all of its descriptors");
+	if (got == 0)
+		return 0;
 	rights = CMSG_FIRSTHDR(&message);
-	if (rights) {
+	if (rights)
 		came = (rights->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-		if (came > *count)
-			errx(1, "too many descriptors came");
-		memcpy(descriptors, CMSG_DATA(rights), came * sizeof(int));
-	}
-	*count = came;
-	return (size_t)got;
-}
-
-static void look(const struct load *load, struct answer *answer)
-{
-	const struct head *all = &load->all;
-	struct stat status;
-
-	answer->count = all->bytes + all->descriptors;
-	answer->mark = all->bytes ? (unsigned char)load->bytes[all->bytes - 1] : 0;
-	if (!all->bytes && all->descriptors) {
-		check(fstat(load->descriptors[all->descriptors - 1], &status), "fstat");
-		answer->mark = status.st_ino;
-	}
+	if (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC) || came > record->n_descriptors || got < (ssize_t)sizeof(record->head))
+		errx(1, "a record came that is too small or too large, or without all of its descriptors");
+	if (rights)
+		memcpy(record->descriptors, CMSG_DATA(rights), came * sizeof(int));
+	record->n_bytes = (size_t)got - sizeof(record->head);
+	record->n_descriptors = came;
+	return 1;
 }
 
 static void send_load(int socket, const struct load *load)
 {
-	struct head all = load->all;
+	struct load part = { { load->n_bytes, load->n_descriptors }, load->bytes, 0, load->descriptors, 0 };
 	size_t bytes = 0, descriptors = 0;
 
 	do {
-		size_t n_bytes = MIN(all.bytes - bytes, BYTES_MAX);
-		size_t n_descriptors = MIN(all.descriptors - descriptors, DESCRIPTORS_MAX);
-		struct iovec parts[] = { { &all, sizeof(all) }, { load->bytes + bytes, n_bytes } };
-
-		send_record(socket, parts, 2, load->descriptors + descriptors, n_descriptors);
-		bytes += n_bytes;
-		descriptors += n_descriptors;
-	} while (bytes < all.bytes || descriptors < all.descriptors);
+		part.bytes = load->bytes + bytes;
+		part.n_bytes = MIN(load->n_bytes - bytes, BYTES_MAX);
+		part.descriptors = load->descriptors + descriptors;
+		part.n_descriptors = MIN(load->n_descriptors - descriptors, DESCRIPTORS_MAX);
+		send_record(socket, &part);
+		bytes += part.n_bytes;
+		descriptors += part.n_descriptors;
+	} while (bytes < load->n_bytes || descriptors < load->n_descriptors);
 }
 
-/* a load of up to `room` into its memory; 0 at the end of file */
-static int receive_load(int socket, const struct load *room, struct head *all)
+/* into as much as there is room for; 0 at the end of file */
+static int receive_load(int socket, struct load *load)
 {
+	struct load part;
 	size_t bytes = 0, descriptors = 0;
 
 	do {
-		struct iovec parts[] = { { all, sizeof(*all) }, { room->bytes + bytes, room->all.bytes - bytes } };
-		size_t came = room->all.descriptors - descriptors;
-		size_t got = receive_record(socket, parts, 2, room->descriptors + descriptors, &came);
-
-		if (got == 0)
+		part.bytes = load->bytes + bytes;
+		part.n_bytes = load->n_bytes - bytes;
+		part.descriptors = load->descriptors + descriptors;
+		part.n_descriptors = load->n_descriptors - descriptors;
+		if (!receive_record(socket, &part))
 			return 0;
-		if (got < sizeof(*all))
-			errx(1, "a record came that is too small");
-		bytes += got - sizeof(*all);
-		descriptors += came;
-	} while (bytes < all->bytes || descriptors < all->descriptors);
+		bytes += part.n_bytes;
+		descriptors += part.n_descriptors;
+	} while (bytes < part.head[0] || descriptors < part.head[1]);
+	load->n_bytes = bytes;
+	load->n_descriptors = descriptors;
 	return 1;
+}
+
+/* to what came; with the descriptors, where they go back */
+static struct load answer_to(const struct load *load)
+{
+	struct load answer = { { load->n_bytes + load->n_descriptors }, padding, n_padding, load->descriptors, 0 };
+	struct stat status;
+
+	if (load->n_bytes) {
+		answer.head[1] = (unsigned char)load->bytes[load->n_bytes - 1];
+	} else if (load->n_descriptors) {
+		check(fstat(load->descriptors[load->n_descriptors - 1], &status), "fstat");
+		answer.head[1] = status.st_ino;
+	}
+	if (back)
+		answer.n_descriptors = load->n_descriptors;
+	return answer;
 }
 
 static void serve(int channel, const struct load *room)
 {
-	static struct answer answer;
-	struct iovec part = { &answer, answer_size };
-	struct load came = *room;
+	struct load came = *room, answer;
 
-	while (receive_load(channel, room, &came.all)) {
-		size_t count = came.all.descriptors;
-
-		look(&came, &answer);
+	while (receive_load(channel, &came)) {
+		answer = answer_to(&came);
 		if (!fresh && !back)
-			close_all(came.descriptors, count);
-		send_record(fresh ? came.descriptors[0] : channel, &part, 1, came.descriptors, back ? count : 0);
+			close_all(came.descriptors, came.n_descriptors);
+		send_record(fresh ? came.descriptors[0] : channel, &answer);
 		if (fresh || back)
-			close_all(came.descriptors, count);
+			close_all(came.descriptors, came.n_descriptors);
+		came = *room;
 	}
 }
 
-static void call(int channel, const struct load *load, const struct answer *expected)
+static void call(int channel, const struct load *load, const struct load *expected)
 {
-	static struct answer answer;
-	struct iovec part = { &answer, sizeof(answer) };
-	size_t count = back ? load->all.descriptors : 0, came = count;
 	int received[DESCRIPTORS_MAX], pair[2] = { channel, -1 };
+	struct load answer = { { 0 }, padding, ANSWER_MAX, received, expected->n_descriptors };
 
 	if (fresh) {
 		make_pair(pair);
@@ -250,38 +242,39 @@ static void call(int channel, const struct load *load, const struct answer *expe
 	send_load(channel, load);
 	if (fresh)
 		close_all(&pair[1], 1);
-	if (receive_record(pair[0], &part, 1, received, &came) != answer_size)
-		errx(1, "the server ended, or an answer of the wrong size came");
-	if (came != count || answer.count != expected->count || answer.mark != expected->mark)
+	if (!receive_record(pair[0], &answer))
+		errx(1, "the server ended");
+	if (memcmp(answer.head, expected->head, sizeof(answer.head)) || answer.n_bytes != expected->n_bytes ||
+	    answer.n_descriptors != expected->n_descriptors)
 		errx(1, "something else arrived than was sent");
-	close_all(received, came);
+	close_all(received, answer.n_descriptors);
 	if (fresh)
 		close_all(&pair[0], 1);
 }
 
 int main(int argc, char **argv)
 {
-	struct load load;
-	struct answer expected;
-	int pair[2], status;
+	struct load load, expected;
+	int pair[2], status, files;
 	int64_t begin;
-	long times, warming;
+	long times;
 	pid_t pid;
 
 	if (argc != 8)
 		errx(1, "kept|polling|fresh|memfds|files|there BYTES DESCRIPTORS ANSWER_BYTES TIMES CLIENT_CPU SERVER_CPU");
 	fresh = !strcmp(argv[1], "fresh");
 	polling = !strcmp(argv[1], "polling");
-	back = !strcmp(argv[1], "memfds") || !strcmp(argv[1], "files");
-	load.all.bytes = strtoul(argv[2], NULL, 10);
+	files = !strcmp(argv[1], "files");
+	back = files || !strcmp(argv[1], "memfds");
+	load.n_bytes = strtoul(argv[2], NULL, 10);
 	/* what is passed for the answer is a descriptor, too */
-	load.all.descriptors = fresh ? 1 : strtoul(argv[3], NULL, 10);
-	answer_size = strtoul(argv[4], NULL, 10);
+	load.n_descriptors = fresh ? 1 : strtoul(argv[3], NULL, 10);
+	n_padding = strtoul(argv[4], NULL, 10) - sizeof(load.head);
 	times = strtol(argv[5], NULL, 10);
-	if (answer_size > ANSWER_MAX || times < 1 || (back && load.all.descriptors > DESCRIPTORS_MAX))
+	if (n_padding > ANSWER_MAX || times < 1 || (back && load.n_descriptors > DESCRIPTORS_MAX))
 		errx(1, "too much, or nothing to do");
-	load.bytes = calloc(load.all.bytes + 1, 1);
-	load.descriptors = calloc(load.all.descriptors + 1, sizeof(int));
+	load.bytes = calloc(load.n_bytes + 1, 1);
+	load.descriptors = calloc(load.n_descriptors + 1, sizeof(int));
 	check(load.bytes && load.descriptors ? 0 : -1, "calloc");
 
 	make_pair(pair);
@@ -296,15 +289,15 @@ int main(int argc, char **argv)
 	}
 	close_all(&pair[1], 1);
 	run_on(argv[6]);
-	for (size_t i = 0; i < load.all.bytes; i++)
+	for (size_t i = 0; i < load.n_bytes; i++)
 		load.bytes[i] = (char)(i % 251);
-	for (size_t i = 0; i < load.all.descriptors && !fresh; i++)
-		load.descriptors[i] = (int)(strcmp(argv[1], "files") ? check(memfd_create("bench", MFD_CLOEXEC), "memfd_create")
-								     : check(open("/proc/self/exe", O_RDONLY | O_CLOEXEC), "open"));
+	for (size_t i = 0; i < load.n_descriptors && !fresh; i++)
+		load.descriptors[i] = (int)(files ? check(open("/proc/self/exe", O_RDONLY | O_CLOEXEC), "open")
+						  : check(memfd_create("bench", MFD_CLOEXEC), "memfd_create"));
 
-	look(&load, &expected);
+	expected = answer_to(&load);
 	/* untimed: the server has started, and the caches are warm */
-	for (warming = times / 10 + 1; warming > 0; warming--)
+	for (long i = 0; i <= times / 10; i++)
 		call(pair[0], &load, &expected);
 	begin = now();
 	for (long i = 0; i < times; i++)

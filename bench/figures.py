@@ -4,7 +4,7 @@ pyperf measures each benchmark by itself; here they are measured in turns.  So o
 """
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from statistics import median
@@ -105,9 +105,7 @@ def _kept(benchmark: str, report: Report) -> Iterator[Any]:
             yield pyperf.Benchmark(runs)
 
 
-def keep(reports: Mapping[str, Report], file: Path) -> None:
-    """Writes all figures and ratios; replaces the file."""
-    made = [kept for name, report in reports.items() for kept in _kept(name, report)]
-    if not made:
-        raise SystemExit("nothing was measured, and nothing is written")
-    pyperf.BenchmarkSuite(made).dump(str(file), replace=True)
+def keep(name: str, report: Report, file: Path) -> None:
+    """Adds a benchmark's figures and ratios to the file, or makes it: what is there already is of earlier rounds."""
+    if made := list(_kept(name, report)):
+        pyperf.add_runs(str(file), pyperf.BenchmarkSuite(made))

@@ -5,10 +5,12 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import capmarshal as cm
 from bench import CHECKOUT
@@ -19,6 +21,7 @@ PATIENCE = 60.0
 _SPARE = 256
 ONE_CORE, TWO_CORES = "one core", "two cores"
 Process = subprocess.Popen[str]
+T = TypeVar("T")
 
 
 class Cores(NamedTuple):
@@ -110,3 +113,40 @@ def line_of(process: Process, tell: str = "") -> str:
     if not line:
         raise SystemExit(f"{process.args!r} ended")
     return line.strip()
+
+
+@contextlib.contextmanager
+def listening(cores: Cores, module: str, *arguments: str) -> Iterator[str]:
+    """Where a module of this package listens, on its core, as long as the block runs: its last argument."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = str(Path(directory, "socket"))
+        run_on(cores.server)
+        with running(module, *arguments, path):
+            run_on(cores.client)
+            await_listener(path)
+            yield path
+
+
+def patiently(attempt: Callable[[], T], absence: type[Exception]) -> T:
+    """What an attempt returns that is made until it no longer raises this; raises it after :data:`PATIENCE`."""
+    give_up = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return attempt()
+        except absence:
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(0.01)
+
+
+def await_listener(path: str) -> None:
+    """Returns when somebody listens there."""
+
+    def look() -> None:
+        for line in Path("/proc/net/unix").read_text().splitlines():
+            # Flags: __SO_ACCEPTCON is the only one, include/uapi/linux/net.h.
+            if line.endswith(f" {path}") and line.split()[3] == "00010000":
+                return
+        raise ConnectionRefusedError(f"nobody listens at {path}")
+
+    patiently(look, ConnectionRefusedError)

@@ -123,7 +123,7 @@ def test_dbus_daemon_ends_with_a_server_that_is_killed(peers, tmp_path):
         [sys.executable, "-m", "bench.peers", "dbus-fast", path], stdin=subprocess.PIPE, cwd=CHECKOUT
     )
     try:
-        importlib.import_module("bench.peers.client").await_listener(path)
+        importlib.import_module("bench.processes").await_listener(path)
         with connect(path):
             pass
         [shell] = children(server.pid)

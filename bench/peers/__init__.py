@@ -14,8 +14,8 @@ from bench import contenders
 from bench.charts import bar_chart
 from bench.measuring import Report, Work, adding, against, checked, often
 from bench.peers import calls, dbus
-from bench.peers.client import Client, listening
-from bench.processes import Cores, places
+from bench.peers.client import Client
+from bench.processes import Cores, listening, places
 from bench.server import Works, by_hand, served
 
 TAKES, ROUNDS = "40 s", 11

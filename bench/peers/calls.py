@@ -10,14 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from bench import contenders
-from bench.peers.client import PATIENCE, Client
+from bench.peers.client import Client
+from bench.processes import PATIENCE
 
 
-class _Adder:
+class Adder:
+    """What is served by those that serve an object of Python's."""
+
     def add(self, a: int, b: int) -> int:
+        """The sum."""
         return a + b
 
     def inode(self, file: Any) -> int:
+        """That of a file that multiprocessing has pickled."""
         with os.fdopen(file.detach()) as own:
             return os.fstat(own.fileno()).st_ino
 
@@ -34,7 +39,7 @@ def serve_managers(path: str) -> None:
     faster one (the other is XML).  A descriptor is an argument as ``multiprocessing.reduction.DupFd``, as the package
     itself pickles sockets: the receiver fetches it from a thread of the sender, which asks for a password.
     """
-    adder = _Adder()
+    adder = Adder()
     _Manager.register("adder", callable=lambda: adder)
     _Manager(path, contenders.know_password()).get_server().serve_forever()
 
@@ -62,12 +67,12 @@ def serve_rpyc(path: str) -> None:
     from rpyc.utils.server import ThreadedServer
 
     @rpyc.service
-    class Adder(rpyc.Service):
+    class Service(rpyc.Service):
         @rpyc.exposed
         def add(self, a: int, b: int) -> int:
             return a + b
 
-    ThreadedServer(Adder, socket_path=path).start()
+    ThreadedServer(Service, socket_path=path).start()
 
 
 @contextlib.contextmanager
@@ -88,13 +93,8 @@ def serve_pyro(path: str) -> None:
     """
     import Pyro5.api
 
-    @Pyro5.api.expose
-    class Adder:
-        def add(self, a: int, b: int) -> int:
-            return a + b
-
     with Pyro5.api.Daemon(unixsocket=path) as daemon:
-        daemon.register(Adder(), "adder")
+        daemon.register(Pyro5.api.expose(Adder)(), "adder")
         daemon.requestLoop()
 
 
@@ -155,13 +155,13 @@ def serve_capnproto(path: str) -> None:
     """
     import capnp
 
-    class Adder(_schema().Adder.Server):  # type: ignore[misc]  # made from the schema
+    class Server(_schema().Adder.Server):  # type: ignore[misc]  # made from the schema
         async def add_context(self, context: Any) -> None:
             parameters = context.params
             context.results.sum = parameters.a + parameters.b
 
     async def greet(stream: Any) -> None:
-        await capnp.TwoPartyServer(stream, bootstrap=Adder()).on_disconnect()
+        await capnp.TwoPartyServer(stream, bootstrap=Server()).on_disconnect()
 
     async def listen() -> None:
         async with await capnp.AsyncIoStream.create_unix_server(greet, path) as server:

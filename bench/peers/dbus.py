@@ -16,7 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.peers.client import Client, await_listener, patiently
+from bench.peers.client import Client
+from bench.processes import await_listener, patiently
 
 _PATH, _INTERFACE = "/org/example/adder", "org.example.Adder"
 # Of what is served there: whether it is with descriptors.

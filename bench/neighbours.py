@@ -1,18 +1,29 @@
-"""``python -m bench.neighbours``: each load, with one version of capmarshal or several, as a page of Markdown."""
+"""What an honest client pays for its neighbour: the same calls alone, and beside loads of one other client.
+
+``python -m bench.neighbours`` measures each load with one version of capmarshal or several: a page of Markdown.
+"""
 
 import argparse
+import gc
 import json
+import os
 import subprocess
 import sys
+import time
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import CHECKOUT, figures
-from bench.figures import in_words
-from bench.neighbours.loads import LOADS
-from bench.neighbours.measure import percentile
+import capmarshal as cm
+from bench import CHECKOUT, processes
+from bench.loads import LOADS
+from bench.server import Works, served
 
 _SECONDS, _QUICK_SECONDS, _PATIENCE = 3.0, 0.05, 150.0
+# Seconds for one call of the honest client.
+_CALL = 10.0
+# Of these is the 99th percentile something: it goes on up to four times as long to have as many.
+_ENOUGH = 1000
 # So many times the 99th percentile alone, and one call of the neighbour's, are to be the most.
 _TIMES = 10
 _HEAD = "| load | p50 | p99 | worst | p99 in real time | one call of its | bound | kept | errors | it did | refused |"
@@ -56,18 +67,68 @@ class Row(NamedTuple):
     refused: int
 
 
+def _call(shared: Works, seconds: float) -> tuple[list[int], Counter[str]]:
+    """Calls again and again: how long each took, in ns, sorted; and errors, which count as calls."""
+    times: list[int] = []
+    errors = Counter[str]()
+    clock = time.perf_counter_ns
+    begin = now = clock()
+    length = seconds * 1e9
+    while now - begin < length or (len(times) < _ENOUGH and now - begin < 4 * length):
+        try:
+            with cm.timeout(_CALL):
+                before = clock()
+                if shared.add(1, 2) != 3:
+                    raise SystemExit("a wrong result came")
+        except cm.Error as error:
+            errors[type(error).__name__] += 1
+        now = clock()
+        times.append(now - before)
+    return sorted(times), errors
+
+
+def _percentiles(times: list[int], *parts: float) -> list[float]:
+    """Of sorted ns, in seconds."""
+    return [times[min(int(len(times) * part), len(times) - 1)] / 1e9 for part in parts]
+
+
+def _in_real_time(shared: Works, seconds: float) -> float | None:
+    """The 99th percentile of this process with real-time priority, where it may have that."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(os.sched_get_priority_min(os.SCHED_FIFO)))
+    except PermissionError:
+        return None
+    return _percentiles(_call(shared, seconds)[0], 0.99)[0]
+
+
+def _beside(load: str, seconds: float) -> Row:
+    """With this interpreter's capmarshal.  Server and honest client share a core; the neighbour's is another one."""
+    here, *_, other = processes.places() * 2
+    with served(here, "shared") as shared:
+        gc.freeze()
+        gc.disable()
+        _call(shared, seconds / 10)
+        alone, _ = _call(shared, seconds / 2)
+        processes.run_on(other.server)
+        with processes.running("loads", load, parent=cm.capability(shared)) as neighbour:
+            processes.run_on(here.client)
+            # It has begun.
+            processes.line_of(neighbour)
+            beside, errors = _call(shared, seconds)
+            at_once = _in_real_time(shared, seconds)
+            said = json.loads(processes.line_of(neighbour, "over"))
+    return Row(alone, _percentiles(beside, 0.5, 0.99, 1), at_once, errors, *said)
+
+
 def _measure(python: str, load: str, seconds: float) -> Row | None:
-    command = [python, "-m", "bench.neighbours.measure", load, str(seconds)]
+    """With an interpreter's capmarshal."""
+    command = [python, "-m", "bench.neighbours", "--json", "--load", load, "--seconds", str(seconds)]
     try:
         done = subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.PIPE, timeout=_PATIENCE, check=True)
     except subprocess.SubprocessError as error:
         print(f"{load}: {error}", file=sys.stderr)
         return None
     return Row(*json.loads(done.stdout))
-
-
-def _line(*cells: str) -> str:
-    return f"| {' | '.join([*cells, *[''] * (_HEAD.count('|') - 1 - len(cells))])} |"
 
 
 def _kept(row: Row, bound: float) -> str:
@@ -77,19 +138,23 @@ def _kept(row: Row, bound: float) -> str:
 
 
 def _table(rows: dict[str, Row | None]) -> str:
+    from bench.figures import in_words
+
     alone = sorted(time for row in rows.values() if row for time in row.alone)
-    figures = [percentile(alone, part) for part in (0.5, 0.99, 1)] if alone else []
-    lines = [_HEAD, "|---|" + "---:|" * (_HEAD.count("|") - 2), _line("alone", *map(in_words, figures))]
+    figures = _percentiles(alone, 0.5, 0.99, 1) if alone else []
+    lines = [["alone", *map(in_words, figures)]]
     for load, row in rows.items():
         if row is None:
-            lines.append(_line(LOADS[load].words, "not measured"))
+            lines.append([LOADS[load].words, "not measured"])
             continue
         bound = _TIMES * figures[1] + row.once
         at_once = "" if row.at_once is None else in_words(row.at_once)
         errors = ", ".join(f"{count} {name}" for name, count in row.errors.items())
-        cells = *map(in_words, row.beside), at_once, in_words(row.once), in_words(bound), _kept(row, bound), errors
-        lines.append(_line(LOADS[load].words, *cells, f"{row.done:,}", f"{row.refused:,}"))
-    return "\n".join(lines)
+        cells = [*map(in_words, row.beside), at_once, in_words(row.once), in_words(bound), _kept(row, bound), errors]
+        lines.append([LOADS[load].words, *cells, f"{row.done:,}", f"{row.refused:,}"])
+    columns = _HEAD.count("|") - 1
+    cells = [f"| {' | '.join([*line, *[''] * (columns - len(line))])} |" for line in lines]
+    return "\n".join([_HEAD, "|---|" + "---:|" * (columns - 1), *cells])
 
 
 def _parse() -> argparse.Namespace:
@@ -98,12 +163,19 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--load", action="append", choices=LOADS, help="only this one")
     parser.add_argument("--seconds", type=float, default=_SECONDS, help="for each")
     parser.add_argument("--quick", action="store_true", help="whether it works, not how well")
+    parser.add_argument("--json", action="store_true", help="the figures of one load with this interpreter, no page")
     return parser.parse_args()
 
 
-def main() -> None:
+def _main() -> None:
     """Measures each load with one version after the other, so that what else the machine does meets them alike."""
     options = _parse()
+    if options.json:
+        print(json.dumps(_beside(options.load[0], options.seconds)))
+        return
+    # Not in the processes of the versions: these may have no pyperf.
+    from bench import figures
+
     versions = dict(version.split("=", 1) for version in options.versions) or {"now": sys.executable}
     seconds = _QUICK_SECONDS if options.quick else options.seconds
     rows: dict[str, dict[str, Row | None]] = {name: {} for name in versions}
@@ -117,4 +189,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    _main()

@@ -1,8 +1,7 @@
 """What a neighbour can do to a server, as a table; and the neighbour, which does one thing until it is told to end.
 
-``python -m bench.neighbours.loads LOAD`` prints a line when it goes on for good, and at the end, as JSON, how long it
-takes once while nobody else calls, how often it did it, and how often it could not.  It says by hand what no honest
-client says.
+``python -m bench.loads LOAD`` prints a line when it goes on for good, and at the end, as JSON, how long it takes once
+while nobody else calls, how often it did it, and how often it could not.  It says by hand what no honest client says.
 """
 
 import array
@@ -28,6 +27,7 @@ from typing import NamedTuple
 import msgspec
 
 import capmarshal as cm
+from bench.contenders import DESCRIPTORS_MAX
 from bench.server import Works, drop_root
 from capmarshal._capabilities.capability import badge_of, open_door_of
 from capmarshal._protocol import wire
@@ -35,8 +35,6 @@ from capmarshal._protocol import wire
 # Seconds: for an answer; for the benchmark to ask for the end, which it does long before.
 _PATIENCE, _LONGEST = 30.0, 120.0
 _MIB, _TRIES = 1 << 20, 7
-# include/net/scm.h: SCM_MAX_FD
-_MOST = 253
 # The other ends of what lingers.
 _peers: list[socket.socket] = []
 
@@ -44,14 +42,13 @@ _peers: list[socket.socket] = []
 def _send(to: socket.socket, record: bytes, numbers: Sequence[int] = ()) -> None:
     """Sends a record with descriptors; waits for room, for a second at most."""
     control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", numbers))] if numbers else []
-    with contextlib.suppress(BlockingIOError):
-        to.sendmsg([record], control, socket.MSG_DONTWAIT)
-        return
     poll = select.poll()
     poll.register(to, select.POLLOUT)
-    poll.poll(1000)
-    with contextlib.suppress(BlockingIOError):
-        to.sendmsg([record], control, socket.MSG_DONTWAIT)
+    for patience in (1000, 0):
+        with contextlib.suppress(BlockingIOError):
+            to.sendmsg([record], control, socket.MSG_DONTWAIT)
+            return
+        poll.poll(patience)
 
 
 class Neighbour:
@@ -64,6 +61,10 @@ class Neighbour:
         self.over = threading.Event()
         # By many threads, and one step of the interpreter's.
         self.done, self.refused = itertools.count(), itertools.count()
+
+    def add(self) -> object:
+        """The call that any client makes."""
+        return self.shared.add(1, 2)
 
     def knock(self) -> socket.socket:
         """A new channel's near end."""
@@ -99,7 +100,7 @@ class Neighbour:
         for _ in range(threads):
             threading.Thread(target=run, daemon=True).start()
 
-    def keep(self, most: int, records: list[bytes], *, go_on: bool) -> None:
+    def keep(self, most: int, records: Sequence[bytes], *, go_on: bool) -> None:
         """Keeps as many channels as it gets, up to ``most``; those that the server ends are replaced at once.
 
         The records are sent on each, and nothing is read; or, to ``go_on``, they are sent again and again as long as
@@ -124,21 +125,20 @@ class Neighbour:
                     channels.pop(number).close()
                     next(self.refused)
                 else:
-                    _drain(channels[number])
+                    with contextlib.suppress(BlockingIOError, ConnectionError):
+                        while channels[number].recv(4096):
+                            pass
                     _say(channels[number], records)
                     next(self.done)
 
 
-def _say(channel: socket.socket, records: list[bytes]) -> None:
+def _say(channel: socket.socket, records: Sequence[bytes]) -> None:
     with contextlib.suppress(BlockingIOError, ConnectionError):
         for record in records:
             channel.send(record)
 
 
-def _drain(channel: socket.socket) -> None:
-    with contextlib.suppress(BlockingIOError, ConnectionError):
-        while channel.recv(4096):
-            pass
+Deed = Callable[[Neighbour], object]
 
 
 class Load(NamedTuple):
@@ -152,38 +152,45 @@ class Load(NamedTuple):
     """
 
     words: str
-    once: Callable[[Neighbour], object]
-    go_on: Callable[[Neighbour], None]
+    once: Deed
+    go_on: Deed
     other_user: bool = False
 
 
-def _calls(words: str, once: Callable[[Neighbour], object], threads: int) -> Load:
+def _calls(words: str, once: Deed, threads: int) -> Load:
     return Load(words, once, lambda its: its.repeat(lambda: once(its), threads))
 
 
-def _knocks(words: str, knock: Callable[[Neighbour], object]) -> Load:
+def _knocks(words: str, knock: Deed) -> Load:
     """There is no answer to wait for, but that to a call that comes after it."""
-    return Load(words, lambda its: (knock(its), _add(its)), lambda its: its.repeat(lambda: knock(its)))
+    return Load(words, lambda its: (knock(its), its.add()), lambda its: its.repeat(lambda: knock(its)))
 
 
-def _add(its: Neighbour) -> object:
-    return its.shared.add(1, 2)
+def _records(words: str, records: Sequence[bytes], most: int, *, go_on: bool) -> Load:
+    """By hand, on channels of its own."""
+
+    def once(its: Neighbour) -> None:
+        with its.knock() as near:
+            _say(near, records)
+        its.add()
+
+    return Load(words, once, lambda its: its.keep(most, records, go_on=go_on))
 
 
-def _fail(its: Neighbour) -> object:
+def _unread(words: str, size: int, count: int, *, other_user: bool = False) -> Load:
+    return Load(
+        f"answers of {words} that nobody reads, 4 on each channel",
+        lambda its: its.shared.make(size, count),
+        lambda its: its.keep(1000, [its.call("make", size, count)] * 4, go_on=False),
+        other_user,
+    )
+
+
+def _fail(its: Neighbour) -> None:
     with contextlib.suppress(cm.RemoteError):
         its.shared.nap(-1.0)
-    return None
 
 
-def _say_once(its: Neighbour, records: list[bytes]) -> object:
-    """On a channel of its own."""
-    with its.knock() as near:
-        _say(near, records)
-    return its.shared.add(1, 2)
-
-
-_BEGIN = wire.pack_begin(1, 16 * _MIB, 0)
 _CALL = functools.partial(wire.pack_call, 1, bytes(wire.BADGE_SIZE), wire.NO_LIMIT, 0)
 # Each in another way: too short, of a version and of a kind that there is not, and without what its head announces.
 _MALFORMED = [
@@ -197,13 +204,13 @@ _MALFORMED = [
 
 @functools.cache
 def _memfds() -> list[cm.Descriptor]:
-    return [cm.Descriptor(os.memfd_create("sent", os.MFD_CLOEXEC)) for _ in range(_MOST)]
+    return [cm.Descriptor(os.memfd_create("sent", os.MFD_CLOEXEC)) for _ in range(DESCRIPTORS_MAX)]
 
 
 @functools.cache
 def _files_and_pipes() -> list[cm.Descriptor]:
     files: list[cm.Descriptor] = []
-    while len(files) < _MOST - 2:
+    while len(files) < DESCRIPTORS_MAX - 2:
         with tempfile.TemporaryFile() as file:
             files.append(cm.Descriptor(os.dup(file.fileno())))
         files += [cm.Descriptor(number) for number in os.pipe()]
@@ -273,41 +280,30 @@ def _knock_wrongly(its: Neighbour) -> None:
     _send(its.door, wire.KNOCK_RECORD, [_null()] * 2)
 
 
-def _unread(words: str, size: int, count: int, *, other_user: bool = False) -> Load:
-    return Load(
-        f"answers of {words} that nobody reads, 4 on each channel",
-        lambda its: its.shared.make(size, count),
-        lambda its: its.keep(1000, [its.call("make", size, count)] * 4, go_on=False),
-        other_user,
-    )
+def _knock_with_junk(its: Neighbour) -> None:
+    _send(its.door, wire.KNOCK_RECORD, [_null()] * DESCRIPTORS_MAX)
 
 
 # By name, which the command line takes.
 LOADS = {
-    "threads": _calls("200 threads call", _add, 200),
+    "threads": _calls("200 threads call", Neighbour.add, 200),
     "pipelined": Load(
         "calls on 8 channels that wait for no answer",
-        _add,
+        Neighbour.add,
         lambda its: its.keep(8, [its.call("add", 1, 2)], go_on=True),
     ),
     "naps": _calls("calls of 50 ms on 50 channels", lambda its: its.shared.nap(0.05), 50),
     "memfds": _calls("calls with 253 memfds, 4 threads", lambda its: its.shared.take_descriptors(_memfds()), 4),
     "files": _calls("252 files and pipes, 4 threads", lambda its: its.shared.take_descriptors(_files_and_pipes()), 4),
-    "begun": Load(
-        "BEGIN and never the rest, on all channels that it gets",
-        lambda its: _say_once(its, [_BEGIN]),
-        lambda its: its.keep(1000, [_BEGIN], go_on=False),
+    "begun": _records(
+        "BEGIN and never the rest, on all channels that it gets", [wire.pack_begin(1, 16 * _MIB, 0)], 1000, go_on=False
     ),
     "knocks": _knocks("knocks whose channel ends at once", lambda its: its.knock().close()),
-    "junk": _knocks("knocks of 253 /dev/null", lambda its: _send(its.door, wire.KNOCK_RECORD, [_null()] * _MOST)),
+    "junk": _knocks("knocks of 253 /dev/null", _knock_with_junk),
     "wrong": _knocks("records with no descriptor, and with two, at the door", _knock_wrongly),
     "unread": _unread("1 MiB", _MIB, 0),
     "undrawn": _unread("100 descriptors, by another user,", 0, 100, other_user=True),
-    "malformed": Load(
-        "malformed records on 8 channels",
-        lambda its: _say_once(its, _MALFORMED),
-        lambda its: its.keep(8, _MALFORMED, go_on=True),
-    ),
+    "malformed": _records("malformed records on 8 channels", _MALFORMED, 8, go_on=True),
     "raising": _calls("calls that raise, 4 threads", _fail, 4),
     "dying": Load(
         "500 calls of 5 ms queued by a process that is killed, again and again",
