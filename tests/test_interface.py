@@ -17,7 +17,7 @@ import sys
 import textwrap
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Generic, Optional, TypeVar
 
 import msgspec
@@ -31,6 +31,7 @@ from capmarshal._capabilities.capability import badge_of, open_door_of
 from capmarshal._client.knocking import exchange
 from capmarshal._protocol import faults as _faults
 from capmarshal._protocol import wire as _wire
+from capmarshal._typed.method import methods_of
 
 PATIENCE = 30.0
 
@@ -898,6 +899,45 @@ def test_results_are_checked_too(what):
         pytest.raises(cm.ArgumentError, match=r"^Checked\.liar, result: Expected `int`"),
     ):
         proxy.liar(what)
+
+
+@pytest.mark.parametrize("what", ["str", "float", "none"])
+def test_a_result_that_is_not_what_the_interface_says_is_in_the_servers_log(what, log):
+    """Who has written the method is not who calls it."""
+    with _serve(CheckedServer()) as proxy:
+        for _ in range(3):
+            with pytest.raises(cm.ArgumentError, match=r"^Checked\.liar, result: Expected `int`"):
+                proxy.liar(what)
+    whom = f"process {os.getpid()} (user {os.getuid()})"
+    (line,) = [message for _, message, _ in log]
+    said = "Checked.liar returned what its interface does not say: Expected `int`, got `"
+    assert line.startswith(f"test: {whom}: {said}")
+
+
+class Found(cm.Interface):
+    @cm.method
+    def found(self, what: str) -> Sequence[int] | None: ...
+
+
+class FoundServer(Found):
+    def found(self, what):
+        return {"none": None, "list": [1], "tuple": (1, 2), "words": ["x"], "text": "x"}[what]
+
+
+def test_a_result_is_looked_at_where_it_is_of_a_new_class(log):
+    """Of a good one of a class those that come later are not: they cost nothing, and their clients look at them."""
+    method = methods_of(FoundServer)[b"found"]
+    with _serve(FoundServer()) as proxy:
+        assert [proxy.found(what) for what in ("none", "list", "tuple", "none")] == [None, [1], [1, 2], None]
+        assert method.known_results == {type(None), list, tuple}
+        assert not log
+        for what in ("words", "text", "text"):
+            with pytest.raises(cm.ArgumentError, match=r"result: Expected"):
+                proxy.found(what)
+    assert method.known_results == {type(None), list, tuple}
+    assert [message.partition("returned ")[2] for _, message, _ in log] == [
+        "what its interface does not say: Expected `array | null`, got `str`"
+    ]
 
 
 @pytest.mark.parametrize("what", ["object", "closed"])

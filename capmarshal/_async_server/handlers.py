@@ -216,6 +216,8 @@ class AwaitedCall(Handler):
         if method.result_is_data:
             try:
                 payload = method.encode_data_result(result)
+                if type(result) not in method.known_results:
+                    self._calls.look_at(self, method, result)
                 if type(payload) is bytes and self._owned is _NOTHING_OWNED:
                     return payload
             except Exception:

@@ -15,7 +15,7 @@ from capmarshal._descriptors.descriptor import numbers_of
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.inbox import Inbox
 from capmarshal._kernel import deadline as _deadline
-from capmarshal._kernel.errors import ArgumentError, Error, StaleCapability
+from capmarshal._kernel.errors import ArgumentError, Error, StaleCapability, printable
 from capmarshal._kernel.native import FOREVER, lib
 from capmarshal._protocol import faults, wire
 from capmarshal._protocol.faults import Code, Fault
@@ -196,6 +196,8 @@ class Calls:
                 if encode is not None:
                     try:
                         reply = encode(result)
+                        if type(result) not in method.known_results:
+                            self.look_at(turn, method, result)
                     except Exception:
                         outgoing = Outgoing(serving=True)
                         # Says what is wrong with the result; where that is nothing, a signal handler raised something.
@@ -239,6 +241,15 @@ class Calls:
         """What people call the method that is called; a name that none has is a stranger's own words."""
         found = self._objects.find(key)
         return found[1].where if found is not None else ascii(key[BADGE_SIZE:][:NAME_SHOWN])
+
+    def look_at(self, turn: Turn, method: Method, result: object) -> None:
+        """Says in the log what is wrong with a result that is data, if something is: whose method it is can mend that.
+
+        It is sent all the same: its client may know the interface as it has been.
+        """
+        if wrong := method.misfit(result):
+            words = "%s returned what its interface does not say: %s"
+            self._journal.error(self._caller(turn), f"{method.where}, result", words, method.where, printable(wrong))
 
     def _caller(self, turn: Turn) -> Peer | None:
         return self.peer_of(turn.slot)

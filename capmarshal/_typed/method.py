@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import functools
+import types
 from typing import TYPE_CHECKING, Any
 
 from capmarshal._kernel.errors import ArgumentError, Error, InterfaceError, StaleCapability
 from capmarshal._protocol.wire import pack_size
 from capmarshal._typed.arguments import Arguments
 from capmarshal._typed.binding import Binding
-from capmarshal._typed.codec import BAD_PAYLOAD, data_decoder_for, decoder_for, encode, says_all, words_of_failure
+from capmarshal._typed.codec import (
+    BAD_PAYLOAD,
+    data_decoder_for,
+    decoder_for,
+    encode,
+    encode_data,
+    says_all,
+    words_of_failure,
+)
 from capmarshal._typed.colour import colour_of
 from capmarshal._typed.declaration import Declaration, declared_in, refuse_forgotten
 from capmarshal._typed.fitting import check_for
@@ -28,6 +37,11 @@ if TYPE_CHECKING:
 
 # The methods of a class, analysed: in its own namespace, so that they go with it.
 _METHODS = "__capmarshal_methods__"
+
+# What is the annotation's when it is of its class.
+_PLAIN = frozenset({bool, int, float, str, bytes, types.NoneType})
+# Classes of one method's results that are known: a server may make them as it goes.
+_KNOWN_MAX = 64
 
 
 class Method:
@@ -58,6 +72,7 @@ class Method:
         lend: what a call is sent with; see :mod:`capmarshal._typed.lending`.
         encode_data_arguments, encode_data_result: of arguments and results that are data.
         decode_arguments, decode_arguments_after: see :class:`Binding`.
+        known_results: the classes of results that are data of which one was found to be what the interface says.
         implementation: what the class that is asked about has in its place.
     """
 
@@ -74,6 +89,8 @@ class Method:
         self.parameters = declared.parameters
         self.arguments_are_data, self.result_is_data = declared.arguments_are_data, declared.result_is_data
         self._result = declared.result
+        result = types.NoneType if declared.result is None else declared.result
+        self.known_results: set[type] = {result} if result in _PLAIN else set()
         self.encode_data_arguments, self.encode_data_result = encoders_for(declared.annotations, declared.result)
         self._check_result = check_for(declared.result, is_data=declared.result_is_data)
         arguments = Arguments(declared)
@@ -124,6 +141,21 @@ class Method:
         except (*BAD_PAYLOAD, Error) as error:
             raise self._failure(error) from error
         return payload
+
+    def misfit(self, result: Any) -> str:
+        """What is wrong with a result that is data, at the server, where nothing else decodes it; empty if nothing is.
+
+        Of those of one class the first that is good is looked at, and no later one: a result that is None where one is
+        due is found whenever it is returned, what is wrong within a list perhaps by its client alone.
+        """
+        if len(self.known_results) >= _KNOWN_MAX:
+            return ""
+        try:
+            self.decode_data_result(encode_data(result))
+        except BAD_PAYLOAD as error:
+            return words_of_failure(error)
+        self.known_results.add(type(result))
+        return ""
 
     def decode_result(self, payload: memoryview, incoming: Incoming) -> Any:
         """The result of a REPLY.
