@@ -13,9 +13,9 @@ from typing import Any
 from capmarshal._capabilities.capability import make_proxies_by
 from capmarshal._client import proxy as _blocking
 from capmarshal._entrypoint import Entrypoint
+from capmarshal._server.caller import Caller
 from capmarshal._server.limits import Limits
-from capmarshal._server.listener import Caller
-from capmarshal._server.ownership import keep
+from capmarshal._server.ownership import caller, keep
 from capmarshal._typed.colour import colour_of as _colour_of
 from capmarshal._typed.interface import Interface, capability, method, raises
 from capmarshal._typed.twins import awaitable, blocking
@@ -27,6 +27,7 @@ __all__ = [
     "Limits",
     "awaitable",
     "blocking",
+    "caller",
     "capability",
     "keep",
     "method",

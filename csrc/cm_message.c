@@ -150,7 +150,7 @@ static int take_control(struct cm_inbox *in, struct msghdr *message)
 
 	in->count = 0;
 	in->pid = 0;
-	in->uid = CM_NOBODY;
+	in->uid = in->gid = CM_NOBODY;
 	in->pidfd = -1;
 	for (header = CMSG_FIRSTHDR(message); header; header = CMSG_NXTHDR(message, header)) {
 		any = 1;
@@ -164,6 +164,7 @@ static int take_control(struct cm_inbox *in, struct msghdr *message)
 			memcpy(&sender, CMSG_DATA(header), sizeof(sender));
 			in->pid = sender.pid;
 			in->uid = sender.uid;
+			in->gid = sender.gid;
 		} else if (header->cmsg_type == SCM_PIDFD) {
 			int pidfd;
 

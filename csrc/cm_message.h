@@ -43,6 +43,7 @@ struct cm_inbox {
 	unsigned int lost;                /* what did not fit: CM_LOST_* */
 	int pid;                          /* of the sender; 0 unless the socket has SO_PASSCRED, or where it lives in another pid namespace */
 	unsigned int uid;                 /* likewise; CM_NOBODY unless the socket has SO_PASSCRED */
+	unsigned int gid;                 /* likewise */
 	int pidfd;                        /* of the sender, where that is wanted and came: the caller owns it; else -1 */
 	unsigned int count;               /* descriptors received, CLOEXEC: the caller owns them */
 	int descriptors[CM_DESCRIPTORS];  /* a struct cm_descriptors begins with the count before it */

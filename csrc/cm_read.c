@@ -52,8 +52,8 @@ static int table_is_sound(const struct cm_inbox *in, size_t start, unsigned int 
 	return 1;
 }
 
-/* what the record in the inbox is to whoever asked, who looks closer at a CM_RECORD */
-static int kind_of_record(struct cm_turn *turn)
+/* what the record in the inbox is, by itself */
+static int look_at_record(struct cm_turn *turn)
 {
 	const struct cm_slot *slot = &turn->ring.slots[turn->slot];
 	const struct cm_inbox *in = &turn->inbox;
@@ -80,6 +80,29 @@ static int kind_of_record(struct cm_turn *turn)
 		return table_is_sound(in, turn->table, head.head.entries) ? CM_WHOLE : CM_RECORD;
 	}
 	return kind == CM_DATA && turn->deadline != CM_FOREVER ? CM_DATA_LIMITED : kind;
+}
+
+/* makes of the badge in the CALL in the inbox what its server keeps the object under */
+static void combine_badge(struct cm_turn *turn)
+{
+	const uint64_t *secret = turn->ring.slots[turn->slot].secret;
+	char *badge = (char *)turn->inbox.data + offsetof(struct cm_call_head, badge);
+	uint64_t combined[2];
+
+	memcpy(combined, badge, sizeof(combined));
+	combined[0] ^= secret[0];
+	combined[1] ^= secret[1];
+	memcpy(badge, combined, sizeof(combined));
+}
+
+/* what the record in the inbox is to whoever asked, who looks closer at a CM_RECORD, which is as it came */
+static int kind_of_record(struct cm_turn *turn)
+{
+	int kind = look_at_record(turn);
+
+	if (kind != CM_RECORD)
+		combine_badge(turn);
+	return kind;
 }
 
 /* whether the table has room for so many more descriptors, from 3 up: below that another thread may just open a standard stream */

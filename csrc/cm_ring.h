@@ -57,6 +57,7 @@ struct cm_slot {
 	struct cm_assembly *assembly;     /* the long CALL that comes by it: the caller's; NULL: none */
 	uint64_t used;                    /* when it was last heard of: a reading of cm_turn.records */
 	unsigned int peer;                /* whose it is */
+	uint64_t secret[2];               /* of the door that it was made through: combined with the badge of each CALL, so that a badge works through its own door only; 0: the entrypoint's */
 	unsigned int previous, next;      /* in its list; 0: none */
 	int place;                        /* enum cm_place */
 	int disarmed;                     /* reported at most once more */

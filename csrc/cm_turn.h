@@ -62,7 +62,8 @@ struct cm_turn {
  * few microseconds, and after 16 records in a row.
  *
  * A CALL that is CM_WHOLE, CM_IN_ORDER or data alone is not too late: it has until
- * turn.deadline.  In the inbox, badge and method stand from CM_CALL_KEY to turn.table,
+ * turn.deadline.  In the inbox, the badge, combined with the slot's secret, and the method
+ * stand from CM_CALL_KEY to turn.table,
  * a table in which each line is of a descriptor that came from there to turn.payload,
  * and the payload from there to inbox.size.
  *
@@ -73,8 +74,8 @@ struct cm_turn {
 int cm_reply_wait(struct cm_turn *turn, const void *payload, size_t size, int64_t deadline);
 
 /*
- * Has a slot's descriptor reported when it is readable; descriptor, kind, mode, room
- * and peer are set, and the generation is new.
+ * Has a slot's descriptor reported when it is readable; descriptor, kind, mode, room,
+ * peer and secret are set, and the generation is new.
  *
  * Return: 0, -errno of epoll_ctl(2)
  */

@@ -320,12 +320,13 @@ def test_the_server_end_of_a_nameless_door_of_our_own_is_refused():
     server, client = doors_by_hand.pair(label="")
     with _private.lock:
         server_end = _private.Private(server.detach())
-        door = space.add_home(cm.Descriptor(client.detach()), server_end, None)
+        home = threading.Event()
+        door = space.add_home(cm.Descriptor(client.detach()), server_end, home)
     try:
         with pytest.raises(cm.ArgumentError, match="server's end"):
             doors_by_hand.receive(server_end.number, BADGE)
     finally:
-        space.remove_home(door)
+        space.remove_home(door.key)
         server_end.close()
 
 

@@ -28,7 +28,7 @@ PATIENCE = by_hand.PATIENCE
 
 def test_the_registry_never_shrank():
     """The 101st entrypoint failed: here 300 come and go, called by others, and nothing is left of them."""
-    tables = (space.managed, space._server_ends, space._doors, space._capabilities)
+    tables = (space.managed, space._own, space._doors, space._capabilities)
     with by_hand.serving() as stays:
         proxy = stays.cast(by_hand.Work)
         with cm.timeout(PATIENCE):

@@ -172,10 +172,11 @@ def test_the_servers_end_of_an_own_door_is_no_capability(filters, fork):
         filters()
         server, client = doors_by_hand.pair()
         server_end = private.Private(server.detach())
-        door = space.add_home(cm.Descriptor(client.detach()), server_end, None)
+        home = threading.Event()
+        door = space.add_home(cm.Descriptor(client.detach()), server_end, home)
         with pytest.raises(cm.ArgumentError, match="server's end of a door of our own"):
             doors_by_hand.receive(server_end.number, BADGE)
-        space.remove_home(door)
+        space.remove_home(door.key)
         server_end.close()
 
     fork(in_child).result()

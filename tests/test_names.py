@@ -73,7 +73,7 @@ def test_annotations_can_still_be_evaluated(name):
 # What an object of each class offers, and so its completion.
 OFFERED = {
     "BufferPool": {"close", "closed", "take"},
-    "Caller": {"gid", "pid", "uid"},
+    "Caller": {"gid", "label", "pid", "uid"},
     "Capability": {"cast", "close", "closed", "fileno", "gone", "label", "local", "name"},
     "Dataspace": {
         "close",
@@ -92,7 +92,7 @@ OFFERED = {
         "write",
     },
     "Descriptor": {"close", "closed", "detach", "dup", "dup_of", "fileno", "open", "socket"},
-    "Entrypoint": {"close", "closed", "dissolve", "listen", "manage", "name", "serve_forever"},
+    "Entrypoint": {"close", "closed", "dissolve", "grant", "listen", "manage", "name", "revoke", "serve_forever"},
     "Interface": set(),
     "Limits": {
         "begun_bytes",

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from capmarshal._capabilities.capability import Capability, Delegable
     from capmarshal._descriptors.socket_paths import StrOrBytesPath
-    from capmarshal._server.listener import Caller, ForClient
+    from capmarshal._server.caller import Caller
+    from capmarshal._server.listener import ForClient
     from capmarshal._server.session import Session
     from capmarshal._typed.interface import Interface
 

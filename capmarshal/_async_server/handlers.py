@@ -24,6 +24,7 @@ from capmarshal._kernel.native import FOREVER
 from capmarshal._protocol import faults, wire
 from capmarshal._server import ownership
 from capmarshal._server.answer import Answer, reply
+from capmarshal._server.caller import caller_by
 from capmarshal._server.calls import Calls, Encoded, Leave, Turn, fault_for, stays, succeeded
 from capmarshal._server.handler import Handler
 from capmarshal._server.logged_calls import log_call
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from capmarshal._async_server.driver import Driver
     from capmarshal._capabilities.door import Home
+    from capmarshal._server.caller import Caller
     from capmarshal._server.clients import Peer
     from capmarshal._server.concurrency import Concurrency
     from capmarshal._server.journal import Journal
@@ -126,6 +128,10 @@ class AwaitedCall(Handler):
         # When its client gave it up, or the service its end; FOREVER: nobody did.
         self._told = FOREVER
 
+    def _caller(self) -> Caller:
+        # Its channel may have ended; who that belongs to it is told as long as it runs.
+        return caller_by(self._calls.concurrency.handlers.get(self))
+
     def is_of(self, calls: Calls) -> bool:
         """Whether it is one of these."""
         return self._whose() is calls
@@ -173,7 +179,7 @@ class AwaitedCall(Handler):
         self._arguments, self._by_name, self._owned, self._outgoing = (), _NO_NAMES, _NOTHING_OWNED, NOTHING
 
     async def _run(self) -> None:
-        kept = ownership.InProgress((self.key,))
+        kept = ownership.InProgress((self.key,), self._caller)
         if self._deadline != FOREVER:
             self._calls.driver.end_after(_deadline.seconds_until(self._deadline), self._scope)
         answer: Answer | bytes | None = None

@@ -110,7 +110,7 @@ class AwaitingDispatcher(Dispatcher):
 
     def call_inline(
         self,
-        badge: bytes,  # noqa: ARG002 - it is not made
+        kept_under: bytes,  # noqa: ARG002 - it is not made
         method: bytes,
         payload: bytes,  # noqa: ARG002
         entries: Sequence[Entry] | None,  # noqa: ARG002

@@ -63,7 +63,7 @@ class Capability(OnlyPolled):
     def local(self) -> object | None:
         """The object behind it, if this process manages it; else, and once the capability is closed, None."""
         home = home_of(self._door) if self._door is not None else None
-        return home.object_behind(self._badge) if home is not None else None
+        return home.object_behind(self._door.kept_under(self._badge)) if home and self._door else None
 
     @property
     def closed(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,6 +12,8 @@ from capmarshal._descriptors import reaper
 from capmarshal._descriptors.descriptor import Descriptor
 from capmarshal._kernel.lifetime import when_gone
 from capmarshal._kernel.native import NOW, ffi, lib
+from capmarshal._protocol import epitaph
+from capmarshal._protocol.wire import NO_SECRET, combined
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,11 +22,15 @@ if TYPE_CHECKING:
     from capmarshal._protocol.wire import Entry, Fail, Reply
 
 
+# At what a door says last: the first may find that somebody's knock was not read (ECONNRESET), which is told once.
+_LOOKS = 2
+
+
 class Home(Protocol):
     """What a door's holder in the entrypoint's own process sees of the entrypoint: where its capabilities come home."""
 
-    def object_behind(self, badge: bytes) -> object | None:
-        """The managed object that the badge selects, if any."""
+    def object_behind(self, kept_under: bytes) -> object | None:
+        """The object that is kept under this, see :meth:`Door.kept_under`, if any."""
         ...
 
     @property
@@ -63,11 +70,12 @@ class Home(Protocol):
         ...
 
     def call_inline(
-        self, badge: bytes, method: bytes, payload: bytes, entries: Sequence[Entry] | None, numbers: Sequence[int]
+        self, kept_under: bytes, method: bytes, payload: bytes, entries: Sequence[Entry] | None, numbers: Sequence[int]
     ) -> tuple[Reply | Fail, DescriptorList]:
         """Runs a call here and now; borrows ``numbers``, and the caller owns the answer's descriptors.
 
-        Where ``entries`` is None, each of the numbers has one, in their order.
+        What is called is said as in :meth:`object_behind`.  Where ``entries`` is None, each of the numbers has one, in
+        their order.
         """
         ...
 
@@ -101,6 +109,8 @@ class Door:
         key: what it is known by in this process, and no other door: see :class:`~capmarshal._capabilities.space.Space`.
         home: the entrypoint, if it is one of this process; borrowed.
         sender: who brought it, if that is counted.
+        secret: of the door, if it is one of this process.
+        whole: whoever holds it may call all methods of the object behind it.
 
     Attributes:
         number: the descriptor, open as long as this object can be reached: whoever uses it holds the door.
@@ -108,18 +118,28 @@ class Door:
             of this process, or closed.
         idle: channels through this door that no call uses at the moment.
         closing: to whose account the closing goes of what its server sends; made with the first channel.
+        whole: as given; where it is not, what comes home is called through the door, and is not the object itself.
     """
 
-    __slots__ = ("__weakref__", "_name", "_open", "closing", "home", "idle", "key", "number")
+    __slots__ = ("__weakref__", "_name", "_open", "_secret", "closing", "home", "idle", "key", "number", "whole")
 
     def __init__(
-        self, descriptor: Descriptor, key: int, home: Home | None = None, sender: DoorSender | None = None
+        self,
+        descriptor: Descriptor,
+        key: int,
+        home: Home | None = None,
+        sender: DoorSender | None = None,
+        *,
+        secret: bytes = NO_SECRET,
+        whole: bool = True,
     ) -> None:
         self.key: int = key
         # Each call takes one and gives it back, for which a list would be allocated anew.
         self.idle: deque[Any] = deque()
         self.home: weakref.ref[Home] | None = weakref.ref(home) if home is not None else None
         self.closing: reaper.Sender | None = None
+        self._secret = secret
+        self.whole: bool = whole
         self._name: str | None = None
         place = [-1]
         self._open = ffi.new("char *")
@@ -146,6 +166,24 @@ class Door:
     def hung_up(self) -> bool:
         """Whether the server's end is closed: it polls HUP.  The shared socket's error is left for others to see."""
         return lib.cm_wait(self.number, 0, NOW) > 0
+
+    def kept_under(self, badge: bytes) -> bytes:
+        """What its entrypoint, one of this process, keeps an object under."""
+        return combined(badge, self._secret)
+
+    def epitaph(self) -> str | None:
+        """Why its server has revoked it; None where it has not, or where some holder has taken the record that says so.
+
+        The record is left for the others.
+        """
+        place = ffi.new("char[]", epitaph.SIZE_MAX)
+        part = ffi.new("struct iovec *", {"iov_base": place, "iov_len": ffi.sizeof(place)})
+        message = ffi.new("struct msghdr *", {"msg_iov": part, "msg_iovlen": 1})
+        for _ in range(_LOOKS):
+            size = lib.lx_recvmsg(self.number, message, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            if size >= 0:
+                return epitaph.unpack(ffi.buffer(place, size)[:])
+        return None
 
 
 def home_of(door: Door) -> Home | None:

@@ -15,7 +15,7 @@ import itertools
 import os
 import weakref
 from collections import deque
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from capmarshal._capabilities.capability import Capability, Key, Proxy, capability_behind, door_of
 from capmarshal._capabilities.door import Door, home_of
@@ -24,6 +24,7 @@ from capmarshal._descriptors.private import lock
 from capmarshal._descriptors.process import process
 from capmarshal._kernel.errors import ArgumentError, StaleCapability
 from capmarshal._kernel.native import lib
+from capmarshal._protocol.wire import NO_SECRET
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +51,24 @@ class Reference(weakref.ref[T]):
     key: Any
 
 
+class OwnDoor(NamedTuple):
+    """A door of one of this process's own entrypoints.
+
+    Attributes:
+        end: the server's end.
+        cookie: of that.
+        home: the entrypoint, weakly.
+        secret: of the door, see :func:`capmarshal._protocol.wire.combined`.
+        whole: as :class:`Door` has it.
+    """
+
+    end: Private
+    cookie: int
+    home: weakref.ref[Home]
+    secret: bytes
+    whole: bool
+
+
 class Space:
     """This process's capability space.
 
@@ -57,9 +76,9 @@ class Space:
     """
 
     def __init__(self) -> None:
-        # Of the doors of this process's own entrypoints, by key: the server end, and its cookie.
-        self._server_ends: dict[int, tuple[Private, int]] = {}
-        # These cookies; 0 is one of them from when one was refused.
+        # The doors of this process's own entrypoints, by key; also those of which this process holds no client end.
+        self._own: dict[int, OwnDoor] = {}
+        # The cookies of their server ends; 0 is one of them from when one was refused.
         self._server_cookies: set[int] = set()
         # id of a managed object -> where it is managed; its entrypoint keeps the object alive.
         self.managed: dict[int, tuple[Door, bytes]] = {}
@@ -109,7 +128,7 @@ class Space:
                 return None
             cookie = door.key
         home = door.home() if door.home is not None else None
-        if home is not None and home.object_behind(badge) is None:
+        if home is not None and home.object_behind(door.kept_under(badge)) is None:
             return None
         found = self._capabilities.get((cookie, badge))
         known = found() if found is not None else None
@@ -142,6 +161,8 @@ class Space:
     ) -> Capability | None:
         """The capability for a received client end of a door that is not held, and a badge; None where it is held.
 
+        None also for one of our own: what comes home may be the object itself.
+
         Args:
             descriptor: as :meth:`receive_door` has it.
             cookie: what it says.
@@ -154,7 +175,7 @@ class Space:
         move_above_standard(descriptor)
         number = descriptor.fileno()
         with lock:
-            if self._door(number, cookie) is not None:
+            if cookie in self._own or self._door(number, cookie) is not None:
                 return None
             door = self._new_door(descriptor, number, cookie, sender)
             made = Capability(door, badge)
@@ -171,6 +192,10 @@ class Space:
             raise ArgumentError("a capability came with the server's end of a door of our own")
         if is_door < 0:
             raise ArgumentError("a capability came with a socket that is connected to nothing")
+        own = self._own.get(cookie)
+        if own is not None:
+            home = own.home()
+            return self._add_door(Door(descriptor, cookie, home, secret=own.secret, whole=own.whole))
         refusal = sender.door_refusal() if sender is not None else ""
         if refusal:
             raise ArgumentError(refusal)
@@ -183,7 +208,7 @@ class Space:
             StaleCapability: one of our own, for an object that we do not manage (any more).
         """
         home = home_of(door)
-        if home is not None and home.object_behind(badge) is None:
+        if home is not None and home.object_behind(door.kept_under(badge)) is None:
             raise StaleCapability(
                 "a capability came home to the process that serves it, but the object that it stood for is not there"
             )
@@ -197,34 +222,58 @@ class Space:
             self._enter_by_inode(door)
         return door
 
-    def add_home(self, client_end: Descriptor, server_end: Private, home: Home) -> Door:
-        """Enters an entrypoint of this process; takes ``client_end``, and the caller holds the lock."""
+    def add_home(
+        self,
+        client_end: Descriptor,
+        server_end: Private,
+        home: Home,
+        *,
+        secret: bytes = NO_SECRET,
+        whole: bool = True,
+    ) -> Door:
+        """Enters a door of an entrypoint of this process; the caller holds the lock.
+
+        Args:
+            client_end: taken.
+            server_end: borrowed.
+            home: the entrypoint; borrowed.
+            secret: of the door.
+            whole: as :class:`Door` has it.
+        """
         key = cookie_of(client_end.fileno()) or next(self._no_cookies)
         cookie = cookie_of(server_end.number)
-        self._server_ends[key] = (server_end, cookie)
+        self._own[key] = OwnDoor(server_end, cookie, weakref.ref(home), secret, whole)
         self._server_cookies.add(cookie)
-        return self._add_door(Door(client_end, key, home))
+        return self._add_door(Door(client_end, key, home, secret=secret, whole=whole))
 
     def is_own_door(self, number: int) -> bool:
         """Whether a socket is the client end of a door of this process's own entrypoints."""
-        door = self._door(number, cookie_of(number))
-        return door is not None and door.key in self._server_ends
+        cookie = cookie_of(number)
+        door = self._door(number, cookie)
+        return cookie in self._own or (door is not None and door.key in self._own)
 
     def _is_server_end(self, number: int, cookie: int) -> bool:
         """Whether a socket is the server's end of one."""
         if cookie and 0 not in self._server_cookies:
             return cookie in self._server_cookies
         return any(
-            cookie == known if cookie and known else lib.cm_is_same(end.number, number)
-            for end, known in self._server_ends.values()
+            cookie == own.cookie if cookie and own.cookie else lib.cm_is_same(own.end.number, number)
+            for own in self._own.values()
         )
 
-    def remove_home(self, door: Door) -> None:
-        """Forgets an entrypoint: its capabilities are as any other's from here on."""
-        door.home = None
-        _, cookie = self._server_ends.pop(door.key, (None, 0))
-        if cookie:
-            self._server_cookies.discard(cookie)
+    def remove_home(self, key: int) -> None:
+        """Forgets a door of an entrypoint: its capabilities are as any other's from here on.
+
+        Args:
+            key: of the door.
+        """
+        reference = self._doors.get(key)
+        door = reference() if reference is not None else None
+        if door is not None:
+            door.home = None
+        own = self._own.pop(key, None)
+        if own is not None and own.cookie:
+            self._server_cookies.discard(own.cookie)
 
     def listener_at(self, path: bytes) -> Home | None:
         """The entrypoint of this process that listens at a path, if one does."""
@@ -292,7 +341,7 @@ class Space:
 
     def in_child(self) -> None:
         """In a forked child: the entrypoints are the parent's, and so are the channels.  Doors stay."""
-        self._server_ends.clear()
+        self._own.clear()
         self._server_cookies.clear()
         self.listening.clear()
         self.managed_by_parent |= self.managed.keys()

@@ -41,6 +41,7 @@ from capmarshal._kernel.errors import (
     Disconnected,
     KernelError,
     ProtocolError,
+    Revoked,
     TooLarge,
     error_for,
 )
@@ -83,7 +84,7 @@ class Unanswered(Exception):  # never leaves the package: it becomes the error t
         ran: as :class:`CallTimeout` and :class:`Disconnected` have it.
     """
 
-    becomes: type[CallTimeout | Disconnected]
+    becomes: type[CallTimeout | Disconnected | Revoked]
 
     def __init__(self, words: str, ran: Ran) -> None:
         super().__init__(words)
@@ -100,6 +101,12 @@ class ServerGone(Unanswered):
     """Its server is gone, or has left the call unanswered."""
 
     becomes = Disconnected
+
+
+class Withdrawn(Unanswered):
+    """Its server has revoked the grant that the call was made by."""
+
+    becomes = Revoked
 
 
 class Event(Enum):

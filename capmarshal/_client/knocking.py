@@ -14,13 +14,14 @@ from weakref import WeakValueDictionary
 from capmarshal._capabilities.door import home_of
 from capmarshal._capabilities.space import space
 from capmarshal._client.channel import Channel
-from capmarshal._client.conversation import PIPE_ENDED, NeverRan, ServerGone, TooLate
+from capmarshal._client.conversation import PIPE_ENDED, NeverRan, ServerGone, TooLate, Withdrawn
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.private import pair_made
 from capmarshal._kernel.deadline import current, in_force, origin, spent
 from capmarshal._kernel.errors import TableFull, error_for
 from capmarshal._kernel.native import FOREVER, NOW, TIMED_OUT, ffi, lib
 from capmarshal._kernel.waiting import IN_FLIGHT_PATIENCE, Backoff, Patience, drive
+from capmarshal._protocol.epitaph import revoked
 from capmarshal._protocol.wire import KNOCK_RECORD
 
 if TYPE_CHECKING:
@@ -47,6 +48,12 @@ _found_at = 0
 _now_in_force = current.get
 
 
+def _gone(door: Door, words: str) -> ServerGone | Withdrawn:
+    """The error for a door that has hung up; its server may have said why."""
+    reason = door.epitaph()
+    return ServerGone(words, ran="no") if reason is None else Withdrawn(revoked(reason), ran="no")
+
+
 def knock(door: Door, deadline: int) -> Steps[Channel]:
     """A new channel: one end kept, the other handed in at the door.
 
@@ -70,7 +77,7 @@ def knock(door: Door, deadline: int) -> Steps[Channel]:
                     _channels[near.number] = channel
                 return channel
             if result in PIPE_ENDED:
-                raise ServerGone("the server is gone: its door is shut", ran="no")
+                raise _gone(door, "the server is gone: its door is shut")
             if result in TIMED_OUT:
                 # Not until it polls writable: that is when most of the queue is free, and who never polls takes all of
                 # it long before (unix_writable(), net/unix/af_unix.c).
@@ -161,7 +168,7 @@ def again(door: Door, backoff: Backoff, *, kept: bool) -> Steps[None]:
         ServerGone, TooLate: it is not to be repeated.
     """
     if door.hung_up:
-        raise ServerGone("the server is gone; the call was not begun", ran="no")
+        raise _gone(door, "the server is gone; the call was not begun")
     # A kept channel may just have grown old; only a new one that ended is a refusal.
     if not kept and not (yield from backoff.wait(door.number, 0, shared=True)):
         raise TooLate("not sent: the server took no new channel", ran="no")

@@ -50,7 +50,7 @@ def invoke(proxy: Proxy, called: Method, arguments: Given, exchange: Exchange = 
         else:
             # Its own thread is this one: waiting for it would be waiting for ever.
             whole = payload if isinstance(payload, bytes) else payload.joined()
-            answer = home.call_inline(badge, name, whole, entries, numbers)
+            answer = home.call_inline(door.kept_under(badge), name, whole, entries, numbers)
     except (Unanswered, Error) as error:
         explain(error, called, target, arguments, numbers, held)
         raise

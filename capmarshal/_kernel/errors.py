@@ -111,6 +111,18 @@ class StaleCapability(Error, LookupError):
     """The capability's badge selects no object: it was dissolved, or the badge was guessed."""
 
 
+class Revoked(Error, PermissionError):
+    """The server has taken back the grant that the capability came from: it is so for ever, and nothing has crashed.
+
+    Attributes:
+        ran: as in :class:`Disconnected`.
+    """
+
+    def __init__(self, message: str, ran: Ran = "no") -> None:
+        super().__init__(message)
+        self.ran: Ran = ran
+
+
 class NoParent(Error, LookupError):
     """This process was given no capability when it was created, or can't use it; the message says why."""
 

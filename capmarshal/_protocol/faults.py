@@ -14,6 +14,7 @@ from capmarshal._kernel.errors import (
     CallTimeout,
     DescriptorsLost,
     ProtocolError,
+    Revoked,
     StaleCapability,
     TableFull,
     TooLarge,
@@ -44,6 +45,7 @@ class Code(IntEnum):
     MALFORMED = 10
     UNSENDABLE = 11
     LATE = 12
+    REVOKED = 13
 
 
 # Bytes of a FAIL: what is said of an error, and the rest.
@@ -143,6 +145,8 @@ def to_exception(payload: memoryview, declared: Sequence[type[BaseException]], w
             return ArgumentError(f"{where}, result: {fault.message}")
         case Code.STALE:
             return StaleCapability(message)
+        case Code.REVOKED:
+            return Revoked(message)
         case Code.UNKNOWN_METHOD:
             return UnknownMethod(message)
         case Code.ARGUMENT:

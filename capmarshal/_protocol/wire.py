@@ -3,7 +3,7 @@
 Every record begins with the same head, whatever its version, so that any of them can be answered::
 
     0      version      1 byte
-    1      kind         1 byte      KNOCK, CALL, REPLY, FAIL, BEGIN, PART, GO or GONE
+    1      kind         1 byte      KNOCK, CALL, REPLY, FAIL, BEGIN, PART, GO, GONE or REVOKED
     2      entries      2 bytes     length of the table
     4      descriptors  2 bytes     how many travel with the record
     6      cpu          2 bytes     CALL and REPLY: 1 + the CPU that it was sent from; 0: not said, and in all others
@@ -37,6 +37,7 @@ A CALL, REPLY or FAIL that is too long for one record, or has too many descripto
 and then PARTs, whose bytes after the head, joined, are the record, and whose descriptors, in order, are its
 descriptors.  To bound what is in flight, its sender waits for a GO after each PART with descriptors but the last
 of all.  A GONE is the last word of a server that has read no more of a channel, where its end alone does not say so.
+A REVOKED is the last word of one at a door, for all who hold it: the epitaph, which goes on with a reason in UTF-8.
 """
 
 from __future__ import annotations
@@ -55,13 +56,15 @@ if TYPE_CHECKING:
     from capmarshal._protocol.further_lines import Lent
 
 VERSION = 2
-KNOCK, CALL, REPLY, FAIL, BEGIN, PART, GO, GONE = 1, 2, 3, 4, 5, 6, 7, 8
+KNOCK, CALL, REPLY, FAIL, BEGIN, PART, GO, GONE, REVOKED = 1, 2, 3, 4, 5, 6, 7, 8, 9
 
 BADGE_SIZE = 16
 # Lines of a table, and bytes of a method's name, by the fields in the head.
 ENTRIES_MAX = METHOD_MAX = (1 << 16) - 1
 # In a table: no capability but a plain descriptor.  No object is ever given this badge.
 NO_BADGE = bytes(BADGE_SIZE)
+# Of the door of an entrypoint itself, see :func:`combined`.
+NO_SECRET = bytes(BADGE_SIZE)
 NO_LIMIT = (1 << 64) - 1
 
 _HEAD = struct.Struct("=BBHHHQ")
@@ -172,6 +175,7 @@ class Malformed(Exception):  # never leaves the package: becomes a FAIL or a Pro
 
 KNOCK_RECORD = _HEAD.pack(VERSION, KNOCK, 0, 1, 0, 0)
 GONE_RECORD = _HEAD.pack(VERSION, GONE, 0, 0, 0, 0)
+EPITAPH_HEAD = _HEAD.pack(VERSION, REVOKED, 0, 0, 0, 0)
 HEAD_SIZE = _HEAD.size
 CALL_SIZE = _CALL.size
 
@@ -179,6 +183,17 @@ CALL_SIZE = _CALL.size
 # What a call calls, as it stands in the record: the length of the method's name, the badge, and then the name.
 _SIZE = 2
 KEY_SIZE = _SIZE + BADGE_SIZE
+
+
+def combined(badge: bytes, secret: bytes) -> bytes:
+    """What a server keeps an object under: its badge, exclusive-or the secret of the door that it is called through.
+
+    So a badge selects an object through its own door only: through another one it would have to be guessed anew, with
+    that door's secret, which nobody is ever told.  C does the same, csrc/cm_read.c.
+    """
+    if secret is NO_SECRET:
+        return badge
+    return (int.from_bytes(badge, byteorder) ^ int.from_bytes(secret, byteorder)).to_bytes(BADGE_SIZE, byteorder)
 
 
 def pack_size(method: bytes) -> bytes:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from capmarshal._server.journal import Journal
     from capmarshal._server.limits import Limits
     from capmarshal._server.listening import Ask, Then
+    from capmarshal._server.objects import Objects
 
 
 class AwaitedServer(Server):
@@ -40,6 +41,7 @@ class AwaitedServer(Server):
         self,
         door: Private,
         dispatcher: Dispatcher,
+        objects: Objects,
         journal: Journal,
         *,
         max_bytes: int,
@@ -47,7 +49,15 @@ class AwaitedServer(Server):
         limits: Limits,
         concurrency: int,
     ) -> None:
-        super().__init__(door, dispatcher, journal, max_bytes=max_bytes, max_descriptors=max_descriptors, limits=limits)
+        super().__init__(
+            door,
+            dispatcher,
+            objects,
+            journal,
+            max_bytes=max_bytes,
+            max_descriptors=max_descriptors,
+            limits=limits,
+        )
         self._ring = ffi.addressof(self._turn, "ring")
         self.concurrency = Concurrency(
             self._ring, self._channels, self._records, self._endings, concurrency, weakly(self._rouse, None)
@@ -92,6 +102,7 @@ class AwaitedServer(Server):
         self._running = True
         # Of those that were new when it was last interrupted, nobody would tell again.
         self._listening.begin()
+        self.grants.settle()
 
     def end(self) -> None:
         """Serves no more: it may begin again, perhaps in another event loop."""

@@ -17,12 +17,15 @@ from capmarshal._descriptors.inbox import Inbox
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.errors import ArgumentError, Error, StaleCapability, printable
 from capmarshal._kernel.native import FOREVER, lib
+from capmarshal._kernel.weakly import weakly
 from capmarshal._protocol import faults, wire
+from capmarshal._protocol.epitaph import revoked
 from capmarshal._protocol.faults import Code, Fault
 from capmarshal._protocol.raised import Raised
 from capmarshal._protocol.wire import BADGE_SIZE, PLAIN, Entry, lines_in
 from capmarshal._server import escapes, ownership
 from capmarshal._server.answer import Answer, fail
+from capmarshal._server.caller import caller_by
 from capmarshal._typed.codec import BAD_PAYLOAD, LONG, is_msgspecs
 from capmarshal._typed.long import Long
 from capmarshal._typed.table import NOTHING, Incoming, Outgoing, Owned
@@ -32,7 +35,8 @@ if TYPE_CHECKING:
 
     from capmarshal._capabilities.door import Home
     from capmarshal._descriptors.descriptor import Descriptor
-    from capmarshal._server.clients import Peer
+    from capmarshal._server.caller import Caller
+    from capmarshal._server.clients import Channel, Peer
     from capmarshal._server.handler import Handler
     from capmarshal._server.journal import Journal
     from capmarshal._server.objects import Objects
@@ -82,17 +86,30 @@ class Calls:
     Attributes:
         thread: that runs the calls, while one does.
         ends_service: whether something that a method raised, and that is no :class:`Exception`, is to end the service.
-        peer_of: who is in a slot, for the journal.
+        channel_of: which channel is in a slot.
+        slot: of the channel that the last record came by.
+        inline: how many of the calls in progress are made by the serving thread itself.
     """
 
     def __init__(self, objects: Objects, journal: Journal, home: Callable[[], Home | None]) -> None:
         self._objects = objects
         self._journal = journal
         self._home = home
-        self._calls = ownership.InProgress(objects.running)
+        self._calls = ownership.InProgress(objects.running, weakly(self.caller, caller_by(None)))
         self.thread: int | None = None
         self.ends_service: Callable[[BaseException], bool] = escapes.nothing
-        self.peer_of: Callable[[int], Peer | None] = lambda _slot: None
+        self.channel_of: Callable[[int], Channel | None] = lambda _slot: None
+        self.slot: Callable[[], int] = lambda: 0
+        self.inline = 0
+
+    def peer_of(self, slot: int) -> Peer | None:
+        """Whose channel is in a slot."""
+        channel = self.channel_of(slot)
+        return channel.peer if channel is not None else None
+
+    def caller(self) -> Caller:
+        """Who makes the innermost of the calls in progress."""
+        return caller_by(None if self.inline else self.channel_of(self.slot()))
 
     def serve(self, run: Callable[[], None]) -> None:
         """Has ``run`` run calls: what that changes in the thread is put back at the end."""
@@ -117,6 +134,7 @@ class Calls:
         """Forgets the calls in progress: Ctrl-C may have kept some from ending, and none goes on."""
         self._objects.end_all()
         self._calls.kept.clear()
+        self.inline = 0
 
     def run(
         self,
@@ -312,13 +330,20 @@ class Calls:
         """The answer to a call of what nobody knows."""
         incoming = self._table(turn, came, Owned(), table)
         incoming.own_rest()
-        target = self._objects.get(key[:BADGE_SIZE])
+        badge, method = key[:BADGE_SIZE], key[BADGE_SIZE:]
+        target = self._objects.get(badge)
         if target is None:
+            channel = self.channel_of(turn.slot)
+            if channel is not None and channel.grant is not None and channel.grant.reason is not None:
+                return fail(turn.id, Code.REVOKED, revoked(channel.grant.reason), incoming.produced)
             return fail(
                 turn.id, Code.STALE, "the capability's object is not there: dissolved, or never was", incoming.produced
             )
-        name = key[BADGE_SIZE:][:NAME_SHOWN].decode("utf-8", "backslashreplace")
-        words = f"{type(target).__qualname__} has no remote method {name!r}: the server may be older, or another"
+        name = method[:NAME_SHOWN].decode("utf-8", "backslashreplace")
+        if self._objects.withholds(badge, method):
+            words = f"{name}() is not among what this grant lets call of {type(target).__qualname__} (only=...)"
+        else:
+            words = f"{type(target).__qualname__} has no remote method {name!r}: the server may be older, or another"
         return fail(turn.id, Code.UNKNOWN_METHOD, words, incoming.produced)
 
     def _refused(self, turn: Turn, method: Method, error: ArgumentError | StaleCapability, owned: Owned) -> Answer:

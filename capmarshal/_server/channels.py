@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from capmarshal._descriptors.private import Private
     from capmarshal._kernel.native import CData
     from capmarshal._server.clients import Peer, User
+    from capmarshal._server.grant import Grant
     from capmarshal._server.shares import Shares
     from capmarshal._server.timers import Timers
 
@@ -107,11 +108,6 @@ class Channels:
     def get(self, slot: int) -> Channel | None:
         """Who is in a slot."""
         return self._by_slot.get(slot)
-
-    def peer_in(self, slot: int) -> Peer | None:
-        """Whose channel is in a slot, if one is."""
-        channel = self._by_slot.get(slot)
-        return channel.peer if channel is not None else None
 
     def all(self) -> list[Channel]:
         """Those that are open."""
@@ -190,17 +186,24 @@ class Channels:
         may = self.shares.channels
         return len(self) >= may.whole or self.ledger.of_user(user, Resource.CHANNELS) >= may.user
 
-    def add(self, far: Private, peer: Peer) -> str:
-        """Takes a new channel and has it read; or says why not, and the caller still owns it."""
+    def add(self, far: Private, peer: Peer, gid: int = lib.CM_NOBODY, grant: Grant | None = None) -> str:
+        """Takes a new channel and has it read; or says why not, and the caller still owns it.
+
+        Args:
+            far: its end.
+            peer: who has knocked.
+            gid: of the group of that.
+            grant: at whose door; None: at the entrypoint's own.
+        """
         if not peer.index:
             peer.index = self.slots.add_peer(exempt=peer.own)
             peer.user.peers[peer] = None
             lib.cm_hold(self._turn, peer.index, bool(peer.held))
             self.placed(peer)
         self._watch_end(peer)
-        channel = Channel(far, peer)
+        channel = Channel(far, peer, gid, grant)
         slot, result = self.slots.watch_channel(
-            far.number, peer.index, min(channel.room, self.shares.max_bytes), _MODES[channel.state]
+            far.number, peer.index, min(channel.room, self.shares.max_bytes), _MODES[channel.state], channel.secret
         )
         if result < 0:
             self._end_peer(peer)
@@ -208,6 +211,8 @@ class Channels:
         channel.slot = slot
         peer.channels[slot] = channel
         self.book(channel, Resource.CHANNELS, 1)
+        if grant is not None:
+            grant.channels.add(channel)
         # Last: what Ctrl-C leaves without it was never added, whatever was counted.
         self._by_slot[slot] = channel
         return ""

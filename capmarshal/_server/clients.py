@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from capmarshal._descriptors import inbox, reaper
 from capmarshal._kernel.native import NOW, TIMED_OUT, ffi, lib
 from capmarshal._protocol.states import READS, WRITES, State
+from capmarshal._protocol.wire import NO_SECRET
 from capmarshal._server.ledger import Resource
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from capmarshal._descriptors.private import Private
     from capmarshal._protocol.parts import Assembly
+    from capmarshal._server.grant import Grant
     from capmarshal._server.handler import Handler
     from capmarshal._server.outbox import Outbox
     from capmarshal._server.shares import Shares
@@ -174,6 +176,8 @@ class Channel:
     Attributes:
         far: the server's end.
         peer: who knocked.
+        gid: of the process's group, as the knock's credentials say.
+        grant: through whose door; None: through the entrypoint's own.
         slot: where C has it.
         room: bytes that one record to it may have.
         state: what it is in; IDLE also while a call that is data alone runs, which is answered in the same turn.
@@ -189,6 +193,8 @@ class Channel:
         "assembly",
         "booked",
         "far",
+        "gid",
+        "grant",
         "handler",
         "outbox",
         "peer",
@@ -199,9 +205,11 @@ class Channel:
         "unread",
     )
 
-    def __init__(self, far: Private, peer: Peer) -> None:
+    def __init__(self, far: Private, peer: Peer, gid: int, grant: Grant | None) -> None:
         self.far = far
         self.peer = peer
+        self.gid = gid
+        self.grant = grant
         self.slot = 0
         self.room = inbox.record_room(far.number)
         self.state = State.IDLE
@@ -211,6 +219,11 @@ class Channel:
         self.refused: int | None = None
         self.unread = 0
         self.booked = [0] * len(Resource)
+
+    @property
+    def secret(self) -> bytes:
+        """Of the door that it was made through."""
+        return self.grant.secret if self.grant is not None else NO_SECRET
 
     def send(self, record: bytes, numbers: Sequence[int] = ()) -> int:
         """Sends a record, and does not wait; 0 or -errno."""

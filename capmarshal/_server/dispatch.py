@@ -97,9 +97,9 @@ class Dispatcher:
             self._objects.beside = ""
             _deadline.current.set(before)
 
-    def object_behind(self, badge: bytes) -> object | None:
-        """The managed object that the badge selects, if any."""
-        return self._objects.get(badge)
+    def object_behind(self, kept_under: bytes) -> object | None:
+        """The object that is kept under this, if any."""
+        return self._objects.get(kept_under)
 
     @property
     def begun_by(self) -> str:
@@ -141,7 +141,7 @@ class Dispatcher:
         return None
 
     def call_inline(
-        self, badge: bytes, method: bytes, payload: bytes, entries: Sequence[Entry] | None, numbers: Sequence[int]
+        self, kept_under: bytes, method: bytes, payload: bytes, entries: Sequence[Entry] | None, numbers: Sequence[int]
     ) -> tuple[Reply | Fail, DescriptorList]:
         """Runs a call of the serving thread to an object of its own: it would wait for itself otherwise.
 
@@ -149,9 +149,14 @@ class Dispatcher:
         """
         deadline = _deadline.in_force()
         table = wire.plain(len(numbers)) if entries is None else list(entries)
-        call = wire.Call(0, badge, wire.NO_LIMIT, 0, method, table, len(numbers), memoryview(payload))
+        call = wire.Call(0, kept_under, wire.NO_LIMIT, 0, method, table, len(numbers), memoryview(payload))
         expired = deadline != FOREVER and time.monotonic_ns() >= deadline
-        answer = self.call(call, DescriptorList.dup_of(numbers), None, None if expired else deadline)
+        borrowed = DescriptorList.dup_of(numbers)
+        self.calls.inline += 1
+        try:
+            answer = self.call(call, borrowed, None, None if expired else deadline)
+        finally:
+            self.calls.inline -= 1
         assert isinstance(answer, Answer)  # noqa: S101 - nothing runs beside others in a thread
         if answer.escape:
             answer.close()
@@ -202,7 +207,8 @@ class Dispatcher:
         peer = channel.peer if channel is not None else None
         came = Incoming(call.entries, descriptors, peer, self) if call.entries or len(descriptors) else None
         turn = _Turn(call.id, channel.slot if channel is not None else 0)
-        answer = self.calls.run(turn, call.badge + call.method, call.payload, deadline, came)
+        badge = call.badge if channel is None else wire.combined(call.badge, channel.secret)
+        answer = self.calls.run(turn, badge + call.method, call.payload, deadline, came)
         if isinstance(answer, bytes):
             return Answer(call.id, wire.pack_reply(call.id, [], 0, answer, lib.cm_cpu()))
         return answer

@@ -9,26 +9,30 @@ import struct
 import sys
 import types
 import warnings
-from typing import TYPE_CHECKING, Generic, TypeVar
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from capmarshal._capabilities.capability import Capability, Proxy
+from capmarshal._capabilities.capability import Capability, Proxy, open_door_of
 from capmarshal._capabilities.identity import NAME_PREFIX
-from capmarshal._capabilities.space import space
+from capmarshal._capabilities.space import capability_of, space
 from capmarshal._descriptors import private, reaper
 from capmarshal._descriptors.process import process
 from capmarshal._kernel.errors import DENIED, Closed, check
 from capmarshal._kernel.native import ffi, lib
 from capmarshal._kernel.numbers import check_whole
+from capmarshal._protocol.wire import BADGE_SIZE, NO_SECRET
+from capmarshal._server.grant import Grant
 from capmarshal._server.journal import Journal
 from capmarshal._server.limits import Limits
 from capmarshal._server.listener import Listener
 from capmarshal._server.objects import Objects
 from capmarshal._server.service import Service
 from capmarshal._typed.interface import capability, check_manageable, check_object
+from capmarshal._typed.method import methods_of
 from capmarshal._typed.parameters import is_async
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from capmarshal._capabilities.door import Door
     from capmarshal._descriptors.private import Private
@@ -84,8 +88,17 @@ def _bind(server_end: int, label: str) -> None:
             return
 
 
-def _make_door(label: str, dispatcher: Dispatcher) -> tuple[Private, Door]:
-    """A socket pair: the server's end, which is this process's alone, and the door, which is to be delegated."""
+def _make_door(
+    label: str, dispatcher: Dispatcher, secret: bytes = NO_SECRET, *, whole: bool = True
+) -> tuple[Private, Door]:
+    """A socket pair: the server's end, which is this process's alone, and the door, which is to be delegated.
+
+    Args:
+        label: for people.
+        dispatcher: whose door it is.
+        secret: of the door.
+        whole: as :class:`Door` has it.
+    """
     on = ffi.new("int *", 1)
     server_end, client_end = private.make_pair("making a door")
     with private.lock:
@@ -101,7 +114,8 @@ def _make_door(label: str, dispatcher: Dispatcher) -> tuple[Private, Door]:
             server_end.close()
             client_end.close()
             raise
-        return server_end, space.add_home(client_end.release(), server_end, dispatcher)
+        door = space.add_home(client_end.release(), server_end, dispatcher, secret=secret, whole=whole)
+        return server_end, door
 
 
 def check_options(label: str, max_bytes: int, max_descriptors: int, close_timeout: float, limits: Limits) -> None:
@@ -145,7 +159,7 @@ class AnyEntrypoint(Generic[S]):
         label: str,
         close_timeout: float,
         make_dispatcher: Callable[[Objects, Journal], Dispatcher],
-        make_server: Callable[[Private, Dispatcher, Journal], Server],
+        make_server: Callable[[Private, Dispatcher, Objects, Journal], Server],
         kind: type[S],
     ) -> None:
         # While a thread can be had, and before any descriptor of a stranger's comes.
@@ -157,9 +171,9 @@ class AnyEntrypoint(Generic[S]):
         self._dispatcher = make_dispatcher(self._objects, self._journal)
         server_end, self._door = _make_door(label, self._dispatcher)
         try:
-            server = make_server(server_end, self._dispatcher, self._journal)
+            server = make_server(server_end, self._dispatcher, self._objects, self._journal)
         except BaseException:
-            space.remove_home(self._door)
+            space.remove_home(self._door.key)
             server_end.close()
             raise
         self._service = kind(label, self._door, self._objects, self._dispatcher.calls, server, self._journal)
@@ -212,6 +226,87 @@ class AnyEntrypoint(Generic[S]):
                 self._made().check_open()
             return space.capability(door, badge)
 
+    def grant(
+        self,
+        target: Interface,
+        *,
+        label: str | None = None,
+        only: Sequence[Callable[..., Any]] | None = None,
+        unreachable: Callable[[Any], object] | None = None,
+    ) -> Capability:
+        """Gives an object a capability of its own, for one recipient, which can be taken back.
+
+        It has a door of its own, so what one recipient does to that touches no other, and the kernel says by whose
+        grant a call comes: see :func:`caller`.  The object is kept as long as anybody, in any process, can call it by
+        this grant, the capability that is returned included, until it is revoked, or the entrypoint closed.
+
+        It takes two descriptors of this process, and one in each other that holds it.
+
+        Args:
+            target: the object; it need not be managed, and may be granted any number of times.
+            label: what this process calls the recipient: part of the door's name, and what :func:`caller` says.  As an
+                entrypoint's, which is what it is unless it is said.
+            only: the methods that can be called by it, as ``(Files.read, Files.stat)``; None: all.
+            unreachable: called with the object, once, in the serving thread, when nobody can call it by this grant any
+                more: all who held the capability have gone or given it up, and none is on its way to anybody.  Not when
+                it is revoked.
+
+        Returns:
+            The capability, to be handed to the recipient.
+
+        Raises:
+            TypeError: no object of a class derived from an :class:`Interface`; or ``only`` are no methods of it.
+            ValueError: no such label, or no method at all.
+            InterfaceError: its interface is declared in a way that cannot work, or has another colour than is served.
+            TableFull: no room for the two descriptors.
+            Closed: the entrypoint is closed.
+        """
+        check_manageable(target, self._colour)
+        label = self.label if label is None else label
+        _check_label(label)
+        names = None if only is None else _names_of(only, target)
+        if unreachable is not None and not callable(unreachable):
+            raise TypeError(f"unreachable is called with the object, and {unreachable!r} cannot be")
+        service = self._made()
+        service.check_open()
+        secret = os.urandom(BADGE_SIZE)
+        server_end, door = _make_door(label, self._dispatcher, secret, whole=names is None)
+        badge = self._objects.add(target, secret, names)
+        grant = Grant(label, target, secret, badge, door.key, server_end, unreachable)
+        if not service.grants.add(grant):
+            space.remove_home(door.key)
+            self._objects.discard(grant.kept_under)
+            server_end.close()
+            service.check_open()
+        return space.capability(door, badge)
+
+    def revoke(self, granted: Capability | Interface, reason: str = "") -> None:
+        """Takes a grant back, everywhere and at once: calls by it raise :class:`Revoked`, in every process.
+
+        Calls in progress are answered.  Does nothing where it is over already.
+
+        Args:
+            granted: what :meth:`grant` returned, or a proxy of it.
+            reason: for those who held it: part of their error's text, of which 1,000 bytes are kept.
+
+        Raises:
+            ValueError: it is no grant of this entrypoint.
+            TypeError: neither a capability nor a proxy, or the reason is no text.
+            Closed: the capability was closed.
+        """
+        if not isinstance(granted, Capability | Proxy):
+            raise TypeError(f"what grant() returned is revoked, or a proxy of it, not {granted!r}")
+        if not isinstance(reason, str):
+            raise TypeError(f"a reason is text, not {reason!r}")
+        door = open_door_of(capability_of(granted))
+        grant = self._made().grants.at(door.key)
+        if grant is not None:
+            self._made().grants.revoke(grant, reason)
+        elif door is self._door:
+            raise ValueError("a capability of manage() is no grant: dissolve(...) ends it, for all who hold it")
+        elif not door.hung_up:
+            raise ValueError(f"{granted!r} is no grant of {self!r}")
+
     def _forget(self, target: Interface) -> bytes | None:
         """Has the capability space know of an object no more; its badge, if it is managed here.
 
@@ -219,6 +314,9 @@ class AnyEntrypoint(Generic[S]):
             TypeError: no such object.
         """
         check_object(target, "dissolved")
+        grants = self._made().grants
+        for grant in grants.of(target):
+            grants.revoke(grant, "the object was dissolved")
         with private.lock:
             door, badge = space.managed.get(id(target), (None, b""))
             if door is not self._door:
@@ -277,6 +375,28 @@ class AnyEntrypoint(Generic[S]):
 
     def __repr__(self) -> str:
         return f"<Entrypoint {self.label!r}{' closed' if self.closed else ''}>"
+
+
+def _names_of(only: Sequence[Callable[..., Any]], target: Interface) -> frozenset[bytes]:
+    """The names of the methods that a grant of an object is restricted to.
+
+    Raises:
+        TypeError: these are no methods that can be called.
+        ValueError: there are none.
+    """
+    if not isinstance(only, Iterable):
+        raise TypeError(f"only is a sequence of methods, as (Files.read, Files.stat), not {only!r}")
+    remote, names = methods_of(type(target)), set()
+    for function in only:
+        name = str(getattr(function, "__name__", ""))
+        declared = any(vars(cls).get(name) is function for cls in type(target).__mro__)
+        if not declared or name.encode() not in remote:
+            what = f"a remote method of {type(target).__qualname__}, as Interface.method"
+            raise TypeError(f"only: {function!r} is not {what}")
+        names.add(name.encode())
+    if not names:
+        raise ValueError("a grant by which nothing can be called: only has no methods")
+    return frozenset(names)
 
 
 def _giving(

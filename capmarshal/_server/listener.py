@@ -7,8 +7,6 @@ import os
 import socket
 from typing import TYPE_CHECKING, TypeAlias
 
-import msgspec
-
 from capmarshal._descriptors import private, reaper
 from capmarshal._descriptors.private import Private
 from capmarshal._descriptors.socket_paths import checked_path, words_for
@@ -22,25 +20,10 @@ if TYPE_CHECKING:
 
     from capmarshal._capabilities.capability import Capability, Delegable
     from capmarshal._descriptors.socket_paths import StrOrBytesPath
+    from capmarshal._server.caller import Caller
     from capmarshal._server.watch import Watch
 
 _MODE_MAX = 0o777
-
-
-class Caller(msgspec.Struct, frozen=True):
-    """Who has connected to a service: the process that did, as the kernel tells (SO_PEERCRED, unix(7)).
-
-    It may have ended, and its number may be another's by now.
-
-    Attributes:
-        pid: of the process; 0 if it lives in another pid namespace.
-        uid: of its user.
-        gid: of its group.
-    """
-
-    pid: int
-    uid: int
-    gid: int
 
 
 # What is handed over to a client; None: it is not let in.

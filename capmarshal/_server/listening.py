@@ -23,8 +23,8 @@ from capmarshal._descriptors.socket_paths import credentials_of
 from capmarshal._kernel.errors import Disconnected, Error, TooManyInFlight, error_for
 from capmarshal._kernel.native import NOW, lib
 from capmarshal._kernel.weakly import weakly
+from capmarshal._server.caller import Caller
 from capmarshal._server.handovers import Handovers
-from capmarshal._server.listener import Caller
 from capmarshal._server.watch import Watch
 from capmarshal._typed.interface import capability
 

@@ -24,7 +24,9 @@ from capmarshal._server.channels import Channels
 from capmarshal._server.closings import Closings
 from capmarshal._server.doorkeeper import Doorkeeper
 from capmarshal._server.endings import Endings
+from capmarshal._server.grants import Grants
 from capmarshal._server.hanging_up import shut
+from capmarshal._server.knocks import Knocks
 from capmarshal._server.leaving import Leaving
 from capmarshal._server.listening import Listening
 from capmarshal._server.peers import Peers
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from capmarshal._server.journal import Journal
     from capmarshal._server.limits import Limits
     from capmarshal._server.listener import Listener
+    from capmarshal._server.objects import Objects
 
 
 class Server:
@@ -48,10 +51,14 @@ class Server:
     Args:
         door: the server's end, taken.
         dispatcher: what runs the calls.
+        objects: that can be called.
         journal: of the entrypoint.
         max_bytes: of a call's or a result's record.
         max_descriptors: of a call or a result.
         limits: what its clients may cost it.
+
+    Attributes:
+        grants: whose doors it serves besides.
 
     Raises:
         TableFull, KernelError: the caller still owns ``door``.
@@ -61,6 +68,7 @@ class Server:
         self,
         door: Private,
         dispatcher: Dispatcher,
+        objects: Objects,
         journal: Journal,
         *,
         max_bytes: int,
@@ -68,6 +76,7 @@ class Server:
         limits: Limits,
     ) -> None:
         self._calls = dispatcher.calls
+        self._journal = journal
         self._turn = turn = ffi.new("struct cm_turn *")
         turn.poll = poll_nanoseconds
         # Until when answers may be sent, once it is told to end.
@@ -115,12 +124,25 @@ class Server:
             dispatcher.calls,
             leaving,
         )
-        dispatcher.calls.peer_of = channels.peer_in
+        dispatcher.calls.channel_of = channels.get
+        dispatcher.calls.slot = lambda: turn.slot
         self._epoll = private.make_epoll_set()
         peers = Peers(shares, self._epoll)
         self._signals = SignalWatch(channels.slots, weakly(self._ends_service, otherwise=False))
         ending = weakly(self._ending, otherwise=True)
-        self._doorkeeper = Doorkeeper(door, peers, channels, closings, endings, journal, timers, ending)
+        self._knocks = knocks = Knocks(peers, channels, closings, endings, journal)
+        self._doorkeeper = Doorkeeper(door, knocks, channels.slots, timers, ending, weakly(self._door_shut, None))
+        self.grants = Grants(
+            knocks,
+            channels.slots,
+            timers,
+            endings,
+            dispatcher,
+            objects,
+            journal,
+            ending=ending,
+            wake_up=weakly(self._wake_up, None),
+        )
         self._listening = Listening(channels.slots, timers, peers, closings, shares, dispatcher, journal, ending)
         with contextlib.ExitStack() as undo:
             undo.callback(self._epoll.close)
@@ -136,6 +158,11 @@ class Server:
 
     def _ending(self) -> bool:
         return self._stop_at is not None
+
+    def _door_shut(self) -> None:
+        # By the server, where that found it running; else some holder of the client end has (shutdown(2)).
+        if not self._ending():
+            self._journal.error(None, "shut", "the door was shut by one of its holders; open channels go on")
 
     def stop(self, deadline: int) -> None:
         """Has :meth:`run` return: when the call in progress is answered, and the answers on their way are sent.
@@ -166,6 +193,7 @@ class Server:
             os.eventfd_read(self._wake.number)
         self._closings.settle()
         self._listening.begin()
+        self.grants.settle()
 
     def close(self) -> None:
         """Ends all channels and the door, at once.
@@ -178,7 +206,8 @@ class Server:
                 self._abandoned = True
                 self._listening.hang_up()
                 # The thread that runs the call closes them, and waits for this when it comes back.
-                shut([*(channel.far for channel in self._channels.all()), self._doorkeeper.door])
+                channels = [channel.far for channel in self._channels.all()]
+                shut([*channels, self._doorkeeper.door, *self.grants.ends()])
                 return
         self._close()
 
@@ -187,6 +216,7 @@ class Server:
             self._endings.forget(channel)
         self._channels.unread.close_ended()
         self._listening.close()
+        self.grants.close()
         self._channels.hanging_up.now()
         with private.lock:
             self._wake.close()
@@ -210,6 +240,7 @@ class Server:
         lib.cm_ring_forget(ffi.addressof(turn, "ring"))
         self._gate = threading.Lock()
         self._listening.in_child()
+        self.grants.in_child()
         self._signals.in_child()
 
     def run(self) -> None:
@@ -235,7 +266,7 @@ class Server:
     def _ran(self) -> None:
         if self._epoll.number >= 0:
             self._turns.tidy()
-            self._doorkeeper.tidy()
+            self._knocks.tidy()
             self._listening.tidy()
         else:
             # In a forked child.
@@ -249,6 +280,7 @@ class Server:
         take, timers = self._turns.take, self._timers
         # Of those that were new when Ctrl-C came, nobody would tell again.
         self._listening.begin()
+        self.grants.settle()
         # Not `while CONDITION`: what Ctrl-C raises at the jump back is in no `try` under CPython 3.13.0.
         while True:
             if self._stop_at is not None or self._epoll.number < 0:
@@ -276,6 +308,7 @@ class Server:
         self._turns.deliver_reply()
         self._doorkeeper.watch.end()
         self._listening.close()
+        self.grants.close()
         reaper.close([self._doorkeeper.door])
 
     def _drained(self) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.errors import CallTimeout
-from capmarshal._protocol.wire import BADGE_SIZE, NO_BADGE
+from capmarshal._protocol.wire import BADGE_SIZE, NO_BADGE, NO_SECRET, combined
 from capmarshal._typed.method import methods_of
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ class Objects:
     Whoever runs a call enters it among those that are running before looking its object up, and whoever takes an
     object out does so before looking who is running: one of the two sees the other, without a lock.
 
+    Wherever a badge is spoken of here, it is that of an object of the entrypoint's own door; of another door's, what it
+    gives with that door's secret: :func:`capmarshal._protocol.wire.combined`.
+
     Attributes:
         lock: held while the table is changed.
         known: what can be called, by badge and method's name: what was.
@@ -53,6 +56,8 @@ class Objects:
 
     def __init__(self) -> None:
         self._by_badge: dict[bytes, Interface] = {}
+        # The names of the methods that can be called, where these are not all.
+        self._only: dict[bytes, frozenset[bytes]] = {}
         self.known: dict[bytes, Known] = {}
         # Which keys of it an object has, by badge.
         self._remembered: dict[bytes, list[bytes]] = {}
@@ -66,12 +71,21 @@ class Objects:
         self.lock = threading.RLock()
         self.awaited: list[Waiter] = []
 
-    def add(self, target: Interface) -> bytes:
-        """Enters an object and gives it a badge, which it returns."""
+    def add(self, target: Interface, secret: bytes = NO_SECRET, only: frozenset[bytes] | None = None) -> bytes:
+        """Enters an object and gives it a badge, which it returns: not combined with the secret of its door.
+
+        Args:
+            target: the object.
+            secret: of the door that leads to it.
+            only: the names of the methods that can be called; None: all.
+        """
         badge = os.urandom(BADGE_SIZE)
         while badge == NO_BADGE:
             badge = os.urandom(BADGE_SIZE)
-        self._by_badge[badge] = target
+        kept_under = combined(badge, secret)
+        if only is not None:
+            self._only[kept_under] = only
+        self._by_badge[kept_under] = target
         return badge
 
     def get(self, badge: bytes) -> Interface | None:
@@ -83,7 +97,7 @@ class Objects:
         badge, name = key[:BADGE_SIZE], key[BADGE_SIZE:]
         target = self._by_badge.get(badge)
         method = methods_of(type(target)).get(name) if target is not None else None
-        if target is None or method is None:
+        if target is None or method is None or self.withholds(badge, name):
             return None
         decode = method.decode_data_arguments if method.arguments_are_data else None
         known = target, method, decode, method.encode_data_result if method.result_is_data else None
@@ -92,6 +106,11 @@ class Objects:
                 self._remembered.setdefault(badge, []).append(key)
                 self.known[key] = known
         return known
+
+    def withholds(self, badge: bytes, name: bytes) -> bool:
+        """Whether an object's method is none of those that can be called through its door."""
+        only = self._only.get(badge)
+        return only is not None and name not in only
 
     def tell(self) -> None:
         """Has those who wait for the end of a call look again whether it has come."""
@@ -139,6 +158,7 @@ class Objects:
         deadline = _deadline.in_force()
         with self.lock:
             self._by_badge.pop(badge, None)
+            self._only.pop(badge, None)
             for key in self._remembered.pop(badge, ()):
                 self.known.pop(key, None)
         if not wait:
@@ -165,6 +185,7 @@ class Objects:
         """Takes an object out that nobody has called yet."""
         with self.lock:
             self._by_badge.pop(badge, None)
+            self._only.pop(badge, None)
 
     def clear(self, forget: Callable[[Interface], object]) -> None:
         """Takes all objects out; has ``forget`` called with each before, so that it can be done again after Ctrl-C."""
@@ -172,5 +193,6 @@ class Objects:
             for target in tuple(self._by_badge.values()):
                 forget(target)
             self._by_badge.clear()
+            self._only.clear()
             self._remembered.clear()
             self.known.clear()

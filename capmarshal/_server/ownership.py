@@ -21,9 +21,10 @@ from capmarshal._server.shared_numbers import closed_once, closers_in, number_of
 from capmarshal._typed.flushing import flush_without_waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from capmarshal._descriptors.closing import ClosableFile
+    from capmarshal._server.caller import Caller
     from capmarshal._typed.table import Outgoing, Owned
 
 T = TypeVar("T")
@@ -34,15 +35,17 @@ class InProgress:
 
     Args:
         running: the badges of these calls, which others add and remove.
+        caller: asked who makes the innermost.
 
     Attributes:
         kept: what their methods have kept, layer by layer; a call that ends removes what was kept in it.
     """
 
-    __slots__ = ("kept", "running")
+    __slots__ = ("caller", "kept", "running")
 
-    def __init__(self, running: Sequence[bytes]) -> None:
+    def __init__(self, running: Sequence[bytes], caller: Callable[[], Caller]) -> None:
         self.running = running
+        self.caller = caller
         self.kept: list[Any] = []
 
 
@@ -71,6 +74,21 @@ def keep(thing: T) -> T:
         raise RuntimeError("keep() is for server methods: only a call has descriptors to take out of it")
     calls.kept += all_in(thing)
     return thing
+
+
+def caller() -> Caller:
+    """Who makes the call that runs here.
+
+    Returns:
+        The process that knocked.  What is asked of one whose channel has ended meanwhile is answered as well.
+
+    Raises:
+        RuntimeError: not called from within a server's method, or a task that it has started.
+    """
+    calls = current.get()
+    if calls is None or not calls.running:
+        raise RuntimeError("caller() is for server methods: nobody calls here")
+    return calls.caller()
 
 
 def write_out(incoming: Owned, kept: Sequence[object]) -> None:

@@ -51,6 +51,7 @@ class Service:
         journal: where it is written what does not end.
 
     Attributes:
+        grants: of the entrypoint.
         closed: it ends, or has ended, or this process is a child of the one that made it.
     """
 
@@ -67,6 +68,7 @@ class Service:
         self._objects = objects
         self._calls = calls
         self._server = server
+        self.grants = server.grants
         self._journal = journal
         self._letting_go = LettingGo(objects, server)
         self._begin_anew()
@@ -216,7 +218,7 @@ class Service:
         """Takes no more calls, and has answers sent until the deadline; False if that was begun before."""
         first, self.closed = not self.closed, True
         with private.lock:
-            space.remove_home(self._door)
+            space.remove_home(self._door.key)
         self._server.stop(deadline)
         return first
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from capmarshal._kernel.errors import check
 from capmarshal._kernel.native import ffi, lib
+from capmarshal._protocol.wire import BADGE_SIZE, NO_SECRET
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,16 +108,19 @@ class Slots:
         self.ready.pop(slot, None)
         self.remove_peer(peer)
 
-    def watch_channel(self, number: int, peer: int, room: int, mode: int) -> tuple[int, int]:
-        """Has a channel read; its slot, and 0 or -errno."""
-        return self._watch(number, peer, lib.CM_CHANNEL, room, mode)
+    def watch_channel(self, number: int, peer: int, room: int, mode: int, secret: bytes) -> tuple[int, int]:
+        """Has a channel read, which was made through the door with this secret; its slot, and 0 or -errno."""
+        return self._watch(number, peer, lib.CM_CHANNEL, room, mode, secret)
 
-    def _watch(self, number: int, peer: int, kind: int, room: int, mode: int) -> tuple[int, int]:
+    def _watch(
+        self, number: int, peer: int, kind: int, room: int, mode: int, secret: bytes = NO_SECRET
+    ) -> tuple[int, int]:
         slot = self._slots.take()
         self._share()
         entry = self._slots.array[slot]
         entry.generation += 1
         entry.descriptor, entry.peer, entry.kind, entry.room, entry.mode = number, peer, kind, room, mode
+        ffi.memmove(entry.secret, secret, BADGE_SIZE)
         entry.polling = self._unknown
         # A knock is heard of too: its call is about to come.
         entry.used = self._turn.records

@@ -333,8 +333,8 @@ class Incoming(Owned):
         capability = space.receive(door, badge)
         if kind is Capability:
             return capability
-        if self._home is not None and home_of(door) is self._home:
-            managed = self._home.object_behind(badge)
+        if self._home is not None and home_of(door) is self._home and door.whole:
+            managed = self._home.object_behind(door.kept_under(badge))
             if not isinstance(managed, kind):
                 raise ArgumentError(
                     f"the object that came home is {_name(type(managed))}, not {_name(kind)}"

@@ -1,0 +1,217 @@
+"""The grants of one server: their doors are opened, they are taken back, and end when nobody can reach them."""
+
+from __future__ import annotations
+
+import collections
+from functools import partial
+from typing import TYPE_CHECKING
+
+from capmarshal._capabilities.space import space
+from capmarshal._descriptors import private, reaper
+from capmarshal._kernel.native import lib
+from capmarshal._kernel.weakly import weakly
+from capmarshal._protocol import epitaph
+from capmarshal._protocol.states import SPARE
+from capmarshal._server.doorkeeper import Doorkeeper
+from capmarshal._server.hanging_up import shut
+from capmarshal._server.timers import Again
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from capmarshal._descriptors.private import Private
+    from capmarshal._server.clients import Channel
+    from capmarshal._server.dispatch import Dispatcher
+    from capmarshal._server.endings import Endings
+    from capmarshal._server.grant import Grant
+    from capmarshal._server.journal import Journal
+    from capmarshal._server.knocks import Knocks
+    from capmarshal._server.objects import Objects
+    from capmarshal._server.slots import Slots
+    from capmarshal._server.timers import Timers
+    from capmarshal._typed.interface import Interface
+
+# Nanoseconds between two looks at channels of revoked grants whose calls were in progress then.
+_LOOK = 1_000_000_000
+
+
+class Grants:
+    """Those of one server.
+
+    Args:
+        knocks: taken at their doors.
+        slots: of the server.
+        timers: of its loop.
+        endings: of channels.
+        dispatcher: runs what is told that nobody can reach an object any more.
+        objects: that they lead to.
+        journal: of the entrypoint.
+        ending: whether the server is to end.
+        wake_up: has the loop come round.
+    """
+
+    def __init__(
+        self,
+        knocks: Knocks,
+        slots: Slots,
+        timers: Timers,
+        endings: Endings,
+        dispatcher: Dispatcher,
+        objects: Objects,
+        journal: Journal,
+        *,
+        ending: Callable[[], bool],
+        wake_up: Callable[[], None],
+    ) -> None:
+        self._knocks = knocks
+        self._slots = slots
+        self._timers = timers
+        self._endings = endings
+        self._dispatcher = dispatcher
+        self._objects = objects
+        self._journal = journal
+        self._ending = ending
+        self._wake_up = wake_up
+        self._closed = False
+        # Those that are in force, by the key of their door.
+        self._in_force: dict[int, Grant] = {}
+        self._doorkeepers: dict[Grant, Doorkeeper] = {}
+        self._new: collections.deque[Grant] = collections.deque()
+        # Those that were taken back, and have channels, or an end that is not closed yet.
+        self._revoked: dict[Grant, None] = {}
+        self._looking = Again(timers, _LOOK, self._end_revoked)
+        endings.before(self._channel_ends)
+
+    def add(self, grant: Grant) -> bool:
+        """Takes one more, from any thread; False, and the caller still owns it, where nobody serves any more."""
+        with private.lock:
+            if not self._closed:
+                self._in_force[grant.key] = grant
+                self._new.append(grant)
+        if not self._closed:
+            self._wake_up()
+        return not self._closed
+
+    def at(self, key: int) -> Grant | None:
+        """The grant that is in force whose door has this key, if there is one."""
+        return self._in_force.get(key)
+
+    def of(self, target: Interface) -> list[Grant]:
+        """Those in force that lead to an object."""
+        with private.lock:
+            return [grant for grant in self._in_force.values() if grant.target is target]
+
+    def settle(self) -> None:
+        """Opens the doors of new ones, and ends what was revoked, in the loop's thread."""
+        while self._new:
+            grant = self._new[0]
+            if grant not in self._doorkeepers:
+                door_shut = partial(weakly(self._door_shut, None), grant)
+                self._doorkeepers[grant] = Doorkeeper(
+                    grant.end, self._knocks, self._slots, self._timers, self._ending, door_shut, grant
+                )
+            self._doorkeepers[grant].watch.resume()
+            # Last: what Ctrl-C interrupts is done again.
+            self._new.popleft()
+        if self._end_revoked():
+            self._looking.begin()
+
+    def revoke(self, grant: Grant, reason: str) -> None:
+        """Takes a grant back, from any thread; does nothing where it is over."""
+        with private.lock:
+            if self._in_force.get(grant.key) is not grant:
+                return
+            grant.reason = reason
+            self._leave(grant)
+            if grant.end.number >= 0:
+                # The only one there: nobody else sends to those who hold the door.
+                record = epitaph.pack(reason)
+                lib.cm_send_record(grant.end.number, record, len(record), (), 0)
+                shut([grant.end])
+            self._revoked[grant] = None
+        self._wake_up()
+
+    def _leave(self, grant: Grant) -> None:
+        """Ends that a grant is in force; the caller holds the lock."""
+        space.remove_home(grant.key)
+        self._objects.remove(grant.kept_under, wait=False)
+        self._in_force.pop(grant.key, None)
+
+    def _end_revoked(self) -> bool:
+        """Ends the channels of revoked grants, but those whose call is in progress; whether there are such."""
+        for grant in tuple(self._revoked):
+            self._close(grant)
+            for channel in tuple(grant.channels):
+                if channel.state in SPARE:
+                    self._endings.give_up(channel)
+            if not grant.channels:
+                self._revoked.pop(grant, None)
+        return bool(self._revoked)
+
+    def _close(self, grant: Grant) -> None:
+        """Closes the server's end of a door, in the loop's thread; does nothing the second time."""
+        doorkeeper = self._doorkeepers.get(grant)
+        if doorkeeper is not None:
+            doorkeeper.watch.end()
+            self._doorkeepers.pop(grant, None)
+        if grant.end.number >= 0:
+            # Its queue may hold what takes long to close.
+            reaper.close([grant.end])
+
+    def _door_shut(self, grant: Grant) -> None:
+        grant.shut = True
+        if not grant.channels:
+            self._end_unreachable(grant)
+
+    def _channel_ends(self, channel: Channel) -> None:
+        grant = channel.grant
+        if grant is None:
+            return
+        grant.channels.discard(channel)
+        if grant.shut and not grant.channels:
+            # When the channel has ended.
+            self._timers.after(0, partial(self._end_unreachable, grant))
+
+    def _end_unreachable(self, grant: Grant) -> None:
+        """Nobody can call the object by a grant any more: ends it, and says so."""
+        with private.lock:
+            if self._ending() or self._in_force.get(grant.key) is not grant:
+                return
+            self._leave(grant)
+        self._close(grant)
+        tell = grant.unreachable
+        if tell is None:
+            return
+        try:
+            self._dispatcher.run_beside(f"unreachable, of {grant!r},", partial(tell, grant.target))
+        except BaseException as error:
+            words = "what was to be called when nobody can reach %r failed"
+            self._journal.error(None, "unreachable", words, grant, exc_info=error)
+            if not isinstance(error, Exception) and self._dispatcher.calls.ends_service(error):
+                raise
+
+    def ends(self) -> list[Private]:
+        """The server's ends of all doors that are open."""
+        with private.lock:
+            return [grant.end for grant in (*self._in_force.values(), *self._revoked)]
+
+    def close(self) -> None:
+        """Ends all of them, in the loop's thread or where nobody serves."""
+        with private.lock:
+            self._closed = True
+            grants = (*self._in_force.values(), *self._revoked)
+            for grant in grants:
+                space.remove_home(grant.key)
+            self._in_force.clear()
+            self._revoked.clear()
+        self._new.clear()
+        for grant in grants:
+            self._close(grant)
+
+    def in_child(self) -> None:
+        """Has none in a forked child."""
+        self._closed = True
+        self._in_force.clear()
+        self._revoked.clear()
+        self._doorkeepers.clear()
+        self._new.clear()

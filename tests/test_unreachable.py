@@ -1,0 +1,189 @@
+"""Nobody can call an object by a grant any more: it is told once, exactly then, and the object is let go."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import socket
+import weakref
+
+import pytest
+
+import by_hand
+import capmarshal as cm
+from by_hand import Work, Worker
+from capmarshal._capabilities.capability import open_door_of
+from capmarshal._protocol import wire
+from patience import PATIENCE, until
+
+
+class Told:
+    """A server whose objects' ends are noted."""
+
+    def __init__(self, entrypoint):
+        self.entrypoint = entrypoint
+        self.objects = []
+
+    def grant(self):
+        return self.entrypoint.grant(Worker(), unreachable=self.objects.append)
+
+    def settled(self):
+        """What was told when the server has dealt with all that was there before."""
+        for _ in range(3):
+            assert self.entrypoint.manage(Worker()).cast(Work).double(1) == 2
+        return len(self.objects)
+
+
+@pytest.fixture
+def told(request):
+    with cm.Entrypoint("files") as entrypoint:
+        yield Told(entrypoint)
+    # pytest still holds it when the descriptors are counted.
+    request.node.funcargs.pop("told")
+
+
+def test_a_capability_that_is_dropped(told):
+    """With an idle channel, or none; the object goes when it was told."""
+    for calls in (False, True):
+        granted = told.grant()
+        if calls:
+            assert granted.cast(Work).double(1) == 2
+        assert told.settled() == calls
+        del granted
+        gc.collect()
+        until(lambda expected=calls + 1: len(told.objects) == expected)
+    last = weakref.ref(told.objects.pop())
+    gc.collect()
+    assert last() is None
+
+
+def test_a_holder_that_is_killed(told, fork):
+    """The last one, in whatever state; as long as one of several lives it is not."""
+    granted = [told.grant()]
+    with by_hand.pipe() as (called, calling):
+
+        def hold():
+            assert granted[0].cast(Work).double(1) == 2
+            calling.write(b".")
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+        holders = [fork(hold), fork(hold)]
+        assert called.read(1) + called.read(1) == b".."
+        granted.clear()
+        gc.collect()
+        holders[0].kill()
+        assert told.settled() == 0
+        holders[1].kill()
+        until(lambda: told.objects)
+    assert told.settled() == 1
+
+
+def test_a_copy_that_is_on_its_way(told, make_pair):
+    """In the queue of a socket, and nowhere else: who receives it may call."""
+    ours, theirs = make_pair()
+    granted = told.grant()
+    cm.send_capability(ours, granted)
+    del granted
+    gc.collect()
+    assert told.settled() == 0
+    received = cm.receive_capability(theirs)
+    assert received.cast(Work).double(1) == 2
+    cm.send_capability(ours, received)
+    del received
+    gc.collect()
+    assert told.settled() == 0
+    ours.close()
+    theirs.close()
+    until(lambda: told.objects)
+
+
+def test_a_door_that_a_holder_shuts(told):
+    """Nobody can knock at it any more, and who has a channel calls on; with the last of these it is over."""
+    granted = told.grant()
+    work = granted.cast(Work)
+    assert work.double(1) == 2
+    with socket.socket(fileno=os.dup(open_door_of(granted).number)) as door:
+        door.shutdown(socket.SHUT_RDWR)
+    assert told.settled() == 0
+    assert work.double(1) == 2
+    del work, granted
+    gc.collect()
+    until(lambda: told.objects)
+    assert told.settled() == 1
+
+
+def test_a_knock_with_the_doors_own_client_end(told):
+    """It would keep the door open for ever, with nobody there."""
+    granted = told.grant()
+    number = open_door_of(granted).number
+    by_hand.at_door(granted, wire.KNOCK_RECORD, [number])
+    assert told.settled() == 0
+    del granted
+    gc.collect()
+    until(lambda: told.objects)
+
+
+def test_channels_that_keep_each_other_end_with_their_process(told, fork):
+    """Both ends of one pair, knocked with: nobody can speak on them, and nobody's end would end them."""
+    granted = [told.grant()]
+
+    def knock():
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        by_hand.at_door(granted[0], wire.KNOCK_RECORD, [near.fileno()])
+        by_hand.at_door(granted[0], wire.KNOCK_RECORD, [far.fileno()])
+        assert granted[0].cast(Work).double(1) == 2
+
+    fork(knock).result()
+    granted.clear()
+    gc.collect()
+    until(lambda: told.objects)
+
+
+def test_a_revoked_one_is_not_told(told):
+    granted = told.grant()
+    told.entrypoint.revoke(granted)
+    del granted
+    gc.collect()
+    until(lambda: not told.entrypoint._service.grants._revoked)
+    assert told.settled() == 0
+
+
+def test_one_that_the_end_of_service_finds_is_not_told():
+    objects = []
+    with cm.Entrypoint("files") as entrypoint:
+        granted = entrypoint.grant(Worker(), unreachable=objects.append)
+    del granted
+    gc.collect()
+    assert not objects
+
+
+def test_what_it_raises_ends_nothing(told, caplog):
+    """It is in the log, with whose it was."""
+    caplog.set_level(logging.ERROR, "capmarshal")
+
+    def fail(_what):
+        raise LookupError("not here")
+
+    granted = told.entrypoint.grant(Worker(), label="plugin 3", unreachable=fail)
+    del granted
+    gc.collect()
+    until(lambda: caplog.records)
+    assert "nobody can reach <Grant 'plugin 3'> failed" in caplog.text
+    assert "LookupError: not here" in caplog.text
+    assert told.settled() == 0
+    # Its traceback refers to the entrypoint.
+    caplog.clear()
+
+
+def test_it_may_grant_and_revoke(told):
+    """In the serving thread, as a method may."""
+    again = []
+    granted = told.entrypoint.grant(Worker(), unreachable=lambda what: again.append(told.entrypoint.grant(what)))
+    del granted
+    gc.collect()
+    until(lambda: again)
+    with cm.timeout(PATIENCE):
+        assert again[0].cast(Work).double(1) == 2
+    told.entrypoint.revoke(again[0])
