@@ -103,7 +103,8 @@ int cm_answer(int channel, struct cm_caller *caller, struct cm_inbox *in, int64_
 int cm_call(int channel, struct cm_caller *caller, const void *key, const void *body, size_t size,
 	    const int *attached, struct cm_inbox *in, int64_t deadline)
 {
-	int error = cm_send_call(channel, caller, key, body, size, attached, deadline, deadline);
+	int64_t until = cm_until(deadline);
+	int error = cm_send_call(channel, caller, key, body, size, attached, until, until);
 
-	return error ? error : cm_answer(channel, caller, in, caller->poll, deadline);
+	return error ? error : cm_answer(channel, caller, in, caller->poll, until);
 }

@@ -53,7 +53,7 @@ int cm_send_call(int channel, struct cm_caller *caller, const void *key, const v
 int cm_answer(int channel, struct cm_caller *caller, struct cm_inbox *in, int64_t poll, int64_t deadline);
 
 /*
- * Both in one crossing.
+ * Both in one crossing; the deadline may be CM_UNLIMITED.
  *
  * caller->sent tells how far it got: 0, the failure is that of the send, and nothing
  * was sent; 1, the record is sent, and what remains is to cm_answer().

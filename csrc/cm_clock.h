@@ -9,6 +9,8 @@
 #include <stdint.h>
 #include <time.h>
 
+#include "cm_message.h"
+
 #define CM_SECOND 1000000000
 #define CM_MILLISECOND 1000000
 
@@ -19,6 +21,12 @@ static inline int64_t cm_now(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &time);
 	return (int64_t)time.tv_sec * CM_SECOND + time.tv_nsec;
+}
+
+/* A deadline that may be CM_UNLIMITED. */
+static inline int64_t cm_until(int64_t deadline)
+{
+	return deadline == CM_UNLIMITED ? CM_FOREVER : deadline;
 }
 
 #endif

@@ -22,6 +22,8 @@
 #define CM_NOW 0
 /* wait until it happens */
 #define CM_FOREVER 0x7fffffffffffffff
+/* the same, where it is passed with each call: Python takes long to pass what has more than 30 bits */
+#define CM_UNLIMITED -1
 
 /* no user's number: (uid_t)-1 */
 #define CM_NOBODY 0xffffffff

@@ -423,5 +423,5 @@ int cm_reply_wait(struct cm_turn *turn, const void *payload, size_t size, int64_
 	if (event != CM_NOTHING)
 		return event;
 	turn->in_row = 0;
-	return next_event(turn, milliseconds_until(deadline));
+	return next_event(turn, milliseconds_until(cm_until(deadline)));
 }

@@ -67,6 +67,8 @@ struct cm_turn {
  * a table in which each line is of a descriptor that came from there to turn.payload,
  * and the payload from there to inbox.size.
  *
+ * The deadline may be CM_UNLIMITED.
+ *
  * Return: enum cm_event, or -errno of epoll_pwait(2): the reply, if any, was sent then.
  * -EINTR also after polling in vain: a signal that came meanwhile has interrupted
  * nothing, and its handler is to run before anybody sleeps.

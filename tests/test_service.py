@@ -19,6 +19,7 @@ import by_hand
 import capmarshal as cm
 from capmarshal import _entrypoint
 from capmarshal._descriptors import private as _private
+from capmarshal._protocol import wire
 from capmarshal._server import letting_go as _letting_go
 from capmarshal._server import service as _service
 from capmarshal._server import session as _session
@@ -115,6 +116,39 @@ def test_leaving_from_within_a_call_does_not_wait_for_itself():
     with cm.Entrypoint("self") as entrypoint, cm.timeout(PATIENCE):
         assert entrypoint.manage(Leaving()).cast(by_hand.Work).double(1) == 2
     assert not threads_of("self")
+
+
+def test_a_call_that_has_come_when_the_entrypoint_is_closed_within_another_is_not_run(fork):
+    """The one is answered; the other, of a process whose turn comes first, finds the server gone and was never read."""
+
+    class Closing(by_hand.Worker):
+        def double(self, value):
+            os.write(tell.fileno(), b".")
+            assert sent.read(1) == b"."
+            entrypoint.close()
+            return super().double(value)
+
+    def call():
+        with by_hand.knock(capability) as other:
+            other.send(by_hand.call(capability, b"size", b"\x91\xc4\x00"))
+            assert isinstance(by_hand.answer(other)[0], wire.Reply)
+            os.write(say.fileno(), b".")
+            assert told.read(1) == b"."
+            other.send(by_hand.call(capability))
+            os.write(say.fileno(), b".")
+            with pytest.raises(ConnectionResetError):
+                other.recv(1)
+
+    worker = Closing()
+    with by_hand.pipe() as (told, tell), by_hand.pipe() as (sent, say), cm.Entrypoint("self") as entrypoint:
+        capability = entrypoint.manage(worker)
+        child = fork(call)
+        assert sent.read(1) == b"."
+        with by_hand.knock(capability) as near:
+            near.send(by_hand.call(capability))
+            assert isinstance(by_hand.answer(near)[0], wire.Reply)
+        child.result()
+    assert worker.calls == 1
 
 
 @pytest.mark.parametrize("how", ["left", "closed", "closed within a call"])

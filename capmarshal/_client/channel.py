@@ -18,7 +18,7 @@ from capmarshal._descriptors.inbox import borrow, borrow_idle, give_back, record
 from capmarshal._kernel.errors import ProtocolError, error_for
 from capmarshal._kernel.ints import MANY, array_of
 from capmarshal._kernel.lifetime import when_gone
-from capmarshal._kernel.native import DESCRIPTORS_MAX, FOREVER, NOW, NULL, TIMED_OUT, ffi, lib
+from capmarshal._kernel.native import DESCRIPTORS_MAX, FOREVER, NOW, NULL, TIMED_OUT, UNLIMITED, ffi, lib
 from capmarshal._kernel.polling import poll_nanoseconds
 from capmarshal._kernel.waiting import Patience, Wait, drive
 from capmarshal._protocol.parts import PART_BYTES, Gathered
@@ -170,7 +170,8 @@ class Channel:
         except IndexError:
             inbox = borrow()
         struct = inbox.struct
-        result = _cm_call(self.near.number, self._caller, key, body, len(body), attached, struct, deadline)
+        until = UNLIMITED if deadline is FOREVER else deadline
+        result = _cm_call(self.near.number, self._caller, key, body, len(body), attached, struct, until)
         if result == _CM_DATA:
             data: bytes = inbox.bytes[HEAD_SIZE : inbox.size[0]]
             give_back(inbox)

@@ -190,7 +190,8 @@ def exchange(door: Door, key: bytes, payload: Payload, entries: Entries, numbers
         TooManyInFlight, DescriptorsLost, TooLarge, ProtocolError, KernelError: as they say.
     """
     deadline, began = _now_in_force(), 0
-    if deadline != FOREVER:
+    # Mostly that very object.
+    if deadline is not FOREVER and deadline != FOREVER:
         deadline = in_force()
         began = check_time(deadline)
     backoff: Backoff | None = None

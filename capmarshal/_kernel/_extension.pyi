@@ -11,6 +11,7 @@ class _Lib:
     CM_DESCRIPTORS: Final[int]
     CM_NOW: Final[int]
     CM_FOREVER: Final[int]
+    CM_UNLIMITED: Final[int]
     CM_NOBODY: Final[int]
     CM_LOST_BYTES: Final[int]
     CM_LOST_DESCRIPTORS: Final[int]

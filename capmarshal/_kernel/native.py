@@ -29,13 +29,15 @@ if TYPE_CHECKING:
     # An array of C ints: one made by ffi.new(), or any sequence, which cffi copies.
     Ints: TypeAlias = CData | Sequence[int]
 
-__all__ = ["DESCRIPTORS_MAX", "FOREVER", "NOW", "NULL", "TIMED_OUT", "ffi", "lib"]
+__all__ = ["DESCRIPTORS_MAX", "FOREVER", "NOW", "NULL", "TIMED_OUT", "UNLIMITED", "ffi", "lib"]
 
 NULL = ffi.NULL
 
 # A deadline is a reading of CLOCK_MONOTONIC in nanoseconds (time.monotonic_ns()), or one of these two.
 NOW = lib.CM_NOW
 FOREVER = lib.CM_FOREVER
+# The second one, for cm_call() and cm_reply_wait().
+UNLIMITED = lib.CM_UNLIMITED
 
 # What cm_wait() and its kin say where nothing happened in time: by a deadline, and at once.
 TIMED_OUT: Final = (-errno.ETIMEDOUT, -errno.EAGAIN)

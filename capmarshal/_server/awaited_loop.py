@@ -116,7 +116,7 @@ class AwaitedServer(Server):
         """Takes so many turns at most; whether there may be more to do now."""
         self._waited_for = NOW
         # First, as after a call in a thread: whoever has moved while the event loop was busy has not stood still.
-        if self._timers.next < FOREVER and time.monotonic_ns() >= self._timers.next:
+        if self._timers.next is not FOREVER and time.monotonic_ns() >= self._timers.next:
             self._run_timers()
         turns = self._turns
         for _ in range(most):

@@ -173,6 +173,8 @@ class Server:
             deadline: until when it may take to send them.
         """
         self._stop_at = deadline
+        # Not before: it is looked at then.
+        self._turns.told = True
         self._listening.remove_files()
         self._wake_up()
 
@@ -237,6 +239,7 @@ class Server:
         """In a forked child: the numbers in C's memory are nobody's any more, or somebody else's."""
         turn = self._turn
         turn.epoll, turn.probe, turn.taken = -1, -1, 0
+        self._turns.told = True
         lib.cm_ring_forget(ffi.addressof(turn, "ring"))
         self._gate = threading.Lock()
         self._listening.in_child()
@@ -286,7 +289,7 @@ class Server:
             if self._stop_at is not None or self._epoll.number < 0:
                 break
             take()
-            if timers.next < FOREVER and time.monotonic_ns() >= timers.next:
+            if timers.next is not FOREVER and time.monotonic_ns() >= timers.next:
                 self._run_timers()
         if self._epoll.number >= 0:
             self._drain()

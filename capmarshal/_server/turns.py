@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from capmarshal._descriptors import reaper
 from capmarshal._kernel.errors import error_for
-from capmarshal._kernel.native import FOREVER, NOW, NULL, ffi, lib
+from capmarshal._kernel.native import FOREVER, NOW, NULL, UNLIMITED, ffi, lib
 from capmarshal._protocol import wire
 from capmarshal._protocol.states import Event, State
 from capmarshal._server.answer import Answer
@@ -69,6 +69,7 @@ class Turns:
 
     Attributes:
         idle: a turn has found that nobody has anything; set, and taken back by whoever asks.
+        told: whoever has turns taken has something else to do, for ever.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class Turns:
         self._timers = timers
         # Says until when a turn waits.
         self._until: Waits = timers
-        self.idle = False
+        self.idle = self.told = False
         self._calls, self._run = calls, calls.run
         self._leaving, self._leave = leaving, leaving.take
         self._max_descriptors = channels.shares.max_descriptors
@@ -121,60 +122,80 @@ class Turns:
     def take(self) -> None:
         """Sends the reply that is due and handles one event: a call that came in one record is run.
 
+        And then the next one, where that was its end, nothing else is to be done at a certain time, and nobody has
+        told that there is: to return, and to be called again, costs as much as the rest of it.
+
         Raises:
             KeyboardInterrupt, SystemExit: that are to end the service.
             KernelError: of epoll_pwait(2).
         """
-        turn, reply = self._turn, self._reply
-        if reply is None:
-            event = _cm_reply_wait(turn, NULL, 0, self._until.next)
-        else:
-            size = len(reply)
-            # Ctrl-C raises where a call ends: not between this and the next, after which C knows whether it is sent.
-            self._reply = None
-            event = _cm_reply_wait(turn, reply, size, self._until.next)
-        if event < 0:
-            if event != -errno.EINTR:
-                raise error_for(-event, "waiting for calls", "epoll_pwait(2)")
-            return
-        try:
-            inbox, start = self._inbox, self._payload[0]
-            data, came, table, end = inbox.bytes, None, None, start
-            if event == _CM_DATA:
-                deadline = FOREVER
-            elif event == _CM_DATA_LIMITED:
-                deadline = self._deadline[0]
-            elif event in _BRINGS_DESCRIPTORS:
-                if inbox.count[0] > self._max_descriptors:
-                    # It is said there.
-                    self._record(self._records.any)
-                    return
-                came, end, deadline = inbox, self._table[0], self._deadline[0]
-                if deadline == FOREVER:
-                    # The same object: what is in force already need not be put in force.
+        turn, inbox, waits, run, leave = self._turn, self._inbox, self._until, self._run, self._leave
+        data, payload_at = inbox.bytes, self._payload
+        while True:
+            # Nothing of the last call is kept while the next one is waited for.
+            payload = answer = None
+            reply, until = self._reply, waits.next
+            if until is FOREVER:
+                until = UNLIMITED
+            if reply is None:
+                event = _cm_reply_wait(turn, NULL, 0, until)
+            else:
+                size = len(reply)
+                # Ctrl-C raises where a call ends: not between this and the next, after which C knows whether it is
+                # sent.
+                self._reply = None
+                event = _cm_reply_wait(turn, reply, size, until)
+            if event < 0:
+                if event != -errno.EINTR:
+                    raise error_for(-event, "waiting for calls", "epoll_pwait(2)")
+                return
+            try:
+                start = payload_at[0]
+                came, table, end = None, None, start
+                if event == _CM_DATA:
                     deadline = FOREVER
-                if event == _CM_WHOLE:
-                    table = data[end:start]
-            else:
-                self._other(event, reply)
-                return
-            key, payload = data[_CM_CALL_KEY:end], data[start : inbox.size[0]]
-            answer = self._run(turn, key, payload, deadline, came, self._leave, table)
-            if type(answer) is bytes:
-                self._reply = answer
-                if table is None:
+                elif event == _CM_DATA_LIMITED:
+                    deadline = self._deadline[0]
+                elif event in _BRINGS_DESCRIPTORS:
+                    if inbox.count[0] > self._max_descriptors:
+                        # It is said there.
+                        self._record(self._records.any)
+                        return
+                    came, end, deadline = inbox, self._table[0], self._deadline[0]
+                    if deadline == FOREVER:
+                        # The same object: what is in force already need not be put in force.
+                        deadline = FOREVER
+                    if event == _CM_WHOLE:
+                        table = data[end:start]
+                else:
+                    self._other(event, reply)
                     return
-            elif came is None and not isinstance(answer, Answer):
-                # It goes on beside others; nothing has come with it, and nothing was to leave.
-                self._finish(answer)  # type: ignore[arg-type]  # it is no bytes
+                key, payload = data[_CM_CALL_KEY:end], data[start : inbox.size[0]]
+                answer = run(turn, key, payload, deadline, came, leave, table)
+                if type(answer) is not bytes:
+                    self._go_on(answer, came)  # type: ignore[arg-type]  # it is no bytes
+                    return
+                self._reply = answer
+                if table is not None:
+                    # What no line of it was of is being closed.
+                    turn.scarce = reaper.behind()
+                    return
+            except Exception as error:  # noqa: BLE001 - a fault of ours is one channel's, not the service's
+                self._fault(error)
                 return
-            else:
-                self._leaving.drop()
-                self._finish(answer)  # type: ignore[arg-type]  # it is no bytes
-            # What no line of the table was of is being closed, too.
-            turn.scarce = reaper.behind()
-        except Exception as error:  # noqa: BLE001 - a fault of ours is one channel's, not the service's
-            self._fault(error)
+            if self.told or waits.next is not FOREVER:
+                return
+
+    def _go_on(self, answer: Answer | Handler, came: Inbox | None) -> None:
+        """Ends the call that has just been run, where its reply is not all, or has it go on beside others."""
+        if came is None and not isinstance(answer, Answer):
+            # Nothing has come with it, and nothing was to leave.
+            self._finish(answer)
+            return
+        self._leaving.drop()
+        self._finish(answer)
+        # What no line of the table was of is being closed, too.
+        self._turn.scarce = reaper.behind()
 
     def _other(self, event: int, reply: bytes | None) -> None:
         """Deals with an event that is no call, or one to be looked at closer; ``reply`` was to be sent before."""
