@@ -263,7 +263,9 @@ class Conversation:
                 if event is Event.UNREAD:
                     raise NeverRan
                 if event is Event.ENDED:
-                    raise ServerGone("the server closed its entrypoint, or ended, during the call", ran="maybe")
+                    raise ServerGone(
+                        "the server closed its entrypoint, or ended, during the call, which may have run", ran="maybe"
+                    )
         finally:
             self.abandon()
 
@@ -277,7 +279,9 @@ class Conversation:
     def _give_up(self, number: int) -> NoReturn:
         self.over = True
         if number == errno.EBADF:
-            raise ServerGone("this process was forked during the call; the channel is its parent's", ran="maybe")
+            raise ServerGone(
+                "this process was forked during the call, which may have run; the channel is its parent's", ran="maybe"
+            )
         raise error_for(number, "waiting for an answer", "recvmsg(2), or ppoll(2)")
 
     def _take(self) -> _Came:
@@ -311,7 +315,7 @@ class Conversation:
     def _refuse(self, came: _Came, reason: str) -> NoReturn:
         self._close(came)
         self.over = True
-        raise ProtocolError(f"the server sent what is no answer: {reason}")
+        raise ProtocolError(f"the server sent what is no answer, whether or not it has run the call: {reason}")
 
     def _heard(self, came: _Came) -> Event | None:
         """What a record means for the call; None if nothing yet."""

@@ -77,7 +77,7 @@ def knock(door: Door, deadline: int) -> Steps[Channel]:
                     _channels[near.number] = channel
                 return channel
             if result in PIPE_ENDED:
-                raise _gone(door, "the server is gone: its door is shut")
+                raise _gone(door, "the server is gone: its door is shut, and the call was not begun")
             if result in TIMED_OUT:
                 # Not until it polls writable: that is when most of the queue is free, and who never polls takes all of
                 # it long before (unix_writable(), net/unix/af_unix.c).
@@ -176,7 +176,11 @@ def again(door: Door, backoff: Backoff, *, kept: bool) -> Steps[None]:
 
 def too_late(late: TooLate, door: Door, began: int) -> TooLate:
     """What is said of a call through a door that has run out of time, with how long it took and why that may be."""
-    return TooLate(f"{late} in {spent(began)} ({origin()}){_perhaps(door)}", late.ran)
+    words = _unserved(door)
+    if not words:
+        # Of one that has not, it is said what was not done.
+        words = ("; the call may have run" if late.ran == "maybe" else "") + _in_a_circle()
+    return TooLate(f"{late} in {spent(began)} ({origin()}){words}", late.ran)
 
 
 def exchange(door: Door, key: bytes, payload: Payload, entries: Entries, numbers: Sequence[int]) -> Answer:
@@ -214,11 +218,16 @@ def exchange(door: Door, key: bytes, payload: Payload, entries: Entries, numbers
         raise too_late(late, door, began) from None
 
 
-def _perhaps(door: Door) -> str:
-    """For the text of an error: what is known in this process of why no answer came through a door."""
+def _unserved(door: Door) -> str:
+    """For the text of an error: that nobody serves the entrypoint of a door, where it is of this process."""
     home = home_of(door)
     if home is not None and not home.served():
         return f"; nobody serves entrypoint {door.label!r}, which is of this process: {home.begun_by}"
+    return ""
+
+
+def _in_a_circle() -> str:
+    """For the text of an error: that the server may have called back, where the caller is a method of this process."""
     for own in space.doors():
         home = home_of(own)
         if home is not None and home.takes_no_other():
