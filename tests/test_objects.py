@@ -59,7 +59,8 @@ def test_what_is_remembered_of_an_object_is_its_methods_not_its_calls():
     badge = objects.add(target)
     method = methods_of(InnerServer)[b"data"]
     for _ in range(1000):
-        known = target, method, method.decode_data_arguments, method.encode_data_result
+        decode, encode = method.decode_data_arguments, method.encode_data_result
+        known = target, method, decode, encode, method.plain_result
         assert objects.find(badge + b"data") == known
         assert objects.find(badge + b"no such") is None
     assert objects.known == {badge + b"data": known}

@@ -326,7 +326,7 @@ class AwaitingCalls(Calls):
             found = self._objects.known.get(key) or self._objects.find(key)
             if found is None:
                 return self._not_there(turn, key, came, table)
-            target, method, decode, _ = found
+            target, method, decode, _, _ = found
             owned, count = _NOTHING_OWNED, 0
             try:
                 by_name = _NO_NAMES

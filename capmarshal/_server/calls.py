@@ -169,7 +169,7 @@ class Calls:
             found = objects.known.get(key) or objects.find(key)
             if found is None:
                 return self._not_there(turn, key, came, table)
-            target, method, decode, encode = found
+            target, method, decode, encode, plain = found
             owned, outgoing, results = _NOTHING_OWNED, NOTHING, _NO_RESULTS
             try:
                 # Also the same one, where that is of a block around this call: the call knows nothing of that.
@@ -214,7 +214,7 @@ class Calls:
                 if encode is not None:
                     try:
                         reply = encode(result)
-                        if type(result) not in method.known_results:
+                        if type(result) is not plain and type(result) not in method.known_results:
                             self.look_at(turn, method, result)
                     except Exception:
                         outgoing = Outgoing(serving=True)

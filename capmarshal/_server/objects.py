@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     Encode: TypeAlias = Callable[[Any], Payload]
 
 
-# What a call is run by, decided once: an object and its method; how a payload becomes arguments, and a result
-# a payload, each None where there may be more than data.
-Known: TypeAlias = "tuple[Interface, Method, Decode | None, Encode | None]"
+# What a call is run by, decided once: an object and its method; how a payload becomes arguments, and how a result does
+# one, each None where there may be more than data; and the class of results that need no look, if there is one.
+Known: TypeAlias = "tuple[Interface, Method, Decode | None, Encode | None, type | None]"
 
 
 class Waiter(Protocol):
@@ -100,7 +100,8 @@ class Objects:
         if target is None or method is None or self.withholds(badge, name):
             return None
         decode = method.decode_data_arguments if method.arguments_are_data else None
-        known = target, method, decode, method.encode_data_result if method.result_is_data else None
+        encode = method.encode_data_result if method.result_is_data else None
+        known = target, method, decode, encode, method.plain_result
         with self.lock:
             if badge in self._by_badge and key not in self.known:
                 self._remembered.setdefault(badge, []).append(key)
