@@ -1,7 +1,7 @@
 """The charts, as SVG: light or dark as the reader's system is, on a background of its own."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from xml.sax.saxutils import escape
 
@@ -18,7 +18,7 @@ _OWN, _OTHER = "0", "4"
 _WIDTH, _LEFT, _TOP = 900, 24, 76
 
 
-def _picture(height: float, title: str, parts: Sequence[str]) -> str:
+def _picture(height: float, title: str, parts: Iterator[str]) -> str:
     """The whole of it, with two lines above everything."""
     light, dark = (
         "".join(f"--{name}:{colour};" for name, colour in zip(_NAMES, colours, strict=True))
@@ -27,10 +27,13 @@ def _picture(height: float, title: str, parts: Sequence[str]) -> str:
     style = f":root{{{light}}}@media(prefers-color-scheme:dark){{:root{{{dark}}}}}text{{font:13px sans-serif}}"
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height:.0f}" role="img">'
     words = [_text(_LEFT, 28, title, style="font-size:16px;font-weight:bold"), _text(_LEFT, 50, briefly())]
-    ground = _box(0, 0, _WIDTH, height, "ground")
-    return "\n".join(
-        [head, f"<title>{escape(title)}</title><style>{style}</style>", ground, *words, *parts, "</svg>\n"]
-    )
+    above = [
+        head,
+        f"<title>{escape(title)}</title><style>{style}</style>",
+        _box(0, 0, _WIDTH, height, "ground"),
+        *words,
+    ]
+    return "\n".join([*above, *parts, "</svg>\n"])
 
 
 def _text(x: float, y: float, words: str, anchor: str = "start", colour: str = "text", style: str = "") -> str:
@@ -50,48 +53,37 @@ def _path(points: Sequence[tuple[float, float]], colour: str, width: float = 1) 
 
 
 def bar_chart(title: str, works: Sequence[Work]) -> str:
-    """Bars as long as the medians, with quartiles; each work has a scale of its own, which its numbers say.
-
-    Args:
-        title: first line.
-        works: a panel each, from top to bottom.
-
-    Returns:
-        the SVG.
-    """
-    parts: list[str] = []
+    """A panel for each work, with bars as long as the medians, and quartiles; each has a scale of its own."""
     left, right, line, bar = 330, 780, 26, 16
-    top = _TOP
-    for work in works:
-        parts.append(_text(_LEFT, top + 12, work.name))
+
+    def panel(work: Work, top: float) -> Iterator[str]:
+        yield _text(_LEFT, top + 12, work.name)
         scale = (right - left) / max(quartiles(values)[-1] for values in work.figures.values())
         for name, values in work.figures.items():
             top += line
             lower, middle, upper = (left + value * scale for value in quartiles(values))
-            parts += [
-                _text(left - 10, top + 13, name, "end"),
-                _box(left, top, middle - left, bar, _OWN if name.startswith("capmarshal") else _OTHER),
-                _path([(lower, top + bar / 2), (upper, top + bar / 2)], "text"),
-                _text(upper + 8, top + 13, in_words(median(values))),
-            ]
+            yield _text(left - 10, top + 13, name, "end")
+            yield _box(left, top, middle - left, bar, _OWN if name.startswith("capmarshal") else _OTHER)
+            yield _path([(lower, top + bar / 2), (upper, top + bar / 2)], "text")
+            yield _text(upper + 8, top + 13, in_words(median(values)))
         for name, why in work.cannot.items():
             top += line
+            yield _text(left - 10, top + 13, name, "end")
             # There is no room for the reason.
-            parts += [_text(left - 10, top + 13, name, "end"), _text(left, top + 13, why.partition(":")[0])]
-        top += 2 * line
-    return _picture(top, title, parts)
+            yield _text(left, top + 13, why.partition(":")[0])
+
+    parts: list[str] = []
+    top = _TOP
+    for work in works:
+        parts += panel(work, top)
+        top += line * (len(work.figures) + len(work.cannot) + 2)
+    return _picture(top, title, iter(parts))
 
 
 def line_chart(title: str, ticks: Mapping[int, str], figures: Mapping[int, Mapping[str, Sequence[float]]]) -> str:
-    """Medians, both axes logarithmic.
+    """Medians, both axes logarithmic; the figures by place on the horizontal one, from left to right, and by name.
 
-    Args:
-        title: first line.
-        ticks: what stands under the horizontal axis, and where; one of them may be 0.
-        figures: by place on that axis, from left to right, and by name.
-
-    Returns:
-        the SVG.
+    Ticks are what stands under that axis, and where; one of them may be 0.
     """
     lines: dict[str, list[tuple[float, float]]] = {}
     for amount, by_name in figures.items():
@@ -99,30 +91,32 @@ def line_chart(title: str, ticks: Mapping[int, str], figures: Mapping[int, Mappi
             lines.setdefault(name, []).append((amount, median(values)))
     left, right, bottom = 70, 610, 450
     heights = [math.log10(y) for points in lines.values() for _, y in points]
-    powers = range(math.floor(min(heights)), math.ceil(max(heights)) + 1)
+    lowest, highest = math.floor(min(heights)), math.ceil(max(heights))
+    first, *_, last = figures
 
     def along(x: float) -> float:
         # A zero has no logarithm: it stands where a quarter of the smallest other value would.
         return math.log10(x or min(amount for amount in figures if amount) / 4)
 
     def place(x: float, y: float) -> tuple[float, float]:
-        across = (along(x) - along(min(figures))) / (along(max(figures)) - along(min(figures)))
-        return left + across * (right - left), bottom - (math.log10(y) - powers[0]) / (len(powers) - 1) * (
-            bottom - _TOP
-        )
+        across = (along(x) - along(first)) / (along(last) - along(first))
+        up = (math.log10(y) - lowest) / (highest - lowest)
+        return left + across * (right - left), bottom - up * (bottom - _TOP)
 
-    parts = []
-    for y in (10.0**power for power in powers):
-        parts.append(_path([place(min(figures), y), place(max(figures), y)], "grid"))
-        parts.append(_text(left - 8, place(min(figures), y)[1] + 4, in_words(y), "end"))
-    for x, words in ticks.items():
-        parts.append(_path([(place(x, 1)[0], bottom), (place(x, 1)[0], _TOP)], "grid"))
-        parts.append(_text(place(x, 1)[0], bottom + 20, words, "middle"))
-    # Names stand where their lines end, or below the name before.
-    free = 0.0
-    for name, points in sorted(lines.items(), key=lambda line: -line[1][-1][1]):
-        colour = str(list(lines).index(name))
-        parts.append(_path([place(*point) for point in points], colour, 2.2))
-        free = max(place(*points[-1])[1] + 4, free + 18)
-        parts.append(_text(right + 8, free, name, colour=colour))
-    return _picture(bottom + 100, title, parts)
+    def parts() -> Iterator[str]:
+        for y in (10.0**power for power in range(lowest, highest + 1)):
+            yield _path([place(first, y), place(last, y)], "grid")
+            yield _text(left - 8, place(first, y)[1] + 4, in_words(y), "end")
+        for amount, words in ticks.items():
+            x, _ = place(amount, 1)
+            yield _path([(x, bottom), (x, _TOP)], "grid")
+            yield _text(x, bottom + 20, words, "middle")
+        # Names stand where their lines end, or below the name before.
+        free = 0.0
+        for name, points in sorted(lines.items(), key=lambda line: -line[1][-1][1]):
+            colour = str(list(lines).index(name))
+            yield _path([place(*point) for point in points], colour, 2.2)
+            free = max(place(*points[-1])[1] + 4, free + 18)
+            yield _text(right + 8, free, name, colour=colour)
+
+    return _picture(bottom + 100, title, parts())

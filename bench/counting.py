@@ -8,7 +8,6 @@ times and many times: the difference, divided, is that of one call, and what is 
 JSON: kind of work, contender, and how often the second and the third time.
 """
 
-import itertools
 import json
 import os
 import shutil
@@ -98,7 +97,7 @@ def _main(directory: str, speed: str, names: Sequence[str]) -> None:
     done = []
     calls = _CALLS[speed]
     with served(under=_under_callgrind(directory, "server")) as works:
-        for deeds in itertools.chain.from_iterable(_COUNTED[name] for name in names):
+        for deeds in (deeds for name in names for deeds in _COUNTED[name]):
             for kind, by_name in deeds(works):
                 for contender, deed in by_name.items():
                     _do(deed, works, calls)

@@ -142,19 +142,12 @@ Deed = Callable[[Neighbour], object]
 
 
 class Load(NamedTuple):
-    """One of them.
+    """One of them."""
 
-    Attributes:
-        words: what it does.
-        once: one call of it, or what stands for one; the server is through with it when this returns.
-        go_on: does it until it is over.
-        other_user: of another user than the server, where root measures.
-    """
-
-    words: str
-    once: Deed
-    go_on: Deed
-    other_user: bool = False
+    words: str  # what it does
+    once: Deed  # one call of it, or what stands for one; the server is through with it when this returns
+    go_on: Deed  # does it until it is over
+    other_user: bool = False  # than the server, where root measures
 
 
 def _calls(words: str, once: Deed, threads: int) -> Load:
@@ -202,9 +195,9 @@ _MALFORMED = [
 ]
 
 
-@functools.cache
-def _memfds() -> list[cm.Descriptor]:
-    return [cm.Descriptor(os.memfd_create("sent", os.MFD_CLOEXEC)) for _ in range(DESCRIPTORS_MAX)]
+# Made when they are needed, and once.
+_memfds = functools.cache(lambda: [cm.Descriptor(os.memfd_create("sent")) for _ in range(DESCRIPTORS_MAX)])
+_null = functools.cache(lambda: os.open(os.devnull, os.O_RDONLY))
 
 
 @functools.cache
@@ -215,11 +208,6 @@ def _files_and_pipes() -> list[cm.Descriptor]:
             files.append(cm.Descriptor(os.dup(file.fileno())))
         files += [cm.Descriptor(number) for number in os.pipe()]
     return files
-
-
-@functools.cache
-def _null() -> int:
-    return os.open(os.devnull, os.O_RDONLY)
 
 
 def _lingering() -> int:
@@ -280,10 +268,6 @@ def _knock_wrongly(its: Neighbour) -> None:
     _send(its.door, wire.KNOCK_RECORD, [_null()] * 2)
 
 
-def _knock_with_junk(its: Neighbour) -> None:
-    _send(its.door, wire.KNOCK_RECORD, [_null()] * DESCRIPTORS_MAX)
-
-
 # By name, which the command line takes.
 LOADS = {
     "threads": _calls("200 threads call", Neighbour.add, 200),
@@ -299,7 +283,9 @@ LOADS = {
         "BEGIN and never the rest, on all channels that it gets", [wire.pack_begin(1, 16 * _MIB, 0)], 1000, go_on=False
     ),
     "knocks": _knocks("knocks whose channel ends at once", lambda its: its.knock().close()),
-    "junk": _knocks("knocks of 253 /dev/null", _knock_with_junk),
+    "junk": _knocks(
+        "knocks of 253 /dev/null", lambda its: _send(its.door, wire.KNOCK_RECORD, [_null()] * DESCRIPTORS_MAX)
+    ),
     "wrong": _knocks("records with no descriptor, and with two, at the door", _knock_wrongly),
     "unread": _unread("1 MiB", _MIB, 0),
     "undrawn": _unread("100 descriptors, by another user,", 0, 100, other_user=True),

@@ -1,11 +1,11 @@
 """How it is measured: contenders in turns, round by round; spreads, and ratios within a round."""
 
-import dataclasses
 import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from bench.processes import Cores
@@ -31,25 +31,19 @@ def against(subject: str, bases: Iterable[str], targets: Mapping[str, float]) ->
     return [Goal(subject, base, targets.get(base)) for base in bases if base != subject]
 
 
-@dataclasses.dataclass
+@dataclass
 class Work:
     """A kind of work at one place, done by each contender once a round."""
 
-    # What is done and where, in words that are the same on every machine; and which cores, if it matters.
-    name: str
-    cores: Cores | None
-    # By name; each measures itself once, and says the seconds, or bytes, that one took.
-    contenders: Mapping[str, Callable[[], float]]
-    # What is compared.
+    name: str  # what is done and where, in words that are the same on every machine
+    cores: Cores | None  # if it matters
+    contenders: Mapping[str, Callable[[], float]]  # each measures itself once, and says what one took
     goals: Sequence[Goal] = ()
-    # By name, who cannot do it, or was not measured, and why.
-    cannot: dict[str, str] = dataclasses.field(default_factory=dict)
-    # Of the figures: by contender, one a round.
+    cannot: dict[str, str] = field(default_factory=dict)  # who cannot do it, or was not measured, and why
     unit: Unit = "second"
-    figures: dict[str, list[float]] = dataclasses.field(default_factory=dict)
-    # Entered for each round; and whether each is measured twice a round, so that none of them is always the first.
-    each_round: Callable[[], AbstractContextManager[object]] = nullcontext
-    there_and_back: bool = False
+    each_round: Callable[[], AbstractContextManager[object]] = nullcontext  # entered for each
+    there_and_back: bool = False  # each is measured twice a round, so that none of them is always the first
+    figures: dict[str, list[float]] = field(default_factory=dict)  # by contender, one a round
 
     def measure(self, rounds: int) -> None:
         """Measures every contender once per round, so that what else the machine does meets them all alike.
@@ -77,20 +71,15 @@ class Work:
         }
 
 
-@dataclasses.dataclass
+@dataclass
 class Report:
     """A benchmark as it goes on: what it is asked, and all that it has found."""
 
-    # Tiny counts are asked for: whether it works, not how fast.
-    quick: bool
-    # In the order in which they were measured and are shown.
-    works: list[Work] = dataclasses.field(default_factory=list)
-    # Lines about what was not measured, and why.
-    notes: list[str] = dataclasses.field(default_factory=list)
-    # SVG by file name.
-    pictures: dict[str, str] = dataclasses.field(default_factory=dict)
-    # What else the figures depend on.
-    settings: dict[str, str | int] = dataclasses.field(default_factory=dict)
+    quick: bool  # tiny counts are asked for: whether it works, not how fast
+    works: list[Work] = field(default_factory=list)  # in the order in which they were measured and are shown
+    notes: list[str] = field(default_factory=list)  # about what was not measured, and why
+    pictures: dict[str, str] = field(default_factory=dict)  # SVG by file name
+    settings: dict[str, str | int] = field(default_factory=dict)  # what else the figures depend on
 
     def loops(self, usual: int, quick: int) -> int:
         """How often a contender does it each time that it is measured; kept with the figures."""

@@ -48,22 +48,14 @@ Made by `python -m bench.neighbours` (see bench/README.md) on {{conditions}}, {{
 
 
 class Row(NamedTuple):
-    """One load, with one version; in seconds, but for ``alone``, which is all times, in ns.
+    """One load, with one version; in seconds, but for ``alone``."""
 
-    Attributes:
-        alone: of the honest client, before the load.
-        beside: the median of its times, the 99th percentile and the worst.
-        at_once: the 99th percentile in real time, if that could be had.
-        errors: of the honest client.
-        once: one call of the neighbour's, which did it ``done`` times, and was ``refused`` as often as that.
-    """
-
-    alone: list[int]
-    beside: list[float]
-    at_once: float | None
-    errors: dict[str, int]
-    once: float
-    done: int
+    alone: list[int]  # all times of the honest client before the load, in ns
+    beside: list[float]  # the median of its times, the 99th percentile and the worst
+    at_once: float | None  # the 99th percentile in real time, if that could be had
+    errors: dict[str, int]  # of the honest client
+    once: float  # one call of the neighbour's
+    done: int  # how often that one did it
     refused: int
 
 

@@ -27,9 +27,8 @@ _VALUES = {_POLLING: "1", _SLEEPING: "0"}
 _BUSY_LOOP = """
 import os, sys
 os.sched_setaffinity(0, {int(sys.argv[1])})
-parent = os.getppid()
 print(flush=True)
-while os.getppid() == parent:
+while os.getppid() == int(sys.argv[2]):
     for _ in range(100_000):
         pass
 """
@@ -50,7 +49,7 @@ def clients(cores: Cores, busy: Sequence[int], started: dict[str, Process]) -> I
             # Untimed: all that a process does for the first time.
             seconds(started, name, 100)
         for cpu in busy:
-            command = [sys.executable, "-I", "-S", "-c", _BUSY_LOOP, str(cpu)]
+            command = [sys.executable, "-I", "-S", "-c", _BUSY_LOOP, str(cpu), str(os.getpid())]
             loop = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
             stack.callback(loop.kill)
             line_of(loop)

@@ -75,12 +75,7 @@ def running(
 ) -> Iterator[Process]:
     """A process that runs a module of this package; it ends with its standard input, which is the block's end.
 
-    Args:
-        module: its name.
-        arguments: of its command line.
-        parent: the capability that it is given.
-        under: a command that runs the rest of its arguments.
-        options: of subprocess.Popen.
+    It is given the capability; ``under`` is a command that runs the rest of its arguments, and the options are Popen's.
     """
     command = [*under, sys.executable, "-m", f"bench.{module}", *arguments]
     start = subprocess.Popen if parent is None else partial(cm.spawn, parent=parent)

@@ -163,11 +163,8 @@ def served(
 ) -> Iterator[Works]:
     """What a server process serves; it, and this process, run on these cores as long as the block does.
 
-    Args:
-        cores: where; None if that does not matter.
-        arguments: of its command line.
-        module: of this package, which it runs, and which hands its capability over by its standard input, a socket.
-        under: a command that runs the rest of its arguments.
+    It runs a module of this package, see :func:`processes.running`; its standard input is a socket, by which it hands
+    its capability over.
     """
     near, far = socket.socketpair()
     with contextlib.ExitStack() as stack:

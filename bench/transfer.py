@@ -8,11 +8,11 @@ from functools import partial
 import capmarshal as cm
 from bench import c_program, contenders, processes
 from bench.charts import line_chart
-from bench.contenders import look_at_bytes, look_at_descriptors
+from bench.contenders import look_at_descriptors
 from bench.figures import in_words
 from bench.measuring import Goal, Report, Work, checked, often
 from bench.processes import Cores
-from bench.server import DESCRIPTORS_MAX, INLINE_MAX, Works, by_hand, served
+from bench.server import DESCRIPTORS_MAX, INLINE_MAX, by_hand, served
 
 TAKES, ROUNDS = "150 s", 9
 _KIB, _MIB = 1 << 10, 1 << 20
@@ -41,8 +41,8 @@ _MOST = {("bytes", name): _COPIES for name in (_INLINE, _SEND_FDS, _CONNECTION, 
 # Of bytes by value against Connection.send_bytes.
 _TARGETS = {_MIB: 1.0, 16 * _MIB: 1.0}
 
-# Of an amount: what is done again and again.
-_Deed = Callable[[int], Callable[[], object]]
+# What is handed over by value is a pattern, whose period is no power of two: the last byte of each size is another one.
+_PATTERN = bytes(range(251))
 
 
 def _dataspace(data: memoryview, size: int) -> cm.Dataspace:
@@ -53,43 +53,6 @@ def _dataspace(data: memoryview, size: int) -> cm.Dataspace:
     return made
 
 
-def _deeds(
-    works: Works, amounts: Mapping[str, Sequence[int]], stack: contextlib.ExitStack
-) -> dict[tuple[str, str], _Deed]:
-    """By task and name, whoever hands over in Python; all of them hand over the same, which is made once."""
-    stream = stack.enter_context(by_hand(works, contenders.Stream)).hand_over
-    connection = stack.enter_context(by_hand(works, contenders.ConnectionBytes)).hand_over
-    dup_fds = stack.enter_context(by_hand(works, contenders.ConnectionObjects)).hand_descriptors
-    # A pattern whose period is no power of two: the last byte of each size is another one.
-    pattern = bytes(range(251))
-    data = memoryview(bytearray(pattern) * (min(max(amounts["bytes"]), INLINE_MAX) // len(pattern) + 1))
-    dataspaces = {size: stack.enter_context(contextlib.closing(_dataspace(data, size))) for size in amounts["bytes"]}
-    # A file each, as somebody would have who hands over so many.
-    made = (os.memfd_create("transfer", os.MFD_CLOEXEC) for _ in range(max(amounts["descriptors"])))
-    files = [stack.enter_context(cm.Descriptor(number)) for number in made]
-    numbers = [file.fileno() for file in files]
-
-    def by_value(take: Callable[[memoryview], object]) -> _Deed:
-        return lambda size: checked(take, (data[:size],), look_at_bytes(data[:size]))
-
-    def by_dataspace(size: int) -> Callable[[], object]:
-        with dataspaces[size].view() as view:
-            return checked(works.take_dataspace, (dataspaces[size],), look_at_bytes(view))
-
-    def by_number(take: Callable[..., object], lent: Sequence[object]) -> _Deed:
-        return lambda count: checked(take, (lent[:count],), look_at_descriptors(numbers[:count]))
-
-    return {
-        ("bytes", _INLINE): by_value(works.take_bytes),  # type: ignore[arg-type]  # bytes-like will do
-        ("bytes", _DATASPACE): by_dataspace,
-        ("bytes", _SEND_FDS): by_value(stream),
-        ("bytes", _CONNECTION): by_value(connection),
-        ("descriptors", _CAPMARSHAL): by_number(works.take_descriptors, files),
-        ("descriptors", _SEND_FDS): by_number(partial(stream, b""), numbers),
-        ("descriptors", _DUP_FD): by_number(dup_fds, numbers),
-    }
-
-
 def _amount(task: str, amount: int) -> str:
     return in_words(amount, "byte") if task == "bytes" else f"{amount:,}"
 
@@ -98,7 +61,26 @@ def _at(cores: Cores, amounts: Mapping[str, Sequence[int]]) -> Iterator[Work]:
     """Both tasks at one place."""
     with contextlib.ExitStack() as stack:
         works = stack.enter_context(served(cores))
-        deeds = _deeds(works, amounts, stack)
+        stream = stack.enter_context(by_hand(works, contenders.Stream)).hand_over
+        connection = stack.enter_context(by_hand(works, contenders.ConnectionBytes)).hand_over
+        dup_fds = stack.enter_context(by_hand(works, contenders.ConnectionObjects)).hand_descriptors
+        # All of them hand over the same, which is made once: bytes; and a file each, as somebody would have.
+        sizes = amounts["bytes"]
+        data = memoryview(_PATTERN * (min(max(sizes), INLINE_MAX) // len(_PATTERN) + 1))
+        dataspaces = {size: stack.enter_context(contextlib.closing(_dataspace(data, size))) for size in sizes}
+        made = (os.memfd_create("transfer") for _ in range(max(amounts["descriptors"])))
+        files = [stack.enter_context(cm.Descriptor(number)) for number in made]
+        numbers = [file.fileno() for file in files]
+        # By task and name, whoever hands over in Python: how, and what of so many.
+        ways: dict[tuple[str, str], tuple[Callable[..., object], Callable[[int], object]]] = {
+            ("bytes", _INLINE): (works.take_bytes, lambda size: data[:size]),
+            ("bytes", _DATASPACE): (works.take_dataspace, lambda size: dataspaces[size]),
+            ("bytes", _SEND_FDS): (stream, lambda size: data[:size]),
+            ("bytes", _CONNECTION): (connection, lambda size: data[:size]),
+            ("descriptors", _CAPMARSHAL): (works.take_descriptors, lambda count: files[:count]),
+            ("descriptors", _SEND_FDS): (partial(stream, b""), lambda count: numbers[:count]),
+            ("descriptors", _DUP_FD): (dup_fds, lambda count: numbers[:count]),
+        }
 
         def timed(task: str, name: str, amount: int) -> Callable[[], float]:
             # So often that it takes some milliseconds at least.
@@ -106,22 +88,24 @@ def _at(cores: Cores, amounts: Mapping[str, Sequence[int]]) -> Iterator[Work]:
             if name == _C:
                 load = (amount, 0) if task == "bytes" else (0, amount)
                 return partial(c_program.hand_over, *load, repeats, cores)
+            take, lend = ways[task, name]
+            last = (amount - 1) % len(_PATTERN)
+            arrived = (amount, last) if task == "bytes" else look_at_descriptors(numbers[:amount])
             # The peers close before they answer.
             settle = partial(works.use, "settle") if name.startswith(_CAPMARSHAL) else None
-            return partial(often, deeds[task, name](amount), repeats, settle)
+            return partial(often, checked(take, (lend(amount),), arrived), repeats, settle)
 
         for task, amount in ((task, amount) for task, of_task in amounts.items() for amount in of_task):
-            everybody = [*(name for of, name in deeds if of == task), _C]
+            everybody = [*(name for of, name in ways if of == task), _C]
             able = [name for name in everybody if amount <= _MOST.get((task, name), (amount, ""))[0]]
             goals = [Goal(name, _C) for name in able if name != _C]
             if task == "bytes" and amount in _TARGETS:
                 goals.append(Goal(_INLINE, _CONNECTION, _TARGETS[amount]))
             contending = {name: timed(task, name, amount) for name in able}
             yield Work(cores.named(f"{task}, {_amount(task, amount)}"), cores, contending, goals)
-        large, small = max(amounts["bytes"]), _KIB
-        pair = {f"{_DATASPACE}, {_amount('bytes', size)}": timed("bytes", _DATASPACE, size) for size in (large, small)}
-        subject, base = pair
-        yield Work(cores.named("the largest Dataspace"), cores, pair, [Goal(subject, base)])
+        pair = [(f"{_DATASPACE}, {_amount('bytes', size)}", size) for size in (max(sizes), _KIB)]
+        contending = {name: timed("bytes", _DATASPACE, size) for name, size in pair}
+        yield Work(cores.named("the largest Dataspace"), cores, contending, [Goal(pair[0][0], pair[1][0])])
 
 
 def run(report: Report) -> Iterator[Work]:

@@ -26,22 +26,15 @@ _PURE, _COMPILED = 0.5, 1.0
 
 
 class Peer(NamedTuple):
-    """A peer.
+    """A peer."""
 
-    Attributes:
-        way: how its server serves, and how a client connects, both at a path; or what is written by hand, which a
-            thread of capmarshal's server process serves.
-        target: the most that a call of capmarshal's may be a multiple of.
-        package: as it is installed; empty where it is Python's own.
-        cannot: why it passes no descriptors; empty if it does.
-        needs: a program.
-    """
-
+    # How its server serves, and how a client connects, both at a path; or what is written by hand, which a thread of
+    # capmarshal's server process serves.
     way: tuple[Callable[[str], None], Callable[[str], AbstractContextManager[Client]]] | type[ByHandPeer]
-    target: float
-    package: str = ""
-    cannot: str = ""
-    needs: str = ""
+    target: float  # the most that a call of capmarshal's may be a multiple of
+    package: str = ""  # as it is installed, where it is not Python's own
+    cannot: str = ""  # why it passes no descriptors, if it does not
+    needs: str = ""  # a program
 
     def unavailable(self) -> str:
         """Why it cannot be measured here; empty if it can."""

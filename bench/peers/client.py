@@ -10,17 +10,11 @@ from bench.measuring import adding, checked, often
 
 
 class Client(NamedTuple):
-    """A connected client of one peer.
-
-    Attributes:
-        add: its call.
-        inode: its call with a descriptor, which is borrowed; None if it has none.
-        runner: of the event loop in which these calls are awaited; None where they block.
-    """
+    """A connected client of one peer."""
 
     add: Callable[[int, int], Any]
-    inode: Callable[[int], Any] | None = None
-    runner: asyncio.Runner | None = None
+    inode: Callable[[int], Any] | None = None  # of a descriptor, which is borrowed
+    runner: asyncio.Runner | None = None  # of the event loop in which these calls are awaited; None where they block
 
     def add_often(self, times: int, in_flight: int = 1) -> float:
         """Seconds for one call of ``add``, of those that are awaited with so many in flight; each result is checked."""

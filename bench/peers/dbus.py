@@ -149,13 +149,11 @@ def jeepney(path: str) -> Iterator[Client]:
     connections = _connections(path)
     plain, with_files = (Proxy(Adder(_PATH, name), connection) for name, connection in connections.items())
 
-    def add(a: int, b: int) -> int:
-        [result] = plain.add(a, b)
-        return int(result)
+    def add(a: int, b: int) -> Any:
+        return plain.add(a, b)[0]
 
-    def inode(number: int) -> int:
-        [result] = with_files.inode(number)
-        return int(result)
+    def inode(number: int) -> Any:
+        return with_files.inode(number)[0]
 
     # Until the server has both its names on the bus.
     patiently(lambda: add(0, 0), DBusErrorResponse)
