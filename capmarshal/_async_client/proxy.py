@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from capmarshal._async_client.calling import exchange
-from capmarshal._capabilities.capability import Proxy, badge_of, capability_behind, open_door_of, timeout_of
+from capmarshal._capabilities.capability import (
+    Proxy,
+    capability_behind,
+    make_wire_key,
+    open_door_of,
+    timeout_of,
+    wire_keys_of,
+)
 from capmarshal._client.coding import explain, result_of
 from capmarshal._client.conversation import Unanswered
 from capmarshal._client.logged_proxy import Line
@@ -37,7 +44,10 @@ async def invoke(proxy: Proxy, called: Method, arguments: Given, exchange: Excha
     payload, numbers, entries, held = called.lend(arguments)
     try:
         door = open_door_of(target)
-        key = called.wire_size + badge_of(target) + called.wire_name
+        try:
+            key = wire_keys_of(target)[called.wire_name]
+        except KeyError:
+            key = make_wire_key(target, called.wire_size, called.wire_name)
         answer = await exchange(door, key, payload, entries, numbers)
     except (Unanswered, Error) as error:
         explain(error, called, target, arguments, numbers, held)

@@ -21,7 +21,7 @@ from capmarshal._kernel.deadline import check_proxy_timeout
 from capmarshal._kernel.errors import Closed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from capmarshal._capabilities.door import Door
 
@@ -29,6 +29,10 @@ T = TypeVar("T")
 
 # What a capability is known by: what its door is, and its badge.
 Key: TypeAlias = tuple[int, bytes]
+
+
+# What no capability adds to: most are held, and not called.
+_NONE_CALLED: dict[bytes, bytes] = {}
 
 
 class Capability(OnlyPolled):
@@ -39,13 +43,15 @@ class Capability(OnlyPolled):
     however often it is received, and all capabilities of an entrypoint share one descriptor.
     """
 
-    __slots__ = ("__weakref__", "_badge", "_door", "_key", "_name")
+    __slots__ = ("__weakref__", "_badge", "_door", "_key", "_name", "_wire_keys")
 
     def __init__(self, door: Door, badge: bytes) -> None:
         self._door: Door | None = door
         # The secret that selects the object.  Never to be shown whole.
         self._badge = badge
         self._key: Key = (door.key, badge)
+        # By the names of the methods that were called.
+        self._wire_keys = _NONE_CALLED
         # Once it is closed.
         self._name = ""
 
@@ -164,6 +170,25 @@ class Capability(OnlyPolled):
 
 # The secret that selects the capability's object.
 badge_of: Callable[[Capability], bytes] = operator.attrgetter("_badge")
+
+# By a method's name, what a CALL of it has before its payload: of those that were called.
+wire_keys_of: Callable[[Capability], Mapping[bytes, bytes]] = operator.attrgetter("_wire_keys")
+
+
+def make_wire_key(capability: Capability, size: bytes, name: bytes) -> bytes:
+    """What a CALL of a method has, which is remembered: see :func:`capmarshal._protocol.wire.unpack_key`.
+
+    Args:
+        capability: to the object that is called.
+        size: of the name, as the CALL has it.
+        name: of the method.
+    """
+    key = size + badge_of(capability) + name
+    if capability._wire_keys is _NONE_CALLED:  # noqa: SLF001 - nobody else may write it
+        capability._wire_keys = {}  # noqa: SLF001 - as said
+    capability._wire_keys[name] = key  # noqa: SLF001 - as said
+    return key
+
 
 # What the capability is known by in this process.
 key_of: Callable[[Capability], Key] = operator.attrgetter("_key")

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from capmarshal._capabilities.capability import Proxy, badge_of, capability_behind, door_of, open_door_of, timeout_of
+from capmarshal._capabilities.capability import (
+    Proxy,
+    badge_of,
+    capability_behind,
+    door_of,
+    make_wire_key,
+    open_door_of,
+    timeout_of,
+    wire_keys_of,
+)
 from capmarshal._client import logged_proxy
 from capmarshal._client.coding import explain, result_after, result_of
 from capmarshal._client.conversation import Unanswered
@@ -43,20 +52,27 @@ def invoke(proxy: Proxy, called: Method, arguments: Given, exchange: Exchange = 
         lend = called.lend
         payload, numbers, entries, held = lend(arguments)
     try:
-        door, badge, name = door_of(target) or open_door_of(target), badge_of(target), called.wire_name
+        door = door_of(target)
+        if door is None:
+            door = open_door_of(target)
         home = door.home() if door.home is not None else None
         if home is None or not home.serves_this_thread():
-            answer = exchange(door, called.wire_size + badge + name, payload, entries, numbers)
+            try:
+                key = wire_keys_of(target)[called.wire_name]
+            except KeyError:
+                key = make_wire_key(target, called.wire_size, called.wire_name)
+            answer = exchange(door, key, payload, entries, numbers)
         else:
             # Its own thread is this one: waiting for it would be waiting for ever.
             whole = payload if isinstance(payload, bytes) else payload.joined()
-            answer = home.call_inline(door.kept_under(badge), name, whole, entries, numbers)
+            answer = home.call_inline(door.kept_under(badge_of(target)), called.wire_name, whole, entries, numbers)
     except (Unanswered, Error) as error:
         explain(error, called, target, arguments, numbers, held)
         raise
-    if type(answer) is bytes and called.result_is_data:
+    read = called.read_data_result
+    if read is not None and type(answer) is bytes:
         try:
-            return called.decode_data_result(answer)
+            return read(answer)
         except BAD_PAYLOAD as error:  # said there; anything else is a signal handler's, and its program's
             return result_after(called, error, answer, door)
     return result_of(called, answer, door)

@@ -72,6 +72,8 @@ class Method:
         lend: what a call is sent with; see :mod:`capmarshal._typed.lending`.
         encode_data_arguments, encode_data_result: of arguments and results that are data.
         decode_arguments, decode_arguments_after: see :class:`Binding`.
+        read_data_result: :attr:`decode_data_result`, once calls are made, and else None: where it stands from the
+            beginning, CPython finds it sooner.
         plain_result: the class of results that are data of one of Python's own, and nothing is in them; else None.
         known_results: the classes of results that are data of which one was found to be what the interface says.
         implementation: what the class that is asked about has in its place.
@@ -91,6 +93,7 @@ class Method:
         self.arguments_are_data, self.result_is_data = declared.arguments_are_data, declared.result_is_data
         self._result = declared.result
         result = types.NoneType if declared.result is None else declared.result
+        self.read_data_result: Callable[[Buffer], Any] | None = None
         self.plain_result = result if result in _PLAIN else None
         self.known_results: set[type] = {result} if result in _PLAIN else set()
         self.encode_data_arguments, self.encode_data_result = encoders_for(declared.annotations, declared.result)
@@ -114,7 +117,7 @@ class Method:
         """Makes what calls need, now: one may be made when the interpreter ends, and nothing is imported then."""
         _ = self._decode_result
         if self.result_is_data:
-            _ = self.decode_data_result
+            self.read_data_result = self.decode_data_result
 
     @functools.cached_property
     def decode_data_arguments(self) -> Callable[[bytes | memoryview], Any]:
