@@ -148,11 +148,18 @@ async def _goes(_entrypoint, worker, capability, _fork):
         await worker.began()
 
 
+async def _is_granted(entrypoint, worker, _capability, _fork):
+    kept, revoked, given_up = (entrypoint.grant(worker, label=label) for label in ("kept", "revoked", "given up"))
+    for one in (kept, revoked, given_up):
+        assert await one.cast(AwaitedWork).double(2) == 4
+    entrypoint.revoke(revoked)
+
+
 async def _nothing(_entrypoint, _worker, _capability, _fork):
     await anyio.lowlevel.checkpoint()
 
 
-CLIENTS = [_nothing, _calls_itself, _is_called, _gives_up, _is_late, _fails, _sends, _goes]
+CLIENTS = [_nothing, _is_granted, _calls_itself, _is_called, _gives_up, _is_late, _fails, _sends, _goes]
 
 
 @each_loop
@@ -345,7 +352,7 @@ class _Blocking(cm.Interface):
 
 class _BlockingWorker(_Blocking):
     def __init__(self):
-        self.go = threading.Event()
+        self.began, self.go = threading.Event(), threading.Event()
 
     def double(self, value):
         return 2 * value
@@ -357,6 +364,7 @@ class _BlockingWorker(_Blocking):
         return files
 
     def wait(self, how):
+        self.began.set()
         assert self.go.wait(PATIENCE)
         return how
 
@@ -397,6 +405,51 @@ def test_an_entrypoint_of_a_thread(does, how, fork, before, quiet_log):
     noted = before()
     once()
     assert not _left_soon(noted)
+
+
+def test_an_entrypoint_of_a_thread_that_has_left_a_call_behind(fork, before, quiet_log):
+    """When that has ended; and whose call it was, has found it gone before."""
+
+    def calls(capability):
+        with pytest.raises(cm.Disconnected):
+            capability.cast(_Blocking).wait("x")
+
+    def once():
+        worker = _BlockingWorker()
+        with cm.Entrypoint("once", close_timeout=0) as entrypoint:
+            capability = entrypoint.manage(worker)
+            child = fork(lambda: calls(capability))
+            assert worker.began.wait(PATIENCE)
+        child.result()
+        worker.go.set()
+
+    once()
+    noted = before()
+    once()
+    assert not _left_soon(noted)
+
+
+@each_loop
+def test_who_holds_a_capability_keeps_nothing_of_its_server(loop, before):
+    """Of one that was closed: its door, which is what a capability is."""
+
+    async def once(held):
+        async with aio.Entrypoint("once") as entrypoint:
+            held.append(entrypoint.manage(_Waits()))
+            assert await held[0].cast(AwaitedWork).double(2) == 4
+
+    async def main():
+        await once([])
+        await rounds()
+        noted, held = before(), []
+        await once(held)
+        await rounds()
+        for kept in ("Server", "Calls", "Concurrency", "Service", "Driver", "Dispatcher", "Objects"):
+            assert not _left_soon(noted, kept)
+        with pytest.raises(cm.Disconnected):
+            await held[0].cast(AwaitedWork).double(2)
+
+    run(loop, main)
 
 
 def test_a_method_is_called_for_as_long_as_its_object_is_kept_by_others():
