@@ -85,12 +85,11 @@ class _Served(aio.Entrypoint):
     async def _be_entered(self, begun):
         self._leave = anyio.Event()
         async with anyio.from_thread.BlockingPortal() as self._thread_portal:
-            async with self:
+            # The task ends by itself: in asyncio, anyio keeps the frame of one that was cancelled, and so this object.
+            async with anyio.create_task_group() as group, self:
                 begun.set()
-                async with anyio.create_task_group() as group:
-                    group.start_soon(self._leave_when_over)
-                    await self._leave.wait()
-                    group.cancel_scope.cancel()
+                group.start_soon(self._leave_when_over)
+                await self._leave.wait()
             self._thread_portal = None
 
     async def _leave_when_over(self):
