@@ -99,7 +99,9 @@ class Grants:
     def of(self, target: Interface) -> list[Grant]:
         """Those in force that lead to an object."""
         with private.lock:
-            return [grant for grant in self._in_force.values() if grant.target is target]
+            all_of_them = tuple(self._in_force.values())
+        # Not within: what Ctrl-C raises at the jump back is in no `with` under CPython 3.12 and 3.13.
+        return [grant for grant in all_of_them if grant.target is target]
 
     def settle(self) -> None:
         """Opens the doors of new ones, and ends what was revoked, in the loop's thread."""
