@@ -242,9 +242,13 @@ class Space:
         """
         key = cookie_of(client_end.fileno()) or next(self._no_cookies)
         cookie = cookie_of(server_end.number)
-        self._own[key] = OwnDoor(server_end, cookie, weakref.ref(home), secret, whole)
-        self._server_cookies.add(cookie)
-        return self._add_door(Door(client_end, key, home, secret=secret, whole=whole))
+        try:
+            self._own[key] = OwnDoor(server_end, cookie, weakref.ref(home), secret, whole)
+            self._server_cookies.add(cookie)
+            return self._add_door(Door(client_end, key, home, secret=secret, whole=whole))
+        except BaseException:
+            self.remove_home(key)
+            raise
 
     def is_own_door(self, number: int) -> bool:
         """Whether a socket is the client end of a door of this process's own entrypoints."""
@@ -271,9 +275,11 @@ class Space:
         door = reference() if reference is not None else None
         if door is not None:
             door.home = None
-        own = self._own.pop(key, None)
+        own = self._own.get(key)
         if own is not None and own.cookie:
             self._server_cookies.discard(own.cookie)
+        # Last: as long as it is there, it can be forgotten again.
+        self._own.pop(key, None)
 
     def listener_at(self, path: bytes) -> Home | None:
         """The entrypoint of this process that listens at a path, if one does."""

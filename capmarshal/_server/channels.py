@@ -224,10 +224,12 @@ class Channels:
             with contextlib.suppress(KernelError):
                 peer.pidfd_slot = self.slots.watch_own(peer.pidfd, partial(self.process_ended, peer))
 
-    def disown(self, far: Private) -> None:
-        """Closes a channel that Ctrl-C kept from being added, if it was not."""
+    def disown(self, far: Private, grant: Grant | None) -> None:
+        """Closes a channel that Ctrl-C kept from being added, if it was not; its door is that of the grant."""
         if any(channel.far is far for channel in self._by_slot.values()):
             return
+        if grant is not None:
+            grant.channels = {channel for channel in grant.channels if channel.far is not far}
         self.slots.unwatch_number(far.number)
         reaper.close([far])
 

@@ -84,5 +84,6 @@ class Doorkeeper:
         # Whose credentials do not come (SO_PASSCRED), an empty record of theirs looks like the end: unix(7).
         if result == 0 and max(lib.cm_wait(self.door.number, select.POLLRDHUP, NOW), 0) & select.POLLRDHUP:
             # All who held it have gone; or one of them has shut it, for all (shutdown(2)); or the server itself.
-            self.watch.end()
+            # Not before: what Ctrl-C keeps from being told is found again.
             self._shut()
+            self.watch.end()

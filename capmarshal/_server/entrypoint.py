@@ -25,7 +25,7 @@ from capmarshal._server.grant import Grant
 from capmarshal._server.journal import Journal
 from capmarshal._server.limits import Limits
 from capmarshal._server.listener import Listener
-from capmarshal._server.objects import Objects
+from capmarshal._server.objects import Objects, make_badge
 from capmarshal._server.service import Service
 from capmarshal._typed.interface import capability, check_manageable, check_object
 from capmarshal._typed.method import methods_of
@@ -101,8 +101,9 @@ def _make_door(
     """
     on = ffi.new("int *", 1)
     server_end, client_end = private.make_pair("making a door")
-    with private.lock:
-        try:
+    door = None
+    try:
+        with private.lock:
             _bind(server_end.number, label)
             # The knock's credentials are the kernel's word for who knocks: SO_PEERCRED of a channel could be relayed.
             # Where a filter refuses that, nobody tells, and all clients are one.
@@ -110,12 +111,14 @@ def _make_door(
             result = lib.lx_setsockopt(server_end.number, socket.SOL_SOCKET, socket.SO_PASSCRED, on, size)
             if -result not in DENIED:
                 check(result, "making a door")
-        except BaseException:
-            server_end.close()
-            client_end.close()
-            raise
-        door = space.add_home(client_end.release(), server_end, dispatcher, secret=secret, whole=whole)
+            door = space.add_home(client_end.release(), server_end, dispatcher, secret=secret, whole=whole)
         return server_end, door
+    except BaseException:
+        if door is not None:
+            space.remove_home(door.key)
+        server_end.close()
+        client_end.close()
+        raise
 
 
 def check_options(label: str, max_bytes: int, max_descriptors: int, close_timeout: float, limits: Limits) -> None:
@@ -269,16 +272,18 @@ class AnyEntrypoint(Generic[S]):
             raise TypeError(f"unreachable is called with the object, and {unreachable!r} cannot be")
         service = self._made()
         service.check_open()
-        secret = os.urandom(BADGE_SIZE)
-        server_end, door = _make_door(label, self._dispatcher, secret, whole=names is None)
-        badge = self._objects.add(target, secret, names)
-        grant = Grant(label, target, secret, badge, door.key, server_end, unreachable)
-        if not service.grants.add(grant):
-            space.remove_home(door.key)
-            self._objects.discard(grant.kept_under)
-            server_end.close()
-            service.check_open()
-        return space.capability(door, badge)
+        grant = Grant(label, target, os.urandom(BADGE_SIZE), make_badge(), unreachable)
+        # Whatever Ctrl-C keeps from being returned has never been.
+        try:
+            grant.end, door = _make_door(label, self._dispatcher, grant.secret, whole=names is None)
+            grant.key = door.key
+            self._objects.enter(grant.kept_under, target, names)
+            if not service.grants.add(grant):
+                service.check_open()
+            return space.capability(door, grant.badge)
+        except BaseException:
+            service.grants.discard(grant)
+            raise
 
     def revoke(self, granted: Capability | Interface, reason: str = "") -> None:
         """Takes a grant back, everywhere and at once: calls by it raise :class:`Revoked`, in every process.

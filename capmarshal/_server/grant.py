@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from capmarshal._descriptors.private import Private
 from capmarshal._protocol.wire import combined
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from capmarshal._descriptors.private import Private
     from capmarshal._typed.interface import Interface
 
 
@@ -21,21 +21,22 @@ class Grant:
         target: the object.
         secret: of its door.
         badge: of the object, through that.
-        key: of its door in the capability space.
-        end: the server's end of the door, taken.
         unreachable: called with the object when nobody can call it by this grant any more; None: nothing is.
 
     Attributes:
-        kept_under: what the object is kept under.
+        target: as given; None from when it is revoked.
+        unreachable: as given; None from when it is called, or the grant revoked.
+        key: of its door in the capability space; 0 until it has one.
+        end: the server's end of that.
         channels: that were made through its door.
         reason: why it was revoked; None as long as it is not.
         shut: nobody can knock at it any more.
     """
 
     __slots__ = (
+        "badge",
         "channels",
         "end",
-        "kept_under",
         "key",
         "label",
         "reason",
@@ -51,21 +52,23 @@ class Grant:
         target: Interface,
         secret: bytes,
         badge: bytes,
-        key: int,
-        end: Private,
         unreachable: Callable[[Interface], object] | None,
     ) -> None:
         self.label = label
-        self.target = target
-        self.secret = secret
-        self.kept_under = combined(badge, secret)
-        self.key = key
-        self.end = end
+        self.target: Interface | None = target
+        self.secret, self.badge = secret, badge
         self.unreachable = unreachable
+        self.key = 0
+        self.end = Private(-1)
         # Any: a channel is more than a grant, of which it knows.
         self.channels: set[Any] = set()
         self.reason: str | None = None
         self.shut = False
+
+    @property
+    def kept_under(self) -> bytes:
+        """What the object is kept under."""
+        return combined(self.badge, self.secret)
 
     def __repr__(self) -> str:
         return f"<Grant {self.label!r}>"

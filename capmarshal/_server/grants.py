@@ -106,17 +106,21 @@ class Grants:
     def settle(self) -> None:
         """Opens the doors of new ones, and ends what was revoked, in the loop's thread."""
         while self._new:
-            grant = self._new[0]
-            if grant not in self._doorkeepers:
-                door_shut = partial(weakly(self._door_shut, None), grant)
-                self._doorkeepers[grant] = Doorkeeper(
-                    grant.end, self._knocks, self._slots, self._timers, self._ending, door_shut, grant
-                )
-            self._doorkeepers[grant].watch.resume()
+            # One that was revoked meanwhile may be closed by now.
+            if self._in_force.get(self._new[0].key) is self._new[0]:
+                self._open(self._new[0])
             # Last: what Ctrl-C interrupts is done again.
             self._new.popleft()
         if self._end_revoked():
             self._looking.begin()
+
+    def _open(self, grant: Grant) -> None:
+        if grant not in self._doorkeepers:
+            door_shut = partial(weakly(self._door_shut, None), grant)
+            self._doorkeepers[grant] = Doorkeeper(
+                grant.end, self._knocks, self._slots, self._timers, self._ending, door_shut, grant
+            )
+        self._doorkeepers[grant].watch.resume()
 
     def revoke(self, grant: Grant, reason: str) -> None:
         """Takes a grant back, from any thread; does nothing where it is over."""
@@ -124,24 +128,44 @@ class Grants:
             if self._in_force.get(grant.key) is not grant:
                 return
             grant.reason = reason
-            self._leave(grant)
+            self._revoked[grant] = None
+            # From here on the loop does what Ctrl-C may keep from being done here, and waits for the lock before.
+            self._wake_up()
+            self._take_back(grant)
+
+    def _take_back(self, grant: Grant) -> None:
+        """Has all who hold a revoked grant be told; does nothing the second time, unless Ctrl-C has ended the first."""
+        with private.lock:
+            if self._in_force.get(grant.key) is not grant:
+                return
             if grant.end.number >= 0:
                 # The only one there: nobody else sends to those who hold the door.
-                record = epitaph.pack(reason)
+                record = epitaph.pack(grant.reason or "")
                 lib.cm_send_record(grant.end.number, record, len(record), (), 0)
                 shut([grant.end])
-            self._revoked[grant] = None
-        self._wake_up()
+            self._leave(grant)
 
     def _leave(self, grant: Grant) -> None:
         """Ends that a grant is in force; the caller holds the lock."""
         space.remove_home(grant.key)
         self._objects.remove(grant.kept_under, wait=False)
+        # Last: as long as it is in force, it can be ended again.
         self._in_force.pop(grant.key, None)
+
+    def discard(self, grant: Grant) -> None:
+        """Ends a grant that nobody has been given, however far it got; from any thread."""
+        with private.lock:
+            if grant.key in self._in_force:
+                # The loop may have opened its door.
+                self.revoke(grant, "")
+                return
+            self._leave(grant)
+            grant.end.close()
 
     def _end_revoked(self) -> bool:
         """Ends the channels of revoked grants, but those whose call is in progress; whether there are such."""
         for grant in tuple(self._revoked):
+            self._take_back(grant)
             self._close(grant)
             for channel in tuple(grant.channels):
                 if channel.state in SPARE:
@@ -162,14 +186,14 @@ class Grants:
 
     def _door_shut(self, grant: Grant) -> None:
         grant.shut = True
-        if not grant.channels:
-            self._end_unreachable(grant)
+        self._look(grant)
 
     def _channel_ends(self, channel: Channel) -> None:
-        grant = channel.grant
-        if grant is None:
-            return
-        grant.channels.discard(channel)
+        if channel.grant is not None:
+            channel.grant.channels.discard(channel)
+            self._look(channel.grant)
+
+    def _look(self, grant: Grant) -> None:
         if grant.shut and not grant.channels:
             # When the channel has ended.
             self._timers.after(0, partial(self._end_unreachable, grant))
@@ -177,20 +201,26 @@ class Grants:
     def _end_unreachable(self, grant: Grant) -> None:
         """Nobody can call the object by a grant any more: ends it, and says so."""
         with private.lock:
-            if self._ending() or self._in_force.get(grant.key) is not grant:
+            if self._ending() or self._in_force.get(grant.key) is not grant or grant.reason is not None:
                 return
-            self._leave(grant)
-        self._close(grant)
-        tell = grant.unreachable
-        if tell is None:
-            return
         try:
-            self._dispatcher.run_beside(f"unreachable, of {grant!r},", partial(tell, grant.target))
+            space.remove_home(grant.key)
+            self._objects.remove(grant.kept_under, wait=False)
+            self._close(grant)
+            if grant.unreachable is not None:
+                self._dispatcher.run_beside(f"unreachable, of {grant!r},", partial(_tell, grant))
         except BaseException as error:
+            if grant.unreachable is not None:
+                # A signal handler's, which came before.
+                self._look(grant)
+                raise
             words = "what was to be called when nobody can reach %r failed"
             self._journal.error(None, "unreachable", words, grant, exc_info=error)
             if not isinstance(error, Exception) and self._dispatcher.calls.ends_service(error):
                 raise
+        finally:
+            if grant.unreachable is None:
+                self._in_force.pop(grant.key, None)
 
     def ends(self) -> list[Private]:
         """The server's ends of all doors that are open."""
@@ -217,3 +247,10 @@ class Grants:
         self._revoked.clear()
         self._doorkeepers.clear()
         self._new.clear()
+
+
+def _tell(grant: Grant) -> None:
+    # No call between these two: what Ctrl-C keeps from beginning is told later, and what has begun is not told again.
+    tell, grant.unreachable = grant.unreachable, None
+    if tell is not None and grant.target is not None:
+        tell(grant.target)

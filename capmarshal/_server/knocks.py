@@ -50,6 +50,8 @@ class Knocks:
         self._pidfd_place = ffi.addressof(self._inbox.struct, "pidfd")
         # Of the channel that a knock has just brought, and of who did.
         self._far, self._pidfd = Private(-1), Private(-1)
+        # At whose door it did; None: the entrypoint's own.
+        self._grant: Grant | None = None
 
     @property
     def full(self) -> bool:
@@ -66,6 +68,7 @@ class Knocks:
         Returns:
             As ``cm_receive()``, csrc/cm_message.h; -EBADF where the door is closed.
         """
+        self._grant = grant
         # A fork in between would leave the child with a copy of the client's far end.
         with private.lock:
             if door.number < 0:
@@ -129,5 +132,5 @@ class Knocks:
         self._pidfd.close()
         reaper.close([self._inbox.steal()])
         if self._far.number >= 0:
-            self._channels.disown(self._far)
+            self._channels.disown(self._far, self._grant)
         self._far, self._pidfd = Private(-1), Private(-1)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.errors import CallTimeout
-from capmarshal._protocol.wire import BADGE_SIZE, NO_BADGE, NO_SECRET, combined
+from capmarshal._protocol.wire import BADGE_SIZE, NO_BADGE
 from capmarshal._typed.method import methods_of
 
 if TYPE_CHECKING:
@@ -27,6 +27,14 @@ if TYPE_CHECKING:
 # What a call is run by, decided once: an object and its method; how a payload becomes arguments, and how a result does
 # one, each None where there may be more than data; and the class of results that need no look, if there is one.
 Known: TypeAlias = "tuple[Interface, Method, Decode | None, Encode | None, type | None]"
+
+
+def make_badge() -> bytes:
+    """One that nobody guesses."""
+    badge = os.urandom(BADGE_SIZE)
+    while badge == NO_BADGE:
+        badge = os.urandom(BADGE_SIZE)
+    return badge
 
 
 class Waiter(Protocol):
@@ -71,22 +79,24 @@ class Objects:
         self.lock = threading.RLock()
         self.awaited: list[Waiter] = []
 
-    def add(self, target: Interface, secret: bytes = NO_SECRET, only: frozenset[bytes] | None = None) -> bytes:
-        """Enters an object and gives it a badge, which it returns: not combined with the secret of its door.
+    def add(self, target: Interface) -> bytes:
+        """Enters an object of the entrypoint's own door, and gives it a badge, which it returns."""
+        badge = make_badge()
+        self.enter(badge, target)
+        return badge
+
+    def enter(self, badge: bytes, target: Interface, only: frozenset[bytes] | None = None) -> None:
+        """Enters an object under a badge of :func:`make_badge`.
 
         Args:
+            badge: of the object.
             target: the object.
-            secret: of the door that leads to it.
             only: the names of the methods that can be called; None: all.
         """
-        badge = os.urandom(BADGE_SIZE)
-        while badge == NO_BADGE:
-            badge = os.urandom(BADGE_SIZE)
-        kept_under = combined(badge, secret)
+        # First: what Ctrl-C leaves is not there, and none of which all can be called.
         if only is not None:
-            self._only[kept_under] = only
-        self._by_badge[kept_under] = target
-        return badge
+            self._only[badge] = only
+        self._by_badge[badge] = target
 
     def get(self, badge: bytes) -> Interface | None:
         """The object that a badge selects, if there is one."""

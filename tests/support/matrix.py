@@ -27,7 +27,8 @@ LEFT_OUT = {
         "example_of_services examples exit imports layers readme sandboxes services"
     ),
     "they go from one step to the next of code that blocks": (
-        "entering_interrupted listening_interrupted signals_between_steps signals_while_serving waiting_interrupted"
+        "entering_interrupted grants_interrupted listening_interrupted signals_between_steps "
+        "signals_while_serving waiting_interrupted"
     ),
     "they are about the thread that serves, and what signals are to it": "escapes_by_signal service signals",
 }

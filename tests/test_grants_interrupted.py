@@ -1,0 +1,157 @@
+"""Ctrl-C between any two steps of granting, of revoking and of telling that nobody can reach an object any more."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import warnings
+from pathlib import Path
+
+import by_hand
+import capmarshal as cm
+import left_behind
+from by_hand import Work
+from capmarshal._capabilities.space import space
+from interrupting import Interrupting
+from patience import PATIENCE, until
+
+PACKAGE = Path(cm.__file__).parent
+GRANTS = [
+    *(PACKAGE / f"_server/{name}.py" for name in ("entrypoint", "grants", "grant", "objects", "hanging_up")),
+    *(PACKAGE / f"_capabilities/{name}.py" for name in ("space", "capability")),
+    *(PACKAGE / f"_descriptors/{name}.py" for name in ("private", "moving")),
+]
+SERVER = [
+    *(PACKAGE / f"_server/{name}.py" for name in ("grants", "doorkeeper", "knocks", "endings", "channels", "slots")),
+    *(PACKAGE / f"_server/{name}.py" for name in ("watch", "timers", "turns", "loop", "dispatch", "objects")),
+    PACKAGE / "_capabilities/space.py",
+]
+
+
+def remembered(entrypoint):
+    """How much an entrypoint and the capability space know of grants and their doors."""
+    grants, objects = entrypoint._service.grants, entrypoint._objects
+    tables = grants._in_force, grants._revoked, grants._new, grants._doorkeepers, objects._by_badge, objects._only
+    return [len(table) for table in (*tables, space._own, space._server_cookies)]
+
+
+def swept(prepare, act, after):
+    """Does something, interrupted at one place after the other, before what is prepared and after; how many these are.
+
+    Nothing is remembered of it in the end, and nothing stays open.
+    """
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore", ResourceWarning)
+    with cm.Entrypoint("swept") as entrypoint:
+        root = entrypoint.manage(by_hand.Worker()).cast(Work)
+
+        def once(at):
+            prepared = prepare(entrypoint)
+            interrupting = Interrupting(at, KeyboardInterrupt, GRANTS)
+            with contextlib.suppress(KeyboardInterrupt), interrupting:
+                act(entrypoint, prepared)
+            after(entrypoint, prepared, interrupting.where)
+            return interrupting.where
+
+        def is_as_it_was():
+            gc.collect()
+            # It comes round.
+            return root.double(1) == 2 and remembered(entrypoint) == before
+
+        once(1 << 30)
+        root.double(1)
+        until(lambda: not entrypoint._service.grants._in_force and not entrypoint._service.grants._revoked)
+        before, at = remembered(entrypoint), 0
+        open_before = left_behind.settled_listing(3)
+        while where := once(at):
+            at += 1
+            with contextlib.suppress(AssertionError):
+                until(is_as_it_was, PATIENCE / 3)
+            assert remembered(entrypoint) == before, where
+        until(is_as_it_was)
+        assert left_behind.left(open_before) == []
+    return at
+
+
+def test_ctrl_c_between_two_steps_of_granting(fork):
+    """What was not returned has never been."""
+
+    def act(entrypoint, _):
+        entrypoint.grant(by_hand.Worker(), only=(Work.double,))
+
+    assert fork(lambda: swept(lambda _: None, act, lambda *_: None)).result() > 50
+
+
+def test_ctrl_c_between_two_steps_of_revoking(fork):
+    """It is revoked, or can be revoked still: whether there is a channel or not."""
+
+    def prepare(used):
+        def grant(entrypoint):
+            granted = entrypoint.grant(by_hand.Worker())
+            assert not used or granted.cast(Work).double(1) == 2
+            return [granted]
+
+        return grant
+
+    def act(entrypoint, prepared):
+        entrypoint.revoke(prepared[0], "over")
+
+    def after(entrypoint, prepared, where):
+        granted = prepared.pop()
+        # Does nothing where it is over.
+        entrypoint.revoke(granted, "over")
+        try:
+            granted.cast(Work).double(1)
+        except cm.Revoked as error:
+            assert str(error).endswith("over"), where
+            return
+        raise AssertionError(where)
+
+    for used in (False, True):
+        assert fork(lambda used=used: swept(prepare(used), act, after)).result() > 20
+
+
+def test_ctrl_c_between_two_steps_of_telling(fork):
+    """In serve_forever(): it is told once, wherever it was interrupted, and the object is let go."""
+
+    def serve(at):
+        told = []
+        entrypoint = cm.Entrypoint("swept")
+        root = entrypoint.manage(by_hand.Worker()).cast(Work)
+        granted = [entrypoint.grant(by_hand.Worker(), unreachable=told.append)]
+
+        def use():
+            try:
+                with contextlib.suppress(cm.Disconnected):
+                    granted[0].cast(Work).double(1)
+                granted.clear()
+                gc.collect()
+                with contextlib.suppress(AssertionError):
+                    until(lambda: told, PATIENCE / 3)
+                # It comes round, and would tell it again.
+                for _ in range(3):
+                    with contextlib.suppress(cm.Disconnected):
+                        root.double(1)
+                return len(told), remembered(entrypoint)[:4]
+            finally:
+                entrypoint.close()
+
+        client = by_hand.Concurrent(use)
+        interrupting = Interrupting(at, KeyboardInterrupt, SERVER)
+        with contextlib.suppress(KeyboardInterrupt, cm.Closed), interrupting:
+            entrypoint.serve_forever()
+        with contextlib.suppress(cm.Closed):
+            entrypoint.serve_forever()
+        entrypoint.close()
+        assert client.outcome() == (1, [0, 0, 0, 0]), interrupting.where
+        return interrupting.where
+
+    def sweep():
+        logging.disable(logging.CRITICAL)
+        at = 0
+        while serve(at):
+            at += 1
+        return at
+
+    assert fork(sweep).result() > 50
