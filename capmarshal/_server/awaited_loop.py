@@ -62,6 +62,7 @@ class AwaitedServer(Server):
         self.concurrency = Concurrency(
             self._ring, self._channels, self._records, self._endings, concurrency, weakly(self._rouse, None)
         )
+        self.concurrency.outlived = weakly(self.grants.call_ended, None)
         self._waiting_calls = WaitingCalls(
             self._ring, self.concurrency.full, self.concurrency.why_full, journal, self._timers
         )

@@ -48,6 +48,7 @@ class Concurrency:
         handlers: those that run, whether anybody wants their answers or not, in the order in which they began; and by
             which channel each came.
         full: the peers that may begin no more, roughly as they will take turns.
+        outlived: called with a channel that had ended before its call has.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Concurrency:
     ) -> None:
         self.handlers: dict[Handler, Channel] = {}
         self.full: dict[Peer, None] = {}
+        self.outlived: Callable[[Channel], None] = lambda _channel: None
         self._ring = ring
         self._channels = channels
         self._records = records
@@ -96,7 +98,6 @@ class Concurrency:
             handler.start()
         except BaseException:
             # There is no memory for a task, say: whoever has called finds out by its channel's end.
-            channel.handler = None
             self._never_ends(handler)
             raise
 
@@ -163,9 +164,8 @@ class Concurrency:
 
     def _forget(self, channel: Channel) -> None:
         """A channel is about to end, and with it what its method does."""
-        handler, channel.handler = channel.handler, None
-        if handler is not None:
-            handler.cancel()
+        if channel.handler is not None:
+            channel.handler.cancel()
 
     def end(self, handler: Handler, answer: Answer | bytes, *, cut_off: bool) -> None:
         """Ends a call whose method has ended.
@@ -188,6 +188,8 @@ class Concurrency:
                 self._records.finish(channel, answer)
             elif not self._records.reply_beside(channel, handler.id, answer):
                 self._records.finish(channel, reply(handler.id, answer))
+            if channel.state is State.ENDED:
+                self.outlived(channel)
             self._rouse()
         except Exception as error:  # noqa: BLE001 - a fault of ours is one channel's, not the service's
             self._endings.fault(channel, error)
@@ -272,8 +274,12 @@ class Concurrency:
 
     def _never_ends(self, handler: Handler) -> None:
         """Counts a call no more that is not run, or not to its end, and closes what came with it."""
-        self._uncount(handler, self.handlers.pop(handler).peer)
+        channel = self.handlers.pop(handler)
+        channel.handler = None
+        self._uncount(handler, channel.peer)
         handler.close()
+        if channel.state is State.ENDED:
+            self.outlived(channel)
 
     def insist_all(self) -> None:
         """Tells all that run to end, also those that were told before."""

@@ -189,9 +189,14 @@ class Grants:
         self._look(grant)
 
     def _channel_ends(self, channel: Channel) -> None:
-        if channel.grant is not None:
+        # A method that runs on may call it by what has come: where it is told to end, it takes its time.
+        if channel.grant is not None and channel.handler is None:
             channel.grant.channels.discard(channel)
             self._look(channel.grant)
+
+    def call_ended(self, channel: Channel) -> None:
+        """A call has ended that ran beside others, and its channel had ended before."""
+        self._channel_ends(channel)
 
     def _look(self, grant: Grant) -> None:
         if grant.shut and not grant.channels:
