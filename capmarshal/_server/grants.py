@@ -11,7 +11,7 @@ from capmarshal._descriptors import private, reaper
 from capmarshal._kernel.native import lib
 from capmarshal._kernel.weakly import weakly
 from capmarshal._protocol import epitaph
-from capmarshal._protocol.states import SPARE
+from capmarshal._protocol.states import SPARE, UNBEGUN
 from capmarshal._server.doorkeeper import Doorkeeper
 from capmarshal._server.hanging_up import shut
 from capmarshal._server.timers import Again
@@ -143,6 +143,8 @@ class Grants:
                 record = epitaph.pack(grant.reason or "")
                 lib.cm_send_record(grant.end.number, record, len(record), (), 0)
                 shut([grant.end])
+            # Whatever keeps a channel of it from ending.
+            grant.target = grant.unreachable = None
             self._leave(grant)
 
     def _leave(self, grant: Grant) -> None:
@@ -168,7 +170,8 @@ class Grants:
             self._take_back(grant)
             self._close(grant)
             for channel in tuple(grant.channels):
-                if channel.state in SPARE:
+                # A call that has not come whole is told as one that begins now.
+                if channel.state in SPARE or channel.state in UNBEGUN:
                     self._endings.give_up(channel)
             if not grant.channels:
                 self._revoked.pop(grant, None)
