@@ -67,6 +67,13 @@ void cm_move(int *to, int *from, unsigned int count);
  */
 int cm_close_quick(struct cm_descriptors *list, struct cm_mounts *mounts);
 
+/*
+ * For unix sockets that nobody needs to send to any more: moves those whose close is known not to block, for
+ * no descriptor lies in their queues and none can come, to another list, which has as many places, all empty.
+ * Whoever forks meanwhile would leave the child a descriptor more: the caller sees to it that nobody does.
+ */
+void cm_move_unladen(struct cm_descriptors *to, struct cm_descriptors *from);
+
 /* Closes them all, one after the other, as said. */
 void cm_close_all(struct cm_descriptors *list);
 

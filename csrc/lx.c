@@ -82,6 +82,11 @@ int lx_openat(int directory, const char *path, int flags, unsigned int mode)
 	return (int)lx_enter(SYS_openat, directory, (long)path, flags, mode, 0, 0);
 }
 
+long lx_read(int descriptor, void *data, size_t size)
+{
+	return lx_enter(SYS_read, descriptor, (long)data, (long)size, 0, 0, 0);
+}
+
 int lx_memfd_create(const char *name, unsigned int flags)
 {
 	return (int)lx_enter(SYS_memfd_create, (long)name, flags, 0, 0, 0, 0);

@@ -45,6 +45,7 @@ int lx_setsockopt(int socket, int level, int option, const void *value, unsigned
 int lx_shutdown(int socket, int how);
 
 int lx_openat(int directory, const char *path, int flags, unsigned int mode);
+long lx_read(int descriptor, void *data, size_t size);
 int lx_memfd_create(const char *name, unsigned int flags);
 int lx_eventfd2(unsigned int count, int flags);
 int lx_pidfd_open(int process, unsigned int flags);

@@ -1,7 +1,9 @@
 """The reaper: closing what a stranger sent delays nobody, for it is done elsewhere."""
 
+import contextlib
 import os
 import resource
+import socket
 import threading
 import time
 
@@ -9,6 +11,7 @@ import pytest
 
 from capmarshal import Descriptor
 from capmarshal._descriptors import reaper as _reaper
+from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.reaper import Sender
 from full_table import fill
 from patience import PATIENCE, until
@@ -127,6 +130,134 @@ def test_many_senders_of_one_user_leave_threads_for_others(slow):
         thing.may_end.set()
     assert _reaper.wait(PATIENCE)
     assert all(thing.begun.is_set() for thing in things)
+
+
+@contextlib.contextmanager
+def ends_of(*queues):
+    """The server's ends of channels, by what lies in their queues: records, and with how many descriptors each."""
+    with contextlib.ExitStack() as stack:
+        nears, ends = [], []
+        for records in queues:
+            near, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            nears.append(stack.enter_context(near))
+            for data, count in records:
+                socket.send_fds(near, [data], [near.fileno()] * count) if count else near.send(data)
+            ends.append(Descriptor(end.detach()))
+        yield nears, ends
+
+
+UNLADEN = [[], [(b"x", 0)], [(b"", 0), (b"x", 0)]]
+LADEN = [[(b"x", 1)], [(b"", 1)], [(b"", 0), (b"", 0), (b"", 2)], [(b"x", 0), (b"x", 3)]]
+
+
+def test_ends_in_whose_queues_no_descriptor_lies_wait_for_no_thread_of_their_senders(slow):
+    """Whatever their sender has the threads occupied with: only the others wait, and only those are on its account."""
+    user = Sender()
+    sender, told, closed, things = Sender(user), [], threading.Event(), [slow(), slow()]
+    for thing in things:
+        _reaper.close([thing], sender)
+        assert thing.begun.wait(PATIENCE)
+    with ends_of(*UNLADEN, *LADEN) as (_, ends):
+        numbers = [end.fileno() for end in ends]
+        quick, others = numbers[: len(UNLADEN)], numbers[len(UNLADEN) :]
+        assert not _reaper.close_ends(DescriptorList.of(ends), sender, told.append, closed.set)
+        until(lambda: len(sender.parked) == 1)
+        assert [is_open(number) for number in numbers] == [False] * len(quick) + [True] * len(others)
+        assert told == others
+        assert sender.waiting == user.waiting == len(things) + len(others)
+        assert not closed.is_set()
+        things[0].may_end.set()
+        assert closed.wait(PATIENCE)
+        assert not any(map(is_open, others))
+    things[1].may_end.set()
+    assert _reaper.wait(PATIENCE)
+    assert sender.waiting == user.waiting == 0
+
+
+def test_nothing_comes_to_ends_that_are_handed_over(slow):
+    """What would come after the look into their queues would be closed with them."""
+    sender, things = Sender(), [slow(), slow()]
+    for thing in things:
+        _reaper.close([thing], sender)
+        assert thing.begun.wait(PATIENCE)
+    with ends_of(*LADEN) as (nears, ends):
+        _reaper.close_ends(DescriptorList.of(ends), sender, lambda _number: None)
+        until(lambda: sender.parked)
+        for near in nears:
+            with pytest.raises(BrokenPipeError):
+                near.send(b"x")
+        for thing in things:
+            thing.may_end.set()
+        assert _reaper.wait(PATIENCE)
+
+
+def test_the_queue_of_a_listening_socket_is_not_looked_into(slow, place):
+    """Those who have connected may send after that: it waits for its sender's threads."""
+    sender, things = Sender(), [slow(), slow()]
+    for thing in things:
+        _reaper.close([thing], sender)
+        assert thing.begun.wait(PATIENCE)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener.bind(str(place))
+        listener.listen()
+        client.connect(str(place))
+        end = Descriptor(listener.detach())
+        number = end.fileno()
+        _reaper.close_ends(DescriptorList.of([end]), sender, lambda _number: None)
+        until(lambda: sender.parked)
+        assert is_open(number)
+        for thing in things:
+            thing.may_end.set()
+        assert _reaper.wait(PATIENCE)
+        assert not is_open(number)
+
+
+def test_where_the_kernel_does_not_tell_what_lies_in_queues_all_ends_are_their_senders(slow, fork):
+    """Here, since there is no room in the table to ask it."""
+
+    def child():
+        sender, things, told = Sender(), [Slow(), Slow()], []
+        for thing in things:
+            _reaper.close([thing], sender)
+            assert thing.begun.wait(PATIENCE)
+        with ends_of([]) as (_, ends):
+            number = ends[0].fileno()
+            ends = DescriptorList.of(ends)
+            taken = fill(0)
+            _reaper.close_ends(ends, sender, told.append)
+            until(lambda: sender.parked)
+            waits = is_open(number), told == [number]
+            for each in taken:
+                os.close(each)
+            for thing in things:
+                thing.may_end.set()
+            return waits, _reaper.wait(PATIENCE), is_open(number)
+
+    assert fork(child, table=128).result() == ((True, True), True, False)
+
+
+def test_a_child_says_nothing_on_ends_that_its_parent_closes(slow, fork):
+    """It closes its copies, and the parent's are the parent's."""
+    sender, told, things = Sender(), [], [slow(), slow()]
+    for thing in things:
+        _reaper.close([thing], sender)
+        assert thing.begun.wait(PATIENCE)
+    with ends_of(*LADEN) as (_, ends):
+        numbers = [end.fileno() for end in ends]
+        _reaper.close_ends(DescriptorList.of(ends), sender, told.append)
+        until(lambda: sender.parked)
+
+        def child():
+            del told[:]
+            until(lambda: not any(map(is_open, numbers)))
+            return told
+
+        assert fork(child).result() == []
+        assert all(map(is_open, numbers))
+        for thing in things:
+            thing.may_end.set()
+        assert _reaper.wait(PATIENCE)
 
 
 def test_a_sender_knows_how_many_of_its_descriptors_wait(slow):

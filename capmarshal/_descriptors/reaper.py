@@ -20,7 +20,14 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from capmarshal._descriptors.closing import ClosableFile, close_quick, close_whole, closed_at_once, sorted_out
+from capmarshal._descriptors.closing import (
+    ClosableFile,
+    close_quick,
+    close_unladen,
+    close_whole,
+    closed_at_once,
+    sorted_out,
+)
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.mounts import mounts
 from capmarshal._descriptors.process import process
@@ -78,7 +85,7 @@ class Sender:
 class _Job:
     """What came in one record: closed one after the other, by one thread."""
 
-    __slots__ = ("_descriptors", "_files", "count", "sender", "then")
+    __slots__ = ("_descriptors", "_files", "count", "sender", "tell", "then")
 
     def __init__(
         self, descriptors: DescriptorList, left: int, files: list[Any], sender: Sender, then: Callable[[], None] | None
@@ -88,6 +95,25 @@ class _Job:
         self.count = left + len(files)
         self.sender = sender
         self.then = then
+        # Called with each of the descriptors where they have to wait for a thread; None once that is done.
+        self.tell: Callable[[int], None] | None = None
+
+    def in_child(self, sender: Sender) -> None:
+        """Who was to be told is the parent's."""
+        self.then, self.tell, self.sender = None, None, sender
+
+    def left(self) -> list[int]:
+        """The descriptors that are open still."""
+        return [number for number in self._descriptors.numbers() if number >= 0]
+
+    def will_wait(self) -> None:
+        """Has it told that they have to wait."""
+        tell, self.tell = self.tell, None
+        if tell is None:
+            return
+        for number in self.left():
+            with contextlib.suppress(Exception):
+                tell(number)
 
     def run(self) -> None:
         """Closes all of it; what goes wrong with one is nobody's concern."""
@@ -96,6 +122,41 @@ class _Job:
         for file in self._files:
             with contextlib.suppress(BaseException):
                 close_whole(file)
+
+
+class _Ends(_Job):
+    """Ends of channels: those in whose queues nothing lies that may block wait for none of their sender's.
+
+    Which these are is not known before a thread has looked: that is not the serving thread's to do.
+    """
+
+    __slots__ = ("_is_new",)
+
+    def __init__(
+        self, ends: DescriptorList, sender: Sender, tell: Callable[[int], None], then: Callable[[], None] | None
+    ) -> None:
+        super().__init__(ends, len(ends), [], sender, then)
+        self.tell, self._is_new = tell, True
+
+    def in_child(self, sender: Sender) -> None:
+        """Likewise: a copy is closed, and nothing is done to the end."""
+        super().in_child(sender)
+        self._is_new = False
+
+    def close_unladen(self) -> int:
+        """Closes those, the first time; how many."""
+        is_new, self._is_new = self._is_new, False
+        if not is_new:
+            return 0
+        with contextlib.suppress(Exception):
+            close_unladen(self._descriptors)
+        return self.count - len(self.left())
+
+    def run(self) -> None:
+        """As said.  Of one alone the kernel tells when its closing begins; of several, one may wait for the other."""
+        if len(self.left()) > 1:
+            self.will_wait()
+        super().run()
 
 
 class Reaper:
@@ -139,6 +200,16 @@ class Reaper:
         if not left and not slow:
             return True
         return self._do(_Job(descriptors, left, slow, sender or Sender(self._own), then))
+
+    def close_ends(
+        self,
+        ends: DescriptorList,
+        sender: Sender,
+        tell: Callable[[int], None],
+        then: Callable[[], None] | None = None,
+    ) -> bool:
+        """As the module's :func:`close_ends`."""
+        return self._do(_Ends(ends, sender, tell, then))
 
     def close_socket(self, owner: Descriptor | Private, sender: Sender | None) -> None:
         """As the module's :func:`close_socket`."""
@@ -203,43 +274,69 @@ class Reaper:
         begun.release()
         while True:
             number, job = self._queue.get()
-            if self._begin(number, job):
+            if type(job) is _Ends and self._close_unladen(job):
+                self._forget(number, job)
+            elif self._begin(number, job):
                 with contextlib.suppress(Exception):
                     # For the next: this one may block.
                     self._ready()
                 job.run()
-                self._end(number, job)
-                if job.then is not None:
-                    with contextlib.suppress(Exception):
-                        job.then()
-                    self._telling.discard(number)
+                self._end(job)
+                self._forget(number, job)
             # A thread that waits must not keep what it has closed.
             del job
+
+    def _close_unladen(self, job: _Ends) -> bool:
+        """Closes of a job what waits for nobody, on nobody's account; whether that was all."""
+        with self._lock:
+            self._busy += 1
+        with contextlib.suppress(Exception):
+            # Before Linux 6.10, whoever closes a unix socket may have to close what others have left in the kernel.
+            self._ready()
+        closed = job.close_unladen()
+        with self._lock:
+            self._busy -= 1
+            job.count -= closed
+            for each in job.sender.chain:
+                each.waiting -= closed
+        return not job.count
 
     def _begin(self, number: int, job: _Job) -> bool:
         """Whether a thread may do the job now; else it is kept until one of its sender's is done."""
         with self._lock:
-            for each in job.sender.chain:
-                if each.threads >= each.limit:
-                    each.parked.append((number, job))
-                    return False
-            for each in job.sender.chain:
-                each.threads += 1
-            self._busy += 1
-        return True
+            full = next((each for each in job.sender.chain if each.threads >= each.limit), None)
+            if full is None:
+                for each in job.sender.chain:
+                    each.threads += 1
+                self._busy += 1
+                return True
+            if job.tell is None:
+                full.parked.append((number, job))
+                return False
+        # Before another thread may have it, and not while the lock is held.
+        job.will_wait()
+        return self._begin(number, job)
 
-    def _end(self, number: int, job: _Job) -> None:
+    def _end(self, job: _Job) -> None:
         with self._lock:
             self._busy -= 1
+            for each in job.sender.chain:
+                each.threads -= 1
+                if each.parked:
+                    self._queue.put(each.parked.popleft())
+
+    def _forget(self, number: int, job: _Job) -> None:
+        with self._lock:
             self.done += 1
             if job.then is not None:
                 self._telling.add(number)
             self._open.pop(number, None)
             for each in job.sender.chain:
                 each.waiting -= job.count
-                each.threads -= 1
-                if each.parked:
-                    self._queue.put(each.parked.popleft())
+        if job.then is not None:
+            with contextlib.suppress(Exception):
+                job.then()
+            self._telling.discard(number)
 
     def prepare(self) -> None:
         """As the module's :func:`prepare`."""
@@ -295,8 +392,7 @@ class Reaper:
         jobs = [job for _, job in self._open.values()]
         self._begin_anew()
         for job in jobs:
-            # Who was to be told is the parent's.
-            job.then, job.sender = None, Sender(self._own)
+            job.in_child(Sender(self._own))
             self._enter(job)
         if jobs:
             self._ready()
@@ -325,6 +421,25 @@ def close(
         Whether all is closed already.
     """
     return _reaper.close(things, sender, then)
+
+
+def close_ends(
+    ends: DescriptorList, sender: Sender, tell: Callable[[int], None], then: Callable[[], None] | None = None
+) -> bool:
+    """As :func:`close`, of ends of channels that nobody else in this process has.
+
+    One in whose queue no descriptor lies waits for nothing that its sender has the threads occupied with.
+
+    Args:
+        ends: taken; nothing more comes to any of them.
+        sender: who knocked.
+        tell: called by one of the threads with the number of each that has to wait.
+        then: as there.
+
+    Returns:
+        Whether all is closed already.
+    """
+    return _reaper.close_ends(ends, sender, tell, then)
 
 
 def close_socket(owner: Descriptor | Private, sender: Sender | None) -> None:

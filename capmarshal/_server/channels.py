@@ -43,6 +43,10 @@ if TYPE_CHECKING:
 # Looked up once: an attribute of cffi's is 40 ns.
 _cm_allow, _cm_reply_beside = lib.cm_allow, lib.cm_reply_beside
 
+# The part of what a process, or a user, may have in the table that it may have besides: what the reaper is about to
+# close.
+_SLACK = 16
+
 # Channels of a peer that are looked at to find the one that is missed least.
 _LOOKED_AT = 32
 
@@ -179,6 +183,22 @@ class Channels:
             return f"{peer!r} is held back: {', '.join(sorted(peer.held))}"
         if len(peer.channels) >= self.shares.channels.process and not peer.own:
             return f"{peer.process} has {len(peer.channels)} channels already (limits.channels, process_share)"
+        if peer.user.waiting and not peer.own:
+            return self._piled_up(peer)
+        return ""
+
+    def _piled_up(self, peer: Peer) -> str:
+        """Why a peer gets no more channels until some are closed; empty if it does.
+
+        One that has ended is in the table for as long as its closing waits, which its user may make long.
+        """
+        may, user = self.shares.places, peer.user
+        own = len(peer.channels) + peer.waiting
+        of_user = self.ledger.of_user(user, Resource.CHANNELS) + user.waiting
+        if own > may.process + may.process // _SLACK:
+            return f"{peer.waiting} descriptors of {peer.process} wait to be closed (process_share)"
+        if of_user > may.user + may.user // _SLACK:
+            return f"{user.waiting} descriptors of user {user.uid} wait to be closed (user_share)"
         return ""
 
     def full(self, user: User) -> bool:

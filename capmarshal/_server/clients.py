@@ -37,6 +37,14 @@ def all_received(number: int) -> bool:
     return not any(unsent)
 
 
+def lies_unread(number: int) -> bool:
+    """Whether there is a record that was sent to a socket and not read."""
+    nothing = ffi.new("struct msghdr *")
+    # No room for any of it: a record is cut short, and nothing at the end of all is not.
+    lib.lx_recvmsg(number, nothing, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    return bool(nothing.msg_flags & socket.MSG_TRUNC)
+
+
 class Load:
     """What calls that run beside others have, together.
 
@@ -239,10 +247,7 @@ class Channel:
 
     def lies_unread(self) -> bool:
         """Whether there is a record that was sent to us and not read."""
-        nothing = ffi.new("struct msghdr *")
-        # No room for any of it: a record is cut short, and nothing at the end of all is not.
-        lib.lx_recvmsg(self.far.number, nothing, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        return bool(nothing.msg_flags & socket.MSG_TRUNC)
+        return lies_unread(self.far.number)
 
     def awaits_server(self) -> bool:
         """Whether the client has done its part, and the server has not come round to it: a call may take its time."""

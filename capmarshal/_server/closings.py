@@ -13,6 +13,7 @@ from capmarshal._descriptors import reaper
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.inbox import Inbox
 from capmarshal._kernel.native import NOW, lib
+from capmarshal._server.hanging_up import hang_up
 from capmarshal._server.timers import Again
 
 if TYPE_CHECKING:
@@ -78,13 +79,21 @@ class Closings:
             return True
         if reaper.close(things, peer, partial(self._note, count, then)):
             return True
+        self._count(peer, count)
+        return False
+
+    def hang_up(self, peer: Peer, end: Private) -> None:
+        """Closes an end that has not become a channel; takes it."""
+        if not hang_up(peer, [end], partial(self._note, 1, None)):
+            self._count(peer, 1)
+
+    def _count(self, peer: Peer, count: int) -> None:
         self._waiting += count
         self._turn.scarce = 1
         if self._too_much(peer):
             self._looking.begin()
             self._held.add(peer)
             self._channels.hold(peer, _HELD)
-        return False
 
     def hear(self, peer: Peer, end: Private, most: int) -> None:
         """Takes so many of the records that a peer has sent, where there are as many, and closes what came.

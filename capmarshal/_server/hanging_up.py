@@ -1,7 +1,8 @@
 """Closing the server's ends of channels: in batches, for a flood of knocks ends as many channels as it begins.
 
-A channel's queue may hold what takes long to close, so the reaper closes it; and to hand each over by itself would have
-a thread of the reaper wake, and take its turn with the serving thread, for each.
+A channel's queue may hold what takes long to close, so the reaper closes it: on its peer's account where any descriptor
+lies there, so that who piles such up gets no new channels.  To hand each over by itself would have a thread of the
+reaper wake, and take its turn with the serving thread, for each.
 """
 
 from __future__ import annotations
@@ -15,8 +16,12 @@ from capmarshal._descriptors import private, reaper
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._kernel.errors import DENIED, KernelError
 from capmarshal._kernel.native import lib
+from capmarshal._protocol import wire
+from capmarshal._server.clients import lies_unread
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from capmarshal._descriptors.private import Private
     from capmarshal._server.clients import Peer
     from capmarshal._server.timers import Timers
@@ -46,13 +51,13 @@ class HangingUp:
         if len(ends) == _TOGETHER:
             # One that is empty keeps the timer's place.
             self._ends[peer] = []
-            _hand_over(peer, ends)
+            hang_up(peer, ends)
 
     def now(self) -> None:
         """Has all of them closed: their numbers are wanted, or nobody comes back later."""
         waiting, self._ends = self._ends, {}
         for peer, ends in waiting.items():
-            _hand_over(peer, ends)
+            hang_up(peer, ends)
 
 
 def shut(ends: list[Private]) -> None:
@@ -79,8 +84,27 @@ def shut(ends: list[Private]) -> None:
             ended.close()
 
 
-def _hand_over(peer: Peer, ends: list[Private]) -> None:
-    """Has them closed as one list, in one crossing into C, which leaves the interpreter to the serving thread."""
+def hang_up(peer: Peer, ends: list[Private], then: Callable[[], None] | None = None) -> bool:
+    """Has them closed as one list, in few crossings into C, which leave the interpreter to the serving thread.
+
+    Args:
+        peer: who has knocked, and what holds up the closing of these is on the account of.
+        ends: taken.
+        then: called by a thread of the reaper when the last is closed, unless this returns True.
+
+    Returns:
+        Whether all are closed already.
+    """
     # Nobody forks between the moment when they are no longer private and that when the reaper knows them.
     with private.lock:
-        reaper.close([DescriptorList.of([end.release() for end in ends])], peer)
+        return reaper.close_ends(DescriptorList.of([end.release() for end in ends]), peer, _tell, then)
+
+
+def _tell(number: int) -> None:
+    """Tells whoever is at the other end of one whose closing has to wait that it has ended.
+
+    And that a call there was not read, as the kernel does where it is closed.
+    """
+    if lies_unread(number):
+        lib.cm_send_record(number, wire.GONE_RECORD, len(wire.GONE_RECORD), (), 0)
+    lib.lx_shutdown(number, socket.SHUT_RDWR)

@@ -103,6 +103,8 @@ class Knocks:
                 reason = "it is a door, and no channel"
             else:
                 reason = self._admit(peer, far, grant)
+                if reason:
+                    self._closings.hang_up(peer, far)
         if reason:
             refused = self._inbox.steal()
             self._closings.close(peer, [refused, far] if far.number >= 0 else [refused])

@@ -16,7 +16,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         channels: open at a time; None: three quarters of the descriptor table (the soft RLIMIT_NOFILE).  This process's
-            own are counted, and not refused: what they are for may be what its other calls wait for.
+            own are counted, and not refused: what they are for may be what its other calls wait for.  Who has so much
+            of the table, together with what waits to be closed for it, gets no more until that is closed.
         unread_bytes: of answers that wait for their readers; None: four times the entrypoint's ``max_bytes``.
         unread_descriptors: sent in answers and not received; None: three quarters of the soft RLIMIT_NOFILE, which is
             what the kernel lets this user have in flight.

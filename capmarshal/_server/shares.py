@@ -91,6 +91,11 @@ class Shares:
         return self.bounds(self._limits.channels or _of_table(_CHANNELS))
 
     @property
+    def places(self) -> Bounds:
+        """How many channels there may be, together with what waits to be closed: no fewer where channels may be few."""
+        return self.bounds(max(self._limits.channels or 0, _of_table(_CHANNELS)))
+
+    @property
     def unread_descriptors(self) -> Bounds:
         """How many descriptors may lie unread."""
         return self.bounds(self._limits.unread_descriptors or _of_table(_IN_FLIGHT))

@@ -17,16 +17,19 @@ import capmarshal
 _NOBODY = 65534
 
 
-def become_ordinary():
+def become_ordinary(of=0):
     """Drops root, in a child; nothing to do for who has none.
 
     A number of our own rather than "nobody": descriptors in flight are counted per user over the whole machine, and
     another test run's must not count here.
+
+    Args:
+        of: a process: those that pass the same one become one user.
     """
     if os.getuid() != 0:
         return
     os.setgroups([])
-    for user in (20_000 + os.getpid() % 30_000, 65_534):
+    for user in (20_000 + (of or os.getpid()) % 30_000, 65_534):
         try:
             os.setresgid(user, user, user)
             os.setresuid(user, user, user)
