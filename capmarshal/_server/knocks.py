@@ -50,7 +50,7 @@ class Knocks:
         self._pidfd_place = ffi.addressof(self._inbox.struct, "pidfd")
         # Of the channel that a knock has just brought, and of who did.
         self._far, self._pidfd = Private(-1), Private(-1)
-        # At whose door it did; None: the entrypoint's own.
+        # At whose door it did, until that is dealt with; None: at the entrypoint's own.
         self._grant: Grant | None = None
 
     @property
@@ -68,7 +68,6 @@ class Knocks:
         Returns:
             As ``cm_receive()``, csrc/cm_message.h; -EBADF where the door is closed.
         """
-        self._grant = grant
         # A fork in between would leave the child with a copy of the client's far end.
         with private.lock:
             if door.number < 0:
@@ -86,6 +85,7 @@ class Knocks:
 
     def _admit_or_refuse(self, grant: Grant | None) -> None:
         """Deals with the knock in the inbox."""
+        self._grant = grant
         struct, far = self._inbox.struct, self._far
         # From here on the peer's, or nobody's: what is tidied up after Ctrl-C must not be what is watched.
         pidfd, self._pidfd = self._pidfd, Private(-1)
@@ -112,6 +112,7 @@ class Knocks:
         # New ones, if these have found an owner.
         if far.number >= 0:
             self._far = Private(-1)
+        self._grant = None
 
     def _admit(self, peer: Peer, far: Private, grant: Grant | None) -> str:
         """Takes a new channel; or why not."""
@@ -135,4 +136,4 @@ class Knocks:
         reaper.close([self._inbox.steal()])
         if self._far.number >= 0:
             self._channels.disown(self._far, self._grant)
-        self._far, self._pidfd = Private(-1), Private(-1)
+        self._far, self._pidfd, self._grant = Private(-1), Private(-1), None
