@@ -46,7 +46,7 @@ static int receive(int channel, struct cm_caller *caller, struct cm_inbox *in, i
 int cm_send_call(int channel, struct cm_caller *caller, const void *key, const void *body, size_t size,
 		 const int *attached, int64_t travels, int64_t deadline)
 {
-	int64_t at = travels == CM_FOREVER ? 0 : cm_now();
+	int64_t until = cm_until(travels), at = until == CM_FOREVER ? 0 : cm_now();
 	unsigned int count = attached ? (unsigned int)attached[CM_COUNT] : 0;
 	int entries = attached ? attached[CM_ENTRIES] : 0;
 	struct cm_line table[CM_DESCRIPTORS];
@@ -59,7 +59,7 @@ int cm_send_call(int channel, struct cm_caller *caller, const void *key, const v
 			.cpu = (uint16_t)cm_cpu(),
 			.id = ++caller->id,
 		},
-		.time_left = time_left(travels, at),
+		.time_left = time_left(until, at),
 		.sent_at = (uint64_t)at,
 	};
 	struct iovec parts[] = {

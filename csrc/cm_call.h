@@ -33,7 +33,7 @@ enum { CM_ENTRIES = 0, CM_COUNT = 1, CM_FIRST = 2, CM_MAKE_TABLE = -1 };
  * `key` is a part of the record: the length of the method's name, the badge, and the
  * name.  `body` is the rest of it, `size` bytes: table, unless that is made here, and
  * payload.  `attached` is NULL where that is data alone.  The CALL carries the time that
- * it has left until `travels`; its ID is the caller's, plus one for each call, counted
+ * it has left until `travels`, which may be CM_UNLIMITED; its ID is the caller's, plus one for each call, counted
  * also where the send fails.
  *
  * Return: 0, the record is sent, and caller->sent 1; else as cm_send(), and that is 0

@@ -107,7 +107,9 @@ class AsyncioWatch:
         if not known:
             return -1
         future = self._waiting[known] = self._loop.create_future()
-        timer = None if until == FOREVER else self._loop.call_later(seconds_until(until), _late, future)
+        timer = (
+            None if until is FOREVER or until == FOREVER else self._loop.call_later(seconds_until(until), _late, future)
+        )
         happened: int = 0
         try:
             happened = await future

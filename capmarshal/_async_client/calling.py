@@ -170,12 +170,14 @@ async def exchange(door: Door, key: bytes, payload: Payload, entries: Entries, n
         TooManyInFlight, DescriptorsLost, TooLarge, ProtocolError, KernelError: as they say.
     """
     deadline, began = _now_in_force(), 0
-    if deadline != FOREVER:
+    # Mostly that very object, here and below.
+    if deadline is not FOREVER and deadline != FOREVER:
         deadline = in_force()
         began = check_time(deadline)
     here = _this_loop()
     limit = _limit(here)
-    if here.in_a_row >= _IN_A_ROW or (limit != FOREVER and limit <= time.monotonic_ns()):
+    travels = deadline if limit is FOREVER else min(deadline, limit)
+    if here.in_a_row >= _IN_A_ROW or (limit is not FOREVER and limit <= time.monotonic_ns()):
         here.in_a_row = 0
         await anyio.lowlevel.checkpoint()
     limiter = here.limiter_of(door)
@@ -184,7 +186,7 @@ async def exchange(door: Door, key: bytes, payload: Payload, entries: Entries, n
         if not limiter.take_now() and not await limiter.take(deadline):
             raise TooLate(f"not made: {CALLS_MAX} others that go the same way did not end", ran="no")
         try:
-            answer = await _repeated(here, door, key, payload, entries, numbers, deadline, min(deadline, limit))
+            answer = await _repeated(here, door, key, payload, entries, numbers, deadline, travels)
         finally:
             limiter.give_back()
     except TooLate as late:

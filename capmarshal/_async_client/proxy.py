@@ -13,25 +13,27 @@ from capmarshal._async_client.calling import exchange
 from capmarshal._capabilities.capability import (
     Proxy,
     capability_behind,
+    door_of,
     make_wire_key,
     open_door_of,
     timeout_of,
     wire_keys_of,
 )
-from capmarshal._client.coding import explain, result_of
+from capmarshal._client.coding import explain, result_after, result_of
 from capmarshal._client.conversation import Unanswered
 from capmarshal._client.logged_proxy import Line
 from capmarshal._client.proxy_class import class_by
 from capmarshal._kernel.call_log import CANCELLED
 from capmarshal._kernel.deadline import await_with_proxy_timeout
 from capmarshal._kernel.errors import Error
+from capmarshal._typed.codec import BAD_PAYLOAD
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from capmarshal._capabilities.door import Door
     from capmarshal._client.channel import Answer, Entries
-    from capmarshal._typed.arguments import Given
+    from capmarshal._typed.arguments import Given, Held
     from capmarshal._typed.long import Payload
     from capmarshal._typed.method import Method
 
@@ -41,9 +43,24 @@ if TYPE_CHECKING:
 async def invoke(proxy: Proxy, called: Method, arguments: Given, exchange: Exchange = exchange) -> Any:
     """Makes a call, through a door by ``exchange``: what every proxy method does."""
     target = capability_behind(proxy)
-    payload, numbers, entries, held = called.lend(arguments)
+    payload: Payload | None = None
+    entries: Entries = ()
+    numbers: Sequence[int] = ()
+    held: Held = ()
+    # As where calls block: what is mostly due is done here.
+    if called.arguments_are_data:
+        encode = called.encode_data_arguments
+        try:  # noqa: SIM105 - contextlib.suppress() costs more than all of it
+            payload = encode(arguments)
+        except BAD_PAYLOAD:  # said there, with the name of the parameter
+            pass
+    if payload is None:
+        lend = called.lend
+        payload, numbers, entries, held = lend(arguments)
     try:
-        door = open_door_of(target)
+        door = door_of(target)
+        if door is None:
+            door = open_door_of(target)
         try:
             key = wire_keys_of(target)[called.wire_name]
         except KeyError:
@@ -52,6 +69,12 @@ async def invoke(proxy: Proxy, called: Method, arguments: Given, exchange: Excha
     except (Unanswered, Error) as error:
         explain(error, called, target, arguments, numbers, held)
         raise
+    read = called.read_data_result
+    if read is not None and type(answer) is bytes:
+        try:
+            return read(answer)
+        except BAD_PAYLOAD as error:  # said there; anything else is a signal handler's, and its program's
+            return result_after(called, error, answer, door)
     return result_of(called, answer, door)
 
 

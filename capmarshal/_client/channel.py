@@ -200,7 +200,8 @@ class Channel:
         size = len(payload)
         if len(key) + size > self._room_for_data:
             return False
-        return _cm_send_call(self.near.number, self._caller, key, payload, size, NULL, travels, NOW) == 0
+        told = UNLIMITED if travels is FOREVER else travels
+        return _cm_send_call(self.near.number, self._caller, key, payload, size, NULL, told, NOW) == 0
 
     def heard(self, deadline: int, poll: int = 0) -> Answer | Steps[Answer] | None:
         """The answer to the call that was sent, or the steps to it, where something has come; else None.
@@ -210,8 +211,15 @@ class Channel:
             poll: nanoseconds for which to look out for it at most.
         """
         # Not before: of many calls that wait, each would keep one.
-        inbox = borrow()
+        try:
+            inbox = borrow_idle()
+        except IndexError:
+            inbox = borrow()
         result = _cm_answer(self.near.number, self._caller, inbox.struct, poll, NOW)
+        if result == _CM_DATA:
+            data: bytes = inbox.bytes[HEAD_SIZE : inbox.size[0]]
+            give_back(inbox)
+            return data
         if result in _NOT_YET:
             give_back(inbox)
             return None
