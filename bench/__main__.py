@@ -53,7 +53,6 @@ def _measure(name: str, options: argparse.Namespace) -> Report:
 
 
 def main() -> None:
-    """Lists, or measures and reports."""
     options = _parse()
     if not options.names:
         _list()

@@ -175,7 +175,6 @@ def _receiving(cores: Cores, size: int) -> Iterator[dict[str, Callable[[], None]
 
 
 def run(report: Report) -> Iterator[Work]:
-    """At each place."""
     size = _QUICK_SIZE if report.quick else _SIZE
     count = report.loops(_COUNT, _QUICK_COUNT)
     for cores in processes.places():

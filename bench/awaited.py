@@ -96,7 +96,6 @@ def _works(cores: Cores, found: list[str], others: Mapping[str, str], times: int
 
 
 def run(report: Report) -> Iterator[Work]:
-    """All of it at each place."""
     times = report.loops(_CALLS, _QUICK_CALLS)
     missing = loops.unavailable() | {name: peers.PEERS[name].unavailable() for name in _PEERS}
     report.notes += [f"{name}: {why}" for name, why in missing.items() if why]

@@ -38,7 +38,6 @@ def deeds(works: Works) -> Iterator[tuple[str, dict[str, Callable[[], object]]]]
 
 
 def run(report: Report) -> Iterator[Work]:
-    """Both kinds of work at each place."""
     calls = report.loops(5000, 20)
     report.settings |= zip(("call_bytes", "reply_bytes"), c_program.record_sizes(), strict=True)
     for cores in places():

@@ -53,7 +53,6 @@ def _measure(works: Works, things: Sequence[cm.Capability], held: Sequence[cm.Ca
 
 
 def run(report: Report) -> Iterator[Work]:
-    """It at each place."""
     count, batches = (_QUICK_COUNT, 1) if report.quick else (_COUNT, _BATCHES)
     report.settings["loops"] = count * batches
     with _entrypoints(count) as entrypoints:

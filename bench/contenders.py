@@ -46,7 +46,6 @@ def look_at_descriptors(numbers: Sequence[int]) -> tuple[int, int]:
 
 
 def close_all(numbers: Sequence[int]) -> None:
-    """Closes them."""
     for number in numbers:
         os.close(number)
 
@@ -60,12 +59,10 @@ class ByHand:
         self._near = near
 
     def close(self) -> None:
-        """Ends it."""
         self._near.close()
 
     @staticmethod
     def serve(far: socket.socket) -> None:
-        """The server's half."""
         raise NotImplementedError
 
 
@@ -73,13 +70,11 @@ class Add(ByHand):
     """The least that adds: no method but one, nothing checked but the types."""
 
     def add(self, a: int, b: int) -> int:
-        """The sum."""
         self._near.sendmsg([encode((a, b))])
         return decode_int(self._near.recvmsg(_ROOM)[0])
 
     @staticmethod
     def serve(far: socket.socket) -> None:
-        """The server's half."""
         while data := far.recvmsg(_ROOM)[0]:
             a, b = decode_pair(data)
             far.sendmsg([encode(a + b)])
@@ -110,7 +105,6 @@ class Rpc(ByHand):
     _id = 0
 
     def add(self, a: int, b: int) -> int:
-        """The sum."""
         return decode_int(self._call("add", (a, b)))
 
     def _call(self, method: str, arguments: tuple[object, ...]) -> msgspec.Raw:
@@ -126,7 +120,6 @@ class Rpc(ByHand):
 
     @staticmethod
     def serve(far: socket.socket) -> None:
-        """The server's half."""
         methods = {"add": (operator.add, decode_pair)}
         while True:
             data, _, flags, _ = far.recvmsg(_ROOM)
@@ -163,19 +156,16 @@ class Tagged(ByHand):
     """
 
     def add(self, a: int, b: int) -> int:
-        """The sum."""
         self._near.sendmsg([encode(AddRequest(a, b))])
         return decode_int(self._near.recvmsg(_ROOM, _CONTROL, socket.MSG_CMSG_CLOEXEC)[0])
 
     def inode(self, number: int) -> int:
-        """That of a file."""
         rights = socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [number])
         self._near.sendmsg([encode(InodeRequest())], [rights])
         return decode_int(self._near.recvmsg(_ROOM, _CONTROL, socket.MSG_CMSG_CLOEXEC)[0])
 
     @staticmethod
     def serve(far: socket.socket) -> None:
-        """The server's half."""
         while True:
             record, ancillary, _, _ = far.recvmsg(_ROOM, _CONTROL, socket.MSG_CMSG_CLOEXEC)
             if not record:
@@ -195,13 +185,11 @@ class Describe(ByHand):
     """An open file there, characters back: ``socket.send_fds`` and msgspec; the server makes a file object of it."""
 
     def describe(self, file: io.BufferedReader) -> str:
-        """64 characters, whatever the file."""
         socket.send_fds(self._near, [encode("describe")], [file.fileno()])
         return _decode_str(self._near.recv(_ROOM))
 
     @staticmethod
     def serve(far: socket.socket) -> None:
-        """The server's half."""
         while True:
             data, numbers, _, _ = socket.recv_fds(far, _ROOM, 1)
             if not data:
@@ -249,7 +237,6 @@ class Stream(ByHand):
 
     @staticmethod
     def serve(far: socket.socket) -> None:
-        """The server's half."""
         while True:
             chunk, numbers, _, _ = socket.recv_fds(far, _CHUNK, DESCRIPTORS_MAX)
             if not chunk:
@@ -276,17 +263,14 @@ class ConnectionBytes(ByHand):
         self._connection: Connection[Any, Any] = Connection(near.detach())
 
     def close(self) -> None:
-        """Ends it."""
         self._connection.close()
 
     def hand_over(self, data: memoryview) -> tuple[int, int]:
-        """Hands bytes over."""
         self._connection.send_bytes(data)
         return decode_pair(self._connection.recv_bytes())
 
     @staticmethod
     def serve(far: socket.socket) -> None:
-        """The server's half."""
         connection: Connection[Any, Any]
         with Connection(far.detach()) as connection:
             while True:
@@ -306,24 +290,20 @@ class ConnectionObjects(ConnectionBytes):
         know_password()
 
     def add(self, a: int, b: int) -> Any:
-        """The sum."""
         self._connection.send(("add", a, b))
         return self._connection.recv()
 
     def inode(self, number: int) -> Any:
-        """That of a file."""
         self._connection.send(("inode",))
         reduction.send_handle(self._connection, number, 0)  # the process is asked for on Windows alone
         return self._connection.recv()
 
     def hand_descriptors(self, numbers: Sequence[int]) -> Any:
-        """Hands descriptors over; borrowed."""
         self._connection.send([reduction.DupFd(number) for number in numbers])
         return self._connection.recv()
 
     @staticmethod
     def serve(far: socket.socket) -> None:
-        """The server's half."""
         know_password()
         connection: Connection[Any, Any]
         with Connection(far.detach()) as connection:

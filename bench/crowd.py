@@ -63,7 +63,6 @@ def crowd(works: Works, channels: int) -> Iterator[tuple[int, int]]:
 
 
 def run(report: Report) -> Iterator[Work]:
-    """It at each place."""
     calls, objects = report.loops(5000, 20), _QUICK_OBJECTS if report.quick else _OBJECTS
     channels = _QUICK_CHANNELS if report.quick else _CHANNELS
     make_room(channels)

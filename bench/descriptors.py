@@ -65,7 +65,6 @@ def deeds(works: Works) -> Iterator[tuple[str, dict[str, Callable[[], object]]]]
 
 
 def run(report: Report) -> Iterator[Work]:
-    """Each count of each kind at each place."""
     enough = _QUICK_DESCRIPTORS if report.quick else _DESCRIPTORS
     for cores in places():
         with served(cores) as works:

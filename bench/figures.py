@@ -77,7 +77,6 @@ def _lines(work: Work) -> Iterator[str]:
 
 
 def show(name: str, report: Report) -> None:
-    """Prints all of a benchmark."""
     settings = ", ".join(f"{what} {value}" for what, value in report.settings.items())
     print(f"\n== {name}" + (f": {settings}" if settings else ""))
     for work in report.works:

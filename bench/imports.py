@@ -30,7 +30,6 @@ def _take(source: str, starts: int) -> float:
 
 
 def run(report: Report) -> Iterator[Work]:
-    """It on one core."""
     starts = report.loops(5, 1)
     cores = places()[0]
     run_on(cores.client)

@@ -63,7 +63,6 @@ class Neighbour:
         self.done, self.refused = itertools.count(), itertools.count()
 
     def add(self) -> object:
-        """The call that any client makes."""
         return self.shared.add(1, 2)
 
     def knock(self) -> socket.socket:

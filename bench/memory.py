@@ -70,7 +70,6 @@ def _of_one(measure: Callable[[int], tuple[float, ...]], waiting: _Waiting, whic
 
 
 def run(report: Report) -> Iterator[Work]:
-    """Each at each count."""
     counts = _QUICK_COUNTS if report.quick else _COUNTS
     make_room(max(counts))
     for piece, (measure, everywhere) in _PIECES.items():

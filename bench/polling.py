@@ -62,7 +62,6 @@ def seconds(started: dict[str, Process], name: str, calls: int) -> float:
 
 
 def run(report: Report) -> Iterator[Work]:
-    """It in each situation."""
     # As many as take a while where each waits for a time slice: a scheduler's slice is some milliseconds.
     calls = report.loops(2000, 20)
     one, *two = places()

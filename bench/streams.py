@@ -104,7 +104,6 @@ class Client:
         self._id = 0
 
     async def add(self, a: int, b: int) -> int:
-        """The sum."""
         return decode_int(await self._call("add", (a, b)))
 
     async def _call(self, method: str, arguments: tuple[object, ...]) -> msgspec.Raw:

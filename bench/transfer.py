@@ -109,7 +109,6 @@ def _at(cores: Cores, amounts: Mapping[str, Sequence[int]]) -> Iterator[Work]:
 
 
 def run(report: Report) -> Iterator[Work]:
-    """Both tasks at each place."""
     amounts = _QUICK_AMOUNTS if report.quick else _AMOUNTS
     # Twice: what the receiver closes late is the second time.
     processes.make_room(2 * max(amounts["descriptors"]))

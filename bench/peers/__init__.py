@@ -94,7 +94,6 @@ def connected(name: str, works: Works, cores: Cores) -> Iterator[Client]:
 
 
 def run(report: Report) -> Iterator[Work]:
-    """Both calls at each place."""
     times = report.loops(1000, 10)
     report.notes += [f"{name}: {why}" for name, peer in PEERS.items() if (why := peer.unavailable())]
     present = {name + peer.version(): (name, peer) for name, peer in PEERS.items() if not peer.unavailable()}

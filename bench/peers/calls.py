@@ -18,7 +18,6 @@ class Adder:
     """What is served by those that serve an object of Python's."""
 
     def add(self, a: int, b: int) -> int:
-        """The sum."""
         return a + b
 
     def inode(self, file: Any) -> int:
@@ -46,7 +45,6 @@ def serve_managers(path: str) -> None:
 
 @contextlib.contextmanager
 def managers(path: str) -> Iterator[Client]:
-    """A client of that server."""
     _Manager.register("adder")
     manager = _Manager(path, contenders.know_password())
     manager.connect()
@@ -77,7 +75,6 @@ def serve_rpyc(path: str) -> None:
 
 @contextlib.contextmanager
 def rpyc(path: str) -> Iterator[Client]:
-    """A client of that server."""
     from rpyc.utils.factory import unix_connect
 
     with unix_connect(path) as connection:
@@ -100,7 +97,6 @@ def serve_pyro(path: str) -> None:
 
 @contextlib.contextmanager
 def pyro(path: str) -> Iterator[Client]:
-    """A client of that server."""
     import Pyro5.api
 
     with Pyro5.api.Proxy(f"PYRO:adder@./u:{path}") as adder:
@@ -128,7 +124,6 @@ def serve_zeromq(path: str) -> None:
 
 @contextlib.contextmanager
 def zeromq(path: str) -> Iterator[Client]:
-    """A client of that server."""
     import zmq
 
     with zmq.Context() as context, context.socket(zmq.REQ) as socket:
@@ -172,7 +167,6 @@ def serve_capnproto(path: str) -> None:
 
 @contextlib.contextmanager
 def capnproto(path: str) -> Iterator[Client]:
-    """A client of that server."""
     import capnp
 
     running = contextlib.AsyncExitStack()
@@ -219,7 +213,6 @@ def serve_grpc(path: str) -> None:
 
 @contextlib.contextmanager
 def grpc(path: str) -> Iterator[Client]:
-    """A client of that server."""
     import grpc
 
     async def connect() -> Any:

@@ -73,7 +73,6 @@ def serve_dbus_fast(path: str) -> None:
 
 @contextlib.contextmanager
 def dbus_fast(path: str) -> Iterator[Client]:
-    """A client of that server."""
     from dbus_fast import DBusError
 
     def adder(name: str) -> Any:
@@ -133,7 +132,6 @@ def _inode(message: Any) -> tuple[str, int]:
 
 @contextlib.contextmanager
 def jeepney(path: str) -> Iterator[Client]:
-    """A client of that server."""
     from jeepney import DBusErrorResponse, MessageGenerator, new_method_call
     from jeepney.io.blocking import Proxy
 
