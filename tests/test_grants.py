@@ -44,6 +44,9 @@ class FilesServer(by_hand.AwaitingWorker, Files):
     def pass_on(self, what):
         return what
 
+    async def never(self, what):
+        raise AssertionError(what)
+
     def by_way_of(self, other):
         return [cm.caller().label, other.who()[3], cm.caller().label]
 
@@ -145,6 +148,8 @@ def test_what_is_no_grant(entrypoint, target):
         entrypoint.grant(target, label="")
     with pytest.raises(TypeError, match="unreachable is called with the object"):
         entrypoint.grant(target, unreachable=3)
+    with pytest.raises(TypeError, match="unreachable is async, and it is called"):
+        entrypoint.grant(target, unreachable=target.never)
     with pytest.raises(TypeError):
         entrypoint.grant(object())
     root, granted = entrypoint.manage(target), entrypoint.grant(target)

@@ -270,6 +270,9 @@ class AnyEntrypoint(Generic[S]):
         names = None if only is None else _names_of(only, target)
         if unreachable is not None and not callable(unreachable):
             raise TypeError(f"unreachable is called with the object, and {unreachable!r} cannot be")
+        function = getattr(unreachable, "__func__", unreachable)
+        if isinstance(function, types.FunctionType) and is_async(function):
+            raise TypeError("unreachable is async, and it is called, and not awaited; write def")
         service = self._made()
         service.check_open()
         grant = Grant(label, target, os.urandom(BADGE_SIZE), make_badge(), unreachable)
