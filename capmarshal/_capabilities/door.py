@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from capmarshal._protocol.wire import Entry, Fail, Reply
 
 
+# include/uapi/asm-generic/socket.h; CPython's socket module has no name for it.
+_SO_PEEK_OFF = 42
 # At what a door says last: the first may find that somebody's knock was not read (ECONNRESET), which is told once.
 _LOOKS = 2
 
@@ -179,6 +181,9 @@ class Door:
         place = ffi.new("char[]", epitaph.SIZE_MAX)
         part = ffi.new("struct iovec *", {"iov_base": place, "iov_len": ffi.sizeof(place)})
         message = ffi.new("struct msghdr *", {"msg_iov": part, "msg_iovlen": 1})
+        # Any holder may have set it, for all, and then each look is at what comes behind the last one.
+        no_offset = ffi.new("int *", -1)
+        lib.lx_setsockopt(self.number, socket.SOL_SOCKET, _SO_PEEK_OFF, no_offset, ffi.sizeof("int"))
         for _ in range(_LOOKS):
             size = lib.lx_recvmsg(self.number, message, socket.MSG_PEEK | socket.MSG_DONTWAIT)
             if size >= 0:
