@@ -108,8 +108,8 @@ static void close_all(const int *descriptors, size_t count)
 		check(close(descriptors[i]), "close");
 }
 
-/* borrows the descriptors */
-static void send_record(int socket, struct load *record)
+/* borrows the descriptors; returns 1 */
+static int send_record(int socket, struct load *record)
 {
 	union control control;
 	struct iovec parts[] = { { record->head, sizeof(record->head) }, { record->bytes, record->n_bytes } };
@@ -124,6 +124,7 @@ static void send_record(int socket, struct load *record)
 	}
 	/* a record is sent whole or not at all */
 	check(sendmsg(socket, &message, MSG_NOSIGNAL), "sendmsg");
+	return 1;
 }
 
 /* into as much as there is room for; 0 at the end of file */
@@ -161,9 +162,14 @@ static int receive_record(int socket, struct load *record)
 	return 1;
 }
 
-static void send_load(int socket, const struct load *load)
+/*
+ * all of it, record by record: sent, or received into as much as there is room for
+ *
+ * Return: 0 at the end of file
+ */
+static int each_record(int (*deed)(int, struct load *), int socket, struct load *load)
 {
-	struct load part = { { load->n_bytes, load->n_descriptors }, load->bytes, 0, load->descriptors, 0 };
+	struct load part = { .head = { load->n_bytes, load->n_descriptors } };
 	size_t bytes = 0, descriptors = 0;
 
 	do {
@@ -171,24 +177,7 @@ static void send_load(int socket, const struct load *load)
 		part.n_bytes = MIN(load->n_bytes - bytes, BYTES_MAX);
 		part.descriptors = load->descriptors + descriptors;
 		part.n_descriptors = MIN(load->n_descriptors - descriptors, DESCRIPTORS_MAX);
-		send_record(socket, &part);
-		bytes += part.n_bytes;
-		descriptors += part.n_descriptors;
-	} while (bytes < load->n_bytes || descriptors < load->n_descriptors);
-}
-
-/* into as much as there is room for; 0 at the end of file */
-static int receive_load(int socket, struct load *load)
-{
-	struct load part;
-	size_t bytes = 0, descriptors = 0;
-
-	do {
-		part.bytes = load->bytes + bytes;
-		part.n_bytes = load->n_bytes - bytes;
-		part.descriptors = load->descriptors + descriptors;
-		part.n_descriptors = load->n_descriptors - descriptors;
-		if (!receive_record(socket, &part))
+		if (!deed(socket, &part))
 			return 0;
 		bytes += part.n_bytes;
 		descriptors += part.n_descriptors;
@@ -219,7 +208,7 @@ static void serve(int channel, const struct load *room)
 {
 	struct load came = *room, answer;
 
-	while (receive_load(channel, &came)) {
+	while (each_record(receive_record, channel, &came)) {
 		answer = answer_to(&came);
 		if (!fresh && !back)
 			close_all(came.descriptors, came.n_descriptors);
@@ -230,7 +219,7 @@ static void serve(int channel, const struct load *room)
 	}
 }
 
-static void call(int channel, const struct load *load, const struct load *expected)
+static void call(int channel, struct load *load, const struct load *expected)
 {
 	int received[DESCRIPTORS_MAX], pair[2] = { channel, -1 };
 	struct load answer = { { 0 }, padding, ANSWER_MAX, received, expected->n_descriptors };
@@ -239,7 +228,7 @@ static void call(int channel, const struct load *load, const struct load *expect
 		make_pair(pair);
 		load->descriptors[0] = pair[1];
 	}
-	send_load(channel, load);
+	each_record(send_record, channel, load);
 	if (fresh)
 		close_all(&pair[1], 1);
 	if (!receive_record(pair[0], &answer))

@@ -203,6 +203,15 @@ def test_what_is_wanted_of_a_row_stands_beside_it(done, name, row, target):
     assert found[f"{name}: {row}"] == target
 
 
+def test_figures_are_added_to_those_that_a_file_has(tmp_path):
+    """So that several runs of each side are two files, for pyperf to compare."""
+    for rounds in ("2", "3"):
+        bench("capability", "--quick", "--rounds", rounds, "--json", tmp_path / "figures.json")
+
+    suite = pyperf.BenchmarkSuite.load(str(tmp_path / "figures.json"))
+    assert {5} == {len(each.get_values()) for each in suite.get_benchmarks()}
+
+
 def test_pyperf_compares_two_files(done):
     file = done("call").file
 
