@@ -407,7 +407,8 @@ def test_a_table_that_is_full(fork):
             objects = entrypoint._objects
             assert len(objects._by_badge) == len(granted)
             last = granted.pop()
-            del granted[10:]
+            # All others: how many these are depends on what this process has open, and the call needs room.
+            granted.clear()
             return last.cast(Work).double(1)
 
     assert fork(in_child, table=64).result() == 2
