@@ -154,6 +154,8 @@ MODULES = {
         "records",
         "knocks",
         "doorkeeper",
+        "new_door",
+        "handed_out",
         "grants",
         "socket_file",
         "listener",

@@ -29,7 +29,7 @@ from capmarshal._server.calls import Calls, Encoded, Leave, Turn, fault_for, sta
 from capmarshal._server.handler import Handler
 from capmarshal._server.logged_calls import log_call
 from capmarshal._typed.long import Long
-from capmarshal._typed.table import NOTHING, Incoming, Outgoing, Owned
+from capmarshal._typed.table import NOTHING, Incoming, Owned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from capmarshal._async_server.driver import Driver
     from capmarshal._capabilities.door import Home
     from capmarshal._server.caller import Caller
-    from capmarshal._server.clients import Peer
+    from capmarshal._server.clients import Channel, Peer
     from capmarshal._server.concurrency import Concurrency
     from capmarshal._server.journal import Journal
     from capmarshal._server.objects import Objects
@@ -228,12 +228,12 @@ class AwaitedCall(Handler):
                     return payload
             except Exception:
                 # Says what is wrong with it; where that is nothing, a signal handler raised something.
-                self._outgoing = Outgoing(serving=True)
+                self._outgoing = self._calls.outgoing(self)
                 method.encode_result(result, self._outgoing)
                 raise
         else:
             # Before there is anything in it, which is closed whatever happens.
-            self._outgoing = Outgoing(serving=True)
+            self._outgoing = self._calls.outgoing(self)
             payload = method.encode_result(result, self._outgoing)
         rest = b""
         if isinstance(payload, Long):
@@ -369,6 +369,10 @@ class AwaitingCalls(Calls):
 
     def _caller(self, turn: Turn) -> Peer | None:
         return turn.peer if isinstance(turn, AwaitedCall) else super()._caller(turn)
+
+    def _channel(self, turn: Turn) -> Channel | None:
+        # Its channel may have ended, and another have its slot.
+        return self.concurrency.handlers.get(turn) if isinstance(turn, AwaitedCall) else super()._channel(turn)
 
     def forget(self, call: AwaitedCall) -> None:
         """A call is over, started or not."""

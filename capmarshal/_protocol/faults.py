@@ -68,6 +68,18 @@ class Fault(msgspec.Struct, array_like=True, frozen=True):
     error: Raised | None = None
 
 
+class Failing(Exception):  # never leaves the package: becomes a FAIL
+    """What ends a call that is no error of its method's.
+
+    Attributes:
+        code: what went wrong.
+    """
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Fault)
 

@@ -8,6 +8,7 @@ recognises goes on to whoever serves.
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from capmarshal._descriptors import reaper
@@ -20,7 +21,7 @@ from capmarshal._kernel.native import FOREVER, lib
 from capmarshal._kernel.weakly import weakly
 from capmarshal._protocol import faults, wire
 from capmarshal._protocol.epitaph import revoked
-from capmarshal._protocol.faults import Code, Fault
+from capmarshal._protocol.faults import Code, Failing, Fault
 from capmarshal._protocol.raised import Raised
 from capmarshal._protocol.wire import BADGE_SIZE, PLAIN, Entry, lines_in
 from capmarshal._server import escapes, ownership
@@ -33,6 +34,7 @@ from capmarshal._typed.table import NOTHING, Incoming, Outgoing, Owned
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from capmarshal._capabilities.capability import Capability
     from capmarshal._capabilities.door import Home
     from capmarshal._descriptors.descriptor import Descriptor
     from capmarshal._server.caller import Caller
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from capmarshal._server.handler import Handler
     from capmarshal._server.journal import Journal
     from capmarshal._server.objects import Objects
+    from capmarshal._typed.interface import Interface
     from capmarshal._typed.method import Method
 
 # Of what a stranger calls a method, this much goes into errors.
@@ -89,6 +92,8 @@ class Calls:
         channel_of: which channel is in a slot.
         slot: of the channel that the last record came by.
         inline: how many of the calls in progress are made by the serving thread itself.
+        hand_out: gives an object that nobody manages a capability, in the result of a call by a channel; None where
+            nobody serves any more.
     """
 
     def __init__(self, objects: Objects, journal: Journal, home: Callable[[], Home | None]) -> None:
@@ -101,6 +106,7 @@ class Calls:
         self.channel_of: Callable[[int], Channel | None] = lambda _slot: None
         self.slot: Callable[[], int] = lambda: 0
         self.inline = 0
+        self.hand_out: Callable[[Interface, Channel | None], Capability | None] = lambda _target, _channel: None
 
     def peer_of(self, slot: int) -> Peer | None:
         """Whose channel is in a slot."""
@@ -217,7 +223,7 @@ class Calls:
                         if type(result) is not plain and type(result) not in method.known_results:
                             self.look_at(turn, method, result)
                     except Exception:
-                        outgoing = Outgoing(serving=True)
+                        outgoing = self.outgoing(turn)
                         # Says what is wrong with the result; where that is nothing, a signal handler raised something.
                         method.encode_result(result, outgoing)
                         raise
@@ -226,7 +232,7 @@ class Calls:
                 elif method.result_in_order is not None and (returned := method.result_in_order.returned(result)):
                     reply, results = returned
                 else:
-                    outgoing = Outgoing(serving=True)
+                    outgoing = self.outgoing(turn)
                     reply = method.encode_result(result, outgoing)
                 rest = b""
                 if isinstance(reply, Long):
@@ -271,6 +277,20 @@ class Calls:
 
     def _caller(self, turn: Turn) -> Peer | None:
         return self.peer_of(turn.slot)
+
+    def _channel(self, turn: Turn) -> Channel | None:
+        """By which a call came whose method has returned; None: by none, it is made inline."""
+        return self.channel_of(turn.slot)
+
+    def outgoing(self, turn: Turn) -> Outgoing:
+        """The table of a call's answer, still empty."""
+        return Outgoing(serving=True, hand_out=partial(self._hand_out, turn))
+
+    def _hand_out(self, turn: Turn, target: Interface) -> Capability:
+        made = self.hand_out(target, self._channel(turn))
+        if made is None:
+            raise Failing(Code.UNSENDABLE, "the entrypoint ends, and serves no object more")
+        return made
 
     def _received(
         self,
@@ -393,6 +413,8 @@ def _is_strange(error: BaseException) -> bool:
 
 def fault_for(error: BaseException, method: Method, payload: Encoded) -> Fault:
     """What a caller is told of an error, also where the error's own class raises when it is asked."""
+    if isinstance(error, Failing):
+        return Fault(error.code, str(error))
     try:
         # Of a long one the beginning: all of it is neither copied nor looked through for a path.
         return faults.raised(error, method.raises, bytes(payload[:LONG]))

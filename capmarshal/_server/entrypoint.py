@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import socket
-import struct
 import sys
 import types
 import warnings
@@ -13,28 +9,25 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from capmarshal._capabilities.capability import Capability, Proxy, open_door_of
-from capmarshal._capabilities.identity import NAME_PREFIX
 from capmarshal._capabilities.space import capability_of, space
 from capmarshal._descriptors import private, reaper
 from capmarshal._descriptors.process import process
-from capmarshal._kernel.errors import DENIED, Closed, check
-from capmarshal._kernel.native import ffi, lib
+from capmarshal._kernel.errors import Closed
 from capmarshal._kernel.numbers import check_whole
-from capmarshal._protocol.wire import BADGE_SIZE, NO_SECRET
-from capmarshal._server.grant import Grant
 from capmarshal._server.journal import Journal
 from capmarshal._server.limits import Limits
 from capmarshal._server.listener import Listener
-from capmarshal._server.objects import Objects, make_badge
+from capmarshal._server.new_door import check_label, make_door
+from capmarshal._server.objects import Objects
 from capmarshal._server.service import Service
 from capmarshal._typed.interface import capability, check_manageable, check_object
 from capmarshal._typed.method import methods_of
 from capmarshal._typed.parameters import is_async
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Sequence
 
-    from capmarshal._capabilities.door import Door
     from capmarshal._descriptors.private import Private
     from capmarshal._descriptors.socket_paths import StrOrBytesPath
     from capmarshal._server.dispatch import Dispatcher
@@ -42,10 +35,6 @@ if TYPE_CHECKING:
     from capmarshal._server.loop import Server
     from capmarshal._typed.colour import Colour
     from capmarshal._typed.interface import Interface
-
-# sun_path has 108 bytes; the prefix, the random part and two separators take 29 (unix(7)).
-_LABEL_MAX = 64
-_RANDOM_SIZE = 8
 
 MAX_BYTES = 64 << 20
 # An error has to fit.
@@ -72,62 +61,13 @@ def _check_close_timeout(seconds: float) -> None:
         raise ValueError(wrong)
 
 
-def _check_label(label: str) -> None:
-    if not isinstance(label, str):
-        raise TypeError(f"a label is text, not {label!r}")
-    if not label or "/" in label or not label.isprintable() or len(label.encode()) > _LABEL_MAX:
-        raise ValueError(f"a label is 1 to {_LABEL_MAX} bytes of printable text without a slash, not {label!r}")
-
-
-def _bind(server_end: int, label: str) -> None:
-    """Names a door; nameless where the kernel or a security module refuses, since names are for people."""
-    while True:
-        name = f"\0{NAME_PREFIX}{label}/{os.urandom(_RANDOM_SIZE).hex()}".encode()
-        address = struct.pack("=H", socket.AF_UNIX) + name
-        if lib.lx_bind(server_end, address, len(address)) != -errno.EADDRINUSE:
-            return
-
-
-def _make_door(
-    label: str, dispatcher: Dispatcher, secret: bytes = NO_SECRET, *, whole: bool = True
-) -> tuple[Private, Door]:
-    """A socket pair: the server's end, which is this process's alone, and the door, which is to be delegated.
-
-    Args:
-        label: for people.
-        dispatcher: whose door it is.
-        secret: of the door.
-        whole: as :class:`Door` has it.
-    """
-    on = ffi.new("int *", 1)
-    server_end, client_end = private.make_pair("making a door")
-    door = None
-    try:
-        with private.lock:
-            _bind(server_end.number, label)
-            # The knock's credentials are the kernel's word for who knocks: SO_PEERCRED of a channel could be relayed.
-            # Where a filter refuses that, nobody tells, and all clients are one.
-            size = ffi.sizeof("int")
-            result = lib.lx_setsockopt(server_end.number, socket.SOL_SOCKET, socket.SO_PASSCRED, on, size)
-            if -result not in DENIED:
-                check(result, "making a door")
-            door = space.add_home(client_end.release(), server_end, dispatcher, secret=secret, whole=whole)
-        return server_end, door
-    except BaseException:
-        if door is not None:
-            space.remove_home(door.key)
-        server_end.close()
-        client_end.close()
-        raise
-
-
 def check_options(label: str, max_bytes: int, max_descriptors: int, close_timeout: float, limits: Limits) -> None:
     """Refuses an entrypoint that cannot be.
 
     Raises:
         ValueError, TypeError: one of these is not what it is to be.
     """
-    _check_label(label)
+    check_label(label)
     _check_maximum("max_bytes", max_bytes, _BYTES_LEAST)
     _check_maximum("max_descriptors", max_descriptors, 0)
     _check_close_timeout(close_timeout)
@@ -172,9 +112,10 @@ class AnyEntrypoint(Generic[S]):
         self._objects = Objects()
         self._journal = Journal(label)
         self._dispatcher = make_dispatcher(self._objects, self._journal)
-        server_end, self._door = _make_door(label, self._dispatcher)
+        server_end, self._door = make_door(label, self._dispatcher)
         try:
             server = make_server(server_end, self._dispatcher, self._objects, self._journal)
+            server.grants.colour = self._colour
         except BaseException:
             space.remove_home(self._door.key)
             server_end.close()
@@ -266,7 +207,7 @@ class AnyEntrypoint(Generic[S]):
         """
         check_manageable(target, self._colour)
         label = self.label if label is None else label
-        _check_label(label)
+        check_label(label)
         names = None if only is None else _names_of(only, target)
         if unreachable is not None and not callable(unreachable):
             raise TypeError(f"unreachable is called with the object, and {unreachable!r} cannot be")
@@ -275,18 +216,11 @@ class AnyEntrypoint(Generic[S]):
             raise TypeError("unreachable is async, and it is called, and not awaited; write def")
         service = self._made()
         service.check_open()
-        grant = Grant(label, target, os.urandom(BADGE_SIZE), make_badge(), unreachable)
-        # Whatever Ctrl-C keeps from being returned has never been.
-        try:
-            grant.end, door = _make_door(label, self._dispatcher, grant.secret, whole=names is None)
-            grant.key = door.key
-            self._objects.enter(grant.kept_under, target, names)
-            if not service.grants.add(grant):
-                service.check_open()
-            return space.capability(door, grant.badge)
-        except BaseException:
-            service.grants.discard(grant)
-            raise
+        granted = service.grants.make(label, target, names, unreachable)
+        if granted is None:
+            service.check_open()
+            raise Closed(f"the entrypoint {self.label!r} is closed")
+        return granted
 
     def revoke(self, granted: Capability | Interface, reason: str = "") -> None:
         """Takes a grant back, everywhere and at once: calls by it raise :class:`Revoked`, in every process.

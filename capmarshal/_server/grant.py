@@ -24,8 +24,8 @@ class Grant:
         unreachable: called with the object when nobody can call it by this grant any more; None: nothing is.
 
     Attributes:
-        target: as given; None from when it is revoked.
-        unreachable: as given; None from when it is called, or the grant revoked.
+        target: as given; None from when the grant is over.
+        unreachable: as given; None from when it is called, or the grant over.
         key: of its door in the capability space; 0 until it has one.
         end: the server's end of that.
         channels: that were made through its door.

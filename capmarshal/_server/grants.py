@@ -3,32 +3,43 @@
 from __future__ import annotations
 
 import collections
+import os
 from functools import partial
 from typing import TYPE_CHECKING
 
 from capmarshal._capabilities.space import space
 from capmarshal._descriptors import private, reaper
+from capmarshal._kernel.errors import TableFull
 from capmarshal._kernel.native import lib
 from capmarshal._kernel.weakly import weakly
 from capmarshal._protocol import epitaph
+from capmarshal._protocol.faults import Code, Failing
 from capmarshal._protocol.states import SPARE, UNBEGUN
+from capmarshal._protocol.wire import BADGE_SIZE
 from capmarshal._server.doorkeeper import Doorkeeper
+from capmarshal._server.grant import Grant
+from capmarshal._server.handed_out import HandedOut
 from capmarshal._server.hanging_up import shut
+from capmarshal._server.new_door import make_door
+from capmarshal._server.objects import make_badge
 from capmarshal._server.timers import Again
+from capmarshal._typed.interface import check_manageable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from capmarshal._capabilities.capability import Capability
     from capmarshal._descriptors.private import Private
-    from capmarshal._server.clients import Channel
+    from capmarshal._server.clients import Channel, Peer
     from capmarshal._server.dispatch import Dispatcher
     from capmarshal._server.endings import Endings
-    from capmarshal._server.grant import Grant
     from capmarshal._server.journal import Journal
     from capmarshal._server.knocks import Knocks
     from capmarshal._server.objects import Objects
+    from capmarshal._server.shares import Shares
     from capmarshal._server.slots import Slots
     from capmarshal._server.timers import Timers
+    from capmarshal._typed.colour import Colour
     from capmarshal._typed.interface import Interface
 
 # Nanoseconds between two looks at channels of revoked grants whose calls were in progress then.
@@ -46,9 +57,15 @@ class Grants:
         dispatcher: runs what is told that nobody can reach an object any more.
         objects: that they lead to.
         journal: of the entrypoint.
+        shares: what may go to whom.
         ending: whether the server is to end.
         wake_up: has the loop come round.
+
+    Attributes:
+        colour: of the interfaces that are served.
     """
+
+    colour: Colour
 
     def __init__(
         self,
@@ -59,6 +76,7 @@ class Grants:
         dispatcher: Dispatcher,
         objects: Objects,
         journal: Journal,
+        shares: Shares,
         *,
         ending: Callable[[], bool],
         wake_up: Callable[[], None],
@@ -79,18 +97,80 @@ class Grants:
         self._new: collections.deque[Grant] = collections.deque()
         # Those that were taken back, and have channels, or an end that is not closed yet.
         self._revoked: dict[Grant, None] = {}
+        self._handed_out = HandedOut(shares)
         self._looking = Again(timers, _LOOK, self._end_revoked)
         endings.before(self._channel_ends)
 
-    def add(self, grant: Grant) -> bool:
-        """Takes one more, from any thread; False, and the caller still owns it, where nobody serves any more."""
+    def make(
+        self,
+        label: str,
+        target: Interface,
+        only: frozenset[bytes] | None,
+        unreachable: Callable[[Interface], object] | None,
+        holder: Peer | None = None,
+    ) -> Capability | None:
+        """One more, from any thread; None where nobody serves any more.
+
+        Args:
+            label: what the server calls the recipient.
+            target: the object.
+            only: the names of the methods that can be called; None: all.
+            unreachable: as :class:`Grant` has it.
+            holder: whom it is the result of a call of, where that is counted.
+
+        Raises:
+            TableFull: no room for the two ends of its door.
+        """
+        grant = Grant(label, target, os.urandom(BADGE_SIZE), make_badge(), unreachable)
+        # Whatever Ctrl-C keeps from being returned has never been.
+        try:
+            grant.end, door = make_door(label, self._dispatcher, grant.secret, whole=only is None)
+            grant.key = door.key
+            self._objects.enter(grant.kept_under, target, only)
+            if not self._add(grant, holder):
+                self.discard(grant)
+                return None
+            return space.capability(door, grant.badge)
+        except BaseException:
+            self.discard(grant)
+            raise
+
+    def _add(self, grant: Grant, holder: Peer | None) -> bool:
+        """Takes one more; False, and the caller still owns it, where nobody serves any more."""
         with private.lock:
             if not self._closed:
+                self._handed_out.add(grant, holder)
                 self._in_force[grant.key] = grant
                 self._new.append(grant)
         if not self._closed:
             self._wake_up()
         return not self._closed
+
+    def hand_out(self, target: Interface, channel: Channel | None) -> Capability | None:
+        """A grant of what a method has returned, and nobody manages: it lives as long as anybody can reach it.
+
+        Args:
+            target: the object.
+            channel: by which the call came; None: this process makes it, inline.
+
+        Returns:
+            The capability, which nobody else keeps; None where nobody serves any more.
+
+        Raises:
+            TypeError, InterfaceError: it cannot be served here.
+            Failing: there is no room, or the process has its share.
+        """
+        check_manageable(target, self.colour)
+        peer, grant = (channel.peer, channel.grant) if channel is not None else (None, None)
+        with private.lock:
+            refusal = self._handed_out.refusal(peer)
+        if refusal:
+            self._journal.warning(peer, "grants", "a result was not sent: %s", refusal)
+            raise Failing(Code.TOO_BIG, f"its result has one object more than may be: {refusal}")
+        try:
+            return self.make(grant.label if grant is not None else self._journal.label, target, None, None, peer)
+        except TableFull as error:
+            raise Failing(Code.TABLE_FULL, f"at the server, {error.strerror}") from error
 
     def at(self, key: int) -> Grant | None:
         """The grant that is in force whose door has this key, if there is one."""
@@ -143,14 +223,18 @@ class Grants:
                 record = epitaph.pack(grant.reason or "")
                 lib.cm_send_record(grant.end.number, record, len(record), (), 0)
                 shut([grant.end])
-            # Whatever keeps a channel of it from ending.
-            grant.target = grant.unreachable = None
             self._leave(grant)
 
     def _leave(self, grant: Grant) -> None:
         """Ends that a grant is in force; the caller holds the lock."""
         space.remove_home(grant.key)
         self._objects.remove(grant.kept_under, wait=False)
+        self._forget(grant)
+
+    def _forget(self, grant: Grant) -> None:
+        # Whatever keeps the grant: whoever has knocked last, or a channel that is still ending.
+        grant.target = grant.unreachable = None
+        self._handed_out.remove(grant)
         # Last: as long as it is in force, it can be ended again.
         self._in_force.pop(grant.key, None)
 
@@ -228,7 +312,8 @@ class Grants:
                 raise
         finally:
             if grant.unreachable is None:
-                self._in_force.pop(grant.key, None)
+                with private.lock:
+                    self._forget(grant)
 
     def ends(self) -> list[Private]:
         """The server's ends of all doors that are open."""
@@ -244,6 +329,7 @@ class Grants:
                 space.remove_home(grant.key)
             self._in_force.clear()
             self._revoked.clear()
+            self._handed_out.clear()
         self._new.clear()
         for grant in grants:
             self._close(grant)
@@ -253,6 +339,7 @@ class Grants:
         self._closed = True
         self._in_force.clear()
         self._revoked.clear()
+        self._handed_out.clear()
         self._doorkeepers.clear()
         self._new.clear()
 

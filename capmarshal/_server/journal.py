@@ -61,10 +61,13 @@ class Journal:
 
     Args:
         label: of the entrypoint: what each line begins with.
+
+    Attributes:
+        label: as given.
     """
 
     def __init__(self, label: str) -> None:
-        self._label = label
+        self.label = label
         self._told: dict[_Key, _Told] = {}
         # Lines left out that no entry of the table can tell of.
         self._untold = 0
@@ -103,7 +106,7 @@ class Journal:
             words: as of :meth:`logging.Logger.debug`.
             args: likewise.
         """
-        call_log.write(f"%s: %s{words}", self._label, _whom(peer) or "inline: ", *args)
+        call_log.write(f"%s: %s{words}", self.label, _whom(peer) or "inline: ", *args)
 
     def _write(
         self,
@@ -132,7 +135,7 @@ class Journal:
             more, exc_info = f"{more}\n{cut}", None
         # A filter or handler of the application's own may raise, which is not to end what is being logged.
         with contextlib.suppress(Exception):
-            log.log(level, f"%s: %s{words}%s", self._label, whom, *args, more, exc_info=exc_info)
+            log.log(level, f"%s: %s{words}%s", self.label, whom, *args, more, exc_info=exc_info)
 
     def _due(self, key: _Key) -> str | None:
         """Whether a line is to be written: None if not, else in words how many were left out before it."""

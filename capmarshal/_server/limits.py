@@ -25,6 +25,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             None: four times ``max_bytes``.
         begun_descriptors: likewise; None: four times ``max_descriptors``.
         doors: of other entrypoints, that came as capabilities and are held; None: half of the descriptor table.
+        grants: of objects that nobody manages and methods have returned, while anybody can reach them; None: a quarter
+            of the descriptor table.  Above that, the call whose result is one more fails (:class:`TooLarge`).  This
+            process's own calls are not counted.
         closing: descriptors that came and wait to be closed, where closing them can block; None: a quarter of the
             descriptor table.  Above that, nobody's knock is taken.
         user_share: of each of these, and of the calls that an event loop's entrypoint runs at a time, for the processes
@@ -44,6 +47,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     begun_bytes: int | None = None
     begun_descriptors: int | None = None
     doors: int | None = None
+    grants: int | None = None
     closing: int | None = None
     user_share: float = 3 / 4
     process_share: float = 1 / 3

@@ -140,9 +140,11 @@ class Server:
             dispatcher,
             objects,
             journal,
+            shares,
             ending=ending,
             wake_up=weakly(self._wake_up, None),
         )
+        dispatcher.calls.hand_out = weakly(self.grants.hand_out, None)
         self._listening = Listening(channels.slots, timers, peers, closings, shares, dispatcher, journal, ending)
         with contextlib.ExitStack() as undo:
             undo.callback(self._epoll.close)

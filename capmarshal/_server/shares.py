@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from capmarshal._server.limits import Limits
 
 # Of the soft RLIMIT_NOFILE.
-_CHANNELS, _IN_FLIGHT, _DOORS, _CLOSING, _IN_CALLS = 3 / 4, 3 / 4, 1 / 2, 1 / 4, 1 / 4
+_CHANNELS, _IN_FLIGHT, _DOORS, _GRANTS, _CLOSING, _IN_CALLS = 3 / 4, 3 / 4, 1 / 2, 1 / 4, 1 / 4, 1 / 4
 # A server answers more than one of its largest calls at a time.
 _CALLS_AT_ONCE = 4
 # Of the calls that may run beside others, what is kept for who has less than its share.
@@ -109,6 +109,11 @@ class Shares:
     def doors(self) -> Bounds:
         """How many doors that came from others may be held."""
         return self.bounds(self._limits.doors or _of_table(_DOORS))
+
+    @property
+    def grants(self) -> Bounds:
+        """How many objects may be reached that went out in results by themselves."""
+        return self.bounds(self._limits.grants or _of_table(_GRANTS))
 
     def too_large(self, what: str, size: int, descriptors: int) -> str:
         """Why arguments, or a result, are more than the entrypoint takes or sends; empty if they are not."""

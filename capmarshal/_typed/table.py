@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from capmarshal._capabilities.capability import Capability, Delegable, badge_of, open_door_of
+from capmarshal._capabilities.capability import Capability, Delegable, Proxy, badge_of, open_door_of
 from capmarshal._capabilities.door import home_of
 from capmarshal._capabilities.space import capability_of, space
 from capmarshal._descriptors import reaper
@@ -30,7 +30,7 @@ from capmarshal._typed.files import describe, open_received
 from capmarshal._typed.preparing import number_to_send, prepare
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from capmarshal._capabilities.door import Door, DoorSender, Home
     from capmarshal._descriptors.array_layout import ArrayLayout
@@ -76,6 +76,7 @@ class Outgoing:
 
     Args:
         serving: it is an answer's: the thread that makes it serves others.
+        hand_out: gives an object that nobody manages a capability; None: there is none for it.
 
     Attributes:
         entries: the table.
@@ -85,10 +86,24 @@ class Outgoing:
         refused: what could not be entered, if anything.
     """
 
-    __slots__ = ("_further_lines", "_serving", "_slots", "doors", "entries", "files", "numbers", "refused")
+    __slots__ = (
+        "_further_lines",
+        "_hand_out",
+        "_handed_out",
+        "_serving",
+        "_slots",
+        "doors",
+        "entries",
+        "files",
+        "numbers",
+        "refused",
+    )
 
-    def __init__(self, *, serving: bool = False) -> None:
+    def __init__(self, *, serving: bool = False, hand_out: Callable[[Any], Capability] | None = None) -> None:
         self._serving = serving
+        self._hand_out = hand_out
+        # By the id of such an object: it may be in there twice.
+        self._handed_out: dict[int, Capability] | None = None
         self.entries: list[Entry] = []
         self.numbers: list[int] = []
         self.files: list[Any] = []
@@ -117,7 +132,7 @@ class Outgoing:
     def _add(self, thing: Any) -> int:
         self._check_room(1)
         if is_delegable(thing):
-            self._add_capability(capability_of(thing))
+            self._add_capability(self._capability_of(thing))
         elif isinstance(thing, SharedBuffer):
             self._add_buffer(thing)
         elif is_file(thing):
@@ -158,6 +173,17 @@ class Outgoing:
         lines = further_lines.count(array, lease)
         self._check_room(1 + lines)
         self._further_lines += lines
+
+    def _capability_of(self, thing: Any) -> Capability:
+        """Its capability, which an object of a result is given where nobody manages it."""
+        if self._hand_out is None or issubclass(type(thing), (Capability, Proxy)) or id(thing) in space.managed:
+            return capability_of(thing)
+        if self._handed_out is None:
+            self._handed_out = {}
+        made = self._handed_out.get(id(thing))
+        if made is None:
+            made = self._handed_out[id(thing)] = self._hand_out(thing)
+        return made
 
     def _add_capability(self, capability: Capability) -> None:
         door = open_door_of(capability)

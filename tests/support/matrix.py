@@ -47,6 +47,7 @@ takes_one_call = Only("server", "while a method waits its thread takes no call; 
 runs_inline = Only("server", "what a thread calls of its own entrypoint runs inline; in a loop it goes by a channel")
 ends_at_the_deadline = Only("server", "what a method awaits is cancelled at its caller's deadline")
 trio_keeps_deadlines = Only("server", "of those that are over trio keeps a thousand", also=("asyncio", "uvloop"))
+trio_keeps_results = Only("client", "trio keeps what its run has returned", also=("asyncio", "uvloop"))
 says_how_to_serve = Only("server", "a loop's entrypoint is entered by async with")
 calls_within_calls = Only("client", "what calls while a call is made would enter a loop within a loop")
 

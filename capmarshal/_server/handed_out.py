@@ -1,0 +1,65 @@
+"""The objects that went out in results by themselves, and that somebody can reach still: how many went to whom."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from capmarshal._descriptors.reaper import Sender
+    from capmarshal._server.clients import Peer
+    from capmarshal._server.grant import Grant
+    from capmarshal._server.shares import Shares
+
+
+class HandedOut:
+    """Those of one server.  Whoever calls holds the lock of its grants.
+
+    Counted for the process whose call each was the result of, whoever has it now: it is that which can make the server
+    open one more door.  This process's own are its own affair.
+
+    Args:
+        shares: how many there may be.
+    """
+
+    def __init__(self, shares: Shares) -> None:
+        self._shares = shares
+        self._to: dict[Grant, Peer] = {}
+        # Of each process, and of each user.
+        self._count: Counter[Sender] = Counter()
+
+    def refusal(self, peer: Peer | None) -> str:
+        """Why one more does not go to a process; empty if it does.  None: it is this process, inline."""
+        if peer is None or peer.own:
+            return ""
+        may = self._shares.grants
+        for count, most, whom in (
+            (self._count[peer], may.process, f" to {peer.process}"),
+            (self._count[peer.user], may.user, f" to user {peer.uid}"),
+            (len(self._to), may.whole, ""),
+        ):
+            if count >= most:
+                return f"{count} objects that went{whom} by themselves can be reached still (limits.grants)"
+        return ""
+
+    def add(self, grant: Grant, peer: Peer | None) -> None:
+        """Counts one more."""
+        if peer is not None and not peer.own:
+            self._to[grant] = peer
+            self._count[peer] += 1
+            self._count[peer.user] += 1
+
+    def remove(self, grant: Grant) -> None:
+        """Counts it no more, if it was: it is over."""
+        peer = self._to.pop(grant, None)
+        if peer is None:
+            return
+        for holder in (peer, peer.user):
+            self._count[holder] -= 1
+            if not self._count[holder]:
+                del self._count[holder]
+
+    def clear(self) -> None:
+        """Counts none any more."""
+        self._to.clear()
+        self._count.clear()

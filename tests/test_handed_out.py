@@ -1,0 +1,407 @@
+"""Objects that go by themselves: a method returns one that nobody manages (`_server/handed_out`, `_server/grants`)."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import logging
+import os
+import weakref
+
+import pytest
+
+import by_hand
+import capmarshal as cm
+import full_table
+import matrix
+from capmarshal._capabilities.capability import open_door_of
+from capmarshal._descriptors import reaper
+from patience import PATIENCE, until
+
+
+class File(cm.Interface):
+    @cm.method
+    def name(self) -> str: ...
+
+    @cm.method
+    def opened_by(self) -> str: ...
+
+
+@dataclasses.dataclass
+class Found:
+    """What is found, in a result."""
+
+    where: str
+    file: File
+    others: dict[str, File]
+
+
+class Folder(cm.Interface):
+    @cm.method
+    def open(self, name: str) -> File: ...
+
+    @cm.method
+    def find(self, name: str) -> File | None: ...
+
+    @cm.method
+    def twice(self, name: str) -> list[File]: ...
+
+    @cm.method
+    def several(self, names: list[str]) -> Found: ...
+
+    @cm.method
+    def any(self, name: str) -> cm.Capability: ...
+
+    @cm.method
+    def wrong(self, what: str) -> list[File]: ...
+
+    @cm.method
+    def leave(self, room: int) -> int: ...
+
+    @cm.method
+    def within(self, other: Folder) -> str: ...
+
+    @cm.method
+    def block(self, started: cm.Descriptor, go: cm.Descriptor) -> File: ...
+
+
+class FileServer(File):
+    def __init__(self, name):
+        self._name = name
+
+    def name(self):
+        return self._name
+
+    def opened_by(self):
+        return cm.caller().label
+
+
+class Awaited(cm.Interface):
+    @cm.method
+    async def name(self) -> str: ...
+
+
+class AwaitedServer(Awaited):
+    async def name(self):
+        return ""
+
+
+class Misfit(File):
+    def name(self, more):
+        return more
+
+    def opened_by(self):
+        return ""
+
+
+class FolderServer(Folder):
+    def __init__(self):
+        self.made = []
+        self.taken = []
+
+    def make(self, name):
+        file = FileServer(name)
+        self.made.append(weakref.ref(file))
+        return file
+
+    def open(self, name):
+        return self.make(name)
+
+    def find(self, name):
+        return self.make(name) if name else None
+
+    def twice(self, name):
+        return [self.make(name)] * 2
+
+    def several(self, names):
+        return Found("here", self.make(names[0]), {name: self.make(name) for name in names[1:]})
+
+    def any(self, name):
+        return self.make(name)
+
+    def wrong(self, what):
+        return [self.make("good"), {"awaited": AwaitedServer(), "misfit": Misfit(), "int": 3}[what]]
+
+    def leave(self, room):
+        """Leaves room for so many descriptors, -1: for all; how many objects are alive."""
+        for number in self.taken:
+            os.close(number)
+        assert reaper.wait(PATIENCE)
+        self.taken = full_table.fill(room) if room >= 0 else []
+        return self.alive()
+
+    def within(self, other):
+        file = other.open("inner")
+        return f"{file.name()} {file.opened_by()}"
+
+    def block(self, started, go):
+        by_hand.AwaitingWorker.block(by_hand.AwaitingWorker(), started, go)
+        return self.make("late")
+
+    def alive(self):
+        return sum(one() is not None for one in self.made)
+
+
+@pytest.fixture
+def target(request):
+    yield FolderServer()
+    # pytest still holds it when the descriptors are counted; likewise below.
+    request.node.funcargs.pop("target")
+
+
+@pytest.fixture
+def entrypoint(request):
+    with cm.Entrypoint("files") as made:
+        yield made
+    request.node.funcargs.pop("entrypoint")
+
+
+def grants(entrypoint):
+    """How many the server has."""
+    return len(entrypoint._service.grants._in_force)
+
+
+def test_wherever_an_interface_is_due(entrypoint, target):
+    """Alone, or none, in a list, in a dataclass and in a dict; as a capability: each is called, and goes."""
+    folder = entrypoint.manage(target).cast(Folder)
+    assert folder.find("") is None
+    found = folder.several(["a", "b", "c"])
+    files = [folder.open("d"), folder.find("e"), folder.any("f").cast(File), found.file, *found.others.values()]
+    assert [file.name() for file in files] == ["d", "e", "f", "a", "b", "c"]
+    assert target.alive() == grants(entrypoint) == 6
+    del files, found
+    gc.collect()
+    until(lambda: not grants(entrypoint))
+    assert not target.alive()
+    assert len(entrypoint._objects._remembered) == 1
+
+
+def test_in_another_process(entrypoint, target, fork):
+    """The server keeps no client end: when the one there is closed, or its process killed, the object goes."""
+    folder = entrypoint.manage(target).cast(Folder)
+    with by_hand.pipe() as (called, calling), by_hand.pipe() as (ended, end):
+
+        def hold():
+            end.close()
+            file = folder.open("a")
+            assert file.name() == "a"
+            calling.write(b".")
+            by_hand.at_end(ended)
+
+        holder = fork(hold)
+        assert called.read(1) == b"."
+        assert target.alive() == 1
+        holder.kill()
+        until(lambda: not target.alive())
+    assert not grants(entrypoint)
+
+
+def test_one_that_is_twice_in_a_result_is_one(entrypoint, target):
+    """And comes as one."""
+    folder = entrypoint.manage(target).cast(Folder)
+    one, other = folder.twice("a")
+    assert one == other
+    assert grants(entrypoint) == 1
+    again = folder.open("a")
+    assert again != one
+    assert grants(entrypoint) == 2
+
+
+def test_one_that_is_managed_stays_so(entrypoint, target):
+    """Or is granted: what is managed has its capability, and a grant is one of several."""
+    managed = FileServer("managed")
+    known = entrypoint.manage(managed)
+    target.make = lambda _name: managed
+    assert entrypoint.manage(target).cast(Folder).any("") is known
+    assert not grants(entrypoint)
+
+
+def test_its_label(entrypoint, target):
+    """The caller's grant's, or the entrypoint's."""
+    root, granted = entrypoint.manage(target), entrypoint.grant(target, label="plugin 3")
+    assert root.cast(Folder).open("a").opened_by() == "files"
+    file = granted.cast(Folder).open("a")
+    assert file.opened_by() == "plugin 3"
+    # It has a door of its own: to be taken back is its grant's affair.
+    entrypoint.revoke(granted)
+    assert file.name() == "a"
+
+
+def test_to_a_call_that_a_method_makes(entrypoint, target):
+    """Inline, in the serving thread."""
+    folder = entrypoint.manage(target).cast(Folder)
+    assert folder.within(folder) == "inner "
+    until(lambda: not grants(entrypoint))
+
+
+def test_one_that_comes_home(entrypoint, target):
+    """It is the object itself."""
+    file = entrypoint.manage(target).cast(Folder).any("a")
+    assert file.local is target.made[0]()
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("awaited", "Folder.wrong, result: AwaitedServer"),
+        ("misfit", r"Folder.wrong, result: Misfit.name wants `more`"),
+        ("int", "Folder.wrong, result: "),
+    ],
+)
+def test_what_cannot_be_served(entrypoint, target, what, words, caplog):
+    """Names the method; the good one beside it is let go."""
+    # A traceback in the log refers to what was returned.
+    caplog.set_level(logging.CRITICAL, "capmarshal")
+    with pytest.raises(cm.RemoteError, match=words):
+        entrypoint.manage(target).cast(Folder).wrong(what)
+    until(lambda: not grants(entrypoint))
+    assert not target.alive()
+
+
+def test_an_argument_is_still_to_be_managed(entrypoint, target):
+    with pytest.raises(cm.ArgumentError, match="FolderServer object is not managed"):
+        entrypoint.manage(target).cast(Folder).within(FolderServer())
+
+
+def test_an_answer_that_nobody_wants(entrypoint, target):
+    """Its client is gone before it is made, or has not received it: nothing is left."""
+    granted = entrypoint.manage(target)
+    near = by_hand.knock(granted)
+    with near, by_hand.pipe() as (started, began), by_hand.pipe() as (going, go):
+        entries = [(0, bytes(16)), (1, bytes(16))]
+        by_hand.send(
+            near, by_hand.call(granted, b"block", b"\x92\x00\x01", entries, 2), [began.fileno(), going.fileno()]
+        )
+        assert started.read(1) == b"."
+        near.close()
+        go.close()
+    with by_hand.knock(granted) as near:
+        near.send(by_hand.call(granted, b"open", b"\x91\xa1a"))
+        until(lambda: target.made and target.made[-1]() is not None and grants(entrypoint))
+    until(lambda: not grants(entrypoint))
+    assert not target.alive()
+
+
+def test_a_table_that_is_full(fork):
+    """The call fails at its client, which is told whose table it is; nothing is left of it, and others go on."""
+    with by_hand.server_process(fork, FolderServer, table=64) as (_server, capability):
+        folder = capability.cast(Folder)
+        for room in (0, 1):
+            folder.leave(room)
+            kept, words = [], r"Folder.open.* at the server, making a door: descriptor table full"
+            with pytest.raises(cm.TableFull, match=words):
+                # More than one where a channel of before has ended meanwhile.
+                kept.extend(folder.open("a") for _ in range(3))
+            assert folder.find("") is None
+            assert folder.leave(-1) == len(kept)
+        assert folder.open("b").name() == "b"
+
+
+def test_as_many_as_a_process_may_have(target, fork, caplog):
+    """One more fails, is in the log, and others are not concerned; what is let go makes room."""
+    limits = cm.Limits(grants=30)
+    with cm.Entrypoint("files", limits=limits) as entrypoint:
+        folder = entrypoint.manage(target).cast(Folder)
+
+        def hoard():
+            kept = []
+            with pytest.raises(cm.TooLarge, match=r"10 objects that went to process \d+ .*\(limits.grants\)"):
+                kept.extend(folder.open("a") for _ in range(30))
+            assert len(kept) == 10
+            kept.pop()
+            gc.collect()
+            until_it_goes(lambda: kept.append(folder.open("b")))
+            return len(kept)
+
+        assert fork(hoard).result() == 10
+        # This process's own are its own affair.
+        own = [folder.open("c") for _ in range(40)]
+        assert fork(lambda: folder.open("d").name()).result() == "d"
+        assert "a result was not sent: 10 objects" in caplog.text
+        del own
+        gc.collect()
+        until(lambda: not grants(entrypoint))
+        handed = entrypoint._service.grants._handed_out
+        assert (handed._to, handed._count) == ({}, {})
+
+
+def until_it_goes(deed):
+    """Has something done as soon as there is room for it."""
+
+    def done():
+        try:
+            deed()
+        except cm.TooLarge:
+            return False
+        return True
+
+    until(done)
+
+
+def test_as_many_as_a_user_and_all_may_have(target, fork):
+    """However many processes of the user there are; and whoever else comes when there are as many as there may be."""
+    limits = cm.Limits(grants=4, process_share=1 / 4, user_share=3 / 4)
+    with cm.Entrypoint("files", limits=limits) as entrypoint, contextlib.ExitStack() as held:
+        folder = entrypoint.manage(target).cast(Folder)
+
+        def hold(**whose):
+            """A process that holds one, until the block ends."""
+            opened, opening = os.pipe()
+            ended, end = os.pipe()
+            for number in (opened, ended, end):
+                held.callback(os.close, number)
+
+            def run():
+                os.close(end)
+                file = folder.open("a")
+                os.write(opening, file.name().encode())
+                os.close(opening)
+                by_hand.at_end(os.fdopen(ended, "rb", closefd=False))
+
+            child = fork(run, **whose)
+            os.close(opening)
+            assert os.read(opened, 1) == b"a", child.result()
+            held.callback(child.kill)
+
+        def refused():
+            with pytest.raises(cm.TooLarge) as caught:
+                folder.open("a")
+            return str(caught.value).partition("may be: ")[2]
+
+        for _ in range(3):
+            hold()
+        words = "by themselves can be reached still (limits.grants)"
+        assert fork(refused).result() == f"3 objects that went to user {os.getuid()} {words}"
+        hold(ordinary=True)
+        assert fork(refused, ordinary=True).result() == f"4 objects that went {words}"
+
+
+def test_of_an_entrypoint_that_ends(target):
+    """What was handed out ends with it, and the object is let go."""
+    with cm.Entrypoint("files") as entrypoint:
+        file = entrypoint.manage(target).cast(Folder).open("a")
+        number = open_door_of(cm.capability(file)).number
+        assert os.fstat(number)
+    with pytest.raises(cm.Disconnected):
+        file.name()
+    assert not target.alive()
+
+
+@matrix.trio_keeps_results
+@pytest.mark.parametrize("ends", ["well", "badly"])
+def test_the_garbage_collector_is_not_needed(entrypoint, target, ends, caplog):
+    """It counts objects, and not the descriptors that these hold; a program may have turned it off."""
+    # A traceback in the log refers to what was returned.
+    caplog.set_level(logging.CRITICAL, "capmarshal")
+    folder = entrypoint.manage(target).cast(Folder)
+    gc.disable()
+    try:
+        if ends == "well":
+            assert folder.open("a").name() == "a"
+        else:
+            with pytest.raises(cm.RemoteError):
+                folder.wrong("int")
+        until(lambda: not target.alive())
+    finally:
+        gc.enable()
