@@ -313,7 +313,11 @@ async def main():
 anyio.run(main, **{LOOPS[loop]!r})
 """
     ended = subprocess.run(
-        [sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=False
+        [sys.executable, "-P", "-W", "ignore::DeprecationWarning", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
     assert (ended.returncode, ended.stdout) == (-signal.SIGINT, "KeyboardInterrupt\n"), ended.stderr
     traceback = "Traceback (most recent call last):"
