@@ -100,6 +100,7 @@ OFFERED = {
         "channels",
         "closing",
         "doors",
+        "grants",
         "process_share",
         "unread_bytes",
         "unread_descriptors",
