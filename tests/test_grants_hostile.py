@@ -224,3 +224,34 @@ def test_nobody_sends_to_those_who_hold_a_door(entrypoint, kind):
         assert granted.cast(Work).double(1) == 2
         with pytest.raises(BlockingIOError):
             door.recv(1, socket.MSG_DONTWAIT)
+
+
+def test_a_flood_at_many_doors_takes_no_more_turns_than_one_at_one(entrypoint):
+    """Who holds many grants, and knocks at all of them: a call of another waits for a few knocks, not for all."""
+    root = entrypoint.manage(Worker())
+    held = [entrypoint.grant(Worker()) for _ in range(64)]
+    knocks, taken = entrypoint._service._server._knocks, []
+    take = knocks.take
+
+    def count(door, grant):
+        taken.append(grant)
+        return take(door, grant)
+
+    class Counting(Worker):
+        def double(self, value):
+            return len(taken)
+
+    counted = entrypoint.grant(Counting())
+    with by_hand.knock(counted) as near:
+        near.send(by_hand.call(counted))
+        by_hand.answer(near)
+        knocks.take = count
+        with by_hand.busy(root):
+            for granted in held:
+                by_hand.at_door(granted, b"junk")
+                by_hand.at_door(granted, b"junk")
+            near.send(by_hand.call(counted))
+        reply, _ = by_hand.answer(near)
+        until(lambda: len(taken) >= 2 * len(held))
+        del knocks.take
+    assert msgspec.msgpack.decode(reply.payload) < len(held)

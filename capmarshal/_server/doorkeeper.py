@@ -37,6 +37,7 @@ class Doorkeeper:
         ending: whether the server is to end.
         shut: called when nobody can knock any more.
         grant: whose door it is; None: the entrypoint's own.
+        peer: whose turns it takes, as :class:`Watch` has it.
 
     Attributes:
         door: as given.
@@ -52,9 +53,10 @@ class Doorkeeper:
         ending: Callable[[], bool],
         shut: Callable[[], None],
         grant: Grant | None = None,
+        peer: int = 0,
     ) -> None:
         self.door = door
-        self.watch = Watch(slots, timers, ending, door, weakly(self.open, None))
+        self.watch = Watch(slots, timers, ending, door, weakly(self.open, None), peer)
         self._knocks = knocks
         self._shut = shut
         self._grant = grant

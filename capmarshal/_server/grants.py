@@ -90,6 +90,8 @@ class Grants:
         self._journal = journal
         self._ending = ending
         self._wake_up = wake_up
+        # All their doors have the turns of one: who holds many and knocks at all would take as many from the others.
+        self._turns = slots.add_shared()
         self._closed = False
         # Those that are in force, by the key of their door.
         self._in_force: dict[int, Grant] = {}
@@ -198,7 +200,7 @@ class Grants:
         if grant not in self._doorkeepers:
             door_shut = partial(weakly(self._door_shut, None), grant)
             self._doorkeepers[grant] = Doorkeeper(
-                grant.end, self._knocks, self._slots, self._timers, self._ending, door_shut, grant
+                grant.end, self._knocks, self._slots, self._timers, self._ending, door_shut, grant, self._turns
             )
         self._doorkeepers[grant].watch.resume()
 

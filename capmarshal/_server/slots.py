@@ -61,6 +61,7 @@ class Slots:
         self._peers = _Table("struct cm_peer")
         self._unknown = ffi.new("struct cm_polling *")[0]
         self.ready: dict[int, Callable[[], None]] = {}
+        self._shared: set[int] = set()
         self._share()
 
     def _share(self) -> None:
@@ -77,25 +78,32 @@ class Slots:
             self._peers.array[index].exempt = 1
         return index
 
+    def add_shared(self) -> int:
+        """A place in the ring of turns, for good, that several descriptors of the server's own share."""
+        index = self.add_peer()
+        self._shared.add(index)
+        return index
+
     def remove_peer(self, index: int) -> None:
         """Ends what :meth:`add_peer` began; none of its slots is watched any more."""
         if self._peers.array[index].full:
             lib.cm_fill(ffi.addressof(self._turn, "ring"), index, 0)
         self._peers.give_back(index)
 
-    def watch_own(self, owner: Private, ready: Callable[[], None]) -> int:
-        """Has one of the server's own descriptors watched, beside the channels, with turns of its own; its slot.
+    def watch_own(self, owner: Private, ready: Callable[[], None], peer: int = 0) -> int:
+        """Has one of the server's own descriptors watched, beside the channels; its slot.
 
         Args:
             owner: of the descriptor, borrowed until :meth:`unwatch_own`.
             ready: called in a turn of the loop when it is readable.
+            peer: whose turns it shares, a place of :meth:`add_shared`; 0: it has turns of its own.
 
         Raises:
             KernelError: it cannot be watched.
         """
-        peer = self.add_peer()
+        peer = peer or self.add_peer()
         slot, result = self._watch(owner.number, peer, lib.CM_OWN, 0, 0)
-        if result < 0:
+        if result < 0 and peer not in self._shared:
             self.remove_peer(peer)
         check(result, "watching a descriptor of the server's own")
         self.ready[slot] = ready
@@ -106,7 +114,8 @@ class Slots:
         peer = int(self._slots.array[slot].peer)
         self.unwatch(slot)
         self.ready.pop(slot, None)
-        self.remove_peer(peer)
+        if peer not in self._shared:
+            self.remove_peer(peer)
 
     def watch_channel(self, number: int, peer: int, room: int, mode: int, secret: bytes) -> tuple[int, int]:
         """Has a channel read, which was made through the door with this secret; its slot, and 0 or -errno."""

@@ -26,15 +26,22 @@ class Watch:
         ending: whether the server is to end.
         owner: of the descriptor, borrowed.
         ready: called in a turn of the loop when somebody has come.
+        peer: whose turns these are, a place of :meth:`Slots.add_shared`; 0: it has turns of its own.
 
     Attributes:
         slot: that it is watched in; 0 while it is not.
     """
 
-    __slots__ = ("_ending", "_owner", "_ready", "_slots", "_timers", "slot")
+    __slots__ = ("_ending", "_owner", "_peer", "_ready", "_slots", "_timers", "slot")
 
     def __init__(
-        self, slots: Slots, timers: Timers, ending: Callable[[], bool], owner: Private, ready: Callable[[], None]
+        self,
+        slots: Slots,
+        timers: Timers,
+        ending: Callable[[], bool],
+        owner: Private,
+        ready: Callable[[], None],
+        peer: int = 0,
     ) -> None:
         self.slot = 0
         self._slots = slots
@@ -42,6 +49,7 @@ class Watch:
         self._ending = ending
         self._owner = owner
         self._ready = ready
+        self._peer = peer
 
     def begin(self) -> None:
         """Has newcomers taken.
@@ -49,7 +57,7 @@ class Watch:
         Raises:
             KernelError: it cannot be watched.
         """
-        self.slot = self._slots.watch_own(self._owner, self._ready)
+        self.slot = self._slots.watch_own(self._owner, self._ready, self._peer)
 
     def pause(self) -> None:
         """Takes no newcomers for a moment; they wait."""
