@@ -18,6 +18,7 @@ from capmarshal._protocol import wire
 from lingering_socket import make_lingering
 from ordinary_user import become_ordinary
 from patience import PATIENCE, until
+from served import send_away
 
 pytestmark = [
     pytest.mark.usefixtures("quiet_log"),
@@ -30,6 +31,8 @@ SLOW, OCCUPYING, PROCESSES = 2, 4, 8
 # Of each process at a time: together as many as their user may have.
 CHANNELS = 18
 ROUNDS = 3
+# Descriptors in an honest call.
+MANY = TABLE // 8
 
 
 @pytest.fixture
@@ -192,3 +195,45 @@ def test_who_occupies_the_reapers_threads_keeps_nothing_of_its_users_other_proce
     for attacker in attackers:
         attacker.client.child.kill()
     assert open_in(server) < TABLE
+
+
+class Sender:
+    """One of several processes of one user, each with one call whose arguments take long to close."""
+
+    def __init__(self, hostile, capability):
+        self._capability, self._user = capability, os.getpid()
+        self.client = hostile(self._prepare, self._send)
+
+    def _prepare(self):
+        self._slow, self._peer = make_lingering(int(4 * PATIENCE))
+        become_ordinary(self._user)
+        self._near = admitted(self._capability)
+
+    def _send(self):
+        send_away(self._near, self._capability, self._slow, count=TABLE // 4)
+
+
+def test_what_one_user_sends_in_calls_leaves_room_for_the_descriptors_of_others(served, hostile):
+    """Eight processes of one user make one call each: when two have come, more of theirs are not read."""
+    server, capability = served
+    with by_hand.knock(capability) as mine, by_hand.pipe() as (reader, _):
+        assert parts_by_hand.lives(mine, capability)
+        with by_hand.busy(capability):
+            pass
+        before = open_in(server)
+        senders = [Sender(hostile, capability) for _ in range(PROCESSES)]
+        with by_hand.busy(capability):
+            for sender in senders:
+                sender.client.act()
+        for _ in range(ROUNDS):
+            payload, entries = (
+                b"\x91\xdc" + MANY.to_bytes(2, "big") + bytes(range(MANY)),
+                [(n, bytes(16)) for n in range(MANY)],
+            )
+            by_hand.send(mine, by_hand.call(capability, b"count", payload, entries, MANY), [reader.fileno()] * MANY)
+            record, _ = by_hand.answer(mine)
+            assert isinstance(record, wire.Reply), record
+        assert TABLE // 4 < open_in(server) < TABLE * 7 // 8
+        for sender in senders:
+            sender.client.child.kill()
+        until(lambda: open_in(server) <= before)

@@ -197,7 +197,7 @@ class Channels:
         of_user = self.ledger.of_user(user, Resource.CHANNELS) + user.waiting
         if own > may.process + may.process // _SLACK:
             return f"{peer.waiting} descriptors of {peer.process} wait to be closed (process_share)"
-        if of_user > may.user + may.user // _SLACK:
+        if of_user > may.user + may.user // _SLACK or user.waiting > self.shares.closing.whole:
             return f"{user.waiting} descriptors of user {user.uid} wait to be closed (user_share)"
         return ""
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from capmarshal._descriptors.private import Private
     from capmarshal._kernel.native import CData
     from capmarshal._server.channels import Channels
-    from capmarshal._server.clients import Peer
+    from capmarshal._server.clients import Peer, User
     from capmarshal._server.timers import Timers
 
 # A process that has no more than that part of what one may have is not held back for what others of its user have.
@@ -51,9 +51,12 @@ class Closings:
         self._channels = channels
         self._may = channels.shares.closing
         self._wake = wake
-        self._done: deque[tuple[int, Callable[[], None] | None]] = deque()
-        # Descriptors that were handed over and are not known to be closed.
+        self._done: deque[tuple[User, int, Callable[[], None] | None]] = deque()
+        # Descriptors that were handed over and are not known to be closed: of all, and of each user.
         self._waiting = 0
+        self._of_users: dict[User, int] = {}
+        # Those of whom no process is read.
+        self._over: set[User] = set()
         self._held: set[Peer] = set()
         # Those of other processes of the same user have to do with whether one may go on.
         self._looking = Again(timers, _LOOK_AGAIN, self._release)
@@ -77,23 +80,34 @@ class Closings:
         count = sum(len(one) if isinstance(one, DescriptorList) else 1 for one in things)
         if not count:
             return True
-        if reaper.close(things, peer, partial(self._note, count, then)):
+        if reaper.close(things, peer, partial(self._note, peer.user, count, then)):
             return True
         self._count(peer, count)
         return False
 
     def hang_up(self, peer: Peer, end: Private) -> None:
         """Closes an end that has not become a channel; takes it."""
-        if not hang_up(peer, [end], partial(self._note, 1, None)):
+        if not hang_up(peer, [end], partial(self._note, peer.user, 1, None)):
             self._count(peer, 1)
 
     def _count(self, peer: Peer, count: int) -> None:
+        user = peer.user
         self._waiting += count
+        self._of_users[user] = self._of_users.get(user, 0) + count
         self._turn.scarce = 1
         if self._too_much(peer):
-            self._looking.begin()
-            self._held.add(peer)
-            self._channels.hold(peer, _HELD)
+            self._hold(peer)
+        if self._is_over(user):
+            # One call of each of the others might bring as much again.
+            self._over.add(user)
+            for each in tuple(user.peers):
+                if not each.own:
+                    self._hold(each)
+
+    def _hold(self, peer: Peer) -> None:
+        self._looking.begin()
+        self._held.add(peer)
+        self._channels.hold(peer, _HELD)
 
     def hear(self, peer: Peer, end: Private, most: int) -> None:
         """Takes so many of the records that a peer has sent, where there are as many, and closes what came.
@@ -111,16 +125,22 @@ class Closings:
         """Goes on with what waited for something that is closed now."""
         self._turn.scarce = reaper.behind()
         while self._done:
-            count, then = self._done[0]
+            user, count, then = self._done[0]
             if then is not None:
                 then()
             # Last: where Ctrl-C comes before, it is done again, and finds that it is not wanted.
             self._done.popleft()
             self._waiting -= count
+            left = self._of_users.get(user, 0) - count
+            if left > 0:
+                self._of_users[user] = left
+            else:
+                self._of_users.pop(user, None)
         self._release()
 
     def _release(self) -> bool:
         """Lets go on whose descriptors are closed; whether others are held back still."""
+        self._over = {user for user in self._over if self._is_over(user)}
         for peer in tuple(self._held):
             if not self._too_much(peer):
                 self._held.discard(peer)
@@ -132,11 +152,18 @@ class Closings:
         """Whether as many descriptors wait to be closed as may, over all."""
         return self._waiting > self._may.whole
 
-    def _note(self, count: int, then: Callable[[], None] | None) -> None:
-        self._done.append((count, then))
+    def _note(self, user: User, count: int, then: Callable[[], None] | None) -> None:
+        self._done.append((user, count, then))
         self._wake()
 
     def _too_much(self, peer: Peer) -> bool:
         own, of_user, may = peer.waiting, peer.user.waiting, self._may
-        # Where its user has too many, those of its processes are held back that have more than a few of them.
-        return own > may.process or (of_user > may.user and own > may.process // _FEW)
+        if own > may.process or (of_user > may.user and own > may.process // _FEW):
+            # Where its user has too many, those of its processes are held back that have more than a few of them.
+            return True
+        return peer.user in self._over
+
+    def _is_over(self, user: User) -> bool:
+        """Whether calls of a user brought as many as all may have, and not mainly one process's did."""
+        of_user, may = self._of_users.get(user, 0), self._may
+        return of_user > may.whole and of_user - max((each.waiting for each in user.peers), default=0) > may.user
