@@ -16,9 +16,10 @@ from capmarshal._entrypoint import Entrypoint
 from capmarshal._server.caller import Caller
 from capmarshal._server.limits import Limits
 from capmarshal._server.ownership import caller, keep
+from capmarshal._typed import streams as _streams  # noqa: F401 - says how results that are streams are read
 from capmarshal._typed.colour import colour_of as _colour_of
 from capmarshal._typed.interface import Interface, capability, method, raises
-from capmarshal._typed.twins import awaitable, blocking
+from capmarshal._typed.twins import awaitable, awaitable_stream, blocking, blocking_stream
 
 __all__ = [
     "Caller",
@@ -26,7 +27,9 @@ __all__ = [
     "Interface",
     "Limits",
     "awaitable",
+    "awaitable_stream",
     "blocking",
+    "blocking_stream",
     "caller",
     "capability",
     "keep",

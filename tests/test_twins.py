@@ -309,7 +309,7 @@ async def _async_generator(self, path, *, fold=False):
     [
         (lambda self, path, *, fold=False: b"", "is not async, and the method of ByHand is; write async def"),
         (staticmethod(lambda path, *, fold=False: b""), "is not async"),
-        (_async_generator, "is a generator, which are not supported yet; return a list"),
+        (_async_generator, "is a generator, and the method of ByHand gives no stream"),
         (property(lambda self: 5), "is a property; ByHand has a method there"),
     ],
 )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from capmarshal._async_client.calling import exchange
+from capmarshal._async_client.stream import AsyncStream
 from capmarshal._capabilities.capability import (
     Proxy,
     capability_behind,
@@ -23,6 +24,7 @@ from capmarshal._client.coding import explain, result_after, result_of
 from capmarshal._client.conversation import Unanswered
 from capmarshal._client.logged_proxy import Line
 from capmarshal._client.proxy_class import class_by
+from capmarshal._client.stream import timed_as
 from capmarshal._kernel.call_log import CANCELLED
 from capmarshal._kernel.deadline import await_with_proxy_timeout
 from capmarshal._kernel.errors import Error
@@ -109,6 +111,15 @@ def _in_time(invoke: Callable[..., Any]) -> Callable[..., Any]:
     return invoke_in_time
 
 
+def _stream(invoke: Callable[..., Any], proxy: Proxy, called: Method, arguments: Given) -> AsyncStream[Any]:
+    """What iterates over the result of a call, which is made when the first item is awaited; each may take as long."""
+
+    async def begin() -> Any:
+        return timed_as(proxy, called, await invoke(proxy, called, arguments))
+
+    return AsyncStream(begin)
+
+
 def make_class(interface: type[Any], timed: bool, logged: bool) -> type[Any]:
     """A class of proxies for an interface whose methods are awaited.
 
@@ -121,4 +132,4 @@ def make_class(interface: type[Any], timed: bool, logged: bool) -> type[Any]:
         InterfaceError: it has abstract methods that are not remote, or one is declared in a way that cannot work.
     """
     by: Callable[..., Any] = _invoke_and_log if logged else invoke
-    return class_by(interface, _in_time(by) if timed else by)
+    return class_by(interface, _in_time(by) if timed else by, _stream)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from capmarshal._async_server.handlers import ends_all
+from capmarshal._async_server.driver import ends_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable

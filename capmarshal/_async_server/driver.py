@@ -136,6 +136,15 @@ class Driver:
         await wait_for_ends(self._objects, lambda: not handlers)
 
 
+def ends_all(error: BaseException, driver: Driver) -> bool:
+    """Whether all that runs there is told to end, and not one call alone."""
+    try:
+        return isinstance(error, anyio.get_cancelled_exc_class()) and driver.told_to_end()
+    except RuntimeError:
+        # The event loop is gone, and what was left in it is thrown away.
+        return True
+
+
 def raise_signal(group: BaseExceptionGroup[BaseException]) -> None:
     """Raises what a signal has brought of what tasks have raised, by itself; does nothing where none has."""
     signalled, _ = group.split((KeyboardInterrupt, SystemExit))

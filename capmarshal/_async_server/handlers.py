@@ -12,8 +12,8 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
-import anyio
-
+from capmarshal._async_server.driver import ends_all
+from capmarshal._async_server.streams import AwaitedProducer
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.inbox import Inbox
@@ -28,6 +28,7 @@ from capmarshal._server.caller import caller_by
 from capmarshal._server.calls import Calls, Encoded, Leave, Turn, fault_for, stays, succeeded
 from capmarshal._server.handler import Handler
 from capmarshal._server.logged_calls import log_call
+from capmarshal._server.streams import class_for
 from capmarshal._typed.long import Long
 from capmarshal._typed.table import NOTHING, Incoming, Owned
 
@@ -196,7 +197,7 @@ class AwaitedCall(Handler):
                     method = getattr(self._target, self._method.name)
                     # To pass no names costs as much as the call.
                     coming = method(*self._arguments, **self._by_name) if self._by_name else method(*self._arguments)
-                    result = await coming
+                    result = coming if self._method.streams else await coming
                     answer = self._succeeded(result, kept.kept)
             if answer is None:
                 answer, cut_off = self._late(kept.kept), self._cut_off
@@ -234,7 +235,12 @@ class AwaitedCall(Handler):
         else:
             # Before there is anything in it, which is closed whatever happens.
             self._outgoing = self._calls.outgoing(self)
+            if method.streams:
+                result = self._calls.produce(method, result, self._owned)
             payload = method.encode_result(result, self._outgoing)
+            if method.streams:
+                # The stream's from here on.
+                self._owned = _NOTHING_OWNED
         rest = b""
         if isinstance(payload, Long):
             rest, payload = payload.end, payload.start
@@ -263,15 +269,6 @@ def _count(came: Inbox | Incoming | None) -> int:
     return came.struct.count if isinstance(came, Inbox) else came.count
 
 
-def ends_all(error: BaseException, driver: Driver) -> bool:
-    """Whether all that runs there is told to end, and not one call alone."""
-    try:
-        return isinstance(error, anyio.get_cancelled_exc_class()) and driver.told_to_end()
-    except RuntimeError:
-        # The event loop is gone, and what was left in it is thrown away.
-        return True
-
-
 class AwaitingCalls(Calls):
     """As :class:`Calls`, of methods that are awaited, beside others.
 
@@ -280,6 +277,7 @@ class AwaitingCalls(Calls):
         loop: that event loop, where it is asyncio's.
         concurrency: counts them.
         escaped: told of what is to end the service.
+        producers: the streams that are there.
     """
 
     driver: Driver
@@ -290,6 +288,8 @@ class AwaitingCalls(Calls):
     def __init__(self, objects: Objects, journal: Journal, home: Callable[[], Home | None]) -> None:
         super().__init__(objects, journal, home)
         self._logs = call_log.wanted()
+        # Of those that somebody has still.
+        self.producers: weakref.WeakSet[AwaitedProducer] = weakref.WeakSet()
 
     def run(
         self,
@@ -373,6 +373,12 @@ class AwaitingCalls(Calls):
     def _channel(self, turn: Turn) -> Channel | None:
         # Its channel may have ended, and another have its slot.
         return self.concurrency.handlers.get(turn) if isinstance(turn, AwaitedCall) else super()._channel(turn)
+
+    def produce(self, method: Method, result: Any, owned: Owned) -> Any:
+        """As :meth:`Calls.produce`."""
+        made = class_for(method, AwaitedProducer)(method, result, owned, self.driver)
+        self.producers.add(made)
+        return made
 
     def forget(self, call: AwaitedCall) -> None:
         """A call is over, started or not."""

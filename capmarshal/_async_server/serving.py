@@ -282,6 +282,8 @@ class AwaitedService(Service):
             self._journal.error(None, "swallowed", words, self.in_progress())
 
         self._asking.end()
+        for producer in tuple(self._calls.producers):
+            producer.end()
         await self._driver.end_methods(_PATIENCE, unheard)
 
     def tell_to_end(self, send_until: int) -> None:

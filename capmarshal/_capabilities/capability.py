@@ -247,6 +247,12 @@ capability_behind: Callable[[Proxy], Capability] = operator.attrgetter("_capabil
 _TIMEOUT = "__capmarshal_timeout__"
 timeout_of: Callable[[Proxy], float] = operator.attrgetter(_TIMEOUT)
 
+
+def has_timeout(proxy: Proxy) -> bool:
+    """Whether a proxy has a timeout of its own."""
+    return _TIMEOUT in proxy.__dict__
+
+
 # An interface's classes of proxies stand in its namespace, so that they go with it: without a timeout and with one, and
 # the same of those whose calls are logged, so that a call need not ask which its proxy is.
 _PROXY_CLASSES = tuple(f"__capmarshal_{kind}proxy_class__" for kind in ("", "timed_", "logged_", "timed_and_logged_"))

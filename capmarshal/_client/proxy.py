@@ -19,6 +19,7 @@ from capmarshal._client.coding import explain, result_after, result_of
 from capmarshal._client.conversation import Unanswered
 from capmarshal._client.knocking import exchange
 from capmarshal._client.proxy_class import class_by
+from capmarshal._client.stream import Stream, timed_as
 from capmarshal._kernel.deadline import with_proxy_timeout
 from capmarshal._kernel.errors import Error
 from capmarshal._typed.codec import BAD_PAYLOAD
@@ -87,6 +88,11 @@ def _in_time(invoke: Callable[..., Any]) -> Callable[..., Any]:
     return invoke_in_time
 
 
+def _stream(invoke: Callable[..., Any], proxy: Proxy, called: Method, arguments: Given) -> Stream[Any]:
+    """What iterates over the result of a call: each further one may take as long."""
+    return Stream(timed_as(proxy, called, invoke(proxy, called, arguments)))
+
+
 def make_class(interface: type[Any], timed: bool, logged: bool) -> type[Any]:
     """A class of proxies for an interface whose methods block.
 
@@ -99,4 +105,4 @@ def make_class(interface: type[Any], timed: bool, logged: bool) -> type[Any]:
         InterfaceError: it has abstract methods that are not remote, or one is declared in a way that cannot work.
     """
     by: Callable[..., Any] = logged_proxy.logged(invoke) if logged else invoke
-    return class_by(interface, _in_time(by) if timed else by)
+    return class_by(interface, _in_time(by) if timed else by, _stream)

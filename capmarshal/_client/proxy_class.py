@@ -5,6 +5,7 @@ Python itself binds the arguments, at a fortieth of the cost of ``inspect.Signat
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from capmarshal._capabilities.capability import Proxy
@@ -19,9 +20,18 @@ if TYPE_CHECKING:
     from capmarshal._typed.method import Method
 
 
-def _proxy_method(called: Method, invoke: Callable[..., Any]) -> Callable[..., Any]:
-    """A function with the parameters of the declared one, that makes the call by ``invoke``."""
+def _proxy_method(called: Method, invoke: Callable[..., Any], stream: Callable[..., Any]) -> Callable[..., Any]:
+    """A function with the parameters of the declared one, that makes the call by ``invoke``.
+
+    Args:
+        called: the method.
+        invoke: as :func:`class_by` takes it.
+        stream: likewise.
+    """
     called.will_be_called()
+    is_awaited = called.awaitable and not called.streams
+    if called.streams:
+        invoke = partial(stream, invoke)
     scope: dict[str, Any] = {
         "_capmarshal_invoke": invoke,
         "_capmarshal_called": called,
@@ -49,7 +59,7 @@ def _proxy_method(called: Method, invoke: Callable[..., Any]) -> Callable[..., A
     elif optional:
         all_given = " and ".join(f"{name} is not _capmarshal_not_given" for name in optional)
         arguments = f"({values}) if {all_given} else _capmarshal_given({values})"
-    kind, answer = ("async def", "await ") if called.awaitable else ("def", "")
+    kind, answer = ("async def", "await ") if is_awaited else ("def", "")
     head = f"{kind} {called.name}({', '.join(signature)}):"
     source = f"{head}\n    return {answer}_capmarshal_invoke({called.receiver}, _capmarshal_called, {arguments})\n"
     exec(compile(source, f"<proxy of {called.where}>", "exec"), scope)  # noqa: S102 - names of parameters, no data
@@ -77,18 +87,21 @@ def _refuse_server(interface: type[Any]) -> None:
         raise InterfaceError(f"{words}; cast to the interface: {its_own}")
 
 
-def class_by(interface: type[Any], invoke: Callable[..., Any]) -> type[Any]:
+def class_by(interface: type[Any], invoke: Callable[..., Any], stream: Callable[..., Any]) -> type[Any]:
     """A class of proxies for an interface: a subclass of it, with every remote method a call.
 
     Args:
         interface: the class.
         invoke: makes a call of a proxy, of a method, with arguments; awaited where the interface is awaitable.
+        stream: makes what iterates over the result of such a call, of ``invoke`` and what that takes.
 
     Raises:
         InterfaceError: it has abstract methods that are not remote, or one is declared in a way that cannot work.
     """
     _refuse_server(interface)
-    body: dict[str, Any] = {called.name: _proxy_method(called, invoke) for called in methods_of(interface).values()}
+    body: dict[str, Any] = {
+        called.name: _proxy_method(called, invoke, stream) for called in methods_of(interface).values()
+    }
     body["__module__"] = interface.__module__
     metaclass: Any = type(interface)
     made = metaclass(interface.__name__, (Proxy, interface), body)

@@ -27,6 +27,7 @@ from capmarshal._protocol.wire import BADGE_SIZE, PLAIN, Entry, lines_in
 from capmarshal._server import escapes, ownership
 from capmarshal._server.answer import Answer, fail
 from capmarshal._server.caller import caller_by
+from capmarshal._server.streams import Producer, class_for
 from capmarshal._typed.codec import BAD_PAYLOAD, LONG, is_msgspecs
 from capmarshal._typed.long import Long
 from capmarshal._typed.table import NOTHING, Incoming, Outgoing, Owned
@@ -233,7 +234,12 @@ class Calls:
                     reply, results = returned
                 else:
                     outgoing = self.outgoing(turn)
+                    if method.streams:
+                        result = self.produce(method, result, owned)
                     reply = method.encode_result(result, outgoing)
+                    if method.streams:
+                        # The stream's from here on.
+                        owned = _NOTHING_OWNED
                 rest = b""
                 if isinstance(reply, Long):
                     rest, reply = reply.end, reply.start
@@ -260,6 +266,19 @@ class Calls:
                 objects.tell()
             if calls.kept:
                 del calls.kept[kept_before:]
+
+    def produce(self, method: Method, result: Any, owned: Owned) -> Any:
+        """What serves a stream.
+
+        Args:
+            method: that gives it.
+            result: of that: what is iterated over.
+            owned: of its arguments; taken, unless this raises.
+
+        Raises:
+            Failing: nothing can iterate over the result.
+        """
+        return class_for(method, Producer)(method, result, owned)
 
     def named(self, key: bytes) -> str:
         """What people call the method that is called; a name that none has is a stranger's own words."""

@@ -22,6 +22,7 @@ from capmarshal._server.handed_out import HandedOut
 from capmarshal._server.hanging_up import shut
 from capmarshal._server.new_door import make_door
 from capmarshal._server.objects import make_badge
+from capmarshal._server.streams import END, PULLED, Streaming
 from capmarshal._server.timers import Again
 from capmarshal._typed.interface import check_manageable
 
@@ -169,8 +170,11 @@ class Grants:
         if refusal:
             self._journal.warning(peer, "grants", "a result was not sent: %s", refusal)
             raise Failing(Code.TOO_BIG, f"its result has one object more than may be: {refusal}")
+        label = grant.label if grant is not None else self._journal.label
+        # Of a stream in this process, too, the end is told: so it is a proxy that has it, and not the object itself.
+        only, unreachable = (PULLED, END) if isinstance(target, Streaming) else (None, None)
         try:
-            return self.make(grant.label if grant is not None else self._journal.label, target, None, None, peer)
+            return self.make(label, target, only, unreachable, peer)
         except TableFull as error:
             raise Failing(Code.TABLE_FULL, f"at the server, {error.strerror}") from error
 
@@ -335,6 +339,16 @@ class Grants:
         self._new.clear()
         for grant in grants:
             self._close(grant)
+            target: object = grant.target
+            if isinstance(target, Streaming):
+                self._end_stream(grant, target)
+
+    def _end_stream(self, grant: Grant, stream: Streaming) -> None:
+        """Ends what iterates, as nobody pulls any more."""
+        try:
+            self._dispatcher.run_beside(f"the end of a stream, of {grant!r},", stream.end)
+        except Exception as error:  # noqa: BLE001 - it is logged, and the others are ended, too
+            self._journal.error(None, "stream", "the end of a stream, of %r, failed", grant, exc_info=error)
 
     def in_child(self) -> None:
         """Has none in a forked child."""

@@ -19,7 +19,21 @@ from capmarshal._typed.sendable import Unsendable, is_data
 from capmarshal._typed.stubs import function_in, is_stub
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Collection, Sequence
+
+
+def _no_streams(*_: Any, **__: Any) -> Any:
+    """There are none before there are interfaces, which stand above this."""
+
+
+_item_of: Callable[[Any], tuple[Any, bool] | None] = _no_streams
+_pull_interface: Callable[..., type] = _no_streams
+
+
+def streams_by(item_of: Callable[[Any], tuple[Any, bool] | None], pull_interface: Callable[..., type]) -> None:
+    """Says how results that are streams are read; see :mod:`capmarshal._typed.streams`, which does."""
+    global _item_of, _pull_interface  # set once, see above
+    _item_of, _pull_interface = item_of, pull_interface
 
 
 class Declaration:
@@ -41,7 +55,9 @@ class Declaration:
         raises: the declared errors.
         receiver: what the declaration calls ``self``.
         parameters: the others, in their order.
-        annotations, result: their types, as the annotations say.
+        annotations, result: their types, as the annotations say; of a result that is a stream, the interface by which
+            it is pulled.
+        streams: the result is a stream: declared as an Iterator or an AsyncIterator.
         data: for each parameter, whether no capability and no descriptor can be in it.
         arguments_are_data, result_is_data: the same of all of them, and of the result.
     """
@@ -49,6 +65,7 @@ class Declaration:
     def __init__(self, interface: type, name: str, function: Any, of: type) -> None:
         self.where = f"{interface.__qualname__}.{name}"
         self._check_name(name)
+        self.streams = False
         self._check_function(function)
         self._check_twin(name, function)
         self.awaitable = is_awaitable(function)
@@ -75,7 +92,11 @@ class Declaration:
             raise self._wrong(f"a remote method is a plain function, not a {name_of(type(function))}")
         if is_generator(function):
             kind = "async generators" if is_async(function) else "generators"
-            raise self._wrong(f"{kind} are not supported yet; return a list")
+            what = "AsyncIterator" if is_async(function) else "Iterator"
+            raise self._wrong(
+                f"{kind} are what a server writes; what it gives is declared without yield, and without async: "
+                f"def {function.__name__}(...) -> {what}[...]: ..."
+            )
 
     def _check_twin(self, name: str, function: FunctionType) -> None:
         original = original_of(function)
@@ -118,7 +139,33 @@ class Declaration:
         self.annotations = [annotation for annotation, _ in read]
         self.data = [is_data for _, is_data in read]
         self.arguments_are_data = all(self.data)
-        self.result, self.result_is_data = self._type(reader, written["return"], "result")
+        try:
+            stream = _item_of(reader.read(written["return"]))
+        except Unreadable:  # said below
+            stream = None
+        if stream is None:
+            self.result, self.result_is_data = self._type(reader, written["return"], "result")
+        else:
+            self._read_stream(*stream)
+
+    def _read_stream(self, item: Any, is_awaited: bool) -> None:
+        """Reads the result of a method that gives a stream.
+
+        Raises:
+            InterfaceError: its items cannot be sent, or are awaited where its calls block.
+        """
+        if original_of(self.function) is self.function:
+            if is_async(self.function):
+                raise self._wrong("a stream's items are awaited, and not its call: write def, without async")
+            if self.awaitable is not is_awaited:
+                raise self._wrong("a decorator's function gives a stream of the other colour")
+        try:
+            is_data(item)
+        except Unsendable as error:
+            raise self._wrong(f"result: {error}") from error
+        self.streams = True
+        self.result = _pull_interface(self.where, item, self.raises, awaitable=self.awaitable)
+        self.result_is_data = False
 
     def _type(self, reader: Reader, written: Any, of: str) -> tuple[Any, bool]:
         """The type that an annotation stands for, and whether it is data alone.
@@ -128,6 +175,8 @@ class Declaration:
         """
         try:
             annotation = reader.read(written)
+            if of != "result" and _item_of(annotation) is not None:
+                raise Unsendable("streams are not passed yet: give an object from which the other side pulls")
             return annotation, is_data(annotation)
         except (Unreadable, Unsendable) as error:
             raise InterfaceError(f"{self.where}, {of}: {error}") from error
@@ -175,8 +224,12 @@ def _is_interface(base: type, of: type) -> bool:
     return bool(base.__abstractmethods__) and (base is of or any(by is base for by, _ in declared.values()))
 
 
-def refuse_unservable(cls: type) -> None:
+def refuse_unservable(cls: type, streams: Collection[str]) -> None:
     """Refuses a server's class that has something in the place of a remote method that cannot be called as one.
+
+    Args:
+        cls: the class.
+        streams: the names of methods that give streams.
 
     Raises:
         InterfaceError: it has; names it.
@@ -191,9 +244,24 @@ def refuse_unservable(cls: type) -> None:
         if function is None:
             continue
         its = f"the method of {interface.__qualname__}"
+        if name in streams:
+            _refuse_no_stream(where, its, function, awaited=is_awaitable(declared))
+            continue
         if is_awaitable(declared) and not is_awaitable(function):
             raise InterfaceError(f"{where} is not async, and {its} is; write async def")
         if is_async(function) and not is_awaitable(declared):
             raise InterfaceError(f"{where} is async, and {its} is not; write def")
         if is_generator(function):
-            raise InterfaceError(f"{where} is a generator, which are not supported yet; return a list")
+            raise InterfaceError(
+                f"{where} is a generator, and {its} gives no stream, as -> Iterator[...] says; return a list"
+            )
+
+
+def _refuse_no_stream(where: str, its: str, function: FunctionType, *, awaited: bool) -> None:
+    """Refuses what stands in the place of a method that gives a stream, and gives none."""
+    if is_async(function) and not awaited:
+        raise InterfaceError(f"{where} is async, and {its} is not; write def")
+    if is_generator(function) and is_async(function) is not awaited:
+        raise InterfaceError(f"{where} is a generator, and {its} gives an AsyncIterator; write async def")
+    if is_async(function) and not is_generator(function):
+        raise InterfaceError(f"{where} is awaited, and {its} is not, but its items; yield them, or write def")

@@ -180,7 +180,7 @@ def check_manageable(target: object, colour: Colour) -> None:
     methods_of(cls)
     refuse_colour(cls, colour)
     if _SERVABLE not in vars(cls):
-        refuse_unservable(cls)
+        refuse_unservable(cls, {method.name for method in methods_of(cls).values() if method.streams})
         for method in methods_of(cls).values():
             method.implementation.refuse_misfit()
             method.implementation.refuse_blocking()

@@ -15,6 +15,10 @@ INTERFACE: Final = "__capmarshal_interface__"
 ORIGINAL: Final = "__capmarshal_original__"
 
 
+# Of the twin of a method that gives a stream: whether its items are awaited.
+AWAITED: Final = "__capmarshal_awaited__"
+
+
 def original_of(function: FunctionType) -> FunctionType:
     """What a twin is a twin of; any other function itself."""
     original: Any = vars(function).get(ORIGINAL, function)

@@ -63,6 +63,8 @@ class Method:
         where: interface and method, for people.
         raises: the declared errors.
         awaitable: what its calls give is to be awaited.
+        streams: its result is a stream, and travels as an object of :attr:`result`.
+        result: the result's type.
         arguments_are_data, result_is_data: no capability and no descriptor can be in them.
         arguments_in_order, result_in_order: how they travel where descriptors, and in arguments capabilities, stand in
             order; None where they may not.
@@ -87,11 +89,12 @@ class Method:
         self.where = declared.where
         self.raises = declared.raises
         self.awaitable = declared.awaitable
+        self.streams = declared.streams
         self.function = declared.function
         self.receiver = declared.receiver
         self.parameters = declared.parameters
         self.arguments_are_data, self.result_is_data = declared.arguments_are_data, declared.result_is_data
-        self._result = declared.result
+        self.result = declared.result
         result = types.NoneType if declared.result is None else declared.result
         self.read_data_result: Callable[[Buffer], Any] | None = None
         self.plain_result = result if result in _PLAIN else None
@@ -127,11 +130,11 @@ class Method:
     @functools.cached_property
     def decode_data_result(self) -> Callable[[Buffer], Any]:
         """Payload to a result that is data; raises anything that msgspec raises."""
-        return data_decoder_for(self._result)
+        return data_decoder_for(self.result)
 
     @functools.cached_property
     def _decode_result(self) -> Callable[[Buffer, Incoming], Any]:
-        return decoder_for(self._result)
+        return decoder_for(self.result)
 
     def encode_result(self, result: Any, outgoing: Outgoing) -> bytes:
         """The payload of a REPLY.

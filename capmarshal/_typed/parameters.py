@@ -5,10 +5,12 @@ Every process that calls or serves needs them, and importing inspect is a tenth 
 
 from __future__ import annotations
 
+import typing
+from collections.abc import AsyncIterator, Iterator
 from types import FunctionType
 from typing import Any
 
-from capmarshal._typed.marks import original_of
+from capmarshal._typed.marks import AWAITED, original_of
 
 # Flags of a code object, Include/cpython/code.h; inspect and types have them too.
 _VARARGS, _VARKEYWORDS, _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x4, 0x8, 0x20, 0x80, 0x200
@@ -44,16 +46,33 @@ def is_generator(function: FunctionType) -> bool:
 def is_awaitable(function: Any) -> bool:
     """Whether what its calls give is to be awaited: it is ``async def``, or a decorator's that wraps such a one.
 
-    A twin is what it is made for, whatever it is a twin of.
+    So it is where it gives an AsyncIterator, whose items are.  A twin is what it is made for, whatever it is a twin of.
     """
     seen: list[FunctionType] = []
     # One may wrap itself.
     while isinstance(function, FunctionType) and not any(function is other for other in seen):
-        if is_async(function):
+        if AWAITED in vars(function):
+            return bool(vars(function)[AWAITED])
+        if is_async(function) or (original_of(function) is function and stream_kind(function) is AsyncIterator):
             return True
         seen.append(function)
         function = vars(function).get("__wrapped__") if original_of(function) is function else None
     return False
+
+
+def stream_kind(function: FunctionType) -> type | None:
+    """Iterator or AsyncIterator, where that is what its result is annotated as, if only by a string; else None."""
+    try:
+        written = function.__annotations__.get("return")
+    except Exception:  # noqa: BLE001 - whoever reads the declaration says what is wrong with it
+        return None
+    if isinstance(written, str):
+        names = written.partition("[")[0].strip().split(".")
+        written = function.__globals__.get(names[0])
+        for name in names[1:]:
+            written = getattr(written, name, None)
+    kind = typing.get_origin(written) or written
+    return kind if kind in (Iterator, AsyncIterator) else None
 
 
 def parameters_of(function: FunctionType) -> list[Parameter]:

@@ -6,7 +6,7 @@ import io
 import os
 import types
 import typing
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from typing import Any
 
 import msgspec
@@ -106,6 +106,8 @@ def _instead_of(cls: type) -> str:
         )
     if issubclass(cls, os.PathLike):
         return "send the open file, as io.BufferedReader, or a name, as str"
+    if issubclass(cls, (Iterator, AsyncIterator)):
+        return "a stream is a result by itself: -> Iterator[...], or AsyncIterator[...] where its items are awaited"
     if issubclass(cls, Awaitable):
         return "a result that is awaited is written as what it gives, of a method that is declared with async def"
     if hasattr(cls, "__array_interface__"):

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import functools
 import types
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from capmarshal._kernel.errors import InterfaceError
-from capmarshal._typed.marks import INTERFACE, ORIGINAL, REMOTE, original_of
-from capmarshal._typed.parameters import is_awaitable
+from capmarshal._typed.marks import AWAITED, INTERFACE, ORIGINAL, REMOTE, original_of
+from capmarshal._typed.parameters import is_awaitable, stream_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -56,6 +57,34 @@ def blocking(method: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /) -
     return _twin(method, _BLOCKING)  # type: ignore[no-any-return]  # made at run time
 
 
+def awaitable_stream(
+    method: Callable[Concatenate[Any, P], Iterator[R]], /
+) -> Callable[Concatenate[Any, P], AsyncIterator[R]]:
+    """The twin of a blocking method that gives a stream: as if declared once more with ``-> AsyncIterator[...]``.
+
+    See :func:`awaitable`.
+
+    Raises:
+        InterfaceError: not a method that an interface declares as ``-> Iterator[...]``.
+    """
+    _check(method, "awaitable_stream", Iterator)
+    return _twin(method, _BLOCKING, awaited=True)  # type: ignore[no-any-return]  # made at run time
+
+
+def blocking_stream(
+    method: Callable[Concatenate[Any, P], AsyncIterator[R]], /
+) -> Callable[Concatenate[Any, P], Iterator[R]]:
+    """The twin of a method that gives a stream whose items are awaited: as if declared with ``-> Iterator[...]``.
+
+    See :func:`awaitable`.
+
+    Raises:
+        InterfaceError: not a method that an interface declares as ``-> AsyncIterator[...]``.
+    """
+    _check(method, "blocking_stream", AsyncIterator)
+    return _twin(method, _BLOCKING, awaited=False)  # type: ignore[no-any-return]  # made at run time
+
+
 # What twins are made of: stubs, whose calls never come to be.
 
 
@@ -74,7 +103,7 @@ def _named(method: Any) -> str:
     return f"{vars(original_of(method))[INTERFACE].__qualname__}.{method.__name__}"
 
 
-def _check(method: Any, by: str) -> None:
+def _check(method: Any, by: str, gives: type | None = None) -> None:
     if not isinstance(method, types.FunctionType) or not getattr(method, REMOTE, False):
         raise InterfaceError(
             f"{by}() makes the twin of a method that an interface declares, as of Host.read, not of {method!r}"
@@ -84,10 +113,23 @@ def _check(method: Any, by: str) -> None:
             f"{by}({method.__name__}): the method's own interface is not there yet; a twin stands in another class"
         )
 
+    kind = stream_kind(original_of(method))
+    if AWAITED in vars(method):
+        kind = AsyncIterator if vars(method)[AWAITED] else Iterator
+    if kind is not gives:
+        what, instead = "no stream", "awaitable or blocking"
+        if kind is not None:
+            what, instead = "a stream", "awaitable_stream" if kind is Iterator else "blocking_stream"
+        raise InterfaceError(f"{by}({_named(method)}): it gives {what}: its twin is made by {instead}")
 
-def _twin(method: Any, code: types.CodeType) -> Any:
+
+def _twin(method: Any, code: types.CodeType, awaited: bool | None = None) -> Any:
     made = functools.update_wrapper(types.FunctionType(code, globals()), method)
     original = original_of(method)
+    if awaited is not None:
+        setattr(made, AWAITED, awaited)
+    else:
+        vars(made).pop(AWAITED, None)
     setattr(made, ORIGINAL, original)
     # For inspect, which tells its parameters.
     made.__wrapped__ = original

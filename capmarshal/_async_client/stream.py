@@ -1,0 +1,67 @@
+"""A stream, as its receiver has it in an event loop: an iterator whose items are awaited."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from capmarshal._client.stream import Fetched
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+    from typing import Self
+
+T = TypeVar("T")
+
+
+class AsyncStream(AsyncIterator[T]):
+    """What iterates over a stream of another process.
+
+    Args:
+        begin: makes the call that gives what it is pulled from; awaited when the first item is.
+    """
+
+    def __init__(self, begin: Callable[[], Awaitable[Any]]) -> None:
+        self._begin: Callable[[], Awaitable[Any]] | None = begin
+        self._source: Any = None
+        self._fetched: Fetched[T] = Fetched()
+
+    async def __anext__(self) -> T:
+        """The next item, which is fetched with some that come after it, if it has not been.
+
+        Raises:
+            StopAsyncIteration: there is none; what the server's iteration has raised was raised before.
+            CallTimeout, Disconnected: it has not come, and the stream has ended.
+        """
+        fetched = self._fetched
+        while not fetched.items:
+            try:
+                begin, self._begin = self._begin, None
+                if begin is not None:
+                    self._source = await begin()
+                if self._source is None:
+                    raise StopAsyncIteration
+                fetched.add(await self._source.next(fetched.at_most))
+            except BaseException:
+                self._end()
+                raise
+            if fetched.ended:
+                self._source = None
+        return fetched.items.popleft()
+
+    def _end(self) -> None:
+        self._begin = self._source = None
+        self._fetched.items.clear()
+
+    async def aclose(self) -> None:
+        """Ends the stream: the server's iteration is closed.  Does nothing the second time."""
+        self._end()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._end()

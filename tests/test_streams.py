@@ -1,0 +1,466 @@
+"""Streams: iterators as results, pulled some items at a time, and closed when they are dropped; in both colours."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+
+import anyio
+import pytest
+
+import by_hand
+import capmarshal as cm
+import loops
+from capmarshal import aio
+from capmarshal._capabilities.capability import badge_of
+from patience import PATIENCE, until
+
+
+class Source(cm.Interface):
+    @cm.method
+    def count(self, upto: int) -> Iterator[int]: ...
+
+    @cm.method
+    def lines(self, file: io.BufferedReader) -> Iterator[bytes]: ...
+
+    @cm.method
+    @cm.raises(KeyError)
+    def fails(self, after: int) -> Iterator[int]: ...
+
+    @cm.method
+    def files(self, how_many: int) -> Iterator[cm.Descriptor]: ...
+
+    @cm.method
+    def rows(self, how_many: int) -> Iterator[tuple[str, list[int]]]: ...
+
+    @cm.method
+    def listed(self) -> Iterator[int]: ...
+
+
+class AsyncSource(cm.Interface):
+    count = cm.awaitable_stream(Source.count)
+    lines = cm.awaitable_stream(Source.lines)
+    fails = cm.awaitable_stream(Source.fails)
+    files = cm.awaitable_stream(Source.files)
+
+    @cm.method
+    async def plain(self) -> int: ...
+
+
+class SourceServer(Source):
+    def __init__(self):
+        self.made = self.closed = 0
+
+    def count(self, upto):
+        try:
+            for number in range(upto):
+                self.made += 1
+                yield number
+        finally:
+            self.closed += 1
+
+    def lines(self, file):
+        yield from file
+
+    def fails(self, after):
+        yield from range(after)
+        raise KeyError("no more")
+
+    def files(self, how_many):
+        for _ in range(how_many):
+            yield cm.Descriptor(os.memfd_create("test", os.MFD_CLOEXEC))
+
+    def rows(self, how_many):
+        return ((str(number), [number]) for number in range(how_many))
+
+    def listed(self):
+        return [1, 2, 3]
+
+
+class AsyncSourceServer(AsyncSource):
+    def __init__(self):
+        self.made = self.closed = 0
+
+    async def count(self, upto):
+        try:
+            for number in range(upto):
+                self.made += 1
+                yield number
+        finally:
+            self.closed += 1
+
+    async def lines(self, file):
+        for line in file:
+            yield line
+
+    async def fails(self, after):
+        for number in range(after):
+            yield number
+        raise KeyError("no more")
+
+    async def files(self, how_many):
+        for _ in range(how_many):
+            yield cm.Descriptor(os.memfd_create("test", os.MFD_CLOEXEC))
+
+    async def plain(self):
+        return 3
+
+
+@pytest.fixture
+def source(request):
+    """A proxy, and the object behind it."""
+    with cm.Entrypoint("source") as entrypoint:
+        target = SourceServer()
+        yield entrypoint.manage(target).cast(Source), target
+    # pytest still holds it when the descriptors are counted.
+    request.node.funcargs.pop("source")
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 5000])
+def test_all_items_come_in_their_order(source, count):
+    proxy, target = source
+    assert list(proxy.count(count)) == list(range(count))
+    assert (target.made, target.closed) == (count, 1)
+
+
+def test_items_of_every_kind(source, tmp_path):
+    """Also what is no generator, and what travels with descriptors."""
+    proxy, _ = source
+    assert list(proxy.rows(3)) == [("0", [0]), ("1", [1]), ("2", [2])]
+    assert list(proxy.listed()) == [1, 2, 3]
+    numbers = set()
+    for file in proxy.files(300):
+        with file:
+            numbers.add(os.fstat(file.fileno()).st_ino)
+    assert len(numbers) == 300
+
+
+def test_what_came_with_the_call_is_the_streams(source, tmp_path):
+    """A generator looks at its arguments when the first item is wanted; they are closed at its end."""
+    proxy, _ = source
+    path = tmp_path / "lines"
+    path.write_bytes(b"line\n" * 3000)
+    with path.open("rb") as file:
+        assert list(proxy.lines(file)) == [b"line\n"] * 3000
+        file.seek(0)
+        begun = proxy.lines(file)
+        assert next(begun) == b"line\n"
+        begun.close()
+
+
+def test_no_more_is_made_than_is_wanted(source):
+    """Pulled: who does not take items has none made."""
+    proxy, target = source
+    stream = proxy.count(10**9)
+    assert [next(stream) for _ in range(5)] == [0, 1, 2, 3, 4]
+    assert target.made <= 64
+    stream.close()
+
+
+@pytest.mark.parametrize("how", ["close", "drop", "block", "break"])
+def test_a_stream_that_is_left_ends_at_its_server(source, how):
+    """The generator is closed, and what is behind it goes on."""
+    proxy, target = source
+    stream = proxy.count(10**9)
+    assert next(stream) == 0
+    if how == "close":
+        stream.close()
+        assert list(stream) == []
+    elif how == "block":
+        with stream:
+            assert next(stream) == 1
+    elif how == "break":
+        for _ in stream:
+            break
+    del stream
+    gc.collect()
+    until(lambda: target.closed == 1)
+    assert list(proxy.count(2)) == [0, 1]
+
+
+def test_a_client_that_is_killed(fork):
+    """In the middle of a stream, as at its beginning."""
+    target = SourceServer()
+    with cm.Entrypoint("source") as entrypoint:
+        proxy = entrypoint.manage(target).cast(Source)
+
+        def take_some():
+            stream = proxy.count(10**9)
+            assert next(stream) == 0
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+        child = fork(take_some)
+        os.waitid(os.P_PID, child.pid, os.WSTOPPED)
+        assert target.closed == 0
+        child.kill()
+        until(lambda: target.closed == 1)
+
+
+@pytest.mark.parametrize("after", [0, 1, 16, 100])
+def test_an_error_comes_where_it_belongs(source, after):
+    """After the items before it, as itself if the method declares it; there is nothing behind it."""
+    proxy, _ = source
+    stream = proxy.fails(after)
+    assert [next(stream) for _ in range(after)] == list(range(after))
+    with pytest.raises(KeyError, match="no more"):
+        next(stream)
+    assert list(stream) == []
+
+
+def test_the_end_of_the_server():
+    with cm.Entrypoint("source") as entrypoint:
+        target = SourceServer()
+        stream = entrypoint.manage(target).cast(Source).count(10**9)
+        assert next(stream) == 0
+    with pytest.raises(cm.Disconnected):
+        list(stream)
+    assert list(stream) == []
+    gc.collect()
+    assert target.closed == 1
+
+
+def test_a_stream_of_this_very_thread():
+    """Of a method that calls its own entrypoint: it runs in place."""
+
+    class Sums(Source):
+        @cm.method
+        def total(self, upto: int) -> int: ...
+
+    class SumsServer(SourceServer, Sums):
+        def total(self, upto):
+            return sum(self.own.count(upto))
+
+    with cm.Entrypoint("source") as entrypoint:
+        target = SumsServer()
+        proxy = entrypoint.manage(target).cast(Sums)
+        target.own = proxy
+        assert proxy.total(1000) == 499500
+        assert target.closed == 1
+        del target.own
+
+
+def test_a_timeout_is_each_calls(source):
+    """Of the proxy, as of the block that is in force when an item is wanted."""
+    proxy, _ = source
+    stream = cm.capability(proxy).cast(Source, timeout=PATIENCE).count(100)
+    assert sum(stream) == 4950
+    stream = proxy.count(100)
+    assert next(stream) == 0
+    with pytest.raises(cm.CallTimeout), cm.timeout(0):
+        list(stream)
+
+
+@pytest.mark.parametrize("at_most", [-5, 0, 1, 1 << 40])
+def test_how_many_a_stranger_wants(source, at_most):
+    """At least one, and no more than are sent together."""
+    proxy, _ = source
+    stream = proxy.count(100)
+    items, ended = stream._source.next(at_most)
+    assert (len(items), ended) == ((100, True) if at_most > 100 else (1, False))
+
+
+class Broken(cm.Interface):
+    @cm.method
+    def counts(self) -> Iterator[int]: ...
+
+
+@pytest.mark.parametrize("result", [None, 5, object()])
+def test_what_is_no_stream(result):
+    """The caller is told, and the server's log."""
+
+    class BrokenServer(Broken):
+        def counts(self):
+            return result
+
+    with cm.Entrypoint("source") as entrypoint:
+        proxy = entrypoint.manage(BrokenServer()).cast(Broken)
+        with pytest.raises(cm.ArgumentError, match=r"result: .* is nothing to iterate over"):
+            proxy.counts()
+
+
+def test_declarations_that_cannot_work():
+    """Each says what to write."""
+
+    class Awaited(cm.Interface):
+        @cm.method
+        async def counts(self) -> AsyncIterator[int]: ...
+
+    class Passed(cm.Interface):
+        @cm.method
+        def take(self, numbers: Iterator[int]) -> None: ...
+
+    class Unsendable(cm.Interface):
+        @cm.method
+        def files(self) -> Iterator[object]: ...
+
+    class Yields(cm.Interface):
+        @cm.method
+        def counts(self) -> Iterator[int]:
+            yield 1
+
+    for interface, words in (
+        (Awaited, "write def, without async"),
+        (Passed, "streams are not passed yet"),
+        (Unsendable, "object may be anything"),
+        (Yields, r"def counts\(...\) -> Iterator\[...\]: \.\.\."),
+    ):
+        with by_hand.Impostor() as impostor, pytest.raises(cm.InterfaceError, match=words):
+            impostor.capability.cast(interface)
+
+
+def test_servers_that_cannot_work():
+    class Sync(AsyncSource):
+        def count(self, upto):
+            yield 1
+
+    class Async(Source):
+        async def count(self, upto):
+            yield 1
+
+    class Coroutine(AsyncSource):
+        async def count(self, upto):
+            return 5
+
+    class NoStream(by_hand.Work):
+        def double(self, value):
+            yield value
+
+    for cls, entrypoint, words in (
+        (Sync, aio.Entrypoint, "is a generator, and .* gives an AsyncIterator; write async def"),
+        (Async, cm.Entrypoint, "is async, and .* is not; write def"),
+        (Coroutine, aio.Entrypoint, "yield them, or write def"),
+        (NoStream, cm.Entrypoint, "is a generator, and .* gives no stream"),
+    ):
+        cls.__abstractmethods__ = frozenset()
+        made = entrypoint("broken")
+        with pytest.raises(cm.InterfaceError, match=words):
+            made.manage(cls())
+        made.close()
+
+
+def test_twins_of_streams_are_made_by_their_own():
+    with pytest.raises(cm.InterfaceError, match="it gives a stream: its twin is made by awaitable_stream"):
+        cm.awaitable(Source.count)
+    with pytest.raises(cm.InterfaceError, match="it gives no stream: its twin is made by awaitable or blocking"):
+        cm.awaitable_stream(by_hand.Work.double)
+    with pytest.raises(cm.InterfaceError, match="it gives a stream: its twin is made by awaitable_stream"):
+        cm.blocking_stream(Source.count)
+
+    class Back(cm.Interface):
+        count = cm.blocking_stream(AsyncSource.count)
+
+    with cm.Entrypoint("source") as entrypoint:
+        assert list(entrypoint.manage(SourceServer()).cast(Back).count(3)) == [0, 1, 2]
+
+
+@contextlib.asynccontextmanager
+async def served():
+    async with aio.Entrypoint("source") as entrypoint:
+        target = AsyncSourceServer()
+        yield entrypoint.manage(target).cast(AsyncSource), target
+
+
+async def settled(condition):
+    with anyio.fail_after(PATIENCE):
+        while not condition():
+            await anyio.sleep(0.001)
+
+
+@loops.each_loop
+def test_awaited_items(loop):
+    async def main():
+        async with served() as (proxy, target):
+            assert [number async for number in proxy.count(5000)] == list(range(5000))
+            assert (target.made, target.closed) == (5000, 1)
+            with io.BufferedReader(by_hand.temporary(b"line\n" * 300)) as file:
+                assert [line async for line in proxy.lines(file)] == [b"line\n"] * 300
+            async for file in proxy.files(100):
+                file.close()
+            assert await proxy.plain() == 3
+
+    loops.run(loop, main)
+
+
+@loops.each_loop
+def test_awaited_errors(loop):
+    async def main():
+        async with served() as (proxy, _):
+            for after in (0, 1, 100):
+                stream = proxy.fails(after)
+                assert [await anext(stream) for _ in range(after)] == list(range(after))
+                with pytest.raises(KeyError, match="no more"):
+                    await anext(stream)
+                assert [number async for number in stream] == []
+
+    loops.run(loop, main)
+
+
+@loops.each_loop
+def test_an_awaited_stream_that_is_left(loop):
+    """Closed, dropped, or its task cancelled: the server's generator is closed, in the task that iterates."""
+
+    async def main():
+        async with served() as (proxy, target):
+            stream = proxy.count(10**9)
+            assert await anext(stream) == 0
+            assert target.made <= 200
+            await stream.aclose()
+            await settled(lambda: target.closed == 1)
+            stream = proxy.count(10**9)
+            assert await anext(stream) == 0
+            del stream
+            gc.collect()
+            await settled(lambda: target.closed == 2)
+            with anyio.move_on_after(0.05):
+                async for _ in proxy.count(10**9):
+                    pass
+            gc.collect()
+            await settled(lambda: target.closed == 3)
+            begun = proxy.count(5)
+            assert await anext(begun) == 0
+
+    loops.run(loop, main)
+
+
+@loops.each_loop
+def test_who_does_not_wait_for_the_end_of_awaited_ones(loop):
+    """The service ends, and with it what iterates."""
+
+    async def main():
+        async with served() as (proxy, target):
+            stream = proxy.count(10**9)
+            assert await anext(stream) == 0
+        assert target.closed == 1
+        with pytest.raises(cm.Disconnected):
+            async for _ in stream:
+                pass
+
+    loops.run(loop, main)
+
+
+def test_a_loops_server_and_a_threads_client():
+    """Twins: the wire knows nothing of colours."""
+
+    class Back(cm.Interface):
+        count = cm.blocking_stream(AsyncSource.count)
+
+    async def main():
+        async with served() as (proxy, target):
+            back = cm.capability(proxy).cast(Back)
+            assert await anyio.to_thread.run_sync(lambda: list(back.count(1000))) == list(range(1000))
+            assert target.closed == 1
+
+    loops.run("asyncio", main)
+
+
+def test_a_badge_of_a_stream_is_its_doors(source):
+    """A stream has a door of its own, and goes with it."""
+    proxy, _ = source
+    stream = proxy.count(5)
+    its = cm.capability(stream._source)
+    assert its.name != cm.capability(proxy).name
+    assert badge_of(its) != badge_of(cm.capability(proxy))
