@@ -255,3 +255,14 @@ def test_a_flood_at_many_doors_takes_no_more_turns_than_one_at_one(entrypoint):
         until(lambda: len(taken) >= 2 * len(held))
         del knocks.take
     assert msgspec.msgpack.decode(reply.payload) < len(held)
+
+
+def test_a_grant_whose_door_a_holder_has_shut_can_be_revoked_at_any_moment(entrypoint):
+    """Also when nobody can reach it any more, and its door is about to be closed: it is over."""
+    for _ in range(200):
+        told = []
+        granted = entrypoint.grant(Worker(), unreachable=told.append)
+        with client_end(granted) as door:
+            door.shutdown(socket.SHUT_WR)
+        until(lambda told=told: told)
+        entrypoint.revoke(granted, "over")

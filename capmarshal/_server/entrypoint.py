@@ -241,12 +241,13 @@ class AnyEntrypoint(Generic[S]):
         if not isinstance(reason, str):
             raise TypeError(f"a reason is text, not {reason!r}")
         door = open_door_of(capability_of(granted))
-        grant = self._made().grants.at(door.key)
+        grants = self._made().grants
+        grant = grants.at(door.key)
         if grant is not None:
-            self._made().grants.revoke(grant, reason)
+            grants.revoke(grant, reason)
         elif door is self._door:
             raise ValueError("a capability of manage() is no grant: dissolve(...) ends it, for all who hold it")
-        elif not door.hung_up:
+        elif not grants.opened(door) and not door.hung_up:
             raise ValueError(f"{granted!r} is no grant of {self!r}")
 
     def _forget(self, target: Interface) -> bytes | None:

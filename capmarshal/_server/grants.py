@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import os
+import weakref
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from capmarshal._capabilities.capability import Capability
+    from capmarshal._capabilities.door import Door
     from capmarshal._descriptors.private import Private
     from capmarshal._server.clients import Channel, Peer
     from capmarshal._server.dispatch import Dispatcher
@@ -97,6 +99,8 @@ class Grants:
         # Those that are in force, by the key of their door.
         self._in_force: dict[int, Grant] = {}
         self._doorkeepers: dict[Grant, Doorkeeper] = {}
+        # Those that this process holds, of grants that are over, too.
+        self._doors: weakref.WeakSet[Door] = weakref.WeakSet()
         self._new: collections.deque[Grant] = collections.deque()
         # Those that were taken back, and have channels, or an end that is not closed yet.
         self._revoked: dict[Grant, None] = {}
@@ -129,6 +133,7 @@ class Grants:
         try:
             grant.end, door = make_door(label, self._dispatcher, grant.secret, whole=only is None)
             grant.key = door.key
+            self._doors.add(door)
             self._objects.enter(grant.kept_under, target, only)
             if not self._add(grant, holder):
                 self.discard(grant)
@@ -177,6 +182,10 @@ class Grants:
             return self.make(label, target, only, unreachable, peer)
         except TableFull as error:
             raise Failing(Code.TABLE_FULL, f"at the server, {error.strerror}") from error
+
+    def opened(self, door: Door) -> bool:
+        """Whether a door that this process holds leads, or has led, to an object by a grant: it hangs up later."""
+        return door in self._doors
 
     def at(self, key: int) -> Grant | None:
         """The grant that is in force whose door has this key, if there is one."""
