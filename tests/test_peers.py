@@ -89,10 +89,25 @@ def test_where_there_are_no_pidfds_the_credentials_tell(peers):
 
 def test_where_pidfds_have_no_identity_the_credentials_tell(peers):
     """As on kernels before 6.9, where all of them share one inode, as other descriptors of the kernel's own do."""
-    first = peers.knocked(10, 7, private.make_event())
+    event = private.make_event()
+    first = peers.knocked(10, 7, event)
     assert peers.knocked(10, 7, private.make_event()) is first
     assert peers.knocked(11, 7, private.make_event()) is not first
-    assert first.pidfd is None
+    # And it tells when the process has ended.
+    assert first.pidfd is event
+
+
+def test_where_a_knock_brings_no_pidfd_one_is_opened(peers, sleeper):
+    """As on kernels before 6.5; of a process that has ended there is none."""
+    child = sleeper()
+    known = peers.knocked(child.pid, 7, None)
+    assert select.select([known.pidfd], [], [], 0)[0] == []
+    pid = child.pid
+    child.kill()
+    assert select.select([known.pidfd], [], [], PATIENCE)[0]
+    late = peers.knocked(pid, 7, None)
+    assert late is not known
+    assert (late.pidfd, late.ended) == (None, True)
 
 
 def test_nobody_is_remembered_for_ever(peers):

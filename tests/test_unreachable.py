@@ -18,6 +18,8 @@ from capmarshal._capabilities.capability import open_door_of
 from capmarshal._protocol import wire
 from patience import PATIENCE, until
 
+SO_PASSPIDFD = 76
+
 
 class Told:
     """A server whose objects' ends are noted."""
@@ -125,9 +127,23 @@ def test_a_knock_with_the_doors_own_client_end(told):
     until(lambda: told.objects)
 
 
-def test_channels_that_keep_each_other_end_with_their_process(told, fork):
+@pytest.fixture(params=["pidfds", "no pidfds"])
+def tell_pidfds(request):
+    """tell_pidfds(entrypoint): whether knocks at its grants' doors bring pidfds; before Linux 6.5 they do not."""
+
+    def tell(entrypoint):
+        [doorkeeper] = entrypoint._service.grants._doorkeepers.values()
+        with socket.socket(fileno=os.dup(doorkeeper.door.number)) as door:
+            door.setsockopt(socket.SOL_SOCKET, SO_PASSPIDFD, int(request.param == "pidfds"))
+
+    return tell
+
+
+def test_channels_that_keep_each_other_end_with_their_process(told, fork, tell_pidfds):
     """Both ends of one pair, knocked with: nobody can speak on them, and nobody's end would end them."""
     granted = [told.grant()]
+    assert told.settled() == 0
+    tell_pidfds(told.entrypoint)
 
     def knock():
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -138,6 +154,23 @@ def test_channels_that_keep_each_other_end_with_their_process(told, fork):
     fork(knock).result()
     granted.clear()
     gc.collect()
+    until(lambda: told.objects)
+
+
+def test_channels_that_keep_each_other_and_come_after_their_process(told, fork, tell_pidfds):
+    """It has ended by the time when the server comes to its door."""
+    granted = [told.grant()]
+    assert told.settled() == 0
+    tell_pidfds(told.entrypoint)
+
+    def knock():
+        for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET):
+            by_hand.at_door(granted[0], wire.KNOCK_RECORD, [end.fileno()])
+
+    with by_hand.busy(told.entrypoint.manage(Worker())):
+        fork(knock).result()
+        granted.clear()
+        gc.collect()
     until(lambda: told.objects)
 
 

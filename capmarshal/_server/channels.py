@@ -179,6 +179,9 @@ class Channels:
 
         This process itself has any number: its calls may be what those that run already wait for.
         """
+        if peer.ended:
+            # Of its channels nobody would tell the end, if it has sent both ends of one.
+            return f"{peer.process} has ended"
         if peer.held:
             return f"{peer!r} is held back: {', '.join(sorted(peer.held))}"
         if len(peer.channels) >= self.shares.channels.process and not peer.own:

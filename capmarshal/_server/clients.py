@@ -96,7 +96,8 @@ class Peer(reaper.Sender):
         shares: as given.
         channels: that it has, by slot, roughly in the order in which they were last looked at.
         index: of its place in C's ring of turns; 0: it has no channel.
-        pidfd: becomes readable when the process has ended; None where the kernel gave none.
+        pidfd: becomes readable when the process has ended; None where there is none.
+        ended: there is none for that the process has ended already.
         pidfd_slot: where that is watched; 0: it is not.
         unread: descriptors that were sent to it, and may not have been received.
         held: why it begins no calls for now; empty while it may.
@@ -108,6 +109,7 @@ class Peer(reaper.Sender):
         "__weakref__",
         "channels",
         "doors",
+        "ended",
         "held",
         "index",
         "load",
@@ -128,6 +130,7 @@ class Peer(reaper.Sender):
         self.channels: dict[int, Channel] = {}
         self.index = 0
         self.pidfd: Private | None = None
+        self.ended = False
         self.pidfd_slot = 0
         self.unread = 0
         self.held: set[str] = set()
