@@ -12,6 +12,8 @@ from capmarshal._capabilities.capability import Capability
 from capmarshal._capabilities.connecting import connect
 from capmarshal._capabilities.gone import wait_gone
 from capmarshal._capabilities.handover import receive_capability, send_capability
+from capmarshal._capabilities.signal_capability import Signal
+from capmarshal._capabilities.signal_receiver import SignalReceiver
 from capmarshal._child.activation import activated, notify_ready
 from capmarshal._child.inherited import parent
 from capmarshal._child.spawn import spawn
@@ -91,6 +93,8 @@ __all__ = [
     "RemoteError",
     "Revoked",
     "SharedBuffer",
+    "Signal",
+    "SignalReceiver",
     "StaleCapability",
     "TableFull",
     "TooLarge",

@@ -92,7 +92,18 @@ OFFERED = {
         "write",
     },
     "Descriptor": {"close", "closed", "detach", "dup", "dup_of", "fileno", "open", "socket"},
-    "Entrypoint": {"close", "closed", "dissolve", "grant", "listen", "manage", "name", "revoke", "serve_forever"},
+    "Entrypoint": {
+        "close",
+        "closed",
+        "dissolve",
+        "grant",
+        "listen",
+        "manage",
+        "name",
+        "on_signal",
+        "revoke",
+        "serve_forever",
+    },
     "Interface": set(),
     "Limits": {
         "begun_bytes",
@@ -108,6 +119,8 @@ OFFERED = {
     },
     "Message": {"close", "data", "descriptors", "receive", "send", "take"},
     "SharedBuffer": {"close", "closed", "dup", "fileno", "format", "shape", "size", "view"},
+    "Signal": {"send"},
+    "SignalReceiver": {"close", "closed", "fileno", "signal", "wait"},
     "timeout": set(),
 }
 

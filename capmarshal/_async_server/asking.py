@@ -1,4 +1,4 @@
-"""What an application is asked beside calls: what somebody gets who connects.
+"""What an application is asked beside calls: what somebody gets who connects, and what it does when a signal comes.
 
 Each question is a task of its own, as a method is, also where it is asked of a plain function: that would find itself
 in no task, where asyncio takes turns.
@@ -80,12 +80,14 @@ class Asking:
         self.failed = failed
         self.all: set[_Asked] = set()
 
-    def ask(self, what: Callable[[], object], then: Callable[[object, BaseException | None], None]) -> _Asked:
-        """Asks something of the application's that is no call; what cancels that."""
+    def ask(
+        self, what: Callable[[], object], then: Callable[[object, BaseException | None], None], name: str
+    ) -> _Asked:
+        """Asks something of the application's that is no call, in a task of that name; what cancels that."""
         asked = _Asked(self, what, then)
         self.all.add(asked)
         try:
-            self.driver.run_aside(asked.run, "for_client")
+            self.driver.run_aside(asked.run, name)
         except BaseException:
             self.all.discard(asked)
             raise

@@ -18,7 +18,8 @@ from capmarshal._descriptors.new_process import refuse_unless_created
 from capmarshal._descriptors.private import lock
 from capmarshal._kernel import call_log
 from capmarshal._kernel.deadline import check_proxy_timeout
-from capmarshal._kernel.errors import Closed
+from capmarshal._kernel.errors import ArgumentError, Closed
+from capmarshal._protocol.wire import SIGNAL_BADGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -116,6 +117,7 @@ class Capability(OnlyPolled):
             ImportError: its calls are awaited, which needs anyio.
             Closed: the capability is closed.
             TypeError: not an :class:`Interface`, or no number.
+            ArgumentError: a TypeError: a :class:`Signal` is cast to that, and nothing else is.
             ValueError: no time to wait.
         """
         cls: Any = getattr(interface, "__origin__", interface)
@@ -123,6 +125,9 @@ class Capability(OnlyPolled):
             raise TypeError(f"a capability is cast to an Interface, not to {interface!r}")
         if issubclass(cls, Proxy):
             raise TypeError(f"a capability is cast to an Interface, not to {cls!r}, which is the class of its proxies")
+        if not suits(cls, self._badge):
+            what = "a" if self._badge == SIGNAL_BADGE else "no"
+            raise ArgumentError(f"{self!r} is {what} cm.Signal, and not {cls.__qualname__}")
         if cls is not interface:
             cls = parametrised(interface)
         open_door_of(self)
@@ -166,6 +171,15 @@ class Capability(OnlyPolled):
         raise TypeError(
             "only a Capability itself is handed to a process that is created, and not what is derived from it"
         )
+
+
+# A mark of the one class whose proxies send signals.
+SIGNALS = "__capmarshal_signals__"
+
+
+def suits(kind: type[Any], badge: bytes) -> bool:
+    """Whether what is due is an interface of signals where the badge is theirs, and only there; or any capability."""
+    return (badge == SIGNAL_BADGE) is (SIGNALS in kind.__dict__) or kind is Capability
 
 
 # The secret that selects the capability's object.
@@ -255,7 +269,7 @@ def has_timeout(proxy: Proxy) -> bool:
 
 # An interface's classes of proxies stand in its namespace, so that they go with it: without a timeout and with one, and
 # the same of those whose calls are logged, so that a call need not ask which its proxy is.
-_PROXY_CLASSES = tuple(f"__capmarshal_{kind}proxy_class__" for kind in ("", "timed_", "logged_", "timed_and_logged_"))
+PROXY_CLASSES = tuple(f"__capmarshal_{kind}proxy_class__" for kind in ("", "timed_", "logged_", "timed_and_logged_"))
 
 
 def _no_proxies(interface: type[Any], timed: bool, logged: bool) -> type[Any]:
@@ -276,12 +290,12 @@ def make_proxies_by(make_class: Callable[[type[Any], bool, bool], type[Any]]) ->
 
 def can_be_cast(kind: type[Any]) -> bool:
     """Whether a capability surely is, or can be cast to, what is due: an interface whose class of proxies was made."""
-    return kind is Capability or _PROXY_CLASSES[2 * call_log.wanted()] in vars(kind)
+    return kind is Capability or PROXY_CLASSES[2 * call_log.wanted()] in vars(kind)
 
 
 def _proxy_class_of(interface: type[Any], timed: bool, logged: bool) -> type[Any]:
     """An interface's class of proxies, made when it is first asked for."""
-    place = _PROXY_CLASSES[timed + 2 * logged]
+    place = PROXY_CLASSES[timed + 2 * logged]
     known: type[Any] | None = interface.__dict__.get(place)
     if known is None:
         made = _make_proxy_class(interface, timed, logged)

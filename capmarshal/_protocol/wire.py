@@ -3,7 +3,7 @@
 Every record begins with the same head, whatever its version, so that any of them can be answered::
 
     0      version      1 byte
-    1      kind         1 byte      KNOCK, CALL, REPLY, FAIL, BEGIN, PART, GO, GONE or REVOKED
+    1      kind         1 byte      KNOCK, CALL, REPLY, FAIL, BEGIN, PART, GO, GONE, REVOKED or SIGNAL
     2      entries      2 bytes     length of the table
     4      descriptors  2 bytes     how many travel with the record
     6      cpu          2 bytes     CALL and REPLY: 1 + the CPU that it was sent from; 0: not said, and in all others
@@ -38,6 +38,8 @@ and then PARTs, whose bytes after the head, joined, are the record, and whose de
 descriptors.  To bound what is in flight, its sender waits for a GO after each PART with descriptors but the last
 of all.  A GONE is the last word of a server that has read no more of a channel, where its end alone does not say so.
 A REVOKED is the last word of one at a door, for all who hold it: the epitaph, which goes on with a reason in UTF-8.
+A SIGNAL is all that goes through the door of a :class:`capmarshal.Signal`, whose badge is no secret: it says what that
+door is for.
 """
 
 from __future__ import annotations
@@ -56,13 +58,15 @@ if TYPE_CHECKING:
     from capmarshal._protocol.further_lines import Lent
 
 VERSION = 2
-KNOCK, CALL, REPLY, FAIL, BEGIN, PART, GO, GONE, REVOKED = 1, 2, 3, 4, 5, 6, 7, 8, 9
+KNOCK, CALL, REPLY, FAIL, BEGIN, PART, GO, GONE, REVOKED, SIGNAL = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 
 BADGE_SIZE = 16
 # Lines of a table, and bytes of a method's name, by the fields in the head.
 ENTRIES_MAX = METHOD_MAX = (1 << 16) - 1
 # In a table: no capability but a plain descriptor.  No object is ever given this badge.
 NO_BADGE = bytes(BADGE_SIZE)
+# Of every signal, and of no object.
+SIGNAL_BADGE = b"capmarshalsignal"
 # Of the door of an entrypoint itself, see :func:`combined`.
 NO_SECRET = bytes(BADGE_SIZE)
 NO_LIMIT = (1 << 64) - 1
@@ -176,6 +180,7 @@ class Malformed(Exception):  # never leaves the package: becomes a FAIL or a Pro
 KNOCK_RECORD = _HEAD.pack(VERSION, KNOCK, 0, 1, 0, 0)
 GONE_RECORD = _HEAD.pack(VERSION, GONE, 0, 0, 0, 0)
 EPITAPH_HEAD = _HEAD.pack(VERSION, REVOKED, 0, 0, 0, 0)
+SIGNAL_RECORD = _HEAD.pack(VERSION, SIGNAL, 0, 0, 0, 0)
 HEAD_SIZE = _HEAD.size
 CALL_SIZE = _CALL.size
 

@@ -76,17 +76,17 @@ class AwaitedServer(Server):
         self._come_round = come_round
 
     def ask_by(self, ask: Ask) -> None:
-        """Has that asked by ``ask`` which says what who connects gets."""
+        """Has that asked by ``ask`` which says what who connects gets, and the handlers of signals awaited."""
         rouse = weakly(self._rouse, None)
 
-        def roused(asked: Callable[[], object], then: Then) -> Asking:
+        def roused(asked: Callable[[], object], then: Then, name: str) -> Asking:
             def and_on(given: object, failure: BaseException | None) -> None:
                 then(given, failure)
                 rouse()
 
-            return ask(asked, and_on)
+            return ask(asked, and_on, name)
 
-        self._listening.ask = roused
+        self._listening.ask = self.signal_handlers.ask = roused
 
     @property
     def number(self) -> int:
@@ -104,12 +104,14 @@ class AwaitedServer(Server):
         # Of those that were new when it was last interrupted, nobody would tell again.
         self._listening.begin()
         self.grants.settle()
+        self.signal_handlers.settle()
 
     def end(self) -> None:
         """Serves no more: it may begin again, perhaps in another event loop."""
         self._come_round = weakly(self._wake_up, None)
         try:
             self._listening.end_asked()
+            self.signal_handlers.end_running()
         finally:
             self._ran()
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from capmarshal._capabilities.capability import Capability, Proxy, open_door_of
+from capmarshal._capabilities.signal_capability import Signal, make_signal_door
+from capmarshal._capabilities.signal_end import SignalEnd
 from capmarshal._capabilities.space import capability_of, space
 from capmarshal._descriptors import private, reaper
 from capmarshal._descriptors.process import process
@@ -20,6 +22,7 @@ from capmarshal._server.listener import Listener
 from capmarshal._server.new_door import check_label, make_door
 from capmarshal._server.objects import Objects
 from capmarshal._server.service import Service
+from capmarshal._server.signal_handlers import SignalHandler
 from capmarshal._typed.interface import capability, check_manageable, check_object
 from capmarshal._typed.method import methods_of
 from capmarshal._typed.parameters import is_async
@@ -250,6 +253,49 @@ class AnyEntrypoint(Generic[S]):
         elif not grants.opened(door) and not door.hung_up:
             raise ValueError(f"{granted!r} is no grant of {self!r}")
 
+    def on_signal(self, handler: Callable[[], object]) -> Signal:
+        """Has something called, between calls, when a signal has come: a :class:`Signal` for others to send.
+
+        However many come, it runs once for those that came before it runs; what it raises is in the log.  It is kept
+        until the entrypoint is closed, or nobody, in any process, holds the signal any more, which takes one descriptor
+        of this process, and one in each that holds it.  Who may be trusted less than another gets one of its own: see
+        :class:`SignalReceiver`.
+
+        Args:
+            handler: called without arguments, in the serving thread.  Of a :class:`capmarshal.aio.Entrypoint` it may be
+                ``async def``; either is called in a task of its own, one at a time, which is cancelled when service
+                ends.
+
+        Returns:
+            The signal, to be handed to whoever may send it: only what is returned keeps it.
+
+        Raises:
+            TypeError: it cannot be called; or it is async, and this no :class:`capmarshal.aio.Entrypoint`.
+            TableFull: no room for the two descriptors.
+            Closed: the entrypoint is closed.
+        """
+        if not callable(handler):
+            raise TypeError(f"what on_signal() takes is called when a signal has come, and {handler!r} cannot be")
+        self._refuse_async(handler, "the handler of a signal")
+        service = self._made()
+        service.check_open()
+        end, made = make_signal_door()
+        signal_end = SignalEnd(end)
+        if not service.signal_handlers.add(SignalHandler(handler, signal_end)):
+            signal_end.close()
+            service.check_open()
+        return made.cast(Signal)
+
+    def _refuse_async(self, function: Callable[..., object], what: str) -> None:
+        """Refuses what would have to be awaited where nothing is.
+
+        Raises:
+            TypeError: so it is.
+        """
+        function = getattr(function, "__func__", function)
+        if self._colour == "blocking" and isinstance(function, types.FunctionType) and is_async(function):
+            raise TypeError(f"{what} is async, and what a capmarshal.aio.Entrypoint awaits; write def")
+
     def _forget(self, target: Interface) -> bytes | None:
         """Has the capability space know of an object no more; its badge, if it is managed here.
 
@@ -356,9 +402,7 @@ def _giving(
     if for_client is not None:
         if not callable(for_client):
             raise TypeError(f"for_client is called with a Caller, and {for_client!r} cannot be")
-        function = getattr(for_client, "__func__", for_client)
-        if entrypoint._colour == "blocking" and isinstance(function, types.FunctionType) and is_async(function):  # noqa: SLF001 - of this module
-            raise TypeError("for_client is async, and what a capmarshal.aio.Entrypoint awaits; write def")
+        entrypoint._refuse_async(for_client, "for_client")  # noqa: SLF001 - of this module
         return for_client
     if isinstance(target, Capability):
         return target

@@ -50,7 +50,7 @@ _NOTHING_CAME = (-errno.EAGAIN, -errno.EINTR, -errno.ECONNABORTED)
 if TYPE_CHECKING:
     # What is told: what somebody gets, or why that is not known.
     Then: TypeAlias = Callable[[object, BaseException | None], None]
-    Ask: TypeAlias = Callable[[Callable[[], object], Then], Asking]
+    Ask: TypeAlias = Callable[[Callable[[], object], Then, str], Asking]
 
 
 class Listening:
@@ -159,7 +159,7 @@ class Listening:
         asked = partial(gives, caller)
         if self.ask is not None:
             then = partial(self._answered, listener, caller, connection, peer)
-            self._handovers.ask(connection, peer, partial(self.ask, asked, then))
+            self._handovers.ask(connection, peer, partial(self.ask, asked, then, "for_client"))
             return
         try:
             given = self._dispatcher.run_beside(f"for_client, at {listener.where},", asked)

@@ -32,6 +32,7 @@ from capmarshal._server.listening import Listening
 from capmarshal._server.peers import Peers
 from capmarshal._server.records import Records
 from capmarshal._server.shares import Shares
+from capmarshal._server.signal_handlers import SignalHandlers
 from capmarshal._server.signals import SignalWatch
 from capmarshal._server.timers import Timers
 from capmarshal._server.turns import Turns
@@ -59,6 +60,7 @@ class Server:
 
     Attributes:
         grants: whose doors it serves besides.
+        signal_handlers: likewise.
 
     Raises:
         TableFull, KernelError: the caller still owns ``door``.
@@ -145,6 +147,14 @@ class Server:
             wake_up=weakly(self._wake_up, None),
         )
         dispatcher.calls.hand_out = weakly(self.grants.hand_out, None)
+        self.signal_handlers = SignalHandlers(
+            channels.slots,
+            timers,
+            dispatcher,
+            journal,
+            ending=ending,
+            wake_up=weakly(self._wake_up, None),
+        )
         self._listening = Listening(channels.slots, timers, peers, closings, shares, dispatcher, journal, ending)
         with contextlib.ExitStack() as undo:
             undo.callback(self._epoll.close)
@@ -198,6 +208,7 @@ class Server:
         self._closings.settle()
         self._listening.begin()
         self.grants.settle()
+        self.signal_handlers.settle()
 
     def close(self) -> None:
         """Ends all channels and the door, at once.
@@ -211,7 +222,7 @@ class Server:
                 self._listening.hang_up()
                 # The thread that runs the call closes them, and waits for this when it comes back.
                 channels = [channel.far for channel in self._channels.all()]
-                shut([*channels, self._doorkeeper.door, *self.grants.ends()])
+                shut([*channels, self._doorkeeper.door, *self.grants.ends(), *self.signal_handlers.ends()])
                 return
         self._close()
 
@@ -221,6 +232,7 @@ class Server:
         self._channels.unread.close_ended()
         self._listening.close()
         self.grants.close()
+        self.signal_handlers.close()
         self._channels.hanging_up.now()
         with private.lock:
             self._wake.close()
@@ -246,6 +258,7 @@ class Server:
         self._gate = threading.Lock()
         self._listening.in_child()
         self.grants.in_child()
+        self.signal_handlers.in_child()
         self._signals.in_child()
 
     def run(self) -> None:
@@ -286,6 +299,7 @@ class Server:
         # Of those that were new when Ctrl-C came, nobody would tell again.
         self._listening.begin()
         self.grants.settle()
+        self.signal_handlers.settle()
         # Not `while CONDITION`: what Ctrl-C raises at the jump back is in no `try` under CPython 3.13.0.
         while True:
             if self._stop_at is not None or self._epoll.number < 0:
@@ -314,6 +328,7 @@ class Server:
         self._doorkeeper.watch.end()
         self._listening.close()
         self.grants.close()
+        self.signal_handlers.close()
         reaper.close([self._doorkeeper.door])
 
     def _drained(self) -> bool:

@@ -52,6 +52,7 @@ class Service:
 
     Attributes:
         grants: of the entrypoint.
+        signal_handlers: likewise.
         closed: it ends, or has ended, or this process is a child of the one that made it.
     """
 
@@ -69,6 +70,7 @@ class Service:
         self._calls = calls
         self._server = server
         self.grants = server.grants
+        self.signal_handlers = server.signal_handlers
         self._journal = journal
         self._letting_go = LettingGo(objects, server)
         self._begin_anew()

@@ -18,6 +18,7 @@ from capmarshal._capabilities.capability import (
     Delegable,
     can_be_cast,
     door_of,
+    suits,
 )
 from capmarshal._capabilities.door import home_of
 from capmarshal._capabilities.space import cookie_of, space
@@ -180,6 +181,8 @@ class InOrder:
     ) -> Sequence[Any] | None:
         """As :meth:`received`, of the one capability."""
         kind, number = self._capabilities[0], inbox.numbers[0]
+        if not suits(kind, badge):
+            return None
         cookie = cookie_of(number)
         held = _held(kind, number, cookie, badge)
         if held is not None:
@@ -223,6 +226,8 @@ class InOrder:
                 if not _FITS[kind](came.fileno()):
                     return False
                 continue
+            if not suits(kind, badge):
+                return False
             number = came.fileno()
             cookie = cookie_of(number)
             held[place] = _held(kind, number, cookie, badge)

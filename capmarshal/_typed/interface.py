@@ -21,6 +21,7 @@ from capmarshal._typed.stubs import is_stub
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from capmarshal._capabilities.signal_capability import Signal
     from capmarshal._typed.colour import Colour
 
 __all__ = ["Interface", "capability", "check_manageable", "check_object", "method", "raises"]
@@ -128,8 +129,8 @@ class Interface(Delegable, metaclass=_InterfaceType):
             raise InterfaceError(f"{cls.__qualname__}.{_RESERVED}: the name is one that proxies need for themselves")
 
 
-def capability(of: Interface) -> Capability:
-    """The untyped capability of a proxy or a managed object.
+def capability(of: Interface | Signal) -> Capability:
+    """The untyped capability of a proxy, a managed object or a signal.
 
     Raises:
         TypeError: neither.

@@ -129,6 +129,27 @@ def handovers(sock: socket.socket, server: DigestServer) -> None:
     cm.send_capability(sock, 3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
+class Board(cm.Interface):
+    @cm.method
+    def subscribe(self, changed: cm.Signal) -> list[cm.Signal | None]: ...
+
+
+def signals(board: Board, entrypoint: cm.Entrypoint) -> None:
+    with cm.SignalReceiver() as receiver:
+        assert_type(receiver, cm.SignalReceiver)
+        assert_type(receiver.wait(2.0), int)
+        assert_type(receiver.fileno(), int)
+        assert_type(board.subscribe(receiver.signal), list[cm.Signal | None])
+    sent = entrypoint.on_signal(lambda: None)
+    assert_type(sent, cm.Signal)
+    sent.send()
+    assert_type(cm.capability(sent).cast(cm.Signal), cm.Signal)
+    cm.wait_gone(sent)
+    board.subscribe(receiver)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    entrypoint.on_signal(3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    sent.send(3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
 def deadlines() -> None:
     with cm.timeout(2.0) as limit:
         assert_type(limit, cm.timeout)

@@ -150,6 +150,14 @@ async def services(capability: cm.Capability) -> None:
     aio.wait_gone(capability)  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
 
 
+async def signals(receiver: cm.SignalReceiver, entrypoint: aio.Entrypoint) -> None:
+    async def handler() -> None: ...
+
+    assert_type(await aio.wait_signal(receiver, 2.0), int)
+    aio.wait_signal(receiver)  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
+    assert_type(entrypoint.on_signal(handler), cm.Signal)
+
+
 class HostServer(Host):
     def read(self, path: str, start: int = 0, *, fold: bool = False) -> bytes:
         return path.encode()
