@@ -1,0 +1,35 @@
+"""What docs/authority.md shows works as it stands there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from patience import PATIENCE
+
+PAGE = (Path(__file__).parents[1] / "docs" / "authority.md").read_text(encoding="utf-8")
+PROGRAMS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+PRINTED, *_ = re.findall(r"^```text\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+
+
+def _printed(program, place):
+    command = [sys.executable, "-W", "error", program]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (done.stderr, done.returncode) == ("", 0)
+    return done.stdout
+
+
+def test_a_grant_lets_call_what_it_says_until_it_is_revoked(tmp_path):
+    """The page's host and plugin print what it says."""
+    host, plugin, *_ = PROGRAMS
+    (tmp_path / "host.py").write_text(host, encoding="utf-8")
+    (tmp_path / "plugin.py").write_text(plugin, encoding="utf-8")
+    assert _printed("host.py", tmp_path) == PRINTED
+
+
+def test_a_stream_gives_the_lines_of_a_log(tmp_path):
+    """All of them, in their order."""
+    (follow,) = (program for program in PROGRAMS if "def follow" in program)
+    (tmp_path / "follow.py").write_text(follow, encoding="utf-8")
+    (tmp_path / "log").write_text("one\ntwo\n", encoding="utf-8")
+    assert _printed("follow.py", tmp_path) == "one\ntwo\n"
