@@ -18,8 +18,6 @@
 enum {
 	CONTROL_RIGHTS = CMSG_SPACE(CM_DESCRIPTORS * sizeof(int)),
 	CONTROL_OTHERS = 512,
-	/* what a socket of ours delivers, on whose end nobody else can switch anything on */
-	CONTROL_KNOWN = CMSG_SPACE(sizeof(struct ucred)) + CMSG_SPACE(sizeof(int)),
 };
 
 /*
@@ -191,16 +189,13 @@ int cm_receive_into(int socket, struct cm_inbox *in, const struct iovec *parts, 
 	_Alignas(struct cmsghdr) char control[CONTROL_RIGHTS + CONTROL_OTHERS];
 	int flags = MSG_CMSG_CLOEXEC | (deadline == CM_FOREVER ? 0 : MSG_DONTWAIT);
 	int wait_first = deadline != CM_NOW && deadline != CM_FOREVER;
-	size_t room = sizeof(control);
 
-	if (in->most > 0 && in->most < CM_DESCRIPTORS)
-		room = CONTROL_KNOWN + CMSG_SPACE(in->most * sizeof(int));
 	for (;;) {
 		struct msghdr message = {
 			.msg_iov = (struct iovec *)parts,
 			.msg_iovlen = n_parts,
 			.msg_control = control,
-			.msg_controllen = room,
+			.msg_controllen = sizeof(control),
 		};
 		long size;
 

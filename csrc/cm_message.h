@@ -33,13 +33,14 @@
 #define CM_LOST_DESCRIPTORS 2
 
 /*
- * Where a received record goes.  The caller sets data, capacity, most and wants_pidfd,
- * the rest is written by every receive that succeeds.
+ * Where a received record goes.  The caller sets data, capacity and wants_pidfd, the rest
+ * is written by every receive that succeeds.  There is room for all descriptors that a
+ * record can have: what the kernel withheld it would close in this thread, for as long as
+ * the sender of a lingering socket likes.
  */
 struct cm_inbox {
 	void *data;                       /* room for the bytes: the caller's */
 	size_t capacity;                  /* bytes of that room */
-	unsigned int most;                /* descriptors to make room for, and a few more may come; 0: all that a record can have */
 	int wants_pidfd;                  /* a pidfd of the sender (SO_PASSPIDFD) is kept */
 	size_t size;                      /* bytes received */
 	unsigned int lost;                /* what did not fit: CM_LOST_* */

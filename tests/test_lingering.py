@@ -100,13 +100,15 @@ def test_a_lingering_socket_that_is_left_in_a_channel_delays_nobody(capability, 
     peer.close()
 
 
-@pytest.mark.parametrize("count", [1, 2, 20])
-def test_a_lingering_socket_in_a_knock_delays_nobody(capability, lingering, count):
-    """Alone where a channel is due, or among others."""
+@pytest.mark.parametrize("count", [1, 2, 20, 253])
+@pytest.mark.parametrize("last", [False, True])
+def test_a_lingering_socket_in_a_knock_delays_nobody(capability, lingering, count, last):
+    """Alone where a channel is due, or among others: what there is no room for, the kernel closes here and now."""
     number, peer = lingering(LONG)
     with by_hand.temporary() as file:
         with by_hand.busy(capability):
-            by_hand.at_door(capability, _wire.KNOCK_RECORD, [number] + [file.fileno()] * (count - 1))
+            numbers = [number] + [file.fileno()] * (count - 1)
+            by_hand.at_door(capability, _wire.KNOCK_RECORD, numbers[::-1] if last else numbers)
             os.close(number)
         others_are_served(capability)
     peer.close()

@@ -44,8 +44,6 @@ class Knocks:
         self._endings = endings
         self._journal = journal
         self._inbox = inbox.Inbox(_KNOCK_ROOM)
-        # With room for no more, 253 descriptors of junk are gone six times as quickly.
-        self._inbox.struct.most = 1
         self._inbox.struct.wants_pidfd = 1
         self._pidfd_place = ffi.addressof(self._inbox.struct, "pidfd")
         # Of the channel that a knock has just brought, and of who did.
