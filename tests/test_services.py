@@ -74,8 +74,8 @@ def _python(program, place, **options):
 def test_sessions_end_with_their_clients_and_the_service_with_them():
     """Told to end, it lets nobody in, serves who is in, and ends when he is killed."""
     asks = 'input(); print(session.add("another"), flush=True); input()'
-    assert SESSION_CLIENT.count("me.close() ") == SESSION_CLIENT.count("print(") == 1
-    client = SESSION_CLIENT.replace('add("a line"))', 'add("a line"), flush=True)').replace("me.close() ", asks)
+    assert SESSION_CLIENT.count("del session ") == SESSION_CLIENT.count("print(") == 1
+    client = SESSION_CLIENT.replace('add("a line"))', 'add("a line"), flush=True)').replace("del session ", asks)
     with directory() as place:
         (place / "sessions.py").write_text(SESSIONS, encoding="utf-8")
         path = place / "sessions.sock"
