@@ -65,8 +65,9 @@ class Entrypoint(AnyEntrypoint[Service]):
     def dissolve(self, target: Interface) -> None:
         """Ends what :meth:`manage` began: from here on, calls of the object are refused (:class:`StaleCapability`).
 
-        Waits for a call of the object that is in progress, except from within one.  Does nothing for an object that
-        this entrypoint does not manage.
+        Waits for a call of the object that is in progress, except from within one.  Its grants are revoked
+        (:class:`Revoked`), and calls by those are not waited for.  Does nothing for an object that this entrypoint
+        neither manages nor has granted.
 
         Raises:
             TypeError: no such object, but a proxy or a capability of one, say.

@@ -118,8 +118,8 @@ class Entrypoint(AnyEntrypoint[AwaitedService]):
             where: the path of a socket to be made, whose file goes when the entrypoint is closed; the one beside it,
                 ``<path>.lock``, stays.  Or one that listens, as :func:`activated` gives: AF_UNIX, SEQPACKET; taken.
             target: what everybody gets: a capability, a proxy, or an object, which is managed here from now on.
-            for_client: or says what a :class:`Caller` gets, something managed, or None: it is not let in.  May be
-                ``async def``; either is called in a task of its own, which is cancelled if the client goes.  Who is
+            for_client: or says what a :class:`Caller` gets: one of these, if managed, or None: it is not let in.  May
+                be ``async def``; either is called in a task of its own, which is cancelled if the client goes.  Who is
                 connecting when it raises is not let in either, and the log says why.
             mode: of the file: who may write to it may connect.  0o600, the same user, unless it is said.
 
@@ -135,8 +135,9 @@ class Entrypoint(AnyEntrypoint[AwaitedService]):
     async def dissolve(self, target: Interface) -> None:
         """Ends what :meth:`manage` began: from here on, calls of the object are refused (:class:`StaleCapability`).
 
-        Waits for calls of the object that run, except for the one that it is awaited in.  Does nothing for an object
-        that this entrypoint does not manage.
+        Waits for calls of the object that run, except for the one that it is awaited in.  Its grants are revoked
+        (:class:`Revoked`), and calls by those are not waited for.  Does nothing for an object that this entrypoint
+        neither manages nor has granted.
 
         Raises:
             TypeError: no such object, but a proxy or a capability of one, say.

@@ -39,9 +39,10 @@ _NONE_CALLED: dict[bytes, bytes] = {}
 class Capability(OnlyPolled):
     """The right to call one object, and to pass that right on.
 
-    Made by :meth:`Entrypoint.manage`, inherited by :func:`parent` or as an argument of ``multiprocessing.Process``, or
-    received: in a call, by :func:`connect` or by :func:`receive_capability`.  The same capability is the same object,
-    however often it is received, and all capabilities of an entrypoint share one descriptor.
+    Made by :meth:`Entrypoint.manage` and :meth:`Entrypoint.grant`, inherited by :func:`parent` or as an argument of
+    ``multiprocessing.Process``, or received: in a call, by :func:`connect` or by :func:`receive_capability`.  The same
+    capability is the same object, however often it is received, and all capabilities of an entrypoint share one
+    descriptor; each grant has its own.
     """
 
     __slots__ = ("__weakref__", "_badge", "_door", "_key", "_name", "_wire_keys")
@@ -63,7 +64,7 @@ class Capability(OnlyPolled):
 
     @property
     def label(self) -> str:
-        """What its server called the entrypoint; empty for a nameless door."""
+        """What its server called the entrypoint, or the grant; empty for a nameless door."""
         return label_in(self.name)
 
     @property
@@ -79,8 +80,9 @@ class Capability(OnlyPolled):
 
     @property
     def gone(self) -> bool:
-        """Whether its server has closed the entrypoint or ended, in whatever way: it is so for ever.  Nothing is sent.
+        """Whether its server has ended, in whatever way, closed the entrypoint or revoked the grant: for ever.
 
+        Nothing is sent.
         A server that only does not answer is not gone.  Some other holder may have shut the door (shutdown(2)): it is
         gone then for all who hold it.
 
@@ -92,7 +94,7 @@ class Capability(OnlyPolled):
     def fileno(self) -> int:
         """A descriptor that polls POLLHUP when the server is :attr:`gone`; for selectors, and an event loop's readers.
 
-        Borrowed: all capabilities of the entrypoint share it, and it is closed with the last.  Only poll it: reading,
+        Borrowed: all capabilities of its door share it, and it is closed with the last.  Only poll it: reading,
         writing or changing its options would disturb whoever else holds the door.
 
         Raises:

@@ -115,7 +115,7 @@ class Revoked(Error, PermissionError):
     """The server has taken back the grant that the capability came from: it is so for ever, and nothing has crashed.
 
     Attributes:
-        ran: as in :class:`Disconnected`.
+        ran: ``"no"``: a call that has begun before is answered.
     """
 
     def __init__(self, message: str, ran: Ran = "no") -> None:

@@ -25,7 +25,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             None: four times ``max_bytes``.
         begun_descriptors: likewise; None: four times ``max_descriptors``.
         doors: of other entrypoints, that came as capabilities and are held; None: half of the descriptor table.
-        grants: of objects that nobody manages and methods have returned, while anybody can reach them; None: a quarter
+        grants: of objects that nobody manages and methods have returned, streams among them, while anybody can reach
+            them, and not of those that :meth:`Entrypoint.grant` was called for; None: a quarter
             of the descriptor table.  Above that, the call whose result is one more fails (:class:`TooLarge`).  This
             process's own calls are not counted.
         closing: descriptors that came and wait to be closed, where closing them can block; None: a quarter of the
