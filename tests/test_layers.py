@@ -140,7 +140,7 @@ MODULES = {
         "timers",
         "slots",
         "watch",
-        "signals",
+        "os_signals",
         "answer",
         "outbox",
         "grant",

@@ -29,11 +29,11 @@ from capmarshal._server.hanging_up import shut
 from capmarshal._server.knocks import Knocks
 from capmarshal._server.leaving import Leaving
 from capmarshal._server.listening import Listening
+from capmarshal._server.os_signals import SignalWatch
 from capmarshal._server.peers import Peers
 from capmarshal._server.records import Records
 from capmarshal._server.shares import Shares
 from capmarshal._server.signal_handlers import SignalHandlers
-from capmarshal._server.signals import SignalWatch
 from capmarshal._server.timers import Timers
 from capmarshal._server.turns import Turns
 

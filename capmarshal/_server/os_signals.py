@@ -1,4 +1,4 @@
-"""A signal wakes the loop of the main thread, at whatever instruction it comes.
+"""A signal of the kernel's (signal(7)) wakes the loop of the main thread, at whatever instruction it comes.
 
 Python runs a signal's handler between two instructions.  A signal that comes after the last of them, and before
 epoll_pwait(2) has begun, interrupts nothing, and its handler would run when the next client calls, which may be never.
