@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
 import io
 import os
+import pickle
 import signal
 from collections.abc import AsyncIterator, Iterator
 
@@ -16,7 +18,7 @@ import by_hand
 import capmarshal as cm
 import loops
 from capmarshal import aio
-from capmarshal._capabilities.capability import badge_of
+from capmarshal._capabilities.capability import badge_of, capability_behind
 from patience import PATIENCE, until
 
 
@@ -159,6 +161,16 @@ def test_no_more_is_made_than_is_wanted(source):
     assert [next(stream) for _ in range(5)] == [0, 1, 2, 3, 4]
     assert target.made <= 64
     stream.close()
+
+
+@pytest.mark.parametrize("do", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_stream_is_neither_copied_nor_pickled(source, do):
+    """Of either colour: two would share one iteration, and each have some of its items."""
+    proxy, _ = source
+    awaited = capability_behind(proxy).cast(AsyncSource)
+    for stream in (proxy.count(1), awaited.count(1)):
+        with pytest.raises(TypeError, match="a stream is neither copied nor pickled"):
+            do(stream)
 
 
 @pytest.mark.parametrize("how", ["close", "drop", "block", "break"])

@@ -89,3 +89,7 @@ class Stream(Iterator[T]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def __reduce__(self) -> str:
+        # What copy.copy() asks, too: each of two would have some of the items.
+        raise TypeError("a stream is neither copied nor pickled: what goes to another process is its items")
