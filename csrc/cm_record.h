@@ -17,7 +17,7 @@
 #include "cm_message.h"
 #include "cm_poll.h"
 
-enum { CM_VERSION = 2, CM_KIND_CALL = 2, CM_KIND_REPLY = 3, CM_KIND_PART = 6, CM_BADGE = 16 };
+enum { CM_VERSION = 3, CM_KIND_CALL = 2, CM_KIND_REPLY = 3, CM_KIND_PART = 6, CM_BADGE = 16 };
 
 #define CM_NO_LIMIT UINT64_MAX
 

@@ -403,13 +403,13 @@ def test_sets_of_capabilities_travel():
 
 
 def test_more_capabilities_than_a_table_holds_are_refused():
-    """They share a descriptor, but the table has 65535 lines: one more is a ValueError."""
+    """They share a descriptor, but the table has 65534 lines: one more is a ValueError."""
     with _world() as (_, capabilities):
         outgoing = Outgoing()
-        _codec.encode([capabilities[0]] * 65535, outgoing)
+        _codec.encode([capabilities[0]] * 65534, outgoing)
         assert len(_wire.pack_reply(1, outgoing.entries, 1, b"")) > 65535
-        with pytest.raises(ValueError, match="65535"):
-            _codec.encode([capabilities[0]] * 65536, Outgoing())
+        with pytest.raises(ValueError, match="65534"):
+            _codec.encode([capabilities[0]] * 65535, Outgoing())
 
 
 # ------------------------------------------------------------------------------------------------- what is refused

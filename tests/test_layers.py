@@ -143,6 +143,7 @@ MODULES = {
         "os_signals",
         "answer",
         "outbox",
+        "deep",
         "grant",
         "clients",
         "peers",

@@ -180,7 +180,7 @@ def test_the_layout_of_a_call_is_as_documented():
     badge, other = bytes(range(16)), bytes(range(100, 116))
     entries = [Entry(1, NO_BADGE), Entry(0, other)]
     data = _wire.pack_call(0x1122334455667788, badge, 99, 12345, b"name", entries, 2, b"payload")
-    assert data[0] == 2
+    assert data[0] == 3
     assert data[1] == _wire.CALL == 2
     assert struct.unpack_from("=HHH", data, 2) == (2, 2, 0)
     assert struct.unpack_from("=Q", data, 8) == (0x1122334455667788,)
@@ -210,7 +210,7 @@ def test_a_key_is_what_a_call_has_of_it():
 def test_the_layout_of_a_reply_is_as_documented():
     """The table stands behind the head, the payload behind the table."""
     data = _wire.pack_reply(5, [Entry(0, b"b" * 16)], 1, b"payload")
-    assert data[:16] == struct.pack("=BBHHHQ", 2, 3, 1, 1, 0, 5)
+    assert data[:16] == struct.pack("=BBHHHQ", 3, 3, 1, 1, 0, 5)
     assert data[16:34] == struct.pack("=H", 0) + b"b" * 16
     assert data[34:] == b"payload"
 
@@ -243,7 +243,7 @@ MEMORY = bytes(18)
 )
 def test_an_array_that_is_not_said_as_documented_is_refused(lines):
     """What nobody would send is Malformed, and not guessed at."""
-    data = struct.pack("=BBHHHQ", 2, _wire.REPLY, len(lines) // 18, 1, 0, 7) + lines
+    data = struct.pack("=BBHHHQ", 3, _wire.REPLY, len(lines) // 18, 1, 0, 7) + lines
     with pytest.raises(Malformed, match="says of an array") as caught:
         unpack(data)
     assert caught.value.id == 7
@@ -254,7 +254,7 @@ def test_an_array_is_said_of_memory_that_came(badge):
     """Not before any, not of a capability, and not twice."""
     line, array = struct.pack("=H", 0) + badge, b"\xff\xffd\0" + bytes(14)
     for lines in (array, array + line, *([line + array] if badge != NO_BADGE else [line + array + array])):
-        data = struct.pack("=BBHHHQ", 2, _wire.REPLY, len(lines) // 18, 1, 0, 7) + lines
+        data = struct.pack("=BBHHHQ", 3, _wire.REPLY, len(lines) // 18, 1, 0, 7) + lines
         with pytest.raises(Malformed, match="not among"):
             unpack(data)
 
@@ -294,7 +294,7 @@ def test_the_layout_of_a_lease_is_as_documented():
 def test_a_lease_that_is_not_said_as_documented_is_refused(lines, why):
     """It is a descriptor that came, of which nothing else is made."""
     lines = bytes(18) + lines
-    data = struct.pack("=BBHHHQ", 2, _wire.REPLY, len(lines) // 18, 2, 0, 7) + lines
+    data = struct.pack("=BBHHHQ", 3, _wire.REPLY, len(lines) // 18, 2, 0, 7) + lines
     with pytest.raises(Malformed, match=why) as caught:
         unpack(data)
     assert caught.value.id == 7
@@ -302,8 +302,8 @@ def test_a_lease_that_is_not_said_as_documented_is_refused(lines, why):
 
 def test_the_layout_of_a_fail_and_a_knock_is_as_documented():
     """A FAIL is head and payload; a KNOCK is a head with ID 0 and one descriptor."""
-    assert _wire.pack_fail(5, b"payload") == struct.pack("=BBHHHQ", 2, 4, 0, 0, 0, 5) + b"payload"
-    assert struct.pack("=BBHHHQ", 2, 1, 0, 1, 0, 0) == _wire.KNOCK_RECORD
+    assert _wire.pack_fail(5, b"payload") == struct.pack("=BBHHHQ", 3, 4, 0, 0, 0, 5) + b"payload"
+    assert struct.pack("=BBHHHQ", 3, 1, 0, 1, 0, 0) == _wire.KNOCK_RECORD
 
 
 CAPABILITY = b"c" * 16
@@ -342,7 +342,7 @@ def test_capabilities_of_one_door_share_its_slot():
 @pytest.mark.parametrize("kind", [_wire.CALL, _wire.REPLY])
 def test_a_table_longer_than_the_record_is_refused(kind):
     """A count of entries that the bytes do not hold is Malformed, with the ID of the call to answer."""
-    data = struct.pack("=BBHHHQ", 2, kind, 65535, 1, 0, 7) + bytes(34) + bytes(17)
+    data = struct.pack("=BBHHHQ", 3, kind, 65535, 1, 0, 7) + bytes(34) + bytes(17)
     with pytest.raises(Malformed, match="table of 65535") as caught:
         unpack(data)
     assert caught.value.id == 7
@@ -355,7 +355,7 @@ def test_a_method_name_longer_than_the_record_is_refused():
         unpack(data[:-1])
 
 
-@pytest.mark.parametrize("version", [0, 1, 3, 255])
+@pytest.mark.parametrize("version", [0, 1, 2, 255])
 def test_another_version_is_refused_and_can_be_answered(version):
     """The head is the same in every version, so the error carries the call's ID."""
     data = bytes([version]) + _wire.pack_fail(7, b"")[1:]
@@ -387,3 +387,17 @@ def test_the_payload_is_a_view_of_the_record():
     """unpack() copies no payload: it is the layer above that must not keep it."""
     data = _wire.pack_reply(7, [], 0, b"payload")
     assert unpack(data).payload.obj is data
+
+
+def test_this_door_is_of_a_reply_alone():
+    """Alone, beside others and behind a plain descriptor that has further lines; it has no descriptor and no badge."""
+    this = Entry(_wire.THIS_DOOR, CAPABILITY)
+    array = Entry(0, _wire.NO_BADGE, ArrayLayout("d", (2, 3)))
+    for entries, descriptors in (([this], 0), ([this] * 3, 0), ([array, this, Entry(1, CAPABILITY), this], 2)):
+        assert unpack(_wire.pack_reply(7, entries, descriptors, b"")).entries == entries
+        with pytest.raises(Malformed, match="not among"):
+            unpack(_wire.pack_call(7, CAPABILITY, _wire.NO_LIMIT, 0, b"m", entries, descriptors, b""))
+    nobody = [Entry(_wire.THIS_DOOR, _wire.NO_BADGE)]
+    for entries in (nobody, [this, *nobody]):
+        with pytest.raises(Malformed, match="not among"):
+            unpack(_wire.pack_reply(7, entries, 0, b""))

@@ -35,6 +35,10 @@ class Home(Protocol):
         """The object that is kept under this, see :meth:`Door.kept_under`, if any."""
         ...
 
+    def lets_call_all(self, kept_under: bytes) -> bool:
+        """Whether all methods of that object can be called by whoever holds the door."""
+        ...
+
     @property
     def begun_by(self) -> str:
         """What has it served, for people."""
@@ -112,7 +116,6 @@ class Door:
         home: the entrypoint, if it is one of this process; borrowed.
         sender: who brought it, if that is counted.
         secret: of the door, if it is one of this process.
-        whole: whoever holds it may call all methods of the object behind it.
 
     Attributes:
         number: the descriptor, open as long as this object can be reached: whoever uses it holds the door.
@@ -120,10 +123,9 @@ class Door:
             of this process, or closed.
         idle: channels through this door that no call uses at the moment.
         closing: to whose account the closing goes of what its server sends; made with the first channel.
-        whole: as given; where it is not, what comes home is called through the door, and is not the object itself.
     """
 
-    __slots__ = ("__weakref__", "_name", "_open", "_secret", "closing", "home", "idle", "key", "number", "whole")
+    __slots__ = ("__weakref__", "_name", "_open", "_secret", "closing", "home", "idle", "key", "number")
 
     def __init__(
         self,
@@ -133,7 +135,6 @@ class Door:
         sender: DoorSender | None = None,
         *,
         secret: bytes = NO_SECRET,
-        whole: bool = True,
     ) -> None:
         self.key: int = key
         # Each call takes one and gives it back, for which a list would be allocated anew.
@@ -141,7 +142,6 @@ class Door:
         self.home: weakref.ref[Home] | None = weakref.ref(home) if home is not None else None
         self.closing: reaper.Sender | None = None
         self._secret = secret
-        self.whole: bool = whole
         self._name: str | None = None
         place = [-1]
         self._open = ffi.new("char *")

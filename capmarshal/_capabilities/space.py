@@ -59,14 +59,12 @@ class OwnDoor(NamedTuple):
         cookie: of that.
         home: the entrypoint, weakly.
         secret: of the door, see :func:`capmarshal._protocol.wire.combined`.
-        whole: as :class:`Door` has it.
     """
 
     end: Private
     cookie: int
     home: weakref.ref[Home]
     secret: bytes
-    whole: bool
 
 
 class Space:
@@ -195,7 +193,7 @@ class Space:
         own = self._own.get(cookie)
         if own is not None:
             home = own.home()
-            return self._add_door(Door(descriptor, cookie, home, secret=own.secret, whole=own.whole))
+            return self._add_door(Door(descriptor, cookie, home, secret=own.secret))
         refusal = sender.door_refusal() if sender is not None else ""
         if refusal:
             raise ArgumentError(refusal)
@@ -229,7 +227,6 @@ class Space:
         home: Home,
         *,
         secret: bytes = NO_SECRET,
-        whole: bool = True,
     ) -> Door:
         """Enters a door of an entrypoint of this process; the caller holds the lock.
 
@@ -238,14 +235,13 @@ class Space:
             server_end: borrowed.
             home: the entrypoint; borrowed.
             secret: of the door.
-            whole: as :class:`Door` has it.
         """
         key = cookie_of(client_end.fileno()) or next(self._no_cookies)
         cookie = cookie_of(server_end.number)
         try:
-            self._own[key] = OwnDoor(server_end, cookie, weakref.ref(home), secret, whole)
+            self._own[key] = OwnDoor(server_end, cookie, weakref.ref(home), secret)
             self._server_cookies.add(cookie)
-            return self._add_door(Door(client_end, key, home, secret=secret, whole=whole))
+            return self._add_door(Door(client_end, key, home, secret=secret))
         except BaseException:
             self.remove_home(key)
             raise

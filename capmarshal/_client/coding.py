@@ -110,7 +110,7 @@ def _result(called: Method, answer: bytes | Whole, door: Door) -> Any:
         record, descriptors = answer
         if isinstance(record, Fail):
             raise to_exception(record.payload, called.raises, f"{called.where}, entrypoint {door.label!r}")
-        payload, incoming = record.payload, Incoming(record.entries, descriptors, closing=door.closing)
+        payload, incoming = record.payload, Incoming(record.entries, descriptors, closing=door.closing, door=door)
     try:
         result = called.decode_result(payload, incoming)
     except BaseException:

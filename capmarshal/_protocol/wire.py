@@ -19,15 +19,16 @@ A CALL goes on with::
 then the method's name in UTF-8: together with the badge, what is to be called.  CALL and REPLY then have the table,
 ``entries`` times::
 
-    0      slot         2 bytes     which of the record's descriptors
+    0      slot         2 bytes     which of the record's descriptors; 65534: none, see below
     2      badge        16 bytes    of a capability; all zero: the slot is a plain descriptor
 
 and, of some plain descriptors, :mod:`further lines <capmarshal._protocol.further_lines>`; and then comes the payload
 up to the end of the record, in MessagePack: of a CALL an array of the arguments that are given by position, or a map of
 those that are given by name, with that array under the key ""; of a REPLY the result; of a FAIL a
 :class:`capmarshal._protocol.faults.Fault`.  In the payload, an index into the table stands for the entry, of which its
-further lines are a part.  Capabilities of one door share its slot; a plain descriptor has one of its own.  A FAIL has
-neither table nor descriptors.  Integers have the machine's byte order: both ends are on it.
+further lines are a part.  Capabilities of one door share its slot; a plain descriptor has one of its own.  In a REPLY
+the slot of a capability may be 65534: it is of this door, which the call came through, and has no descriptor.  A FAIL
+has neither table nor descriptors.  Integers have the machine's byte order: both ends are on it.
 
 A CALL, REPLY or FAIL that is too long for one record, or has too many descriptors for one, goes in parts: a BEGIN
 
@@ -57,12 +58,15 @@ if TYPE_CHECKING:
     from capmarshal._descriptors.array_layout import ArrayLayout
     from capmarshal._protocol.further_lines import Lent
 
-VERSION = 2
+VERSION = 3
 KNOCK, CALL, REPLY, FAIL, BEGIN, PART, GO, GONE, REVOKED, SIGNAL = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 
 BADGE_SIZE = 16
-# Lines of a table, and bytes of a method's name, by the fields in the head.
-ENTRIES_MAX = METHOD_MAX = (1 << 16) - 1
+# Bytes of a method's name, by the field in the head; and lines of a table, so that no descriptor has the slot below.
+METHOD_MAX = (1 << 16) - 1
+ENTRIES_MAX = METHOD_MAX - 1
+# A slot that no descriptor has, nor a further line: this door.
+THIS_DOOR = (1 << 16) - 2
 # In a table: no capability but a plain descriptor.  No object is ever given this badge.
 NO_BADGE = bytes(BADGE_SIZE)
 # Of every signal, and of no object.
@@ -284,7 +288,15 @@ def pack_go(id: int) -> bytes:  # noqa: A002 - as above
 _NOT_AMONG = "a table refers to a descriptor that is not among the record's {}"
 
 
-def read_table(data: bytes | memoryview, start: int, count: int, descriptors: int, id: int) -> list[Entry]:  # noqa: A002 - as above
+def read_table(
+    data: bytes | memoryview,
+    start: int,
+    count: int,
+    descriptors: int,
+    id: int,  # noqa: A002 - as above
+    *,
+    of_reply: bool,
+) -> list[Entry]:
     """The table of a CALL or REPLY, checked.
 
     Raises:
@@ -297,13 +309,15 @@ def read_table(data: bytes | memoryview, start: int, count: int, descriptors: in
         return PLAIN[:count]
     if count == 1:
         slot, badge = _ENTRY.unpack_from(data, start)
-        if slot >= descriptors:
+        if slot >= descriptors and not (of_reply and slot == THIS_DOOR and badge != NO_BADGE):
             raise Malformed(_NOT_AMONG.format(descriptors), id)
         return [Entry(slot, badge)]
     entries = _read_entries(memoryview(data)[start:end], id)
     plain = [entry.slot for entry in entries if entry.badge == NO_BADGE]
     plain += [entry.lease.slot for entry in entries if entry.lease is not None]
     capabilities = {entry.slot for entry in entries if entry.badge != NO_BADGE}
+    if of_reply:
+        capabilities.discard(THIS_DOOR)
     if any(slot >= descriptors for slot in (*plain, *capabilities)):
         raise Malformed(_NOT_AMONG.format(descriptors), id)
     if len(set(plain)) < len(plain) or not capabilities.isdisjoint(plain):
@@ -351,11 +365,11 @@ def unpack(data: bytes | memoryview) -> Record:
         if start > len(data):
             raise Malformed(f"a method's name of {length} bytes in a record of {len(data)}", id)
         method = bytes(data[_CALL.size : start])
-        entries = read_table(data, start, count, descriptors, id) if count else []
+        entries = read_table(data, start, count, descriptors, id, of_reply=False) if count else []
         payload = memoryview(data)[start + count * _ENTRY.size :]
         return Call(id, badge, time_left, sent_at, method, entries, descriptors, payload)
     if kind == REPLY:
-        entries = read_table(data, _HEAD.size, count, descriptors, id) if count else []
+        entries = read_table(data, _HEAD.size, count, descriptors, id, of_reply=True) if count else []
         return Reply(id, entries, descriptors, memoryview(data)[_HEAD.size + count * _ENTRY.size :])
     if cpu:
         raise Malformed(f"a record of kind {kind} that says where it was sent from", id)

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from capmarshal._descriptors.descriptor import Descriptor
     from capmarshal._server.caller import Caller
     from capmarshal._server.clients import Channel, Peer
+    from capmarshal._server.grant import Grant
     from capmarshal._server.handler import Handler
     from capmarshal._server.journal import Journal
     from capmarshal._server.objects import Objects
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 
 # Of what a stranger calls a method, this much goes into errors.
 NAME_SHOWN = 64
+
+_ENDS = "the entrypoint ends, and serves no object more"
 
 # Wanted in each call.
 _now_in_force, _put_in_force = _deadline.current.get, _deadline.current.set
@@ -95,6 +98,8 @@ class Calls:
         inline: how many of the calls in progress are made by the serving thread itself.
         hand_out: gives an object that nobody manages a capability, in the result of a call by a channel; None where
             nobody serves any more.
+        hand_under: has what is in the result of a call through a deep grant belong to that; its badge, or None
+            likewise.
     """
 
     def __init__(self, objects: Objects, journal: Journal, home: Callable[[], Home | None]) -> None:
@@ -108,6 +113,7 @@ class Calls:
         self.slot: Callable[[], int] = lambda: 0
         self.inline = 0
         self.hand_out: Callable[[Interface, Channel | None], Capability | None] = lambda _target, _channel: None
+        self.hand_under: Callable[[Any, Grant], bytes | None] = lambda _thing, _grant: None
 
     def peer_of(self, slot: int) -> Peer | None:
         """Whose channel is in a slot."""
@@ -303,13 +309,23 @@ class Calls:
 
     def outgoing(self, turn: Turn) -> Outgoing:
         """The table of a call's answer, still empty."""
-        return Outgoing(serving=True, hand_out=partial(self._hand_out, turn))
+        channel = self._channel(turn)
+        grant = channel.grant if channel is not None else None
+        if grant is not None and grant.deep is not None:
+            return Outgoing(serving=True, hand_under=partial(self._hand_under, grant))
+        return Outgoing(serving=True, hand_out=partial(self._hand_out, channel))
 
-    def _hand_out(self, turn: Turn, target: Interface) -> Capability:
-        made = self.hand_out(target, self._channel(turn))
+    def _hand_out(self, channel: Channel | None, target: Interface) -> Capability:
+        made = self.hand_out(target, channel)
         if made is None:
-            raise Failing(Code.UNSENDABLE, "the entrypoint ends, and serves no object more")
+            raise Failing(Code.UNSENDABLE, _ENDS)
         return made
+
+    def _hand_under(self, grant: Grant, thing: Any) -> bytes:
+        badge = self.hand_under(thing, grant)
+        if badge is None:
+            raise Failing(Code.UNSENDABLE, _ENDS)
+        return badge
 
     def _received(
         self,

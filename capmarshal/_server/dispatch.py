@@ -101,6 +101,10 @@ class Dispatcher:
         """The object that is kept under this, if any."""
         return self._objects.get(kept_under)
 
+    def lets_call_all(self, kept_under: bytes) -> bool:
+        """Whether all methods of that object can be called by whoever holds the door."""
+        return not self._objects.is_restricted(kept_under)
+
     @property
     def begun_by(self) -> str:
         """What has it served, for people."""

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from capmarshal._capabilities.capability import Capability, Proxy, open_door_of
+from capmarshal._capabilities.capability import Capability, Proxy, badge_of, open_door_of
 from capmarshal._capabilities.signal_capability import Signal, make_signal_door
 from capmarshal._capabilities.signal_end import SignalEnd
 from capmarshal._capabilities.space import capability_of, space
@@ -16,6 +16,7 @@ from capmarshal._descriptors import private, reaper
 from capmarshal._descriptors.process import process
 from capmarshal._kernel.errors import Closed
 from capmarshal._kernel.numbers import check_whole
+from capmarshal._server.deep import Deep
 from capmarshal._server.journal import Journal
 from capmarshal._server.limits import Limits
 from capmarshal._server.listener import Listener
@@ -43,6 +44,8 @@ MAX_BYTES = 64 << 20
 # An error has to fit.
 _BYTES_LEAST = 1000
 MAX_DESCRIPTORS = 1024
+# Of one deep grant.
+OBJECTS = 65_536
 
 S = TypeVar("S", bound=Service)
 
@@ -180,6 +183,8 @@ class AnyEntrypoint(Generic[S]):
         label: str | None = None,
         only: Sequence[Callable[..., Any]] | None = None,
         unreachable: Callable[[Any], object] | None = None,
+        deep: bool = False,
+        objects: int = OBJECTS,
     ) -> Capability:
         """Gives an object a capability of its own, for one recipient, which can be taken back.
 
@@ -197,13 +202,17 @@ class AnyEntrypoint(Generic[S]):
             unreachable: called with the object, once, in the serving thread, when nobody can call it by this grant any
                 more: all who held the capability have gone or given it up, and none is on its way to anybody.  Not when
                 it is revoked.
+            deep: what its methods, and those of what they return, return of this entrypoint's objects belongs to the
+                grant: it is called through its door, and ends with it.  All of their methods can be called, whatever
+                ``only`` says.  What another entrypoint serves they cannot return.
+            objects: how many may belong to a deep one, at most; one more, and the call fails (:class:`TooLarge`).
 
         Returns:
             The capability, to be handed to the recipient.
 
         Raises:
             TypeError: no object of a class derived from an :class:`Interface`; or ``only`` are no methods of it.
-            ValueError: no such label, or no method at all.
+            ValueError: no such label, or no method at all, or no such number.
             InterfaceError: its interface is declared in a way that cannot work, or has another colour than is served.
             TableFull: no room for the two descriptors.
             Closed: the entrypoint is closed.
@@ -217,9 +226,10 @@ class AnyEntrypoint(Generic[S]):
         function = getattr(unreachable, "__func__", unreachable)
         if isinstance(function, types.FunctionType) and is_async(function):
             raise TypeError("unreachable is async, and it is called, and not awaited; write def")
+        check_whole(objects, f"objects is a whole number, 1 or more, not {objects!r}", 1)
         service = self._made()
         service.check_open()
-        granted = service.grants.make(label, target, names, unreachable)
+        granted = service.grants.make(label, target, names, unreachable, deep=Deep(objects) if deep else None)
         if granted is None:
             service.check_open()
             raise Closed(f"the entrypoint {self.label!r} is closed")
@@ -243,9 +253,13 @@ class AnyEntrypoint(Generic[S]):
             raise TypeError(f"what grant() returned is revoked, or a proxy of it, not {granted!r}")
         if not isinstance(reason, str):
             raise TypeError(f"a reason is text, not {reason!r}")
-        door = open_door_of(capability_of(granted))
+        capability = capability_of(granted)
+        door = open_door_of(capability)
         grants = self._made().grants
         grant = grants.at(door.key)
+        if grant is not None and badge_of(capability) != grant.badge:
+            words = "belongs to a deep grant, and ends with it: revoke that, or dissolve(...) the object"
+            raise ValueError(f"{granted!r} {words}")
         if grant is not None:
             grants.revoke(grant, reason)
         elif door is self._door:
@@ -303,9 +317,7 @@ class AnyEntrypoint(Generic[S]):
             TypeError: no such object.
         """
         check_object(target, "dissolved")
-        grants = self._made().grants
-        for grant in grants.of(target):
-            grants.revoke(grant, "the object was dissolved")
+        self._made().grants.dissolve(target)
         with private.lock:
             door, badge = space.managed.get(id(target), (None, b""))
             if door is not self._door:

@@ -10,6 +10,7 @@ from capmarshal._protocol.wire import combined
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from capmarshal._server.deep import Deep
     from capmarshal._typed.interface import Interface
 
 
@@ -22,6 +23,7 @@ class Grant:
         secret: of its door.
         badge: of the object, through that.
         unreachable: called with the object when nobody can call it by this grant any more; None: nothing is.
+        deep: what was handed out through it and belongs to it; None: what is handed out has grants of its own.
 
     Attributes:
         target: as given; None from when the grant is over.
@@ -36,6 +38,7 @@ class Grant:
     __slots__ = (
         "badge",
         "channels",
+        "deep",
         "end",
         "key",
         "label",
@@ -53,11 +56,13 @@ class Grant:
         secret: bytes,
         badge: bytes,
         unreachable: Callable[[Interface], object] | None,
+        deep: Deep | None = None,
     ) -> None:
         self.label = label
         self.target: Interface | None = target
         self.secret, self.badge = secret, badge
         self.unreachable = unreachable
+        self.deep = deep
         self.key = 0
         self.end = Private(-1)
         # Any: a channel is more than a grant, of which it knows.

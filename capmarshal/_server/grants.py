@@ -6,7 +6,7 @@ import collections
 import os
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from capmarshal._capabilities.space import space
 from capmarshal._descriptors import private, reaper
@@ -16,7 +16,8 @@ from capmarshal._kernel.weakly import weakly
 from capmarshal._protocol import epitaph
 from capmarshal._protocol.faults import Code, Failing
 from capmarshal._protocol.states import SPARE, UNBEGUN
-from capmarshal._protocol.wire import BADGE_SIZE
+from capmarshal._protocol.wire import BADGE_SIZE, combined
+from capmarshal._server.deep import own_object
 from capmarshal._server.doorkeeper import Doorkeeper
 from capmarshal._server.grant import Grant
 from capmarshal._server.handed_out import HandedOut
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from capmarshal._capabilities.door import Door
     from capmarshal._descriptors.private import Private
     from capmarshal._server.clients import Channel, Peer
+    from capmarshal._server.deep import Deep
     from capmarshal._server.dispatch import Dispatcher
     from capmarshal._server.endings import Endings
     from capmarshal._server.journal import Journal
@@ -115,6 +117,7 @@ class Grants:
         only: frozenset[bytes] | None,
         unreachable: Callable[[Interface], object] | None,
         holder: Peer | None = None,
+        deep: Deep | None = None,
     ) -> Capability | None:
         """One more, from any thread; None where nobody serves any more.
 
@@ -124,14 +127,15 @@ class Grants:
             only: the names of the methods that can be called; None: all.
             unreachable: as :class:`Grant` has it.
             holder: whom it is the result of a call of, where that is counted.
+            deep: as :class:`Grant` has it.
 
         Raises:
             TableFull: no room for the two ends of its door.
         """
-        grant = Grant(label, target, os.urandom(BADGE_SIZE), make_badge(), unreachable)
+        grant = Grant(label, target, os.urandom(BADGE_SIZE), make_badge(), unreachable, deep)
         # Whatever Ctrl-C keeps from being returned has never been.
         try:
-            grant.end, door = make_door(label, self._dispatcher, grant.secret, whole=only is None)
+            grant.end, door = make_door(label, self._dispatcher, grant.secret)
             grant.key = door.key
             self._doors.add(door)
             self._objects.enter(grant.kept_under, target, only)
@@ -182,6 +186,51 @@ class Grants:
             return self.make(label, target, only, unreachable, peer)
         except TableFull as error:
             raise Failing(Code.TABLE_FULL, f"at the server, {error.strerror}") from error
+
+    def hand_under(self, thing: Any, grant: Grant) -> bytes:
+        """The badge of what a method has returned to a call through a deep grant, to which it belongs from here on.
+
+        Raises:
+            TypeError, InterfaceError: it cannot be served here.
+            StaleCapability: it stands for an object that is not there.
+            Failing: there are as many as may be, or it is a stream.
+        """
+        target = own_object(thing, self._dispatcher, grant.key)
+        if isinstance(target, bytes):
+            return target
+        if isinstance(target, Streaming):
+            words = "it is a stream, whose end its own door tells, and through a deep grant goes nothing that has one"
+            raise Failing(Code.UNSENDABLE, f"{words}: return an object whose method gives the next items")
+        check_manageable(target, self.colour)
+        badge = make_badge()
+        with private.lock:
+            deep = grant.deep
+            if deep is None or grant.reason is not None or self._in_force.get(grant.key) is not grant:
+                # It is over, and the call in progress is answered: by what cannot be called, as all that it has led to.
+                return badge
+            # Of the root not all may be called, though it is what the method has returned.
+            known = grant.badge if target is grant.target else deep.badge_for(target)
+            if known is not None:
+                return known
+            if not deep.full:
+                # First: what Ctrl-C leaves goes with all.
+                deep.add(target, badge)
+                self._objects.enter(combined(badge, grant.secret), target)
+                return badge
+        raise Failing(
+            Code.TOO_BIG,
+            f"its result has one object more than may go out through the grant {grant.label!r}: {deep.most} (objects)",
+        )
+
+    def dissolve(self, target: Interface) -> None:
+        """Ends what leads to an object, from any thread."""
+        for grant in self.of(target):
+            self.revoke(grant, "the object was dissolved")
+        with private.lock:
+            for grant in tuple(self._in_force.values()):
+                badge = grant.deep.remove(target) if grant.deep is not None else None
+                if badge is not None:
+                    self._objects.remove(combined(badge, grant.secret), wait=False)
 
     def opened(self, door: Door) -> bool:
         """Whether a door that this process holds leads, or has led, to an object by a grant: it hangs up later."""
@@ -243,8 +292,14 @@ class Grants:
     def _leave(self, grant: Grant) -> None:
         """Ends that a grant is in force; the caller holds the lock."""
         space.remove_home(grant.key)
-        self._objects.remove(grant.kept_under, wait=False)
+        self._take_out(grant)
         self._forget(grant)
+
+    def _take_out(self, grant: Grant) -> None:
+        """Takes out the objects that it leads to; the caller holds the lock."""
+        self._objects.remove(grant.kept_under, wait=False)
+        for badge in grant.deep.badges() if grant.deep is not None else ():
+            self._objects.remove(combined(badge, grant.secret), wait=False)
 
     def _forget(self, grant: Grant) -> None:
         # Whatever keeps the grant: whoever has knocked last, or a channel that is still ending.
@@ -312,7 +367,8 @@ class Grants:
                 return
         try:
             space.remove_home(grant.key)
-            self._objects.remove(grant.kept_under, wait=False)
+            with private.lock:
+                self._take_out(grant)
             self._close(grant)
             if grant.unreachable is not None:
                 self._dispatcher.run_beside(f"unreachable, of {grant!r},", partial(_tell, grant))

@@ -155,6 +155,7 @@ class Server:
             ending=ending,
             wake_up=weakly(self._wake_up, None),
         )
+        dispatcher.calls.hand_under = weakly(self.grants.hand_under, None)
         self._listening = Listening(channels.slots, timers, peers, closings, shares, dispatcher, journal, ending)
         with contextlib.ExitStack() as undo:
             undo.callback(self._epoll.close)

@@ -45,14 +45,13 @@ def _bind(server_end: int, label: str) -> None:
             return
 
 
-def make_door(label: str, home: Home, secret: bytes = NO_SECRET, *, whole: bool = True) -> tuple[Private, Door]:
+def make_door(label: str, home: Home, secret: bytes = NO_SECRET) -> tuple[Private, Door]:
     """A socket pair: the server's end, which is this process's alone, and the door, which is to be delegated.
 
     Args:
         label: for people.
         home: whose door it is; borrowed.
         secret: of the door.
-        whole: as :class:`Door` has it.
     """
     on = ffi.new("int *", 1)
     server_end, client_end = private.make_pair("making a door")
@@ -66,7 +65,7 @@ def make_door(label: str, home: Home, secret: bytes = NO_SECRET, *, whole: bool 
             result = lib.lx_setsockopt(server_end.number, socket.SOL_SOCKET, socket.SO_PASSCRED, on, size)
             if -result not in DENIED:
                 check(result, "making a door")
-            door = space.add_home(client_end.release(), server_end, home, secret=secret, whole=whole)
+            door = space.add_home(client_end.release(), server_end, home, secret=secret)
         return server_end, door
     except BaseException:
         if door is not None:

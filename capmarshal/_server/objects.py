@@ -118,6 +118,10 @@ class Objects:
                 self.known[key] = known
         return known
 
+    def is_restricted(self, badge: bytes) -> bool:
+        """Whether some of an object's methods only can be called through its door."""
+        return badge in self._only
+
     def withholds(self, badge: bytes, name: bytes) -> bool:
         """Whether an object's method is none of those that can be called through its door."""
         only = self._only.get(badge)

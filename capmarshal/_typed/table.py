@@ -24,7 +24,7 @@ from capmarshal._descriptors.shared_buffer import Lease, SharedBuffer, buffer_of
 from capmarshal._kernel.errors import ArgumentError, name_of, with_article
 from capmarshal._protocol import further_lines
 from capmarshal._protocol.further_lines import Lent
-from capmarshal._protocol.wire import ENTRIES_MAX, NO_BADGE, Entry, plain
+from capmarshal._protocol.wire import ENTRIES_MAX, NO_BADGE, THIS_DOOR, Entry, plain
 from capmarshal._typed.colour import difference_of_colour
 from capmarshal._typed.files import describe, open_received
 from capmarshal._typed.preparing import number_to_send, prepare
@@ -77,6 +77,8 @@ class Outgoing:
     Args:
         serving: it is an answer's: the thread that makes it serves others.
         hand_out: gives an object that nobody manages a capability; None: there is none for it.
+        hand_under: gives whatever stands for a capability a badge of the door that the call came through; None: it has
+            that of its own door.
 
     Attributes:
         entries: the table.
@@ -89,6 +91,7 @@ class Outgoing:
     __slots__ = (
         "_further_lines",
         "_hand_out",
+        "_hand_under",
         "_handed_out",
         "_serving",
         "_slots",
@@ -99,9 +102,15 @@ class Outgoing:
         "refused",
     )
 
-    def __init__(self, *, serving: bool = False, hand_out: Callable[[Any], Capability] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        serving: bool = False,
+        hand_out: Callable[[Any], Capability] | None = None,
+        hand_under: Callable[[Any], bytes] | None = None,
+    ) -> None:
         self._serving = serving
-        self._hand_out = hand_out
+        self._hand_out, self._hand_under = hand_out, hand_under
         # By the id of such an object: it may be in there twice.
         self._handed_out: dict[int, Capability] | None = None
         self.entries: list[Entry] = []
@@ -132,7 +141,10 @@ class Outgoing:
     def _add(self, thing: Any) -> int:
         self._check_room(1)
         if is_delegable(thing):
-            self._add_capability(self._capability_of(thing))
+            if self._hand_under is not None:
+                self.entries.append(Entry(THIS_DOOR, self._hand_under(thing)))
+            else:
+                self._add_capability(self._capability_of(thing))
         elif isinstance(thing, SharedBuffer):
             self._add_buffer(thing)
         elif is_file(thing):
@@ -261,6 +273,7 @@ class Incoming(Owned):
         sender: who sent it, where the doors that it brings are to be counted.
         home: the entrypoint that is being called, whose handler gets its own objects themselves.
         closing: to whose account the closing goes of what is left over; the sender's, unless it is another.
+        door: that the call went through, of an answer.
     """
 
     __slots__ = (
@@ -280,6 +293,7 @@ class Incoming(Owned):
         sender: DoorSender | None = None,
         home: Home | None = None,
         closing: reaper.Sender | None = None,
+        door: Door | None = None,
     ) -> None:
         super().__init__()
         self._entries = entries
@@ -287,7 +301,7 @@ class Incoming(Owned):
         self._sender = sender
         self._home = home
         self._closing = sender.closing if closing is None and sender is not None else closing
-        self._doors: dict[int, Door] = {}
+        self._doors: dict[int, Door] = {} if door is None else {THIS_DOOR: door}
         self._used: set[int] = set()
 
     @property
@@ -359,8 +373,10 @@ class Incoming(Owned):
         capability = space.receive(door, badge)
         if kind is Capability:
             return capability
-        if self._home is not None and home_of(door) is self._home and door.whole:
-            managed = self._home.object_behind(door.kept_under(badge))
+        home = self._home
+        # Where some methods can be called only, it is called through the door, and is not the object itself.
+        if home is not None and home_of(door) is home and home.lets_call_all(kept_under := door.kept_under(badge)):
+            managed = home.object_behind(kept_under)
             if not isinstance(managed, kind):
                 raise ArgumentError(
                     f"the object that came home is {_name(type(managed))}, not {_name(kind)}"

@@ -48,6 +48,7 @@ runs_inline = Only("server", "what a thread calls of its own entrypoint runs inl
 ends_at_the_deadline = Only("server", "what a method awaits is cancelled at its caller's deadline")
 trio_keeps_deadlines = Only("server", "of those that are over trio keeps a thousand", also=("asyncio", "uvloop"))
 trio_keeps_results = Only("client", "trio keeps what its run has returned", also=("asyncio", "uvloop"))
+streams_are_awaited = Only("server", "a generator that blocks is no stream in a loop")
 says_how_to_serve = Only("server", "a loop's entrypoint is entered by async with")
 calls_within_calls = Only("client", "what calls while a call is made would enter a loop within a loop")
 
