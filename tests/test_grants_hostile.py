@@ -266,3 +266,42 @@ def test_a_grant_whose_door_a_holder_has_shut_can_be_revoked_at_any_moment(entry
             door.shutdown(socket.SHUT_WR)
         until(lambda told=told: told)
         entrypoint.revoke(granted, "over")
+
+
+def end_of(call):
+    """What calls end by that are made again and again."""
+    try:
+        with cm.timeout(PATIENCE):
+            while True:
+                call()
+    except cm.Error as error:
+        return type(error).__name__, getattr(error, "ran", ""), "over" in str(error)
+
+
+def test_revoking_ends_calls_of_every_kind_in_three_processes_at_once(entrypoint, fork, memfd):
+    """What is in progress is answered, so that each ends with one that has not run: short, long, with descriptors."""
+    granted = entrypoint.grant(Worker())
+
+    def work(called):
+        proxy = granted.cast(Work)
+        calls = [
+            lambda: proxy.double(1),
+            lambda: proxy.count([memfd]),
+            lambda: proxy.echo(memfd).close(),
+            lambda: proxy.size(bytes(1 << 20)),
+            lambda: proxy.blob(1 << 20),
+            lambda: [pipe.close() for pipe in proxy.pipes(300)],
+        ]
+        for call in calls:
+            call()
+        threads = [by_hand.Concurrent(end_of, call) for call in calls]
+        called.write(b".")
+        return {thread.outcome() for thread in threads}
+
+    with by_hand.pipe() as (called, calling):
+        children = [fork(lambda: work(calling)) for _ in range(3)]
+        for _ in children:
+            assert called.read(1) == b"."
+        entrypoint.revoke(granted, "over")
+        assert [child.result() for child in children] == [{("Revoked", "no", True)}] * 3
+    until(lambda: not entrypoint._service.grants._revoked)

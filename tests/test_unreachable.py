@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import logging
 import os
 import signal
@@ -99,6 +100,44 @@ def test_a_copy_that_is_on_its_way(told, make_pair):
     ours.close()
     theirs.close()
     until(lambda: told.objects)
+
+
+def test_copies_that_are_on_their_way_within_others(told, make_pair):
+    """In a queue whose ends are in a queue, whose ends are in a queue; then in its own, which the kernel clears up."""
+    pairs = [make_pair() for _ in range(3)]
+    granted = told.grant()
+    cm.send_capability(pairs[0][0], granted)
+    del granted
+    gc.collect()
+    for inner, outer in itertools.pairwise(pairs):
+        socket.send_fds(outer[0], [b"."], [end.fileno() for end in inner])
+        for end in inner:
+            end.close()
+    assert told.settled() == 0
+    ends = pairs[-1]
+    for _ in range(2):
+        _, numbers, _, _ = socket.recv_fds(ends[1], 1, 2)
+        for end in ends:
+            end.close()
+        ends = [socket.socket(fileno=number) for number in numbers]
+    received = cm.receive_capability(ends[1])
+    assert received.cast(Work).double(1) == 2
+    cm.send_capability(ends[0], received)
+    del received
+    gc.collect()
+    socket.send_fds(ends[0], [b"."], [end.fileno() for end in ends])
+    for end in ends:
+        end.close()
+
+    def is_told():
+        # Whoever closes a socket that was in flight has the kernel look (unix_gc(), net/unix/garbage.c).
+        one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with one, other:
+            socket.send_fds(one, [b"."], [other.fileno()])
+        return told.objects
+
+    until(is_told)
+    assert told.settled() == 1
 
 
 def test_a_door_that_a_holder_shuts(told):
