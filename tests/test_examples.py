@@ -64,6 +64,18 @@ def test_digest_fails_where_there_is_no_file(tmp_path):
     assert run(EXAMPLES / "digest.py", cwd=tmp_path).returncode == 1
 
 
+def test_key_holder_revokes_who_misuses_its_grant_and_nobody_else():
+    """The forger can neither do what it was not granted, nor sign in another's name, nor sign any more then."""
+    ended = run(EXAMPLES / "key_holder.py")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    signs, replaces, forges, again, other = ended.stdout.splitlines()
+    assert (signs, other) == ("forger signs: True", "baker signs: True")
+    assert replaces.startswith("forger replaces the key: UnknownMethod: ")
+    assert forges == "forger signs as baker: PermissionError: forger signs as forger"
+    assert again.startswith("forger signs again: Revoked: ")
+    assert again.endswith(": it has signed in another's name")
+
+
 def test_core_init_holds_each_door_once():
     """Genode's ca4f574f4c: core's socket was there 8 times in core and init, before ETOOMANYREFS."""
     assert_core_init_succeeded(run(CORE_INIT))
