@@ -9,7 +9,7 @@ from patience import PATIENCE
 
 PAGE = (Path(__file__).parents[1] / "docs" / "authority.md").read_text(encoding="utf-8")
 PROGRAMS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-PRINTED, *_ = re.findall(r"^```text\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+PRINTED, CAME_HOME, *_ = re.findall(r"^```text\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 
 def _printed(program, place):
@@ -25,6 +25,13 @@ def test_a_grant_lets_call_what_it_says_until_it_is_revoked(tmp_path):
     (tmp_path / "host.py").write_text(host, encoding="utf-8")
     (tmp_path / "plugin.py").write_text(plugin, encoding="utf-8")
     assert _printed("host.py", tmp_path) == PRINTED
+
+
+def test_what_came_home_is_handed_out_anew_or_as_it_came(tmp_path):
+    """What is handed out anew outlives the grant, and what is handed out as it came does not."""
+    (index,) = (program for program in PROGRAMS if "first_as_it_came" in program)
+    (tmp_path / "index.py").write_text(index, encoding="utf-8")
+    assert _printed("index.py", tmp_path) == CAME_HOME
 
 
 def test_a_stream_gives_the_lines_of_a_log(tmp_path):
