@@ -20,6 +20,7 @@ import capmarshal as cm
 from capmarshal import aio
 from capmarshal._capabilities.capability import open_door_of
 from capmarshal._descriptors import reaper
+from capmarshal._server.signal_handlers import SignalHandlers
 from loops import LOOPS, AwaitedWork, Work, Worker, each_loop, in_thread, run
 from patience import PATIENCE, until
 
@@ -319,6 +320,14 @@ def test_it_ends_with_the_entrypoint(served):
     cm.wait_gone(sent, PATIENCE)
     with pytest.raises(cm.Disconnected):
         sent.send()
+    with pytest.raises(cm.Closed, match="the entrypoint 'served' is closed"):
+        entrypoint.on_signal(lambda: None)
+
+
+def test_none_is_given_where_service_ends_meanwhile(served, monkeypatch):
+    """Between two steps of another thread's: a signal that nobody would hear of."""
+    entrypoint, _, _ = served
+    monkeypatch.setattr(SignalHandlers, "add", lambda _all, _one: False)
     with pytest.raises(cm.Closed, match="the entrypoint 'served' is closed"):
         entrypoint.on_signal(lambda: None)
 

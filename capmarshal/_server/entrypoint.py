@@ -298,6 +298,7 @@ class AnyEntrypoint(Generic[S]):
         if not service.signal_handlers.add(SignalHandler(handler, signal_end)):
             signal_end.close()
             service.check_open()
+            raise Closed(f"the entrypoint {self.label!r} is closed")
         return made.cast(Signal)
 
     def _refuse_async(self, function: Callable[..., object], what: str) -> None:
