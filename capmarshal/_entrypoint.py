@@ -9,9 +9,10 @@ from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.errors import CallTimeout
 from capmarshal._kernel.wrong_block import refused
 from capmarshal._server.dispatch import Dispatcher
-from capmarshal._server.entrypoint import CLOSE_TIMEOUT, MAX_BYTES, MAX_DESCRIPTORS, AnyEntrypoint, check_options
+from capmarshal._server.entrypoint import AnyEntrypoint
 from capmarshal._server.limits import Limits
 from capmarshal._server.loop import Server
+from capmarshal._server.options import CLOSE_TIMEOUT, MAX_BYTES, MAX_DESCRIPTORS, check_options
 from capmarshal._server.service import Service
 
 if TYPE_CHECKING:

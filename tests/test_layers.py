@@ -187,6 +187,7 @@ MODULES = {
         "session",
         "starting",
         "service",
+        "options",
         "entrypoint",
     ),
     "_child": ("activation", "inherited", "spawn"),

@@ -17,8 +17,9 @@ from capmarshal._kernel.numbers import check_whole
 from capmarshal._kernel.wrong_block import refused
 from capmarshal._protocol.wire import BADGE_SIZE
 from capmarshal._server.awaited_loop import AwaitedServer
-from capmarshal._server.entrypoint import CLOSE_TIMEOUT, MAX_BYTES, MAX_DESCRIPTORS, AnyEntrypoint, check_options
+from capmarshal._server.entrypoint import AnyEntrypoint
 from capmarshal._server.limits import Limits
+from capmarshal._server.options import CLOSE_TIMEOUT, MAX_BYTES, MAX_DESCRIPTORS, check_options
 
 if TYPE_CHECKING:
     import socket
