@@ -193,6 +193,8 @@ def test_as_many_as_may_be(entrypoint, target):
     assert entrypoint.grant(target, deep=True, objects=1).cast(Folder).open("a").name() == "a"
     with pytest.raises(ValueError, match="objects is a whole number"):
         entrypoint.grant(target, deep=True, objects=0)
+    with pytest.raises(TypeError, match="objects is how many may belong to a deep grant"):
+        entrypoint.grant(target, objects=3)
 
 
 def test_by_default_65536(granted, entrypoint):

@@ -133,8 +133,8 @@ def test_only_some_methods(entrypoint, target):
         ([], ValueError, "nothing can be called"),
         ([len], TypeError, "only: <built-in function len> is not a remote method of FilesServer"),
         (["double"], TypeError, "only: 'double' is not a remote method"),
-        ([by_hand.Register.enter], TypeError, "is not a remote method of FilesServer"),
-        (3, TypeError, "only is a sequence of methods"),
+        ([by_hand.Register.enter], TypeError, "is not a remote method of FilesServer: each is written as Files.read"),
+        (3, TypeError, "only is some methods, as"),
     ],
 )
 def test_only_what_can_be_called(entrypoint, target, only, error, words):

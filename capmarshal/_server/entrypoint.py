@@ -29,7 +29,7 @@ from capmarshal._typed.parameters import is_async
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from capmarshal._descriptors.private import Private
     from capmarshal._descriptors.socket_paths import StrOrBytesPath
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 OBJECTS = 65_536
 
 S = TypeVar("S", bound=Service)
+T = TypeVar("T", bound="Interface")
 
 
 class AnyEntrypoint(Generic[S]):
@@ -142,13 +143,13 @@ class AnyEntrypoint(Generic[S]):
 
     def grant(
         self,
-        target: Interface,
+        target: T,
         *,
         label: str | None = None,
-        only: Sequence[Callable[..., Any]] | None = None,
-        unreachable: Callable[[Any], object] | None = None,
+        only: Iterable[Callable[..., Any]] | None = None,
+        unreachable: Callable[[T], object] | None = None,
         deep: bool = False,
-        objects: int = OBJECTS,
+        objects: int | None = None,
     ) -> Capability:
         """Gives an object a capability of its own, for one recipient, which can be taken back.
 
@@ -169,13 +170,15 @@ class AnyEntrypoint(Generic[S]):
             deep: what its methods, and those of what they return, return of this entrypoint's objects belongs to the
                 grant: it is called through its door, and ends with it.  All of their methods can be called, whatever
                 ``only`` says.  What another entrypoint serves they cannot return.
-            objects: how many may belong to a deep one, at most; one more, and the call fails (:class:`TooLarge`).
+            objects: how many may belong to a deep one, at most, and None: 65,536; one more, and the call fails
+                (:class:`TooLarge`).
 
         Returns:
             The capability, to be handed to the recipient.
 
         Raises:
-            TypeError: no object of a class derived from an :class:`Interface`; or ``only`` are no methods of it.
+            TypeError: no object of a class derived from an :class:`Interface`; ``only`` are no methods of it; or
+                ``objects`` is said of one that is not deep.
             ValueError: no such label, or no method at all, or no such number.
             InterfaceError: its interface is declared in a way that cannot work, or has another colour than is served.
             TableFull: no room for the two descriptors.
@@ -190,10 +193,15 @@ class AnyEntrypoint(Generic[S]):
         function = getattr(unreachable, "__func__", unreachable)
         if isinstance(function, types.FunctionType) and is_async(function):
             raise TypeError("unreachable is async, and it is called, and not awaited; write def")
-        check_whole(objects, f"objects is a whole number, 1 or more, not {objects!r}", 1)
+        if objects is not None:
+            check_whole(objects, f"objects is a whole number, 1 or more, not {objects!r}", 1)
+            if not deep:
+                raise TypeError("objects is how many may belong to a deep grant: say deep=True, or leave it out")
         service = self._made()
         service.check_open()
-        granted = service.grants.make(label, target, names, unreachable, deep=Deep(objects) if deep else None)
+        made_deep = Deep(objects or OBJECTS) if deep else None
+        told: Any = unreachable
+        granted = service.grants.make(label, target, names, told, deep=made_deep)
         if granted is None:
             service.check_open()
             raise Closed(f"the entrypoint {self.label!r} is closed")
@@ -343,7 +351,7 @@ class AnyEntrypoint(Generic[S]):
         return f"<Entrypoint {self.label!r}{' closed' if self.closed else ''}>"
 
 
-def _names_of(only: Sequence[Callable[..., Any]], target: Interface) -> frozenset[bytes]:
+def _names_of(only: Iterable[Callable[..., Any]], target: Interface) -> frozenset[bytes]:
     """The names of the methods that a grant of an object is restricted to.
 
     Raises:
@@ -351,13 +359,13 @@ def _names_of(only: Sequence[Callable[..., Any]], target: Interface) -> frozense
         ValueError: there are none.
     """
     if not isinstance(only, Iterable):
-        raise TypeError(f"only is a sequence of methods, as (Files.read, Files.stat), not {only!r}")
+        raise TypeError(f"only is some methods, as (Files.read, Files.stat), not {only!r}")
     remote, names = methods_of(type(target)), set()
     for function in only:
         name = str(getattr(function, "__name__", ""))
         declared = any(vars(cls).get(name) is function for cls in type(target).__mro__)
         if not declared or name.encode() not in remote:
-            what = f"a remote method of {type(target).__qualname__}, as Interface.method"
+            what = f"a remote method of {type(target).__qualname__}: each is written as Files.read, the interface's"
             raise TypeError(f"only: {function!r} is not {what}")
         names.add(name.encode())
     if not names:

@@ -150,6 +150,15 @@ def signals(board: Board, entrypoint: cm.Entrypoint) -> None:
     sent.send(3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
+def granted(ep: cm.Entrypoint, server: DigestServer) -> None:
+    def told(gone: Digest) -> None:
+        print(gone)
+
+    assert_type(ep.grant(server, only={Digest.sha256}, unreachable=told), cm.Capability)
+    ep.grant(server, unreachable=lambda gone: assert_type(gone, DigestServer))
+    ep.grant(server, unreachable=len)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
 def deadlines() -> None:
     with cm.timeout(2.0) as limit:
         assert_type(limit, cm.timeout)
