@@ -200,7 +200,7 @@ def test_as_many_as_may_be(entrypoint, target):
 def test_by_default_65536(granted, entrypoint):
     """All of them in use, in an entrypoint's own table."""
     grant = entrypoint._service.grants.at(open_door_of(granted).key)
-    grant.deep._badges.update((-i, b"") for i in range(1, 65_536))
+    grant.deep._badges.update((-i, (None, b"")) for i in range(1, 65_536))
     root = granted.cast(Folder)
     root.open("a")
     with pytest.raises(cm.TooLarge, match="65536"):

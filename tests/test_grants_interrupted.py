@@ -18,15 +18,42 @@ from patience import PATIENCE, until
 
 PACKAGE = Path(cm.__file__).parent
 GRANTS = [
-    *(PACKAGE / f"_server/{name}.py" for name in ("entrypoint", "grants", "grant", "objects", "hanging_up")),
+    *(PACKAGE / f"_server/{name}.py" for name in ("entrypoint", "grants", "grant", "deep", "objects", "new_door")),
     *(PACKAGE / f"_capabilities/{name}.py" for name in ("space", "capability")),
     *(PACKAGE / f"_descriptors/{name}.py" for name in ("private", "moving")),
+    PACKAGE / "_server/hanging_up.py",
+]
+HANDING_OUT = [
+    *(PACKAGE / f"_server/{name}.py" for name in ("calls", "answer", "ownership", "handed_out")),
+    PACKAGE / "_typed/table.py",
+    *GRANTS,
 ]
 SERVER = [
     *(PACKAGE / f"_server/{name}.py" for name in ("grants", "doorkeeper", "knocks", "endings", "channels", "slots")),
     *(PACKAGE / f"_server/{name}.py" for name in ("watch", "timers", "turns", "loop", "dispatch", "objects")),
     PACKAGE / "_capabilities/space.py",
 ]
+
+
+class Folder(cm.Interface):
+    """Whose methods hand out what nobody manages."""
+
+    @cm.method
+    def open(self, name: str) -> Folder: ...
+
+    @cm.method
+    def double(self, value: int) -> int: ...
+
+
+class FolderServer(Folder):
+    def __init__(self):
+        self.made = {}
+
+    def open(self, name):
+        return self.made.setdefault(name, FolderServer())
+
+    def double(self, value):
+        return 2 * value
 
 
 def remembered(entrypoint):
@@ -111,6 +138,21 @@ def test_ctrl_c_between_two_steps_of_revoking(fork):
     for used in (False, True):
         assert fork(lambda used=used: swept(prepare(used), act, after)).result() > 20
 
+    def grant_deep(entrypoint):
+        granted = entrypoint.grant(FolderServer(), deep=True)
+        return [granted, granted.cast(Folder).open("a").open("b")]
+
+    def after_deep(entrypoint, prepared, where):
+        file = prepared.pop()
+        after(entrypoint, prepared, where)
+        try:
+            file.double(1)
+        except cm.Revoked:
+            return
+        raise AssertionError(where)
+
+    assert fork(lambda: swept(grant_deep, act, after_deep)).result() > 20
+
 
 def test_ctrl_c_between_two_steps_of_telling(fork):
     """In serve_forever(): it is told once, wherever it was interrupted, and the object is let go."""
@@ -155,3 +197,54 @@ def test_ctrl_c_between_two_steps_of_telling(fork):
         return at
 
     assert fork(sweep).result() > 50
+
+
+def test_ctrl_c_between_two_steps_of_handing_out(fork):
+    """In serve_forever(): nothing is left of it, what is handed out later is there, and all of it can be revoked."""
+
+    def calling(call):
+        """Calls once more, where a call was the one that was interrupted."""
+        with contextlib.suppress(cm.RemoteError, cm.Disconnected, cm.StaleCapability):
+            return call()
+        return call()
+
+    def use(entrypoint, granted, root):
+        try:
+            folder = granted.cast(Folder)
+            for _ in range(2):
+                assert calling(lambda: folder.open("a").double(1)) == 2
+            entrypoint.revoke(granted)
+
+            def is_as_it_was():
+                # It comes round.
+                return calling(lambda: root.double(1)) == 2 and remembered(entrypoint)[:5] == [0, 0, 0, 0, 1]
+
+            with contextlib.suppress(AssertionError):
+                until(is_as_it_was, PATIENCE / 3)
+            return remembered(entrypoint)[:5]
+        finally:
+            entrypoint.close()
+
+    def serve(at, deep):
+        entrypoint = cm.Entrypoint("swept")
+        root = entrypoint.manage(by_hand.Worker()).cast(Work)
+        client = by_hand.Concurrent(use, entrypoint, entrypoint.grant(FolderServer(), deep=deep), root)
+        interrupting = Interrupting(at, KeyboardInterrupt, HANDING_OUT)
+        with contextlib.suppress(KeyboardInterrupt, cm.Closed), interrupting:
+            entrypoint.serve_forever()
+        with contextlib.suppress(cm.Closed):
+            entrypoint.serve_forever()
+        entrypoint.close()
+        assert client.outcome() == [0, 0, 0, 0, 1], interrupting.where
+        return interrupting.where
+
+    def sweep(deep):
+        logging.disable(logging.CRITICAL)
+        warnings.simplefilter("ignore", ResourceWarning)
+        at = 0
+        while serve(at, deep):
+            at += 1
+        return at
+
+    for deep in (False, True):
+        assert fork(lambda deep=deep: sweep(deep)).result() > 50

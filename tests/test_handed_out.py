@@ -17,6 +17,11 @@ import full_table
 import matrix
 from capmarshal._capabilities.capability import open_door_of
 from capmarshal._descriptors import reaper
+from capmarshal._server import handed_out
+from capmarshal._server.clients import Peer, User
+from capmarshal._server.handed_out import HandedOut
+from capmarshal._server.shares import Shares
+from interrupting import Interrupting
 from patience import PATIENCE, until
 
 
@@ -323,7 +328,7 @@ def test_as_many_as_a_process_may_have(target, fork, caplog):
         gc.collect()
         until(lambda: not grants(entrypoint))
         handed = entrypoint._service.grants._handed_out
-        assert (handed._to, handed._count) == ({}, {})
+        assert (handed._to, handed._of) == ({}, {})
 
 
 def until_it_goes(deed):
@@ -375,6 +380,24 @@ def test_as_many_as_a_user_and_all_may_have(target, fork):
         assert fork(refused).result() == f"3 objects that went to user {os.getuid()} {words}"
         hold(ordinary=True)
         assert fork(refused, ordinary=True).result() == f"4 objects that went {words}"
+
+
+def test_ctrl_c_between_two_steps_of_counting():
+    """What is over is counted no more, however far it was."""
+    shares, at = Shares(cm.Limits(), 1000, 10), 0
+    while True:
+        # Process 1 is another one than this.
+        handed, grant, peer = HandedOut(shares), object(), Peer(1, User(0), shares)
+        interrupting = Interrupting(at, KeyboardInterrupt, [handed_out.__file__])
+        with contextlib.suppress(KeyboardInterrupt), interrupting:
+            handed.add(grant, peer)
+            handed.remove(grant)
+        handed.remove(grant)
+        assert (handed._to, handed._of) == ({}, {}), interrupting.where
+        if not interrupting.where:
+            break
+        at += 1
+    assert at > 10
 
 
 def test_of_an_entrypoint_that_ends(target):

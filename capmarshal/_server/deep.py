@@ -32,8 +32,8 @@ class Deep:
 
     def __init__(self, most: int) -> None:
         self.most = most
-        # By the id of each, which is kept with what can be called.
-        self._badges: dict[int, bytes] = {}
+        # By the id of each.
+        self._badges: dict[int, tuple[Interface, bytes]] = {}
 
     @property
     def full(self) -> bool:
@@ -42,19 +42,25 @@ class Deep:
 
     def badge_for(self, target: Interface) -> bytes | None:
         """The badge of an object that belongs to it, if it does."""
-        return self._badges.get(id(target))
+        found = self._badges.get(id(target))
+        return found[1] if found is not None else None
 
     def add(self, target: Interface, badge: bytes) -> None:
         """Takes one more."""
-        self._badges[id(target)] = badge
+        self._badges[id(target)] = target, badge
 
     def remove(self, target: Interface) -> bytes | None:
         """Takes one out; its badge, if it was there."""
-        return self._badges.pop(id(target), None)
+        found = self._badges.pop(id(target), None)
+        return found[1] if found is not None else None
 
     def badges(self) -> tuple[bytes, ...]:
         """Those of all."""
-        return tuple(self._badges.values())
+        return tuple([badge for _, badge in self._badges.values()])
+
+    def clear(self) -> None:
+        """Has none any more."""
+        self._badges.clear()
 
 
 def own_object(thing: Any, home: Home, key: int) -> Interface | bytes:

@@ -209,14 +209,15 @@ class Grants:
                 # It is over, and the call in progress is answered: by what cannot be called, as all that it has led to.
                 return badge
             # Of the root not all may be called, though it is what the method has returned.
-            known = grant.badge if target is grant.target else deep.badge_for(target)
-            if known is not None:
-                return known
-            if not deep.full:
-                # First: what Ctrl-C leaves goes with all.
-                deep.add(target, badge)
-                self._objects.enter(combined(badge, grant.secret), target)
-                return badge
+            if target is grant.target:
+                return grant.badge
+            known = deep.badge_for(target)
+            if known is not None or not deep.full:
+                if known is None:
+                    deep.add(target, badge)
+                # Also what is known: Ctrl-C may have come between these two.
+                self._objects.enter(combined(known or badge, grant.secret), target)
+                return known or badge
         raise Failing(
             Code.TOO_BIG,
             f"its result has one object more than may go out through the grant {grant.label!r}: {deep.most} (objects)",
@@ -304,6 +305,8 @@ class Grants:
     def _forget(self, grant: Grant) -> None:
         # Whatever keeps the grant: whoever has knocked last, or a channel that is still ending.
         grant.target = grant.unreachable = None
+        if grant.deep is not None:
+            grant.deep.clear()
         self._handed_out.remove(grant)
         # Last: as long as it is in force, it can be ended again.
         self._in_force.pop(grant.key, None)
@@ -365,15 +368,17 @@ class Grants:
         with private.lock:
             if self._ending() or self._in_force.get(grant.key) is not grant or grant.reason is not None:
                 return
+        closed = False
         try:
             space.remove_home(grant.key)
             with private.lock:
                 self._take_out(grant)
             self._close(grant)
+            closed = True
             if grant.unreachable is not None:
                 self._dispatcher.run_beside(f"unreachable, of {grant!r},", partial(_tell, grant))
         except BaseException as error:
-            if grant.unreachable is not None:
+            if grant.unreachable is not None or not closed:
                 # A signal handler's, which came before.
                 self._look(grant)
                 raise
@@ -382,7 +387,7 @@ class Grants:
             if not isinstance(error, Exception) and self._dispatcher.calls.ends_service(error):
                 raise
         finally:
-            if grant.unreachable is None:
+            if grant.unreachable is None and closed:
                 with private.lock:
                     self._forget(grant)
 

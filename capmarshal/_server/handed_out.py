@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ class HandedOut:
         self._shares = shares
         self._to: dict[Grant, Peer] = {}
         # Of each process, and of each user.
-        self._count: Counter[Sender] = Counter()
+        self._of: dict[Sender, set[Grant]] = {}
 
     def refusal(self, peer: Peer | None) -> str:
         """Why one more does not go to a process; empty if it does.  None: it is this process, inline."""
@@ -34,8 +33,8 @@ class HandedOut:
             return ""
         may = self._shares.grants
         for count, most, whom in (
-            (self._count[peer], may.process, f" to {peer.process}"),
-            (self._count[peer.user], may.user, f" to user {peer.uid}"),
+            (len(self._of.get(peer, ())), may.process, f" to {peer.process}"),
+            (len(self._of.get(peer.user, ())), may.user, f" to user {peer.uid}"),
             (len(self._to), may.whole, ""),
         ):
             if count >= most:
@@ -45,21 +44,24 @@ class HandedOut:
     def add(self, grant: Grant, peer: Peer | None) -> None:
         """Counts one more."""
         if peer is not None and not peer.own:
+            # First: what Ctrl-C leaves half done is found by this, and undone.
             self._to[grant] = peer
-            self._count[peer] += 1
-            self._count[peer.user] += 1
+            for holder in (peer, peer.user):
+                self._of.setdefault(holder, set()).add(grant)
 
     def remove(self, grant: Grant) -> None:
         """Counts it no more, if it was: it is over."""
-        peer = self._to.pop(grant, None)
+        peer = self._to.get(grant)
         if peer is None:
             return
         for holder in (peer, peer.user):
-            self._count[holder] -= 1
-            if not self._count[holder]:
-                del self._count[holder]
+            grants = self._of.get(holder, set())
+            grants.discard(grant)
+            if not grants:
+                self._of.pop(holder, None)
+        self._to.pop(grant, None)
 
     def clear(self) -> None:
         """Counts none any more."""
         self._to.clear()
-        self._count.clear()
+        self._of.clear()
