@@ -330,6 +330,11 @@ def test_what_a_hostile_holder_brings(granted, entrypoint, target, quiet):
         with pytest.raises(cm.RemoteError, match=r"Folder.any, result: a capability of 'another'"):
             root.any("")
         target.given = None
+    with cm.SignalReceiver() as receiver:
+        target.given = cm.capability(receiver.signal)
+        with pytest.raises(cm.RemoteError, match="none of this entrypoint's"):
+            root.any("")
+        target.given = None
     gone = entrypoint.manage(FolderServer("gone"))
     entrypoint.dissolve(gone.local)
     with pytest.raises(cm.StaleCapability):
