@@ -104,6 +104,7 @@ MODULES = {
         "stand_ins",
         "exact",
         "codec",
+        "untaken",
         "long",
         "annotations",
         "sendable",

@@ -26,33 +26,51 @@ class AsyncStream(AsyncIterator[T]):
         self._begin: Callable[[], Awaitable[Any]] | None = begin
         self._source: Any = None
         self._fetched: Fetched[T] = Fetched()
+        self._items = self._fetched.items
+        self._fetching = self._ended = False
 
     async def __anext__(self) -> T:
         """The next item, which is fetched with some that come after it, if it has not been.
 
         Raises:
             StopAsyncIteration: there is none; what the server's iteration has raised was raised before.
-            CallTimeout, Disconnected: it has not come, and the stream has ended.
+            CallTimeout, Disconnected, Revoked, ProtocolError: it has not come, and the stream has ended.
+            RuntimeError: another task waits for one.
         """
+        while not self._items:
+            await self._fetch()
+        return self._items.popleft()
+
+    async def _fetch(self) -> None:
+        if self._fetching:
+            raise RuntimeError("another task waits for an item of this stream: give each task a stream of its own")
         fetched = self._fetched
-        while not fetched.items:
-            try:
-                begin, self._begin = self._begin, None
-                if begin is not None:
-                    self._source = await begin()
-                if self._source is None:
-                    raise StopAsyncIteration
-                fetched.add(await self._source.next(fetched.at_most))
-            except BaseException:
-                self._end()
-                raise
-            if fetched.ended:
-                self._source = None
-        return fetched.items.popleft()
+        self._fetching = True
+        try:
+            begin, self._begin = self._begin, None
+            if begin is not None:
+                source = await begin()
+                # Unless it was closed meanwhile.
+                self._source = None if self._ended else source
+                del source
+            if self._source is None:
+                raise StopAsyncIteration
+            wanted = fetched.at_most
+            fetched.add(await self._source.next(wanted), wanted)
+        except BaseException:
+            self._end()
+            raise
+        finally:
+            self._fetching = False
+        if self._ended:
+            self._fetched.close()
+        if fetched.ended:
+            self._source = None
 
     def _end(self) -> None:
+        self._ended = True
         self._begin = self._source = None
-        self._fetched.items.clear()
+        self._fetched.close()
 
     async def aclose(self) -> None:
         """Ends the stream: the server's iteration is closed.  Does nothing the second time."""

@@ -10,6 +10,7 @@ import contextlib
 import contextvars
 import time
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from capmarshal._async_server.driver import ends_all
@@ -236,7 +237,7 @@ class AwaitedCall(Handler):
             # Before there is anything in it, which is closed whatever happens.
             self._outgoing = self._calls.outgoing(self)
             if method.streams:
-                result = self._calls.produce(method, result, self._owned)
+                result = self._calls.produce(method, result, self._owned, kept)
             payload = method.encode_result(result, self._outgoing)
             if method.streams:
                 # The stream's from here on.
@@ -260,6 +261,13 @@ class AwaitedCall(Handler):
         calls = self._calls
         self._let_go()
         calls.end(self, answer, self._began, cut_off=cut_off, cancelled=cancelled)
+
+
+def _cut_off() -> None:
+    """Has the call that runs here end, and its client hear that it has no answer."""
+    call = current.get()
+    if call is not None:
+        call.insist()
 
 
 def _count(came: Inbox | Incoming | None) -> int:
@@ -374,9 +382,12 @@ class AwaitingCalls(Calls):
         # Its channel may have ended, and another have its slot.
         return self.concurrency.handlers.get(turn) if isinstance(turn, AwaitedCall) else super()._channel(turn)
 
-    def produce(self, method: Method, result: Any, owned: Owned) -> Any:
+    def produce(self, method: Method, result: Any, owned: Owned, kept: Sequence[object]) -> Any:
         """As :meth:`Calls.produce`."""
-        made = class_for(method, AwaitedProducer)(method, result, owned, self.driver)
+        failed = partial(self._journal.error, None, f"{method.where}, end", "%s: the end of a stream", method.where)
+        made = class_for(method, AwaitedProducer)(
+            method, result, owned, kept, self.shares, self.driver, failed, _cut_off
+        )
         self.producers.add(made)
         return made
 

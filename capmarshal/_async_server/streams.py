@@ -15,12 +15,14 @@ from capmarshal._async_server.driver import ends_all
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.native import FOREVER
 from capmarshal._server import ownership
-from capmarshal._server.streams import Batch, Streaming, no_stream
+from capmarshal._server.streams import Streaming, no_stream, raise_out_of, taken_away
+from capmarshal._typed.untaken import close_items
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from capmarshal._async_server.driver import Driver
+    from capmarshal._server.shares import Shares
     from capmarshal._typed.method import Method
     from capmarshal._typed.table import Owned
 
@@ -36,49 +38,81 @@ class AwaitedProducer(Streaming):
         method: that has begun it.
         result: of that: what is iterated over.
         owned: of its arguments; taken, unless this raises.
+        kept: what the method has kept of these.
+        shares: what one answer may have.
         driver: of the event loop.
+        failed: says in the log that it has not ended well where nobody else is told.
+        cut_off: has the call that runs end without an answer.
 
     Raises:
         Failing: nothing can iterate over the result.
     """
 
-    def __init__(self, method: Method, result: Any, owned: Owned, driver: Driver) -> None:
+    def __init__(
+        self,
+        method: Method,
+        result: Any,
+        owned: Owned,
+        kept: Sequence[object],
+        shares: Shares,
+        driver: Driver,
+        failed: Callable[..., None],
+        cut_off: Callable[[], None],
+    ) -> None:
         if not hasattr(result, "__aiter__"):
             raise no_stream(result, "iterate over by async for")
-        super().__init__(method, owned)
+        super().__init__(method, owned, kept, shares)
         self._iterator: AsyncIterator[Any] = aiter(result)
         self._driver = driver
         self._scope = driver.scope()
-        self._begun = self._over = False
-        self._failure: BaseException | None = None
+        self._failed, self._cut_off = failed, cut_off
+        # Whether it iterates, or has; is at its end; and was told to end.
+        self._begun = self._over = self._told = False
         self._made: deque[Any] = deque()
-        # Set where there is something new for who waits for items; and where there is room for more.
-        self._news, self._room = anyio.Event(), anyio.Event()
+        # Set where there is something new for all who wait for items; and where there is room for more.
+        self._news: anyio.Event | None = None
+        self._room = anyio.Event()
 
     async def next(self, at_most: int) -> tuple[list[Any], bool]:
         """Gives so many of the next items at most, and whether these are the last."""
-        if not self._begun:
+        if not self._begun and not self._told:
             self._begun = True
-            self._driver.run_aside(self._iterate, f"{self._where}, items")
-        await self._some()
-        batch = Batch(at_most)
-        with anyio.move_on_after(_SLOW):
-            while self._made or not self._over:
-                await self._some()
-                if self._made and not batch.add(self._made.popleft()):
-                    break
-                self._room.set()
-        self._room.set()
-        if self._failure is not None and not batch.items:
-            failure, self._failure = self._failure, None
-            raise failure
-        return batch.items, self._over and not self._made and self._failure is None
+            self._driver.run_aside(self._iterate, f"{self.where}, items")
+        batch = self.batch(at_most)
+        try:
+            await self._some()
+            with anyio.move_on_after(_SLOW):
+                while not batch.full and (self._made or not self._over):
+                    await self._some()
+                    if self._made and batch.takes(self._made[0]):
+                        self._made.popleft()
+                    self._room.set()
+        except BaseException:
+            # Who was to have them has given up; somebody else may want them.
+            self._made.extendleft(reversed(batch.items))
+            raise
+        if not batch.items and not self._made:
+            if self.revoked:
+                raise taken_away()
+            if self._told:
+                # The service ends: its client hears that, and no answer.
+                self._cut_off()
+                await anyio.sleep_forever()
+            if self.failure is not None:
+                raise_out_of(self)
+        return batch.items, self._over and not self._told and not self._made and self.failure is None
 
     async def _some(self) -> None:
         """Waits until there is an item, or the end of all."""
         while not self._made and not self._over:
-            self._news = anyio.Event()
+            if self._news is None:
+                self._news = anyio.Event()
             await self._news.wait()
+
+    def _tell(self) -> None:
+        news, self._news = self._news, None
+        if news is not None:
+            news.set()
 
     async def _iterate(self) -> None:
         # That of the call that has begun it is not this one's, nor is what it keeps.
@@ -89,27 +123,38 @@ class AwaitedProducer(Streaming):
                 async with _closing(self._iterator):
                     async for item in self._iterator:
                         self._made.append(item)
-                        self._news.set()
+                        self._tell()
                         while len(self._made) >= _AHEAD:
                             self._room = anyio.Event()
                             await self._room.wait()
+                self.write_out()
         except BaseException as error:
             if ends_all(error, self._driver):
                 raise
-            self._failure = error
+            if self._told:
+                self._failed(exc_info=error)
+            else:
+                self.failure = error
         finally:
-            self._over = True
-            self._news.set()
-            self.let_go()
+            self._at_end()
+
+    def _at_end(self) -> None:
+        self._over = True
+        if self._told:
+            items, self._made = self._made, deque()
+            close_items(items)
+        self._tell()
+        self.let_go()
 
     def end(self) -> None:
         """Tells the iteration to end.  Does nothing the second time."""
+        self._told = True
+        self.failure = None
         # Its event loop may be closed.
         with contextlib.suppress(RuntimeError):
             self._scope.cancel()
-        if not self._begun:
-            self._over = True
-            self.let_go()
+        if self._over or not self._begun:
+            self._at_end()
 
 
 def _closing(iterator: Any) -> contextlib.AbstractAsyncContextManager[object]:

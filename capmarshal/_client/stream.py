@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from capmarshal._capabilities.capability import capability_behind, has_timeout, timeout_of
+from capmarshal._descriptors.process import process
+from capmarshal._kernel.errors import ProtocolError
+from capmarshal._typed.untaken import close_items
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -38,12 +41,34 @@ class Fetched(Generic[T]):
         self.at_most = FIRST
         self.ended = False
 
-    def add(self, batch: tuple[list[T], bool]) -> None:
-        """Adds what a call has brought."""
-        items, self.ended = batch
+    def add(self, batch: tuple[list[T], bool], wanted: int) -> None:
+        """Adds what a call has brought.
+
+        Args:
+            batch: it.
+            wanted: how many items there were to be at most.
+
+        Raises:
+            ProtocolError: no server of ours sends so many, nor none that are not the last.
+        """
+        items, ended = batch
+        if len(items) > wanted or not (items or ended):
+            raise ProtocolError(f"{len(items)} items of a stream came where 1 to {wanted} were due")
         self.items.extend(items)
+        self.ended = ended
         if len(items) >= self.at_most:
             self.at_most = min(2 * self.at_most, MOST)
+
+    def close(self) -> None:
+        """Drops what is not taken yet, and closes what is in that."""
+        items = tuple(self.items)
+        self.items.clear()
+        close_items(items)
+
+    def __del__(self) -> None:
+        # As of a loop that was left.  Nobody had these, so nobody has forgotten to close them.
+        if self.items and process:
+            self.close()
 
 
 class Stream(Iterator[T]):
@@ -56,31 +81,44 @@ class Stream(Iterator[T]):
     def __init__(self, source: Any) -> None:
         self._source: Any = source
         self._fetched: Fetched[T] = Fetched()
+        self._items = self._fetched.items
+        self._closed = False
 
     def __next__(self) -> T:
         """The next item, which is fetched with some that come after it, if it has not been.
 
         Raises:
             StopIteration: there is none; what the server's iteration has raised was raised before.
-            CallTimeout, Disconnected: it has not come, and the stream has ended.
+            CallTimeout, Disconnected, Revoked, ProtocolError: it has not come, and the stream has ended.
         """
-        fetched = self._fetched
-        while not fetched.items:
-            if self._source is None:
-                raise StopIteration
+        while True:
             try:
-                fetched.add(self._source.next(fetched.at_most))
-            except BaseException:
-                self.close()
-                raise
-            if fetched.ended:
-                self._source = None
-        return fetched.items.popleft()
+                return self._items.popleft()
+            except IndexError:
+                # Outside: it is nothing that an error of a call comes of.
+                pass
+            self._fetch()
+
+    def _fetch(self) -> None:
+        # Another thread may do the same, or close it meanwhile.
+        source, fetched = self._source, self._fetched
+        if source is None:
+            raise StopIteration
+        wanted = fetched.at_most
+        try:
+            fetched.add(source.next(wanted), wanted)
+        except BaseException:
+            self.close()
+            raise
+        if self._closed:
+            fetched.close()
+        if fetched.ended:
+            self._source = None
 
     def close(self) -> None:
         """Ends the stream: the server's iteration is closed.  Does nothing the second time."""
-        self._source = None
-        self._fetched.items.clear()
+        self._closed, self._source = True, None
+        self._fetched.close()
 
     def __enter__(self) -> Self:
         return self

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from capmarshal._server.handler import Handler
     from capmarshal._server.journal import Journal
     from capmarshal._server.objects import Objects
+    from capmarshal._server.shares import Shares
     from capmarshal._typed.interface import Interface
     from capmarshal._typed.method import Method
 
@@ -100,7 +101,10 @@ class Calls:
             nobody serves any more.
         hand_under: has what is in the result of a call through a deep grant belong to that; its badge, or None
             likewise.
+        shares: what one answer may have.
     """
+
+    shares: Shares
 
     def __init__(self, objects: Objects, journal: Journal, home: Callable[[], Home | None]) -> None:
         self._objects = objects
@@ -241,7 +245,7 @@ class Calls:
                 else:
                     outgoing = self.outgoing(turn)
                     if method.streams:
-                        result = self.produce(method, result, owned)
+                        result = self.produce(method, result, owned, calls.kept[kept_before:])
                     reply = method.encode_result(result, outgoing)
                     if method.streams:
                         # The stream's from here on.
@@ -273,18 +277,23 @@ class Calls:
             if calls.kept:
                 del calls.kept[kept_before:]
 
-    def produce(self, method: Method, result: Any, owned: Owned) -> Any:
+    def produce(self, method: Method, result: Any, owned: Owned, kept: Sequence[object]) -> Any:
         """What serves a stream.
 
         Args:
             method: that gives it.
             result: of that: what is iterated over.
             owned: of its arguments; taken, unless this raises.
+            kept: what the method has kept of these.
 
         Raises:
             Failing: nothing can iterate over the result.
         """
-        return class_for(method, Producer)(method, result, owned)
+        ends_service = weakly(self._ends_service, False)
+        return class_for(method, Producer)(method, result, owned, kept, self.shares, ends_service)
+
+    def _ends_service(self, error: BaseException) -> bool:
+        return self.ends_service(error)
 
     def named(self, key: bytes) -> str:
         """What people call the method that is called; a name that none has is a stranger's own words."""

@@ -33,6 +33,8 @@ class Grant:
         channels: that were made through its door.
         reason: why it was revoked; None as long as it is not.
         shut: nobody can knock at it any more.
+        streams: that were begun through it, and somebody can reach.
+        through: the one that this is a stream of; None: of none, or it is none.
     """
 
     __slots__ = (
@@ -45,7 +47,9 @@ class Grant:
         "reason",
         "secret",
         "shut",
+        "streams",
         "target",
+        "through",
         "unreachable",
     )
 
@@ -69,6 +73,8 @@ class Grant:
         self.channels: set[Any] = set()
         self.reason: str | None = None
         self.shut = False
+        self.streams: set[Grant] = set()
+        self.through: Grant | None = None
 
     @property
     def kept_under(self) -> bytes:

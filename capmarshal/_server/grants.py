@@ -106,6 +106,8 @@ class Grants:
         self._new: collections.deque[Grant] = collections.deque()
         # Those that were taken back, and have channels, or an end that is not closed yet.
         self._revoked: dict[Grant, None] = {}
+        # Streams of those, which are to end.
+        self._cut_short: dict[Grant, Streaming] = {}
         self._handed_out = HandedOut(shares)
         self._looking = Again(timers, _LOOK, self._end_revoked)
         endings.before(self._channel_ends)
@@ -118,6 +120,7 @@ class Grants:
         unreachable: Callable[[Interface], object] | None,
         holder: Peer | None = None,
         deep: Deep | None = None,
+        through: Grant | None = None,
     ) -> Capability | None:
         """One more, from any thread; None where nobody serves any more.
 
@@ -128,11 +131,13 @@ class Grants:
             unreachable: as :class:`Grant` has it.
             holder: whom it is the result of a call of, where that is counted.
             deep: as :class:`Grant` has it.
+            through: the grant that it is a stream of; it is revoked with that.
 
         Raises:
             TableFull: no room for the two ends of its door.
         """
         grant = Grant(label, target, os.urandom(BADGE_SIZE), make_badge(), unreachable, deep)
+        grant.through = through
         # Whatever Ctrl-C keeps from being returned has never been.
         try:
             grant.end, door = make_door(label, self._dispatcher, grant.secret)
@@ -142,6 +147,9 @@ class Grants:
             if not self._add(grant, holder):
                 self.discard(grant)
                 return None
+            if through is not None and through.reason is not None:
+                # While the call ran that has begun it.
+                self.revoke(grant, through.reason)
             return space.capability(door, grant.badge)
         except BaseException:
             self.discard(grant)
@@ -152,6 +160,8 @@ class Grants:
         with private.lock:
             if not self._closed:
                 self._handed_out.add(grant, holder)
+                if grant.through is not None:
+                    grant.through.streams.add(grant)
                 self._in_force[grant.key] = grant
                 self._new.append(grant)
         if not self._closed:
@@ -181,9 +191,10 @@ class Grants:
             raise Failing(Code.TOO_BIG, f"its result has one object more than may be: {refusal}")
         label = grant.label if grant is not None else self._journal.label
         # Of a stream in this process, too, the end is told: so it is a proxy that has it, and not the object itself.
-        only, unreachable = (PULLED, END) if isinstance(target, Streaming) else (None, None)
+        streams = isinstance(target, Streaming)
+        only, unreachable = (PULLED, END) if streams else (None, None)
         try:
-            return self.make(label, target, only, unreachable, peer)
+            return self.make(label, target, only, unreachable, peer, through=grant if streams else None)
         except TableFull as error:
             raise Failing(Code.TABLE_FULL, f"at the server, {error.strerror}") from error
 
@@ -288,6 +299,12 @@ class Grants:
                 record = epitaph.pack(grant.reason or "")
                 lib.cm_send_record(grant.end.number, record, len(record), (), 0)
                 shut([grant.end])
+            target: object = grant.target
+            if isinstance(target, Streaming):
+                # In the loop's thread: it may iterate now.
+                self._cut_short[grant] = target
+            for stream in tuple(grant.streams):
+                self.revoke(stream, grant.reason or "")
             self._leave(grant)
 
     def _leave(self, grant: Grant) -> None:
@@ -307,6 +324,8 @@ class Grants:
         grant.target = grant.unreachable = None
         if grant.deep is not None:
             grant.deep.clear()
+        if grant.through is not None:
+            grant.through.streams.discard(grant)
         self._handed_out.remove(grant)
         # Last: as long as it is in force, it can be ended again.
         self._in_force.pop(grant.key, None)
@@ -326,6 +345,10 @@ class Grants:
         for grant in tuple(self._revoked):
             self._take_back(grant)
             self._close(grant)
+            if grant in self._cut_short:
+                self._end_stream(grant, self._cut_short[grant].revoke)
+                # Last: what Ctrl-C interrupts is done again.
+                self._cut_short.pop(grant, None)
             for channel in tuple(grant.channels):
                 # A call that has not come whole is told as one that begins now.
                 if channel.state in SPARE or channel.state in UNBEGUN:
@@ -409,14 +432,15 @@ class Grants:
         self._new.clear()
         for grant in grants:
             self._close(grant)
-            target: object = grant.target
+            grant.streams.clear()
+            target: object = grant.target or self._cut_short.pop(grant, None)
             if isinstance(target, Streaming):
-                self._end_stream(grant, target)
+                self._end_stream(grant, target.end)
 
-    def _end_stream(self, grant: Grant, stream: Streaming) -> None:
+    def _end_stream(self, grant: Grant, end: Callable[[], None]) -> None:
         """Ends what iterates, as nobody pulls any more."""
         try:
-            self._dispatcher.run_beside(f"the end of a stream, of {grant!r},", stream.end)
+            self._dispatcher.run_beside(f"the end of a stream, of {grant!r},", end)
         except Exception as error:  # noqa: BLE001 - it is logged, and the others are ended, too
             self._journal.error(None, "stream", "the end of a stream, of %r, failed", grant, exc_info=error)
 
@@ -425,6 +449,7 @@ class Grants:
         self._closed = True
         self._in_force.clear()
         self._revoked.clear()
+        self._cut_short.clear()
         self._handed_out.clear()
         self._doorkeepers.clear()
         self._new.clear()

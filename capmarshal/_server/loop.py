@@ -156,6 +156,7 @@ class Server:
             wake_up=weakly(self._wake_up, None),
         )
         dispatcher.calls.hand_under = weakly(self.grants.hand_under, None)
+        dispatcher.calls.shares = shares
         self._listening = Listening(channels.slots, timers, peers, closings, shares, dispatcher, journal, ending)
         with contextlib.ExitStack() as undo:
             undo.callback(self._epoll.close)

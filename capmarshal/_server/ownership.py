@@ -136,6 +136,20 @@ def failed(call_id: int, data: bytes, incoming: Owned, outgoing: Outgoing, kept:
     return Answer(call_id, data, arguments=[_unwritten(file) for file in owned])
 
 
+def without_kept(owned: Owned, kept: Sequence[object]) -> Owned:
+    """What a call owned, without what was kept of it; the same object."""
+    if kept:
+        ids = set(map(id, kept))
+        owned.produced = [file for file in owned.produced if not _is_kept(file, ids)]
+        owned.writers = [writer for writer in owned.writers if not _is_kept(writer, ids)]
+    return owned
+
+
+def unwritten(owned: Owned) -> Sequence[ClosableFile]:
+    """What a call owned, to be closed without writing what is left in buffers."""
+    return [_unwritten(file) for file in _arguments(owned)]
+
+
 def _arguments(incoming: Owned) -> Sequence[ClosableFile]:
     """The arguments of a call, wherever their descriptors have moved: what a method detaches is the call's still."""
     if not incoming.raws:

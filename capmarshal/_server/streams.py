@@ -6,24 +6,39 @@ first item is wanted, which is after that call.
 
 from __future__ import annotations
 
+import itertools
 import operator
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from capmarshal._descriptors import reaper
 from capmarshal._kernel.errors import name_of, with_article
+from capmarshal._kernel.native import DESCRIPTORS_MAX
+from capmarshal._protocol.epitaph import revoked
 from capmarshal._protocol.faults import Code, Failing
+from capmarshal._server import ownership
+from capmarshal._typed.codec import encode, encode_data
+from capmarshal._typed.table import Search, is_delegable
+from capmarshal._typed.untaken import close_items
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from capmarshal._server.shares import Shares
     from capmarshal._typed.method import Method
     from capmarshal._typed.table import Owned
 
 # Nanoseconds: an item that took longer is not waited for with others behind it.
 _SLOW = 1_000_000
-# What a batch ends at: items, and roughly their bytes, where these are known without a look into them.
-_MOST, _BYTES = 1 << 16, 48 << 10
+# What a batch has at most: items, their bytes, descriptors as of one record, and capabilities, each of which may cost
+# the server a door as long as it can be reached.
+_MOST, _BYTES, _DESCRIPTORS, _CAPABILITIES = 1 << 16, 48 << 10, DESCRIPTORS_MAX, 16
+# Bytes of an answer beside its items; of one descriptor or capability in its table; and of a number, at most.
+_HEAD, _ENTRY, _NUMBER = 512, 64, 9
+# Descriptors of one thing that is no capability: a shared buffer has two.
+_MOST_EACH = 2
+_INT = 1 << 63
+_NOTHING: tuple[Sequence[Any], Sequence[Any]] = ((), ())
 # In the namespace of an interface by which items are pulled: the class that serves it.
 _PRODUCER = "__capmarshal_producer__"
 
@@ -38,27 +53,69 @@ def class_for(method: Method, base: type) -> type[Any]:
     return known
 
 
+def _size_of(item: Any) -> tuple[int, int, int]:
+    """Bytes of an item, the descriptors that go with it, and the capabilities; without touching any of these.
+
+    Raises:
+        Exception: it cannot be sent.
+    """
+    kind = type(item)
+    if kind is int and -_INT <= item < _INT:
+        return _NUMBER, 0, 0
+    if kind in (int, str, float, bool):
+        return len(encode_data(item)), 0, 0
+    if kind is bytes:
+        return len(item) + _NUMBER, 0, 0
+    search = Search()
+    size, capabilities = len(encode(item, search)), sum(map(is_delegable, search.found))
+    return (
+        size + _ENTRY * len(search.found),
+        _MOST_EACH * (len(search.found) - capabilities) + capabilities,
+        capabilities,
+    )
+
+
 class Batch:
-    """Items that are sent together.
+    """Items that are sent together: no more than are wanted, nor than one answer may have.
+
+    What cannot be sent, or not with others, is alone in one, so that those before it have been sent.
 
     Args:
         at_most: how many are wanted.
+        max_bytes: of an answer.
+        max_descriptors: of an answer.
     """
 
-    __slots__ = ("_at", "_bytes", "_most", "items")
+    __slots__ = ("_at", "_bytes", "_capabilities", "_descriptors", "_most", "_room", "full", "items")
 
-    def __init__(self, at_most: int) -> None:
+    def __init__(self, at_most: int, max_bytes: int, max_descriptors: int) -> None:
         self.items: list[Any] = []
+        self.full = False
         self._most = max(1, min(at_most, _MOST))
-        self._bytes = 0
+        self._room = (min(max_bytes - _HEAD, _BYTES), min(max_descriptors, _DESCRIPTORS), _CAPABILITIES)
+        self._bytes = self._descriptors = self._capabilities = 0
         self._at = time.monotonic_ns()
 
-    def add(self, item: Any) -> bool:
-        """Adds one; whether there is to be another."""
+    def takes(self, item: Any) -> bool:
+        """Adds one, unless it is to be in another one; whether it did.  None is added to one that is full."""
+        try:
+            size, descriptors, capabilities = _size_of(item)
+        except Exception:  # noqa: BLE001 - what is wrong with it is said when it is sent
+            self.full = True
+        else:
+            self._bytes += size
+            self._descriptors += descriptors
+            self._capabilities += capabilities
+            most, most_descriptors, most_capabilities = self._room
+            if self._bytes > most or self._descriptors > most_descriptors or self._capabilities > most_capabilities:
+                self.full = True
+        if self.full and self.items:
+            return False
         self.items.append(item)
-        self._bytes += len(item) if isinstance(item, (bytes, str)) else 0
         before, self._at = self._at, time.monotonic_ns()
-        return len(self.items) < self._most and self._bytes < _BYTES and self._at - before < _SLOW
+        if len(self.items) >= self._most or self._at - before > _SLOW:
+            self.full = True
+        return True
 
 
 class Streaming:
@@ -67,21 +124,65 @@ class Streaming:
     Args:
         method: that has begun it.
         owned: of its arguments; taken.
+        kept: what the method has kept of these.
+        shares: what one answer may have.
+
+    Attributes:
+        where: interface and method, for people.
+        failure: what the iteration has raised, behind items that are to be sent before.
+        revoked: it has ended though somebody has it.
     """
 
-    def __init__(self, method: Method, owned: Owned) -> None:
-        self._where = method.where
-        self._owned: Sequence[Any] = owned.produced
+    def __init__(self, method: Method, owned: Owned, kept: Sequence[object], shares: Shares) -> None:
+        self.where = method.where
+        self._shares = shares
+        self._owned: Owned | None = ownership.without_kept(owned, kept)
+        self.failure: BaseException | None = None
+        self.revoked = False
+
+    def batch(self, at_most: int) -> Batch:
+        """Room for the next items."""
+        return Batch(at_most, self._shares.max_bytes, self._shares.max_descriptors)
 
     def end(self) -> None:
         """Ends the iteration: nobody wants more of it.  Does nothing the second time."""
         raise NotImplementedError
 
+    def revoke(self) -> None:
+        """Ends it though somebody has it, who is told so."""
+        self.revoked = True
+        self.end()
+
+    def write_out(self) -> None:
+        """Writes what the iteration, which is at its end, has left in the buffers of what came with the call.
+
+        Raises:
+            CallTimeout, OSError, ValueError: something could not be written.
+        """
+        if self._owned is not None and self._owned.writers:
+            ownership.write_out(self._owned, ())
+
     def let_go(self) -> None:
         """Closes what came with the call.  Does nothing the second time."""
-        owned, self._owned = self._owned, ()
-        if owned:
-            reaper.close(owned)
+        owned, self._owned = self._owned, None
+        if owned is not None and owned.produced:
+            reaper.close(ownership.unwritten(owned))
+
+
+def raise_out_of(stream: Streaming) -> NoReturn:
+    """Raises the failure of a stream, which has none then."""
+    failure, stream.failure = stream.failure, None
+    assert failure is not None  # noqa: S101 - asked for before
+    try:
+        raise failure
+    finally:
+        # It knows this frame, and would be known to it.
+        del failure
+
+
+def taken_away() -> Failing:
+    """What is said to who takes items of a stream that was revoked meanwhile."""
+    return Failing(Code.REVOKED, revoked(""))
 
 
 # What is done when nobody can pull from one any more, and the one method that it has for others.
@@ -95,52 +196,110 @@ class Producer(Streaming):
         method: that has begun it.
         result: of that: what is iterated over.
         owned: of its arguments; taken, unless this raises.
+        kept: what the method has kept of these.
+        shares: what one answer may have.
+        ends_service: whether what the iteration raises is to end the service, and not the stream.
 
     Raises:
         Failing: nothing can iterate over the result.
     """
 
-    def __init__(self, method: Method, result: Any, owned: Owned) -> None:
+    def __init__(
+        self,
+        method: Method,
+        result: Any,
+        owned: Owned,
+        kept: Sequence[object],
+        shares: Shares,
+        ends_service: Callable[[BaseException], bool],
+    ) -> None:
         try:
             self._iterator: Iterator[Any] | None = iter(result)
         except TypeError:
             raise no_stream(result, "iterate over") from None
-        super().__init__(method, owned)
-        self._failure: BaseException | None = None
+        super().__init__(method, owned, kept, shares)
+        self._ends_service = ends_service
+        # It iterates at the moment; is at its end; and was told to end, by somebody who does not take items.
+        self._runs = self._over = self._told = False
+        # What came and is in no batch yet, and what was kept of it.
+        self._left: tuple[Sequence[Any], Sequence[Any]] = _NOTHING
 
     def next(self, at_most: int) -> tuple[list[Any], bool]:
         """Gives so many of the next items at most, and whether these are the last."""
-        failure, self._failure = self._failure, None
-        if failure is not None:
-            raise failure
+        if self._runs:
+            raise RuntimeError(f"{self.where}: what makes the items of a stream takes some of that stream")
+        if self.failure is not None:
+            raise_out_of(self)
+        if self._told:
+            raise taken_away()
         if self._iterator is None:
             return [], True
-        batch = Batch(at_most)
+        batch = self.batch(at_most)
+        in_progress = ownership.current.get()
+        kept = in_progress.kept if in_progress is not None else []
+        mark = len(kept)
+        self._runs = True
         try:
-            for item in self._iterator:
-                if not batch.add(item):
-                    return batch.items, False
-        except Exception as error:
-            self.end()
+            self._fill(batch, self._iterator, kept)
+        except BaseException as error:
+            self._over = True
             if not batch.items:
                 raise
+            if not isinstance(error, Exception) and self._ends_service(error):
+                close_items(batch.items)
+                raise
             # They were made before; it is raised in their stead the next time.
-            self._failure = error
-            return batch.items, False
-        except BaseException:
-            self.end()
-            raise
-        self.end()
-        return batch.items, True
+            self.failure = error
+        finally:
+            self._runs = False
+            if self._owned is not None and len(kept) > mark:
+                self._owned = ownership.without_kept(self._owned, kept[mark:])
+            if self._over or self._told:
+                self._end_after(batch)
+        return batch.items, self._over and self.failure is None
+
+    def _fill(self, batch: Batch, iterator: Iterator[Any], kept: list[Any]) -> None:
+        (items, kept_before), self._left = self._left, _NOTHING
+        kept += kept_before
+        mark = len(kept)
+        for item in itertools.chain(items, iterator):
+            if not batch.takes(item):
+                # With what was kept of it: that is a matter of the call which sends it.
+                self._left = [item], kept[mark:]
+                del kept[mark:]
+                return
+            if batch.full:
+                return
+            mark = len(kept)
+        self._over = True
+        self.write_out()
+
+    def _end_after(self, batch: Batch) -> None:
+        """Ends the iteration as a batch has been made, whose items are sent whatever that raises."""
+        try:
+            self._close()
+        except BaseException as error:
+            if not batch.items or (not isinstance(error, Exception) and self._ends_service(error)):
+                raise
+            self.failure = self.failure or error
 
     def end(self) -> None:
         """Closes the iteration, if it is a generator.  Does nothing the second time."""
+        self._told = True
+        if not self._runs:
+            # Else within itself; when it has given its next item.
+            self.failure = None
+            self._close()
+
+    def _close(self) -> None:
         iterator, self._iterator = self._iterator, None
+        (items, _), self._left = self._left, _NOTHING
         try:
             close = getattr(iterator, "close", None)
             if close is not None:
                 close()
         finally:
+            close_items(items)
             self.let_go()
 
 
