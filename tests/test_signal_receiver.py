@@ -60,6 +60,9 @@ class Feed(cm.Interface):
     @cm.method
     def other(self, feed: Feed) -> None: ...
 
+    @cm.method
+    def both(self, signal: cm.Signal, other: cm.Capability) -> None: ...
+
 
 class FeedServer(Feed):
     def subscribe(self, signal):
@@ -79,6 +82,9 @@ class FeedServer(Feed):
 
     def other(self, feed):
         raise AssertionError
+
+    def both(self, signal, other):
+        signal.send()
 
 
 @pytest.fixture
@@ -165,6 +171,11 @@ def test_a_signal_is_nothing_else(receiver, feed, fork):
             cm.ArgumentError, match=r"Feed.subscribe, arguments: <Cap.* is no cm.Signal, and not Signal - at `signal`"
         ):
             there.subscribe(entrypoint.manage(FeedServer()))
+        with pytest.raises(
+            cm.ArgumentError, match=r"Feed.both, arguments: <Cap.* is no cm.Signal, and not Signal - at `"
+        ):
+            there.both(entrypoint.manage(FeedServer()), cm.capability(sent))
+    there.both(sent, cm.capability(sent))
 
 
 def test_by_a_socket_and_by_inheritance(receiver, seqpacket):
@@ -323,6 +334,16 @@ def test_closing_wakes_all_who_wait(receiver, open_descriptors):
     assert repr(receiver) == "<SignalReceiver closed>"
     del sent
     until(lambda: receiver._end.end.number not in open_descriptors())
+
+
+def test_who_sends_is_told_at_once():
+    """Closing may take long, of what lies in the queue, and is done elsewhere."""
+    for _ in range(200):
+        receiver = cm.SignalReceiver()
+        sent = receiver.signal
+        receiver.close()
+        with pytest.raises(cm.Disconnected):
+            sent.send()
 
 
 def test_one_that_is_forgotten_is_closed(open_descriptors):

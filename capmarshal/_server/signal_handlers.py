@@ -213,7 +213,6 @@ class SignalHandlers:
             self._closed = True
             handlers = tuple(self._all)
         for handler in handlers:
-            handler.cancel()
             self._end(handler)
         self._new.clear()
 
