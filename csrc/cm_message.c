@@ -177,6 +177,23 @@ static int take_control(struct cm_inbox *in, struct msghdr *message)
 	return any;
 }
 
+int64_t cm_next_user(int socket)
+{
+	/* room for that alone, which comes first; what else there is stays in the queue, so that nothing is closed */
+	_Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(struct ucred))];
+	struct msghdr message = { .msg_control = control, .msg_controllen = sizeof(control) };
+	struct ucred sender = { .uid = CM_NOBODY };
+	struct cmsghdr *header;
+	long size = lx_recvmsg(socket, &message, MSG_PEEK | MSG_DONTWAIT);
+
+	if (size < 0)
+		return size;
+	header = CMSG_FIRSTHDR(&message);
+	if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_CREDENTIALS)
+		memcpy(&sender, CMSG_DATA(header), sizeof(sender));
+	return sender.uid;
+}
+
 int cm_receive(int socket, struct cm_inbox *in, int64_t deadline)
 {
 	struct iovec part = { .iov_base = in->data, .iov_len = in->capacity };

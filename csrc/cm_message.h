@@ -93,6 +93,16 @@ int cm_receive(int socket, struct cm_inbox *in, int64_t deadline);
 int cm_receive_into(int socket, struct cm_inbox *in, const struct iovec *parts, size_t n_parts, int64_t deadline);
 
 /*
+ * The user who has sent the record that comes next, on a socket with SO_PASSCRED: none of it
+ * is taken, and no descriptor made.
+ *
+ * Return: the user; CM_NOBODY where the kernel does not tell
+ *         -EAGAIN: none has come
+ *         -errno of recvmsg(2) otherwise
+ */
+int64_t cm_next_user(int socket);
+
+/*
  * Waits until poll(2) reports one of `events`, an error or a hang-up.
  *
  * Return: the reported events, -EAGAIN (CM_NOW), -ETIMEDOUT, -errno of ppoll(2)

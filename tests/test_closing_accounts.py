@@ -17,7 +17,7 @@ from capmarshal._protocol import wire as _wire
 from capmarshal._server import answers
 from capmarshal._server.ledger import Resource
 from patience import PATIENCE
-from served import channels, note, send_away, serving
+from served import channels, knock_in_vain, note, send_away, serving
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
 
@@ -102,24 +102,31 @@ def test_a_process_is_not_held_back_for_long_by_what_others_of_its_user_have(hos
         client.child.kill()
 
 
-def test_no_knock_is_taken_while_too_much_waits_to_be_closed(lingering):
-    """What a knock brings would have to be closed, too: the door waits, open channels go on, and then it opens."""
-    number, peer = lingering(4 * int(PATIENCE))
-    with serving(limits=cm.Limits(closing=8)) as served, contextlib.ExitStack() as stack:
-        near, early = (stack.enter_context(one) for one in channels(served.capability, 2))
+def test_a_knock_waits_while_what_its_users_have_brought_is_not_closed(lingering, drain):
+    """What it brings may have to be closed, too: the door waits, and then it opens."""
+    slow = [lingering(4 * int(PATIENCE)) for _ in range(2)]
+    with serving(limits=cm.Limits(closing=8)) as served:
         with by_hand.busy(served.capability):
-            send_away(near, served.capability, number, count=30)
-        patience.until(lambda: served.entrypoint._service._server._closings.full)
-        late = stack.enter_context(by_hand.knock(served.capability))
-        patience.until(lambda: not served.entrypoint._service._server._doorkeeper.watch.slot)
+            for number in [*(number for number, _ in slow), *(os.open(os.devnull, os.O_RDONLY) for _ in range(20))]:
+                knock_in_vain(served.capability, number)
+        server = served.entrypoint._service._server
+        patience.until(lambda: server._closings.full and not server._doorkeeper.watch.slot)
         open_before = len(served.channels)
-        late.send(note(served.capability, "late"))
-        while peer.recv(1 << 20):
-            pass
-        record, _ = by_hand.answer(late)
-        assert isinstance(record, _wire.Reply)
-        assert len(served.channels) == open_before + 1
-        assert parts_by_hand.lives(early, served.capability)
+        with by_hand.knock(served.capability):
+            for draining in [by_hand.Concurrent(drain, peer) for _, peer in slow]:
+                assert len(served.channels) == open_before
+                draining.outcome()
+            # Until the last is closed, its peer may be held back.
+            patience.until(lambda: is_admitted(served.capability))
+
+
+def is_admitted(capability):
+    """Whether a knock is not refused."""
+    with by_hand.knock(capability) as near, contextlib.suppress(ConnectionError):
+        near.send(note(capability, "late"))
+        record, _ = by_hand.answer(near)
+        return isinstance(record, _wire.Reply)
+    return False
 
 
 def test_an_answer_that_waits_for_its_arguments_to_be_closed_is_charged_to_its_peer(fork, lingering, monkeypatch):

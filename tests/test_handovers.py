@@ -155,6 +155,23 @@ def test_what_closes_slowly_keeps_nobody(place, lingering):
         peer.close()
 
 
+def test_an_empty_connection_ends_while_others_of_its_process_take_long_to_close(place, lingering):
+    """It waits for no thread of the reaper: that process has all that it may occupy occupied."""
+    slow = [lingering(int(PATIENCE)) for _ in range(2)]
+    with cm.Entrypoint("service") as entrypoint:
+        root = entrypoint.manage(by_hand.Worker())
+        entrypoint.listen(place, for_client=lambda _caller: None)
+        for number, _ in slow:
+            with by_hand.busy(root), connected(place) as connection:
+                socket.send_fds(connection, [b"x"], [number])
+                os.close(number)
+        with connected(place) as connection:
+            assert connection.recv(4096)
+            assert connection.recv(4096) == b""
+        for _, peer in slow:
+            peer.close()
+
+
 def test_who_is_killed_in_between_leaves_nothing(place, hostile):
     """At every step: connected, with what was handed over unread; and nobody is asked about who has gone."""
     with serving(place) as entrypoint:

@@ -5,7 +5,7 @@ The reaper closes what can block, and says so from a thread of its own: the loop
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from capmarshal._server.clients import Peer, User
     from capmarshal._server.timers import Timers
 
-# A process that has no more than that part of what one may have is not held back for what others of its user have.
+# A process that has no more than that part of what one may have is not held back for what others of its user have; nor
+# do newcomers of a user wait whose newcomers have left no more than that part of what a user may.
 _FEW = 16
 
 # Nanoseconds between two looks at whether those that are held back may go on.
@@ -34,6 +35,11 @@ _LOOK_AGAIN = 20_000_000
 
 # Why a peer is held back.
 _HELD = "its descriptors take long to close"
+
+
+def _newcomers(user: User | None) -> object:
+    """What is counted together: what came with a user's knocks that were refused; None: with all who had connected."""
+    return "newcomers", user
 
 
 class Closings:
@@ -51,10 +57,10 @@ class Closings:
         self._channels = channels
         self._may = channels.shares.closing
         self._wake = wake
-        self._done: deque[tuple[User, int, Callable[[], None] | None]] = deque()
-        # Descriptors that were handed over and are not known to be closed: of all, and of each user.
+        self._done: deque[tuple[tuple[object, ...], int, Callable[[], None] | None]] = deque()
+        # Descriptors that were handed over and are not known to be closed: of all, of each user, and of newcomers.
         self._waiting = 0
-        self._of_users: dict[User, int] = {}
+        self._of: Counter[object] = Counter()
         # Those of whom no process is read.
         self._over: set[User] = set()
         self._held: set[Peer] = set()
@@ -77,23 +83,47 @@ class Closings:
         Returns:
             Whether all is closed.
         """
+        return self._close(peer, things, (peer.user,), then)
+
+    def turn_away(self, peer: Peer, things: Sequence[ClosableFile | DescriptorList]) -> None:
+        """Closes what came with a knock that is none; takes it."""
+        self._close(peer, things, (peer.user, _newcomers(peer.user)), None)
+
+    def hang_up(self, peer: Peer, end: Private, *, has_connected: bool = False) -> None:
+        """Closes an end that has not become a channel, or that of who has connected; takes it."""
+        keys = (peer.user, _newcomers(None if has_connected else peer.user))
+        if not hang_up(peer, [end], partial(self._note, keys, 1, None)):
+            self._count(peer, keys, 1)
+
+    def keeps_out(self, user: User | None) -> bool:
+        """Whether newcomers of a user are to wait; None: who connects, for the kernel does not tell before it is taken.
+
+        That is where as many descriptors wait to be closed as may, over all, and more than a few of them are of the
+        newcomers of that user who were refused before.  What calls have brought is no reason: who sends more of those
+        gets no channels, and an end with nothing in its queue is closed at once.
+        """
+        return self.full and self._of[_newcomers(user)] > self._may.user // _FEW
+
+    def _close(
+        self,
+        peer: Peer,
+        things: Sequence[ClosableFile | DescriptorList],
+        keys: tuple[object, ...],
+        then: Callable[[], None] | None,
+    ) -> bool:
         count = sum(len(one) if isinstance(one, DescriptorList) else 1 for one in things)
         if not count:
             return True
-        if reaper.close(things, peer, partial(self._note, peer.user, count, then)):
+        if reaper.close(things, peer, partial(self._note, keys, count, then)):
             return True
-        self._count(peer, count)
+        self._count(peer, keys, count)
         return False
 
-    def hang_up(self, peer: Peer, end: Private) -> None:
-        """Closes an end that has not become a channel; takes it."""
-        if not hang_up(peer, [end], partial(self._note, peer.user, 1, None)):
-            self._count(peer, 1)
-
-    def _count(self, peer: Peer, count: int) -> None:
+    def _count(self, peer: Peer, keys: tuple[object, ...], count: int) -> None:
         user = peer.user
         self._waiting += count
-        self._of_users[user] = self._of_users.get(user, 0) + count
+        for key in keys:
+            self._of[key] += count
         self._turn.scarce = 1
         if self._too_much(peer):
             self._hold(peer)
@@ -117,7 +147,7 @@ class Closings:
         for _ in range(most):
             inbox = Inbox(1)
             # An empty record says no more than the end, and the next look finds what is behind it.
-            if self.full or lib.cm_receive(end.number, inbox.struct, NOW) <= 0:
+            if self._has_its_share(peer.user) or lib.cm_receive(end.number, inbox.struct, NOW) <= 0:
                 return
             self.close(peer, [inbox.steal()])
 
@@ -125,17 +155,17 @@ class Closings:
         """Goes on with what waited for something that is closed now."""
         self._turn.scarce = reaper.behind()
         while self._done:
-            user, count, then = self._done[0]
+            keys, count, then = self._done[0]
             if then is not None:
                 then()
             # Last: where Ctrl-C comes before, it is done again, and finds that it is not wanted.
             self._done.popleft()
             self._waiting -= count
-            left = self._of_users.get(user, 0) - count
-            if left > 0:
-                self._of_users[user] = left
-            else:
-                self._of_users.pop(user, None)
+            for key in keys:
+                self._of[key] -= count
+                if self._of[key] <= 0:
+                    # A user is known as long as somebody keeps it.
+                    del self._of[key]
         self._release()
 
     def _release(self) -> bool:
@@ -152,8 +182,12 @@ class Closings:
         """Whether as many descriptors wait to be closed as may, over all."""
         return self._waiting > self._may.whole
 
-    def _note(self, user: User, count: int, then: Callable[[], None] | None) -> None:
-        self._done.append((user, count, then))
+    def _has_its_share(self, user: User) -> bool:
+        """Whether so many wait, and more than a few are this user's."""
+        return self.full and self._of[user] > self._may.user // _FEW
+
+    def _note(self, keys: tuple[object, ...], count: int, then: Callable[[], None] | None) -> None:
+        self._done.append((keys, count, then))
         self._wake()
 
     def _too_much(self, peer: Peer) -> bool:
@@ -165,5 +199,5 @@ class Closings:
 
     def _is_over(self, user: User) -> bool:
         """Whether calls of a user brought as many as all may have, and not mainly one process's did."""
-        of_user, may = self._of_users.get(user, 0), self._may
+        of_user, may = self._of[user], self._may
         return of_user > may.whole and of_user - max((each.waiting for each in user.peers), default=0) > may.user

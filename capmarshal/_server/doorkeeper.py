@@ -74,10 +74,10 @@ class Doorkeeper:
             raise
 
     def _take_some(self) -> None:
-        if self._knocks.full:
-            self.watch.pause()
-            return
         for _ in range(_KNOCKS_AT_ONCE):
+            if self._knocks.must_wait(self.door):
+                self.watch.pause()
+                return
             result = self._knocks.take(self.door, self._grant)
             if result <= 0:
                 break

@@ -12,9 +12,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from capmarshal._descriptors import reaper
 from capmarshal._kernel.errors import KernelError
 from capmarshal._server.clients import all_received
+from capmarshal._server.hanging_up import hang_up
 from capmarshal._server.timers import Again
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class Handovers:
             handover.asking.cancel()
         self._unwatch(handover)
         # Its client may have sent what takes long to close.
-        self._closings.close(handover.peer, [handover.connection])
+        self._closings.hang_up(handover.peer, handover.connection, has_connected=True)
         self._left.discard(handover)
         user = handover.peer.user
         self._of(user).pop(handover.connection, None)
@@ -203,7 +203,7 @@ class Handovers:
                 if handover.asking is not None:
                     handover.asking.cancel()
                 self._unwatch(handover)
-                reaper.close([handover.connection], handover.peer)
+                hang_up(handover.peer, [handover.connection])
         self._by_user.clear()
         self._left.clear()
 

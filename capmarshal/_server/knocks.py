@@ -51,10 +51,16 @@ class Knocks:
         # At whose door it did, until that is dealt with; None: at the entrypoint's own.
         self._grant: Grant | None = None
 
-    @property
-    def full(self) -> bool:
-        """Whether none is to be taken: what is wrong with one is told when its descriptors have come to be closed."""
-        return self._closings.full
+    def must_wait(self, door: Private) -> bool:
+        """Whether the next is not to be taken: what came with others of its user that were refused is not closed yet.
+
+        Those behind it, at the same door, wait too: nobody can be let pass, and whoever holds a door may shut it
+        anyway.  Those at other doors do not.
+        """
+        if not self._closings.full:
+            return False
+        uid = lib.cm_next_user(door.number)
+        return uid >= 0 and self._closings.keeps_out(self._peers.user(uid))
 
     def take(self, door: Private, grant: Grant | None) -> int:
         """Takes one knock, if there is one.
@@ -105,7 +111,7 @@ class Knocks:
                     self._closings.hang_up(peer, far)
         if reason:
             refused = self._inbox.steal()
-            self._closings.close(peer, [refused, far] if far.number >= 0 else [refused])
+            self._closings.turn_away(peer, [refused, far] if far.number >= 0 else [refused])
             self._journal.warning(peer, "knock", "refused a knock: %s", reason)
         # New ones, if these have found an owner.
         if far.number >= 0:

@@ -30,7 +30,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             of the descriptor table.  Above that, the call whose result is one more fails (:class:`TooLarge`).  This
             process's own calls are not counted.
         closing: descriptors that came and wait to be closed, where closing them can block; None: a quarter of the
-            descriptor table.  Above that, nobody's knock is taken.
+            descriptor table.  Above that, no knock is taken of a user whose refused ones have brought more than a few.
         user_share: of each of these, and of the calls that an event loop's entrypoint runs at a time, for the processes
             of one user; above 0, at most 1.
         process_share: likewise for one process.  Of the calls, one that has its share begins more as long as a quarter

@@ -120,7 +120,7 @@ class Listening:
         listener = known()
         if listener is None or listener.socket.number < 0:
             return
-        if self._closings.full:
+        if self._closings.keeps_out(None):
             listener.watch.pause()
             return
         try:
@@ -147,7 +147,7 @@ class Listening:
         peer = self._peers.knocked(caller.pid, caller.uid, None)
         if lib.cm_wait(connection.number, select.POLLRDHUP, NOW) > 0:
             # It has gone: nobody is asked about it.
-            self._closings.close(peer, [connection])
+            self._closings.hang_up(peer, connection, has_connected=True)
             return
         if busy := self._handovers.refusal(peer):
             self._refuse(connection, peer, busy, busy=True)
@@ -220,7 +220,7 @@ class Listening:
             # In a forked child.
             return
         handover.send_refusal(connection.number, why, busy=busy)
-        self._closings.close(peer, [connection])
+        self._closings.hang_up(peer, connection, has_connected=True)
 
     def tidy(self) -> None:
         """Leaves nothing half done where Ctrl-C came between two steps."""

@@ -56,7 +56,7 @@ class Peers:
             return self._of_credentials(pid, uid, pidfd)
         peer = self._by_pidfd.get(inode)
         if peer is None:
-            peer = self._by_pidfd[inode] = Peer(pid, self._user(uid), self._shares)
+            peer = self._by_pidfd[inode] = Peer(pid, self.user(uid), self._shares)
             if pid:
                 self._by_pid[pid, uid] = peer
         if peer.pidfd is None:
@@ -72,7 +72,7 @@ class Peers:
             # That process has ended, and another has its ID.
             peer = None
         if peer is None:
-            peer = self._by_pid[pid, uid] = Peer(pid, self._user(uid), self._shares)
+            peer = self._by_pid[pid, uid] = Peer(pid, self.user(uid), self._shares)
         if peer.pidfd is not None:
             if pidfd is not None:
                 pidfd.close()
@@ -90,7 +90,8 @@ class Peers:
             # Else the kernel is older than 5.3, a filter refuses it, or there is no room this time.
             peer.ended = error.errno == errno.ESRCH
 
-    def _user(self, uid: int) -> User:
+    def user(self, uid: int) -> User:
+        """The one of that number."""
         user = self._users.get(uid)
         if user is None:
             user = self._users[uid] = User(uid)

@@ -122,6 +122,15 @@ def note(capability, who):
     return by_hand.call(capability, b"note", b"\x91" + bytes([0xA0 + len(who)]) + who.encode())
 
 
+def knock_in_vain(capability, number):
+    """A knock that is none, with a socket that takes as long to close as what lies in its queue; takes that."""
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with near, far:
+        by_hand.send(near, b"x", [number])
+        os.close(number)
+        by_hand.at_door(capability, b"junk", [far.fileno()])
+
+
 def send_away(sock, capability, number, call_id=1, count=1, **changed):
     """Sends a call with so many arguments, which take long to close, all in all as long as one; and gives them up.
 
