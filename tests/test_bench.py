@@ -24,6 +24,7 @@ NAMES = [
     "crowd",
     "polling",
     "peers",
+    "items",
     "imports",
     "memory",
     "transfer",
@@ -194,6 +195,8 @@ def test_targets_are_shown_with_whether_they_are_reached(done):
         ("arrays", "each of 64 KiB, one core: capmarshal, Dataspace / shared_memory, a new segment each", 1),
         ("arrays", "each of 64 KiB, one core: capmarshal, SharedBuffer / shared_memory, used again", 1.2),
         ("arrays", "each of 64 KiB, one core: capmarshal, SharedBuffer / multiprocessing.Queue", 0.3),
+        ("items", "one core: capmarshal, a stream / a pipe + msgspec by hand", 1.5),
+        ("items", "one core: capmarshal, awaited on asyncio / a pipe + msgspec by hand", 1.5),
         ("peers", "add(int, int), one core: capmarshal / multiprocessing.Connection", 0.5),
     ],
 )
