@@ -214,13 +214,14 @@ def test_a_client_that_is_killed(fork):
 
 @pytest.mark.parametrize("after", [0, 1, 16, 100])
 def test_an_error_comes_where_it_belongs(source, after):
-    """After the items before it, as itself if the method declares it; there is nothing behind it."""
+    """After the items before it, as itself if the method declares it; who goes on all the same is told again."""
     proxy, _ = source
     stream = proxy.fails(after)
     assert [next(stream) for _ in range(after)] == list(range(after))
     with pytest.raises(KeyError, match="no more"):
         next(stream)
-    assert list(stream) == []
+    with pytest.raises(cm.Closed, match="ended before its items had"):
+        next(stream)
 
 
 def test_the_end_of_the_server():
@@ -230,7 +231,8 @@ def test_the_end_of_the_server():
         assert next(stream) == 0
     with pytest.raises(cm.Disconnected):
         list(stream)
-    assert list(stream) == []
+    with pytest.raises(cm.Closed, match="ended before its items had"):
+        next(stream)
     gc.collect()
     assert target.closed == 1
 
@@ -253,6 +255,52 @@ def test_a_stream_of_this_very_thread():
         assert proxy.total(1000) == 499500
         assert target.closed == 1
         del target.own
+
+
+def test_a_maker_goes_on_when_its_item_is_sent(source):
+    """So it may close it behind the yield, and lend out what the receiver is to give back."""
+
+    class Lends(cm.Interface):
+        @cm.method
+        def files(self, how_many: int) -> Iterator[io.BufferedReader]: ...
+
+        @cm.method
+        def buffers(self, how_many: int) -> Iterator[cm.SharedBuffer]: ...
+
+    class LendsServer(Lends):
+        def files(self, how_many):
+            for _ in range(how_many):
+                with open("/proc/self/status", "rb") as file:
+                    yield file
+
+        def buffers(self, how_many):
+            with cm.BufferPool(2, (16,), "B") as pool:
+                for _ in range(how_many):
+                    yield pool.take(PATIENCE)
+
+    with cm.Entrypoint("lends") as entrypoint:
+        proxy = entrypoint.manage(LendsServer()).cast(Lends)
+        for file in proxy.files(40):
+            with file:
+                assert file.read(5) == b"Name:"
+        with cm.timeout(PATIENCE):
+            for buffer in proxy.buffers(10):
+                buffer.close()
+
+
+def test_a_stream_in_a_forked_child_is_its_parents(source, fork):
+    """Each of the two would have some of its items."""
+    proxy, _ = source
+    stream = proxy.count(100)
+    assert next(stream) == 0
+
+    def take():
+        with pytest.raises(cm.Closed, match="the stream is its parent's"):
+            next(stream)
+        stream.close()
+
+    fork(take).result()
+    assert list(stream) == list(range(1, 100))
 
 
 def test_a_timeout_is_each_calls(source):
@@ -406,7 +454,8 @@ def test_awaited_errors(loop):
                 assert [await anext(stream) for _ in range(after)] == list(range(after))
                 with pytest.raises(KeyError, match="no more"):
                     await anext(stream)
-                assert [number async for number in stream] == []
+                with pytest.raises(cm.Closed, match="it raised KeyError"):
+                    await anext(stream)
 
     loops.run(loop, main)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,6 +29,7 @@ class AsyncStream(AsyncIterator[T]):
         self._fetched: Fetched[T] = Fetched()
         self._items = self._fetched.items
         self._fetching = self._ended = False
+        self._process = os.getpid()
 
     async def __anext__(self) -> T:
         """The next item, which is fetched with some that come after it, if it has not been.
@@ -35,8 +37,11 @@ class AsyncStream(AsyncIterator[T]):
         Raises:
             StopAsyncIteration: there is none; what the server's iteration has raised was raised before.
             CallTimeout, Disconnected, Revoked, ProtocolError: it has not come, and the stream has ended.
+            Closed: it has ended by an error before; or this process is a fork of the one that takes its items.
             RuntimeError: another task waits for one.
         """
+        if self._process != os.getpid():
+            self._fetched.check()
         while not self._items:
             await self._fetch()
         return self._items.popleft()
@@ -54,10 +59,13 @@ class AsyncStream(AsyncIterator[T]):
                 self._source = None if self._ended else source
                 del source
             if self._source is None:
+                fetched.check()
                 raise StopAsyncIteration
             wanted = fetched.at_most
             fetched.add(await self._source.next(wanted), wanted)
-        except BaseException:
+        except BaseException as error:
+            if not isinstance(error, StopAsyncIteration):
+                fetched.failure = fetched.failure or type(error).__name__
             self._end()
             raise
         finally:

@@ -69,6 +69,9 @@ class AwaitedProducer(Streaming):
         # Whether it iterates, or has; is at its end; and was told to end.
         self._begun = self._over = self._told = False
         self._made: deque[Any] = deque()
+        # What is no data is sent before its maker goes on: see Batch.
+        self._ahead = _AHEAD if method.items_are_data else 1
+        self._wanted = False
         # Set where there is something new for all who wait for items; and where there is room for more.
         self._news: anyio.Event | None = None
         self._room = anyio.Event()
@@ -79,6 +82,8 @@ class AwaitedProducer(Streaming):
             self._begun = True
             self._driver.run_aside(self._iterate, f"{self.where}, items")
         batch = self.batch(at_most)
+        self._wanted = True
+        self._room.set()
         try:
             await self._some()
             with anyio.move_on_after(_SLOW):
@@ -123,8 +128,9 @@ class AwaitedProducer(Streaming):
                 async with _closing(self._iterator):
                     async for item in self._iterator:
                         self._made.append(item)
+                        self._wanted = False
                         self._tell()
-                        while len(self._made) >= _AHEAD:
+                        while len(self._made) >= self._ahead or (self._ahead == 1 and not self._wanted):
                             self._room = anyio.Event()
                             await self._room.wait()
                 self.write_out()

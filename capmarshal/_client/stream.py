@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from capmarshal._capabilities.capability import capability_behind, has_timeout, timeout_of
 from capmarshal._descriptors.process import process
-from capmarshal._kernel.errors import ProtocolError
+from capmarshal._kernel.errors import Closed, ProtocolError
 from capmarshal._typed.untaken import close_items
 
 if TYPE_CHECKING:
@@ -34,12 +35,26 @@ def timed_as(proxy: Proxy, called: Method, source: Any) -> Any:
 class Fetched(Generic[T]):
     """Items that have come and are not taken yet, and how many to ask for next."""
 
-    __slots__ = ("at_most", "ended", "items")
+    __slots__ = ("_process", "at_most", "ended", "failure", "items")
 
     def __init__(self) -> None:
         self.items: deque[T] = deque()
         self.at_most = FIRST
         self.ended = False
+        # What has ended the stream that is not the end of its items.
+        self.failure = ""
+        self._process = os.getpid()
+
+    def check(self) -> None:
+        """Refuses to go on where it would give what is not all: also to who takes items once more after an error.
+
+        Raises:
+            Closed: says why.
+        """
+        if self._process != os.getpid():
+            raise Closed("the stream is its parent's: this process is a fork of the one that takes its items")
+        if self.failure:
+            raise Closed(f"the stream has ended before its items had: it raised {self.failure}; begin another one")
 
     def add(self, batch: tuple[list[T], bool], wanted: int) -> None:
         """Adds what a call has brought.
@@ -83,6 +98,7 @@ class Stream(Iterator[T]):
         self._fetched: Fetched[T] = Fetched()
         self._items = self._fetched.items
         self._closed = False
+        self._process = os.getpid()
 
     def __next__(self) -> T:
         """The next item, which is fetched with some that come after it, if it has not been.
@@ -90,7 +106,10 @@ class Stream(Iterator[T]):
         Raises:
             StopIteration: there is none; what the server's iteration has raised was raised before.
             CallTimeout, Disconnected, Revoked, ProtocolError: it has not come, and the stream has ended.
+            Closed: it has ended by an error before; or this process is a fork of the one that takes its items.
         """
+        if self._process != os.getpid():
+            self._fetched.check()
         while True:
             try:
                 return self._items.popleft()
@@ -103,11 +122,13 @@ class Stream(Iterator[T]):
         # Another thread may do the same, or close it meanwhile.
         source, fetched = self._source, self._fetched
         if source is None:
+            fetched.check()
             raise StopIteration
         wanted = fetched.at_most
         try:
             fetched.add(source.next(wanted), wanted)
-        except BaseException:
+        except BaseException as error:
+            fetched.failure = type(error).__name__
             self.close()
             raise
         if self._closed:

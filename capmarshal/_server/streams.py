@@ -113,7 +113,9 @@ class Batch:
             return False
         self.items.append(item)
         before, self._at = self._at, time.monotonic_ns()
-        if len(self.items) >= self._most or self._at - before > _SLOW:
+        # What is no data is sent before its maker goes on: he may close it behind the yield, or wait until it is given
+        # back.
+        if len(self.items) >= self._most or self._at - before > _SLOW or self._descriptors or self._capabilities:
             self.full = True
         return True
 

@@ -58,6 +58,7 @@ class Declaration:
         annotations, result: their types, as the annotations say; of a result that is a stream, the interface by which
             it is pulled.
         streams: the result is a stream: declared as an Iterator or an AsyncIterator.
+        items_are_data: it is one in whose items no capability and no descriptor can be.
         data: for each parameter, whether no capability and no descriptor can be in it.
         arguments_are_data, result_is_data: the same of all of them, and of the result.
     """
@@ -65,7 +66,7 @@ class Declaration:
     def __init__(self, interface: type, name: str, function: Any, of: type) -> None:
         self.where = f"{interface.__qualname__}.{name}"
         self._check_name(name)
-        self.streams = False
+        self.streams = self.items_are_data = False
         self._check_function(function)
         self._check_twin(name, function)
         self.awaitable = is_awaitable(function)
@@ -160,10 +161,10 @@ class Declaration:
             if self.awaitable is not is_awaited:
                 raise self._wrong("a decorator's function gives a stream of the other colour")
         try:
-            is_data(item)
+            items_are_data = is_data(item)
         except Unsendable as error:
             raise self._wrong(f"result: {error}") from error
-        self.streams = True
+        self.streams, self.items_are_data = True, items_are_data
         self.result = _pull_interface(self.where, item, self.raises, awaitable=self.awaitable)
         self.result_is_data = False
 

@@ -64,6 +64,7 @@ class Method:
         raises: the declared errors.
         awaitable: what its calls give is to be awaited.
         streams: its result is a stream, and travels as an object of :attr:`result`.
+        items_are_data: it is one in whose items no capability and no descriptor can be.
         result: the result's type.
         arguments_are_data, result_is_data: no capability and no descriptor can be in them.
         arguments_in_order, result_in_order: how they travel where descriptors, and in arguments capabilities, stand in
@@ -89,7 +90,7 @@ class Method:
         self.where = declared.where
         self.raises = declared.raises
         self.awaitable = declared.awaitable
-        self.streams = declared.streams
+        self.streams, self.items_are_data = declared.streams, declared.items_are_data
         self.function = declared.function
         self.receiver = declared.receiver
         self.parameters = declared.parameters
