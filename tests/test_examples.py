@@ -76,6 +76,51 @@ def test_key_holder_revokes_who_misuses_its_grant_and_nobody_else():
     assert again.endswith(": it has signed in another's name")
 
 
+# Runs a program as one that has no rich.
+WITHOUT_RICH = """
+import runpy, sys
+sys.modules["rich"] = None
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def progress(bits):
+    command = [sys.executable, "-P", "-c", WITHOUT_RICH, EXAMPLES / "progress.py", bits]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0)
+
+
+def test_progress_is_told_until_it_is_found():
+    with progress("16") as told:
+        out, errors = told.communicate(timeout=PATIENCE)
+    *steps, last = out.splitlines()
+    number = last.removeprefix("100 %  found: capmarshal ")
+    assert hashlib.sha256(f"capmarshal {number}".encode()).digest()[:2] == b"\0\0"
+    assert [step.rpartition("  ")[2] for step in steps] == [
+        f"{tried} tried" for tried in range(10_000, int(number), 10_000)
+    ]
+    assert (told.returncode, errors) == (0, f"worker: ended, {10_000 * len(steps)} tried in vain\n")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("rich") is None, reason="rich draws it")
+def test_progress_is_drawn():
+    ended = run(EXAMPLES / "progress.py", "16")
+    assert ended.returncode == 0
+    assert "found: capmarshal " in ended.stdout
+    assert "100%" in ended.stdout
+
+
+def test_ctrl_c_ends_the_work_where_it_is_done():
+    """Which nobody lives to see the end of, else."""
+    with progress("200") as told:
+        assert told.stdout.readline().endswith("  10000 tried\n")
+        # As a terminal does it: the worker has it, too.
+        os.killpg(told.pid, signal.SIGINT)
+        _, errors = told.communicate(timeout=PATIENCE)
+    assert told.returncode == 128 + signal.SIGINT
+    assert re.fullmatch(r"worker: ended, \d+ tried in vain\n", errors)
+
+
 def test_core_init_holds_each_door_once():
     """Genode's ca4f574f4c: core's socket was there 8 times in core and init, before ETOOMANYREFS."""
     assert_core_init_succeeded(run(CORE_INIT))
