@@ -156,7 +156,7 @@ def test_what_is_no_grant(entrypoint, target):
     with pytest.raises(ValueError, match="a capability of manage"):
         entrypoint.revoke(root)
     with pytest.raises(TypeError, match="what grant"):
-        entrypoint.revoke(target)
+        entrypoint.revoke(3)
     with pytest.raises(TypeError, match="a reason is text"):
         entrypoint.revoke(granted, 3)
     with cm.Entrypoint("another") as another:
@@ -345,6 +345,18 @@ def test_the_end_of_an_entrypoint_is_no_revocation(target, fork):
         assert granted.cast(Work).double(1) == 2
     with pytest.raises(cm.Disconnected):
         granted.cast(Work).double(1)
+
+
+def test_all_grants_of_an_object(entrypoint, target):
+    """By the object: who holds none of their capabilities can be told of their ends, and revoke them before."""
+    root, other = entrypoint.manage(target), entrypoint.grant(FilesServer())
+    granted = [entrypoint.grant(target) for _ in range(3)]
+    entrypoint.revoke(target, "over")
+    for each in granted:
+        with pytest.raises(cm.Revoked, match="over"):
+            each.cast(Work).double(1)
+    assert root.cast(Work).double(1) == other.cast(Work).double(1) == 2
+    entrypoint.revoke(target)
 
 
 def test_an_object_that_is_dissolved_has_no_grants(entrypoint, target):

@@ -331,6 +331,25 @@ def test_as_many_as_a_process_may_have(target, fork, caplog):
         assert (handed._to, handed._of) == ({}, {})
 
 
+def test_as_many_as_a_process_may_have_by_connecting(target, fork, place, caplog):
+    """A grant for each client that connects is bounded as what calls give: one process fills no table."""
+    limits = cm.Limits(grants=30)
+    with cm.Entrypoint("files", limits=limits) as entrypoint:
+        entrypoint.listen(place, for_client=lambda _: entrypoint.grant(target))
+
+        def hoard():
+            kept = []
+            with pytest.raises(cm.Refused, match=r"10 objects that went to process \d+"):
+                kept.extend(cm.connect(place, PATIENCE) for _ in range(30))
+            assert all(each.cast(Folder).find("") is None for each in kept)
+            return len(kept)
+
+        assert fork(hoard).result() == 10
+        assert fork(lambda: cm.connect(place, PATIENCE).cast(Folder).open("d").name()).result() == "d"
+        assert "a client was not let in: 10 objects" in caplog.text
+        until(lambda: not grants(entrypoint))
+
+
 def until_it_goes(deed):
     """Has something done as soon as there is room for it."""
 

@@ -213,27 +213,32 @@ class AnyEntrypoint(Generic[S]):
         Calls in progress are answered.  Does nothing where it is over already.
 
         Args:
-            granted: what :meth:`grant` returned, or a proxy of it.
+            granted: what :meth:`grant` returned, or a proxy of it.  Or the object: then all its grants, of which this
+                process need hold no capability.
             reason: for those who held it: part of their error's text, of which 1,000 bytes are kept.
 
         Raises:
             ValueError: it is no grant of this entrypoint.
-            TypeError: neither a capability nor a proxy, or the reason is no text.
+            TypeError: none of these, or the reason is no text.
             Closed: the capability was closed.
         """
-        if not isinstance(granted, Capability | Proxy):
-            raise TypeError(f"what grant() returned is revoked, or a proxy of it, not {granted!r}")
         if not isinstance(reason, str):
             raise TypeError(f"a reason is text, not {reason!r}")
+        if not isinstance(granted, Capability | Proxy):
+            check_object(granted, "revoked, or what grant() returned, or a proxy of that")
+            grants = self._made().grants
+            for grant in grants.of(granted):
+                grants.revoke(grant, reason)
+            return
         capability = capability_of(granted)
         door = open_door_of(capability)
         grants = self._made().grants
-        grant = grants.at(door.key)
-        if grant is not None and badge_of(capability) != grant.badge:
+        found = grants.at(door.key)
+        if found is not None and badge_of(capability) != found.badge:
             words = "belongs to a deep grant, and ends with it: revoke that, or dissolve(...) the object"
             raise ValueError(f"{granted!r} {words}")
-        if grant is not None:
-            grants.revoke(grant, reason)
+        if found is not None:
+            grants.revoke(found, reason)
         elif door is self._door:
             raise ValueError("a capability of manage() is no grant: dissolve(...) ends it, for all who hold it")
         elif not grants.opened(door) and not door.hung_up:

@@ -8,6 +8,7 @@ import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from capmarshal._capabilities.capability import door_of
 from capmarshal._capabilities.space import space
 from capmarshal._descriptors import private, reaper
 from capmarshal._kernel.errors import TableFull
@@ -251,6 +252,27 @@ class Grants:
     def at(self, key: int) -> Grant | None:
         """The grant that is in force whose door has this key, if there is one."""
         return self._in_force.get(key)
+
+    def goes_to(self, given: Capability, peer: Peer) -> str:
+        """Counts a grant that a process is given which has connected; or says why it has its share, and revokes it.
+
+        One that was made for others, too, is counted once.
+
+        Args:
+            given: it, or any other capability, which costs this process nothing.
+            peer: to whom.
+        """
+        door = door_of(given)
+        with private.lock:
+            grant = self._in_force.get(door.key) if door is not None else None
+            if grant is None or self._handed_out.counts(grant):
+                return ""
+            refusal = self._handed_out.refusal(peer)
+            if not refusal:
+                self._handed_out.add(grant, peer)
+                return ""
+        self.revoke(grant, refusal)
+        return refusal
 
     def of(self, target: Interface) -> list[Grant]:
         """Those in force that lead to an object."""

@@ -1,4 +1,4 @@
-"""The objects that went out in results by themselves, and that somebody can reach still: how many went to whom."""
+"""The grants that processes have by a call's result or by connecting, and that somebody can reach still: how many."""
 
 from __future__ import annotations
 
@@ -40,6 +40,10 @@ class HandedOut:
             if count >= most:
                 return f"{count} objects that went{whom} by themselves can be reached still (limits.grants)"
         return ""
+
+    def counts(self, grant: Grant) -> bool:
+        """Whether a grant is among them."""
+        return grant in self._to
 
     def add(self, grant: Grant, peer: Peer | None) -> None:
         """Counts one more."""

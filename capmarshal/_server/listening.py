@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from capmarshal._server.clients import Peer
     from capmarshal._server.closings import Closings
     from capmarshal._server.dispatch import Dispatcher
+    from capmarshal._server.grants import Grants
     from capmarshal._server.handovers import Asking
     from capmarshal._server.journal import Journal
     from capmarshal._server.listener import Listener
@@ -64,6 +65,7 @@ class Listening:
         shares: how much may be handed over and not taken.
         dispatcher: runs what says who gets what.
         journal: of the entrypoint.
+        grants: that clients may be given.
         ending: whether the server is to end.
 
     Attributes:
@@ -79,6 +81,7 @@ class Listening:
         shares: Shares,
         dispatcher: Dispatcher,
         journal: Journal,
+        grants: Grants,
         ending: Callable[[], bool],
     ) -> None:
         self._slots = slots
@@ -87,6 +90,7 @@ class Listening:
         self._closings = closings
         self._dispatcher = dispatcher
         self._journal = journal
+        self._grants = grants
         self._ending = ending
         self._handovers = Handovers(slots, timers, closings, shares)
         self._listeners: list[Listener] = []
@@ -196,6 +200,10 @@ class Listening:
             given = chosen if isinstance(chosen, Capability) else capability(chosen)  # type: ignore[arg-type]  # checked
         except Exception as error:  # noqa: BLE001 - it is said, and logged
             self._failed(listener, connection, peer, error)
+            return
+        if why := self._grants.goes_to(given, peer):
+            self._journal.warning(peer, "grants", "a client was not let in: %s", why)
+            self._refuse(connection, peer, why)
             return
         try:
             handover.send(connection.number, given, 0)

@@ -157,7 +157,9 @@ class Server:
         )
         dispatcher.calls.hand_under = weakly(self.grants.hand_under, None)
         dispatcher.calls.shares = shares
-        self._listening = Listening(channels.slots, timers, peers, closings, shares, dispatcher, journal, ending)
+        self._listening = Listening(
+            channels.slots, timers, peers, closings, shares, dispatcher, journal, self.grants, ending
+        )
         with contextlib.ExitStack() as undo:
             undo.callback(self._epoll.close)
             self._wake = private.make_event()
