@@ -323,6 +323,23 @@ def test_how_many_a_stranger_wants(source, at_most):
     assert (len(items), ended) == ((100, True) if at_most > 100 else (1, False))
 
 
+def test_a_generator_where_none_is_declared():
+    """Its error says both ways out."""
+
+    class Listed(cm.Interface):
+        @cm.method
+        def items(self) -> list[int]: ...
+
+    class ListedServer(Listed):
+        def items(self):
+            return (number for number in range(3))
+
+    with cm.Entrypoint("source") as entrypoint:
+        proxy = entrypoint.manage(ListedServer()).cast(Listed)
+        with pytest.raises(cm.RemoteError, match=r"`generator` objects cannot be sent: make a list of it, or declare"):
+            proxy.items()
+
+
 class Broken(cm.Interface):
     @cm.method
     def counts(self) -> Iterator[int]: ...

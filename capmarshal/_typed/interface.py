@@ -157,7 +157,9 @@ def check_object(target: object, done: str) -> None:
         return
     hint = ""
     if issubclass(cls, (Proxy, Capability)):
-        hint = ", which stands for one: `local` of a capability is that, in the process that manages it"
+        hint = (
+            ", which stands for one in another process, or here: `local` of a capability of this process is the object"
+        )
     elif issubclass(cls, _InterfaceType):
         hint = ", of which there is to be an object first"
     raise TypeError(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import socket
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Generator
 from sys import getrefcount
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -45,6 +45,8 @@ _DROPPED = 3
 # What to do with what is no argument or result, but would give one.
 FORGOTTEN = ": await it for what it gives"
 
+_ITERATED = ": make a list of it, or declare a result that is a stream, -> Iterator[...]"
+
 _FOUND = msgspec.msgpack.Ext(0, b"")
 
 # The annotations that stand for a descriptor; what is sent may be anything with a fileno().
@@ -67,7 +69,7 @@ def is_file(thing: Any) -> bool:
 
 def unsendable(thing: Any) -> TypeError:
     """Says that it is neither data nor one of these."""
-    advice = FORGOTTEN if isinstance(thing, Awaitable) else ""
+    advice = FORGOTTEN if isinstance(thing, Awaitable) else _ITERATED if isinstance(thing, Generator) else ""
     return TypeError(f"`{name_of(type(thing))}` objects cannot be sent{advice}")
 
 
