@@ -250,6 +250,25 @@ void cm_move_unladen(struct cm_descriptors *to, struct cm_descriptors *from)
 			cm_move(&to->numbers[i], &from->numbers[i], 1);
 }
 
+void cm_identify(struct cm_descriptors *const *lists, unsigned int count, int64_t *identities, unsigned int room)
+{
+	unsigned int done = 0;
+
+	for (unsigned int i = 0; i < count; i++) {
+		for (unsigned int place = 0; place < lists[i]->count && done < room; place++, done++) {
+			int number = __atomic_load_n(&lists[i]->numbers[place], __ATOMIC_RELAXED);
+			int64_t identity = number < 0 ? 0 : (int64_t)cm_cookie(number);
+
+			if (identity == 0 && number >= 0)
+				identity = -(int64_t)cm_socket_inode(number);
+			/* another thread takes it out of its place before it closes it */
+			if (__atomic_load_n(&lists[i]->numbers[place], __ATOMIC_SEQ_CST) != number)
+				identity = 0;
+			identities[done] = identity;
+		}
+	}
+}
+
 void cm_close_all(struct cm_descriptors *list)
 {
 	for (unsigned int i = 0; i < list->count; i++)

@@ -68,6 +68,13 @@ void cm_move(int *to, int *from, unsigned int count);
 int cm_close_quick(struct cm_descriptors *list, struct cm_mounts *mounts);
 
 /*
+ * What tells the sockets of some lists from those that may have their numbers next, for all
+ * places one after the other: the cookie; negative, the inode, where that may not be asked.
+ * 0 for what is no socket, or was closed before it was looked at; the lists are as they were.
+ */
+void cm_identify(struct cm_descriptors *const *lists, unsigned int count, int64_t *identities, unsigned int room);
+
+/*
  * For unix sockets that nobody needs to send to any more: moves those whose close is known not to block, for
  * no descriptor lies in their queues and none can come, to another list, which has as many places, all empty.
  * Whoever forks meanwhile would leave the child a descriptor more: the caller sees to it that nobody does.

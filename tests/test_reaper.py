@@ -12,6 +12,7 @@ import pytest
 from capmarshal import Descriptor
 from capmarshal._descriptors import reaper as _reaper
 from capmarshal._descriptors.descriptor_list import DescriptorList
+from capmarshal._descriptors.process import process
 from capmarshal._descriptors.reaper import Sender
 from full_table import fill
 from patience import PATIENCE, until
@@ -454,3 +455,44 @@ def test_a_full_table_waits_for_the_reaper(fork, slow):
         return result, again, resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
     assert fork(child, table=128).result() == ((7, 1), (-24, 2), 128)
+
+
+@pytest.mark.parametrize("reused", [False, True])
+def test_what_is_closed_in_the_middle_of_a_fork_is_closed_in_the_child(reused, fork):
+    """The table was copied before that, and the memory after it; unless the number is another's by then."""
+    one, other = socket.socketpair()
+
+    def in_child():
+        reaper = _reaper.Reaper()
+        closing = DescriptorList.of([Descriptor(one.detach())])
+        number = closing.numbers()[0]
+        process.lists[0] = closing
+        reaper.before_fork()
+        # As memory is when the parent's thread has closed it.
+        closing.struct.numbers[0] = -1
+        if reused:
+            os.dup2(other.fileno(), number)
+        reaper.in_child()
+        assert reaper.wait(PATIENCE)
+        return is_open(number)
+
+    with one, other:
+        assert fork(in_child).result() is reused
+
+
+def test_what_was_not_being_closed_is_not_noted_for_a_child():
+    """Nor is anything in the parent when it has forked."""
+    reaper = _reaper.Reaper()
+    reaper.before_fork()
+    assert not reaper._closed_meanwhile()
+    one, other = socket.socketpair()
+    with one, other:
+        process.lists[0] = closing = DescriptorList.of([Descriptor(os.dup(one.fileno()))])
+        try:
+            reaper.before_fork()
+            assert reaper._before_fork
+            reaper.after_fork()
+            assert not reaper._before_fork
+        finally:
+            del process.lists[0]
+            closing.close()

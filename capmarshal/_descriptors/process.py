@@ -44,6 +44,14 @@ class Closer(Inherited, Protocol):
         """Takes them; whether all are closed already."""
         ...
 
+    def before_fork(self) -> None:
+        """Notes what it is closing, which a child may have open without knowing that."""
+        ...
+
+    def after_fork(self) -> None:
+        """Forgets that, in the parent."""
+        ...
+
     def with_room(self, make: Callable[[], int]) -> Steps[int]:
         """What ``make`` returns; it is called again where the table was full, and something has been closed since.
 
@@ -110,6 +118,16 @@ class Process:
         """As :meth:`with_room`, and blocks."""
         return drive(self.with_room(make))
 
+    def _before_fork(self) -> None:
+        self.lock.acquire()
+        if self.reaper is not None:
+            self.reaper.before_fork()
+
+    def _in_parent(self) -> None:
+        if self.reaper is not None:
+            self.reaper.after_fork()
+        self.lock.release()
+
     def _in_child(self) -> None:
         """Runs in every forked child, before anything else does.
 
@@ -136,7 +154,11 @@ class Process:
 
 
 process = Process()
-os.register_at_fork(before=process.lock.acquire, after_in_parent=process.lock.release, after_in_child=process._in_child)  # noqa: SLF001 - nobody else may call it
+os.register_at_fork(
+    before=process._before_fork,  # noqa: SLF001 - nobody else may call it, nor the others
+    after_in_parent=process._in_parent,  # noqa: SLF001 - likewise
+    after_in_child=process._in_child,  # noqa: SLF001 - likewise
+)
 # Registered last, and so begun first, and ended last: what a signal handler raises in between would be swallowed.
 os.register_at_fork(
     before=lib.cm_hold_signals, after_in_parent=lib.cm_release_signals, after_in_child=lib.cm_release_signals

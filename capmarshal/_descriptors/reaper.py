@@ -28,16 +28,16 @@ from capmarshal._descriptors.closing import (
     closed_at_once,
     sorted_out,
 )
-from capmarshal._descriptors.descriptor_list import DescriptorList
+from capmarshal._descriptors.descriptor import Descriptor
+from capmarshal._descriptors.descriptor_list import DescriptorList, identities_in
 from capmarshal._descriptors.mounts import mounts
-from capmarshal._descriptors.process import process
+from capmarshal._descriptors.process import identity_of, process
 from capmarshal._kernel.deadline import in_force
 from capmarshal._kernel.waiting import Wait, drive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from capmarshal._descriptors.descriptor import Descriptor
     from capmarshal._descriptors.private import Private
     from capmarshal._kernel.waiting import Steps
 
@@ -85,12 +85,12 @@ class Sender:
 class _Job:
     """What came in one record: closed one after the other, by one thread."""
 
-    __slots__ = ("_descriptors", "_files", "count", "sender", "tell", "then")
+    __slots__ = ("_files", "count", "descriptors", "sender", "tell", "then")
 
     def __init__(
         self, descriptors: DescriptorList, left: int, files: list[Any], sender: Sender, then: Callable[[], None] | None
     ) -> None:
-        self._descriptors = descriptors
+        self.descriptors = descriptors
         self._files = files
         self.count = left + len(files)
         self.sender = sender
@@ -104,7 +104,7 @@ class _Job:
 
     def left(self) -> list[int]:
         """The descriptors that are open still."""
-        return [number for number in self._descriptors.numbers() if number >= 0]
+        return [number for number in self.descriptors.numbers() if number >= 0]
 
     def will_wait(self) -> None:
         """Has it told that they have to wait."""
@@ -118,7 +118,7 @@ class _Job:
     def run(self) -> None:
         """Closes all of it; what goes wrong with one is nobody's concern."""
         with contextlib.suppress(BaseException):
-            self._descriptors.close()
+            self.descriptors.close()
         for file in self._files:
             with contextlib.suppress(BaseException):
                 close_whole(file)
@@ -149,7 +149,7 @@ class _Ends(_Job):
         if not is_new:
             return 0
         with contextlib.suppress(Exception):
-            close_unladen(self._descriptors)
+            close_unladen(self.descriptors)
         return self.count - len(self.left())
 
     def run(self) -> None:
@@ -184,6 +184,8 @@ class Reaper:
         self.done = 0
         # All that nobody in particular sent.
         self._own = Sender()
+        # As they were when a fork began: lists that are being closed, and the sockets in each, by identity.
+        self._before_fork: list[tuple[DescriptorList, list[tuple[int, int]]]] = []
 
     def close(
         self,
@@ -387,15 +389,51 @@ class Reaper:
         """Whether a thread was started and has not begun yet."""
         return time.monotonic() < self._beginning_until
 
+    def before_fork(self) -> None:
+        """Notes what may be closed while the process is being forked.
+
+        fork(2) copies the table before the memory: a socket that is closed in between is open in the child, where
+        memory says that it is closed.  What is noted costs those that close nothing.
+        """
+        self._before_fork.clear()
+        noted: dict[int, DescriptorList] = {}
+        # Other threads may hand over more while the kernel is asked; while os.fork() runs, none does.
+        while new := [each for each in self._being_closed() if id(each) not in noted]:
+            noted.update((id(each), each) for each in new)
+            self._before_fork += zip(new, identities_in(new), strict=True)
+
+    def _being_closed(self) -> list[DescriptorList]:
+        """The lists that threads close, or are about to."""
+        lists = [job.descriptors for _, job in tuple(self._open.values())]
+        return lists + [each for each in tuple(process.lists.values()) if isinstance(each, DescriptorList)]
+
+    def after_fork(self) -> None:
+        """Forgets that, in the parent."""
+        self._before_fork.clear()
+
+    def _closed_meanwhile(self) -> DescriptorList:
+        """In a child: the sockets that memory says are closed, and the table does not."""
+        found: set[int] = set()
+        for each, sockets in self._before_fork:
+            known = set(each.numbers())
+            # Closed by the parent before the table was copied, the number may be anybody's.
+            found.update(
+                number for number, identity in sockets if number not in known and identity_of(number) == identity
+            )
+        return DescriptorList.of([Descriptor(number) for number in found])
+
     def in_child(self) -> None:
         """Begins anew in a forked child: the threads, and whoever held the lock, do not exist there."""
         jobs = [job for _, job in self._open.values()]
+        left = self._closed_meanwhile()
         self._begin_anew()
         for job in jobs:
             job.in_child(Sender(self._own))
             self._enter(job)
         if jobs:
             self._ready()
+        if left:
+            self.close([left])
 
 
 _reaper = Reaper()
