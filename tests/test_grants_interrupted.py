@@ -1,10 +1,11 @@
-"""Ctrl-C between any two steps of granting, of revoking and of telling that nobody can reach an object any more."""
+"""Ctrl-C, or a fork, between any two steps of granting, of revoking and of telling that an object is unreachable."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
 import logging
+import os
 import warnings
 from pathlib import Path
 
@@ -152,6 +153,73 @@ def test_ctrl_c_between_two_steps_of_revoking(fork):
         raise AssertionError(where)
 
     assert fork(lambda: swept(grant_deep, act, after_deep)).result() > 20
+
+
+class _ForkedError(BaseException):
+    """Is raised in the child."""
+
+
+class _Forking(Interrupting):
+    """Forks at the n-th place, and raises in the child.
+
+    Attributes:
+        pid: of the child; 0 in that, and where there is none.
+    """
+
+    def __init__(self, at):
+        super().__init__(at, _ForkedError, GRANTS)
+        self.pid = 0
+
+    def _note(self, frame, event, argument):
+        try:
+            super()._note(frame, event, argument)
+        except _ForkedError:
+            self.pid = os.fork()
+            if not self.pid:
+                raise
+
+
+def test_a_fork_between_two_steps_of_granting(fork):
+    """The child keeps nothing of what was being made, and so nobody from being told that nobody can reach it."""
+
+    def grant(entrypoint, root, at):
+        told, is_child, forking = [], False, _Forking(at)
+        with by_hand.pipe() as (is_let_go, let_go), by_hand.pipe() as (goes, go):
+            try:
+                with forking:
+                    entrypoint.grant(by_hand.Worker(), unreachable=told.append)
+            except _ForkedError:
+                is_child = True
+            if is_child:
+                # What was raised is let go of, and what that refers to.
+                try:
+                    go.close()
+                    gc.collect()
+                    let_go.write(bytes([root.double(4)]))
+                    by_hand.at_end(goes)
+                finally:
+                    os._exit(0)
+            if forking.pid:
+                assert is_let_go.read(1) == b"\x08", forking.where
+            gc.collect()
+            with contextlib.suppress(AssertionError):
+                until(lambda: told, PATIENCE / 3)
+            assert told, forking.where
+            go.close()
+        if forking.pid:
+            os.waitpid(forking.pid, 0)
+        return forking.pid
+
+    def sweep():
+        logging.disable(logging.CRITICAL)
+        at = 0
+        with cm.Entrypoint("swept") as entrypoint:
+            root = entrypoint.manage(by_hand.Worker()).cast(Work)
+            while grant(entrypoint, root, at):
+                at += 1
+        return at
+
+    assert fork(sweep).result() > 30
 
 
 def test_ctrl_c_between_two_steps_of_telling(fork):
