@@ -363,6 +363,7 @@ def until_it_goes(deed):
     until(done)
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be several users")
 def test_as_many_as_a_user_and_all_may_have(target, fork):
     """However many processes of the user there are; and whoever else comes when there are as many as there may be."""
     limits = cm.Limits(grants=4, process_share=1 / 4, user_share=3 / 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 
@@ -179,8 +180,11 @@ def test_a_server_that_floods_does_not_outlast_the_deadline(impostor, flood, lon
             while thread.is_alive():
                 try:
                     by_hand.send(channel, record, numbers)
-                except BlockingIOError:
-                    # Nobody may read it any more: a client that is late keeps its channel for the next call.
+                except OSError as error:
+                    # Nobody may read it any more: a client that is late keeps its channel for the next call.  Or as
+                    # much of an ordinary user's is in flight as may be.
+                    if error.errno not in (errno.EAGAIN, errno.ETOOMANYREFS):
+                        raise
                     thread.join(0.001)
         with pytest.raises(cm.CallTimeout):
             thread.outcome()

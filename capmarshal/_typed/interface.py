@@ -157,9 +157,7 @@ def check_object(target: object, done: str) -> None:
         return
     hint = ""
     if issubclass(cls, (Proxy, Capability)):
-        hint = (
-            ", which stands for one in another process, or here: `local` of a capability of this process is the object"
-        )
+        hint = ", which stands for one, here or elsewhere: `local` of a capability of this process is the object itself"
     elif issubclass(cls, _InterfaceType):
         hint = ", of which there is to be an object first"
     raise TypeError(
