@@ -323,7 +323,7 @@ def test_how_many_a_stranger_wants(source, at_most):
     assert (len(items), ended) == ((100, True) if at_most > 100 else (1, False))
 
 
-def test_a_generator_where_none_is_declared():
+def test_a_generator_where_none_is_declared(caplog):
     """Its error says both ways out."""
 
     class Listed(cm.Interface):
@@ -338,6 +338,8 @@ def test_a_generator_where_none_is_declared():
         proxy = entrypoint.manage(ListedServer()).cast(Listed)
         with pytest.raises(cm.RemoteError, match=r"`generator` objects cannot be sent: make a list of it, or declare"):
             proxy.items()
+        # The error that was logged knows the frames in which it was raised.
+        caplog.clear()
 
 
 class Broken(cm.Interface):
