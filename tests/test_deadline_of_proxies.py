@@ -98,7 +98,8 @@ def test_a_call_that_outlasts_its_proxys_timeout_ends():
         with ours, theirs:
             with pytest.raises(cm.CallTimeout) as caught:
                 one.cast(Told, timeout=0.02).wait(theirs)
-            assert caught.value.ran == "maybe"
+            # On a busy machine it had not begun.
+            assert caught.value.ran in ("maybe", "no")
             ours.send(b"go")
 
 
