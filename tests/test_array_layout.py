@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import by_hand
@@ -333,6 +333,7 @@ shapes = st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 8), max_size=DIMENS
 
 
 @given(st.characters(max_codepoint=255) | st.sampled_from(LETTERS), shapes, st.integers(0, 5000))
+@example("L", (0, 4, 1 << 58), 0)
 def test_what_passes_is_never_more_than_there_is(letter, shape, size):
     """For any format and shape: numpy would read just what is there, and computes nothing that overflows."""
     layout = ArrayLayout(letter, shape)
@@ -350,3 +351,9 @@ def test_what_is_there_passes(letter, dimensions):
     """Of every format, with any number of dimensions."""
     shape = tuple(range(2, 2 + dimensions))
     ArrayLayout(letter, shape).check(math.prod(shape) * np.dtype(letter).itemsize)
+
+
+def test_an_array_without_items_that_is_too_large_all_the_same():
+    """numpy has none of that shape; whoever asks for one is told, and not who receives it."""
+    with pytest.raises(ValueError, match="has no items, and yet too many"):
+        cm.Dataspace.create((0, 4, 1 << 58), "L")

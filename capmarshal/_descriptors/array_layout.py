@@ -91,7 +91,11 @@ class ArrayLayout(NamedTuple):
         if letter not in _FORMATS:
             letters = f"by one of the letters {' '.join(_FORMATS)}, as dtype.char of numpy's"
             raise ValueError(f"{_WHAT}, {letters}, and not {format!r}")
-        return cls(letter, dimensions)
+        asked = cls(letter, dimensions)
+        # Of a larger one the kernel says that there is no memory.
+        if not asked.size and asked._overflows():
+            raise ValueError(f"an array of the shape {shape}, format {format!r}, has no items, and yet too many")
+        return asked
 
     @property
     def is_bytes(self) -> bool:
@@ -109,6 +113,10 @@ class ArrayLayout(NamedTuple):
         kind, size = _FORMATS[self.format]
         return f"{'|' if size == 1 else _NATIVE}{kind}{size}"
 
+    def _overflows(self) -> bool:
+        """Whether what numpy computes of the dimensions does: those beside one of 0 count as well."""
+        return math.prod(max(count, 1) for count in self.shape) * _FORMATS[self.format][1] > sys.maxsize
+
     def check(self, size: int) -> None:
         """Refuses what a stranger says of so many bytes, if it isn't so.
 
@@ -117,8 +125,7 @@ class ArrayLayout(NamedTuple):
         """
         if self.format not in _FORMATS:
             raise ArgumentError(f"an array came of the format {self.format!r}: {_WHAT}")
-        # Dimensions beside one of 0 count as well: what is computed of them must not overflow either.
-        if math.prod(max(count, 1) for count in self.shape) > sys.maxsize or self.size != size:
+        if self._overflows() or self.size != size:
             raise ArgumentError(f"an array came of the shape {self.shape}, format {self.format!r}, in {size} bytes")
 
     def shaped(self, data: memoryview) -> memoryview:

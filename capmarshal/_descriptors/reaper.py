@@ -174,7 +174,7 @@ class Reaper:
         self._numbers = itertools.count()
         # A job is taken out only after all is closed: a child forked meanwhile finds it, and closes its own copies.
         self._open: dict[int, tuple[int, _Job]] = {}
-        # Those of which all is closed, and somebody is being told so.
+        # Those of which all is closed, and somebody is being told so, or whose sender is let go.
         self._telling: set[int] = set()
         # Unlike a Semaphore or a Queue, it may be used in a signal handler that interrupts its use.
         self._queue: queue.SimpleQueue[tuple[int, _Job]] = queue.SimpleQueue()
@@ -330,15 +330,16 @@ class Reaper:
     def _forget(self, number: int, job: _Job) -> None:
         with self._lock:
             self.done += 1
-            if job.then is not None:
-                self._telling.add(number)
+            self._telling.add(number)
             self._open.pop(number, None)
             for each in job.sender.chain:
                 each.waiting -= job.count
         if job.then is not None:
             with contextlib.suppress(Exception):
                 job.then()
-            self._telling.discard(number)
+        # Who has sent it may go with it, and leave something to be closed in turn: who waits waits for that, too.
+        job.then, job.sender = None, self._own
+        self._telling.discard(number)
 
     def prepare(self) -> None:
         """As the module's :func:`prepare`."""
