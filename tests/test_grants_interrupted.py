@@ -6,6 +6,7 @@ import contextlib
 import gc
 import logging
 import os
+import sys
 import warnings
 from pathlib import Path
 
@@ -71,6 +72,8 @@ def swept(prepare, act, after):
     """
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore", ResourceWarning)
+    # What is raised where a generator is let go is told to this, and pytest's keeps it, and the frames that it was in.
+    sys.unraisablehook = lambda _: None
     with cm.Entrypoint("swept") as entrypoint:
         root = entrypoint.manage(by_hand.Worker()).cast(Work)
 

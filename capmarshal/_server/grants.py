@@ -240,10 +240,17 @@ class Grants:
         for grant in self.of(target):
             self.revoke(grant, "the object was dissolved")
         with private.lock:
-            for grant in tuple(self._in_force.values()):
-                badge = grant.deep.remove(target) if grant.deep is not None else None
-                if badge is not None:
-                    self._objects.remove(combined(badge, grant.secret), wait=False)
+            in_force = tuple(self._in_force.values())
+        for grant in in_force:
+            self._dissolve_under(grant, target)
+
+    def _dissolve_under(self, grant: Grant, target: Interface) -> None:
+        """Ends what leads to an object through a deep grant, if anything does."""
+        # A lock for each: what Ctrl-C raises at the jump back of a loop is in no `with` under CPython 3.12 and 3.13.
+        with private.lock:
+            badge = grant.deep.remove(target) if grant.deep is not None else None
+            if badge is not None:
+                self._objects.remove(combined(badge, grant.secret), wait=False)
 
     def opened(self, door: Door) -> bool:
         """Whether a door that this process holds leads, or has led, to an object by a grant: it hangs up later."""
