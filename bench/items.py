@@ -89,8 +89,9 @@ async def _await(capability: cm.Capability, items: int) -> float:
 
 def _read(writer: Process, upto: int) -> None:
     print(upto, file=writer.stdin, flush=True)
-    # The bytes beneath the text that it is elsewhere.
-    read, decode = writer.stdout.buffer.read, msgspec.msgpack.Decoder(int).decode  # type: ignore[union-attr]
+    # The bytes beneath the text that it is elsewhere; it was started with a pipe, which typeshed does not know.
+    read = writer.stdout.buffer.read  # type: ignore[union-attr]  # see above
+    decode = msgspec.msgpack.Decoder(int).decode
     total = 0
     for _ in itertools.repeat(None, upto):
         total += decode(read(int.from_bytes(read(_LENGTH), "little")))

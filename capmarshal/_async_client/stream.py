@@ -29,7 +29,6 @@ class AsyncStream(AsyncIterator[T]):
         self._fetched: Fetched[T] = Fetched()
         self._items = self._fetched.items
         self._fetching = self._ended = False
-        self._process = os.getpid()
 
     async def __anext__(self) -> T:
         """The next item, which is fetched with some that come after it, if it has not been.
@@ -40,7 +39,7 @@ class AsyncStream(AsyncIterator[T]):
             Closed: it has ended by an error before; or this process is a fork of the one that takes its items.
             RuntimeError: another task waits for one.
         """
-        if self._process != os.getpid():
+        if self._fetched.process != os.getpid():
             self._fetched.check()
         while not self._items:
             await self._fetch()

@@ -35,7 +35,7 @@ def timed_as(proxy: Proxy, called: Method, source: Any) -> Any:
 class Fetched(Generic[T]):
     """Items that have come and are not taken yet, and how many to ask for next."""
 
-    __slots__ = ("_process", "at_most", "ended", "failure", "items")
+    __slots__ = ("at_most", "ended", "failure", "items", "process")
 
     def __init__(self) -> None:
         self.items: deque[T] = deque()
@@ -43,7 +43,8 @@ class Fetched(Generic[T]):
         self.ended = False
         # What has ended the stream that is not the end of its items.
         self.failure = ""
-        self._process = os.getpid()
+        # Whose it is: a forked child has a copy.
+        self.process = os.getpid()
 
     def check(self) -> None:
         """Refuses to go on where it would give what is not all: also to who takes items once more after an error.
@@ -51,7 +52,7 @@ class Fetched(Generic[T]):
         Raises:
             Closed: says why.
         """
-        if self._process != os.getpid():
+        if self.process != os.getpid():
             raise Closed("the stream is its parent's: this process is a fork of the one that takes its items")
         if self.failure:
             raise Closed(f"the stream has ended before its items had: it raised {self.failure}; begin another one")
@@ -98,7 +99,6 @@ class Stream(Iterator[T]):
         self._fetched: Fetched[T] = Fetched()
         self._items = self._fetched.items
         self._closed = False
-        self._process = os.getpid()
 
     def __next__(self) -> T:
         """The next item, which is fetched with some that come after it, if it has not been.
@@ -108,7 +108,7 @@ class Stream(Iterator[T]):
             CallTimeout, Disconnected, Revoked, ProtocolError: it has not come, and the stream has ended.
             Closed: it has ended by an error before; or this process is a fork of the one that takes its items.
         """
-        if self._process != os.getpid():
+        if self._fetched.process != os.getpid():
             self._fetched.check()
         while True:
             try:
