@@ -25,6 +25,7 @@ from capmarshal._async_client.calling import CALLS_MAX
 from capmarshal._async_client.limiter import Limiter
 from capmarshal._capabilities.capability import open_door_of
 from capmarshal._descriptors import reaper
+from capmarshal._descriptors.closing_jobs import THREADS_OF_SENDER, Sender
 from capmarshal._kernel.native import FOREVER, NOW
 from capmarshal._protocol import wire
 from full_table import fill
@@ -139,9 +140,9 @@ def test_a_full_table_is_waited_for_while_others_run(run, fork, capability):
             # In use, so that it does not make room.
             channel = open_door_of(capability).idle.pop()
             room = [pipe_end(), pipe_end()]
-            taken, sender = fill(0), reaper.Sender()
+            taken, sender = fill(0), Sender()
             # Each thread that one sender may occupy.
-            for _ in range(reaper.THREADS_OF_SENDER):
+            for _ in range(THREADS_OF_SENDER):
                 reaper.close([slow], sender)
             reaper.close(room, sender)
             seen = []

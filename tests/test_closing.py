@@ -12,8 +12,8 @@ import pytest
 from capmarshal import Dataspace, Descriptor
 from capmarshal._descriptors import closing
 from capmarshal._descriptors import reaper as _reaper
+from capmarshal._descriptors.closing_jobs import Sender
 from capmarshal._descriptors.descriptor_list import DescriptorList
-from capmarshal._descriptors.reaper import Sender
 from capmarshal._kernel.native import lib
 from fuse_file import FuseFile
 from patience import PATIENCE

@@ -11,9 +11,9 @@ import capmarshal as cm
 import parts_by_hand as hand
 from capmarshal._client import conversation as _conversation
 from capmarshal._client.conversation import Conversation, Event, NeverRan, ServerGone, TooLate
+from capmarshal._descriptors.closing_jobs import Sender
 from capmarshal._descriptors.inbox import Inbox
 from capmarshal._descriptors.private import Private, lock
-from capmarshal._descriptors.reaper import Sender
 from capmarshal._kernel.native import NOW, lib
 from capmarshal._kernel.waiting import drive
 from capmarshal._protocol import wire as _wire

@@ -59,6 +59,8 @@ MODULES = {
         "buffer_pool",
         "mounts",
         "closing",
+        "closing_jobs",
+        "closed_in_fork",
         "reaper",
         "inbox",
         "message",

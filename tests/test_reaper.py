@@ -11,9 +11,9 @@ import pytest
 
 from capmarshal import Descriptor
 from capmarshal._descriptors import reaper as _reaper
+from capmarshal._descriptors.closing_jobs import THREADS_OF_SENDER, Sender
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.process import process
-from capmarshal._descriptors.reaper import Sender
 from full_table import fill
 from patience import PATIENCE, until
 from slow_closing import Slow, is_open, pipe_end
@@ -299,7 +299,7 @@ def test_a_child_forked_in_the_middle_of_a_batch_closes_the_rest(lingering, drai
 def test_a_child_forked_while_the_reaper_is_busy_closes_its_copies(slow, fork, pipes):
     """What waits in the parent's queue is open in the child too: the child's own reaper closes it, and tells nobody."""
     sender, told = Sender(), threading.Event()
-    for _ in range(_reaper.THREADS_OF_SENDER):
+    for _ in range(THREADS_OF_SENDER):
         thing = slow()
         _reaper.close([thing], sender)
         assert thing.begun.wait(PATIENCE)
@@ -431,7 +431,7 @@ def test_a_full_table_waits_for_the_reaper(fork, slow):
         blocking, thing = Slow(), pipe_end()
         taken = fill(0)
         sender = Sender()
-        for _ in range(_reaper.THREADS_OF_SENDER):
+        for _ in range(THREADS_OF_SENDER):
             _reaper.close([blocking], sender)
         assert blocking.begun.wait(PATIENCE)
         _reaper.close([thing], sender)
@@ -484,7 +484,7 @@ def test_what_was_not_being_closed_is_not_noted_for_a_child():
     """Nor is anything in the parent when it has forked."""
     reaper = _reaper.Reaper()
     reaper.before_fork()
-    assert not reaper._closed_meanwhile()
+    assert not reaper._before_fork.closed_meanwhile()
     one, other = socket.socketpair()
     with one, other:
         process.lists[0] = closing = DescriptorList.of([Descriptor(os.dup(one.fileno()))])

@@ -18,6 +18,7 @@ from capmarshal._protocol.wire import NO_SECRET, combined
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from capmarshal._descriptors.closing_jobs import Sender
     from capmarshal._descriptors.descriptor_list import DescriptorList
     from capmarshal._protocol.wire import Entry, Fail, Reply
 
@@ -90,7 +91,7 @@ class DoorSender(Protocol):
     """Somebody who sends capabilities here, so that new doors come with them: a client of an entrypoint."""
 
     @property
-    def closing(self) -> reaper.Sender:
+    def closing(self) -> Sender:
         """To whose account the closing of such a door goes."""
         ...
 
@@ -140,7 +141,7 @@ class Door:
         # Each call takes one and gives it back, for which a list would be allocated anew.
         self.idle: deque[Any] = deque()
         self.home: weakref.ref[Home] | None = weakref.ref(home) if home is not None else None
-        self.closing: reaper.Sender | None = None
+        self.closing: Sender | None = None
         self._secret = secret
         self._name: str | None = None
         place = [-1]

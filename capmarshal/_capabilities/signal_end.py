@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from capmarshal._descriptors import inbox as _inbox
 from capmarshal._descriptors import private, reaper
+from capmarshal._descriptors.closing_jobs import Sender
 from capmarshal._descriptors.private import Private
 from capmarshal._kernel.errors import error_for
 from capmarshal._kernel.native import DESCRIPTORS_MAX, NOW, lib
@@ -50,7 +51,7 @@ class SignalEnd:
         self.end = end
         self.over = ""
         self.junk = False
-        self._sender = reaper.Sender()
+        self._sender = Sender()
 
     def take(self, most: int) -> int:
         """Takes what lies there, and waits for nothing; how many were signals.

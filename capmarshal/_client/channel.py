@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from capmarshal._client.conversation import Whole
+    from capmarshal._descriptors.closing_jobs import Sender
     from capmarshal._descriptors.inbox import Inbox
     from capmarshal._descriptors.private import Private
     from capmarshal._kernel.native import CData
@@ -83,7 +84,7 @@ class Channel:
 
     __slots__ = ("__weakref__", "_caller", "_closing", "_room", "_room_for_data", "near", "usable", "watched")
 
-    def __init__(self, near: Private, closing: reaper.Sender) -> None:
+    def __init__(self, near: Private, closing: Sender) -> None:
         self.near = near
         self._closing = closing
         self._caller = ffi.new("struct cm_caller *")
@@ -340,7 +341,7 @@ class Channel:
         _let_go(self.near, self._closing)
 
 
-def _let_go(near: Private, closing: reaper.Sender) -> None:
+def _let_go(near: Private, closing: Sender) -> None:
     """Closes the client's end of a channel, unless a fork or a drop did."""
     if near.number >= 0:
         # Its queue may hold what takes long to close.

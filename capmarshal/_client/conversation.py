@@ -51,6 +51,7 @@ from capmarshal._protocol.parts import RESULT_BYTES_MAX, RESULT_DESCRIPTORS_MAX,
 from capmarshal._protocol.wire import Begin, Call, Fail, Go, Gone, Knock, Malformed, Part, Reply, pack_go, unpack
 
 if TYPE_CHECKING:
+    from capmarshal._descriptors.closing_jobs import Sender
     from capmarshal._descriptors.descriptor_list import DescriptorList
     from capmarshal._descriptors.inbox import Inbox
     from capmarshal._descriptors.private import Private
@@ -162,9 +163,7 @@ class Conversation:
         "whole",
     )
 
-    def __init__(
-        self, near: Private, call_id: int, inbox: Inbox, closing: reaper.Sender, *, blocks: bool = True
-    ) -> None:
+    def __init__(self, near: Private, call_id: int, inbox: Inbox, closing: Sender, *, blocks: bool = True) -> None:
         self._near = near
         self._call_id = call_id
         self._inbox = inbox

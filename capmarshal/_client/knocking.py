@@ -15,7 +15,7 @@ from capmarshal._capabilities.door import home_of
 from capmarshal._capabilities.space import space
 from capmarshal._client.channel import Channel
 from capmarshal._client.conversation import PIPE_ENDED, NeverRan, ServerGone, TooLate, Withdrawn
-from capmarshal._descriptors import reaper
+from capmarshal._descriptors.closing_jobs import Sender
 from capmarshal._descriptors.private import pair_made
 from capmarshal._kernel.deadline import current, in_force, origin, spent
 from capmarshal._kernel.errors import TableFull, error_for
@@ -62,7 +62,7 @@ def knock(door: Door, deadline: int) -> Steps[Channel]:
     """
     near, far = yield from pair_made("making a channel")
     if door.closing is None:
-        door.closing = reaper.Sender()
+        door.closing = Sender()
     try:
         part = ffi.new("struct iovec *")
         memory = ffi.from_buffer(KNOCK_RECORD)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import _thread
 import atexit
-import collections
 import contextlib
 import errno
 import itertools
@@ -18,145 +17,32 @@ import queue
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from capmarshal._descriptors.closing import (
-    ClosableFile,
-    close_quick,
-    close_unladen,
-    close_whole,
-    closed_at_once,
-    sorted_out,
-)
-from capmarshal._descriptors.descriptor import Descriptor
-from capmarshal._descriptors.descriptor_list import DescriptorList, identities_in
+from capmarshal._descriptors.closed_in_fork import BeforeFork
+from capmarshal._descriptors.closing import ClosableFile, close_quick, closed_at_once, sorted_out
+from capmarshal._descriptors.closing_jobs import Ends, Job, Sender
+from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.mounts import mounts
-from capmarshal._descriptors.process import identity_of, process
+from capmarshal._descriptors.process import process
 from capmarshal._kernel.deadline import in_force
 from capmarshal._kernel.waiting import Wait, drive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from capmarshal._descriptors.descriptor import Descriptor
     from capmarshal._descriptors.private import Private
     from capmarshal._kernel.waiting import Steps
 
 # Threads, and so closes that block at the same time; beyond that, the next waits for one of them to end.
 THREADS_MAX = 64
-# How many of them may be occupied by one sender, and by all that have the same user.
-THREADS_OF_SENDER = 2
-_THREADS_OF_USER = 8
 
 # Seconds that a thread has to begin: one that the kernel gave, and that then finds no memory, never does.
 _BEGINNING = 1.0
 _PAUSE = 0.001
 # Nanoseconds that a full table is waited for, and between two looks at it.
 _ROOM_PATIENCE, _ROOM_PAUSE = 1_000_000_000, 1_000_000
-
-
-class Sender:
-    """Whose descriptors they are: a peer, or its user.
-
-    Args:
-        of: the user of a peer.
-
-    Attributes:
-        waiting: how many of his, and of those that are ``of`` him, the reaper has been given and has not closed yet.
-    """
-
-    __slots__ = ("limit", "of", "parked", "threads", "waiting")
-
-    def __init__(self, of: Sender | None = None) -> None:
-        self.of: Sender | None = of
-        self.waiting: int = 0
-        # Of the reaper's threads, those that close his, and what waits for one of them to end.
-        self.threads: int = 0
-        self.parked: collections.deque[tuple[int, _Job]] = collections.deque()
-        self.limit: int = THREADS_OF_SENDER
-        if of is not None:
-            of.limit = _THREADS_OF_USER
-
-    @property
-    def chain(self) -> tuple[Sender, ...]:
-        """Himself, and his user: not kept, or he would not go before the garbage collector comes."""
-        return (self,) if self.of is None else (self, self.of)
-
-
-class _Job:
-    """What came in one record: closed one after the other, by one thread."""
-
-    __slots__ = ("_files", "count", "descriptors", "sender", "tell", "then")
-
-    def __init__(
-        self, descriptors: DescriptorList, left: int, files: list[Any], sender: Sender, then: Callable[[], None] | None
-    ) -> None:
-        self.descriptors = descriptors
-        self._files = files
-        self.count = left + len(files)
-        self.sender = sender
-        self.then = then
-        # Called with each of the descriptors where they have to wait for a thread; None once that is done.
-        self.tell: Callable[[int], None] | None = None
-
-    def in_child(self, sender: Sender) -> None:
-        """Who was to be told is the parent's."""
-        self.then, self.tell, self.sender = None, None, sender
-
-    def left(self) -> list[int]:
-        """The descriptors that are open still."""
-        return [number for number in self.descriptors.numbers() if number >= 0]
-
-    def will_wait(self) -> None:
-        """Has it told that they have to wait."""
-        tell, self.tell = self.tell, None
-        if tell is None:
-            return
-        for number in self.left():
-            with contextlib.suppress(Exception):
-                tell(number)
-
-    def run(self) -> None:
-        """Closes all of it; what goes wrong with one is nobody's concern."""
-        with contextlib.suppress(BaseException):
-            self.descriptors.close()
-        for file in self._files:
-            with contextlib.suppress(BaseException):
-                close_whole(file)
-
-
-class _Ends(_Job):
-    """Ends of channels: those in whose queues nothing lies that may block wait for none of their sender's.
-
-    Which these are is not known before a thread has looked: that is not the serving thread's to do.
-    """
-
-    __slots__ = ("_is_new",)
-
-    def __init__(
-        self, ends: DescriptorList, sender: Sender, tell: Callable[[int], None], then: Callable[[], None] | None
-    ) -> None:
-        super().__init__(ends, len(ends), [], sender, then)
-        self.tell, self._is_new = tell, True
-
-    def in_child(self, sender: Sender) -> None:
-        """Likewise: a copy is closed, and nothing is done to the end."""
-        super().in_child(sender)
-        self._is_new = False
-
-    def close_unladen(self) -> int:
-        """Closes those, the first time; how many."""
-        is_new, self._is_new = self._is_new, False
-        if not is_new:
-            return 0
-        with contextlib.suppress(Exception):
-            close_unladen(self.descriptors)
-        return self.count - len(self.left())
-
-    def run(self) -> None:
-        """As said.  Of one alone the kernel tells when its closing begins; of several, one may wait for the other."""
-        if len(self.left()) > 1:
-            self.will_wait()
-        super().run()
 
 
 class Reaper:
@@ -173,19 +59,18 @@ class Reaper:
         self._lock = threading.RLock()
         self._numbers = itertools.count()
         # A job is taken out only after all is closed: a child forked meanwhile finds it, and closes its own copies.
-        self._open: dict[int, tuple[int, _Job]] = {}
+        self._open: dict[int, tuple[int, Job]] = {}
         # Those of which all is closed, and somebody is being told so, or whose sender is let go.
         self._telling: set[int] = set()
         # Unlike a Semaphore or a Queue, it may be used in a signal handler that interrupts its use.
-        self._queue: queue.SimpleQueue[tuple[int, _Job]] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[int, Job]] = queue.SimpleQueue()
         self._alive = self._busy = 0
         # Until when the thread that was started last is given time to begin.
         self._beginning_until = 0.0
         self.done = 0
         # All that nobody in particular sent.
         self._own = Sender()
-        # As they were when a fork began: lists that are being closed, and the sockets in each, by identity.
-        self._before_fork: list[tuple[DescriptorList, list[tuple[int, int]]]] = []
+        self._before_fork = BeforeFork()
 
     def close(
         self,
@@ -201,7 +86,7 @@ class Reaper:
         slow = [file for file in files if not closed_at_once(file)]
         if not left and not slow:
             return True
-        return self._do(_Job(descriptors, left, slow, sender or Sender(self._own), then))
+        return self._do(Job(descriptors, left, slow, sender or Sender(self._own), then))
 
     def close_ends(
         self,
@@ -211,13 +96,13 @@ class Reaper:
         then: Callable[[], None] | None = None,
     ) -> bool:
         """As the module's :func:`close_ends`."""
-        return self._do(_Ends(ends, sender, tell, then))
+        return self._do(Ends(ends, sender, tell, then))
 
     def close_socket(self, owner: Descriptor | Private, sender: Sender | None) -> None:
         """As the module's :func:`close_socket`."""
-        self._do(_Job(DescriptorList(), 0, [owner], sender or Sender(self._own), None))
+        self._do(Job(DescriptorList(), 0, [owner], sender or Sender(self._own), None))
 
-    def _do(self, job: _Job) -> bool:
+    def _do(self, job: Job) -> bool:
         """Has a thread do a job, or does it where none can be had; whether it is done."""
         if sys.is_finalizing():
             # No thread begins any more, and the kernel closes all of it in a moment.
@@ -235,7 +120,7 @@ class Reaper:
         self.done += 1
         return True
 
-    def _enter(self, job: _Job) -> None:
+    def _enter(self, job: Job) -> None:
         item = (next(self._numbers), job)
         number, count, sender, user = item[0], job.count, job.sender, job.sender.of
         # No call between here and the last line: Ctrl-C leaves a job counted, known and queued, or nothing of that.
@@ -276,7 +161,7 @@ class Reaper:
         begun.release()
         while True:
             number, job = self._queue.get()
-            if type(job) is _Ends and self._close_unladen(job):
+            if type(job) is Ends and self._close_unladen(job):
                 self._forget(number, job)
             elif self._begin(number, job):
                 with contextlib.suppress(Exception):
@@ -288,7 +173,7 @@ class Reaper:
             # A thread that waits must not keep what it has closed.
             del job
 
-    def _close_unladen(self, job: _Ends) -> bool:
+    def _close_unladen(self, job: Ends) -> bool:
         """Closes of a job what waits for nobody, on nobody's account; whether that was all."""
         with self._lock:
             self._busy += 1
@@ -303,7 +188,7 @@ class Reaper:
                 each.waiting -= closed
         return not job.count
 
-    def _begin(self, number: int, job: _Job) -> bool:
+    def _begin(self, number: int, job: Job) -> bool:
         """Whether a thread may do the job now; else it is kept until one of its sender's is done."""
         with self._lock:
             full = next((each for each in job.sender.chain if each.threads >= each.limit), None)
@@ -319,7 +204,7 @@ class Reaper:
         job.will_wait()
         return self._begin(number, job)
 
-    def _end(self, job: _Job) -> None:
+    def _end(self, job: Job) -> None:
         with self._lock:
             self._busy -= 1
             for each in job.sender.chain:
@@ -327,7 +212,7 @@ class Reaper:
                 if each.parked:
                     self._queue.put(each.parked.popleft())
 
-    def _forget(self, number: int, job: _Job) -> None:
+    def _forget(self, number: int, job: Job) -> None:
         with self._lock:
             self.done += 1
             self._telling.add(number)
@@ -391,17 +276,8 @@ class Reaper:
         return time.monotonic() < self._beginning_until
 
     def before_fork(self) -> None:
-        """Notes what may be closed while the process is being forked.
-
-        fork(2) copies the table before the memory: a socket that is closed in between is open in the child, where
-        memory says that it is closed.  What is noted costs those that close nothing.
-        """
-        self._before_fork.clear()
-        noted: dict[int, DescriptorList] = {}
-        # Other threads may hand over more while the kernel is asked; while os.fork() runs, none does.
-        while new := [each for each in self._being_closed() if id(each) not in noted]:
-            noted.update((id(each), each) for each in new)
-            self._before_fork += zip(new, identities_in(new), strict=True)
+        """Notes what may be closed while the process is being forked."""
+        self._before_fork.note(self._being_closed)
 
     def _being_closed(self) -> list[DescriptorList]:
         """The lists that threads close, or are about to."""
@@ -410,23 +286,12 @@ class Reaper:
 
     def after_fork(self) -> None:
         """Forgets that, in the parent."""
-        self._before_fork.clear()
-
-    def _closed_meanwhile(self) -> DescriptorList:
-        """In a child: the sockets that memory says are closed, and the table does not."""
-        found: set[int] = set()
-        for each, sockets in self._before_fork:
-            known = set(each.numbers())
-            # Closed by the parent before the table was copied, the number may be anybody's.
-            found.update(
-                number for number, identity in sockets if number not in known and identity_of(number) == identity
-            )
-        return DescriptorList.of([Descriptor(number) for number in found])
+        self._before_fork.forget()
 
     def in_child(self) -> None:
         """Begins anew in a forked child: the threads, and whoever held the lock, do not exist there."""
         jobs = [job for _, job in self._open.values()]
-        left = self._closed_meanwhile()
+        left = self._before_fork.closed_meanwhile()
         self._begin_anew()
         for job in jobs:
             job.in_child(Sender(self._own))

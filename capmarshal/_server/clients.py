@@ -9,7 +9,8 @@ import socket
 import termios
 from typing import TYPE_CHECKING
 
-from capmarshal._descriptors import inbox, reaper
+from capmarshal._descriptors import inbox
+from capmarshal._descriptors.closing_jobs import Sender
 from capmarshal._kernel.native import NOW, TIMED_OUT, ffi, lib
 from capmarshal._protocol.states import READS, WRITES, State
 from capmarshal._protocol.wire import NO_SECRET
@@ -60,7 +61,7 @@ class Load:
         self.calls = self.descriptors = self.size = 0
 
 
-class User(reaper.Sender):
+class User(Sender):
     """The processes of one user, and the account of what of their descriptors waits to be closed.
 
     Attributes:
@@ -82,7 +83,7 @@ class User(reaper.Sender):
         self.unread = 0
 
 
-class Peer(reaper.Sender):
+class Peer(Sender):
     """One process, and the account of what of its descriptors waits to be closed: known as long as any does.
 
     Where the kernel does not tell who knocks, since a filter refuses that, all processes together are one.
@@ -139,7 +140,7 @@ class Peer(reaper.Sender):
         self.load = Load()
 
     @property
-    def closing(self) -> reaper.Sender:
+    def closing(self) -> Sender:
         """The account that its descriptors are closed on: its own."""
         return self
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from capmarshal._descriptors.reaper import Sender
+    from capmarshal._descriptors.closing_jobs import Sender
     from capmarshal._server.clients import Peer
     from capmarshal._server.grant import Grant
     from capmarshal._server.shares import Shares

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from capmarshal._capabilities.door import Door, DoorSender, Home
     from capmarshal._descriptors.array_layout import ArrayLayout
+    from capmarshal._descriptors.closing_jobs import Sender
     from capmarshal._descriptors.descriptor_list import DescriptorList
 
 # What decoding makes of a descriptor, which it then owns.
@@ -294,7 +295,7 @@ class Incoming(Owned):
         descriptors: DescriptorList,
         sender: DoorSender | None = None,
         home: Home | None = None,
-        closing: reaper.Sender | None = None,
+        closing: Sender | None = None,
         door: Door | None = None,
     ) -> None:
         super().__init__()
