@@ -9,7 +9,7 @@ from bench.processes import Cores
 from bench.server import Works
 from capmarshal._protocol import wire
 from capmarshal._typed.method import methods_of
-from capmarshal._typed.table import Outgoing
+from capmarshal._typed.outgoing import Outgoing
 
 # The two numbers at the beginning of each record, and of each answer.
 _HEAD = 16

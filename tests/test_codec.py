@@ -25,8 +25,9 @@ from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._protocol import wire as _wire
 from capmarshal._typed import codec as _codec
 from capmarshal._typed.files import open_received
+from capmarshal._typed.incoming import Incoming
 from capmarshal._typed.method import Method
-from capmarshal._typed.table import Incoming, Outgoing
+from capmarshal._typed.outgoing import Outgoing
 
 PATIENCE = 30.0
 

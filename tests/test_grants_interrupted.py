@@ -27,7 +27,7 @@ GRANTS = [
 ]
 HANDING_OUT = [
     *(PACKAGE / f"_server/{name}.py" for name in ("calls", "answer", "ownership", "handed_out")),
-    PACKAGE / "_typed/table.py",
+    PACKAGE / "_typed/outgoing.py",
     *GRANTS,
 ]
 SERVER = [

@@ -103,6 +103,8 @@ MODULES = {
         "records",
         "colour",
         "table",
+        "outgoing",
+        "incoming",
         "stand_ins",
         "exact",
         "codec",

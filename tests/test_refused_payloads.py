@@ -15,8 +15,8 @@ import pytest
 import capmarshal as cm
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._typed.codec import LONG
+from capmarshal._typed.incoming import Incoming
 from capmarshal._typed.method import Method
-from capmarshal._typed.table import Incoming
 from patience import PATIENCE
 
 FEW, MANY = 3, LONG // 8

@@ -11,8 +11,9 @@ import pytest
 import by_hand
 import capmarshal as cm
 from capmarshal._descriptors.descriptor_list import DescriptorList
+from capmarshal._typed.incoming import Incoming
 from capmarshal._typed.method import Method
-from capmarshal._typed.table import Incoming, Outgoing
+from capmarshal._typed.outgoing import Outgoing
 from patience import PATIENCE
 
 # What it says of arrays is for test_array_layout.py.

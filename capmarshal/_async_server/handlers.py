@@ -30,8 +30,9 @@ from capmarshal._server.calls import Calls, Encoded, Leave, Turn, fault_for, sta
 from capmarshal._server.handler import Handler
 from capmarshal._server.logged_calls import log_call
 from capmarshal._server.streams import class_for
+from capmarshal._typed.incoming import Incoming, Owned
 from capmarshal._typed.long import Long
-from capmarshal._typed.table import NOTHING, Incoming, Owned
+from capmarshal._typed.outgoing import NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

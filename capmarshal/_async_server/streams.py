@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from capmarshal._async_server.driver import Driver
     from capmarshal._server.shares import Shares
+    from capmarshal._typed.incoming import Owned
     from capmarshal._typed.method import Method
-    from capmarshal._typed.table import Owned
 
 # Items that are made ahead of those that were wanted, and seconds for which more are waited for.
 _AHEAD = 64

@@ -13,7 +13,8 @@ from capmarshal._kernel.errors import KernelError
 from capmarshal._protocol.faults import to_exception
 from capmarshal._protocol.wire import PLAIN, Fail, Reply
 from capmarshal._typed.codec import BAD_PAYLOAD
-from capmarshal._typed.table import Incoming, Outgoing, Owned
+from capmarshal._typed.incoming import Incoming, Owned
+from capmarshal._typed.outgoing import Outgoing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

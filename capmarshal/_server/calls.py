@@ -29,8 +29,9 @@ from capmarshal._server.answer import Answer, fail
 from capmarshal._server.caller import caller_by
 from capmarshal._server.streams import Producer, class_for
 from capmarshal._typed.codec import BAD_PAYLOAD, LONG, is_msgspecs
+from capmarshal._typed.incoming import Incoming, Owned
 from capmarshal._typed.long import Long
-from capmarshal._typed.table import NOTHING, Incoming, Outgoing, Owned
+from capmarshal._typed.outgoing import NOTHING, Outgoing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -17,7 +17,7 @@ from capmarshal._protocol.faults import Code
 from capmarshal._server.answer import Answer, fail
 from capmarshal._server.calls import Calls
 from capmarshal._server.logged_calls import LoggedCalls
-from capmarshal._typed.table import Incoming
+from capmarshal._typed.incoming import Incoming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from capmarshal._kernel.native import CData
     from capmarshal._server.channels import Channels
-    from capmarshal._typed.table import Owned
+    from capmarshal._typed.incoming import Owned
 
 _NONE: list[Any] = []
 _PLAIN = {Descriptor}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from capmarshal._server.calls import Encoded, Leave, Turn
     from capmarshal._server.clients import Peer
     from capmarshal._server.journal import Journal
-    from capmarshal._typed.table import Incoming, Owned
+    from capmarshal._typed.incoming import Incoming, Owned
 
 
 class LoggedCalls(Calls):

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from capmarshal._descriptors.closing import ClosableFile
     from capmarshal._server.caller import Caller
-    from capmarshal._typed.table import Outgoing, Owned
+    from capmarshal._typed.incoming import Owned
+    from capmarshal._typed.outgoing import Outgoing
 
 T = TypeVar("T")
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from capmarshal._server.shares import Shares
+    from capmarshal._typed.incoming import Owned
     from capmarshal._typed.method import Method
-    from capmarshal._typed.table import Owned
 
 # Nanoseconds: an item that took longer is not waited for with others behind it.
 _SLOW = 1_000_000

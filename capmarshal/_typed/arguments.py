@@ -14,7 +14,8 @@ from capmarshal._descriptors.refused import refused_of
 from capmarshal._kernel.errors import ArgumentError, Error
 from capmarshal._typed.codec import BAD_PAYLOAD, encode, encode_data, named, words_of_failure
 from capmarshal._typed.fitting import check_for
-from capmarshal._typed.table import Outgoing, Search
+from capmarshal._typed.outgoing import Outgoing
+from capmarshal._typed.table import Search
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from capmarshal._typed.declaration import Declaration
     from capmarshal._typed.implementation import Implementation
-    from capmarshal._typed.table import Incoming
+    from capmarshal._typed.incoming import Incoming
 
 # Heads of MessagePack's arrays and maps: short ones with their length in the head, and those with 2 or 4 bytes of it.
 _ARRAY, _ARRAYS = 0x90, {0xDC: 2, 0xDD: 4}

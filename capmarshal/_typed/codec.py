@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer as Buffer
 
-    from capmarshal._typed.table import Incoming, Outgoing, Search
+    from capmarshal._typed.incoming import Incoming
+    from capmarshal._typed.outgoing import Outgoing
+    from capmarshal._typed.table import Search
 
 
 # What a payload that is no good makes msgspec raise: RecursionError for 100,000 nested arrays, BufferError for a

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from capmarshal._capabilities.door import DoorSender
     from capmarshal._descriptors.inbox import Inbox
-    from capmarshal._typed.table import Owned
+    from capmarshal._typed.incoming import Owned
 
 # Kept, since to make 253 of them costs a microsecond.
 _INDICES = list(range(DESCRIPTORS_MAX))

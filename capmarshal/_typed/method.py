@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
 
     from capmarshal._typed.arguments import Given, Lent
-    from capmarshal._typed.table import Incoming, Outgoing
+    from capmarshal._typed.incoming import Incoming
+    from capmarshal._typed.outgoing import Outgoing
 
 # The methods of a class, analysed: in its own namespace, so that they go with it.
 _METHODS = "__capmarshal_methods__"
