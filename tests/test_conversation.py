@@ -10,7 +10,8 @@ import by_hand
 import capmarshal as cm
 import parts_by_hand as hand
 from capmarshal._client import conversation as _conversation
-from capmarshal._client.conversation import Conversation, Event, NeverRan, ServerGone, TooLate
+from capmarshal._client.conversation import Conversation, Event
+from capmarshal._client.unanswered import NeverRan, ServerGone, TooLate
 from capmarshal._descriptors.closing_jobs import Sender
 from capmarshal._descriptors.inbox import Inbox
 from capmarshal._descriptors.private import Private, lock

@@ -126,6 +126,7 @@ MODULES = {
         "streams",
     ),
     "_client": (
+        "unanswered",
         "conversation",
         "sending",
         "channel",

@@ -15,8 +15,8 @@ import anyio.lowlevel
 
 from capmarshal._async_client.limiter import Limiter
 from capmarshal._async_client.waiting import awaited
-from capmarshal._client.conversation import NeverRan, TooLate, Unanswered
 from capmarshal._client.knocking import NO_ROOM, again, channel_to, check_time, knock, too_late
+from capmarshal._client.unanswered import NeverRan, TooLate, Unanswered
 from capmarshal._kernel.deadline import current, in_force
 from capmarshal._kernel.errors import Error, TableFull
 from capmarshal._kernel.native import FOREVER

@@ -21,10 +21,10 @@ from capmarshal._capabilities.capability import (
     wire_keys_of,
 )
 from capmarshal._client.coding import explain, result_after, result_of
-from capmarshal._client.conversation import Unanswered
 from capmarshal._client.logged_proxy import Line
 from capmarshal._client.proxy_class import class_by
 from capmarshal._client.stream import timed_as
+from capmarshal._client.unanswered import Unanswered
 from capmarshal._kernel.call_log import CANCELLED
 from capmarshal._kernel.deadline import await_with_proxy_timeout
 from capmarshal._kernel.errors import Error

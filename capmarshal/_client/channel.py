@@ -11,8 +11,9 @@ import select
 import time
 from typing import TYPE_CHECKING, TypeAlias, overload
 
-from capmarshal._client.conversation import PIPE_ENDED, Conversation, Event, NeverRan, TooLate
+from capmarshal._client.conversation import PIPE_ENDED, Conversation, Event
 from capmarshal._client.sending import send_in_parts
+from capmarshal._client.unanswered import NeverRan, TooLate
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.inbox import borrow, borrow_idle, give_back, record_room
 from capmarshal._kernel.errors import ProtocolError, error_for

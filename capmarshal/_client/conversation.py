@@ -33,18 +33,10 @@ import time
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn, TypeAlias
 
+from capmarshal._client.unanswered import NeverRan, ServerGone, TooLate
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.inbox import why_lost
-from capmarshal._kernel.errors import (
-    CallTimeout,
-    DescriptorsLost,
-    Disconnected,
-    KernelError,
-    ProtocolError,
-    Revoked,
-    TooLarge,
-    error_for,
-)
+from capmarshal._kernel.errors import DescriptorsLost, KernelError, ProtocolError, TooLarge, error_for
 from capmarshal._kernel.native import NOW, TIMED_OUT, lib
 from capmarshal._kernel.waiting import LET_OTHERS_RUN, Patience, Wait
 from capmarshal._protocol.parts import RESULT_BYTES_MAX, RESULT_DESCRIPTORS_MAX, Assembly
@@ -55,7 +47,6 @@ if TYPE_CHECKING:
     from capmarshal._descriptors.descriptor_list import DescriptorList
     from capmarshal._descriptors.inbox import Inbox
     from capmarshal._descriptors.private import Private
-    from capmarshal._kernel.errors import Ran
     from capmarshal._kernel.waiting import Steps
     from capmarshal._protocol.wire import Record
 
@@ -69,45 +60,6 @@ _CM_PART: Final = lib.CM_PART
 
 # An answer and its descriptors, which are whoever's who receives it.
 Whole: TypeAlias = "tuple[Reply | Fail, DescriptorList]"
-
-
-class NeverRan(Exception):  # never leaves the package: the call is repeated, or becomes Disconnected
-    """The channel ended, and the server certainly never had the whole call."""
-
-
-class Unanswered(Exception):  # never leaves the package: it becomes the error that it names
-    """A call that has no answer.
-
-    No error for people until all is known that it says: a signal handler may raise one of its program's in here.
-
-    Args:
-        words: how far the call had come.
-        ran: as :class:`CallTimeout` and :class:`Disconnected` have it.
-    """
-
-    becomes: type[CallTimeout | Disconnected | Revoked]
-
-    def __init__(self, words: str, ran: Ran) -> None:
-        super().__init__(words)
-        self.ran: Ran = ran
-
-
-class TooLate(Unanswered):
-    """The call's own deadline passed."""
-
-    becomes = CallTimeout
-
-
-class ServerGone(Unanswered):
-    """Its server is gone, or has left the call unanswered."""
-
-    becomes = Disconnected
-
-
-class Withdrawn(Unanswered):
-    """Its server has revoked the grant that the call was made by."""
-
-    becomes = Revoked
 
 
 class Event(Enum):

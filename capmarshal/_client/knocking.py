@@ -14,7 +14,8 @@ from weakref import WeakValueDictionary
 from capmarshal._capabilities.door import home_of
 from capmarshal._capabilities.space import space
 from capmarshal._client.channel import Channel
-from capmarshal._client.conversation import PIPE_ENDED, NeverRan, ServerGone, TooLate, Withdrawn
+from capmarshal._client.conversation import PIPE_ENDED
+from capmarshal._client.unanswered import NeverRan, ServerGone, TooLate, Withdrawn
 from capmarshal._descriptors.closing_jobs import Sender
 from capmarshal._descriptors.private import pair_made
 from capmarshal._kernel.deadline import current, in_force, origin, spent

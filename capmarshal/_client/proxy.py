@@ -16,10 +16,10 @@ from capmarshal._capabilities.capability import (
 )
 from capmarshal._client import logged_proxy
 from capmarshal._client.coding import explain, result_after, result_of
-from capmarshal._client.conversation import Unanswered
 from capmarshal._client.knocking import exchange
 from capmarshal._client.proxy_class import class_by
 from capmarshal._client.stream import Stream, timed_as
+from capmarshal._client.unanswered import Unanswered
 from capmarshal._kernel.deadline import with_proxy_timeout
 from capmarshal._kernel.errors import Error
 from capmarshal._typed.codec import BAD_PAYLOAD

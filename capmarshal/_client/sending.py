@@ -11,7 +11,8 @@ import select
 import time
 from typing import TYPE_CHECKING
 
-from capmarshal._client.conversation import PIPE_ENDED, Event, NeverRan, TooLate
+from capmarshal._client.conversation import PIPE_ENDED, Event
+from capmarshal._client.unanswered import NeverRan, TooLate
 from capmarshal._kernel.errors import ProtocolError, error_for
 from capmarshal._kernel.native import NOW, lib
 from capmarshal._kernel.waiting import Patience, Wait
