@@ -24,7 +24,7 @@ HEADERS = (
     "cm_turn.h",
 )
 # What C alone includes: cffi does not see it.
-OWN_HEADERS = ("cm_clock.h", "cm_read.h", "cm_record.h", "lx_syscall.h")
+OWN_HEADERS = ("cm_clock.h", "cm_read.h", "cm_record.h", "cm_watch.h", "lx_syscall.h")
 SOURCES = (
     "lx.c",
     "cm_close.c",
@@ -37,6 +37,7 @@ SOURCES = (
     "cm_call.c",
     "cm_ring.c",
     "cm_read.c",
+    "cm_watch.c",
     "cm_turn.c",
 )
 

@@ -6,136 +6,10 @@
 #include "cm_clock.h"
 #include "cm_read.h"
 #include "cm_record.h"
+#include "cm_watch.h"
 
 /* While polling: tries of the last channel between two looks at all of them, and records in a row. */
 enum { TRIES = 4, IN_ROW_MAX = 16 };
-
-/* Events taken from the kernel in one crossing, and crossings in a row. */
-enum { EVENTS = 64, ROUNDS = 64 };
-
-/* Where the kernel is not looked at in each turn: times that a slot is reported again while it waits, until it is not any more. */
-enum { AGAIN_MAX = 4 };
-
-static uint64_t event_data(unsigned int slot, unsigned int generation)
-{
-	return (uint64_t)generation << 32 | slot;
-}
-
-static int control(struct cm_turn *turn, unsigned int slot, int operation, unsigned int events)
-{
-	const struct cm_slot *watched = &turn->ring.slots[slot];
-	struct epoll_event event = {
-		.events = events,
-		.data.u64 = event_data(slot, watched->generation),
-	};
-
-	return lx_epoll_ctl(turn->epoll, operation, watched->descriptor, &event);
-}
-
-static unsigned int interest(const struct cm_slot *slot)
-{
-	return slot->mode & CM_WRITES ? EPOLLOUT : EPOLLIN;
-}
-
-static int arm(struct cm_turn *turn, unsigned int slot)
-{
-	turn->ring.slots[slot].disarmed = 0;
-	return control(turn, slot, EPOLL_CTL_MOD, interest(&turn->ring.slots[slot]));
-}
-
-/* reported at most once more: EPOLLONESHOT alone also ends the reports of a hang-up, which no mask of events does */
-static void disarm(struct cm_turn *turn, unsigned int slot)
-{
-	struct cm_slot *disarmed = &turn->ring.slots[slot];
-
-	if (disarmed->disarmed)
-		return;
-	disarmed->disarmed = 1;
-	control(turn, slot, EPOLL_CTL_MOD, interest(disarmed) | EPOLLONESHOT);
-}
-
-/* a call is not read before another one may begin: nothing but its client's end is reported meanwhile */
-static void set_aside(struct cm_turn *turn, unsigned int slot)
-{
-	turn->ring.slots[slot].disarmed = 1;
-	control(turn, slot, EPOLL_CTL_MOD, EPOLLONESHOT);
-	cm_set_aside(&turn->ring, slot);
-}
-
-/* whether what is reported of a slot is for anybody to deal with now */
-static int heard(const struct cm_turn *turn, const struct cm_slot *slot)
-{
-	if (slot->kind == CM_OWN || slot->mode & (CM_WRITES | CM_WATCHES))
-		return 1;
-	if (!(slot->mode & CM_READS))
-		return 0;
-	return !(slot->mode & CM_CALLS && turn->ring.peers[slot->peer].held);
-}
-
-static void file(struct cm_turn *turn, unsigned int slot)
-{
-	if (heard(turn, &turn->ring.slots[slot]))
-		cm_enqueue(&turn->ring, slot);
-	else
-		cm_deafen(&turn->ring, slot);
-}
-
-int cm_watch(struct cm_turn *turn, unsigned int slot)
-{
-	struct cm_slot *watched = &turn->ring.slots[slot];
-
-	watched->place = CM_NOWHERE;
-	watched->disarmed = 0;
-	watched->again = 0;
-	watched->events = 0;
-	return control(turn, slot, EPOLL_CTL_ADD, interest(watched));
-}
-
-void cm_unwatch(struct cm_turn *turn, unsigned int slot)
-{
-	cm_unlist(&turn->ring, slot);
-	if (turn->ring.slots[slot].descriptor >= 0)
-		control(turn, slot, EPOLL_CTL_DEL, 0);
-	cm_end_admission(&turn->ring, slot);
-	turn->ring.slots[slot].descriptor = -1;
-	turn->ring.slots[slot].assembly = NULL;
-}
-
-int cm_allow(struct cm_turn *turn, unsigned int slot, int mode)
-{
-	struct cm_slot *changed = &turn->ring.slots[slot];
-	int turned = (changed->mode ^ mode) & CM_WRITES;
-
-	changed->mode = mode;
-	if (turned) {
-		/* whatever there was, the kernel reports it anew */
-		cm_unlist(&turn->ring, slot);
-		changed->events = 0;
-		return arm(turn, slot);
-	}
-	if (changed->place == CM_DEAF && heard(turn, changed)) {
-		cm_unlist(&turn->ring, slot);
-		cm_enqueue(&turn->ring, slot);
-	}
-	return 0;
-}
-
-void cm_hold(struct cm_turn *turn, unsigned int peer, int held)
-{
-	struct cm_ring *ring = &turn->ring;
-	unsigned int slot = ring->peers[peer].deaf.first;
-
-	ring->peers[peer].held = held;
-	while (slot) {
-		unsigned int next = ring->slots[slot].next;
-
-		if (heard(turn, &ring->slots[slot])) {
-			cm_unlist(ring, slot);
-			cm_enqueue(ring, slot);
-		}
-		slot = next;
-	}
-}
 
 static int milliseconds_until(int64_t deadline)
 {
@@ -219,50 +93,6 @@ int cm_reply_beside(struct cm_turn *turn, unsigned int slot, uint64_t id, const 
 	return error ? error : cm_allow(turn, slot, mode);
 }
 
-/* 0: it was reported in this harvest before: so all that there is has been */
-static int note(struct cm_turn *turn, const struct epoll_event *event)
-{
-	unsigned int slot = (unsigned int)event->data.u64;
-	struct cm_slot *reported;
-	int anew, waited;
-
-	if (slot >= turn->ring.n_slots)
-		return 1;
-	reported = &turn->ring.slots[slot];
-	if (reported->descriptor < 0 || reported->generation != event->data.u64 >> 32)
-		return 1;
-	anew = reported->harvest != turn->harvests;
-	reported->harvest = turn->harvests;
-	reported->events |= event->events;
-	if (reported->place == CM_ASIDE && event->events & EPOLLHUP)
-		cm_unlist(&turn->ring, slot);
-	waited = reported->place != CM_NOWHERE;
-	if (!waited)
-		file(turn, slot);
-	if (reported->place == CM_DEAF || (waited && anew && reported->again++ >= (turn->apart ? AGAIN_MAX : 0)))
-		disarm(turn, slot);
-	return anew;
-}
-
-/* Files what the kernel has to report: all of it, within reason, for the one that waits longest may be the last. */
-static int harvest(struct cm_turn *turn, int milliseconds)
-{
-	struct epoll_event events[EVENTS];
-	int ready = EVENTS, more = 1;
-
-	turn->harvests++;
-	for (int round = 0; round < ROUNDS && more && ready == EVENTS; round++) {
-		ready = lx_epoll_pwait(turn->epoll, events, EVENTS, milliseconds);
-		/* a signal that came after something was reported is seen at the next wait */
-		if (ready < 0)
-			return round > 0 ? 0 : ready;
-		for (int i = 0; i < ready; i++)
-			more &= note(turn, &events[i]);
-		milliseconds = 0;
-	}
-	return 0;
-}
-
 /* what has happened on a channel that is written to, or only watched */
 static int happened(const struct cm_slot *slot, unsigned int events)
 {
@@ -277,15 +107,15 @@ static int deal_with(struct cm_turn *turn, unsigned int slot)
 	unsigned int events = dealt->events;
 
 	turn->slot = slot;
-	if (!heard(turn, dealt)) {
+	if (!cm_is_heard(turn, dealt)) {
 		cm_deafen(&turn->ring, slot);
-		disarm(turn, slot);
+		cm_disarm(turn, slot);
 		return CM_NOTHING;
 	}
 	dealt->events = 0;
 	dealt->again = 0;
 	if (dealt->disarmed) {
-		turn->status = arm(turn, slot);
+		turn->status = cm_arm(turn, slot);
 		if (turn->status < 0)
 			return CM_ENDED;
 	}
@@ -323,7 +153,7 @@ static unsigned int next_with_room(struct cm_turn *turn)
 		slot = cm_next(ring);
 		if (slot == 0 || !waits(turn, slot, cm_end_admission(ring, slot)))
 			return slot;
-		set_aside(turn, slot);
+		cm_disarm_aside(turn, slot);
 	}
 }
 
@@ -355,7 +185,7 @@ static int next_event(struct cm_turn *turn, int milliseconds)
 		anyone = 0;
 	}
 	turn->since = 0;
-	event = harvest(turn, anyone ? 0 : milliseconds);
+	event = cm_harvest(turn, anyone ? 0 : milliseconds);
 	return event < 0 ? event : next_waiting(turn);
 }
 
@@ -372,7 +202,7 @@ static int poll_last(struct cm_turn *turn)
 	}
 	if (turn->poll == 0 || cm_anyone(&turn->ring) || last >= turn->ring.n_slots)
 		return CM_NOTHING;
-	if (slot->kind != CM_CHANNEL || slot->descriptor < 0 || !(slot->mode & CM_PLAIN) || !heard(turn, slot))
+	if (slot->kind != CM_CHANNEL || slot->descriptor < 0 || !(slot->mode & CM_PLAIN) || !cm_is_heard(turn, slot))
 		return CM_NOTHING;
 	if (!cm_polls(&slot->polling))
 		return CM_NOTHING;

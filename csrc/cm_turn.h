@@ -4,13 +4,6 @@
  * The server sends its answer and waits for whichever channel speaks next, as
  * L4's reply-and-wait does.  What a record means is none of C's business.
  *
- * A slot that is reported again while it waits, or whose channel is not to be read
- * now (it is then deaf), is reported no more until its turn, or until that changes:
- * so the work for an event does not grow with the number of channels, and a channel
- * that is not read needs no system call.  Where turns take no time, since methods run
- * beside others, the kernel is looked at every few turns, and a slot may be reported
- * again some times: that costs less than two system calls.
- *
  * While the ring is full, or a peer is, a record that begins a call, or goes on with one,
  * is not read: it waits in its channel, its descriptors in flight on its sender's
  * account, and is gone if its client goes.  What has waited so is read in the order in
