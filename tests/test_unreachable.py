@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
 import logging
@@ -14,6 +15,7 @@ import pytest
 
 import by_hand
 import capmarshal as cm
+import matrix
 from by_hand import Work, Worker
 from capmarshal._capabilities.capability import open_door_of
 from capmarshal._protocol import wire
@@ -246,6 +248,44 @@ def test_what_it_raises_ends_nothing(told, caplog):
     assert "LookupError: not here" in caplog.text
     assert told.settled() == 0
     # Its traceback refers to the entrypoint.
+    caplog.clear()
+
+
+class _Awaited:
+    async def __call__(self, _what=None): ...
+
+    async def told(self, _what): ...
+
+
+@pytest.mark.parametrize("how", ["object", "method", "partial", "partial of a partial"])
+def test_a_thread_awaits_nothing(told, how):
+    """Whatever it is that would have to be awaited; and no more where a signal has come, or somebody connects."""
+    awaited = {
+        "object": _Awaited(),
+        "method": _Awaited().told,
+        "partial": functools.partial(_Awaited().told, None),
+        "partial of a partial": functools.partial(functools.partial(_Awaited()), None),
+    }[how]
+    with pytest.raises(TypeError, match="unreachable is async, and what a"):
+        told.entrypoint.grant(Worker(), unreachable=awaited)
+    with pytest.raises(TypeError, match="the handler of a signal is async, and what a"):
+        told.entrypoint.on_signal(awaited)
+
+
+@matrix.awaits_what_it_gets
+def test_what_turns_out_to_be_awaited_is_in_the_log(told, caplog):
+    """A thread has it only when it is called: it is not lost without a word."""
+    granted = told.entrypoint.grant(Worker(), unreachable=lambda _what: _Awaited()())
+    del granted
+    gc.collect()
+    until(lambda: caplog.records)
+    assert "unreachable, of <Grant 'files'>, gave something to be awaited" in caplog.text
+    caplog.clear()
+    sent = told.entrypoint.on_signal(lambda: _Awaited()())
+    sent.send()
+    until(lambda: caplog.records)
+    assert "gave something to be awaited, which only a capmarshal.aio.Entrypoint does" in caplog.text
+    assert told.settled() == 0
     caplog.clear()
 
 

@@ -1,4 +1,6 @@
-"""What an application is asked beside calls: what somebody gets who connects, and what it does when a signal comes.
+"""What an application is asked beside calls: what somebody gets who connects, and what it does when it is told.
+
+It is told that a signal has come, and that nobody can reach an object any more.
 
 Each question is a task of its own, as a method is, also where it is asked of a plain function: that would find itself
 in no task, where asyncio takes turns.
@@ -7,6 +9,8 @@ in no task, where asyncio takes turns.
 from __future__ import annotations
 
 import contextlib
+import weakref
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from capmarshal._async_server.driver import ends_all
@@ -15,6 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from capmarshal._async_server.driver import Driver
+
+
+# Whose question it is that is answered here: in its task, and in those that it has started.
+asked_by: ContextVar[weakref.ref[Asking] | None] = ContextVar("capmarshal.asked", default=None)
 
 
 class _Asked:
@@ -43,6 +51,7 @@ class _Asked:
     async def run(self) -> None:
         """Asks."""
         given, failure, scope = None, None, self._scope
+        asked_by.set(weakref.ref(self._asking))
         try:
             with scope:
                 # Nothing is begun then: a coroutine that never ran would be warned of.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import anyio
 from anyio import lowlevel
 
-from capmarshal._async_server.asking import Asking
+from capmarshal._async_server.asking import Asking, asked_by
 from capmarshal._async_server.driver import Driver
 from capmarshal._async_server.handlers import AwaitingCalls, current
 from capmarshal._kernel import deadline as _deadline
@@ -139,7 +139,7 @@ class AwaitedService(Service):
     _server: AwaitedServer
     _calls: AwaitingCalls
     _driver: Driver
-    _asking: Asking
+    _asking: Asking | None = None
 
     def __init__(
         self, label: str, door: Door, objects: Objects, calls: Calls, server: Server, journal: Journal
@@ -281,7 +281,8 @@ class AwaitedService(Service):
             words = "%s: told to end, and not ended yet: it is waited for"
             self._journal.error(None, "swallowed", words, self.in_progress())
 
-        self._asking.end()
+        if self._asking is not None:
+            self._asking.end()
         for producer in tuple(self._calls.producers):
             producer.end()
         await self._driver.end_methods(_PATIENCE, unheard)
@@ -356,13 +357,13 @@ class AwaitedService(Service):
 
     def in_progress(self) -> str:
         """What runs now, for people; empty if nothing does."""
-        return self._server.concurrency.in_progress()
+        return self._server.in_progress()
 
     @property
     def within_call(self) -> bool:
-        """Whether this is a method of the entrypoint's own, or a task that one has started."""
-        call = current.get()
-        return call is not None and call.is_of(self._calls)
+        """Whether this is a method of the entrypoint's own, or a task that one has started; or what else it has run."""
+        call, asked = current.get(), asked_by.get()
+        return (call is not None and call.is_of(self._calls)) or (asked is not None and asked() is self._asking)
 
 
 async def _wait_elsewhere(session: Session, loop: Any, label: str) -> None:

@@ -19,11 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from capmarshal._descriptors.private import Private
-    from capmarshal._server.dispatch import Dispatcher
-    from capmarshal._server.handovers import Asking
+    from capmarshal._server.dispatch import Ask, Asking, Dispatcher, Then
     from capmarshal._server.journal import Journal
     from capmarshal._server.limits import Limits
-    from capmarshal._server.listening import Ask, Then
     from capmarshal._server.objects import Objects
 
 
@@ -76,7 +74,7 @@ class AwaitedServer(Server):
         self._come_round = come_round
 
     def ask_by(self, ask: Ask) -> None:
-        """Has that asked by ``ask`` which says what who connects gets, and the handlers of signals awaited."""
+        """Has that asked by ``ask`` which says what who connects gets, and all handlers awaited."""
         rouse = weakly(self._rouse, None)
 
         def roused(asked: Callable[[], object], then: Then, name: str) -> Asking:
@@ -86,7 +84,7 @@ class AwaitedServer(Server):
 
             return ask(asked, and_on, name)
 
-        self._listening.ask = self.signal_handlers.ask = roused
+        self._listening.ask = self.signal_handlers.ask = self.grants.ask = roused
 
     @property
     def number(self) -> int:
@@ -112,6 +110,7 @@ class AwaitedServer(Server):
         try:
             self._listening.end_asked()
             self.signal_handlers.end_running()
+            self.grants.end_telling()
         finally:
             self._ran()
 
@@ -149,6 +148,10 @@ class AwaitedServer(Server):
             self._waited_for = NOW
             self._come_round()
 
+    def in_progress(self) -> str:
+        """What runs now, for people; empty if nothing does that is waited for."""
+        return ", ".join(filter(None, (self.concurrency.in_progress(), self.grants.in_progress())))
+
     def begin_drain(self) -> None:
         """Takes no more calls, and nobody who knocks."""
         self._begin_drain()
@@ -161,7 +164,7 @@ class AwaitedServer(Server):
         """
         if not self._drained():
             return False
-        if not self.concurrency.handlers or self._epoll.number < 0 or self._stop_at is None:
+        if not self.in_progress() or self._epoll.number < 0 or self._stop_at is None:
             return True
         # Nobody wants their answers any more; but they have the same time to end.
         if time.monotonic_ns() >= self._stop_at:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+import types
 import weakref
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.descriptor_list import DescriptorList
@@ -29,12 +30,23 @@ if TYPE_CHECKING:
     from capmarshal._server.objects import Objects
     from capmarshal._server.shares import Shares
 
+    # How it has ended; and has it awaited, in a task of that name.
+    Then: TypeAlias = Callable[[object, BaseException | None], None]
+    Ask: TypeAlias = Callable[[Callable[[], object], Then, str], "Asking"]
+
 T = TypeVar("T")
 
 # How long an inline call waits for its arguments to be closed.
 _CLOSING_SECONDS = 1.0
 # Further away than that is for ever; keeps what a peer sends within 63 bits.
 _FAR = 1 << 62
+
+
+class Asking(Protocol):
+    """Something of the application's that is no call, and is awaited."""
+
+    def cancel(self) -> None:
+        """Awaits it no more."""
 
 
 class Received(NamedTuple):
@@ -88,11 +100,21 @@ class Dispatcher:
         Args:
             what: it is, for people.
             function: what is run.
+
+        Raises:
+            TypeError: what it gives is to be awaited.
         """
         before = _deadline.current.get()
         try:
             self._objects.beside = what
-            return function()
+            given = function()
+            if hasattr(given, "__await__"):
+                if isinstance(given, types.CoroutineType):
+                    # Else it is warned of, too.
+                    given.close()
+                words = "gave something to be awaited, which only a capmarshal.aio.Entrypoint does; write def"
+                raise TypeError(f"{what} {words}")
+            return given
         finally:
             self._objects.beside = ""
             _deadline.current.set(before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import types
 import warnings
@@ -166,7 +167,8 @@ class AnyEntrypoint(Generic[S]):
             only: the methods that can be called by it, as ``(Files.read, Files.stat)``; None: all.
             unreachable: called with the object, once, in the serving thread, when nobody can call it by this grant any
                 more: all who held the capability have gone or given it up, and none is on its way to anybody.  Not when
-                it is revoked.
+                it is revoked.  Of a :class:`capmarshal.aio.Entrypoint` it may be ``async def``; either is called in a
+                task of its own, for which leaving the entrypoint waits as for a call.
             deep: what its methods, and those of what they return, return of this entrypoint's objects belongs to the
                 grant: it is called through its door, and ends with it.  All of their methods can be called, whatever
                 ``only`` says.  What another entrypoint serves they cannot return.
@@ -188,11 +190,10 @@ class AnyEntrypoint(Generic[S]):
         label = self.label if label is None else label
         check_label(label)
         names = None if only is None else _names_of(only, target)
-        if unreachable is not None and not callable(unreachable):
-            raise TypeError(f"unreachable is called with the object, and {unreachable!r} cannot be")
-        function = getattr(unreachable, "__func__", unreachable)
-        if isinstance(function, types.FunctionType) and is_async(function):
-            raise TypeError("unreachable is async, and it is called, and not awaited; write def")
+        if unreachable is not None:
+            if not callable(unreachable):
+                raise TypeError(f"unreachable is called with the object, and {unreachable!r} cannot be")
+            self._refuse_async(unreachable, "unreachable")
         if objects is not None:
             check_whole(objects, f"objects is a whole number, 1 or more, not {objects!r}", 1)
             if not deep:
@@ -284,8 +285,7 @@ class AnyEntrypoint(Generic[S]):
         Raises:
             TypeError: so it is.
         """
-        function = getattr(function, "__func__", function)
-        if self._colour == "blocking" and isinstance(function, types.FunctionType) and is_async(function):
+        if self._colour == "blocking" and _is_awaited(function):
             raise TypeError(f"{what} is async, and what a capmarshal.aio.Entrypoint awaits; write def")
 
     def _forget(self, target: Interface) -> bytes | None:
@@ -354,6 +354,16 @@ class AnyEntrypoint(Generic[S]):
 
     def __repr__(self) -> str:
         return f"<Entrypoint {self.label!r}{' closed' if self.closed else ''}>"
+
+
+def _is_awaited(function: object) -> bool:
+    """Whether what a call of it gives is to be awaited, as far as that can be seen before one is made."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = getattr(function, "__func__", function)
+    if not isinstance(function, types.FunctionType):
+        function = getattr(type(function), "__call__", None)  # noqa: B004 - not whether there is one, but which
+    return isinstance(function, types.FunctionType) and is_async(function)
 
 
 def _names_of(only: Iterable[Callable[..., Any]], target: Interface) -> frozenset[bytes]:

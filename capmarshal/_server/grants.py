@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from capmarshal._descriptors.private import Private
     from capmarshal._server.clients import Channel, Peer
     from capmarshal._server.deep import Deep
-    from capmarshal._server.dispatch import Dispatcher
+    from capmarshal._server.dispatch import Ask, Asking, Dispatcher
     from capmarshal._server.endings import Endings
     from capmarshal._server.journal import Journal
     from capmarshal._server.knocks import Knocks
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 # Nanoseconds between two looks at channels of revoked grants whose calls were in progress then.
 _LOOK = 1_000_000_000
+_TOLD = "unreachable, of "
 
 
 class Grants:
@@ -69,6 +70,7 @@ class Grants:
 
     Attributes:
         colour: of the interfaces that are served.
+        ask: has that awaited which is told that nobody can reach an object any more, where an event loop serves.
     """
 
     colour: Colour
@@ -110,6 +112,9 @@ class Grants:
         # Streams of those, which are to end.
         self._cut_short: dict[Grant, Streaming] = {}
         self._handed_out = HandedOut(shares)
+        # Those of which it is being told, in an event loop, that nobody can reach the object.
+        self._telling: dict[Grant, Asking | None] = {}
+        self.ask: Ask | None = None
         self._looking = Again(timers, _LOOK, self._end_revoked)
         endings.before(self._channel_ends)
 
@@ -418,7 +423,8 @@ class Grants:
     def _end_unreachable(self, grant: Grant) -> None:
         """Nobody can call the object by a grant any more: ends it, and says so."""
         with private.lock:
-            if self._ending() or self._in_force.get(grant.key) is not grant or grant.reason is not None:
+            over = self._in_force.get(grant.key) is not grant or grant.reason is not None
+            if self._ending() or over or grant in self._telling:
                 return
         closed = False
         try:
@@ -428,20 +434,65 @@ class Grants:
             self._close(grant)
             closed = True
             if grant.unreachable is not None:
-                self._dispatcher.run_beside(f"unreachable, of {grant!r},", partial(_tell, grant))
+                self._run(grant)
         except BaseException as error:
             if grant.unreachable is not None or not closed:
                 # A signal handler's, which came before.
                 self._look(grant)
                 raise
-            words = "what was to be called when nobody can reach %r failed"
-            self._journal.error(None, "unreachable", words, grant, exc_info=error)
+            self._failed(grant, error)
             if not isinstance(error, Exception) and self._dispatcher.calls.ends_service(error):
                 raise
         finally:
-            if grant.unreachable is None and closed:
+            if grant.unreachable is None and closed and grant not in self._telling:
                 with private.lock:
                     self._forget(grant)
+
+    def _run(self, grant: Grant) -> None:
+        # What is told to a stream is told by its server, and takes no time.
+        if self.ask is None or isinstance(grant.target, Streaming):
+            self._dispatcher.run_beside(f"{_TOLD}{grant!r},", partial(_tell, grant))
+            return
+        # Until that has ended, it is counted for whoever could reach it last: nobody has more of them run than that.
+        self._telling[grant] = None
+        try:
+            asking = self.ask(partial(_tell, grant), partial(self._told, grant), "unreachable")
+        except BaseException:
+            self._telling.pop(grant, None)
+            raise
+        # It may have ended when this returns; what has ended is not kept.
+        if grant in self._telling:
+            self._telling[grant] = asking
+
+    def _told(self, grant: Grant, _given: object, failure: BaseException | None) -> None:
+        """It was told, in a task, that nobody can reach an object."""
+        self._telling.pop(grant, None)
+        if failure is not None:
+            self._failed(grant, failure)
+        with private.lock:
+            self._forget(grant)
+
+    def _failed(self, grant: Grant, error: BaseException) -> None:
+        words = "what was to be called when nobody can reach %r failed"
+        self._journal.error(None, "unreachable", words, grant, exc_info=error)
+
+    def in_progress(self) -> str:
+        """What is told in tasks that nobody can reach an object, for people; empty: nothing is."""
+        told = tuple(self._telling)
+        more = f" and {len(told) - 1} others" if len(told) > 1 else ""
+        return f"{_TOLD}{told[0]!r}{more}" if told else ""
+
+    def end_telling(self) -> None:
+        """Has nothing told any more in tasks; what has not begun is told when it is served again."""
+        for grant in tuple(self._telling):
+            asking = self._telling.pop(grant)
+            if asking is not None:
+                asking.cancel()
+            if grant.unreachable is not None:
+                self._look(grant)
+                continue
+            with private.lock:
+                self._forget(grant)
 
     def ends(self) -> list[Private]:
         """The server's ends of all doors that are open."""
@@ -482,10 +533,11 @@ class Grants:
         self._handed_out.clear()
         self._doorkeepers.clear()
         self._new.clear()
+        self._telling.clear()
 
 
-def _tell(grant: Grant) -> None:
+def _tell(grant: Grant) -> object:
+    """Says that nobody can reach an object; gives what is to be awaited for that, if anything is."""
     # No call between these two: what Ctrl-C keeps from beginning is told later, and what has begun is not told again.
     tell, grant.unreachable = grant.unreachable, None
-    if tell is not None and grant.target is not None:
-        tell(grant.target)
+    return tell(grant.target) if tell is not None and grant.target is not None else None

@@ -10,7 +10,7 @@ What a client says is taken all the same, and closed: its own end may be in it, 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from capmarshal._kernel.errors import KernelError
 from capmarshal._server.clients import all_received
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from capmarshal._descriptors.private import Private
     from capmarshal._server.clients import Peer, User
     from capmarshal._server.closings import Closings
+    from capmarshal._server.dispatch import Asking
     from capmarshal._server.shares import Shares
     from capmarshal._server.slots import Slots
     from capmarshal._server.timers import Timers
@@ -31,13 +32,6 @@ if TYPE_CHECKING:
 _LOOK_AGAIN = 1_000_000_000
 # Records that are taken in such a look, from all of them.
 _HEARD = 256
-
-
-class Asking(Protocol):
-    """Somebody who is asked what a client gets."""
-
-    def cancel(self) -> None:
-        """Asks no more."""
 
 
 class _Handover:

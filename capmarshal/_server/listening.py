@@ -30,13 +30,11 @@ from capmarshal._typed.interface import capability
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import TypeAlias
 
     from capmarshal._server.clients import Peer
     from capmarshal._server.closings import Closings
-    from capmarshal._server.dispatch import Dispatcher
+    from capmarshal._server.dispatch import Ask, Dispatcher
     from capmarshal._server.grants import Grants
-    from capmarshal._server.handovers import Asking
     from capmarshal._server.journal import Journal
     from capmarshal._server.listener import Listener
     from capmarshal._server.peers import Peers
@@ -46,12 +44,6 @@ if TYPE_CHECKING:
 
 # Nothing has come, or it has gone; all else that accept(2) says has to do with the socket, or with this process.
 _NOTHING_CAME = (-errno.EAGAIN, -errno.EINTR, -errno.ECONNABORTED)
-
-
-if TYPE_CHECKING:
-    # What is told: what somebody gets, or why that is not known.
-    Then: TypeAlias = Callable[[object, BaseException | None], None]
-    Ask: TypeAlias = Callable[[Callable[[], object], Then, str], Asking]
 
 
 class Listening:

@@ -19,10 +19,8 @@ if TYPE_CHECKING:
 
     from capmarshal._capabilities.signal_end import SignalEnd
     from capmarshal._descriptors.private import Private
-    from capmarshal._server.dispatch import Dispatcher
-    from capmarshal._server.handovers import Asking
+    from capmarshal._server.dispatch import Ask, Asking, Dispatcher
     from capmarshal._server.journal import Journal
-    from capmarshal._server.listening import Ask
     from capmarshal._server.slots import Slots
     from capmarshal._server.timers import Timers
 

@@ -49,6 +49,7 @@ ends_at_the_deadline = Only("server", "what a method awaits is cancelled at its 
 trio_keeps_deadlines = Only("server", "of those that are over trio keeps a thousand", also=("asyncio", "uvloop"))
 trio_keeps_results = Only("client", "trio keeps what its run has returned", also=("asyncio", "uvloop"))
 streams_are_awaited = Only("server", "a generator that blocks is no stream in a loop")
+awaits_what_it_gets = Only("server", "a loop awaits what is given to it, where a thread says that it does not")
 says_how_to_serve = Only("server", "a loop's entrypoint is entered by async with")
 calls_within_calls = Only("client", "what calls while a call is made would enter a loop within a loop")
 
