@@ -199,12 +199,12 @@ def test_what_is_no_duration_is_refused(seconds):
         _deadline.after(seconds)
 
 
-@pytest.mark.parametrize("seconds", ["1", [1], 1j, dt.timedelta(1)])
+@pytest.mark.parametrize("seconds", ["1", [1], 1j, dt.timedelta(1), True, False])
 def test_what_is_no_number_is_refused(seconds):
     """And the error says what is wanted."""
-    with pytest.raises(TypeError, match="a number of seconds, or None for no limit, not "):
+    with pytest.raises(TypeError, match="a number of seconds, 0 or more, or None for no limit, not "):
         cm.timeout(seconds)
-    with pytest.raises(TypeError, match="a number of seconds, or None for no limit, not "):
+    with pytest.raises(TypeError, match="a number of seconds, 0 or more, or None for no limit, not "):
         _deadline.after(seconds)
 
 

@@ -111,8 +111,9 @@ def test_what_is_no_timeout_of_a_proxy_is_refused_at_once(seconds):
 
 
 def test_what_is_no_number_is_no_timeout_of_a_proxy():
-    """None is none."""
+    """True would be a second; None is none."""
     with _told() as (one, _):
-        with pytest.raises(TypeError, match="a number of seconds"):
-            one.cast(Told, timeout="1")
+        for seconds in ("1", True):
+            with pytest.raises(TypeError, match="a number of seconds"):
+                one.cast(Told, timeout=seconds)
         assert type(one.cast(Told, timeout=None)) is type(one.cast(Told))

@@ -33,6 +33,7 @@ def test_one_that_cannot_be_made_says_why_and_no_more(arguments, monkeypatch):
         ({"limits": {"channels": 3}}, r"limits are a cm\.Limits, as .*, not {'channels': 3}"),
         ({"limits": None}, r"limits are a cm\.Limits"),
         ({"close_timeout": "5"}, "close_timeout is a number of seconds, 0 or more, not '5'"),
+        ({"close_timeout": True}, "close_timeout is a number of seconds, 0 or more, not True"),
         ({"close_timeout": None}, "close_timeout is a number of seconds"),
         ({"max_bytes": "5000"}, "max_bytes is a whole number, 1000 or more, not '5000'"),
         ({"max_descriptors": True}, "max_descriptors is a whole number"),

@@ -21,6 +21,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeVar
 
 from capmarshal._kernel.native import FOREVER, NOW
+from capmarshal._kernel.numbers import check_seconds
 from capmarshal._kernel.wrong_block import refused
 
 if TYPE_CHECKING:
@@ -185,14 +186,8 @@ def _check(seconds: float | None) -> None:
         TypeError: no number.
         ValueError: negative, or NaN.
     """
-    if seconds is None:
-        return
-    try:
-        is_time = seconds >= 0
-    except TypeError:
-        raise TypeError(f"a timeout is a number of seconds, or None for no limit, not {seconds!r}") from None
-    if not is_time:
-        raise ValueError(f"a timeout is a number of seconds, 0 or more, not {seconds!r}")
+    if seconds is not None:
+        check_seconds(seconds, f"a timeout is a number of seconds, 0 or more, or None for no limit, not {seconds!r}")
 
 
 def seconds_until(deadline: int) -> float:

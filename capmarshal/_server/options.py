@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from capmarshal._kernel.numbers import check_whole
+from capmarshal._kernel.numbers import check_seconds, check_whole
 from capmarshal._server.limits import Limits
 from capmarshal._server.new_door import check_label
 
@@ -19,16 +19,6 @@ def _check_maximum(name: str, most: int, least: int) -> None:
     check_whole(most, f"{name} is a whole number, {least} or more, not {most!r}", least)
 
 
-def _check_close_timeout(seconds: float) -> None:
-    wrong = f"close_timeout is a number of seconds, 0 or more, not {seconds!r}"
-    try:
-        is_time = seconds >= 0
-    except TypeError:
-        raise TypeError(wrong) from None
-    if not is_time:
-        raise ValueError(wrong)
-
-
 def check_options(label: str, max_bytes: int, max_descriptors: int, close_timeout: float, limits: Limits) -> None:
     """Refuses an entrypoint that cannot be.
 
@@ -38,6 +28,6 @@ def check_options(label: str, max_bytes: int, max_descriptors: int, close_timeou
     check_label(label)
     _check_maximum("max_bytes", max_bytes, _BYTES_LEAST)
     _check_maximum("max_descriptors", max_descriptors, 0)
-    _check_close_timeout(close_timeout)
+    check_seconds(close_timeout, f"close_timeout is a number of seconds, 0 or more, not {close_timeout!r}")
     if not isinstance(limits, Limits):
         raise TypeError(f"limits are a cm.Limits, as limits=cm.Limits(channels=100), not {limits!r}")
