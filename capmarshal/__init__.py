@@ -152,6 +152,11 @@ def _show(name: str, thing: Any) -> None:
 if not TYPE_CHECKING:
     # To a type checker it would say that the package has every name.
     def __getattr__(name: str) -> object:
+        if name == "aio":
+            raise AttributeError(
+                f"module {__name__!r} has no attribute 'aio' unless that is imported, for it needs anyio: say `from "
+                "capmarshal import aio`, after pip install 'capmarshal[async]'"
+            )
         if name not in _CALLING:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from capmarshal import _calling

@@ -139,6 +139,24 @@ def test_a_pickle_finds_what_has_not_been_imported_yet(name):
     assert "capmarshal._calling" in imported(program)
 
 
+def test_who_forgot_to_import_aio_is_told_so():
+    """It is imported by nobody else, for it needs anyio; how to have that is said too."""
+    program = """
+import capmarshal as cm
+
+try:
+    cm.aio.Entrypoint
+except AttributeError as error:
+    words = str(error)
+else:
+    raise AssertionError
+assert not hasattr(cm, "aio")
+assert words.startswith("module 'capmarshal' has no attribute 'aio' unless that is imported"), words
+assert "`from capmarshal import aio`" in words and "pip install 'capmarshal[async]'" in words, words
+"""
+    assert "capmarshal.aio" not in imported(program)
+
+
 def test_no_other_name_is_made_up():
     """The error is that of any module."""
     with pytest.raises(AttributeError, match="module 'capmarshal' has no attribute 'Interfaces'"):
