@@ -7,7 +7,9 @@ import contextlib
 import logging
 import os
 import resource
+from collections.abc import AsyncIterator, Iterator
 
+import anyio
 import pytest
 
 import by_hand
@@ -473,3 +475,129 @@ def test_the_log_tells_of_a_call_that_waits_for_a_place(loop, why, fork, caplog,
 
     run(loop, main)
     assert caplog.messages == [expected] * 2
+
+
+# Streams: who waits for an item has no place.
+
+
+class News(cm.Interface):
+    """What a blocking client sees."""
+
+    @cm.method
+    def follow(self) -> Iterator[int]: ...
+
+    @cm.method
+    def double(self, value: int) -> int: ...
+
+
+class AwaitedNews(cm.Interface):
+    @cm.method
+    def follow(self) -> AsyncIterator[int]: ...
+
+    double = cm.awaitable(News.double)
+
+
+class NewsServer(Worker, AwaitedNews):
+    """Has one item, and a second one when it is told to."""
+
+    async def follow(self):
+        yield 1
+        await self.until(lambda: self.go, 4 * PATIENCE)
+        yield 2
+
+
+async def _settled(condition):
+    """Returns once condition() is true, of which nobody tells."""
+    with anyio.fail_after(PATIENCE):
+        while not condition():
+            await anyio.sleep(0.001)
+
+
+def _follow(capability, count):
+    """A client that follows so many streams at a time; all that it is told."""
+
+    def follow():
+        return list(capability.cast(News).follow())
+
+    return [thread.outcome() for thread in [by_hand.Concurrent(follow) for _ in range(count)]]
+
+
+@each_loop
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_who_waits_for_items_keeps_nobody_out(loop, concurrency, fork):
+    """However many they are, in whichever process; nor is one of them kept from being answered."""
+    entrypoint, worker = aio.Entrypoint("news", concurrency=concurrency), NewsServer()
+    capability = entrypoint.manage(worker)
+    followers = [fork(lambda: _follow(capability, 10)) for _ in range(2)]
+
+    def double():
+        return capability.cast(News).double(21)
+
+    async def main():
+        async with entrypoint:
+            running = entrypoint._service._server.concurrency
+            await _settled(lambda: len(running.handlers) == 20 and running._load.calls == 0)
+            with cm.timeout(PATIENCE):
+                assert await in_thread(fork(double).result) == 42
+            worker.go = True
+            for follower in followers:
+                assert await in_thread(follower.result) == [[1, 2]] * 10
+            assert running._load.calls == 0
+
+    run(loop, main)
+
+
+@each_loop
+def test_one_call_of_each_stream_waits_without_a_place(loop, fork):
+    """Who waits for items of one stream by many calls has places for all but one, and no more than he may have."""
+    entrypoint = aio.Entrypoint("news", concurrency=3, limits=EVERYTHING)
+    worker = NewsServer()
+    capability = entrypoint.manage(worker)
+
+    def take():
+        stream = capability.cast(News).follow()
+        assert next(stream) == 1
+        pull = stream._source.next
+        return sorted(thread.outcome()[0] for thread in [by_hand.Concurrent(pull, 1) for _ in range(6)])
+
+    taking = fork(take)
+
+    async def main():
+        async with entrypoint:
+            server = entrypoint._service._server
+            await _settled(lambda: len(server.concurrency.handlers) == 4 and _aside(server) == 2)
+            await _settled(lambda: server.concurrency._load.calls == 3)
+            worker.go = True
+            assert await in_thread(taking.result) == [[]] * 5 + [[2]]
+            assert server.concurrency._load.calls == 0
+
+    run(loop, main)
+
+
+@each_loop
+def test_who_gives_up_waiting_for_an_item_gives_no_place_back_twice(loop, fork):
+    """Nor does who is killed: the count is what it was."""
+    entrypoint, worker = aio.Entrypoint("news", concurrency=2), NewsServer()
+    capability = entrypoint.manage(worker)
+
+    def take():
+        stream = capability.cast(News).follow()
+        assert next(stream) == 1
+        for _ in range(3):
+            with pytest.raises(cm.CallTimeout), cm.timeout(0.01):
+                stream._source.next(1)
+        stream._source.next(1)
+
+    taking = fork(take)
+
+    async def main():
+        async with entrypoint:
+            running = entrypoint._service._server.concurrency
+            await _settled(lambda: len(running.handlers) == 1 and running._load.calls == 0)
+            taking.kill()
+            await served_until(entrypoint, lambda: not running.handlers)
+            assert running._load.calls == 0
+            other = fork(lambda: capability.cast(News).double(21))
+            assert await in_thread(other.result) == 42
+
+    run(loop, main)

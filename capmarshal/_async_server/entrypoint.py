@@ -64,7 +64,8 @@ class Entrypoint(AnyEntrypoint[AwaitedService]):
         concurrency: how many calls may run at a time, dealt out by process; all others wait.  Those that this process
             makes itself are not counted.  One process, and one user, has the part of them that ``limits`` says: with 1,
             2, 4, 10 or 100, a process alone has up to 1, 1, 2, 6 or 57 running, and a third as soon as others want
-            theirs.  Long polls fill that, and keep out what would end them: see ``Limits.process_share``.
+            theirs.  Long polls fill that, and keep out what would end them: see ``Limits.process_share``.  Who waits
+            for an item of a stream does not.
 
         max_bytes: of the arguments of one call, and of its result.  Arguments are decoded in the loop: it bounds how
             long one call stops that, half a minute where it is not set; see docs/async.md.

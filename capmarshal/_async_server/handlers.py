@@ -164,6 +164,11 @@ class AwaitedCall(Handler):
         self._told = min(self._told, time.monotonic_ns())
         self._calls.driver.insist(self._scope)
 
+    def give_back_place(self) -> None:
+        """Its method only waits from here on."""
+        if self.runs:
+            self._calls.concurrency.give_back(self)
+
     def close(self) -> None:
         """Closes all that came with it, where it is not started, and forgets it."""
         self._calls.forget(self)
@@ -269,6 +274,13 @@ def _cut_off() -> None:
     call = current.get()
     if call is not None:
         call.insist()
+
+
+def _waits() -> None:
+    """Has the call that runs here give its place back: it only waits from here on."""
+    call = current.get()
+    if call is not None:
+        call.give_back_place()
 
 
 def _count(came: Inbox | Incoming | None) -> int:
@@ -387,7 +399,7 @@ class AwaitingCalls(Calls):
         """As :meth:`Calls.produce`."""
         failed = partial(self._journal.error, None, f"{method.where}, end", "%s: the end of a stream", method.where)
         made = class_for(method, AwaitedProducer)(
-            method, result, owned, kept, self.shares, self.driver, failed, _cut_off
+            method, result, owned, kept, self.shares, self.driver, failed, _cut_off, _waits
         )
         self.producers.add(made)
         return made

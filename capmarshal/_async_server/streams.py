@@ -43,6 +43,7 @@ class AwaitedProducer(Streaming):
         driver: of the event loop.
         failed: says in the log that it has not ended well where nobody else is told.
         cut_off: has the call that runs end without an answer.
+        waits: has it give its place among those that run to others.
 
     Raises:
         Failing: nothing can iterate over the result.
@@ -58,6 +59,7 @@ class AwaitedProducer(Streaming):
         driver: Driver,
         failed: Callable[..., None],
         cut_off: Callable[[], None],
+        waits: Callable[[], None],
     ) -> None:
         if not hasattr(result, "__aiter__"):
             raise no_stream(result, "iterate over by async for")
@@ -65,13 +67,15 @@ class AwaitedProducer(Streaming):
         self._iterator: AsyncIterator[Any] = aiter(result)
         self._driver = driver
         self._scope = driver.scope()
-        self._failed, self._cut_off = failed, cut_off
+        self._failed, self._cut_off, self._waits = failed, cut_off, waits
         # Whether it iterates, or has; is at its end; and was told to end.
         self._begun = self._over = self._told = False
         self._made: deque[Any] = deque()
         # What is no data is sent before its maker goes on: see Batch.
         self._ahead = _AHEAD if method.items_are_data else 1
         self._wanted = False
+        # Whether a call waits that has given its place back.
+        self._awaited = False
         # Set where there is something new for all who wait for items; and where there is room for more.
         self._news: anyio.Event | None = None
         self._room = anyio.Event()
@@ -85,7 +89,7 @@ class AwaitedProducer(Streaming):
         self._wanted = True
         self._room.set()
         try:
-            await self._some()
+            await self._first()
             with anyio.move_on_after(_SLOW):
                 while not batch.full and (self._made or not self._over):
                     await self._some()
@@ -106,6 +110,21 @@ class AwaitedProducer(Streaming):
             if self.failure is not None:
                 raise_out_of(self)
         return batch.items, self._over and not self._told and not self._made and self.failure is None
+
+    async def _first(self) -> None:
+        """As :meth:`_some`, for who has no item yet: who waits for news needs no place, and one waits for each stream.
+
+        Others may wait as well, who have their places.
+        """
+        if self._made or self._over or self._awaited:
+            await self._some()
+            return
+        self._awaited = True
+        try:
+            self._waits()
+            await self._some()
+        finally:
+            self._awaited = False
 
     async def _some(self) -> None:
         """Waits until there is an item, or the end of all."""

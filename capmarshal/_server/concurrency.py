@@ -4,6 +4,8 @@ What exceeds the bounds is not read: it waits in its channel, and costs this pro
 (csrc/cm_ring.h), and takes one in when one may begin, of each peer in its turn.  Calls of this process's own are
 exempt: the method that makes one has its place already, and would wait for itself.
 
+A call that only waits until there is something to be answered gives its place back, and takes none for its answer.
+
 A process that has its share begins more as long as a reserve stays free, of all places and of its user's: places that
 nobody needs are of use, and who has less than its share finds one at once.
 """
@@ -143,9 +145,10 @@ class Concurrency:
     def _book(self, handler: Handler, peer: Peer, times: int) -> None:
         """Counts one more, or, -1 times, one less."""
         own, user, whole = peer.load, peer.user.load, self._load
-        own.calls += times
-        user.calls += times
-        whole.calls += times
+        calls = times * handler.place
+        own.calls += calls
+        user.calls += calls
+        whole.calls += calls
         size = times * handler.size
         own.size += size
         user.size += size
@@ -194,6 +197,18 @@ class Concurrency:
         except Exception as error:  # noqa: BLE001 - a fault of ours is one channel's, not the service's
             self._endings.fault(channel, error)
 
+    def give_back(self, handler: Handler) -> None:
+        """A call that runs only waits from here on: others have its place.  Does nothing the second time."""
+        channel = self.handlers.get(handler)
+        if channel is None or channel.peer.own or not handler.place:
+            return
+        handler.place = 0
+        peer = channel.peer
+        for load in (peer.load, peer.user.load, self._load):
+            load.calls -= 1
+        self._let_others_begin(peer)
+        self._rouse()
+
     def _placed(self, peer: Peer) -> None:
         # It may have had no channel any more, and methods that have not ended all the same.
         if not peer.own and (peer in self.full or self._too_much(peer)):
@@ -207,6 +222,10 @@ class Concurrency:
         if peer.own:
             return
         self._book(handler, peer, -1)
+        self._let_others_begin(peer)
+
+    def _let_others_begin(self, peer: Peer) -> None:
+        """Has those begin calls again who may, where a peer has fewer than before."""
         if self._served and peer.load.calls < self._share_of_peer:
             self._served.pop(peer, None)
         if self._load.calls == self._most - 1:

@@ -12,15 +12,17 @@ class Handler(abc.ABC):
         id: of the call.
         size: bytes that came with it.
         descriptors: likewise.
+        place: 1, or 0: it has given its place back, and only waits.
         kept: whatever its event loop wants to be kept while it runs.
     """
 
-    __slots__ = ("__weakref__", "descriptors", "id", "kept", "size")
+    __slots__ = ("__weakref__", "descriptors", "id", "kept", "place", "size")
 
     def __init__(self, call_id: int, size: int, descriptors: int) -> None:
         self.id = call_id
         self.size = size
         self.descriptors = descriptors
+        self.place = 1
         self.kept: object = None
 
     @abc.abstractmethod
