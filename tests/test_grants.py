@@ -132,9 +132,16 @@ def test_only_some_methods(entrypoint, target):
     [
         ([], ValueError, "nothing can be called"),
         ([len], TypeError, "only: <built-in function len> is not a remote method of FilesServer"),
-        (["double"], TypeError, "only: 'double' is not a remote method"),
-        ([by_hand.Register.enter], TypeError, "is not a remote method of FilesServer: each is written as Files.read"),
-        (3, TypeError, "only is some methods, as"),
+        (
+            ["double"],
+            TypeError,
+            r"'double' is not a remote method .*; each is .*, as only=\(Work.double,\)",
+        ),
+        ([by_hand.Register.enter], TypeError, r"is not a remote method of FilesServer; .* as only=\(\w+\.\w+,\)"),
+        ([FilesServer().double], TypeError, r"is not a remote method of .*, as only=\(Work.double,\)"),
+        ("double", TypeError, r"only is some methods, as only=\(Work.double,\), not 'double'"),
+        (Files.double, TypeError, r"only is some methods, as only=\(Work.double,\), not <function"),
+        (3, TypeError, r"only is some methods, as only=\(\w+\.\w+,\), not 3"),
     ],
 )
 def test_only_what_can_be_called(entrypoint, target, only, error, words):

@@ -177,6 +177,7 @@ MODULES = {
         "knocks",
         "doorkeeper",
         "new_door",
+        "only",
         "handed_out",
         "grants",
         "socket_file",

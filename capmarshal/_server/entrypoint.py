@@ -6,7 +6,6 @@ import functools
 import sys
 import types
 import warnings
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from capmarshal._capabilities.capability import Capability, Proxy, badge_of, open_door_of
@@ -22,15 +21,15 @@ from capmarshal._server.journal import Journal
 from capmarshal._server.listener import Listener
 from capmarshal._server.new_door import check_label, make_door
 from capmarshal._server.objects import Objects
+from capmarshal._server.only import methods_in
 from capmarshal._server.service import Service
 from capmarshal._server.signal_handlers import SignalHandler
 from capmarshal._typed.interface import capability, check_manageable, check_object
-from capmarshal._typed.method import methods_of
 from capmarshal._typed.parameters import is_async
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from capmarshal._descriptors.private import Private
     from capmarshal._descriptors.socket_paths import StrOrBytesPath
@@ -189,7 +188,7 @@ class AnyEntrypoint(Generic[S]):
         check_manageable(target, self._colour)
         label = self.label if label is None else label
         check_label(label)
-        names = None if only is None else _names_of(only, target)
+        names = None if only is None else methods_in(only, target)
         if unreachable is not None:
             if not callable(unreachable):
                 raise TypeError(f"unreachable is called with the object, and {unreachable!r} cannot be")
@@ -364,28 +363,6 @@ def _is_awaited(function: object) -> bool:
     if not isinstance(function, types.FunctionType):
         function = getattr(type(function), "__call__", None)  # noqa: B004 - not whether there is one, but which
     return isinstance(function, types.FunctionType) and is_async(function)
-
-
-def _names_of(only: Iterable[Callable[..., Any]], target: Interface) -> frozenset[bytes]:
-    """The names of the methods that a grant of an object is restricted to.
-
-    Raises:
-        TypeError: these are no methods that can be called.
-        ValueError: there are none.
-    """
-    if not isinstance(only, Iterable):
-        raise TypeError(f"only is some methods, as (Files.read, Files.stat), not {only!r}")
-    remote, names = methods_of(type(target)), set()
-    for function in only:
-        name = str(getattr(function, "__name__", ""))
-        declared = any(vars(cls).get(name) is function for cls in type(target).__mro__)
-        if not declared or name.encode() not in remote:
-            what = f"a remote method of {type(target).__qualname__}: each is written as Files.read, the interface's"
-            raise TypeError(f"only: {function!r} is not {what}")
-        names.add(name.encode())
-    if not names:
-        raise ValueError("a grant by which nothing can be called: only has no methods")
-    return frozenset(names)
 
 
 def _giving(

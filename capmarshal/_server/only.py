@@ -1,0 +1,43 @@
+"""What a grant lets call: ``only=(Files.read, Files.stat)``, some of its object's methods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from capmarshal._typed.method import methods_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from capmarshal._typed.interface import Interface
+    from capmarshal._typed.method import Method
+
+
+def methods_in(only: Iterable[object], target: Interface) -> frozenset[bytes]:
+    """The names of the methods that a grant of an object is restricted to.
+
+    Raises:
+        TypeError: these are no methods that can be called.
+        ValueError: there are none.
+    """
+    remote, names = methods_of(type(target)), set()
+    if not isinstance(only, Iterable) or isinstance(only, (str, bytes)):
+        raise TypeError(f"only is some methods, {_as_written(only, remote)}, not {only!r}")
+    for function in only:
+        name = str(getattr(function, "__name__", ""))
+        declared = any(vars(cls).get(name) is function for cls in type(target).__mro__)
+        if not declared or name.encode() not in remote:
+            what = f"a remote method of {type(target).__qualname__}; each is its interface's"
+            raise TypeError(f"only: {function!r} is not {what}, {_as_written(function, remote)}")
+        names.add(name.encode())
+    if not names:
+        raise ValueError("a grant by which nothing can be called: only has no methods")
+    return frozenset(names)
+
+
+def _as_written(wrong: object, remote: Mapping[bytes, Method]) -> str:
+    """How the method is written that was meant by something else, or where that says nothing, the object's first."""
+    name = wrong if isinstance(wrong, str) else str(getattr(wrong, "__name__", ""))
+    meant = remote.get(name.encode(errors="replace")) or next(iter(remote.values()), None)
+    return f"as only=({meant.where if meant is not None else 'Files.read'},)"
