@@ -27,9 +27,9 @@ def test_a_grant_lets_call_what_it_says_until_it_is_revoked(tmp_path):
     assert _printed("host.py", tmp_path) == PRINTED
 
 
-def test_what_came_home_is_handed_out_anew_or_as_it_came(tmp_path):
-    """What is handed out anew outlives the grant, and what is handed out as it came does not."""
-    (index,) = (program for program in PROGRAMS if "first_as_it_came" in program)
+def test_what_came_home_is_handed_out_as_it_came(tmp_path):
+    """And ends with the grant, also where the object is managed besides."""
+    (index,) = (program for program in PROGRAMS if "class IndexServer" in program)
     (tmp_path / "index.py").write_text(index, encoding="utf-8")
     assert _printed("index.py", tmp_path) == CAME_HOME
 

@@ -83,6 +83,7 @@ MODULES = {
         "parametrised",
         "door",
         "capability",
+        "homecoming",
         "space",
         "signal_capability",
         "signal_end",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from capmarshal._async_server.driver import ends_all
 from capmarshal._async_server.streams import AwaitedProducer
+from capmarshal._capabilities import homecoming
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.inbox import Inbox
@@ -183,6 +184,8 @@ class AwaitedCall(Handler):
         """
         self.runs = False
         del self._calls, self._target
+        if self._owned.came_home is not None:
+            self._owned.came_home.clear()
         self.kept, self._payload = None, b""
         self._arguments, self._by_name, self._owned, self._outgoing = (), _NO_NAMES, _NOTHING_OWNED, NOTHING
 
@@ -199,6 +202,8 @@ class AwaitedCall(Handler):
                     _deadline.current.set(self._deadline)
                 ownership.current.set(kept)
                 current.set(self)
+                if self._owned.came_home is not None:
+                    homecoming.here.set(self._owned.came_home)
                 # Before its first step, whatever its method does then.
                 if not self._scope.cancel_called:
                     method = getattr(self._target, self._method.name)
@@ -236,12 +241,12 @@ class AwaitedCall(Handler):
                     return payload
             except Exception:
                 # Says what is wrong with it; where that is nothing, a signal handler raised something.
-                self._outgoing = self._calls.outgoing(self)
+                self._outgoing = self._calls.outgoing(self, self._target, self._owned)
                 method.encode_result(result, self._outgoing)
                 raise
         else:
             # Before there is anything in it, which is closed whatever happens.
-            self._outgoing = self._calls.outgoing(self)
+            self._outgoing = self._calls.outgoing(self, self._target, self._owned)
             if method.streams:
                 result = self._calls.produce(method, result, self._owned, kept)
             payload = method.encode_result(result, self._outgoing)
@@ -386,6 +391,7 @@ class AwaitingCalls(Calls):
         """The arguments of a call, by position and by name; what it owns of them is in ``owned``."""
         arguments, by_name, incoming = self._received(turn, method, payload, came, owned, table)
         owned.produced, owned.raws, owned.writers = incoming.produced, incoming.raws, incoming.writers
+        owned.came_home = incoming.came_home
         return arguments, by_name
 
     def _caller(self, turn: Turn) -> Peer | None:

@@ -20,6 +20,7 @@ from anyio import lowlevel
 from capmarshal._async_server.asking import Asking, asked_by
 from capmarshal._async_server.driver import Driver
 from capmarshal._async_server.handlers import AwaitingCalls, current
+from capmarshal._capabilities import homecoming
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.native import FOREVER
 from capmarshal._kernel.weakly import weakly
@@ -246,6 +247,7 @@ class AwaitedService(Service):
     async def _serve(self) -> None:
         server = self._server
         _deadline.current.set(FOREVER)
+        homecoming.here.set(None)
         try:
             server.begin()
             await self._driver.until(lambda: server.told_to_end, _AT_ONCE)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from capmarshal._async_server.driver import ends_all
+from capmarshal._capabilities import homecoming
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.native import FOREVER
 from capmarshal._server import ownership
@@ -142,6 +143,7 @@ class AwaitedProducer(Streaming):
         # That of the call that has begun it is not this one's, nor is what it keeps.
         _deadline.current.set(FOREVER)
         ownership.current.set(None)
+        homecoming.here.set(self.came_home)
         try:
             with self._scope:
                 async with _closing(self._iterator):

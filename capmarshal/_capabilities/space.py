@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from capmarshal._capabilities.capability import Capability, Key, Proxy, capability_behind, door_of
 from capmarshal._capabilities.door import Door, home_of
+from capmarshal._capabilities.homecoming import here
 from capmarshal._descriptors.moving import move_above_standard
 from capmarshal._descriptors.private import lock
 from capmarshal._descriptors.process import process
@@ -360,6 +361,8 @@ process.space = space
 def capability_of(thing: Any) -> Capability:
     """The capability that a proxy or a managed object stands for, or that it is.
 
+    Of an object that came home with the call that runs here it is that by which it came.
+
     Raises:
         TypeError: a server's object that no entrypoint manages.
     """
@@ -369,8 +372,11 @@ def capability_of(thing: Any) -> Capability:
         return thing  # type: ignore[no-any-return]  # it is one
     if issubclass(kind, Proxy):
         return capability_behind(thing)
-    managed = space.managed.get(id(thing))
-    if managed is None:
+    came_home = here.get()
+    way = came_home.way_of(thing) if came_home is not None else None
+    if way is None:
+        way = space.managed.get(id(thing))
+    if way is None:
         words = f"{type(thing).__name__} object is not managed: Entrypoint.manage() gives it a capability"
         if id(thing) in space.managed_by_parent:
             words = (
@@ -378,5 +384,4 @@ def capability_of(thing: Any) -> Capability:
                 "capability from before the fork, or manage it by an entrypoint that this process makes"
             )
         raise TypeError(words)
-    door, badge = managed
-    return space.capability(door, badge)
+    return space.capability(*way)

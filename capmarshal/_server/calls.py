@@ -11,6 +11,7 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from capmarshal._capabilities import homecoming
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.descriptor import numbers_of
 from capmarshal._descriptors.descriptor_list import DescriptorList
@@ -27,7 +28,7 @@ from capmarshal._protocol.wire import BADGE_SIZE, PLAIN, Entry, lines_in
 from capmarshal._server import escapes, ownership
 from capmarshal._server.answer import Answer, fail
 from capmarshal._server.caller import caller_by
-from capmarshal._server.streams import Producer, class_for
+from capmarshal._server.streams import Producer, Streaming, class_for
 from capmarshal._typed.codec import BAD_PAYLOAD, LONG, is_msgspecs
 from capmarshal._typed.incoming import Incoming, Owned
 from capmarshal._typed.long import Long
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from capmarshal._capabilities.capability import Capability
     from capmarshal._capabilities.door import Home
+    from capmarshal._capabilities.homecoming import CameHome
     from capmarshal._descriptors.descriptor import Descriptor
     from capmarshal._server.caller import Caller
     from capmarshal._server.clients import Channel, Peer
@@ -132,15 +134,18 @@ class Calls:
     def serve(self, run: Callable[[], None]) -> None:
         """Has ``run`` run calls: what that changes in the thread is put back at the end."""
         deadline_before, calls_before, thread_before = _now_in_force(), ownership.current.get(), self.thread
+        came_home_before = homecoming.here.get()
         # No context manager, whose end Ctrl-C can keep from beginning.
         try:
             _deadline.current.set(FOREVER)
+            homecoming.here.set(None)
             ownership.current.set(self._calls)
             self.thread = threading.get_ident()
             run()
         finally:
             self.thread = thread_before
             _deadline.current.set(deadline_before)
+            homecoming.here.set(came_home_before)
             # Last: where Ctrl-C comes before, nothing is in progress there.
             ownership.current.set(calls_before)
 
@@ -195,6 +200,7 @@ class Calls:
                     _put_in_force(deadline)
                 try:
                     by_name: Mapping[str, Any] = _NO_NAMES
+                    run = getattr(target, method.name)
                     if came is None and decode is not None:
                         try:
                             arguments = decode(payload)
@@ -214,9 +220,10 @@ class Calls:
                                 arguments, by_name, owned = self._received(turn, method, payload, *left)
                         if arguments is None:
                             arguments, by_name, owned = self._received(turn, method, payload, came, owned, table)
+                            if owned.came_home is not None:
+                                run = partial(_run_with, owned.came_home, run)
                 except (ArgumentError, StaleCapability) as error:
                     return self._refused(turn, method, error, owned)
-                run = getattr(target, method.name)
                 # To pass no names costs as much as the call.
                 if by_name:
                     result = run(*arguments, **by_name)
@@ -235,7 +242,7 @@ class Calls:
                         if type(result) is not plain and type(result) not in method.known_results:
                             self.look_at(turn, method, result)
                     except Exception:
-                        outgoing = self.outgoing(turn)
+                        outgoing = self.outgoing(turn, target, owned)
                         # Says what is wrong with the result; where that is nothing, a signal handler raised something.
                         method.encode_result(result, outgoing)
                         raise
@@ -244,7 +251,7 @@ class Calls:
                 elif method.result_in_order is not None and (returned := method.result_in_order.returned(result)):
                     reply, results = returned
                 else:
-                    outgoing = self.outgoing(turn)
+                    outgoing = self.outgoing(turn, target, owned)
                     if method.streams:
                         result = self.produce(method, result, owned, calls.kept[kept_before:])
                     reply = method.encode_result(result, outgoing)
@@ -317,13 +324,21 @@ class Calls:
         """By which a call came whose method has returned; None: by none, it is made inline."""
         return self.channel_of(turn.slot)
 
-    def outgoing(self, turn: Turn) -> Outgoing:
-        """The table of a call's answer, still empty."""
+    def outgoing(self, turn: Turn, target: object, owned: Owned) -> Outgoing:
+        """The table of a call's answer, still empty.
+
+        Args:
+            turn: that the call came in.
+            target: whose method was called.
+            owned: of its arguments.
+        """
+        # Items are what came with the call that has begun the stream.
+        came_home = target.came_home if isinstance(target, Streaming) else owned.came_home
         channel = self._channel(turn)
         grant = channel.grant if channel is not None else None
         if grant is not None and grant.deep is not None:
-            return Outgoing(serving=True, hand_under=partial(self._hand_under, grant))
-        return Outgoing(serving=True, hand_out=partial(self._hand_out, channel))
+            return Outgoing(serving=True, came_home=came_home, hand_under=partial(self._hand_under, grant))
+        return Outgoing(serving=True, came_home=came_home, hand_out=partial(self._hand_out, channel))
 
     def _hand_out(self, channel: Channel | None, target: Interface) -> Capability:
         made = self.hand_out(target, channel)
@@ -439,6 +454,16 @@ class Calls:
         if not isinstance(error, Exception) and self.ends_service(error):
             return answer._replace(escape=[error])
         return answer
+
+
+def _run_with(came_home: CameHome, run: Callable[..., Any], *arguments: Any, **by_name: Any) -> Any:
+    """Runs a method with whose arguments something has come home."""
+    before = homecoming.here.get()
+    try:
+        homecoming.here.set(came_home)
+        return run(*arguments, **by_name)
+    finally:
+        homecoming.here.set(before)
 
 
 def succeeded(turn: Turn, reply: bytes, owned: Owned, outgoing: Outgoing, kept: Sequence[object]) -> Answer:

@@ -8,6 +8,7 @@ import types
 import weakref
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, TypeVar
 
+from capmarshal._capabilities import homecoming
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._kernel import call_log
@@ -179,10 +180,14 @@ class Dispatcher:
         expired = deadline != FOREVER and time.monotonic_ns() >= deadline
         borrowed = DescriptorList.dup_of(numbers)
         self.calls.inline += 1
+        came_home = homecoming.here.get()
         try:
+            # That of the call which makes this one is not this one's.
+            homecoming.here.set(None)
             answer = self.call(call, borrowed, None, None if expired else deadline)
         finally:
             self.calls.inline -= 1
+            homecoming.here.set(came_home)
         assert isinstance(answer, Answer)  # noqa: S101 - nothing runs beside others in a thread
         if answer.escape:
             answer.close()

@@ -11,6 +11,7 @@ import operator
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from capmarshal._capabilities import homecoming
 from capmarshal._descriptors import reaper
 from capmarshal._kernel.errors import name_of, with_article
 from capmarshal._kernel.native import DESCRIPTORS_MAX
@@ -133,12 +134,14 @@ class Streaming:
         where: interface and method, for people.
         failure: what the iteration has raised, behind items that are to be sent before.
         revoked: it has ended though somebody has it.
+        came_home: with the call that began it: the items that are among that go out as it came.
     """
 
     def __init__(self, method: Method, owned: Owned, kept: Sequence[object], shares: Shares) -> None:
         self.where = method.where
         self._shares = shares
         self._owned: Owned | None = ownership.without_kept(owned, kept)
+        self.came_home = owned.came_home
         self.failure: BaseException | None = None
         self.revoked = False
 
@@ -242,6 +245,7 @@ class Producer(Streaming):
         mark = len(kept)
         self._runs = True
         try:
+            homecoming.here.set(self.came_home)
             self._fill(batch, self._iterator, kept)
         except BaseException as error:
             self._over = True
@@ -254,6 +258,7 @@ class Producer(Streaming):
             self.failure = error
         finally:
             self._runs = False
+            homecoming.here.set(None)
             if self._owned is not None and len(kept) > mark:
                 self._owned = ownership.without_kept(self._owned, kept[mark:])
             if self._over or self._told:

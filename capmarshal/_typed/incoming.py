@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from capmarshal._capabilities.capability import Capability
 from capmarshal._capabilities.door import home_of
+from capmarshal._capabilities.homecoming import CameHome
 from capmarshal._capabilities.space import space
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.dataspace import Dataspace
@@ -47,11 +48,13 @@ class Owned:
         produced: it; each owns one.  Of the call in a server, of the caller in a client.
         writers: those among them that have a buffer to flush.
         raws: by the id of a file, the raw one that it was made with: a method may detach the two.
+        came_home: which objects of the server's own came with it, if any; of a call in a server.
     """
 
-    __slots__ = ("produced", "raws", "writers")
+    __slots__ = ("came_home", "produced", "raws", "writers")
 
     def __init__(self) -> None:
+        self.came_home: CameHome | None = None
         self.produced: list[Any] = []
         self.writers: Sequence[io.BufferedWriter] = ()
         self.raws: Mapping[int, io.RawIOBase] = _NO_RAWS
@@ -183,6 +186,9 @@ class Incoming(Owned):
                     f"the object that came home is {_name(type(managed))}, not {_name(kind)}"
                     f"{difference_of_colour(type(managed), kind)}"
                 )
+            if self.came_home is None:
+                self.came_home = CameHome()
+            self.came_home.note(managed, (door, badge))
             return managed
         return capability.cast(kind)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from capmarshal._capabilities.door import Door
+    from capmarshal._capabilities.homecoming import CameHome
     from capmarshal._descriptors.array_layout import ArrayLayout
     from capmarshal._descriptors.descriptor import Descriptor
 
@@ -28,6 +29,7 @@ class Outgoing:
 
     Args:
         serving: it is an answer's: the thread that makes it serves others.
+        came_home: with the arguments of the call that is answered: that goes out as it came.
         hand_out: gives an object that nobody manages a capability; None: there is none for it.
         hand_under: gives whatever stands for a capability a badge of the door that the call came through; None: it has
             that of its own door.
@@ -41,6 +43,7 @@ class Outgoing:
     """
 
     __slots__ = (
+        "_came_home",
         "_further_lines",
         "_hand_out",
         "_hand_under",
@@ -58,10 +61,12 @@ class Outgoing:
         self,
         *,
         serving: bool = False,
+        came_home: CameHome | None = None,
         hand_out: Callable[[Any], Capability] | None = None,
         hand_under: Callable[[Any], bytes] | None = None,
     ) -> None:
         self._serving = serving
+        self._came_home = came_home
         self._hand_out, self._hand_under = hand_out, hand_under
         # By the id of such an object: it may be in there twice.
         self._handed_out: dict[int, Capability] | None = None
@@ -93,7 +98,10 @@ class Outgoing:
     def _add(self, thing: Any) -> int:
         self._check_room(1)
         if is_delegable(thing):
-            if self._hand_under is not None:
+            way = self._came_home.way_of(thing) if self._came_home is not None else None
+            if way is not None:
+                self._add_capability(space.capability(*way))
+            elif self._hand_under is not None:
                 self.entries.append(Entry(THIS_DOOR, self._hand_under(thing)))
             else:
                 self._add_capability(self._capability_of(thing))

@@ -1,0 +1,217 @@
+"""What has come home with a call that goes on: of a stream, in both colours, and of one whose method is awaited."""
+
+from __future__ import annotations
+
+import contextvars
+import gc
+from collections.abc import AsyncIterator, Iterator
+
+import anyio
+import pytest
+
+import capmarshal as cm
+import loops
+from capmarshal import aio
+from capmarshal._capabilities import homecoming
+from patience import until
+
+
+class Page(cm.Interface):
+    @cm.method
+    def title(self) -> str: ...
+
+
+class Index(cm.Interface):
+    @cm.method
+    def each(self, pages: list[Page]) -> Iterator[Page]: ...
+
+    @cm.method
+    def tell_each(self, pages: list[Page], index: cm.Capability) -> Iterator[str]: ...
+
+    @cm.method
+    def keep(self, page: Page) -> None: ...
+
+
+class PageServer(Page):
+    def title(self):
+        return "Contents"
+
+
+class IndexServer(Index):
+    def __init__(self):
+        self.kept = []
+
+    def each(self, pages):
+        yield from pages
+
+    def tell_each(self, pages, index):
+        for page in pages:
+            index.cast(Index).keep(page)
+            yield "told"
+
+    def keep(self, page):
+        self.kept.append(page)
+
+
+@pytest.fixture(params=["managed", "unmanaged"])
+def site(request):
+    """An entrypoint, a page that it serves, whether that has a capability besides or not, and an index."""
+    with cm.Entrypoint("site") as entrypoint:
+        page = PageServer()
+        if request.param == "managed":
+            entrypoint.manage(page)
+        yield entrypoint, page, entrypoint.manage(IndexServer()).cast(Index)
+    # pytest still holds it when the descriptors are counted.
+    request.node.funcargs.pop("site")
+
+
+def is_revoked(page):
+    with pytest.raises(cm.Revoked, match="over"):
+        page.title()
+    return True
+
+
+def test_items(site):
+    """Which are handed out when the call has long ended."""
+    entrypoint, page, index = site
+    granted = entrypoint.grant(page)
+    stream = index.each([granted.cast(Page)] * 40)
+    items = [next(stream)]
+    assert items[0].title() == "Contents"
+    entrypoint.revoke(granted, "over")
+    items += stream
+    assert len(items) == 40
+    assert all(map(is_revoked, items))
+
+
+def test_arguments_of_calls(site):
+    """Those that the stream makes, of another entrypoint's object."""
+    entrypoint, page, index = site
+    with cm.Entrypoint("elsewhere") as elsewhere:
+        other, granted = IndexServer(), entrypoint.grant(page)
+        assert list(index.tell_each([granted.cast(Page)] * 2, elsewhere.manage(other))) == ["told"] * 2
+        assert [cm.capability(each) for each in other.kept] == [granted] * 2
+        entrypoint.revoke(granted, "over")
+        assert all(map(is_revoked, other.kept))
+        other.kept.clear()
+
+
+def test_it_holds_what_came_as_long_as_it_can_be_reached(site):
+    """And the grant ends then, of which nobody has anything else."""
+    entrypoint, page, index = site
+    gone = []
+    granted = entrypoint.grant(page, unreachable=gone.append)
+    stream = index.each([granted.cast(Page)] * 2)
+    assert next(stream) == granted.cast(Page)
+    del granted
+    gc.collect()
+    assert next(stream).title() == "Contents"
+    assert not gone
+    del stream
+    gc.collect()
+    until(lambda: gone)
+
+
+class AsyncPage(cm.Interface):
+    @cm.method
+    async def title(self) -> str: ...
+
+
+class AsyncIndex(cm.Interface):
+    @cm.method
+    async def first(self, pages: list[AsyncPage]) -> AsyncPage: ...
+
+    @cm.method
+    async def give(self, page: AsyncPage, index: cm.Capability) -> None: ...
+
+    @cm.method
+    async def keep(self, page: AsyncPage) -> None: ...
+
+    @cm.method
+    def each(self, pages: list[AsyncPage]) -> AsyncIterator[AsyncPage]: ...
+
+    @cm.method
+    def tell_each(self, pages: list[AsyncPage], index: cm.Capability) -> AsyncIterator[str]: ...
+
+
+class AsyncPageServer(AsyncPage):
+    async def title(self):
+        return "Contents"
+
+
+class AsyncIndexServer(AsyncIndex):
+    def __init__(self):
+        self.kept = []
+        self.contexts = []
+
+    async def first(self, pages):
+        # As of a timer, or of a task that goes on.
+        self.contexts.append(contextvars.copy_context())
+        await anyio.sleep(0)
+        return pages[0]
+
+    async def give(self, page, index):
+        await index.cast(AsyncIndex).keep(page)
+
+    async def keep(self, page):
+        self.kept.append(page)
+
+    async def each(self, pages):
+        self.contexts.append(contextvars.copy_context())
+        for page in pages:
+            yield page
+
+    async def tell_each(self, pages, index):
+        for page in pages:
+            await index.cast(AsyncIndex).keep(page)
+            yield "told"
+
+
+async def is_revoked_awaited(page):
+    with pytest.raises(cm.Revoked, match="over"):
+        await page.title()
+
+
+@loops.each_loop
+@pytest.mark.parametrize("managed", [True, False])
+def test_where_methods_are_awaited(loop, managed):
+    """In results, in items, and in arguments of calls that methods and streams make."""
+
+    async def main():
+        async with aio.Entrypoint("site") as site, aio.Entrypoint("elsewhere") as elsewhere:
+            page, other = AsyncPageServer(), AsyncIndexServer()
+            index, there = site.manage(AsyncIndexServer()).cast(AsyncIndex), elsewhere.manage(other)
+            if managed:
+                site.manage(page)
+            granted = site.grant(page)
+            given = granted.cast(AsyncPage)
+            pages = [await index.first([given]), *[item async for item in index.each([given] * 3)]]
+            await index.give(given, there)
+            assert [told async for told in index.tell_each([given], there)] == ["told"]
+            pages += other.kept
+            assert [cm.capability(each) for each in pages] == [granted] * 6
+            site.revoke(granted, "over")
+            for each in pages:
+                await is_revoked_awaited(each)
+            other.kept.clear()
+
+    loops.run(loop, main)
+
+
+@loops.each_loop
+def test_what_outlives_an_awaited_call_does_not_hold_what_came(loop):
+    """A context that was copied in it, as each timer and each task has one."""
+
+    async def main():
+        gone = anyio.Event()
+        target = AsyncIndexServer()
+        async with aio.Entrypoint("site") as site:
+            index = site.manage(target).cast(AsyncIndex)
+            granted = site.grant(AsyncPageServer(), unreachable=lambda _: gone.set())
+            await index.first([granted.cast(AsyncPage)])
+            del granted
+            gc.collect()
+            await gone.wait()
+            assert target.contexts.pop()[homecoming.here].way_of(target) is None
+
+    loops.run(loop, main)
