@@ -46,6 +46,25 @@ def test_arguments_of_another_kind_are_refused_in_words(arguments, words):
         cm.Entrypoint(**({"label": "x"} | arguments))
 
 
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        ("", "not ''"),
+        ("a/b", "not 'a/b'"),
+        ("a\nb", r"not 'a\\nb'"),
+        ("\u00e9" * 33, "'\u00e9{33}' has 66"),
+        ("x" * 10**6, r"'x+\.\.\. \(\d+ characters left out\) \.\.\.x+' has 1000000"),
+    ],
+    ids=("empty", "slash", "line", "bytes", "long"),
+)
+def test_what_is_no_label_is_told_what_one_is(label, words):
+    """In bytes, as of which a letter may have several; and of a long one the beginning and the end are enough."""
+    with pytest.raises(ValueError, match=f"^a label is 1 to 64 bytes of printable text without a slash[,;] {words}$"):
+        cm.Entrypoint(label)
+    with cm.Entrypoint("x") as entrypoint, pytest.raises(ValueError, match=f"a label is 1 to 64 bytes .*{words}$"):
+        entrypoint.grant(by_hand.Worker(), label=label)
+
+
 @pytest.mark.parametrize("again", [copy.copy, pickle.dumps])
 def test_it_is_neither_copied_nor_pickled(again):
     """A copy that goes would end the service of the other."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from capmarshal._capabilities.identity import NAME_PREFIX
 from capmarshal._capabilities.space import space
 from capmarshal._descriptors import private
-from capmarshal._kernel.errors import DENIED, check
+from capmarshal._kernel.errors import DENIED, check, shortened
 from capmarshal._kernel.native import ffi, lib
 from capmarshal._protocol.wire import NO_SECRET
 
@@ -32,8 +32,11 @@ def check_label(label: str) -> None:
     """
     if not isinstance(label, str):
         raise TypeError(f"a label is text, not {label!r}")
-    if not label or "/" in label or not label.isprintable() or len(label.encode()) > _LABEL_MAX:
-        raise ValueError(f"a label is 1 to {_LABEL_MAX} bytes of printable text without a slash, not {label!r}")
+    wrong = f"a label is 1 to {_LABEL_MAX} bytes of printable text without a slash"
+    if not label or "/" in label or not label.isprintable():
+        raise ValueError(f"{wrong}, not {shortened(repr(label))}")
+    if (size := len(label.encode())) > _LABEL_MAX:
+        raise ValueError(f"{wrong}; {shortened(repr(label))} has {size}")
 
 
 def _bind(server_end: int, label: str) -> None:
