@@ -914,6 +914,37 @@ def test_a_result_that_is_not_what_the_interface_says_is_in_the_servers_log(what
     assert line.startswith(f"test: {whom}: {said}")
 
 
+class Silent(cm.Interface):
+    @cm.method
+    def hush(self, what: str | None) -> None: ...
+    @cm.method
+    def quiet(self, what: None) -> None: ...
+
+
+class SilentServer(Silent):
+    def hush(self, what):
+        return what
+
+    def quiet(self, what):
+        raise AssertionError
+
+
+def test_none_is_called_so_and_not_as_json_has_it(log):
+    """Of a method that is to return nothing, and does, it is said how it is declared: to its caller, and in the log."""
+    words = "Expected `None`, got `str`: it is declared -> None"
+    with _serve(SilentServer()) as proxy:
+        proxy.hush(None)
+        with pytest.raises(cm.ArgumentError, match=f"^Silent.hush, result: {words}\n"):
+            proxy.hush("null")
+        with pytest.raises(cm.ArgumentError, match=r"^Silent.quiet, arguments: Expected `None`, got `str` - at `what`"):
+            proxy.quiet("null")
+        with pytest.raises(cm.ArgumentError, match=r"arguments: Expected `str \| None`, got `int` - at `what`$"):
+            proxy.hush(1)
+    assert [message.partition("Silent.")[2] for _, message, _ in log] == [
+        f"hush returned what its interface does not say: {words}"
+    ]
+
+
 class Found(cm.Interface):
     @cm.method
     def found(self, what: str) -> Sequence[int] | None: ...
@@ -936,7 +967,7 @@ def test_a_result_is_looked_at_where_it_is_of_a_new_class(log):
                 proxy.found(what)
     assert method.known_results == {type(None), list, tuple}
     assert [message.partition("returned ")[2] for _, message, _ in log] == [
-        "what its interface does not say: Expected `array | null`, got `str`"
+        "what its interface does not say: Expected `array | None`, got `str`"
     ]
 
 

@@ -53,8 +53,14 @@ def says_all(error: Exception, payload: bytes | memoryview) -> bool:
 
 def words_of_failure(error: Exception) -> str:
     """What is wrong with a payload, as msgspec says it; of what a class of the application's raises, its name."""
-    return shortened(str(error)) if isinstance(error, (*BAD_PAYLOAD, Error)) else type(error).__name__
+    if not isinstance(error, (*BAD_PAYLOAD, Error)):
+        return type(error).__name__
+    words = shortened(str(error))
+    return _TYPES.sub(lambda types: _NULL.sub("None", types[0]), words) if is_msgspecs(error) else words
 
+
+# What msgspec says is due, and what came, where it has JSON's word for Python's.
+_TYPES, _NULL = re.compile(r"\b(?:Expected|got) `[^`]*`"), re.compile(r"\bnull\b")
 
 # How msgspec ends an error within a value.  What stands before that may be the peer's own words.
 _WITHIN = re.compile(r"( - at (?:`key` in )?`)\$([^`]*`)\Z")

@@ -16,6 +16,7 @@ from capmarshal._typed.codec import (
     decoder_for,
     encode,
     encode_data,
+    is_msgspecs,
     says_all,
     words_of_failure,
 )
@@ -163,7 +164,7 @@ class Method:
         try:
             self.decode_data_result(encode_data(result))
         except BAD_PAYLOAD as error:
-            return words_of_failure(error)
+            return self._words(error)
         self.known_results.add(type(result))
         return ""
 
@@ -201,7 +202,11 @@ class Method:
         return failure
 
     def _failure(self, error: Exception) -> ArgumentError:
-        return ArgumentError(f"{self.where}, result: {words_of_failure(error)}")
+        return ArgumentError(f"{self.where}, result: {self._words(error)}")
+
+    def _words(self, error: Exception) -> str:
+        declared = ": it is declared -> None" if self.plain_result is types.NoneType and is_msgspecs(error) else ""
+        return f"{words_of_failure(error)}{declared}"
 
 
 def methods_of(cls: type) -> dict[bytes, Method]:
