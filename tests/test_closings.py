@@ -24,15 +24,21 @@ from served import Notebook, channels, send_away, serving
 pytestmark = pytest.mark.usefixtures("quiet_log")
 
 
-def test_an_answer_waits_for_what_its_call_sent_to_be_closed(lingering):
+def closing(served):
+    """The channel whose answer waits; a server in an event loop may run the call later than one that came later."""
+    return patience.until(lambda: next((one for one in served.channels.all() if one.state is State.CLOSING), None))
+
+
+def test_an_answer_waits_for_what_its_call_sent_to_be_closed(lingering, monkeypatch):
     """Others are served meanwhile, and it leaves when that is closed."""
+    # As long as the test likes.
+    monkeypatch.setattr(answers, "_CLOSING_PATIENCE", int(4 * PATIENCE * 1e9))
     number, peer = lingering(4 * int(PATIENCE))
     with serving() as served, contextlib.closing(by_hand.knock(served.capability)) as near, cm.timeout(PATIENCE):
         with by_hand.busy(served.capability):
             send_away(near, served.capability, number)
-        proxy = served.capability.cast(by_hand.Work)
-        assert proxy.double(1) == 2
-        [waiting] = [one for one in served.channels.all() if one.state is State.CLOSING]
+        waiting = closing(served)
+        assert served.capability.cast(by_hand.Work).double(1) == 2
         assert select.select([near], [], [], 0)[0] == []
         while peer.recv(1 << 20):
             pass
@@ -110,21 +116,19 @@ def test_descriptors_wait_unread_for_a_full_table_to_be_emptied(fork, hostile, l
         another.child.kill()
 
 
-def test_an_answer_that_waited_is_not_kept_when_it_is_sent(lingering):
+def test_an_answer_that_waited_is_not_kept_when_it_is_sent(lingering, monkeypatch):
     """Not even by what would have sent it late."""
+    # Longer than the test waits.
+    monkeypatch.setattr(answers, "_CLOSING_PATIENCE", int(4 * PATIENCE * 1e9))
     number, peer = lingering(4 * int(PATIENCE))
     with serving() as served, contextlib.closing(by_hand.knock(served.capability)) as near:
         with by_hand.busy(served.capability):
             send_away(near, served.capability, number)
-        # After this the server is done with the turn that answered the call which kept it busy, and with that of ours.
-        with cm.timeout(PATIENCE):
-            assert served.capability.cast(by_hand.Work).double(1) == 2
-        [channel] = [one for one in served.channels.all() if one.state is State.CLOSING]
-        outbox = weakref.ref(channel.outbox)
+        outbox = weakref.ref(closing(served).outbox)
         while peer.recv(1 << 20):
             pass
         by_hand.answer(near)
-        patience.until(lambda: outbox() is None, 0.5)
+        patience.until(lambda: outbox() is None)
 
 
 class Raw(io.RawIOBase):
