@@ -361,6 +361,78 @@ def test_what_is_no_stream(result):
             proxy.counts()
 
 
+class Wrong(cm.Interface):
+    @cm.method
+    def words(self) -> Iterator[int]: ...
+
+    @cm.method
+    def records(self) -> Iterator[dict[str, list[int]]]: ...
+
+    @cm.method
+    def things(self) -> Iterator[int]: ...
+
+    @cm.method
+    def broken(self) -> Iterator[int]: ...
+
+    @cm.method
+    def slow(self) -> Iterator[int]: ...
+
+
+class WrongServer(Wrong):
+    going: io.FileIO
+
+    def words(self):
+        yield 1
+        yield "two"
+
+    def records(self):
+        yield {"a": [1, "x"]}
+
+    def things(self):
+        yield object()
+
+    def broken(self):
+        yield from ()
+        raise ValueError("not declared")
+
+    def slow(self):
+        yield len(self.going.read())
+
+
+def _slow(proxy, server):
+    with by_hand.pipe() as (going, go):
+        server.going = going
+        items = proxy.slow()
+        try:
+            with cm.timeout(0.01):
+                next(items)
+        finally:
+            go.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "take"),
+    [
+        (cm.ArgumentError, "Wrong.words, items: Expected `int`, got `str` - at `item`", lambda p, _: list(p.words())),
+        (cm.ArgumentError, r"Wrong.records, items: .* - at `item\[\.\.\.\]\[1\]`", lambda p, _: list(p.records())),
+        (cm.RemoteError, "Wrong.things, items: `object` objects cannot", lambda p, _: list(p.things())),
+        (cm.RemoteError, "in Wrong.broken, items, entrypoint 'wrong'", lambda p, _: list(p.broken())),
+        (cm.CallTimeout, "Wrong.slow, items, entrypoint 'wrong': ", _slow),
+    ],
+    ids=("item", "within an item", "no data", "raised", "late"),
+)
+def test_errors_of_items_name_the_method_that_somebody_has_written(error, words, take, caplog):
+    """The one that gives the stream, and that items were to come; also in the server's log."""
+    server = WrongServer()
+    with cm.Entrypoint("wrong") as entrypoint:
+        proxy = entrypoint.manage(server).cast(Wrong)
+        with pytest.raises(error, match=words) as caught:
+            take(proxy, server)
+    assert "next" not in str(caught.value)
+    assert all(", items" in message and "next" not in message for message in caplog.messages)
+    caplog.clear()
+
+
 def test_declarations_that_cannot_work():
     """Each says what to write."""
 

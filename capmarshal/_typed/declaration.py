@@ -13,7 +13,7 @@ from capmarshal._capabilities.capability import Delegable
 from capmarshal._kernel.errors import InterfaceError, name_of
 from capmarshal._protocol.wire import METHOD_MAX
 from capmarshal._typed.annotations import Reader, Unreadable
-from capmarshal._typed.marks import INTERFACE, RAISES, REMOTE, original_of
+from capmarshal._typed.marks import CALLED, INTERFACE, RAISES, REMOTE, original_of
 from capmarshal._typed.parameters import Parameter, is_async, is_awaitable, is_generator, parameters_of
 from capmarshal._typed.sendable import Unsendable, is_data
 from capmarshal._typed.stubs import function_in, is_stub
@@ -64,7 +64,7 @@ class Declaration:
     """
 
     def __init__(self, interface: type, name: str, function: Any, of: type) -> None:
-        self.where = f"{interface.__qualname__}.{name}"
+        self.where = vars(interface).get(CALLED) or f"{interface.__qualname__}.{name}"
         self._check_name(name)
         self.streams = self.items_are_data = False
         self._check_function(function)

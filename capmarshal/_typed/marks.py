@@ -13,10 +13,10 @@ RAISES: Final = "__capmarshal_raises__"
 # The class that declares it, once there is that; and of a twin, what it is a twin of.
 INTERFACE: Final = "__capmarshal_interface__"
 ORIGINAL: Final = "__capmarshal_original__"
-
-
 # Of the twin of a method that gives a stream: whether its items are awaited.
 AWAITED: Final = "__capmarshal_awaited__"
+# In the namespace of an interface that nobody wrote: what people call a call of it.
+CALLED: Final = "__capmarshal_called__"
 
 
 def original_of(function: FunctionType) -> FunctionType:

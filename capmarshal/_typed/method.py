@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import types
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from capmarshal._typed.implementation import Implementation
 from capmarshal._typed.in_order import result_in_order
 from capmarshal._typed.lending import arguments_in_order, data_lender
 from capmarshal._typed.long import encoders_for
+from capmarshal._typed.marks import CALLED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +44,8 @@ _METHODS = "__capmarshal_methods__"
 
 # What is the annotation's when it is of its class.
 _PLAIN = frozenset({bool, int, float, str, bytes, types.NoneType})
+# How msgspec ends an error within one of the items of a stream that came together.
+_ITEM = re.compile(r"( - at (?:`key` in )?`)\$\[0\]\[\d+\]([^`]*`)\Z")
 # Classes of one method's results that are known: a server may make them as it goes.
 _KNOWN_MAX = 64
 
@@ -67,6 +71,7 @@ class Method:
         awaitable: what its calls give is to be awaited.
         streams: its result is a stream, and travels as an object of :attr:`result`.
         items_are_data: it is one in whose items no capability and no descriptor can be.
+        gives_items: its own result is the next items of a stream.
         result: the result's type.
         arguments_are_data, result_is_data: no capability and no descriptor can be in them.
         arguments_in_order, result_in_order: how they travel where descriptors, and in arguments capabilities, stand in
@@ -90,6 +95,8 @@ class Method:
         self.wire_name = name.encode()
         self.wire_size = pack_size(self.wire_name)
         self.where = declared.where
+        self.gives_items = CALLED in vars(interface)
+        self._result = self.where if self.gives_items else f"{self.where}, result"
         self.raises = declared.raises
         self.awaitable = declared.awaitable
         self.streams, self.items_are_data = declared.streams, declared.items_are_data
@@ -179,7 +186,7 @@ class Method:
             decoded = self._decode_result(payload, incoming)
             incoming.check_used()
         except StaleCapability as stale:
-            raise StaleCapability(f"{self.where}, result: {stale}") from None
+            raise StaleCapability(f"{self._result}: {stale}") from None
         except Exception as error:  # a __post_init__ of the user's may raise anything for what a peer sends
             # msgspec makes its own error of it, since every InterfaceError is a TypeError.
             if isinstance(error.__cause__, InterfaceError):
@@ -202,11 +209,14 @@ class Method:
         return failure
 
     def _failure(self, error: Exception) -> ArgumentError:
-        return ArgumentError(f"{self.where}, result: {self._words(error)}")
+        return ArgumentError(f"{self._result}: {self._words(error)}")
 
     def _words(self, error: Exception) -> str:
+        words = words_of_failure(error)
+        if self.gives_items:
+            return _ITEM.sub(r"\1item\2", words)
         declared = ": it is declared -> None" if self.plain_result is types.NoneType and is_msgspecs(error) else ""
-        return f"{words_of_failure(error)}{declared}"
+        return f"{words}{declared}"
 
 
 def methods_of(cls: type) -> dict[bytes, Method]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from capmarshal._typed import declaration
 from capmarshal._typed.interface import Interface, method, raises
+from capmarshal._typed.marks import CALLED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,6 +45,8 @@ def pull_interface(where: str, item: Any, errors: Sequence[type[Exception]], *, 
     declared.__annotations__ = {"at_most": int, "return": tuple[list[item], bool]}
     declared.__doc__ = "Gives so many of the next items at most, and whether these are the last."
     namespace = {"__qualname__": where, "__module__": __name__, "next": raises(*errors)(method(declared))}
+    # Nobody has written next().
+    namespace |= {CALLED: f"{where}, items"}
     made: Any = type(Interface)
     interface: type[Interface] = made(where, (Interface,), namespace)
     return interface
