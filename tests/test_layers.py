@@ -161,6 +161,7 @@ MODULES = {
         "caller",
         "ownership",
         "escapes",
+        "items",
         "streams",
         "calls",
         "logged_calls",

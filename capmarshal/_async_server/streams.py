@@ -16,18 +16,20 @@ from capmarshal._capabilities import homecoming
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.native import FOREVER
 from capmarshal._server import ownership
-from capmarshal._server.streams import Streaming, no_stream, raise_out_of, taken_away
+from capmarshal._server.streams import BYTES, Streaming, no_stream, raise_out_of, taken_away
 from capmarshal._typed.untaken import close_items
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from capmarshal._async_server.driver import Driver
+    from capmarshal._server.items import Item
     from capmarshal._server.shares import Shares
     from capmarshal._typed.incoming import Owned
     from capmarshal._typed.method import Method
 
-# Items that are made ahead of those that were wanted, and seconds for which more are waited for.
+# Items that are made ahead of those that were wanted, unless they are as many bytes as go together before; and seconds
+# for which more are waited for.
 _AHEAD = 64
 _SLOW = 0.001
 
@@ -71,7 +73,8 @@ class AwaitedProducer(Streaming):
         self._failed, self._cut_off, self._waits = failed, cut_off, waits
         # Whether it iterates, or has; is at its end; and was told to end.
         self._begun = self._over = self._told = False
-        self._made: deque[Any] = deque()
+        self._made: deque[Item] = deque()
+        self._bytes = 0
         # What is no data is sent before its maker goes on: see Batch.
         self._ahead = _AHEAD if method.items_are_data else 1
         self._wanted = False
@@ -95,11 +98,12 @@ class AwaitedProducer(Streaming):
                 while not batch.full and (self._made or not self._over):
                     await self._some()
                     if self._made and batch.takes(self._made[0]):
-                        self._made.popleft()
+                        self._bytes -= self._made.popleft()[1]
                     self._room.set()
         except BaseException:
             # Who was to have them has given up; somebody else may want them.
-            self._made.extendleft(reversed(batch.items))
+            self._made.extendleft(reversed(batch.taken))
+            self._bytes += sum(item[1] for item in batch.taken)
             raise
         if not batch.items and not self._made:
             if self.revoked:
@@ -148,10 +152,14 @@ class AwaitedProducer(Streaming):
             with self._scope:
                 async with _closing(self._iterator):
                     async for item in self._iterator:
-                        self._made.append(item)
+                        made = self.measures.measured(item)
+                        self._made.append(made)
+                        self._bytes += made[1]
+                        # It may be the last reference to much.
+                        del item, made
                         self._wanted = False
                         self._tell()
-                        while len(self._made) >= self._ahead or (self._ahead == 1 and not self._wanted):
+                        while self._is_ahead():
                             self._room = anyio.Event()
                             await self._room.wait()
                 self.write_out()
@@ -165,11 +173,17 @@ class AwaitedProducer(Streaming):
         finally:
             self._at_end()
 
+    def _is_ahead(self) -> bool:
+        """Whether no more is to be made for now."""
+        if self._ahead == 1:
+            return bool(self._made) or not self._wanted
+        return len(self._made) >= self._ahead or self._bytes >= BYTES
+
     def _at_end(self) -> None:
         self._over = True
         if self._told:
             items, self._made = self._made, deque()
-            close_items(items)
+            close_items(item[0] for item in items)
         self._tell()
         self.let_go()
 

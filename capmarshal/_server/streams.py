@@ -18,13 +18,13 @@ from capmarshal._kernel.native import DESCRIPTORS_MAX
 from capmarshal._protocol.epitaph import revoked
 from capmarshal._protocol.faults import Code, Failing
 from capmarshal._server import ownership
-from capmarshal._typed.codec import encode, encode_data
-from capmarshal._typed.table import Search, is_delegable
+from capmarshal._server.items import Items
 from capmarshal._typed.untaken import close_items
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from capmarshal._server.items import Item
     from capmarshal._server.shares import Shares
     from capmarshal._typed.incoming import Owned
     from capmarshal._typed.method import Method
@@ -33,13 +33,10 @@ if TYPE_CHECKING:
 _SLOW = 1_000_000
 # What a batch has at most: items, their bytes, descriptors as of one record, and capabilities, each of which may cost
 # the server a door as long as it can be reached.
-_MOST, _BYTES, _DESCRIPTORS, _CAPABILITIES = 1 << 16, 48 << 10, DESCRIPTORS_MAX, 16
-# Bytes of an answer beside its items; of one descriptor or capability in its table; and of a number, at most.
-_HEAD, _ENTRY, _NUMBER = 512, 64, 9
-# Descriptors of one thing that is no capability: a shared buffer has two.
-_MOST_EACH = 2
-_INT = 1 << 63
-_NOTHING: tuple[Sequence[Any], Sequence[Any]] = ((), ())
+_MOST, BYTES, _DESCRIPTORS, _CAPABILITIES = 1 << 16, 48 << 10, DESCRIPTORS_MAX, 16
+# Bytes of an answer beside its items.
+_HEAD = 512
+_NOTHING: tuple[Sequence[Item], Sequence[Any]] = ((), ())
 # In the namespace of an interface by which items are pulled: the class that serves it.
 _PRODUCER = "__capmarshal_producer__"
 
@@ -49,31 +46,10 @@ def class_for(method: Method, base: type) -> type[Any]:
     pull: type = method.result
     known: type | None = vars(pull).get(_PRODUCER)
     if known is None:
-        known = type(pull)(pull.__name__, (base, pull), {"__module__": base.__module__})
+        namespace = {"__module__": base.__module__, "measures": Items(method)}
+        known = type(pull)(pull.__name__, (base, pull), namespace)
         setattr(pull, _PRODUCER, known)
     return known
-
-
-def _size_of(item: Any) -> tuple[int, int, int]:
-    """Bytes of an item, the descriptors that go with it, and the capabilities; without touching any of these.
-
-    Raises:
-        Exception: it cannot be sent.
-    """
-    kind = type(item)
-    if kind is int and -_INT <= item < _INT:
-        return _NUMBER, 0, 0
-    if kind in (int, str, float, bool):
-        return len(encode_data(item)), 0, 0
-    if kind is bytes:
-        return len(item) + _NUMBER, 0, 0
-    search = Search()
-    size, capabilities = len(encode(item, search)), sum(map(is_delegable, search.found))
-    return (
-        size + _ENTRY * len(search.found),
-        _MOST_EACH * (len(search.found) - capabilities) + capabilities,
-        capabilities,
-    )
 
 
 class Batch:
@@ -85,34 +61,38 @@ class Batch:
         at_most: how many are wanted.
         max_bytes: of an answer.
         max_descriptors: of an answer.
+
+    Attributes:
+        items: as they are sent.
+        taken: as they were given.
+        full: there is to be no more in it.
     """
 
-    __slots__ = ("_at", "_bytes", "_capabilities", "_descriptors", "_most", "_room", "full", "items")
+    __slots__ = ("_at", "_bytes", "_capabilities", "_descriptors", "_most", "_room", "full", "items", "taken")
 
     def __init__(self, at_most: int, max_bytes: int, max_descriptors: int) -> None:
         self.items: list[Any] = []
+        self.taken: list[Item] = []
         self.full = False
         self._most = max(1, min(at_most, _MOST))
-        self._room = (min(max_bytes - _HEAD, _BYTES), min(max_descriptors, _DESCRIPTORS), _CAPABILITIES)
+        self._room = (min(max_bytes - _HEAD, BYTES), min(max_descriptors, _DESCRIPTORS), _CAPABILITIES)
         self._bytes = self._descriptors = self._capabilities = 0
         self._at = time.monotonic_ns()
 
-    def takes(self, item: Any) -> bool:
+    def takes(self, item: Item) -> bool:
         """Adds one, unless it is to be in another one; whether it did.  None is added to one that is full."""
-        try:
-            size, descriptors, capabilities = _size_of(item)
-        except Exception:  # noqa: BLE001 - what is wrong with it is said when it is sent
+        sent, size, descriptors, capabilities, good = item
+        self._bytes += size
+        self._descriptors += descriptors
+        self._capabilities += capabilities
+        most, most_descriptors, most_capabilities = self._room
+        too_much = self._bytes > most or self._descriptors > most_descriptors or self._capabilities > most_capabilities
+        if too_much or not good:
             self.full = True
-        else:
-            self._bytes += size
-            self._descriptors += descriptors
-            self._capabilities += capabilities
-            most, most_descriptors, most_capabilities = self._room
-            if self._bytes > most or self._descriptors > most_descriptors or self._capabilities > most_capabilities:
-                self.full = True
         if self.full and self.items:
             return False
-        self.items.append(item)
+        self.items.append(sent)
+        self.taken.append(item)
         before, self._at = self._at, time.monotonic_ns()
         # What is no data is sent before its maker goes on: he may close it behind the yield, or wait until it is given
         # back.
@@ -132,10 +112,13 @@ class Streaming:
 
     Attributes:
         where: interface and method, for people.
+        measures: its items.
         failure: what the iteration has raised, behind items that are to be sent before.
         revoked: it has ended though somebody has it.
         came_home: with the call that began it: the items that are among that go out as it came.
     """
+
+    measures: Items
 
     def __init__(self, method: Method, owned: Owned, kept: Sequence[object], shares: Shares) -> None:
         self.where = method.where
@@ -227,7 +210,7 @@ class Producer(Streaming):
         # It iterates at the moment; is at its end; and was told to end, by somebody who does not take items.
         self._runs = self._over = self._told = False
         # What came and is in no batch yet, and what was kept of it.
-        self._left: tuple[Sequence[Any], Sequence[Any]] = _NOTHING
+        self._left: tuple[Sequence[Item], Sequence[Any]] = _NOTHING
 
     def next(self, at_most: int) -> tuple[list[Any], bool]:
         """Gives so many of the next items at most, and whether these are the last."""
@@ -269,7 +252,7 @@ class Producer(Streaming):
         (items, kept_before), self._left = self._left, _NOTHING
         kept += kept_before
         mark = len(kept)
-        for item in itertools.chain(items, iterator):
+        for item in itertools.chain(items, map(self.measures.measured, iterator)):
             if not batch.takes(item):
                 # With what was kept of it: that is a matter of the call which sends it.
                 self._left = [item], kept[mark:]
@@ -306,7 +289,7 @@ class Producer(Streaming):
             if close is not None:
                 close()
         finally:
-            close_items(items)
+            close_items(item[0] for item in items)
             self.let_go()
 
 

@@ -1,0 +1,210 @@
+"""Items of a stream: sent as they were given, bounded however large they are, and the right ones before a wrong one."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+from collections.abc import Iterator
+
+import anyio
+import pytest
+
+import capmarshal as cm
+import loops
+from capmarshal import aio
+from patience import PATIENCE, until
+
+
+class Source(cm.Interface):
+    @cm.method
+    def rows(self, how_many: int) -> Iterator[list[int]]: ...
+
+    @cm.method
+    def blobs(self, size: int) -> Iterator[bytes]: ...
+
+    @cm.method
+    def records(self, size: int) -> Iterator[tuple[int, bytes]]: ...
+
+    @cm.method
+    def numbers(self, wrong: int) -> Iterator[int]: ...
+
+    @cm.method
+    def files(self, wrong: int) -> Iterator[cm.Descriptor | None]: ...
+
+
+class AsyncSource(cm.Interface):
+    rows = cm.awaitable_stream(Source.rows)
+    blobs = cm.awaitable_stream(Source.blobs)
+    records = cm.awaitable_stream(Source.records)
+    numbers = cm.awaitable_stream(Source.numbers)
+    files = cm.awaitable_stream(Source.files)
+
+
+def memfd():
+    return cm.Descriptor(os.memfd_create("test", os.MFD_CLOEXEC))
+
+
+class SourceServer(Source):
+    def __init__(self):
+        self.made = self.closed = 0
+
+    def rows(self, how_many):
+        row = []
+        for number in range(how_many):
+            row[:] = [number]
+            yield row
+            # Whoever has had it may not be told of this.
+            row[:] = [-1]
+
+    def blobs(self, size):
+        while True:
+            self.made += 1
+            yield bytes(size)
+
+    def records(self, size):
+        while True:
+            self.made += 1
+            yield self.made, bytes(size)
+
+    def numbers(self, wrong):
+        try:
+            yield from range(wrong)
+            yield memfd()
+        finally:
+            self.closed += 1
+
+    def files(self, wrong):
+        try:
+            for _ in range(wrong):
+                yield None
+            yield "no file"
+        finally:
+            self.closed += 1
+
+
+class AsyncSourceServer(AsyncSource):
+    def __init__(self):
+        self.does = SourceServer()
+
+    async def rows(self, how_many):
+        for row in self.does.rows(how_many):
+            yield row
+
+    async def blobs(self, size):
+        for blob in self.does.blobs(size):
+            yield blob
+
+    async def records(self, size):
+        for record in self.does.records(size):
+            yield record
+
+    async def numbers(self, wrong):
+        for number in self.does.numbers(wrong):
+            yield number
+
+    async def files(self, wrong):
+        for file in self.does.files(wrong):
+            yield file
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept_of_the_log(caplog):
+    """Errors that were logged know the frames in which they were raised."""
+    yield
+    caplog.get_records("call").clear()
+
+
+@pytest.fixture
+def source(request):
+    """A proxy, and the object behind it."""
+    with cm.Entrypoint("source") as entrypoint:
+        target = SourceServer()
+        yield entrypoint.manage(target).cast(Source), target
+    request.node.funcargs.pop("source")
+
+
+@contextlib.asynccontextmanager
+async def served():
+    async with aio.Entrypoint("source") as entrypoint:
+        target = AsyncSourceServer()
+        yield entrypoint.manage(target).cast(AsyncSource), target.does
+
+
+async def settled(condition):
+    with anyio.fail_after(PATIENCE):
+        while not condition():
+            await anyio.sleep(0.001)
+
+
+def test_an_item_is_what_it_was_when_it_was_given(source):
+    """Its maker may use it for the next one."""
+    proxy, _ = source
+    assert list(proxy.rows(100)) == [[number] for number in range(100)]
+
+
+@loops.each_loop
+def test_an_awaited_item_is_what_it_was_when_it_was_given(loop):
+    async def main():
+        async with served() as (proxy, _):
+            assert [row async for row in proxy.rows(200)] == [[number] for number in range(200)]
+
+    loops.run(loop, main)
+
+
+@loops.each_loop
+@pytest.mark.parametrize("kind", ["blobs", "records"])
+@pytest.mark.parametrize(("size", "most"), [(1, 16 + 64 + 1), (16 << 10, 3 + 3 + 1), (8 << 20, 1 + 1 + 1)])
+def test_no_more_is_made_ahead_than_goes_together(loop, kind, size, most):
+    """Of whatever size: who takes one item and stands still costs no more than 48 KiB, and one item."""
+
+    async def main():
+        async with served() as (proxy, target):
+            stream = getattr(proxy, kind)(size)
+            await anext(stream)
+            before = -1
+            while before < target.made:
+                before = target.made
+                await anyio.wait_all_tasks_blocked()
+            assert target.made <= most
+            # It goes on.
+            for _ in range(20):
+                await anext(stream)
+            await stream.aclose()
+
+    loops.run(loop, main)
+
+
+@pytest.mark.parametrize("kind", ["numbers", "files"])
+@pytest.mark.parametrize("wrong", [0, 1, 16, 40])
+def test_what_cannot_be_an_item_keeps_none_before_it_from_coming(source, kind, wrong, open_descriptors):
+    """A descriptor among numbers, a text among files: the first that is wrong ends the stream."""
+    proxy, target = source
+    stream = getattr(proxy, kind)(wrong)
+    expected = list(range(wrong)) if kind == "numbers" else [None] * wrong
+    assert [next(stream) for _ in range(wrong)] == expected
+    before = open_descriptors()
+    with pytest.raises(cm.RemoteError, match=r"is due|Expected"):
+        next(stream)
+    del stream
+    gc.collect()
+    until(lambda: target.closed == 1)
+    until(lambda: open_descriptors() <= before)
+
+
+@loops.each_loop
+@pytest.mark.parametrize("kind", ["numbers", "files"])
+def test_what_cannot_be_an_awaited_item_keeps_none_before_it_from_coming(loop, kind):
+    async def main():
+        async with served() as (proxy, target):
+            for wrong in (0, 1, 16, 200):
+                stream = getattr(proxy, kind)(wrong)
+                expected = list(range(wrong)) if kind == "numbers" else [None] * wrong
+                assert [await anext(stream) for _ in range(wrong)] == expected
+                with pytest.raises(cm.RemoteError, match=r"is due|Expected"):
+                    await anext(stream)
+                del stream
+            gc.collect()
+            await settled(lambda: target.closed == 4)
+
+    loops.run(loop, main)
