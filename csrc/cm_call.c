@@ -66,7 +66,7 @@ int cm_send_call(int channel, struct cm_caller *caller, const void *key, const v
 		{ .iov_base = &head, .iov_len = CM_CALL_TIMES },
 		{ .iov_base = (void *)key, .iov_len = CM_CALL_HEAD - CM_CALL_TIMES },
 		{ .iov_base = table, .iov_len = 0 },
-		{ .iov_base = (void *)body, .iov_len = size },
+		{ .iov_base = (void *)body, .iov_len = 0 },
 	};
 	uint16_t method_size;
 	int result;
@@ -80,6 +80,9 @@ int cm_send_call(int channel, struct cm_caller *caller, const void *key, const v
 		cm_write_table(table, count);
 		parts[2].iov_len = count * sizeof(*table);
 	}
+	if (size < parts[1].iov_len + parts[2].iov_len)
+		return -EINVAL;
+	parts[3].iov_len = size - parts[1].iov_len - parts[2].iov_len;
 	result = cm_send(channel, parts, 4, attached ? attached + CM_FIRST : NULL, count, deadline);
 	if (result == 0)
 		caller->sent = 1;
@@ -97,7 +100,9 @@ int cm_answer(int channel, struct cm_caller *caller, struct cm_inbox *in, int64_
 	result = cm_completeness(in, CM_KIND_REPLY, sizeof(struct cm_head));
 	if (result == CM_RECORD || record_id(in) != caller->id)
 		return CM_RECORD;
-	return result == CM_WHOLE && cm_is_in_order(in, CM_HEAD) ? CM_IN_ORDER : result;
+	if (result == CM_WHOLE && cm_is_in_order(in, CM_HEAD))
+		result = CM_IN_ORDER;
+	return result == CM_WHOLE ? CM_WHOLE : cm_told_size(in, result);
 }
 
 int cm_call(int channel, struct cm_caller *caller, const void *key, const void *body, size_t size,

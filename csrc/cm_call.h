@@ -31,12 +31,13 @@ enum { CM_ENTRIES = 0, CM_COUNT = 1, CM_FIRST = 2, CM_MAKE_TABLE = -1 };
  * Sends one CALL, whose head it makes.
  *
  * `key` is a part of the record: the length of the method's name, the badge, and the
- * name.  `body` is the rest of it, `size` bytes: table, unless that is made here, and
- * payload.  `attached` is NULL where that is data alone.  The CALL carries the time that
+ * name.  `body` is the rest of it: table, unless that is made here, and payload.  Key,
+ * table and payload have `size` bytes.  `attached` is NULL where that is data alone.  The CALL carries the time that
  * it has left until `travels`, which may be CM_UNLIMITED; its ID is the caller's, plus one for each call, counted
  * also where the send fails.
  *
- * Return: 0, the record is sent, and caller->sent 1; else as cm_send(), and that is 0
+ * Return: 0, the record is sent, and caller->sent 1; else as cm_send(), and that is 0; -EINVAL also where `size` is less
+ * than it must be
  */
 int cm_send_call(int channel, struct cm_caller *caller, const void *key, const void *body, size_t size,
 		 const int *attached, int64_t travels, int64_t deadline);
@@ -45,8 +46,8 @@ int cm_send_call(int channel, struct cm_caller *caller, const void *key, const v
  * Receives the next record after a CALL that is sent.  Polls for `poll` nanoseconds
  * at most before it sleeps, where that pays.
  *
- * Return: CM_WHOLE; CM_DATA, whose payload stands in in->data from CM_HEAD to in->size;
- * CM_IN_ORDER, where a table of in->count lines stands before that;
+ * Return: the size of the REPLY, if it is data alone, whose payload stands in in->data from
+ * CM_HEAD on, or CM_IN_ORDER, where a table of in->count lines stands before that; CM_WHOLE;
  * else as cm_receive(); -EINTR also after polling in vain, where a wait would begin:
  * see cm_reply_wait()
  */

@@ -1,11 +1,17 @@
 /*
  * cm_event: what a crossing into C saw happen
  *
- * A negative result is -errno, any other one of these.  The first two are what
+ * A negative result is -errno, one below CM_HEAD one of these.  The first two are what
  * cm_receive() returns; the order of the others means nothing.
+ *
+ * Of a record of which there is no more to be told, where it is said so, the result is
+ * how many bytes it has: CM_HEAD at least.  To what is CM_IN_ORDER, CM_IN_ORDER_SIZE is added.
  */
 #ifndef CAPMARSHAL_CM_EVENT_H
 #define CAPMARSHAL_CM_EVENT_H
+
+/* more bytes than any record has */
+#define CM_IN_ORDER_SIZE 0x1000000
 
 enum cm_event {
 	CM_ENDED = 0,          /* the channel ended */

@@ -60,7 +60,7 @@ static int look_at_record(struct cm_turn *turn)
 	struct cm_call_head head;
 	int kind;
 
-	if (!(slot->mode & CM_PLAIN) || in->size > slot->room)
+	if (!(slot->mode & CM_PLAIN) || in->size > slot->room || in->count > turn->most)
 		return CM_RECORD;
 	kind = cm_completeness(in, CM_KIND_CALL, sizeof(head));
 	if (kind == CM_RECORD)

@@ -97,6 +97,14 @@ static inline int cm_is_in_order(const struct cm_inbox *in, size_t start)
 	return 1;
 }
 
+_Static_assert((int)CM_SPOKEN < CM_HEAD, "the size of a record is no event");
+
+/* The size of the record in the inbox, as it is told in place of an event: CM_DATA, CM_IN_ORDER. */
+static inline int cm_told_size(const struct cm_inbox *in, int event)
+{
+	return (int)in->size + (event == CM_IN_ORDER ? CM_IN_ORDER_SIZE : 0);
+}
+
 /* Keeps where the peer last sent from, as its head says. */
 static inline void cm_note_cpu(struct cm_polling *polling, const struct cm_inbox *in)
 {

@@ -29,6 +29,7 @@ struct cm_turn {
 	unsigned int apart;               /* turns between two looks at the kernel while somebody waits for one; 0: it is looked at in each */
 	unsigned int since;               /* turns since the last */
 	unsigned int harvests;            /* how many looks there were */
+	unsigned int most;                /* descriptors that a call may bring which needs no closer look */
 	int scarce;                       /* what is being closed may fill the table: look whether there is room before a record is read */
 	unsigned int in_row;              /* records that polling found one after the other, without a look at the other channels */
 	int64_t row_began;                /* when the first of them was found */
@@ -60,13 +61,18 @@ struct cm_turn {
  * a table in which each line is of a descriptor that came from there to turn.payload,
  * and the payload from there to inbox.size.
  *
+ * `known` is what one that came before has from CM_CALL_KEY to turn.table, `known_size` bytes.
+ * Of a CALL of just that which has no deadline and is data alone, or CM_IN_ORDER, the size of
+ * the record is all that there is to be told.
+ *
  * The deadline may be CM_UNLIMITED.
  *
- * Return: enum cm_event, or -errno of epoll_pwait(2): the reply, if any, was sent then.
+ * Return: enum cm_event, or that size, or -errno of epoll_pwait(2): the reply, if any, was sent then.
  * -EINTR also after polling in vain: a signal that came meanwhile has interrupted
  * nothing, and its handler is to run before anybody sleeps.
  */
-int cm_reply_wait(struct cm_turn *turn, const void *payload, size_t size, int64_t deadline);
+int cm_reply_wait(struct cm_turn *turn, const void *payload, size_t size, const void *known, size_t known_size,
+		  int64_t deadline);
 
 /*
  * Has a slot's descriptor reported when it is readable; descriptor, kind, mode, room,

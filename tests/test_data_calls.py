@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 import os
+import random
 import socket
+import tempfile
 import threading
 import time
 import types
@@ -195,6 +198,32 @@ def test_a_method_that_is_replaced_on_the_object_is_the_one_called(data, server)
     assert data.echo(1) == 1
 
 
+def test_calls_of_several_objects_and_methods_in_any_order(served):
+    """Each runs what it called, whatever was called before it, also through doors that lead to one object each."""
+    servers = [DataServer() for _ in range(3)]
+    proxies = [served().manage(server).cast(Data) for server in servers[:2]]
+    proxies.append(served().grant(servers[2]).cast(Data))
+    for index, server in enumerate(servers):
+        server.echo = functools.partial(lambda index, value: [index, value], index)
+        server.left = functools.partial(int, index)
+    with tempfile.TemporaryFile(buffering=0) as file:
+        called = random.Random(1).choices([*itertools.product(range(3), ["echo", "left", "file", "timed"])], k=300)
+        for turn, (index, method) in enumerate(called):
+            proxy = proxies[index]
+            if method == "echo":
+                assert proxy.echo(turn) == [index, turn]
+            elif method == "left":
+                assert proxy.left() == index
+            elif method == "timed":
+                with cm.timeout(PATIENCE):
+                    assert proxy.echo(turn) == [index, turn]
+            else:
+                with cm.Descriptor.dup_of(file) as sent, proxy.file(sent) as same:
+                    assert os.path.sameopenfile(same.fileno(), file.fileno())
+    for proxy in proxies:
+        cm.capability(proxy).close()
+
+
 def test_errors_are_those_of_any_call(data):
     """Declared ones arrive as themselves, others as RemoteError; bad arguments and results are named."""
     sock, other = socket.socketpair()
@@ -299,8 +328,9 @@ def test_c_makes_the_record_that_the_documentation_draws(badge, method, body, se
         inbox.data, inbox.capacity = room, 4096
         now = time.monotonic_ns()
         deadline = FOREVER if seconds is None else now + seconds * 10**9
-        arguments = (near.fileno(), caller, by_hand.key(badge, method), body, len(body), NULL, inbox, deadline)
-        assert lib.cm_call(*arguments) == lib.CM_DATA
+        key = by_hand.key(badge, method)
+        arguments = (near.fileno(), caller, key, body, len(key) + len(body), NULL, inbox, deadline)
+        assert lib.cm_call(*arguments) == lib.CM_HEAD + len(b"answer")
         assert bytes(ffi.buffer(room, inbox.size))[lib.CM_HEAD :] == b"answer"
         made = far.recv(4096)
     call = _wire.unpack(made)
@@ -329,7 +359,8 @@ def test_only_a_plain_answer_to_the_call_is_taken_for_one(record):
         caller, inbox = ffi.new("struct cm_caller *"), ffi.new("struct cm_inbox *")
         room = ffi.new("char[]", 4096)
         inbox.data, inbox.capacity = room, 4096
-        arguments = (near.fileno(), caller, by_hand.key(bytes(16), b"m"), b"", 0, NULL, inbox, FOREVER)
+        key = by_hand.key(bytes(16), b"m")
+        arguments = (near.fileno(), caller, key, b"", len(key), NULL, inbox, FOREVER)
         assert lib.cm_call(*arguments) == 1
 
 

@@ -74,14 +74,13 @@ class _Caller:
 
     def call(self, milliseconds=5):
         deadline = time.monotonic_ns() + int(milliseconds * 1_000_000)
-        return lib.cm_call(
-            self.near.fileno(), self.caller, by_hand.key(bytes(16), b"m"), b"", 0, NULL, self.inbox, deadline
-        )
+        key = by_hand.key(bytes(16), b"m")
+        return lib.cm_call(self.near.fileno(), self.caller, key, b"", len(key), NULL, self.inbox, deadline)
 
     def answered(self, cpu):
         """A call that is answered, by a peer that says where it runs."""
         self.far.send(_wire.pack_reply(self.caller.id + 1, [], 0, b"", cpu))
-        assert self.call(1000 * PATIENCE) == lib.CM_DATA
+        assert self.call(1000 * PATIENCE) == lib.CM_HEAD
 
     def __enter__(self):
         return self

@@ -2,13 +2,16 @@
 
 import contextlib
 import itertools
+import os
 import select
 import socket
+import time
 
 import pytest
 
 from capmarshal._descriptors.inbox import Inbox
 from capmarshal._kernel.native import NOW, NULL, ffi, lib
+from capmarshal._protocol import wire as _wire
 
 # More than the kernel reports at a time, and than are reported again before they are not any more.
 MANY = 150
@@ -41,7 +44,7 @@ class Turns:
 
     def take(self):
         """The slot whose record was read in one turn; None: nobody has anything."""
-        event = lib.cm_reply_wait(self.turn, NULL, 0, NOW)
+        event = lib.cm_reply_wait(self.turn, NULL, 0, b"", 0, NOW)
         assert event in (lib.CM_RECORD, lib.CM_NOTHING)
         return int(self.turn.slot) if event == lib.CM_RECORD else None
 
@@ -87,3 +90,83 @@ def test_what_waits_is_not_reported_for_ever(turns):
     waiting = [slot for slot in range(1, MANY + 1) if turns.slots[slot].place]
     assert len(waiting) == MANY // 5
     assert all(turns.slots[slot].disarmed for slot in waiting)
+
+
+class Calls:
+    """A channel whose calls are read by hand: the badge that a server sees is the one that was sent, by ``secret``."""
+
+    def __init__(self, stack, most=2, secret=bytes(16)):
+        self.turns = Turns(0, stack)
+        self.near, self.turn = self.turns.add(), self.turns.turn
+        self.turn.most = most
+        slot = self.turns.slots[1]
+        slot.mode |= lib.CM_PLAIN
+        slot.secret = memoryview(secret).cast("Q").tolist()
+
+    def send(self, badge, method, payload=b"payload", entries=(), numbers=(), left=_wire.NO_LIMIT):
+        record = _wire.pack_call(1, badge, left, time.monotonic_ns(), method, entries, len(numbers), payload)
+        if numbers:
+            socket.send_fds(self.near, [record], numbers)
+        else:
+            self.near.send(record)
+        return len(record)
+
+    def receive(self, known):
+        event = lib.cm_reply_wait(self.turn, NULL, 0, known, len(known), NOW)
+        self.turns.inbox.steal().close()
+        return event
+
+
+@pytest.fixture
+def calls():
+    with contextlib.ExitStack() as stack:
+        yield Calls(stack)
+
+
+BADGE, OTHER = bytes(range(16)), bytes(range(1, 17))
+PLAIN = [_wire.Entry(slot, bytes(16)) for slot in range(3)]
+
+
+def test_a_call_of_what_is_known_is_told_by_its_size(calls):
+    """Data alone, or with plain descriptors in their order; however short what is known is."""
+    for method in (b"m", b"", b"longer" * 40):
+        size = calls.send(BADGE, method)
+        assert calls.receive(BADGE + method) == size
+        size = calls.send(BADGE, method, b"", PLAIN[:2], [0, 1])
+        assert calls.receive(BADGE + method) == lib.CM_IN_ORDER_SIZE + size
+
+
+@pytest.mark.parametrize("known", [b"", BADGE, BADGE + b"", BADGE + b"n", BADGE + b"mm", OTHER + b"m", b"\0" * 17])
+def test_a_call_of_anything_else_is_told_as_ever(calls, known):
+    """Another object, or another method, also one whose name begins with that."""
+    calls.send(BADGE, b"m")
+    assert calls.receive(known) == lib.CM_DATA
+    calls.send(BADGE, b"m", b"", PLAIN[:1], [0])
+    assert calls.receive(known) == lib.CM_IN_ORDER
+
+
+def test_what_there_is_to_tell_of_a_call_of_what_is_known_is_told(calls):
+    """A deadline, a capability, descriptors out of order, or too many of them."""
+    known = BADGE + b"m"
+    calls.send(BADGE, b"m", left=10**12)
+    assert calls.receive(known) == lib.CM_DATA_LIMITED
+    calls.send(BADGE, b"m", b"", PLAIN[:1], [0], left=10**12)
+    assert calls.receive(known) == lib.CM_IN_ORDER
+    calls.send(BADGE, b"m", b"", [_wire.Entry(0, OTHER)], [0])
+    assert calls.receive(known) == lib.CM_WHOLE
+    calls.send(BADGE, b"m", b"", PLAIN[1::-1], [0, 1])
+    assert calls.receive(known) == lib.CM_WHOLE
+    calls.send(BADGE, b"m", b"", PLAIN, [0, 1, 2])
+    assert calls.receive(known) == lib.CM_RECORD
+
+
+def test_what_is_known_is_what_the_server_keeps_the_object_under():
+    """The same badge through another door is another object's."""
+    secret = os.urandom(16)
+    kept = bytes(a ^ b for a, b in zip(BADGE, secret, strict=True))
+    with contextlib.ExitStack() as stack:
+        calls = Calls(stack, secret=secret)
+        calls.send(BADGE, b"m")
+        assert calls.receive(BADGE + b"m") == lib.CM_DATA
+        size = calls.send(BADGE, b"m")
+        assert calls.receive(kept + b"m") == size

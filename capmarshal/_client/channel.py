@@ -50,15 +50,8 @@ if TYPE_CHECKING:
     from capmarshal._typed.long import Payload
 
 # Looked up once: an attribute of cffi's is 40 ns, and these are wanted in each call.
-_cm_call, _cm_send_call, _cm_answer, _CM_WHOLE, _CM_DATA, _CM_IN_ORDER = (
-    lib.cm_call,
-    lib.cm_send_call,
-    lib.cm_answer,
-    lib.CM_WHOLE,
-    lib.CM_DATA,
-    lib.CM_IN_ORDER,
-)
-_CM_MAKE_TABLE, _CM_LINE = lib.CM_MAKE_TABLE, lib.CM_LINE
+_cm_call, _cm_send_call, _cm_answer, _CM_WHOLE = lib.cm_call, lib.cm_send_call, lib.cm_answer, lib.CM_WHOLE
+_CM_MAKE_TABLE, _CM_LINE, _CM_IN_ORDER_SIZE = lib.CM_MAKE_TABLE, lib.CM_LINE, lib.CM_IN_ORDER_SIZE
 
 # What cm_answer() says where there is nothing yet, and it may not wait.
 _NOT_YET = (-errno.EAGAIN, -errno.EINTR)
@@ -166,26 +159,26 @@ class Channel:
             steps = self._in_parts(key, payload, entries, numbers, deadline, travels)
             return drive(steps) if travels is None else steps
         if travels is not None:
-            return self._in_steps(key, body, attached, deadline, travels, poll)
+            return self._in_steps(key, body, size, attached, deadline, travels, poll)
         try:
             inbox = borrow_idle()
         except IndexError:
             inbox = borrow()
         struct = inbox.struct
         until = UNLIMITED if deadline is FOREVER else deadline
-        result = _cm_call(self.near.number, self._caller, key, body, len(body), attached, struct, until)
-        if result == _CM_DATA:
-            data: bytes = inbox.bytes[HEAD_SIZE : inbox.size[0]]
+        result = _cm_call(self.near.number, self._caller, key, body, size, attached, struct, until)
+        if result >= HEAD_SIZE:
+            if result >= _CM_IN_ORDER_SIZE:
+                return inbox.bytes[HEAD_SIZE + _CM_LINE * inbox.count[0] : result - _CM_IN_ORDER_SIZE], inbox
+            data: bytes = inbox.bytes[HEAD_SIZE:result]
             give_back(inbox)
             return data
-        if result == _CM_IN_ORDER:
-            return inbox.bytes[HEAD_SIZE + _CM_LINE * inbox.count[0] : inbox.size[0]], inbox
         patience: Patience | None = None
         while result < 0:
             if not self._caller.sent:
                 patience = patience or Patience(deadline)
                 drive(self._look_after_unsent(inbox, result, patience))
-                result = _cm_call(self.near.number, self._caller, key, body, len(body), attached, struct, deadline)
+                result = _cm_call(self.near.number, self._caller, key, body, size, attached, struct, deadline)
             elif result == -errno.EINTR:
                 # Signal handlers have run.
                 result = _cm_answer(self.near.number, self._caller, struct, 0, deadline)
@@ -199,8 +192,8 @@ class Channel:
 
         Then :meth:`heard` and :meth:`later` are for its answer; if not, :meth:`call` tries again.
         """
-        size = len(payload)
-        if len(key) + size > self._room_for_data:
+        size = len(key) + len(payload)
+        if size > self._room_for_data:
             return False
         told = UNLIMITED if travels is FOREVER else travels
         return _cm_send_call(self.near.number, self._caller, key, payload, size, NULL, told, NOW) == 0
@@ -218,8 +211,8 @@ class Channel:
         except IndexError:
             inbox = borrow()
         result = _cm_answer(self.near.number, self._caller, inbox.struct, poll, NOW)
-        if result == _CM_DATA:
-            data: bytes = inbox.bytes[HEAD_SIZE : inbox.size[0]]
+        if HEAD_SIZE <= result < _CM_IN_ORDER_SIZE:
+            data: bytes = inbox.bytes[HEAD_SIZE:result]
             give_back(inbox)
             return data
         if result in _NOT_YET:
@@ -237,12 +230,12 @@ class Channel:
         return (yield from self._at_length(borrow(), -errno.EAGAIN, deadline, blocks=False))
 
     def _in_steps(
-        self, key: bytes, body: bytes, attached: list[int] | CData, deadline: int, travels: int, poll: int
+        self, key: bytes, body: bytes, size: int, attached: list[int] | CData, deadline: int, travels: int, poll: int
     ) -> Steps[Answer]:
         """As :meth:`call`, in two crossings, between which others may run."""
         near, caller = self.near, self._caller
         patience: Patience | None = None
-        while result := _cm_send_call(near.number, caller, key, body, len(body), attached, travels, NOW):
+        while result := _cm_send_call(near.number, caller, key, body, size, attached, travels, NOW):
             if result == -errno.EAGAIN and (yield Wait(near.number, select.POLLOUT, deadline)):
                 continue
             patience = patience or Patience(deadline)
@@ -351,11 +344,11 @@ def _let_go(near: Private, closing: Sender) -> None:
 
 def _at_once(inbox: Inbox, result: int) -> Answer | None:
     """The answer that C has found in the inbox; None where there is none, or one to be looked at closer."""
-    if result == _CM_IN_ORDER:
-        return inbox.bytes[HEAD_SIZE + _CM_LINE * inbox.count[0] : inbox.size[0]], inbox
+    if result >= _CM_IN_ORDER_SIZE:
+        return inbox.bytes[HEAD_SIZE + _CM_LINE * inbox.count[0] : result - _CM_IN_ORDER_SIZE], inbox
     answer: Answer | None = None
-    if result == _CM_DATA:
-        answer = inbox.bytes[HEAD_SIZE : inbox.size[0]]
+    if result >= HEAD_SIZE:
+        answer = inbox.bytes[HEAD_SIZE:result]
     elif result == _CM_WHOLE:
         answer = _whole_at_once(inbox)
     if answer is not None:

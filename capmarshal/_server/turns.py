@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from capmarshal._descriptors import reaper
 from capmarshal._kernel.errors import error_for
-from capmarshal._kernel.native import FOREVER, NOW, NULL, UNLIMITED, ffi, lib
+from capmarshal._kernel.native import DESCRIPTORS_MAX, FOREVER, NOW, NULL, UNLIMITED, ffi, lib
 from capmarshal._protocol import wire
 from capmarshal._protocol.states import Event, State
 from capmarshal._server.answer import Answer
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from capmarshal._server.timers import Timers
 
 # Looked up once: an attribute of cffi's is 40 ns, and these are wanted in each turn.
-_cm_reply_wait, _CM_CALL_KEY = lib.cm_reply_wait, lib.CM_CALL_KEY
+_cm_reply_wait, _CM_CALL_KEY, _CM_LINE = lib.cm_reply_wait, lib.CM_CALL_KEY, lib.CM_LINE
 _CM_DATA, _CM_DATA_LIMITED, _CM_WHOLE, _CM_NOTHING = lib.CM_DATA, lib.CM_DATA_LIMITED, lib.CM_WHOLE, lib.CM_NOTHING
-_BRINGS_DESCRIPTORS = (lib.CM_IN_ORDER, _CM_WHOLE)
+_BRINGS_DESCRIPTORS, _CM_IN_ORDER_SIZE = (lib.CM_IN_ORDER, _CM_WHOLE), lib.CM_IN_ORDER_SIZE
 
 # Turns between two looks at who has come, while somebody waits for one, where none takes long.
 _APART = 16
@@ -100,7 +100,7 @@ class Turns:
         self.idle = self.told = False
         self._calls, self._run = calls, calls.run
         self._leaving, self._leave = leaving, leaving.take
-        self._max_descriptors = channels.shares.max_descriptors
+        turn.most = min(channels.shares.max_descriptors, DESCRIPTORS_MAX)
         self._spoken: Callable[[Channel], None] = lambda _channel: None
         # The payload of the reply that is sent with the next turn.
         self._reply: bytes | None = None
@@ -131,6 +131,8 @@ class Turns:
         """
         turn, inbox, waits, run, leave = self._turn, self._inbox, self._until, self._run, self._leave
         data, payload_at = inbox.bytes, self._payload
+        # What was called last; to see in C that it is again costs less than to take it out of the record.
+        key, key_size, known_end = b"", 0, _CM_CALL_KEY
         while True:
             # Nothing of the last call is kept while the next one is waited for.
             payload = answer = None
@@ -138,39 +140,42 @@ class Turns:
             if until is FOREVER:
                 until = UNLIMITED
             if reply is None:
-                event = _cm_reply_wait(turn, NULL, 0, until)
+                event = _cm_reply_wait(turn, NULL, 0, key, key_size, until)
             else:
                 size = len(reply)
                 # Ctrl-C raises where a call ends: not between this and the next, after which C knows whether it is
                 # sent.
                 self._reply = None
-                event = _cm_reply_wait(turn, reply, size, until)
+                event = _cm_reply_wait(turn, reply, size, key, key_size, until)
             if event < 0:
                 if event != -errno.EINTR:
                     raise error_for(-event, "waiting for calls", "epoll_pwait(2)")
                 return
             try:
-                start = payload_at[0]
-                came, table, end = None, None, start
-                if event == _CM_DATA:
-                    deadline = FOREVER
-                elif event == _CM_DATA_LIMITED:
-                    deadline = self._deadline[0]
-                elif event in _BRINGS_DESCRIPTORS:
-                    if inbox.count[0] > self._max_descriptors:
-                        # It is said there.
-                        self._record(self._records.any)
-                        return
-                    came, end, deadline = inbox, self._table[0], self._deadline[0]
-                    if deadline == FOREVER:
-                        # The same object: what is in force already need not be put in force.
+                came = table = None
+                if event < _CM_CALL_KEY:
+                    start = end = payload_at[0]
+                    if event == _CM_DATA:
                         deadline = FOREVER
-                    if event == _CM_WHOLE:
-                        table = data[end:start]
+                    elif event == _CM_DATA_LIMITED:
+                        deadline = self._deadline[0]
+                    elif event in _BRINGS_DESCRIPTORS:
+                        came, end, deadline = inbox, self._table[0], self._deadline[0]
+                        if deadline == FOREVER:
+                            # The same object: what is in force already need not be put in force.
+                            deadline = FOREVER
+                        if event == _CM_WHOLE:
+                            table = data[end:start]
+                    else:
+                        self._other(event, reply)
+                        return
+                    key, payload = data[_CM_CALL_KEY:end], data[start : inbox.size[0]]
+                    key_size, known_end = len(key), end
+                elif event < _CM_IN_ORDER_SIZE:
+                    payload, deadline = data[known_end:event], FOREVER
                 else:
-                    self._other(event, reply)
-                    return
-                key, payload = data[_CM_CALL_KEY:end], data[start : inbox.size[0]]
+                    came, deadline = inbox, FOREVER
+                    payload = data[known_end + _CM_LINE * inbox.count[0] : event - _CM_IN_ORDER_SIZE]
                 answer = run(turn, key, payload, deadline, came, leave, table)
                 if type(answer) is not bytes:
                     self._go_on(answer, came)  # type: ignore[arg-type]  # it is no bytes
