@@ -427,6 +427,42 @@ def test_a_generator_that_does_not_want_to_end(caplog):
         caplog.clear()
 
 
+def logged_ends(caplog):
+    """What the log says of generators that raise when they are closed; it is cleared, as it knows their frames."""
+    messages = [record.getMessage() for record in caplog.records if record.exc_info]
+    caplog.clear()
+    return messages
+
+
+NOT_CLOSED = "source: Source.count: closing its stream, which nobody takes items of any more, raised"
+
+
+@pytest.mark.parametrize("how", ["dropped", "revoked", "as service ends"])
+def test_a_generator_that_raises_when_it_is_closed(how, caplog):
+    """The log says whose it is."""
+
+    class Untidy(SourceServer):
+        def count(self, upto):
+            try:
+                yield from range(upto)
+            finally:
+                raise ValueError("not tidied up")
+
+    target = Untidy()
+    with cm.Entrypoint("source") as entrypoint:
+        granted = entrypoint.grant(target)
+        stream = granted.cast(Source).count(ENDLESS)
+        assert next(stream) == 0
+        if how == "dropped":
+            del stream
+            gc.collect()
+        elif how == "revoked":
+            entrypoint.revoke(granted)
+        if how != "as service ends":
+            until(lambda: caplog.records)
+    assert logged_ends(caplog) == [NOT_CLOSED]
+
+
 def test_a_generator_that_takes_from_its_own_stream(source):
     """It is told; and it goes on."""
     proxy, target, _ = source
@@ -626,6 +662,29 @@ def test_awaited_calls_that_are_cancelled_lose_no_item(loop):
                 items, ended = await pull.next(10)
                 taken += items
             assert taken == [2]
+
+    loops.run(loop, main)
+
+
+@loops.each_loop
+def test_an_awaited_generator_that_raises_when_it_is_closed(loop, caplog):
+    """The log says whose it is, as of one that blocks."""
+
+    class Untidy(AsyncSourceServer):
+        async def count(self, upto):
+            try:
+                for number in range(upto):
+                    yield number
+            finally:
+                raise ValueError("not tidied up")
+
+    async def main():
+        async with aio.Entrypoint("source") as entrypoint:
+            stream = entrypoint.manage(Untidy()).cast(AsyncSource).count(ENDLESS)
+            assert await anext(stream) == 0
+            await stream.aclose()
+            await settled(lambda: caplog.records)
+        assert logged_ends(caplog) == [NOT_CLOSED.replace("Source", "AsyncSource")]
 
     loops.run(loop, main)
 

@@ -30,7 +30,7 @@ from capmarshal._server.caller import caller_by
 from capmarshal._server.calls import Calls, Encoded, Leave, Turn, fault_for, stays, succeeded
 from capmarshal._server.handler import Handler
 from capmarshal._server.logged_calls import log_call
-from capmarshal._server.streams import class_for
+from capmarshal._server.streams import END_FAILED, class_for
 from capmarshal._typed.incoming import Incoming, Owned
 from capmarshal._typed.long import Long
 from capmarshal._typed.outgoing import NOTHING
@@ -403,7 +403,7 @@ class AwaitingCalls(Calls):
 
     def produce(self, method: Method, result: Any, owned: Owned, kept: Sequence[object]) -> Any:
         """As :meth:`Calls.produce`."""
-        failed = partial(self._journal.error, None, f"{method.where}, end", "%s: the end of a stream", method.where)
+        failed = partial(self._journal.error, None, f"{method.where}, end", END_FAILED, method.where)
         made = class_for(method, AwaitedProducer)(
             method, result, owned, kept, self.shares, self.driver, failed, _cut_off, _waits
         )

@@ -25,7 +25,7 @@ from capmarshal._server.handed_out import HandedOut
 from capmarshal._server.hanging_up import shut
 from capmarshal._server.new_door import make_door
 from capmarshal._server.objects import make_badge
-from capmarshal._server.streams import END, PULLED, Streaming
+from capmarshal._server.streams import END, END_FAILED, PULLED, Streaming
 from capmarshal._server.timers import Again
 from capmarshal._typed.interface import check_manageable
 
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 # Nanoseconds between two looks at channels of revoked grants whose calls were in progress then.
 _LOOK = 1_000_000_000
-_TOLD = "unreachable, of "
+_TOLD, _END = "unreachable, of ", "{}, the end of its stream,"
 
 
 class Grants:
@@ -380,7 +380,7 @@ class Grants:
             self._take_back(grant)
             self._close(grant)
             if grant in self._cut_short:
-                self._end_stream(grant, self._cut_short[grant].revoke)
+                self._end_stream(self._cut_short[grant], self._cut_short[grant].revoke)
                 # Last: what Ctrl-C interrupts is done again.
                 self._cut_short.pop(grant, None)
             for channel in tuple(grant.channels):
@@ -450,8 +450,10 @@ class Grants:
 
     def _run(self, grant: Grant) -> None:
         # What is told to a stream is told by its server, and takes no time.
-        if self.ask is None or isinstance(grant.target, Streaming):
-            self._dispatcher.run_beside(f"{_TOLD}{grant!r},", partial(_tell, grant))
+        target: object = grant.target
+        if self.ask is None or isinstance(target, Streaming):
+            what = _END.format(target.where) if isinstance(target, Streaming) else f"{_TOLD}{grant!r},"
+            self._dispatcher.run_beside(what, partial(_tell, grant))
             return
         # Until that has ended, it is counted for whoever could reach it last: nobody has more of them run than that.
         self._telling[grant] = None
@@ -473,8 +475,15 @@ class Grants:
             self._forget(grant)
 
     def _failed(self, grant: Grant, error: BaseException) -> None:
+        target: object = grant.target
+        if isinstance(target, Streaming):
+            self._stream_failed(target, error)
+            return
         words = "what was to be called when nobody can reach %r failed"
         self._journal.error(None, "unreachable", words, grant, exc_info=error)
+
+    def _stream_failed(self, stream: Streaming, error: BaseException) -> None:
+        self._journal.error(None, f"{stream.where}, end", END_FAILED, stream.where, exc_info=error)
 
     def in_progress(self) -> str:
         """What is told in tasks that nobody can reach an object, for people; empty: nothing is."""
@@ -515,14 +524,14 @@ class Grants:
             grant.streams.clear()
             target: object = grant.target or self._cut_short.pop(grant, None)
             if isinstance(target, Streaming):
-                self._end_stream(grant, target.end)
+                self._end_stream(target, target.end)
 
-    def _end_stream(self, grant: Grant, end: Callable[[], None]) -> None:
+    def _end_stream(self, stream: Streaming, end: Callable[[], None]) -> None:
         """Ends what iterates, as nobody pulls any more."""
         try:
-            self._dispatcher.run_beside(f"the end of a stream, of {grant!r},", end)
+            self._dispatcher.run_beside(_END.format(stream.where), end)
         except Exception as error:  # noqa: BLE001 - it is logged, and the others are ended, too
-            self._journal.error(None, "stream", "the end of a stream, of %r, failed", grant, exc_info=error)
+            self._stream_failed(stream, error)
 
     def in_child(self) -> None:
         """Has none in a forked child."""

@@ -37,6 +37,8 @@ _MOST, BYTES, _DESCRIPTORS, _CAPABILITIES = 1 << 16, 48 << 10, DESCRIPTORS_MAX, 
 # Bytes of an answer beside its items.
 _HEAD = 512
 _NOTHING: tuple[Sequence[Item], Sequence[Any]] = ((), ())
+# What the log says of a stream whose iteration raises as it is closed before its last item.
+END_FAILED = "%s: closing its stream, which nobody takes items of any more, raised"
 # In the namespace of an interface by which items are pulled: the class that serves it.
 _PRODUCER = "__capmarshal_producer__"
 
