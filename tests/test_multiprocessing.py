@@ -16,6 +16,7 @@ import pytest
 import by_hand
 import capmarshal as cm
 import pool_program
+from capmarshal._capabilities.capability import open_door_of
 from capmarshal._descriptors import new_process
 from patience import PATIENCE
 
@@ -211,6 +212,6 @@ def test_what_is_derived_from_a_capability_is_refused(capability, monkeypatch):
         pass
 
     monkeypatch.setattr(new_process, "being_created", lambda: object())
-    mine = Mine(capability._door, b"b" * 16)
+    mine = Mine(open_door_of(capability), b"b" * 16)
     with pytest.raises(TypeError, match="not what is derived from it"):
         pickle.dumps(mine)

@@ -14,11 +14,9 @@ from capmarshal._async_client.stream import AsyncStream
 from capmarshal._capabilities.capability import (
     Proxy,
     capability_behind,
-    door_of,
     make_wire_key,
     open_door_of,
     timeout_of,
-    wire_keys_of,
 )
 from capmarshal._client.coding import explain, result_after, result_of
 from capmarshal._client.logged_proxy import Line
@@ -44,7 +42,7 @@ if TYPE_CHECKING:
 
 async def invoke(proxy: Proxy, called: Method, arguments: Given, exchange: Exchange = exchange) -> Any:
     """Makes a call, through a door by ``exchange``: what every proxy method does."""
-    target = capability_behind(proxy)
+    way = proxy._way  # noqa: SLF001 - by a function it would cost as much as all that is taken from it
     payload: Payload | None = None
     entries: Entries = ()
     numbers: Sequence[int] = ()
@@ -60,16 +58,16 @@ async def invoke(proxy: Proxy, called: Method, arguments: Given, exchange: Excha
         lend = called.lend
         payload, numbers, entries, held = lend(arguments)
     try:
-        door = door_of(target)
+        door = way.door
         if door is None:
-            door = open_door_of(target)
+            door = open_door_of(capability_behind(proxy))
         try:
-            key = wire_keys_of(target)[called.wire_name]
+            key = way.wire_keys[called.wire_name]
         except KeyError:
-            key = make_wire_key(target, called.wire_size, called.wire_name)
+            key = make_wire_key(capability_behind(proxy), called.wire_size, called.wire_name)
         answer = await exchange(door, key, payload, entries, numbers)
     except (Unanswered, Error) as error:
-        explain(error, called, target, arguments, numbers, held)
+        explain(error, called, capability_behind(proxy), arguments, numbers, held)
         raise
     read = called.read_data_result
     if read is not None and type(answer) is bytes:

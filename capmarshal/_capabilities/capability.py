@@ -22,7 +22,7 @@ from capmarshal._kernel.errors import ArgumentError, Closed
 from capmarshal._protocol.wire import SIGNAL_BADGE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from capmarshal._capabilities.door import Door
 
@@ -36,6 +36,21 @@ Key: TypeAlias = tuple[int, bytes]
 _NONE_CALLED: dict[bytes, bytes] = {}
 
 
+class Way:
+    """What each call of a capability asks for, apart from it: what has a __getattr__ is slow with all its attributes.
+
+    Attributes:
+        door: the capability's; None once that is closed.
+        wire_keys: by a method's name, what a CALL of it has before its payload: of those that were called.
+    """
+
+    __slots__ = ("door", "wire_keys")
+
+    def __init__(self, door: Door) -> None:
+        self.door: Door | None = door
+        self.wire_keys = _NONE_CALLED
+
+
 class Capability(OnlyPolled):
     """The right to call one object, and to pass that right on.
 
@@ -45,22 +60,21 @@ class Capability(OnlyPolled):
     descriptor; each grant has its own.
     """
 
-    __slots__ = ("__weakref__", "_badge", "_door", "_key", "_name", "_wire_keys")
+    __slots__ = ("__weakref__", "_badge", "_key", "_name", "_way")
 
     def __init__(self, door: Door, badge: bytes) -> None:
-        self._door: Door | None = door
+        self._way = Way(door)
         # The secret that selects the object.  Never to be shown whole.
         self._badge = badge
         self._key: Key = (door.key, badge)
-        # By the names of the methods that were called.
-        self._wire_keys = _NONE_CALLED
         # Once it is closed.
         self._name = ""
 
     @property
     def name(self) -> str:
         """What ``getpeername`` says of its door: ``capmarshal/<label>/<random>``.  For people; it proves nothing."""
-        return self._door.name if self._door is not None else self._name
+        door = self._way.door
+        return door.name if door is not None else self._name
 
     @property
     def label(self) -> str:
@@ -70,13 +84,14 @@ class Capability(OnlyPolled):
     @property
     def local(self) -> object | None:
         """The object behind it, if this process manages it; else, and once the capability is closed, None."""
-        home = home_of(self._door) if self._door is not None else None
-        return home.object_behind(self._door.kept_under(self._badge)) if home and self._door else None
+        door = self._way.door
+        home = home_of(door) if door is not None else None
+        return home.object_behind(door.kept_under(self._badge)) if home and door else None
 
     @property
     def closed(self) -> bool:
         """Whether :meth:`close` was called."""
-        return self._door is None
+        return self._way.door is None
 
     @property
     def gone(self) -> bool:
@@ -136,7 +151,7 @@ class Capability(OnlyPolled):
         if timeout is not None:
             check_proxy_timeout(timeout)
         made: T = object.__new__(_proxy_class_of(cls, timeout is not None, call_log.wanted()))
-        made.__dict__["_capability"] = self
+        made.__dict__["_capability"], made.__dict__["_way"] = self, self._way
         if timeout is not None:
             made.__dict__[_TIMEOUT] = timeout
         return made
@@ -147,7 +162,7 @@ class Capability(OnlyPolled):
         The door's descriptor and channels are closed with the last capability of that door.  Never needed for order:
         an unreferenced capability goes by itself.
         """
-        self._name, self._door = self.name, None
+        self._name, self._way.door = self.name, None
 
     if not TYPE_CHECKING:
         # To a type checker it would say that a capability has every attribute.
@@ -187,9 +202,6 @@ def suits(kind: type[Any], badge: bytes) -> bool:
 # The secret that selects the capability's object.
 badge_of: Callable[[Capability], bytes] = operator.attrgetter("_badge")
 
-# By a method's name, what a CALL of it has before its payload: of those that were called.
-wire_keys_of: Callable[[Capability], Mapping[bytes, bytes]] = operator.attrgetter("_wire_keys")
-
 
 def make_wire_key(capability: Capability, size: bytes, name: bytes) -> bytes:
     """What a CALL of a method has, which is remembered: see :func:`capmarshal._protocol.wire.unpack_key`.
@@ -200,9 +212,10 @@ def make_wire_key(capability: Capability, size: bytes, name: bytes) -> bytes:
         name: of the method.
     """
     key = size + badge_of(capability) + name
-    if capability._wire_keys is _NONE_CALLED:  # noqa: SLF001 - nobody else may write it
-        capability._wire_keys = {}  # noqa: SLF001 - as said
-    capability._wire_keys[name] = key  # noqa: SLF001 - as said
+    way = capability._way  # noqa: SLF001 - nobody else writes to it
+    if way.wire_keys is _NONE_CALLED:
+        way.wire_keys = {}
+    way.wire_keys[name] = key
     return key
 
 
@@ -210,7 +223,7 @@ def make_wire_key(capability: Capability, size: bytes, name: bytes) -> bytes:
 key_of: Callable[[Capability], Key] = operator.attrgetter("_key")
 
 # The capability's door; None once the capability is closed.
-door_of: Callable[[Capability], Door | None] = operator.attrgetter("_door")
+door_of: Callable[[Capability], Door | None] = operator.attrgetter("_way.door")
 
 
 def open_door_of(capability: Capability) -> Door:
@@ -235,6 +248,7 @@ class Proxy:
     """Mixed into every class of proxies: a proxy compares and hashes by the capability that it calls."""
 
     _capability: Capability
+    _way: Way
 
     def __eq__(self, other: object) -> bool:
         return self._capability == other._capability if isinstance(other, Proxy) else NotImplemented

@@ -8,11 +8,9 @@ from capmarshal._capabilities.capability import (
     Proxy,
     badge_of,
     capability_behind,
-    door_of,
     make_wire_key,
     open_door_of,
     timeout_of,
-    wire_keys_of,
 )
 from capmarshal._client import logged_proxy
 from capmarshal._client.coding import explain, result_after, result_of
@@ -36,7 +34,7 @@ if TYPE_CHECKING:
 
 def invoke(proxy: Proxy, called: Method, arguments: Given, exchange: Exchange = exchange) -> Any:
     """Makes a call, through a door by ``exchange``: what every proxy method does."""
-    target = capability_behind(proxy)
+    way = proxy._way  # noqa: SLF001 - by a function it would cost as much as all that is taken from it
     payload: Payload | None = None
     entries: Entries = ()
     numbers: Sequence[int] = ()
@@ -53,22 +51,24 @@ def invoke(proxy: Proxy, called: Method, arguments: Given, exchange: Exchange = 
         lend = called.lend
         payload, numbers, entries, held = lend(arguments)
     try:
-        door = door_of(target)
+        door = way.door
         if door is None:
-            door = open_door_of(target)
+            door = open_door_of(capability_behind(proxy))
         home = door.home() if door.home is not None else None
         if home is None or not home.serves_this_thread():
             try:
-                key = wire_keys_of(target)[called.wire_name]
+                key = way.wire_keys[called.wire_name]
             except KeyError:
-                key = make_wire_key(target, called.wire_size, called.wire_name)
+                key = make_wire_key(capability_behind(proxy), called.wire_size, called.wire_name)
             answer = exchange(door, key, payload, entries, numbers)
         else:
             # Its own thread is this one: waiting for it would be waiting for ever.
             whole = payload if isinstance(payload, bytes) else payload.joined()
-            answer = home.call_inline(door.kept_under(badge_of(target)), called.wire_name, whole, entries, numbers)
+            answer = home.call_inline(
+                door.kept_under(badge_of(capability_behind(proxy))), called.wire_name, whole, entries, numbers
+            )
     except (Unanswered, Error) as error:
-        explain(error, called, target, arguments, numbers, held)
+        explain(error, called, capability_behind(proxy), arguments, numbers, held)
         raise
     read = called.read_data_result
     if read is not None and type(answer) is bytes:
