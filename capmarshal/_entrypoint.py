@@ -9,7 +9,7 @@ from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.errors import CallTimeout
 from capmarshal._kernel.wrong_block import refused
 from capmarshal._server.dispatch import Dispatcher
-from capmarshal._server.entrypoint import AnyEntrypoint
+from capmarshal._server.entrypoint import DISSOLVED, AnyEntrypoint
 from capmarshal._server.limits import Limits
 from capmarshal._server.loop import Server
 from capmarshal._server.options import CLOSE_TIMEOUT, MAX_BYTES, MAX_DESCRIPTORS, check_options
@@ -63,20 +63,25 @@ class Entrypoint(AnyEntrypoint[Service]):
         make_server = partial(Server, max_bytes=max_bytes, max_descriptors=max_descriptors, limits=limits)
         super().__init__(label, close_timeout, Dispatcher, make_server, Service)
 
-    def dissolve(self, target: Interface) -> None:
-        """Ends what :meth:`manage` began: from here on, calls of the object are refused (:class:`StaleCapability`).
+    def dissolve(self, target: Interface, reason: str = DISSOLVED) -> None:
+        """Ends all that leads to an object: from here on, calls of it are refused.
 
-        Waits for a call of the object that is in progress, except from within one.  Its grants are revoked
-        (:class:`Revoked`), and calls by those are not waited for.  Does nothing for an object that this entrypoint
-        neither manages nor has granted.
+        What :meth:`manage` gave is stale then (:class:`StaleCapability`), and so is what deep grants have handed out;
+        its grants are revoked (:class:`Revoked`).  Waits for calls of the object that are in progress, by whichever of
+        these they have come, except from within a call.
+        Does nothing for an object that this entrypoint neither manages nor has granted.
+
+        Args:
+            target: the object.
+            reason: for those who held a grant of it, as :meth:`revoke` has it.
 
         Raises:
-            TypeError: no such object, but a proxy or a capability of one, say.
+            TypeError: no such object, but a proxy or a capability of one, say; or the reason is no text.
             CallTimeout: such a call is still running when :class:`timeout` says; it is dissolved all the same.
         """
-        badge = self._forget(target)
-        if badge is not None:
-            self._objects.remove(badge, wait=not self._dispatcher.serves_this_thread())
+        self._take_out(target, reason)
+        if not self._dispatcher.serves_this_thread():
+            self._objects.wait_for_calls(target)
 
     def serve_forever(self) -> None:
         """Serves in the calling thread until :meth:`close` is called, from another thread or from within a call.

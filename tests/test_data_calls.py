@@ -273,7 +273,8 @@ def test_between_calls_nothing_of_the_last_one_is_left():
 def test_dissolving_is_told_of_a_call_that_found_nobody():
     """It was entered among those in progress, and is taken out again, while another thread waits for that."""
     objects, looked_up, go = Objects(), threading.Event(), threading.Event()
-    badge = objects.add(DataServer())
+    target = DataServer()
+    badge = objects.add(target)
 
     class Slow(dict):
         def get(self, *arguments):
@@ -285,7 +286,12 @@ def test_dissolving_is_told_of_a_call_that_found_nobody():
     run = Dispatcher(objects, Journal("data")).calls.run
     calling = by_hand.Concurrent(run, types.SimpleNamespace(id=1, slot=0), badge + b"echo", b"\x91\x01", FOREVER)
     assert looked_up.wait(PATIENCE)
-    removing = by_hand.Concurrent(functools.partial(objects.remove, badge, wait=True))
+
+    def dissolve():
+        objects.remove(badge)
+        objects.wait_for_calls(target)
+
+    removing = by_hand.Concurrent(dissolve)
     while not objects.awaited:
         os.sched_yield()
     go.set()

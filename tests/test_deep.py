@@ -271,6 +271,23 @@ def test_a_call_in_progress_is_answered(granted, entrypoint):
     assert kept(entrypoint) == 0
 
 
+def test_dissolve_waits_for_calls_through_it(granted, entrypoint, target):
+    """Of what it has handed out."""
+    file = granted.cast(Folder).open("a")
+    with by_hand.pipe() as (started, began), by_hand.pipe() as (going, go):
+        blocking = by_hand.Concurrent(file.block, began, going)
+        assert started.read(1) == b"."
+        dissolving = by_hand.Concurrent(entrypoint.dissolve, target.made["a"])
+        dissolving.join(0.05)
+        assert dissolving.is_alive()
+        go.close()
+        late = blocking.outcome()
+    dissolving.outcome()
+    assert late.name() == "late"
+    with pytest.raises(cm.StaleCapability):
+        file.name()
+
+
 def test_only_holds_for_the_root(entrypoint, target):
     """What it returns is whole, but for itself, whichever way that comes."""
     granted = entrypoint.grant(target, deep=True, only=(Folder.open, Folder.itself, Folder.pass_on))

@@ -375,6 +375,45 @@ def test_an_object_that_is_dissolved_has_no_grants(entrypoint, target):
     assert other.cast(Work).double(1) == 2
 
 
+def test_an_object_that_is_dissolved_with_a_reason(entrypoint, target):
+    """Its grants' holders are told, as by revoke(): of text, and of nothing else."""
+    granted = entrypoint.grant(target)
+    with pytest.raises(TypeError, match="a reason is text, not 3"):
+        entrypoint.dissolve(target, 3)
+    assert granted.cast(Work).double(1) == 2
+    entrypoint.dissolve(target, "the session is over")
+    with pytest.raises(cm.Revoked, match="by the server: the session is over"):
+        granted.cast(Work).double(1)
+
+
+@pytest.mark.parametrize("by", ["grant", "deep grant", "revoked grant"])
+def test_dissolve_waits_for_calls_by_grants(entrypoint, target, by):
+    """When it returns, no call of the object runs, and none begins: as where it is managed."""
+    granted = entrypoint.grant(target, deep=by == "deep grant")
+    with by_hand.busy(granted):
+        if by == "revoked grant":
+            entrypoint.revoke(granted)
+        with pytest.raises(cm.CallTimeout, match="dissolved, but a call of the object has not ended"), cm.timeout(0.02):
+            entrypoint.dissolve(target)
+        with pytest.raises(cm.Revoked):
+            granted.cast(Work).double(1)
+        dissolving = by_hand.Concurrent(entrypoint.dissolve, target)
+        dissolving.join(0.05)
+        assert dissolving.is_alive()
+    dissolving.outcome()
+    assert target.calls == 1
+
+
+def test_dissolve_waits_for_no_other_object(entrypoint, target):
+    """Also one of the same class, and of the same grants' recipient."""
+    other = FilesServer()
+    granted = entrypoint.grant(other)
+    with by_hand.busy(entrypoint.grant(target)):
+        entrypoint.dissolve(other)
+    with pytest.raises(cm.Revoked):
+        granted.cast(Work).double(1)
+
+
 def test_what_comes_home(entrypoint, target):
     """A whole grant is the object itself; a restricted one is a proxy, which lets call no more than before."""
     root = entrypoint.manage(target).cast(Files)

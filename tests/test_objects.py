@@ -65,7 +65,7 @@ def test_what_is_remembered_of_an_object_is_its_methods_not_its_calls():
         assert objects.find(badge + b"no such") is None
     assert objects.known == {badge + b"data": known}
     assert objects._remembered == {badge: [badge + b"data"]}
-    objects.remove(badge, wait=False)
+    objects.remove(badge)
     assert objects.find(badge + b"data") is None
     assert objects.known == objects._remembered == {}
 

@@ -38,21 +38,25 @@ def interrupted_everywhere(wait, *modules):
 def test_dissolving_an_object_whose_call_does_not_end():
     """And nobody waits for it afterwards."""
     table = objects.Objects()
-    badge = table.add(cm.Interface())
+    target = cm.Interface()
+    badge = table.add(target)
     table.running.append(badge + b"method")
 
     def dissolve():
         with contextlib.suppress(cm.CallTimeout), cm.timeout(0.002):
-            table.remove(badge, wait=True)
+            table.remove(badge)
+            table.wait_for_calls(target)
 
     assert interrupted_everywhere(dissolve, objects) > 5
     assert not table.awaited
+    assert table.calls_of(target) == 1
 
 
 def test_what_is_dissolved_is_waited_for(until):
     """Until its last call has ended, and no longer."""
     table = objects.Objects()
-    badge = table.add(cm.Interface())
+    target = cm.Interface()
+    badge = table.add(target)
     table.running += [badge + b"one", badge + b"two"]
 
     def end():
@@ -62,8 +66,9 @@ def test_what_is_dissolved_is_waited_for(until):
             table.tell()
 
     ending = by_hand.Concurrent(end)
+    table.remove(badge)
     with cm.timeout(PATIENCE):
-        table.remove(badge, wait=True)
+        table.wait_for_calls(target)
     assert not table.running
     ending.outcome()
 

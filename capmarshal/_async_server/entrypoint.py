@@ -17,7 +17,7 @@ from capmarshal._kernel.numbers import check_whole
 from capmarshal._kernel.wrong_block import refused
 from capmarshal._protocol.wire import BADGE_SIZE
 from capmarshal._server.awaited_loop import AwaitedServer
-from capmarshal._server.entrypoint import AnyEntrypoint
+from capmarshal._server.entrypoint import DISSOLVED, AnyEntrypoint
 from capmarshal._server.limits import Limits
 from capmarshal._server.options import CLOSE_TIMEOUT, MAX_BYTES, MAX_DESCRIPTORS, check_options
 
@@ -134,27 +134,29 @@ class Entrypoint(AnyEntrypoint[AwaitedService]):
         # What is awaited is found when it is called.
         super().listen(where, target, for_client=for_client, mode=mode)  # type: ignore[arg-type]
 
-    async def dissolve(self, target: Interface) -> None:
-        """Ends what :meth:`manage` began: from here on, calls of the object are refused (:class:`StaleCapability`).
+    async def dissolve(self, target: Interface, reason: str = DISSOLVED) -> None:
+        """Ends all that leads to an object: from here on, calls of it are refused.
 
-        Waits for calls of the object that run, except for the one that it is awaited in.  Its grants are revoked
-        (:class:`Revoked`), and calls by those are not waited for.  Does nothing for an object that this entrypoint
-        neither manages nor has granted.
+        What :meth:`manage` gave is stale then (:class:`StaleCapability`), and so is what deep grants have handed out;
+        its grants are revoked (:class:`Revoked`).  Waits for calls of the object that are in progress, by whichever of
+        these they have come, except for the one that it is awaited in.
+        Does nothing for an object that this entrypoint neither manages nor has granted.
+
+        Args:
+            target: the object.
+            reason: for those who held a grant of it, as :meth:`revoke` has it.
 
         Raises:
-            TypeError: no such object, but a proxy or a capability of one, say.
+            TypeError: no such object, but a proxy or a capability of one, say; or the reason is no text.
             CallTimeout: such a call is still running when :class:`timeout` says; it is dissolved all the same.
         """
-        badge = self._forget(target)
-        if badge is None:
-            return
-        self._objects.remove(badge, wait=False)
+        self._take_out(target, reason)
         within = current.get()
         # A task that a method has started may go on when that has ended.
         own = within.key if within is not None and within.is_of(self._dispatcher.calls) and within.runs else b""
 
         def over() -> bool:
-            return self._objects.running_badges().count(badge) <= (own[:BADGE_SIZE] == badge)
+            return self._objects.calls_of(target) <= self._objects.was_of(own[:BADGE_SIZE], target)
 
         if over():
             return

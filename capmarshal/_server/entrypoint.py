@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 # Of one deep grant.
 OBJECTS = 65_536
+# What those are told who held a grant of an object, unless more is said.
+DISSOLVED = "the object was dissolved"
 
 S = TypeVar("S", bound=Service)
 T = TypeVar("T", bound="Interface")
@@ -222,8 +224,7 @@ class AnyEntrypoint(Generic[S]):
             TypeError: none of these, or the reason is no text.
             Closed: the capability was closed.
         """
-        if not isinstance(reason, str):
-            raise TypeError(f"a reason is text, not {reason!r}")
+        _check_reason(reason)
         if not isinstance(granted, Capability | Proxy):
             check_object(granted, "revoked, or what grant() returned, or a proxy of that")
             grants = self._made().grants
@@ -287,21 +288,21 @@ class AnyEntrypoint(Generic[S]):
         if self._colour == "blocking" and _is_awaited(function):
             raise TypeError(f"{what} is async, and what a capmarshal.aio.Entrypoint awaits; write def")
 
-    def _forget(self, target: Interface) -> bytes | None:
-        """Has the capability space know of an object no more; its badge, if it is managed here.
+    def _take_out(self, target: Interface, reason: str) -> None:
+        """Has no call of an object begin any more, whichever way it comes; waits for none.
 
         Raises:
-            TypeError: no such object.
+            TypeError: no such object, or the reason is no text.
         """
         check_object(target, "dissolved")
-        self._made().grants.dissolve(target)
+        _check_reason(reason)
+        self._made().grants.dissolve(target, reason)
         with private.lock:
             door, badge = space.managed.get(id(target), (None, b""))
-            if door is not self._door:
-                return None
-            # A signal handler that closes may have come first.
-            space.managed.pop(id(target), None)
-        return badge
+            if door is self._door:
+                self._objects.remove(badge)
+                # Last, so that it can be done again after Ctrl-C; a signal handler that closes may have come first.
+                space.managed.pop(id(target), None)
 
     def listen(
         self,
@@ -353,6 +354,11 @@ class AnyEntrypoint(Generic[S]):
 
     def __repr__(self) -> str:
         return f"<Entrypoint {self.label!r}{' closed' if self.closed else ''}>"
+
+
+def _check_reason(reason: str) -> None:
+    if not isinstance(reason, str):
+        raise TypeError(f"a reason is text, not {reason!r}")
 
 
 def _is_awaited(function: object) -> bool:

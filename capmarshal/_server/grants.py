@@ -240,10 +240,10 @@ class Grants:
             f"its result has one object more than may go out through the grant {grant.label!r}: {deep.most} (objects)",
         )
 
-    def dissolve(self, target: Interface) -> None:
+    def dissolve(self, target: Interface, reason: str) -> None:
         """Ends what leads to an object, from any thread."""
         for grant in self.of(target):
-            self.revoke(grant, "the object was dissolved")
+            self.revoke(grant, reason)
         with private.lock:
             in_force = tuple(self._in_force.values())
         for grant in in_force:
@@ -255,7 +255,7 @@ class Grants:
         with private.lock:
             badge = grant.deep.remove(target) if grant.deep is not None else None
             if badge is not None:
-                self._objects.remove(combined(badge, grant.secret), wait=False)
+                self._objects.remove(combined(badge, grant.secret))
 
     def opened(self, door: Door) -> bool:
         """Whether a door that this process holds leads, or has led, to an object by a grant: it hangs up later."""
@@ -349,9 +349,9 @@ class Grants:
 
     def _take_out(self, grant: Grant) -> None:
         """Takes out the objects that it leads to; the caller holds the lock."""
-        self._objects.remove(grant.kept_under, wait=False)
+        self._objects.remove(grant.kept_under)
         for badge in grant.deep.badges() if grant.deep is not None else ():
-            self._objects.remove(combined(badge, grant.secret), wait=False)
+            self._objects.remove(combined(badge, grant.secret))
 
     def _forget(self, grant: Grant) -> None:
         # Whatever keeps the grant: whoever has knocked last, or a channel that is still ending.

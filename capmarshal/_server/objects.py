@@ -66,6 +66,8 @@ class Objects:
         self._by_badge: dict[bytes, Interface] = {}
         # The names of the methods that can be called, where these are not all.
         self._only: dict[bytes, frozenset[bytes]] = {}
+        # Of those that were taken out while a call of them was in progress, by badge: the id, for the call keeps it.
+        self._over: dict[bytes, int] = {}
         self.known: dict[bytes, Known] = {}
         # Which keys of it an object has, by badge.
         self._remembered: dict[bytes, list[bytes]] = {}
@@ -164,20 +166,35 @@ class Objects:
         # Copied in one step: others may change it.
         return [key[:BADGE_SIZE] for key in self.running.copy()]
 
-    def remove(self, badge: bytes, *, wait: bool) -> None:
-        """Takes an object out, and waits for its calls in progress, if ``wait``: not from within one of them.
-
-        Raises:
-            CallTimeout: one is still running at the deadline; the object is out all the same.
-        """
-        deadline = _deadline.in_force()
+    def remove(self, badge: bytes) -> None:
+        """Takes an object out; its calls in progress go on: see :meth:`wait_for_calls`."""
         with self.lock:
+            # First, so that it can be done again after Ctrl-C.
+            if badge in self._by_badge:
+                self._over[badge] = id(self._by_badge[badge])
             self._by_badge.pop(badge, None)
             self._only.pop(badge, None)
             for key in self._remembered.pop(badge, ()):
                 self.known.pop(key, None)
-        if not wait:
-            return
+            if self._over:
+                running = frozenset(self.running_badges())
+                self._over = {badge: known for badge, known in self._over.items() if badge in running}
+
+    def calls_of(self, target: Interface) -> int:
+        """How many calls are in progress of an object that was taken out, by whichever badge they came."""
+        return [self._over.get(badge) for badge in self.running_badges()].count(id(target))
+
+    def was_of(self, badge: bytes, target: Interface) -> bool:
+        """Whether the call in progress of this badge is one of them."""
+        return self._over.get(badge) == id(target)
+
+    def wait_for_calls(self, target: Interface) -> None:
+        """Waits for these: not from within one of them.
+
+        Raises:
+            CallTimeout: one is still running at the deadline.
+        """
+        deadline = _deadline.in_force()
         # No condition variable: what Ctrl-C raises while one is waited for leaves its lock to somebody else.
         told = threading.Lock()
         try:
@@ -185,7 +202,7 @@ class Objects:
             # Not `while CONDITION`: what Ctrl-C raises at the jump back is in no `try` under CPython 3.13.0.
             while True:
                 told.acquire(blocking=False)
-                if badge not in self.running_badges():
+                if not self.calls_of(target):
                     break
                 left = _deadline.seconds_until(deadline)
                 if left <= 0:

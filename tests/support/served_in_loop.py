@@ -132,8 +132,8 @@ class _Served(aio.Entrypoint):
     def serve_forever(self):
         awaiting.finish(super().serve_forever(), self._loop)
 
-    def dissolve(self, target):
-        self._in_loop(super().dissolve, target)
+    def dissolve(self, *arguments):
+        self._in_loop(super().dissolve, *arguments)
 
     def close(self, timeout=None):
         self._in_loop(super().aclose, timeout)
