@@ -83,6 +83,85 @@ def test_what_can_be_called_as_the_method_serves(defined):
         assert entrypoint.manage(server()).cast(Store).get("x") == 5
 
 
+class Named(cm.Interface):
+    """What has a body and no @method runs where it is called, by what is remote."""
+
+    @cm.method
+    def name(self) -> str: ...
+
+    def greeting(self):
+        return f"hello {self.name()}"
+
+    @property
+    def length(self):
+        return len(self.name())
+
+    @functools.cached_property
+    def first(self):
+        return self.name()[0]
+
+    def _polite(self):
+        return True
+
+    @staticmethod
+    def known(name):
+        return name == "spam"
+
+    @classmethod
+    def of(cls, *arguments):
+        return cls(*arguments)
+
+
+class NamedServer(Named):
+    def name(self):
+        return "spam"
+
+
+@pytest.mark.parametrize("name", ["greeting", "length", "first"])
+@pytest.mark.parametrize("in_a_base", [False, True])
+def test_a_server_overrides_nothing_that_a_proxy_runs_itself(name, in_a_base):
+    """A client would have the interface's own, and never know."""
+    own = {name: lambda self: "the server's"}
+    base = type("Base", (), own if in_a_base else {})
+    server = type("Server", (base, NamedServer), {} if in_a_base else own)
+    words = (
+        rf"^{'Base' if in_a_base else 'Server'}\.{name} would never be called by a client: Named\.{name} is not "
+        "declared with @method, so that on a proxy it runs in the caller's process; declare it, or let the server's "
+    )
+    with serving() as entrypoint:
+        for _ in range(2):
+            with pytest.raises(cm.InterfaceError, match=words):
+                entrypoint.manage(server())
+
+
+def test_what_has_a_body_and_is_not_declared_runs_where_it_is_called():
+    """A derived interface may have another one; and a server what no proxy has called, or what is its own business."""
+
+    class Polite(Named):
+        @cm.method
+        def title(self) -> str: ...
+
+        def greeting(self):
+            return f"hello {self.title()} {self.name()}"
+
+    class PoliteServer(NamedServer, Polite):
+        def title(self):
+            return "Mr."
+
+        def _polite(self):
+            return False
+
+        known = staticmethod(lambda name: False)
+        of = classmethod(lambda cls: cls())
+        more = staticmethod(lambda: 5)
+
+    with serving() as entrypoint:
+        served = entrypoint.manage(PoliteServer.of())
+        proxy = served.cast(Polite)
+        assert (proxy.greeting(), proxy.length, proxy.first) == ("hello Mr. spam", 4, "s")
+        assert served.cast(Named).greeting() == "hello spam"
+
+
 def test_method_once_more_at_the_server_is_no_harm():
     """What it defines is no longer abstract; a stub of a derived interface is, and what is declared anew counts."""
     with serving() as entrypoint:

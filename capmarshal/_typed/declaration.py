@@ -225,6 +225,32 @@ def _is_interface(base: type, of: type) -> bool:
     return bool(base.__abstractmethods__) and (base is of or any(by is base for by, _ in declared.values()))
 
 
+def refuse_overridden(cls: type) -> None:
+    """Refuses a server's class with something of its own in the place of what its interface has, but does not declare.
+
+    That is no remote method: a proxy runs the interface's, in its caller's process, and the server's would never be.
+
+    Raises:
+        InterfaceError: it has; names it.
+    """
+    first: dict[str, type] = {}
+    remote = declared_in(cls)
+    for base in cls.__mro__:
+        is_interface = issubclass(base, Delegable) and bool(declared_in(base)) and _is_interface(base, cls)
+        for name, attribute in vars(base).items():
+            its = first.setdefault(name, base)
+            if not is_interface or its is base or name in remote or _is_interface(its, cls):
+                continue
+            # What takes no object is not called by a proxy.
+            takes_object = function_in(attribute) is not None and not isinstance(attribute, (staticmethod, classmethod))
+            if takes_object and not name.startswith("_"):
+                raise InterfaceError(
+                    f"{its.__qualname__}.{name} would never be called by a client: {base.__qualname__}.{name} is not "
+                    "declared with @method, so that on a proxy it runs in the caller's process; declare it, or let the "
+                    "server's bear another name; one that begins with an underscore may be in both"
+                )
+
+
 def refuse_unservable(cls: type, streams: Collection[str]) -> None:
     """Refuses a server's class that has something in the place of a remote method that cannot be called as one.
 
