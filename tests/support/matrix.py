@@ -28,7 +28,7 @@ LEFT_OUT = {
     ),
     "they go from one step to the next of code that blocks": (
         "entering_interrupted grants_interrupted listening_interrupted signals_between_steps "
-        "signals_while_serving waiting_interrupted"
+        "signals_while_serving streams_interrupted waiting_interrupted"
     ),
     "they are about the thread that serves, and what signals are to it": "escapes_by_signal service signals",
 }
