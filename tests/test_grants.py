@@ -232,7 +232,8 @@ def heard(near):
 
 def test_a_revoked_grant_in_several_processes(entrypoint, target, fork):
     """At once: one with an idle channel, one that has never called, and one whose call waits in a queue."""
-    granted, root = entrypoint.grant(target), entrypoint.manage(target)
+    # What keeps the server busy keeps an event loop from running, too.
+    granted, root = entrypoint.grant(target), entrypoint.manage(by_hand.Worker())
     work = granted.cast(Files)
     with by_hand.pipe() as (called, calling), by_hand.pipe() as (revoked, revoking):
 
@@ -259,8 +260,8 @@ def test_a_revoked_grant_in_several_processes(entrypoint, target, fork):
                 assert second.result() == "over"
             assert first.result() == "over"
             assert heard(near) in ("unread", faults.Code.REVOKED)
-    # The first, and what the server was busy with.
-    assert target.calls == 2
+    # The first.
+    assert target.calls == 1
 
 
 def test_a_call_in_progress_is_answered(entrypoint, target):
@@ -311,7 +312,7 @@ def test_an_epitaph_beside_knocks_that_nobody_read(target):
     """The kernel says first that they were not read (ECONNRESET)."""
     with cm.Entrypoint("files") as entrypoint:
         granted = entrypoint.grant(target)
-        with by_hand.busy(entrypoint.manage(target)):
+        with by_hand.busy(entrypoint.manage(by_hand.Worker())):
             channels = [by_hand.knock(granted) for _ in range(3)]
             entrypoint.revoke(granted, "over")
         until(lambda: not entrypoint._service.grants._revoked)
