@@ -441,6 +441,46 @@ def test_an_awaited_method_takes_what_is_awaited_and_what_has_no_colour():
     check_manageable(Server(), "awaitable")
 
 
+class Book(cm.Interface):
+    @cm.method
+    def page(self, number: int) -> Page: ...
+
+
+class TwinBook(cm.Interface):
+    page = cm.awaitable(Book.page)
+
+
+class AwaitedPage(AsyncPage):
+    async def text(self):
+        return "spam"
+
+
+class TwinBookServer(TwinBook):
+    async def page(self, number):
+        return AwaitedPage() if number else PageServerHere()
+
+
+@each_loop
+def test_what_a_twins_server_returns_is_of_its_own_colour(loop):
+    """As the loop can serve it; whoever calls has what its own interface says, or casts."""
+
+    def blocks(book):
+        with cm.timeout(PATIENCE):
+            assert book.cast(Book).page(1).text() == "spam"
+            with pytest.raises(cm.RemoteError, match=r"page, result: PageServerHere is blocking, .* manages it, and"):
+                book.cast(Book).page(0)
+
+    async def main():
+        async with aio.Entrypoint("book") as entrypoint:
+            book = entrypoint.manage(TwinBookServer())
+            await anyio.to_thread.run_sync(blocks, book)
+            page = await book.cast(TwinBook).page(1)
+            assert await anyio.to_thread.run_sync(page.text) == "spam"
+            assert await cm.capability(page).cast(AsyncPage).text() == "spam"
+
+    run(loop, main)
+
+
 class PageServerHere(Page):
     def text(self):
         return "spam"
