@@ -32,8 +32,20 @@ class Source(cm.Interface):
     @cm.method
     def files(self, wrong: int) -> Iterator[cm.Descriptor | None]: ...
 
+    @cm.method
+    def wrong_values(self, right: int) -> Iterator[list[int]]: ...
+
+    @cm.method
+    def wrong_class(self, right: int) -> Iterator[int]: ...
+
+    @cm.method
+    def wrong_files(self, right: int) -> Iterator[tuple[int, cm.Descriptor | None]]: ...
+
 
 class AsyncSource(cm.Interface):
+    wrong_values = cm.awaitable_stream(Source.wrong_values)
+    wrong_class = cm.awaitable_stream(Source.wrong_class)
+    wrong_files = cm.awaitable_stream(Source.wrong_files)
     rows = cm.awaitable_stream(Source.rows)
     blobs = cm.awaitable_stream(Source.blobs)
     records = cm.awaitable_stream(Source.records)
@@ -82,6 +94,24 @@ class SourceServer(Source):
         finally:
             self.closed += 1
 
+    def wrong_values(self, right):
+        yield from self.then(right, [1, "text"], lambda number: [number])
+
+    def wrong_class(self, right):
+        yield from self.then(right, "text", int)
+
+    def wrong_files(self, right):
+        yield from self.then(right, ("text", memfd()), lambda number: (number, None))
+
+    def then(self, right, wrong, made):
+        try:
+            yield from map(made, range(right))
+            yield wrong
+            while True:
+                yield made(0)
+        finally:
+            self.closed += 1
+
 
 class AsyncSourceServer(AsyncSource):
     def __init__(self):
@@ -98,6 +128,21 @@ class AsyncSourceServer(AsyncSource):
     async def records(self, size):
         for record in self.does.records(size):
             yield record
+
+    async def wrong_values(self, right):
+        with contextlib.closing(self.does.wrong_values(right)) as items:
+            for item in items:
+                yield item
+
+    async def wrong_class(self, right):
+        with contextlib.closing(self.does.wrong_class(right)) as items:
+            for item in items:
+                yield item
+
+    async def wrong_files(self, right):
+        with contextlib.closing(self.does.wrong_files(right)) as items:
+            for item in items:
+                yield item
 
     async def numbers(self, wrong):
         for number in self.does.numbers(wrong):
@@ -202,6 +247,70 @@ def test_what_cannot_be_an_awaited_item_keeps_none_before_it_from_coming(loop, k
                 expected = list(range(wrong)) if kind == "numbers" else [None] * wrong
                 assert [await anext(stream) for _ in range(wrong)] == expected
                 with pytest.raises(cm.RemoteError, match=r"is due|Expected"):
+                    await anext(stream)
+                del stream
+            gc.collect()
+            await settled(lambda: target.closed == 4)
+
+    loops.run(loop, main)
+
+
+# What only its receiver can tell, as the server looks at the first of a class; and what can have descriptors, which the
+# server looks at.
+SAID = (cm.ArgumentError, cm.RemoteError)
+WRONG = {
+    "wrong_values": (lambda number: [number], r"at `item\[1\]`"),
+    "wrong_class": (int, "Expected `int`, got `str` - at `item`"),
+    "wrong_files": (lambda number: (number, None), r"at `item\[0\]`"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+@pytest.mark.parametrize("right", [0, 1, 16, 40])
+def test_the_right_ones_come_before_a_wrong_one(source, kind, right, open_descriptors):
+    """And then an error, as whoever goes on is told; the generator is closed, and what came is."""
+    proxy, target = source
+    made, words = WRONG[kind]
+    # With a channel that is kept.
+    assert list(proxy.rows(1)) == [[0]]
+    before = open_descriptors()
+    stream = getattr(proxy, kind)(right)
+    assert [next(stream) for _ in range(right)] == [made(number) for number in range(right)]
+    with pytest.raises(SAID, match=words) as raised:
+        next(stream)
+    # Where it is raised again, it brings none of them.
+    assert not [name for name in vars(raised.value) if name.startswith("__capmarshal")]
+    with pytest.raises(cm.Closed, match="it raised"):
+        next(stream)
+    del stream, raised
+    gc.collect()
+    until(lambda: target.closed == 1)
+    until(lambda: open_descriptors() <= before)
+
+
+def test_who_closes_the_stream_before_the_wrong_one_is_not_told(source):
+    """And nothing of it is kept."""
+    proxy, target = source
+    stream = proxy.wrong_values(10)
+    assert next(stream) == [0]
+    stream.close()
+    assert list(stream) == []
+    until(lambda: target.closed == 1)
+
+
+@loops.each_loop
+@pytest.mark.parametrize("kind", WRONG)
+def test_the_right_ones_come_before_a_wrong_one_that_is_awaited(loop, kind):
+    made, words = WRONG[kind]
+
+    async def main():
+        async with served() as (proxy, target):
+            for right in (0, 1, 16, 200):
+                stream = getattr(proxy, kind)(right)
+                assert [await anext(stream) for _ in range(right)] == [made(number) for number in range(right)]
+                with pytest.raises(SAID, match=words):
+                    await anext(stream)
+                with pytest.raises(cm.Closed, match="it raised"):
                     await anext(stream)
                 del stream
             gc.collect()

@@ -119,6 +119,7 @@ MODULES = {
         "placing",
         "implementation",
         "fitting",
+        "batch",
         "arguments",
         "lending",
         "binding",

@@ -57,16 +57,20 @@ class AsyncStream(AsyncIterator[T]):
                 # Unless it was closed meanwhile.
                 self._source = None if self._ended else source
                 del source
+            fetched.raise_later()
             if self._source is None:
                 fetched.check()
                 raise StopAsyncIteration
             wanted = fetched.at_most
             fetched.add(await self._source.next(wanted), wanted)
         except BaseException as error:
-            if not isinstance(error, StopAsyncIteration):
-                fetched.failure = fetched.failure or type(error).__name__
-            self._end()
-            raise
+            if not fetched.keeps(error):
+                if not isinstance(error, StopAsyncIteration):
+                    fetched.failure = fetched.failure or type(error).__name__
+                self._end()
+                raise
+            # There is no more to be had of it.
+            self._source = None
         finally:
             self._fetching = False
         if self._ended:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from capmarshal._capabilities.capability import capability_behind, has_timeout, timeout_of
 from capmarshal._descriptors.process import process
 from capmarshal._kernel.errors import Closed, ProtocolError
+from capmarshal._typed.batch import items_with
 from capmarshal._typed.untaken import close_items
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def timed_as(proxy: Proxy, called: Method, source: Any) -> Any:
 class Fetched(Generic[T]):
     """Items that have come and are not taken yet, and how many to ask for next."""
 
-    __slots__ = ("at_most", "ended", "failure", "items", "process")
+    __slots__ = ("at_most", "ended", "failure", "items", "later", "process")
 
     def __init__(self) -> None:
         self.items: deque[T] = deque()
@@ -43,6 +44,8 @@ class Fetched(Generic[T]):
         self.ended = False
         # What has ended the stream that is not the end of its items.
         self.failure = ""
+        # An error that is raised when the items are taken which came before it.
+        self.later: BaseException | None = None
         # Whose it is: a forked child has a copy.
         self.process = os.getpid()
 
@@ -75,8 +78,32 @@ class Fetched(Generic[T]):
         if len(items) >= self.at_most:
             self.at_most = min(2 * self.at_most, MOST)
 
+    def keeps(self, error: BaseException) -> bool:
+        """Adds the items that have come before what an error is about, which is raised when they are taken; if any."""
+        items = items_with(error)
+        if not items:
+            return False
+        self.items.extend(items)
+        # It knows the frames in which it was raised, and these who takes items.
+        self.later = error.with_traceback(None)
+        if error.__cause__ is not None:
+            error.__cause__.__traceback__ = None
+        return True
+
+    def raise_later(self) -> None:
+        """Raises an error behind the items that have been taken, if there is one."""
+        later, self.later = self.later, None
+        if later is not None:
+            try:
+                self.failure = type(later).__name__
+                raise later
+            finally:
+                # It knows this frame now.
+                del later
+
     def close(self) -> None:
         """Drops what is not taken yet, and closes what is in that."""
+        self.later = None
         items = tuple(self.items)
         self.items.clear()
         close_items(items)
@@ -121,6 +148,7 @@ class Stream(Iterator[T]):
     def _fetch(self) -> None:
         # Another thread may do the same, or close it meanwhile.
         source, fetched = self._source, self._fetched
+        fetched.raise_later()
         if source is None:
             fetched.check()
             raise StopIteration
@@ -128,9 +156,12 @@ class Stream(Iterator[T]):
         try:
             fetched.add(source.next(wanted), wanted)
         except BaseException as error:
-            fetched.failure = type(error).__name__
-            self.close()
-            raise
+            if not fetched.keeps(error):
+                fetched.failure = type(error).__name__
+                self.close()
+                raise
+            # There is no more to be had of it.
+            self._source = None
         if self._closed:
             fetched.close()
         if fetched.ended:

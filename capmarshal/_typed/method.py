@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import re
 import types
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from capmarshal._kernel.errors import ArgumentError, Error, InterfaceError, StaleCapability
 from capmarshal._protocol.wire import pack_size
 from capmarshal._typed.arguments import Arguments
+from capmarshal._typed.batch import bring_items
 from capmarshal._typed.binding import Binding
 from capmarshal._typed.codec import (
     BAD_PAYLOAD,
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from capmarshal._typed.arguments import Given, Lent
     from capmarshal._typed.incoming import Incoming
     from capmarshal._typed.outgoing import Outgoing
+
+E = TypeVar("E", bound=Exception)
 
 # The methods of a class, analysed: in its own namespace, so that they go with it.
 _METHODS = "__capmarshal_methods__"
@@ -186,12 +189,12 @@ class Method:
             decoded = self._decode_result(payload, incoming)
             incoming.check_used()
         except StaleCapability as stale:
-            raise StaleCapability(f"{self._result}: {stale}") from None
+            raise self._bringing(StaleCapability(f"{self._result}: {stale}"), payload) from None
         except Exception as error:  # a __post_init__ of the user's may raise anything for what a peer sends
             # msgspec makes its own error of it, since every InterfaceError is a TypeError.
             if isinstance(error.__cause__, InterfaceError):
                 raise error.__cause__ from None
-            raise self._refusal(error) from error
+            raise self._refusal(error, payload) from error
         return decoded
 
     def refuse_result(self, error: Exception, payload: bytes) -> None:
@@ -201,11 +204,17 @@ class Method:
             ArgumentError: it is not what the interface says.
         """
         if says_all(error, payload):
-            raise self._refusal(error) from error
+            raise self._refusal(error, payload) from error
 
-    def _refusal(self, error: Exception) -> ArgumentError:
-        failure = self._failure(error)
+    def _refusal(self, error: Exception, payload: Buffer) -> ArgumentError:
+        failure = self._bringing(self._failure(error), payload)
         failure.add_note("the server returned it, where the interface here says something else")
+        return failure
+
+    def _bringing(self, failure: E, payload: Buffer) -> E:
+        """An error of a result, which brings the items before it where the method gives items."""
+        if self.gives_items:
+            bring_items(failure, self.result, payload)
         return failure
 
     def _failure(self, error: Exception) -> ArgumentError:
