@@ -55,6 +55,12 @@ class Folder(cm.Interface):
     def pass_on(self, what: cm.Capability) -> cm.Capability: ...
 
     @cm.method
+    def open_within(self, folder: cm.Capability) -> tuple[str, str]: ...
+
+    @cm.method
+    def is_over(self) -> str: ...
+
+    @cm.method
     def block(self, started: cm.Descriptor, go: cm.Descriptor) -> Folder: ...
 
 
@@ -93,6 +99,17 @@ class FolderServer(Folder):
 
     def pass_on(self, what):
         return what
+
+    def open_within(self, folder):
+        self.opened = folder.cast(Folder).open("inner")
+        return self.opened.label(), cm.capability(self.opened).label
+
+    def is_over(self):
+        opened, self.opened = self.opened, None
+        try:
+            return opened.name()
+        except cm.Revoked as error:
+            return str(error)
 
     def block(self, started, go):
         by_hand.AwaitingWorker.block(by_hand.AwaitingWorker(), started, go)
@@ -269,6 +286,15 @@ def test_a_call_in_progress_is_answered(granted, entrypoint):
     with pytest.raises(cm.Revoked, match="over"):
         late.name()
     assert kept(entrypoint) == 0
+
+
+def test_calls_that_a_method_makes_through_it(granted, entrypoint, target):
+    """In the serving thread, or in its loop: what they open belongs to the grant, and ends with it."""
+    opener = entrypoint.manage(FolderServer("opener")).cast(Folder)
+    assert opener.open_within(granted) == ("plugin", "plugin")
+    assert len(entrypoint._service.grants._in_force) == 1
+    entrypoint.revoke(granted, "over")
+    assert opener.is_over().endswith("over")
 
 
 def test_dissolve_waits_for_calls_through_it(granted, entrypoint, target):

@@ -195,6 +195,13 @@ def test_a_caller_of_a_call_within_a_call(entrypoint, target):
     assert granted.by_way_of(inner)[::2] == ["plugin", "plugin"]
 
 
+def test_the_label_of_a_call_within_a_call(entrypoint, target):
+    """Of the grant that it is made by: a restricted one, which is a proxy at home."""
+    granted = entrypoint.grant(target, label="plugin").cast(Files)
+    inner = entrypoint.grant(target, label="inner", only=(Files.who,)).cast(Files)
+    assert granted.by_way_of(inner) == ["plugin", "inner", "plugin"]
+
+
 def test_nobody_calls_here():
     with pytest.raises(RuntimeError, match=r"caller\(\) is for server methods"):
         cm.caller()

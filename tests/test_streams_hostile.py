@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import io
+import logging
 import os
 import signal
 import socket
@@ -533,6 +534,28 @@ def test_the_streams_of_a_grant_end_with_it(source, how, fork):
     with pytest.raises(cm.Closed, match="ended before its items had"):
         next(mine)
     assert list(others) == list(range(1, 100))
+
+
+def test_a_stream_that_a_method_begins_by_a_grant(source, caplog):
+    """In the serving thread: it ends with the grant, as one that another process has begun."""
+    _, target, entrypoint = source
+    granted = entrypoint.grant(target)
+
+    class Beginner(Thing):
+        def number(self):
+            if not target.mine:
+                target.mine.append(granted.cast(Source).count(ENDLESS))
+            return next(target.mine[0])
+
+    beginner = entrypoint.manage(Beginner()).cast(Thing)
+    assert [beginner.number() for _ in range(3)] == [0, 1, 2]
+    entrypoint.revoke(granted, "misbehaved")
+    until(lambda: target.closed == 1)
+    # A traceback in the log refers to what the method has.
+    caplog.set_level(logging.CRITICAL, "capmarshal")
+    with pytest.raises(cm.RemoteError, match=r"Revoked: .*misbehaved"):
+        sum(beginner.number() for _ in range(1000))
+    target.mine.clear()
 
 
 def test_a_grant_that_is_revoked_from_within_its_stream(source):

@@ -111,7 +111,8 @@ class AwaitingDispatcher(Dispatcher):
 
     def call_inline(
         self,
-        kept_under: bytes,  # noqa: ARG002 - it is not made
+        door: Door,  # noqa: ARG002 - it is not made
+        badge: bytes,  # noqa: ARG002
         method: bytes,
         payload: bytes,  # noqa: ARG002
         entries: Sequence[Entry] | None,  # noqa: ARG002

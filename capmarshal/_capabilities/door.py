@@ -77,12 +77,17 @@ class Home(Protocol):
         ...
 
     def call_inline(
-        self, kept_under: bytes, method: bytes, payload: bytes, entries: Sequence[Entry] | None, numbers: Sequence[int]
+        self,
+        door: Door,
+        badge: bytes,
+        method: bytes,
+        payload: bytes,
+        entries: Sequence[Entry] | None,
+        numbers: Sequence[int],
     ) -> tuple[Reply | Fail, DescriptorList]:
         """Runs a call here and now; borrows ``numbers``, and the caller owns the answer's descriptors.
 
-        What is called is said as in :meth:`object_behind`.  Where ``entries`` is None, each of the numbers has one, in
-        their order.
+        Where ``entries`` is None, each of the numbers has one, in their order.
         """
         ...
 

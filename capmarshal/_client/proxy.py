@@ -64,9 +64,8 @@ def invoke(proxy: Proxy, called: Method, arguments: Given, exchange: Exchange = 
         else:
             # Its own thread is this one: waiting for it would be waiting for ever.
             whole = payload if isinstance(payload, bytes) else payload.joined()
-            answer = home.call_inline(
-                door.kept_under(badge_of(capability_behind(proxy))), called.wire_name, whole, entries, numbers
-            )
+            badge = badge_of(capability_behind(proxy))
+            answer = home.call_inline(door, badge, called.wire_name, whole, entries, numbers)
     except (Unanswered, Error) as error:
         explain(error, called, capability_behind(proxy), arguments, numbers, held)
         raise

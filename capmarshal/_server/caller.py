@@ -9,6 +9,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from capmarshal._server.clients import Channel
+    from capmarshal._server.grant import Grant
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -31,9 +32,14 @@ class Caller(msgspec.Struct, frozen=True):
     label: str = ""
 
 
+def own_caller(grant: Grant | None) -> Caller:
+    """This process, which makes a call inline, by a grant or by none."""
+    return Caller(os.getpid(), os.getuid(), os.getgid(), grant.label if grant is not None else "")
+
+
 def caller_by(channel: Channel | None) -> Caller:
-    """Who calls by a channel; None: this process, inline."""
+    """Who calls by a channel; None: this process, by none."""
     if channel is None:
-        return Caller(os.getpid(), os.getuid(), os.getgid())
+        return own_caller(None)
     peer = channel.peer
     return Caller(peer.pid, peer.uid, channel.gid, channel.grant.label if channel.grant is not None else "")

@@ -27,7 +27,7 @@ from capmarshal._protocol.raised import Raised
 from capmarshal._protocol.wire import BADGE_SIZE, PLAIN, Entry, lines_in
 from capmarshal._server import escapes, ownership
 from capmarshal._server.answer import Answer, fail
-from capmarshal._server.caller import caller_by
+from capmarshal._server.caller import caller_by, own_caller
 from capmarshal._server.streams import Producer, Streaming, class_for
 from capmarshal._typed.codec import BAD_PAYLOAD, LONG, is_msgspecs
 from capmarshal._typed.incoming import Incoming, Owned
@@ -67,6 +67,7 @@ _NO_NAMES: Mapping[str, Any] = {}
 Encoded: TypeAlias = "bytes | memoryview"
 # Takes what a call owns, and its results, where all of it can leave with the reply; whether that is so.
 Leave: TypeAlias = "Callable[[Owned, list[Descriptor]], bool]"
+HandOut: TypeAlias = "Callable[[Interface, Peer | None, Grant | None], Capability | None]"
 
 
 def stays(_owned: Owned, _results: list[Descriptor]) -> bool:
@@ -99,9 +100,11 @@ class Calls:
         ends_service: whether something that a method raised, and that is no :class:`Exception`, is to end the service.
         channel_of: which channel is in a slot.
         slot: of the channel that the last record came by.
-        inline: how many of the calls in progress are made by the serving thread itself.
-        hand_out: gives an object that nobody manages a capability, in the result of a call by a channel; None where
-            nobody serves any more.
+        inline: of the calls in progress that the serving thread itself makes, each the grant that it is made by, or
+            None.
+        grant_at: which grant has a door, by the key of that.
+        hand_out: gives an object that nobody manages a capability, in the result of a call of a process, by a grant;
+            None where nobody serves any more.
         hand_under: has what is in the result of a call through a deep grant belong to that; its badge, or None
             likewise.
         shares: what one answer may have.
@@ -118,8 +121,9 @@ class Calls:
         self.ends_service: Callable[[BaseException], bool] = escapes.nothing
         self.channel_of: Callable[[int], Channel | None] = lambda _slot: None
         self.slot: Callable[[], int] = lambda: 0
-        self.inline = 0
-        self.hand_out: Callable[[Interface, Channel | None], Capability | None] = lambda _target, _channel: None
+        self.inline: list[Grant | None] = []
+        self.grant_at: Callable[[int], Grant | None] = lambda _key: None
+        self.hand_out: HandOut = lambda _target, _peer, _grant: None
         self.hand_under: Callable[[Any, Grant], bytes | None] = lambda _thing, _grant: None
 
     def peer_of(self, slot: int) -> Peer | None:
@@ -129,7 +133,7 @@ class Calls:
 
     def caller(self) -> Caller:
         """Who makes the innermost of the calls in progress."""
-        return caller_by(None if self.inline else self.channel_of(self.slot()))
+        return own_caller(self.inline[-1]) if self.inline else caller_by(self.channel_of(self.slot()))
 
     def serve(self, run: Callable[[], None]) -> None:
         """Has ``run`` run calls: what that changes in the thread is put back at the end."""
@@ -157,7 +161,7 @@ class Calls:
         """Forgets the calls in progress: Ctrl-C may have kept some from ending, and none goes on."""
         self._objects.end_all()
         self._calls.kept.clear()
-        self.inline = 0
+        self.inline.clear()
 
     def run(
         self,
@@ -334,14 +338,20 @@ class Calls:
         """
         # Items are what came with the call that has begun the stream.
         came_home = target.came_home if isinstance(target, Streaming) else owned.came_home
-        channel = self._channel(turn)
-        grant = channel.grant if channel is not None else None
+        peer, grant = self._came_by(turn)
         if grant is not None and grant.deep is not None:
             return Outgoing(serving=True, came_home=came_home, hand_under=partial(self._hand_under, grant))
-        return Outgoing(serving=True, came_home=came_home, hand_out=partial(self._hand_out, channel))
+        return Outgoing(serving=True, came_home=came_home, hand_out=partial(self._hand_out, peer, grant))
 
-    def _hand_out(self, channel: Channel | None, target: Interface) -> Capability:
-        made = self.hand_out(target, channel)
+    def _came_by(self, turn: Turn) -> tuple[Peer | None, Grant | None]:
+        """Whose a call is, None: this process's, which makes it inline; and the grant that it came by, if by any."""
+        if self.inline:
+            return None, self.inline[-1]
+        channel = self._channel(turn)
+        return (channel.peer, channel.grant) if channel is not None else (None, None)
+
+    def _hand_out(self, peer: Peer | None, grant: Grant | None, target: Interface) -> Capability:
+        made = self.hand_out(target, peer, grant)
         if made is None:
             raise Failing(Code.UNSENDABLE, _ENDS)
         return made

@@ -24,6 +24,7 @@ from capmarshal._typed.incoming import Incoming
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from capmarshal._capabilities.door import Door
     from capmarshal._protocol.wire import Call, Entry, Fail, Reply
     from capmarshal._server.clients import Channel
     from capmarshal._server.handler import Handler
@@ -168,7 +169,13 @@ class Dispatcher:
         return None
 
     def call_inline(
-        self, kept_under: bytes, method: bytes, payload: bytes, entries: Sequence[Entry] | None, numbers: Sequence[int]
+        self,
+        door: Door,
+        badge: bytes,
+        method: bytes,
+        payload: bytes,
+        entries: Sequence[Entry] | None,
+        numbers: Sequence[int],
     ) -> tuple[Reply | Fail, DescriptorList]:
         """Runs a call of the serving thread to an object of its own: it would wait for itself otherwise.
 
@@ -176,17 +183,19 @@ class Dispatcher:
         """
         deadline = _deadline.in_force()
         table = wire.plain(len(numbers)) if entries is None else list(entries)
+        kept_under = door.kept_under(badge)
         call = wire.Call(0, kept_under, wire.NO_LIMIT, 0, method, table, len(numbers), memoryview(payload))
         expired = deadline != FOREVER and time.monotonic_ns() >= deadline
         borrowed = DescriptorList.dup_of(numbers)
-        self.calls.inline += 1
+        inline = len(self.calls.inline)
         came_home = homecoming.here.get()
         try:
             # That of the call which makes this one is not this one's.
             homecoming.here.set(None)
+            self.calls.inline.append(self.calls.grant_at(door.key))
             answer = self.call(call, borrowed, None, None if expired else deadline)
         finally:
-            self.calls.inline -= 1
+            del self.calls.inline[inline:]
             homecoming.here.set(came_home)
         assert isinstance(answer, Answer)  # noqa: S101 - nothing runs beside others in a thread
         if answer.escape:

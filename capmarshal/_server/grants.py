@@ -174,12 +174,13 @@ class Grants:
             self._wake_up()
         return not self._closed
 
-    def hand_out(self, target: Interface, channel: Channel | None) -> Capability | None:
+    def hand_out(self, target: Interface, peer: Peer | None, grant: Grant | None) -> Capability | None:
         """A grant of what a method has returned, and nobody manages: it lives as long as anybody can reach it.
 
         Args:
             target: the object.
-            channel: by which the call came; None: this process makes it, inline.
+            peer: whose the call was; None: this process made it, inline.
+            grant: by which it came; None: by the entrypoint's own door.
 
         Returns:
             The capability, which nobody else keeps; None where nobody serves any more.
@@ -189,7 +190,6 @@ class Grants:
             Failing: there is no room, or the process has its share.
         """
         check_manageable(target, self.colour)
-        peer, grant = (channel.peer, channel.grant) if channel is not None else (None, None)
         with private.lock:
             refusal = self._handed_out.refusal(peer)
         if refusal:

@@ -146,6 +146,7 @@ class Server:
             ending=ending,
             wake_up=weakly(self._wake_up, None),
         )
+        dispatcher.calls.grant_at = weakly(self.grants.at, None)
         dispatcher.calls.hand_out = weakly(self.grants.hand_out, None)
         self.signal_handlers = SignalHandlers(
             channels.slots,
