@@ -16,7 +16,8 @@ from capmarshal._entrypoint import Entrypoint
 from capmarshal._server.caller import Caller
 from capmarshal._server.limits import Limits
 from capmarshal._server.ownership import caller, keep
-from capmarshal._typed import streams as _streams  # noqa: F401 - says how results that are streams are read
+from capmarshal._server.passed_streams import serve as _serve
+from capmarshal._typed import streams as _streams  # noqa: F401 - says how what is a stream is read
 from capmarshal._typed.colour import colour_of as _colour_of
 from capmarshal._typed.interface import Interface, capability, method, raises
 from capmarshal._typed.twins import awaitable, awaitable_stream, blocking, blocking_stream
@@ -45,7 +46,7 @@ def _make_class(interface: type[Any], timed: bool, logged: bool) -> type[Any]:
         ImportError: its methods are awaited, and anyio is not there.
     """
     if _colour_of(interface) != "awaitable":
-        return _blocking.make_class(interface, timed, logged)
+        return _blocking.make_class(interface, timed, logged, _serve)
     # Not before: who awaits nothing has no use for anyio, and may not have it.
     try:
         import anyio as _anyio  # noqa: F401 - whether it is there
@@ -53,8 +54,9 @@ def _make_class(interface: type[Any], timed: bool, logged: bool) -> type[Any]:
         words = f"{interface.__qualname__} is awaitable, which needs anyio: pip install 'capmarshal[async]'"
         raise ImportError(words) from error
     from capmarshal._async_client import proxy
+    from capmarshal._async_server.passed_streams import serve
 
-    return proxy.make_class(interface, timed, logged)
+    return proxy.make_class(interface, timed, logged, serve)
 
 
 make_proxies_by(_make_class)

@@ -40,3 +40,10 @@ def test_a_stream_gives_the_lines_of_a_log(tmp_path):
     (tmp_path / "follow.py").write_text(follow, encoding="utf-8")
     (tmp_path / "log").write_text("one\ntwo\n", encoding="utf-8")
     assert _printed("follow.py", tmp_path) == "one\ntwo\n"
+
+
+def test_a_stream_of_what_was_given(tmp_path):
+    """From one server to another."""
+    (grep,) = (program for program in PROGRAMS if "def grep" in program)
+    (tmp_path / "grep.py").write_text(grep, encoding="utf-8")
+    assert _printed("grep.py", tmp_path) == "19\n"

@@ -259,7 +259,7 @@ def test_what_has_no_descriptor_cannot_be_kept(hoard, hoarder, thing):
     hoarder.act = lambda file: cm.keep(thing)
     with (
         open("/proc/version", "rb") as file,
-        pytest.raises(cm.RemoteError, match=r"TypeError: keep\(\) is for files, sockets and descriptors"),
+        pytest.raises(cm.RemoteError, match=r"TypeError: keep\(\) is for files, sockets, descriptors and streams"),
     ):
         hoard.read(file)
 

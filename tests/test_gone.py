@@ -202,7 +202,9 @@ def test_a_capability_is_nothing_to_keep(caplog):
             lambda what, file: [what],
             lambda what, file: what.cast(Holding),
         ):
-            with pytest.raises(cm.RemoteError, match=r"TypeError: keep\(\) is for files, sockets and descriptors"):
+            with pytest.raises(
+                cm.RemoteError, match=r"TypeError: keep\(\) is for files, sockets, descriptors and streams"
+            ):
                 proxy.hold(capability, file)
         holder.wanted = lambda what, file: [what, file]
         proxy.hold(capability, file)

@@ -12,7 +12,7 @@ from interrupting import Interrupting
 from patience import until
 
 PACKAGE = Path(cm.__file__).parent
-TAKING = [PACKAGE / "_client/stream.py", PACKAGE / "_typed/untaken.py"]
+TAKING = [PACKAGE / "_typed/stream.py", PACKAGE / "_typed/untaken.py"]
 REVOKING = [*(PACKAGE / f"_server/{name}.py" for name in ("entrypoint", "grants", "grant", "handed_out", "hanging_up"))]
 COUNT = 40
 

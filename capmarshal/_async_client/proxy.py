@@ -5,12 +5,13 @@ Nothing is encoded or sent before the call is awaited, and none runs inline: the
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from capmarshal._async_client.calling import exchange
-from capmarshal._async_client.stream import AsyncStream
+from capmarshal._async_client.passing import passing
 from capmarshal._capabilities.capability import (
     Proxy,
     capability_behind,
@@ -21,18 +22,20 @@ from capmarshal._capabilities.capability import (
 from capmarshal._client.coding import explain, result_after, result_of
 from capmarshal._client.logged_proxy import Line
 from capmarshal._client.proxy_class import class_by
-from capmarshal._client.stream import timed_as
 from capmarshal._client.unanswered import Unanswered
 from capmarshal._kernel.call_log import CANCELLED
 from capmarshal._kernel.deadline import await_with_proxy_timeout
 from capmarshal._kernel.errors import Error
+from capmarshal._typed.async_stream import AsyncStream
 from capmarshal._typed.codec import BAD_PAYLOAD
+from capmarshal._typed.stream import timed_as
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from capmarshal._capabilities.door import Door
     from capmarshal._client.channel import Answer, Entries
+    from capmarshal._client.passing import Serve
     from capmarshal._typed.arguments import Given, Held
     from capmarshal._typed.long import Payload
     from capmarshal._typed.method import Method
@@ -113,21 +116,22 @@ def _stream(invoke: Callable[..., Any], proxy: Proxy, called: Method, arguments:
     """What iterates over the result of a call, which is made when the first item is awaited; each may take as long."""
 
     async def begin() -> Any:
-        return timed_as(proxy, called, await invoke(proxy, called, arguments))
+        return timed_as(proxy, called.result, await invoke(proxy, called, arguments))
 
     return AsyncStream(begin)
 
 
-def make_class(interface: type[Any], timed: bool, logged: bool) -> type[Any]:
+def make_class(interface: type[Any], timed: bool, logged: bool, serve: Serve) -> type[Any]:
     """A class of proxies for an interface whose methods are awaited.
 
     Args:
         interface: the class.
         timed: its proxies have timeouts.
         logged: their calls are logged.
+        serve: serves arguments that are streams.
 
     Raises:
         InterfaceError: it has abstract methods that are not remote, or one is declared in a way that cannot work.
     """
     by: Callable[..., Any] = _invoke_and_log if logged else invoke
-    return class_by(interface, _in_time(by) if timed else by, _stream)
+    return class_by(interface, _in_time(by) if timed else by, _stream, partial(passing, serve=serve))

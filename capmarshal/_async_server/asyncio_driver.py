@@ -37,7 +37,9 @@ class AsyncioDriver(Driver):
 
     def __init__(self, server: AwaitedServer, objects: Objects) -> None:
         super().__init__(server, objects)
+        # And how often it was cancelled here.
         self._serving: asyncio.Task[None] | None = None
+        self._told = 0
         self._aside: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
         # That of no call, in which those that come begin.
@@ -74,6 +76,12 @@ class AsyncioDriver(Driver):
         """
         return self._serving is not None and self._serving.cancelling() > 0
 
+    def was_told_by_loop(self, scope: Scope) -> bool:
+        """As :meth:`Driver.was_told_by_loop`, which ``asyncio.run()`` does."""
+        assert isinstance(scope, AsyncioScope)  # noqa: S101 - made here
+        ends = self._serving is not None and self._serving.cancelling() > self._told
+        return ends and scope.told_by_others()
+
     async def serve(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         """As :meth:`Driver.serve`, in no task group: it may have been begun in one task, and be ended in another."""
         serving = self._serving = self._loop.create_task(function(), name=name)
@@ -81,8 +89,10 @@ class AsyncioDriver(Driver):
             try:
                 await asyncio.wait((serving,))
             except asyncio.CancelledError:
-                serving.cancel()
+                self._tell(serving)
                 await wait_out(serving, *self._aside)
+                # Some are begun to end others.
+                await wait_out(*self._aside)
                 raise
             while self._aside:
                 await asyncio.wait(self._aside)
@@ -96,7 +106,11 @@ class AsyncioDriver(Driver):
     def stop(self) -> None:
         """As :meth:`Driver.stop`."""
         if self._serving is not None:
-            self._serving.cancel()
+            self._tell(self._serving)
+
+    def _tell(self, serving: asyncio.Task[None]) -> None:
+        self._told += 1
+        serving.cancel()
 
     def run_aside(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         """As :meth:`Driver.run_aside`."""

@@ -47,6 +47,10 @@ class AsyncioScope:
         if self._task is not None:
             self._task.cancel()
 
+    def told_by_others(self) -> bool:
+        """Whether its task was told to end otherwise."""
+        return not self.cancel_called and self._task is not None and self._task.cancelling() > 0
+
     def __enter__(self) -> None:
         self._task = asyncio.current_task(self._loop)
         if self.cancel_called:

@@ -75,6 +75,10 @@ class Driver:
         """Whether all that runs here is told to end; asked in a task that has been cancelled."""
         return anyio.current_effective_deadline() == -math.inf
 
+    def was_told_by_loop(self, scope: Scope) -> bool:  # noqa: ARG002 - a scope of anyio's knows by itself
+        """Whether a scope's task was told to end as all are in the event loop, which ends."""
+        return False
+
     async def serve(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         """Awaits something in a task with a context of its own, and then all others that were run here."""
         try:

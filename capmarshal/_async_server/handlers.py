@@ -274,14 +274,14 @@ class AwaitedCall(Handler):
         calls.end(self, answer, self._began, cut_off=cut_off, cancelled=cancelled)
 
 
-def _cut_off() -> None:
+def cut_off() -> None:
     """Has the call that runs here end, and its client hear that it has no answer."""
     call = current.get()
     if call is not None:
         call.insist()
 
 
-def _waits() -> None:
+def waits() -> None:
     """Has the call that runs here give its place back: it only waits from here on."""
     call = current.get()
     if call is not None:
@@ -391,7 +391,7 @@ class AwaitingCalls(Calls):
         """The arguments of a call, by position and by name; what it owns of them is in ``owned``."""
         arguments, by_name, incoming = self._received(turn, method, payload, came, owned, table)
         owned.produced, owned.raws, owned.writers = incoming.produced, incoming.raws, incoming.writers
-        owned.came_home = incoming.came_home
+        owned.came_home, owned.streams = incoming.came_home, incoming.streams
         return arguments, by_name
 
     def _caller(self, turn: Turn) -> Peer | None:
@@ -404,8 +404,9 @@ class AwaitingCalls(Calls):
     def produce(self, method: Method, result: Any, owned: Owned, kept: Sequence[object]) -> Any:
         """As :meth:`Calls.produce`."""
         failed = partial(self._journal.error, None, f"{method.where}, end", END_FAILED, method.where)
+        driver = self.driver
         made = class_for(method, AwaitedProducer)(
-            method, result, owned, kept, self.shares, self.driver, failed, _cut_off, _waits
+            method, result, owned, kept, self.shares, lambda: driver, failed, cut_off, waits
         )
         self.producers.add(made)
         return made

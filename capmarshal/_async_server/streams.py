@@ -22,11 +22,10 @@ from capmarshal._typed.untaken import close_items
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    from capmarshal._async_server.driver import Driver
-    from capmarshal._server.items import Item
+    from capmarshal._async_server.driver import Driver, Scope
+    from capmarshal._server.items import Item, Streamed
     from capmarshal._server.shares import Shares
     from capmarshal._typed.incoming import Owned
-    from capmarshal._typed.method import Method
 
 # Items that are made ahead of those that were wanted, unless they are as many bytes as go together before; and seconds
 # for which more are waited for.
@@ -38,12 +37,12 @@ class AwaitedProducer(Streaming):
     """Serves one stream.
 
     Args:
-        method: that has begun it.
-        result: of that: what is iterated over.
-        owned: of its arguments; taken, unless this raises.
+        declared: what it is declared as.
+        result: what is iterated over.
+        owned: of the arguments of the call that has begun it; taken, unless this raises.
         kept: what the method has kept of these.
         shares: what one answer may have.
-        driver: of the event loop.
+        driver: says by what the event loop is driven, once it serves.
         failed: says in the log that it has not ended well where nobody else is told.
         cut_off: has the call that runs end without an answer.
         waits: has it give its place among those that run to others.
@@ -54,29 +53,29 @@ class AwaitedProducer(Streaming):
 
     def __init__(
         self,
-        method: Method,
+        declared: Streamed,
         result: Any,
         owned: Owned,
         kept: Sequence[object],
         shares: Shares,
-        driver: Driver,
+        driver: Callable[[], Driver],
         failed: Callable[..., None],
         cut_off: Callable[[], None],
         waits: Callable[[], None],
     ) -> None:
         if not hasattr(result, "__aiter__"):
             raise no_stream(result, "iterate over by async for")
-        super().__init__(method, owned, kept, shares)
+        super().__init__(declared, owned, kept, shares)
         self._iterator: AsyncIterator[Any] = aiter(result)
         self._driver = driver
-        self._scope = driver.scope()
+        self._scope: Scope | None = None
         self._failed, self._cut_off, self._waits = failed, cut_off, waits
         # Whether it iterates, or has; is at its end; and was told to end.
         self._begun = self._over = self._told = False
         self._made: deque[Item] = deque()
         self._bytes = 0
         # What is no data is sent before its maker goes on: see Batch.
-        self._ahead = _AHEAD if method.items_are_data else 1
+        self._ahead = _AHEAD if declared.items_are_data else 1
         self._wanted = False
         # Whether a call waits that has given its place back.
         self._awaited = False
@@ -87,8 +86,7 @@ class AwaitedProducer(Streaming):
     async def next(self, at_most: int) -> tuple[list[Any], bool]:
         """Gives so many of the next items at most, and whether these are the last."""
         if not self._begun and not self._told:
-            self._begun = True
-            self._driver.run_aside(self._iterate, f"{self.where}, items")
+            self._begin()
         batch = self.batch(at_most)
         self._wanted = True
         self._room.set()
@@ -115,6 +113,12 @@ class AwaitedProducer(Streaming):
             if self.failure is not None:
                 raise_out_of(self)
         return batch.items, self._over and not self._told and not self._made and self.failure is None
+
+    def _begin(self) -> None:
+        driver = self._driver()
+        self._scope = driver.scope()
+        driver.run_aside(self._iterate, f"{self.where}, items")
+        self._begun = True
 
     async def _first(self) -> None:
         """As :meth:`_some`, for who has no item yet: who waits for news needs no place, and one waits for each stream.
@@ -148,23 +152,15 @@ class AwaitedProducer(Streaming):
         _deadline.current.set(FOREVER)
         ownership.current.set(None)
         homecoming.here.set(self.came_home)
+        assert self._scope is not None  # noqa: S101 - it has begun
         try:
             with self._scope:
                 async with _closing(self._iterator):
-                    async for item in self._iterator:
-                        made = self.measures.measured(item)
-                        self._made.append(made)
-                        self._bytes += made[1]
-                        # It may be the last reference to much.
-                        del item, made
-                        self._wanted = False
-                        self._tell()
-                        while self._is_ahead():
-                            self._room = anyio.Event()
-                            await self._room.wait()
+                    if not self._told:
+                        await self._make()
                 self.write_out()
         except BaseException as error:
-            if ends_all(error, self._driver):
+            if ends_all(error, self._driver()):
                 raise
             if self._told:
                 self._failed(exc_info=error)
@@ -172,6 +168,19 @@ class AwaitedProducer(Streaming):
                 self.failure = error
         finally:
             self._at_end()
+
+    async def _make(self) -> None:
+        async for item in self._iterator:
+            made = self.measures.measured(item)
+            self._made.append(made)
+            self._bytes += made[1]
+            # It may be the last reference to much.
+            del item, made
+            self._wanted = False
+            self._tell()
+            while self._is_ahead():
+                self._room = anyio.Event()
+                await self._room.wait()
 
     def _is_ahead(self) -> bool:
         """Whether no more is to be made for now."""
@@ -193,7 +202,12 @@ class AwaitedProducer(Streaming):
         self.failure = None
         # Its event loop may be closed.
         with contextlib.suppress(RuntimeError):
-            self._scope.cancel()
+            if not self._begun and hasattr(self._iterator, "aclose"):
+                # Whoever has made it may have begun it: that is awaited.
+                self._begin()
+            # What cleans up is not cut off by being told the same once more.
+            if self._scope is not None and not self._driver().was_told_by_loop(self._scope):
+                self._scope.cancel()
         if self._over or not self._begun:
             self._at_end()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from capmarshal._capabilities.capability import (
@@ -15,18 +16,20 @@ from capmarshal._capabilities.capability import (
 from capmarshal._client import logged_proxy
 from capmarshal._client.coding import explain, result_after, result_of
 from capmarshal._client.knocking import exchange
+from capmarshal._client.passing import passing
 from capmarshal._client.proxy_class import class_by
-from capmarshal._client.stream import Stream, timed_as
 from capmarshal._client.unanswered import Unanswered
 from capmarshal._kernel.deadline import with_proxy_timeout
 from capmarshal._kernel.errors import Error
 from capmarshal._typed.codec import BAD_PAYLOAD
+from capmarshal._typed.stream import Stream, timed_as
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from capmarshal._client.channel import Entries
     from capmarshal._client.logged_proxy import Exchange
+    from capmarshal._client.passing import Serve
     from capmarshal._typed.arguments import Given, Held
     from capmarshal._typed.long import Payload
     from capmarshal._typed.method import Method
@@ -89,19 +92,20 @@ def _in_time(invoke: Callable[..., Any]) -> Callable[..., Any]:
 
 def _stream(invoke: Callable[..., Any], proxy: Proxy, called: Method, arguments: Given) -> Stream[Any]:
     """What iterates over the result of a call: each further one may take as long."""
-    return Stream(timed_as(proxy, called, invoke(proxy, called, arguments)))
+    return Stream(timed_as(proxy, called.result, invoke(proxy, called, arguments)))
 
 
-def make_class(interface: type[Any], timed: bool, logged: bool) -> type[Any]:
+def make_class(interface: type[Any], timed: bool, logged: bool, serve: Serve) -> type[Any]:
     """A class of proxies for an interface whose methods block.
 
     Args:
         interface: the class.
         timed: its proxies have timeouts.
         logged: their calls are logged.
+        serve: serves arguments that are streams.
 
     Raises:
         InterfaceError: it has abstract methods that are not remote, or one is declared in a way that cannot work.
     """
     by: Callable[..., Any] = logged_proxy.logged(invoke) if logged else invoke
-    return class_by(interface, _in_time(by) if timed else by, _stream)
+    return class_by(interface, _in_time(by) if timed else by, _stream, partial(passing, serve=serve))

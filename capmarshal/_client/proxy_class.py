@@ -20,16 +20,21 @@ if TYPE_CHECKING:
     from capmarshal._typed.method import Method
 
 
-def _proxy_method(called: Method, invoke: Callable[..., Any], stream: Callable[..., Any]) -> Callable[..., Any]:
+def _proxy_method(
+    called: Method, invoke: Callable[..., Any], stream: Callable[..., Any], passing: Callable[..., Any]
+) -> Callable[..., Any]:
     """A function with the parameters of the declared one, that makes the call by ``invoke``.
 
     Args:
         called: the method.
         invoke: as :func:`class_by` takes it.
         stream: likewise.
+        passing: likewise.
     """
     called.will_be_called()
     is_awaited = called.awaitable and not called.streams
+    if called.streamed:
+        invoke = passing(invoke)
     if called.streams:
         invoke = partial(stream, invoke)
     scope: dict[str, Any] = {
@@ -87,20 +92,23 @@ def _refuse_server(interface: type[Any]) -> None:
         raise InterfaceError(f"{words}; cast to the interface: {its_own}")
 
 
-def class_by(interface: type[Any], invoke: Callable[..., Any], stream: Callable[..., Any]) -> type[Any]:
+def class_by(
+    interface: type[Any], invoke: Callable[..., Any], stream: Callable[..., Any], passing: Callable[..., Any]
+) -> type[Any]:
     """A class of proxies for an interface: a subclass of it, with every remote method a call.
 
     Args:
         interface: the class.
         invoke: makes a call of a proxy, of a method, with arguments; awaited where the interface is awaitable.
         stream: makes what iterates over the result of such a call, of ``invoke`` and what that takes.
+        passing: makes what makes such a call with streams among its arguments, of ``invoke``.
 
     Raises:
         InterfaceError: it has abstract methods that are not remote, or one is declared in a way that cannot work.
     """
     _refuse_server(interface)
     body: dict[str, Any] = {
-        called.name: _proxy_method(called, invoke, stream) for called in methods_of(interface).values()
+        called.name: _proxy_method(called, invoke, stream, passing) for called in methods_of(interface).values()
     }
     body["__module__"] = interface.__module__
     metaclass: Any = type(interface)

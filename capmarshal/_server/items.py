@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import types
 import typing
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from msgspec import Raw
 
@@ -16,9 +16,6 @@ from capmarshal._typed.codec import encode, encode_data
 from capmarshal._typed.fitting import check_for
 from capmarshal._typed.method import methods_of
 from capmarshal._typed.table import Search, is_delegable
-
-if TYPE_CHECKING:
-    from capmarshal._typed.method import Method
 
 # Bytes of one descriptor or capability in a table; and of a number, or of what stands before bytes, at most.
 _ENTRY, _NUMBER = 64, 9
@@ -32,19 +29,35 @@ _SHORT = frozenset({float, bool, types.NoneType})
 Item: TypeAlias = tuple[Any, int, int, int, bool]
 
 
+class Streamed(Protocol):
+    """What a stream is declared as: the method whose result it is, or an argument."""
+
+    @property
+    def where(self) -> str:
+        """Interface, method and parameter, for people."""
+
+    @property
+    def result(self) -> Any:
+        """The interface by which it is pulled."""
+
+    @property
+    def items_are_data(self) -> bool:
+        """Whether no capability and no descriptor can be in its items."""
+
+
 class Items:
-    """Measures the items of a method's streams.
+    """Measures the items of streams.
 
     Args:
-        method: that begins them.
+        declared: what these are declared as.
     """
 
     __slots__ = ("_check",)
 
-    def __init__(self, method: Method) -> None:
-        batch, _ = typing.get_args(methods_of(method.result)[b"next"].result)
+    def __init__(self, declared: Streamed) -> None:
+        batch, _ = typing.get_args(methods_of(declared.result)[b"next"].result)
         (annotation,) = typing.get_args(batch)
-        self._check = None if method.items_are_data else check_for(annotation, is_data=False)
+        self._check = None if declared.items_are_data else check_for(annotation, is_data=False)
 
     def measured(self, item: Any) -> Item:
         """One of them, without touching the descriptors in it."""

@@ -1,4 +1,4 @@
-"""What a method keeps: every file, socket and descriptor in what it was given, and all that these stand on."""
+"""What a method keeps: every file, socket, descriptor and stream in what it was given, and all that these stand on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from capmarshal._capabilities.capability import Capability, Delegable
 from capmarshal._descriptors.layers import layers_of
 from capmarshal._descriptors.shared_buffer import SharedBuffer, parts_of
+from capmarshal._typed.async_stream import AsyncStream
 from capmarshal._typed.flushing import drop_pending
+from capmarshal._typed.stream import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +20,7 @@ _BUFFERS = (io.BufferedReader, io.BufferedWriter, io.BufferedRandom)
 
 
 def all_in(thing: object) -> list[Any]:
-    """The files, sockets and descriptors in a thing, each with all its layers.
+    """The files, sockets, descriptors and streams in a thing, each with all its layers.
 
     Looked through is what arguments come in: lists, tuples, sets, the values of dicts, and the fields of dataclasses,
     attrs classes and Structs.
@@ -39,6 +41,8 @@ def all_in(thing: object) -> list[Any]:
         if isinstance(one, SharedBuffer):
             memory, lease, *_ = parts_of(one)
             found += (memory, lease)
+        elif isinstance(one, (Stream, AsyncStream)):
+            found.append(one)
         elif hasattr(one, "fileno"):
             found += layers_of(one)
         else:
@@ -47,7 +51,7 @@ def all_in(thing: object) -> list[Any]:
     nothing = thing is None or (isinstance(thing, (list, tuple, set, frozenset, dict)) and not thing)
     if not found and not nothing:
         raise TypeError(
-            "keep() is for files, sockets and descriptors, and for what has some in it; "
+            "keep() is for files, sockets, descriptors and streams, and for what has some in it; "
             f"a `{type(thing).__qualname__}` has none that the call would close"
         )
     return found

@@ -57,6 +57,8 @@ class Leaving:
             owned: what was made of its arguments.
             results: plain descriptors, no two of one number.
         """
+        if owned.streams:
+            return False
         arguments = owned.produced
         if not results and len(arguments) == 1 and type(arguments[0]) is io.BufferedReader:
             # What is handed over most, by itself.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from capmarshal._descriptors.private import Private
 
 # sun_path has 108 bytes; the prefix, the random part and two separators take 29 (unix(7)).
-_LABEL_MAX = 64
+LABEL_MAX = 64
 _RANDOM_SIZE = 8
 
 
@@ -32,10 +32,10 @@ def check_label(label: str) -> None:
     """
     if not isinstance(label, str):
         raise TypeError(f"a label is text, not {label!r}")
-    wrong = f"a label is 1 to {_LABEL_MAX} bytes of printable text without a slash"
+    wrong = f"a label is 1 to {LABEL_MAX} bytes of printable text without a slash"
     if not label or "/" in label or not label.isprintable():
         raise ValueError(f"{wrong}, not {shortened(repr(label))}")
-    if (size := len(label.encode())) > _LABEL_MAX:
+    if (size := len(label.encode())) > LABEL_MAX:
         raise ValueError(f"{wrong}; {shortened(repr(label))} has {size}")
 
 

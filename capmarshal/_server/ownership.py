@@ -18,6 +18,7 @@ from capmarshal._kernel.errors import ArgumentError
 from capmarshal._server.answer import Answer
 from capmarshal._server.kept import all_in, let_go
 from capmarshal._server.shared_numbers import closed_once, closers_in, number_of_known
+from capmarshal._typed.async_stream import end_with_call
 from capmarshal._typed.flushing import flush_without_waiting
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ def keep(thing: T) -> T:
 
     Args:
         thing: a file, socket or :class:`Descriptor`, an argument or what will be the result; a file made of one
-            (``io.TextIOWrapper(file)``, ``sock.makefile()``); or a list, tuple, set, dict, dataclass and so on of such.
-            Yours from here on, with what is in its buffer.
+            (``io.TextIOWrapper(file)``, ``sock.makefile()``); an argument that is a stream; or a list, tuple, set,
+            dict, dataclass and so on of such.  Yours from here on, with what is in its buffer.
 
     Returns:
         ``thing``.
@@ -120,6 +121,7 @@ def succeeded(call_id: int, data: bytes, incoming: Owned, outgoing: Outgoing, ke
     Raises:
         ArgumentError: two files of the results would both close one number, and neither can be told not to.
     """
+    end_streams(incoming, kept)
     if not (incoming.produced or outgoing.numbers):
         return Answer(call_id, data)
     arguments, results, slots = _divided(_arguments(incoming), outgoing, kept)
@@ -128,6 +130,7 @@ def succeeded(call_id: int, data: bytes, incoming: Owned, outgoing: Outgoing, ke
 
 def failed(call_id: int, data: bytes, incoming: Owned, outgoing: Outgoing, kept: Sequence[object]) -> Answer:
     """The answer to a call that has no result, of what :func:`succeeded` takes: all that it owned is an argument."""
+    end_streams(incoming, kept)
     owned = [*_arguments(incoming), *(file for file in outgoing.files if file is not None)]
     if kept or outgoing.files:
         # No class of the method's own is asked for its number.
@@ -143,7 +146,14 @@ def without_kept(owned: Owned, kept: Sequence[object]) -> Owned:
         ids = set(map(id, kept))
         owned.produced = [file for file in owned.produced if not _is_kept(file, ids)]
         owned.writers = [writer for writer in owned.writers if not _is_kept(writer, ids)]
+        owned.streams = [stream for stream in owned.streams if id(stream) not in ids]
     return owned
+
+
+def end_streams(owned: Owned, kept: Sequence[object]) -> None:
+    """Closes the streams that are a call's arguments, but for those that were kept; that waits for nobody."""
+    for stream in without_kept(owned, kept).streams if owned.streams else ():
+        end_with_call(stream)
 
 
 def unwritten(owned: Owned) -> Sequence[ClosableFile]:

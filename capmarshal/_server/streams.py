@@ -1,4 +1,6 @@
-"""Streams, as their server has them: an object that gives the next items of an iteration, and lets it go at the end.
+"""Streams, as who gives them has them: an object that gives the next items of an iteration, and lets it go at the end.
+
+Who gives one is the server of a call whose result it is, or the client of one that it is an argument of.
 
 What came with the call that began it is the stream's, and closed with it: a generator looks at its arguments when the
 first item is wanted, which is after that call.
@@ -24,10 +26,9 @@ from capmarshal._typed.untaken import close_items
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from capmarshal._server.items import Item
+    from capmarshal._server.items import Item, Streamed
     from capmarshal._server.shares import Shares
     from capmarshal._typed.incoming import Owned
-    from capmarshal._typed.method import Method
 
 # Nanoseconds: an item that took longer is not waited for with others behind it.
 _SLOW = 1_000_000
@@ -43,12 +44,12 @@ END_FAILED = "%s: closing its stream, which nobody takes items of any more, rais
 _PRODUCER = "__capmarshal_producer__"
 
 
-def class_for(method: Method, base: type) -> type[Any]:
-    """The class of what serves a method's streams, derived from ``base``; made once."""
-    pull: type = method.result
+def class_for(declared: Streamed, base: type) -> type[Any]:
+    """The class of what serves the streams of a declaration, derived from ``base``; made once."""
+    pull: type = declared.result
     known: type | None = vars(pull).get(_PRODUCER)
     if known is None:
-        namespace = {"__module__": base.__module__, "measures": Items(method)}
+        namespace = {"__module__": base.__module__, "measures": Items(declared)}
         known = type(pull)(pull.__name__, (base, pull), namespace)
         setattr(pull, _PRODUCER, known)
     return known
@@ -107,8 +108,8 @@ class Streaming:
     """What both kinds of streams have: what came with the call that began them.
 
     Args:
-        method: that has begun it.
-        owned: of its arguments; taken.
+        declared: what it is declared as.
+        owned: of the arguments of the call that has begun it; taken.
         kept: what the method has kept of these.
         shares: what one answer may have.
 
@@ -122,8 +123,8 @@ class Streaming:
 
     measures: Items
 
-    def __init__(self, method: Method, owned: Owned, kept: Sequence[object], shares: Shares) -> None:
-        self.where = method.where
+    def __init__(self, declared: Streamed, owned: Owned, kept: Sequence[object], shares: Shares) -> None:
+        self.where = declared.where
         self._shares = shares
         self._owned: Owned | None = ownership.without_kept(owned, kept)
         self.came_home = owned.came_home
@@ -155,7 +156,10 @@ class Streaming:
     def let_go(self) -> None:
         """Closes what came with the call.  Does nothing the second time."""
         owned, self._owned = self._owned, None
-        if owned is not None and owned.produced:
+        if owned is None:
+            return
+        ownership.end_streams(owned, ())
+        if owned.produced:
             reaper.close(ownership.unwritten(owned))
 
 
@@ -183,9 +187,9 @@ class Producer(Streaming):
     """Serves one stream in a thread.
 
     Args:
-        method: that has begun it.
-        result: of that: what is iterated over.
-        owned: of its arguments; taken, unless this raises.
+        declared: what it is declared as.
+        result: what is iterated over.
+        owned: of the arguments of the call that has begun it; taken, unless this raises.
         kept: what the method has kept of these.
         shares: what one answer may have.
         ends_service: whether what the iteration raises is to end the service, and not the stream.
@@ -196,7 +200,7 @@ class Producer(Streaming):
 
     def __init__(
         self,
-        method: Method,
+        declared: Streamed,
         result: Any,
         owned: Owned,
         kept: Sequence[object],
@@ -207,7 +211,7 @@ class Producer(Streaming):
             self._iterator: Iterator[Any] | None = iter(result)
         except TypeError:
             raise no_stream(result, "iterate over") from None
-        super().__init__(method, owned, kept, shares)
+        super().__init__(declared, owned, kept, shares)
         self._ends_service = ends_service
         # It iterates at the moment; is at its end; and was told to end, by somebody who does not take items.
         self._runs = self._over = self._told = False

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import keyword
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from capmarshal._capabilities.capability import Delegable
 from capmarshal._kernel.errors import InterfaceError, name_of
@@ -15,7 +15,7 @@ from capmarshal._protocol.wire import METHOD_MAX
 from capmarshal._typed.annotations import Reader, Unreadable
 from capmarshal._typed.marks import CALLED, INTERFACE, RAISES, REMOTE, original_of
 from capmarshal._typed.parameters import Parameter, is_async, is_awaitable, is_generator, parameters_of
-from capmarshal._typed.sendable import Unsendable, is_data
+from capmarshal._typed.sendable import Unsendable, is_data, optional_in
 from capmarshal._typed.stubs import function_in, is_stub
 
 if TYPE_CHECKING:
@@ -31,9 +31,27 @@ _pull_interface: Callable[..., type] = _no_streams
 
 
 def streams_by(item_of: Callable[[Any], tuple[Any, bool] | None], pull_interface: Callable[..., type]) -> None:
-    """Says how results that are streams are read; see :mod:`capmarshal._typed.streams`, which does."""
+    """Says how results and arguments that are streams are read; see :mod:`capmarshal._typed.streams`, which does."""
     global _item_of, _pull_interface  # set once, see above
     _item_of, _pull_interface = item_of, pull_interface
+
+
+class Streamed(NamedTuple):
+    """An argument that is a stream.
+
+    Attributes:
+        where: interface, method and parameter, for people.
+        result: the interface by which it is pulled.
+        items_are_data: no capability and no descriptor can be in its items.
+        name: of the parameter.
+        optional: None will do.
+    """
+
+    where: str
+    result: type
+    items_are_data: bool
+    name: str
+    optional: bool
 
 
 class Declaration:
@@ -55,9 +73,10 @@ class Declaration:
         raises: the declared errors.
         receiver: what the declaration calls ``self``.
         parameters: the others, in their order.
-        annotations, result: their types, as the annotations say; of a result that is a stream, the interface by which
-            it is pulled.
+        annotations, result: their types, as the annotations say; of what is a stream, the interface by which it is
+            pulled.
         streams: the result is a stream: declared as an Iterator or an AsyncIterator.
+        streamed: the arguments that are, by the places of their parameters.
         items_are_data: it is one in whose items no capability and no descriptor can be.
         data: for each parameter, whether no capability and no descriptor can be in it.
         arguments_are_data, result_is_data: the same of all of them, and of the result.
@@ -136,7 +155,8 @@ class Declaration:
                 raise self._wrong(f"parameter {name} has no annotation, which says what may be passed: {name}: int")
         if "return" not in written:
             raise self._wrong("the result has no annotation; write -> None if there is none")
-        read = [self._type(reader, written[p.name], f"parameter {p.name}") for p in self.parameters]
+        self.streamed: dict[int, Streamed] = {}
+        read = [self._parameter(reader, place, written[p.name]) for place, p in enumerate(self.parameters)]
         self.annotations = [annotation for annotation, _ in read]
         self.data = [is_data for _, is_data in read]
         self.arguments_are_data = all(self.data)
@@ -168,6 +188,38 @@ class Declaration:
         self.result = _pull_interface(self.where, item, self.raises, awaitable=self.awaitable)
         self.result_is_data = False
 
+    def _parameter(self, reader: Reader, place: int, written: Any) -> tuple[Any, bool]:
+        """What :meth:`_type` has of a parameter; of one that is a stream, what it is pulled by."""
+        name = self.parameters[place].name
+        try:
+            kind, optional = optional_in(reader.read(written))
+            stream = _item_of(kind)
+            if stream is None:
+                return self._type(reader, written, f"parameter {name}")
+            return self._streamed(place, name, *stream, optional=optional), False
+        except (Unreadable, Unsendable) as error:
+            raise InterfaceError(f"{self.where}, parameter {name}: {error}") from error
+
+    def _streamed(self, place: int, name: str, item: Any, is_awaited: bool, *, optional: bool) -> Any:
+        """Reads an argument that is a stream; what it is pulled by.
+
+        Raises:
+            Unsendable: its items cannot be, or are not awaited where its calls are, or the other way round.
+        """
+        if original_of(self.function) is not self.function:
+            raise Unsendable(
+                "a twin keeps the annotations of its original, and a stream has a colour: declare the method by hand, "
+                f"with {'AsyncIterator' if self.awaitable else 'Iterator'}[...]"
+            )
+        if is_awaited is not self.awaitable:
+            one, other = ("AsyncIterator", "Iterator") if is_awaited else ("Iterator", "AsyncIterator")
+            how = "awaited, and take" if self.awaitable else "not awaited, and take"
+            raise Unsendable(f"an {one}, where its calls are {how} an {other}[...]")
+        where, items_are_data = f"{self.where}.{name}", is_data(item)
+        pulled = _pull_interface(where, item, self.raises, awaitable=is_awaited)
+        self.streamed[place] = Streamed(where, pulled, items_are_data, name, optional)
+        return pulled | None if optional else pulled
+
     def _type(self, reader: Reader, written: Any, of: str) -> tuple[Any, bool]:
         """The type that an annotation stands for, and whether it is data alone.
 
@@ -176,8 +228,6 @@ class Declaration:
         """
         try:
             annotation = reader.read(written)
-            if of != "result" and _item_of(annotation) is not None:
-                raise Unsendable("streams are not passed yet: give an object from which the other side pulls")
             return annotation, is_data(annotation)
         except (Unreadable, Unsendable) as error:
             raise InterfaceError(f"{self.where}, {of}: {error}") from error

@@ -49,15 +49,18 @@ class Owned:
         writers: those among them that have a buffer to flush.
         raws: by the id of a file, the raw one that it was made with: a method may detach the two.
         came_home: which objects of the server's own came with it, if any; of a call in a server.
+        streams: what iterates over those that came; likewise, and the call's as the descriptors are.
     """
 
-    __slots__ = ("came_home", "produced", "raws", "writers")
+    __slots__ = ("came_home", "produced", "raws", "streams", "writers")
 
     def __init__(self) -> None:
         self.came_home: CameHome | None = None
         self.produced: list[Any] = []
         self.writers: Sequence[io.BufferedWriter] = ()
         self.raws: Mapping[int, io.RawIOBase] = _NO_RAWS
+        # Any: a stream makes calls, of which this knows nothing.
+        self.streams: Sequence[Any] = ()
 
     def note_raw(self, file: io.BufferedReader | io.BufferedWriter) -> None:
         """Notes what a file was made with."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from capmarshal._kernel.errors import ArgumentError, Error, InterfaceError, StaleCapability
 from capmarshal._protocol.wire import pack_size
 from capmarshal._typed.arguments import Arguments
+from capmarshal._typed.async_stream import AsyncStream
 from capmarshal._typed.batch import bring_items
 from capmarshal._typed.binding import Binding
 from capmarshal._typed.codec import (
@@ -30,13 +31,15 @@ from capmarshal._typed.in_order import result_in_order
 from capmarshal._typed.lending import arguments_in_order, data_lender
 from capmarshal._typed.long import encoders_for
 from capmarshal._typed.marks import CALLED
+from capmarshal._typed.stream import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from _typeshed import ReadableBuffer as Buffer
 
     from capmarshal._typed.arguments import Given, Lent
+    from capmarshal._typed.async_stream import AnyStream
     from capmarshal._typed.incoming import Incoming
     from capmarshal._typed.outgoing import Outgoing
 
@@ -75,6 +78,7 @@ class Method:
         streams: its result is a stream, and travels as an object of :attr:`result`.
         items_are_data: it is one in whose items no capability and no descriptor can be.
         gives_items: its own result is the next items of a stream.
+        streamed: its arguments that are streams, by the places of their parameters.
         result: the result's type.
         arguments_are_data, result_is_data: no capability and no descriptor can be in them.
         arguments_in_order, result_in_order: how they travel where descriptors, and in arguments capabilities, stand in
@@ -84,7 +88,7 @@ class Method:
         given, encode_arguments, unsendable: see :class:`Arguments`.
         lend: what a call is sent with; see :mod:`capmarshal._typed.lending`.
         encode_data_arguments, encode_data_result: of arguments and results that are data.
-        decode_arguments, decode_arguments_after: see :class:`Binding`.
+        decode_arguments, decode_arguments_after: see :class:`Binding`; what is pulled is a stream in the former.
         read_data_result: :attr:`decode_data_result`, once calls are made, and else None: where it stands from the
             beginning, CPython finds it sooner.
         plain_result: the class of results that are data of one of Python's own, and nothing is in them; else None.
@@ -102,7 +106,7 @@ class Method:
         self._result = self.where if self.gives_items else f"{self.where}, result"
         self.raises = declared.raises
         self.awaitable = declared.awaitable
-        self.streams, self.items_are_data = declared.streams, declared.items_are_data
+        self.streams, self.items_are_data, self.streamed = declared.streams, declared.items_are_data, declared.streamed
         self.function = declared.function
         self.receiver = declared.receiver
         self.parameters = declared.parameters
@@ -126,6 +130,11 @@ class Method:
         self.implementation = Implementation(declared, name, of or interface)
         self._binding = Binding(declared, self.implementation)
         self.decode_arguments, self.decode_arguments_after = self._binding.decode, self._binding.decode_after
+        if declared.streamed:
+            self._pulled = tuple(streamed.result for streamed in declared.streamed.values())
+            self.decode_arguments = self._decode_with_streams
+            # What stands in order is made without that.
+            self.arguments_in_order, self.lend = None, arguments.in_a_table
 
     # Made when they are first wanted: a client decodes no arguments, and a server no results.
 
@@ -148,6 +157,22 @@ class Method:
     @functools.cached_property
     def _decode_result(self) -> Callable[[Buffer, Incoming], Any]:
         return decoder_for(self.result)
+
+    def _decode_with_streams(
+        self, payload: bytes | memoryview, incoming: Incoming
+    ) -> tuple[Sequence[Any], dict[str, Any]]:
+        """As :meth:`Binding.decode`; what iterates over the streams is in ``incoming.streams``, too."""
+        by_position, by_name = self._binding.decode(payload, incoming)
+        by_position = [self._stream(value, incoming) for value in by_position]
+        return by_position, {name: self._stream(value, incoming) for name, value in by_name.items()}
+
+    def _stream(self, value: Any, incoming: Incoming) -> Any:
+        """What iterates over an argument, where it is what is pulled from; else that itself."""
+        if not isinstance(value, self._pulled):
+            return value
+        stream: AnyStream = AsyncStream(None, value) if self.awaitable else Stream(value)
+        incoming.streams = (*incoming.streams, stream)
+        return stream
 
     def encode_result(self, result: Any, outgoing: Outgoing) -> bytes:
         """The payload of a REPLY.

@@ -107,7 +107,10 @@ def _instead_of(cls: type) -> str:
     if issubclass(cls, os.PathLike):
         return "send the open file, as io.BufferedReader, or a name, as str"
     if issubclass(cls, (Iterator, AsyncIterator)):
-        return "a stream is a result by itself: -> Iterator[...], or AsyncIterator[...] where its items are awaited"
+        return (
+            "a stream is an argument or a result by itself: Iterator[...], or AsyncIterator[...] where its items are "
+            "awaited"
+        )
     if issubclass(cls, Awaitable):
         return "a result that is awaited is written as what it gives, of a method that is declared with async def"
     if hasattr(cls, "__array_interface__"):

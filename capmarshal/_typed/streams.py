@@ -1,7 +1,8 @@
-"""Streams: a result that is declared as an Iterator or an AsyncIterator, and travels as an object that is pulled from.
+"""Streams: what is declared as an Iterator or an AsyncIterator, and travels as an object that is pulled from.
 
-Of each such method an interface is made, with one method: ``next(at_most)`` gives so many items at most, and whether
-there are no more.  What iterates at one side, and what is iterated over at the other, speak that interface.
+A result is one, or an argument.  Of each an interface is made, with one method: ``next(at_most)`` gives so many items
+at most, and whether there are no more.  What iterates at one side, and what is iterated over at the other, speak that
+interface.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ async def _next_awaited(self: Any, at_most: int) -> Batch:
 
 
 def pull_interface(where: str, item: Any, errors: Sequence[type[Exception]], *, awaitable: bool) -> type[Interface]:
-    """The interface by which the items of one method's results are pulled.
+    """The interface by which the items of one method's results, or of one of its arguments, are pulled.
 
     Args:
-        where: the method's interface and name.
+        where: the method's interface and name, and the parameter's.
         item: the annotation of an item.
         errors: that the method declares.
         awaitable: its calls are to be awaited.

@@ -17,6 +17,7 @@ import capmarshal as cm
 import loops
 from capmarshal import _calling, _entrypoint
 from capmarshal._async_client import proxy as _awaitable
+from capmarshal._async_server import passed_streams
 from capmarshal._capabilities import capability as _capability
 from capmarshal._capabilities.door import home_of
 from capmarshal._typed.colour import colour_of
@@ -40,7 +41,7 @@ def _paint_proxies():
     def make_painted_class(interface, timed, logged):
         made = make_class(interface, timed, logged)
         if colour_of(interface) == "blocking":
-            awaitable = _awaitable.make_class(interface, timed, logged)
+            awaitable = _awaitable.make_class(interface, timed, logged, passed_streams.serve)
             for called in methods_of(interface).values():
                 setattr(made, called.name, _painted(vars(made)[called.name], vars(awaitable)[called.name]))
         return made

@@ -1,4 +1,4 @@
-"""Streams: iterators as results, and their twins."""
+"""Streams: iterators as results and as arguments, and their twins."""
 
 from collections.abc import AsyncIterator, Iterator
 from typing import assert_type
@@ -51,3 +51,57 @@ async def follow_awaited(log: AsyncLog, tail: AsyncTail) -> None:
 
 
 cm.awaitable_stream(AsyncTail.tail)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+class Text(cm.Interface):
+    @cm.method
+    def count(self, lines: Iterator[str], most: int = 9) -> int: ...
+    @cm.method
+    def grep(self, lines: Iterator[str], word: str, other: Iterator[bytes] | None = None) -> Iterator[str]: ...
+
+
+class TextServer(Text):
+    def count(self, lines: Iterator[str], most: int = 9) -> int:
+        for line in cm.keep(lines):
+            assert_type(line, str)
+        return most
+
+    def grep(self, lines: Iterator[str], word: str, other: Iterator[bytes] | None = None) -> Iterator[str]:
+        yield from (line for line in lines if word in line)
+
+
+class AsyncText(cm.Interface):
+    @cm.method
+    async def count(self, lines: AsyncIterator[str], most: int = 9) -> int: ...
+    @cm.method
+    def grep(self, lines: AsyncIterator[str], word: str) -> AsyncIterator[str]: ...
+
+
+class AsyncTextServer(AsyncText):
+    async def count(self, lines: AsyncIterator[str], most: int = 9) -> int:
+        async for line in lines:
+            assert_type(line, str)
+        return most
+
+    async def grep(self, lines: AsyncIterator[str], word: str) -> AsyncIterator[str]:
+        async for line in lines:
+            yield line
+
+
+async def awaited_lines() -> AsyncIterator[str]:
+    yield ""
+
+
+def give(text: Text, log: Log) -> None:
+    assert_type(text.count(iter(["a"]), most=3), int)
+    assert_type(text.count(text.grep(log.lines(3), "a", iter([b""]))), int)
+    text.count(line for line in log.lines(3))
+    text.count(["a"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    text.count(iter([1]))  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    text.count(awaited_lines())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def give_awaited(text: AsyncText, log: AsyncLog) -> None:
+    assert_type(await text.count(text.grep(log.lines(3), "a")), int)
+    assert_type(await text.count(awaited_lines()), int)
+    await text.count(iter(["a"]))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

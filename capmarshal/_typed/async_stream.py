@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from capmarshal._client.stream import Fetched
+from capmarshal._typed import stream
+from capmarshal._typed.stream import Fetched
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -21,11 +22,12 @@ class AsyncStream(AsyncIterator[T]):
 
     Args:
         begin: makes the call that gives what it is pulled from; awaited when the first item is.
+        source: a proxy of that, where there is none to be made.
     """
 
-    def __init__(self, begin: Callable[[], Awaitable[Any]]) -> None:
-        self._begin: Callable[[], Awaitable[Any]] | None = begin
-        self._source: Any = None
+    def __init__(self, begin: Callable[[], Awaitable[Any]] | None, source: Any = None) -> None:
+        self._begin = begin
+        self._source = source
         self._fetched: Fetched[T] = Fetched()
         self._items = self._fetched.items
         self._fetching = self._ended = False
@@ -62,11 +64,12 @@ class AsyncStream(AsyncIterator[T]):
                 fetched.check()
                 raise StopAsyncIteration
             wanted = fetched.at_most
+            fetched.begun = True
             fetched.add(await self._source.next(wanted), wanted)
         except BaseException as error:
             if not fetched.keeps(error):
                 if not isinstance(error, StopAsyncIteration):
-                    fetched.failure = fetched.failure or type(error).__name__
+                    fetched.fail(error)
                 self._end()
                 raise
             # There is no more to be had of it.
@@ -98,3 +101,30 @@ class AsyncStream(AsyncIterator[T]):
     def __reduce__(self) -> str:
         # What copy.copy() asks, too: each of two would have some of the items.
         raise TypeError("a stream is neither copied nor pickled: what goes to another process is its items")
+
+
+AnyStream: TypeAlias = "stream.Stream[Any] | AsyncStream[Any]"
+
+
+async def source_of(awaited: AsyncStream[Any]) -> Any:
+    """What a stream is pulled from: as of one whose items are not awaited.
+
+    Its call is made, where it is the result of one that has not been.
+    """
+    fetched = awaited._fetched  # noqa: SLF001 - of this module
+    fetched.check()
+    begin, source = awaited._begin, awaited._source  # noqa: SLF001 - likewise
+    if fetched.begun or awaited._fetching or (begin is None and source is None):  # noqa: SLF001 - likewise
+        return None
+    fetched.pass_on()
+    awaited._end()  # noqa: SLF001 - likewise
+    return source if begin is None else await begin()
+
+
+def end_with_call(ended: AnyStream) -> None:
+    """Closes a stream with the call that it came with."""
+    if isinstance(ended, AsyncStream):
+        ended._end()  # noqa: SLF001 - of this module
+        ended._fetched.end_with_call()  # noqa: SLF001 - likewise
+    else:
+        stream.end_with_call(ended)

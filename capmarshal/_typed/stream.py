@@ -1,4 +1,7 @@
-"""A stream, as its receiver has it: an iterator, whose items are fetched some at a time when they are wanted."""
+"""A stream, as its receiver has it: an iterator, whose items are fetched some at a time when they are wanted.
+
+Its receiver is the client of a call whose result it is, or the server of one that it is an argument of.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,6 @@ if TYPE_CHECKING:
     from typing import Self
 
     from capmarshal._capabilities.capability import Proxy
-    from capmarshal._typed.method import Method
 
 T = TypeVar("T")
 
@@ -26,24 +28,36 @@ T = TypeVar("T")
 FIRST, MOST = 16, 1024
 
 
-def timed_as(proxy: Proxy, called: Method, source: Any) -> Any:
-    """A proxy of what a stream is pulled from, with the timeout of the one whose call has given that, if it has one."""
+# Why a stream gives no more.
+_PASSED_ON = "was passed on as an argument: whoever was given it takes its items"
+_WITH_THE_CALL = "was closed with the call that it came with: cm.keep(...) keeps one that is to outlive that"
+
+
+def timed_as(proxy: Proxy, interface: type[Any], source: Any) -> Any:
+    """A proxy of what a stream is pulled from, with the timeout of the one whose call has given that, if it has one.
+
+    Args:
+        proxy: of that call.
+        interface: by which it is pulled.
+        source: a proxy without.
+    """
     if not has_timeout(proxy):
         return source
-    return capability_behind(source).cast(called.result, timeout=timeout_of(proxy))
+    return capability_behind(source).cast(interface, timeout=timeout_of(proxy))
 
 
 class Fetched(Generic[T]):
     """Items that have come and are not taken yet, and how many to ask for next."""
 
-    __slots__ = ("at_most", "ended", "failure", "items", "later", "process")
+    __slots__ = ("at_most", "begun", "ended", "items", "later", "process", "why")
 
     def __init__(self) -> None:
         self.items: deque[T] = deque()
         self.at_most = FIRST
-        self.ended = False
-        # What has ended the stream that is not the end of its items.
-        self.failure = ""
+        # Whether any were asked for, and all have come.
+        self.begun = self.ended = False
+        # Why there are no more, where that is not the end of the items.
+        self.why = ""
         # An error that is raised when the items are taken which came before it.
         self.later: BaseException | None = None
         # Whose it is: a forked child has a copy.
@@ -57,8 +71,21 @@ class Fetched(Generic[T]):
         """
         if self.process != os.getpid():
             raise Closed("the stream is its parent's: this process is a fork of the one that takes its items")
-        if self.failure:
-            raise Closed(f"the stream has ended before its items had: it raised {self.failure}; begin another one")
+        if self.why:
+            raise Closed(f"the stream {self.why}")
+
+    def fail(self, error: BaseException) -> None:
+        """Notes what has ended the stream."""
+        self.why = self.why or f"has ended before its items had: it raised {type(error).__name__}; begin another one"
+
+    def pass_on(self) -> None:
+        """Notes that somebody else takes the items from here on."""
+        self.begun, self.why = True, _PASSED_ON
+
+    def end_with_call(self) -> None:
+        """Notes that the call has ended that the stream came with."""
+        if not self.ended:
+            self.why = self.why or _WITH_THE_CALL
 
     def add(self, batch: tuple[list[T], bool], wanted: int) -> None:
         """Adds what a call has brought.
@@ -95,7 +122,7 @@ class Fetched(Generic[T]):
         later, self.later = self.later, None
         if later is not None:
             try:
-                self.failure = type(later).__name__
+                self.fail(later)
                 raise later
             finally:
                 # It knows this frame now.
@@ -152,12 +179,12 @@ class Stream(Iterator[T]):
         if source is None:
             fetched.check()
             raise StopIteration
-        wanted = fetched.at_most
+        wanted, fetched.begun = fetched.at_most, True
         try:
             fetched.add(source.next(wanted), wanted)
         except BaseException as error:
             if not fetched.keeps(error):
-                fetched.failure = type(error).__name__
+                fetched.fail(error)
                 self.close()
                 raise
             # There is no more to be had of it.
@@ -183,3 +210,27 @@ class Stream(Iterator[T]):
     def __reduce__(self) -> str:
         # What copy.copy() asks, too: each of two would have some of the items.
         raise TypeError("a stream is neither copied nor pickled: what goes to another process is its items")
+
+
+def source_of(stream: Stream[Any]) -> Any:
+    """What a stream is pulled from, for somebody else to pull, which ends the stream here.
+
+    None where some of it was fetched, or it is closed: who wants the rest has it from here.
+
+    Raises:
+        Closed: it cannot be taken from any more.
+    """
+    fetched = stream._fetched  # noqa: SLF001 - of this module
+    fetched.check()
+    source = stream._source  # noqa: SLF001 - likewise
+    if fetched.begun or source is None:
+        return None
+    fetched.pass_on()
+    stream.close()
+    return source
+
+
+def end_with_call(stream: Stream[Any]) -> None:
+    """Closes a stream with the call that it came with."""
+    stream.close()
+    stream._fetched.end_with_call()  # noqa: SLF001 - of this module

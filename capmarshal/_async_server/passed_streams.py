@@ -1,0 +1,158 @@
+"""Streams that are arguments of calls that are awaited, served by who makes these: an entrypoint for each.
+
+In the event loop in which the call is made, by a task that is nobody's: so a stream may outlive the call, and the task
+that has made it.  It ends with its event loop at the latest, which it does not keep from ending.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import signal
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from capmarshal._async_server import asyncio_driver as _asyncio_driver  # noqa: F401 - nothing is imported in a sandbox
+from capmarshal._async_server.handlers import AwaitingCalls, current, cut_off, waits
+from capmarshal._async_server.serving import AwaitedService, AwaitingDispatcher
+from capmarshal._async_server.streams import AwaitedProducer
+from capmarshal._server import ownership
+from capmarshal._server.awaited_loop import AwaitedServer
+from capmarshal._server.entrypoint import AnyEntrypoint
+from capmarshal._server.options import CLOSE_TIMEOUT
+from capmarshal._server.passed_streams import OPTIONS, label_for
+from capmarshal._server.streams import END_FAILED, PULLED, class_for
+from capmarshal._typed.incoming import Owned
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from capmarshal._async_server.driver import Driver
+    from capmarshal._capabilities.capability import Capability
+    from capmarshal._server.items import Streamed
+    from capmarshal._server.session import Session
+
+# Calls that wait for items of one stream at a time.
+_CONCURRENCY = 100
+
+# An event loop of asyncio's keeps none.
+_tasks: set[asyncio.Task[None]] = set()
+
+
+class _Passed(AnyEntrypoint[AwaitedService]):
+    """The entrypoint of one stream, which its task keeps until nobody can pull from it.
+
+    Args:
+        declared: what it is declared as.
+
+    Raises:
+        TableFull: no room for its descriptors.
+    """
+
+    _colour = "awaitable"
+
+    def __init__(self, declared: Streamed) -> None:
+        make_server = partial(AwaitedServer, **OPTIONS, concurrency=_CONCURRENCY)
+        super().__init__(label_for(declared), CLOSE_TIMEOUT, AwaitingDispatcher, make_server, AwaitedService)
+        self._declared = declared
+
+    def begin(self, iterator: AsyncIterator[Any]) -> Capability:
+        """Serves it, and returns what it is pulled from, which nobody else keeps."""
+        declared, service, calls = self._declared, self._made(), self._dispatcher.calls
+        assert isinstance(calls, AwaitingCalls)  # noqa: S101 - by construction
+        failed = partial(self._journal.error, None, "end", END_FAILED, declared.where)
+        producer = class_for(declared, AwaitedProducer)(
+            declared, iterator, Owned(), (), calls.shares, partial(_driver_of, calls), failed, cut_off, waits
+        )
+        calls.producers.add(producer)
+        made = service.grants.make(self.label, producer, PULLED, self._gone)
+        assert made is not None  # noqa: S101 - it is not closed
+        self._start(service.claim())
+        return made
+
+    def _start(self, session: Session) -> None:
+        """Has a task serve it that is nobody's."""
+        service, name = self._made(), f"capmarshal {self.label}"
+        if service.is_asyncios:
+            task = asyncio.get_running_loop().create_task(self._serve(session), name=name)
+            _tasks.add(task)
+            task.add_done_callback(_tasks.discard)
+            # Also of one that is cancelled before it has begun.
+            task.add_done_callback(lambda _: self._over(session))
+        else:
+            import trio
+
+            trio.lowlevel.spawn_system_task(self._serve_systems, session, name=name, context=contextvars.copy_context())
+
+    async def _serve(self, session: Session) -> None:
+        # It is no part of the method in which the call is made.
+        current.set(None)
+        ownership.current.set(None)
+        try:
+            await self._made().serve_session(session)
+        except Exception as error:  # noqa: BLE001 - there is nobody to hand it to
+            self._journal.critical(None, "ended", "serving it has ended", exc_info=error)
+        finally:
+            self._over(session)
+
+    async def _serve_systems(self, session: Session) -> None:
+        """As :meth:`_serve`, in trio: what such a task raises would end all that runs there."""
+        try:
+            await self._serve(session)
+        except anyio.get_cancelled_exc_class():
+            raise
+        except KeyboardInterrupt:
+            # For the main task.
+            signal.raise_signal(signal.SIGINT)
+        except SystemExit as error:
+            self._journal.critical(None, "exit", "a signal's SystemExit has ended this only", exc_info=error)
+
+    def _over(self, session: Session) -> None:
+        self._made().end(session)
+        self.end()
+
+    def _gone(self, producer: Any) -> None:
+        """Nobody can pull from it any more."""
+        try:
+            producer.end()
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        """Ends it, whoever can: what iterates is told to."""
+        self._made().close_at_once()
+
+
+def _driver_of(calls: AwaitingCalls) -> Driver:
+    """By what the event loop is driven that serves a stream.
+
+    Raises:
+        RuntimeError: none does, or yet.
+    """
+    try:
+        return calls.driver
+    except AttributeError:
+        raise RuntimeError("not served") from None
+
+
+def serve(declared: Streamed, iterator: AsyncIterator[Any]) -> tuple[Capability, Callable[[], None]]:
+    """Serves a stream for as long as anybody can pull from it, and its event loop runs.
+
+    Args:
+        declared: what it is declared as.
+        iterator: taken, also if this fails.
+
+    Returns:
+        What it is pulled from, which nobody else keeps; and what ends it before that.
+
+    Raises:
+        TableFull: no room for its descriptors.
+    """
+    passed = _Passed(declared)
+    try:
+        return passed.begin(iterator), passed.end
+    except BaseException:
+        passed.end()
+        raise

@@ -1,0 +1,98 @@
+"""Streams that are arguments, served by who makes the call: an entrypoint for each, with a thread of its own.
+
+Not one thread for all: what iterates may take from a stream that pulls from another one of this process, as in
+``a.grep(line.upper() for line in b.grep(lines()))``, and would wait for itself.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from capmarshal._server.dispatch import Dispatcher
+from capmarshal._server.entrypoint import AnyEntrypoint
+from capmarshal._server.escapes import nothing
+from capmarshal._server.limits import Limits
+from capmarshal._server.loop import Server
+from capmarshal._server.new_door import LABEL_MAX
+from capmarshal._server.options import CLOSE_TIMEOUT, MAX_BYTES, MAX_DESCRIPTORS
+from capmarshal._server.service import Service
+from capmarshal._server.streams import PULLED, Producer, class_for
+from capmarshal._typed.incoming import Owned
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from capmarshal._capabilities.capability import Capability
+    from capmarshal._server.items import Streamed
+
+# What all of them are made with.
+OPTIONS: dict[str, Any] = {"max_bytes": MAX_BYTES, "max_descriptors": MAX_DESCRIPTORS, "limits": Limits()}
+
+
+def label_for(declared: Streamed) -> str:
+    """What the entrypoint of a stream is called."""
+    _, _, interface = declared.where.rpartition("<locals>.")
+    return f"stream of {interface}".encode()[:LABEL_MAX].decode(errors="ignore")
+
+
+class _Passed(AnyEntrypoint[Service]):
+    """The entrypoint of one stream, which its thread keeps until nobody can pull from it.
+
+    Args:
+        declared: what it is declared as.
+
+    Raises:
+        TableFull: no room for its descriptors.
+    """
+
+    _colour = "blocking"
+
+    def __init__(self, declared: Streamed) -> None:
+        make_server = partial(Server, **OPTIONS)
+        super().__init__(label_for(declared), CLOSE_TIMEOUT, Dispatcher, make_server, Service)
+        self._declared = declared
+
+    def begin(self, iterator: Iterator[Any]) -> Capability:
+        """Serves it, and returns what it is pulled from, which nobody else keeps."""
+        declared, service = self._declared, self._made()
+        producer = class_for(declared, Producer)(
+            declared, iterator, Owned(), (), self._dispatcher.calls.shares, nothing
+        )
+        made = service.grants.make(self.label, producer, PULLED, self._gone)
+        assert made is not None  # noqa: S101 - it is not closed
+        service.start()
+        return made
+
+    def _gone(self, producer: Any) -> None:
+        """Nobody can pull from it any more."""
+        try:
+            producer.end()
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        """Ends it, whoever can: what iterates is closed as soon as it does not run."""
+        self._made().close_at_once()
+
+
+def serve(declared: Streamed, iterator: Iterator[Any]) -> tuple[Capability, Callable[[], None]]:
+    """Serves a stream for as long as anybody can pull from it.
+
+    Args:
+        declared: what it is declared as.
+        iterator: taken, also if this fails.
+
+    Returns:
+        What it is pulled from, which nobody else keeps; and what ends it before that.
+
+    Raises:
+        TableFull, KernelError: no room for its descriptors; no thread can be had.
+        RuntimeError: gevent has replaced threads.
+    """
+    passed = _Passed(declared)
+    try:
+        return passed.begin(iterator), passed.end
+    except BaseException:
+        passed.end()
+        raise

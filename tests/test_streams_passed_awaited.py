@@ -1,0 +1,415 @@
+"""Streams as arguments of calls that are awaited (`test_streams_passed.py`)."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import gc
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+
+import anyio
+import pytest
+
+import capmarshal as cm
+import loops
+from capmarshal import aio
+from capmarshal._capabilities.capability import capability_behind
+from capmarshal._descriptors.process import process
+from patience import PATIENCE
+
+ENDLESS = 10**9
+
+
+class Text(cm.Interface):
+    @cm.method
+    async def count(self, lines: AsyncIterator[str], most: int = ENDLESS) -> int: ...
+
+    @cm.method
+    def grep(self, lines: AsyncIterator[str], word: str) -> AsyncIterator[str]: ...
+
+    @cm.method
+    async def hold(self, lines: AsyncIterator[str], keep: bool) -> str: ...
+
+    @cm.method
+    async def take(self, how_many: int) -> list[str]: ...
+
+    @cm.method
+    async def drop(self) -> None: ...
+
+    @cm.method
+    async def wait(self, lines: AsyncIterator[str]) -> None: ...
+
+    @cm.method
+    async def lists(
+        self, first: AsyncIterator[int], *, second: AsyncIterator[int] | None = None
+    ) -> list[list[int]]: ...
+
+
+class TextServer(Text):
+    def __init__(self):
+        self.held, self.waits = [], None
+
+    async def count(self, lines, most=ENDLESS):
+        count = 0
+        async for _ in lines:
+            count += 1
+            if count == most:
+                break
+        return count
+
+    async def grep(self, lines, word):
+        async for line in lines:
+            if word in line:
+                yield line
+
+    async def hold(self, lines, keep):
+        first = await anext(lines)
+        self.held.append(cm.keep(lines) if keep else lines)
+        return first
+
+    async def take(self, how_many):
+        return [await anext(self.held[-1]) for _ in range(how_many)]
+
+    async def drop(self):
+        self.held.clear()
+
+    async def wait(self, lines):
+        self.waits.set()
+        await anyio.sleep_forever()
+
+    async def lists(self, first, *, second=None):
+        return [[item async for item in each] if each is not None else [] for each in (first, second)]
+
+
+class Lines:
+    """Makes generators, and notes which are closed."""
+
+    def __init__(self):
+        self.closed = self.made = 0
+
+    async def __call__(self, how_many=ENDLESS):
+        try:
+            for number in range(how_many):
+                self.made += 1
+                yield f"line {number}"
+        finally:
+            self.closed += 1
+
+    async def end(self, count=1):
+        await settled(lambda: self.closed == count)
+
+
+def streams_served():
+    return [each for each in process.entrypoints if each._label.startswith("stream of ") and not each.released]
+
+
+async def settled(condition):
+    with anyio.fail_after(PATIENCE):
+        while not condition():
+            await anyio.sleep(0.001)
+
+
+async def numbers(*given):
+    for number in given:
+        yield number
+
+
+@contextlib.asynccontextmanager
+async def served():
+    async with aio.Entrypoint("text") as entrypoint:
+        target = TextServer()
+        target.waits = anyio.Event()
+        yield entrypoint.manage(target).cast(Text), target, entrypoint
+        target.held.clear()
+
+
+@loops.each_loop
+def test_all_items_come(loop):
+    async def main():
+        async with served() as (proxy, _, _):
+            for count in (0, 1, 15, 16, 17, 5000):
+                lines = Lines()
+                assert await proxy.count(lines(count)) == count
+                assert [line async for line in proxy.grep(lines(count), "7")] == [
+                    f"line {number}" for number in range(count) if "7" in str(number)
+                ]
+            assert await proxy.lists(numbers(1, 2), second=numbers(3)) == [[1, 2], [3]]
+            assert await proxy.lists(first=numbers(1), second=None) == [[1], []]
+
+    loops.run(loop, main)
+
+
+@loops.each_loop
+def test_who_takes_three_of_many(loop):
+    """Also of a stream of a stream; each generator is closed when the call has ended, and all that served it goes."""
+
+    async def main():
+        lines = Lines()
+        async with served() as (proxy, _, _):
+            assert await proxy.count(lines(), 3) == 3
+            await lines.end()
+            assert await proxy.count((line.upper() async for line in proxy.grep(lines(), "1")), 3) == 3
+            assert await proxy.count(proxy.grep(lines(), "1"), 3) == 3
+            await lines.end(3)
+            await settled(lambda: not streams_served())
+
+    loops.run(loop, main)
+
+
+@loops.each_loop
+def test_what_is_kept_outlives_the_call_and_the_task(loop, caplog):
+    async def main():
+        lines = Lines()
+        async with served() as (proxy, _, _):
+
+            async def give(keep):
+                assert await proxy.hold(lines(), keep) == "line 0"
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(give, True)
+            assert await proxy.take(200) == [f"line {number}" for number in range(1, 201)]
+            assert not lines.closed
+            await proxy.drop()
+            await lines.end()
+            await give(keep=False)
+            await lines.end(2)
+            with pytest.raises(cm.RemoteError, match="the stream was closed with the call that it came with"):
+                await proxy.take(1000)
+
+    loops.run(loop, main)
+    caplog.clear()
+
+
+@loops.each_loop
+def test_a_hundred_that_are_held(loop):
+    async def main():
+        lines = Lines()
+        async with served() as (proxy, _, _):
+            for _ in range(100):
+                await proxy.hold(lines(), True)
+            assert len(streams_served()) == 100
+            await proxy.drop()
+            await lines.end(100)
+            await settled(lambda: not streams_served())
+
+    loops.run(loop, main)
+
+
+@loops.each_loop
+def test_a_stream_that_is_passed_on(loop):
+    """As it came, itself; of which something was taken, what is left."""
+
+    async def main():
+        lines = Lines()
+        async with served() as (proxy, _, _):
+            stream = proxy.grep(lines(100), "line")
+            assert await proxy.count(stream) == 100
+            with pytest.raises(cm.Closed, match="the stream was passed on"):
+                await anext(stream)
+            with pytest.raises(cm.Closed, match="the stream was passed on"):
+                await proxy.count(stream)
+            stream = proxy.grep(lines(100), "line")
+            assert await anext(stream) == "line 0"
+            assert await proxy.count(stream) == 99
+            await lines.end(2)
+
+    loops.run(loop, main)
+
+
+@loops.each_loop
+@pytest.mark.parametrize("how", ["cancelled", "late", "stale", "gone", "closed", "argument"])
+def test_a_call_that_fails_ends_its_streams(loop, how):
+    """Also one that has begun before, of which nothing is taken."""
+
+    async def main():
+        lines = Lines()
+        given = lines()
+        assert await anext(given) == "line 0"
+        async with served() as (proxy, target, entrypoint):
+            if how == "stale":
+                await entrypoint.dissolve(target)
+            if how == "closed":
+                capability_behind(proxy).close()
+            if how == "gone":
+                await entrypoint.aclose()
+            if how == "cancelled":
+                async with anyio.create_task_group() as group:
+                    group.start_soon(proxy.wait, given)
+                    await target.waits.wait()
+                    group.cancel_scope.cancel()
+            elif how == "late":
+                with pytest.raises(cm.CallTimeout), cm.timeout(0.05):
+                    await proxy.wait(given)
+            elif how == "argument":
+                with pytest.raises(cm.ArgumentError, match="second`: a list where an async iterator is due"):
+                    await proxy.lists(given, second=[1])
+            else:
+                with pytest.raises((cm.StaleCapability, cm.Disconnected, cm.Closed)):
+                    await proxy.count(given)
+            await lines.end()
+
+    loops.run(loop, main)
+    gc.collect()
+
+
+@loops.each_loop
+def test_a_stream_whose_call_is_never_made(loop):
+    """Nothing was awaited, and nothing taken."""
+
+    async def main():
+        lines = Lines()
+        async with served() as (proxy, _, _):
+            stream = proxy.grep(lines(), "1")
+            await stream.aclose()
+            assert not lines.made
+
+    loops.run(loop, main)
+
+
+@loops.each_loop
+def test_what_is_no_async_iterator(loop):
+    async def main():
+        async with served() as (proxy, _, _):
+            for value, words in (
+                (["1"], "a list where an async iterator is due: an async def that yields the items makes one"),
+                (iter("1"), "a str_.*iterator where an async iterator is due: an async def that yields"),
+                (Lines().__call__, "a method where an async iterator is due: call it, for what it yields"),
+                (None, r"None where .*: where there may be none, it is annotated AsyncIterator\[...\] \| None"),
+            ):
+                with pytest.raises(cm.ArgumentError, match=rf"Text.count, argument `lines`: {words}"):
+                    await proxy.count(value)
+
+    loops.run(loop, main)
+
+
+@loops.each_loop
+def test_what_iterates_has_the_context_of_the_call(loop):
+    """But for what is of the method that has made it, and its deadline."""
+    variable = contextvars.ContextVar("variable", default=0)
+
+    async def made(seen):
+        seen.append(variable.get())
+        yield "1"
+        with pytest.raises(RuntimeError, match="for server methods"):
+            cm.caller()
+
+    async def main():
+        async with served() as (proxy, _, _):
+            variable.set(7)
+            seen = []
+            assert await proxy.count(made(seen)) == 1
+            assert seen == [7]
+
+    loops.run(loop, main)
+
+
+@loops.each_loop
+def test_a_loop_that_ends_while_a_stream_is_held(loop):
+    """By a server elsewhere: its generator is closed, nothing hangs, and whoever has kept it is told."""
+
+    class BlockingText(cm.Interface):
+        @cm.method
+        def hold(self, lines: Iterator[str], keep: bool) -> str: ...
+
+    class BlockingServer(BlockingText):
+        def hold(self, lines, keep):
+            self.held = cm.keep(lines)
+            return next(lines)
+
+    lines = Lines()
+    with cm.Entrypoint("text") as entrypoint:
+        target = BlockingServer()
+        capability = entrypoint.manage(target)
+
+        async def main():
+            assert await capability.cast(Text).hold(lines(), True) == "line 0"
+            assert not lines.closed
+
+        loops.run(loop, main)
+        assert lines.closed == 1
+        with pytest.raises(cm.Disconnected):
+            list(target.held)
+        del target.held
+
+
+HEAD = """
+import os, sys, gc
+import anyio
+import capmarshal as cm
+from capmarshal import aio
+from collections.abc import AsyncIterator, Iterator
+
+class Text(cm.Interface):
+    @cm.method
+    async def hold(self, lines: AsyncIterator[str]) -> str: ...
+
+class BlockingText(cm.Interface):
+    @cm.method
+    def hold(self, lines: Iterator[str]) -> str: ...
+
+class Holder(BlockingText):
+    def hold(self, lines):
+        self.held = cm.keep(lines)
+        return next(lines)
+
+async def endless():
+    try:
+        while True:
+            yield "line"
+            await anyio.sleep(0)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(0)
+        print("closed")
+
+def blocking():
+    while True:
+        yield "line"
+
+entrypoint = cm.Entrypoint("text").__enter__()
+holder = Holder()
+capability = entrypoint.manage(holder)
+"""
+
+ENDS = {
+    "the run ends": """
+async def main():
+    assert await capability.cast(Text).hold(endless()) == "line"
+anyio.run(main, backend=sys.argv[1])
+""",
+    "before it is served": """
+async def main():
+    async with anyio.create_task_group() as group:
+        group.start_soon(capability.cast(Text).hold, endless())
+        group.cancel_scope.cancel()
+anyio.run(main, backend=sys.argv[1])
+print("closed")
+""",
+    "an error ends the run": """
+async def main():
+    assert await capability.cast(Text).hold(endless()) == "line"
+    raise SystemExit(0)
+anyio.run(main, backend=sys.argv[1])
+""",
+    "nobody has it any more as the run ends": """
+async def main():
+    assert await capability.cast(Text).hold(endless()) == "line"
+    del holder.held
+anyio.run(main, backend=sys.argv[1])
+""",
+    "the interpreter ends": """
+assert capability.cast(BlockingText).hold(blocking()) == "line"
+print("closed")
+""",
+}
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("how", ENDS)
+def test_a_program_that_ends_while_a_stream_is_held(how, backend):
+    """At once, without a word, and with the generator closed that an event loop ran."""
+    command = [sys.executable, "-I", "-X", "dev", "-W", "error", "-c", HEAD + ENDS[how], backend]
+    finished = subprocess.run(command, timeout=PATIENCE, capture_output=True, text=True, check=False)
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, "closed\n", "")
