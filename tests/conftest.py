@@ -68,7 +68,7 @@ def pytest_configure(config):
 
 
 @pytest.fixture(autouse=True)
-def nothing_left():
+def nothing_left(request):
     """Around every test: the same descriptors open before and after, and no child process that stays."""
     # It keeps a descriptor of its own open, from when it is first needed.
     reaper.prepare()
@@ -76,6 +76,8 @@ def nothing_left():
     # What is there now is no garbage of the test to come, and need not be looked at after it.
     gc.freeze()
     yield
+    # What other fixtures gave the test, pytest keeps still.
+    request.node.funcargs.clear()
     wrong = left_behind.left(before)
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -259,9 +261,14 @@ def capability(worker):
         yield made
         with cm.timeout(patience.PATIENCE):
             assert made.cast(by_hand.Work).double(4) == 8
-        # pytest still holds it when the descriptors are counted.
-        made.close()
         worker.held.clear()
+
+
+@pytest.fixture
+def entrypoint():
+    """One that is called files, and serves nothing yet."""
+    with cm.Entrypoint("files") as made:
+        yield made
 
 
 @pytest.fixture
@@ -275,10 +282,7 @@ def near(capability):
 def impostor():
     """A server that speaks by hand."""
     with by_hand.Impostor() as made:
-        capability = made.capability
         yield made
-        # pytest still holds it when the descriptors are counted.
-        capability.close()
 
 
 @pytest.fixture

@@ -117,17 +117,8 @@ class FolderServer(Folder):
 
 
 @pytest.fixture
-def target(request):
-    yield FolderServer()
-    # pytest still holds it when the descriptors are counted; likewise below.
-    request.node.funcargs.pop("target")
-
-
-@pytest.fixture
-def entrypoint(request):
-    with cm.Entrypoint("files") as made:
-        yield made
-    request.node.funcargs.pop("entrypoint")
+def target():
+    return FolderServer()
 
 
 @pytest.fixture
@@ -137,9 +128,8 @@ def quiet(caplog):
 
 
 @pytest.fixture
-def granted(request, entrypoint, target):
-    yield entrypoint.grant(target, label="plugin", deep=True)
-    request.node.funcargs.pop("granted")
+def granted(entrypoint, target):
+    return entrypoint.grant(target, label="plugin", deep=True)
 
 
 def kept(entrypoint):

@@ -40,8 +40,6 @@ def served(fork):
     """(process, capability) of the server."""
     with by_hand.server_process(fork, ordinary=True, table=TABLE) as (child, capability):
         yield child.pid, capability
-        # pytest still holds it when the descriptors are counted.
-        capability.close()
 
 
 def occupy(capability, number):

@@ -52,17 +52,8 @@ class FilesServer(by_hand.AwaitingWorker, Files):
 
 
 @pytest.fixture
-def target(request):
-    yield FilesServer()
-    # pytest still holds it when the descriptors are counted; likewise below.
-    request.node.funcargs.pop("target")
-
-
-@pytest.fixture
-def entrypoint(request):
-    with cm.Entrypoint("files") as made:
-        yield made
-    request.node.funcargs.pop("entrypoint")
+def target():
+    return FilesServer()
 
 
 def through(door_of, badge_from):

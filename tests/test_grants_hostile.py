@@ -25,14 +25,6 @@ from capmarshal._protocol.parts import PART_BYTES
 from patience import PATIENCE, until
 
 
-@pytest.fixture
-def entrypoint(request):
-    with cm.Entrypoint("files") as made:
-        yield made
-    # pytest still holds it when the descriptors are counted.
-    request.node.funcargs.pop("entrypoint")
-
-
 def is_unread(near):
     """Whether a client by hand hears that its call was not read, and the channel's end."""
     try:

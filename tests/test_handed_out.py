@@ -149,17 +149,8 @@ class FolderServer(Folder):
 
 
 @pytest.fixture
-def target(request):
-    yield FolderServer()
-    # pytest still holds it when the descriptors are counted; likewise below.
-    request.node.funcargs.pop("target")
-
-
-@pytest.fixture
-def entrypoint(request):
-    with cm.Entrypoint("files") as made:
-        yield made
-    request.node.funcargs.pop("entrypoint")
+def target():
+    return FolderServer()
 
 
 def grants(entrypoint):

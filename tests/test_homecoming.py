@@ -133,21 +133,18 @@ class Site:
 
 
 @pytest.fixture
-def site(request):
+def site():
     with cm.Entrypoint("site") as entrypoint:
         yield Site(entrypoint)
-    # pytest still holds it when the descriptors are counted; likewise below.
-    request.node.funcargs.pop("site")
 
 
 @pytest.fixture
-def taker(request):
+def taker():
     """What another entrypoint serves, and a proxy of that."""
     with cm.Entrypoint("elsewhere") as entrypoint:
         target = TakerServer()
         yield target, entrypoint.manage(target).cast(Taker)
         target.taken.clear()
-    request.node.funcargs.pop("taker")
 
 
 @pytest.fixture(params=["managed", "unmanaged"])

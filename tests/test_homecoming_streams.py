@@ -61,8 +61,6 @@ def site(request):
         if request.param == "managed":
             entrypoint.manage(page)
         yield entrypoint, page, entrypoint.manage(IndexServer()).cast(Index)
-    # pytest still holds it when the descriptors are counted.
-    request.node.funcargs.pop("site")
 
 
 def is_revoked(page):

@@ -161,12 +161,11 @@ def nothing_kept_of_the_log(caplog):
 
 
 @pytest.fixture
-def source(request):
+def source():
     """A proxy, and the object behind it."""
     with cm.Entrypoint("source") as entrypoint:
         target = SourceServer()
         yield entrypoint.manage(target).cast(Source), target
-    request.node.funcargs.pop("source")
 
 
 @contextlib.asynccontextmanager

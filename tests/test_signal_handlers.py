@@ -103,7 +103,6 @@ def served(request):
     """(entrypoint, worker, proxy), of each colour."""
     with in_a_thread() if request.param == "blocking" else in_a_loop(request.param) as made:
         yield made
-    request.node.funcargs.pop("served")
 
 
 def junk(sent, data, descriptors=()):

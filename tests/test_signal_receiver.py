@@ -88,11 +88,9 @@ class FeedServer(Feed):
 
 
 @pytest.fixture
-def receiver(request):
+def receiver():
     with cm.SignalReceiver() as made:
         yield made
-    # pytest still holds it when the descriptors are counted.
-    request.node.funcargs.pop("receiver")
 
 
 @pytest.fixture

@@ -15,11 +15,9 @@ from patience import PATIENCE
 
 
 @pytest.fixture
-def receiver(request):
+def receiver():
     with cm.SignalReceiver() as made:
         yield made
-    # pytest still holds it when the descriptors are counted.
-    request.node.funcargs.pop("receiver")
 
 
 async def waiting(receiver, count):

@@ -113,13 +113,11 @@ class AsyncSourceServer(AsyncSource):
 
 
 @pytest.fixture
-def source(request):
+def source():
     """A proxy, and the object behind it."""
     with cm.Entrypoint("source") as entrypoint:
         target = SourceServer()
         yield entrypoint.manage(target).cast(Source), target
-    # pytest still holds it when the descriptors are counted.
-    request.node.funcargs.pop("source")
 
 
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 5000])

@@ -126,13 +126,11 @@ def nothing_kept_of_the_log(caplog):
 
 
 @pytest.fixture
-def source(request):
+def source():
     """A proxy, the object behind it, and their entrypoint."""
     with cm.Entrypoint("source", max_descriptors=300, max_bytes=1 << 20) as entrypoint:
         target = SourceServer()
         yield entrypoint.manage(target).cast(Source), target, entrypoint
-    # pytest still holds it when the descriptors are counted.
-    request.node.funcargs.pop("source")
 
 
 def in_threads(count, function):

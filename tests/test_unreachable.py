@@ -42,11 +42,9 @@ class Told:
 
 
 @pytest.fixture
-def told(request):
+def told():
     with cm.Entrypoint("files") as entrypoint:
         yield Told(entrypoint)
-    # pytest still holds it when the descriptors are counted.
-    request.node.funcargs.pop("told")
 
 
 def test_a_capability_that_is_dropped(told):
