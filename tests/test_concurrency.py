@@ -9,7 +9,6 @@ import os
 import resource
 from collections.abc import AsyncIterator, Iterator
 
-import anyio
 import pytest
 
 import by_hand
@@ -20,7 +19,7 @@ from capmarshal._server import waiting_calls as _waiting_calls
 from loops import Work, Worker, each_loop, in_thread, run
 from ordinary_user import become_ordinary
 from patience import PATIENCE
-from telling import served_until
+from telling import served_until, settled
 
 # Any process may have all places.
 EVERYTHING = cm.Limits(process_share=1, user_share=1)
@@ -506,13 +505,6 @@ class NewsServer(Worker, AwaitedNews):
         yield 2
 
 
-async def _settled(condition):
-    """Returns once condition() is true, of which nobody tells."""
-    with anyio.fail_after(PATIENCE):
-        while not condition():
-            await anyio.sleep(0.001)
-
-
 def _follow(capability, count):
     """A client that follows so many streams at a time; all that it is told."""
 
@@ -536,7 +528,7 @@ def test_who_waits_for_items_keeps_nobody_out(loop, concurrency, fork):
     async def main():
         async with entrypoint:
             running = entrypoint._service._server.concurrency
-            await _settled(lambda: len(running.handlers) == 20 and running._load.calls == 0)
+            await settled(lambda: len(running.handlers) == 20 and running._load.calls == 0)
             with cm.timeout(PATIENCE):
                 assert await in_thread(fork(double).result) == 42
             worker.go = True
@@ -565,8 +557,8 @@ def test_one_call_of_each_stream_waits_without_a_place(loop, fork):
     async def main():
         async with entrypoint:
             server = entrypoint._service._server
-            await _settled(lambda: len(server.concurrency.handlers) == 4 and _aside(server) == 2)
-            await _settled(lambda: server.concurrency._load.calls == 3)
+            await settled(lambda: len(server.concurrency.handlers) == 4 and _aside(server) == 2)
+            await settled(lambda: server.concurrency._load.calls == 3)
             worker.go = True
             assert await in_thread(taking.result) == [[]] * 5 + [[2]]
             assert server.concurrency._load.calls == 0
@@ -593,7 +585,7 @@ def test_who_gives_up_waiting_for_an_item_gives_no_place_back_twice(loop, fork):
     async def main():
         async with entrypoint:
             running = entrypoint._service._server.concurrency
-            await _settled(lambda: len(running.handlers) == 1 and running._load.calls == 0)
+            await settled(lambda: len(running.handlers) == 1 and running._load.calls == 0)
             taking.kill()
             await served_until(entrypoint, lambda: not running.handlers)
             assert running._load.calls == 0

@@ -122,12 +122,6 @@ def target():
 
 
 @pytest.fixture
-def quiet(caplog):
-    """Tracebacks in the log refer to what was returned."""
-    caplog.set_level(logging.CRITICAL, "capmarshal")
-
-
-@pytest.fixture
 def granted(entrypoint, target):
     return entrypoint.grant(target, label="plugin", deep=True)
 
@@ -347,7 +341,7 @@ def test_what_the_entrypoint_serves_otherwise(granted, entrypoint, target):
     target.given = None
 
 
-def test_what_a_hostile_holder_brings(granted, entrypoint, target, quiet):
+def test_what_a_hostile_holder_brings(granted, entrypoint, target, quiet_log):
     """Restricted, foreign or gone: no method that passes on what it is given makes more of it."""
     root = granted.cast(Folder)
     restricted = entrypoint.grant(FolderServer(), label="restricted", only=(Folder.name,))
@@ -375,7 +369,7 @@ def test_what_a_hostile_holder_brings(granted, entrypoint, target, quiet):
     assert kept(entrypoint) == 2
 
 
-def test_one_of_another_process(granted, fork, quiet):
+def test_one_of_another_process(granted, fork, quiet_log):
     root = granted.cast(Folder)
     with by_hand.server_process(fork) as (_server, foreign):
         with pytest.raises(cm.RemoteError, match="'elsewhere', which is none of this entrypoint's"):

@@ -13,7 +13,10 @@ import pytest
 import capmarshal as cm
 import loops
 from capmarshal import aio
-from patience import PATIENCE, until
+from patience import until
+from telling import settled
+
+pytestmark = pytest.mark.usefixtures("forgotten_log")
 
 
 class Source(cm.Interface):
@@ -153,13 +156,6 @@ class AsyncSourceServer(AsyncSource):
             yield file
 
 
-@pytest.fixture(autouse=True)
-def nothing_kept_of_the_log(caplog):
-    """Errors that were logged know the frames in which they were raised."""
-    yield
-    caplog.get_records("call").clear()
-
-
 @pytest.fixture
 def source():
     """A proxy, and the object behind it."""
@@ -173,12 +169,6 @@ async def served():
     async with aio.Entrypoint("source") as entrypoint:
         target = AsyncSourceServer()
         yield entrypoint.manage(target).cast(AsyncSource), target.does
-
-
-async def settled(condition):
-    with anyio.fail_after(PATIENCE):
-        while not condition():
-            await anyio.sleep(0.001)
 
 
 def test_an_item_is_what_it_was_when_it_was_given(source):

@@ -19,7 +19,9 @@ import capmarshal as cm
 import loops
 from capmarshal import aio
 from capmarshal._capabilities.capability import badge_of, capability_behind
+from counted import AwaitedCounted, Counted
 from patience import PATIENCE, until
+from telling import settled
 
 
 class Source(cm.Interface):
@@ -53,18 +55,7 @@ class AsyncSource(cm.Interface):
     async def plain(self) -> int: ...
 
 
-class SourceServer(Source):
-    def __init__(self):
-        self.made = self.closed = 0
-
-    def count(self, upto):
-        try:
-            for number in range(upto):
-                self.made += 1
-                yield number
-        finally:
-            self.closed += 1
-
+class SourceServer(Counted, Source):
     def lines(self, file):
         yield from file
 
@@ -83,18 +74,7 @@ class SourceServer(Source):
         return [1, 2, 3]
 
 
-class AsyncSourceServer(AsyncSource):
-    def __init__(self):
-        self.made = self.closed = 0
-
-    async def count(self, upto):
-        try:
-            for number in range(upto):
-                self.made += 1
-                yield number
-        finally:
-            self.closed += 1
-
+class AsyncSourceServer(AwaitedCounted, AsyncSource):
     async def lines(self, file):
         for line in file:
             yield line
@@ -511,12 +491,6 @@ async def served():
     async with aio.Entrypoint("source") as entrypoint:
         target = AsyncSourceServer()
         yield entrypoint.manage(target).cast(AsyncSource), target
-
-
-async def settled(condition):
-    with anyio.fail_after(PATIENCE):
-        while not condition():
-            await anyio.sleep(0.001)
 
 
 @loops.each_loop

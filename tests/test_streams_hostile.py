@@ -21,8 +21,12 @@ import capmarshal as cm
 import loops
 from capmarshal import aio
 from capmarshal._capabilities.capability import open_door_of
+from counted import AwaitedCounted, Counted
 from left_behind import open_numbers
 from patience import PATIENCE, until
+from telling import settled
+
+pytestmark = pytest.mark.usefixtures("forgotten_log")
 
 ENDLESS = 10**9
 
@@ -63,19 +67,11 @@ class Source(cm.Interface):
     def written(self, file: io.BufferedWriter, keep: bool) -> Iterator[int]: ...
 
 
-class SourceServer(Source):
+class SourceServer(Counted, Source):
     def __init__(self):
-        self.made = self.closed = 0
+        super().__init__()
         self.mine = []
         self.act = lambda: None
-
-    def count(self, upto):
-        try:
-            for number in range(upto):
-                self.made += 1
-                yield number
-        finally:
-            self.closed += 1
 
     def blobs(self, how_many, size):
         for number in range(how_many):
@@ -116,13 +112,6 @@ class SourceServer(Source):
         if keep:
             self.mine.append(cm.keep(file))
         yield file.write(b"written")
-
-
-@pytest.fixture(autouse=True)
-def nothing_kept_of_the_log(caplog):
-    """Errors that were logged know the frames in which they were raised."""
-    yield
-    caplog.get_records("call").clear()
 
 
 @pytest.fixture
@@ -581,19 +570,11 @@ class AsyncSource(cm.Interface):
     def waits(self) -> AsyncIterator[int]: ...
 
 
-class AsyncSourceServer(AsyncSource):
+class AsyncSourceServer(AwaitedCounted, AsyncSource):
     def __init__(self):
-        self.made = self.closed = 0
+        super().__init__()
         self.act = lambda: None
         self.go_on = anyio.Event()
-
-    async def count(self, upto):
-        try:
-            for number in range(upto):
-                self.made += 1
-                yield number
-        finally:
-            self.closed += 1
 
     async def files(self, how_many, each):
         try:
@@ -632,12 +613,6 @@ async def served(**options):
     async with aio.Entrypoint("source", **options) as entrypoint:
         target = AsyncSourceServer()
         yield entrypoint.manage(target).cast(AsyncSource), target, entrypoint
-
-
-async def settled(condition):
-    with anyio.fail_after(PATIENCE):
-        while not condition():
-            await anyio.sleep(0.001)
 
 
 @loops.each_loop

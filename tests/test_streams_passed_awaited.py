@@ -18,6 +18,7 @@ from capmarshal import aio
 from capmarshal._capabilities.capability import capability_behind
 from capmarshal._descriptors.process import process
 from patience import PATIENCE
+from telling import settled
 
 ENDLESS = 10**9
 
@@ -103,12 +104,6 @@ class Lines:
 
 def streams_served():
     return [each for each in process.entrypoints if each._label.startswith("stream of ") and not each.released]
-
-
-async def settled(condition):
-    with anyio.fail_after(PATIENCE):
-        while not condition():
-            await anyio.sleep(0.001)
 
 
 async def numbers(*given):

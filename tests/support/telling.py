@@ -40,6 +40,13 @@ class Telling:
                     self._waiting.remove(event)
 
 
+async def settled(condition, seconds=PATIENCE):
+    """Returns once condition() is true, of which nobody tells: it is looked at over and over."""
+    with anyio.fail_after(seconds):
+        while not condition():
+            await anyio.sleep(0.001)
+
+
 async def served_until(entrypoint, condition):
     """Returns once condition() is true, which the server's turns make so, or ends of calls: each of them tells."""
     service, telling = entrypoint._service, Telling()
