@@ -45,8 +45,8 @@ def _named(file: object) -> str:
 B = TypeVar("B", io.BufferedReader, io.BufferedWriter, io.BufferedRandom)
 
 _new = io.FileIO.__new__
-# Looked up once: an attribute of cffi's is 40 ns, and hundreds may be closed one after the other.
-_lx_close = lib.lx_close
+# Hundreds may be closed one after the other.
+_close = os.close
 
 # limits.h: descriptors are ints.
 _INT_MAX = 2**31 - 1
@@ -99,12 +99,16 @@ def number_of(file: HasFileno | int) -> int:
     return number
 
 
+def numbers_in(things: list[Any]) -> list[int] | None:
+    """What a list of :class:`Descriptor` owns, borrowed, -1 for one that is closed; None if one is something else."""
+    numbers = [thing._number for thing in things if type(thing) is Descriptor]  # noqa: SLF001 - fileno() costs more
+    return numbers if len(numbers) == len(things) else None
+
+
 def numbers_of(things: list[Any]) -> list[int] | None:
     """What a list of :class:`Descriptor` owns, borrowed; None if one of them is closed, or something else."""
-    if [*map(type, things)].count(Descriptor) < len(things):
-        return None
-    numbers: list[int] = [descriptor._number for descriptor in things]  # noqa: SLF001 - fileno() for each costs more
-    return None if -1 in numbers else numbers
+    numbers = numbers_in(things)
+    return None if numbers is None or -1 in numbers else numbers
 
 
 def buffered_of(descriptor: Descriptor, mode: str, kind: type[B]) -> B:
@@ -290,8 +294,11 @@ class Descriptor:
         # -1 first: after the system call the number may be another's already, and whoever runs in between (a second
         # thread, a signal handler) must not close that.  Ctrl-C raises where a call ends: not between these two.
         number, self._number = self._number, -1
-        if number >= 0:
-            _lx_close(number)
+        try:  # noqa: SIM105 - contextlib.suppress() costs more than all of it
+            _close(number)
+        except OSError:
+            # It was closed before, and is no descriptor.
+            pass
 
     def __enter__(self) -> Self:
         return self

@@ -64,16 +64,21 @@ class DescriptorList:
             made.struct.count = 0
         return made
 
-    def take_each(self, descriptors: Sequence[Descriptor]) -> None:
-        """Takes what each of them owns into this list, which has no places yet, but room for them."""
-        struct = self.struct
-        if len(descriptors) == 1:
+    def take_each(self, descriptors: Sequence[Descriptor], moved: Sequence[int] | None = None) -> None:
+        """Takes what each of them owns into this list, which has no places yet, but room for them.
+
+        Args:
+            descriptors: one at least.
+            moved: what they own, where that has just been looked at.
+        """
+        struct, count = self.struct, len(descriptors)
+        if count == 1:
             descriptor = descriptors[0]
             # No call in it, as said above.
             struct.numbers[0], descriptor._number, struct.count = descriptor._number, -1, 1  # noqa: SLF001 - moved
             return
-        moved = [descriptor._number for descriptor in descriptors]  # noqa: SLF001 - owned by the list further down
-        count = len(moved)
+        if moved is None:
+            moved = [descriptor._number for descriptor in descriptors]  # noqa: SLF001 - owned by the list further down
         struct.numbers[0:count] = array_of(moved)
         undone = undoing(descriptors, moved)
         try:

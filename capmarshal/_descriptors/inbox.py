@@ -111,8 +111,9 @@ class Inbox:
         # No call between this and the next: what Ctrl-C leaves in the list are owners, if of nothing.
         owners += made
         try:
-            for owner, number in zip(owners, moved, strict=True):
-                owner._number = number  # noqa: SLF001 - they own it from the next line on
+            # They own it from the next line on.  To say that they are as many costs as much as three of them.
+            for owner, owner._number in zip(owners, moved):  # noqa: B007, B905, SLF001 - as said
+                pass
             place[0] = 0
         except BaseException:
             # Ctrl-C: unless all have moved, none has.

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from capmarshal._capabilities.capability import Capability
     from capmarshal._capabilities.door import Home
     from capmarshal._capabilities.homecoming import CameHome
-    from capmarshal._descriptors.descriptor import Descriptor
     from capmarshal._server.caller import Caller
     from capmarshal._server.clients import Channel, Peer
     from capmarshal._server.grant import Grant
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
     from capmarshal._server.journal import Journal
     from capmarshal._server.objects import Objects
     from capmarshal._server.shares import Shares
+    from capmarshal._typed.in_order import Results
     from capmarshal._typed.interface import Interface
     from capmarshal._typed.method import Method
 
@@ -61,16 +61,16 @@ _now_in_force, _put_in_force = _deadline.current.get, _deadline.current.set
 
 # Nothing is ever added to these.
 _NOTHING_OWNED = Owned()
-_NO_RESULTS: list[Descriptor] = []
+_NO_RESULTS: Results = ([], [])
 _NO_NAMES: Mapping[str, Any] = {}
 
 Encoded: TypeAlias = "bytes | memoryview"
 # Takes what a call owns, and its results, where all of it can leave with the reply; whether that is so.
-Leave: TypeAlias = "Callable[[Owned, list[Descriptor]], bool]"
+Leave: TypeAlias = "Callable[[Owned, Results], bool]"
 HandOut: TypeAlias = "Callable[[Interface, Peer | None, Grant | None], Capability | None]"
 
 
-def stays(_owned: Owned, _results: list[Descriptor]) -> bool:
+def stays(_owned: Owned, _results: Results) -> bool:
     """Says that nothing leaves with the reply: an answer has it."""
     return False
 
@@ -267,13 +267,13 @@ class Calls:
                     rest, reply = reply.end, reply.start
                 elif outgoing is NOTHING and len(calls.kept) == kept_before and leave(owned, results):
                     return reply
-                if results:
-                    outgoing = Outgoing.of(results)
+                if results is not _NO_RESULTS:
+                    outgoing = Outgoing.of(results[0])
                 answer = succeeded(turn, reply, owned, outgoing, calls.kept[kept_before:])
                 return answer._replace(rest=rest) if rest else answer
             except BaseException as error:  # noqa: BLE001 - answered; and raised again then, if it must not end here
-                if results and outgoing is NOTHING:
-                    outgoing = Outgoing.of(results)
+                if results is not _NO_RESULTS and outgoing is NOTHING:
+                    outgoing = Outgoing.of(results[0])
                 if type(came) is Inbox:
                     # A signal handler's may have come before it was taken.
                     reaper.close([came.steal()])

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from capmarshal._kernel.native import CData
     from capmarshal._server.channels import Channels
+    from capmarshal._typed.in_order import Results
     from capmarshal._typed.incoming import Owned
 
 _NONE: list[Any] = []
@@ -50,16 +51,16 @@ class Leaving:
         process.lists[id(self._arguments)] = self._arguments
         process.lists[id(self._results)] = self._results
 
-    def take(self, owned: Owned, results: list[Descriptor]) -> bool:
+    def take(self, owned: Owned, returned: Results) -> bool:
         """Takes what a call owns, if all of it can leave with the reply; whether that is so.
 
         Args:
             owned: what was made of its arguments.
-            results: plain descriptors, no two of one number.
+            returned: its results.
         """
         if owned.streams:
             return False
-        arguments = owned.produced
+        arguments, (results, numbers) = owned.produced, returned
         if not results and len(arguments) == 1 and type(arguments[0]) is io.BufferedReader:
             # What is handed over most, by itself.
             return _closed(arguments[0], owned)
@@ -72,7 +73,7 @@ class Leaving:
             elif arguments:
                 same = set(map(id, results))
                 arguments = [file for file in arguments if id(file) not in same]
-                if not _are_apart(arguments, owned, results):
+                if not _are_apart(arguments, owned, numbers):
                     return False
         if arguments:
             if len(arguments) > DESCRIPTORS_MAX:
@@ -91,7 +92,7 @@ class Leaving:
         if arguments and descriptors:
             self._arguments.take_each(descriptors)
         if results:
-            self._results.take_each(results)
+            self._results.take_each(results, numbers)
         if self._mounts is not mounts.struct:
             self._mounts = self._turn.mounts = mounts.struct
         return True
@@ -132,9 +133,8 @@ class Leaving:
         process.lists.pop(id(self._results), None)
 
 
-def _are_apart(arguments: Sequence[Any], owned: Owned, results: Sequence[Descriptor]) -> bool:
+def _are_apart(arguments: Sequence[Any], owned: Owned, numbers: Sequence[int]) -> bool:
     """Whether no argument has the number of a result: asked of what C closes, and of files that only read."""
-    numbers = {descriptor.fileno() for descriptor in results}
     for file in arguments:
         # A method may have detached a file from the raw one.
         owner = owned.raws[id(file)] if type(file) is io.BufferedReader else file

@@ -12,11 +12,11 @@ from capmarshal._server.calls import Calls, stays
 from capmarshal._server.handler import Handler
 
 if TYPE_CHECKING:
-    from capmarshal._descriptors.descriptor import Descriptor
     from capmarshal._server.answer import Answer
     from capmarshal._server.calls import Encoded, Leave, Turn
     from capmarshal._server.clients import Peer
     from capmarshal._server.journal import Journal
+    from capmarshal._typed.in_order import Results
     from capmarshal._typed.incoming import Incoming, Owned
 
 
@@ -39,9 +39,9 @@ class LoggedCalls(Calls):
         descriptors = 0 if came is None else came.struct.count if isinstance(came, Inbox) else came.count
         left = 0
 
-        def leave_counted(owned: Owned, results: list[Descriptor]) -> bool:
+        def leave_counted(owned: Owned, results: Results) -> bool:
             nonlocal left
-            left = len(results)
+            left = len(results[0])
             return leave(owned, results)
 
         answer = super().run(turn, key, payload, deadline, came, leave_counted, table)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 import typing
 from io import BufferedReader
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from capmarshal._capabilities.capability import (
     Capability,
@@ -23,7 +23,7 @@ from capmarshal._capabilities.capability import (
 from capmarshal._capabilities.door import home_of
 from capmarshal._capabilities.space import cookie_of, space
 from capmarshal._descriptors.closing import is_own_reader
-from capmarshal._descriptors.descriptor import Descriptor, buffered_of, numbers_of
+from capmarshal._descriptors.descriptor import Descriptor, buffered_of, numbers_in
 from capmarshal._kernel.native import DESCRIPTORS_MAX, lib
 from capmarshal._protocol.wire import ENTRIES_MAX, NO_BADGE, lines_in
 from capmarshal._typed.codec import LONG, data_decoder_for, encode_data
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from capmarshal._capabilities.door import DoorSender
     from capmarshal._descriptors.inbox import Inbox
     from capmarshal._typed.incoming import Owned
+
+# What a call returns: plain descriptors, no two of one number, and their numbers.
+Results: TypeAlias = "tuple[list[Descriptor], list[int]]"
 
 # Kept, since to make 253 of them costs a microsecond.
 _INDICES = list(range(DESCRIPTORS_MAX))
@@ -117,8 +120,8 @@ class InOrder:
         return payload
 
     def _list_of(self, things: Any) -> tuple[bytes, list[int]] | None:
-        """The payload for one list of descriptors, and these; None where it is not that easy."""
-        numbers = numbers_of(things) if type(things) is list else None
+        """The payload for one list of descriptors, and these, -1 for what is closed; None where it is not that easy."""
+        numbers = numbers_in(things) if type(things) is list else None
         if numbers is None or len(numbers) > ENTRIES_MAX:
             return None
         count = len(numbers)
@@ -252,18 +255,20 @@ class InOrder:
                 owned.produced.remove(came)
         return True
 
-    def returned(self, result: Any) -> tuple[bytes, list[Descriptor]] | None:
+    def returned(self, result: Any) -> tuple[bytes, Results] | None:
         """The payload for a result, and the descriptors to send with it, which the call owns; None if not that easy.
 
         Those that are to be closed by more than their number are not that easy.
         """
         if self._one:
             is_open = type(result) is Descriptor and result._number >= 0  # noqa: SLF001 - fileno() costs more
-            return (self._payload, [result]) if is_open else None  # type: ignore[return-value]  # there is one
+            return (self._payload, ([result], [result._number])) if is_open else None  # type: ignore[return-value]  # noqa: SLF001 - there is one
         listed = self._list_of(result)
-        if listed is None or len(set(listed[1])) != len(result):
+        if listed is None:
             return None
-        return listed[0], result
+        payload, numbers = listed
+        distinct = {*numbers}
+        return None if -1 in distinct or len(distinct) < len(numbers) else (payload, (result, numbers))
 
 
 def _held(kind: Any, number: int, cookie: int, badge: bytes) -> object | None:

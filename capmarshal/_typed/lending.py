@@ -85,7 +85,7 @@ class ArgumentsInOrder(InOrder):
                         return self._payload, [number], None, ()  # type: ignore[return-value]  # there is one
                 elif self._list:
                     listed = self._list_of(given[0])
-                    if listed is not None:
+                    if listed is not None and -1 not in listed[1]:
                         payload, numbers = listed
                         return payload, numbers, None, ()
                 elif (lent := self._lend_each(given)) is not None:
