@@ -15,7 +15,7 @@ import capmarshal as cm
 import left_behind
 from by_hand import Work
 from capmarshal._capabilities.space import space
-from interrupting import Interrupting
+from interrupting import Interrupting, serve_interrupted
 from patience import PATIENCE, until
 
 PACKAGE = Path(cm.__file__).parent
@@ -251,14 +251,9 @@ def test_ctrl_c_between_two_steps_of_telling(fork):
                 entrypoint.close()
 
         client = by_hand.Concurrent(use)
-        interrupting = Interrupting(at, KeyboardInterrupt, SERVER)
-        with contextlib.suppress(KeyboardInterrupt, cm.Closed), interrupting:
-            entrypoint.serve_forever()
-        with contextlib.suppress(cm.Closed):
-            entrypoint.serve_forever()
-        entrypoint.close()
-        assert client.outcome() == (1, [0, 0, 0, 0]), interrupting.where
-        return interrupting.where
+        where = serve_interrupted(entrypoint, at, SERVER)
+        assert client.outcome() == (1, [0, 0, 0, 0]), where
+        return where
 
     def sweep():
         logging.disable(logging.CRITICAL)
@@ -301,14 +296,9 @@ def test_ctrl_c_between_two_steps_of_handing_out(fork):
         entrypoint = cm.Entrypoint("swept")
         root = entrypoint.manage(by_hand.Worker()).cast(Work)
         client = by_hand.Concurrent(use, entrypoint, entrypoint.grant(FolderServer(), deep=deep), root)
-        interrupting = Interrupting(at, KeyboardInterrupt, HANDING_OUT)
-        with contextlib.suppress(KeyboardInterrupt, cm.Closed), interrupting:
-            entrypoint.serve_forever()
-        with contextlib.suppress(cm.Closed):
-            entrypoint.serve_forever()
-        entrypoint.close()
-        assert client.outcome() == [0, 0, 0, 0, 1], interrupting.where
-        return interrupting.where
+        where = serve_interrupted(entrypoint, at, HANDING_OUT)
+        assert client.outcome() == [0, 0, 0, 0, 1], where
+        return where
 
     def sweep(deep):
         logging.disable(logging.CRITICAL)

@@ -11,7 +11,7 @@ import by_hand
 import capmarshal as cm
 import left_behind
 from capmarshal._descriptors import reaper
-from interrupting import Interrupting
+from interrupting import Interrupting, serve_interrupted
 from patience import PATIENCE
 
 PACKAGE = Path(cm.__file__).parent
@@ -65,17 +65,12 @@ def test_ctrl_c_between_two_steps_of_handing_over(fork, place):
         capability = entrypoint.manage(by_hand.Worker())
         entrypoint.listen(place, for_client=lambda _caller: capability)
         client = by_hand.Concurrent(_connect_some, entrypoint, place)
-        interrupting = Interrupting(at, KeyboardInterrupt, SERVER)
-        with contextlib.suppress(KeyboardInterrupt, cm.Closed), interrupting:
-            entrypoint.serve_forever()
-        with contextlib.suppress(cm.Closed):
-            entrypoint.serve_forever()
-        entrypoint.close()
-        assert client.outcome() >= CONNECTIONS - 1, interrupting.where
+        where = serve_interrupted(entrypoint, at, SERVER)
+        assert client.outcome() >= CONNECTIONS - 1, where
         capability.close()
         assert len(entrypoint._service._server._listening._handovers) == 0
-        assert not place.exists(), interrupting.where
-        return interrupting.where
+        assert not place.exists(), where
+        return where
 
     assert fork(lambda: _swept(serve)).result() > 50
 

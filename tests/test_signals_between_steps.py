@@ -18,7 +18,7 @@ import capmarshal as cm
 import left_behind
 from capmarshal._capabilities.capability import open_door_of
 from capmarshal._descriptors import reaper
-from interrupting import Interrupting
+from interrupting import Interrupting, serve_interrupted
 from patience import PATIENCE
 
 PACKAGE = Path(cm.__file__).parent
@@ -62,17 +62,12 @@ def _serve(at):
     entrypoint = cm.Entrypoint("swept")
     capability = entrypoint.manage(by_hand.Worker())
     client = by_hand.Concurrent(_make_calls, entrypoint, capability)
-    interrupting = Interrupting(at, KeyboardInterrupt, SERVER)
-    with contextlib.suppress(KeyboardInterrupt, cm.Closed), interrupting:
-        entrypoint.serve_forever()
-    with contextlib.suppress(cm.Closed):
-        entrypoint.serve_forever()
-    entrypoint.close()
+    where = serve_interrupted(entrypoint, at, SERVER)
     answered = client.outcome()
     capability.close()
     channels = entrypoint._service._server._channels
-    assert (len(channels), any(channels.ledger.total)) == (0, False), interrupting.where
-    return interrupting.where, answered
+    assert (len(channels), any(channels.ledger.total)) == (0, False), where
+    return where, answered
 
 
 @pytest.mark.parametrize("first", range(0, STRIDE, 2))

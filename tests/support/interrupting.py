@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+
+import capmarshal as cm
 
 
 def _in_finalizer(frame):
@@ -48,6 +51,23 @@ class Interrupting:
 
     def __exit__(self, *_):
         sys.setprofile(None)
+
+
+def serve_interrupted(entrypoint, at, files):
+    """Serves until the entrypoint is closed, with Ctrl-C at the n-th of these places; where that was.
+
+    Args:
+        entrypoint: closed by somebody else, and then once more.
+        at: as :class:`Interrupting` has it.
+        files: likewise.
+    """
+    interrupting = Interrupting(at, KeyboardInterrupt, files)
+    with contextlib.suppress(KeyboardInterrupt, cm.Closed), interrupting:
+        entrypoint.serve_forever()
+    with contextlib.suppress(cm.Closed):
+        entrypoint.serve_forever()
+    entrypoint.close()
+    return interrupting.where
 
 
 class InterruptingTwice(Interrupting):
