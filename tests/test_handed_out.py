@@ -62,6 +62,9 @@ class Folder(cm.Interface):
     def wrong(self, what: str) -> list[File]: ...
 
     @cm.method
+    def itself(self) -> list[Folder]: ...
+
+    @cm.method
     def leave(self, room: int) -> int: ...
 
     @cm.method
@@ -69,6 +72,9 @@ class Folder(cm.Interface):
 
     @cm.method
     def block(self, started: cm.Descriptor, go: cm.Descriptor) -> File: ...
+
+    @cm.method
+    def block_itself(self, started: cm.Descriptor, go: cm.Descriptor) -> Folder: ...
 
 
 class FileServer(File):
@@ -127,6 +133,13 @@ class FolderServer(Folder):
 
     def wrong(self, what):
         return [self.make("good"), {"awaited": AwaitedServer(), "misfit": Misfit(), "int": 3}[what]]
+
+    def itself(self):
+        return [self, self]
+
+    def block_itself(self, started, go):
+        by_hand.AwaitingWorker.block(by_hand.AwaitingWorker(), started, go)
+        return self
 
     def leave(self, room):
         """Leaves room for so many descriptors, -1: for all; how many objects are alive."""
@@ -211,6 +224,33 @@ def test_one_that_is_managed_stays_so(entrypoint, target):
     target.make = lambda _name: managed
     assert entrypoint.manage(target).cast(Folder).any("") is known
     assert not grants(entrypoint)
+
+
+@pytest.mark.parametrize("managed", [True, False])
+def test_the_object_that_is_called(entrypoint, target, managed):
+    """Returned through a grant it is that grant: no more can be called of it, and it is revoked with that."""
+    if managed:
+        entrypoint.manage(target)
+    granted = entrypoint.grant(target, only=(Folder.itself, Folder.block_itself))
+    one, other = granted.cast(Folder).itself()
+    assert cm.capability(one) is cm.capability(other) is granted
+    with pytest.raises(cm.UnknownMethod, match="only"):
+        one.find("")
+    with by_hand.pipe() as (started, began), by_hand.pipe() as (going, go):
+        blocking = by_hand.Concurrent(one.block_itself, began, going)
+        assert started.read(1) == b"."
+        entrypoint.revoke(granted, "over")
+        go.close()
+        late = blocking.outcome()
+    for folder in (one, late):
+        with pytest.raises(cm.Revoked, match="over"):
+            folder.itself()
+    assert not grants(entrypoint)
+
+
+def test_the_object_that_is_called_by_what_manage_gave(entrypoint, target):
+    known = entrypoint.manage(target)
+    assert [cm.capability(folder) for folder in known.cast(Folder).itself()] == [known] * 2
 
 
 def test_its_label(entrypoint, target):

@@ -341,7 +341,9 @@ class Calls:
         peer, grant = self._came_by(turn)
         if grant is not None and grant.deep is not None:
             return Outgoing(serving=True, came_home=came_home, hand_under=partial(self._hand_under, grant))
-        return Outgoing(serving=True, came_home=came_home, hand_out=partial(self._hand_out, peer, grant))
+        # Not the grant's target, which it has no more where it is revoked while its call is in progress.
+        called = (target, grant.badge) if grant is not None else None
+        return Outgoing(serving=True, came_home=came_home, called=called, hand_out=partial(self._hand_out, peer, grant))
 
     def _came_by(self, turn: Turn) -> tuple[Peer | None, Grant | None]:
         """Whose a call is, None: this process's, which makes it inline; and the grant that it came by, if by any."""

@@ -30,6 +30,8 @@ class Outgoing:
     Args:
         serving: it is an answer's: the thread that makes it serves others.
         came_home: with the arguments of the call that is answered: that goes out as it came.
+        called: the object whose method was called, and its badge of the door that the call came through, where that
+            leads to it alone; it goes out as what it was called by.
         hand_out: gives an object that nobody manages a capability; None: there is none for it.
         hand_under: gives whatever stands for a capability a badge of the door that the call came through; None: it has
             that of its own door.
@@ -43,6 +45,7 @@ class Outgoing:
     """
 
     __slots__ = (
+        "_called",
         "_came_home",
         "_further_lines",
         "_hand_out",
@@ -62,11 +65,12 @@ class Outgoing:
         *,
         serving: bool = False,
         came_home: CameHome | None = None,
+        called: tuple[object, bytes] | None = None,
         hand_out: Callable[[Any], Capability] | None = None,
         hand_under: Callable[[Any], bytes] | None = None,
     ) -> None:
         self._serving = serving
-        self._came_home = came_home
+        self._came_home, self._called = came_home, called
         self._hand_out, self._hand_under = hand_out, hand_under
         # By the id of such an object: it may be in there twice.
         self._handed_out: dict[int, Capability] | None = None
@@ -101,6 +105,8 @@ class Outgoing:
             way = self._came_home.way_of(thing) if self._came_home is not None else None
             if way is not None:
                 self._add_capability(space.capability(*way))
+            elif self._called is not None and thing is self._called[0]:
+                self.entries.append(Entry(THIS_DOOR, self._called[1]))
             elif self._hand_under is not None:
                 self.entries.append(Entry(THIS_DOOR, self._hand_under(thing)))
             else:

@@ -18,6 +18,7 @@ import awaiting
 import by_hand
 import loops
 from capmarshal import aio
+from capmarshal._async_server.handlers import AwaitingCalls
 from capmarshal._server.objects import Objects
 from patience import PATIENCE
 
@@ -52,6 +53,13 @@ class _Objects(Objects):
         return made
 
 
+class _Calls(AwaitingCalls):
+    """Its calls; their answers know the object itself."""
+
+    def outgoing(self, turn, target, owned):
+        return super().outgoing(turn, target._target if isinstance(target, _Awaitable) else target, owned)
+
+
 class _Served(aio.Entrypoint):
     """An entrypoint that is entered, left and closed by blocking code, and serves in a thread's event loop."""
 
@@ -62,6 +70,7 @@ class _Served(aio.Entrypoint):
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
         self._objects.__class__ = _Objects
+        self._dispatcher.calls.__class__ = _Calls
         self._loop_pid = os.getpid()
 
     def __enter__(self):
