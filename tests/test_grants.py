@@ -314,6 +314,7 @@ def test_an_epitaph_beside_knocks_that_nobody_read(target):
             channels = [by_hand.knock(granted) for _ in range(3)]
             entrypoint.revoke(granted, "over")
         until(lambda: not entrypoint._service.grants._revoked)
+        assert open_door_of(granted).epitaph() == "over"
         with pytest.raises(cm.Revoked, match="over"):
             granted.cast(Work).double(1)
         for near in channels:
