@@ -9,7 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
+import weakref
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import settings
@@ -18,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 import capmarshal as cm
 from by_hand import Work, Worker
+from grant_holder import Maker, outcome
 from left_behind import listing
 from patience import PATIENCE, until
 
@@ -45,7 +48,7 @@ class Process:
     """Another process, as told by its sockets.
 
     Attributes:
-        held: by place, the model's grants that it holds.
+        held: by place, what it holds.
     """
 
     def __init__(self, control, data, pid, held):
@@ -67,23 +70,54 @@ class Process:
         self.data.close()
 
 
+class MakerServer(Worker, Maker):
+    """Knows what it has handed out last, as long as somebody else has it."""
+
+    def another(self):
+        made = MakerServer()
+        self.last = weakref.ref(made)
+        return made
+
+
 class ModelGrant:
     """What the model knows of one.
 
     Attributes:
-        target: of it.
-        part: only one of its methods can be called.
+        target: of it; where it was handed out, refers to that weakly.
+        deep: what is handed out through it belongs to it.
+        told: somebody is told when nobody holds it.
         revoked: it was.
     """
 
-    def __init__(self, target, *, part):
-        self.target, self.part, self.revoked = target, part, False
+    def __init__(self, target, *, deep=False, told=True):
+        self.target, self.deep, self.told, self.revoked = target, deep, told, False
+
+
+class Held(NamedTuple):
+    """What somebody holds, in the model.
+
+    Attributes:
+        grant: that it is by.
+        target: what is called, or a weak reference to what was handed out.
+        part: some methods only can be called.
+    """
+
+    grant: ModelGrant
+    target: object
+    part: bool = False
 
     def expected(self, method):
         """How a call of a method ends."""
-        if self.revoked:
+        if self.grant.revoked:
             return "Revoked"
         return "UnknownMethod" if self.part and method == "size" else 8
+
+    @property
+    def local(self):
+        """What it is at home."""
+        if self.grant.revoked:
+            return None
+        return self.target() if isinstance(self.target, weakref.ref) else self.target
 
 
 class GrantMachine(RuleBasedStateMachine):
@@ -97,8 +131,10 @@ class GrantMachine(RuleBasedStateMachine):
         self.open_before = len(listing())
         self.entrypoint = cm.Entrypoint("granting").__enter__()
         self.root = self.entrypoint.manage(Worker()).cast(Work)
+        self.in_force = self.entrypoint._service.grants._in_force
         assert self.root.double(1) == 2
-        self.processes = []
+        # Most lives have several: what is told too early is told where one of several has ended.
+        self.processes = [self.nursery.fork() for _ in range(2)]
         # What this process holds, and the server is of it; and what lies in sockets, each with its ends.
         self.own, self.posted = [], []
         self.grants, self.told = [], []
@@ -110,10 +146,10 @@ class GrantMachine(RuleBasedStateMachine):
 
     def _holders(self):
         """Each grant that somebody holds, once for each who does."""
-        yield from (grant for grant, _ in self.own)
-        yield from (grant for grant, _ in self.posted)
+        yield from (held.grant for held, _ in self.own)
+        yield from (held.grant for held, _ in self.posted)
         for process in self.processes:
-            yield from process.held.values()
+            yield from (held.grant for held in process.held.values())
 
     def _some(self, number):
         """One of those that hold anything, and a place of it."""
@@ -123,24 +159,39 @@ class GrantMachine(RuleBasedStateMachine):
     def _holding(self):
         return sum(bool(process.held) for process in self.processes)
 
+    def _grant(self, target, *, part, deep):
+        only = (Work.double, Maker.another) if part else None
+        granted = self.entrypoint.grant(target, only=only, deep=deep, unreachable=self.told.append)
+        self.grants.append(ModelGrant(target, deep=deep))
+        self.own.append((Held(self.grants[-1], target, part), granted))
+
     @precondition(lambda self: len(self.grants) < 12)
-    @rule(part=st.booleans())
-    def grant(self, part):
-        target = Worker()
-        granted = self.entrypoint.grant(
-            target, only=(Work.double,) if part else None, unreachable=lambda what: self.told.append(what)
-        )
-        self.grants.append(ModelGrant(target, part=part))
-        self.own.append((self.grants[-1], granted))
+    @rule(part=st.booleans(), deep=st.booleans())
+    def grant(self, part, deep):
+        self._grant(MakerServer(), part=part, deep=deep)
 
     @precondition(lambda self: self.own and len(self.grants) < 12)
-    @rule(number=places)
-    def restrict(self, number):
+    @rule(number=places, deep=st.booleans())
+    def restrict(self, number, deep):
         """Another grant of the same object, with less."""
-        whole, _ = self.own[number % len(self.own)]
-        granted = self.entrypoint.grant(whole.target, only=(Work.double,), unreachable=self.told.append)
-        self.grants.append(ModelGrant(whole.target, part=True))
-        self.own.append((self.grants[-1], granted))
+        held, _ = self.own[number % len(self.own)]
+        if held.local is not None:
+            self._grant(held.local, part=True, deep=deep)
+
+    @precondition(lambda self: self._holding() and len(self.grants) < 12)
+    @rule(number=places)
+    def hand_out(self, number):
+        """By a deep grant something that belongs to it; by any other, something that goes by itself."""
+        process, place = self._some(number)
+        held, new_place = process.held[place], self._place()
+        ended = process.do("another", place, new_place)
+        assert ended == ("Revoked" if held.grant.revoked else None)
+        if ended is None:
+            assert held.local is not None
+            made = held.local.last
+            if not held.grant.deep:
+                self.grants.append(ModelGrant(made, told=False))
+            process.held[new_place] = Held(held.grant if held.grant.deep else self.grants[-1], made)
 
     @precondition(lambda self: len(self.processes) < 4)
     @rule()
@@ -157,9 +208,9 @@ class GrantMachine(RuleBasedStateMachine):
     @rule(number=places)
     def post(self, number):
         ends = pair()
-        grant, granted = self.own[number % len(self.own)]
+        held, granted = self.own[number % len(self.own)]
         cm.send_capability(ends[0], granted)
-        self.posted.append((grant, ends))
+        self.posted.append((held, ends))
 
     @precondition(lambda self: self._holding() and len(self.posted) < 6)
     @rule(number=places)
@@ -171,30 +222,44 @@ class GrantMachine(RuleBasedStateMachine):
         self.posted.append((process.held[place], ends))
 
     def _unpost(self, number):
-        grant, ends = self.posted.pop(number % len(self.posted))
-        return grant, ends
+        return self.posted.pop(number % len(self.posted))
 
     @precondition(lambda self: self.posted and self.processes)
     @rule(number=places, whose=places)
     def receive(self, number, whose):
-        process = self.processes[whose % len(self.processes)]
-        grant, ends = self._unpost(number)
-        forward(ends[1], process.data)
+        held, ends = self._unpost(number)
+        self._give(self.processes[whose % len(self.processes)], held, ends[1])
         for end in ends:
             end.close()
+
+    def _give(self, process, held, source):
+        """Has a process take what lies in a socket."""
+        forward(source, process.data)
         place = self._place()
         process.do("take", place)
-        process.held[place] = grant
+        process.held[place] = held
+
+    @precondition(lambda self: self.own and self.processes)
+    @rule(number=places, keeps=st.booleans())
+    def give_to_all(self, number, keeps):
+        """By this process, which has it itself after that, or has not."""
+        at = number % len(self.own)
+        held, granted = self.own[at] if keeps else self.own.pop(at)
+        near, far = pair()
+        with near, far:
+            for process in self.processes:
+                cm.send_capability(near, granted)
+                self._give(process, held, far)
 
     @precondition(lambda self: self.posted)
     @rule(number=places)
     def come_home(self, number):
-        grant, ends = self._unpost(number)
+        held, ends = self._unpost(number)
         received = cm.receive_capability(ends[1], PATIENCE)
         for end in ends:
             end.close()
-        assert received.local is (None if grant.revoked else grant.target)
-        self.own.append((grant, received))
+        assert received.local is held.local
+        self.own.append((held, received))
 
     @precondition(lambda self: self.posted)
     @rule(number=places)
@@ -210,11 +275,23 @@ class GrantMachine(RuleBasedStateMachine):
         assert process.do("call", place, method) == process.held[place].expected(method)
 
     @precondition(lambda self: self.own)
+    @rule(number=places, method=st.sampled_from(["double", "size"]))
+    def call_own(self, number, method):
+        held, granted = self.own[number % len(self.own)]
+        assert outcome(granted, method) == held.expected(method)
+        # A loop keeps what its last call has raised, and so what was called.
+        assert self.root.double(1) == 2
+
+    @precondition(lambda self: self.own)
     @rule(number=places)
     def revoke(self, number):
-        grant, granted = self.own[number % len(self.own)]
-        self.entrypoint.revoke(granted, "over")
-        grant.revoked = True
+        held, granted = self.own[number % len(self.own)]
+        if held.target is held.grant.target or held.grant.revoked:
+            self.entrypoint.revoke(granted, "over")
+            held.grant.revoked = True
+        else:
+            with pytest.raises(ValueError, match="belongs to a deep grant"):
+                self.entrypoint.revoke(granted, "over")
 
     @precondition(lambda self: self._holding())
     @rule(number=places)
@@ -227,6 +304,8 @@ class GrantMachine(RuleBasedStateMachine):
     @rule(number=places)
     def drop_own(self, number):
         del self.own[number % len(self.own)]
+        # What a call in a loop has raised knows it.
+        gc.collect()
 
     @precondition(lambda self: self.processes)
     @rule(number=places)
@@ -240,12 +319,17 @@ class GrantMachine(RuleBasedStateMachine):
     @invariant()
     def who_is_told_is_told_when_nobody_holds_it(self):
         held = set(map(id, self._holders()))
-        due = [grant.target for grant in self.grants if not grant.revoked and id(grant) not in held]
-        due = sorted(map(id, due))
+        alive = [grant for grant in self.grants if id(grant) in held]
+        due = [id(grant.target) for grant in self.grants if grant.told and not grant.revoked and grant not in alive]
         until(lambda: len(self.told) >= len(due))
         # It has come round meanwhile.
         assert self.root.double(1) == 2
-        assert sorted(map(id, self.told)) == due
+        assert sorted(map(id, self.told)) == sorted(due)
+        # Also those of which nobody is told.
+        until(lambda: len(self.in_force) == sum(not grant.revoked for grant in alive))
+        granted = [grant.target for grant in self.grants if grant.told]
+        gone = [grant.target for grant in self.grants if not grant.told and grant not in alive]
+        until(lambda: all(target() is None or target() in granted for target in gone))
 
     def teardown(self):
         for process in self.processes:
@@ -256,9 +340,10 @@ class GrantMachine(RuleBasedStateMachine):
         self.own.clear()
         self.posted.clear()
         self.processes.clear()
+        gc.collect()
         self.who_is_told_is_told_when_nobody_holds_it()
         grants, objects = self.entrypoint._service.grants, self.entrypoint._objects
-        until(lambda: not grants._in_force and not grants._revoked and not grants._doorkeepers)
+        until(lambda: not self.in_force and not grants._revoked and not grants._doorkeepers)
         assert len(objects._by_badge) == 1
         assert not objects._only
         self.entrypoint.__exit__(None, None, None)

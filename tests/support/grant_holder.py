@@ -17,6 +17,23 @@ from by_hand import Work
 from patience import PATIENCE
 
 
+class Maker(Work):
+    """What is granted: it hands out more of its kind."""
+
+    @cm.method
+    def another(self) -> Maker: ...
+
+
+def outcome(capability, method):
+    """How a call of one method or the other ends."""
+    work = capability.cast(Work)
+    try:
+        with cm.timeout(PATIENCE):
+            return work.double(4) if method == "double" else work.size(b"12345678")
+    except cm.Error as error:
+        return type(error).__name__
+
+
 class Holder:
     """What one process holds, by place."""
 
@@ -33,10 +50,13 @@ class Holder:
 
     def call(self, place, method):
         """Calls one method or the other; how that ended."""
-        work = self.held[place].cast(Work)
+        return outcome(self.held[place], method)
+
+    def another(self, place, new_place):
+        """Is handed out something, which it holds from then on; how that ended."""
         try:
             with cm.timeout(PATIENCE):
-                return work.double(4) if method == "double" else work.size(b"12345678")
+                self.held[new_place] = cm.capability(self.held[place].cast(Maker).another())
         except cm.Error as error:
             return type(error).__name__
 
