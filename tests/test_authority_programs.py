@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from patience import PATIENCE
 
 PAGE = (Path(__file__).parents[1] / "docs" / "authority.md").read_text(encoding="utf-8")
 PROGRAMS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-PRINTED, CAME_HOME, *_ = re.findall(r"^```text\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+PRINTED, CAME_HOME, REVOKED, *_ = re.findall(r"^```text\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 
 def _printed(program, place):
@@ -32,6 +34,23 @@ def test_what_came_home_is_handed_out_as_it_came(tmp_path):
     (index,) = (program for program in PROGRAMS if "class IndexServer" in program)
     (tmp_path / "index.py").write_text(index, encoding="utf-8")
     assert _printed("index.py", tmp_path) == CAME_HOME
+
+
+def test_files_are_read_for_whom_they_are_opened_until_that_is_revoked(tmp_path):
+    """Of a folder, and of nothing else; by a deep grant, which takes back what no open file would."""
+    (folder,) = (program for program in PROGRAMS if "class FileServer" in program)
+    (host,) = (program for program in PROGRAMS if "from folder import" in program)
+    (tmp_path / "folder.py").write_text(folder, encoding="utf-8")
+    (tmp_path / "host.py").write_text(host, encoding="utf-8")
+    (tmp_path / "papers").mkdir()
+    (tmp_path / "papers" / "letter").write_text("Dear Sir", encoding="utf-8")
+    assert _printed("folder.py", tmp_path) == "Dear Sir\n"
+    assert _printed("host.py", tmp_path) == REVOKED
+    scope = {"__name__": "folder"}
+    exec(folder, scope)
+    for name in ("../folder.py", "..", str(tmp_path / "folder.py")):
+        with pytest.raises(FileNotFoundError):
+            scope["FolderServer"](str(tmp_path / "papers")).open(name)
 
 
 def test_a_stream_gives_the_lines_of_a_log(tmp_path):
