@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import logging
 import os
@@ -17,6 +18,7 @@ from hypothesis import HealthCheck, settings
 import by_hand
 import capmarshal as cm
 import left_behind
+import loops
 import matrix
 import patience
 import services
@@ -253,6 +255,12 @@ def forgotten_log(caplog):
     """What a test may look at, and is not counted as a leak: errors that were logged know the frames they came from."""
     yield
     caplog.get_records("call").clear()
+
+
+@pytest.fixture(params=loops.LOOPS)
+def run(request):
+    """run(function, *arguments): what a coroutine function returns, in an event loop of each kind."""
+    return functools.partial(loops.run, request.param)
 
 
 @pytest.fixture

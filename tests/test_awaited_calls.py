@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import math
 import os
 import re
@@ -33,12 +32,6 @@ from loops import LOOPS, in_thread
 from loops import run as run_in
 from patience import PATIENCE, until
 from slow_closing import Slow, pipe_end
-
-
-@pytest.fixture(params=LOOPS)
-def run(request):
-    """run(function, *arguments): what a coroutine function returns, in an event loop of each kind."""
-    return functools.partial(run_in, request.param)
 
 
 class Clock(cm.Interface):

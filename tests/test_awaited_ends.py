@@ -18,17 +18,11 @@ import parts_by_hand as hand
 from capmarshal._async_client import waiting
 from capmarshal._capabilities.capability import capability_behind, open_door_of
 from capmarshal._descriptors import reaper
-from loops import LOOPS, in_thread
+from loops import in_thread
 from loops import run as run_in
 from patience import PATIENCE, until
 
 MIB = 1 << 20
-
-
-@pytest.fixture(params=LOOPS)
-def run(request):
-    """run(function, *arguments): what a coroutine function returns, in an event loop of each kind."""
-    return functools.partial(run_in, request.param)
 
 
 class AwaitedWork(cm.Interface):

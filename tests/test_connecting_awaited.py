@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import socket
 
@@ -13,16 +12,8 @@ import by_hand
 import capmarshal as cm
 from capmarshal import aio
 from capmarshal._capabilities.capability import open_door_of
-from loops import LOOPS
-from loops import run as run_in
 from patience import PATIENCE
 from services import serving
-
-
-@pytest.fixture(params=LOOPS)
-def run(request):
-    """run(function, *arguments): what a coroutine function returns, in an event loop of each kind."""
-    return functools.partial(run_in, request.param)
 
 
 @pytest.fixture

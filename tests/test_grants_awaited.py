@@ -16,15 +16,8 @@ import pytest
 import by_hand
 import capmarshal as cm
 from capmarshal import aio
-from loops import LOOPS, in_thread
-from loops import run as run_in
+from loops import in_thread
 from patience import PATIENCE
-
-
-@pytest.fixture(params=LOOPS)
-def run(request):
-    """run(function, *arguments): what a coroutine function returns, in an event loop of each kind."""
-    return functools.partial(run_in, request.param)
 
 
 class AwaitedWork(cm.Interface):
