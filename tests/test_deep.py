@@ -201,12 +201,12 @@ def test_as_many_as_may_be(entrypoint, target):
 def test_by_default_65536(granted, entrypoint):
     """All of them in use, in an entrypoint's own table."""
     grant = entrypoint._service.grants.at(open_door_of(granted).key)
-    grant.deep._badges.update((-i, (None, b"")) for i in range(1, 65_536))
+    grant.deep._by[0] = {-i: (None, b"") for i in range(1, 65_536)}
     root = granted.cast(Folder)
     root.open("a")
     with pytest.raises(cm.TooLarge, match="65536"):
         root.open("b")
-    grant.deep._badges.clear()
+    grant.deep._by.clear()
 
 
 def test_all_of_it_is_revoked(granted, entrypoint, target, fork):
@@ -339,6 +339,54 @@ def test_what_the_entrypoint_serves_otherwise(granted, entrypoint, target):
     entrypoint.revoke(granted)
     assert other.cast(Folder).name() == "other"
     target.given = None
+
+
+def test_what_it_hands_out_by_another_grant_ends_with_that_one(granted, entrypoint, target):
+    """A holder of both has a method give it the other's capability: it has no way to the object that outlives that."""
+    root, page = granted.cast(Folder), FolderServer("page")
+    other = entrypoint.grant(page, label="other")
+    echo, again = root.pass_on(other), root.pass_on(other)
+    assert echo is again
+    assert open_door_of(echo) is open_door_of(granted)
+    target.given = page
+    mine = root.any("")
+    assert mine is not echo
+    assert [one.cast(Folder).name() for one in (echo, mine)] == ["page"] * 2
+    entrypoint.revoke(other, "over")
+    with pytest.raises(cm.StaleCapability):
+        echo.cast(Folder).name()
+    # What the method gives of its own goes on; and of what is over comes what is over.
+    assert mine.cast(Folder).name() == "page"
+    target.given = other
+    with pytest.raises(cm.StaleCapability):
+        root.any("").cast(Folder).name()
+    assert kept(entrypoint) == 2
+    target.given = None
+    entrypoint.dissolve(page)
+    assert kept(entrypoint) == 1
+
+
+def test_a_grant_that_a_method_makes_for_what_it_returns(granted, entrypoint, target):
+    """It is not kept, so that nobody can reach the object by it; by this one it can be reached."""
+    gone = []
+    target.given = entrypoint.grant(FolderServer("other"), unreachable=gone.append)
+    given = granted.cast(Folder).any("")
+    target.given = None
+    gc.collect()
+    until(lambda: gone)
+    assert given.cast(Folder).name() == "other"
+    gone.clear()
+
+
+def test_others_do_not_remember_a_deep_grant_that_is_over(granted, entrypoint):
+    """Nor it them."""
+    other = entrypoint.grant(FolderServer("other"))
+    its_grant, grant = (entrypoint._service.grants.at(open_door_of(one).key) for one in (other, granted))
+    granted.cast(Folder).pass_on(other)
+    assert its_grant.passed_on == {grant}
+    entrypoint.revoke(granted)
+    assert not its_grant.passed_on
+    assert other.cast(Folder).name() == "other"
 
 
 def test_what_a_hostile_holder_brings(granted, entrypoint, target, quiet_log):

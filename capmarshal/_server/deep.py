@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 class Deep:
     """The objects of one deep grant.  Whoever calls holds the lock of the grants.
 
+    What is handed out by another grant's capability ends with that one as well, so it is told apart by the key of its
+    door; by 0 is what is handed out by none.  An object may be there by several, with a badge for each.
+
     Args:
         most: how many there may be, the root not counted.
 
@@ -28,43 +31,62 @@ class Deep:
         most: as given.
     """
 
-    __slots__ = ("_badges", "most")
+    __slots__ = ("_by", "most")
 
     def __init__(self, most: int) -> None:
         self.most = most
-        # By the id of each.
-        self._badges: dict[int, tuple[Interface, bytes]] = {}
+        # By that key, and the id of each.
+        self._by: dict[int, dict[int, tuple[Interface, bytes]]] = {}
 
     @property
     def full(self) -> bool:
         """Whether there may be no more."""
-        return len(self._badges) >= self.most
+        return sum(map(len, self._by.values())) >= self.most
 
-    def badge_for(self, target: Interface) -> bytes | None:
-        """The badge of an object that belongs to it, if it does."""
-        found = self._badges.get(id(target))
+    @property
+    def others(self) -> tuple[int, ...]:
+        """The keys of the doors of other grants by whose capabilities something was handed out."""
+        return tuple([key for key in self._by if key])
+
+    def badge_for(self, target: Interface, by: int) -> bytes | None:
+        """The badge of an object that belongs to it by that, if it does."""
+        found = self._by.get(by, {}).get(id(target))
         return found[1] if found is not None else None
 
-    def add(self, target: Interface, badge: bytes) -> None:
+    def add(self, target: Interface, by: int, badge: bytes) -> None:
         """Takes one more."""
-        self._badges[id(target)] = target, badge
+        self._by.setdefault(by, {})[id(target)] = target, badge
 
-    def remove(self, target: Interface) -> bytes | None:
-        """Takes one out; its badge, if it was there."""
-        found = self._badges.pop(id(target), None)
-        return found[1] if found is not None else None
+    def badges_of(self, target: Interface) -> tuple[bytes, ...]:
+        """Those of an object."""
+        return tuple([objects[id(target)][1] for objects in self._by.values() if id(target) in objects])
+
+    def remove(self, target: Interface) -> None:
+        """Takes an object out."""
+        for objects in self._by.values():
+            objects.pop(id(target), None)
+
+    def badges_by(self, by: int) -> tuple[bytes, ...]:
+        """Those of what was handed out by another grant's capability."""
+        return tuple([badge for _, badge in self._by.get(by, {}).values()])
+
+    def remove_by(self, by: int) -> None:
+        """Takes that out."""
+        self._by.pop(by, None)
 
     def badges(self) -> tuple[bytes, ...]:
         """Those of all."""
-        return tuple([badge for _, badge in self._badges.values()])
+        return tuple([badge for objects in self._by.values() for _, badge in objects.values()])
 
     def clear(self) -> None:
         """Has none any more."""
-        self._badges.clear()
+        self._by.clear()
 
 
-def own_object(thing: Any, home: Home, key: int) -> Interface | bytes:
+def own_object(thing: Any, home: Home, key: int) -> tuple[Interface, Door | None] | bytes:
     """What is to go through a deep grant: the object; or its badge, where that is of the grant's own door.
+
+    Beside the object is the door by whose capability it is handed out, if it is by one.
 
     Args:
         thing: an object, or what stands for one.
@@ -79,7 +101,8 @@ def own_object(thing: Any, home: Home, key: int) -> Interface | bytes:
         managed = space.managed.get(id(thing))
         if managed is not None and home_of(managed[0]) is not home:
             raise _foreign(managed[0])
-        return thing  # type: ignore[no-any-return]  # whatever it is, it is looked at when it is served
+        # Whatever it is, it is looked at when it is served.
+        return thing, None
     capability = capability_of(thing)
     door, badge = open_door_of(capability), badge_of(capability)
     if home_of(door) is not home:
@@ -95,7 +118,7 @@ def own_object(thing: Any, home: Home, key: int) -> Interface | bytes:
             f"a capability of the grant {door.label!r}, which lets call some methods only (only=...): what goes out "
             "through a deep grant can be called whole, so return the object itself, if that is meant"
         )
-    return target  # type: ignore[return-value]  # what an entrypoint has is one
+    return target, door  # type: ignore[return-value]  # what an entrypoint has is one
 
 
 def _foreign(door: Door) -> TypeError:

@@ -35,6 +35,7 @@ class Grant:
         shut: nobody can knock at it any more.
         streams: that were begun through it, and somebody can reach.
         through: the one that this is a stream of; None: of none, or it is none.
+        passed_on: deep ones that have handed out its object by a capability of it, which ends with it.
     """
 
     __slots__ = (
@@ -44,6 +45,7 @@ class Grant:
         "end",
         "key",
         "label",
+        "passed_on",
         "reason",
         "secret",
         "shut",
@@ -75,6 +77,7 @@ class Grant:
         self.shut = False
         self.streams: set[Grant] = set()
         self.through: Grant | None = None
+        self.passed_on: set[Grant] = set()
 
     @property
     def kept_under(self) -> bytes:

@@ -8,8 +8,8 @@ import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from capmarshal._capabilities.capability import door_of
-from capmarshal._capabilities.space import space
+from capmarshal._capabilities.capability import Capability, Proxy, door_of
+from capmarshal._capabilities.space import capability_of, space
 from capmarshal._descriptors import private, reaper
 from capmarshal._kernel.errors import TableFull
 from capmarshal._kernel.native import lib
@@ -32,7 +32,6 @@ from capmarshal._typed.interface import check_manageable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from capmarshal._capabilities.capability import Capability
     from capmarshal._capabilities.door import Door
     from capmarshal._descriptors.private import Private
     from capmarshal._server.clients import Channel, Peer
@@ -212,14 +211,17 @@ class Grants:
             StaleCapability: it stands for an object that is not there.
             Failing: there are as many as may be, or it is a stream.
         """
-        target = own_object(thing, self._dispatcher, grant.key)
-        if isinstance(target, bytes):
-            return target
+        badge = make_badge()
+        if self._is_over(thing):
+            return badge
+        own = own_object(thing, self._dispatcher, grant.key)
+        if isinstance(own, bytes):
+            return own
+        target, door = own
         if isinstance(target, Streaming):
             words = "it is a stream, whose end its own door tells, and through a deep grant goes nothing that has one"
             raise Failing(Code.UNSENDABLE, f"{words}: return an object whose method gives the next items")
         check_manageable(target, self.colour)
-        badge = make_badge()
         with private.lock:
             deep = grant.deep
             if deep is None or grant.reason is not None or self._in_force.get(grant.key) is not grant:
@@ -228,10 +230,18 @@ class Grants:
             # Of the root not all may be called, though it is what the method has returned.
             if target is grant.target:
                 return grant.badge
-            known = deep.badge_for(target)
+            # There is none of the entrypoint's own door, which is none of these.
+            other = self._in_force.get(door.key) if door is not None else None
+            if other is None and door in self._doors:
+                # It was revoked meanwhile.
+                return badge
+            by = other.key if other is not None else 0
+            known = deep.badge_for(target, by)
             if known is not None or not deep.full:
+                if other is not None:
+                    other.passed_on.add(grant)
                 if known is None:
-                    deep.add(target, badge)
+                    deep.add(target, by, badge)
                 # Also what is known: Ctrl-C may have come between these two.
                 self._objects.enter(combined(known or badge, grant.secret), target)
                 return known or badge
@@ -253,9 +263,27 @@ class Grants:
         """Ends what leads to an object through a deep grant, if anything does."""
         # A lock for each: what Ctrl-C raises at the jump back of a loop is in no `with` under CPython 3.12 and 3.13.
         with private.lock:
-            badge = grant.deep.remove(target) if grant.deep is not None else None
-            if badge is not None:
-                self._objects.remove(combined(badge, grant.secret))
+            if grant.deep is not None:
+                for badge in grant.deep.badges_of(target):
+                    self._objects.remove(combined(badge, grant.secret))
+                # Last, so that it can be done again after Ctrl-C; likewise below.
+                grant.deep.remove(target)
+
+    def _end_passed_on(self, grant: Grant) -> None:
+        """Ends what deep grants have handed out by a capability of a grant that is revoked; the caller holds the lock.
+
+        Not where nobody can reach that any more: a method may have made it for what it returns, and kept none of it.
+        """
+        for other in tuple(grant.passed_on):
+            if other.deep is not None:
+                for badge in other.deep.badges_by(grant.key):
+                    self._objects.remove(combined(badge, other.secret))
+                other.deep.remove_by(grant.key)
+
+    def _is_over(self, thing: Any) -> bool:
+        """Whether it stands for an object by a grant that is over."""
+        door = door_of(capability_of(thing)) if issubclass(type(thing), (Capability, Proxy)) else None
+        return door is not None and door in self._doors and door.key not in self._in_force
 
     def opened(self, door: Door) -> bool:
         """Whether a door that this process holds leads, or has led, to an object by a grant: it hangs up later."""
@@ -339,6 +367,7 @@ class Grants:
                 self._cut_short[grant] = target
             for stream in tuple(grant.streams):
                 self.revoke(stream, grant.reason or "")
+            self._end_passed_on(grant)
             self._leave(grant)
 
     def _leave(self, grant: Grant) -> None:
@@ -357,7 +386,11 @@ class Grants:
         # Whatever keeps the grant: whoever has knocked last, or a channel that is still ending.
         grant.target = grant.unreachable = None
         if grant.deep is not None:
+            for key in grant.deep.others:
+                if (other := self._in_force.get(key)) is not None:
+                    other.passed_on.discard(grant)
             grant.deep.clear()
+        grant.passed_on.clear()
         if grant.through is not None:
             grant.through.streams.discard(grant)
         self._handed_out.remove(grant)
