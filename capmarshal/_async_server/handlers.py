@@ -248,7 +248,7 @@ class AwaitedCall(Handler):
             # Before there is anything in it, which is closed whatever happens.
             self._outgoing = self._calls.outgoing(self, self._target, self._owned)
             if method.streams:
-                result = self._calls.produce(method, result, self._owned, kept)
+                result = self._calls.produce(method, result, self._owned, kept, self._caller())
             payload = method.encode_result(result, self._outgoing)
             if method.streams:
                 # The stream's from here on.
@@ -401,12 +401,12 @@ class AwaitingCalls(Calls):
         # Its channel may have ended, and another have its slot.
         return self.concurrency.handlers.get(turn) if isinstance(turn, AwaitedCall) else super()._channel(turn)
 
-    def produce(self, method: Method, result: Any, owned: Owned, kept: Sequence[object]) -> Any:
+    def produce(self, method: Method, result: Any, owned: Owned, kept: Sequence[object], caller: Caller) -> Any:
         """As :meth:`Calls.produce`."""
         failed = partial(self._journal.error, None, f"{method.where}, end", END_FAILED, method.where)
         driver = self.driver
         made = class_for(method, AwaitedProducer)(
-            method, result, owned, kept, self.shares, lambda: driver, failed, cut_off, waits
+            method, result, owned, kept, self.shares, caller, lambda: driver, failed, cut_off, waits
         )
         self.producers.add(made)
         return made

@@ -64,7 +64,7 @@ class _Passed(AnyEntrypoint[AwaitedService]):
         assert isinstance(calls, AwaitingCalls)  # noqa: S101 - by construction
         failed = partial(self._journal.error, None, "end", END_FAILED, declared.where)
         producer = class_for(declared, AwaitedProducer)(
-            declared, iterator, Owned(), (), calls.shares, partial(_driver_of, calls), failed, cut_off, waits
+            declared, iterator, Owned(), (), calls.shares, None, partial(_driver_of, calls), failed, cut_off, waits
         )
         calls.producers.add(producer)
         made = service.grants.make(self.label, producer, PULLED, self._gone)

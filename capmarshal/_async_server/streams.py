@@ -6,6 +6,7 @@ One task for all of a stream: what iterates may hold cancel scopes, which belong
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from capmarshal._async_server.driver import Driver, Scope
+    from capmarshal._server.caller import Caller
     from capmarshal._server.items import Item, Streamed
     from capmarshal._server.shares import Shares
     from capmarshal._typed.incoming import Owned
@@ -42,6 +44,7 @@ class AwaitedProducer(Streaming):
         owned: of the arguments of the call that has begun it; taken, unless this raises.
         kept: what the method has kept of these.
         shares: what one answer may have.
+        caller: of the method; None: it is of none.
         driver: says by what the event loop is driven, once it serves.
         failed: says in the log that it has not ended well where nobody else is told.
         cut_off: has the call that runs end without an answer.
@@ -58,6 +61,7 @@ class AwaitedProducer(Streaming):
         owned: Owned,
         kept: Sequence[object],
         shares: Shares,
+        caller: Caller | None,
         driver: Callable[[], Driver],
         failed: Callable[..., None],
         cut_off: Callable[[], None],
@@ -65,14 +69,15 @@ class AwaitedProducer(Streaming):
     ) -> None:
         if not hasattr(result, "__aiter__"):
             raise no_stream(result, "iterate over by async for")
-        super().__init__(declared, owned, kept, shares)
+        super().__init__(declared, owned, kept, shares, caller)
         self._iterator: AsyncIterator[Any] = aiter(result)
         self._driver = driver
         self._scope: Scope | None = None
         self._failed, self._cut_off, self._waits = failed, cut_off, waits
         # Whether it iterates, or has; is at its end; and was told to end.
         self._begun = self._over = self._told = False
-        self._made: deque[Item] = deque()
+        # With what was kept of each.
+        self._made: deque[tuple[Item, list[object]]] = deque()
         self._bytes = 0
         # What is no data is sent before its maker goes on: see Batch.
         self._ahead = _AHEAD if declared.items_are_data else 1
@@ -88,6 +93,7 @@ class AwaitedProducer(Streaming):
         if not self._begun and not self._told:
             self._begin()
         batch = self.batch(at_most)
+        taken: deque[tuple[Item, list[object]]] = deque()
         self._wanted = True
         self._room.set()
         try:
@@ -95,13 +101,14 @@ class AwaitedProducer(Streaming):
             with anyio.move_on_after(_SLOW):
                 while not batch.full and (self._made or not self._over):
                     await self._some()
-                    if self._made and batch.takes(self._made[0]):
-                        self._bytes -= self._made.popleft()[1]
+                    if self._made and batch.takes(self._made[0][0]):
+                        taken.append(self._made.popleft())
+                        self._bytes -= taken[-1][0][1]
                     self._room.set()
         except BaseException:
             # Who was to have them has given up; somebody else may want them.
-            self._made.extendleft(reversed(batch.taken))
-            self._bytes += sum(item[1] for item in batch.taken)
+            self._made.extendleft(reversed(taken))
+            self._bytes += sum(item[1] for item, _ in taken)
             raise
         if not batch.items and not self._made:
             if self.revoked:
@@ -112,6 +119,10 @@ class AwaitedProducer(Streaming):
                 await anyio.sleep_forever()
             if self.failure is not None:
                 raise_out_of(self)
+        call = ownership.current.get()
+        if call is not None:
+            # The one that sends them is not to close what was kept.
+            call.kept += itertools.chain.from_iterable(kept for _, kept in taken)
         return batch.items, self._over and not self._told and not self._made and self.failure is None
 
     def _begin(self) -> None:
@@ -151,13 +162,15 @@ class AwaitedProducer(Streaming):
         # That of the call that has begun it is not this one's, nor is what it keeps.
         _deadline.current.set(FOREVER)
         ownership.current.set(None)
+        mine = self.begin_run()
         homecoming.here.set(self.came_home)
         assert self._scope is not None  # noqa: S101 - it has begun
         try:
             with self._scope:
                 async with _closing(self._iterator):
                     if not self._told:
-                        await self._make()
+                        await self._make(mine)
+                self.leave(mine)
                 self.write_out()
         except BaseException as error:
             if ends_all(error, self._driver()):
@@ -167,12 +180,13 @@ class AwaitedProducer(Streaming):
             else:
                 self.failure = error
         finally:
+            self.end_run(mine)
             self._at_end()
 
-    async def _make(self) -> None:
+    async def _make(self, mine: ownership.InProgress) -> None:
         async for item in self._iterator:
             made = self.measures.measured(item)
-            self._made.append(made)
+            self._made.append((made, self.leave(mine) if mine.kept else []))
             self._bytes += made[1]
             # It may be the last reference to much.
             del item, made
@@ -192,7 +206,8 @@ class AwaitedProducer(Streaming):
         self._over = True
         if self._told:
             items, self._made = self._made, deque()
-            close_items(item[0] for item in items)
+            kept = itertools.chain.from_iterable(kept for _, kept in items)
+            close_items((item[0] for item, _ in items), kept)
         self._tell()
         self.let_go()
 

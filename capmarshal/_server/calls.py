@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from capmarshal._capabilities import homecoming
 from capmarshal._descriptors import reaper
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from capmarshal._typed.in_order import Results
     from capmarshal._typed.interface import Interface
     from capmarshal._typed.method import Method
+
+T = TypeVar("T")
 
 # Of what a stranger calls a method, this much goes into errors.
 NAME_SHOWN = 64
@@ -155,7 +157,17 @@ class Calls:
 
     def are_current(self) -> bool:
         """Whether what runs here was begun by whoever runs these, in its thread or one that has its context."""
-        return ownership.current.get() is self._calls
+        current = ownership.current.get()
+        return current is self._calls or (current is not None and current.within is self._calls)
+
+    def run_own(self, run: Callable[[], T]) -> T:
+        """Has a call run that is made within whatever runs: what is kept in it is not that's, nor is who calls."""
+        before = ownership.current.get()
+        try:
+            ownership.current.set(self._calls)
+            return run()
+        finally:
+            ownership.current.set(before)
 
     def end_all(self) -> None:
         """Forgets the calls in progress: Ctrl-C may have kept some from ending, and none goes on."""
@@ -257,7 +269,7 @@ class Calls:
                 else:
                     outgoing = self.outgoing(turn, target, owned)
                     if method.streams:
-                        result = self.produce(method, result, owned, calls.kept[kept_before:])
+                        result = self.produce(method, result, owned, calls.kept[kept_before:], self.caller())
                     reply = method.encode_result(result, outgoing)
                     if method.streams:
                         # The stream's from here on.
@@ -289,7 +301,7 @@ class Calls:
             if calls.kept:
                 del calls.kept[kept_before:]
 
-    def produce(self, method: Method, result: Any, owned: Owned, kept: Sequence[object]) -> Any:
+    def produce(self, method: Method, result: Any, owned: Owned, kept: Sequence[object], caller: Caller) -> Any:
         """What serves a stream.
 
         Args:
@@ -297,12 +309,13 @@ class Calls:
             result: of that: what is iterated over.
             owned: of its arguments; taken, unless this raises.
             kept: what the method has kept of these.
+            caller: of the method.
 
         Raises:
             Failing: nothing can iterate over the result.
         """
         ends_service = weakly(self._ends_service, False)
-        return class_for(method, Producer)(method, result, owned, kept, self.shares, ends_service)
+        return class_for(method, Producer)(method, result, owned, kept, self.shares, caller, ends_service)
 
     def _ends_service(self, error: BaseException) -> bool:
         return self.ends_service(error)

@@ -6,6 +6,7 @@ import threading
 import time
 import types
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from capmarshal._capabilities import homecoming
@@ -193,7 +194,7 @@ class Dispatcher:
             # That of the call which makes this one is not this one's.
             homecoming.here.set(None)
             self.calls.inline.append(self.calls.grant_at(door.key))
-            answer = self.call(call, borrowed, None, None if expired else deadline)
+            answer = self.calls.run_own(partial(self.call, call, borrowed, None, None if expired else deadline))
         finally:
             del self.calls.inline[inline:]
             homecoming.here.set(came_home)

@@ -37,17 +37,21 @@ class InProgress:
 
     Args:
         running: the badges of these calls, which others add and remove.
-        caller: asked who makes the innermost.
+        caller: asked who makes the innermost; None: nobody does.
+        within: those within which these are, where it is what makes the items of a stream that runs.
 
     Attributes:
         kept: what their methods have kept, layer by layer; a call that ends removes what was kept in it.
     """
 
-    __slots__ = ("caller", "kept", "running")
+    __slots__ = ("caller", "kept", "running", "within")
 
-    def __init__(self, running: Sequence[bytes], caller: Callable[[], Caller]) -> None:
+    def __init__(
+        self, running: Sequence[bytes], caller: Callable[[], Caller] | None, within: InProgress | None = None
+    ) -> None:
         self.running = running
         self.caller = caller
+        self.within = within
         self.kept: list[Any] = []
 
 
@@ -58,6 +62,8 @@ current: ContextVar[InProgress | None] = ContextVar("capmarshal.calls", default=
 
 def keep(thing: T) -> T:
     """In a server's method: takes descriptors out of the call's ownership, so that they stay open when the call ends.
+
+    In a generator, at any step of it, out of the stream's.
 
     Args:
         thing: a file, socket or :class:`Descriptor`, an argument or what will be the result; a file made of one
@@ -79,7 +85,7 @@ def keep(thing: T) -> T:
 
 
 def caller() -> Caller:
-    """Who makes the call that runs here.
+    """Who makes the call that runs here; in a generator, who has made the one that began the stream.
 
     Returns:
         The process that knocked.  What is asked of one whose channel has ended meanwhile is answered as well.
@@ -88,7 +94,7 @@ def caller() -> Caller:
         RuntimeError: not called from within a server's method, or a task that it has started.
     """
     calls = current.get()
-    if calls is None or not calls.running:
+    if calls is None or not calls.running or calls.caller is None:
         raise RuntimeError("caller() is for server methods: nobody calls here")
     return calls.caller()
 

@@ -57,7 +57,7 @@ class _Passed(AnyEntrypoint[Service]):
         """Serves it, and returns what it is pulled from, which nobody else keeps."""
         declared, service = self._declared, self._made()
         producer = class_for(declared, Producer)(
-            declared, iterator, Owned(), (), self._dispatcher.calls.shares, nothing
+            declared, iterator, Owned(), (), self._dispatcher.calls.shares, None, nothing
         )
         made = service.grants.make(self.label, producer, PULLED, self._gone)
         assert made is not None  # noqa: S101 - it is not closed

@@ -26,6 +26,7 @@ from capmarshal._typed.untaken import close_items
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from capmarshal._server.caller import Caller
     from capmarshal._server.items import Item, Streamed
     from capmarshal._server.shares import Shares
     from capmarshal._typed.incoming import Owned
@@ -37,6 +38,8 @@ _SLOW = 1_000_000
 _MOST, BYTES, _DESCRIPTORS, _CAPABILITIES = 1 << 16, 48 << 10, DESCRIPTORS_MAX, 16
 # Bytes of an answer beside its items.
 _HEAD = 512
+# Something, among calls in progress, that is none.
+_RUNS = b"items"
 _NOTHING: tuple[Sequence[Item], Sequence[Any]] = ((), ())
 # What the log says of a stream whose iteration raises as it is closed before its last item.
 END_FAILED = "%s: closing its stream, which nobody takes items of any more, raised"
@@ -67,15 +70,13 @@ class Batch:
 
     Attributes:
         items: as they are sent.
-        taken: as they were given.
         full: there is to be no more in it.
     """
 
-    __slots__ = ("_at", "_bytes", "_capabilities", "_descriptors", "_most", "_room", "full", "items", "taken")
+    __slots__ = ("_at", "_bytes", "_capabilities", "_descriptors", "_most", "_room", "full", "items")
 
     def __init__(self, at_most: int, max_bytes: int, max_descriptors: int) -> None:
         self.items: list[Any] = []
-        self.taken: list[Item] = []
         self.full = False
         self._most = max(1, min(at_most, _MOST))
         self._room = (min(max_bytes - _HEAD, BYTES), min(max_descriptors, _DESCRIPTORS), _CAPABILITIES)
@@ -95,7 +96,6 @@ class Batch:
         if self.full and self.items:
             return False
         self.items.append(sent)
-        self.taken.append(item)
         before, self._at = self._at, time.monotonic_ns()
         # What is no data is sent before its maker goes on: he may close it behind the yield, or wait until it is given
         # back.
@@ -112,6 +112,7 @@ class Streaming:
         owned: of the arguments of the call that has begun it; taken.
         kept: what the method has kept of these.
         shares: what one answer may have.
+        caller: of the method; None: it is of none.
 
     Attributes:
         where: interface and method, for people.
@@ -123,8 +124,11 @@ class Streaming:
 
     measures: Items
 
-    def __init__(self, declared: Streamed, owned: Owned, kept: Sequence[object], shares: Shares) -> None:
+    def __init__(
+        self, declared: Streamed, owned: Owned, kept: Sequence[object], shares: Shares, caller: Caller | None
+    ) -> None:
         self.where = declared.where
+        self._began_by = None if caller is None else lambda: caller
         self._shares = shares
         self._owned: Owned | None = ownership.without_kept(owned, kept)
         self.came_home = owned.came_home
@@ -143,6 +147,25 @@ class Streaming:
         """Ends it though somebody has it, who is told so."""
         self.revoked = True
         self.end()
+
+    def begin_run(self) -> ownership.InProgress:
+        """Has what makes the items find, in this context, whose stream it is, and keep what it keeps."""
+        mine = ownership.InProgress((_RUNS,), self._began_by, ownership.current.get())
+        ownership.current.set(mine)
+        return mine
+
+    def leave(self, mine: ownership.InProgress) -> list[object]:
+        """Leaves it what it has kept by now, of what came with the call, and gives that."""
+        kept, mine.kept = mine.kept, []
+        if self._owned is not None and kept:
+            self._owned = ownership.without_kept(self._owned, kept)
+        return kept
+
+    def end_run(self, mine: ownership.InProgress) -> list[object]:
+        """Ends what :meth:`begin_run` began, as :meth:`leave`."""
+        ownership.current.set(mine.within)
+        mine.running = ()
+        return self.leave(mine)
 
     def write_out(self) -> None:
         """Writes what the iteration, which is at its end, has left in the buffers of what came with the call.
@@ -192,6 +215,7 @@ class Producer(Streaming):
         owned: of the arguments of the call that has begun it; taken, unless this raises.
         kept: what the method has kept of these.
         shares: what one answer may have.
+        caller: of the method; None: it is of none.
         ends_service: whether what the iteration raises is to end the service, and not the stream.
 
     Raises:
@@ -205,13 +229,14 @@ class Producer(Streaming):
         owned: Owned,
         kept: Sequence[object],
         shares: Shares,
+        caller: Caller | None,
         ends_service: Callable[[BaseException], bool],
     ) -> None:
         try:
             self._iterator: Iterator[Any] | None = iter(result)
         except TypeError:
             raise no_stream(result, "iterate over") from None
-        super().__init__(declared, owned, kept, shares)
+        super().__init__(declared, owned, kept, shares, caller)
         self._ends_service = ends_service
         # It iterates at the moment; is at its end; and was told to end, by somebody who does not take items.
         self._runs = self._over = self._told = False
@@ -228,46 +253,46 @@ class Producer(Streaming):
             raise taken_away()
         if self._iterator is None:
             return [], True
-        batch = self.batch(at_most)
-        in_progress = ownership.current.get()
-        kept = in_progress.kept if in_progress is not None else []
-        mark = len(kept)
-        self._runs = True
+        batch, kept = self.batch(at_most), list[object]()
+        self._runs, mine = True, self.begin_run()
         try:
             homecoming.here.set(self.came_home)
-            self._fill(batch, self._iterator, kept)
+            self._fill(batch, self._iterator, kept, mine)
         except BaseException as error:
             self._over = True
             if not batch.items:
                 raise
             if not isinstance(error, Exception) and self._ends_service(error):
-                close_items(batch.items)
+                close_items(batch.items, kept)
                 raise
             # They were made before; it is raised in their stead the next time.
             self.failure = error
         finally:
+            kept += self.end_run(mine)
             self._runs = False
             homecoming.here.set(None)
-            if self._owned is not None and len(kept) > mark:
-                self._owned = ownership.without_kept(self._owned, kept[mark:])
+            if mine.within is not None:
+                # Of what is sent, too, the call that sends it is not to close any.
+                mine.within.kept += kept
             if self._over or self._told:
                 self._end_after(batch)
         return batch.items, self._over and self.failure is None
 
-    def _fill(self, batch: Batch, iterator: Iterator[Any], kept: list[Any]) -> None:
+    def _fill(self, batch: Batch, iterator: Iterator[Any], kept: list[object], mine: ownership.InProgress) -> None:
+        """Fills a batch; what was kept of the items in it is added to ``kept``."""
         (items, kept_before), self._left = self._left, _NOTHING
-        kept += kept_before
-        mark = len(kept)
+        mine.kept += kept_before
         for item in itertools.chain(items, map(self.measures.measured, iterator)):
+            kept_of_it = self.leave(mine) if mine.kept else ()
             if not batch.takes(item):
                 # With what was kept of it: that is a matter of the call which sends it.
-                self._left = [item], kept[mark:]
-                del kept[mark:]
+                self._left = [item], kept_of_it
                 return
+            kept += kept_of_it
             if batch.full:
                 return
-            mark = len(kept)
         self._over = True
+        kept += self.leave(mine)
         self.write_out()
 
     def _end_after(self, batch: Batch) -> None:
@@ -289,13 +314,15 @@ class Producer(Streaming):
 
     def _close(self) -> None:
         iterator, self._iterator = self._iterator, None
-        (items, _), self._left = self._left, _NOTHING
+        (items, kept), self._left = self._left, _NOTHING
+        mine = self.begin_run()
         try:
             close = getattr(iterator, "close", None)
             if close is not None:
                 close()
         finally:
-            close_items(item[0] for item in items)
+            kept = [*kept, *self.end_run(mine)]
+            close_items((item[0] for item in items), kept)
             self.let_go()
 
 

@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from capmarshal._descriptors import reaper
+from capmarshal._descriptors.layers import layers_of
 from capmarshal._typed.codec import encode
 from capmarshal._typed.table import Search, is_file
 
@@ -16,14 +17,15 @@ if TYPE_CHECKING:
 _PLAIN = frozenset((int, str, bytes, float, bool, type(None)))
 
 
-def close_items(items: Iterable[Any]) -> None:
-    """Closes every file, socket and descriptor in items."""
+def close_items(items: Iterable[Any], kept: Iterable[object] = ()) -> None:
+    """Closes every file, socket and descriptor in items, but for what was kept of these."""
     search = Search()
     for item in items:
         if type(item) not in _PLAIN:
             # Whatever of it is none that can be sent.
             with contextlib.suppress(Exception):
                 encode(item, search)
-    files = [file for file in search.found if is_file(file)]
+    ids = set(map(id, kept))
+    files = [file for file in search.found if is_file(file) and ids.isdisjoint(map(id, layers_of(file)))]
     if files:
         reaper.close(files)
