@@ -167,6 +167,14 @@ int cm_reads_own_file(int descriptor, struct cm_mounts *mounts)
 	return how == CM_CLOSES_SOCKET || is_directory ? CM_MAY_BLOCK : how;
 }
 
+int cm_has_name(int descriptor)
+{
+	struct statx_answer answer;
+	int error = lx_statx(descriptor, "", STATX_OF_DESCRIPTOR | STATX_DONT_ASK, STATX_TYPE_NLINK, &answer);
+
+	return error == 0 && S_ISREG(answer.mode) && answer.links > 0;
+}
+
 int cm_file_type(int descriptor)
 {
 	struct statx_answer answer;

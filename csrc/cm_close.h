@@ -47,6 +47,12 @@ int cm_closing(int descriptor, struct cm_mounts *mounts);
  */
 int cm_reads_own_file(int descriptor, struct cm_mounts *mounts);
 
+/*
+ * Whether it is a regular file that has a name still.  Of what cm_reads_own_file() was asked before,
+ * closing it waits for nobody then, nor has it much to do: its mount is what it was, as long as it is open.
+ */
+int cm_has_name(int descriptor);
+
 /* What kind of file it is, as st_mode has it (S_IFIFO and so on), or -errno; asked as above. */
 int cm_file_type(int descriptor);
 

@@ -5,13 +5,15 @@
  * cm_receive() returns; the order of the others means nothing.
  *
  * Of a record of which there is no more to be told, where it is said so, the result is
- * how many bytes it has: CM_HEAD at least.  To what is CM_IN_ORDER, CM_IN_ORDER_SIZE is added.
+ * how many bytes it has: CM_HEAD at least.  To what is CM_IN_ORDER, CM_IN_ORDER_SIZE is added,
+ * and to what is CM_WHOLE otherwise, CM_WHOLE_SIZE.
  */
 #ifndef CAPMARSHAL_CM_EVENT_H
 #define CAPMARSHAL_CM_EVENT_H
 
 /* more bytes than any record has */
 #define CM_IN_ORDER_SIZE 0x1000000
+#define CM_WHOLE_SIZE 0x2000000
 
 enum cm_event {
 	CM_ENDED = 0,          /* the channel ended */

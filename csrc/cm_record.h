@@ -99,10 +99,12 @@ static inline int cm_is_in_order(const struct cm_inbox *in, size_t start)
 
 _Static_assert((int)CM_SPOKEN < CM_HEAD, "the size of a record is no event");
 
-/* The size of the record in the inbox, as it is told in place of an event: CM_DATA, CM_IN_ORDER. */
+/* The size of the record in the inbox, as it is told in place of an event: CM_DATA, CM_IN_ORDER, CM_WHOLE. */
 static inline int cm_told_size(const struct cm_inbox *in, int event)
 {
-	return (int)in->size + (event == CM_IN_ORDER ? CM_IN_ORDER_SIZE : 0);
+	int size = (int)in->size;
+
+	return event == CM_DATA ? size : size + (event == CM_WHOLE ? CM_WHOLE_SIZE : CM_IN_ORDER_SIZE);
 }
 
 /* Keeps where the peer last sent from, as its head says. */

@@ -263,7 +263,7 @@ int cm_reply_wait(struct cm_turn *turn, const void *payload, size_t size, const 
 		turn->in_row = 0;
 		event = next_event(turn, milliseconds_until(cm_until(deadline)));
 	}
-	if ((event == CM_DATA || event == CM_IN_ORDER) && is_known(turn, known, known_size))
+	if ((event == CM_DATA || event == CM_IN_ORDER || event == CM_WHOLE) && is_known(turn, known, known_size))
 		return cm_told_size(&turn->inbox, event);
 	return event;
 }

@@ -62,8 +62,8 @@ struct cm_turn {
  * and the payload from there to inbox.size.
  *
  * `known` is what one that came before has from CM_CALL_KEY to turn.table, `known_size` bytes.
- * Of a CALL of just that which has no deadline and is data alone, or CM_IN_ORDER, the size of
- * the record is all that there is to be told.
+ * Of a CALL of just that which has no deadline and is CM_WHOLE, CM_IN_ORDER or data alone, the
+ * size of the record is told in place of that.
  *
  * The deadline may be CM_UNLIMITED.
  *

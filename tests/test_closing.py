@@ -12,6 +12,7 @@ import pytest
 from capmarshal import Dataspace, Descriptor
 from capmarshal._descriptors import closing
 from capmarshal._descriptors import reaper as _reaper
+from capmarshal._descriptors.closing import has_name
 from capmarshal._descriptors.closing_jobs import Sender
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._kernel.native import lib
@@ -75,6 +76,16 @@ def test_what_may_block_goes_to_the_reaper_and_is_closed(kind, tmp_path):
     assert not _reaper.close([Descriptor(number)], then=told.set)
     assert told.wait(PATIENCE)
     assert not is_open(number)
+
+
+@pytest.mark.parametrize("kind", [*QUICK, *SLOW])
+def test_a_regular_file_with_a_name_is_told_from_all_else(kind, tmp_path):
+    made = QUICK[kind](tmp_path) if kind in QUICK else contextlib.nullcontext(SLOW[kind](tmp_path))
+    with made as number:
+        # One of /proc has a name, too: whoever asks knows that it is none of those.
+        assert has_name(number) == (kind in ("named file", "/proc"))
+        os.close(number)
+        assert not has_name(number)
 
 
 @pytest.mark.parametrize(

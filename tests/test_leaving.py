@@ -14,7 +14,9 @@ import pytest
 import by_hand
 import capmarshal as cm
 import matrix
+from capmarshal._descriptors import reaper
 from capmarshal._protocol import wire as _wire
+from slow_closing import number_has_seals
 
 PATIENCE = by_hand.PATIENCE
 NO_BADGE = _wire.NO_BADGE
@@ -57,6 +59,9 @@ class Desk(cm.Interface):
     @cm.method
     def of_reader(self, file: io.BufferedReader, how: str) -> list[cm.Descriptor]: ...
 
+    @cm.method
+    def unlink(self, file: io.BufferedReader) -> int: ...
+
 
 def _made(kind):
     if kind == "memfd":
@@ -70,6 +75,7 @@ def _made(kind):
 class DeskServer(Desk):
     def __init__(self):
         self.kept = []
+        self.path = None
         self.readers = threading.Semaphore(0)
 
     def take(self, files):
@@ -123,6 +129,10 @@ class DeskServer(Desk):
         if how == "close":
             raw.close()
         return [_made("memfd")]
+
+    def unlink(self, file):
+        self.path.unlink()
+        return 1
 
 
 @pytest.fixture
@@ -301,3 +311,30 @@ def test_what_does_not_leave_with_the_reply_is_counted_once():
                 for each in descriptors:
                     os.close(each)
         capability.close()
+
+
+@matrix.leaves_with_its_reply
+@pytest.mark.parametrize("another", [False, True])
+def test_a_file_that_loses_its_name_while_a_method_has_it_is_closed_elsewhere(tmp_path, monkeypatch, another):
+    """To free a large one takes long, and its close may be the last; not that of one that has another name."""
+    elsewhere, close = [], reaper.close
+
+    def note(things, *arguments, **by_name):
+        elsewhere.extend(type(thing) for thing in things)
+        return close(things, *arguments, **by_name)
+
+    path, server = tmp_path / "file", DeskServer()
+    path.touch()
+    with cm.Entrypoint("desk") as entrypoint, cm.timeout(PATIENCE), path.open("rb") as file:
+        if number_has_seals(file.fileno()):
+            pytest.skip("the directory for tests is on tmpfs, where it is as a memfd")
+        proxy = entrypoint.manage(server).cast(Desk)
+        proxy.take([])
+        server.path = path
+        if another:
+            (tmp_path / "other").hardlink_to(path)
+        monkeypatch.setattr(reaper, "close", note)
+        assert proxy.unlink(file) == 1
+        monkeypatch.undo()
+        cm.capability(proxy).close()
+    assert elsewhere == [] if another else io.BufferedReader in elsewhere

@@ -128,12 +128,16 @@ PLAIN = [_wire.Entry(slot, bytes(16)) for slot in range(3)]
 
 
 def test_a_call_of_what_is_known_is_told_by_its_size(calls):
-    """Data alone, or with plain descriptors in their order; however short what is known is."""
+    """Data alone, with plain descriptors in their order or not, with a capability; however short what is known is."""
     for method in (b"m", b"", b"longer" * 40):
         size = calls.send(BADGE, method)
         assert calls.receive(BADGE + method) == size
         size = calls.send(BADGE, method, b"", PLAIN[:2], [0, 1])
         assert calls.receive(BADGE + method) == lib.CM_IN_ORDER_SIZE + size
+        size = calls.send(BADGE, method, b"", PLAIN[1::-1], [0, 1])
+        assert calls.receive(BADGE + method) == lib.CM_WHOLE_SIZE + size
+        size = calls.send(BADGE, method, b"", [_wire.Entry(0, OTHER)], [0])
+        assert calls.receive(BADGE + method) == lib.CM_WHOLE_SIZE + size
 
 
 @pytest.mark.parametrize("known", [b"", BADGE, BADGE + b"", BADGE + b"n", BADGE + b"mm", OTHER + b"m", b"\0" * 17])
@@ -143,18 +147,18 @@ def test_a_call_of_anything_else_is_told_as_ever(calls, known):
     assert calls.receive(known) == lib.CM_DATA
     calls.send(BADGE, b"m", b"", PLAIN[:1], [0])
     assert calls.receive(known) == lib.CM_IN_ORDER
+    calls.send(BADGE, b"m", b"", [_wire.Entry(0, OTHER)], [0])
+    assert calls.receive(known) == lib.CM_WHOLE
 
 
 def test_what_there_is_to_tell_of_a_call_of_what_is_known_is_told(calls):
-    """A deadline, a capability, descriptors out of order, or too many of them."""
+    """A deadline, or too many descriptors."""
     known = BADGE + b"m"
     calls.send(BADGE, b"m", left=10**12)
     assert calls.receive(known) == lib.CM_DATA_LIMITED
     calls.send(BADGE, b"m", b"", PLAIN[:1], [0], left=10**12)
     assert calls.receive(known) == lib.CM_IN_ORDER
-    calls.send(BADGE, b"m", b"", [_wire.Entry(0, OTHER)], [0])
-    assert calls.receive(known) == lib.CM_WHOLE
-    calls.send(BADGE, b"m", b"", PLAIN[1::-1], [0, 1])
+    calls.send(BADGE, b"m", b"", [_wire.Entry(0, OTHER)], [0], left=10**12)
     assert calls.receive(known) == lib.CM_WHOLE
     calls.send(BADGE, b"m", b"", PLAIN, [0, 1, 2])
     assert calls.receive(known) == lib.CM_RECORD

@@ -133,6 +133,11 @@ def is_own_reader(number: int) -> bool:
     return how > 0 or _told(_cm_reads_own_file, number, how) > 0
 
 
+# Whether a descriptor is of a regular file that has a name.  One that :func:`is_own_reader` has told to be of this
+# machine's own is closed on the spot then: that cannot change as long as it is open.
+has_name: Callable[[int], int] = lib.cm_has_name
+
+
 def closes_now(number: int) -> bool:
     """Whether a descriptor is of a file that is closed on the spot; one that has to be freed first is not."""
     how = _cm_closing(number, mounts.struct)

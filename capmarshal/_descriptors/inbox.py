@@ -121,8 +121,8 @@ class Inbox:
                 in_one_step(undone)
             raise
 
-    def steal_reader(self) -> BufferedReader:
-        """Makes a file of the one received descriptor, which then owns it.
+    def steal_reader(self, number: int) -> BufferedReader:
+        """Makes a file of the one received descriptor, which has this number; the file then owns it.
 
         Raises:
             OSError: as io.FileIO raises it.  The inbox owns the descriptor still.
@@ -130,7 +130,7 @@ class Inbox:
         count = self.count
         # As in `buffered_of()`: empty at first, it can be asked whether it has the descriptor.
         raw = _new_raw(FileIO)
-        number, count[0] = self.numbers[0], 0
+        count[0] = 0
         try:
             raw.__init__(number, "r")  # type: ignore[misc]  # of exactly that class
             return BufferedReader(raw)

@@ -205,9 +205,13 @@ class Calls:
         # What is in force in a call that this one is made within, and what it has kept, is not this one's.
         before, kept_before = _now_in_force(), len(calls.kept)
         try:
-            found = objects.known.get(key) or objects.find(key)
-            if found is None:
-                return self._not_there(turn, key, came, table)
+            try:
+                found = objects.known[key]
+            except KeyError:
+                first = objects.find(key)
+                if first is None:
+                    return self._not_there(turn, key, came, table)
+                found = first
             target, method, decode, encode, plain = found
             owned, outgoing, results = _NOTHING_OWNED, NOTHING, _NO_RESULTS
             try:

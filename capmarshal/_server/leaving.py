@@ -11,7 +11,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from capmarshal._descriptors import reaper
-from capmarshal._descriptors.closing import closes_now
+from capmarshal._descriptors.closing import closes_now, has_name
 from capmarshal._descriptors.descriptor import Descriptor
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.mounts import mounts
@@ -151,8 +151,12 @@ def _closed(file: Any, owned: Owned) -> bool:
         return False
     # A method may have detached the two.
     raw = owned.raws[id(file)]
-    if raw.closed or not closes_now(raw.fileno()):
-        return raw.closed
+    if raw.closed:
+        return True
+    number = raw.fileno()
+    # A raw file of io's is made of what is this machine's own, and of pipes and sockets, which have no name.
+    if not (type(raw) is io.FileIO and has_name(number)) and not closes_now(number):
+        return False
     try:  # noqa: SIM105 - contextlib.suppress() costs as much as the close
         # Not the buffer's own, which would wait for whoever reads from it.
         raw.close()

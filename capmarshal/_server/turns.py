@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from capmarshal._server.timers import Timers
 
 # Looked up once: an attribute of cffi's is 40 ns, and these are wanted in each turn.
-_cm_reply_wait, _CM_CALL_KEY, _CM_LINE = lib.cm_reply_wait, lib.CM_CALL_KEY, lib.CM_LINE
+_cm_reply_wait, _CM_CALL_KEY = lib.cm_reply_wait, lib.CM_CALL_KEY
 _CM_DATA, _CM_DATA_LIMITED, _CM_WHOLE, _CM_NOTHING = lib.CM_DATA, lib.CM_DATA_LIMITED, lib.CM_WHOLE, lib.CM_NOTHING
-_BRINGS_DESCRIPTORS, _CM_IN_ORDER_SIZE = (lib.CM_IN_ORDER, _CM_WHOLE), lib.CM_IN_ORDER_SIZE
+_BRINGS_DESCRIPTORS = (lib.CM_IN_ORDER, _CM_WHOLE)
+_CM_IN_ORDER_SIZE, _CM_WHOLE_SIZE = lib.CM_IN_ORDER_SIZE, lib.CM_WHOLE_SIZE
 
 # Turns between two looks at who has come, while somebody waits for one, where none takes long.
 _APART = 16
@@ -174,8 +175,11 @@ class Turns:
                 elif event < _CM_IN_ORDER_SIZE:
                     payload, deadline = data[known_end:event], FOREVER
                 else:
-                    came, deadline = inbox, FOREVER
-                    payload = data[known_end + _CM_LINE * inbox.count[0] : event - _CM_IN_ORDER_SIZE]
+                    came, start, deadline = inbox, payload_at[0], FOREVER
+                    if event < _CM_WHOLE_SIZE:
+                        payload = data[start : event - _CM_IN_ORDER_SIZE]
+                    else:
+                        table, payload = data[known_end:start], data[start : event - _CM_WHOLE_SIZE]
                 answer = run(turn, key, payload, deadline, came, leave, table)
                 if type(answer) is not bytes:
                     self._go_on(answer, came)  # type: ignore[arg-type]  # it is no bytes
@@ -184,7 +188,6 @@ class Turns:
                 if table is not None:
                     # What no line of it was of is being closed.
                     turn.scarce = reaper.behind()
-                    return
             except Exception as error:  # noqa: BLE001 - a fault of ours is one channel's, not the service's
                 self._fault(error)
                 return

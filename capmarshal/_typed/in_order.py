@@ -160,8 +160,13 @@ class InOrder:
             if [slot for slot, _ in lines] != indices(0, count):
                 return None
             badges = [badge for _, badge in lines]
-        elif self._one_reader and payload == self._payload and inbox.count[0] == 1 and is_own_reader(inbox.numbers[0]):
-            file = inbox.steal_reader()
+        elif (
+            self._one_reader
+            and payload == self._payload
+            and inbox.count[0] == 1
+            and is_own_reader(number := inbox.numbers[0])
+        ):
+            file = inbox.steal_reader(number)
             descriptors.append(file)
             owned.raws = {id(file): file.raw}  # type: ignore[dict-item]  # typeshed has a protocol there
             return descriptors

@@ -44,6 +44,9 @@ begins_a_round_later = Only("server", "methods begin when the turns of a round a
 forked_with_its_loop = Only("server", "a loop that is forked within a method is in the child, too")
 side_by_side = Only("server", "methods that run beside each other have made answers before the first is found unread")
 takes_one_call = Only("server", "while a method waits its thread takes no call; a loop does")
+leaves_with_its_reply = Only(
+    "server", "nothing of a call that runs beside others leaves with its reply: an answer closes it"
+)
 runs_inline = Only("server", "what a thread calls of its own entrypoint runs inline; in a loop it goes by a channel")
 ends_at_the_deadline = Only("server", "what a method awaits is cancelled at its caller's deadline")
 trio_keeps_deadlines = Only("server", "of those that are over trio keeps a thousand", also=("asyncio", "uvloop"))
