@@ -231,20 +231,24 @@ def test_one_that_the_end_of_service_finds_is_not_told():
     assert not objects
 
 
-def test_what_it_raises_ends_nothing(told, caplog):
-    """It is in the log, with whose it was."""
+@pytest.mark.parametrize(
+    "kind", [LookupError, *(pytest.param(kind, marks=matrix.thread_of_its_own) for kind in (SystemExit, GeneratorExit))]
+)
+def test_what_it_raises_ends_nothing(told, caplog, kind):
+    """It is in the log, with whose it was, and nothing is said of a fault of the package's own."""
     caplog.set_level(logging.ERROR, "capmarshal")
 
     def fail(_what):
-        raise LookupError("not here")
+        raise kind("not here")
 
     granted = told.entrypoint.grant(Worker(), label="plugin 3", unreachable=fail)
     del granted
     gc.collect()
     until(lambda: caplog.records)
     assert "nobody can reach <Grant 'plugin 3'> failed" in caplog.text
-    assert "LookupError: not here" in caplog.text
+    assert f"{kind.__name__}: not here" in caplog.text
     assert told.settled() == 0
+    assert len(caplog.records) == 1
     # Its traceback refers to the entrypoint.
     caplog.clear()
 
