@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import gc
 import io
 import os
 import pickle
+import queue
 import signal
+import threading
 from collections.abc import AsyncIterator, Iterator
 
 import anyio
@@ -17,6 +20,7 @@ import pytest
 import by_hand
 import capmarshal as cm
 import loops
+import matrix
 from capmarshal import aio
 from capmarshal._capabilities.capability import badge_of, capability_behind
 from counted import AwaitedCounted, Counted
@@ -290,6 +294,52 @@ def test_a_timeout_is_each_calls(source):
     assert next(stream) == 0
     with pytest.raises(cm.CallTimeout), cm.timeout(0):
         list(stream)
+
+
+@matrix.takes_one_call
+@pytest.mark.parametrize("says_so", [True, False])
+def test_a_generator_that_waits_in_a_thread(fork, says_so):
+    """Others wait as long, unless it yields something that says that there is nothing: they have their turns then."""
+
+    class Follows(cm.Interface):
+        @cm.method
+        def follow(self) -> Iterator[int | None]: ...
+
+        @cm.method
+        def plain(self) -> int: ...
+
+    class FollowsServer(Follows):
+        def follow(self):
+            assert cm.remaining() <= PATIENCE
+            began.set()
+            yield from iter(functools.partial(self.next, 0.01 if says_so else PATIENCE), 3)
+
+        def next(self, seconds):
+            with contextlib.suppress(queue.Empty):
+                return items.get(timeout=seconds)
+            return None
+
+        def plain(self):
+            return 3
+
+    items, began = queue.SimpleQueue(), threading.Event()
+    with cm.Entrypoint("follows") as entrypoint:
+        proxy = entrypoint.manage(FollowsServer()).cast(Follows, timeout=PATIENCE)
+        following = by_hand.Concurrent(lambda: [number for number in proxy.follow() if number is not None])
+        assert began.wait(PATIENCE)
+
+        def call():
+            try:
+                with cm.timeout(PATIENCE / 2 if says_so else 0.1):
+                    return proxy.plain()
+            except cm.CallTimeout:
+                return "late"
+
+        assert fork(call).result() == (3 if says_so else "late")
+        for number in (1, 2, 3):
+            items.put(number)
+        assert following.outcome() == [1, 2]
+        assert proxy.plain() == 3
 
 
 @pytest.mark.parametrize("at_most", [-5, 0, 1, 1 << 40])
