@@ -914,16 +914,26 @@ def test_a_result_that_is_not_what_the_interface_says_is_in_the_servers_log(what
     assert line.startswith(f"test: {whom}: {said}")
 
 
+@dataclasses.dataclass
+class Size:
+    width: int
+
+
 class Silent(cm.Interface):
     @cm.method
     def hush(self, what: str | None) -> None: ...
     @cm.method
     def quiet(self, what: None) -> None: ...
+    @cm.method
+    def counts(self, size: Size) -> dict[str, int]: ...
 
 
 class SilentServer(Silent):
     def hush(self, what):
-        return what
+        return cm.Descriptor(os.memfd_create("test")) if what == "open" else what
+
+    def counts(self, size):
+        return [1]
 
     def quiet(self, what):
         raise AssertionError
@@ -940,9 +950,19 @@ def test_none_is_called_so_and_not_as_json_has_it(log):
             proxy.quiet("null")
         with pytest.raises(cm.ArgumentError, match=r"arguments: Expected `str \| None`, got `int` - at `what`$"):
             proxy.hush(1)
-    assert [message.partition("Silent.")[2] for _, message, _ in log] == [
-        f"hush returned what its interface does not say: {words}"
-    ]
+        with pytest.raises(cm.RemoteError, match=r"Silent\.hush, result: .* where None is due"):
+            proxy.hush("open")
+    told = [message.partition("Silent.")[2] for _, message, _ in log]
+    assert told == [f"hush returned what its interface does not say: {words}", "hush raised"]
+
+
+def test_a_record_is_not_called_an_object():
+    """Which is JSON's word for it, and to Python anything is one."""
+    with _serve(SilentServer()) as proxy:
+        with pytest.raises(cm.ArgumentError, match="Expected `record or dict`, got `int` - at `size`"):
+            proxy.counts(5)
+        with pytest.raises(cm.ArgumentError, match="result: Expected `record or dict`, got `array`"):
+            proxy.counts(Size(1))
 
 
 class Found(cm.Interface):

@@ -56,11 +56,17 @@ def words_of_failure(error: Exception) -> str:
     if not isinstance(error, (*BAD_PAYLOAD, Error)):
         return type(error).__name__
     words = shortened(str(error))
-    return _TYPES.sub(lambda types: _NULL.sub("None", types[0]), words) if is_msgspecs(error) else words
+    return _TYPES.sub(_in_python, words) if is_msgspecs(error) else words
 
 
-# What msgspec says is due, and what came, where it has JSON's word for Python's.
-_TYPES, _NULL = re.compile(r"\b(?:Expected|got) `[^`]*`"), re.compile(r"\bnull\b")
+# What msgspec says is due, and what came; and where it has JSON's words, those of people who write Python.
+_TYPES, _JSON = re.compile(r"\b(?:Expected|got) `[^`]*`"), re.compile(r"\b(?:null|object)\b")
+_PYTHON = {"null": "None", "object": "record or dict"}
+
+
+def _in_python(types: re.Match[str]) -> str:
+    return _JSON.sub(lambda word: _PYTHON[word[0]], types[0])
+
 
 # How msgspec ends an error within a value.  What stands before that may be the peer's own words.
 _WITHIN = re.compile(r"( - at (?:`key` in )?`)\$([^`]*`)\Z")

@@ -7,6 +7,7 @@ one, and an int where a file is due an index.  What needs no such look is data, 
 from __future__ import annotations
 
 import os
+import types
 import typing
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 def words_for(annotation: Any) -> str:
     """What people call an annotation."""
+    if annotation is types.NoneType:
+        return "None"
     if isinstance(annotation, type) and not typing.get_args(annotation):
         return name_of(annotation)
     return str(annotation).replace("typing.", "")
