@@ -206,9 +206,7 @@ def test_a_revoked_grant(entrypoint, target):
     assert work.double(1) == 2
     entrypoint.revoke(granted, "misbehaved")
     for _ in range(2):
-        with pytest.raises(
-            cm.Revoked, match=r"Work.double, entrypoint 'bad': revoked by the server: misbehaved$"
-        ) as caught:
+        with pytest.raises(cm.Revoked, match=r"Work.double, grant 'bad': revoked by the server: misbehaved$") as caught:
             work.double(1)
         assert caught.value.ran == "no"
     assert granted.gone
@@ -226,6 +224,46 @@ def heard(near):
     except ConnectionResetError:
         return "unread"
     return "unread" if record in (None, wire.Gone()) else record.code
+
+
+def test_a_label_is_told_as_what_it_is(entrypoint, target):
+    """In errors, and where one waits: a grant's, if it has one of its own."""
+    granted, same = entrypoint.grant(target, label="plugin"), entrypoint.grant(target)
+    for capability, whose in (
+        (entrypoint.manage(target), "entrypoint 'files'"),
+        (same, "entrypoint 'files'"),
+        (granted, "grant 'plugin'"),
+    ):
+        assert capability.name.startswith(f"capmarshal/{capability.label}/")
+        with pytest.raises(cm.UnknownMethod, match=f"Register.enter, {whose}: FilesServer has no"):
+            capability.cast(by_hand.Register).enter(capability)
+        with pytest.raises(cm.CallTimeout, match=rf"^{whose} has not gone"):
+            cm.wait_gone(capability, 0)
+    entrypoint.close()
+    with pytest.raises(cm.Disconnected, match=r"Work.double, grant 'plugin': "):
+        granted.cast(Work).double(1)
+
+
+def test_whose_grant_it_is_that_nobody_serves(target):
+    """The entrypoint's, by its own label."""
+    entrypoint = cm.Entrypoint("files")
+    work = entrypoint.grant(target, label="plugin").cast(Work)
+    words = r"Work.double, grant 'plugin': .*; nobody serves entrypoint 'files', which"
+    with pytest.raises(cm.CallTimeout, match=words), cm.timeout(0.01):
+        work.double(1)
+    entrypoint.close()
+
+
+def test_a_label_is_never_taken_for_a_grants(target):
+    """Whatever it is: what tells stands behind it."""
+    with cm.Entrypoint("grant-") as entrypoint:
+        root, granted = entrypoint.manage(target), entrypoint.grant(target, label="grant-grant")
+        with pytest.raises(cm.CallTimeout, match=r"^entrypoint 'grant-' has"):
+            cm.wait_gone(root, 0)
+        with pytest.raises(cm.CallTimeout, match=r"^grant 'grant-grant' has"):
+            cm.wait_gone(granted, 0)
+        longest = "ä" * 32
+        assert entrypoint.grant(target, label=longest).label == longest
 
 
 def test_a_revoked_grant_in_several_processes(entrypoint, target, fork):

@@ -85,7 +85,7 @@ class _Here:
         whose: object = door
         if home is not None:
             if why := home.never_while_awaited():
-                raise RuntimeError(f"calling entrypoint {door.label!r} {why}")
+                raise RuntimeError(f"calling entrypoint {home.label!r} {why}")
             whose = home.method_here() or door
         last, limiter = self._last
         if last() is whose:

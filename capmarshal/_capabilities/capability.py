@@ -72,7 +72,10 @@ class Capability(OnlyPolled):
 
     @property
     def name(self) -> str:
-        """What ``getpeername`` says of its door: ``capmarshal/<label>/<random>``.  For people; it proves nothing."""
+        """What ``getpeername`` says of its door: ``capmarshal/<label>/<random>``.  For people; it proves nothing.
+
+        Where the label is a grant's own, and not its entrypoint's, the random part begins with ``grant-``.
+        """
         door = self._way.door
         return door.name if door is not None else self._name
 

@@ -7,7 +7,7 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
-from capmarshal._capabilities.identity import label_in, peer_name
+from capmarshal._capabilities.identity import label_in, peer_name, whose_in
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.descriptor import Descriptor
 from capmarshal._kernel.lifetime import when_gone
@@ -38,6 +38,11 @@ class Home(Protocol):
 
     def lets_call_all(self, kept_under: bytes) -> bool:
         """Whether all methods of that object can be called by whoever holds the door."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """Of the entrypoint."""
         ...
 
     @property
@@ -167,8 +172,13 @@ class Door:
 
     @property
     def label(self) -> str:
-        """What its server called the entrypoint; empty for a nameless door."""
+        """What its server called the entrypoint, or the grant; empty for a nameless door."""
         return label_in(self.name)
+
+    @property
+    def whose(self) -> str:
+        """Whose it is, for people: an entrypoint's or a grant's, with its label."""
+        return whose_in(self.name)
 
     @property
     def hung_up(self) -> bool:

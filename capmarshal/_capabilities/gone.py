@@ -54,7 +54,7 @@ def wait_gone(what: What, timeout: float | None = None) -> None:
 
 def waiting_for(door: Door) -> str:
     """What is done here, for people."""
-    return f"waiting for entrypoint {door.label!r} to go"
+    return f"waiting for {door.whose} to go"
 
 
 def door_behind(what: What) -> Door:
@@ -66,4 +66,4 @@ def door_behind(what: What) -> Door:
 
 def still_there(door: Door, timeout: float | None, deadline: int) -> CallTimeout:
     """The error for a server that has not gone in time."""
-    return CallTimeout(f"entrypoint {door.label!r} has not gone {words_for(timeout, deadline)}", ran="no")
+    return CallTimeout(f"{door.whose} has not gone {words_for(timeout, deadline)}", ran="no")

@@ -13,6 +13,8 @@ from capmarshal._kernel.errors import printable
 from capmarshal._kernel.native import ffi, lib
 
 NAME_PREFIX = "capmarshal/"
+# What the last part of a name begins with where the label is a grant's, and else of random digits.
+GRANTS = "grant-"
 
 # getsockname(2) of an abstract or path name may report up to 111 bytes.
 _ADDRESS_ROOM = 128
@@ -35,5 +37,11 @@ def peer_name(number: int) -> str | None:
 
 
 def label_in(name: str) -> str:
-    """What its server called the entrypoint whose door has this name; empty for a nameless door."""
+    """What its server called the entrypoint, or the grant, whose door has this name; empty for a nameless door."""
     return name.removeprefix(NAME_PREFIX).rpartition("/")[0]
+
+
+def whose_in(name: str) -> str:
+    """Whose door has this name, for people: an entrypoint's or a grant's, with its label."""
+    label, _, last = name.removeprefix(NAME_PREFIX).rpartition("/")
+    return f"{'grant' if last.startswith(GRANTS) else 'entrypoint'} {label!r}"

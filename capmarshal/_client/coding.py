@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from capmarshal._capabilities.identity import whose_in
 from capmarshal._client.unanswered import Unanswered
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.descriptor_list import DescriptorList
@@ -46,7 +47,7 @@ def explain(
         ArgumentError: it was an argument that the kernel sends to nobody.
     """
     if isinstance(error, Unanswered):
-        raise error.becomes(f"{called.where}, entrypoint {target.label!r}: {error}", error.ran) from None
+        raise error.becomes(f"{called.where}, {whose_in(target.name)}: {error}", error.ran) from None
     if isinstance(error, KernelError) and error.errno in REFUSALS and numbers:
         if not isinstance(held, Outgoing):
             held = Outgoing()
@@ -54,7 +55,7 @@ def explain(
         refused = called.unsendable(arguments, held)
         if refused is not None:
             raise refused from error
-    error.add_note(f"in a call of {called.where}, entrypoint {target.label!r}")
+    error.add_note(f"in a call of {called.where}, {whose_in(target.name)}")
 
 
 def result_of(called: Method, answer: Answer | Whole, door: Door) -> Any:
@@ -110,7 +111,7 @@ def _result(called: Method, answer: bytes | Whole, door: Door) -> Any:
     else:
         record, descriptors = answer
         if isinstance(record, Fail):
-            raise to_exception(record.payload, called.raises, f"{called.where}, entrypoint {door.label!r}")
+            raise to_exception(record.payload, called.raises, f"{called.where}, {door.whose}")
         payload, incoming = record.payload, Incoming(record.entries, descriptors, closing=door.closing, door=door)
     try:
         result = called.decode_result(payload, incoming)

@@ -223,7 +223,7 @@ def _unserved(door: Door) -> str:
     """For the text of an error: that nobody serves the entrypoint of a door, where it is of this process."""
     home = home_of(door)
     if home is not None and not home.served():
-        return f"; nobody serves entrypoint {door.label!r}, which is of this process: {home.begun_by}"
+        return f"; nobody serves entrypoint {home.label!r}, which is of this process: {home.begun_by}"
     return ""
 
 
@@ -233,7 +233,7 @@ def _in_a_circle() -> str:
         home = home_of(own)
         if home is not None and home.takes_no_other():
             return (
-                f"; the caller was a method of entrypoint {own.label!r}, which takes no other call meanwhile: "
+                f"; the caller was a method of entrypoint {home.label!r}, which takes no other call meanwhile: "
                 "if the server waited for it in turn, each waited for the other"
             )
     return ""

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from capmarshal._capabilities.capability import Proxy, capability_behind
+from capmarshal._capabilities.identity import whose_in
 from capmarshal._client.knocking import exchange
 from capmarshal._descriptors.inbox import Inbox
 from capmarshal._kernel.call_log import took, write
@@ -44,9 +45,9 @@ class Line:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        label, where = capability_behind(self._proxy).label, self._called.where
+        whose, where = whose_in(capability_behind(self._proxy).name), self._called.where
         ended = "ok" if kind is None else self.ended_by(kind)
-        write("called %s, entrypoint %r: %s in %s; %s", where, label, ended, took(self._began), self._words)
+        write("called %s, %s: %s in %s; %s", where, whose, ended, took(self._began), self._words)
 
     def ended_by(self, kind: type[BaseException]) -> str:
         """What is said of a call that such an error has ended."""

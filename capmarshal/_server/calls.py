@@ -128,6 +128,11 @@ class Calls:
         self.hand_out: HandOut = lambda _target, _peer, _grant: None
         self.hand_under: Callable[[Any, Grant], bytes | None] = lambda _thing, _grant: None
 
+    @property
+    def label(self) -> str:
+        """Of the entrypoint."""
+        return self._journal.label
+
     def peer_of(self, slot: int) -> Peer | None:
         """Whose channel is in a slot."""
         channel = self.channel_of(slot)

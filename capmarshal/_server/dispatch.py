@@ -131,6 +131,11 @@ class Dispatcher:
         return not self._objects.is_restricted(kept_under)
 
     @property
+    def label(self) -> str:
+        """Of the entrypoint."""
+        return self.calls.label
+
+    @property
     def begun_by(self) -> str:
         """What has it served, for people."""
         return "enter it (with), or call serve_forever()"

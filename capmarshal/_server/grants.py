@@ -145,7 +145,7 @@ class Grants:
         grant.through = through
         # Whatever Ctrl-C keeps from being returned has never been.
         try:
-            grant.end, door = make_door(label, self._dispatcher, grant.secret)
+            grant.end, door = make_door(label, self._dispatcher, grant.secret, grants=label != self._journal.label)
             grant.key = door.key
             self._doors.add(door)
             self._objects.enter(grant.kept_under, target, only)
