@@ -40,6 +40,9 @@ struct statx_answer {
 _Static_assert(sizeof(struct statx_answer) == 256, "struct statx has 256 bytes");
 _Static_assert(offsetof(struct statx_answer, mount) == 0x90, "the kernel's layout");
 
+/* Files that are closed in one system call, at most. */
+enum { ROW_MAX = 16 };
+
 /* drivers/char/mem.c: null, zero, full, random, ...; none has anything to do when it is closed */
 enum { MEMORY_DEVICES = 1 };
 
@@ -207,23 +210,59 @@ void cm_move(int *to, int *from, unsigned int count)
 	}
 }
 
+/* 0: not closed; nor is anything from then on, where close_range(2) is refused or not there */
+static int close_range_of(int first, unsigned int count)
+{
+	static int refused;
+
+	if (count < 2 || __atomic_load_n(&refused, __ATOMIC_RELAXED))
+		return 0;
+	if (lx_close_range((unsigned int)first, (unsigned int)first + count - 1, 0) == 0)
+		return 1;
+	__atomic_store_n(&refused, 1, __ATOMIC_RELAXED);
+	return 0;
+}
+
+/* places of numbers that follow one another; where another thread was faster, one may be none's by now */
+static void close_row(int *places, unsigned int count)
+{
+	unsigned int taken = 0;
+	int first = places[0];
+
+	while (taken < count && __atomic_exchange_n(&places[taken], -1, __ATOMIC_RELAXED) == first + (int)taken)
+		taken++;
+	if (!close_range_of(first, taken))
+		for (unsigned int i = 0; i < taken; i++)
+			lx_close(first + (int)i);
+	for (unsigned int i = taken; i < count; i++)
+		close_one(&places[i]);
+}
+
 int cm_close_quick(struct cm_descriptors *list, struct cm_mounts *mounts)
 {
 	int asked = -1, left = 0, is_directory;
+	/* so many places before this one are to be closed yet */
+	unsigned int row = 0;
 
 	for (unsigned int i = 0; i < list->count; i++) {
-		int how;
+		int number = list->numbers[i];
+		int how = number < 0 ? CM_MAY_BLOCK : closing(number, mounts, &asked, &is_directory);
 
-		if (list->numbers[i] < 0)
-			continue;
-		how = closing(list->numbers[i], mounts, &asked, &is_directory);
+		if (row > 0 && (how != CM_CLOSES_FILE || row == ROW_MAX || number != list->numbers[i - 1] + 1)) {
+			close_row(&list->numbers[i - row], row);
+			row = 0;
+		}
 		if (how < 0)
 			return how;
-		if (how == CM_MAY_BLOCK || how == CM_FREES_FILE)
-			left++;
-		else
+		if (how == CM_CLOSES_FILE)
+			row++;
+		else if (how == CM_CLOSES_SOCKET)
 			close_one(&list->numbers[i]);
+		else
+			left += number >= 0;
 	}
+	if (row > 0)
+		close_row(&list->numbers[list->count - row], row);
 	return left;
 }
 

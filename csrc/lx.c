@@ -4,6 +4,11 @@
 
 #include "lx_syscall.h"
 
+/* libc headers older than Linux 5.9 lack it; the same on all architectures */
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+
 /* what the kernel takes as the size of a signal set: _NSIG / 8, not libc's sizeof(sigset_t) */
 enum { KERNEL_SIGSET_SIZE = 8 };
 
@@ -121,6 +126,11 @@ int lx_statx(int directory, const char *path, int flags, unsigned int mask, void
 int lx_close(int descriptor)
 {
 	return (int)lx_enter(SYS_close, descriptor, 0, 0, 0, 0, 0);
+}
+
+int lx_close_range(unsigned int first, unsigned int last, unsigned int flags)
+{
+	return (int)lx_enter(SYS_close_range, first, last, flags, 0, 0, 0);
 }
 
 int lx_kcmp(int pid, int other_pid, int type, unsigned long index, unsigned long other_index)

@@ -55,6 +55,8 @@ int lx_fstat(int descriptor, struct stat *status);
 int lx_statx(int directory, const char *path, int flags, unsigned int mask, void *status);
 /* The descriptor is gone whatever this returns, EINTR included. */
 int lx_close(int descriptor);
+/* from Linux 5.9 on; those from the first to the last */
+int lx_close_range(unsigned int first, unsigned int last, unsigned int flags);
 /* type: enum kcmp_type of include/uapi/linux/kcmp.h */
 int lx_kcmp(int pid, int other_pid, int type, unsigned long index, unsigned long other_index);
 

@@ -1,9 +1,12 @@
 """What cannot block is closed on the spot, whatever it is and however much; all else is the reaper's."""
 
 import contextlib
+import errno
 import io
 import os
+import random
 import socket
+import stat
 import tempfile
 import threading
 
@@ -18,6 +21,7 @@ from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._kernel.native import lib
 from fuse_file import FuseFile
 from patience import PATIENCE
+from refusing import refuse
 from slow_closing import is_open, number_has_seals, pipe_end
 
 
@@ -133,6 +137,35 @@ def test_all_of_one_record_are_closed_and_nothing_else(count, kind, tmp_path):
         assert [number for number in numbers if is_open(number)] == [foreign]
         assert all(descriptor.closed for descriptor in descriptors)
         os.close(foreign)
+
+
+def _closes_these_alone(path, random):
+    """Closes some of many files, in any order, with what may block among them; what of that was not as it should be."""
+    # Enough for several rows, which others' interrupt.
+    opened = [os.open(path, os.O_RDONLY) if random.random() < 0.95 else os.pipe()[0] for _ in range(200)]
+    chosen = [number for number in opened if random.random() < 0.9]
+    if random.random() < 0.5:
+        random.shuffle(chosen)
+    quick = {number for number in chosen if stat.S_ISREG(os.fstat(number).st_mode)}
+    with contextlib.closing(DescriptorList.of([Descriptor(number) for number in chosen])) as descriptors:
+        left = closing.close_quick(descriptors)
+        closed = {number for number in opened if not is_open(number)}
+        counted = left == len(chosen) - len(quick) == sum(number >= 0 for number in descriptors.numbers())
+        return counted, closed ^ quick
+
+
+@pytest.mark.parametrize("refused", [0, errno.EPERM, errno.ENOSYS])
+def test_files_in_a_row_are_closed_and_none_between_them(fork, tmp_path, refused):
+    """Many in one system call, and each by itself where that is refused, or is not there."""
+    path = tmp_path / "file"
+    path.touch()
+
+    def child():
+        if refused:
+            refuse(["close_range"], refused)
+        return [_closes_these_alone(path, random.Random(seed)) for seed in range(4)]
+
+    assert fork(child).result() == [(True, set())] * 4
 
 
 def test_files_do_not_pile_up_behind_a_busy_reaper(slow, tmp_path):

@@ -121,6 +121,16 @@ def test_socket_and_close():
     assert lx.close(plain) == -errno.EBADF
 
 
+def test_close_range():
+    """For this package alone: it closes those from the first to the last, and is refused what is no range."""
+    opened = [os.dup(0) for _ in range(4)]
+    first, *_, last = opened
+    assert opened == [*range(first, last + 1)]
+    assert lx.lib.lx_close_range(first + 1, last - 1, 0) == 0
+    assert lx.lib.lx_close_range(last, first, 0) == -errno.EINVAL
+    assert [lx.close(number) for number in opened] == [0, -errno.EBADF, -errno.EBADF, 0]
+
+
 def test_socketpair_makes_two_connected_ends():
     """socketpair() writes two descriptors; what is sent into one comes out of the other."""
     pair = lx.ffi.new("int[2]", [-1, -1])

@@ -45,6 +45,7 @@ _NUMBERS.update(
         "eventfd2": (290, 19),
         "epoll_create1": (291, 20),
         "pidfd_open": (434, 434),
+        "close_range": (436, 436),
     }
 )
 # And container runtimes.
