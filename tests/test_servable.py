@@ -55,6 +55,7 @@ async def _both(self, key):
         (functools.cached_property(lambda self: 5), "is a functools.cached_property; Store has a method"),
         (None, "is a NoneType; Store has a method"),
         ("one", "is a str; Store has a method"),
+        (1, "is an int; Store has a method"),
     ],
 )
 def test_a_servers_class_that_cannot_answer_is_refused_when_it_is_managed(defined, words):

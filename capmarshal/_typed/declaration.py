@@ -10,7 +10,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from capmarshal._capabilities.capability import Delegable
-from capmarshal._kernel.errors import InterfaceError, name_of
+from capmarshal._kernel.errors import InterfaceError, name_of, with_article
 from capmarshal._protocol.wire import METHOD_MAX
 from capmarshal._typed.annotations import Reader, Unreadable
 from capmarshal._typed.marks import CALLED, INTERFACE, RAISES, REMOTE, original_of
@@ -109,7 +109,7 @@ class Declaration:
 
     def _check_function(self, function: Any) -> None:
         if not isinstance(function, FunctionType):
-            raise self._wrong(f"a remote method is a plain function, not a {name_of(type(function))}")
+            raise self._wrong(f"a remote method is a plain function, not {with_article(name_of(type(function)))}")
         if is_generator(function):
             kind = "async generators" if is_async(function) else "generators"
             what = "AsyncIterator" if is_async(function) else "Iterator"
@@ -316,7 +316,7 @@ def refuse_unservable(cls: type, streams: Collection[str]) -> None:
         where, function = f"{cls.__qualname__}.{name}", function_in(attribute)
         if not callable(getattr(cls, name)):
             raise InterfaceError(
-                f"{where} is a {name_of(type(attribute))}; {interface.__qualname__} has a method there"
+                f"{where} is {with_article(name_of(type(attribute)))}; {interface.__qualname__} has a method there"
             )
         if function is None:
             continue

@@ -51,8 +51,8 @@ else:
             InterfaceError: a property, a static or a class method.
         """
         if not isinstance(function, types.FunctionType):
-            kind = name_of(type(function))
-            raise InterfaceError(f"@method declares a plain function that takes self, not a {kind}: {function!r}")
+            kind = with_article(name_of(type(function)))
+            raise InterfaceError(f"@method declares a plain function that takes self, not {kind}: {function!r}")
         setattr(function, REMOTE, True)
         return abc.abstractmethod(function)
 
