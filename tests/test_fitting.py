@@ -213,7 +213,10 @@ MISPLACED = {
     "list": (lambda p, f: p.some([5]), f"`things`: Expected {A_THING}, got `int` - at `things\\[0\\]`"),
     "alone": (lambda p, f: p.some([], f), f"`files`: Expected `array`, got {A_THING}$"),
     "object": (lambda p, f: p.some([object()]), "`things`: `object` objects cannot be sent"),
-    "second": (lambda p, f: p.some([], [f, 0]), f"`files`: Expected {A_THING} \\| null, got `int` - at `files|`files`"),
+    "second": (
+        lambda p, f: p.some([], [f, 0]),
+        f"`files`: Expected {A_THING}, or None, got `int` - at `files\\[1\\]`$",
+    ),
 }
 
 

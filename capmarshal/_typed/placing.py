@@ -41,7 +41,8 @@ def check_for(annotation: Any) -> Callable[[Any], int]:
             if not keyed:
                 decode(payload)
         except msgspec.ValidationError as error:
-            raise msgspec.ValidationError(str(error).replace("`ext`", _WORDS)) from None
+            words = str(error).replace("`ext`", _WORDS).replace("`ext | null`", f"{_WORDS}, or None")
+            raise msgspec.ValidationError(words) from None
         return len(search.found)
 
     return check
