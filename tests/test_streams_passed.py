@@ -384,7 +384,8 @@ def test_through_a_deep_grant(lines):
 ENDS = {
     "raises": cm.RemoteError,
     "expired": cm.CallTimeout,
-    "slow": cm.CallTimeout,
+    # The method has the same deadline, and may find first that it has passed.
+    "slow": (cm.CallTimeout, cm.RemoteError),
     "stale": cm.StaleCapability,
     "gone": cm.Disconnected,
     "closed": cm.Closed,
@@ -430,7 +431,7 @@ def test_a_call_that_fails_ends_its_streams(lines, how, caplog):
         }.get(how, lambda: proxy.count(given))
         with pytest.raises(ENDS[how]) as raised, cm.timeout({"expired": 0, "slow": 0.1}.get(how, PATIENCE)):
             call()
-        assert how == "raises" or type(raised.value) is ENDS[how]
+        assert how in ("raises", "slow") or type(raised.value) is ENDS[how]
         # Its traceback has the arguments; and that they are ended does not wait for it to go.
         go_on.set()
         lines.end()

@@ -37,6 +37,9 @@ class Text(cm.Interface):
     async def take(self, how_many: int) -> list[str]: ...
 
     @cm.method
+    async def fail(self, lines: AsyncIterator[str]) -> None: ...
+
+    @cm.method
     async def drop(self) -> None: ...
 
     @cm.method
@@ -72,6 +75,10 @@ class TextServer(Text):
 
     async def take(self, how_many):
         return [await anext(self.held[-1]) for _ in range(how_many)]
+
+    async def fail(self, lines):
+        self.held.append(cm.keep(lines))
+        raise OSError("no")
 
     async def drop(self):
         self.held.clear()
@@ -214,9 +221,9 @@ def test_a_stream_that_is_passed_on(loop):
 
 
 @loops.each_loop
-@pytest.mark.parametrize("how", ["cancelled", "late", "stale", "gone", "closed", "argument"])
-def test_a_call_that_fails_ends_its_streams(loop, how):
-    """Also one that has begun before, of which nothing is taken."""
+@pytest.mark.parametrize("how", ["cancelled", "late", "raises", "stale", "gone", "closed", "argument"])
+def test_a_call_that_fails_ends_its_streams(loop, how, caplog):
+    """Whoever has them; also one that has begun before, of which nothing is taken."""
 
     async def main():
         lines = Lines()
@@ -237,6 +244,9 @@ def test_a_call_that_fails_ends_its_streams(loop, how):
             elif how == "late":
                 with pytest.raises(cm.CallTimeout), cm.timeout(0.05):
                     await proxy.wait(given)
+            elif how == "raises":
+                with pytest.raises(cm.RemoteError, match="no"):
+                    await proxy.fail(given)
             elif how == "argument":
                 with pytest.raises(cm.ArgumentError, match="second`: a list where an async iterator is due"):
                     await proxy.lists(given, second=[1])
@@ -246,6 +256,7 @@ def test_a_call_that_fails_ends_its_streams(loop, how):
             await lines.end()
 
     loops.run(loop, main)
+    caplog.clear()
     gc.collect()
 
 

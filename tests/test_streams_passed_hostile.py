@@ -1,0 +1,379 @@
+"""Streams as arguments where the server, the client or a signal handler does not behave (`test_streams_passed.py`)."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import signal
+import threading
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import capmarshal as cm
+from interrupting import Interrupting
+from patience import PATIENCE, until
+from waiting_thread import polls
+
+ENDLESS = 10**9
+PACKAGE = Path(cm.__file__).parent
+PASSING = [PACKAGE / "_client/passing.py", PACKAGE / "_server/passed_streams.py", PACKAGE / "_typed/stream.py"]
+MAKING = [PACKAGE / f"_server/{name}.py" for name in ("entrypoint", "grants", "streams", "service", "starting")]
+
+
+class Text(cm.Interface):
+    @cm.method
+    def count(self, lines: Iterator[str]) -> int: ...
+
+    @cm.method
+    def first(self, lines: Iterator[str]) -> str: ...
+
+    @cm.method
+    def files(self, files: Iterator[cm.Descriptor]) -> int: ...
+
+
+class TextServer(Text):
+    def count(self, lines):
+        return sum(1 for _ in lines)
+
+    def first(self, lines):
+        return next(lines)
+
+    def files(self, files):
+        count = 0
+        for file in files:
+            file.close()
+            count += 1
+        return count
+
+
+class Pull(cm.Interface):
+    """What a stream is on the wire."""
+
+    @cm.method
+    def next(self, at_most: int) -> tuple[list[str], bool]: ...
+
+
+class PulledText(cm.Interface):
+    """As the other side of :class:`Text` may be: it pulls as it likes, or is pulled from."""
+
+    @cm.method
+    def count(self, lines: Pull) -> int: ...
+
+
+class PullingServer(PulledText):
+    def __init__(self, act):
+        self.act = act
+
+    def count(self, lines):
+        return self.act(lines) or 0
+
+
+class Lines:
+    def __init__(self):
+        self.made = self.closed = 0
+
+    def __call__(self, how_many=ENDLESS):
+        try:
+            for number in range(how_many):
+                self.made += 1
+                yield f"line {number}"
+        finally:
+            self.closed += 1
+
+
+@pytest.fixture(autouse=True)
+def _all_have_ended():
+    """Before descriptors are counted."""
+    yield
+    until(lambda: not any(each.name.startswith("capmarshal stream of ") for each in threading.enumerate()))
+
+
+@pytest.fixture
+def lines():
+    return Lines()
+
+
+@contextlib.contextmanager
+def given_to(act):
+    """A proxy of a server that does this with what it is given."""
+    with cm.Entrypoint("text") as entrypoint:
+        yield entrypoint.manage(PullingServer(act)).cast(Text)
+
+
+# What a server does.
+
+
+@pytest.mark.parametrize(("at_most", "came"), [(-1, 1), (0, 1), (1, 1), (1000, 1000), (1 << 62, 5000)])
+def test_how_many_a_server_wants(lines, at_most, came):
+    """At least one, and no more than go together."""
+    seen = []
+
+    def act(pull):
+        items, ended = pull.next(at_most)
+        seen.append((len(items), ended))
+
+    with given_to(act) as proxy:
+        proxy.count(lines(ENDLESS if at_most < 5000 else 5000))
+        ((count, ended),) = seen
+        assert not ended or came == 5000
+        assert 1 <= count <= came
+        until(lambda: lines.closed == 1)
+
+
+def test_a_server_that_never_pulls(lines):
+    """Nothing is made, and what is given is closed all the same."""
+    given = lines()
+    assert next(given) == "line 0"
+    with given_to(lambda pull: None) as proxy:
+        assert proxy.count(given) == 0
+        until(lambda: lines.closed == 1)
+        assert lines.made == 1
+
+
+def test_a_server_that_calls_what_is_not_there(lines):
+    """There is one method, and nothing else that a stream could be asked."""
+
+    class Other(cm.Interface):
+        @cm.method
+        def end(self) -> None: ...
+
+    def act(pull):
+        with pytest.raises(cm.UnknownMethod, match=r"end\(\) is not among what this grant lets call"):
+            cm.capability(pull).cast(Other).end()
+
+    with given_to(act) as proxy:
+        assert proxy.count(lines()) == 0
+
+
+def test_a_server_that_holds_it_for_ever(lines, fork):
+    """It costs its client what it has, until the server has gone; and a call that fails ends it whoever holds it."""
+    held = []
+    with given_to(held.append) as proxy:
+        proxy.count(lines())
+        (pull,) = held
+        assert pull.next(1) == (["line 0"], False)
+        assert not lines.closed
+
+        def fails(pull):
+            held.append(pull)
+            raise OSError("no")
+
+        def client():
+            with given_to(fails) as other:
+                mine = lines()
+                next(mine)
+                with pytest.raises(cm.RemoteError):
+                    other.count(mine)
+                until(lambda: lines.closed == 1)
+                with pytest.raises(cm.Disconnected):
+                    held[-1].next(1)
+
+        fork(client).result()
+        del pull
+        held.clear()
+        until(lambda: lines.closed == 1)
+
+
+def test_two_who_pull_at_once(lines):
+    """Each item goes to one of them."""
+    seen = []
+
+    def act(pull):
+        def take():
+            for _ in range(50):
+                seen.extend(pull.next(3)[0])
+
+        threads = [threading.Thread(target=take) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+
+    with given_to(act) as proxy:
+        proxy.count(lines())
+    assert sorted(seen) == sorted(set(seen))
+    assert len(seen) >= 100
+
+
+# What a client does.
+
+
+class Badly(Pull):
+    def __init__(self, answer):
+        self.answer = answer
+
+    def next(self, at_most):
+        return self.answer(at_most)
+
+
+@pytest.fixture
+def pulled(request):
+    """A function that has a stream of ours taken from by a server of lines; what that has raised."""
+    with cm.Entrypoint("text") as served, cm.Entrypoint("bad") as bad:
+        proxy = served.manage(TextServer()).cast(PulledText)
+
+        def by(answer):
+            target = Badly(answer)
+            bad.manage(target)
+            with pytest.raises(cm.Error) as raised:
+                proxy.count(target)
+            bad.dissolve(target)
+            return str(raised.value)
+
+        yield by
+    request.node.funcargs.pop("pulled")
+
+
+def test_more_than_was_asked_for(pulled, caplog):
+    assert "17 items of a stream came where 1 to 16 were due" in pulled(lambda most: (["x"] * (most + 1), False))
+    assert "0 items of a stream came" in pulled(lambda _: ([], False))
+    caplog.clear()
+
+
+@pytest.mark.parametrize("answer", [None, 5, ([1], False), ("x", "y"), [], (["x"], 3)])
+def test_what_is_no_items(pulled, answer, caplog):
+    """The method is told, as it would be of any answer."""
+    assert "ArgumentError" in pulled(lambda _: answer)
+    caplog.clear()
+
+
+@pytest.mark.parametrize("by", ["the caller", "the method"])
+def test_a_client_that_never_gives_an_item(by, caplog):
+    """The deadline of the call bounds the method, or one of its own."""
+    go_on = threading.Event()
+
+    def waits(_most):
+        go_on.wait(PATIENCE)
+        return [], True
+
+    class BoundedServer(TextServer):
+        def count(self, lines):
+            with cm.timeout(0.05):
+                return super().count(lines)
+
+    served = TextServer() if by == "the caller" else BoundedServer()
+    with cm.Entrypoint("text") as entrypoint, cm.Entrypoint("bad") as bad:
+        proxy = entrypoint.manage(served).cast(PulledText)
+        with pytest.raises(cm.Error) as raised, cm.timeout(0.05 if by == "the caller" else PATIENCE):
+            proxy.count(bad.manage(Badly(waits)).cast(Pull))
+        assert "no answer in" in str(raised.value)
+        del raised
+        # The server takes other calls again.
+        with cm.timeout(PATIENCE):
+            assert entrypoint.manage(served).cast(Text).first(iter(["x"])) == "x"
+        go_on.set()
+    caplog.clear()
+
+
+def test_what_is_no_stream_at_all(caplog):
+    """An object without such a method; and a descriptor."""
+
+    class Nothing(cm.Interface):
+        @cm.method
+        def nothing(self) -> None: ...
+
+    class NothingServer(Nothing):
+        def nothing(self): ...
+
+    class Wrong(cm.Interface):
+        @cm.method
+        def count(self, lines: cm.Capability) -> int: ...
+
+    class WrongFile(cm.Interface):
+        @cm.method
+        def count(self, lines: cm.Descriptor) -> int: ...
+
+    with cm.Entrypoint("text") as entrypoint, cm.Entrypoint("bad") as bad:
+        capability = entrypoint.manage(TextServer())
+        with pytest.raises(cm.RemoteError, match="no remote method"):
+            capability.cast(Wrong).count(bad.manage(NothingServer()))
+        with (
+            cm.Descriptor(os.memfd_create("x")) as file,
+            pytest.raises(cm.ArgumentError, match="a plain descriptor came"),
+        ):
+            capability.cast(WrongFile).count(file)
+    caplog.clear()
+
+
+def test_files_that_are_not_taken_are_closed(caplog):
+    """Of a batch that has one wrong item."""
+    with cm.Entrypoint("text") as entrypoint:
+        proxy = entrypoint.manage(TextServer()).cast(Text)
+
+        def wrong():
+            for _ in range(3):
+                yield cm.Descriptor(os.memfd_create("x"))
+            yield "no file"
+
+        for _ in range(3):
+            with pytest.raises(cm.RemoteError, match="ArgumentError"):
+                proxy.files(wrong())
+    # The errors that were logged know the frames in which they were raised.
+    caplog.clear()
+
+
+# Ctrl-C.
+
+
+def test_ctrl_c_while_it_waits(fork):
+    """In a call whose generator waits: it is closed as soon as it goes on, and the next call works."""
+
+    def interrupted():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        go_on, lines = threading.Event(), Lines()
+
+        def given():
+            with contextlib.closing(lines()) as inner:
+                yield next(inner)
+                # The main thread of a process has its number.
+                until(lambda: polls(types.SimpleNamespace(native_id=os.getpid())))
+                os.kill(os.getpid(), signal.SIGINT)
+                go_on.wait(PATIENCE)
+                yield from inner
+
+        with cm.Entrypoint("text") as entrypoint:
+            proxy = entrypoint.manage(TextServer()).cast(Text)
+            # With a deadline it waits in ppoll(2).
+            with pytest.raises(KeyboardInterrupt), cm.timeout(PATIENCE):
+                proxy.count(given())
+            go_on.set()
+            until(lambda: lines.closed == 1)
+            assert proxy.first(iter(["x"])) == "x"
+        return True
+
+    assert fork(interrupted).result()
+
+
+@pytest.mark.parametrize("files", [PASSING, MAKING], ids=["passing", "making"])
+def test_ctrl_c_between_two_steps(files, fork):
+    """Of a call with a stream: it is closed, and all that served it is, wherever it comes."""
+
+    def swept():
+        at, threads = 0, "capmarshal stream of "
+        with cm.Entrypoint("text") as entrypoint:
+            proxy = entrypoint.manage(TextServer()).cast(Text)
+            assert proxy.first(iter(["x"])) == "x"
+            while True:
+                lines = Lines()
+                given = lines()
+                next(given)
+                interrupting = Interrupting(at, KeyboardInterrupt, files)
+                with contextlib.suppress(KeyboardInterrupt), interrupting:
+                    proxy.first(given)
+                gc.collect()
+                # Not taken, where it came before that.
+                taken = bool(interrupting.where) and lines.closed == 0 and lines.made == 1
+                if taken:
+                    given.close()
+                del given
+                until(lambda lines=lines: lines.closed == 1)
+                until(lambda: not any(each.name.startswith(threads) for each in threading.enumerate()))
+                if not interrupting.where:
+                    return at
+                at += 1
+
+    assert fork(swept).result() > 10
