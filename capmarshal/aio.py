@@ -17,6 +17,7 @@ from capmarshal._async_client.signals import wait_signal
 from capmarshal._async_client.spawn import spawn
 from capmarshal._async_server import asyncio_block as _asyncio_block  # noqa: F401 - see above
 from capmarshal._async_server import asyncio_driver as _asyncio_driver  # noqa: F401 - see above
+from capmarshal._async_server import passed_streams as _passed_streams  # noqa: F401 - see above
 from capmarshal._async_server.entrypoint import Entrypoint
 
 __all__ = ["Entrypoint", "connect", "spawn", "wait_gone", "wait_signal"]
