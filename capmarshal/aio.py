@@ -3,6 +3,10 @@
 The same capabilities, rules and errors as in :mod:`capmarshal`.  Needs anyio: ``pip install 'capmarshal[async]'``.
 """
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
+import capmarshal as _capmarshal
+
 try:
     import anyio as _anyio  # noqa: F401 - whether it is there
 except ImportError as _error:
@@ -26,3 +30,11 @@ for _name in __all__:
     # Where it is to be had, not where it is written.
     globals()[_name].__module__ = __name__
 del _name
+
+if not _TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        words = f"module {__name__!r} has no attribute {name!r}"
+        if name in _capmarshal.__all__:
+            words += f": that is capmarshal.{name}, also in event loops"
+        raise AttributeError(words)

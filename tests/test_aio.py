@@ -73,3 +73,11 @@ def test_what_is_imported_is_all_that_is_needed(loop):
         [sys.executable, "-P", "-W", "error", "-c", program], capture_output=True, text=True, timeout=PATIENCE
     )
     assert (ended.stdout, ended.stderr) == ("\n", "")
+
+
+def test_what_is_the_same_in_event_loops_is_looked_for_in_the_package():
+    """And what is nowhere is not promised."""
+    with pytest.raises(AttributeError, match=r"attribute 'timeout': that is capmarshal\.timeout, also in event loops$"):
+        _ = aio.timeout
+    with pytest.raises(AttributeError, match=r"^module 'capmarshal.aio' has no attribute 'Server'$"):
+        _ = aio.Server
