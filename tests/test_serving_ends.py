@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import gc
 import logging
 import os
 import re
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +24,7 @@ import pytest
 import by_hand
 import capmarshal as cm
 from capmarshal import aio
+from capmarshal._async_server import serving as _serving
 from loops import LOOPS, AwaitedWork, Work, Worker, each_loop, in_thread, run, waits
 from patience import PATIENCE
 from telling import served_until
@@ -85,6 +88,62 @@ def test_leaving_tells_calls_to_end_that_take_too_long_and_says_so(loop, fork, c
         "left: AwaitedWork.wait: not ended",
         "left: AwaitedWork.wait: told to end",
     ]
+
+
+class Endless(AwaitedWork):
+    """Serves a stream."""
+
+    @cm.method
+    def items(self) -> AsyncIterator[int]: ...
+
+
+class EndlessServer(Worker, Endless):
+    async def items(self):
+        yield 1
+        await self.wait("swallow")
+
+
+@each_loop
+@pytest.mark.parametrize("what", ["Endless.items, items", "on_signal", "unreachable"])
+@pytest.mark.parametrize("how", ["left", "cancelled"])
+def test_what_is_no_call_and_does_not_end_is_named_in_the_log(loop, what, how, caplog, monkeypatch):
+    """What makes the items of a stream, and what is told something: leaving waits for them as for methods, in words."""
+    entrypoint, worker = aio.Entrypoint("left", close_timeout=0.05), EndlessServer()
+    monkeypatch.setattr(_serving, "_PATIENCE", 0.05)
+    monkeypatch.setattr(caplog.handler, "filters", [lambda _: worker.tell() is None])
+
+    async def told(_what=None):
+        await worker.wait("swallow")
+
+    async def main():
+        kept = []
+
+        async def then():
+            await worker.until(lambda: "not ended yet" in caplog.text)
+            worker.go = True
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(then)
+            with anyio.CancelScope() as scope:
+                async with entrypoint:
+                    if what == "on_signal":
+                        kept.append(entrypoint.on_signal(told))
+                        kept[0].send()
+                    elif what == "unreachable":
+                        entrypoint.grant(worker, unreachable=told)
+                        gc.collect()
+                    else:
+                        kept.append(entrypoint.manage(worker).cast(Endless).items())
+                        assert await anext(kept[0]) == 1
+                    await worker.began()
+                    if how == "cancelled":
+                        scope.cancel()
+                        await anyio.sleep_forever()
+
+    run(loop, main)
+    assert ("swallowed", "swallow") in worker.seen
+    message = f"left: {what}: told to end, and not ended yet: it is waited for"
+    assert [record.getMessage() for record in caplog.records].count(message) == 1
 
 
 @each_loop
@@ -291,6 +350,7 @@ import anyio, os, sys
 sys.path.insert(0, {str(SUPPORT)!r})
 import capmarshal as cm
 from capmarshal import aio
+from capmarshal._async_server import serving as _serving
 from loops import Worker, Work
 
 class Raising(Worker):
@@ -377,11 +437,13 @@ sys.exit(3 if cm.parent().cast(Work).wait("child") == "child" else 1)
 
 ABANDONED = f"""
 import asyncio, os, sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 sys.path.insert(0, {str(SUPPORT)!r})
 import anyio
 import capmarshal as cm
 from capmarshal import aio
+from capmarshal._async_server import serving as _serving
 from loops import Worker, Work
 
 entrypoint = aio.Entrypoint("abandoned")

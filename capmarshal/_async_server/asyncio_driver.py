@@ -118,6 +118,10 @@ class AsyncioDriver(Driver):
         self._aside.add(task)
         task.add_done_callback(self._aside.discard)
 
+    def aside(self) -> list[str]:
+        """As :meth:`Driver.aside`."""
+        return [task.get_name() for task in self._aside]
+
     def run(self, method: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
         """As :meth:`Driver.run`: the event loop itself keeps no task."""
         return self._make_task(method, name)
@@ -197,18 +201,23 @@ class AsyncioDriver(Driver):
             # uvloop stops watching a descriptor a round later than it says, and this number may be another's then.
             await asyncio.sleep(0)
         except asyncio.CancelledError:
-            concurrency.insist_all()
+            self._insist_all()
         while tasks := [
             task
-            for handler in concurrency.handlers
-            if isinstance(task := handler.kept, asyncio.Task) and not task.done()
+            for task in (*(handler.kept for handler in concurrency.handlers), *self._aside)
+            if isinstance(task, asyncio.Task) and not task.done()
         ]:
             try:
                 left = None if said else max(until - self._loop.time(), 0)
                 _, unfinished = await asyncio.wait(tasks, timeout=left)
             except asyncio.CancelledError:
-                concurrency.insist_all()
+                self._insist_all()
                 continue
             if unfinished:
                 said = True
                 unheard()
+
+    def _insist_all(self) -> None:
+        self._server.concurrency.insist_all()
+        for task in tuple(self._aside):
+            task.cancel()

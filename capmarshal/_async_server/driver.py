@@ -57,6 +57,8 @@ class Driver:
         # Its calls refer to this; who awaits it keeps it.
         self._server = weakref.proxy(server)
         self._objects = objects
+        # The names of what runs beside methods.
+        self._names: list[str] = []
 
     def scope(self) -> Scope:
         """Makes what tells a task to end; also where none runs."""
@@ -99,7 +101,24 @@ class Driver:
 
     def run_aside(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         """Runs something else likewise, and keeps it."""
-        self._group.start_soon(function, name=name)
+
+        async def run() -> None:
+            try:
+                await function()
+            finally:
+                self._names.remove(name)
+                self._objects.tell()
+
+        self._names.append(name)
+        try:
+            self._group.start_soon(run, name=name)
+        except BaseException:
+            self._names.remove(name)
+            raise
+
+    def aside(self) -> list[str]:
+        """The names of all that runs so."""
+        return self._names
 
     async def until(self, over: Callable[[], bool], at_once: int) -> None:
         """Takes turns until that is so: so many between two moments for others; waits where there is nothing to do."""
@@ -120,7 +139,7 @@ class Driver:
             await anyio.wait_readable(server.number)
 
     async def end_methods(self, seconds: float, unheard: Callable[[], None]) -> None:
-        """Tells the methods that run to end, and waits for them.
+        """Tells the methods that run to end, and waits for them, and for what runs aside and is told by others.
 
         Args:
             seconds: that they may take, before
@@ -137,7 +156,7 @@ class Driver:
 
     async def _wait_for_methods(self) -> None:
         handlers = self._server.concurrency.handlers
-        await wait_for_ends(self._objects, lambda: not handlers)
+        await wait_for_ends(self._objects, lambda: not handlers and not self._names)
 
 
 def ends_all(error: BaseException, driver: Driver) -> bool:

@@ -282,7 +282,8 @@ class AwaitedService(Service):
 
         def unheard() -> None:
             words = "%s: told to end, and not ended yet: it is waited for"
-            self._journal.error(None, "swallowed", words, self.in_progress())
+            running = dict.fromkeys((self.in_progress(), *sorted(self._driver.aside())))
+            self._journal.error(None, "swallowed", words, ", ".join(filter(None, running)))
 
         if self._asking is not None:
             self._asking.end()
