@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from capmarshal._server.journal import Journal
     from capmarshal._server.limits import Limits
     from capmarshal._server.objects import Objects
+    from capmarshal._typed.colour import Colour
 
 
 class AwaitedServer(Server):
@@ -41,6 +42,7 @@ class AwaitedServer(Server):
         dispatcher: Dispatcher,
         objects: Objects,
         journal: Journal,
+        colour: Colour,
         *,
         max_bytes: int,
         max_descriptors: int,
@@ -52,6 +54,7 @@ class AwaitedServer(Server):
             dispatcher,
             objects,
             journal,
+            colour,
             max_bytes=max_bytes,
             max_descriptors=max_descriptors,
             limits=limits,

@@ -75,7 +75,7 @@ class AnyEntrypoint(Generic[S]):
         label: str,
         close_timeout: float,
         make_dispatcher: Callable[[Objects, Journal], Dispatcher],
-        make_server: Callable[[Private, Dispatcher, Objects, Journal], Server],
+        make_server: Callable[[Private, Dispatcher, Objects, Journal, Colour], Server],
         kind: type[S],
     ) -> None:
         # While a thread can be had, and before any descriptor of a stranger's comes.
@@ -87,8 +87,7 @@ class AnyEntrypoint(Generic[S]):
         self._dispatcher = make_dispatcher(self._objects, self._journal)
         server_end, self._door = make_door(label, self._dispatcher)
         try:
-            server = make_server(server_end, self._dispatcher, self._objects, self._journal)
-            server.grants.colour = self._colour
+            server = make_server(server_end, self._dispatcher, self._objects, self._journal, self._colour)
         except BaseException:
             space.remove_home(self._door.key)
             server_end.close()

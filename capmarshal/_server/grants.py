@@ -64,15 +64,13 @@ class Grants:
         objects: that they lead to.
         journal: of the entrypoint.
         shares: what may go to whom.
+        colour: of the interfaces that are served.
         ending: whether the server is to end.
         wake_up: has the loop come round.
 
     Attributes:
-        colour: of the interfaces that are served.
         ask: has that awaited which is told that nobody can reach an object any more, where an event loop serves.
     """
-
-    colour: Colour
 
     def __init__(
         self,
@@ -84,6 +82,7 @@ class Grants:
         objects: Objects,
         journal: Journal,
         shares: Shares,
+        colour: Colour,
         *,
         ending: Callable[[], bool],
         wake_up: Callable[[], None],
@@ -95,6 +94,7 @@ class Grants:
         self._dispatcher = dispatcher
         self._objects = objects
         self._journal = journal
+        self._colour = colour
         self._ending = ending
         self._wake_up = wake_up
         # All their doors have the turns of one: who holds many and knocks at all would take as many from the others.
@@ -188,7 +188,7 @@ class Grants:
             TypeError, InterfaceError: it cannot be served here.
             Failing: there is no room, or the process has its share.
         """
-        check_manageable(target, self.colour)
+        check_manageable(target, self._colour)
         with private.lock:
             refusal = self._handed_out.refusal(peer)
         if refusal:
@@ -221,7 +221,7 @@ class Grants:
         if isinstance(target, Streaming):
             words = "it is a stream, whose end its own door tells, and through a deep grant goes nothing that has one"
             raise Failing(Code.UNSENDABLE, f"{words}: return an object whose method gives the next items")
-        check_manageable(target, self.colour)
+        check_manageable(target, self._colour)
         with private.lock:
             deep = grant.deep
             if deep is None or grant.reason is not None or self._in_force.get(grant.key) is not grant:

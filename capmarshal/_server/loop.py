@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from capmarshal._server.limits import Limits
     from capmarshal._server.listener import Listener
     from capmarshal._server.objects import Objects
+    from capmarshal._typed.colour import Colour
 
 
 class Server:
@@ -54,6 +55,7 @@ class Server:
         dispatcher: what runs the calls.
         objects: that can be called.
         journal: of the entrypoint.
+        colour: of the interfaces that are served.
         max_bytes: of a call's or a result's record.
         max_descriptors: of a call or a result.
         limits: what its clients may cost it.
@@ -72,6 +74,7 @@ class Server:
         dispatcher: Dispatcher,
         objects: Objects,
         journal: Journal,
+        colour: Colour,
         *,
         max_bytes: int,
         max_descriptors: int,
@@ -143,6 +146,7 @@ class Server:
             objects,
             journal,
             shares,
+            colour,
             ending=ending,
             wake_up=weakly(self._wake_up, None),
         )
