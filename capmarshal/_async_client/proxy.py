@@ -73,11 +73,13 @@ async def invoke(proxy: Proxy, called: Method, arguments: Given, exchange: Excha
         explain(error, called, capability_behind(proxy), arguments, numbers, held)
         raise
     read = called.read_data_result
-    if read is not None and type(answer) is bytes:
+    if read is not None:
         try:
-            return read(answer)
+            return read(answer)  # type: ignore[arg-type]  # what is no payload is refused: see below
         except BAD_PAYLOAD as error:  # said there; anything else is a signal handler's, and its program's
-            return result_after(called, error, answer, door)
+            # Else it is a table, or an error: that msgspec refuses what is none costs less than to ask each time.
+            if type(answer) is bytes:
+                return result_after(called, error, answer, door)
     return result_of(called, answer, door)
 
 

@@ -144,7 +144,7 @@ class Channel:
         """
         # What has a table is no Long, which is data alone.
         body: bytes = payload  # type: ignore[assignment]  # a Long does not fit into one record, and goes in parts
-        attached, size, count = NULL, len(key) + len(payload), 0
+        attached, size = NULL, len(key) + len(payload)
         if entries is None:
             count = len(numbers)
             attached, size = [_CM_MAKE_TABLE, count, *numbers], size + _CM_LINE * count
@@ -154,8 +154,8 @@ class Channel:
             table, lines = pack_table(entries)
             body, count = table + body, len(numbers)
             attached, size = [lines, count, *numbers], len(key) + len(body)
-        if size > self._room_for_data or count > DESCRIPTORS_MAX:
-            entries = plain(count) if entries is None else entries
+        if size > self._room_for_data or (numbers and len(numbers) > DESCRIPTORS_MAX):
+            entries = plain(len(numbers)) if entries is None else entries
             steps = self._in_parts(key, payload, entries, numbers, deadline, travels)
             return drive(steps) if travels is None else steps
         if travels is not None:

@@ -57,8 +57,7 @@ def invoke(proxy: Proxy, called: Method, arguments: Given, exchange: Exchange = 
         door = way.door
         if door is None:
             door = open_door_of(capability_behind(proxy))
-        home = door.home() if door.home is not None else None
-        if home is None or not home.serves_this_thread():
+        if door.home is None or (home := door.home()) is None or not home.serves_this_thread():
             try:
                 key = way.wire_keys[called.wire_name]
             except KeyError:
@@ -73,11 +72,13 @@ def invoke(proxy: Proxy, called: Method, arguments: Given, exchange: Exchange = 
         explain(error, called, capability_behind(proxy), arguments, numbers, held)
         raise
     read = called.read_data_result
-    if read is not None and type(answer) is bytes:
+    if read is not None:
         try:
-            return read(answer)
+            return read(answer)  # type: ignore[arg-type]  # what is no payload is refused: see below
         except BAD_PAYLOAD as error:  # said there; anything else is a signal handler's, and its program's
-            return result_after(called, error, answer, door)
+            # Else it is a table, or an error: that msgspec refuses what is none costs less than to ask each time.
+            if type(answer) is bytes:
+                return result_after(called, error, answer, door)
     return result_of(called, answer, door)
 
 
