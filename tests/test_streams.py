@@ -12,7 +12,7 @@ import pickle
 import queue
 import signal
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 
 import anyio
 import pytest
@@ -534,6 +534,115 @@ def test_twins_of_streams_are_made_by_their_own():
 
     with cm.Entrypoint("source") as entrypoint:
         assert list(entrypoint.manage(SourceServer()).cast(Back).count(3)) == [0, 1, 2]
+
+
+class Generated(cm.Interface):
+    @cm.method
+    def count(self, upto: int) -> Generator[int, None, None]: ...
+
+    @cm.method
+    def twice(self, upto: int) -> Generator[int, None, None]: ...
+
+
+class AsyncGenerated(cm.Interface):
+    @cm.method
+    def count(self, upto: int) -> AsyncGenerator[int, None]: ...
+
+    twice = cm.awaitable_stream(Generated.twice)
+
+
+def test_a_stream_that_is_declared_as_a_generator():
+    """Is a stream as any other; and what is done with it, it does: it is sent nothing, and what is thrown ends it."""
+
+    class GeneratedServer(SourceServer, Generated):
+        def twice(self, upto):
+            for number in range(upto):
+                got = yield number
+                assert got is None
+
+    with cm.Entrypoint("source") as entrypoint:
+        target = GeneratedServer()
+        proxy = entrypoint.manage(target).cast(Generated)
+        with contextlib.closing(proxy.count(10**9)) as stream:
+            assert isinstance(stream, Generator)
+            assert (stream.send(None), next(stream)) == (0, 1)
+            with pytest.raises(TypeError, match="a stream is sent nothing"):
+                stream.send(5)
+            assert next(stream) == 2
+        until(lambda: target.closed == 1)
+        assert list(stream) == []
+        for thrown, count in ((ValueError("no"), 2), (ValueError, 3), (GeneratorExit, 4)):
+            stream = proxy.count(10**9)
+            assert next(stream) == 0
+            with pytest.raises(ValueError if count < 4 else GeneratorExit):
+                stream.throw(thrown)
+            until(lambda count=count: target.closed == count)
+            assert list(stream) == []
+
+        def outer():
+            yield from proxy.twice(10**9)
+
+        going = outer()
+        assert (next(going), next(going)) == (0, 1)
+        going.close()
+        assert entrypoint.manage(target).cast(Source).count(3).send(None) == 0
+
+
+@loops.each_loop
+def test_an_awaited_stream_that_is_declared_as_a_generator(loop):
+    class Server(AsyncSourceServer, AsyncGenerated):
+        async def twice(self, upto):
+            for number in range(upto):
+                yield 2 * number
+
+    async def main():
+        async with aio.Entrypoint("source") as entrypoint:
+            target = Server()
+            proxy = entrypoint.manage(target).cast(AsyncGenerated)
+            async with contextlib.aclosing(proxy.count(10**9)) as stream:
+                assert isinstance(stream, AsyncGenerator)
+                assert (await stream.asend(None), await anext(stream)) == (0, 1)
+                with pytest.raises(TypeError, match="a stream is sent nothing"):
+                    await stream.asend(5)
+            await settled(lambda: target.closed == 1)
+            stream = proxy.count(10**9)
+            assert await anext(stream) == 0
+            with pytest.raises(ValueError, match="no"):
+                await stream.athrow(ValueError("no"))
+            await settled(lambda: target.closed == 2)
+            assert [number async for number in stream] == []
+            assert [number async for number in proxy.twice(3)] == [0, 2, 4]
+
+    loops.run(loop, main)
+
+
+def test_generators_that_cannot_be_declared():
+    """A stream goes one way."""
+
+    class Sent(cm.Interface):
+        @cm.method
+        def counts(self) -> Generator[int, str, None]: ...
+
+    class Returns(cm.Interface):
+        @cm.method
+        def counts(self) -> Generator[int, None, str]: ...
+
+    class AsyncSent(cm.Interface):
+        @cm.method
+        def counts(self) -> AsyncGenerator[int, str]: ...
+
+    class Passed(cm.Interface):
+        @cm.method
+        def take(self, numbers: Generator[int, None, None]) -> None: ...
+
+    for interface, words in (
+        (Sent, r"result: a stream is sent nothing, .* declare it as Generator\[..., None, None\], or as Iterator"),
+        (Returns, r"and returns nothing: declare it as Generator\[..., None, None\]"),
+        (AsyncSent, r"declare it as AsyncGenerator\[..., None\], or as AsyncIterator\[...\]"),
+        (Passed, r"a stream is an argument or a result by itself: Iterator\[...\]"),
+    ):
+        with by_hand.Impostor() as impostor, pytest.raises(cm.InterfaceError, match=words):
+            impostor.capability.cast(interface)
 
 
 @contextlib.asynccontextmanager

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from capmarshal._typed import stream
-from capmarshal._typed.stream import Fetched
+from capmarshal._typed.stream import Fetched, thrown
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class AsyncStream(AsyncIterator[T]):
-    """What iterates over a stream of another process.
+class AsyncStream(AsyncGenerator[T, None]):
+    """What iterates over a stream of another process: a generator to whoever has it, of which nothing is caught.
 
     Args:
         begin: makes the call that gives what it is pulled from; awaited when the first item is.
@@ -85,6 +85,21 @@ class AsyncStream(AsyncIterator[T]):
         self._ended = True
         self._begin = self._source = None
         self._fetched.close()
+
+    async def asend(self, value: None, /) -> T:
+        """As ``anext()``.
+
+        Raises:
+            TypeError: it is something.
+        """
+        if value is not None:
+            raise TypeError("a stream is sent nothing: its items are made elsewhere")
+        return await self.__anext__()
+
+    async def athrow(self, typ: Any, val: Any = None, tb: TracebackType | None = None, /) -> T:
+        """Ends the stream, and raises this: whoever makes the items is told no more than that."""
+        self._end()
+        raise thrown(typ, val, tb)
 
     async def aclose(self) -> None:
         """Ends the stream: the server's iteration is closed.  Does nothing the second time."""

@@ -26,11 +26,11 @@ def _no_streams(*_: Any, **__: Any) -> Any:
     """There are none before there are interfaces, which stand above this."""
 
 
-_item_of: Callable[[Any], tuple[Any, bool] | None] = _no_streams
+_item_of: Callable[..., tuple[Any, bool] | None] = _no_streams
 _pull_interface: Callable[..., type] = _no_streams
 
 
-def streams_by(item_of: Callable[[Any], tuple[Any, bool] | None], pull_interface: Callable[..., type]) -> None:
+def streams_by(item_of: Callable[..., tuple[Any, bool] | None], pull_interface: Callable[..., type]) -> None:
     """Says how results and arguments that are streams are read; see :mod:`capmarshal._typed.streams`, which does."""
     global _item_of, _pull_interface  # set once, see above
     _item_of, _pull_interface = item_of, pull_interface
@@ -75,7 +75,7 @@ class Declaration:
         parameters: the others, in their order.
         annotations, result: their types, as the annotations say; of what is a stream, the interface by which it is
             pulled.
-        streams: the result is a stream: declared as an Iterator or an AsyncIterator.
+        streams: the result is a stream: declared as an Iterator or an AsyncIterator, or as such a generator.
         streamed: the arguments that are, by the places of their parameters.
         items_are_data: it is one in whose items no capability and no descriptor can be.
         data: for each parameter, whether no capability and no descriptor can be in it.
@@ -161,9 +161,11 @@ class Declaration:
         self.data = [is_data for _, is_data in read]
         self.arguments_are_data = all(self.data)
         try:
-            stream = _item_of(reader.read(written["return"]))
+            stream = _item_of(reader.read(written["return"]), result=True)
         except Unreadable:  # said below
             stream = None
+        except Unsendable as error:
+            raise self._wrong(f"result: {error}") from error
         if stream is None:
             self.result, self.result_is_data = self._type(reader, written["return"], "result")
         else:
@@ -193,7 +195,7 @@ class Declaration:
         name = self.parameters[place].name
         try:
             kind, optional = optional_in(reader.read(written))
-            stream = _item_of(kind)
+            stream = _item_of(kind, result=False)
             if stream is None:
                 return self._type(reader, written, f"parameter {name}")
             return self._streamed(place, name, *stream, optional=optional), False

@@ -6,11 +6,14 @@ Every process that calls or serves needs them, and importing inspect is a tenth 
 from __future__ import annotations
 
 import typing
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from types import FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from capmarshal._typed.marks import AWAITED, original_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # Flags of a code object, Include/cpython/code.h; inspect and types have them too.
 _VARARGS, _VARKEYWORDS, _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x4, 0x8, 0x20, 0x80, 0x200
@@ -60,8 +63,17 @@ def is_awaitable(function: Any) -> bool:
     return False
 
 
+# What streams are declared as: generators are, and say more of what can be done with them.
+KINDS: Mapping[Any, type] = {
+    Iterator: Iterator,
+    Generator: Iterator,
+    AsyncIterator: AsyncIterator,
+    AsyncGenerator: AsyncIterator,
+}
+
+
 def stream_kind(function: FunctionType) -> type | None:
-    """Iterator or AsyncIterator, where that is what its result is annotated as, if only by a string; else None."""
+    """Iterator or AsyncIterator, where its result is annotated as one, if only by a string; else None."""
     try:
         written = function.__annotations__.get("return")
     except Exception:  # noqa: BLE001 - whoever reads the declaration says what is wrong with it
@@ -72,7 +84,8 @@ def stream_kind(function: FunctionType) -> type | None:
         for name in names[1:]:
             written = getattr(written, name, None)
     kind = typing.get_origin(written) or written
-    return kind if kind in (Iterator, AsyncIterator) else None
+    # By identity: not everything in an annotation has a hash.
+    return next((stream for known, stream in KINDS.items() if kind is known), None)
 
 
 def parameters_of(function: FunctionType) -> list[Parameter]:

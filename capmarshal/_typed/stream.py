@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from capmarshal._capabilities.capability import capability_behind, has_timeout, timeout_of
@@ -44,6 +44,18 @@ def timed_as(proxy: Proxy, interface: type[Any], source: Any) -> Any:
     if not has_timeout(proxy):
         return source
     return capability_behind(source).cast(interface, timeout=timeout_of(proxy))
+
+
+def thrown(typ: Any, val: Any, tb: TracebackType | None) -> BaseException:
+    """The error that is thrown into a generator, of what that is told: itself, or its class and more."""
+    error: BaseException
+    if isinstance(typ, BaseException):
+        error = typ
+    elif isinstance(val, BaseException):
+        error = val
+    else:
+        error = typ() if val is None else typ(val)
+    return error if tb is None else error.with_traceback(tb)
 
 
 class Fetched(Generic[T]):
@@ -141,8 +153,8 @@ class Fetched(Generic[T]):
             self.close()
 
 
-class Stream(Iterator[T]):
-    """What iterates over a stream of another process.
+class Stream(Generator[T, None, None]):
+    """What iterates over a stream of another process: a generator to whoever has it, of which nothing is caught.
 
     Args:
         source: a proxy of what it is pulled from.
@@ -193,6 +205,21 @@ class Stream(Iterator[T]):
             fetched.close()
         if fetched.ended:
             self._source = None
+
+    def send(self, value: None, /) -> T:
+        """As ``next()``.
+
+        Raises:
+            TypeError: it is something.
+        """
+        if value is not None:
+            raise TypeError("a stream is sent nothing: its items are made elsewhere")
+        return next(self)
+
+    def throw(self, typ: Any, val: Any = None, tb: TracebackType | None = None, /) -> T:
+        """Ends the stream, and raises this: whoever makes the items is told no more than that."""
+        self.close()
+        raise thrown(typ, val, tb)
 
     def close(self) -> None:
         """Ends the stream: the server's iteration is closed.  Does nothing the second time."""

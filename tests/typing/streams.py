@@ -1,6 +1,7 @@
 """Streams: iterators as results and as arguments, and their twins."""
 
-from collections.abc import AsyncIterator, Iterator
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from typing import assert_type
 
 import capmarshal as cm
@@ -105,3 +106,41 @@ async def give_awaited(text: AsyncText, log: AsyncLog) -> None:
     assert_type(await text.count(text.grep(log.lines(3), "a")), int)
     assert_type(await text.count(awaited_lines()), int)
     await text.count(iter(["a"]))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+class Closable(cm.Interface):
+    @cm.method
+    def lines(self) -> Generator[str, None, None]: ...
+
+
+class ClosableServer(Closable):
+    def lines(self) -> Generator[str, None, None]:
+        yield ""
+
+
+class AsyncClosable(cm.Interface):
+    @cm.method
+    def lines(self) -> AsyncGenerator[str, None]: ...
+
+
+class AsyncClosableServer(AsyncClosable):
+    async def lines(self) -> AsyncGenerator[str, None]:
+        yield ""
+
+
+class ClosableTwin(cm.Interface):
+    lines = cm.awaitable_stream(Closable.lines)
+
+
+def end(closable: Closable, log: Log) -> None:
+    with contextlib.closing(closable.lines()) as lines:
+        assert_type(next(lines), str)
+    lines.close()
+    log.lines(3).close()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+
+
+async def end_awaited(closable: AsyncClosable, twin: ClosableTwin) -> None:
+    async with contextlib.aclosing(closable.lines()) as lines:
+        assert_type(await anext(lines), str)
+    await lines.aclose()
+    assert_type(await anext(twin.lines()), str)
