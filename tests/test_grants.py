@@ -11,6 +11,7 @@ import pytest
 
 import by_hand
 import capmarshal as cm
+import left_behind
 from by_hand import Work
 from capmarshal._capabilities.capability import badge_of, open_door_of
 from capmarshal._capabilities.space import space
@@ -392,6 +393,58 @@ def test_the_end_of_an_entrypoint_is_no_revocation(target, fork):
         granted.cast(Work).double(1)
 
 
+def test_what_was_handed_over_stays_so(entrypoint, target, memfd):
+    """An open file is the recipient's own, whatever becomes of the grant that it came through."""
+    granted = entrypoint.grant(target)
+    os.pwrite(memfd.fileno(), b"handed over", 0)
+    with granted.cast(Work).echo(memfd) as file:
+        entrypoint.revoke(granted)
+        with pytest.raises(cm.Revoked):
+            granted.cast(Work).echo(memfd)
+        assert os.pread(file.fileno(), 100, 0) == b"handed over"
+
+
+def test_what_a_grant_costs(entrypoint, target, fork, make_pair):
+    """Two descriptors of the server's, one where it is handed over; and of each process that holds it one."""
+    (ours, theirs), root = make_pair(), entrypoint.manage(target).cast(Work)
+    assert root.double(1) == 2
+
+    def hold():
+        before = len(left_behind.listing())
+        granted = [cm.receive_capability(theirs, PATIENCE) for _ in range(2)]
+        return granted[0] is granted[1], len(left_behind.listing()) - before
+
+    before = len(left_behind.listing())
+    granted = [entrypoint.grant(target)]
+    assert len(left_behind.listing()) == before + 2
+    for _ in range(2):
+        cm.send_capability(ours, granted[0])
+    granted.clear()
+    gc.collect()
+    assert len(left_behind.listing()) == before + 1
+    assert fork(hold).result() == (True, 1)
+
+
+def test_from_any_thread_and_within_a_method(entrypoint):
+    """Granted and revoked, also the very one that the call came by: it is answered."""
+
+    class GrantingServer(FilesServer):
+        def pass_on(self, what):
+            granted = entrypoint.grant(self, label="new")
+            entrypoint.revoke(what, "within")
+            return granted
+
+    target = GrantingServer()
+    granted = by_hand.Concurrent(entrypoint.grant, target).outcome()
+    other = granted.cast(Files).pass_on(granted)
+    with pytest.raises(cm.Revoked, match="within"):
+        granted.cast(Files).who()
+    assert other.cast(Files).who()[3] == "new"
+    by_hand.Concurrent(entrypoint.revoke, other, "elsewhere").outcome()
+    with pytest.raises(cm.Revoked, match="elsewhere"):
+        other.cast(Files).who()
+
+
 def test_all_grants_of_an_object(entrypoint, target):
     """By the object: who holds none of their capabilities can be told of their ends, and revoke them before."""
     root, other = entrypoint.manage(target), entrypoint.grant(FilesServer())
@@ -452,13 +505,18 @@ def test_dissolve_waits_for_no_other_object(entrypoint, target):
         granted.cast(Work).double(1)
 
 
-def test_what_comes_home(entrypoint, target):
+def test_what_comes_home(entrypoint, target, caplog):
     """A whole grant is the object itself; a restricted one is a proxy, which lets call no more than before."""
     root = entrypoint.manage(target).cast(Files)
     whole, part = entrypoint.grant(target), entrypoint.grant(target, only=(Files.who,))
     assert root.is_me(whole.cast(Files))
     assert not root.is_me(part.cast(Files))
     assert whole.local is part.local is target
+    more = entrypoint.grant(target, only=(Files.double,)).cast(Files)
+    with pytest.raises(cm.RemoteError, match=r"UnknownMethod.*who\(\) is not among what this grant lets call"):
+        root.by_way_of(more)
+    # Its traceback refers to the entrypoint.
+    caplog.clear()
 
 
 def test_what_comes_home_when_this_process_does_not_hold_it_any_more(entrypoint, target, fork):

@@ -14,6 +14,7 @@ import pytest
 import by_hand
 import capmarshal as cm
 import full_table
+import left_behind
 import matrix
 from capmarshal._capabilities.capability import open_door_of
 from capmarshal._descriptors import reaper
@@ -23,6 +24,7 @@ from capmarshal._server.handed_out import HandedOut
 from capmarshal._server.shares import Shares
 from interrupting import Interrupting
 from patience import PATIENCE, until
+from plugin import Plugin
 
 
 class File(cm.Interface):
@@ -204,6 +206,27 @@ def test_in_another_process(entrypoint, target, fork):
         holder.kill()
         until(lambda: not target.alive())
     assert not grants(entrypoint)
+
+
+def test_what_one_costs_its_server(entrypoint, target, fork):
+    """One descriptor, and a second as long as it is called by a kept channel."""
+    folder = entrypoint.manage(target).cast(Folder)
+
+    def hold(step):
+        assert folder.find("") is None
+        step()
+        file = folder.open("a")
+        step()
+        assert file.name() == "a"
+        step()
+
+    plugin = Plugin(fork, hold)
+    before = len(left_behind.listing())
+    for more in (1, 2):
+        plugin.go_on()
+        # The client's end, which left with the answer, is closed behind it.
+        until(lambda more=more: len(left_behind.listing()) == before + more)
+    plugin.result()
 
 
 def test_one_that_is_twice_in_a_result_is_one(entrypoint, target):

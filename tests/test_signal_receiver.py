@@ -426,6 +426,20 @@ def test_a_signal_with_descriptors_is_none(receiver, files, quiet_log):
         receiver.wait(0)
 
 
+def test_a_holder_that_fills_the_queue_has_what_others_send_lost(receiver, quiet_log):
+    """Who sends is not told, nor kept waiting: a holder of the same signal can do that, and no other."""
+    del quiet_log
+    sent = receiver.signal
+    with door_of(sent) as door, contextlib.suppress(BlockingIOError):
+        while True:
+            door.send(b"junk", socket.MSG_DONTWAIT)
+    sent.send()
+    with pytest.raises(cm.CallTimeout):
+        receiver.wait(0)
+    sent.send()
+    assert receiver.wait(PATIENCE) == 1
+
+
 def test_a_flood_of_junk_keeps_nobody_beyond_the_deadline(receiver, fork, quiet_log):
     """Also where it never ends: what waits gives up in time."""
     del quiet_log

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 import weakref
 
 import pytest
@@ -60,6 +61,23 @@ def test_a_capability_that_is_dropped(told):
     last = weakref.ref(told.objects.pop())
     gc.collect()
     assert last() is None
+
+
+@matrix.thread_of_its_own
+def test_it_is_told_where_methods_run(told):
+    """In the thread that serves, between calls."""
+
+    class Where(Worker):
+        def double(self, value):
+            return threading.get_ident()
+
+    threads = []
+    granted = told.entrypoint.grant(Where(), unreachable=lambda _what: threads.append(threading.get_ident()))
+    serving = granted.cast(Work).double(1)
+    del granted
+    gc.collect()
+    until(lambda: threads)
+    assert threads == [serving]
 
 
 def test_a_holder_that_is_killed(told, fork):
