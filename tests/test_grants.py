@@ -141,6 +141,40 @@ def test_only_what_can_be_called(entrypoint, target, only, error, words):
         entrypoint.grant(target, only=only)
 
 
+class Twins(cm.Interface):
+    """Those of two methods' twins, which are the methods again, but for where they stand."""
+
+    double = cm.blocking(cm.awaitable(Work.double))
+
+
+class OthersDouble(cm.Interface):
+    @cm.method
+    def double(self, value: int) -> int: ...
+
+
+class TwinsServer(Twins):
+    def double(self, value):
+        return 2 * value
+
+
+def test_only_what_is_a_twin(entrypoint, target):
+    """Of an object whose interface has the twin, the original says it, and the other way round; no namesake does."""
+
+    class Awaited(cm.Interface):
+        double = cm.awaitable(Work.double)
+
+    twins = TwinsServer()
+    for granted, only in ((twins, Work.double), (twins, Twins.double), (twins, Awaited.double), (target, Twins.double)):
+        made = entrypoint.grant(granted, only=(only,))
+        assert made.cast(Work).double(4) == 8
+        with pytest.raises(cm.UnknownMethod):
+            made.cast(Work).size(b"")
+    with pytest.raises(TypeError, match=r"OthersDouble.double .* is not a remote method of TwinsServer"):
+        entrypoint.grant(twins, only=(OthersDouble.double,))
+    with pytest.raises(TypeError, match=r"TwinsServer.double .* is not a remote method of FilesServer"):
+        entrypoint.grant(target, only=(TwinsServer.double,))
+
+
 def test_what_is_no_grant(entrypoint, target):
     """Each is told what it is, and nothing has changed."""
     with pytest.raises(ValueError, match="a label is 1 to 64 bytes"):

@@ -164,7 +164,7 @@ class AnyEntrypoint(Generic[S]):
             target: the object; it need not be managed, and may be granted any number of times.
             label: what this process calls the recipient: part of the door's name, and what :func:`caller` says.  As an
                 entrypoint's, which is what it is unless it is said.
-            only: the methods that can be called by it, as ``(Files.read, Files.stat)``; None: all.
+            only: the methods that can be called by it, as ``(Files.read, Files.stat)``, or their twins; None: all.
             unreachable: called with the object, once, in the serving thread, when nobody can call it by this grant any
                 more: all who held the capability have gone or given it up, and none is on its way to anybody.  Not when
                 it is revoked.  Of a :class:`capmarshal.aio.Entrypoint` it may be ``async def``; either is called in a

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import FunctionType
 from typing import TYPE_CHECKING
 
+from capmarshal._typed.marks import original_of
 from capmarshal._typed.method import methods_of
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 def methods_in(only: Iterable[object], target: Interface) -> frozenset[bytes]:
     """The names of the methods that a grant of an object is restricted to.
 
+    A method and its twin have one name, and either says it, whichever the object's interface declares.
+
     Raises:
         TypeError: these are no methods that can be called.
         ValueError: there are none.
@@ -26,7 +30,7 @@ def methods_in(only: Iterable[object], target: Interface) -> frozenset[bytes]:
         raise TypeError(f"only is some methods, {_as_written(only, remote)}, not {only!r}")
     for function in only:
         name = str(getattr(function, "__name__", ""))
-        declared = any(vars(cls).get(name) is function for cls in type(target).__mro__)
+        declared = any(_is_same(vars(cls).get(name), function) for cls in type(target).__mro__)
         if not declared or name.encode() not in remote:
             what = f"a remote method of {type(target).__qualname__}; each is its interface's"
             raise TypeError(f"only: {function!r} is not {what}, {_as_written(function, remote)}")
@@ -34,6 +38,13 @@ def methods_in(only: Iterable[object], target: Interface) -> frozenset[bytes]:
     if not names:
         raise ValueError("a grant by which nothing can be called: only has no methods")
     return frozenset(names)
+
+
+def _is_same(declared: object, function: object) -> bool:
+    """Whether a function is what a class has there, or both are twins of one."""
+    if isinstance(declared, FunctionType) and isinstance(function, FunctionType):
+        return original_of(declared) is original_of(function)
+    return declared is function
 
 
 def _as_written(wrong: object, remote: Mapping[bytes, Method]) -> str:
