@@ -134,12 +134,11 @@ class Turns:
         data, payload_at = inbox.bytes, self._payload
         # What was called last; to see in C that it is again costs less than to take it out of the record.
         key, key_size, known_end = b"", 0, _CM_CALL_KEY
+        until = UNLIMITED if waits.next is FOREVER else waits.next
         while True:
             # Nothing of the last call is kept while the next one is waited for.
             payload = answer = None
-            reply, until = self._reply, waits.next
-            if until is FOREVER:
-                until = UNLIMITED
+            reply = self._reply
             if reply is None:
                 event = _cm_reply_wait(turn, NULL, 0, key, key_size, until)
             else:
@@ -193,6 +192,7 @@ class Turns:
                 return
             if self.told or waits.next is not FOREVER:
                 return
+            until = UNLIMITED
 
     def _go_on(self, answer: Answer | Handler, came: Inbox | None) -> None:
         """Ends the call that has just been run, where its reply is not all, or has it go on beside others."""
