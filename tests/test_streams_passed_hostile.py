@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import resource
 import signal
 import threading
 import types
@@ -15,6 +16,7 @@ import pytest
 
 import capmarshal as cm
 from interrupting import Interrupting
+from left_behind import open_numbers
 from patience import PATIENCE, until
 from waiting_thread import polls
 
@@ -314,6 +316,41 @@ def test_files_that_are_not_taken_are_closed(caplog):
                 proxy.files(wrong())
     # The errors that were logged know the frames in which they were raised.
     caplog.clear()
+
+
+# A full descriptor table.
+
+
+def test_a_table_without_room_for_it(fork):
+    """Whichever of its descriptors finds none: the call fails, and what was to be passed is closed."""
+
+    def swept():
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with cm.Entrypoint("text") as entrypoint:
+            proxy = entrypoint.manage(TextServer()).cast(Text)
+            assert proxy.first(iter(["x"])) == "x"
+            for room in range(100):
+                lines = Lines()
+                given = lines()
+                next(given)
+                most = max(open_numbers()) + 1
+                full = [os.dup(0) for _ in range(most - len(open_numbers()))]
+                resource.setrlimit(resource.RLIMIT_NOFILE, (max(open_numbers()) + 1 + room, hard))
+                try:
+                    proxy.first(given)
+                    raised = False
+                except (cm.Error, OSError):
+                    raised = True
+                finally:
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+                    for number in full:
+                        os.close(number)
+                until(lambda lines=lines: lines.closed == 1)
+                if not raised:
+                    return room
+        return None
+
+    assert fork(swept).result() >= 6
 
 
 # Ctrl-C.
