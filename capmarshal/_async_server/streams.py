@@ -76,9 +76,10 @@ class AwaitedProducer(Streaming):
         self._failed, self._cut_off, self._waits = failed, cut_off, waits
         # Whether it iterates, or has; is at its end; and was told to end.
         self._begun = self._over = self._told = False
-        # With what was kept of each.
-        self._made: deque[tuple[Item, list[object]]] = deque()
+        self._made: deque[Item] = deque()
         self._bytes = 0
+        # What was kept of items that no call has sent yet, by the identity of each, where something was.
+        self._kept: dict[int, list[object]] = {}
         # What is no data is sent before its maker goes on: see Batch.
         self._ahead = _AHEAD if declared.items_are_data else 1
         self._wanted = False
@@ -93,7 +94,7 @@ class AwaitedProducer(Streaming):
         if not self._begun and not self._told:
             self._begin()
         batch = self.batch(at_most)
-        taken: deque[tuple[Item, list[object]]] = deque()
+        taken: list[Item] = []
         self._wanted = True
         self._room.set()
         try:
@@ -101,14 +102,15 @@ class AwaitedProducer(Streaming):
             with anyio.move_on_after(_SLOW):
                 while not batch.full and (self._made or not self._over):
                     await self._some()
-                    if self._made and batch.takes(self._made[0][0]):
-                        taken.append(self._made.popleft())
-                        self._bytes -= taken[-1][0][1]
+                    if self._made and batch.takes(item := self._made[0]):
+                        taken.append(item)
+                        self._made.popleft()
+                        self._bytes -= item[1]
                     self._room.set()
         except BaseException:
             # Who was to have them has given up; somebody else may want them.
             self._made.extendleft(reversed(taken))
-            self._bytes += sum(item[1] for item, _ in taken)
+            self._bytes += sum(item[1] for item in taken)
             raise
         if not batch.items and not self._made:
             if self.revoked:
@@ -119,10 +121,10 @@ class AwaitedProducer(Streaming):
                 await anyio.sleep_forever()
             if self.failure is not None:
                 raise_out_of(self)
-        call = ownership.current.get()
-        if call is not None:
+        if self._kept and (call := ownership.current.get()) is not None:
             # The one that sends them is not to close what was kept.
-            call.kept += itertools.chain.from_iterable(kept for _, kept in taken)
+            for item in taken:
+                call.kept += self._kept.pop(id(item), ())
         return batch.items, self._over and not self._told and not self._made and self.failure is None
 
     def _begin(self) -> None:
@@ -186,7 +188,9 @@ class AwaitedProducer(Streaming):
     async def _make(self, mine: ownership.InProgress) -> None:
         async for item in self._iterator:
             made = self.measures.measured(item)
-            self._made.append((made, self.leave(mine) if mine.kept else []))
+            if mine.kept:
+                self._kept[id(made)] = self.leave(mine)
+            self._made.append(made)
             self._bytes += made[1]
             # It may be the last reference to much.
             del item, made
@@ -206,8 +210,7 @@ class AwaitedProducer(Streaming):
         self._over = True
         if self._told:
             items, self._made = self._made, deque()
-            kept = itertools.chain.from_iterable(kept for _, kept in items)
-            close_items((item[0] for item, _ in items), kept)
+            close_items((item[0] for item in items), itertools.chain.from_iterable(self._kept.values()))
         self._tell()
         self.let_go()
 
