@@ -444,18 +444,18 @@ def test_what_a_grant_costs(entrypoint, target, fork, make_pair):
     assert root.double(1) == 2
 
     def hold():
-        before = len(left_behind.listing())
+        before = len(left_behind.open_numbers())
         granted = [cm.receive_capability(theirs, PATIENCE) for _ in range(2)]
-        return granted[0] is granted[1], len(left_behind.listing()) - before
+        return granted[0] is granted[1], len(left_behind.open_numbers()) - before
 
-    before = len(left_behind.listing())
+    before = len(left_behind.open_numbers())
     granted = [entrypoint.grant(target)]
-    assert len(left_behind.listing()) == before + 2
+    assert len(left_behind.open_numbers()) == before + 2
     for _ in range(2):
         cm.send_capability(ours, granted[0])
     granted.clear()
     gc.collect()
-    assert len(left_behind.listing()) == before + 1
+    assert len(left_behind.open_numbers()) == before + 1
     assert fork(hold).result() == (True, 1)
 
 

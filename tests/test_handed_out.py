@@ -221,11 +221,11 @@ def test_what_one_costs_its_server(entrypoint, target, fork):
         step()
 
     plugin = Plugin(fork, hold)
-    before = len(left_behind.listing())
+    before = len(left_behind.open_numbers())
     for more in (1, 2):
         plugin.go_on()
         # The client's end, which left with the answer, is closed behind it.
-        until(lambda more=more: len(left_behind.listing()) == before + more)
+        until(lambda more=more: len(left_behind.open_numbers()) == before + more)
     plugin.result()
 
 

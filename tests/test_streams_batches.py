@@ -292,9 +292,6 @@ class AsyncSource(cm.Interface):
     def lends(self, how_many: int) -> AsyncIterator[io.BufferedReader]: ...
 
     @cm.method
-    def items(self, sizes: list[tuple[int, int]]) -> AsyncIterator[tuple[bytes, list[cm.Descriptor]]]: ...
-
-    @cm.method
     def waits(self) -> AsyncIterator[int]: ...
 
     @cm.method
@@ -303,19 +300,12 @@ class AsyncSource(cm.Interface):
 
 class AsyncSourceServer(AsyncSource):
     def __init__(self):
-        self.begin, self.go_on, self.closed = anyio.Event(), anyio.Event(), anyio.Event()
+        self.begin, self.go_on = anyio.Event(), anyio.Event()
 
     async def lends(self, how_many):
         for _ in range(how_many):
             with open("/proc/self/status", "rb") as file:
                 yield file
-
-    async def items(self, sizes):
-        try:
-            for size, count in sizes:
-                yield bytes(size), [made() for _ in range(count)]
-        finally:
-            self.closed.set()
 
     async def waits(self):
         yield 0
@@ -345,20 +335,6 @@ def test_an_awaited_maker_goes_on_when_its_file_is_sent(loop):
             async for file in proxy.lends(40):
                 with file:
                     assert file.read(5) == b"Name:"
-
-    loops.run(loop, main)
-
-
-@loops.each_loop
-def test_what_was_made_in_a_loop_and_nobody_fetches_is_closed(loop):
-    """As in a thread: it was not sent with the one before it, which left it no room."""
-
-    async def main():
-        async with awaited() as (proxy, target):
-            stream = proxy.items([(HALF, 0), (HALF, 3), (1, 0)])
-            assert await anext(stream) == (bytes(HALF), [])
-            await stream.aclose()
-            await target.closed.wait()
 
     loops.run(loop, main)
 
