@@ -214,7 +214,7 @@ def test_it_is_told_once_however_often_it_is_served(run):
             assert await entrypoint.manage(AwaitedWorker()).cast(AwaitedWork).double(1) == 2
             grants = entrypoint._service._server.grants
             assert not grants._in_force
-            assert not grants._telling
+            assert not grants.unreachable._telling
 
     run(once)
     run(again)

@@ -20,7 +20,20 @@ from patience import PATIENCE, until
 
 PACKAGE = Path(cm.__file__).parent
 GRANTS = [
-    *(PACKAGE / f"_server/{name}.py" for name in ("entrypoint", "grants", "grant", "deep", "objects", "new_door")),
+    *(
+        PACKAGE / f"_server/{name}.py"
+        for name in (
+            "entrypoint",
+            "grants",
+            "grant",
+            "deep",
+            "unreachable",
+            "grant_doors",
+            "handing_out",
+            "objects",
+            "new_door",
+        )
+    ),
     *(PACKAGE / f"_capabilities/{name}.py" for name in ("space", "capability")),
     *(PACKAGE / f"_descriptors/{name}.py" for name in ("private", "moving")),
     PACKAGE / "_server/hanging_up.py",
@@ -31,7 +44,10 @@ HANDING_OUT = [
     *GRANTS,
 ]
 SERVER = [
-    *(PACKAGE / f"_server/{name}.py" for name in ("grants", "doorkeeper", "knocks", "endings", "channels", "slots")),
+    *(
+        PACKAGE / f"_server/{name}.py"
+        for name in ("grants", "unreachable", "grant_doors", "doorkeeper", "knocks", "endings", "channels", "slots")
+    ),
     *(PACKAGE / f"_server/{name}.py" for name in ("watch", "timers", "turns", "loop", "dispatch", "objects")),
     PACKAGE / "_capabilities/space.py",
 ]
@@ -61,7 +77,14 @@ class FolderServer(Folder):
 def remembered(entrypoint):
     """How much an entrypoint and the capability space know of grants and their doors."""
     grants, objects = entrypoint._service.grants, entrypoint._objects
-    tables = grants._in_force, grants._revoked, grants._new, grants._doorkeepers, objects._by_badge, objects._only
+    tables = (
+        grants._in_force,
+        grants._revoked,
+        grants._new,
+        grants._own_doors._doorkeepers,
+        objects._by_badge,
+        objects._only,
+    )
     return [len(table) for table in (*tables, space._own, space._server_cookies)]
 
 

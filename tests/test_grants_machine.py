@@ -343,7 +343,7 @@ class GrantMachine(RuleBasedStateMachine):
         gc.collect()
         self.who_is_told_is_told_when_nobody_holds_it()
         grants, objects = self.entrypoint._service.grants, self.entrypoint._objects
-        until(lambda: not self.in_force and not grants._revoked and not grants._doorkeepers)
+        until(lambda: not self.in_force and not grants._revoked and not grants._own_doors._doorkeepers)
         assert len(objects._by_badge) == 1
         assert not objects._only
         self.entrypoint.__exit__(None, None, None)

@@ -1,4 +1,4 @@
-"""Objects that go by themselves: a method returns one that nobody manages (`_server/handed_out`, `_server/grants`)."""
+"""Objects that go by themselves: a method returns what nobody manages (`_server/handing_out`, `_server/handed_out`)."""
 
 from __future__ import annotations
 
@@ -381,7 +381,7 @@ def test_as_many_as_a_process_may_have(target, fork, caplog):
         del own
         gc.collect()
         until(lambda: not grants(entrypoint))
-        handed = entrypoint._service.grants._handed_out
+        handed = entrypoint._service.grants.handed_out
         assert (handed._to, handed._of) == ({}, {})
 
 

@@ -189,7 +189,7 @@ def tell_pidfds(request):
     """tell_pidfds(entrypoint): whether knocks at its grants' doors bring pidfds; before Linux 6.5 they do not."""
 
     def tell(entrypoint):
-        [doorkeeper] = entrypoint._service.grants._doorkeepers.values()
+        [doorkeeper] = entrypoint._service.grants._own_doors._doorkeepers.values()
         with socket.socket(fileno=os.dup(doorkeeper.door.number)) as door:
             door.setsockopt(socket.SOL_SOCKET, SO_PASSPIDFD, int(request.param == "pidfds"))
 

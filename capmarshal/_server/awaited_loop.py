@@ -63,7 +63,7 @@ class AwaitedServer(Server):
         self.concurrency = Concurrency(
             self._ring, self._channels, self._records, self._endings, concurrency, weakly(self._rouse, None)
         )
-        self.concurrency.outlived = weakly(self.grants.call_ended, None)
+        self.concurrency.outlived = weakly(self.grants.unreachable.channel_ends, None)
         self._waiting_calls = WaitingCalls(
             self._ring, self.concurrency.full, self.concurrency.why_full, journal, self._timers
         )
@@ -87,7 +87,7 @@ class AwaitedServer(Server):
 
             return ask(asked, and_on, name)
 
-        self._listening.ask = self.signal_handlers.ask = self.grants.ask = roused
+        self._listening.ask = self.signal_handlers.ask = self.grants.unreachable.ask = roused
 
     @property
     def number(self) -> int:
@@ -113,7 +113,7 @@ class AwaitedServer(Server):
         try:
             self._listening.end_asked()
             self.signal_handlers.end_running()
-            self.grants.end_telling()
+            self.grants.unreachable.end_telling()
         finally:
             self._ran()
 
@@ -153,7 +153,7 @@ class AwaitedServer(Server):
 
     def in_progress(self) -> str:
         """What runs now, for people; empty if nothing does that is waited for."""
-        return ", ".join(filter(None, (self.concurrency.in_progress(), self.grants.in_progress())))
+        return ", ".join(filter(None, (self.concurrency.in_progress(), self.grants.unreachable.in_progress())))
 
     def begin_drain(self) -> None:
         """Takes no more calls, and nobody who knocks."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from capmarshal._server.deep import Deep
+    from capmarshal._server.objects import Objects
     from capmarshal._typed.interface import Interface
 
 
@@ -86,3 +87,24 @@ class Grant:
 
     def __repr__(self) -> str:
         return f"<Grant {self.label!r}>"
+
+
+def end_object(grant: Grant, target: Interface, objects: Objects) -> None:
+    """Ends what leads to an object through a grant that may be deep, if anything does; the caller holds the lock."""
+    if grant.deep is not None:
+        for badge in grant.deep.badges_of(target):
+            objects.remove(combined(badge, grant.secret))
+        # Last, so that it can be done again after Ctrl-C; likewise below.
+        grant.deep.remove(target)
+
+
+def end_passed_on(grant: Grant, objects: Objects) -> None:
+    """Ends what deep grants have handed out by a capability of a grant that is revoked; the caller holds the lock.
+
+    Not where nobody can reach that any more: a method may have made it for what it returns, and kept none of it.
+    """
+    for other in tuple(grant.passed_on):
+        if other.deep is not None:
+            for badge in other.deep.badges_by(grant.key):
+                objects.remove(combined(badge, other.secret))
+            other.deep.remove_by(grant.key)

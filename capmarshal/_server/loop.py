@@ -25,6 +25,7 @@ from capmarshal._server.closings import Closings
 from capmarshal._server.doorkeeper import Doorkeeper
 from capmarshal._server.endings import Endings
 from capmarshal._server.grants import Grants
+from capmarshal._server.handing_out import HandingOut
 from capmarshal._server.hanging_up import shut
 from capmarshal._server.knocks import Knocks
 from capmarshal._server.leaving import Leaving
@@ -146,12 +147,12 @@ class Server:
             objects,
             journal,
             shares,
-            colour,
             ending=ending,
             wake_up=weakly(self._wake_up, None),
         )
+        self._handing_out = handing_out = HandingOut(self.grants, dispatcher, objects, journal, colour)
         dispatcher.calls.grant_at = weakly(self.grants.at, None)
-        dispatcher.calls.hand_out = weakly(self.grants.hand_out, None)
+        dispatcher.calls.hand_out = weakly(handing_out.hand_out, None)
         self.signal_handlers = SignalHandlers(
             channels.slots,
             timers,
@@ -160,10 +161,10 @@ class Server:
             ending=ending,
             wake_up=weakly(self._wake_up, None),
         )
-        dispatcher.calls.hand_under = weakly(self.grants.hand_under, None)
+        dispatcher.calls.hand_under = weakly(handing_out.hand_under, None)
         dispatcher.calls.shares = shares
         self._listening = Listening(
-            channels.slots, timers, peers, closings, shares, dispatcher, journal, self.grants, ending
+            channels.slots, timers, peers, closings, shares, dispatcher, journal, handing_out, ending
         )
         with contextlib.ExitStack() as undo:
             undo.callback(self._epoll.close)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from capmarshal._server.caller import Caller
     from capmarshal._server.items import Item, Streamed
+    from capmarshal._server.journal import Journal
     from capmarshal._server.shares import Shares
     from capmarshal._typed.incoming import Owned
 
@@ -184,6 +185,16 @@ class Streaming:
         ownership.end_streams(owned, ())
         if owned.produced:
             reaper.close(ownership.unwritten(owned))
+
+
+def end_of(stream: Streaming) -> str:
+    """What its end is, for people."""
+    return f"{stream.where}, the end of its stream,"
+
+
+def end_failed(journal: Journal, stream: Streaming, error: BaseException) -> None:
+    """Says in the log that its end has not gone well, of which nobody else is told."""
+    journal.error(None, f"{stream.where}, end", END_FAILED, stream.where, exc_info=error)
 
 
 def raise_out_of(stream: Streaming) -> NoReturn:
