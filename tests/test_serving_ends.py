@@ -398,6 +398,45 @@ anyio.run(main, **{LOOPS[loop]!r})
 
 
 @each_loop
+def test_ctrl_c_while_an_entrypoint_is_left(loop):
+    """Ends the calls that are waited for, and is raised as itself: also in trio, where the task that leaves gets it."""
+    program = f"""
+import anyio, os, signal, sys, threading
+sys.path.insert(0, {str(SUPPORT)!r})
+import capmarshal as cm
+from capmarshal import aio
+from loops import Worker, waits
+from patience import until
+
+entrypoint, worker = aio.Entrypoint("left", close_timeout=600), Worker()
+capability = entrypoint.manage(worker)
+if os.fork() == 0:
+    print(waits(capability, "first"), flush=True)
+    os._exit(0)
+
+def interrupt():
+    until(lambda: entrypoint.closed)
+    os.kill(os.getpid(), signal.SIGINT)
+
+async def main():
+    async with entrypoint:
+        await worker.began()
+        threading.Thread(target=interrupt).start()
+
+anyio.run(main, **{LOOPS[loop]!r})
+"""
+    ended = subprocess.run(
+        [sys.executable, "-P", "-W", "ignore::DeprecationWarning", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout) == (-signal.SIGINT, "maybe\n"), ended.stderr
+    assert ended.stderr.splitlines()[-1] == "KeyboardInterrupt"
+
+
+@each_loop
 def test_a_method_may_spawn_and_fork(loop, fork):
     """A child has nothing of the entrypoint; its parent serves on, and answers."""
     entrypoint, worker = aio.Entrypoint("forking"), Worker()

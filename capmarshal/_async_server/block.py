@@ -82,7 +82,8 @@ class Block:
         if not isinstance(error, cancelled):
             try:
                 await self._service.depart(seconds)
-            except cancelled as cut:
+            except (cancelled, KeyboardInterrupt, SystemExit) as cut:
+                # What a signal brings in trio comes here, and the task group is left whatever that is.
                 if not await self._cut(cut):
                     raise
             else:
