@@ -203,6 +203,8 @@ MODULES = {
         "starting",
         "service",
         "options",
+        "callbacks",
+        "giving",
         "entrypoint",
         "passed_streams",
     ),

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import sys
-import types
 import warnings
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -16,7 +14,9 @@ from capmarshal._descriptors import private, reaper
 from capmarshal._descriptors.process import process
 from capmarshal._kernel.errors import Closed
 from capmarshal._kernel.numbers import check_whole
+from capmarshal._server.callbacks import refuse_async
 from capmarshal._server.deep import Deep
+from capmarshal._server.giving import giving
 from capmarshal._server.journal import Journal
 from capmarshal._server.listener import Listener
 from capmarshal._server.new_door import check_label, make_door
@@ -24,8 +24,7 @@ from capmarshal._server.objects import Objects
 from capmarshal._server.only import methods_in
 from capmarshal._server.service import Service
 from capmarshal._server.signal_handlers import SignalHandler
-from capmarshal._typed.interface import capability, check_manageable, check_object
-from capmarshal._typed.parameters import is_async
+from capmarshal._typed.interface import check_manageable, check_object
 
 if TYPE_CHECKING:
     import socket
@@ -193,7 +192,7 @@ class AnyEntrypoint(Generic[S]):
         if unreachable is not None:
             if not callable(unreachable):
                 raise TypeError(f"unreachable is called with the object, and {unreachable!r} cannot be")
-            self._refuse_async(unreachable, "unreachable")
+            refuse_async(unreachable, "unreachable", self._colour)
         if objects is not None:
             check_whole(objects, f"objects is a whole number, 1 or more, not {objects!r}", 1)
             if not deep:
@@ -267,7 +266,7 @@ class AnyEntrypoint(Generic[S]):
         """
         if not callable(handler):
             raise TypeError(f"what on_signal() takes is called when a signal has come, and {handler!r} cannot be")
-        self._refuse_async(handler, "the handler of a signal")
+        refuse_async(handler, "the handler of a signal", self._colour)
         service = self._made()
         service.check_open()
         end, made = make_signal_door()
@@ -277,15 +276,6 @@ class AnyEntrypoint(Generic[S]):
             service.check_open()
             raise Closed(f"the entrypoint {self.label!r} is closed")
         return made.cast(Signal)
-
-    def _refuse_async(self, function: Callable[..., object], what: str) -> None:
-        """Refuses what would have to be awaited where nothing is.
-
-        Raises:
-            TypeError: so it is.
-        """
-        if self._colour == "blocking" and _is_awaited(function):
-            raise TypeError(f"{what} is async, and what a capmarshal.aio.Entrypoint awaits; write def")
 
     def _take_out(self, target: Interface, reason: str) -> None:
         """Has no call of an object begin any more, whichever way it comes; waits for none.
@@ -330,7 +320,7 @@ class AnyEntrypoint(Generic[S]):
             Closed: the entrypoint is closed.
         """
         self._made().check_open()
-        self._made().listen(Listener(where, mode, _giving(self, target, for_client)))
+        self._made().listen(Listener(where, mode, giving(target, for_client, self.manage, self._colour)))
 
     def __del__(self) -> None:
         service = self._service
@@ -358,38 +348,3 @@ class AnyEntrypoint(Generic[S]):
 def _check_reason(reason: str) -> None:
     if not isinstance(reason, str):
         raise TypeError(f"a reason is text, not {reason!r}")
-
-
-def _is_awaited(function: object) -> bool:
-    """Whether what a call of it gives is to be awaited, as far as that can be seen before one is made."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    function = getattr(function, "__func__", function)
-    if not isinstance(function, types.FunctionType):
-        function = getattr(type(function), "__call__", None)  # noqa: B004 - not whether there is one, but which
-    return isinstance(function, types.FunctionType) and is_async(function)
-
-
-def _giving(
-    entrypoint: AnyEntrypoint[S], target: Interface | Capability | None, for_client: ForClient | None
-) -> Capability | ForClient:
-    """What everybody gets who connects, or what says that.
-
-    Raises:
-        TypeError: not one of the two is given, or one is not what it is to be.
-        InterfaceError, ValueError, Closed: the target cannot be managed.
-    """
-    if (target is None) == (for_client is None):
-        raise TypeError("listen(path, target) gives everybody the same, listen(path, for_client=...) each its own")
-    if for_client is not None:
-        if not callable(for_client):
-            raise TypeError(f"for_client is called with a Caller, and {for_client!r} cannot be")
-        entrypoint._refuse_async(for_client, "for_client")  # noqa: SLF001 - of this module
-        return for_client
-    if isinstance(target, Capability):
-        return target
-    if issubclass(type(target), Proxy):
-        return capability(target)  # type: ignore[arg-type]  # one of the two is given
-    if isinstance(target, types.FunctionType | types.MethodType):
-        raise TypeError(f"{target!r} cannot be handed over: what says what each client gets is for_client=...")
-    return entrypoint.manage(target)  # type: ignore[arg-type]  # likewise, and checked there
