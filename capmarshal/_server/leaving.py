@@ -7,7 +7,7 @@ descriptor that may block when it is closed, a result that is more than a descri
 
 from __future__ import annotations
 
-import io
+from io import BufferedReader, FileIO
 from typing import TYPE_CHECKING, Any
 
 from capmarshal._descriptors import reaper
@@ -61,7 +61,7 @@ class Leaving:
         if owned.streams:
             return False
         arguments, (results, numbers) = owned.produced, returned
-        if not results and len(arguments) == 1 and type(arguments[0]) is io.BufferedReader:
+        if not results and len(arguments) == 1 and type(arguments[0]) is BufferedReader:
             # What is handed over most, by itself.
             return _closed(arguments[0], owned)
         if results:
@@ -84,7 +84,7 @@ class Leaving:
                 for file in arguments:
                     if type(file) is Descriptor:
                         descriptors.append(file)
-                    elif not _closed(file, owned):
+                    elif type(file) is not BufferedReader or not _closed(file, owned):
                         return False
         # Last: what is counted here leaves.
         if results and not self._may_send(len(results)):
@@ -137,7 +137,7 @@ def _are_apart(arguments: Sequence[Any], owned: Owned, numbers: Sequence[int]) -
     """Whether no argument has the number of a result: asked of what C closes, and of files that only read."""
     for file in arguments:
         # A method may have detached a file from the raw one.
-        owner = owned.raws[id(file)] if type(file) is io.BufferedReader else file
+        owner = owned.raws[id(file)] if type(file) is BufferedReader else file
         if owner is file and type(file) is not Descriptor:
             return False
         if not owner.closed and owner.fileno() in numbers:
@@ -145,17 +145,15 @@ def _are_apart(arguments: Sequence[Any], owned: Owned, numbers: Sequence[int]) -
     return True
 
 
-def _closed(file: Any, owned: Owned) -> bool:
-    """Closes a file that was made of an argument, where it only reads, and that is done on the spot."""
-    if type(file) is not io.BufferedReader:
-        return False
+def _closed(file: BufferedReader, owned: Owned) -> bool:
+    """Closes a file that was made of an argument, where that is done on the spot."""
     # A method may have detached the two.
     raw = owned.raws[id(file)]
     if raw.closed:
         return True
     number = raw.fileno()
     # A raw file of io's is made of what is this machine's own, and of pipes and sockets, which have no name.
-    if not (type(raw) is io.FileIO and has_name(number)) and not closes_now(number):
+    if not (type(raw) is FileIO and has_name(number)) and not closes_now(number):
         return False
     try:  # noqa: SIM105 - contextlib.suppress() costs as much as the close
         # Not the buffer's own, which would wait for whoever reads from it.

@@ -24,6 +24,7 @@ from capmarshal._capabilities.door import home_of
 from capmarshal._capabilities.space import cookie_of, space
 from capmarshal._descriptors.closing import is_own_reader
 from capmarshal._descriptors.descriptor import Descriptor, buffered_of, numbers_in
+from capmarshal._descriptors.mounts import mounts
 from capmarshal._kernel.native import DESCRIPTORS_MAX, lib
 from capmarshal._protocol.wire import ENTRIES_MAX, NO_BADGE, lines_in
 from capmarshal._typed.codec import LONG, data_decoder_for, encode_data
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 
 # What a call returns: plain descriptors, no two of one number, and their numbers.
 Results: TypeAlias = "tuple[list[Descriptor], list[int]]"
+
+# Looked up once: an attribute of cffi's costs as much as the rest.
+_cm_reads_own_file = lib.cm_reads_own_file
 
 # Kept, since to make 253 of them costs a microsecond.
 _INDICES = list(range(DESCRIPTORS_MAX))
@@ -164,7 +168,8 @@ class InOrder:
             self._one_reader
             and payload == self._payload
             and inbox.count[0] == 1
-            and is_own_reader(number := inbox.numbers[0])
+            # The other asks it, too, and costs the call.
+            and (_cm_reads_own_file(number := inbox.numbers[0], mounts.struct) > 0 or is_own_reader(number))
         ):
             file = inbox.steal_reader(number)
             descriptors.append(file)
