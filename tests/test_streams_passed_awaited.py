@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import gc
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -419,3 +420,44 @@ def test_a_program_that_ends_while_a_stream_is_held(how, backend):
     command = [sys.executable, "-I", "-X", "dev", "-W", "error", "-c", HEAD + ENDS[how], backend]
     finished = subprocess.run(command, timeout=PATIENCE, capture_output=True, text=True, check=False)
     assert (finished.returncode, finished.stdout, finished.stderr) == (0, "closed\n", "")
+
+
+INTERRUPTED = """
+import os, signal, sys
+import anyio
+import capmarshal as cm
+from capmarshal import aio
+from collections.abc import AsyncIterator
+
+class Text(cm.Interface):
+    @cm.method
+    async def count(self, lines: AsyncIterator[str]) -> int: ...
+
+class TextServer(Text):
+    async def count(self, lines):
+        return len([line async for line in lines])
+
+async def lines():
+    try:
+        yield "line"
+        os.kill(os.getpid(), signal.SIGINT)
+        await anyio.sleep_forever()
+    finally:
+        print("closed", flush=True)
+
+async def main():
+    async with aio.Entrypoint("text") as entrypoint:
+        await entrypoint.manage(TextServer()).cast(Text).count(lines())
+
+"""
+
+
+@loops.each_loop
+def test_ctrl_c_in_what_iterates(loop):
+    """Goes to who runs the loop, as itself: no exception leaves a task that is nobody's, which would be trio's end."""
+    program = f"{INTERRUPTED}anyio.run(main, **{loops.LOOPS[loop]!r})"
+    command = [sys.executable, "-I", "-c", program]
+    finished = subprocess.run(command, timeout=PATIENCE, capture_output=True, text=True, check=False)
+    assert (finished.returncode, finished.stdout) == (-signal.SIGINT, "closed\n"), finished.stderr
+    assert finished.stderr.splitlines()[-1] == "KeyboardInterrupt"
+    assert "Internal" not in finished.stderr
