@@ -31,6 +31,12 @@ class Index(cm.Interface):
     @cm.method
     def keep(self, page: Page) -> None: ...
 
+    @cm.method
+    def keep_each(self, pages: Iterator[Page]) -> None: ...
+
+    @cm.method
+    def give_each(self, pages: list[Page], index: cm.Capability) -> None: ...
+
 
 class PageServer(Page):
     def title(self):
@@ -51,6 +57,12 @@ class IndexServer(Index):
 
     def keep(self, page):
         self.kept.append(page)
+
+    def keep_each(self, pages):
+        self.kept += pages
+
+    def give_each(self, pages, index):
+        index.cast(Index).keep_each(page for page in pages)
 
 
 @pytest.fixture(params=["managed", "unmanaged"])
@@ -94,6 +106,18 @@ def test_arguments_of_calls(site):
         other.kept.clear()
 
 
+def test_items_of_a_stream_that_is_an_argument(site):
+    """Of a call that the method makes; what iterates runs in a thread of its own."""
+    entrypoint, page, index = site
+    with cm.Entrypoint("elsewhere") as elsewhere:
+        other, granted = IndexServer(), entrypoint.grant(page)
+        index.give_each([granted.cast(Page)] * 2, elsewhere.manage(other))
+        assert [cm.capability(each) for each in other.kept] == [granted] * 2
+        entrypoint.revoke(granted, "over")
+        assert all(map(is_revoked, other.kept))
+        other.kept.clear()
+
+
 def test_it_holds_what_came_as_long_as_it_can_be_reached(site):
     """And the grant ends then, of which nobody has anything else."""
     entrypoint, page, index = site
@@ -126,6 +150,12 @@ class AsyncIndex(cm.Interface):
     async def keep(self, page: AsyncPage) -> None: ...
 
     @cm.method
+    async def keep_each(self, pages: AsyncIterator[AsyncPage]) -> None: ...
+
+    @cm.method
+    async def give_each(self, pages: list[AsyncPage], index: cm.Capability) -> None: ...
+
+    @cm.method
     def each(self, pages: list[AsyncPage]) -> AsyncIterator[AsyncPage]: ...
 
     @cm.method
@@ -153,6 +183,16 @@ class AsyncIndexServer(AsyncIndex):
 
     async def keep(self, page):
         self.kept.append(page)
+
+    async def keep_each(self, pages):
+        self.kept += [page async for page in pages]
+
+    async def give_each(self, pages, index):
+        async def each():
+            for page in pages:
+                yield page
+
+        await index.cast(AsyncIndex).keep_each(each())
 
     async def each(self, pages):
         self.contexts.append(contextvars.copy_context())
@@ -186,8 +226,9 @@ def test_where_methods_are_awaited(loop, managed):
             pages = [await index.first([given]), *[item async for item in index.each([given] * 3)]]
             await index.give(given, there)
             assert [told async for told in index.tell_each([given], there)] == ["told"]
+            await index.give_each([given] * 2, there)
             pages += other.kept
-            assert [cm.capability(each) for each in pages] == [granted] * 6
+            assert [cm.capability(each) for each in pages] == [granted] * 8
             site.revoke(granted, "over")
             for each in pages:
                 await is_revoked_awaited(each)

@@ -18,6 +18,7 @@ from capmarshal._async_server import asyncio_driver as _asyncio_driver  # noqa: 
 from capmarshal._async_server.handlers import AwaitingCalls, current, cut_off, waits
 from capmarshal._async_server.serving import AwaitedService, AwaitingDispatcher
 from capmarshal._async_server.streams import AwaitedProducer
+from capmarshal._capabilities.homecoming import to_go_on
 from capmarshal._server import ownership
 from capmarshal._server.awaited_loop import AwaitedServer
 from capmarshal._server.entrypoint import AnyEntrypoint
@@ -63,8 +64,10 @@ class _Passed(AnyEntrypoint[AwaitedService]):
         declared, service, calls = self._declared, self._made(), self._dispatcher.calls
         assert isinstance(calls, AwaitingCalls)  # noqa: S101 - by construction
         failed = partial(self._journal.error, None, "end", END_FAILED, declared.where)
+        owned = Owned()
+        owned.came_home = to_go_on()
         producer = class_for(declared, AwaitedProducer)(
-            declared, iterator, Owned(), (), calls.shares, None, partial(_driver_of, calls), failed, cut_off, waits
+            declared, iterator, owned, (), calls.shares, None, partial(_driver_of, calls), failed, cut_off, waits
         )
         calls.producers.add(producer)
         made = service.grants.make(self.label, producer, PULLED, self._gone)

@@ -37,9 +37,21 @@ class CameHome:
         found = self._ways.get(id(thing))
         return found[1] if found is not None else None
 
+    def copy(self) -> CameHome:
+        """The same, for what is begun in the call and goes on when that has ended."""
+        made = CameHome()
+        made._ways.update(self._ways)
+        return made
+
     def clear(self) -> None:
         """Knows none any more: the call has ended, and what was begun in it may go on."""
         self._ways.clear()
+
+
+def to_go_on() -> CameHome | None:
+    """What a stream has of it that is begun here, and is an argument of another call."""
+    came_home = here.get()
+    return came_home.copy() if came_home is not None else None
 
 
 # Of the call that runs here, where something has come home with it.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from capmarshal._capabilities.homecoming import to_go_on
 from capmarshal._server.dispatch import Dispatcher
 from capmarshal._server.entrypoint import AnyEntrypoint
 from capmarshal._server.escapes import nothing
@@ -56,8 +57,10 @@ class _Passed(AnyEntrypoint[Service]):
     def begin(self, iterator: Iterator[Any]) -> Capability:
         """Serves it, and returns what it is pulled from, which nobody else keeps."""
         declared, service = self._declared, self._made()
+        owned = Owned()
+        owned.came_home = to_go_on()
         producer = class_for(declared, Producer)(
-            declared, iterator, Owned(), (), self._dispatcher.calls.shares, None, nothing
+            declared, iterator, owned, (), self._dispatcher.calls.shares, None, nothing
         )
         made = service.grants.make(self.label, producer, PULLED, self._gone)
         assert made is not None  # noqa: S101 - it is not closed
