@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import capmarshal as cm
+from capmarshal._descriptors import reaper
 from interrupting import Interrupting
 from left_behind import open_numbers
 from patience import PATIENCE, until
@@ -87,11 +88,16 @@ class Lines:
             self.closed += 1
 
 
+def wait_for_all_to_end():
+    until(lambda: not any(each.name.startswith("capmarshal stream of ") for each in threading.enumerate()))
+    assert reaper.wait(PATIENCE)
+
+
 @pytest.fixture(autouse=True)
 def _all_have_ended():
     """Before descriptors are counted."""
     yield
-    until(lambda: not any(each.name.startswith("capmarshal stream of ") for each in threading.enumerate()))
+    wait_for_all_to_end()
 
 
 @pytest.fixture
@@ -333,6 +339,8 @@ def test_a_table_without_room_for_it(fork):
                 lines = Lines()
                 given = lines()
                 next(given)
+                # What served the last one gives no room to this one.
+                wait_for_all_to_end()
                 most = max(open_numbers()) + 1
                 full = [os.dup(0) for _ in range(most - len(open_numbers()))]
                 resource.setrlimit(resource.RLIMIT_NOFILE, (max(open_numbers()) + 1 + room, hard))
@@ -390,7 +398,7 @@ def test_ctrl_c_between_two_steps(files, fork):
     """Of a call with a stream: it is closed, and all that served it is, wherever it comes."""
 
     def swept():
-        at, threads = 0, "capmarshal stream of "
+        at = 0
         with cm.Entrypoint("text") as entrypoint:
             proxy = entrypoint.manage(TextServer()).cast(Text)
             assert proxy.first(iter(["x"])) == "x"
@@ -408,7 +416,7 @@ def test_ctrl_c_between_two_steps(files, fork):
                     given.close()
                 del given
                 until(lambda lines=lines: lines.closed == 1)
-                until(lambda: not any(each.name.startswith(threads) for each in threading.enumerate()))
+                wait_for_all_to_end()
                 if not interrupting.where:
                     return at
                 at += 1
