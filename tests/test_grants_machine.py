@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -87,10 +88,17 @@ class ModelGrant:
         deep: what is handed out through it belongs to it.
         told: somebody is told when nobody holds it.
         revoked: it was.
+        dissolved: of what was handed out through it, what is not there any more.
     """
 
     def __init__(self, target, *, deep=False, told=True):
         self.target, self.deep, self.told, self.revoked = target, deep, told, False
+        self.dissolved = []
+
+
+def referent(target):
+    """An object, which the model may refer to weakly."""
+    return target() if isinstance(target, weakref.ref) else target
 
 
 class Held(NamedTuple):
@@ -106,18 +114,21 @@ class Held(NamedTuple):
     target: object
     part: bool = False
 
-    def expected(self, method):
-        """How a call of a method ends."""
+    @property
+    def over(self):
+        """How all calls end; None where they do not."""
         if self.grant.revoked:
             return "Revoked"
-        return "UnknownMethod" if self.part and method == "size" else 8
+        return "StaleCapability" if self.target in self.grant.dissolved else None
+
+    def expected(self, method):
+        """How a call of a method ends."""
+        return self.over or ("UnknownMethod" if self.part and method == "size" else 8)
 
     @property
     def local(self):
         """What it is at home."""
-        if self.grant.revoked:
-            return None
-        return self.target() if isinstance(self.target, weakref.ref) else self.target
+        return None if self.over else referent(self.target)
 
 
 class GrantMachine(RuleBasedStateMachine):
@@ -144,12 +155,10 @@ class GrantMachine(RuleBasedStateMachine):
         self.next_place += 1
         return str(self.next_place)
 
-    def _holders(self):
-        """Each grant that somebody holds, once for each who does."""
-        yield from (held.grant for held, _ in self.own)
-        yield from (held.grant for held, _ in self.posted)
-        for process in self.processes:
-            yield from (held.grant for held in process.held.values())
+    def _all_held(self):
+        """What is held, once for each who does."""
+        held = [held for held, _ in (*self.own, *self.posted)]
+        return held + [one for process in self.processes for one in process.held.values()]
 
     def _some(self, number):
         """One of those that hold anything, and a place of it."""
@@ -185,7 +194,7 @@ class GrantMachine(RuleBasedStateMachine):
         process, place = self._some(number)
         held, new_place = process.held[place], self._place()
         ended = process.do("another", place, new_place)
-        assert ended == ("Revoked" if held.grant.revoked else None)
+        assert ended == held.over
         if ended is None:
             assert held.local is not None
             made = held.local.last
@@ -255,9 +264,14 @@ class GrantMachine(RuleBasedStateMachine):
     @rule(number=places)
     def come_home(self, number):
         held, ends = self._unpost(number)
-        received = cm.receive_capability(ends[1], PATIENCE)
-        for end in ends:
-            end.close()
+        with contextlib.ExitStack() as closing:
+            for end in ends:
+                closing.callback(end.close)
+            if held.over == "StaleCapability":
+                with pytest.raises(cm.StaleCapability):
+                    cm.receive_capability(ends[1], PATIENCE)
+                return
+            received = cm.receive_capability(ends[1], PATIENCE)
         assert received.local is held.local
         self.own.append((held, received))
 
@@ -293,6 +307,22 @@ class GrantMachine(RuleBasedStateMachine):
             with pytest.raises(ValueError, match="belongs to a deep grant"):
                 self.entrypoint.revoke(granted, "over")
 
+    @precondition(lambda self: any(held.local is not None for held in self._all_held()))
+    @rule(number=places)
+    def dissolve(self, number):
+        """All that leads to an object: its grants, and what deep ones have handed out of it, and nothing else."""
+        there = [held.local for held in self._all_held() if held.local is not None]
+        target = there[number % len(there)]
+        # Of a grant that is over already, somebody may have been told.
+        for held in self._all_held():
+            if referent(held.grant.target) is target:
+                held.grant.revoked = True
+        for held in self._all_held():
+            if held.local is target:
+                held.grant.dissolved.append(held.target)
+        del there
+        self.entrypoint.dissolve(target)
+
     @precondition(lambda self: self._holding())
     @rule(number=places)
     def drop(self, number):
@@ -318,7 +348,7 @@ class GrantMachine(RuleBasedStateMachine):
 
     @invariant()
     def who_is_told_is_told_when_nobody_holds_it(self):
-        held = set(map(id, self._holders()))
+        held = {id(held.grant) for held in self._all_held()}
         alive = [grant for grant in self.grants if id(grant) in held]
         due = [id(grant.target) for grant in self.grants if grant.told and not grant.revoked and grant not in alive]
         until(lambda: len(self.told) >= len(due))
