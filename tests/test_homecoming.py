@@ -26,6 +26,14 @@ class Taker(cm.Interface):
     def take_all(self, pages: list[Page]) -> None: ...
 
 
+class Denied(Exception):
+    """An error that knows an object."""
+
+    def __init__(self, page):
+        super().__init__(page, [page])
+        self.page = page
+
+
 @dataclasses.dataclass
 class Found:
     """Pages within other things."""
@@ -55,6 +63,10 @@ class Index(cm.Interface):
 
     @cm.method
     def have_given(self, page: Page, taker: Taker) -> None: ...
+
+    @cm.method
+    @cm.raises(Denied)
+    def deny(self, page: Page) -> None: ...
 
     @cm.method
     def keep(self, page: Page) -> None: ...
@@ -97,6 +109,9 @@ class IndexServer(Index):
     def have_given(self, page, taker):
         assert page is self.page
         self.me.give_own(taker)
+
+    def deny(self, page):
+        raise Denied(page)
 
     def keep(self, page):
         self.page = page
@@ -246,6 +261,14 @@ def test_a_managed_object_that_is_dissolved_meanwhile(site):
         go.close()
         with pytest.raises(cm.StaleCapability):
             blocking.outcome()
+
+
+def test_an_error_has_no_capability(site, page):
+    """Whatever it knows: of what is no data there is the text."""
+    with pytest.raises(Denied) as caught:
+        site.index.deny(site.granted().cast(Page))
+    assert not hasattr(caught.value, "page")
+    assert {type(argument) for argument in caught.value.args} == {str}
 
 
 def test_what_the_server_keeps_is_the_object(site, page):

@@ -26,6 +26,9 @@ class Index(cm.Interface):
     def each(self, pages: list[Page]) -> Iterator[Page]: ...
 
     @cm.method
+    def selves(self, count: int) -> Iterator[Index]: ...
+
+    @cm.method
     def tell_each(self, pages: list[Page], index: cm.Capability) -> Iterator[str]: ...
 
     @cm.method
@@ -49,6 +52,10 @@ class IndexServer(Index):
 
     def each(self, pages):
         yield from pages
+
+    def selves(self, count):
+        for _ in range(count):
+            yield self
 
     def tell_each(self, pages, index):
         for page in pages:
@@ -92,6 +99,26 @@ def test_items(site):
     items += stream
     assert len(items) == 40
     assert all(map(is_revoked, items))
+
+
+@pytest.mark.parametrize("managed", [True, False])
+def test_items_that_are_the_object_itself(managed):
+    """Of a stream that was begun by a grant: no more can be called of it, and it ends with that."""
+    with cm.Entrypoint("site") as entrypoint:
+        target = IndexServer()
+        if managed:
+            entrypoint.manage(target)
+        granted = entrypoint.grant(target, only=(Index.selves,))
+        stream = granted.cast(Index).selves(40)
+        items = [next(stream), next(stream)]
+        again = next(items[0].selves(1))
+        with pytest.raises(cm.UnknownMethod, match="only"):
+            again.keep(granted.cast(Page))
+        entrypoint.revoke(granted, "over")
+        for item in (*items, again):
+            with pytest.raises(cm.Revoked, match="over"):
+                next(item.selves(1))
+        until(lambda: not entrypoint._service.grants._in_force)
 
 
 def test_arguments_of_calls(site):
@@ -156,6 +183,9 @@ class AsyncIndex(cm.Interface):
     async def give_each(self, pages: list[AsyncPage], index: cm.Capability) -> None: ...
 
     @cm.method
+    def selves(self, count: int) -> AsyncIterator[AsyncIndex]: ...
+
+    @cm.method
     def each(self, pages: list[AsyncPage]) -> AsyncIterator[AsyncPage]: ...
 
     @cm.method
@@ -193,6 +223,10 @@ class AsyncIndexServer(AsyncIndex):
                 yield page
 
         await index.cast(AsyncIndex).keep_each(each())
+
+    async def selves(self, count):
+        for _ in range(count):
+            yield self
 
     async def each(self, pages):
         self.contexts.append(contextvars.copy_context())
@@ -233,6 +267,24 @@ def test_where_methods_are_awaited(loop, managed):
             for each in pages:
                 await is_revoked_awaited(each)
             other.kept.clear()
+
+    loops.run(loop, main)
+
+
+@loops.each_loop
+def test_awaited_items_that_are_the_object_itself(loop):
+    async def main():
+        async with aio.Entrypoint("site") as site:
+            target = AsyncIndexServer()
+            site.manage(target)
+            granted = site.grant(target, only=(AsyncIndex.selves,))
+            items = [item async for item in granted.cast(AsyncIndex).selves(3)]
+            with pytest.raises(cm.UnknownMethod, match="only"):
+                await items[0].keep(granted.cast(AsyncPage))
+            site.revoke(granted, "over")
+            for item in items:
+                with pytest.raises(cm.Revoked, match="over"):
+                    await anext(item.selves(1))
 
     loops.run(loop, main)
 

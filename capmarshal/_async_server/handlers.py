@@ -249,6 +249,7 @@ class AwaitedCall(Handler):
             self._outgoing = self._calls.outgoing(self, self._target, self._owned)
             if method.streams:
                 result = self._calls.produce(method, result, self._owned, kept, self._caller())
+                result.target = self._target
             payload = method.encode_result(result, self._outgoing)
             if method.streams:
                 # The stream's from here on.

@@ -69,7 +69,7 @@ _NO_NAMES: Mapping[str, Any] = {}
 Encoded: TypeAlias = "bytes | memoryview"
 # Takes what a call owns, and its results, where all of it can leave with the reply; whether that is so.
 Leave: TypeAlias = "Callable[[Owned, Results], bool]"
-HandOut: TypeAlias = "Callable[[Interface, Peer | None, Grant | None], Capability | None]"
+HandOut: TypeAlias = "Callable[[Interface, Peer | None, Grant | None, object], Capability | None]"
 
 
 def stays(_owned: Owned, _results: Results) -> bool:
@@ -105,8 +105,8 @@ class Calls:
         inline: of the calls in progress that the serving thread itself makes, each the grant that it is made by, or
             None.
         grant_at: which grant has a door, by the key of that.
-        hand_out: gives an object that nobody manages a capability, in the result of a call of a process, by a grant;
-            None where nobody serves any more.
+        hand_out: gives an object that nobody manages a capability, in the result of a call of a process, by a grant,
+            or in a stream that was begun by a call of the last; None where nobody serves any more.
         hand_under: has what is in the result of a call through a deep grant belong to that; its badge, or None
             likewise.
         shares: what one answer may have.
@@ -125,7 +125,7 @@ class Calls:
         self.slot: Callable[[], int] = lambda: 0
         self.inline: list[Grant | None] = []
         self.grant_at: Callable[[int], Grant | None] = lambda _key: None
-        self.hand_out: HandOut = lambda _target, _peer, _grant: None
+        self.hand_out: HandOut = lambda _target, _peer, _grant, _began: None
         self.hand_under: Callable[[Any, Grant], bytes | None] = lambda _thing, _grant: None
 
     @property
@@ -279,6 +279,7 @@ class Calls:
                     outgoing = self.outgoing(turn, target, owned)
                     if method.streams:
                         result = self.produce(method, result, owned, calls.kept[kept_before:], self.caller())
+                        result.target = target
                     reply = method.encode_result(result, outgoing)
                     if method.streams:
                         # The stream's from here on.
@@ -359,13 +360,20 @@ class Calls:
             owned: of its arguments.
         """
         # Items are what came with the call that has begun the stream.
-        came_home = target.came_home if isinstance(target, Streaming) else owned.came_home
+        came_home, began = owned.came_home, None
+        if isinstance(target, Streaming):
+            came_home, began = target.came_home, target.target
         peer, grant = self._came_by(turn)
         if grant is not None and grant.deep is not None:
             return Outgoing(serving=True, came_home=came_home, hand_under=partial(self._hand_under, grant))
-        # Not the grant's target, which it has no more where it is revoked while its call is in progress.
-        called = (target, grant.badge) if grant is not None else None
-        return Outgoing(serving=True, came_home=came_home, called=called, hand_out=partial(self._hand_out, peer, grant))
+        called: tuple[object, bytes | None] | None = None
+        if began is not None:
+            called = (began, None) if grant is not None and grant.through is not None else None
+        elif grant is not None:
+            # Not the grant's target, which it has no more where it is revoked while its call is in progress.
+            called = target, grant.badge
+        hand_out = partial(self._hand_out, peer, grant, began)
+        return Outgoing(serving=True, came_home=came_home, called=called, hand_out=hand_out)
 
     def _came_by(self, turn: Turn) -> tuple[Peer | None, Grant | None]:
         """Whose a call is, None: this process's, which makes it inline; and the grant that it came by, if by any."""
@@ -374,8 +382,8 @@ class Calls:
         channel = self._channel(turn)
         return (channel.peer, channel.grant) if channel is not None else (None, None)
 
-    def _hand_out(self, peer: Peer | None, grant: Grant | None, target: Interface) -> Capability:
-        made = self.hand_out(target, peer, grant)
+    def _hand_out(self, peer: Peer | None, grant: Grant | None, began: object, target: Interface) -> Capability:
+        made = self.hand_out(target, peer, grant, began)
         if made is None:
             raise Failing(Code.UNSENDABLE, _ENDS)
         return made

@@ -34,8 +34,8 @@ class Grant:
         channels: that were made through its door.
         reason: why it was revoked; None as long as it is not.
         shut: nobody can knock at it any more.
-        streams: that were begun through it, and somebody can reach.
-        through: the one that this is a stream of; None: of none, or it is none.
+        streams: that were begun through it, or were an item of such, and somebody can reach.
+        through: the one with which this is revoked: it is a stream of that, or the same object; None: with none.
         passed_on: deep ones that have handed out its object by a capability of it, which ends with it.
     """
 

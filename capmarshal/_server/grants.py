@@ -128,7 +128,7 @@ class Grants:
             unreachable: as :class:`Grant` has it.
             holder: whom it is the result of a call of, where that is counted.
             deep: as :class:`Grant` has it.
-            through: the grant that it is a stream of; it is revoked with that.
+            through: the grant with which it is revoked: as :class:`Grant` has it.
 
         Raises:
             TableFull: no room for the two ends of its door.

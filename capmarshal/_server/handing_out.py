@@ -46,13 +46,14 @@ class HandingOut:
         self._journal = journal
         self._colour = colour
 
-    def hand_out(self, target: Interface, peer: Peer | None, grant: Grant | None) -> Capability | None:
+    def hand_out(self, target: Interface, peer: Peer | None, grant: Grant | None, began: object) -> Capability | None:
         """A grant of what a method has returned, and nobody manages: it lives as long as anybody can reach it.
 
         Args:
             target: the object.
             peer: whose the call was; None: this process made it, inline.
             grant: by which it came; None: by the entrypoint's own door.
+            began: the object whose method has begun the stream, where it is an item of one.
 
         Returns:
             The capability, which nobody else keeps; None where nobody serves any more.
@@ -69,10 +70,13 @@ class HandingOut:
             raise Failing(Code.TOO_BIG, f"its result has one object more than may be: {refusal}")
         label = grant.label if grant is not None else self._journal.label
         # Of a stream in this process, too, the end is told: so it is a proxy that has it, and not the object itself.
-        streams = isinstance(target, Streaming)
-        only, unreachable = (PULLED, END) if streams else (None, None)
+        only, unreachable, through = (PULLED, END, grant) if isinstance(target, Streaming) else (None, None, None)
+        if target is began and grant is not None and grant.through is not None:
+            # The object itself, which was called by a grant: no more of it can be called, and no longer.
+            through = grant.through
+            only = self._objects.only_of(through.kept_under)
         try:
-            return self._grants.make(label, target, only, unreachable, peer, through=grant if streams else None)
+            return self._grants.make(label, target, only, unreachable, peer, through=through)
         except TableFull as error:
             raise Failing(Code.TABLE_FULL, f"at the server, {error.strerror}") from error
 

@@ -120,6 +120,10 @@ class Objects:
                 self.known[key] = known
         return known
 
+    def only_of(self, badge: bytes) -> frozenset[bytes] | None:
+        """The names of the methods that can be called through its door; None: all."""
+        return self._only.get(badge)
+
     def is_restricted(self, badge: bytes) -> bool:
         """Whether some of an object's methods only can be called through its door."""
         return badge in self._only

@@ -121,6 +121,7 @@ class Streaming:
         failure: what the iteration has raised, behind items that are to be sent before.
         revoked: it has ended though somebody has it.
         came_home: with the call that began it: the items that are among that go out as it came.
+        target: the object whose method has begun it; None: it is of none.
     """
 
     measures: Items
@@ -133,6 +134,7 @@ class Streaming:
         self._shares = shares
         self._owned: Owned | None = ownership.without_kept(owned, kept)
         self.came_home = owned.came_home
+        self.target: object = None
         self.failure: BaseException | None = None
         self.revoked = False
 

@@ -30,8 +30,8 @@ class Outgoing:
     Args:
         serving: it is an answer's: the thread that makes it serves others.
         came_home: with the arguments of the call that is answered: that goes out as it came.
-        called: the object whose method was called, and its badge of the door that the call came through, where that
-            leads to it alone; it goes out as what it was called by.
+        called: the object whose method was called, where that was by a door that leads to it alone, and its badge of
+            the door that the call came through: it goes out as that.  None: it is handed out, also if it is managed.
         hand_out: gives an object that nobody manages a capability; None: there is none for it.
         hand_under: gives whatever stands for a capability a badge of the door that the call came through; None: it has
             that of its own door.
@@ -65,7 +65,7 @@ class Outgoing:
         *,
         serving: bool = False,
         came_home: CameHome | None = None,
-        called: tuple[object, bytes] | None = None,
+        called: tuple[object, bytes | None] | None = None,
         hand_out: Callable[[Any], Capability] | None = None,
         hand_under: Callable[[Any], bytes] | None = None,
     ) -> None:
@@ -105,8 +105,8 @@ class Outgoing:
             way = self._came_home.way_of(thing) if self._came_home is not None else None
             if way is not None:
                 self._add_capability(space.capability(*way))
-            elif self._called is not None and thing is self._called[0]:
-                self.entries.append(Entry(THIS_DOOR, self._called[1]))
+            elif self._called is not None and thing is self._called[0] and (badge := self._called[1]) is not None:
+                self.entries.append(Entry(THIS_DOOR, badge))
             elif self._hand_under is not None:
                 self.entries.append(Entry(THIS_DOOR, self._hand_under(thing)))
             else:
@@ -154,7 +154,8 @@ class Outgoing:
 
     def _capability_of(self, thing: Any) -> Capability:
         """Its capability, which an object of a result is given where nobody manages it."""
-        if self._hand_out is None or issubclass(type(thing), (Capability, Proxy)) or id(thing) in space.managed:
+        managed = id(thing) in space.managed and (self._called is None or thing is not self._called[0])
+        if self._hand_out is None or issubclass(type(thing), (Capability, Proxy)) or managed:
             return capability_of(thing)
         if self._handed_out is None:
             self._handed_out = {}
