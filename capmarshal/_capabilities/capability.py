@@ -154,7 +154,8 @@ class Capability(OnlyPolled):
         if timeout is not None:
             check_proxy_timeout(timeout)
         made: T = object.__new__(_proxy_class_of(cls, timeout is not None, call_log.wanted()))
-        made.__dict__["_capability"], made.__dict__["_way"] = self, self._way
+        # At once: added one by one, they share their keys with others, where CPython 3.11 takes long to find one.
+        made.__dict__.update(_capability=self, _way=self._way)
         if timeout is not None:
             made.__dict__[_TIMEOUT] = timeout
         return made
