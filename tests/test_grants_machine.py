@@ -303,9 +303,17 @@ class GrantMachine(RuleBasedStateMachine):
         if held.target is held.grant.target or held.grant.revoked:
             self.entrypoint.revoke(granted, "over")
             held.grant.revoked = True
+            self._calls_end_everywhere()
         else:
             with pytest.raises(ValueError, match="belongs to a deep grant"):
                 self.entrypoint.revoke(granted, "over")
+
+    def _calls_end_everywhere(self):
+        """Of what is over, at once."""
+        for process in self.processes:
+            for place, held in process.held.items():
+                if held.over:
+                    assert process.do("call", place, "double") == held.over
 
     @precondition(lambda self: any(held.local is not None for held in self._all_held()))
     @rule(number=places)
@@ -322,6 +330,7 @@ class GrantMachine(RuleBasedStateMachine):
                 held.grant.dissolved.append(held.target)
         del there
         self.entrypoint.dissolve(target)
+        self._calls_end_everywhere()
 
     @precondition(lambda self: self._holding())
     @rule(number=places)
