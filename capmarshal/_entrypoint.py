@@ -69,6 +69,7 @@ class Entrypoint(AnyEntrypoint[Service]):
         What :meth:`manage` gave is stale then (:class:`StaleCapability`), and so is what deep grants have handed out;
         its grants are revoked (:class:`Revoked`).  Waits for calls of the object that are in progress, by whichever of
         these they have come, except from within a call.
+
         Does nothing for an object that this entrypoint neither manages nor has granted.
 
         Args:

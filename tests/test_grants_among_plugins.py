@@ -285,7 +285,7 @@ def knock_as(granted, pid, uid, gid):
 
 
 def test_one_that_says_that_it_is_another(entrypoint, fork):
-    """The kernel lets it not: it is who it is."""
+    """The kernel does not let it: it stays who it is."""
     granted = entrypoint.grant(FolderServer())
 
     def pretend():

@@ -140,6 +140,7 @@ class Entrypoint(AnyEntrypoint[AwaitedService]):
         What :meth:`manage` gave is stale then (:class:`StaleCapability`), and so is what deep grants have handed out;
         its grants are revoked (:class:`Revoked`).  Waits for calls of the object that are in progress, by whichever of
         these they have come, except for the one that it is awaited in.
+
         Does nothing for an object that this entrypoint neither manages nor has granted.
 
         Args:

@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from capmarshal._server.objects import Objects
     from capmarshal._server.shares import Shares
 
-    # How it has ended; and has it awaited, in a task of that name.
+    # Told how what was awaited has ended: by its result, or by the error that it raised.
     Then: TypeAlias = Callable[[object, BaseException | None], None]
+    # Has what a function returns awaited, in a task of that name, and tells how it has ended.
     Ask: TypeAlias = Callable[[Callable[[], object], Then, str], "Asking"]
 
 T = TypeVar("T")

@@ -171,7 +171,7 @@ class AnyEntrypoint(Generic[S]):
             deep: what its methods, and those of what they return, return of this entrypoint's objects belongs to the
                 grant: it is called through its door, and ends with it.  All of their methods can be called, whatever
                 ``only`` says.  What another entrypoint serves they cannot return.
-            objects: how many may belong to a deep one, at most, and None: 65,536; one more, and the call fails
+            objects: how many may belong to a deep one at most; None: 65,536.  With one more, the call fails
                 (:class:`TooLarge`).
 
         Returns:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class GrantDoors:
-    """Those of one server; in the loop's thread.
+    """The doors of the grants of one server; in the loop's thread.
 
     Args:
         knocks: taken at them.

@@ -47,7 +47,7 @@ _LOOK = 1_000_000_000
 
 
 class Grants:
-    """Those of one server.
+    """The grants of one server.
 
     Args:
         knocks: taken at their doors.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class HandedOut:
-    """Those of one server.  Whoever calls holds the lock of its grants.
+    """Counts the grants that each process has of one server.  Whoever calls holds the lock of its grants.
 
     Counted for the process whose call each was the result of, whoever has it now: it is that which can make the server
     open one more door.  This process's own are its own affair.

@@ -64,7 +64,7 @@ class SignalHandler:
 
 
 class SignalHandlers:
-    """Those of one server.
+    """The signal handlers of one server.
 
     Args:
         slots: of the server.

@@ -20,7 +20,7 @@ _TOLD = "unreachable, of "
 
 
 class Unreachable:
-    """Of the grants of one server; in the loop's thread.
+    """Notices which grants of one server nobody can call by any more, and says so; in the loop's thread.
 
     Args:
         timers: of its loop.

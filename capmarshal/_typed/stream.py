@@ -107,7 +107,7 @@ class Fetched(Generic[T]):
             wanted: how many items there were to be at most.
 
         Raises:
-            ProtocolError: no server of ours sends so many, nor none that are not the last.
+            ProtocolError: these are more items than were wanted, or none though the stream goes on.
         """
         items, ended = batch
         if len(items) > wanted or not (items or ended):
