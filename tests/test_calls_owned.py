@@ -12,6 +12,7 @@ import by_hand
 import capmarshal as cm
 from capmarshal._capabilities.capability import open_door_of
 from capmarshal._protocol.faults import Code
+from capmarshal._typed.incoming import Owned
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
 
@@ -412,3 +413,12 @@ def test_no_time_at_all_is_told_at_once():
                 capability.cast(by_hand.Work).double(1)
             assert caught.value.ran == "no"
         assert worker.calls == 0
+
+
+def test_what_is_taken_over_is_all_that_there_is():
+    """Also of what is added to it one day."""
+    one, other = Owned(), Owned()
+    for name in Owned.__slots__:
+        setattr(other, name, object())
+    one.take(other)
+    assert [name for name in Owned.__slots__ if getattr(one, name) is not getattr(other, name)] == []

@@ -391,8 +391,7 @@ class AwaitingCalls(Calls):
     ) -> tuple[Sequence[Any], Mapping[str, Any]]:
         """The arguments of a call, by position and by name; what it owns of them is in ``owned``."""
         arguments, by_name, incoming = self._received(turn, method, payload, came, owned, table)
-        owned.produced, owned.raws, owned.writers = incoming.produced, incoming.raws, incoming.writers
-        owned.came_home, owned.streams = incoming.came_home, incoming.streams
+        owned.take(incoming)
         return arguments, by_name
 
     def _caller(self, turn: Turn) -> Peer | None:

@@ -66,6 +66,11 @@ class Owned:
         """Notes what a file was made with."""
         self.raws = {**self.raws, id(file): file.raw}  # type: ignore[dict-item]  # typeshed has a protocol there
 
+    def take(self, other: Owned) -> None:
+        """Takes over all that another one has; what this one had is in that, or nobody's."""
+        self.came_home, self.produced, self.streams = other.came_home, other.produced, other.streams
+        self.raws, self.writers = other.raws, other.writers
+
     def close_all(self) -> None:
         """Closes it."""
         reaper.close(self.produced)
