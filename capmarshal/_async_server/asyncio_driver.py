@@ -118,9 +118,9 @@ class AsyncioDriver(Driver):
         self._aside.add(task)
         task.add_done_callback(self._aside.discard)
 
-    def aside(self) -> list[str]:
+    def aside(self) -> tuple[str, ...]:
         """As :meth:`Driver.aside`."""
-        return [task.get_name() for task in self._aside]
+        return tuple(task.get_name() for task in self._aside)
 
     def run(self, method: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
         """As :meth:`Driver.run`: the event loop itself keeps no task."""

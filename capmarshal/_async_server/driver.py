@@ -116,9 +116,9 @@ class Driver:
             self._names.remove(name)
             raise
 
-    def aside(self) -> list[str]:
-        """The names of all that runs so."""
-        return self._names
+    def aside(self) -> tuple[str, ...]:
+        """The names of all that runs so now."""
+        return tuple(self._names)
 
     async def until(self, over: Callable[[], bool], at_once: int) -> None:
         """Takes turns until that is so: so many between two moments for others; waits where there is nothing to do."""
