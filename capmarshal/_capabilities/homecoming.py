@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from capmarshal._capabilities.door import Door
 
-# A door, and the badge of the object through that.
-Way: TypeAlias = "tuple[Door, bytes]"
+# By what an object came: a door, and the badge of the object through that.
+CameBy: TypeAlias = "tuple[Door, bytes]"
 
 
 class CameHome:
@@ -26,13 +26,13 @@ class CameHome:
 
     def __init__(self) -> None:
         # By the id of each object, which is kept.
-        self._ways: dict[int, tuple[object, Way]] = {}
+        self._ways: dict[int, tuple[object, CameBy]] = {}
 
-    def note(self, thing: object, way: Way) -> None:
+    def note(self, thing: object, way: CameBy) -> None:
         """One has come; of several ways the first counts, as whoever calls holds them all."""
         self._ways.setdefault(id(thing), (thing, way))
 
-    def way_of(self, thing: object) -> Way | None:
+    def way_of(self, thing: object) -> CameBy | None:
         """How an object came, if it did."""
         found = self._ways.get(id(thing))
         return found[1] if found is not None else None
