@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from capmarshal._descriptors.private import Private
-    from capmarshal._server.dispatch import Ask, Asking, Dispatcher, Then
+    from capmarshal._server.dispatch import Ask, Asked, Dispatcher, Then
     from capmarshal._server.journal import Journal
     from capmarshal._server.limits import Limits
     from capmarshal._server.objects import Objects
@@ -80,7 +80,7 @@ class AwaitedServer(Server):
         """Has that asked by ``ask`` which says what who connects gets, and all handlers awaited."""
         rouse = weakly(self._rouse, None)
 
-        def roused(asked: Callable[[], object], then: Then, name: str) -> Asking:
+        def roused(asked: Callable[[], object], then: Then, name: str) -> Asked:
             def and_on(given: object, failure: BaseException | None) -> None:
                 then(given, failure)
                 rouse()

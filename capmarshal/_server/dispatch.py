@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     # Told how what was awaited has ended: by its result, or by the error that it raised.
     Then: TypeAlias = Callable[[object, BaseException | None], None]
     # Has what a function returns awaited, in a task of that name, and tells how it has ended.
-    Ask: TypeAlias = Callable[[Callable[[], object], Then, str], "Asking"]
+    Ask: TypeAlias = Callable[[Callable[[], object], Then, str], "Asked"]
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ _CLOSING_SECONDS = 1.0
 _FAR = 1 << 62
 
 
-class Asking(Protocol):
+class Asked(Protocol):
     """Something of the application's that is no call, and is awaited."""
 
     def cancel(self) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from capmarshal._descriptors.private import Private
     from capmarshal._server.clients import Peer, User
     from capmarshal._server.closings import Closings
-    from capmarshal._server.dispatch import Asking
+    from capmarshal._server.dispatch import Asked
     from capmarshal._server.shares import Shares
     from capmarshal._server.slots import Slots
     from capmarshal._server.timers import Timers
@@ -50,7 +50,7 @@ class _Handover:
         self.connection = connection
         self.peer = peer
         self.slot = 0
-        self.asking: Asking | None = None
+        self.asking: Asked | None = None
 
 
 class Handovers:
@@ -103,7 +103,7 @@ class Handovers:
             # No memory for it (epoll_ctl(2)).
             self._tell(handover)
 
-    def ask(self, connection: Private, peer: Peer, ask: Callable[[], Asking]) -> None:
+    def ask(self, connection: Private, peer: Peer, ask: Callable[[], Asked]) -> None:
         """Keeps a connection while it is asked what its client gets, and no longer than that is there; takes it.
 
         Args:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from capmarshal._capabilities.signal_end import SignalEnd
     from capmarshal._descriptors.private import Private
-    from capmarshal._server.dispatch import Ask, Asking, Dispatcher
+    from capmarshal._server.dispatch import Ask, Asked, Dispatcher
     from capmarshal._server.journal import Journal
     from capmarshal._server.slots import Slots
     from capmarshal._server.timers import Timers
@@ -51,7 +51,7 @@ class SignalHandler:
         self.end = end
         self.due = self.runs = False
         self.watch: Watch | None = None
-        self.asking: Asking | None = None
+        self.asking: Asked | None = None
 
     def __repr__(self) -> str:
         return f"on_signal({self.handler!r})"

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from capmarshal._server.clients import Channel
-    from capmarshal._server.dispatch import Ask, Asking, Dispatcher
+    from capmarshal._server.dispatch import Ask, Asked, Dispatcher
     from capmarshal._server.grant import Grant
     from capmarshal._server.journal import Journal
     from capmarshal._server.timers import Timers
@@ -49,7 +49,7 @@ class Unreachable:
         self._journal = journal
         self._is_over, self._end, self._forget = is_over, end, forget
         # Those of which it is being told, in an event loop, that nobody can reach the object.
-        self._telling: dict[Grant, Asking | None] = {}
+        self._telling: dict[Grant, Asked | None] = {}
         self.ask: Ask | None = None
 
     def door_shut(self, grant: Grant) -> None:
