@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
     from capmarshal._capabilities.capability import Capability, Proxy
     from capmarshal._typed.arguments import Given
-    from capmarshal._typed.declaration import Streamed
+    from capmarshal._typed.declaration import StreamArgument
     from capmarshal._typed.method import Method
 
     # Serves what iterates: gives what it is pulled from, and what ends it.
-    Serve: TypeAlias = Callable[[Streamed, Any], tuple[Capability, Callable[[], None]]]
+    Serve: TypeAlias = Callable[[StreamArgument, Any], tuple[Capability, Callable[[], None]]]
 
 
 def streams_in(called: Method, given: Given) -> dict[int, Any]:

@@ -36,7 +36,7 @@ def streams_by(item_of: Callable[..., tuple[Any, bool] | None], pull_interface: 
     _item_of, _pull_interface = item_of, pull_interface
 
 
-class Streamed(NamedTuple):
+class StreamArgument(NamedTuple):
     """An argument that is a stream.
 
     Attributes:
@@ -155,7 +155,7 @@ class Declaration:
                 raise self._wrong(f"parameter {name} has no annotation, which says what may be passed: {name}: int")
         if "return" not in written:
             raise self._wrong("the result has no annotation; write -> None if there is none")
-        self.streamed: dict[int, Streamed] = {}
+        self.streamed: dict[int, StreamArgument] = {}
         read = [self._parameter(reader, place, written[p.name]) for place, p in enumerate(self.parameters)]
         self.annotations = [annotation for annotation, _ in read]
         self.data = [is_data for _, is_data in read]
@@ -219,7 +219,7 @@ class Declaration:
             raise Unsendable(f"an {one}, where its calls are {how} an {other}[...]")
         where, items_are_data = f"{self.where}.{name}", is_data(item)
         pulled = _pull_interface(where, item, self.raises, awaitable=is_awaited)
-        self.streamed[place] = Streamed(where, pulled, items_are_data, name, optional)
+        self.streamed[place] = StreamArgument(where, pulled, items_are_data, name, optional)
         return pulled | None if optional else pulled
 
     def _type(self, reader: Reader, written: Any, of: str) -> tuple[Any, bool]:
