@@ -394,8 +394,8 @@ class AwaitingCalls(Calls):
         owned.take(incoming)
         return arguments, by_name
 
-    def _caller(self, turn: Turn) -> Peer | None:
-        return turn.peer if isinstance(turn, AwaitedCall) else super()._caller(turn)
+    def _peer(self, turn: Turn) -> Peer | None:
+        return turn.peer if isinstance(turn, AwaitedCall) else super()._peer(turn)
 
     def _channel(self, turn: Turn) -> Channel | None:
         # Its channel may have ended, and another have its slot.

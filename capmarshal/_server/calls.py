@@ -342,9 +342,9 @@ class Calls:
         """
         if wrong := method.misfit(result):
             words = "%s returned what its interface does not say: %s"
-            self._journal.error(self._caller(turn), f"{method.where}, result", words, method.where, printable(wrong))
+            self._journal.error(self._peer(turn), f"{method.where}, result", words, method.where, printable(wrong))
 
-    def _caller(self, turn: Turn) -> Peer | None:
+    def _peer(self, turn: Turn) -> Peer | None:
         return self.peer_of(turn.slot)
 
     def _channel(self, turn: Turn) -> Channel | None:
@@ -490,7 +490,7 @@ class Calls:
         """The answer to a call whose method raised, or was given or returned what is no good."""
         if fault.code is Code.RAISED:
             kind = f"{method.where}: {type(error).__qualname__}"
-            self._journal.error(self._caller(turn), kind, "%s raised", method.where, exc_info=error)
+            self._journal.error(self._peer(turn), kind, "%s raised", method.where, exc_info=error)
         data = wire.pack_fail(turn.id, faults.encode(fault))
         answer = ownership.failed(turn.id, data, owned, outgoing, kept)
         if not isinstance(error, Exception) and self.ends_service(error):
