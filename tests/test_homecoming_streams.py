@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import gc
+import itertools
 from collections.abc import AsyncIterator, Iterator
 
 import anyio
@@ -30,6 +31,9 @@ class Index(cm.Interface):
 
     @cm.method
     def tell_each(self, pages: list[Page], index: cm.Capability) -> Iterator[str]: ...
+
+    @cm.method
+    def tell_at_end(self, page: Page, index: cm.Capability) -> Iterator[int]: ...
 
     @cm.method
     def keep(self, page: Page) -> None: ...
@@ -61,6 +65,12 @@ class IndexServer(Index):
         for page in pages:
             index.cast(Index).keep(page)
             yield "told"
+
+    def tell_at_end(self, page, index):
+        try:
+            yield from itertools.count()
+        finally:
+            index.cast(Index).keep(page)
 
     def keep(self, page):
         self.kept.append(page)
@@ -133,6 +143,26 @@ def test_arguments_of_calls(site):
         other.kept.clear()
 
 
+@pytest.mark.parametrize("how", ["closed", "dropped", "revoked", "as its service ends"])
+def test_arguments_of_calls_of_a_stream_that_is_ended(how):
+    """Those that it makes as it is closed before its last item, whoever does that."""
+    with cm.Entrypoint("elsewhere") as elsewhere, cm.Entrypoint("site") as home:
+        other = IndexServer()
+        granted, begun_by = home.grant(PageServer()), home.grant(IndexServer())
+        stream = begun_by.cast(Index).tell_at_end(granted.cast(Page), elsewhere.manage(other))
+        assert next(stream) == 0
+        if how == "closed":
+            stream.close()
+        elif how == "dropped":
+            del stream
+        elif how == "revoked":
+            home.revoke(begun_by)
+        else:
+            home.close()
+        until(lambda: other.kept)
+        assert cm.capability(other.kept.pop()) == granted
+
+
 def test_items_of_a_stream_that_is_an_argument(site):
     """Of a call that the method makes; what iterates runs in a thread of its own."""
     entrypoint, page, index = site
@@ -191,6 +221,9 @@ class AsyncIndex(cm.Interface):
     @cm.method
     def tell_each(self, pages: list[AsyncPage], index: cm.Capability) -> AsyncIterator[str]: ...
 
+    @cm.method
+    def tell_at_end(self, page: AsyncPage, index: cm.Capability) -> AsyncIterator[int]: ...
+
 
 class AsyncPageServer(AsyncPage):
     async def title(self):
@@ -201,6 +234,7 @@ class AsyncIndexServer(AsyncIndex):
     def __init__(self):
         self.kept = []
         self.contexts = []
+        self.told = anyio.Event()
 
     async def first(self, pages):
         # As of a timer, or of a task that goes on.
@@ -237,6 +271,15 @@ class AsyncIndexServer(AsyncIndex):
         for page in pages:
             await index.cast(AsyncIndex).keep(page)
             yield "told"
+
+    async def tell_at_end(self, page, index):
+        try:
+            for each in itertools.count():
+                yield each
+        finally:
+            with anyio.CancelScope(shield=True):
+                await index.cast(AsyncIndex).keep(page)
+                self.told.set()
 
 
 async def is_revoked_awaited(page):
@@ -285,6 +328,30 @@ def test_awaited_items_that_are_the_object_itself(loop):
             for item in items:
                 with pytest.raises(cm.Revoked, match="over"):
                     await anext(item.selves(1))
+
+    loops.run(loop, main)
+
+
+@loops.each_loop
+@pytest.mark.parametrize("how", ["closed", "dropped", "revoked"])
+def test_awaited_calls_of_a_stream_that_is_ended(loop, how):
+    """As where methods block."""
+
+    async def main():
+        async with aio.Entrypoint("site") as site, aio.Entrypoint("elsewhere") as elsewhere:
+            target, other = AsyncIndexServer(), AsyncIndexServer()
+            granted, begun_by = site.grant(AsyncPageServer()), site.grant(target)
+            stream = begun_by.cast(AsyncIndex).tell_at_end(granted.cast(AsyncPage), elsewhere.manage(other))
+            assert await anext(stream) == 0
+            if how == "closed":
+                await stream.aclose()
+            elif how == "dropped":
+                del stream
+            else:
+                site.revoke(begun_by)
+            with anyio.fail_after(30):
+                await target.told.wait()
+            assert cm.capability(other.kept.pop()) == granted
 
     loops.run(loop, main)
 

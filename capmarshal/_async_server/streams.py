@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from capmarshal._async_server.driver import ends_all
-from capmarshal._capabilities import homecoming
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.native import FOREVER
 from capmarshal._server import ownership
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from capmarshal._server.caller import Caller
     from capmarshal._server.items import Item, Streamed
     from capmarshal._server.shares import Shares
+    from capmarshal._server.streams import Run
     from capmarshal._typed.incoming import Owned
 
 # Items that are made ahead of those that were wanted, unless they are as many bytes as go together before; and seconds
@@ -165,7 +165,6 @@ class AwaitedProducer(Streaming):
         _deadline.current.set(FOREVER)
         ownership.current.set(None)
         mine = self.begin_run()
-        homecoming.here.set(self.came_home)
         assert self._scope is not None  # noqa: S101 - it has begun
         try:
             with self._scope:
@@ -185,7 +184,7 @@ class AwaitedProducer(Streaming):
             self.end_run(mine)
             self._at_end()
 
-    async def _make(self, mine: ownership.InProgress) -> None:
+    async def _make(self, mine: Run) -> None:
         async for item in self._iterator:
             made = self.measures.measured(item)
             if mine.kept:

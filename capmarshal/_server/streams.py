@@ -26,6 +26,7 @@ from capmarshal._typed.untaken import close_items
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from capmarshal._capabilities.homecoming import CameHome
     from capmarshal._server.caller import Caller
     from capmarshal._server.items import Item, Streamed
     from capmarshal._server.journal import Journal
@@ -105,6 +106,33 @@ class Batch:
         return True
 
 
+class Run(ownership.InProgress):
+    """What makes a stream's items, or cleans up behind them, while it runs.
+
+    Args:
+        caller: asked who has begun the stream; None: nobody has.
+    """
+
+    __slots__ = ("_came_home_before",)
+
+    def __init__(self, caller: Callable[[], Caller] | None) -> None:
+        super().__init__((_RUNS,), caller, ownership.current.get())
+        self._came_home_before = homecoming.here.get()
+
+    def begin(self, came_home: CameHome | None) -> None:
+        """Has it find, in this context, whose stream it is, and what has come home with the call that began that."""
+        ownership.current.set(self)
+        homecoming.here.set(came_home)
+
+    def end(self) -> None:
+        """Puts back what :meth:`begin` has replaced."""
+        homecoming.here.set(self._came_home_before)
+        ownership.current.set(self.within)
+        # Contexts that were copied meanwhile refer to this.
+        self._came_home_before = None
+        self.running = ()
+
+
 class Streaming:
     """What both kinds of streams have: what came with the call that began them.
 
@@ -151,23 +179,22 @@ class Streaming:
         self.revoked = True
         self.end()
 
-    def begin_run(self) -> ownership.InProgress:
+    def begin_run(self) -> Run:
         """Has what makes the items find, in this context, whose stream it is, and keep what it keeps."""
-        mine = ownership.InProgress((_RUNS,), self._began_by, ownership.current.get())
-        ownership.current.set(mine)
+        mine = Run(self._began_by)
+        mine.begin(self.came_home)
         return mine
 
-    def leave(self, mine: ownership.InProgress) -> list[object]:
+    def leave(self, mine: Run) -> list[object]:
         """Leaves it what it has kept by now, of what came with the call, and gives that."""
         kept, mine.kept = mine.kept, []
         if self._owned is not None and kept:
             self._owned = ownership.without_kept(self._owned, kept)
         return kept
 
-    def end_run(self, mine: ownership.InProgress) -> list[object]:
+    def end_run(self, mine: Run) -> list[object]:
         """Ends what :meth:`begin_run` began, as :meth:`leave`."""
-        ownership.current.set(mine.within)
-        mine.running = ()
+        mine.end()
         return self.leave(mine)
 
     def write_out(self) -> None:
@@ -269,7 +296,6 @@ class Producer(Streaming):
         batch, kept = self.batch(at_most), list[object]()
         self._runs, mine = True, self.begin_run()
         try:
-            homecoming.here.set(self.came_home)
             self._fill(batch, self._iterator, kept, mine)
         except BaseException as error:
             self._over = True
@@ -283,7 +309,6 @@ class Producer(Streaming):
         finally:
             kept += self.end_run(mine)
             self._runs = False
-            homecoming.here.set(None)
             if mine.within is not None:
                 # Of what is sent, too, the call that sends it is not to close any.
                 mine.within.kept += kept
@@ -291,7 +316,7 @@ class Producer(Streaming):
                 self._end_after(batch)
         return batch.items, self._over and self.failure is None
 
-    def _fill(self, batch: Batch, iterator: Iterator[Any], kept: list[object], mine: ownership.InProgress) -> None:
+    def _fill(self, batch: Batch, iterator: Iterator[Any], kept: list[object], mine: Run) -> None:
         """Fills a batch; what was kept of the items in it is added to ``kept``."""
         (items, kept_before), self._left = self._left, _NOTHING
         mine.kept += kept_before
