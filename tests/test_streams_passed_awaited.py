@@ -13,13 +13,14 @@ from collections.abc import AsyncIterator, Iterator
 import anyio
 import pytest
 
+import by_hand
 import capmarshal as cm
 import loops
 from capmarshal import aio
 from capmarshal._capabilities.capability import capability_behind
 from capmarshal._descriptors.process import process
 from patience import PATIENCE
-from telling import settled
+from telling import rounds, settled
 
 ENDLESS = 10**9
 
@@ -45,6 +46,12 @@ class Text(cm.Interface):
 
     @cm.method
     async def wait(self, lines: AsyncIterator[str]) -> None: ...
+
+    @cm.method
+    def never(self) -> AsyncIterator[int]: ...
+
+    @cm.method
+    async def three(self, first: AsyncIterator[int], second: AsyncIterator[int], third: AsyncIterator[int]) -> None: ...
 
     @cm.method
     async def lists(
@@ -87,6 +94,11 @@ class TextServer(Text):
     async def wait(self, lines):
         self.waits.set()
         await anyio.sleep_forever()
+
+    async def never(self):
+        yield 1
+
+    async def three(self, first, second, third): ...
 
     async def lists(self, first, *, second=None):
         return [[item async for item in each] if each is not None else [] for each in (first, second)]
@@ -259,6 +271,82 @@ def test_a_call_that_fails_ends_its_streams(loop, how, caplog):
     loops.run(loop, main)
     caplog.clear()
     gc.collect()
+
+
+class Leaving:
+    """Iterates, and ends the program as it is closed."""
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        return 1
+
+    async def aclose(self):
+        raise SystemExit(3)
+
+
+@loops.each_loop
+def test_one_end_that_raises_keeps_no_other_from_being_made(loop):
+    """What it raises is not hidden, and knows what the call has failed for."""
+
+    async def main():
+        async with served() as (proxy, _, _):
+            lines = Lines()
+            for leaving_is_first in (True, False):
+                given = lines()
+                await anext(given)
+                first, second = (Leaving(), given) if leaving_is_first else (given, Leaving())
+                with pytest.raises(SystemExit) as raised:
+                    await proxy.three(first, second, [1])
+                assert isinstance(raised.value.__context__, cm.ArgumentError)
+            assert lines.closed == 2
+            del raised
+
+    loops.run(loop, main)
+
+
+@loops.each_loop
+@pytest.mark.parametrize("for_ever", [True, False])
+@pytest.mark.parametrize("how", ["argument", "late", "cancelled"])
+def test_what_is_not_served_yet_is_given_time_to_close_and_no_more(loop, how, for_ever, monkeypatch):
+    """By whoever has called, where the call fails before: in time, too late, or cancelled."""
+    monkeypatch.setattr("capmarshal._async_client.passing._TO_CLOSE", 0.05 if for_ever else PATIENCE)
+
+    async def main():
+        cleaned, cut_off = [], []
+
+        async def slow():
+            try:
+                yield 1
+                yield 2
+            finally:
+                try:
+                    await (anyio.sleep_forever() if for_ever else rounds())
+                    cleaned.append(True)
+                except anyio.get_cancelled_exc_class():
+                    cut_off.append(True)
+                    raise
+
+        with by_hand.Impostor() as impostor:
+            # Its stream is served elsewhere, by somebody who does not answer.
+            proxy = impostor.capability.cast(Text)
+            given = slow()
+            await anext(given)
+            if how == "argument":
+                with pytest.raises(cm.ArgumentError):
+                    await proxy.three(given, numbers(1), [1])
+            elif how == "late":
+                with pytest.raises(cm.CallTimeout), cm.timeout(0):
+                    await proxy.three(proxy.never(), given, numbers(1))
+            else:
+                async with anyio.create_task_group() as group:
+                    group.start_soon(proxy.three, proxy.never(), given, numbers(1))
+                    await rounds()
+                    group.cancel_scope.cancel()
+            assert (cleaned, cut_off) == (([], [True]) if for_ever else ([True], []))
+
+    loops.run(loop, main)
 
 
 @loops.each_loop

@@ -37,6 +37,9 @@ class Text(cm.Interface):
     @cm.method
     def files(self, files: Iterator[cm.Descriptor]) -> int: ...
 
+    @cm.method
+    def both(self, first: Iterator[str], second: Iterator[str], third: Iterator[str]) -> int: ...
+
 
 class TextServer(Text):
     def count(self, lines):
@@ -51,6 +54,8 @@ class TextServer(Text):
             file.close()
             count += 1
         return count
+
+    def both(self, first, second, third): ...
 
 
 class Pull(cm.Interface):
@@ -322,6 +327,34 @@ def test_files_that_are_not_taken_are_closed(caplog):
                 proxy.files(wrong())
     # The errors that were logged know the frames in which they were raised.
     caplog.clear()
+
+
+class Leaving:
+    """Iterates, and ends the program as it is closed."""
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return "x"
+
+    def close(self):
+        raise SystemExit(3)
+
+
+def test_one_end_that_raises_keeps_no_other_from_being_made(lines):
+    """What it raises is not hidden, and knows what the call has failed for."""
+    with cm.Entrypoint("text") as entrypoint:
+        proxy = entrypoint.manage(TextServer()).cast(Text)
+        before, behind = lines(), lines()
+        for wrong in ((before, Leaving(), 5), (Leaving(), behind, 5)):
+            for given in (before, behind):
+                next(given, None)
+            with pytest.raises(SystemExit) as raised:
+                proxy.both(*wrong)
+            assert isinstance(raised.value.__context__, cm.ArgumentError)
+        assert lines.closed == 2
+        del raised
 
 
 # A full descriptor table.

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from capmarshal._client.passing import check, replaced, streams_in
+import anyio
+
+from capmarshal._client.passing import Passing
 from capmarshal._typed.async_stream import AsyncStream, source_of
 
 if TYPE_CHECKING:
@@ -16,45 +18,23 @@ if TYPE_CHECKING:
     from capmarshal._typed.arguments import Given
     from capmarshal._typed.method import Method
 
+# Seconds that a generator of which nothing is served may take to close: its call has failed, for its time was up or it
+# was cancelled, perhaps.
+_TO_CLOSE = 1.0
 
-class _Passing:
-    """The streams of one call.
 
-    Args:
-        called: the method.
-        given: its arguments.
-        serve: serves what iterates.
-    """
-
-    def __init__(self, called: Method, given: Given, serve: Serve) -> None:
-        self._called, self._given, self._serve = called, given, serve
-        # What is not served yet, and what ends what is.
-        self._left = streams_in(called, given)
-        self._ends: list[Callable[[], None]] = []
-
-    async def passed(self) -> Given:
-        """The arguments, with what each stream is pulled from in its place."""
-        called, made = self._called, {}
-        for place, iterator in self._left.items():
-            check(called, place, iterator)
-        for place, iterator in tuple(self._left.items()):
-            source = await source_of(iterator) if isinstance(iterator, AsyncStream) else None
-            if source is None:
-                source, end = self._serve(called.streamed[place], iterator)
-                self._ends.append(end)
-            made[place] = source
-            del self._left[place]
-        return replaced(called, self._given, made)
-
-    async def end(self) -> None:
-        """Ends them, as the call has failed."""
-        for end in self._ends:
-            end()
-        for iterator in self._left.values():
-            # Whoever has written it raises what he likes, and the call has failed for something else.
-            with contextlib.suppress(Exception):
-                if hasattr(iterator, "aclose"):
-                    await iterator.aclose()
+async def _end(streams: Passing, place: int) -> None:
+    """Ends one stream of a call that has failed: what is not served yet is closed here, if it is a generator."""
+    served = streams.ends.get(place)
+    if served is not None:
+        served()
+        return
+    iterator = streams.found[place]
+    if not hasattr(iterator, "aclose"):
+        return
+    # Whoever has written it raises what he likes, and the call has failed for something else.
+    with contextlib.suppress(Exception), anyio.move_on_after(_TO_CLOSE, shield=True):
+        await iterator.aclose()
 
 
 def passing(
@@ -65,14 +45,23 @@ def passing(
     Args:
         invoke: makes a call of a proxy, of a method, with arguments; awaited.
         serve: serves what iterates.
+
+    Returns:
+        What makes such calls, and raises what it does where calls block; and what the call raises, of a stream that is
+        the result of one which has not been made.
     """
 
     async def invoke_with_streams(proxy: Proxy, called: Method, arguments: Given) -> Any:
-        streams = _Passing(called, arguments, serve)
-        try:
-            return await invoke(proxy, called, await streams.passed())
-        except BaseException:
-            await streams.end()
-            raise
+        streams = Passing(called, arguments, serve)
+        # All that is in it is ended, also where one of these ends raises, or is cancelled.
+        async with contextlib.AsyncExitStack() as failing:
+            for place in streams.found:
+                failing.push_async_callback(_end, streams, place)
+            streams.check()
+            for place, iterator in streams.found.items():
+                streams.passed(place, await source_of(iterator) if isinstance(iterator, AsyncStream) else None)
+            result = await invoke(proxy, called, streams.arguments())
+            failing.pop_all()
+        return result
 
     return invoke_with_streams

@@ -1,14 +1,13 @@
 """Arguments that are streams: each is served where the call is made, or what it is pulled from is handed on.
 
-A call takes the iterators that it is given, however it ends.  One that fails ends their streams, whoever has them: who
-has called knows then that nothing is taken from them any more.
+A call takes the iterators that it is given, however it ends.  One that fails ends the streams that are served here,
+whoever has them: who has called knows then that nothing is taken from them any more.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Iterator
-from functools import partial
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -18,7 +17,7 @@ from capmarshal._typed.stream import Stream, source_of
 from capmarshal._typed.table import FORGOTTEN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from capmarshal._capabilities.capability import Capability, Proxy
     from capmarshal._typed.arguments import Given
@@ -27,40 +26,6 @@ if TYPE_CHECKING:
 
     # Serves what iterates: gives what it is pulled from, and what ends it.
     Serve: TypeAlias = Callable[[StreamArgument, Any], tuple[Capability, Callable[[], None]]]
-
-
-def streams_in(called: Method, given: Given) -> dict[int, Any]:
-    """The arguments that are streams, by their places, but for None where that will do.
-
-    Raises:
-        ArgumentError: one is no iterator; says what to do.
-    """
-    by_position = given if isinstance(given, tuple) else given[BY_POSITION]
-    found: dict[int, Any] = {}
-    for place, declared in called.streamed.items():
-        if place < len(by_position):
-            found[place] = by_position[place]
-        elif isinstance(given, dict) and declared.name in given:
-            found[place] = given[declared.name]
-        if found.get(place) is None and declared.optional:
-            found.pop(place, None)
-    return found
-
-
-def check(called: Method, place: int, value: object) -> None:
-    """Refuses what is no iterator.
-
-    Raises:
-        ArgumentError: it is none; says what to do.
-    """
-    kind, words = (AsyncIterator, "an async iterator") if called.awaitable else (Iterator, "an iterator")
-    if isinstance(value, kind):
-        return
-    it_is = "None" if value is None else with_article(name_of(type(value)))
-    advice = _advice(value, awaited=called.awaitable)
-    raise ArgumentError(
-        f"{called.where}, argument `{called.streamed[place].name}`: {it_is} where {words} is due{advice}"
-    )
 
 
 def _advice(value: object, *, awaited: bool) -> str:
@@ -80,39 +45,91 @@ def _advice(value: object, *, awaited: bool) -> str:
     return ": pass iter(...) of it" if isinstance(value, Iterable) else ": a generator that yields the items is one"
 
 
-def replaced(called: Method, given: Given, made: Mapping[int, Any]) -> Given:
-    """The arguments, with others in some places of streams."""
-    by_position = given if isinstance(given, tuple) else given[BY_POSITION]
-    positional = tuple(made.get(place, value) for place, value in enumerate(by_position))
-    if isinstance(given, tuple):
-        return positional
-    by_name = {called.streamed[place].name: value for place, value in made.items() if place >= len(positional)}
-    return {**given, **by_name, BY_POSITION: positional}
+class Passing:
+    """The arguments of one call that are streams.
+
+    Args:
+        called: the method.
+        given: its arguments.
+        serve: serves what iterates.
+
+    Attributes:
+        found: what is to iterate, by its place among the arguments; but for None where that will do.
+        ends: what ends those that are served, by place.
+    """
+
+    def __init__(self, called: Method, given: Given, serve: Serve) -> None:
+        self._called, self._given, self._serve = called, given, serve
+        self._positional = given if isinstance(given, tuple) else given[BY_POSITION]
+        # What each is pulled from, by place.
+        self._made: dict[int, Capability] = {}
+        self.found = dict(self._find())
+        self.ends: dict[int, Callable[[], None]] = {}
+
+    def _find(self) -> Iterator[tuple[int, Any]]:
+        for place, declared in self._called.streamed.items():
+            if place < len(self._positional):
+                value = self._positional[place]
+            elif isinstance(self._given, dict) and declared.name in self._given:
+                value = self._given[declared.name]
+            else:
+                continue
+            if value is not None or not declared.optional:
+                yield place, value
+
+    def check(self) -> None:
+        """Refuses what is no iterator.
+
+        Raises:
+            ArgumentError: it is none; says what to do.
+        """
+        called = self._called
+        kind, words = (AsyncIterator, "an async iterator") if called.awaitable else (Iterator, "an iterator")
+        for place, value in self.found.items():
+            if isinstance(value, kind):
+                continue
+            it_is = "None" if value is None else with_article(name_of(type(value)))
+            advice = _advice(value, awaited=called.awaitable)
+            raise ArgumentError(
+                f"{called.where}, argument `{called.streamed[place].name}`: {it_is} where {words} is due{advice}"
+            )
+
+    def passed(self, place: int, source: Any) -> None:
+        """Passes one: what it is pulled from is an argument in its stead.
+
+        Args:
+            place: which.
+            source: what it is pulled from already; None: it is served here.
+
+        Raises:
+            TableFull, KernelError, RuntimeError: it cannot be served, and is closed.
+        """
+        if source is None:
+            source, self.ends[place] = self._serve(self._called.streamed[place], self.found[place])
+        self._made[place] = source
+
+    def arguments(self) -> Given:
+        """The arguments of the call, once all streams are passed."""
+        positional = tuple(self._made.get(place, value) for place, value in enumerate(self._positional))
+        if isinstance(self._given, tuple):
+            return positional
+        streamed = self._called.streamed
+        by_name = {streamed[place].name: made for place, made in self._made.items() if place >= len(positional)}
+        return {**self._given, **by_name, BY_POSITION: positional}
 
 
-def _close(iterator: Any) -> None:
-    """Closes an iterator of which nothing was taken, if it is a generator."""
+def _end(streams: Passing, place: int) -> None:
+    """Ends one stream of a call that has failed: what is not served yet is closed here, if it is a generator."""
+    served = streams.ends.get(place)
+    if served is not None:
+        served()
+        return
     # Whoever has written it raises what he likes, and the call has failed for something else.
     with contextlib.suppress(Exception):
-        getattr(iterator, "close", _nothing)()
+        getattr(streams.found[place], "close", _nothing)()
 
 
 def _nothing() -> None: ...
-
-
-def _passed(called: Method, given: Given, serve: Serve, ends: dict[int, Callable[[], None]]) -> Given:
-    """The arguments, with what each stream is pulled from in its place; what ends it is in ``ends``."""
-    found = streams_in(called, given)
-    ends.update((place, partial(_close, iterator)) for place, iterator in found.items())
-    for place, iterator in found.items():
-        check(called, place, iterator)
-    made: dict[int, Any] = {}
-    for place, iterator in found.items():
-        source = source_of(iterator) if isinstance(iterator, Stream) else None
-        if source is None:
-            source, ends[place] = serve(called.streamed[place], iterator)
-        made[place] = source
-    return replaced(called, given, made)
 
 
 def passing(invoke: Callable[[Proxy, Method, Given], Any], serve: Serve) -> Callable[[Proxy, Method, Given], Any]:
@@ -121,15 +138,24 @@ def passing(invoke: Callable[[Proxy, Method, Given], Any], serve: Serve) -> Call
     Args:
         invoke: makes a call of a proxy, of a method, with arguments.
         serve: serves what iterates.
+
+    Returns:
+        What makes such calls.  They raise what ``invoke`` does; and ArgumentError of what is no iterator, Closed of a
+        stream that cannot be taken from any more, and TableFull, KernelError or RuntimeError of one that cannot be
+        served.
     """
 
     def invoke_with_streams(proxy: Proxy, called: Method, arguments: Given) -> Any:
-        ends: dict[int, Callable[[], None]] = {}
-        try:
-            return invoke(proxy, called, _passed(called, arguments, serve, ends))
-        except BaseException:
-            for end in ends.values():
-                end()
-            raise
+        streams = Passing(called, arguments, serve)
+        # All that is in it is ended, also where one of these ends raises, or Ctrl-C comes in one.
+        with contextlib.ExitStack() as failing:
+            for place in streams.found:
+                failing.callback(_end, streams, place)
+            streams.check()
+            for place, iterator in streams.found.items():
+                streams.passed(place, source_of(iterator) if isinstance(iterator, Stream) else None)
+            result = invoke(proxy, called, streams.arguments())
+            failing.pop_all()
+        return result
 
     return invoke_with_streams
