@@ -1,4 +1,4 @@
-"""Deep grants: what methods hand out through one belongs to it, and ends with it (`_server/deep`, `handing_out`)."""
+"""Deep grants: what methods hand out through one belongs to it, and ends with it (`_server/deep`, `result_grants`)."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ GRANTS = [
             "deep",
             "unreachable",
             "grant_doors",
-            "handing_out",
+            "result_grants",
             "objects",
             "new_door",
         )
@@ -39,7 +39,7 @@ GRANTS = [
     PACKAGE / "_server/hanging_up.py",
 ]
 HANDING_OUT = [
-    *(PACKAGE / f"_server/{name}.py" for name in ("calls", "answer", "ownership", "handed_out")),
+    *(PACKAGE / f"_server/{name}.py" for name in ("calls", "answer", "ownership", "grants_counted")),
     PACKAGE / "_typed/outgoing.py",
     *GRANTS,
 ]

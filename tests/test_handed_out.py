@@ -1,4 +1,4 @@
-"""Objects that go by themselves: a method returns what nobody manages (`_server/handing_out`, `_server/handed_out`)."""
+"""Objects that go by themselves: a method returns what nobody manages (`_server/result_grants`, `grants_counted`)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ import left_behind
 import matrix
 from capmarshal._capabilities.capability import open_door_of
 from capmarshal._descriptors import reaper
-from capmarshal._server import handed_out
+from capmarshal._server import grants_counted
 from capmarshal._server.clients import Peer, User
-from capmarshal._server.handed_out import HandedOut
+from capmarshal._server.grants_counted import GrantsCounted
 from capmarshal._server.shares import Shares
 from interrupting import Interrupting
 from patience import PATIENCE, until
@@ -381,7 +381,7 @@ def test_as_many_as_a_process_may_have(target, fork, caplog):
         del own
         gc.collect()
         until(lambda: not grants(entrypoint))
-        handed = entrypoint._service.grants.handed_out
+        handed = entrypoint._service.grants.counted
         assert (handed._to, handed._of) == ({}, {})
 
 
@@ -461,8 +461,8 @@ def test_ctrl_c_between_two_steps_of_counting():
     shares, at = Shares(cm.Limits(), 1000, 10), 0
     while True:
         # Process 1 is another one than this.
-        handed, grant, peer = HandedOut(shares), object(), Peer(1, User(0), shares)
-        interrupting = Interrupting(at, KeyboardInterrupt, [handed_out.__file__])
+        handed, grant, peer = GrantsCounted(shares), object(), Peer(1, User(0), shares)
+        interrupting = Interrupting(at, KeyboardInterrupt, [grants_counted.__file__])
         with contextlib.suppress(KeyboardInterrupt), interrupting:
             handed.add(grant, peer)
             handed.remove(grant)

@@ -13,7 +13,9 @@ from patience import until
 
 PACKAGE = Path(cm.__file__).parent
 TAKING = [PACKAGE / "_typed/stream.py", PACKAGE / "_typed/untaken.py"]
-REVOKING = [*(PACKAGE / f"_server/{name}.py" for name in ("entrypoint", "grants", "grant", "handed_out", "hanging_up"))]
+REVOKING = [
+    *(PACKAGE / f"_server/{name}.py" for name in ("entrypoint", "grants", "grant", "grants_counted", "hanging_up"))
+]
 COUNT = 40
 
 

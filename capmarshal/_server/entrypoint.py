@@ -17,11 +17,11 @@ from capmarshal._kernel.numbers import check_whole
 from capmarshal._server.callbacks import refuse_async
 from capmarshal._server.deep import Deep
 from capmarshal._server.giving import giving
+from capmarshal._server.grant_methods import methods_in
 from capmarshal._server.journal import Journal
 from capmarshal._server.listener import Listener
 from capmarshal._server.new_door import check_label, make_door
 from capmarshal._server.objects import Objects
-from capmarshal._server.only import methods_in
 from capmarshal._server.service import Service
 from capmarshal._server.signal_handlers import SignalHandler
 from capmarshal._typed.interface import check_manageable, check_object

@@ -16,7 +16,7 @@ from capmarshal._protocol.states import SPARE, UNBEGUN
 from capmarshal._protocol.wire import BADGE_SIZE, combined
 from capmarshal._server.grant import Grant, end_object, end_passed_on
 from capmarshal._server.grant_doors import GrantDoors
-from capmarshal._server.handed_out import HandedOut
+from capmarshal._server.grants_counted import GrantsCounted
 from capmarshal._server.hanging_up import shut
 from capmarshal._server.new_door import make_door
 from capmarshal._server.objects import make_badge
@@ -62,7 +62,7 @@ class Grants:
         wake_up: has the loop come round.
 
     Attributes:
-        handed_out: how many of them processes have.
+        counted: how many of them processes have.
         unreachable: notices when nobody can call an object by one any more.
     """
 
@@ -96,7 +96,7 @@ class Grants:
         self._revoked: dict[Grant, None] = {}
         # Streams of those, which are to end.
         self._cut_short: dict[Grant, Streaming] = {}
-        self.handed_out = HandedOut(shares)
+        self.counted = GrantsCounted(shares)
         self._looking = Again(timers, _LOOK, self._end_revoked)
         self.unreachable = Unreachable(
             timers,
@@ -156,7 +156,7 @@ class Grants:
         """Takes one more; False, and the caller still owns it, where nobody serves any more."""
         with private.lock:
             if not self._closed:
-                self.handed_out.add(grant, holder)
+                self.counted.add(grant, holder)
                 if grant.through is not None:
                     grant.through.streams.add(grant)
                 self._in_force[grant.key] = grant
@@ -255,7 +255,7 @@ class Grants:
         grant.passed_on.clear()
         if grant.through is not None:
             grant.through.streams.discard(grant)
-        self.handed_out.remove(grant)
+        self.counted.remove(grant)
         # Last: as long as it is in force, it can be ended again.
         self._in_force.pop(grant.key, None)
 
@@ -316,7 +316,7 @@ class Grants:
                 space.remove_home(grant.key)
             self._in_force.clear()
             self._revoked.clear()
-            self.handed_out.clear()
+            self.counted.clear()
         self._new.clear()
         for grant in grants:
             self._own_doors.close(grant)
@@ -338,7 +338,7 @@ class Grants:
         self._in_force.clear()
         self._revoked.clear()
         self._cut_short.clear()
-        self.handed_out.clear()
+        self.counted.clear()
         self._own_doors.in_child()
         self._new.clear()
         self.unreachable.in_child()

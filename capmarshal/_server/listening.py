@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from capmarshal._server.clients import Peer
     from capmarshal._server.closings import Closings
     from capmarshal._server.dispatch import Ask, Dispatcher
-    from capmarshal._server.handing_out import HandingOut
     from capmarshal._server.journal import Journal
     from capmarshal._server.listener import Listener
     from capmarshal._server.peers import Peers
+    from capmarshal._server.result_grants import ResultGrants
     from capmarshal._server.shares import Shares
     from capmarshal._server.slots import Slots
     from capmarshal._server.timers import Timers
@@ -57,7 +57,7 @@ class Listening:
         shares: how much may be handed over and not taken.
         dispatcher: runs what says who gets what.
         journal: of the entrypoint.
-        handing_out: counts what clients are given.
+        result_grants: counts what clients are given.
         ending: whether the server is to end.
 
     Attributes:
@@ -73,7 +73,7 @@ class Listening:
         shares: Shares,
         dispatcher: Dispatcher,
         journal: Journal,
-        handing_out: HandingOut,
+        result_grants: ResultGrants,
         ending: Callable[[], bool],
     ) -> None:
         self._slots = slots
@@ -82,7 +82,7 @@ class Listening:
         self._closings = closings
         self._dispatcher = dispatcher
         self._journal = journal
-        self._handing_out = handing_out
+        self._result_grants = result_grants
         self._ending = ending
         self._handovers = Handovers(slots, timers, closings, shares)
         self._listeners: list[Listener] = []
@@ -193,7 +193,7 @@ class Listening:
         except Exception as error:  # noqa: BLE001 - it is said, and logged
             self._failed(listener, connection, peer, error)
             return
-        if why := self._handing_out.goes_to(given, peer):
+        if why := self._result_grants.goes_to(given, peer):
             self._journal.warning(peer, "grants", "a client was not let in: %s", why)
             self._refuse(connection, peer, why)
             return

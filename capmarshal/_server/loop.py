@@ -25,7 +25,6 @@ from capmarshal._server.closings import Closings
 from capmarshal._server.doorkeeper import Doorkeeper
 from capmarshal._server.endings import Endings
 from capmarshal._server.grants import Grants
-from capmarshal._server.handing_out import HandingOut
 from capmarshal._server.hanging_up import shut
 from capmarshal._server.knocks import Knocks
 from capmarshal._server.leaving import Leaving
@@ -33,6 +32,7 @@ from capmarshal._server.listening import Listening
 from capmarshal._server.os_signals import SignalWatch
 from capmarshal._server.peers import Peers
 from capmarshal._server.records import Records
+from capmarshal._server.result_grants import ResultGrants
 from capmarshal._server.shares import Shares
 from capmarshal._server.signal_handlers import SignalHandlers
 from capmarshal._server.timers import Timers
@@ -150,9 +150,9 @@ class Server:
             ending=ending,
             wake_up=weakly(self._wake_up, None),
         )
-        self._handing_out = handing_out = HandingOut(self.grants, dispatcher, objects, journal, colour)
+        self._result_grants = result_grants = ResultGrants(self.grants, dispatcher, objects, journal, colour)
         dispatcher.calls.grant_at = weakly(self.grants.at, None)
-        dispatcher.calls.hand_out = weakly(handing_out.hand_out, None)
+        dispatcher.calls.hand_out = weakly(result_grants.hand_out, None)
         self.signal_handlers = SignalHandlers(
             channels.slots,
             timers,
@@ -161,10 +161,10 @@ class Server:
             ending=ending,
             wake_up=weakly(self._wake_up, None),
         )
-        dispatcher.calls.hand_under = weakly(handing_out.hand_under, None)
+        dispatcher.calls.hand_under = weakly(result_grants.hand_under, None)
         dispatcher.calls.shares = shares
         self._listening = Listening(
-            channels.slots, timers, peers, closings, shares, dispatcher, journal, handing_out, ending
+            channels.slots, timers, peers, closings, shares, dispatcher, journal, result_grants, ending
         )
         with contextlib.ExitStack() as undo:
             undo.callback(self._epoll.close)

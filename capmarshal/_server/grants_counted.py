@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from capmarshal._server.shares import Shares
 
 
-class HandedOut:
+class GrantsCounted:
     """Counts the grants that each process has of one server.  Whoever calls holds the lock of its grants.
 
     Counted for the process whose call each was the result of, whoever has it now: it is that which can make the server

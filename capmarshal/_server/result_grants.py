@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from capmarshal._typed.interface import Interface
 
 
-class HandingOut:
+class ResultGrants:
     """Hands out objects of one server, and counts who has them.
 
     Args:
@@ -64,7 +64,7 @@ class HandingOut:
         """
         check_manageable(target, self._colour)
         with private.lock:
-            refusal = self._grants.handed_out.refusal(peer)
+            refusal = self._grants.counted.refusal(peer)
         if refusal:
             self._journal.warning(peer, "grants", "a result was not sent: %s", refusal)
             raise Failing(Code.TOO_BIG, f"its result has one object more than may be: {refusal}")
@@ -92,11 +92,11 @@ class HandingOut:
         door = door_of(given)
         with private.lock:
             grant = self._grants.at(door.key) if door is not None else None
-            if grant is None or self._grants.handed_out.counts(grant):
+            if grant is None or self._grants.counted.counts(grant):
                 return ""
-            refusal = self._grants.handed_out.refusal(peer)
+            refusal = self._grants.counted.refusal(peer)
             if not refusal:
-                self._grants.handed_out.add(grant, peer)
+                self._grants.counted.add(grant, peer)
                 return ""
         self._grants.revoke(grant, refusal)
         return refusal
