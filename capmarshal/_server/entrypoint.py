@@ -16,10 +16,9 @@ from capmarshal._kernel.errors import Closed
 from capmarshal._kernel.numbers import check_whole
 from capmarshal._server.callbacks import refuse_async
 from capmarshal._server.deep import Deep
-from capmarshal._server.giving import giving
 from capmarshal._server.grant_methods import methods_in
 from capmarshal._server.journal import Journal
-from capmarshal._server.listener import Listener
+from capmarshal._server.listener import Listener, giving
 from capmarshal._server.new_door import check_label, make_door
 from capmarshal._server.objects import Objects
 from capmarshal._server.service import Service

@@ -5,29 +5,72 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import types
 from typing import TYPE_CHECKING, TypeAlias
 
+from capmarshal._capabilities.capability import Capability, Proxy
 from capmarshal._descriptors import private, reaper
 from capmarshal._descriptors.private import Private
 from capmarshal._descriptors.socket_paths import checked_path, words_for
 from capmarshal._kernel.errors import Closed, check
 from capmarshal._kernel.native import lib
 from capmarshal._kernel.numbers import check_whole
+from capmarshal._server.callbacks import refuse_async
 from capmarshal._server.socket_file import SocketFile
+from capmarshal._typed.interface import capability
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from capmarshal._capabilities.capability import Capability, Delegable
+    from capmarshal._capabilities.capability import Delegable
     from capmarshal._descriptors.socket_paths import StrOrBytesPath
     from capmarshal._server.caller import Caller
     from capmarshal._server.watch import Watch
+    from capmarshal._typed.colour import Colour
+    from capmarshal._typed.interface import Interface
 
 _MODE_MAX = 0o777
 
 
 # What is handed over to a client; None: it is not let in.
 ForClient: TypeAlias = "Callable[[Caller], Capability | Delegable | None]"
+
+
+def giving(
+    target: Interface | Capability | None,
+    for_client: ForClient | None,
+    manage: Callable[[Interface], Capability],
+    colour: Colour,
+) -> Capability | ForClient:
+    """What everybody gets who connects, or what says that.
+
+    Args:
+        target: as :meth:`Entrypoint.listen` has it.
+        for_client: likewise.
+        manage: gives an object a capability.
+        colour: of the interfaces that are served.
+
+    Returns:
+        A capability for all, or ``for_client``, as a :class:`Listener` takes them.
+
+    Raises:
+        TypeError: not one of the two is given, or one is not what it is to be.
+        InterfaceError, ValueError, Closed: the target cannot be managed.
+    """
+    if (target is None) == (for_client is None):
+        raise TypeError("listen(path, target) gives everybody the same, listen(path, for_client=...) each its own")
+    if for_client is not None:
+        if not callable(for_client):
+            raise TypeError(f"for_client is called with a Caller, and {for_client!r} cannot be")
+        refuse_async(for_client, "for_client", colour)
+        return for_client
+    if isinstance(target, Capability):
+        return target
+    if issubclass(type(target), Proxy):
+        return capability(target)  # type: ignore[arg-type]  # one of the two is given
+    if isinstance(target, types.FunctionType | types.MethodType):
+        raise TypeError(f"{target!r} cannot be handed over: what says what each client gets is for_client=...")
+    return manage(target)  # type: ignore[arg-type]  # likewise, and checked there
 
 
 def _check_asking(number: int) -> None:
