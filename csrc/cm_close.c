@@ -210,28 +210,29 @@ void cm_move(int *to, int *from, unsigned int count)
 	}
 }
 
-/* 0: not closed; nor is anything from then on, where close_range(2) is refused or not there */
-static int close_range_of(int first, unsigned int count)
+/*
+ * Whether so many were closed in one system call: all or none, for close_range(2) fails before it closes any, and
+ * passes over what the close of one says (fs/file.c).  Where it is refused or not there, it is not tried again.
+ */
+static int closed_range(struct cm_mounts *mounts, int first, unsigned int count)
 {
-	static int refused;
-
-	if (count < 2 || __atomic_load_n(&refused, __ATOMIC_RELAXED))
+	if (count < 2 || __atomic_load_n(&mounts->one_by_one, __ATOMIC_RELAXED))
 		return 0;
 	if (lx_close_range((unsigned int)first, (unsigned int)first + count - 1, 0) == 0)
 		return 1;
-	__atomic_store_n(&refused, 1, __ATOMIC_RELAXED);
+	__atomic_store_n(&mounts->one_by_one, 1, __ATOMIC_RELAXED);
 	return 0;
 }
 
 /* places of numbers that follow one another; where another thread was faster, one may be none's by now */
-static void close_row(int *places, unsigned int count)
+static void close_row(struct cm_mounts *mounts, int *places, unsigned int count)
 {
 	unsigned int taken = 0;
 	int first = places[0];
 
 	while (taken < count && __atomic_exchange_n(&places[taken], -1, __ATOMIC_RELAXED) == first + (int)taken)
 		taken++;
-	if (!close_range_of(first, taken))
+	if (!closed_range(mounts, first, taken))
 		for (unsigned int i = 0; i < taken; i++)
 			lx_close(first + (int)i);
 	for (unsigned int i = taken; i < count; i++)
@@ -249,7 +250,7 @@ int cm_close_quick(struct cm_descriptors *list, struct cm_mounts *mounts)
 		int how = number < 0 ? CM_MAY_BLOCK : closing(number, mounts, &asked, &is_directory);
 
 		if (row > 0 && (how != CM_CLOSES_FILE || row == ROW_MAX || number != list->numbers[i - 1] + 1)) {
-			close_row(&list->numbers[i - row], row);
+			close_row(mounts, &list->numbers[i - row], row);
 			row = 0;
 		}
 		if (how < 0)
@@ -262,7 +263,7 @@ int cm_close_quick(struct cm_descriptors *list, struct cm_mounts *mounts)
 			left += number >= 0;
 	}
 	if (row > 0)
-		close_row(&list->numbers[list->count - row], row);
+		close_row(mounts, &list->numbers[list->count - row], row);
 	return left;
 }
 

@@ -18,6 +18,7 @@ from capmarshal._descriptors import reaper as _reaper
 from capmarshal._descriptors.closing import has_name
 from capmarshal._descriptors.closing_jobs import Sender
 from capmarshal._descriptors.descriptor_list import DescriptorList
+from capmarshal._descriptors.mounts import mounts
 from capmarshal._kernel.native import lib
 from fuse_file import FuseFile
 from patience import PATIENCE
@@ -163,9 +164,13 @@ def test_files_in_a_row_are_closed_and_none_between_them(fork, tmp_path, refused
     def child():
         if refused:
             refuse(["close_range"], refused)
-        return [_closes_these_alone(path, random.Random(seed)) for seed in range(4)]
+        closed = [_closes_these_alone(path, random.Random(seed)) for seed in range(4)]
+        one_by_one = mounts.struct.one_by_one
+        # What was learned goes with the list of mounts by which it was learned.
+        mounts.read()
+        return closed, one_by_one, mounts.struct.one_by_one
 
-    assert fork(child).result() == [(True, set())] * 4
+    assert fork(child).result() == ([(True, set())] * 4, int(refused != 0), 0)
 
 
 def test_files_do_not_pile_up_behind_a_busy_reaper(slow, tmp_path):

@@ -53,7 +53,7 @@ class Mounts:
         self.struct = self._made_of([])
 
     def _made_of(self, ids: list[int]) -> CData:
-        return ffi.new("struct cm_mounts *", (self._mountinfo.number, 0, 0, len(ids), ids))
+        return ffi.new("struct cm_mounts *", {"mountinfo": self._mountinfo.number, "count": len(ids), "ids": ids})
 
     def open(self) -> None:
         """Opens mountinfo and reads it, unless it is open, or could not be opened a moment ago."""
