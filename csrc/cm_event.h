@@ -11,7 +11,7 @@
 #ifndef CAPMARSHAL_CM_EVENT_H
 #define CAPMARSHAL_CM_EVENT_H
 
-/* more bytes than any record has */
+/* each more bytes than what stands before it can have: CM_RECORD_MAX, at most */
 #define CM_IN_ORDER_SIZE 0x1000000
 #define CM_WHOLE_SIZE 0x2000000
 

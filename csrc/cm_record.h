@@ -98,6 +98,8 @@ static inline int cm_is_in_order(const struct cm_inbox *in, size_t start)
 }
 
 _Static_assert((int)CM_SPOKEN < CM_HEAD, "the size of a record is no event");
+_Static_assert(CM_RECORD_MAX < CM_IN_ORDER_SIZE, "nor is it that of one in order");
+_Static_assert(CM_IN_ORDER_SIZE + CM_RECORD_MAX < CM_WHOLE_SIZE, "nor that that of another");
 
 /* The size of the record in the inbox, as it is told in place of an event: CM_DATA, CM_IN_ORDER, CM_WHOLE. */
 static inline int cm_told_size(const struct cm_inbox *in, int event)

@@ -25,9 +25,8 @@ if TYPE_CHECKING:
     from capmarshal._descriptors.private import Private
     from capmarshal._kernel.native import CData
 
-# What one record can hold: SO_SNDBUF - 32, measured; 212,960 by default.  A sender with a larger buffer can send more,
-# which then arrives truncated, and is answered as such.
-RECORD_MAX = 256 * 1024
+# What one record can hold, at most; C tells by the size of one what else it is.
+RECORD_MAX = lib.CM_RECORD_MAX
 
 # What the kernel adds to a record in the accounts of its sender: skb overhead, measured.
 _OVERHEAD = 32

@@ -45,6 +45,7 @@ class _Lib:
     CM_FIRST: Final[int]
     CM_MAKE_TABLE: Final[int]
     CM_LINE: Final[int]
+    CM_RECORD_MAX: Final[int]
     CM_HEAD: Final[int]
     CM_CALL_TIMES: Final[int]
     CM_CALL_KEY: Final[int]
