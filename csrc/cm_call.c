@@ -102,7 +102,7 @@ int cm_answer(int channel, struct cm_caller *caller, struct cm_inbox *in, int64_
 		return CM_RECORD;
 	if (result == CM_WHOLE && cm_is_in_order(in, CM_HEAD))
 		result = CM_IN_ORDER;
-	return result == CM_WHOLE ? CM_WHOLE : cm_told_size(in, result);
+	return cm_told_size(in, result);
 }
 
 int cm_call(int channel, struct cm_caller *caller, const void *key, const void *body, size_t size,

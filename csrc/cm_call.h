@@ -46,10 +46,10 @@ int cm_send_call(int channel, struct cm_caller *caller, const void *key, const v
  * Receives the next record after a CALL that is sent.  Polls for `poll` nanoseconds
  * at most before it sleeps, where that pays.
  *
- * Return: the size of the REPLY, if it is data alone, whose payload stands in in->data from
- * CM_HEAD on, or CM_IN_ORDER, where a table of in->count lines stands before that; CM_WHOLE;
- * else as cm_receive(); -EINTR also after polling in vain, where a wait would begin:
- * see cm_reply_wait()
+ * Return: the REPLY, told by its size (cm_event.h).  Data alone: its payload stands in in->data from CM_HEAD on;
+ * CM_IN_ORDER: a table of in->count lines stands before that; CM_WHOLE: it is to be unpacked.
+ * CM_RECORD: a record to be looked at closer; else as cm_receive(); -EINTR also after polling in vain, where a
+ * wait would begin: see cm_reply_wait()
  */
 int cm_answer(int channel, struct cm_caller *caller, struct cm_inbox *in, int64_t poll, int64_t deadline);
 

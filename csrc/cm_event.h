@@ -1,12 +1,18 @@
 /*
  * cm_event: what a crossing into C saw happen
  *
- * A negative result is -errno, one below CM_HEAD one of these.  The first two are what
- * cm_receive() returns; the order of the others means nothing.
+ * It says one int.  A record of which there is no more to be told is told by its size, `size` here, from CM_HEAD
+ * to CM_RECORD_MAX bytes:
  *
- * Of a record of which there is no more to be told, where it is said so, the result is
- * how many bytes it has: CM_HEAD at least.  To what is CM_IN_ORDER, CM_IN_ORDER_SIZE is added,
- * and to what is CM_WHOLE otherwise, CM_WHOLE_SIZE.
+ *     result                    meaning                               cm_answer()    cm_reply_wait()   others
+ *     below 0                   -errno                                yes            yes               yes
+ *     0 to CM_HEAD - 1          enum cm_event                         the first two  as said there     as they say
+ *     size                      what CM_DATA means                    yes            if it is known    no
+ *     CM_IN_ORDER_SIZE + size   what CM_IN_ORDER means                yes            if it is known    no
+ *     CM_WHOLE_SIZE + size      what CM_WHOLE means                   yes            if it is known    no
+ *
+ * cm_call() says what cm_answer() does.  The first two events are what cm_receive() returns; the order of the others
+ * means nothing.  Python's names for where each range begins are in capmarshal/_kernel/native.py.
  */
 #ifndef CAPMARSHAL_CM_EVENT_H
 #define CAPMARSHAL_CM_EVENT_H

@@ -62,12 +62,12 @@ struct cm_turn {
  * and the payload from there to inbox.size.
  *
  * `known` is what one that came before has from CM_CALL_KEY to turn.table, `known_size` bytes.
- * Of a CALL of just that which has no deadline and is CM_WHOLE, CM_IN_ORDER or data alone, the
- * size of the record is told in place of that.
+ * A CALL of just that which has no deadline and is CM_WHOLE, CM_IN_ORDER or data alone is told
+ * by its size (cm_event.h) in place of that.
  *
  * The deadline may be CM_UNLIMITED.
  *
- * Return: enum cm_event, or that size, or -errno of epoll_pwait(2): the reply, if any, was sent then.
+ * Return: enum cm_event, or what tells that size, or -errno of epoll_pwait(2): the reply, if any, was sent then.
  * -EINTR also after polling in vain: a signal that came meanwhile has interrupted
  * nothing, and its handler is to run before anybody sleeps.
  */

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 import awaiting
 import by_hand
 import capmarshal as cm
+from capmarshal._descriptors.inbox import Inbox
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.native import FOREVER, NULL, ffi, lib
 from capmarshal._protocol import wire as _wire
@@ -345,6 +346,23 @@ def test_c_makes_the_record_that_the_documentation_draws(badge, method, body, se
     expected = _wire.pack_call(1, badge, call.time_left, call.sent_at, method, [], 0, body)
     assert made[:6] + bytes(2) + made[8:] == expected
     assert made[lib.CM_CALL_KEY :] == badge + method + body
+
+
+@pytest.mark.parametrize(
+    ("slots", "begins"),
+    [((), 0), ((0, 1), lib.CM_IN_ORDER_SIZE), ((1, 0), lib.CM_WHOLE_SIZE)],
+)
+def test_an_answer_is_told_by_its_size(slots, begins):
+    """Data alone, and with descriptors: in their order, or in another."""
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with near, far:
+        record = _wire.pack_reply(1, [_wire.Entry(slot, bytes(16)) for slot in slots], len(slots), b"answer")
+        socket.send_fds(far, [record], [far.fileno() for _ in slots])
+        caller, inbox = ffi.new("struct cm_caller *"), Inbox(4096)
+        key = by_hand.key(bytes(16), b"m")
+        told = lib.cm_call(near.fileno(), caller, key, b"", len(key), NULL, inbox.struct, FOREVER)
+        inbox.steal().close()
+    assert told == begins + len(record)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,19 @@ from capmarshal._descriptors.inbox import borrow, borrow_idle, give_back, record
 from capmarshal._kernel.errors import ProtocolError, error_for
 from capmarshal._kernel.ints import MANY, array_of
 from capmarshal._kernel.lifetime import when_gone
-from capmarshal._kernel.native import DESCRIPTORS_MAX, FOREVER, NOW, NULL, TIMED_OUT, UNLIMITED, ffi, lib
+from capmarshal._kernel.native import (
+    DESCRIPTORS_MAX,
+    FOREVER,
+    NOW,
+    NULL,
+    TIMED_OUT,
+    TOLD_DATA,
+    TOLD_IN_ORDER,
+    TOLD_WHOLE,
+    UNLIMITED,
+    ffi,
+    lib,
+)
 from capmarshal._kernel.polling import poll_nanoseconds
 from capmarshal._kernel.waiting import Patience, Wait, drive
 from capmarshal._protocol.parts import PART_BYTES, Gathered
@@ -50,8 +62,8 @@ if TYPE_CHECKING:
     from capmarshal._typed.long import Payload
 
 # Looked up once: an attribute of cffi's is 40 ns, and these are wanted in each call.
-_cm_call, _cm_send_call, _cm_answer, _CM_WHOLE = lib.cm_call, lib.cm_send_call, lib.cm_answer, lib.CM_WHOLE
-_CM_MAKE_TABLE, _CM_LINE, _CM_IN_ORDER_SIZE = lib.CM_MAKE_TABLE, lib.CM_LINE, lib.CM_IN_ORDER_SIZE
+_cm_call, _cm_send_call, _cm_answer = lib.cm_call, lib.cm_send_call, lib.cm_answer
+_CM_MAKE_TABLE, _CM_LINE = lib.CM_MAKE_TABLE, lib.CM_LINE
 
 # What cm_answer() says where there is nothing yet, and it may not wait.
 _NOT_YET = (-errno.EAGAIN, -errno.EINTR)
@@ -167,9 +179,10 @@ class Channel:
         struct = inbox.struct
         until = UNLIMITED if deadline is FOREVER else deadline
         result = _cm_call(self.near.number, self._caller, key, body, size, attached, struct, until)
-        if result >= HEAD_SIZE:
-            if result >= _CM_IN_ORDER_SIZE:
-                return inbox.bytes[HEAD_SIZE + _CM_LINE * inbox.count[0] : result - _CM_IN_ORDER_SIZE], inbox
+        if result >= TOLD_IN_ORDER:
+            if result < TOLD_WHOLE:
+                return inbox.bytes[HEAD_SIZE + _CM_LINE * inbox.count[0] : result - TOLD_IN_ORDER], inbox
+        elif result >= TOLD_DATA:
             data: bytes = inbox.bytes[HEAD_SIZE:result]
             give_back(inbox)
             return data
@@ -211,7 +224,7 @@ class Channel:
         except IndexError:
             inbox = borrow()
         result = _cm_answer(self.near.number, self._caller, inbox.struct, poll, NOW)
-        if HEAD_SIZE <= result < _CM_IN_ORDER_SIZE:
+        if TOLD_DATA <= result < TOLD_IN_ORDER:
             data: bytes = inbox.bytes[HEAD_SIZE:result]
             give_back(inbox)
             return data
@@ -344,13 +357,13 @@ def _let_go(near: Private, closing: Sender) -> None:
 
 def _at_once(inbox: Inbox, result: int) -> Answer | None:
     """The answer that C has found in the inbox; None where there is none, or one to be looked at closer."""
-    if result >= _CM_IN_ORDER_SIZE:
-        return inbox.bytes[HEAD_SIZE + _CM_LINE * inbox.count[0] : result - _CM_IN_ORDER_SIZE], inbox
+    if TOLD_IN_ORDER <= result < TOLD_WHOLE:
+        return inbox.bytes[HEAD_SIZE + _CM_LINE * inbox.count[0] : result - TOLD_IN_ORDER], inbox
     answer: Answer | None = None
-    if result >= HEAD_SIZE:
-        answer = inbox.bytes[HEAD_SIZE:result]
-    elif result == _CM_WHOLE:
+    if result >= TOLD_WHOLE:
         answer = _whole_at_once(inbox)
+    elif result >= TOLD_DATA:
+        answer = inbox.bytes[HEAD_SIZE:result]
     if answer is not None:
         give_back(inbox)
     return answer

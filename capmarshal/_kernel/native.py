@@ -29,7 +29,19 @@ if TYPE_CHECKING:
     # An array of C ints: one made by ffi.new(), or any sequence, which cffi copies.
     Ints: TypeAlias = CData | Sequence[int]
 
-__all__ = ["DESCRIPTORS_MAX", "FOREVER", "NOW", "NULL", "TIMED_OUT", "UNLIMITED", "ffi", "lib"]
+__all__ = [
+    "DESCRIPTORS_MAX",
+    "FOREVER",
+    "NOW",
+    "NULL",
+    "TIMED_OUT",
+    "TOLD_DATA",
+    "TOLD_IN_ORDER",
+    "TOLD_WHOLE",
+    "UNLIMITED",
+    "ffi",
+    "lib",
+]
 
 NULL = ffi.NULL
 
@@ -41,6 +53,12 @@ UNLIMITED = lib.CM_UNLIMITED
 
 # What cm_wait() and its kin say where nothing happened in time: by a deadline, and at once.
 TIMED_OUT: Final = (-errno.ETIMEDOUT, -errno.EAGAIN)
+
+# What cm_call(), cm_answer() and cm_reply_wait() say (csrc/cm_event.h): below 0 an errno, then an event, and from each
+# of these on the size of a record of which there is no more to be told: as it is, or with this number added to it.
+TOLD_DATA: Final = lib.CM_HEAD  # as it is
+TOLD_IN_ORDER: Final = lib.CM_IN_ORDER_SIZE
+TOLD_WHOLE: Final = lib.CM_WHOLE_SIZE
 
 # SCM_MAX_FD of the kernel: no record carries more descriptors.
 DESCRIPTORS_MAX = lib.CM_DESCRIPTORS

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Protocol
 
 from capmarshal._descriptors import reaper
 from capmarshal._kernel.errors import error_for
-from capmarshal._kernel.native import DESCRIPTORS_MAX, FOREVER, NOW, NULL, UNLIMITED, ffi, lib
+from capmarshal._kernel.native import (
+    DESCRIPTORS_MAX,
+    FOREVER,
+    NOW,
+    NULL,
+    TOLD_DATA,
+    TOLD_IN_ORDER,
+    TOLD_WHOLE,
+    UNLIMITED,
+    ffi,
+    lib,
+)
 from capmarshal._protocol import wire
 from capmarshal._protocol.states import Event, State
 from capmarshal._server.answer import Answer
@@ -32,7 +43,6 @@ if TYPE_CHECKING:
 _cm_reply_wait, _CM_CALL_KEY = lib.cm_reply_wait, lib.CM_CALL_KEY
 _CM_DATA, _CM_DATA_LIMITED, _CM_WHOLE, _CM_NOTHING = lib.CM_DATA, lib.CM_DATA_LIMITED, lib.CM_WHOLE, lib.CM_NOTHING
 _BRINGS_DESCRIPTORS = (lib.CM_IN_ORDER, _CM_WHOLE)
-_CM_IN_ORDER_SIZE, _CM_WHOLE_SIZE = lib.CM_IN_ORDER_SIZE, lib.CM_WHOLE_SIZE
 
 # Turns between two looks at who has come, while somebody waits for one, where none takes long.
 _APART = 16
@@ -153,7 +163,7 @@ class Turns:
                 return
             try:
                 came = table = None
-                if event < _CM_CALL_KEY:
+                if event < TOLD_DATA:
                     start = end = payload_at[0]
                     if event == _CM_DATA:
                         deadline = FOREVER
@@ -171,14 +181,14 @@ class Turns:
                         return
                     key, payload = data[_CM_CALL_KEY:end], data[start : inbox.size[0]]
                     key_size, known_end = len(key), end
-                elif event < _CM_IN_ORDER_SIZE:
+                elif event < TOLD_IN_ORDER:
                     payload, deadline = data[known_end:event], FOREVER
                 else:
                     came, start, deadline = inbox, payload_at[0], FOREVER
-                    if event < _CM_WHOLE_SIZE:
-                        payload = data[start : event - _CM_IN_ORDER_SIZE]
+                    if event < TOLD_WHOLE:
+                        payload = data[start : event - TOLD_IN_ORDER]
                     else:
-                        table, payload = data[known_end:start], data[start : event - _CM_WHOLE_SIZE]
+                        table, payload = data[known_end:start], data[start : event - TOLD_WHOLE]
                 answer = run(turn, key, payload, deadline, came, leave, table)
                 if type(answer) is not bytes:
                     self._go_on(answer, came)  # type: ignore[arg-type]  # it is no bytes
