@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import contextvars
 import gc
@@ -12,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import anyio
 import pytest
+import uvloop
 
 import by_hand
 import capmarshal as cm
@@ -184,6 +186,8 @@ def test_what_is_kept_outlives_the_call_and_the_task(loop, caplog):
 
             async with anyio.create_task_group() as group:
                 group.start_soon(give, True)
+            # The event loop alone keeps what serves it.
+            gc.collect()
             assert await proxy.take(200) == [f"line {number}" for number in range(1, 201)]
             assert not lines.closed
             await proxy.drop()
@@ -400,19 +404,44 @@ def test_what_iterates_has_the_context_of_the_call(loop):
     loops.run(loop, main)
 
 
+class BlockingText(cm.Interface):
+    @cm.method
+    def hold(self, lines: Iterator[str], keep: bool) -> str: ...
+
+
+class BlockingServer(BlockingText):
+    def hold(self, lines, keep):
+        self.held = cm.keep(lines)
+        return next(lines)
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_loop_that_is_closed_without_cancelling_what_it_runs(new_loop, caplog):
+    """Nothing goes on in it: what served the stream is thrown away with it, and whoever has kept that is told."""
+    with cm.Entrypoint("text") as entrypoint:
+        target = BlockingServer()
+        capability = entrypoint.manage(target)
+
+        async def main():
+            assert await capability.cast(Text).hold(Lines()(), True) == "line 0"
+
+        loop = new_loop()
+        loop.run_until_complete(main())
+        loop.close()
+        del loop, main
+        gc.collect()
+        assert not streams_served()
+        with pytest.raises(cm.Disconnected):
+            list(target.held)
+        del target.held
+    # Of asyncio, whose tasks they were.
+    assert {record.name for record in caplog.records} == {"asyncio"}
+    caplog.clear()
+
+
 @loops.each_loop
 def test_a_loop_that_ends_while_a_stream_is_held(loop):
     """By a server elsewhere: its generator is closed, nothing hangs, and whoever has kept it is told."""
-
-    class BlockingText(cm.Interface):
-        @cm.method
-        def hold(self, lines: Iterator[str], keep: bool) -> str: ...
-
-    class BlockingServer(BlockingText):
-        def hold(self, lines, keep):
-            self.held = cm.keep(lines)
-            return next(lines)
-
     lines = Lines()
     with cm.Entrypoint("text") as entrypoint:
         target = BlockingServer()

@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 # Calls that wait for items of one stream at a time.
 _CONCURRENCY = 100
 
-# An event loop of asyncio's keeps none.
-_tasks: set[asyncio.Task[None]] = set()
-
 
 class _Passed(AnyEntrypoint[AwaitedService]):
     """The entrypoint of one stream, which its task keeps until nobody can pull from it.
@@ -79,9 +76,8 @@ class _Passed(AnyEntrypoint[AwaitedService]):
         """Has a task serve it that is nobody's."""
         service, name = self._made(), f"capmarshal {self.label}"
         if service.is_asyncios:
+            # No list keeps it, but what the event loop watches for it: one that is closed keeps nothing.
             task = asyncio.get_running_loop().create_task(self._serve(session), name=name)
-            _tasks.add(task)
-            task.add_done_callback(_tasks.discard)
             # Also of one that is cancelled before it has begun.
             task.add_done_callback(lambda _: self._over(session))
         else:
