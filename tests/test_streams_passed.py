@@ -519,6 +519,24 @@ def test_what_is_no_iterator(text, lines):
     forgotten.close()
 
 
+def test_one_iterator_for_two_parameters(text, lines):
+    """Is refused, and closed: two threads would take from it, which a generator lets only one do at a time."""
+    proxy, _ = text
+    for call in (
+        lambda given: proxy.lists(given, given),
+        lambda given: proxy.lists(given, None, third=given),
+        lambda given: proxy.lists(first=given, second=given),
+    ):
+        given = lines()
+        next(given)
+        closed = lines.closed
+        with pytest.raises(cm.ArgumentError, match=r"lists, arguments `first` and `(second|third)`: the same iterator"):
+            call(given)
+        assert lines.closed == closed + 1
+    # One that is equal is another one.
+    assert proxy.lists(iter(range(3)), iter(range(3))) == [[0, 1, 2], [0, 1, 2], []]
+
+
 def test_declarations_that_cannot_work():
     class Awaited(cm.Interface):
         @cm.method

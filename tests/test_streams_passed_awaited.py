@@ -384,6 +384,22 @@ def test_what_is_no_async_iterator(loop):
 
 
 @loops.each_loop
+def test_one_iterator_for_two_parameters(loop):
+    """Is refused, and closed."""
+
+    async def main():
+        lines = Lines()
+        async with served() as (proxy, _, _):
+            given = lines()
+            await anext(given)
+            with pytest.raises(cm.ArgumentError, match="lists, arguments `first` and `second`: the same iterator"):
+                await proxy.lists(given, second=given)
+            assert lines.closed == 1
+
+    loops.run(loop, main)
+
+
+@loops.each_loop
 def test_what_iterates_has_the_context_of_the_call(loop):
     """But for what is of the method that has made it, and its deadline."""
     variable = contextvars.ContextVar("variable", default=0)

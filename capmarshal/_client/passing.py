@@ -78,21 +78,25 @@ class Passing:
                 yield place, value
 
     def check(self) -> None:
-        """Refuses what is no iterator.
+        """Refuses what is no iterator, and one that is there twice: each stream is pulled by itself.
 
         Raises:
-            ArgumentError: it is none; says what to do.
+            ArgumentError: says what to do.
         """
-        called = self._called
+        called, names = self._called, dict[int, str]()
         kind, words = (AsyncIterator, "an async iterator") if called.awaitable else (Iterator, "an iterator")
         for place, value in self.found.items():
+            name = called.streamed[place].name
             if isinstance(value, kind):
+                before = names.setdefault(id(value), name)
+                if before != name:
+                    raise ArgumentError(
+                        f"{called.where}, arguments `{before}` and `{name}`: the same iterator: give each its own"
+                    )
                 continue
             it_is = "None" if value is None else with_article(name_of(type(value)))
             advice = _advice(value, awaited=called.awaitable)
-            raise ArgumentError(
-                f"{called.where}, argument `{called.streamed[place].name}`: {it_is} where {words} is due{advice}"
-            )
+            raise ArgumentError(f"{called.where}, argument `{name}`: {it_is} where {words} is due{advice}")
 
     def passed(self, place: int, source: Any) -> None:
         """Passes one: what it is pulled from is an argument in its stead.
@@ -140,8 +144,8 @@ def passing(invoke: Callable[[Proxy, Method, Given], Any], serve: Serve) -> Call
         serve: serves what iterates.
 
     Returns:
-        What makes such calls.  They raise what ``invoke`` does; and ArgumentError of what is no iterator, Closed of a
-        stream that cannot be taken from any more, and TableFull, KernelError or RuntimeError of one that cannot be
+        What makes such calls.  They raise what ``invoke`` does; ArgumentError, as :meth:`Passing.check`; Closed, of a
+        stream that cannot be taken from any more; and TableFull, KernelError or RuntimeError, of one that cannot be
         served.
     """
 
