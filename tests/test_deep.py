@@ -417,7 +417,8 @@ def test_what_a_hostile_holder_brings(granted, entrypoint, target, quiet_log):
     assert kept(entrypoint) == 2
 
 
-def test_one_of_another_process(granted, fork, quiet_log):
+def test_what_another_process_serves_is_refused(granted, fork, quiet_log):
+    """Passed on by a method to which it was given."""
     root = granted.cast(Folder)
     with by_hand.server_process(fork) as (_server, foreign):
         with pytest.raises(cm.RemoteError, match="'elsewhere', which is none of this entrypoint's"):

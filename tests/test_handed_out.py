@@ -250,7 +250,7 @@ def test_one_that_is_managed_stays_so(entrypoint, target):
 
 
 @pytest.mark.parametrize("managed", [True, False])
-def test_the_object_that_is_called(entrypoint, target, managed):
+def test_a_grant_returns_the_object_itself_as_that_grant(entrypoint, target, managed):
     """Returned through a grant it is that grant: no more can be called of it, and it is revoked with that."""
     if managed:
         entrypoint.manage(target)
@@ -271,12 +271,13 @@ def test_the_object_that_is_called(entrypoint, target, managed):
     assert not grants(entrypoint)
 
 
-def test_the_object_that_is_called_by_what_manage_gave(entrypoint, target):
+def test_what_manage_gave_returns_the_object_itself_as_that(entrypoint, target):
+    """By the capability by which it was called, and not by a grant of its own."""
     known = entrypoint.manage(target)
     assert [cm.capability(folder) for folder in known.cast(Folder).itself()] == [known] * 2
 
 
-def test_its_label(entrypoint, target):
+def test_it_has_the_label_by_which_its_maker_was_called(entrypoint, target):
     """The caller's grant's, or the entrypoint's."""
     root, granted = entrypoint.manage(target), entrypoint.grant(target, label="plugin 3")
     assert root.cast(Folder).open("a").opened_by() == "files"
@@ -287,15 +288,15 @@ def test_its_label(entrypoint, target):
     assert file.name() == "a"
 
 
-def test_to_a_call_that_a_method_makes(entrypoint, target):
+def test_a_call_that_a_method_makes_is_given_one(entrypoint, target):
     """Inline, in the serving thread."""
     folder = entrypoint.manage(target).cast(Folder)
     assert folder.within(folder) == "inner "
     until(lambda: not grants(entrypoint))
 
 
-def test_one_that_comes_home(entrypoint, target):
-    """It is the object itself."""
+def test_one_that_comes_home_is_the_object_itself(entrypoint, target):
+    """Its server has no proxy of what it made."""
     file = entrypoint.manage(target).cast(Folder).any("a")
     assert file.local is target.made[0]()
 
@@ -308,7 +309,7 @@ def test_one_that_comes_home(entrypoint, target):
         ("int", "Folder.wrong, result: "),
     ],
 )
-def test_what_cannot_be_served(entrypoint, target, what, words, caplog):
+def test_what_cannot_be_served_fails_the_call(entrypoint, target, what, words, caplog):
     """Names the method; the good one beside it is let go."""
     # A traceback in the log refers to what was returned.
     caplog.set_level(logging.CRITICAL, "capmarshal")
@@ -319,11 +320,12 @@ def test_what_cannot_be_served(entrypoint, target, what, words, caplog):
 
 
 def test_an_argument_is_still_to_be_managed(entrypoint, target):
+    """Only a result is granted by itself: who passes an object that has no capability is told so."""
     with pytest.raises(cm.ArgumentError, match="FolderServer object is not managed"):
         entrypoint.manage(target).cast(Folder).within(FolderServer())
 
 
-def test_an_answer_that_nobody_wants(entrypoint, target):
+def test_an_answer_that_nobody_wants_leaves_nothing(entrypoint, target):
     """Its client is gone before it is made, or has not received it: nothing is left."""
     granted = entrypoint.manage(target)
     near = by_hand.knock(granted)

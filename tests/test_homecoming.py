@@ -175,7 +175,7 @@ def is_revoked(page):
     return True
 
 
-def test_a_result(site, page):
+def test_a_result_is_the_capability_that_came(site, page):
     """Alone, within other things, and as a capability: it is the one that came, and revoked with it."""
     granted = site.granted()
     given = granted.cast(Page)
@@ -189,7 +189,7 @@ def test_a_result(site, page):
     assert all(map(is_revoked, returned))
 
 
-def test_a_result_through_a_grant(site, page):
+def test_a_result_through_a_grant_is_the_capability_that_came(site, page):
     """Deep or not, of the index: what its holder has brought is no part of it, and ends as it would have."""
     granted = site.granted()
     for deep in (False, True):
@@ -203,7 +203,7 @@ def test_a_result_through_a_grant(site, page):
 
 
 @pytest.mark.parametrize("how", [Index.give, Index.give_within])
-def test_an_argument_of_a_call_that_the_method_makes(site, page, taker, how):
+def test_an_argument_of_a_call_that_the_method_makes_is_the_capability_that_came(site, page, taker, how):
     """By what the holder chose to have it given to."""
     target, proxy = taker
     granted = site.granted()
@@ -227,7 +227,7 @@ def test_a_call_within_that_call_has_its_own(site, taker):
     site.server.me = None
 
 
-def test_of_two_ways_the_first(site):
+def test_of_two_capabilities_the_first_goes_out(site):
     """Their holder has both."""
     one, other, managed = site.granted(), site.granted(), site.entrypoint.manage(site.page)
     for ways in ([one, other], [managed, one], [other, managed]):
@@ -235,7 +235,7 @@ def test_of_two_ways_the_first(site):
 
 
 @pytest.mark.parametrize("end", ["revoke", "dissolve"])
-def test_while_the_call_is_in_progress(site, page, end):
+def test_what_ends_while_the_call_is_in_progress_is_over_in_the_answer(site, page, end):
     """It is answered: by what is over already."""
     granted = site.granted()
     with by_hand.pipe() as (started, began), by_hand.pipe() as (going, go):
@@ -251,7 +251,7 @@ def test_while_the_call_is_in_progress(site, page, end):
         late.title()
 
 
-def test_a_managed_object_that_is_dissolved_meanwhile(site):
+def test_a_managed_object_that_is_dissolved_meanwhile_is_stale(site):
     """It is not served anew for having been returned."""
     managed = site.entrypoint.manage(site.page)
     with by_hand.pipe() as (started, began), by_hand.pipe() as (going, go):
@@ -290,7 +290,7 @@ def test_it_holds_what_came_no_longer_than_the_call(site):
     until(lambda: gone)
 
 
-def test_one_that_this_process_does_not_hold(site, page, fork):
+def test_one_that_this_process_does_not_hold_goes_out_as_it_came(site, page, fork):
     """The server keeps no client end of a grant: what came is enough."""
     granted = [site.granted()]
     with by_hand.pipe() as (dropped, drop):

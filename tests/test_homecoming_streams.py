@@ -98,7 +98,7 @@ def is_revoked(page):
     return True
 
 
-def test_items(site):
+def test_items_are_the_capability_that_came(site):
     """Which are handed out when the call has long ended."""
     entrypoint, page, index = site
     granted = entrypoint.grant(page)
@@ -112,7 +112,7 @@ def test_items(site):
 
 
 @pytest.mark.parametrize("managed", [True, False])
-def test_items_that_are_the_object_itself(managed):
+def test_items_that_are_the_object_itself_are_no_more_than_the_grant(managed):
     """Of a stream that was begun by a grant: no more can be called of it, and it ends with that."""
     with cm.Entrypoint("site") as entrypoint:
         target = IndexServer()
@@ -131,7 +131,7 @@ def test_items_that_are_the_object_itself(managed):
         until(lambda: not entrypoint._service.grants._in_force)
 
 
-def test_arguments_of_calls(site):
+def test_arguments_of_calls_are_the_capability_that_came(site):
     """Those that the stream makes, of another entrypoint's object."""
     entrypoint, page, index = site
     with cm.Entrypoint("elsewhere") as elsewhere:
@@ -163,7 +163,7 @@ def test_arguments_of_calls_of_a_stream_that_is_ended(how):
         assert cm.capability(other.kept.pop()) == granted
 
 
-def test_items_of_a_stream_that_is_an_argument(site):
+def test_items_of_a_stream_that_is_an_argument_are_the_capability_that_came(site):
     """Of a call that the method makes; what iterates runs in a thread of its own."""
     entrypoint, page, index = site
     with cm.Entrypoint("elsewhere") as elsewhere:
@@ -289,7 +289,7 @@ async def is_revoked_awaited(page):
 
 @loops.each_loop
 @pytest.mark.parametrize("managed", [True, False])
-def test_where_methods_are_awaited(loop, managed):
+def test_awaited_methods_hand_out_the_capability_that_came(loop, managed):
     """In results, in items, and in arguments of calls that methods and streams make."""
 
     async def main():
@@ -315,7 +315,9 @@ def test_where_methods_are_awaited(loop, managed):
 
 
 @loops.each_loop
-def test_awaited_items_that_are_the_object_itself(loop):
+def test_awaited_items_that_are_the_object_itself_are_no_more_than_the_grant(loop):
+    """As those of a generator that blocks."""
+
     async def main():
         async with aio.Entrypoint("site") as site:
             target = AsyncIndexServer()
