@@ -170,7 +170,7 @@ int cm_reads_own_file(int descriptor, struct cm_mounts *mounts)
 	return how == CM_CLOSES_SOCKET || is_directory ? CM_MAY_BLOCK : how;
 }
 
-int cm_has_name(int descriptor)
+int cm_closes_own_reader(int descriptor)
 {
 	struct statx_answer answer;
 	int error = lx_statx(descriptor, "", STATX_OF_DESCRIPTOR | STATX_DONT_ASK, STATX_TYPE_NLINK, &answer);

@@ -52,10 +52,13 @@ int cm_closing(int descriptor, struct cm_mounts *mounts);
 int cm_reads_own_file(int descriptor, struct cm_mounts *mounts);
 
 /*
- * Whether it is a regular file that has a name still.  Of what cm_reads_own_file() was asked before,
- * closing it waits for nobody then, nor has it much to do: its mount is what it was, as long as it is open.
+ * Whether a descriptor is CM_CLOSES_FILE, in one system call, of which cm_closing() makes up to three.
+ *
+ * To be asked only of what cm_reads_own_file() has passed since it came, and of pipes, sockets and devices, of which
+ * it says 0.  Which mount a file is on cannot change as long as it is open, and is not asked again: it would say 1 of a
+ * file of another machine's, too.  Whether it has a name still can change.
  */
-int cm_has_name(int descriptor);
+int cm_closes_own_reader(int descriptor);
 
 /* What kind of file it is, as st_mode has it (S_IFIFO and so on), or -errno; asked as above. */
 int cm_file_type(int descriptor);

@@ -15,7 +15,7 @@ import pytest
 from capmarshal import Dataspace, Descriptor
 from capmarshal._descriptors import closing
 from capmarshal._descriptors import reaper as _reaper
-from capmarshal._descriptors.closing import has_name
+from capmarshal._descriptors.closing import closes_own_reader
 from capmarshal._descriptors.closing_jobs import Sender
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.mounts import mounts
@@ -84,13 +84,14 @@ def test_what_may_block_goes_to_the_reaper_and_is_closed(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", [*QUICK, *SLOW])
-def test_a_regular_file_with_a_name_is_told_from_all_else(kind, tmp_path):
+def test_of_own_readers_only_a_regular_file_with_a_name_is_closed_on_the_spot(kind, tmp_path):
+    """Asked without a look at the mounts, which was taken when the file came."""
     made = QUICK[kind](tmp_path) if kind in QUICK else contextlib.nullcontext(SLOW[kind](tmp_path))
     with made as number:
-        # One of /proc has a name, too: whoever asks knows that it is none of those.
-        assert has_name(number) == (kind in ("named file", "/proc"))
+        # One of /proc has a name, too: nobody asks this of it, as it is none of this machine's own.
+        assert closes_own_reader(number) == (kind in ("named file", "/proc"))
         os.close(number)
-        assert not has_name(number)
+        assert not closes_own_reader(number)
 
 
 @pytest.mark.parametrize(

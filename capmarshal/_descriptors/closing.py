@@ -133,9 +133,9 @@ def is_own_reader(number: int) -> bool:
     return how > 0 or _told(_cm_reads_own_file, number, how) > 0
 
 
-# Whether a descriptor is of a regular file that has a name.  One that :func:`is_own_reader` has told to be of this
-# machine's own is closed on the spot then: that cannot change as long as it is open.
-has_name: Callable[[int], int] = lib.cm_has_name
+# Whether what :func:`is_own_reader` has told to be one is closed on the spot, which costs less to ask than
+# :func:`closes_now`; of what else it may be asked is said in csrc/cm_close.h.
+closes_own_reader: Callable[[int], int] = lib.cm_closes_own_reader
 
 
 def closes_now(number: int) -> bool:

@@ -11,7 +11,7 @@ from io import BufferedReader, FileIO
 from typing import TYPE_CHECKING, Any
 
 from capmarshal._descriptors import reaper
-from capmarshal._descriptors.closing import closes_now, has_name
+from capmarshal._descriptors.closing import closes_now, closes_own_reader
 from capmarshal._descriptors.descriptor import Descriptor
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.mounts import mounts
@@ -152,8 +152,8 @@ def _closed(file: BufferedReader, owned: Owned) -> bool:
     if raw.closed:
         return True
     number = raw.fileno()
-    # A raw file of io's is made of what is this machine's own, and of pipes and sockets, which have no name.
-    if not (type(raw) is FileIO and has_name(number)) and not closes_now(number):
+    # Of all that comes, a raw file of io's is made of own readers, pipes and sockets only.
+    if not (type(raw) is FileIO and closes_own_reader(number)) and not closes_now(number):
         return False
     try:  # noqa: SIM105 - contextlib.suppress() costs as much as the close
         # Not the buffer's own, which would wait for whoever reads from it.
