@@ -19,6 +19,7 @@ from capmarshal._descriptors.closing import closes_own_reader
 from capmarshal._descriptors.closing_jobs import Sender
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.mounts import mounts
+from capmarshal._descriptors.reaper_threads import THREADS_MAX
 from capmarshal._kernel.native import lib
 from fuse_file import FuseFile
 from patience import PATIENCE
@@ -177,7 +178,7 @@ def test_files_in_a_row_are_closed_and_none_between_them(fork, tmp_path, refused
 def test_files_do_not_pile_up_behind_a_busy_reaper(slow, tmp_path):
     """With every thread of it held up, what cannot block is closed at once, however many came in one record."""
     user = Sender()
-    for _ in range(2 * _reaper.THREADS_MAX):
+    for _ in range(2 * THREADS_MAX):
         _reaper.close([slow()], Sender(user))
     path = tmp_path / "file"
     path.touch()

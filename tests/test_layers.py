@@ -61,6 +61,7 @@ MODULES = {
         "closing",
         "closing_jobs",
         "closed_in_fork",
+        "reaper_threads",
         "reaper",
         "inbox",
         "message",

@@ -12,6 +12,7 @@ import by_hand
 import capmarshal as cm
 import matrix
 from capmarshal._descriptors import reaper as _reaper
+from capmarshal._descriptors.reaper_threads import THREADS_MAX
 from capmarshal._protocol import wire as _wire
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
@@ -187,7 +188,7 @@ def test_a_pipe_that_nobody_reads_does_not_hold_up_the_closing(capability):
             pass
         os.set_blocking(writer.fileno(), True)
         proxy = entrypoint.manage(FailingScribe()).cast(Scribe)
-        for _ in range(_reaper.THREADS_MAX + 1):
+        for _ in range(THREADS_MAX + 1):
             with pytest.raises(cm.RemoteError, match="before it is flushed"), cm.timeout(PATIENCE):
                 proxy.write(writer)
         assert _reaper.wait(PATIENCE)

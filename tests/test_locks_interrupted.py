@@ -13,7 +13,7 @@ import capmarshal as cm
 
 PACKAGE = Path(cm.__file__).parent
 # Run by the reaper's threads alone, where no signal handler runs.
-ELSEWHERE = {"Reaper._begin", "Reaper._end"}
+ELSEWHERE = {"Threads._begin", "Threads._end"}
 
 
 def _functions(code):

@@ -14,6 +14,7 @@ from capmarshal._descriptors import reaper as _reaper
 from capmarshal._descriptors.closing_jobs import THREADS_OF_SENDER, Sender
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.process import process
+from capmarshal._descriptors.reaper_threads import THREADS_MAX
 from full_table import fill
 from patience import PATIENCE, until
 from slow_closing import Slow, is_open, pipe_end
@@ -119,14 +120,14 @@ def test_a_sender_occupies_two_threads_and_others_are_not_delayed(slow):
 def test_many_senders_of_one_user_leave_threads_for_others(slow):
     """Each of them occupies two, all of them together not all there are."""
     user = Sender()
-    things = [slow() for _ in range(_reaper.THREADS_MAX + 2)]
+    things = [slow() for _ in range(THREADS_MAX + 2)]
     for thing in things:
         _reaper.close([thing], Sender(user))
     told = threading.Event()
     assert not _reaper.close([pipe_end()], Sender(Sender()), told.set)
     assert told.wait(PATIENCE)
     begun = sum(thing.begun.is_set() for thing in things)
-    assert 0 < begun < _reaper.THREADS_MAX
+    assert 0 < begun < THREADS_MAX
     for thing in things:
         thing.may_end.set()
     assert _reaper.wait(PATIENCE)
@@ -345,7 +346,7 @@ def test_few_threads_whatever_comes():
     for thread in threads:
         thread.join(PATIENCE)
     assert _reaper.wait(PATIENCE)
-    assert _reaper._reaper._alive <= _reaper.THREADS_MAX
+    assert _reaper._reaper._threads.alive <= THREADS_MAX
 
 
 def no_thread(monkeypatch, error):

@@ -13,9 +13,7 @@ import atexit
 import contextlib
 import errno
 import itertools
-import queue
 import sys
-import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -25,6 +23,7 @@ from capmarshal._descriptors.closing_jobs import Ends, Job, Sender
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.mounts import mounts
 from capmarshal._descriptors.process import process
+from capmarshal._descriptors.reaper_threads import Threads
 from capmarshal._kernel.deadline import in_force
 from capmarshal._kernel.waiting import Wait, drive
 
@@ -35,18 +34,13 @@ if TYPE_CHECKING:
     from capmarshal._descriptors.private import Private
     from capmarshal._kernel.waiting import Steps
 
-# Threads, and so closes that block at the same time; beyond that, the next waits for one of them to end.
-THREADS_MAX = 64
-
-# Seconds that a thread has to begin: one that the kernel gave, and that then finds no memory, never does.
-_BEGINNING = 1.0
 _PAUSE = 0.001
 # Nanoseconds that a full table is waited for, and between two looks at it.
 _ROOM_PATIENCE, _ROOM_PAUSE = 1_000_000_000, 1_000_000
 
 
 class Reaper:
-    """The jobs that are not done yet, and the threads that do them.
+    """The jobs that are not done yet.
 
     Attributes:
         done: how many were.
@@ -56,17 +50,12 @@ class Reaper:
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        self._lock = threading.RLock()
+        self._threads = Threads(self._forget)
         self._numbers = itertools.count()
         # A job is taken out only after all is closed: a child forked meanwhile finds it, and closes its own copies.
         self._open: dict[int, tuple[int, Job]] = {}
         # Those of which all is closed, and somebody is being told so, or whose sender is let go.
         self._telling: set[int] = set()
-        # Unlike a Semaphore or a Queue, it may be used in a signal handler that interrupts its use.
-        self._queue: queue.SimpleQueue[tuple[int, Job]] = queue.SimpleQueue()
-        self._alive = self._busy = 0
-        # Until when the thread that was started last is given time to begin.
-        self._beginning_until = 0.0
         self.done = 0
         # All that nobody in particular sent.
         self._own = Sender()
@@ -108,7 +97,7 @@ class Reaper:
             # No thread begins any more, and the kernel closes all of it in a moment.
             return True
         try:
-            ready = self._ready()
+            ready = self._threads.ready()
         except BaseException:
             # Ctrl-C: whoever comes next has a thread started.
             self._enter(job)
@@ -128,92 +117,10 @@ class Reaper:
         if user is not None:
             user.waiting += count
         self._open[number] = item
-        self._queue.put(item)
-
-    def _ready(self) -> bool:
-        """Whether there is a thread for one more job, now or when another one is done; starts one where none is free.
-
-        Not by threading.Thread, whose start() waits for the thread to begin, for ever if it has died before.
-        """
-        with self._lock:
-            if self._alive > self._busy or self._alive >= THREADS_MAX:
-                return True
-            first, now = not self._alive, time.monotonic()
-            if now < self._beginning_until and not first:
-                return True
-            self._beginning_until = now + _BEGINNING
-        begun = _thread.allocate_lock()
-        begun.acquire()
-        try:
-            _thread.start_new_thread(self._run, (begun,))
-        except (RuntimeError, MemoryError):
-            self._beginning_until = 0.0
-            return not first
-        if first:
-            begun.acquire(timeout=_BEGINNING)
-        return self._alive > 0
-
-    def _run(self, begun: _thread.LockType) -> None:
-        """What a thread does, for as long as the process lives."""
-        with self._lock:
-            self._alive += 1
-            self._beginning_until = 0.0
-        begun.release()
-        while True:
-            number, job = self._queue.get()
-            if type(job) is Ends and self._close_unladen(job):
-                self._forget(number, job)
-            elif self._begin(number, job):
-                with contextlib.suppress(Exception):
-                    # For the next: this one may block.
-                    self._ready()
-                job.run()
-                self._end(job)
-                self._forget(number, job)
-            # A thread that waits must not keep what it has closed.
-            del job
-
-    def _close_unladen(self, job: Ends) -> bool:
-        """Closes of a job what waits for nobody, on nobody's account; whether that was all."""
-        with self._lock:
-            self._busy += 1
-        with contextlib.suppress(Exception):
-            # Before Linux 6.10, whoever closes a unix socket may have to close what others have left in the kernel.
-            self._ready()
-        closed = job.close_unladen()
-        with self._lock:
-            self._busy -= 1
-            job.count -= closed
-            for each in job.sender.chain:
-                each.waiting -= closed
-        return not job.count
-
-    def _begin(self, number: int, job: Job) -> bool:
-        """Whether a thread may do the job now; else it is kept until one of its sender's is done."""
-        with self._lock:
-            full = next((each for each in job.sender.chain if each.threads >= each.limit), None)
-            if full is None:
-                for each in job.sender.chain:
-                    each.threads += 1
-                self._busy += 1
-                return True
-            if job.tell is None:
-                full.parked.append((number, job))
-                return False
-        # Before another thread may have it, and not while the lock is held.
-        job.will_wait()
-        return self._begin(number, job)
-
-    def _end(self, job: Job) -> None:
-        with self._lock:
-            self._busy -= 1
-            for each in job.sender.chain:
-                each.threads -= 1
-                if each.parked:
-                    self._queue.put(each.parked.popleft())
+        self._threads.queue.put(item)
 
     def _forget(self, number: int, job: Job) -> None:
-        with self._lock:
+        with self._threads.lock:
             self.done += 1
             self._telling.add(number)
             self._open.pop(number, None)
@@ -229,8 +136,7 @@ class Reaper:
     def prepare(self) -> None:
         """As the module's :func:`prepare`."""
         mounts.open()
-        if not self._alive:
-            self._ready()
+        self._threads.prepare()
 
     @property
     def behind(self) -> bool:
@@ -257,7 +163,7 @@ class Reaper:
             give_up = give_up or min(time.monotonic_ns() + _ROOM_PATIENCE, in_force())
             while self.done == done and self._open and (now := time.monotonic_ns()) < give_up:
                 # One that was started may not have begun.
-                self._ready()
+                self._threads.ready()
                 yield Wait(-1, 0, min(now + _ROOM_PAUSE, give_up))
             if self.done == done:
                 return result
@@ -267,13 +173,13 @@ class Reaper:
             if time.monotonic() >= deadline:
                 return False
             # One that was started may not have begun.
-            self._ready()
+            self._threads.ready()
             time.sleep(_PAUSE)
         return True
 
-    def beginning(self) -> bool:
-        """Whether a thread was started and has not begun yet."""
-        return time.monotonic() < self._beginning_until
+    def let_threads_begin(self) -> None:
+        """Before the interpreter ends: a thread that is still beginning then would find it gone, and crash."""
+        self._threads.let_begin()
 
     def before_fork(self) -> None:
         """Notes what may be closed while the process is being forked."""
@@ -297,7 +203,7 @@ class Reaper:
             job.in_child(Sender(self._own))
             self._enter(job)
         if jobs:
-            self._ready()
+            self._threads.ready()
         if left:
             self.close([left])
 
@@ -398,11 +304,4 @@ def with_room(make: Callable[[], int]) -> int:
     return drive(_reaper.with_room(make))
 
 
-def _let_begin() -> None:
-    """Before the interpreter ends: a thread that is still beginning then would find it gone, and crash."""
-    deadline = time.monotonic() + _BEGINNING
-    while _reaper.beginning() and time.monotonic() < deadline:
-        time.sleep(_PAUSE)
-
-
-atexit.register(_let_begin)
+atexit.register(_reaper.let_threads_begin)
