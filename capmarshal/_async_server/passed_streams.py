@@ -119,6 +119,9 @@ class _Passed(AnyEntrypoint[AwaitedService]):
         finally:
             self.end()
 
+    def _warn_of_leak(self) -> None:
+        """Says nothing: with its event loop it is thrown away, and asyncio tells whoever has closed that."""
+
     def end(self) -> None:
         """Ends it, whoever can: what iterates is told to."""
         self._made().close_at_once()

@@ -331,10 +331,14 @@ class AnyEntrypoint(Generic[S]):
             return
         try:
             if not service.closed:
-                warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+                self._warn_of_leak()
         finally:
             # Also where warnings are errors.
             service.close_at_once()
+
+    def _warn_of_leak(self) -> None:
+        """Says that it was thrown away by those who should have closed it."""
+        warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=3, source=self)
 
     def __reduce__(self) -> str:
         # What copy.copy() asks, too: one that goes ends the service.
