@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
+from functools import partial
 from itertools import count
 
 import anyio
@@ -12,6 +13,7 @@ import pytest
 
 import capmarshal as cm
 from capmarshal import aio
+from capmarshal._async_server.asyncio_driver import AsyncioDriver
 from loops import LOOPS, AwaitedWork, Work, Worker, each_loop, in_thread, run, waits
 from patience import PATIENCE
 from telling import rounds
@@ -119,3 +121,35 @@ def test_a_call_whose_task_asyncio_cancels_before_it_has_begun_keeps_nobody_wait
 
     asyncio.run(asyncio.wait_for(main(), PATIENCE))
     assert worker.seen == []
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_what_is_begun_to_end_others_is_waited_for(cancelled):
+    """However often that begins more, and whether who waits is cancelled or not."""
+    server = Worker()
+    server.come_round_by = lambda _: None
+    ended = []
+
+    async def main():
+        driver = AsyncioDriver(server, None)
+
+        async def end(left):
+            await asyncio.sleep(0)
+            if left:
+                driver.run_aside(partial(end, left - 1), "end")
+            ended.append(left)
+
+        async def serve():
+            driver.run_aside(partial(end, 9), "end")
+            if cancelled:
+                await asyncio.Event().wait()
+
+        serving = asyncio.ensure_future(driver.serve(serve, "serving"))
+        while not ended:
+            await asyncio.sleep(0)
+        if cancelled:
+            serving.cancel()
+        await asyncio.wait((serving,))
+        assert ended == [*range(9, -1, -1)]
+
+    asyncio.run(asyncio.wait_for(main(), PATIENCE))

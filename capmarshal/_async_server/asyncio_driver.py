@@ -90,9 +90,9 @@ class AsyncioDriver(Driver):
                 await asyncio.wait((serving,))
             except asyncio.CancelledError:
                 self._tell(serving)
-                await wait_out(serving, *self._aside)
                 # Some are begun to end others.
-                await wait_out(*self._aside)
+                while left := [task for task in (serving, *self._aside) if not task.done()]:
+                    await wait_out(*left)
                 raise
             while self._aside:
                 await asyncio.wait(self._aside)
