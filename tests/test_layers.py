@@ -120,7 +120,7 @@ MODULES = {
         "placing",
         "implementation",
         "fitting",
-        "batch",
+        "items_before",
         "stream",
         "async_stream",
         "arguments",

@@ -11,7 +11,6 @@ from capmarshal._kernel.errors import ArgumentError, Error, InterfaceError, Stal
 from capmarshal._protocol.wire import pack_size
 from capmarshal._typed.arguments import Arguments
 from capmarshal._typed.async_stream import AsyncStream
-from capmarshal._typed.batch import bring_items
 from capmarshal._typed.binding import Binding
 from capmarshal._typed.codec import (
     BAD_PAYLOAD,
@@ -28,6 +27,7 @@ from capmarshal._typed.declaration import Declaration, declared_in, refuse_forgo
 from capmarshal._typed.fitting import check_for
 from capmarshal._typed.implementation import Implementation
 from capmarshal._typed.in_order import result_in_order
+from capmarshal._typed.items_before import bring_items
 from capmarshal._typed.lending import arguments_in_order, data_lender
 from capmarshal._typed.long import encoders_for
 from capmarshal._typed.marks import CALLED

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from capmarshal._capabilities.capability import capability_behind, has_timeout, timeout_of
 from capmarshal._descriptors.process import process
 from capmarshal._kernel.errors import Closed, ProtocolError
-from capmarshal._typed.batch import items_with
+from capmarshal._typed.items_before import items_with
 from capmarshal._typed.untaken import close_items
 
 if TYPE_CHECKING:

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import TypeAlias
 
-    # Items, and whether these are the last.
-    Batch: TypeAlias = tuple[list[Any], bool]
+    # What one call pulls: items, and whether these are the last.
+    Pulled: TypeAlias = tuple[list[Any], bool]
 
 
-def _next(self: Any, at_most: int) -> Batch:
+def _next(self: Any, at_most: int) -> Pulled:
     raise NotImplementedError
 
 
-async def _next_awaited(self: Any, at_most: int) -> Batch:
+async def _next_awaited(self: Any, at_most: int) -> Pulled:
     raise NotImplementedError
 
 

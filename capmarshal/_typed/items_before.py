@@ -1,4 +1,4 @@
-"""Items of a stream that have come with one that is not what the interface says: those before it are right.
+"""Items of a stream that have come before one that is not what the interface says: these are right.
 
 An error of the answer in which they came brings them, to whoever takes items; to nobody else, and not as a part of it.
 """
