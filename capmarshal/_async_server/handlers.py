@@ -209,7 +209,7 @@ class AwaitedCall(Handler):
                     method = getattr(self._target, self._method.name)
                     # To pass no names costs as much as the call.
                     coming = method(*self._arguments, **self._by_name) if self._by_name else method(*self._arguments)
-                    result = coming if self._method.streams else await coming
+                    result = coming if self._method.gives_stream else await coming
                     answer = self._succeeded(result, kept.kept)
             if answer is None:
                 answer, cut_off = self._late(kept.kept), self._cut_off
@@ -247,11 +247,11 @@ class AwaitedCall(Handler):
         else:
             # Before there is anything in it, which is closed whatever happens.
             self._outgoing = self._calls.outgoing(self, self._target, self._owned)
-            if method.streams:
+            if method.gives_stream:
                 result = self._calls.produce(method, result, self._owned, kept, self._caller())
                 result.target = self._target
             payload = method.encode_result(result, self._outgoing)
-            if method.streams:
+            if method.gives_stream:
                 # The stream's from here on.
                 self._owned = _NOTHING_OWNED
         rest = b""

@@ -32,10 +32,10 @@ def _proxy_method(
         passing: likewise.
     """
     called.will_be_called()
-    is_awaited = called.awaitable and not called.streams
+    is_awaited = called.awaitable and not called.gives_stream
     if called.streamed:
         invoke = passing(invoke)
-    if called.streams:
+    if called.gives_stream:
         invoke = partial(stream, invoke)
     scope: dict[str, Any] = {
         "_capmarshal_invoke": invoke,

@@ -277,11 +277,11 @@ class Calls:
                     reply, results = returned
                 else:
                     outgoing = self.outgoing(turn, target, owned)
-                    if method.streams:
+                    if method.gives_stream:
                         result = self.produce(method, result, owned, calls.kept[kept_before:], self.caller())
                         result.target = target
                     reply = method.encode_result(result, outgoing)
-                    if method.streams:
+                    if method.gives_stream:
                         # The stream's from here on.
                         owned = _NOTHING_OWNED
                 rest = b""

@@ -75,7 +75,7 @@ class Declaration:
         parameters: the others, in their order.
         annotations, result: their types, as the annotations say; of what is a stream, the interface by which it is
             pulled.
-        streams: the result is a stream: declared as an Iterator or an AsyncIterator, or as such a generator.
+        gives_stream: the result is a stream: declared as an Iterator or an AsyncIterator, or as such a generator.
         streamed: the arguments that are, by the places of their parameters.
         items_are_data: it is one in whose items no capability and no descriptor can be.
         data: for each parameter, whether no capability and no descriptor can be in it.
@@ -85,7 +85,7 @@ class Declaration:
     def __init__(self, interface: type, name: str, function: Any, of: type) -> None:
         self.where = vars(interface).get(CALLED) or f"{interface.__qualname__}.{name}"
         self._check_name(name)
-        self.streams = self.items_are_data = False
+        self.gives_stream = self.items_are_data = False
         self._check_function(function)
         self._check_twin(name, function)
         self.awaitable = is_awaitable(function)
@@ -186,7 +186,7 @@ class Declaration:
             items_are_data = is_data(item)
         except Unsendable as error:
             raise self._wrong(f"result: {error}") from error
-        self.streams, self.items_are_data = True, items_are_data
+        self.gives_stream, self.items_are_data = True, items_are_data
         self.result = _pull_interface(self.where, item, self.raises, awaitable=self.awaitable)
         self.result_is_data = False
 

@@ -182,7 +182,7 @@ def check_manageable(target: object, colour: Colour) -> None:
     refuse_colour(cls, colour)
     if _SERVABLE not in vars(cls):
         refuse_overridden(cls)
-        refuse_unservable(cls, {method.name for method in methods_of(cls).values() if method.streams})
+        refuse_unservable(cls, {method.name for method in methods_of(cls).values() if method.gives_stream})
         for method in methods_of(cls).values():
             method.implementation.refuse_misfit()
             method.implementation.refuse_blocking()

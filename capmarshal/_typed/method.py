@@ -75,7 +75,7 @@ class Method:
         where: interface and method, for people.
         raises: the declared errors.
         awaitable: what its calls give is to be awaited.
-        streams: its result is a stream, and travels as an object of :attr:`result`.
+        gives_stream: its result is a stream, and travels as an object of :attr:`result`.
         items_are_data: it is one in whose items no capability and no descriptor can be.
         gives_items: its own result is the next items of a stream.
         streamed: its arguments that are streams, by the places of their parameters.
@@ -106,7 +106,8 @@ class Method:
         self._result = self.where if self.gives_items else f"{self.where}, result"
         self.raises = declared.raises
         self.awaitable = declared.awaitable
-        self.streams, self.items_are_data, self.streamed = declared.streams, declared.items_are_data, declared.streamed
+        self.gives_stream, self.items_are_data = declared.gives_stream, declared.items_are_data
+        self.streamed = declared.streamed
         self.function = declared.function
         self.receiver = declared.receiver
         self.parameters = declared.parameters
