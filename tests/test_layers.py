@@ -167,6 +167,7 @@ MODULES = {
         "escapes",
         "items",
         "streams",
+        "served_by",
         "calls",
         "logged_calls",
         "dispatch",

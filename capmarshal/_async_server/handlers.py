@@ -117,7 +117,7 @@ class AwaitedCall(Handler):
     ) -> None:
         super().__init__(turn.id, len(payload), descriptors)
         self.slot = turn.slot
-        self.peer = calls.peer_of(turn.slot)
+        self.peer = calls.served.peer_of(turn.slot)
         self.key = key
         self.runs = True
         self._calls, self._whose = calls, weakref.ref(calls)
@@ -331,7 +331,7 @@ class AwaitingCalls(Calls):
         """As :meth:`Calls.run`; who will have the answer, where the method is to be run."""
         if not self._logs:
             return self._begin(turn, key, payload, deadline, came, table)
-        began, peer, count = time.monotonic_ns(), self.peer_of(turn.slot), _count(came)
+        began, peer, count = time.monotonic_ns(), self.served.peer_of(turn.slot), _count(came)
         begun = self._begin(turn, key, payload, deadline, came, table)
         if isinstance(begun, Answer):
             log_call(self._journal, peer, self.named(key), began, (len(payload), count), begun)
@@ -406,7 +406,7 @@ class AwaitingCalls(Calls):
         failed = partial(self._journal.error, None, f"{method.where}, end", END_FAILED, method.where)
         driver = self.driver
         made = class_for(method, AwaitedProducer)(
-            method, result, owned, kept, self.shares, caller, lambda: driver, failed, cut_off, waits
+            method, result, owned, kept, self.served.shares, caller, lambda: driver, failed, cut_off, waits
         )
         self.producers.add(made)
         return made

@@ -64,7 +64,7 @@ class _Passed(AnyEntrypoint[AwaitedService]):
         owned = Owned()
         owned.came_home = to_go_on()
         producer = class_for(declared, AwaitedProducer)(
-            declared, iterator, owned, (), calls.shares, None, partial(_driver_of, calls), failed, cut_off, waits
+            declared, iterator, owned, (), calls.served.shares, None, partial(_driver_of, calls), failed, cut_off, waits
         )
         calls.producers.add(producer)
         made = service.grants.make(self.label, producer, PULLED, self._gone)

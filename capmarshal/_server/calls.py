@@ -28,6 +28,7 @@ from capmarshal._protocol.wire import BADGE_SIZE, PLAIN, Entry, lines_in
 from capmarshal._server import escapes, ownership
 from capmarshal._server.answer import Answer, fail
 from capmarshal._server.caller import caller_by, own_caller
+from capmarshal._server.served_by import NOBODY
 from capmarshal._server.streams import Producer, Streaming, class_for
 from capmarshal._typed.codec import BAD_PAYLOAD, LONG, is_msgspecs
 from capmarshal._typed.incoming import Incoming, Owned
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from capmarshal._server.handler import Handler
     from capmarshal._server.journal import Journal
     from capmarshal._server.objects import Objects
-    from capmarshal._server.shares import Shares
     from capmarshal._typed.in_order import Results
     from capmarshal._typed.interface import Interface
     from capmarshal._typed.method import Method
@@ -69,7 +69,6 @@ _NO_NAMES: Mapping[str, Any] = {}
 Encoded: TypeAlias = "bytes | memoryview"
 # Takes what a call owns, and its results, where all of it can leave with the reply; whether that is so.
 Leave: TypeAlias = "Callable[[Owned, Results], bool]"
-HandOut: TypeAlias = "Callable[[Interface, Peer | None, Grant | None, object], Capability | None]"
 
 
 def stays(_owned: Owned, _results: Results) -> bool:
@@ -100,19 +99,10 @@ class Calls:
     Attributes:
         thread: that runs the calls, while one does.
         ends_service: whether something that a method raised, and that is no :class:`Exception`, is to end the service.
-        channel_of: which channel is in a slot.
-        slot: of the channel that the last record came by.
         inline: of the calls in progress that the serving thread itself makes, each the grant that it is made by, or
             None.
-        grant_at: which grant has a door, by the key of that.
-        hand_out: gives an object that nobody manages a capability, in the result of a call of a process, by a grant,
-            or in a stream that was begun by a call of the last; None where nobody serves any more.
-        hand_under: has what is in the result of a call through a deep grant belong to that; its badge, or None
-            likewise.
-        shares: what one answer may have.
+        served: by whom they are run.
     """
-
-    shares: Shares
 
     def __init__(self, objects: Objects, journal: Journal, home: Callable[[], Home | None]) -> None:
         self._objects = objects
@@ -121,26 +111,17 @@ class Calls:
         self._calls = ownership.InProgress(objects.running, weakly(self.caller, caller_by(None)))
         self.thread: int | None = None
         self.ends_service: Callable[[BaseException], bool] = escapes.nothing
-        self.channel_of: Callable[[int], Channel | None] = lambda _slot: None
-        self.slot: Callable[[], int] = lambda: 0
         self.inline: list[Grant | None] = []
-        self.grant_at: Callable[[int], Grant | None] = lambda _key: None
-        self.hand_out: HandOut = lambda _target, _peer, _grant, _began: None
-        self.hand_under: Callable[[Any, Grant], bytes | None] = lambda _thing, _grant: None
+        self.served = NOBODY
 
     @property
     def label(self) -> str:
         """Of the entrypoint."""
         return self._journal.label
 
-    def peer_of(self, slot: int) -> Peer | None:
-        """Whose channel is in a slot."""
-        channel = self.channel_of(slot)
-        return channel.peer if channel is not None else None
-
     def caller(self) -> Caller:
         """Who makes the innermost of the calls in progress."""
-        return own_caller(self.inline[-1]) if self.inline else caller_by(self.channel_of(self.slot()))
+        return own_caller(self.inline[-1]) if self.inline else caller_by(self.served.channel_of(self.served.slot()))
 
     def serve(self, run: Callable[[], None]) -> None:
         """Has ``run`` run calls: what that changes in the thread is put back at the end."""
@@ -238,7 +219,7 @@ class Calls:
                         owned, in_order, arguments = Owned(), method.arguments_in_order, None
                         if in_order is not None and type(came) is Inbox:
                             try:
-                                sender = None if table is None else self.peer_of(turn.slot)
+                                sender = None if table is None else self.served.peer_of(turn.slot)
                                 arguments = in_order.received(payload, came, owned, table, sender)
                             except Exception as error:  # noqa: BLE001 - said, or raised again, there
                                 left = came, owned, table, error
@@ -325,7 +306,7 @@ class Calls:
             Failing: nothing can iterate over the result.
         """
         ends_service = weakly(self._ends_service, False)
-        return class_for(method, Producer)(method, result, owned, kept, self.shares, caller, ends_service)
+        return class_for(method, Producer)(method, result, owned, kept, self.served.shares, caller, ends_service)
 
     def _ends_service(self, error: BaseException) -> bool:
         return self.ends_service(error)
@@ -345,11 +326,11 @@ class Calls:
             self._journal.error(self._peer(turn), f"{method.where}, result", words, method.where, printable(wrong))
 
     def _peer(self, turn: Turn) -> Peer | None:
-        return self.peer_of(turn.slot)
+        return self.served.peer_of(turn.slot)
 
     def _channel(self, turn: Turn) -> Channel | None:
         """By which a call came whose method has returned; None: by none, it is made inline."""
-        return self.channel_of(turn.slot)
+        return self.served.channel_of(turn.slot)
 
     def outgoing(self, turn: Turn, target: object, owned: Owned) -> Outgoing:
         """The table of a call's answer, still empty.
@@ -383,13 +364,13 @@ class Calls:
         return (channel.peer, channel.grant) if channel is not None else (None, None)
 
     def _hand_out(self, peer: Peer | None, grant: Grant | None, began: object, target: Interface) -> Capability:
-        made = self.hand_out(target, peer, grant, began)
+        made = self.served.hand_out(target, peer, grant, began)
         if made is None:
             raise Failing(Code.UNSENDABLE, _ENDS)
         return made
 
     def _hand_under(self, grant: Grant, thing: Any) -> bytes:
-        badge = self.hand_under(thing, grant)
+        badge = self.served.hand_under(thing, grant)
         if badge is None:
             raise Failing(Code.UNSENDABLE, _ENDS)
         return badge
@@ -446,7 +427,7 @@ class Calls:
             came.steal_each(owned.produced)
         descriptors = DescriptorList.of(owned.produced)
         entries = PLAIN[: len(descriptors)] if table is None else [Entry(*line) for line in lines_in(table)]
-        return Incoming(entries, descriptors, self.peer_of(turn.slot), self._home())
+        return Incoming(entries, descriptors, self.served.peer_of(turn.slot), self._home())
 
     def _not_there(self, turn: Turn, key: bytes, came: Inbox | Incoming | None, table: bytes | None) -> Answer:
         """The answer to a call of what nobody knows."""
@@ -455,7 +436,7 @@ class Calls:
         badge, method = key[:BADGE_SIZE], key[BADGE_SIZE:]
         target = self._objects.get(badge)
         if target is None:
-            channel = self.channel_of(turn.slot)
+            channel = self.served.channel_of(turn.slot)
             if channel is not None and channel.grant is not None and channel.grant.reason is not None:
                 return fail(turn.id, Code.REVOKED, revoked(channel.grant.reason), incoming.produced)
             return fail(
@@ -473,7 +454,7 @@ class Calls:
         if isinstance(error, StaleCapability):
             return fail(turn.id, Code.STALE, f"arguments: {error}", owned.produced)
         if _is_strange(error):
-            peer, words = self.peer_of(turn.slot), "%s: making its arguments"
+            peer, words = self.served.peer_of(turn.slot), "%s: making its arguments"
             self._journal.error(peer, f"{method.where}, arguments", words, method.where, exc_info=error)
         return fail(turn.id, Code.ARGUMENT, str(error), owned.produced)
 

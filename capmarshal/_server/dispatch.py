@@ -199,7 +199,7 @@ class Dispatcher:
         try:
             # That of the call which makes this one is not this one's.
             homecoming.here.set(None)
-            self.calls.inline.append(self.calls.grant_at(door.key))
+            self.calls.inline.append(self.calls.served.grant_at(door.key))
             answer = self.calls.run_own(partial(self.call, call, borrowed, None, None if expired else deadline))
         finally:
             del self.calls.inline[inline:]

@@ -35,7 +35,7 @@ class LoggedCalls(Calls):
     ) -> bytes | Answer | Handler:
         """As :meth:`Calls.run`."""
         where, began = self.named(key), time.monotonic_ns()
-        peer, size = self.peer_of(turn.slot), memoryview(payload).nbytes
+        peer, size = self.served.peer_of(turn.slot), memoryview(payload).nbytes
         descriptors = 0 if came is None else came.struct.count if isinstance(came, Inbox) else came.count
         left = 0
 

@@ -33,6 +33,7 @@ from capmarshal._server.os_signals import SignalWatch
 from capmarshal._server.peers import Peers
 from capmarshal._server.records import Records
 from capmarshal._server.result_grants import ResultGrants
+from capmarshal._server.served_by import ServedBy
 from capmarshal._server.shares import Shares
 from capmarshal._server.signal_handlers import SignalHandlers
 from capmarshal._server.timers import Timers
@@ -130,8 +131,6 @@ class Server:
             dispatcher.calls,
             leaving,
         )
-        dispatcher.calls.channel_of = channels.get
-        dispatcher.calls.slot = lambda: turn.slot
         self._epoll = private.make_epoll_set()
         peers = Peers(shares, self._epoll)
         self._signals = SignalWatch(channels.slots, weakly(self._ends_service, otherwise=False))
@@ -151,8 +150,14 @@ class Server:
             wake_up=weakly(self._wake_up, None),
         )
         self._result_grants = result_grants = ResultGrants(self.grants, dispatcher, objects, journal, colour)
-        dispatcher.calls.grant_at = weakly(self.grants.at, None)
-        dispatcher.calls.hand_out = weakly(result_grants.hand_out, None)
+        dispatcher.calls.served = ServedBy(
+            channel_of=channels.get,
+            slot=lambda: turn.slot,
+            grant_at=weakly(self.grants.at, None),
+            hand_out=weakly(result_grants.hand_out, None),
+            hand_under=weakly(result_grants.hand_under, None),
+            shares=shares,
+        )
         self.signal_handlers = SignalHandlers(
             channels.slots,
             timers,
@@ -161,8 +166,6 @@ class Server:
             ending=ending,
             wake_up=weakly(self._wake_up, None),
         )
-        dispatcher.calls.hand_under = weakly(result_grants.hand_under, None)
-        dispatcher.calls.shares = shares
         self._listening = Listening(
             channels.slots, timers, peers, closings, shares, dispatcher, journal, result_grants, ending
         )

@@ -60,7 +60,7 @@ class _Passed(AnyEntrypoint[Service]):
         owned = Owned()
         owned.came_home = to_go_on()
         producer = class_for(declared, Producer)(
-            declared, iterator, owned, (), self._dispatcher.calls.shares, None, nothing
+            declared, iterator, owned, (), self._dispatcher.calls.served.shares, None, nothing
         )
         made = service.grants.make(self.label, producer, PULLED, self._gone)
         assert made is not None  # noqa: S101 - it is not closed
