@@ -441,6 +441,29 @@ def test_a_call_that_fails_ends_its_streams(lines, how, caplog):
     caplog.clear()
 
 
+def test_a_call_that_fails_does_not_end_what_it_hands_on(text, lines):
+    """A stream that another server gave is that one's: it ends when nobody has it, here or there."""
+    proxy, target = text
+
+    def raises(lines, most=ENDLESS):
+        target.held.append(cm.keep(lines))
+        # As declared, so that the log does not keep it, and the frame that has the stream.
+        raise KeyError("no")
+
+    with cm.Entrypoint("other") as entrypoint:
+        stream = entrypoint.manage(TextServer()).cast(Text).grep(lines(), "line")
+        target.count = raises
+        with pytest.raises(KeyError, match="no"):
+            proxy.count(stream)
+        assert proxy.take(100) == [f"line {number}" for number in range(100)]
+        with pytest.raises(cm.Closed, match="the stream was passed on"):
+            next(stream)
+        assert not lines.closed
+        proxy.drop()
+        lines.end()
+    del target.count
+
+
 def test_a_server_that_is_killed(lines, fork):
     """While it pulls."""
     parent, child = by_hand.socket.socketpair(by_hand.socket.AF_UNIX, by_hand.socket.SOCK_SEQPACKET)

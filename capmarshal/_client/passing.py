@@ -1,7 +1,8 @@
 """Arguments that are streams: each is served where the call is made, or what it is pulled from is handed on.
 
 A call takes the iterators that it is given, however it ends.  One that fails ends the streams that are served here,
-whoever has them: who has called knows then that nothing is taken from them any more.
+whoever has them: who has called knows then that nothing is taken from them any more.  A stream that is handed on is
+served elsewhere, and ends with the last that has it.
 """
 
 from __future__ import annotations
