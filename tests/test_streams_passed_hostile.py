@@ -7,6 +7,7 @@ import gc
 import os
 import resource
 import signal
+import sys
 import threading
 import types
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 
 import capmarshal as cm
 from capmarshal._descriptors import reaper
+from capmarshal._typed import stream
 from interrupting import Interrupting
 from left_behind import open_numbers
 from patience import PATIENCE, until
@@ -213,6 +215,68 @@ def test_two_who_pull_at_once(lines):
 
 
 # What a client does.
+
+
+class Numbers:
+    """What a stream is pulled from; counts what it was asked for."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def next(self, at_most):
+        self.asked += at_most
+        return list(range(self.asked - at_most, self.asked)), False
+
+
+def interposed(act, at, other):
+    """What an act gives, or Closed, with another between two of its lines in the module of streams; and that one's."""
+    results, left = [], [at]
+
+    def result_of(function):
+        try:
+            return function()
+        except cm.Closed:
+            return cm.Closed
+
+    def trace(frame, event, _):
+        if frame.f_code.co_filename != stream.__file__:
+            return None
+        if event == "line":
+            left[0] -= 1
+            if left[0] == -1:
+                # As another thread would: this is not traced.
+                results.append(result_of(other))
+        return trace
+
+    sys.settrace(trace)
+    try:
+        mine = result_of(act)
+    finally:
+        sys.settrace(None)
+    return (mine, *results)
+
+
+@pytest.mark.parametrize("which", ["fetches", "passes on"])
+def test_a_thread_passes_on_what_another_one_begins_to_take(which):
+    """Either it is passed on and nothing was fetched, or the other has its items: wherever they meet, none is lost."""
+    at = 0
+    while True:
+        source = Numbers()
+        met = stream.Stream(source)
+        acts = [lambda met=met: next(met), lambda met=met: stream.source_of(met)]
+        if which == "passes on":
+            acts.reverse()
+        results = interposed(acts[0], at, acts[1])
+        if len(results) == 1:
+            break
+        fetched, passed = results if which == "fetches" else reversed(results)
+        if passed is source:
+            assert (fetched, source.asked) == (cm.Closed, 0)
+        else:
+            assert (fetched, passed) == (0, None)
+            assert next(met) == 1
+        at += 1
+    assert at > 5
 
 
 class Badly(Pull):

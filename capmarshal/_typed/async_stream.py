@@ -64,7 +64,7 @@ class AsyncStream(AsyncGenerator[T, None]):
                 fetched.check()
                 raise StopAsyncIteration
             wanted = fetched.at_most
-            fetched.begun = True
+            fetched.begin()
             fetched.add(await self._source.next(wanted), wanted)
         except BaseException as error:
             if not fetched.keeps(error):
@@ -125,13 +125,22 @@ async def source_of(awaited: AsyncStream[Any]) -> Any:
     """What a stream is pulled from: as of one whose items are not awaited.
 
     Its call is made, where it is the result of one that has not been.
+
+    Args:
+        awaited: the stream.
+
+    Returns:
+        A proxy; None where some of it was fetched, or is waited for, or it is closed.
+
+    Raises:
+        Closed: it cannot be taken from any more.
+        Error: as its call raises it; the stream has ended.
     """
     fetched = awaited._fetched  # noqa: SLF001 - of this module
     fetched.check()
     begin, source = awaited._begin, awaited._source  # noqa: SLF001 - likewise
-    if fetched.begun or awaited._fetching or (begin is None and source is None):  # noqa: SLF001 - likewise
+    if awaited._fetching or (begin is None and source is None) or not fetched.pass_on():  # noqa: SLF001 - likewise
         return None
-    fetched.pass_on()
     awaited._end()  # noqa: SLF001 - likewise
     return source if begin is None else await begin()
 

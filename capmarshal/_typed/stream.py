@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from capmarshal._capabilities.capability import capability_behind, has_timeout, timeout_of
 from capmarshal._descriptors.process import process
@@ -28,6 +28,8 @@ T = TypeVar("T")
 FIRST, MOST = 16, 1024
 
 
+# Who takes the items of a stream that was not passed on.
+_HERE = object()
 # Why a stream gives no more.
 _PASSED_ON = "was passed on as an argument: whoever was given it takes its items"
 _WITH_THE_CALL = "was closed with the call that it came with: cm.keep(...) keeps one that is to outlive that"
@@ -61,13 +63,15 @@ def thrown(typ: Any, val: Any, tb: TracebackType | None) -> BaseException:
 class Fetched(Generic[T]):
     """Items that have come and are not taken yet, and how many to ask for next."""
 
-    __slots__ = ("at_most", "begun", "ended", "items", "later", "process", "why")
+    __slots__ = ("_taker", "at_most", "ended", "items", "later", "process", "why")
 
     def __init__(self) -> None:
         self.items: deque[T] = deque()
         self.at_most = FIRST
-        # Whether any were asked for, and all have come.
-        self.begun = self.ended = False
+        # Who takes them, once anybody does: added in one step, as two threads may want to.
+        self._taker: dict[Literal["taker"], object] = {}
+        # Whether all have come.
+        self.ended = False
         # Why there are no more, where that is not the end of the items.
         self.why = ""
         # An error that is raised when the items are taken which came before it.
@@ -90,9 +94,22 @@ class Fetched(Generic[T]):
         """Notes what has ended the stream."""
         self.why = self.why or f"has ended before its items had: it raised {type(error).__name__}; begin another one"
 
-    def pass_on(self) -> None:
-        """Notes that somebody else takes the items from here on."""
-        self.begun, self.why = True, _PASSED_ON
+    def begin(self) -> None:
+        """Notes that items are taken here, before any is asked for.
+
+        Raises:
+            Closed: they are taken elsewhere, since meanwhile.
+        """
+        if self._taker.setdefault("taker", _HERE) is not _HERE:
+            raise Closed(f"the stream {_PASSED_ON}")
+
+    def pass_on(self) -> bool:
+        """Has somebody else take the items from here on, unless any was asked for; whether it did."""
+        elsewhere = object()
+        if self._taker.setdefault("taker", elsewhere) is not elsewhere:
+            return False
+        self.why = _PASSED_ON
+        return True
 
     def end_with_call(self) -> None:
         """Notes that the call has ended that the stream came with."""
@@ -185,13 +202,14 @@ class Stream(Generator[T, None, None]):
             self._fetch()
 
     def _fetch(self) -> None:
-        # Another thread may do the same, or close it meanwhile.
+        # Another thread may do the same, or close it or pass it on meanwhile.
         source, fetched = self._source, self._fetched
         fetched.raise_later()
         if source is None:
             fetched.check()
             raise StopIteration
-        wanted, fetched.begun = fetched.at_most, True
+        fetched.begin()
+        wanted = fetched.at_most
         try:
             fetched.add(source.next(wanted), wanted)
         except BaseException as error:
@@ -242,7 +260,11 @@ class Stream(Generator[T, None, None]):
 def source_of(stream: Stream[Any]) -> Any:
     """What a stream is pulled from, for somebody else to pull, which ends the stream here.
 
-    None where some of it was fetched, or it is closed: who wants the rest has it from here.
+    Args:
+        stream: that may be taken from in other threads.
+
+    Returns:
+        A proxy; None where some of it was fetched, or it is closed: who wants the rest has it from here.
 
     Raises:
         Closed: it cannot be taken from any more.
@@ -250,9 +272,8 @@ def source_of(stream: Stream[Any]) -> Any:
     fetched = stream._fetched  # noqa: SLF001 - of this module
     fetched.check()
     source = stream._source  # noqa: SLF001 - likewise
-    if fetched.begun or source is None:
+    if source is None or not fetched.pass_on():
         return None
-    fetched.pass_on()
     stream.close()
     return source
 
