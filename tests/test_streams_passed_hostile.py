@@ -6,16 +6,22 @@ import contextlib
 import gc
 import os
 import resource
+import select
 import signal
 import sys
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 
+import anyio
 import pytest
 
+import by_hand
 import capmarshal as cm
+import loops
+from capmarshal._capabilities.capability import capability_behind
 from capmarshal._descriptors import reaper
 from capmarshal._typed import stream
 from interrupting import Interrupting
@@ -24,6 +30,8 @@ from patience import PATIENCE, until
 from waiting_thread import polls
 
 ENDLESS = 10**9
+# What all holders of one stream may have.
+CHANNELS = 32
 PACKAGE = Path(cm.__file__).parent
 PASSING = [PACKAGE / "_client/passing.py", PACKAGE / "_server/passed_streams.py", PACKAGE / "_typed/stream.py"]
 MAKING = [PACKAGE / f"_server/{name}.py" for name in ("entrypoint", "grants", "streams", "service", "starting")]
@@ -41,6 +49,11 @@ class Text(cm.Interface):
 
     @cm.method
     def both(self, first: Iterator[str], second: Iterator[str], third: Iterator[str]) -> int: ...
+
+
+class AwaitedText(cm.Interface):
+    @cm.method
+    async def count(self, lines: AsyncIterator[str]) -> int: ...
 
 
 class TextServer(Text):
@@ -191,6 +204,47 @@ def test_a_server_that_holds_it_for_ever(lines, fork):
         del pull
         held.clear()
         until(lambda: lines.closed == 1)
+
+
+def hold_channels(pull):
+    """Makes many channels to a stream and keeps them; True once few are left."""
+    channels = [by_hand.knock(capability_behind(pull)) for _ in range(3 * CHANNELS)]
+    until(lambda: sum(map(is_open, channels)) <= CHANNELS)
+    # Those that are left are served.
+    return any(is_open(channel) for channel in channels)
+
+
+def is_open(channel):
+    poll = select.poll()
+    poll.register(channel, 0)
+    return not poll.poll(0)
+
+
+def test_a_holder_makes_many_channels(lines, fork):
+    """A stream costs its giver few descriptors, so that the holders of some do not fill its table."""
+    held = []
+    with given_to(held.append) as proxy:
+        proxy.count(lines())
+        assert fork(partial(hold_channels, held[0])).result()
+        held.clear()
+
+
+@loops.each_loop
+def test_a_holder_makes_many_channels_of_one_in_an_event_loop(loop, fork):
+    held = []
+
+    async def lines():
+        while True:
+            yield "line"
+
+    async def main(proxy):
+        await proxy.count(lines())
+        child = await anyio.to_thread.run_sync(fork, partial(hold_channels, held[0]))
+        assert await anyio.to_thread.run_sync(child.result)
+        held.clear()
+
+    with given_to(held.append) as proxy:
+        loops.run(loop, main, capability_behind(proxy).cast(AwaitedText))
 
 
 def test_two_who_pull_at_once(lines):

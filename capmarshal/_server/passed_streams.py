@@ -27,8 +27,19 @@ if TYPE_CHECKING:
     from capmarshal._capabilities.capability import Capability
     from capmarshal._server.items import Streamed
 
+# What the holders of one may cost who gives it, who may give many.  They call one method, whose argument is a number:
+# so channels are for threads that take from one stream at a time, and no more of a call is kept than any may bring.
+_LIMITS = Limits(
+    channels=32,
+    begun_bytes=MAX_BYTES,
+    begun_descriptors=MAX_DESCRIPTORS,
+    doors=16,
+    closing=16,
+    user_share=1,
+    process_share=1,
+)
 # What all of them are made with.
-OPTIONS: dict[str, Any] = {"max_bytes": MAX_BYTES, "max_descriptors": MAX_DESCRIPTORS, "limits": Limits()}
+OPTIONS: dict[str, Any] = {"max_bytes": MAX_BYTES, "max_descriptors": MAX_DESCRIPTORS, "limits": _LIMITS}
 
 
 def label_for(declared: Streamed) -> str:
