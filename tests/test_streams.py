@@ -12,6 +12,7 @@ import pickle
 import queue
 import signal
 import threading
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 
 import anyio
@@ -612,6 +613,54 @@ def test_an_awaited_stream_that_is_declared_as_a_generator(loop):
             await settled(lambda: target.closed == 2)
             assert [number async for number in stream] == []
             assert [number async for number in proxy.twice(3)] == [0, 2, 4]
+
+    loops.run(loop, main)
+
+
+class Held:
+    """What a method has, as an argument of its own."""
+
+
+@contextlib.contextmanager
+def no_collector():
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def test_what_is_thrown_into_a_stream_keeps_nothing_of_who_throws():
+    """It is not left to the collector: the call's own files would stay open so long."""
+
+    def method(stream):
+        mine = Held()
+        with contextlib.suppress(ValueError):
+            stream.throw(ValueError("no"))
+        return weakref.ref(mine)
+
+    with cm.Entrypoint("source") as entrypoint, no_collector():
+        stream = entrypoint.manage(SourceServer()).cast(Generated).count(3)
+        assert method(stream)() is None
+        with pytest.raises(TypeError, match="what is thrown is an exception, or its class, not 3"):
+            stream.throw(3)
+
+
+@loops.each_loop
+def test_what_is_thrown_into_an_awaited_stream_keeps_nothing_of_who_throws(loop):
+    async def method(stream):
+        mine = Held()
+        with contextlib.suppress(ValueError):
+            await stream.athrow(ValueError("no"))
+        return weakref.ref(mine)
+
+    async def main():
+        async with aio.Entrypoint("source") as entrypoint:
+            with no_collector():
+                stream = entrypoint.manage(AsyncSourceServer()).cast(AsyncGenerated).count(3)
+                assert (await method(stream))() is None
+                with pytest.raises(TypeError, match="what is thrown is an exception, or its class, not 3"):
+                    await stream.athrow(3)
 
     loops.run(loop, main)
 

@@ -99,7 +99,11 @@ class AsyncStream(AsyncGenerator[T, None]):
     async def athrow(self, typ: Any, val: Any = None, tb: TracebackType | None = None, /) -> T:
         """Ends the stream, and raises this: whoever makes the items is told no more than that."""
         self._end()
-        raise thrown(typ, val, tb)
+        try:
+            raise thrown(typ, val, tb)
+        finally:
+            # It knows this frame, and by that the method's, whose things would be kept.
+            del typ, val, tb
 
     async def aclose(self) -> None:
         """Ends the stream: the server's iteration is closed.  Does nothing the second time."""

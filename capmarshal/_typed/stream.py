@@ -49,14 +49,20 @@ def timed_as(proxy: Proxy, interface: type[Any], source: Any) -> Any:
 
 
 def thrown(typ: Any, val: Any, tb: TracebackType | None) -> BaseException:
-    """The error that is thrown into a generator, of what that is told: itself, or its class and more."""
+    """The error that is thrown into a generator, of what that is told: itself, or its class and more.
+
+    Raises:
+        TypeError: it is none.
+    """
     error: BaseException
     if isinstance(typ, BaseException):
         error = typ
     elif isinstance(val, BaseException):
         error = val
-    else:
+    elif isinstance(typ, type) and issubclass(typ, BaseException):
         error = typ() if val is None else typ(val)
+    else:
+        raise TypeError(f"what is thrown is an exception, or its class, not {typ!r}")
     return error if tb is None else error.with_traceback(tb)
 
 
@@ -237,7 +243,11 @@ class Stream(Generator[T, None, None]):
     def throw(self, typ: Any, val: Any = None, tb: TracebackType | None = None, /) -> T:
         """Ends the stream, and raises this: whoever makes the items is told no more than that."""
         self.close()
-        raise thrown(typ, val, tb)
+        try:
+            raise thrown(typ, val, tb)
+        finally:
+            # It knows this frame, and by that the method's, whose things would be kept.
+            del typ, val, tb
 
     def close(self) -> None:
         """Ends the stream: the server's iteration is closed.  Does nothing the second time."""
