@@ -68,7 +68,7 @@ class Passing:
         self.ends: dict[int, Callable[[], None]] = {}
 
     def _find(self) -> Iterator[tuple[int, Any]]:
-        for place, declared in self._called.streamed.items():
+        for place, declared in self._called.stream_arguments.items():
             if place < len(self._positional):
                 value = self._positional[place]
             elif isinstance(self._given, dict) and declared.name in self._given:
@@ -87,7 +87,7 @@ class Passing:
         called, names = self._called, dict[int, str]()
         kind, words = (AsyncIterator, "an async iterator") if called.awaitable else (Iterator, "an iterator")
         for place, value in self.found.items():
-            name = called.streamed[place].name
+            name = called.stream_arguments[place].name
             if isinstance(value, kind):
                 before = names.setdefault(id(value), name)
                 if before != name:
@@ -110,7 +110,7 @@ class Passing:
             TableFull, KernelError, RuntimeError: it cannot be served, and is closed.
         """
         if source is None:
-            source, self.ends[place] = self._serve(self._called.streamed[place], self.found[place])
+            source, self.ends[place] = self._serve(self._called.stream_arguments[place], self.found[place])
         self._made[place] = source
 
     def arguments(self) -> Given:
@@ -118,7 +118,7 @@ class Passing:
         positional = tuple(self._made.get(place, value) for place, value in enumerate(self._positional))
         if isinstance(self._given, tuple):
             return positional
-        streamed = self._called.streamed
+        streamed = self._called.stream_arguments
         by_name = {streamed[place].name: made for place, made in self._made.items() if place >= len(positional)}
         return {**self._given, **by_name, BY_POSITION: positional}
 

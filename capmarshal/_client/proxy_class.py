@@ -33,7 +33,7 @@ def _proxy_method(
     """
     called.will_be_called()
     is_awaited = called.awaitable and not called.gives_stream
-    if called.streamed:
+    if called.stream_arguments:
         invoke = passing(invoke)
     if called.gives_stream:
         invoke = partial(stream, invoke)

@@ -76,7 +76,7 @@ class Declaration:
         annotations, result: their types, as the annotations say; of what is a stream, the interface by which it is
             pulled.
         gives_stream: the result is a stream: declared as an Iterator or an AsyncIterator, or as such a generator.
-        streamed: the arguments that are, by the places of their parameters.
+        stream_arguments: the arguments that are streams, by the places of their parameters.
         items_are_data: it is one in whose items no capability and no descriptor can be.
         data: for each parameter, whether no capability and no descriptor can be in it.
         arguments_are_data, result_is_data: the same of all of them, and of the result.
@@ -155,7 +155,7 @@ class Declaration:
                 raise self._wrong(f"parameter {name} has no annotation, which says what may be passed: {name}: int")
         if "return" not in written:
             raise self._wrong("the result has no annotation; write -> None if there is none")
-        self.streamed: dict[int, StreamArgument] = {}
+        self.stream_arguments: dict[int, StreamArgument] = {}
         read = [self._parameter(reader, place, written[p.name]) for place, p in enumerate(self.parameters)]
         self.annotations = [annotation for annotation, _ in read]
         self.data = [is_data for _, is_data in read]
@@ -219,7 +219,7 @@ class Declaration:
             raise Unsendable(f"an {one}, where its calls are {how} an {other}[...]")
         where, items_are_data = f"{self.where}.{name}", is_data(item)
         pulled = _pull_interface(where, item, self.raises, awaitable=is_awaited)
-        self.streamed[place] = StreamArgument(where, pulled, items_are_data, name, optional)
+        self.stream_arguments[place] = StreamArgument(where, pulled, items_are_data, name, optional)
         return pulled | None if optional else pulled
 
     def _type(self, reader: Reader, written: Any, of: str) -> tuple[Any, bool]:

@@ -78,7 +78,7 @@ class Method:
         gives_stream: its result is a stream, and travels as an object of :attr:`result`.
         items_are_data: it is one in whose items no capability and no descriptor can be.
         gives_items: its own result is the next items of a stream.
-        streamed: its arguments that are streams, by the places of their parameters.
+        stream_arguments: its arguments that are streams, by the places of their parameters.
         result: the result's type.
         arguments_are_data, result_is_data: no capability and no descriptor can be in them.
         arguments_in_order, result_in_order: how they travel where descriptors, and in arguments capabilities, stand in
@@ -107,7 +107,7 @@ class Method:
         self.raises = declared.raises
         self.awaitable = declared.awaitable
         self.gives_stream, self.items_are_data = declared.gives_stream, declared.items_are_data
-        self.streamed = declared.streamed
+        self.stream_arguments = declared.stream_arguments
         self.function = declared.function
         self.receiver = declared.receiver
         self.parameters = declared.parameters
@@ -131,8 +131,8 @@ class Method:
         self.implementation = Implementation(declared, name, of or interface)
         self._binding = Binding(declared, self.implementation)
         self.decode_arguments, self.decode_arguments_after = self._binding.decode, self._binding.decode_after
-        if declared.streamed:
-            self._pulled = tuple(streamed.result for streamed in declared.streamed.values())
+        if declared.stream_arguments:
+            self._pulled = tuple(streamed.result for streamed in declared.stream_arguments.values())
             self.decode_arguments = self._decode_with_streams
             # What stands in order is made without that.
             self.arguments_in_order, self.lend = None, arguments.in_a_table
