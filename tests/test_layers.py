@@ -168,6 +168,8 @@ MODULES = {
         "items",
         "streams",
         "served_by",
+        "call_arguments",
+        "call_results",
         "calls",
         "logged_calls",
         "dispatch",

@@ -26,8 +26,9 @@ from capmarshal._kernel.native import FOREVER
 from capmarshal._protocol import faults, wire
 from capmarshal._server import ownership
 from capmarshal._server.answer import Answer, reply
+from capmarshal._server.call_results import fault_for, succeeded
 from capmarshal._server.caller import caller_by
-from capmarshal._server.calls import Calls, Encoded, Leave, Turn, fault_for, stays, succeeded
+from capmarshal._server.calls import Calls, Leave, stays
 from capmarshal._server.handler import Handler
 from capmarshal._server.logged_calls import log_call
 from capmarshal._server.streams import END_FAILED, class_for
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
     from capmarshal._async_server.driver import Driver
     from capmarshal._capabilities.door import Home
+    from capmarshal._server.answer import Turn
+    from capmarshal._server.call_arguments import Encoded
     from capmarshal._server.caller import Caller
     from capmarshal._server.clients import Channel, Peer
     from capmarshal._server.concurrency import Concurrency
@@ -352,7 +355,7 @@ class AwaitingCalls(Calls):
         try:
             found = self._objects.known.get(key) or self._objects.find(key)
             if found is None:
-                return self._not_there(turn, key, came, table)
+                return self._call_arguments.not_there(turn, key, came, table)
             target, method, decode, _, _ = found
             owned, count = _NOTHING_OWNED, 0
             try:
@@ -370,7 +373,7 @@ class AwaitingCalls(Calls):
                     self, turn, key, target, method, payload, deadline, owned, arguments, by_name, count
                 )
             except (ArgumentError, StaleCapability) as error:
-                return self._refused(turn, method, error, owned)
+                return self._call_arguments.refused(turn, method, error, owned)
             except BaseException as error:  # noqa: BLE001 - a signal handler's; answered
                 if type(came) is Inbox:
                     reaper.close([came.steal()])
@@ -390,7 +393,7 @@ class AwaitingCalls(Calls):
         table: bytes | None,
     ) -> tuple[Sequence[Any], Mapping[str, Any]]:
         """The arguments of a call, by position and by name; what it owns of them is in ``owned``."""
-        arguments, by_name, incoming = self._received(turn, method, payload, came, owned, table)
+        arguments, by_name, incoming = self._call_arguments.made(turn, method, payload, came, owned, table)
         owned.take(incoming)
         return arguments, by_name
 

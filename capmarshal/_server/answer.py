@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.closing import close_whole
@@ -17,6 +17,18 @@ if TYPE_CHECKING:
     from capmarshal._capabilities.door import Door
     from capmarshal._descriptors.closing import ClosableFile
     from capmarshal._descriptors.descriptor_list import DescriptorList
+
+
+class Turn(Protocol):
+    """The record that is being answered."""
+
+    @property
+    def id(self) -> int:
+        """Of the call."""
+
+    @property
+    def slot(self) -> int:
+        """Of the channel that it came by."""
 
 
 class Answer(NamedTuple):

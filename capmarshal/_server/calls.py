@@ -9,28 +9,25 @@ from __future__ import annotations
 
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from capmarshal._capabilities import homecoming
 from capmarshal._descriptors import reaper
-from capmarshal._descriptors.descriptor import numbers_of
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.inbox import Inbox
 from capmarshal._kernel import deadline as _deadline
-from capmarshal._kernel.errors import ArgumentError, Error, StaleCapability, printable
-from capmarshal._kernel.native import FOREVER, lib
+from capmarshal._kernel.errors import ArgumentError, StaleCapability, printable
+from capmarshal._kernel.native import FOREVER
 from capmarshal._kernel.weakly import weakly
 from capmarshal._protocol import faults, wire
-from capmarshal._protocol.epitaph import revoked
-from capmarshal._protocol.faults import Code, Failing, Fault
-from capmarshal._protocol.raised import Raised
-from capmarshal._protocol.wire import BADGE_SIZE, PLAIN, Entry, lines_in
+from capmarshal._protocol.faults import Code, Fault
+from capmarshal._protocol.wire import BADGE_SIZE
 from capmarshal._server import escapes, ownership
-from capmarshal._server.answer import Answer, fail
+from capmarshal._server.call_arguments import NAME_SHOWN, CallArguments
+from capmarshal._server.call_results import CallResults, fault_for, succeeded
 from capmarshal._server.caller import caller_by, own_caller
 from capmarshal._server.served_by import NOBODY
-from capmarshal._server.streams import Producer, Streaming, class_for
-from capmarshal._typed.codec import BAD_PAYLOAD, LONG, is_msgspecs
+from capmarshal._server.streams import Producer, class_for
 from capmarshal._typed.incoming import Incoming, Owned
 from capmarshal._typed.long import Long
 from capmarshal._typed.outgoing import NOTHING, Outgoing
@@ -38,25 +35,21 @@ from capmarshal._typed.outgoing import NOTHING, Outgoing
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from capmarshal._capabilities.capability import Capability
     from capmarshal._capabilities.door import Home
     from capmarshal._capabilities.homecoming import CameHome
+    from capmarshal._server.answer import Answer, Turn
+    from capmarshal._server.call_arguments import Encoded
     from capmarshal._server.caller import Caller
     from capmarshal._server.clients import Channel, Peer
     from capmarshal._server.grant import Grant
     from capmarshal._server.handler import Handler
     from capmarshal._server.journal import Journal
     from capmarshal._server.objects import Objects
+    from capmarshal._server.served_by import ServedBy
     from capmarshal._typed.in_order import Results
-    from capmarshal._typed.interface import Interface
     from capmarshal._typed.method import Method
 
 T = TypeVar("T")
-
-# Of what a stranger calls a method, this much goes into errors.
-NAME_SHOWN = 64
-
-_ENDS = "the entrypoint ends, and serves no object more"
 
 # Wanted in each call.
 _now_in_force, _put_in_force = _deadline.current.get, _deadline.current.set
@@ -66,7 +59,6 @@ _NOTHING_OWNED = Owned()
 _NO_RESULTS: Results = ([], [])
 _NO_NAMES: Mapping[str, Any] = {}
 
-Encoded: TypeAlias = "bytes | memoryview"
 # Takes what a call owns, and its results, where all of it can leave with the reply; whether that is so.
 Leave: TypeAlias = "Callable[[Owned, Results], bool]"
 
@@ -74,18 +66,6 @@ Leave: TypeAlias = "Callable[[Owned, Results], bool]"
 def stays(_owned: Owned, _results: Results) -> bool:
     """Says that nothing leaves with the reply: an answer has it."""
     return False
-
-
-class Turn(Protocol):
-    """The record that is being answered."""
-
-    @property
-    def id(self) -> int:
-        """Of the call."""
-
-    @property
-    def slot(self) -> int:
-        """Of the channel that it came by."""
 
 
 class Calls:
@@ -112,7 +92,13 @@ class Calls:
         self.thread: int | None = None
         self.ends_service: Callable[[BaseException], bool] = escapes.nothing
         self.inline: list[Grant | None] = []
-        self.served = NOBODY
+        self.serve_for(NOBODY)
+
+    def serve_for(self, served: ServedBy) -> None:
+        """Has them run by a server: once."""
+        self.served = served
+        self._call_arguments = CallArguments(self._objects, self._journal, self._home, served)
+        self._call_results = CallResults(served)
 
     @property
     def label(self) -> str:
@@ -196,7 +182,7 @@ class Calls:
             except KeyError:
                 first = objects.find(key)
                 if first is None:
-                    return self._not_there(turn, key, came, table)
+                    return self._call_arguments.not_there(turn, key, came, table)
                 found = first
             target, method, decode, encode, plain = found
             owned, outgoing, results = _NOTHING_OWNED, NOTHING, _NO_RESULTS
@@ -223,13 +209,15 @@ class Calls:
                                 arguments = in_order.received(payload, came, owned, table, sender)
                             except Exception as error:  # noqa: BLE001 - said, or raised again, there
                                 left = came, owned, table, error
-                                arguments, by_name, owned = self._received(turn, method, payload, *left)
+                                arguments, by_name, owned = self._call_arguments.made(turn, method, payload, *left)
                         if arguments is None:
-                            arguments, by_name, owned = self._received(turn, method, payload, came, owned, table)
+                            arguments, by_name, owned = self._call_arguments.made(
+                                turn, method, payload, came, owned, table
+                            )
                             if owned.came_home is not None:
                                 run = partial(_run_with, owned.came_home, run)
                 except (ArgumentError, StaleCapability) as error:
-                    return self._refused(turn, method, error, owned)
+                    return self._call_arguments.refused(turn, method, error, owned)
                 # To pass no names costs as much as the call.
                 if by_name:
                     result = run(*arguments, **by_name)
@@ -340,123 +328,12 @@ class Calls:
             target: whose method was called.
             owned: of its arguments.
         """
-        # Items are what came with the call that has begun the stream.
-        came_home, began = owned.came_home, None
-        if isinstance(target, Streaming):
-            came_home, began = target.came_home, target.target
-        peer, grant = self._came_by(turn)
-        if grant is not None and grant.deep is not None:
-            return Outgoing(serving=True, came_home=came_home, hand_under=partial(self._hand_under, grant))
-        called: tuple[object, bytes | None] | None = None
-        if began is not None:
-            called = (began, None) if grant is not None and grant.through is not None else None
-        elif grant is not None:
-            # Not the grant's target, which it has no more where it is revoked while its call is in progress.
-            called = target, grant.badge
-        hand_out = partial(self._hand_out, peer, grant, began)
-        return Outgoing(serving=True, came_home=came_home, called=called, hand_out=hand_out)
-
-    def _came_by(self, turn: Turn) -> tuple[Peer | None, Grant | None]:
-        """Whose a call is, None: this process's, which makes it inline; and the grant that it came by, if by any."""
         if self.inline:
-            return None, self.inline[-1]
+            # This process's, which makes it.
+            return self._call_results.outgoing(target, owned, None, self.inline[-1])
         channel = self._channel(turn)
-        return (channel.peer, channel.grant) if channel is not None else (None, None)
-
-    def _hand_out(self, peer: Peer | None, grant: Grant | None, began: object, target: Interface) -> Capability:
-        made = self.served.hand_out(target, peer, grant, began)
-        if made is None:
-            raise Failing(Code.UNSENDABLE, _ENDS)
-        return made
-
-    def _hand_under(self, grant: Grant, thing: Any) -> bytes:
-        badge = self.served.hand_under(thing, grant)
-        if badge is None:
-            raise Failing(Code.UNSENDABLE, _ENDS)
-        return badge
-
-    def _received(
-        self,
-        turn: Turn,
-        method: Method,
-        payload: Encoded,
-        came: Inbox | Incoming | None,
-        owned: Owned,
-        table: bytes | None,
-        failure: Exception | None = None,
-    ) -> tuple[Sequence[Any], Mapping[str, Any], Owned]:
-        """The arguments of a call with which more than data may have come, by position and by name, and that.
-
-        Args:
-            turn: that came.
-            method: that is called.
-            payload: of the call.
-            came: with it.
-            owned: has taken some of that already.
-            table: of it.
-            failure: raised when they were taken as they mostly come; it is said when they are decoded in this way.
-
-        Raises:
-            ArgumentError, StaleCapability: they are not what the interface says; ``owned`` has what came.
-        """
-        if failure is not None:
-            if type(came) is Inbox and came.struct.count:
-                # All of it is there still: these own nothing.
-                owned.produced.clear()
-            elif not numbers_of(owned.produced):
-                # A signal handler's, for some of it has become something else; of a bad payload nothing does.
-                raise failure
-        incoming = self._table(turn, came, owned, table)
-        try:
-            arguments, by_name = method.decode_arguments(payload, incoming)
-            if failure is not None and not is_msgspecs(failure):
-                # A signal handler's, as the arguments are good: it ends the call as if the method had raised it.
-                raise failure
-        finally:
-            incoming.own_rest()
-            # Also where this raises: the call has an answer, which closes what came.
-            owned.produced = incoming.produced
-        return arguments, by_name, incoming
-
-    def _table(self, turn: Turn, came: Inbox | Incoming | None, owned: Owned, table: bytes | None) -> Incoming:
-        """The table of what came with a call, taken; of an inbox, ``owned`` has taken some already."""
-        if isinstance(came, Incoming):
-            return came
-        if came is not None:
-            # Unless they are stolen by now.
-            came.steal_each(owned.produced)
-        descriptors = DescriptorList.of(owned.produced)
-        entries = PLAIN[: len(descriptors)] if table is None else [Entry(*line) for line in lines_in(table)]
-        return Incoming(entries, descriptors, self.served.peer_of(turn.slot), self._home())
-
-    def _not_there(self, turn: Turn, key: bytes, came: Inbox | Incoming | None, table: bytes | None) -> Answer:
-        """The answer to a call of what nobody knows."""
-        incoming = self._table(turn, came, Owned(), table)
-        incoming.own_rest()
-        badge, method = key[:BADGE_SIZE], key[BADGE_SIZE:]
-        target = self._objects.get(badge)
-        if target is None:
-            channel = self.served.channel_of(turn.slot)
-            if channel is not None and channel.grant is not None and channel.grant.reason is not None:
-                return fail(turn.id, Code.REVOKED, revoked(channel.grant.reason), incoming.produced)
-            return fail(
-                turn.id, Code.STALE, "the capability's object is not there: dissolved, or never was", incoming.produced
-            )
-        name = method[:NAME_SHOWN].decode("utf-8", "backslashreplace")
-        if self._objects.withholds(badge, method):
-            words = f"{name}() is not among what this grant lets call of {type(target).__qualname__} (only=...)"
-        else:
-            words = f"{type(target).__qualname__} has no remote method {name!r}: the server may be older, or another"
-        return fail(turn.id, Code.UNKNOWN_METHOD, words, incoming.produced)
-
-    def _refused(self, turn: Turn, method: Method, error: ArgumentError | StaleCapability, owned: Owned) -> Answer:
-        """The answer to a call whose arguments are not what the interface says."""
-        if isinstance(error, StaleCapability):
-            return fail(turn.id, Code.STALE, f"arguments: {error}", owned.produced)
-        if _is_strange(error):
-            peer, words = self.served.peer_of(turn.slot), "%s: making its arguments"
-            self._journal.error(peer, f"{method.where}, arguments", words, method.where, exc_info=error)
-        return fail(turn.id, Code.ARGUMENT, str(error), owned.produced)
+        peer, grant = (channel.peer, channel.grant) if channel is not None else (None, None)
+        return self._call_results.outgoing(target, owned, peer, grant)
 
     def failed(
         self,
@@ -487,30 +364,3 @@ def _run_with(came_home: CameHome, run: Callable[..., Any], *arguments: Any, **b
         return run(*arguments, **by_name)
     finally:
         homecoming.here.set(before)
-
-
-def succeeded(turn: Turn, reply: bytes, owned: Owned, outgoing: Outgoing, kept: Sequence[object]) -> Answer:
-    """The answer to a call whose method has returned, where more is to be done than to send its reply."""
-    if owned.writers:
-        ownership.write_out(owned, kept)
-    data = wire.pack_reply(turn.id, outgoing.entries, len(outgoing.numbers), reply, lib.cm_cpu())
-    return ownership.succeeded(turn.id, data, owned, outgoing, kept)
-
-
-def _is_strange(error: BaseException) -> bool:
-    """Whether what arguments were refused for may be no fault of theirs: raised by a signal handler, or by mistake."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return not isinstance(error, (*BAD_PAYLOAD, Error))
-
-
-def fault_for(error: BaseException, method: Method, payload: Encoded) -> Fault:
-    """What a caller is told of an error, also where the error's own class raises when it is asked."""
-    if isinstance(error, Failing):
-        return Fault(error.code, str(error))
-    try:
-        # Of a long one the beginning: all of it is neither copied nor looked through for a path.
-        return faults.raised(error, method.raises, bytes(payload[:LONG]))
-    except BaseException as worse:  # noqa: BLE001 - of __str__, say; the first error is what the call ended by
-        words = f"(its text cannot be had: {type(worse).__qualname__})"
-        return Fault(Code.RAISED, "", Raised([type(error).__qualname__], words))

@@ -12,8 +12,9 @@ from capmarshal._server.calls import Calls, stays
 from capmarshal._server.handler import Handler
 
 if TYPE_CHECKING:
-    from capmarshal._server.answer import Answer
-    from capmarshal._server.calls import Encoded, Leave, Turn
+    from capmarshal._server.answer import Answer, Turn
+    from capmarshal._server.call_arguments import Encoded
+    from capmarshal._server.calls import Leave
     from capmarshal._server.clients import Peer
     from capmarshal._server.journal import Journal
     from capmarshal._typed.in_order import Results

@@ -150,13 +150,15 @@ class Server:
             wake_up=weakly(self._wake_up, None),
         )
         self._result_grants = result_grants = ResultGrants(self.grants, dispatcher, objects, journal, colour)
-        dispatcher.calls.served = ServedBy(
-            channel_of=channels.get,
-            slot=lambda: turn.slot,
-            grant_at=weakly(self.grants.at, None),
-            hand_out=weakly(result_grants.hand_out, None),
-            hand_under=weakly(result_grants.hand_under, None),
-            shares=shares,
+        dispatcher.calls.serve_for(
+            ServedBy(
+                channel_of=channels.get,
+                slot=lambda: turn.slot,
+                grant_at=weakly(self.grants.at, None),
+                hand_out=weakly(result_grants.hand_out, None),
+                hand_under=weakly(result_grants.hand_under, None),
+                shares=shares,
+            )
         )
         self.signal_handlers = SignalHandlers(
             channels.slots,

@@ -1,0 +1,138 @@
+"""What came with a call: its arguments are made of it, or its answer says why they are not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from capmarshal._descriptors.descriptor import numbers_of
+from capmarshal._descriptors.descriptor_list import DescriptorList
+from capmarshal._descriptors.inbox import Inbox
+from capmarshal._kernel.errors import ArgumentError, Error, StaleCapability
+from capmarshal._protocol.epitaph import revoked
+from capmarshal._protocol.faults import Code
+from capmarshal._protocol.wire import BADGE_SIZE, PLAIN, Entry, lines_in
+from capmarshal._server.answer import Answer, fail
+from capmarshal._typed.codec import BAD_PAYLOAD, is_msgspecs
+from capmarshal._typed.incoming import Incoming, Owned
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from capmarshal._capabilities.door import Home
+    from capmarshal._server.answer import Turn
+    from capmarshal._server.journal import Journal
+    from capmarshal._server.objects import Objects
+    from capmarshal._server.served_by import ServedBy
+    from capmarshal._typed.method import Method
+
+# Of what a stranger calls a method, this much goes into errors.
+NAME_SHOWN = 64
+
+Encoded: TypeAlias = "bytes | memoryview"
+
+
+class CallArguments:
+    """Makes arguments of what came with calls of an entrypoint's objects.
+
+    Args:
+        objects: what can be called.
+        journal: where it is written what went wrong, and may be no fault of the caller's.
+        home: the entrypoint, as the capability space knows it, weakly: whose own objects come home to its methods.
+        served: by whom the calls are run.
+    """
+
+    def __init__(self, objects: Objects, journal: Journal, home: Callable[[], Home | None], served: ServedBy) -> None:
+        self._objects = objects
+        self._journal = journal
+        self._home = home
+        self._served = served
+
+    def made(
+        self,
+        turn: Turn,
+        method: Method,
+        payload: Encoded,
+        came: Inbox | Incoming | None,
+        owned: Owned,
+        table: bytes | None,
+        failure: Exception | None = None,
+    ) -> tuple[Sequence[Any], Mapping[str, Any], Owned]:
+        """The arguments of a call with which more than data may have come, by position and by name, and that.
+
+        Args:
+            turn: that came.
+            method: that is called.
+            payload: of the call.
+            came: with it.
+            owned: has taken some of that already.
+            table: of it.
+            failure: raised when they were taken as they mostly come; it is said when they are decoded in this way.
+
+        Raises:
+            ArgumentError, StaleCapability: they are not what the interface says; ``owned`` has what came.
+        """
+        if failure is not None:
+            if type(came) is Inbox and came.struct.count:
+                # All of it is there still: these own nothing.
+                owned.produced.clear()
+            elif not numbers_of(owned.produced):
+                # A signal handler's, for some of it has become something else; of a bad payload nothing does.
+                raise failure
+        incoming = self._table(turn, came, owned, table)
+        try:
+            arguments, by_name = method.decode_arguments(payload, incoming)
+            if failure is not None and not is_msgspecs(failure):
+                # A signal handler's, as the arguments are good: it ends the call as if the method had raised it.
+                raise failure
+        finally:
+            incoming.own_rest()
+            # Also where this raises: the call has an answer, which closes what came.
+            owned.produced = incoming.produced
+        return arguments, by_name, incoming
+
+    def _table(self, turn: Turn, came: Inbox | Incoming | None, owned: Owned, table: bytes | None) -> Incoming:
+        """The table of what came with a call, taken; of an inbox, ``owned`` has taken some already."""
+        if isinstance(came, Incoming):
+            return came
+        if came is not None:
+            # Unless they are stolen by now.
+            came.steal_each(owned.produced)
+        descriptors = DescriptorList.of(owned.produced)
+        entries = PLAIN[: len(descriptors)] if table is None else [Entry(*line) for line in lines_in(table)]
+        return Incoming(entries, descriptors, self._served.peer_of(turn.slot), self._home())
+
+    def not_there(self, turn: Turn, key: bytes, came: Inbox | Incoming | None, table: bytes | None) -> Answer:
+        """The answer to a call of what nobody knows."""
+        incoming = self._table(turn, came, Owned(), table)
+        incoming.own_rest()
+        badge, method = key[:BADGE_SIZE], key[BADGE_SIZE:]
+        target = self._objects.get(badge)
+        if target is None:
+            channel = self._served.channel_of(turn.slot)
+            if channel is not None and channel.grant is not None and channel.grant.reason is not None:
+                return fail(turn.id, Code.REVOKED, revoked(channel.grant.reason), incoming.produced)
+            return fail(
+                turn.id, Code.STALE, "the capability's object is not there: dissolved, or never was", incoming.produced
+            )
+        name = method[:NAME_SHOWN].decode("utf-8", "backslashreplace")
+        if self._objects.withholds(badge, method):
+            words = f"{name}() is not among what this grant lets call of {type(target).__qualname__} (only=...)"
+        else:
+            words = f"{type(target).__qualname__} has no remote method {name!r}: the server may be older, or another"
+        return fail(turn.id, Code.UNKNOWN_METHOD, words, incoming.produced)
+
+    def refused(self, turn: Turn, method: Method, error: ArgumentError | StaleCapability, owned: Owned) -> Answer:
+        """The answer to a call whose arguments are not what the interface says."""
+        if isinstance(error, StaleCapability):
+            return fail(turn.id, Code.STALE, f"arguments: {error}", owned.produced)
+        if _is_strange(error):
+            peer, words = self._served.peer_of(turn.slot), "%s: making its arguments"
+            self._journal.error(peer, f"{method.where}, arguments", words, method.where, exc_info=error)
+        return fail(turn.id, Code.ARGUMENT, str(error), owned.produced)
+
+
+def _is_strange(error: BaseException) -> bool:
+    """Whether what arguments were refused for may be no fault of theirs: raised by a signal handler, or by mistake."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return not isinstance(error, (*BAD_PAYLOAD, Error))
