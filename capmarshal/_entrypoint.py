@@ -74,7 +74,7 @@ class Entrypoint(AnyEntrypoint[Service]):
 
         Args:
             target: the object.
-            reason: for those who held a grant of it, as :meth:`revoke` has it.
+            reason: for those who held a grant of it, as :meth:`revoke` has it; others are told none.
 
         Raises:
             TypeError: no such object, but a proxy or a capability of one, say; or the reason is no text.

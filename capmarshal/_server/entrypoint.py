@@ -166,7 +166,8 @@ class AnyEntrypoint(Generic[S]):
             unreachable: called with the object, once, in the serving thread, when nobody can call it by this grant any
                 more: all who held the capability have gone or given it up, and none is on its way to anybody.  Not when
                 it is revoked.  Of a :class:`capmarshal.aio.Entrypoint` it may be ``async def``; either is called in a
-                task of its own, for which leaving the entrypoint waits as for a call.
+                task of its own, for which leaving the entrypoint waits as for a call, and of which as many run at a
+                time as there is to tell: a method that grants to whoever asks bounds that.
             deep: what its methods, and those of what they return, return of this entrypoint's objects belongs to the
                 grant: it is called through its door, and ends with it.  All of their methods can be called, whatever
                 ``only`` says.  What another entrypoint serves they cannot return.

@@ -26,9 +26,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         begun_descriptors: likewise; None: four times ``max_descriptors``.
         doors: of other entrypoints, that came as capabilities and are held; None: half of the descriptor table.
         grants: of objects that nobody manages and methods have returned, streams among them, while anybody can reach
-            them, and not of those that :meth:`Entrypoint.grant` was called for; None: a quarter
-            of the descriptor table.  Above that, the call whose result is one more fails (:class:`TooLarge`).  This
-            process's own calls are not counted.
+            them, and of grants that a socket's ``for_client`` has given; not of those that a method called
+            :meth:`Entrypoint.grant` for; None: a quarter of the descriptor table.  Above that, the call whose result is
+            one more fails (:class:`TooLarge`).  This process's own calls are not counted.
         closing: descriptors that came and wait to be closed, where closing them can block; None: a quarter of the
             descriptor table.  Above that, no knock is taken of a user whose refused ones have brought more than a few.
         user_share: of each of these, and of the calls that an event loop's entrypoint runs at a time, for the processes

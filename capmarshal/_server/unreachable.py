@@ -98,7 +98,7 @@ class Unreachable:
             what = end_of(target) if isinstance(target, Streaming) else f"{_TOLD}{grant!r},"
             self._dispatcher.run_beside(what, partial(_tell, grant))
             return
-        # Until that has ended, it is counted for whoever could reach it last: nobody has more of them run than that.
+        # Until that has ended, it is counted for whom it was, if it is counted: nobody has more of them run than that.
         self._telling[grant] = None
         try:
             asking = self.ask(partial(_tell, grant), partial(self._told, grant), "unreachable")
