@@ -38,6 +38,9 @@ class Text(cm.Interface):
     async def hold(self, lines: AsyncIterator[str], keep: bool) -> str: ...
 
     @cm.method
+    async def keep(self, lines: AsyncIterator[str]) -> None: ...
+
+    @cm.method
     async def take(self, how_many: int) -> list[str]: ...
 
     @cm.method
@@ -82,6 +85,9 @@ class TextServer(Text):
         first = await anext(lines)
         self.held.append(cm.keep(lines) if keep else lines)
         return first
+
+    async def keep(self, lines):
+        self.held.append(cm.keep(lines))
 
     async def take(self, how_many):
         return [await anext(self.held[-1]) for _ in range(how_many)]
@@ -199,6 +205,29 @@ def test_what_is_kept_outlives_the_call_and_the_task(loop, caplog):
 
     loops.run(loop, main)
     caplog.clear()
+
+
+@loops.each_loop
+def test_a_stream_that_is_ended_by_another_thread(loop):
+    """As whatever ends its service may be: it is told in its event loop, begun or not."""
+
+    async def main():
+        if loop != "trio":
+            # So it says what may not be done from another thread.
+            asyncio.get_running_loop().set_debug(True)
+        lines = Lines()
+        async with served() as (proxy, _, _):
+            await proxy.hold(lines(), True)
+            begun = lines()
+            assert await anext(begun) == "line 0"
+            await proxy.keep(begun)
+            for each in streams_served():
+                (producer,) = each._calls.producers
+                await loops.in_thread(producer.end)
+            await lines.end(2)
+            await proxy.drop()
+
+    loops.run(loop, main)
 
 
 @loops.each_loop

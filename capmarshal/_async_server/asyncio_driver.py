@@ -103,6 +103,12 @@ class AsyncioDriver(Driver):
             self._serving = None
             del serving
 
+    def _takes_tasks(self) -> bool:
+        return not self._loop.is_closed()
+
+    def _run_soon(self, function: Callable[[], object]) -> None:
+        self._loop.call_soon_threadsafe(function)
+
     def stop(self) -> None:
         """As :meth:`Driver.stop`."""
         if self._serving is not None:

@@ -6,6 +6,7 @@ Here by what anyio has, for event loops of any kind; for asyncio's, :mod:`capmar
 from __future__ import annotations
 
 import math
+import threading
 import time
 import weakref
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from types import TracebackType
 
+    import trio
     from anyio.abc import TaskGroup
 
     from capmarshal._server.awaited_loop import AwaitedServer
@@ -52,11 +54,14 @@ class Driver:
     """
 
     _group: TaskGroup
+    # While it serves, where that is trio.
+    _token: trio.lowlevel.TrioToken | None = None
 
     def __init__(self, server: AwaitedServer, objects: Objects) -> None:
         # Its calls refer to this; who awaits it keeps it.
         self._server = weakref.proxy(server)
         self._objects = objects
+        self._thread = threading.get_ident()
         # The names of what runs beside methods.
         self._names: list[str] = []
 
@@ -83,12 +88,47 @@ class Driver:
 
     async def serve(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         """Awaits something in a task with a context of its own, and then all others that were run here."""
+        import trio
+
+        self._token = trio.lowlevel.current_trio_token()
         try:
             async with anyio.create_task_group() as self._group:
                 self._group.start_soon(function, name=name)
         except BaseExceptionGroup as group:
             raise_signal(group)
             raise
+        finally:
+            self._token = None
+
+    def run_in_loop(self, function: Callable[[], object]) -> bool:
+        """Calls a function that tells or begins tasks: at once in the event loop's thread, else soon in that.
+
+        Returns:
+            Whether it was, or will be; it is not where that serves no more, and no task can be begun.
+        """
+        if not self._takes_tasks():
+            return False
+        if threading.get_ident() == self._thread:
+            function()
+            return True
+        try:
+            self._run_soon(function)
+        except RuntimeError:
+            # It has ended meanwhile.
+            return False
+        return True
+
+    def _takes_tasks(self) -> bool:
+        return self._token is not None
+
+    def _run_soon(self, function: Callable[[], object]) -> None:
+        """Has it called in the event loop, from another thread.
+
+        Raises:
+            RuntimeError: the event loop has ended.
+        """
+        if self._token is not None:
+            self._token.run_sync_soon(function)
 
     def stop(self) -> None:
         """Tells all that runs here to end."""

@@ -127,16 +127,9 @@ class _Passed(AnyEntrypoint[AwaitedService]):
         self._made().close_at_once()
 
 
-def _driver_of(calls: AwaitingCalls) -> Driver:
-    """By what the event loop is driven that serves a stream.
-
-    Raises:
-        RuntimeError: none does, or yet.
-    """
-    try:
-        return calls.driver
-    except AttributeError:
-        raise RuntimeError("not served") from None
+def _driver_of(calls: AwaitingCalls) -> Driver | None:
+    """By what the event loop is driven that serves a stream; None: none does yet."""
+    return getattr(calls, "driver", None)
 
 
 def serve(declared: Streamed, iterator: AsyncIterator[Any]) -> tuple[Capability, Callable[[], None]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -45,7 +46,7 @@ class AwaitedProducer(Streaming):
         kept: what the method has kept of these.
         shares: what one answer may have.
         caller: of the method; None: it is of none.
-        driver: says by what the event loop is driven, once it serves.
+        driver: says by what the event loop is driven; None: it does not serve yet.
         failed: says in the log that it has not ended well where nobody else is told.
         cut_off: has the call that runs end without an answer.
         waits: has it give its place among those that run to others.
@@ -62,7 +63,7 @@ class AwaitedProducer(Streaming):
         kept: Sequence[object],
         shares: Shares,
         caller: Caller | None,
-        driver: Callable[[], Driver],
+        driver: Callable[[], Driver | None],
         failed: Callable[..., None],
         cut_off: Callable[[], None],
         waits: Callable[[], None],
@@ -92,7 +93,7 @@ class AwaitedProducer(Streaming):
     async def next(self, at_most: int) -> tuple[list[Any], bool]:
         """Gives so many of the next items at most, and whether these are the last."""
         if not self._begun and not self._told:
-            self._begin()
+            self._begin(self._serving())
         batch = self.batch(at_most)
         taken: list[Item] = []
         self._wanted = True
@@ -127,8 +128,13 @@ class AwaitedProducer(Streaming):
                 call.kept += self._kept.pop(id(item), ())
         return batch.items, self._over and not self._told and not self._made and self.failure is None
 
-    def _begin(self) -> None:
+    def _serving(self) -> Driver:
+        """By what the event loop is driven that serves it."""
         driver = self._driver()
+        assert driver is not None  # noqa: S101 - it is pulled from
+        return driver
+
+    def _begin(self, driver: Driver) -> None:
         self._scope = driver.scope()
         driver.run_aside(self._iterate, f"{self.where}, items")
         self._begun = True
@@ -174,7 +180,7 @@ class AwaitedProducer(Streaming):
                 self.leave(mine)
                 self.write_out()
         except BaseException as error:
-            if ends_all(error, self._driver()):
+            if ends_all(error, self._serving()):
                 raise
             if self._told:
                 self._failed(exc_info=error)
@@ -214,17 +220,21 @@ class AwaitedProducer(Streaming):
         self.let_go()
 
     def end(self) -> None:
-        """Tells the iteration to end.  Does nothing the second time."""
+        """Tells the iteration to end, from any thread.  Does nothing the second time."""
         self._told = True
         self.failure = None
-        # Its event loop may be closed.
-        with contextlib.suppress(RuntimeError):
-            if not self._begun and hasattr(self._iterator, "aclose"):
-                # Whoever has made it may have begun it: that is awaited.
-                self._begin()
-            # What cleans up is not cut off by being told the same once more.
-            if self._scope is not None and not self._driver().was_told_by_loop(self._scope):
-                self._scope.cancel()
+        driver = self._driver()
+        if driver is None or not driver.run_in_loop(partial(self._end_in_loop, driver)):
+            # Nothing goes on there.
+            self._at_end()
+
+    def _end_in_loop(self, driver: Driver) -> None:
+        if not self._begun and hasattr(self._iterator, "aclose"):
+            # Whoever has made it may have begun it: that is awaited.
+            self._begin(driver)
+        # What cleans up is not cut off by being told the same once more.
+        if self._scope is not None and not driver.was_told_by_loop(self._scope):
+            self._scope.cancel()
         if self._over or not self._begun:
             self._at_end()
 
