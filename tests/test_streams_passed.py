@@ -258,12 +258,14 @@ def test_what_is_kept_outlives_the_call(text, lines, caplog):
     caplog.clear()
 
 
-def test_a_hundred_that_are_held(text, lines):
+def test_each_costs_seven_descriptors_where_it_is_served_and_two_where_it_is_held(text, lines):
+    """A hundred of them, both in this process, until they end; the first call makes what stays, beside its stream."""
     proxy, _ = text
     assert proxy.hold(lines(), keep=True) == "line 0"
     before = len(open_numbers())
     for _ in range(100):
         proxy.hold(lines(), keep=True)
+    assert len(open_numbers()) - before == (7 + 2) * 100
     assert len(streams_served()) == 101
     proxy.drop()
     lines.end(101)

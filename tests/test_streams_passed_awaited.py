@@ -21,6 +21,7 @@ import loops
 from capmarshal import aio
 from capmarshal._capabilities.capability import capability_behind
 from capmarshal._descriptors.process import process
+from left_behind import open_numbers
 from patience import PATIENCE
 from telling import rounds, settled
 
@@ -231,15 +232,20 @@ def test_a_stream_that_is_ended_by_another_thread(loop):
 
 
 @loops.each_loop
-def test_a_hundred_that_are_held(loop):
+def test_each_costs_seven_descriptors_where_it_is_served_and_two_where_it_is_held(loop):
+    """A hundred of them, both in this process, until they end; the first call makes what stays, beside its stream."""
+
     async def main():
         lines = Lines()
         async with served() as (proxy, _, _):
+            await proxy.hold(lines(), True)
+            before = len(open_numbers())
             for _ in range(100):
                 await proxy.hold(lines(), True)
-            assert len(streams_served()) == 100
+            assert len(open_numbers()) - before == (7 + 2) * 100
+            assert len(streams_served()) == 101
             await proxy.drop()
-            await lines.end(100)
+            await lines.end(101)
             await settled(lambda: not streams_served())
 
     loops.run(loop, main)
