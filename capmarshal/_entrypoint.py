@@ -36,7 +36,7 @@ class Entrypoint(AnyEntrypoint[Service]):
     Args:
         label: for people: part of the door's name, of errors and logs.  1 to 64 bytes, printable, without a slash.
 
-        max_bytes: of the arguments of one call, and of its result.
+        max_bytes: of the arguments of one call, and of its result; of an item of a stream that is an argument.
         max_descriptors: likewise.
         close_timeout: seconds that leaving the ``with`` block may take, and :class:`timeout` if that is less.
 

@@ -22,12 +22,14 @@ from capmarshal._capabilities.capability import (
 from capmarshal._client.coding import explain, result_after, result_of
 from capmarshal._client.logged_proxy import Line
 from capmarshal._client.proxy_class import class_by
+from capmarshal._client.pulling import check
 from capmarshal._client.unanswered import Unanswered
 from capmarshal._kernel.call_log import CANCELLED
 from capmarshal._kernel.deadline import await_with_proxy_timeout
 from capmarshal._kernel.errors import Error
 from capmarshal._typed.async_stream import AsyncStream
 from capmarshal._typed.codec import BAD_PAYLOAD
+from capmarshal._typed.marks import CALLED
 from capmarshal._typed.stream import timed_as
 
 if TYPE_CHECKING:
@@ -93,7 +95,12 @@ class _AwaitedLine(Line):
         return CANCELLED if cancelled else super().ended_by(kind)
 
 
-async def _invoke_and_log(proxy: Proxy, called: Method, arguments: Given) -> Any:
+async def _pull(door: Door, key: bytes, payload: Payload, entries: Entries, numbers: Sequence[int]) -> Answer:
+    """As ``exchange``, for the items of a stream."""
+    return check(await exchange(door, key, payload, entries, numbers), door)
+
+
+async def _invoke_and_log(exchange: Exchange, proxy: Proxy, called: Method, arguments: Given) -> Any:
     with _AwaitedLine(proxy, called) as line:
 
         async def counted(door: Door, key: bytes, payload: Payload, entries: Entries, numbers: Sequence[int]) -> Answer:
@@ -135,5 +142,11 @@ def make_class(interface: type[Any], timed: bool, logged: bool, serve: Serve) ->
     Raises:
         InterfaceError: it has abstract methods that are not remote, or one is declared in a way that cannot work.
     """
-    by: Callable[..., Any] = _invoke_and_log if logged else invoke
+    by: Callable[..., Any] = invoke
+    through: Exchange = exchange
+    if CALLED in vars(interface):
+        through = _pull
+        by = partial(invoke, exchange=through)
+    if logged:
+        by = partial(_invoke_and_log, through)
     return class_by(interface, _in_time(by) if timed else by, _stream, partial(passing, serve=serve))

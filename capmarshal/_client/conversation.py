@@ -39,6 +39,7 @@ from capmarshal._descriptors.inbox import why_lost
 from capmarshal._kernel.errors import DescriptorsLost, KernelError, ProtocolError, TooLarge, error_for
 from capmarshal._kernel.native import NOW, TIMED_OUT, lib
 from capmarshal._kernel.waiting import LET_OTHERS_RUN, Patience, Wait
+from capmarshal._protocol.answer_bound import in_force
 from capmarshal._protocol.parts import RESULT_BYTES_MAX, RESULT_DESCRIPTORS_MAX, Assembly
 from capmarshal._protocol.wire import Begin, Call, Fail, Go, Gone, Knock, Malformed, Part, Reply, pack_go, unpack
 
@@ -293,14 +294,10 @@ class Conversation:
     def _begin(self, came: _Came, begin: Begin) -> None:
         if self._assembly is not None:
             self._refuse(came, "one answer within another")
-        if begin.size > RESULT_BYTES_MAX or begin.descriptors > RESULT_DESCRIPTORS_MAX:
-            self._close(came)
-            self.over = True
-            raise TooLarge(
-                f"a result of {begin.size} bytes and {begin.descriptors} descriptors; "
-                f"{RESULT_BYTES_MAX} and {RESULT_DESCRIPTORS_MAX} are the most that is taken"
-            )
         self._close(came)
+        if refusal := _too_large(begin):
+            self.over = True
+            raise TooLarge(refusal)
         try:
             self._assembly = Assembly(begin)
         except KernelError:
@@ -375,3 +372,15 @@ class Conversation:
                     raise error_for(-result, _ASKING)
             elif result != -errno.EINTR:
                 self._give_up(-result)
+
+
+def _too_large(begin: Begin) -> str:
+    """Why an answer is more than is taken; empty if it is not."""
+    size, descriptors = begin.size, begin.descriptors
+    if size > RESULT_BYTES_MAX or descriptors > RESULT_DESCRIPTORS_MAX:
+        return (
+            f"a result of {size} bytes and {descriptors} descriptors; "
+            f"{RESULT_BYTES_MAX} and {RESULT_DESCRIPTORS_MAX} are the most that is taken"
+        )
+    bound = in_force.get()
+    return "" if bound is None else bound.too_large(size, descriptors)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from capmarshal._capabilities.capability import Proxy, capability_behind
 from capmarshal._capabilities.identity import whose_in
-from capmarshal._client.knocking import exchange
 from capmarshal._descriptors.inbox import Inbox
 from capmarshal._kernel.call_log import took, write
 
@@ -66,8 +65,8 @@ class Line:
         self._words = "bytes: {} out, {} in; descriptors: {} out, {} in".format(*sent)
 
 
-def logged(invoke: Callable[[Proxy, Method, Given, Exchange], Any]) -> Callable[..., Any]:
-    """Makes calls by ``invoke``, and logs each."""
+def logged(invoke: Callable[[Proxy, Method, Given, Exchange], Any], exchange: Exchange) -> Callable[..., Any]:
+    """Makes calls by ``invoke``, through a door by ``exchange``, and logs each."""
 
     def invoke_and_log(proxy: Proxy, called: Method, arguments: Given) -> Any:
         with Line(proxy, called) as line:

@@ -13,7 +13,7 @@ from capmarshal._capabilities.capability import (
     open_door_of,
     timeout_of,
 )
-from capmarshal._client import logged_proxy
+from capmarshal._client import logged_proxy, pulling
 from capmarshal._client.coding import explain, result_after, result_of
 from capmarshal._client.knocking import exchange
 from capmarshal._client.passing import passing
@@ -22,6 +22,7 @@ from capmarshal._client.unanswered import Unanswered
 from capmarshal._kernel.deadline import with_proxy_timeout
 from capmarshal._kernel.errors import Error
 from capmarshal._typed.codec import BAD_PAYLOAD
+from capmarshal._typed.marks import CALLED
 from capmarshal._typed.stream import Stream, timed_as
 
 if TYPE_CHECKING:
@@ -108,5 +109,11 @@ def make_class(interface: type[Any], timed: bool, logged: bool, serve: Serve) ->
     Raises:
         InterfaceError: it has abstract methods that are not remote, or one is declared in a way that cannot work.
     """
-    by: Callable[..., Any] = logged_proxy.logged(invoke) if logged else invoke
+    by: Callable[..., Any] = invoke
+    through: Exchange = exchange
+    if CALLED in vars(interface):
+        through = pulling.exchange
+        by = partial(invoke, exchange=through)
+    if logged:
+        by = logged_proxy.logged(invoke, through)
     return class_by(interface, _in_time(by) if timed else by, _stream, partial(passing, serve=serve))

@@ -8,12 +8,14 @@ from capmarshal._descriptors.descriptor import numbers_of
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.inbox import Inbox
 from capmarshal._kernel.errors import ArgumentError, Error, StaleCapability
+from capmarshal._protocol.answer_bound import AnswerBound
 from capmarshal._protocol.epitaph import revoked
 from capmarshal._protocol.faults import Code
 from capmarshal._protocol.wire import BADGE_SIZE, PLAIN, Entry, lines_in
 from capmarshal._server.answer import Answer, fail
 from capmarshal._typed.codec import BAD_PAYLOAD, is_msgspecs
 from capmarshal._typed.incoming import Incoming, Owned
+from capmarshal._typed.stream import bound_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -88,6 +90,11 @@ class CallArguments:
             incoming.own_rest()
             # Also where this raises: the call has an answer, which closes what came.
             owned.produced = incoming.produced
+        if incoming.streams:
+            shares = self._served.shares
+            bound = AnswerBound(self._journal.label, shares.max_bytes, shares.max_descriptors)
+            for stream in incoming.streams:
+                bound_by(stream, bound)
         return arguments, by_name, incoming
 
     def _table(self, turn: Turn, came: Inbox | Incoming | None, owned: Owned, table: bytes | None) -> Incoming:

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from capmarshal._protocol.answer_bound import in_force
 from capmarshal._typed import stream
 from capmarshal._typed.stream import Fetched, thrown
 
@@ -51,7 +52,7 @@ class AsyncStream(AsyncGenerator[T, None]):
         if self._fetching:
             raise RuntimeError("another task waits for an item of this stream: give each task a stream of its own")
         fetched = self._fetched
-        self._fetching = True
+        self._fetching, before = True, in_force.get()
         try:
             begin, self._begin = self._begin, None
             if begin is not None:
@@ -63,8 +64,9 @@ class AsyncStream(AsyncGenerator[T, None]):
             if self._source is None:
                 fetched.check()
                 raise StopAsyncIteration
-            wanted = fetched.at_most
+            wanted = fetched.wanted()
             fetched.begin()
+            in_force.set(fetched.bound)
             fetched.add(await self._source.next(wanted), wanted)
         except BaseException as error:
             if not fetched.keeps(error):
@@ -76,6 +78,9 @@ class AsyncStream(AsyncGenerator[T, None]):
             self._source = None
         finally:
             self._fetching = False
+            # Not in the context of whoever throws it away.
+            if in_force.get() is fetched.bound:
+                in_force.set(before)
         if self._ended:
             self._fetched.close()
         if fetched.ended:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from capmarshal._capabilities.capability import capability_behind, has_timeout, timeout_of
 from capmarshal._descriptors.process import process
 from capmarshal._kernel.errors import Closed, ProtocolError
+from capmarshal._protocol.answer_bound import in_force
 from capmarshal._typed.items_before import items_with
 from capmarshal._typed.untaken import close_items
 
@@ -21,11 +22,14 @@ if TYPE_CHECKING:
     from typing import Self
 
     from capmarshal._capabilities.capability import Proxy
+    from capmarshal._protocol.answer_bound import AnswerBound
 
 T = TypeVar("T")
 
 # Items that are asked for at first, and at most: the first are wanted soon, and who takes many has them in few calls.
 FIRST, MOST = 16, 1024
+# Who gives items sends no more than this at once, of many: who takes less asks for one at a time.
+_TOGETHER = 49 << 10
 
 
 # Who takes the items of a stream that was not passed on.
@@ -69,7 +73,7 @@ def thrown(typ: Any, val: Any, tb: TracebackType | None) -> BaseException:
 class Fetched(Generic[T]):
     """Items that have come and are not taken yet, and how many to ask for next."""
 
-    __slots__ = ("_taker", "at_most", "ended", "items", "later", "process", "why")
+    __slots__ = ("_taker", "at_most", "bound", "ended", "items", "later", "process", "why")
 
     def __init__(self) -> None:
         self.items: deque[T] = deque()
@@ -78,12 +82,18 @@ class Fetched(Generic[T]):
         self._taker: dict[Literal["taker"], object] = {}
         # Whether all have come.
         self.ended = False
+        # What may come at once; None: whatever a client takes of a server.
+        self.bound: AnswerBound | None = None
         # Why there are no more, where that is not the end of the items.
         self.why = ""
         # An error that is raised when the items are taken which came before it.
         self.later: BaseException | None = None
         # Whose it is: a forked child has a copy.
         self.process = os.getpid()
+
+    def wanted(self) -> int:
+        """How many items are to come next, at most."""
+        return 1 if self.bound is not None and self.bound.max_bytes < _TOGETHER else self.at_most
 
     def check(self) -> None:
         """Refuses to go on where it would give what is not all: also to who takes items once more after an error.
@@ -215,8 +225,9 @@ class Stream(Generator[T, None, None]):
             fetched.check()
             raise StopIteration
         fetched.begin()
-        wanted = fetched.at_most
+        wanted, before = fetched.wanted(), in_force.get()
         try:
+            in_force.set(fetched.bound)
             fetched.add(source.next(wanted), wanted)
         except BaseException as error:
             if not fetched.keeps(error):
@@ -225,6 +236,8 @@ class Stream(Generator[T, None, None]):
                 raise
             # There is no more to be had of it.
             self._source = None
+        finally:
+            in_force.set(before)
         if self._closed:
             fetched.close()
         if fetched.ended:
@@ -292,3 +305,8 @@ def end_with_call(stream: Stream[Any]) -> None:
     """Closes a stream with the call that it came with."""
     stream.close()
     stream._fetched.end_with_call()  # noqa: SLF001 - of this module
+
+
+def bound_by(stream: Any, bound: AnswerBound) -> None:
+    """Bounds what comes at once of a stream, of either kind, that is an argument of a call."""
+    stream._fetched.bound = bound  # noqa: SLF001 - of this module
