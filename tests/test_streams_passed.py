@@ -466,6 +466,57 @@ def test_a_call_that_fails_does_not_end_what_it_hands_on(text, lines):
     del target.count
 
 
+def test_ctrl_c_while_what_iterates_waits(text, lines, caplog):
+    """Who takes the items, for whom the whole server waits, is told at once, and not when the next one is made."""
+    proxy, _ = text
+    go_on = threading.Event()
+
+    def waits():
+        with contextlib.closing(lines(1)) as given:
+            yield from given
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            go_on.wait(2 * PATIENCE)
+            yield "line 1"
+
+    with pytest.raises(KeyboardInterrupt):
+        proxy.count(waits())
+    with cm.timeout(PATIENCE):
+        assert proxy.lists(iter([1])) == [[1], [], []]
+    assert not go_on.is_set()
+    go_on.set()
+    caplog.clear()
+
+
+def test_a_call_that_fails_while_closing_what_iterates_waits(text, caplog):
+    """Likewise."""
+    proxy, target = text
+    closes, go_on = threading.Event(), threading.Event()
+
+    def slow_to_close():
+        try:
+            while True:
+                yield "line"
+        finally:
+            closes.set()
+            go_on.wait(2 * PATIENCE)
+
+    def raises(lines, most=ENDLESS):
+        target.held.append(cm.keep(lines))
+        next(lines)
+        raise ValueError("no")
+
+    target.count = raises
+    with pytest.raises(cm.RemoteError, match="no"):
+        proxy.count(slow_to_close())
+    assert closes.wait(PATIENCE)
+    with pytest.raises(cm.RemoteError, match="Disconnected"), cm.timeout(PATIENCE):
+        proxy.take(1000)
+    assert not go_on.is_set()
+    go_on.set()
+    del target.count
+    caplog.clear()
+
+
 def test_a_server_that_is_killed(lines, fork):
     """While it pulls."""
     parent, child = by_hand.socket.socketpair(by_hand.socket.AF_UNIX, by_hand.socket.SOCK_SEQPACKET)

@@ -40,6 +40,8 @@ from capmarshal._server.timers import Timers
 from capmarshal._server.turns import Turns
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from capmarshal._descriptors.private import Private
     from capmarshal._server.dispatch import Dispatcher
     from capmarshal._server.journal import Journal
@@ -233,13 +235,29 @@ class Server:
         """
         with self._gate:
             if self._running:
-                self._abandoned = True
-                self._listening.hang_up()
-                # The thread that runs the call closes them, and waits for this when it comes back.
-                channels = [channel.far for channel in self._channels.all()]
-                shut([*channels, self._doorkeeper.door, *self.grants.ends(), *self.signal_handlers.ends()])
+                self._abandon()
                 return
         self._close()
+
+    def abandon(self, runs: Callable[[], bool]) -> None:
+        """Has clients see the end at once where a call runs, as :meth:`close`; once it was told to end, by a thread.
+
+        Where none runs nothing is done: the end is near.
+
+        Args:
+            runs: whether a call does, whose thread comes by here before it closes anything.
+        """
+        with self._gate:
+            if self._running and runs():
+                self._abandon()
+
+    def _abandon(self) -> None:
+        """Shuts everything down; the caller holds the gate."""
+        self._abandoned = True
+        self._listening.hang_up()
+        # The thread that runs the call closes them, and waits for this when it comes back.
+        channels = [channel.far for channel in self._channels.all()]
+        shut([*channels, self._doorkeeper.door, *self.grants.ends(), *self.signal_handlers.ends()])
 
     def _close(self) -> None:
         for channel in self._channels.all():
@@ -263,6 +281,10 @@ class Server:
             return True
         with self._gate:
             return not self._abandoned
+
+    def _come_by_gate(self) -> None:
+        """Waits for whoever abandons a call that has just ended: what he shuts down is closed after that."""
+        self._returned()
 
     def in_child(self) -> None:
         """In a forked child: the numbers in C's memory are nobody's any more, or somebody else's."""
@@ -297,6 +319,7 @@ class Server:
                     self._ran()
 
     def _ran(self) -> None:
+        self._come_by_gate()
         if self._epoll.number >= 0:
             self._turns.tidy()
             self._knocks.tidy()
@@ -326,6 +349,7 @@ class Server:
             self._drain()
 
     def _run_timers(self) -> None:
+        self._come_by_gate()
         try:
             self._timers.run()
         except Exception as error:  # noqa: BLE001 - a fault of ours must not end the service; the others come next time
@@ -339,7 +363,11 @@ class Server:
 
     def _begin_drain(self) -> None:
         """Sends the answers that are on their way; everybody else finds the server gone."""
+        self._come_by_gate()
         self._turns.deliver_reply()
+        # First: what iterates may take its time to end.
+        self._end_idle()
+        self._channels.hanging_up.now()
         self._doorkeeper.watch.end()
         self._listening.close()
         self.grants.close()
@@ -350,16 +378,20 @@ class Server:
         """Whether all of them are sent, or time is up; ends the channels whose are."""
         if self._epoll.number < 0 or self._stop_at is None or self._abandoned:
             return True
-        for channel in self._channels.all():
-            # Whose answer is sent, and results are being closed, is done.
-            if channel.state not in ANSWERING or channel.state is State.SETTLING:
-                self._endings.forget(channel)
+        self._end_idle()
         if not len(self._channels) or time.monotonic_ns() >= self._stop_at:
             return True
         if self._stop_at < self._timers.next:
             # Nothing but the time may be what comes.
             self._timers.at(self._stop_at, nothing)
         return False
+
+    def _end_idle(self) -> None:
+        """Ends the channels on which no answer is on its way."""
+        for channel in self._channels.all():
+            # Whose answer is sent, and results are being closed, is done.
+            if channel.state not in ANSWERING or channel.state is State.SETTLING:
+                self._endings.forget(channel)
 
 
 def nothing() -> None:

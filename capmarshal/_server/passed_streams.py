@@ -64,13 +64,14 @@ class _Passed(AnyEntrypoint[Service]):
         make_server = partial(Server, **OPTIONS)
         super().__init__(label_for(declared), CLOSE_TIMEOUT, Dispatcher, make_server, Service)
         self._declared = declared
+        self._producer: Producer | None = None
 
     def begin(self, iterator: Iterator[Any]) -> Capability:
         """Serves it, and returns what it is pulled from, which nobody else keeps."""
         declared, service = self._declared, self._made()
         owned = Owned()
         owned.came_home = to_go_on()
-        producer = class_for(declared, Producer)(
+        self._producer = producer = class_for(declared, Producer)(
             declared, iterator, owned, (), self._dispatcher.calls.served.shares, None, nothing
         )
         made = service.grants.make(self.label, producer, PULLED, self._gone)
@@ -83,11 +84,15 @@ class _Passed(AnyEntrypoint[Service]):
         try:
             producer.end()
         finally:
-            self.end()
+            self._made().close_at_once()
 
     def end(self) -> None:
-        """Ends it, whoever can: what iterates is closed as soon as it does not run."""
-        self._made().close_at_once()
+        """Ends it, whoever can, at once; what iterates is closed as soon as it does not run."""
+        # What makes the next item may wait for long, and who takes it would wait with it.
+        self._made().abandon(self._runs)
+
+    def _runs(self) -> bool:
+        return self._producer is not None and self._producer.runs
 
 
 def serve(declared: Streamed, iterator: Iterator[Any]) -> tuple[Capability, Callable[[], None]]:

@@ -31,6 +31,8 @@ from capmarshal._server.session import LOOP_PATIENCE, Session, owned
 from capmarshal._server.starting import join, start
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from capmarshal._capabilities.door import Door
     from capmarshal._server.calls import Calls
     from capmarshal._server.journal import Journal
@@ -284,6 +286,15 @@ class Service:
         """Ends service without waiting: now, or when the call in progress ends."""
         self._begin_end(time.monotonic_ns())
         self._release_if_over(self._session)
+
+    def abandon(self, runs: Callable[[], bool]) -> None:
+        """Ends service as :meth:`close_at_once`, and clients find it gone whatever a call still does.
+
+        Args:
+            runs: whether a call does.
+        """
+        self.close_at_once()
+        self._server.abandon(runs)
 
     def _release_if_over(self, session: Session | None) -> None:
         """Lets go of everything where nobody serves, unless another thread is about to: that one is not waited for."""

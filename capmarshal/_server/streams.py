@@ -283,6 +283,11 @@ class Producer(Streaming):
         # What came and is in no batch yet, and what was kept of it.
         self._left: tuple[Sequence[Item], Sequence[Any]] = _NOTHING
 
+    @property
+    def runs(self) -> bool:
+        """Whether it makes items just now."""
+        return self._runs
+
     def next(self, at_most: int) -> tuple[list[Any], bool]:
         """Gives so many of the next items at most, and whether these are the last."""
         if self._runs:
