@@ -5,9 +5,21 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
+import pytest
+
 import capmarshal as cm
+from capmarshal._capabilities import homecoming
+from capmarshal._capabilities.homecoming import CameHome
+from capmarshal._server import ownership
+from capmarshal._server.escapes import nothing
+from capmarshal._server.limits import Limits
+from capmarshal._server.shares import Shares
+from capmarshal._server.streams import Producer, class_for
+from capmarshal._typed.incoming import Owned
+from capmarshal._typed.method import methods_of
 from interrupting import Interrupting
 from patience import until
 
@@ -96,3 +108,35 @@ def test_ctrl_c_between_two_steps_of_revoking_what_has_streams(fork):
                 at += 1
 
     assert fork(swept).result() > 20
+
+
+@pytest.mark.parametrize("what", ["items", "the end"])
+def test_ctrl_c_before_what_makes_items_goes_on(what):
+    """Nothing of the stream is in progress any more then, nor does what came with its call come home there."""
+    declared, went_on = methods_of(Source)[b"count"], []
+
+    def given():
+        try:
+            yield 0
+            went_on.append("items")
+            yield 1
+        finally:
+            went_on.append("the end")
+
+    for at in count():
+        owned = Owned()
+        owned.came_home = CameHome()
+        made = class_for(declared, Producer)(
+            declared, given(), owned, (), Shares(Limits(), 1 << 20, 100), None, nothing
+        )
+        made.next(1)
+        interrupting = Interrupting(at, KeyboardInterrupt, [PACKAGE / "_server/streams.py"])
+        with contextlib.suppress(KeyboardInterrupt), interrupting:
+            made.end() if what == "the end" else made.next(1)
+        if what in went_on:
+            break
+        assert ownership.current.get() is None, interrupting.where
+        assert homecoming.here.get() is None, interrupting.where
+        made.end()
+        assert went_on.pop() == "the end"
+    assert at > 3

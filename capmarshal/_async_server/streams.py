@@ -170,9 +170,10 @@ class AwaitedProducer(Streaming):
         # That of the call that has begun it is not this one's, nor is what it keeps.
         _deadline.current.set(FOREVER)
         ownership.current.set(None)
-        mine = self.begin_run()
+        mine = self.run()
         assert self._scope is not None  # noqa: S101 - it has begun
         try:
+            mine.begin(self.came_home)
             with self._scope:
                 async with _closing(self._iterator):
                     if not self._told:

@@ -179,11 +179,9 @@ class Streaming:
         self.revoked = True
         self.end()
 
-    def begin_run(self) -> Run:
-        """Has what makes the items find, in this context, whose stream it is, and keep what it keeps."""
-        mine = Run(self._began_by)
-        mine.begin(self.came_home)
-        return mine
+    def run(self) -> Run:
+        """What makes the items, or cleans up, is to be in this; its end is :meth:`end_run`."""
+        return Run(self._began_by)
 
     def leave(self, mine: Run) -> list[object]:
         """Leaves it what it has kept by now, of what came with the call, and gives that."""
@@ -193,7 +191,7 @@ class Streaming:
         return kept
 
     def end_run(self, mine: Run) -> list[object]:
-        """Ends what :meth:`begin_run` began, as :meth:`leave`."""
+        """Ends a run, however far it has begun, as :meth:`leave`."""
         mine.end()
         return self.leave(mine)
 
@@ -299,8 +297,11 @@ class Producer(Streaming):
         if self._iterator is None:
             return [], True
         batch, kept = self.batch(at_most), list[object]()
-        self._runs, mine = True, self.begin_run()
+        mine = self.run()
+        # No step before, at whose end Ctrl-C could leave what has begun.
         try:
+            self._runs = True
+            mine.begin(self.came_home)
             self._fill(batch, self._iterator, kept, mine)
         except BaseException as error:
             self._over = True
@@ -356,15 +357,16 @@ class Producer(Streaming):
             self._close()
 
     def _close(self) -> None:
-        iterator, self._iterator = self._iterator, None
-        (items, kept), self._left = self._left, _NOTHING
-        mine = self.begin_run()
+        mine = self.run()
         try:
+            mine.begin(self.came_home)
+            iterator, self._iterator = self._iterator, None
             close = getattr(iterator, "close", None)
             if close is not None:
                 close()
         finally:
-            kept = [*kept, *self.end_run(mine)]
+            (items, kept_before), self._left = self._left, _NOTHING
+            kept = [*kept_before, *self.end_run(mine)]
             close_items((item[0] for item in items), kept)
             self.let_go()
 
