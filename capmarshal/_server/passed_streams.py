@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from capmarshal._capabilities.homecoming import to_go_on
+from capmarshal._capabilities.space import capability_of
 from capmarshal._server.dispatch import Dispatcher
 from capmarshal._server.entrypoint import AnyEntrypoint
 from capmarshal._server.escapes import nothing
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from capmarshal._capabilities.capability import Capability
+    from capmarshal._server.calls import Calls
     from capmarshal._server.items import Streamed
 
 # What the holders of one may cost who gives it, who may give many.  They call one method, whose argument is a number:
@@ -48,6 +50,14 @@ def label_for(declared: Streamed) -> str:
     return f"stream of {interface}".encode()[:LABEL_MAX].decode(errors="ignore")
 
 
+def serve_no_objects(calls: Calls) -> None:
+    """Has what nobody manages be refused among the items, as among arguments.
+
+    It would be served for as long as the stream is, and whoever has taken it out may have it for longer.
+    """
+    calls.serve_for(calls.served._replace(hand_out=lambda target, *_: capability_of(target)))
+
+
 class _Passed(AnyEntrypoint[Service]):
     """The entrypoint of one stream, which its thread keeps until nobody can pull from it.
 
@@ -69,6 +79,7 @@ class _Passed(AnyEntrypoint[Service]):
     def begin(self, iterator: Iterator[Any]) -> Capability:
         """Serves it, and returns what it is pulled from, which nobody else keeps."""
         declared, service = self._declared, self._made()
+        serve_no_objects(self._dispatcher.calls)
         owned = Owned()
         owned.came_home = to_go_on()
         self._producer = producer = class_for(declared, Producer)(
