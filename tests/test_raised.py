@@ -175,6 +175,66 @@ def test_a_declared_error_arrives_as_it_was_without_its_init(error):
         assert (came.errno, came.strerror) == (error.errno, error.strerror)
 
 
+class Lost(cm.Disconnected):
+    """An application's own."""
+
+
+@pytest.mark.parametrize(
+    "error", [cm.Disconnected("gone", "no"), cm.CallTimeout("late", "no"), cm.Revoked("back"), Lost("x", "no")]
+)
+@pytest.mark.parametrize("declares", ["itself", "Error", "OSError", "a group"])
+def test_a_method_that_raised_has_run(error, declares):
+    """Whatever `ran` says is of a call of its own: who repeats the one that has ended by it runs it twice."""
+    if declares == "a group":
+        travelled = _travel(ExceptionGroup("two", [error]), (ExceptionGroup, type(error)))
+        (travelled,) = travelled.exceptions
+    else:
+        declared = {"itself": type(error), "Error": cm.Error, "OSError": OSError}[declares]
+        travelled = _travel(error, (declared,))
+        assert type(travelled) is declared
+    assert travelled.ran == "maybe"
+
+
+def test_what_a_call_of_its_own_says_is_known_where_it_ends():
+    """Through two servers: who has called the first may not repeat that, though the second is certainly gone."""
+
+    class Inner(cm.Interface):
+        @cm.method
+        def do(self) -> None: ...
+
+    class InnerServer(Inner):
+        def do(self): ...
+
+    class Outer(cm.Interface):
+        @cm.method
+        @cm.raises(cm.Disconnected)
+        def do(self) -> None: ...
+
+    class OuterServer(Outer):
+        def do(self):
+            with pytest.raises(cm.Disconnected) as caught:
+                inner.do()
+            assert caught.value.ran == "no"
+            inner.do()
+
+    with cm.Entrypoint("outer") as outer:
+        with cm.Entrypoint("inner") as entrypoint:
+            inner = entrypoint.manage(InnerServer()).cast(Inner)
+        with pytest.raises(cm.Disconnected) as caught:
+            outer.manage(OuterServer()).cast(Outer).do()
+    assert caught.value.ran == "maybe"
+
+
+def test_an_errors_own_word_that_is_called_so_arrives():
+    """It says nothing of a call."""
+
+    class Race(Exception): ...
+
+    error = Race("x")
+    error.ran = "no"
+    assert _travel(error, (Race,)).ran == "no"
+
+
 def test_what_an_error_is_called_in_python_is_nothing_that_a_server_can_choose():
     """Attributes never hide a method or a property of the class, nor begin with two underscores."""
 

@@ -75,7 +75,7 @@ class Disconnected(Error, ConnectionError):
 
     Attributes:
         ran: ``"no"`` if the call was certainly never begun, so that repeating it is safe; ``"maybe"`` if its server
-            may have begun or finished it.
+            may have begun or finished it, as where its method has raised this, of a call of its own.
     """
 
     def __init__(self, message: str, ran: Ran = "maybe") -> None:
@@ -115,7 +115,8 @@ class Revoked(Error, PermissionError):
     """The server has taken back the grant that the capability came from: it is so for ever, and nothing has crashed.
 
     Attributes:
-        ran: ``"no"``: a call that has begun before is answered.
+        ran: ``"no"``: a call that has begun before is answered.  ``"maybe"`` where the call's method has raised this,
+            of a call of its own: the grant was that one's.
     """
 
     def __init__(self, message: str, ran: Ran = "no") -> None:

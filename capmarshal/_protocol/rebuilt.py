@@ -11,7 +11,7 @@ import itertools
 import types
 from typing import TYPE_CHECKING, Any
 
-from capmarshal._kernel.errors import RemoteError
+from capmarshal._kernel.errors import CallTimeout, Disconnected, RemoteError, Revoked
 from capmarshal._protocol.plain import unpacked
 from capmarshal._protocol.raised import args_of, own_of, words_of
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 # Of what the members of an undeclared group were, so much is said.
 _LINES = 100
+# Errors of calls, which say whether theirs has run.
+_OF_CALLS = (Disconnected, CallTimeout, Revoked)
+_NAMES_OF_THESE = frozenset(kind.__qualname__ for kind in _OF_CALLS)
 
 
 def rebuilt(sent: Raised, declared: Sequence[type[BaseException]]) -> BaseException:
@@ -41,6 +44,9 @@ def rebuilt(sent: Raised, declared: Sequence[type[BaseException]]) -> BaseExcept
         return _remote(sent)
     own = own_of(error)
     own.update((name, unpacked(raw)) for name, raw in sent.attributes.items() if _may_have(kind, name))
+    if isinstance(error, _OF_CALLS) or ("ran" in own and not _NAMES_OF_THESE.isdisjoint(sent.classes)):
+        # What came was said of a call that the method has made.  The one that this error ends has run.
+        own["ran"] = "maybe"
     if isinstance(error, OSError) and sent.filename is not None:
         _set(error, "filename", sent.filename)
     notes = list(sent.notes)
