@@ -24,6 +24,9 @@ class Page(cm.Interface):
 
 class Index(cm.Interface):
     @cm.method
+    def first(self, pages: list[Page]) -> Page: ...
+
+    @cm.method
     def each(self, pages: list[Page]) -> Iterator[Page]: ...
 
     @cm.method
@@ -52,9 +55,14 @@ class PageServer(Page):
 
 class IndexServer(Index):
     def __init__(self):
-        self.kept = []
+        self.kept, self.contexts = [], []
+
+    def first(self, pages):
+        self.contexts.append(contextvars.copy_context())
+        return pages[0]
 
     def each(self, pages):
+        self.contexts.append(contextvars.copy_context())
         yield from pages
 
     def selves(self, count):
@@ -79,7 +87,11 @@ class IndexServer(Index):
         self.kept += pages
 
     def give_each(self, pages, index):
-        index.cast(Index).keep_each(page for page in pages)
+        def each():
+            self.contexts.append(contextvars.copy_context())
+            yield from pages
+
+        index.cast(Index).keep_each(each())
 
 
 @pytest.fixture(params=["managed", "unmanaged"])
@@ -191,6 +203,31 @@ def test_it_holds_what_came_as_long_as_it_can_be_reached(site):
     until(lambda: gone)
 
 
+@pytest.mark.parametrize("what", ["call", "stream", "stream that is closed", "stream that is an argument"])
+def test_what_outlives_a_call_does_not_hold_what_came(what):
+    """A context that was copied in it, as a thread may have one; nor that of a stream that is over."""
+    gone = []
+    with cm.Entrypoint("site") as site, cm.Entrypoint("elsewhere") as elsewhere:
+        target, other = IndexServer(), IndexServer()
+        index, granted = site.manage(target).cast(Index), site.grant(PageServer(), unreachable=gone.append)
+        pages = [granted.cast(Page)] * 2
+        if what == "call":
+            assert index.first(pages) == pages[0]
+        elif what == "stream":
+            assert list(index.each(pages)) == pages
+        elif what == "stream that is closed":
+            stream = index.each(pages)
+            assert next(stream) == pages[0]
+            stream.close()
+        else:
+            index.give_each(pages, elsewhere.manage(other))
+            other.kept.clear()
+        del granted, pages
+        gc.collect()
+        until(lambda: gone)
+        assert len(target.contexts) == 1
+
+
 class AsyncPage(cm.Interface):
     @cm.method
     async def title(self) -> str: ...
@@ -253,6 +290,7 @@ class AsyncIndexServer(AsyncIndex):
 
     async def give_each(self, pages, index):
         async def each():
+            self.contexts.append(contextvars.copy_context())
             for page in pages:
                 yield page
 
@@ -359,17 +397,29 @@ def test_awaited_calls_of_a_stream_that_is_ended(loop, how):
 
 
 @loops.each_loop
-def test_what_outlives_an_awaited_call_does_not_hold_what_came(loop):
-    """A context that was copied in it, as each timer and each task has one."""
+@pytest.mark.parametrize("what", ["call", "stream", "stream that is closed", "stream that is an argument"])
+def test_what_outlives_an_awaited_call_does_not_hold_what_came(loop, what):
+    """A context that was copied in it, as each timer and each task has one; nor that of a stream that is over."""
 
     async def main():
         gone = anyio.Event()
         target = AsyncIndexServer()
-        async with aio.Entrypoint("site") as site:
-            index = site.manage(target).cast(AsyncIndex)
+        async with aio.Entrypoint("site") as site, aio.Entrypoint("elsewhere") as elsewhere:
+            index, other = site.manage(target).cast(AsyncIndex), AsyncIndexServer()
             granted = site.grant(AsyncPageServer(), unreachable=lambda _: gone.set())
-            await index.first([granted.cast(AsyncPage)])
-            del granted
+            pages = [granted.cast(AsyncPage)] * 2
+            if what == "call":
+                assert await index.first(pages) == pages[0]
+            elif what == "stream":
+                assert [page async for page in index.each(pages)] == pages
+            elif what == "stream that is closed":
+                stream = index.each(pages)
+                assert await anext(stream) == pages[0]
+                await stream.aclose()
+            else:
+                await index.give_each(pages, elsewhere.manage(other))
+                other.kept.clear()
+            del granted, pages
             gc.collect()
             await gone.wait()
             assert target.contexts.pop()[homecoming.here].way_of(target) is None

@@ -173,7 +173,7 @@ class AwaitedProducer(Streaming):
         mine = self.run()
         assert self._scope is not None  # noqa: S101 - it has begun
         try:
-            mine.begin(self.came_home)
+            mine.begin()
             with self._scope:
                 async with _closing(self._iterator):
                     if not self._told:

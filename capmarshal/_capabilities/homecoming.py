@@ -50,7 +50,11 @@ class CameHome:
 
 def to_go_on() -> CameHome | None:
     """What a stream has of it that is begun here, and is an argument of another call."""
-    came_home = here.get()
+    return copy_of(here.get())
+
+
+def copy_of(came_home: CameHome | None) -> CameHome | None:
+    """The same, as far as there is any."""
     return came_home.copy() if came_home is not None else None
 
 

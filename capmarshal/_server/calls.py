@@ -359,8 +359,11 @@ class Calls:
 def _run_with(came_home: CameHome, run: Callable[..., Any], *arguments: Any, **by_name: Any) -> Any:
     """Runs a method with whose arguments something has come home."""
     before = homecoming.here.get()
+    # Contexts that are copied meanwhile refer to this, and may outlive the call; its result goes out by the other.
+    known_here = came_home.copy()
     try:
-        homecoming.here.set(came_home)
+        homecoming.here.set(known_here)
         return run(*arguments, **by_name)
     finally:
         homecoming.here.set(before)
+        known_here.clear()

@@ -111,25 +111,26 @@ class Run(ownership.InProgress):
 
     Args:
         caller: asked who has begun the stream; None: nobody has.
+        came_home: with the call that began it.
     """
 
-    __slots__ = ("_came_home_before",)
+    __slots__ = ("_came_home", "_came_home_before")
 
-    def __init__(self, caller: Callable[[], Caller] | None) -> None:
+    def __init__(self, caller: Callable[[], Caller] | None, came_home: CameHome | None) -> None:
         super().__init__((_RUNS,), caller, ownership.current.get())
-        self._came_home_before = homecoming.here.get()
+        self._came_home, self._came_home_before = came_home, homecoming.here.get()
 
-    def begin(self, came_home: CameHome | None) -> None:
+    def begin(self) -> None:
         """Has it find, in this context, whose stream it is, and what has come home with the call that began that."""
         ownership.current.set(self)
-        homecoming.here.set(came_home)
+        homecoming.here.set(self._came_home)
 
     def end(self) -> None:
         """Puts back what :meth:`begin` has replaced."""
         homecoming.here.set(self._came_home_before)
         ownership.current.set(self.within)
         # Contexts that were copied meanwhile refer to this.
-        self._came_home_before = None
+        self._came_home = self._came_home_before = None
         self.running = ()
 
 
@@ -161,7 +162,9 @@ class Streaming:
         self._began_by = None if caller is None else lambda: caller
         self._shares = shares
         self._owned: Owned | None = ownership.without_kept(owned, kept)
-        self.came_home = owned.came_home
+        self.came_home = homecoming.copy_of(owned.came_home)
+        # What contexts refer to, which may outlive the stream.
+        self._known_here = owned.came_home
         self.target: object = None
         self.failure: BaseException | None = None
         self.revoked = False
@@ -181,7 +184,7 @@ class Streaming:
 
     def run(self) -> Run:
         """What makes the items, or cleans up, is to be in this; its end is :meth:`end_run`."""
-        return Run(self._began_by)
+        return Run(self._began_by, self._known_here)
 
     def leave(self, mine: Run) -> list[object]:
         """Leaves it what it has kept by now, of what came with the call, and gives that."""
@@ -205,7 +208,9 @@ class Streaming:
             ownership.write_out(self._owned, ())
 
     def let_go(self) -> None:
-        """Closes what came with the call.  Does nothing the second time."""
+        """Closes what came with the call, once nothing more is made.  Does nothing the second time."""
+        if self._known_here is not None:
+            self._known_here.clear()
         owned, self._owned = self._owned, None
         if owned is None:
             return
@@ -301,7 +306,7 @@ class Producer(Streaming):
         # No step before, at whose end Ctrl-C could leave what has begun.
         try:
             self._runs = True
-            mine.begin(self.came_home)
+            mine.begin()
             self._fill(batch, self._iterator, kept, mine)
         except BaseException as error:
             self._over = True
@@ -359,7 +364,7 @@ class Producer(Streaming):
     def _close(self) -> None:
         mine = self.run()
         try:
-            mine.begin(self.came_home)
+            mine.begin()
             iterator, self._iterator = self._iterator, None
             close = getattr(iterator, "close", None)
             if close is not None:
