@@ -10,7 +10,9 @@ from capmarshal._descriptors import reaper
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.inbox import Inbox, give_back
 from capmarshal._descriptors.refused import REFUSALS
+from capmarshal._kernel.deadline import in_force
 from capmarshal._kernel.errors import KernelError
+from capmarshal._kernel.native import FOREVER
 from capmarshal._protocol.faults import to_exception
 from capmarshal._protocol.wire import PLAIN, Fail, Reply
 from capmarshal._typed.codec import BAD_PAYLOAD
@@ -63,6 +65,7 @@ def result_of(called: Method, answer: Answer | Whole, door: Door) -> Any:
 
     Raises:
         Exception: that the method raised, or :class:`RemoteError`.
+        CallTimeout: it raised that too late, and may have for that.
         ArgumentError, StaleCapability: it is not what the interface says.
     """
     if type(answer) is tuple and type(answer[1]) is Inbox:
@@ -111,7 +114,10 @@ def _result(called: Method, answer: bytes | Whole, door: Door) -> Any:
     else:
         record, descriptors = answer
         if isinstance(record, Fail):
-            raise to_exception(record.payload, called.raises, f"{called.where}, {door.whose}")
+            # Whoever makes its items has the same deadline: which of the three finds first that it has passed is all
+            # one.
+            until = in_force() if called.stream_arguments else FOREVER
+            raise to_exception(record.payload, called.raises, f"{called.where}, {door.whose}", until)
         payload, incoming = record.payload, Incoming(record.entries, descriptors, closing=door.closing, door=door)
     try:
         result = called.decode_result(payload, incoming)

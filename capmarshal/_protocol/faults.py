@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from capmarshal._kernel.errors import (
     UnknownMethod,
     shortened,
 )
+from capmarshal._kernel.native import FOREVER
 from capmarshal._protocol.raised import MOST, Raised, anonymous, own_of, told
 from capmarshal._protocol.rebuilt import rebuilt
 
@@ -52,6 +54,8 @@ class Code(IntEnum):
 _MOST = MOST + (64 << 10)
 # Characters of a message of ours: a peer's own words may be in it.
 _MESSAGE_MAX = 10_000
+# Nanoseconds by which clocks of event loops differ: the server may find that time is up before its caller does.
+_COARSE = 2_000_000
 
 
 class Fault(msgspec.Struct, array_like=True, frozen=True):
@@ -123,20 +127,34 @@ def _whose() -> str:
     return f" ({within})" if within else ""
 
 
-def to_exception(payload: memoryview, declared: Sequence[type[BaseException]], where: str) -> BaseException:
+def _too_late(error: BaseException, where: str) -> CallTimeout:
+    """What is said of a method that has raised something when time was up."""
+    words = f"no result in time{_whose()}; the method ran, and raised {type(error).__qualname__}"
+    late = CallTimeout(f"{where}: {words}", ran="maybe")
+    late.__cause__ = error
+    return late
+
+
+def to_exception(
+    payload: memoryview, declared: Sequence[type[BaseException]], where: str, until: int = FOREVER
+) -> BaseException:
     """What the client raises for a FAIL.
 
     Args:
         payload: of the record; hostile, for all we know.
         declared: the errors that the method declares.
         where: the method, as people write it, and its entrypoint.
+        until: the deadline of the call, where what the method raises later may be raised for that.
     """
     try:
         if len(payload) > _MOST:
             raise ValueError("more than a server may say of an error")
         fault = _decoder.decode(payload)
         if fault.error is not None:
-            return _as_raised(fault.error, declared if fault.code is Code.DECLARED else (), where)
+            error = _as_raised(fault.error, declared if fault.code is Code.DECLARED else (), where)
+            # Mostly not asked.
+            in_time = until == FOREVER or time.monotonic_ns() < until - _COARSE
+            return error if in_time else _too_late(error, where)
     except (ValueError, RecursionError):
         return ProtocolError(f"{where}: the server's error cannot be read")
     message = f"{where}: {fault.message}"
