@@ -16,10 +16,9 @@ import capmarshal as cm
 import loops
 from capmarshal import aio
 from capmarshal._capabilities.capability import capability_behind
+from counted import ENDLESS, Lines, threads_of_streams, wait_for_streams_to_end
 from left_behind import open_numbers
 from patience import PATIENCE, until
-
-ENDLESS = 10**9
 
 
 class Text(cm.Interface):
@@ -115,35 +114,6 @@ class AsyncTextServer(AsyncText):
                 yield line
 
 
-class Lines:
-    """Makes generators, and notes which are closed, and in which threads they ran."""
-
-    def __init__(self):
-        self.closed, self.made, self.threads = 0, 0, set()
-
-    def __call__(self, how_many=ENDLESS, error=None):
-        try:
-            for number in range(how_many):
-                self.made += 1
-                self.threads.add(threading.get_ident())
-                yield f"line {number}"
-            if error is not None:
-                raise error("mine")
-        finally:
-            self.closed += 1
-
-    async def awaited(self, how_many=ENDLESS):
-        try:
-            for number in range(how_many):
-                self.made += 1
-                yield f"line {number}"
-        finally:
-            self.closed += 1
-
-    def end(self, count=1):
-        until(lambda: self.closed == count)
-
-
 @pytest.fixture
 def lines():
     return Lines()
@@ -164,11 +134,7 @@ def text(request):
 def _all_have_ended():
     """Before descriptors are counted."""
     yield
-    until(lambda: not streams_served())
-
-
-def streams_served():
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("capmarshal stream of ")]
+    wait_for_streams_to_end()
 
 
 def test_a_stream_of_a_stream(text, lines):
@@ -198,7 +164,7 @@ def test_who_takes_three_of_many(text, lines):
     assert proxy.count(lines(), 3) == 3
     lines.end()
     assert lines.made <= 32
-    until(lambda: not streams_served())
+    until(lambda: not threads_of_streams())
 
 
 def test_a_result_has_what_it_is_made_of(text, lines):
@@ -266,10 +232,10 @@ def test_each_costs_seven_descriptors_where_it_is_served_and_two_where_it_is_hel
     for _ in range(100):
         proxy.hold(lines(), keep=True)
     assert len(open_numbers()) - before == (7 + 2) * 100
-    assert len(streams_served()) == 101
+    assert len(threads_of_streams()) == 101
     proxy.drop()
     lines.end(101)
-    until(lambda: not streams_served())
+    until(lambda: not threads_of_streams())
     until(lambda: len(open_numbers()) < before)
 
 
@@ -293,13 +259,13 @@ def test_a_stream_that_is_passed_on(text, lines):
     """What was a result, and is as it came, is handed on itself: its receiver pulls from where it comes from."""
     proxy, _ = text
     stream = proxy.grep(lines(100), "line")
-    assert len(streams_served()) == 1
+    assert len(threads_of_streams()) == 1
     with cm.Entrypoint("other") as entrypoint:
         other = entrypoint.manage(TextServer()).cast(Text)
         found = other.grep(stream, "5")
         assert next(found) == "line 5"
         # That of the lines, unless they have all been taken.
-        assert len(streams_served()) <= 1
+        assert len(threads_of_streams()) <= 1
         assert len(list(found)) == 18
     with pytest.raises(cm.Closed, match="the stream was passed on"):
         next(stream)
@@ -601,7 +567,7 @@ def test_a_forked_child_has_no_part_in_it(text, lines, fork):
     assert proxy.hold(lines(), keep=True) == "line 0"
 
     def child():
-        assert not streams_served()
+        assert not threads_of_streams()
         return proxy.count(iter(["1", "2"]))
 
     assert fork(child).result() == 2

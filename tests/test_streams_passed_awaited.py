@@ -21,11 +21,10 @@ import loops
 from capmarshal import aio
 from capmarshal._capabilities.capability import capability_behind
 from capmarshal._descriptors.process import process
+from counted import ENDLESS, AwaitedLines
 from left_behind import open_numbers
 from patience import PATIENCE
 from telling import rounds, settled
-
-ENDLESS = 10**9
 
 
 class Text(cm.Interface):
@@ -113,24 +112,6 @@ class TextServer(Text):
         return [[item async for item in each] if each is not None else [] for each in (first, second)]
 
 
-class Lines:
-    """Makes generators, and notes which are closed."""
-
-    def __init__(self):
-        self.closed = self.made = 0
-
-    async def __call__(self, how_many=ENDLESS):
-        try:
-            for number in range(how_many):
-                self.made += 1
-                yield f"line {number}"
-        finally:
-            self.closed += 1
-
-    async def end(self, count=1):
-        await settled(lambda: self.closed == count)
-
-
 def streams_served():
     return [each for each in process.entrypoints if each._label.startswith("stream of ") and not each.released]
 
@@ -154,7 +135,7 @@ def test_all_items_come(loop):
     async def main():
         async with served() as (proxy, _, _):
             for count in (0, 1, 15, 16, 17, 5000):
-                lines = Lines()
+                lines = AwaitedLines()
                 assert await proxy.count(lines(count)) == count
                 assert [line async for line in proxy.grep(lines(count), "7")] == [
                     f"line {number}" for number in range(count) if "7" in str(number)
@@ -170,7 +151,7 @@ def test_who_takes_three_of_many(loop):
     """Also of a stream of a stream; each generator is closed when the call has ended, and all that served it goes."""
 
     async def main():
-        lines = Lines()
+        lines = AwaitedLines()
         async with served() as (proxy, _, _):
             assert await proxy.count(lines(), 3) == 3
             await lines.end()
@@ -185,7 +166,7 @@ def test_who_takes_three_of_many(loop):
 @loops.each_loop
 def test_what_is_kept_outlives_the_call_and_the_task(loop, caplog):
     async def main():
-        lines = Lines()
+        lines = AwaitedLines()
         async with served() as (proxy, _, _):
 
             async def give(keep):
@@ -216,7 +197,7 @@ def test_a_stream_that_is_ended_by_another_thread(loop):
         if loop != "trio":
             # So it says what may not be done from another thread.
             asyncio.get_running_loop().set_debug(True)
-        lines = Lines()
+        lines = AwaitedLines()
         async with served() as (proxy, _, _):
             await proxy.hold(lines(), True)
             begun = lines()
@@ -236,7 +217,7 @@ def test_each_costs_seven_descriptors_where_it_is_served_and_two_where_it_is_hel
     """A hundred of them, both in this process, until they end; the first call makes what stays, beside its stream."""
 
     async def main():
-        lines = Lines()
+        lines = AwaitedLines()
         async with served() as (proxy, _, _):
             await proxy.hold(lines(), True)
             before = len(open_numbers())
@@ -256,7 +237,7 @@ def test_a_stream_that_is_passed_on(loop):
     """As it came, itself; of which something was taken, what is left."""
 
     async def main():
-        lines = Lines()
+        lines = AwaitedLines()
         async with served() as (proxy, _, _):
             stream = proxy.grep(lines(100), "line")
             assert await proxy.count(stream) == 100
@@ -278,7 +259,7 @@ def test_a_call_that_fails_ends_its_streams(loop, how, caplog):
     """Whoever has them; also one that has begun before, of which nothing is taken."""
 
     async def main():
-        lines = Lines()
+        lines = AwaitedLines()
         given = lines()
         assert await anext(given) == "line 0"
         async with served() as (proxy, target, entrypoint):
@@ -331,7 +312,7 @@ def test_one_end_that_raises_keeps_no_other_from_being_made(loop):
 
     async def main():
         async with served() as (proxy, _, _):
-            lines = Lines()
+            lines = AwaitedLines()
             for leaving_is_first in (True, False):
                 given = lines()
                 await anext(given)
@@ -393,7 +374,7 @@ def test_a_stream_whose_call_is_never_made(loop):
     """Nothing was awaited, and nothing taken."""
 
     async def main():
-        lines = Lines()
+        lines = AwaitedLines()
         async with served() as (proxy, _, _):
             stream = proxy.grep(lines(), "1")
             await stream.aclose()
@@ -409,7 +390,7 @@ def test_what_is_no_async_iterator(loop):
             for value, words in (
                 (["1"], "a list where an async iterator is due: an async def that yields the items makes one"),
                 (iter("1"), "a str_.*iterator where an async iterator is due: an async def that yields"),
-                (Lines().__call__, "a method where an async iterator is due: call it, for what it yields"),
+                (AwaitedLines().__call__, "a method where an async iterator is due: call it, for what it yields"),
                 (None, r"None where .*: where there may be none, it is annotated AsyncIterator\[...\] \| None"),
             ):
                 with pytest.raises(cm.ArgumentError, match=rf"Text.count, argument `lines`: {words}"):
@@ -423,7 +404,7 @@ def test_one_iterator_for_two_parameters(loop):
     """Is refused, and closed."""
 
     async def main():
-        lines = Lines()
+        lines = AwaitedLines()
         async with served() as (proxy, _, _):
             given = lines()
             await anext(given)
@@ -478,7 +459,7 @@ def test_a_loop_that_is_closed_without_cancelling_what_it_runs(new_loop, caplog)
 
         async def main():
             for _ in range(20):
-                assert await capability.cast(Text).hold(Lines()(), True) == "line 0"
+                assert await capability.cast(Text).hold(AwaitedLines()(), True) == "line 0"
 
         loop = new_loop()
         loop.run_until_complete(main())
@@ -498,7 +479,7 @@ def test_a_loop_that_is_closed_without_cancelling_what_it_runs(new_loop, caplog)
 @loops.each_loop
 def test_a_loop_that_ends_while_a_stream_is_held(loop):
     """By a server elsewhere: its generator is closed, nothing hangs, and whoever has kept it is told."""
-    lines = Lines()
+    lines = AwaitedLines()
     with cm.Entrypoint("text") as entrypoint:
         target = BlockingServer()
         capability = entrypoint.manage(target)

@@ -23,14 +23,13 @@ import by_hand
 import capmarshal as cm
 import loops
 from capmarshal._capabilities.capability import capability_behind
-from capmarshal._descriptors import reaper
 from capmarshal._typed import stream
+from counted import ENDLESS, Lines, wait_for_streams_to_end
 from interrupting import Interrupting
 from left_behind import open_numbers
 from patience import PATIENCE, until
 from waiting_thread import polls
 
-ENDLESS = 10**9
 # What all holders of one stream may have.
 CHANNELS = 32
 PACKAGE = Path(cm.__file__).parent
@@ -98,29 +97,11 @@ class PullingServer(PulledText):
         return self.act(lines) or 0
 
 
-class Lines:
-    def __init__(self):
-        self.made = self.closed = 0
-
-    def __call__(self, how_many=ENDLESS):
-        try:
-            for number in range(how_many):
-                self.made += 1
-                yield f"line {number}"
-        finally:
-            self.closed += 1
-
-
-def wait_for_all_to_end():
-    until(lambda: not any(each.name.startswith("capmarshal stream of ") for each in threading.enumerate()))
-    assert reaper.wait(PATIENCE)
-
-
 @pytest.fixture(autouse=True)
 def _all_have_ended():
     """Before descriptors are counted."""
     yield
-    wait_for_all_to_end()
+    wait_for_streams_to_end()
 
 
 @pytest.fixture
@@ -494,7 +475,7 @@ def test_a_table_without_room_for_it(fork):
                 given = lines()
                 next(given)
                 # What served the last one gives no room to this one.
-                wait_for_all_to_end()
+                wait_for_streams_to_end()
                 most = max(open_numbers()) + 1
                 full = [os.dup(0) for _ in range(most - len(open_numbers()))]
                 resource.setrlimit(resource.RLIMIT_NOFILE, (max(open_numbers()) + 1 + room, hard))
@@ -581,7 +562,7 @@ def test_ctrl_c_between_two_steps(files, fork):
                     assert not lines.closed
                     given.close()
                 until(lambda lines=lines: lines.closed == 1)
-                wait_for_all_to_end()
+                wait_for_streams_to_end()
                 if not interrupting.where:
                     return at
                 at += 1
