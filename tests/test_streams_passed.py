@@ -137,7 +137,7 @@ def _all_have_ended():
     wait_for_streams_to_end()
 
 
-def test_a_stream_of_a_stream(text, lines):
+def test_a_stream_may_be_made_of_a_stream(text, lines):
     """What is passed may take from what pulls from another one that is passed: each has a thread of its own."""
     proxy, _ = text
     with cm.Entrypoint("other") as entrypoint:
@@ -150,7 +150,8 @@ def test_a_stream_of_a_stream(text, lines):
 
 
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 5000])
-def test_all_items_come(text, lines, count):
+def test_all_items_come_whatever_their_number(text, lines, count):
+    """None, one, and about as many as are fetched at first; made in another thread than the caller's."""
     proxy, _ = text
     assert proxy.count(lines(count)) == count
     assert lines.closed == 1
@@ -177,7 +178,7 @@ def test_a_result_has_what_it_is_made_of(text, lines):
     lines.end()
 
 
-def test_several_and_none(text):
+def test_a_call_may_have_several_and_none_where_that_is_declared(text):
     """By position and by name, and None where that will do."""
     proxy, _ = text
     assert proxy.lists(iter([1, 2])) == [[1, 2], [], []]
@@ -284,7 +285,7 @@ def test_a_stream_that_was_taken_from_is_passed_on(text, lines):
     lines.end()
 
 
-def test_an_argument_that_is_passed_on(lines, fork):
+def test_an_argument_may_be_passed_on(lines, fork):
     """Through three processes, pulled by the last from the first."""
 
     class PasserServer(TextServer):
@@ -338,7 +339,7 @@ def test_a_method_that_calls_its_own_entrypoint(text, lines):
     lines.end(2)
 
 
-def test_through_a_deep_grant(lines):
+def test_a_deep_grant_takes_streams_as_arguments(lines):
     """A stream may be an argument of what hands no stream out."""
     with cm.Entrypoint("text") as entrypoint:
         proxy = entrypoint.grant(TextServer(), deep=True).cast(Text)
@@ -522,7 +523,7 @@ def test_a_call_that_fails_while_closing_what_iterates_waits(text, caplog):
     caplog.clear()
 
 
-def test_a_server_that_is_killed(lines, fork):
+def test_a_server_that_is_killed_lets_go_of_the_stream(lines, fork):
     """While it pulls."""
     parent, child = by_hand.socket.socketpair(by_hand.socket.AF_UNIX, by_hand.socket.SOCK_SEQPACKET)
 
@@ -546,7 +547,7 @@ def test_a_server_that_is_killed(lines, fork):
         lines.end()
 
 
-def test_a_client_that_is_killed(text, lines, fork, caplog):
+def test_a_client_that_is_killed_ends_the_stream_for_who_kept_it(text, lines, fork, caplog):
     """Whoever has kept its stream is told."""
     proxy, _ = text
 
@@ -579,7 +580,8 @@ def test_a_forked_child_has_no_part_in_it(text, lines, fork):
 # What is no stream.
 
 
-def test_what_is_no_iterator(text, lines):
+def test_what_is_no_iterator_is_refused_and_the_error_says_what_to_pass(text, lines):
+    """Before anything is sent."""
     proxy, _ = text
 
     async def coroutine(): ...
@@ -618,7 +620,9 @@ def test_one_iterator_for_two_parameters(text, lines):
     assert proxy.lists(iter(range(3)), iter(range(3))) == [[0, 1, 2], [0, 1, 2], []]
 
 
-def test_declarations_that_cannot_work():
+def test_declarations_of_streams_that_cannot_work_are_refused():
+    """When the interface is first used."""
+
     class Awaited(cm.Interface):
         @cm.method
         def take(self, numbers: AsyncIterator[int]) -> None: ...
@@ -693,6 +697,7 @@ COLOURS = ("blocking", *loops.LOOPS)
 @pytest.mark.parametrize("server", COLOURS)
 @pytest.mark.parametrize("client", COLOURS)
 def test_every_colour_takes_from_every_other(client, server, lines):
+    """All, as an argument of a stream too, and three of many."""
     with served_in(server) as capability:
         if client == "blocking":
             proxy = capability.cast(Text)

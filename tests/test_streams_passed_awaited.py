@@ -131,7 +131,9 @@ async def served():
 
 
 @loops.each_loop
-def test_all_items_come(loop):
+def test_all_items_come_whatever_their_number(loop):
+    """None, one, and about as many as are fetched at first; by position, by name, and None where that will do."""
+
     async def main():
         async with served() as (proxy, _, _):
             for count in (0, 1, 15, 16, 17, 5000):
@@ -165,6 +167,8 @@ def test_who_takes_three_of_many(loop):
 
 @loops.each_loop
 def test_what_is_kept_outlives_the_call_and_the_task(loop, caplog):
+    """Until it is dropped; what is not kept is closed with the call."""
+
     async def main():
         lines = AwaitedLines()
         async with served() as (proxy, _, _):
@@ -384,7 +388,9 @@ def test_a_stream_whose_call_is_never_made(loop):
 
 
 @loops.each_loop
-def test_what_is_no_async_iterator(loop):
+def test_what_is_no_async_iterator_is_refused_and_the_error_says_what_to_pass(loop):
+    """Before anything is sent."""
+
     async def main():
         async with served() as (proxy, _, _):
             for value, words in (

@@ -343,14 +343,15 @@ def pulled(request):
     request.node.funcargs.pop("pulled")
 
 
-def test_more_than_was_asked_for(pulled, caplog):
+def test_more_than_was_asked_for_is_refused_and_so_are_no_items_that_are_not_the_last(pulled, caplog):
+    """As what breaks the protocol."""
     assert "17 items of a stream came where 1 to 16 were due" in pulled(lambda most: (["x"] * (most + 1), False))
     assert "0 items of a stream came" in pulled(lambda _: ([], False))
     caplog.clear()
 
 
 @pytest.mark.parametrize("answer", [None, 5, ([1], False), ("x", "y"), [], (["x"], 3)])
-def test_what_is_no_items(pulled, answer, caplog):
+def test_what_is_no_items_is_refused(pulled, answer, caplog):
     """The method is told, as it would be of any answer."""
     assert "ArgumentError" in pulled(lambda _: answer)
     caplog.clear()
@@ -384,7 +385,7 @@ def test_a_client_that_never_gives_an_item(by, caplog):
     caplog.clear()
 
 
-def test_what_is_no_stream_at_all(caplog):
+def test_what_is_no_stream_at_all_is_refused(caplog):
     """An object without such a method; and a descriptor."""
 
     class Nothing(cm.Interface):
@@ -462,7 +463,7 @@ def test_one_end_that_raises_keeps_no_other_from_being_made(lines):
 # A full descriptor table.
 
 
-def test_a_table_without_room_for_it(fork):
+def test_a_table_without_room_for_it_fails_the_call_and_no_more(fork):
     """Whichever of its descriptors finds none: the call fails, and what was to be passed is closed."""
 
     def swept():
