@@ -85,6 +85,20 @@ def test_the_call_in_progress_is_named():
     assert objects.in_progress() == ""
 
 
+def test_what_was_taken_out_is_forgotten_with_its_calls():
+    """Also by who takes all out, as the last thing that is done; not before they have ended."""
+    objects = Objects()
+    target = InnerServer()
+    badge = objects.add(target)
+    objects.running.append(badge + b"data")
+    objects.remove(badge)
+    objects.clear(lambda _: None)
+    assert objects.calls_of(target) == 1
+    objects.end(badge + b"data")
+    objects.clear(lambda _: None)
+    assert objects._over == {}
+
+
 def _settle():
     gc.collect()
     assert reaper.wait(PATIENCE)

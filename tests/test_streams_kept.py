@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import AsyncIterator, Iterator
 
+import anyio
 import pytest
 
 import by_hand
@@ -17,6 +18,7 @@ import capmarshal as cm
 from capmarshal import aio
 from loops import LOOPS, each_loop, run
 from patience import PATIENCE, until
+from telling import settled
 
 STEPS = ("first", "later", "end")
 
@@ -221,6 +223,41 @@ def test_an_item_that_is_kept_is_not_closed_with_what_nobody_takes(served):
     for made in does.files[1::2]:
         assert is_open(made)
         made.close()
+
+
+@each_loop
+def test_what_is_kept_of_items_that_nobody_takes_is_let_go(loop, file):
+    """When the stream is over, whoever has it still."""
+
+    class Ahead(cm.Interface):
+        @cm.method
+        def keeps(self, file: cm.Descriptor) -> AsyncIterator[int]: ...
+
+    class AheadServer(Ahead):
+        async def keeps(self, file):
+            yield 0
+            await taken.wait()
+            cm.keep(file)
+            yield 1
+            made.set()
+            await anyio.sleep_forever()
+
+    taken, made = anyio.Event(), anyio.Event()
+
+    async def main():
+        async with aio.Entrypoint("ahead") as entrypoint:
+            stream = entrypoint.manage(AheadServer()).cast(Ahead).keeps(file)
+            assert await anext(stream) == 0
+            taken.set()
+            await made.wait()
+            (producer,) = entrypoint._service._calls.producers
+            ((kept,),) = producer._kept.values()
+            await stream.aclose()
+            await settled(lambda: producer._over)
+            assert not producer._kept
+            kept.close()
+
+    run(loop, main)
 
 
 def test_a_call_that_a_generator_makes_is_its_own(served, file):

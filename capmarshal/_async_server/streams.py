@@ -215,8 +215,8 @@ class AwaitedProducer(Streaming):
     def _at_end(self) -> None:
         self._over = True
         if self._told:
-            items, self._made = self._made, deque()
-            close_items((item[0] for item in items), itertools.chain.from_iterable(self._kept.values()))
+            (items, self._made), (kept, self._kept) = (self._made, deque()), (self._kept, {})
+            close_items((item[0] for item in items), itertools.chain.from_iterable(kept.values()))
         self._tell()
         self.let_go()
 

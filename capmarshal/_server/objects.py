@@ -180,10 +180,14 @@ class Objects:
             self._only.pop(badge, None)
             for key in self._remembered.pop(badge, ()):
                 self.known.pop(key, None)
-            if self._over:
-                running = frozenset(self.running_badges())
-                # No comprehension, whose jump back is in no `with` under CPython 3.12 and 3.13.
-                self._over = dict(filter(lambda each: each[0] in running, self._over.items()))
+            self._forget_over()
+
+    def _forget_over(self) -> None:
+        """Forgets what was taken out and is called no more."""
+        if self._over:
+            running = frozenset(self.running_badges())
+            # No comprehension, whose jump back is in no `with` under CPython 3.12 and 3.13.
+            self._over = dict(filter(lambda each: each[0] in running, self._over.items()))
 
     def calls_of(self, target: Interface) -> int:
         """How many calls are in progress of an object that was taken out, by whichever badge they came."""
@@ -233,3 +237,4 @@ class Objects:
             self._only.clear()
             self._remembered.clear()
             self.known.clear()
+            self._forget_over()
