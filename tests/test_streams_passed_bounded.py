@@ -12,6 +12,8 @@ import pytest
 import capmarshal as cm
 import loops
 from capmarshal import aio
+from capmarshal._server.limits import Limits
+from capmarshal._server.shares import Shares
 from patience import PATIENCE, until
 
 MOST_BYTES, MOST_DESCRIPTORS = 20_000, 4
@@ -159,6 +161,23 @@ def test_descriptors_of_an_item(store, count, caplog):
 def test_items_that_are_too_much_together(store):
     """They come one after the other: their maker puts more of them together than this server takes at once."""
     assert store.lengths("x" * 9_000 for _ in range(20)) == [9_000] * 20
+
+
+@pytest.mark.parametrize("colour", ["blocking", "asyncio"])
+def test_who_takes_more_than_others_is_given_more(colour):
+    """The caller, who serves the items, has no maximum of his own for them: only a call's arguments have one there."""
+    with served_in(colour, max_bytes=200 << 20, max_descriptors=2000) as proxy:
+        assert proxy.lengths(iter(["x" * (65 << 20)])) == [65 << 20]
+        assert proxy.files(iter([opened(1100)])) == 1100
+
+
+def test_an_item_that_nobody_takes():
+    """It says that it is an item, and of no entrypoint that the caller has not made."""
+    shares = Shares(Limits(), 1000, 4)
+    shares.give_items()
+    assert not shares.result_too_large(1 << 30, 5)
+    assert shares.arguments_too_large(1001, 0)
+    assert "an item has 1073741824 and 65535 at most" in shares.result_too_large((1 << 30) + 1, 0)
 
 
 def test_other_answers_are_not_bounded_by_it(store):

@@ -23,7 +23,7 @@ from capmarshal._server import ownership
 from capmarshal._server.awaited_loop import AwaitedServer
 from capmarshal._server.entrypoint import AnyEntrypoint
 from capmarshal._server.options import CLOSE_TIMEOUT
-from capmarshal._server.passed_streams import OPTIONS, label_for, serve_no_objects
+from capmarshal._server.passed_streams import OPTIONS, give_items, label_for
 from capmarshal._server.streams import END_FAILED, PULLED, class_for
 from capmarshal._typed.incoming import Owned
 
@@ -60,7 +60,7 @@ class _Passed(AnyEntrypoint[AwaitedService]):
         """Serves it, and returns what it is pulled from, which nobody else keeps."""
         declared, service, calls = self._declared, self._made(), self._dispatcher.calls
         assert isinstance(calls, AwaitingCalls)  # noqa: S101 - by construction
-        serve_no_objects(calls)
+        give_items(calls)
         failed = partial(self._journal.error, None, "end", END_FAILED, declared.where)
         owned = Owned()
         owned.came_home = to_go_on()

@@ -96,9 +96,9 @@ class Answers:
     def _sent_at_once(self, channel: Channel, answer: Answer) -> bool:
         """Sends an answer that fits into one record, and may be sent now; whether it did."""
         size, count = answer.size, len(answer.numbers)
-        if answer.kept or answer.rest or size > min(channel.room, self._shares.max_bytes):
+        if answer.kept or answer.rest or size > min(channel.room, self._shares.result_bytes):
             return False
-        if count > min(DESCRIPTORS_MAX, self._shares.max_descriptors):
+        if count > min(DESCRIPTORS_MAX, self._shares.result_descriptors):
             return False
         if count and not self._channels.unread.send(channel, count):
             return False
@@ -109,7 +109,7 @@ class Answers:
 
     def _outbox(self, channel: Channel, answer: Answer) -> Outbox:
         """An answer that is not sent at once; where it cannot be sent at all, one that says why."""
-        refusal = self._shares.too_large("a result", answer.size, len(answer.numbers))
+        refusal = self._shares.result_too_large(answer.size, len(answer.numbers))
         if refusal:
             self._closings.close(channel.peer, answer.results)
             return Outbox(fail(answer.id, Code.TOO_BIG, refusal), channel.room)

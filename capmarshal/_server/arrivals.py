@@ -60,7 +60,7 @@ class Arrivals:
 
     def begin(self, channel: Channel, begin: wire.Begin) -> str:
         """A long call is announced; why it is refused, or empty."""
-        reason = self._shares.too_large("arguments", begin.size, begin.descriptors)
+        reason = self._shares.arguments_too_large(begin.size, begin.descriptors)
         if reason:
             channel.refused = begin.id
             return reason

@@ -264,7 +264,7 @@ class Dispatcher:
 def _refusal(call: Call, received: Received, shares: Shares) -> tuple[Code, str] | None:
     """Why a call is not run that is more than may be, or has not come as it was sent; None if it is run."""
     came = len(received.descriptors)
-    too_large = shares.too_large("arguments", len(received.data), came)
+    too_large = shares.arguments_too_large(len(received.data), came)
     if too_large:
         return Code.TOO_BIG, too_large
     if received.cut:

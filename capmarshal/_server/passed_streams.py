@@ -50,11 +50,13 @@ def label_for(declared: Streamed) -> str:
     return f"stream of {interface}".encode()[:LABEL_MAX].decode(errors="ignore")
 
 
-def serve_no_objects(calls: Calls) -> None:
-    """Has what nobody manages be refused among the items, as among arguments.
+def give_items(calls: Calls) -> None:
+    """Has the items of a stream that is an argument be what arguments are.
 
-    It would be served for as long as the stream is, and whoever has taken it out may have it for longer.
+    What nobody manages is refused among them: it would be served for as long as the stream is, and whoever has taken it
+    out may have it for longer.  How large they may be is a matter of whoever takes them.
     """
+    calls.served.shares.give_items()
     calls.serve_for(calls.served._replace(hand_out=lambda target, *_: capability_of(target)))
 
 
@@ -79,7 +81,7 @@ class _Passed(AnyEntrypoint[Service]):
     def begin(self, iterator: Iterator[Any]) -> Capability:
         """Serves it, and returns what it is pulled from, which nobody else keeps."""
         declared, service = self._declared, self._made()
-        serve_no_objects(self._dispatcher.calls)
+        give_items(self._dispatcher.calls)
         owned = Owned()
         owned.came_home = to_go_on()
         self._producer = producer = class_for(declared, Producer)(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import resource
 from typing import TYPE_CHECKING, NamedTuple
 
+from capmarshal._protocol.parts import RESULT_BYTES_MAX, RESULT_DESCRIPTORS_MAX
+
 if TYPE_CHECKING:
     from capmarshal._server.limits import Limits
 
@@ -44,6 +46,14 @@ class Bounds(NamedTuple):
         )
 
 
+def _too_large(what: str, size: int, descriptors: int, max_bytes: int, max_descriptors: int) -> str:
+    if size > max_bytes:
+        return f"{what} of {size} bytes; the entrypoint's maximum is {max_bytes} (max_bytes)"
+    if descriptors > max_descriptors:
+        return f"{what} with {descriptors} descriptors; the entrypoint's maximum is {max_descriptors} (max_descriptors)"
+    return ""
+
+
 class Shares:
     """The limits of one entrypoint.
 
@@ -55,6 +65,8 @@ class Shares:
     Attributes:
         max_bytes: as given.
         max_descriptors: as given.
+        result_bytes: of one result's record.
+        result_descriptors: of one result.
         unread_bytes: of answers that may wait for their readers; one of any size always may.
         begun_bytes: of long calls that may be on their way in; likewise.
         begun_descriptors: of long calls that may be on their way in; likewise.
@@ -67,6 +79,8 @@ class Shares:
         self._known: dict[tuple[int, int], Bounds] = {}
         self.max_bytes = max_bytes
         self.max_descriptors = max_descriptors
+        self.result_bytes, self.result_descriptors = max_bytes, max_descriptors
+        self._gives_items = False
         self.unread_bytes = self.bounds(limits.unread_bytes or _CALLS_AT_ONCE * max_bytes, max_bytes)
         self.begun_bytes = self.bounds(limits.begun_bytes or _CALLS_AT_ONCE * max_bytes, max_bytes)
         self.begun_descriptors = self.bounds(
@@ -115,14 +129,23 @@ class Shares:
         """How many objects may be reached that went out in results by themselves."""
         return self.bounds(self._limits.grants or _of_table(_GRANTS))
 
-    def too_large(self, what: str, size: int, descriptors: int) -> str:
-        """Why arguments, or a result, are more than the entrypoint takes or sends; empty if they are not."""
-        if size > self.max_bytes:
-            return f"{what} of {size} bytes; the entrypoint's maximum is {self.max_bytes} (max_bytes)"
-        if descriptors > self.max_descriptors:
-            most = self.max_descriptors
-            return f"{what} with {descriptors} descriptors; the entrypoint's maximum is {most} (max_descriptors)"
-        return ""
+    def give_items(self) -> None:
+        """Has results be as large as anybody takes them: they are items, which whoever takes them bounds."""
+        self._gives_items = True
+        self.result_bytes, self.result_descriptors = RESULT_BYTES_MAX, RESULT_DESCRIPTORS_MAX
+
+    def arguments_too_large(self, size: int, descriptors: int) -> str:
+        """Why arguments are more than the entrypoint takes; empty if they are not."""
+        return _too_large("arguments", size, descriptors, self.max_bytes, self.max_descriptors)
+
+    def result_too_large(self, size: int, descriptors: int) -> str:
+        """Why a result is more than the entrypoint sends; empty if it is not."""
+        most, most_descriptors = self.result_bytes, self.result_descriptors
+        if not self._gives_items:
+            return _too_large("a result", size, descriptors, most, most_descriptors)
+        if size <= most and descriptors <= most_descriptors:
+            return ""
+        return f"{size} bytes and {descriptors} descriptors; an item has {most} and {most_descriptors} at most"
 
     @property
     def handovers(self) -> Bounds:
