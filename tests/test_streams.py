@@ -16,6 +16,7 @@ import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 
 import anyio
+import msgspec
 import pytest
 
 import by_hand
@@ -24,6 +25,8 @@ import loops
 import matrix
 from capmarshal import aio
 from capmarshal._capabilities.capability import badge_of, capability_behind
+from capmarshal._typed.items_before import bring_items
+from capmarshal._typed.stream import Fetched
 from counted import AwaitedCounted, Counted
 from patience import PATIENCE, until
 from telling import settled
@@ -628,6 +631,32 @@ def no_collector():
         yield
     finally:
         gc.enable()
+
+
+def test_an_error_behind_items_keeps_nothing_of_who_takes_them():
+    """As long as it is not raised; what he deals with meanwhile keeps its traceback."""
+    fetched, held = Fetched(), []
+
+    def fetch():
+        mine = Held()
+        held.append(weakref.ref(mine))
+        try:
+            raise cm.StaleCapability("in a batch")
+        except cm.StaleCapability as stale:
+            failure = cm.StaleCapability(f"result: {stale}")
+            bring_items(failure, tuple[list[str], bool], msgspec.msgpack.encode((["one"], False)))
+            raise failure from None
+
+    with no_collector():
+        try:
+            raise ValueError("his own")
+        except ValueError as own:
+            try:
+                fetch()
+            except cm.StaleCapability as error:
+                assert fetched.keeps(error, own)
+            assert own.__traceback__ is not None
+        assert held.pop()() is None
 
 
 def test_what_is_thrown_into_a_stream_keeps_nothing_of_who_throws():

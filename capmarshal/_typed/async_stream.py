@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -52,7 +53,7 @@ class AsyncStream(AsyncGenerator[T, None]):
         if self._fetching:
             raise RuntimeError("another task waits for an item of this stream: give each task a stream of its own")
         fetched = self._fetched
-        self._fetching, before = True, in_force.get()
+        self._fetching, before, handled = True, in_force.get(), sys.exc_info()[1]
         try:
             begin, self._begin = self._begin, None
             if begin is not None:
@@ -69,7 +70,7 @@ class AsyncStream(AsyncGenerator[T, None]):
             in_force.set(fetched.bound)
             fetched.add(await self._source.next(wanted), wanted)
         except BaseException as error:
-            if not fetched.keeps(error):
+            if not fetched.keeps(error, handled):
                 if not isinstance(error, StopAsyncIteration):
                     fetched.fail(error)
                 self._end()
@@ -78,6 +79,7 @@ class AsyncStream(AsyncGenerator[T, None]):
             self._source = None
         finally:
             self._fetching = False
+            del handled
             # Not in the context of whoever throws it away.
             if in_force.get() is fetched.bound:
                 in_force.set(before)

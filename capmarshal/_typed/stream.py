@@ -6,6 +6,7 @@ Its receiver is the client of a call whose result it is, or the server of one th
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
@@ -68,6 +69,22 @@ def thrown(typ: Any, val: Any, tb: TracebackType | None) -> BaseException:
     else:
         raise TypeError(f"what is thrown is an exception, or its class, not {typ!r}")
     return error if tb is None else error.with_traceback(tb)
+
+
+def _forget_frames(error: BaseException, handled: BaseException | None) -> None:
+    """Has an error, and all that it comes of, know no frames: these know the payload, and who takes items.
+
+    Args:
+        error: it.
+        handled: none of these, nor what that comes of.
+    """
+    known, left = {id(handled)}, [error]
+    while left:
+        each = left.pop()
+        if id(each) not in known:
+            known.add(id(each))
+            each.__traceback__ = None
+            left += filter(None, (each.__cause__, each.__context__))
 
 
 class Fetched(Generic[T]):
@@ -150,16 +167,22 @@ class Fetched(Generic[T]):
         if len(items) >= self.at_most:
             self.at_most = min(2 * self.at_most, MOST)
 
-    def keeps(self, error: BaseException) -> bool:
-        """Adds the items that have come before what an error is about, which is raised when they are taken; if any."""
+    def keeps(self, error: BaseException, handled: BaseException | None) -> bool:
+        """Adds the items that have come before what an error is about, which is raised when they are taken; if any.
+
+        Args:
+            error: it.
+            handled: what whoever takes items was dealing with before, and which that error knows.
+
+        Returns:
+            Whether there were any.
+        """
         items = items_with(error)
         if not items:
             return False
         self.items.extend(items)
-        # It knows the frames in which it was raised, and these who takes items.
-        self.later = error.with_traceback(None)
-        if error.__cause__ is not None:
-            error.__cause__.__traceback__ = None
+        self.later = error
+        _forget_frames(error, handled)
         return True
 
     def raise_later(self) -> None:
@@ -225,12 +248,12 @@ class Stream(Generator[T, None, None]):
             fetched.check()
             raise StopIteration
         fetched.begin()
-        wanted, before = fetched.wanted(), in_force.get()
+        wanted, before, handled = fetched.wanted(), in_force.get(), sys.exc_info()[1]
         try:
             in_force.set(fetched.bound)
             fetched.add(source.next(wanted), wanted)
         except BaseException as error:
-            if not fetched.keeps(error):
+            if not fetched.keeps(error, handled):
                 fetched.fail(error)
                 self.close()
                 raise
@@ -238,6 +261,7 @@ class Stream(Generator[T, None, None]):
             self._source = None
         finally:
             in_force.set(before)
+            del handled
         if self._closed:
             fetched.close()
         if fetched.ended:
