@@ -18,14 +18,10 @@ from capmarshal._async_server import asyncio_driver as _asyncio_driver  # noqa: 
 from capmarshal._async_server.handlers import AwaitingCalls, current, cut_off, waits
 from capmarshal._async_server.serving import AwaitedService, AwaitingDispatcher
 from capmarshal._async_server.streams import AwaitedProducer
-from capmarshal._capabilities.homecoming import to_go_on
 from capmarshal._server import ownership
 from capmarshal._server.awaited_loop import AwaitedServer
-from capmarshal._server.entrypoint import AnyEntrypoint
-from capmarshal._server.options import CLOSE_TIMEOUT
-from capmarshal._server.passed_streams import OPTIONS, give_items, label_for
-from capmarshal._server.streams import END_FAILED, PULLED, class_for
-from capmarshal._typed.incoming import Owned
+from capmarshal._server.passed_streams import PassedStream, serve_by
+from capmarshal._server.streams import END_FAILED, class_for
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -34,48 +30,35 @@ if TYPE_CHECKING:
     from capmarshal._capabilities.capability import Capability
     from capmarshal._server.items import Streamed
     from capmarshal._server.session import Session
+    from capmarshal._typed.incoming import Owned
 
 # Calls that wait for items of one stream at a time.
 _CONCURRENCY = 100
 
 
-class _Passed(AnyEntrypoint[AwaitedService]):
-    """The entrypoint of one stream, which its task keeps until nobody can pull from it.
-
-    Args:
-        declared: what it is declared as.
-
-    Raises:
-        TableFull: no room for its descriptors.
-    """
+class _Passed(PassedStream[AwaitedService]):
+    """One that a task serves."""
 
     _colour = "awaitable"
 
     def __init__(self, declared: Streamed) -> None:
-        make_server = partial(AwaitedServer, **OPTIONS, concurrency=_CONCURRENCY)
-        super().__init__(label_for(declared), CLOSE_TIMEOUT, AwaitingDispatcher, make_server, AwaitedService)
-        self._declared = declared
+        make_server = partial(AwaitedServer, concurrency=_CONCURRENCY)
+        super().__init__(declared, AwaitingDispatcher, make_server, AwaitedService)
 
-    def begin(self, iterator: AsyncIterator[Any]) -> Capability:
-        """Serves it, and returns what it is pulled from, which nobody else keeps."""
-        declared, service, calls = self._declared, self._made(), self._dispatcher.calls
+    def _producer_of(self, iterator: AsyncIterator[Any], owned: Owned) -> Any:
+        declared, calls = self._declared, self._dispatcher.calls
         assert isinstance(calls, AwaitingCalls)  # noqa: S101 - by construction
-        give_items(calls)
         failed = partial(self._journal.error, None, "end", END_FAILED, declared.where)
-        owned = Owned()
-        owned.came_home = to_go_on()
         producer = class_for(declared, AwaitedProducer)(
             declared, iterator, owned, (), calls.served.shares, None, partial(_driver_of, calls), failed, cut_off, waits
         )
         calls.producers.add(producer)
-        made = service.grants.make(self.label, producer, PULLED, self._gone)
-        assert made is not None  # noqa: S101 - it is not closed
-        self._start(service.claim())
-        return made
+        return producer
 
-    def _start(self, session: Session) -> None:
+    def _start(self) -> None:
         """Has a task serve it that is nobody's."""
         service, name = self._made(), f"capmarshal {self.label}"
+        session = service.claim()
         if service.is_asyncios:
             # No list keeps it, but what the event loop watches for it: one that is closed keeps nothing.
             task = asyncio.get_running_loop().create_task(self._serve(session), name=name)
@@ -113,19 +96,8 @@ class _Passed(AnyEntrypoint[AwaitedService]):
         self._made().end(session)
         self.end()
 
-    def _gone(self, producer: Any) -> None:
-        """Nobody can pull from it any more."""
-        try:
-            producer.end()
-        finally:
-            self.end()
-
     def _warn_of_leak(self) -> None:
         """Says nothing: with its event loop it is thrown away, and asyncio tells whoever has closed that."""
-
-    def end(self) -> None:
-        """Ends it, whoever can: what iterates is told to."""
-        self._made().close_at_once()
 
 
 def _driver_of(calls: AwaitingCalls) -> Driver | None:
@@ -134,21 +106,14 @@ def _driver_of(calls: AwaitingCalls) -> Driver | None:
 
 
 def serve(declared: Streamed, iterator: AsyncIterator[Any]) -> tuple[Capability, Callable[[], None]]:
-    """Serves a stream for as long as anybody can pull from it, and its event loop runs.
+    """Serves a stream in this event loop, while that runs, as :func:`serve_by`.
 
     Args:
         declared: what it is declared as.
         iterator: taken, also if this fails.
 
-    Returns:
-        What it is pulled from, which nobody else keeps; and what ends it before that.
-
     Raises:
         TableFull: no room for its descriptors.
+        RuntimeError: no event loop runs here.
     """
-    passed = _Passed(declared)
-    try:
-        return passed.begin(iterator), passed.end
-    except BaseException:
-        passed.end()
-        raise
+    return serve_by(_Passed(declared), iterator)

@@ -2,12 +2,14 @@
 
 Not one thread for all: what iterates may take from a stream that pulls from another one of this process, as in
 ``a.grep(line.upper() for line in b.grep(lines()))``, and would wait for itself.
+
+What those have in common with it that an event loop serves stands here, too.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from capmarshal._capabilities.homecoming import to_go_on
 from capmarshal._capabilities.space import capability_of
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from capmarshal._capabilities.capability import Capability
     from capmarshal._server.calls import Calls
     from capmarshal._server.items import Streamed
+    from capmarshal._server.journal import Journal
+    from capmarshal._server.objects import Objects
 
 # What the holders of one may cost who gives it, who may give many.  They call one method, whose argument is a number:
 # so channels are for threads that take from one stream at a time, and no more of a call is kept than any may bring.
@@ -40,17 +44,18 @@ _LIMITS = Limits(
     user_share=1,
     process_share=1,
 )
-# What all of them are made with.
-OPTIONS: dict[str, Any] = {"max_bytes": MAX_BYTES, "max_descriptors": MAX_DESCRIPTORS, "limits": _LIMITS}
+_OPTIONS: dict[str, Any] = {"max_bytes": MAX_BYTES, "max_descriptors": MAX_DESCRIPTORS, "limits": _LIMITS}
+
+S = TypeVar("S", bound=Service)
 
 
-def label_for(declared: Streamed) -> str:
+def _label_for(declared: Streamed) -> str:
     """What the entrypoint of a stream is called."""
     _, _, interface = declared.where.rpartition("<locals>.")
     return f"stream of {interface}".encode()[:LABEL_MAX].decode(errors="ignore")
 
 
-def give_items(calls: Calls) -> None:
+def _give_items(calls: Calls) -> None:
     """Has the items of a stream that is an argument be what arguments are.
 
     What nobody manages is refused among them: it would be served for as long as the stream is, and whoever has taken it
@@ -60,37 +65,56 @@ def give_items(calls: Calls) -> None:
     calls.serve_for(calls.served._replace(hand_out=lambda target, *_: capability_of(target)))
 
 
-class _Passed(AnyEntrypoint[Service]):
-    """The entrypoint of one stream, which its thread keeps until nobody can pull from it.
+class PassedStream(AnyEntrypoint[S]):
+    """The entrypoint of one stream, of one colour, which serves until nobody can pull from it.
 
     Args:
         declared: what it is declared as.
+        make_dispatcher: as :class:`AnyEntrypoint` takes it.
+        make_server: likewise, with options by name.
+        kind: of service.
 
     Raises:
         TableFull: no room for its descriptors.
     """
 
-    _colour = "blocking"
-
-    def __init__(self, declared: Streamed) -> None:
-        make_server = partial(Server, **OPTIONS)
-        super().__init__(label_for(declared), CLOSE_TIMEOUT, Dispatcher, make_server, Service)
+    def __init__(
+        self,
+        declared: Streamed,
+        make_dispatcher: Callable[[Objects, Journal], Dispatcher],
+        make_server: Callable[..., Server],
+        kind: type[S],
+    ) -> None:
+        super().__init__(_label_for(declared), CLOSE_TIMEOUT, make_dispatcher, partial(make_server, **_OPTIONS), kind)
         self._declared = declared
-        self._producer: Producer | None = None
 
-    def begin(self, iterator: Iterator[Any]) -> Capability:
-        """Serves it, and returns what it is pulled from, which nobody else keeps."""
-        declared, service = self._declared, self._made()
-        give_items(self._dispatcher.calls)
+    def begin(self, iterator: Any) -> Capability:
+        """Serves it, and returns what it is pulled from, which nobody else keeps.
+
+        Raises:
+            TableFull, KernelError, RuntimeError: no room for its descriptors; nobody can be had who serves it.
+        """
+        service = self._made()
+        _give_items(self._dispatcher.calls)
         owned = Owned()
         owned.came_home = to_go_on()
-        self._producer = producer = class_for(declared, Producer)(
-            declared, iterator, owned, (), self._dispatcher.calls.served.shares, None, nothing
-        )
-        made = service.grants.make(self.label, producer, PULLED, self._gone)
+        made = service.grants.make(self.label, self._producer_of(iterator, owned), PULLED, self._gone)
         assert made is not None  # noqa: S101 - it is not closed
-        service.start()
+        self._start()
         return made
+
+    def _producer_of(self, iterator: Any, owned: Owned) -> Any:
+        """What gives its items.
+
+        Args:
+            iterator: what makes them.
+            owned: what is the stream's own.
+        """
+        raise NotImplementedError
+
+    def _start(self) -> None:
+        """Has it served, by whoever serves one of its colour."""
+        raise NotImplementedError
 
     def _gone(self, producer: Any) -> None:
         """Nobody can pull from it any more."""
@@ -98,6 +122,48 @@ class _Passed(AnyEntrypoint[Service]):
             producer.end()
         finally:
             self._made().close_at_once()
+
+    def end(self) -> None:
+        """Ends it, whoever can: what iterates is told to."""
+        self._made().close_at_once()
+
+
+def serve_by(passed: PassedStream[Any], iterator: Any) -> tuple[Capability, Callable[[], None]]:
+    """Serves a stream for as long as anybody can pull from it.
+
+    Args:
+        passed: the entrypoint of it alone; taken, also if this fails.
+        iterator: likewise.
+
+    Returns:
+        What it is pulled from, which nobody else keeps; and what ends it before that.
+
+    Raises:
+        TableFull, KernelError, RuntimeError: as what begins to serve raises it.
+    """
+    try:
+        return passed.begin(iterator), passed.end
+    except BaseException:
+        passed.end()
+        raise
+
+
+class _Passed(PassedStream[Service]):
+    """One that a thread serves."""
+
+    _colour = "blocking"
+
+    def __init__(self, declared: Streamed) -> None:
+        super().__init__(declared, Dispatcher, Server, Service)
+        self._producer: Producer | None = None
+
+    def _producer_of(self, iterator: Iterator[Any], owned: Owned) -> Any:
+        declared, shares = self._declared, self._dispatcher.calls.served.shares
+        self._producer = class_for(declared, Producer)(declared, iterator, owned, (), shares, None, nothing)
+        return self._producer
+
+    def _start(self) -> None:
+        self._made().start()
 
     def end(self) -> None:
         """Ends it, whoever can, at once; what iterates is closed as soon as it does not run."""
@@ -109,22 +175,14 @@ class _Passed(AnyEntrypoint[Service]):
 
 
 def serve(declared: Streamed, iterator: Iterator[Any]) -> tuple[Capability, Callable[[], None]]:
-    """Serves a stream for as long as anybody can pull from it.
+    """Serves a stream in a thread, as :func:`serve_by`.
 
     Args:
         declared: what it is declared as.
         iterator: taken, also if this fails.
 
-    Returns:
-        What it is pulled from, which nobody else keeps; and what ends it before that.
-
     Raises:
         TableFull, KernelError: no room for its descriptors; no thread can be had.
         RuntimeError: gevent has replaced threads.
     """
-    passed = _Passed(declared)
-    try:
-        return passed.begin(iterator), passed.end
-    except BaseException:
-        passed.end()
-        raise
+    return serve_by(_Passed(declared), iterator)
