@@ -13,6 +13,7 @@ import pytest
 
 import by_hand
 import capmarshal as cm
+from capmarshal._server.ownership import InProgress, current
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
 
@@ -245,3 +246,20 @@ def test_a_thread_keeps_for_the_call_that_lent_it_its_context_as_long_as_that_go
             server.later()
         kept.close()
         server.later = None
+
+
+def test_calls_in_progress_end_for_all_contexts_that_know_them():
+    """Those that others add and remove when there is none of them; others when they are said to end."""
+    badges = []
+    for calls, begin, end in (
+        (InProgress(None, badges), lambda: badges.append(b"one"), badges.clear),
+        (made := InProgress(None), lambda: None, made.end),
+    ):
+        context = contextvars.copy_context()
+        context.run(current.set, calls)
+        begin()
+        with cm.Descriptor(os.dup(0)) as file:
+            assert context.run(cm.keep, file) is calls.kept.pop()
+            end()
+            with pytest.raises(RuntimeError, match="only a call has descriptors"):
+                context.run(cm.keep, file)

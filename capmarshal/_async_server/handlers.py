@@ -193,7 +193,7 @@ class AwaitedCall(Handler):
         self._arguments, self._by_name, self._owned, self._outgoing = (), _NO_NAMES, _NOTHING_OWNED, NOTHING
 
     async def _run(self) -> None:
-        kept = ownership.InProgress((self.key,), self._caller)
+        kept = ownership.InProgress(self._caller)
         if self._deadline != FOREVER:
             self._calls.driver.end_after(_deadline.seconds_until(self._deadline), self._scope)
         answer: Answer | bytes | None = None
@@ -271,7 +271,7 @@ class AwaitedCall(Handler):
 
     def _end(self, answer: Answer | bytes, kept: ownership.InProgress, *, cut_off: bool, cancelled: bool) -> None:
         """Ends the call; its answer goes to whoever wants it still."""
-        kept.running = ()
+        kept.end()
         kept.kept.clear()
         calls = self._calls
         self._let_go()

@@ -88,7 +88,7 @@ class Calls:
         self._objects = objects
         self._journal = journal
         self._home = home
-        self._calls = ownership.InProgress(objects.running, weakly(self.caller, caller_by(None)))
+        self._calls = ownership.InProgress(weakly(self.caller, caller_by(None)), objects.running)
         self.thread: int | None = None
         self.ends_service: Callable[[BaseException], bool] = escapes.nothing
         self.inline: list[Grant | None] = []

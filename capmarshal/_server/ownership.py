@@ -36,23 +36,35 @@ class InProgress:
     """Calls in progress: one that a client made, and those that it made inline in turn.
 
     Args:
-        running: the badges of these calls, which others add and remove.
         caller: asked who makes the innermost; None: nobody does.
+        running: the badges of these calls, which others add and remove; True: there are some until :meth:`end`.
         within: those within which these are, where it is what makes the items of a stream that runs.
 
     Attributes:
         kept: what their methods have kept, layer by layer; a call that ends removes what was kept in it.
     """
 
-    __slots__ = ("caller", "kept", "running", "within")
+    __slots__ = ("_running", "caller", "kept", "within")
 
     def __init__(
-        self, running: Sequence[bytes], caller: Callable[[], Caller] | None, within: InProgress | None = None
+        self,
+        caller: Callable[[], Caller] | None,
+        running: Sequence[bytes] | bool = True,
+        within: InProgress | None = None,
     ) -> None:
-        self.running = running
+        self._running = running
         self.caller = caller
         self.within = within
         self.kept: list[Any] = []
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is any: contexts refer to this that were copied while there was."""
+        return bool(self._running)
+
+    def end(self) -> None:
+        """There is none any more."""
+        self._running = False
 
 
 # The calls in progress here, where an entrypoint is served: a context variable, for each task of an event loop may run
@@ -78,7 +90,7 @@ def keep(thing: T) -> T:
         TypeError: there is no descriptor in it.
     """
     calls = current.get()
-    if calls is None or not calls.running:
+    if calls is None or not calls.goes_on:
         raise RuntimeError("keep() is for server methods: only a call has descriptors to take out of it")
     calls.kept += all_in(thing)
     return thing
@@ -94,7 +106,7 @@ def caller() -> Caller:
         RuntimeError: not called from within a server's method, or a task that it has started.
     """
     calls = current.get()
-    if calls is None or not calls.running or calls.caller is None:
+    if calls is None or not calls.goes_on or calls.caller is None:
         raise RuntimeError("caller() is for server methods: nobody calls here")
     return calls.caller()
 

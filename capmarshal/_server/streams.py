@@ -40,8 +40,6 @@ _SLOW = 1_000_000
 _MOST, BYTES, _DESCRIPTORS, _CAPABILITIES = 1 << 16, 48 << 10, DESCRIPTORS_MAX, 16
 # Bytes of an answer beside its items.
 _HEAD = 512
-# Something, among calls in progress, that is none.
-_RUNS = b"items"
 _NOTHING: tuple[Sequence[Item], Sequence[Any]] = ((), ())
 # What the log says of a stream whose iteration raises as it is closed before its last item.
 END_FAILED = "%s: closing its stream, which nobody takes items of any more, raised"
@@ -117,7 +115,7 @@ class Run(ownership.InProgress):
     __slots__ = ("_came_home", "_came_home_before")
 
     def __init__(self, caller: Callable[[], Caller] | None, came_home: CameHome | None) -> None:
-        super().__init__((_RUNS,), caller, ownership.current.get())
+        super().__init__(caller, within=ownership.current.get())
         self._came_home, self._came_home_before = came_home, homecoming.here.get()
 
     def begin(self) -> None:
@@ -126,12 +124,12 @@ class Run(ownership.InProgress):
         homecoming.here.set(self._came_home)
 
     def end(self) -> None:
-        """Puts back what :meth:`begin` has replaced."""
+        """Puts back what :meth:`begin` has replaced; nothing is in progress any more."""
         homecoming.here.set(self._came_home_before)
         ownership.current.set(self.within)
         # Contexts that were copied meanwhile refer to this.
         self._came_home = self._came_home_before = None
-        self.running = ()
+        super().end()
 
 
 class Streaming:
