@@ -19,6 +19,7 @@ from capmarshal._capabilities.capability import capability_behind
 from counted import ENDLESS, Lines, threads_of_streams, wait_for_streams_to_end
 from left_behind import open_numbers
 from patience import PATIENCE, until
+from waiting_thread import polls
 
 
 class Text(cm.Interface):
@@ -480,11 +481,13 @@ def test_ctrl_c_while_what_iterates_waits(text, lines, caplog):
     def waits():
         with contextlib.closing(lines(1)) as given:
             yield from given
+            # Before that it would interrupt nothing.
+            until(lambda: polls(threading.main_thread()))
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-            go_on.wait(2 * PATIENCE)
+            go_on.wait(4 * PATIENCE)
             yield "line 1"
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), cm.timeout(2 * PATIENCE):
         proxy.count(waits())
     with cm.timeout(PATIENCE):
         assert proxy.lists(iter([1])) == [[1], [], []]
