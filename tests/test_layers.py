@@ -141,6 +141,7 @@ MODULES = {
         "logged_proxy",
         "pulling",
         "proxy_class",
+        "taken",
         "passing",
         "proxy",
     ),

@@ -16,6 +16,7 @@ import capmarshal as cm
 import loops
 from capmarshal import aio
 from capmarshal._capabilities.capability import capability_behind
+from capmarshal._client import taken
 from counted import ENDLESS, Lines, threads_of_streams, wait_for_streams_to_end
 from left_behind import open_numbers
 from patience import PATIENCE, until
@@ -621,6 +622,52 @@ def test_one_iterator_for_two_parameters(text, lines):
         assert lines.closed == closed + 1
     # One that is equal is another one.
     assert proxy.lists(iter(range(3)), iter(range(3))) == [[0, 1, 2], [0, 1, 2], []]
+
+
+TAKEN = r"argument `\w+`: this iterator was taken by an earlier call of Text.{}, .*: make a new one for each call"
+
+
+def test_an_iterator_that_another_call_has_taken(text, lines, caplog):
+    """Is refused, however that has ended: a retry would give nothing, and say nothing."""
+    proxy, _ = text
+    for given, call in (
+        (lines(20), lambda given: proxy.count(given)),
+        (lines(20, ValueError), lambda given: proxy.count(given)),
+        (lines(), lambda given: proxy.lists(given, [1])),
+        (lines(), lambda given: proxy.lists(given, given)),
+    ):
+        with contextlib.suppress(cm.Error):
+            call(given)
+        with pytest.raises(cm.ArgumentError, match=TAKEN.format("(count|lists)")):
+            proxy.grep(given, "1")
+    # The rest of a stream is such a one, too.
+    with cm.Entrypoint("other") as entrypoint:
+        rest = entrypoint.manage(TextServer()).cast(Text).grep(lines(50), "line")
+        next(rest)
+        assert proxy.count(rest) == 49
+        with pytest.raises(cm.ArgumentError, match=TAKEN.format("count")):
+            proxy.count(rest)
+    # What has no weak references is not known.
+    numbers = iter([1, 2])
+    assert proxy.lists(numbers) == [[1, 2], [], []]
+    assert proxy.lists(numbers) == [[], [], []]
+    caplog.clear()
+
+
+def test_an_iterator_that_another_call_takes_just_now(text, lines):
+    """The second call is refused, and the first goes on; and nothing is known of what nobody has any more."""
+    proxy, _ = text
+    given = lines(100)
+    assert proxy.hold(given, keep=True) == "line 0"
+    with pytest.raises(cm.ArgumentError, match=TAKEN.format("hold")):
+        proxy.lists(iter([1]), given)
+    assert proxy.take(99) == [f"line {number}" for number in range(1, 100)]
+    key = id(given)
+    proxy.drop()
+    lines.end()
+    assert key in taken._taken
+    del given
+    until(lambda: key not in taken._taken)
 
 
 def test_declarations_of_streams_that_cannot_work_are_refused():

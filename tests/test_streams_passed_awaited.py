@@ -422,6 +422,26 @@ def test_one_iterator_for_two_parameters(loop):
 
 
 @loops.each_loop
+def test_an_iterator_that_another_call_has_taken(loop):
+    """Is refused, and not closed: that call may go on."""
+
+    async def main():
+        lines = AwaitedLines()
+        async with served() as (proxy, _, _):
+            given = lines(50)
+            assert await proxy.hold(given, True) == "line 0"
+            for _ in range(2):
+                with pytest.raises(
+                    cm.ArgumentError, match=r"lines`: this iterator was taken by an earlier call of Text.hold"
+                ):
+                    await proxy.count(given)
+            assert await proxy.take(49) == [f"line {number}" for number in range(1, 50)]
+            await proxy.drop()
+
+    loops.run(loop, main)
+
+
+@loops.each_loop
 def test_what_iterates_has_the_context_of_the_call(loop):
     """But for what is of the method that has made it, and its deadline."""
     variable = contextvars.ContextVar("variable", default=0)

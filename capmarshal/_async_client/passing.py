@@ -30,7 +30,7 @@ async def _end(streams: Passing, place: int) -> None:
         served()
         return
     iterator = streams.found[place]
-    if not hasattr(iterator, "aclose"):
+    if streams.taken_by(place) or not hasattr(iterator, "aclose"):
         return
     # Whoever has written it raises what he likes, and the call has failed for something else.
     with contextlib.suppress(Exception), anyio.move_on_after(_TO_CLOSE, shield=True):
@@ -57,6 +57,7 @@ def passing(
         async with contextlib.AsyncExitStack() as failing:
             for place in streams.found:
                 failing.push_async_callback(_end, streams, place)
+            streams.take()
             streams.check()
             for place, iterator in streams.found.items():
                 streams.passed(place, await source_of(iterator) if isinstance(iterator, AsyncStream) else None)

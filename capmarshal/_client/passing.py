@@ -12,6 +12,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, I
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from capmarshal._client.taken import take
 from capmarshal._kernel.errors import ArgumentError, name_of, with_article
 from capmarshal._typed.arguments import BY_POSITION
 from capmarshal._typed.stream import Stream, source_of
@@ -66,6 +67,8 @@ class Passing:
         self._made: dict[int, Capability] = {}
         self.found = dict(self._find())
         self.ends: dict[int, Callable[[], None]] = {}
+        # Which method's call has taken one before; by id(), for it may be there twice.
+        self._taken_by: dict[int, str] = {}
 
     def _find(self) -> Iterator[tuple[int, Any]]:
         for place, declared in self._called.stream_arguments.items():
@@ -77,6 +80,19 @@ class Passing:
                 continue
             if value is not None or not declared.optional:
                 yield place, value
+
+    def take(self) -> None:
+        """Takes those that no other call has taken; what is no iterator is its caller's still."""
+        kind = AsyncIterator if self._called.awaitable else Iterator
+        iterators = {id(value): value for value in self.found.values() if isinstance(value, kind)}
+        for key, iterator in iterators.items():
+            taken_by = take(iterator, self._called.where)
+            if taken_by:
+                self._taken_by[key] = taken_by
+
+    def taken_by(self, place: int) -> str:
+        """Which method's call has taken one before, that is not this call's to end; empty: none has."""
+        return self._taken_by.get(id(self.found[place]), "")
 
     def check(self) -> None:
         """Refuses what is no iterator, and one that is there twice: each stream is pulled by itself.
@@ -107,9 +123,15 @@ class Passing:
             source: what it is pulled from already; None: it is served here.
 
         Raises:
+            ArgumentError: another call has taken it.
             TableFull, KernelError, RuntimeError: it cannot be served, and is closed.
         """
         if source is None:
+            if taken_by := self.taken_by(place):
+                name = self._called.stream_arguments[place].name
+                words = f"this iterator was taken by an earlier call of {taken_by}, whatever came of that"
+                advice = "make a new one for each call, also for a retry"
+                raise ArgumentError(f"{self._called.where}, argument `{name}`: {words}: {advice}")
             source, self.ends[place] = self._serve(self._called.stream_arguments[place], self.found[place])
         self._made[place] = source
 
@@ -129,6 +151,8 @@ def _end(streams: Passing, place: int) -> None:
     if served is not None:
         served()
         return
+    if streams.taken_by(place):
+        return
     # Whoever has written it raises what he likes, and the call has failed for something else.
     with contextlib.suppress(Exception):
         getattr(streams.found[place], "close", _nothing)()
@@ -145,7 +169,7 @@ def passing(invoke: Callable[[Proxy, Method, Given], Any], serve: Serve) -> Call
         serve: serves what iterates.
 
     Returns:
-        What makes such calls.  They raise what ``invoke`` does; ArgumentError, as :meth:`Passing.check`; Closed, of a
+        What makes such calls.  They raise what ``invoke`` does; ArgumentError, as :class:`Passing`; Closed, of a
         stream that cannot be taken from any more; and TableFull, KernelError or RuntimeError, of one that cannot be
         served.
     """
@@ -156,6 +180,7 @@ def passing(invoke: Callable[[Proxy, Method, Given], Any], serve: Serve) -> Call
         with contextlib.ExitStack() as failing:
             for place in streams.found:
                 failing.callback(_end, streams, place)
+            streams.take()
             streams.check()
             for place, iterator in streams.found.items():
                 streams.passed(place, source_of(iterator) if isinstance(iterator, Stream) else None)
