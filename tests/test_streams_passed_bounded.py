@@ -180,6 +180,29 @@ def test_an_item_that_nobody_takes():
     assert "an item has 1073741824 and 65535 at most" in shares.result_too_large((1 << 30) + 1, 0)
 
 
+def test_a_stream_of_the_servers_own_that_comes_back():
+    """What makes its items runs where they are pulled, in the thread that serves: no call that it makes is bounded."""
+
+    class Search(cm.Interface):
+        @cm.method
+        def found(self) -> Iterator[int]: ...
+
+        @cm.method
+        def add(self, numbers: Iterator[int]) -> int: ...
+
+    class SearchServer(Search):
+        def found(self):
+            yield len(long.result())
+
+        def add(self, numbers):
+            return sum(numbers)
+
+    with cm.Entrypoint("long") as other, cm.Entrypoint("bounded", max_bytes=MOST_BYTES) as entrypoint:
+        long = other.manage(LongServer()).cast(Long)
+        search = entrypoint.manage(SearchServer()).cast(Search, timeout=PATIENCE)
+        assert search.add(search.found()) == 1 << 20
+
+
 def test_other_answers_are_not_bounded_by_it(store):
     """In a method that has taken an item."""
     with cm.Entrypoint("long") as entrypoint:

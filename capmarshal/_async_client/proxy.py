@@ -27,6 +27,7 @@ from capmarshal._client.unanswered import Unanswered
 from capmarshal._kernel.call_log import CANCELLED
 from capmarshal._kernel.deadline import await_with_proxy_timeout
 from capmarshal._kernel.errors import Error
+from capmarshal._protocol.answer_bound import in_force, of_items
 from capmarshal._typed.async_stream import AsyncStream
 from capmarshal._typed.codec import BAD_PAYLOAD
 from capmarshal._typed.marks import CALLED
@@ -96,8 +97,18 @@ class _AwaitedLine(Line):
 
 
 async def _pull(door: Door, key: bytes, payload: Payload, entries: Entries, numbers: Sequence[int]) -> Answer:
-    """As ``exchange``, for the items of a stream."""
-    return check(await exchange(door, key, payload, entries, numbers), door)
+    """As ``exchange``, within the bound of the items that are taken here: see :mod:`capmarshal._client.pulling`."""
+    bound = of_items.get()
+    if bound is None:
+        return await exchange(door, key, payload, entries, numbers)
+    try:
+        in_force.set(bound)
+        answer = await exchange(door, key, payload, entries, numbers)
+    finally:
+        # Not in the context of whoever throws it away.
+        if in_force.get() is bound:
+            in_force.set(None)
+    return check(answer, bound, door)
 
 
 async def _invoke_and_log(exchange: Exchange, proxy: Proxy, called: Method, arguments: Given) -> Any:

@@ -8,7 +8,7 @@ from capmarshal._client import knocking
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.inbox import Inbox, give_back
 from capmarshal._kernel.errors import TooLarge
-from capmarshal._protocol.answer_bound import in_force
+from capmarshal._protocol.answer_bound import in_force, of_items
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,18 +16,16 @@ if TYPE_CHECKING:
     from capmarshal._capabilities.door import Door
     from capmarshal._client.channel import Answer, Entries
     from capmarshal._descriptors.descriptor_list import DescriptorList
+    from capmarshal._protocol.answer_bound import AnswerBound
     from capmarshal._typed.long import Payload
 
 
-def check(answer: Answer, door: Door) -> Answer:
-    """An answer that came through a door, if it is not more than the bound that is in force.
+def check(answer: Answer, bound: AnswerBound, door: Door) -> Answer:
+    """An answer that came through a door, if it is not more than is taken.
 
     Raises:
         TooLarge: it is, and is closed.
     """
-    bound = in_force.get()
-    if bound is None:
-        return answer
     came: Inbox | DescriptorList | None
     if isinstance(answer, bytes):
         size, descriptors, came = len(answer), 0, None
@@ -47,9 +45,17 @@ def check(answer: Answer, door: Door) -> Answer:
 
 
 def exchange(door: Door, key: bytes, payload: Payload, entries: Entries, numbers: Sequence[int]) -> Answer:
-    """As :func:`capmarshal._client.knocking.exchange`, within that bound.
+    """As :func:`capmarshal._client.knocking.exchange`, within the bound of the items that are taken here.
 
     Raises:
         TooLarge: the answer is more.
     """
-    return check(knocking.exchange(door, key, payload, entries, numbers), door)
+    bound = of_items.get()
+    if bound is None:
+        return knocking.exchange(door, key, payload, entries, numbers)
+    try:
+        in_force.set(bound)
+        answer = knocking.exchange(door, key, payload, entries, numbers)
+    finally:
+        in_force.set(None)
+    return check(answer, bound, door)

@@ -36,5 +36,7 @@ class AnswerBound(NamedTuple):
         )
 
 
+# Of the items that are taken in this context.  What makes them may run in it, too, and make calls of its own.
+of_items: ContextVar[AnswerBound | None] = ContextVar("capmarshal.bound_of_items", default=None)
 # Of the answer that is waited for in this context; None: what a client takes of any server's.
 in_force: ContextVar[AnswerBound | None] = ContextVar("capmarshal.answer_bound", default=None)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from capmarshal._protocol.answer_bound import in_force
+from capmarshal._protocol.answer_bound import of_items
 from capmarshal._typed import stream
 from capmarshal._typed.stream import Fetched, thrown
 
@@ -53,7 +53,7 @@ class AsyncStream(AsyncGenerator[T, None]):
         if self._fetching:
             raise RuntimeError("another task waits for an item of this stream: give each task a stream of its own")
         fetched = self._fetched
-        self._fetching, before, handled = True, in_force.get(), sys.exc_info()[1]
+        self._fetching, before, handled = True, of_items.get(), sys.exc_info()[1]
         try:
             begin, self._begin = self._begin, None
             if begin is not None:
@@ -67,7 +67,7 @@ class AsyncStream(AsyncGenerator[T, None]):
                 raise StopAsyncIteration
             wanted = fetched.wanted()
             fetched.begin()
-            in_force.set(fetched.bound)
+            of_items.set(fetched.bound)
             fetched.add(await self._source.next(wanted), wanted)
         except BaseException as error:
             if not fetched.keeps(error, handled):
@@ -81,8 +81,8 @@ class AsyncStream(AsyncGenerator[T, None]):
             self._fetching = False
             del handled
             # Not in the context of whoever throws it away.
-            if in_force.get() is fetched.bound:
-                in_force.set(before)
+            if of_items.get() is fetched.bound:
+                of_items.set(before)
         if self._ended:
             self._fetched.close()
         if fetched.ended:

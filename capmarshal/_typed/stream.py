@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from capmarshal._capabilities.capability import capability_behind, has_timeout, timeout_of
 from capmarshal._descriptors.process import process
 from capmarshal._kernel.errors import Closed, ProtocolError
-from capmarshal._protocol.answer_bound import in_force
+from capmarshal._protocol.answer_bound import of_items
 from capmarshal._typed.items_before import items_with
 from capmarshal._typed.untaken import close_items
 
@@ -248,9 +248,9 @@ class Stream(Generator[T, None, None]):
             fetched.check()
             raise StopIteration
         fetched.begin()
-        wanted, before, handled = fetched.wanted(), in_force.get(), sys.exc_info()[1]
+        wanted, before, handled = fetched.wanted(), of_items.get(), sys.exc_info()[1]
         try:
-            in_force.set(fetched.bound)
+            of_items.set(fetched.bound)
             fetched.add(source.next(wanted), wanted)
         except BaseException as error:
             if not fetched.keeps(error, handled):
@@ -260,7 +260,7 @@ class Stream(Generator[T, None, None]):
             # There is no more to be had of it.
             self._source = None
         finally:
-            in_force.set(before)
+            of_items.set(before)
             del handled
         if self._closed:
             fetched.close()
