@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator, Iterator
 import anyio
 import pytest
 
+import by_hand
 import capmarshal as cm
 import loops
+import parts_by_hand
 from capmarshal import aio
 from capmarshal._server.limits import Limits
 from capmarshal._server.shares import Shares
@@ -155,6 +157,34 @@ def test_descriptors_of_an_item(store, count, caplog):
     with pytest.raises(cm.RemoteError, match=f"{count} descriptors; .* {WHOSE} {MOST_DESCRIPTORS} .max_descriptors"):
         store.files(iter([opened(count)]))
     assert store.files(iter([opened(MOST_DESCRIPTORS)])) == MOST_DESCRIPTORS
+    caplog.clear()
+
+
+class Pull(cm.Interface):
+    """What a stream is on the wire."""
+
+    @cm.method
+    def next(self, at_most: int) -> tuple[list[str], bool]: ...
+
+
+class PulledStore(cm.Interface):
+    @cm.method
+    def lengths(self, lines: Pull) -> list[int]: ...
+
+
+@pytest.mark.parametrize(("size", "descriptors"), [(MOST_BYTES + 1, 0), (10, MOST_DESCRIPTORS + 1)])
+def test_what_is_announced_only(store, size, descriptors, caplog):
+    """A client by hand says how much is to come: no room is made for it, and no part of it is waited for."""
+    with by_hand.Impostor() as impostor:
+        pulled = impostor.capability.cast(Pull)
+        proxy = cm.capability(store).cast(PulledStore, timeout=PATIENCE)
+        call = by_hand.Concurrent(lambda: proxy.lengths(pulled))
+        with impostor.accept() as channel:
+            channel.recv(4096)
+            channel.send(parts_by_hand.begin(size, descriptors))
+            with pytest.raises(cm.RemoteError, match=f"TooLarge: .* {WHOSE}"):
+                call.outcome()
+            assert by_hand.ended(channel)
     caplog.clear()
 
 
