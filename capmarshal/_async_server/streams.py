@@ -91,7 +91,12 @@ class AwaitedProducer(Streaming):
         self._room = anyio.Event()
 
     async def next(self, at_most: int) -> tuple[list[Any], bool]:
-        """Gives so many of the next items at most, and whether these are the last."""
+        """Gives so many of the next items at most, and whether these are the last.
+
+        Raises:
+            Failing: the stream was taken away; or an item is not what the interface says.
+            BaseException: what the iteration, or its end, has raised, once the items before it are taken.
+        """
         if not self._begun and not self._told:
             self._begin(self._serving())
         batch = self.batch(at_most)

@@ -290,7 +290,13 @@ class Producer(Streaming):
         return self._runs
 
     def next(self, at_most: int) -> tuple[list[Any], bool]:
-        """Gives so many of the next items at most, and whether these are the last."""
+        """Gives so many of the next items at most, and whether these are the last.
+
+        Raises:
+            Failing: the stream was taken away; or an item is not what the interface says.
+            RuntimeError: what makes the items takes some itself.
+            BaseException: what the iteration, or its end, has raised, once the items before it are taken.
+        """
         if self._runs:
             raise RuntimeError(f"{self.where}: what makes the items of a stream takes some of that stream")
         if self.failure is not None:
