@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import gc
+import itertools
 import signal
 import subprocess
 import sys
@@ -518,6 +519,48 @@ def test_a_loop_that_ends_while_a_stream_is_held(loop):
         assert lines.closed == 1
         with pytest.raises(cm.Disconnected):
             list(target.held.pop())
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
+def test_a_loop_that_ends_cuts_off_no_cleaning_up_whichever_task_it_cancels_first(loop, order):
+    """``asyncio.run()`` cancels all tasks at its end: what serves the stream, what waits for that, what iterates."""
+
+    class BlockingText(cm.Interface):
+        @cm.method
+        def hold(self, lines: Iterator[str], keep: bool) -> str: ...
+
+    class BlockingServer(BlockingText):
+        def hold(self, lines, keep):
+            self.held = cm.keep(lines)
+            return next(lines)
+
+    cleaned = []
+
+    async def lines():
+        try:
+            while True:
+                yield "line"
+        finally:
+            await anyio.sleep(0)
+            cleaned.append(True)
+
+    with cm.Entrypoint("text") as entrypoint:
+        target = BlockingServer()
+        capability = entrypoint.manage(target)
+
+        async def main():
+            assert await capability.cast(Text).hold(lines(), True) == "line"
+            await rounds()
+            tasks = sorted(asyncio.all_tasks() - {asyncio.current_task()}, key=lambda task: repr(task.get_coro()))
+            assert len(tasks) == len(order)
+            for number in order:
+                tasks[number].cancel()
+            await asyncio.wait(tasks)
+            assert cleaned
+
+        loops.run(loop, main)
+        del target.held
 
 
 HEAD = """

@@ -89,7 +89,10 @@ class AsyncioDriver(Driver):
             try:
                 await asyncio.wait((serving,))
             except asyncio.CancelledError:
-                self._tell(serving)
+                # Unless the event loop has, whose end cancels all: told once more, it would insist, and cut off what
+                # cleans up.
+                if serving.cancelling() <= self._told:
+                    self._tell(serving)
                 # Some are begun to end others.
                 while left := [task for task in (serving, *self._aside) if not task.done()]:
                     await wait_out(*left)
