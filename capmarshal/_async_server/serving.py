@@ -165,10 +165,12 @@ class AwaitedService(Service):
         self.check_open()
         session = Session(threading.get_ident())
         session.lock.acquire()
-        self._loop = None
+        # Not that of who has served before; who serves still, where this is refused, keeps his.
+        before, self._loop = self._loop, None
         try:
             self._claim(session)
         except BaseException:
+            self._loop = before
             session.lock.release()
             raise
         # Before its first turn: a blocking call that is made here would wait for that.
