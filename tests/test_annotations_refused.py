@@ -74,7 +74,7 @@ REFUSED = [
     typing.Hashable,
     abc.Iterable[int],
     list[abc.Iterator[int]],
-    abc.Generator[int, None, None],
+    abc.Generator[int, str, None],
     list[abc.AsyncIterator[int]],
     abc.Awaitable[int],
     abc.Container[int],
@@ -202,6 +202,17 @@ def test_what_cannot_be_sent_is_refused_when_the_interface_is_first_used(at):
         offline(interface)
 
 
+@dataclasses.dataclass
+class Rows:
+    name: str
+    rows: abc.Iterator[int]
+
+
+@dataclasses.dataclass
+class Tables:
+    tables: list[Rows]
+
+
 NEITHER = "is neither data, .*;"
 ALONE = ": what is no data is alone, or beside None; take a parameter for each"
 
@@ -216,6 +227,14 @@ ALONE = ": what is no data is alone, or beside None; take a parameter for each"
         (pathlib.Path, rf"pathlib\.Path {NEITHER} send the open file, as io\.BufferedReader, or a name, as str$"),
         (abc.Coroutine[typing.Any, typing.Any, int], rf"[.\w]+\.Coroutine {NEITHER} .* with async def$"),
         (np.ndarray, rf"numpy\.ndarray {NEITHER} send an array as Dataspace or SharedBuffer$"),
+        (
+            abc.Iterable[int],
+            rf"collections\.abc\.Iterable {NEITHER} a stream is an argument or a result by itself, and",
+        ),
+        (abc.AsyncIterable[int], rf"collections\.abc\.AsyncIterable {NEITHER} a stream is an argument"),
+        (list[abc.Iterator[int]], rf"collections\.abc\.Iterator {NEITHER} a stream is an argument .* not within"),
+        (Rows, rf"Rows\.rows: collections\.abc\.Iterator {NEITHER} a stream is an argument .* not within"),
+        (list[Tables], rf"Rows\.rows: collections\.abc\.Iterator {NEITHER} a stream is an argument .* not within"),
         (io.BufferedReader | io.BufferedWriter, rf"the union io\.BufferedReader \| io\.BufferedWriter{ALONE}"),
         (int | io.BufferedReader, rf"the union int \| io\.BufferedReader{ALONE}"),
         (cm.Dataspace | bytes, rf"the union capmarshal\.Dataspace \| bytes{ALONE}"),

@@ -264,6 +264,15 @@ def test_what_has_no_descriptor_cannot_be_kept(hoard, hoarder, thing):
         hoard.read(file)
 
 
+def test_what_lasts_without_that_is_not_kept(hoard, hoarder):
+    """A signal, a capability: whoever would keep one is told so."""
+    with cm.SignalReceiver() as receiver, open("/proc/version", "rb") as file:
+        for thing, name in ((receiver.signal, "Signal"), (cm.capability(receiver.signal), "Capability")):
+            hoarder.act = lambda _, thing=thing: cm.keep(thing)
+            with pytest.raises(cm.RemoteError, match=rf"a `{name}` lasts for as long as .*: keep it as it is\n"):
+                hoard.read(file)
+
+
 @pytest.mark.parametrize("thing", [None, [], {}])
 def test_of_nothing_nothing_is_kept(hoard, hoarder, thing):
     """An optional argument that did not come, an empty list."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import os
 import socket
@@ -44,6 +45,10 @@ class FilesServer(by_hand.AwaitingWorker, Files):
 
     def pass_on(self, what):
         return what
+
+    def unheard(self): ...
+
+    def heard(self, target): ...
 
     async def never(self, what):
         raise AssertionError(what)
@@ -173,6 +178,34 @@ def test_only_what_is_a_twin(entrypoint, target):
         entrypoint.grant(twins, only=(OthersDouble.double,))
     with pytest.raises(TypeError, match=r"TwinsServer.double .* is not a remote method of FilesServer"):
         entrypoint.grant(target, only=(TwinsServer.double,))
+
+
+TAKES_NO_OBJECT = {
+    "nothing": lambda: None,
+    "two": lambda target, other: None,
+    "one more, by name": lambda target, *, other: None,
+    "none, bound": object.__new__(FilesServer).unheard,
+}
+TAKES_AN_OBJECT = {
+    "one": lambda target: None,
+    "more, that need not be": lambda target, other=1, *, by_name=2, **others: None,
+    "any": lambda *all_of_them: None,
+    "one, bound": object.__new__(FilesServer).heard,
+    "what does not tell": functools.partial(lambda first, second: None, 1),
+    "a builtin": print,
+}
+
+
+@pytest.mark.parametrize("takes", TAKES_NO_OBJECT)
+def test_what_would_not_take_the_object_is_refused_at_once(entrypoint, target, takes):
+    """And not when it is called, where the log alone would tell."""
+    with pytest.raises(TypeError, match=r"^unreachable is called with the object, and <.*> takes other arguments$"):
+        entrypoint.grant(target, unreachable=TAKES_NO_OBJECT[takes])
+
+
+@pytest.mark.parametrize("takes", TAKES_AN_OBJECT)
+def test_what_takes_the_object_is_not(entrypoint, target, takes):
+    assert not entrypoint.grant(target, unreachable=TAKES_AN_OBJECT[takes]).gone
 
 
 def test_what_is_no_grant(entrypoint, target):

@@ -174,6 +174,7 @@ def test_for_client_may_close_the_entrypoint(place):
         ((), {}, TypeError, "for_client=..."),
         ((by_hand.Worker(),), {"for_client": lambda _caller: None}, TypeError, "for_client=..."),
         ((), {"for_client": 3}, TypeError, "called with a Caller"),
+        ((), {"for_client": lambda: None}, TypeError, "called with a Caller, and .* takes other arguments"),
         ((3,), {}, TypeError, "can be managed, not 3"),
         ((by_hand.Worker,), {}, TypeError, "an object first"),
         ((lambda _caller: None,), {}, TypeError, "for_client=..."),

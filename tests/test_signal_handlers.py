@@ -372,6 +372,8 @@ def test_what_cannot_be_called(served):
     entrypoint, _, _ = served
     with pytest.raises(TypeError, match=r"what on_signal.* takes is called when a signal has come, and 3 cannot be"):
         entrypoint.on_signal(3)
+    with pytest.raises(TypeError, match=r"signal is called without arguments, and <.*> takes other arguments$"):
+        entrypoint.on_signal(lambda signal: None)
 
 
 def test_a_thread_awaits_nothing():

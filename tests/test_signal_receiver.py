@@ -150,7 +150,7 @@ def test_a_signal_is_nothing_else(receiver, feed, fork):
     there, sent = feed(fork), receiver.signal
     with pytest.raises(cm.ArgumentError, match=r"is a cm\.Signal, and not Feed"):
         cm.capability(sent).cast(Feed)
-    with pytest.raises(cm.ArgumentError, match=r"is no cm\.Signal, and not Signal"):
+    with pytest.raises(cm.ArgumentError, match=r"leads to an object, .* is no cm\.Signal$"):
         cm.capability(there).cast(cm.Signal)
     with pytest.raises(
         cm.ArgumentError, match=r"Feed.subscribe, arguments: .*FeedServer, not a capmarshal.Signal - at"
@@ -166,11 +166,12 @@ def test_a_signal_is_nothing_else(receiver, feed, fork):
         with pytest.raises(TypeError, match="only a server's object"):
             entrypoint.manage(sent)
         with pytest.raises(
-            cm.ArgumentError, match=r"Feed.subscribe, arguments: <Cap.* is no cm.Signal, and not Signal - at `signal`"
+            cm.ArgumentError,
+            match=r"Feed.subscribe, arguments: <Cap.* leads to an object, .* is no cm.Signal - at `signal`",
         ):
             there.subscribe(entrypoint.manage(FeedServer()))
         with pytest.raises(
-            cm.ArgumentError, match=r"Feed.both, arguments: <Cap.* is no cm.Signal, and not Signal - at `"
+            cm.ArgumentError, match=r"Feed.both, arguments: <Cap.* leads to an object, .* is no cm.Signal - at `"
         ):
             there.both(entrypoint.manage(FeedServer()), cm.capability(sent))
     there.both(sent, cm.capability(sent))
@@ -220,8 +221,23 @@ def test_neither_is_copied(receiver):
 
 def test_a_receiver_is_no_argument(receiver):
     """Its number is to be polled, and no file."""
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match=r"what is passed on is its signal, as receiver\.signal$"):
         cm.Descriptor.dup_of(receiver)
+
+
+@pytest.mark.parametrize(
+    ("method", "wraps"), [("subscribe", False), ("untyped", False), ("among", True)], ids=lambda value: str(value)
+)
+def test_a_receiver_in_the_place_of_its_signal(receiver, feed, fork, method, wraps):
+    """Is told what is meant."""
+    there = feed(fork)
+    with pytest.raises(cm.ArgumentError, match=r"what is passed on is its signal, as receiver\.signal"):
+        getattr(there, method)([receiver] if wraps else receiver)
+
+
+def test_what_stands_for_no_signal(feed, fork):
+    with pytest.raises(cm.ArgumentError, match=r"an int where .*Signal is due: pass what SignalReceiver\.signal or"):
+        feed(fork).subscribe(3)
 
 
 def test_a_million_to_one_that_does_not_look(receiver, fork, open_descriptors):

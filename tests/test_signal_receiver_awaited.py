@@ -48,6 +48,17 @@ def test_another_process_tells_that_something_has_happened(loop, receiver, fork)
 
 
 @each_loop
+def test_what_is_no_receiver(loop, receiver):
+    async def main():
+        with pytest.raises(TypeError, match=r"cm\.SignalReceiver, not by <Signal .*>, which is what it is sent by$"):
+            await aio.wait_signal(receiver.signal)
+        with pytest.raises(TypeError, match=r"cm\.SignalReceiver, not by 'signal'$"):
+            await aio.wait_signal("signal")
+
+    run(loop, main)
+
+
+@each_loop
 def test_several_tasks_and_threads_may_wait(loop, receiver):
     """Each signal wakes one of them at least."""
     woken = []

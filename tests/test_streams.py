@@ -717,7 +717,7 @@ def test_generators_that_cannot_be_declared():
         (Sent, r"result: a stream is sent nothing, .* declare it as Generator\[..., None, None\], or as Iterator"),
         (Returns, r"and returns nothing: declare it as Generator\[..., None, None\]"),
         (AsyncSent, r"declare it as AsyncGenerator\[..., None\], or as AsyncIterator\[...\]"),
-        (Passed, r"a stream is an argument or a result by itself: Iterator\[...\]"),
+        (Passed, r"a stream is an argument or a result by itself, and not within another: Iterator\[...\]"),
     ):
         with by_hand.Impostor() as impostor, pytest.raises(cm.InterfaceError, match=words):
             impostor.capability.cast(interface)

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import select
-from typing import TYPE_CHECKING
 
 import anyio.lowlevel
 
 from capmarshal._async_client.waiting import awaited
-from capmarshal._capabilities.signal_receiver import held, receiving
+from capmarshal._capabilities.signal_capability import Signal
+from capmarshal._capabilities.signal_receiver import SignalReceiver, held, receiving
 from capmarshal._descriptors.private import make_epoll_set
 from capmarshal._kernel.errors import check
 from capmarshal._kernel.native import ffi, lib
-
-if TYPE_CHECKING:
-    from capmarshal._capabilities.signal_receiver import SignalReceiver
 
 
 async def wait_signal(receiver: SignalReceiver, timeout: float | None = None) -> int:
@@ -29,7 +26,12 @@ async def wait_signal(receiver: SignalReceiver, timeout: float | None = None) ->
 
     Raises:
         TableFull: besides, there is no room for a descriptor of its own.
+        TypeError: likewise, it is no receiver.
     """
+    kind: type = type(receiver)
+    if not issubclass(kind, SignalReceiver):
+        hint = ", which is what it is sent by" if issubclass(kind, Signal) else ""
+        raise TypeError(f"a signal is waited for by its cm.SignalReceiver, not by {receiver!r}{hint}")
     await anyio.lowlevel.checkpoint()
     # An event loop has one place for each number: by an epoll set of its own, several may wait.
     with held(receiver) as number, contextlib.closing(make_epoll_set()) as watched:

@@ -146,8 +146,9 @@ class Capability(OnlyPolled):
         if issubclass(cls, Proxy):
             raise TypeError(f"a capability is cast to an Interface, not to {cls!r}, which is the class of its proxies")
         if not suits(cls, self._badge):
-            what = "a" if self._badge == SIGNAL_BADGE else "no"
-            raise ArgumentError(f"{self!r} is {what} cm.Signal, and not {cls.__qualname__}")
+            if self._badge == SIGNAL_BADGE:
+                raise ArgumentError(f"{self!r} is a cm.Signal, and not {cls.__qualname__}")
+            raise ArgumentError(f"{self!r} leads to an object, which is called, and is no cm.Signal")
         if cls is not interface:
             cls = parametrised(interface)
         open_door_of(self)

@@ -43,6 +43,8 @@ class SignalReceiver(OnlyPolled):
 
     __slots__ = ("__weakref__", "_closed", "_door", "_end", "_signal", "_told", "_waiting")
 
+    _advice = "what is passed on is its signal, as receiver.signal"
+
     def __init__(self) -> None:
         self._closed = self._told = False
         # Those who wait: the last closes what was closed meanwhile, so that its number is nobody else's before.

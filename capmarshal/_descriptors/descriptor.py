@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import operator
 import os
 import socket
 import sys
@@ -57,6 +58,12 @@ class OnlyPolled:
 
     __slots__ = ()
 
+    _advice = "pass it on as an argument or result of a call"
+
+
+# What to do with one where something else is due, in words.
+advice_for: Callable[[OnlyPolled], str] = operator.attrgetter("_advice")
+
 
 def number_of(file: HasFileno | int) -> int:
     """The descriptor of ``file``, borrowed.
@@ -66,10 +73,7 @@ def number_of(file: HasFileno | int) -> int:
         TypeError: it is neither an int nor has a ``fileno()`` that gives one, or has one that is only to be polled.
     """
     if isinstance(file, OnlyPolled):
-        raise TypeError(
-            f"{_named(file)} is no descriptor, and has one to be polled only: pass it on as an argument or result of a "
-            "call"
-        )
+        raise TypeError(f"{_named(file)} is no descriptor, and has one to be polled only: {advice_for(file)}")
     try:
         number = file if isinstance(file, int) else file.fileno()
     except (io.UnsupportedOperation, AttributeError, NotImplementedError):

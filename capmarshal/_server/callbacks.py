@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import sys
 import types
 from typing import TYPE_CHECKING
 
-from capmarshal._typed.parameters import is_async
+from capmarshal._typed.parameters import Parameter, is_async, parameters_of
 
 if TYPE_CHECKING:
     from capmarshal._typed.colour import Colour
@@ -25,6 +26,38 @@ def refuse_async(function: object, what: str, colour: Colour) -> None:
     """
     if colour == "blocking" and _is_awaited(function):
         raise TypeError(f"{what} is async, and what a capmarshal.aio.Entrypoint awaits; write def")
+
+
+def refuse_misfit(function: object, given: int, what: str) -> None:
+    """Refuses what takes other arguments than it is called with, as far as that can be seen before.
+
+    Args:
+        function: that is to be called.
+        given: with how many, all by position.
+        what: it is and what it is called with, for people.
+
+    Raises:
+        TypeError: so it is.
+    """
+    plain = getattr(function, "__func__", function)
+    # Another would tell by inspect alone, which a sandbox may keep from being imported.
+    if not isinstance(plain, types.FunctionType) or vars(plain).keys() & {"__wrapped__", "__signature__"}:
+        return
+    # A bound method's object is one more.
+    given += plain is not function
+    least = most = 0
+    for parameter in parameters_of(plain):
+        is_due = parameter.default is Parameter.empty
+        if parameter.kind <= Parameter.POSITIONAL_OR_KEYWORD:
+            least += is_due
+            most += 1
+        elif parameter.kind == Parameter.VAR_POSITIONAL:
+            most = sys.maxsize
+        elif parameter.kind == Parameter.KEYWORD_ONLY and is_due:
+            # By position nothing is it.
+            least = sys.maxsize
+    if not least <= given <= most:
+        raise TypeError(f"{what}, and {function!r} takes other arguments")
 
 
 def _is_awaited(function: object) -> bool:

@@ -12,6 +12,7 @@ from capmarshal._capabilities.capability import Capability, Proxy, badge_of, ope
 from capmarshal._capabilities.door import home_of
 from capmarshal._capabilities.space import capability_of, space
 from capmarshal._kernel.errors import StaleCapability
+from capmarshal._protocol.wire import SIGNAL_BADGE
 
 if TYPE_CHECKING:
     from capmarshal._capabilities.door import Door, Home
@@ -105,6 +106,11 @@ def own_object(thing: Any, home: Home, key: int) -> tuple[Interface, Door | None
         return thing, None
     capability = capability_of(thing)
     door, badge = open_door_of(capability), badge_of(capability)
+    if badge == SIGNAL_BADGE:
+        raise TypeError(
+            "a signal, which has a door of its own, as nothing has that goes out through a deep grant: have the client "
+            "pass one of its own, as an argument"
+        )
     if home_of(door) is not home:
         raise _foreign(door)
     kept_under = door.kept_under(badge)

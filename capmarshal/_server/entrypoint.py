@@ -14,7 +14,7 @@ from capmarshal._descriptors import private, reaper
 from capmarshal._descriptors.process import process
 from capmarshal._kernel.errors import Closed
 from capmarshal._kernel.numbers import check_whole
-from capmarshal._server.callbacks import refuse_async
+from capmarshal._server.callbacks import refuse_async, refuse_misfit
 from capmarshal._server.deep import Deep
 from capmarshal._server.grant_methods import methods_in
 from capmarshal._server.journal import Journal
@@ -193,6 +193,7 @@ class AnyEntrypoint(Generic[S]):
             if not callable(unreachable):
                 raise TypeError(f"unreachable is called with the object, and {unreachable!r} cannot be")
             refuse_async(unreachable, "unreachable", self._colour)
+            refuse_misfit(unreachable, 1, "unreachable is called with the object")
         if objects is not None:
             check_whole(objects, f"objects is a whole number, 1 or more, not {objects!r}", 1)
             if not deep:
@@ -267,6 +268,7 @@ class AnyEntrypoint(Generic[S]):
         if not callable(handler):
             raise TypeError(f"what on_signal() takes is called when a signal has come, and {handler!r} cannot be")
         refuse_async(handler, "the handler of a signal", self._colour)
+        refuse_misfit(handler, 0, "the handler of a signal is called without arguments")
         service = self._made()
         service.check_open()
         end, made = make_signal_door()

@@ -50,9 +50,13 @@ def all_in(thing: object) -> list[Any]:
     # Of nothing there is nothing to keep, as an optional argument or a list may be.
     nothing = thing is None or (isinstance(thing, (list, tuple, set, frozenset, dict)) and not thing)
     if not found and not nothing:
+        if isinstance(thing, (Capability, Delegable)):
+            words = "lasts for as long as it is referred to: keep it as it is"
+        else:
+            words = "has none that the call would close"
         raise TypeError(
             "keep() is for files, sockets, descriptors and streams, and for what has some in it; "
-            f"a `{type(thing).__qualname__}` has none that the call would close"
+            f"a `{type(thing).__qualname__}` {words}"
         )
     return found
 

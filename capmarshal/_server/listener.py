@@ -15,7 +15,7 @@ from capmarshal._descriptors.socket_paths import checked_path, words_for
 from capmarshal._kernel.errors import Closed, check
 from capmarshal._kernel.native import lib
 from capmarshal._kernel.numbers import check_whole
-from capmarshal._server.callbacks import refuse_async
+from capmarshal._server.callbacks import refuse_async, refuse_misfit
 from capmarshal._server.socket_file import SocketFile
 from capmarshal._typed.interface import capability
 
@@ -63,6 +63,7 @@ def giving(
         if not callable(for_client):
             raise TypeError(f"for_client is called with a Caller, and {for_client!r} cannot be")
         refuse_async(for_client, "for_client", colour)
+        refuse_misfit(for_client, 1, "for_client is called with a Caller")
         return for_client
     if isinstance(target, Capability):
         return target

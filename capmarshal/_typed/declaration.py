@@ -165,7 +165,7 @@ class Declaration:
         except Unreadable:  # said below
             stream = None
         except Unsendable as error:
-            raise self._wrong(f"result: {error}") from error
+            raise InterfaceError(f"{self.where}, result: {error}") from error
         if stream is None:
             self.result, self.result_is_data = self._type(reader, written["return"], "result")
         else:
@@ -185,7 +185,7 @@ class Declaration:
         try:
             items_are_data = is_data(item)
         except Unsendable as error:
-            raise self._wrong(f"result: {error}") from error
+            raise InterfaceError(f"{self.where}, result: {error}") from error
         self.gives_stream, self.items_are_data = True, items_are_data
         self.result = _pull_interface(self.where, item, self.raises, awaitable=self.awaitable)
         self.result_is_data = False

@@ -12,8 +12,9 @@ import typing
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
-from capmarshal._capabilities.capability import Capability, Delegable, Proxy
+from capmarshal._capabilities.capability import SIGNALS, Capability, Delegable, Proxy
 from capmarshal._descriptors.dataspace import Dataspace
+from capmarshal._descriptors.descriptor import OnlyPolled, advice_for
 from capmarshal._descriptors.shared_buffer import SharedBuffer
 from capmarshal._kernel.errors import name_of, with_article
 from capmarshal._typed import placing
@@ -68,6 +69,10 @@ class Due:
             return f": where there may be none, it is annotated {words_for(self._kind)} | None"
         if isinstance(value, Awaitable):
             return FORGOTTEN
+        if isinstance(value, OnlyPolled) and not is_delegable(value):
+            return f": {advice_for(value)}"
+        if SIGNALS in vars(self._kind):
+            return ": pass what SignalReceiver.signal or Entrypoint.on_signal() gives"
         if not self._is_file:
             return ": pass a proxy, or an object of a class derived from it that an entrypoint manages"
         if self._kind is SharedBuffer:

@@ -41,6 +41,18 @@ def class_of(record: Record) -> type:
     return origin
 
 
+def field_with(wanted: Type, description: Type) -> str:
+    """In which field of a record a type stands within another, for people, as ``Order.lines: ``; empty: in none."""
+    # The innermost comes last.
+    found = ""
+    for record in walk(description):
+        if isinstance(record, Record):
+            for field in record.fields:
+                if any(node is wanted for node in walk(field.type)):
+                    found = f"{class_of(record).__qualname__}.{field.name}: "
+    return found
+
+
 def is_attrs(cls: type) -> bool:
     """Whether msgspec takes it for an attrs class."""
     return hasattr(cls, "__attrs_attrs__") and not hasattr(cls, "__dataclass_fields__")

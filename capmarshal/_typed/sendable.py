@@ -6,7 +6,7 @@ import io
 import os
 import types
 import typing
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -30,7 +30,7 @@ from msgspec.inspect import (
 from capmarshal._capabilities.capability import Capability, Delegable, Proxy
 from capmarshal._kernel.errors import name_of
 from capmarshal._typed.marks import defined_by
-from capmarshal._typed.records import class_of, refuse_lossy, walk
+from capmarshal._typed.records import class_of, field_with, refuse_lossy, walk
 from capmarshal._typed.table import DESCRIPTOR_TYPES
 
 
@@ -57,10 +57,11 @@ def is_data(annotation: Any) -> bool:
     """
     data = True
     try:
-        for node in walk(msgspec.inspect.type_info(annotation)):
+        described = msgspec.inspect.type_info(annotation)
+        for node in walk(described):
             if isinstance(node, CustomType):
                 data = False
-                _refuse_foreign(node.cls)
+                _refuse_foreign(node.cls, field_with(node, described))
             _refuse_any_or_else(node)
             _refuse_unhashable(node)
             refuse_lossy(node)
@@ -82,18 +83,20 @@ def is_data(annotation: Any) -> bool:
     return data
 
 
-def _refuse_foreign(cls: type) -> None:
+def _refuse_foreign(cls: type, field: str) -> None:
     if issubclass(cls, Proxy):
-        raise TypeError(f"{name_of(cls)} is the class of a proxy; write the interface")
+        raise TypeError(f"{field}{name_of(cls)} is the class of a proxy; write the interface")
     defined = defined_by(cls) if issubclass(cls, Delegable) else []
     if defined:
-        raise TypeError(f"{name_of(cls)} is a server's class, which defines {', '.join(defined)}; write its interface")
+        names = ", ".join(defined)
+        raise TypeError(f"{field}{name_of(cls)} is a server's class, which defines {names}; write its interface")
     if cls is object:
-        raise TypeError("object may be anything, also what cannot be sent; write typing.Any for data of every kind")
+        words = "object may be anything, also what cannot be sent; write typing.Any for data of every kind"
+        raise TypeError(f"{field}{words}")
     if cls not in (Capability, *DESCRIPTOR_TYPES) and not issubclass(cls, Delegable):
         raise TypeError(
-            f"{name_of(cls)} is neither data, nor an Interface, nor one of Capability, Descriptor, Dataspace, "
-            f"SharedBuffer, io.BufferedReader, io.BufferedWriter, socket.socket; {_instead_of(cls)}"
+            f"{field}{name_of(cls)} is neither data, nor an Interface, nor one of Capability, Signal, Descriptor, "
+            f"Dataspace, SharedBuffer, io.BufferedReader, io.BufferedWriter, socket.socket; {_instead_of(cls)}"
         )
 
 
@@ -106,10 +109,10 @@ def _instead_of(cls: type) -> str:
         )
     if issubclass(cls, os.PathLike):
         return "send the open file, as io.BufferedReader, or a name, as str"
-    if issubclass(cls, (Iterator, AsyncIterator)):
+    if issubclass(cls, (Iterator, AsyncIterator)) or cls in (Iterable, AsyncIterable):
         return (
-            "a stream is an argument or a result by itself: Iterator[...], or AsyncIterator[...] where its items are "
-            "awaited"
+            "a stream is an argument or a result by itself, and not within another: Iterator[...], or "
+            "AsyncIterator[...] where its items are awaited"
         )
     if issubclass(cls, Awaitable):
         return "a result that is awaited is written as what it gives, of a method that is declared with async def"
