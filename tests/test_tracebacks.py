@@ -44,6 +44,39 @@ def test_a_long_one_is_bounded_and_printable_and_says_where(error):
     assert type(error).__name__ in words.splitlines()[-1]
 
 
+def noted(error, note):
+    error.add_note(note)
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("no\nroot: all is well"),
+        ValueError("no\n\rroot: all is well"),
+        noted(ValueError("no"), "root\nroot: all is well"),
+        ExceptionGroup("some", [ValueError("no\nroot: all is well")]),
+        ValueError("\n" * 3000 + "root: all is well"),
+        ValueError("x" * 1400 + "\nroot: all is well" * 500),
+    ],
+    ids=["text", "terminal", "note", "group", "long", "many"],
+)
+@pytest.mark.parametrize("leads", [True, False])
+def test_no_text_makes_a_line_that_looks_like_another_s(error, leads):
+    """All its lines are there, and each but the first is marked."""
+    words = tracebacks.cut(raised(RuntimeError("failed"), raised(error)) if leads else raised(error))
+    assert "\n    | " in words
+    for line in words.splitlines():
+        assert line.isprintable()
+        assert not line.startswith("root")
+    assert "root: all is well" in words
+
+
+def test_notes_are_there_too():
+    words = tracebacks.cut(raised(noted(ValueError("first\nsecond"), "raised by the server")))
+    assert words.endswith("\nValueError: first\n    | second\n    | raised by the server")
+
+
 def test_the_end_of_a_text_is_kept():
     assert tracebacks.cut(raised(ValueError(LONG + " - at `$.x`"))).endswith("xxx - at `$.x`")
 

@@ -117,7 +117,7 @@ def told(error: BaseException, brought: bytes = b"") -> Raised:
     raw = [value for value in sent if value is not None]
     if len(raw) < len(args):
         raw = [msgspec.Raw(_encode(text))]
-    whole = Raised(classes, text, raw, _attributes(error), _notes(error), filename, _members(error, told, brought))
+    whole = Raised(classes, text, raw, _attributes(error), notes_of(error), filename, _members(error, told, brought))
     return whole if len(_encode(whole)) <= MOST else Raised(classes, text, [msgspec.Raw(_encode(text))])
 
 
@@ -163,7 +163,8 @@ def _attributes(error: BaseException) -> dict[str, msgspec.Raw]:
     return found
 
 
-def _notes(error: BaseException) -> list[str]:
+def notes_of(error: BaseException) -> list[str]:
+    """An error's notes, as they may be sent."""
     notes = own_of(error).get("__notes__", ())
     if not isinstance(notes, (list, tuple)):
         return []

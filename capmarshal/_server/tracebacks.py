@@ -1,4 +1,7 @@
-"""What the log has of an error: its traceback, and not more of a stranger's words than people read."""
+"""What the log has of an error: its traceback, and not more of a stranger's words than people read.
+
+Nor does a stranger write lines of its own: of a text that is several, all but the first are marked as its.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from capmarshal._kernel.errors import name_of, printable, shortened
+from capmarshal._protocol.raised import notes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,22 +18,30 @@ if TYPE_CHECKING:
 # Characters of an error's own text, and of all that is written of it.
 TEXT_MAX = 2_000
 MOST = 8_000
+# What a line of an error's text begins with, but for the first.
+_MARK = "\n    | "
 # Errors that it was raised from, or that are in its group, of which something is written.
 _ERRORS_MAX = 16
 
 
 def cut(error: BaseException) -> str:
-    """An error's traceback, cut; empty where it is short, and may be written as logging does.
+    """An error's traceback, cut; empty where it is short, of plain lines, and may be written as logging does.
 
     Raises:
         Exception: whatever the error raises when it is asked for its text, or a signal handler meanwhile.
     """
     errors = list(itertools.islice(_with_others(error), _ERRORS_MAX + 1))
-    if len(errors) <= _ERRORS_MAX and all(len(str(one)) <= TEXT_MAX for one, _ in errors):
+    if len(errors) <= _ERRORS_MAX and all(_is_plain(one) for one, _ in errors):
         whole = sum(map(len, traceback.format_exception(error)))
         if whole <= MOST:
             return ""
     return shortened("\n".join(_told(one, relation) for one, relation in reversed(errors[:_ERRORS_MAX])), MOST)
+
+
+def _is_plain(error: BaseException) -> bool:
+    """Whether an error's text is one short line, and so is each of its notes, of which nothing is obeyed."""
+    text = str(error)
+    return len(text) <= TEXT_MAX and text.isprintable() and all(map(str.isprintable, notes_of(error)))
 
 
 def _with_others(error: BaseException) -> Iterator[tuple[BaseException, str]]:
@@ -50,9 +62,11 @@ def _with_others(error: BaseException) -> Iterator[tuple[BaseException, str]]:
 
 
 def _told(error: BaseException, relation: str) -> str:
-    """One of them: where it was raised, and what it says, on one line."""
+    """One of them: where it was raised, and what it says."""
     frames = "".join(traceback.format_tb(error.__traceback__))
     head = f"Traceback (most recent call last):\n{shortened(frames, MOST // 2)}" if frames else ""
-    # Shortened first, and again: printable() may make ten characters of one.
-    words = shortened(printable(shortened(str(error), TEXT_MAX)), TEXT_MAX)
+    words = "\n".join([str(error), *notes_of(error)])
+    # Shortened first, and again: one character may become ten.
+    lines = shortened(words, TEXT_MAX).split("\n")
+    words = shortened(_MARK.join(map(printable, lines)), TEXT_MAX)
     return f"{head}{name_of(type(error))}: {words}{relation}"
