@@ -212,6 +212,7 @@ MODULES = {
         "service",
         "options",
         "entrypoint",
+        "passed_service",
         "passed_streams",
     ),
     "_child": ("activation", "inherited", "spawn"),

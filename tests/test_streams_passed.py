@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 
@@ -622,6 +624,65 @@ def test_one_iterator_for_two_parameters(text, lines):
         assert lines.closed == closed + 1
     # One that is equal is another one.
     assert proxy.lists(iter(range(3)), iter(range(3))) == [[0, 1, 2], [0, 1, 2], []]
+
+
+ENDS_AFTER_ITS_CALL = """
+import sys, threading
+from collections.abc import Iterator
+import capmarshal as cm
+
+class Text(cm.Interface):
+    @cm.method
+    def hold(self, lines: Iterator[str], keep: bool) -> str: ...
+    @cm.method
+    def count(self, lines: Iterator[str], most: int = 1) -> int: ...
+
+def lines(how):
+    try:
+        yield from map(str, range(100))
+        if how == "waits":
+            threading.Event().wait()
+    finally:
+        print("closed", flush=True)
+
+text, how = cm.parent().cast(Text), sys.argv[1]
+if how == "fails":
+    try:
+        text.count(lines(how), -1)
+    except cm.RemoteError:
+        pass
+elif how == "waits":
+    try:
+        with cm.timeout(0.05):
+            text.count(lines(how), 1000)
+    except cm.CallTimeout:
+        pass
+else:
+    text.hold(lines(how), how == "held")
+"""
+
+
+@pytest.mark.parametrize(("how", "printed"), [("ends", 1), ("fails", 1), ("held", 0), ("waits", 0)])
+def test_a_program_that_ends_right_after_its_call(text, how, printed, caplog):
+    """What was passed is closed before that, unless somebody holds it or it waits."""
+    proxy, target = text
+
+    def raises(lines, most=ENDLESS):
+        if most < 0:
+            # Else nothing would be there to be closed.
+            next(lines)
+            raise ValueError("no")
+        return TextServer.count(target, lines, most)
+
+    target.count = raises
+    for _ in range(5):
+        command = [sys.executable, "-P", "-c", ENDS_AFTER_ITS_CALL, how]
+        child = cm.spawn(command, parent=capability_behind(proxy), stdout=subprocess.PIPE, text=True)
+        out, _ = child.communicate(timeout=PATIENCE)
+        assert (child.returncode, out) == (0, "closed\n" * printed)
+        target.held.clear()
+    del target.count
+    caplog.clear()
 
 
 TAKEN = r"argument `\w+`: this iterator was taken by an earlier call of Text.{}, .*: make a new one for each call"

@@ -20,6 +20,7 @@ from capmarshal._server.limits import Limits
 from capmarshal._server.loop import Server
 from capmarshal._server.new_door import LABEL_MAX
 from capmarshal._server.options import CLOSE_TIMEOUT, MAX_BYTES, MAX_DESCRIPTORS
+from capmarshal._server.passed_service import PassedService
 from capmarshal._server.service import Service
 from capmarshal._server.streams import PULLED, Producer, class_for
 from capmarshal._typed.incoming import Owned
@@ -148,30 +149,28 @@ def serve_by(passed: PassedStream[Any], iterator: Any) -> tuple[Capability, Call
         raise
 
 
-class _Passed(PassedStream[Service]):
+class _Passed(PassedStream[PassedService]):
     """One that a thread serves."""
 
     _colour = "blocking"
 
     def __init__(self, declared: Streamed) -> None:
-        super().__init__(declared, Dispatcher, Server, Service)
-        self._producer: Producer | None = None
+        super().__init__(declared, Dispatcher, Server, PassedService)
 
     def _producer_of(self, iterator: Iterator[Any], owned: Owned) -> Any:
         declared, shares = self._declared, self._dispatcher.calls.served.shares
-        self._producer = class_for(declared, Producer)(declared, iterator, owned, (), shares, None, nothing)
-        return self._producer
+        producer = class_for(declared, Producer)(declared, iterator, owned, (), shares, None, nothing)
+        self._made().producer = producer
+        return producer
 
     def _start(self) -> None:
         self._made().start()
 
     def end(self) -> None:
         """Ends it, whoever can, at once; what iterates is closed as soon as it does not run."""
+        service = self._made()
         # What makes the next item may wait for long, and who takes it would wait with it.
-        self._made().abandon(self._runs)
-
-    def _runs(self) -> bool:
-        return self._producer is not None and self._producer.runs
+        service.abandon(service.runs)
 
 
 def serve(declared: Streamed, iterator: Iterator[Any]) -> tuple[Capability, Callable[[], None]]:
