@@ -641,7 +641,9 @@ def test_a_program_that_ends_while_a_stream_is_held(how, backend):
     """At once, without a word, and with the generator closed that an event loop ran."""
     command = [sys.executable, "-I", "-X", "dev", "-W", "error", "-c", HEAD + ENDS[how], backend]
     finished = subprocess.run(command, timeout=PATIENCE, capture_output=True, text=True, check=False)
-    assert (finished.returncode, finished.stdout, finished.stderr) == (0, "closed\n", "")
+    # asyncio's own word on a busy machine, under -X dev.
+    said = [line for line in finished.stderr.splitlines() if not line.startswith("Executing ")]
+    assert (finished.returncode, finished.stdout, said) == (0, "closed\n", [])
 
 
 INTERRUPTED = """
