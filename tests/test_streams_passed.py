@@ -826,3 +826,28 @@ def test_every_colour_takes_from_every_other(client, server, lines):
 
             loops.run(client, call)
         lines.end(3)
+
+
+def test_an_error_of_what_iterates_is_the_caller_s(text, caplog):
+    """And says how it would arrive as itself, also where the method lets it through."""
+
+    def lines():
+        yield "line"
+        raise ValueError("mine")
+
+    with pytest.raises(cm.RemoteError, match="RemoteError: ValueError: mine") as caught:
+        text[0].count(lines())
+    advice, its, server = caught.value.__notes__
+    assert advice == "the interface does not declare it: with @raises(ValueError) it would arrive as itself"
+    assert its.startswith("raised by the caller's iterator, in Text.count.lines, items, ")
+    assert server.startswith("raised by the server, in Text.count, ")
+    # Tracebacks refer to what was open.
+    caplog.clear()
+
+
+def test_a_wrong_item_is_the_caller_s(text, caplog):
+    with pytest.raises(cm.RemoteError, match=r"Expected `str`, got `int` - at `item`"):
+        text[0].count(iter([1]))
+    until(lambda: "Text.count raised" in caplog.text)
+    assert "the caller's iterator returned it, where the interface here says something else" in caplog.text
+    caplog.clear()

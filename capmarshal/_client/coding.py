@@ -117,7 +117,7 @@ def _result(called: Method, answer: bytes | Whole, door: Door) -> Any:
             # Whoever makes its items has the same deadline: which of the three finds first that it has passed is all
             # one.
             until = in_force() if called.stream_arguments else FOREVER
-            raise to_exception(record.payload, called.raises, f"{called.where}, {door.whose}", until)
+            raise to_exception(record.payload, called.raises, f"{called.where}, {door.whose}", until, called.answers)
         payload, incoming = record.payload, Incoming(record.entries, descriptors, closing=door.closing, door=door)
     try:
         result = called.decode_result(payload, incoming)

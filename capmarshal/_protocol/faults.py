@@ -108,10 +108,10 @@ def raised(error: BaseException, declared: Sequence[type[BaseException]], brough
     return Fault(Code.RAISED, "", anonymous(error))
 
 
-def _as_raised(sent: Raised, declared: Sequence[type[BaseException]], where: str) -> BaseException:
+def _as_raised(sent: Raised, declared: Sequence[type[BaseException]], where: str, by: str) -> BaseException:
     error = rebuilt(sent, declared)
     # Not by add_note(): a frozen dataclass refuses that.
-    own_of(error).setdefault("__notes__", []).append(f"raised by the server, in {where}")
+    own_of(error).setdefault("__notes__", []).append(f"raised by {by}, in {where}")
     return error
 
 
@@ -136,7 +136,11 @@ def _too_late(error: BaseException, where: str) -> CallTimeout:
 
 
 def to_exception(
-    payload: memoryview, declared: Sequence[type[BaseException]], where: str, until: int = FOREVER
+    payload: memoryview,
+    declared: Sequence[type[BaseException]],
+    where: str,
+    until: int = FOREVER,
+    by: str = "the server",
 ) -> BaseException:
     """What the client raises for a FAIL.
 
@@ -145,13 +149,14 @@ def to_exception(
         declared: the errors that the method declares.
         where: the method, as people write it, and its entrypoint.
         until: the deadline of the call, where what the method raises later may be raised for that.
+        by: who has answered.
     """
     try:
         if len(payload) > _MOST:
             raise ValueError("more than a server may say of an error")
         fault = _decoder.decode(payload)
         if fault.error is not None:
-            error = _as_raised(fault.error, declared if fault.code is Code.DECLARED else (), where)
+            error = _as_raised(fault.error, declared if fault.code is Code.DECLARED else (), where, by)
             # Mostly not asked.
             in_time = until == FOREVER or time.monotonic_ns() < until - _COARSE
             return error if in_time else _too_late(error, where)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
-from capmarshal._kernel.errors import Error
+from capmarshal._kernel.errors import Error, RemoteError
 from capmarshal._protocol.plain import packed
 
 if TYPE_CHECKING:
@@ -126,7 +126,10 @@ def anonymous(error: BaseException, _brought: bytes = b"") -> Raised:
     text = without_path(error)
     name = type(error).__qualname__
     notes = []
-    if _is_of_something_closed(error, text):
+    if isinstance(error, RemoteError):
+        # Of another call, which the method made: what was said of it there is not known here.
+        notes = notes_of(error)
+    elif _is_of_something_closed(error, text):
         notes = [_CLOSED]
     elif isinstance(error, Exception) and not isinstance(error, _MISTAKES):
         notes = [_UNDECLARED.format(name)]

@@ -187,7 +187,7 @@ class Declaration:
         except Unsendable as error:
             raise InterfaceError(f"{self.where}, result: {error}") from error
         self.gives_stream, self.items_are_data = True, items_are_data
-        self.result = _pull_interface(self.where, item, self.raises, awaitable=self.awaitable)
+        self.result = _pull_interface(self.where, item, self.raises, awaitable=self.awaitable, given=False)
         self.result_is_data = False
 
     def _parameter(self, reader: Reader, place: int, written: Any) -> tuple[Any, bool]:
@@ -218,7 +218,7 @@ class Declaration:
             how = "awaited, and take" if self.awaitable else "not awaited, and take"
             raise Unsendable(f"an {one}, where its calls are {how} an {other}[...]")
         where, items_are_data = f"{self.where}.{name}", is_data(item)
-        pulled = _pull_interface(where, item, self.raises, awaitable=is_awaited)
+        pulled = _pull_interface(where, item, self.raises, awaitable=is_awaited, given=True)
         self.stream_arguments[place] = StreamArgument(where, pulled, items_are_data, name, optional)
         return pulled | None if optional else pulled
 

@@ -17,6 +17,8 @@ ORIGINAL: Final = "__capmarshal_original__"
 AWAITED: Final = "__capmarshal_awaited__"
 # In the namespace of an interface that nobody wrote: what people call a call of it.
 CALLED: Final = "__capmarshal_called__"
+# Likewise, of one by which an argument is pulled: whoever makes the call answers.
+GIVEN: Final = "__capmarshal_given__"
 
 
 def original_of(function: FunctionType) -> FunctionType:

@@ -30,7 +30,7 @@ from capmarshal._typed.in_order import result_in_order
 from capmarshal._typed.items_before import bring_items
 from capmarshal._typed.lending import arguments_in_order, data_lender
 from capmarshal._typed.long import encoders_for
-from capmarshal._typed.marks import CALLED
+from capmarshal._typed.marks import CALLED, GIVEN
 from capmarshal._typed.stream import Stream
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ class Method:
         gives_stream: its result is a stream, and travels as an object of :attr:`result`.
         items_are_data: it is one in whose items no capability and no descriptor can be.
         gives_items: its own result is the next items of a stream.
+        answers: who does, for people.
         stream_arguments: its arguments that are streams, by the places of their parameters.
         result: the result's type.
         arguments_are_data, result_is_data: no capability and no descriptor can be in them.
@@ -103,6 +104,7 @@ class Method:
         self.wire_size = pack_size(self.wire_name)
         self.where = declared.where
         self.gives_items = CALLED in vars(interface)
+        self.answers = "the caller's iterator" if vars(interface).get(GIVEN) else "the server"
         self._result = self.where if self.gives_items else f"{self.where}, result"
         self.raises = declared.raises
         self.awaitable = declared.awaitable
@@ -234,7 +236,7 @@ class Method:
 
     def _refusal(self, error: Exception, payload: Buffer) -> ArgumentError:
         failure = self._bringing(self._failure(error), payload)
-        failure.add_note("the server returned it, where the interface here says something else")
+        failure.add_note(f"{self.answers} returned it, where the interface here says something else")
         return failure
 
     def _bringing(self, failure: E, payload: Buffer) -> E:

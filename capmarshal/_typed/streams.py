@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from capmarshal._typed import declaration
 from capmarshal._typed.interface import Interface, method, raises
-from capmarshal._typed.marks import CALLED
+from capmarshal._typed.marks import CALLED, GIVEN
 from capmarshal._typed.parameters import KINDS
 from capmarshal._typed.sendable import Unsendable
 
@@ -34,7 +34,9 @@ async def _next_awaited(self: Any, at_most: int) -> Pulled:
     raise NotImplementedError
 
 
-def pull_interface(where: str, item: Any, errors: Sequence[type[Exception]], *, awaitable: bool) -> type[Interface]:
+def pull_interface(
+    where: str, item: Any, errors: Sequence[type[Exception]], *, awaitable: bool, given: bool
+) -> type[Interface]:
     """The interface by which the items of one method's results, or of one of its arguments, are pulled.
 
     Args:
@@ -42,6 +44,7 @@ def pull_interface(where: str, item: Any, errors: Sequence[type[Exception]], *, 
         item: the annotation of an item.
         errors: that the method declares.
         awaitable: its calls are to be awaited.
+        given: it is an argument.
     """
     template: Any = _next_awaited if awaitable else _next
     declared = type(template)(template.__code__, globals(), "next")
@@ -50,7 +53,7 @@ def pull_interface(where: str, item: Any, errors: Sequence[type[Exception]], *, 
     declared.__doc__ = "Gives so many of the next items at most, and whether these are the last."
     namespace = {"__qualname__": where, "__module__": __name__, "next": raises(*errors)(method(declared))}
     # Nobody has written next().
-    namespace |= {CALLED: f"{where}, items"}
+    namespace |= {CALLED: f"{where}, items", GIVEN: given}
     made: Any = type(Interface)
     interface: type[Interface] = made(where, (Interface,), namespace)
     return interface
