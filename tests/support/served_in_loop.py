@@ -19,6 +19,7 @@ import by_hand
 import loops
 from capmarshal import aio
 from capmarshal._async_server.handlers import AwaitingCalls
+from capmarshal._server.callbacks import refuse_misfit
 from capmarshal._server.objects import Objects
 from patience import PATIENCE
 
@@ -127,6 +128,8 @@ class _Served(aio.Entrypoint):
         if not callable(for_client):
             super().listen(where, target, for_client=for_client, mode=mode)
             return
+        # What is asked instead would take anything.
+        refuse_misfit(for_client, 1, "for_client is called with a Caller")
 
         async def asked(caller):
             return await awaiting.run_blocking(for_client, caller)
