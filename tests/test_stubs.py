@@ -223,8 +223,8 @@ def test_a_stub_in_an_interface_is_refused_when_it_is_first_used(interface, name
             _capability().cast(interface)
 
 
-def test_a_server_of_such_an_interface_is_refused_unless_it_defines_it():
-    """As soon as it is managed: what the interface says would not be served."""
+def test_a_server_of_such_an_interface_is_refused():
+    """As soon as it is managed, also where it defines what that does not declare: no client could call it."""
 
     class Forgetful(Forgot):
         def echo(self, value):
@@ -239,7 +239,8 @@ def test_a_server_of_such_an_interface_is_refused_unless_it_defines_it():
     with cm.Entrypoint("test") as entrypoint:
         with pytest.raises(cm.InterfaceError, match=r"Forgot\.forgotten does nothing"):
             entrypoint.manage(Forgetful())
-        assert entrypoint.manage(Defines())
+        with pytest.raises(cm.InterfaceError, match=r"Defines\.forgotten would never be called by a client"):
+            entrypoint.manage(Defines())
 
 
 def test_helpers_private_stubs_and_a_server_that_does_nothing_are_none():
