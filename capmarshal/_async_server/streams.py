@@ -107,12 +107,15 @@ class AwaitedProducer(Streaming):
             await self._first()
             with anyio.move_on_after(_SLOW):
                 while not batch.full and (self._made or not self._over):
-                    await self._some()
+                    if not self._made:
+                        # Nobody else runs before this waits: room is told of here, and not item by item.
+                        self._room.set()
+                        await self._some()
                     if self._made and batch.takes(item := self._made[0]):
                         taken.append(item)
                         self._made.popleft()
                         self._bytes -= item[1]
-                    self._room.set()
+            self._room.set()
         except BaseException:
             # Who was to have them has given up; somebody else may want them.
             self._made.extendleft(reversed(taken))
