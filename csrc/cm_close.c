@@ -227,12 +227,14 @@ static int closed_range(struct cm_mounts *mounts, int first, unsigned int count)
 /* places of numbers that follow one another; where another thread was faster, one may be none's by now */
 static void close_row(struct cm_mounts *mounts, int *places, unsigned int count)
 {
-	unsigned int taken = 0;
-	int first = places[0];
+	/* taken as it is read: of one that is gone nothing says which number comes after it */
+	int first = __atomic_exchange_n(&places[0], -1, __ATOMIC_RELAXED);
+	unsigned int taken = 1;
 
-	while (taken < count && __atomic_exchange_n(&places[taken], -1, __ATOMIC_RELAXED) == first + (int)taken)
+	while (first >= 0 && taken < count &&
+	       __atomic_exchange_n(&places[taken], -1, __ATOMIC_RELAXED) == first + (int)taken)
 		taken++;
-	if (!closed_range(mounts, first, taken))
+	if (first >= 0 && !closed_range(mounts, first, taken))
 		for (unsigned int i = 0; i < taken; i++)
 			lx_close(first + (int)i);
 	for (unsigned int i = taken; i < count; i++)
