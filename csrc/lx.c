@@ -8,6 +8,12 @@
 #ifndef SYS_close_range
 #define SYS_close_range 436
 #endif
+/* Linux 5.13, the same on every architecture */
+#ifndef SYS_landlock_create_ruleset
+#define SYS_landlock_create_ruleset 444
+#define SYS_landlock_add_rule 445
+#define SYS_landlock_restrict_self 446
+#endif
 
 /* what the kernel takes as the size of a signal set: _NSIG / 8, not libc's sizeof(sigset_t) */
 enum { KERNEL_SIGSET_SIZE = 8 };
@@ -136,6 +142,41 @@ int lx_close_range(unsigned int first, unsigned int last, unsigned int flags)
 int lx_kcmp(int pid, int other_pid, int type, unsigned long index, unsigned long other_index)
 {
 	return (int)lx_enter(SYS_kcmp, pid, other_pid, type, (long)index, (long)other_index, 0);
+}
+
+int lx_landlock_create_ruleset(const void *attributes, size_t size, unsigned int flags)
+{
+	return (int)lx_enter(SYS_landlock_create_ruleset, (long)attributes, (long)size, flags, 0, 0, 0);
+}
+
+int lx_landlock_add_rule(int ruleset, int type, const void *rule, unsigned int flags)
+{
+	return (int)lx_enter(SYS_landlock_add_rule, ruleset, type, (long)rule, flags, 0, 0);
+}
+
+int lx_landlock_restrict_self(int ruleset, unsigned int flags)
+{
+	return (int)lx_enter(SYS_landlock_restrict_self, ruleset, flags, 0, 0, 0, 0);
+}
+
+int lx_seccomp(unsigned int operation, unsigned int flags, const void *program)
+{
+	return (int)lx_enter(SYS_seccomp, operation, flags, (long)program, 0, 0, 0);
+}
+
+int lx_prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d)
+{
+	return (int)lx_enter(SYS_prctl, option, (long)a, (long)b, (long)c, (long)d, 0);
+}
+
+int lx_capset(void *header, const void *data)
+{
+	return (int)lx_enter(SYS_capset, (long)header, (long)data, 0, 0, 0, 0);
+}
+
+int lx_unshare(int flags)
+{
+	return (int)lx_enter(SYS_unshare, flags, 0, 0, 0, 0, 0);
 }
 
 long lx_mmap(void *address, size_t length, int protection, int flags, int descriptor, long offset)

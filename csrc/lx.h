@@ -60,6 +60,20 @@ int lx_close_range(unsigned int first, unsigned int last, unsigned int flags);
 /* type: enum kcmp_type of include/uapi/linux/kcmp.h */
 int lx_kcmp(int pid, int other_pid, int type, unsigned long index, unsigned long other_index);
 
+/*
+ * What binds this process and can't be undone.  attributes, rule: struct
+ * landlock_ruleset_attr and the like of include/uapi/linux/landlock.h, which the
+ * kernel headers of the machine that builds may be too old to have; program:
+ * struct sock_fprog.  header, data: capset(2).
+ */
+int lx_landlock_create_ruleset(const void *attributes, size_t size, unsigned int flags);
+int lx_landlock_add_rule(int ruleset, int type, const void *rule, unsigned int flags);
+int lx_landlock_restrict_self(int ruleset, unsigned int flags);
+int lx_seccomp(unsigned int operation, unsigned int flags, const void *program);
+int lx_prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d);
+int lx_capset(void *header, const void *data);
+int lx_unshare(int flags);
+
 /* The address, or -errno: addresses of user space are never negative. */
 long lx_mmap(void *address, size_t length, int protection, int flags, int descriptor, long offset);
 int lx_munmap(void *address, size_t length);

@@ -16,6 +16,7 @@ import cffi
 import pytest
 
 from capmarshal import lx
+from capmarshal._kernel.native import lib
 
 NULL = lx.ffi.NULL
 SEQPACKET = socket.SOCK_SEQPACKET
@@ -68,6 +69,17 @@ FAILURES = [
     pytest.param(lambda: lx.ppoll(NULL, 0, lx.ffi.new("struct timespec *", [0, -1])), errno.EINVAL, id="ppoll"),
 ]
 
+# And of those that the package alone calls.
+OWN_FAILURES = [
+    pytest.param(lambda: lib.lx_landlock_create_ruleset(NULL, 8, 0), errno.EFAULT, id="landlock_create_ruleset"),
+    pytest.param(lambda: lib.lx_landlock_add_rule(-1, 1, NULL, 0), errno.EBADF, id="landlock_add_rule"),
+    pytest.param(lambda: lib.lx_landlock_restrict_self(-1, 0), errno.EBADF, id="landlock_restrict_self"),
+    pytest.param(lambda: lib.lx_seccomp(99, 0, NULL), errno.EINVAL, id="seccomp"),
+    pytest.param(lambda: lib.lx_prctl(-1, 0, 0, 0, 0), errno.EINVAL, id="prctl"),
+    pytest.param(lambda: lib.lx_capset(bytes(8), NULL), errno.EINVAL, id="capset"),
+    pytest.param(lambda: lib.lx_unshare(-1), errno.EINVAL, id="unshare"),
+]
+
 FUNCTIONS = {name for name in lx.__all__ if inspect.isfunction(getattr(lx, name))}
 
 
@@ -76,7 +88,7 @@ def test_the_failure_of_every_function_is_tested():
     assert {case.id for case in FAILURES} == FUNCTIONS
 
 
-@pytest.mark.parametrize(("call", "number"), FAILURES)
+@pytest.mark.parametrize(("call", "number"), [*FAILURES, *OWN_FAILURES])
 def test_a_failure_is_the_negative_errno_and_libc_errno_stays(call, number):
     """A failing call returns -errno, raises nothing, and leaves libc's errno as it was."""
     lx.ffi.errno = 4321
@@ -285,3 +297,70 @@ def test_a_waiting_call_lets_other_threads_run(ends, seqpacket):
     seqpacket[0].send(b"wake")
     thread.join(30)
     assert result == [4]
+
+
+# include/uapi/linux/prctl.h, landlock.h, seccomp.h, capability.h.
+_PR_SET_NO_NEW_PRIVS, _PR_GET_NO_NEW_PRIVS = 38, 39
+_LANDLOCK_VERSION, _LANDLOCK_READ_FILE, _LANDLOCK_PATH_BENEATH = 1, 1 << 2, 1
+_SECCOMP_GET_ACTION_AVAIL, _SECCOMP_RET_ERRNO = 2, 0x00050000
+_CAPABILITIES_3 = 0x20080522
+
+
+def test_landlock_binds_the_process_that_calls_it(fork, tmp_path):
+    """A ruleset is made, given a rule, and put on: what lies beneath it can be read, and nothing else."""
+    if lib.lx_landlock_create_ruleset(NULL, 0, _LANDLOCK_VERSION) < 0:
+        pytest.skip("this kernel has no Landlock")
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    inside.mkdir()
+    for place in (inside / "file", outside):
+        place.write_text("read")
+
+    def child():
+        ruleset = lib.lx_landlock_create_ruleset(struct.pack("=Q", _LANDLOCK_READ_FILE), 8, 0)
+        directory = os.open(inside, os.O_PATH)
+        rule = struct.pack("=Qi", _LANDLOCK_READ_FILE, directory)
+        made = lib.lx_landlock_add_rule(ruleset, _LANDLOCK_PATH_BENEATH, rule, 0)
+        privileges = lib.lx_prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), lib.lx_prctl(_PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
+        bound = lib.lx_landlock_restrict_self(ruleset, 0)
+        with pytest.raises(PermissionError):
+            outside.read_text()
+        return made, privileges, bound, (inside / "file").read_text()
+
+    assert fork(child).result() == (0, (0, 1), 0, "read")
+
+
+def test_capset_takes_capabilities_away(fork):
+    """What is not permitted any more cannot be had again."""
+
+    def child():
+        nothing = bytes(24)
+        taken = lib.lx_capset(struct.pack("=Ii", _CAPABILITIES_3, 0), nothing)
+        again = lib.lx_capset(struct.pack("=Ii", _CAPABILITIES_3, 0), struct.pack("=6I", 1, 1, 0, 0, 0, 0))
+        return taken, again
+
+    assert fork(child).result() == (0, -errno.EPERM)
+
+
+def test_seccomp_says_which_actions_it_knows():
+    """The operation that changes nothing."""
+    known = lx.ffi.new("uint32_t *", _SECCOMP_RET_ERRNO)
+    unknown = lx.ffi.new("uint32_t *", 0x00060000)
+    assert lib.lx_seccomp(_SECCOMP_GET_ACTION_AVAIL, 0, known) == 0
+    assert lib.lx_seccomp(_SECCOMP_GET_ACTION_AVAIL, 0, unknown) == -errno.EOPNOTSUPP
+
+
+def test_unshare_tells_whether_there_are_other_threads(fork):
+    """Of CLONE_THREAD it does nothing where there are none, and refuses where there are."""
+    clone_thread = 0x00010000
+
+    def child():
+        alone = lib.lx_unshare(clone_thread)
+        end = threading.Event()
+        other = threading.Thread(target=end.wait)
+        other.start()
+        beside = lib.lx_unshare(clone_thread)
+        end.set()
+        other.join()
+        return alone, beside
+
+    assert fork(child).result() == (0, -errno.EINVAL)
