@@ -11,6 +11,7 @@ import os
 import resource
 import socket
 import subprocess
+import sys
 import time
 
 import pytest
@@ -258,6 +259,8 @@ def test_a_descriptor_limit_cures_it(fork, ordinary_python, limit):
     def child():
         with hand.bulk_process(fork) as (_, proxy), by_hand.pipe() as (reader, _writer):
             soft_limit(512)
+            # What runs the launcher: this process's own may be root's alone.
+            sys.executable = python
             with cm.Descriptor.dup_of(reader) as one:
                 proxy.check(b"", [one])
                 flooder = cm.spawn(

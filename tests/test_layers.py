@@ -215,7 +215,7 @@ MODULES = {
         "passed_service",
         "passed_streams",
     ),
-    "_child": ("activation", "inherited", "spawn"),
+    "_child": ("activation", "inherited", "launcher", "launching", "spawn"),
     "_async_client": (
         "waiting",
         "asyncio_watch",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import anyio.lowlevel
 
 from capmarshal._async_client.process import Process
+from capmarshal._async_client.waiting import awaited
 from capmarshal._child import spawn as _child
 
 if TYPE_CHECKING:
@@ -53,12 +54,13 @@ async def spawn(
             raise TypeError(f"{option} is not for a process that is awaited: its streams are of bytes, unbuffered")
     await anyio.lowlevel.checkpoint()
     # Not in another thread, which cancellation would leave alone with the child.
-    started = _child.spawn(
-        args,
-        parent=parent,
-        parent_as_stdin=parent_as_stdin,
-        descriptor_limit=descriptor_limit,
-        bufsize=0,
-        **options,
+    started = await awaited(
+        _child.starting(
+            args,
+            parent=parent,
+            parent_as_stdin=parent_as_stdin,
+            descriptor_limit=descriptor_limit,
+            options={"bufsize": 0, **options},
+        )
     )
     return Process(started)

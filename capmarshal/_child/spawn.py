@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from capmarshal._capabilities import handover
 from capmarshal._capabilities.capability import Capability
-from capmarshal._child import inherited
+from capmarshal._child import inherited, launching
 from capmarshal._descriptors.private import Private, make_pair
 from capmarshal._kernel.numbers import check_whole
+from capmarshal._kernel.waiting import drive
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+
+    from capmarshal._kernel.waiting import Steps
 
 # A Python interpreter needs some to start.
 _LIMIT_MIN = 16
@@ -41,15 +44,21 @@ class _HandedDown(Private):
             super().in_child()
 
 
+def _pair(doing: str) -> tuple[Private, Private]:
+    """(this process's end, the child's) of a new socket; raises as :func:`make_pair`."""
+    far = _HandedDown()
+    near, made = make_pair(doing)
+    far.number, made.number = made.number, -1
+    return near, far
+
+
 def _waiting(parent: Capability) -> Private:
     """A socket in which a capability waits.
 
     Raises:
         Closed, TableFull, TooManyInFlight, KernelError: nothing was made.
     """
-    far = _HandedDown()
-    near, made = make_pair("handing the parent capability over")
-    far.number, made.number = made.number, -1
+    near, far = _pair("handing the parent capability over")
     try:
         handover.send(near.number, parent, None)
     except BaseException:
@@ -60,8 +69,8 @@ def _waiting(parent: Capability) -> Private:
     return far
 
 
-def _limit(descriptors: int, then: Callable[[], object] | None) -> Callable[[], object]:
-    """What runs in the child before its exec: from there on it cannot raise the limit again.
+def _check_limit(descriptors: int) -> None:
+    """Refuses a limit that cannot be given.
 
     Raises:
         ValueError: more than this process may give, or too few to start with.
@@ -70,13 +79,6 @@ def _limit(descriptors: int, then: Callable[[], object] | None) -> Callable[[], 
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wrong = f"a descriptor limit is {_LIMIT_MIN} to {hard} (this process's hard one), not {descriptors!r}"
     check_whole(descriptors, wrong, _LIMIT_MIN, hard)
-
-    def before_exec() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
-        if then is not None:
-            then()
-
-    return before_exec
 
 
 def _with_variable(environment: Mapping[Any, Any] | None, value: str) -> dict[Any, Any]:
@@ -109,7 +111,8 @@ def spawn(
             taken, standard input has ended.
         descriptor_limit: the child's hard RLIMIT_NOFILE, for one that is not to be trusted with more: it bounds what
             the child can have open, and its share of what its user may have in flight, which is counted over all of a
-            user's processes (ETOOMANYREFS).  Unless it is privileged, the child cannot raise it.
+            user's processes (ETOOMANYREFS).  Unless it is privileged, the child cannot raise it.  The process is
+            begun by this interpreter (``sys.executable``), which limits itself and then becomes the program.
         options: as for :class:`subprocess.Popen`.  ``close_fds`` must stay True.
 
     Returns:
@@ -123,15 +126,28 @@ def spawn(
         TableFull, TooManyInFlight: no room for the socket, or too much that was sent and not yet received.
         OSError: as from :class:`subprocess.Popen`.
     """
-    # Imported when used: 3 ms of every start otherwise, also of those that spawn nobody.
-    import subprocess
+    return drive(
+        starting(
+            args, parent=parent, parent_as_stdin=parent_as_stdin, descriptor_limit=descriptor_limit, options=options
+        )
+    )
 
+
+def starting(
+    args: Sequence[str | os.PathLike[str]] | str,
+    *,
+    parent: Capability,
+    parent_as_stdin: bool,
+    descriptor_limit: int | None,
+    options: dict[str, Any],
+) -> Steps[subprocess.Popen[Any]]:
+    """As :func:`spawn`, in steps: that a program runs which a launcher has begun is waited for."""
     if not options.get("close_fds", True):
         raise ValueError("close_fds=False would hand everything down; name what the child needs in pass_fds")
     if not isinstance(parent, Capability):
         raise TypeError(f"parent must be a Capability, not {parent!r}; capability() gives that of a proxy or an object")
     if descriptor_limit is not None:
-        options["preexec_fn"] = _limit(descriptor_limit, options.get("preexec_fn"))
+        _check_limit(descriptor_limit)
     if parent_as_stdin and options.get("stdin") is not None:
         raise ValueError("with parent_as_stdin=True, the child's standard input is where its capability waits")
     with contextlib.closing(_waiting(parent)) as waiting:
@@ -142,4 +158,25 @@ def spawn(
             options["pass_fds"] = (*options.get("pass_fds", ()), number)
         told = inherited.told_of(number, as_stdin=parent_as_stdin)
         options["env"] = _with_variable(options.get("env"), told)
-        return subprocess.Popen(args, **options)  # noqa: S603 - what to run is the caller's to say
+        if descriptor_limit is None:
+            return _popen(args, options)
+        return (yield from _limited(args, descriptor_limit, options))
+
+
+def _popen(args: Any, options: dict[str, Any]) -> subprocess.Popen[Any]:
+    # Imported when used: 3 ms of every start otherwise, also of those that spawn nobody.
+    import subprocess
+
+    return subprocess.Popen(args, **options)  # noqa: S603 - what to run is the caller's to say
+
+
+def _limited(args: Any, descriptors: int, options: dict[str, Any]) -> Steps[subprocess.Popen[Any]]:
+    """Starts a program that has few descriptors, and waits until it runs."""
+    near, far = _pair("hearing from a launcher")
+    with contextlib.closing(near):
+        with contextlib.closing(far):
+            options["pass_fds"] = (*options.get("pass_fds", ()), far.number)
+            started = _popen(launching.limiting(args, descriptors, far.number, options), options)
+        started.args = args
+        yield from launching.heard(started, near)
+        return started

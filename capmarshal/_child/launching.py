@@ -1,0 +1,130 @@
+"""Starting a process by the launcher, and hearing from it whether the program runs."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import select
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+from capmarshal._child import launcher
+from capmarshal._kernel.errors import KernelError
+from capmarshal._kernel.native import FOREVER
+from capmarshal._kernel.waiting import Wait
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Mapping
+
+    from capmarshal._descriptors.private import Private
+    from capmarshal._kernel.waiting import Steps
+
+# Of a report.
+_SIZE_MAX = 65536
+
+
+def interpreter() -> str:
+    """The Python that runs the launcher.
+
+    Raises:
+        KernelError: there is none.
+    """
+    if not sys.executable or getattr(sys, "frozen", False):
+        raise KernelError(errno.ENOEXEC, "the launcher needs a Python interpreter, and sys.executable is none here")
+    return sys.executable
+
+
+def _command_of(args: Any, options: dict[str, Any]) -> tuple[Any, list[Any]]:
+    """(what to execute, its arguments, from the zeroth), as Popen makes them of what it is given.
+
+    Raises:
+        IndexError: there is nothing to execute.
+    """
+    shell, executable = options.pop("shell", False), options.pop("executable", None)
+    arguments = [args] if isinstance(args, str | bytes | os.PathLike) else list(args)
+    if shell:
+        arguments = ["/bin/sh", "-c", *arguments]
+        if executable is not None:
+            arguments[0] = executable
+    return (arguments[0] if executable is None else executable), arguments
+
+
+def limiting(args: Any, descriptors: int, report: int, options: dict[str, Any]) -> list[Any]:
+    """The command that limits the descriptors of a program, and runs it.
+
+    Args:
+        args: what Popen would be given.
+        descriptors: the limit.
+        report: where the launcher reports to.
+        options: Popen's; what the launcher does in its place is taken out of them.
+    """
+    executable, arguments = _command_of(args, options)
+    restored = options.get("restore_signals", True)
+    given: Mapping[Any, Any] | None = options.get("env")
+    environment: Mapping[Any, Any] = os.environ if given is None else given
+    locale = environment.get("LC_CTYPE", environment.get(b"LC_CTYPE"))
+    plan = {
+        "descriptors": descriptors,
+        "ignored": [
+            name
+            for name in launcher.IGNORED_BY_PYTHON
+            if not restored and signal.getsignal(getattr(signal, name)) == signal.SIG_IGN
+        ],
+        "LC_CTYPE": None if locale is None else os.fsdecode(locale),
+    }
+    # -S: no package is needed, and to look for them takes longer than all the rest.
+    return [interpreter(), "-I", "-S", launcher.__file__, str(report), json.dumps(plan), executable, *arguments]
+
+
+def _raised(told: bytes) -> OSError:
+    """The error that a launcher has reported."""
+    error = json.loads(told)
+    if error["errno"] is None:
+        return KernelError(errno.ENOEXEC, f"the launcher failed: {error['strerror']}")
+    if error["filename"] is None:
+        return OSError(error["errno"], error["strerror"])
+    return OSError(error["errno"], error["strerror"], error["filename"])
+
+
+def abandon(started: subprocess.Popen[Any]) -> None:
+    """Ends a process that nobody will have."""
+    started.kill()
+    started.wait()
+    for stream in (started.stdin, started.stdout, started.stderr):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()
+
+
+def heard(started: subprocess.Popen[Any], report: Private, ended: bytes = b"") -> Steps[None]:
+    """Waits until the program runs.
+
+    Args:
+        started: the process; where this fails, it is ended.
+        report: this process's end of where the launcher reports to.
+        ended: the last that it says where all went well; none, where its end is closed by the program's start.
+
+    Raises:
+        OSError: what the launcher has reported, or that it has ended without.
+    """
+    try:
+        records = [b""]
+        while True:
+            yield Wait(report.number, select.POLLIN, FOREVER)
+            record = os.read(report.number, _SIZE_MAX)
+            if not record or record == ended:
+                break
+            records.append(record)
+        if records[-1] not in (b"", launcher.BEGUN):
+            raise _raised(records[-1])
+        if records[-1] != launcher.BEGUN or record != ended:
+            raise KernelError(
+                errno.ENOEXEC, f"the launcher ended before the program began: {interpreter()} {launcher.__file__}"
+            )
+    except BaseException:
+        abandon(started)
+        raise
