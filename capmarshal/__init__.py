@@ -15,6 +15,7 @@ from capmarshal._capabilities.handover import receive_capability, send_capabilit
 from capmarshal._capabilities.signal_capability import Signal
 from capmarshal._capabilities.signal_receiver import SignalReceiver
 from capmarshal._child.activation import activated, notify_ready
+from capmarshal._child.confinement import Confinement
 from capmarshal._child.inherited import parent
 from capmarshal._child.spawn import spawn
 from capmarshal._descriptors.buffer_pool import BufferPool
@@ -35,6 +36,7 @@ from capmarshal._kernel.errors import (
     MessageTruncated,
     NoParent,
     NotActivated,
+    NotConfined,
     ProtocolError,
     RecordTooBig,
     Refused,
@@ -73,6 +75,7 @@ __all__ = [
     "Caller",
     "Capability",
     "Closed",
+    "Confinement",
     "Dataspace",
     "Descriptor",
     "DescriptorsLost",
@@ -87,6 +90,7 @@ __all__ = [
     "MessageTruncated",
     "NoParent",
     "NotActivated",
+    "NotConfined",
     "ProtocolError",
     "RecordTooBig",
     "Refused",

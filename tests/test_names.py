@@ -75,6 +75,7 @@ OFFERED = {
     "BufferPool": {"close", "closed", "take"},
     "Caller": {"gid", "label", "pid", "uid"},
     "Capability": {"cast", "close", "closed", "fileno", "gone", "label", "local", "name"},
+    "Confinement": {"cpu", "descriptors", "memory", "missing", "read", "threads", "write"},
     "Dataspace": {
         "close",
         "closed",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from anyio.abc import Process as AnyProcess
 
     from capmarshal._capabilities.capability import Capability
+    from capmarshal._child.confinement import Confinement
 
 # Options of subprocess.Popen's that would make files of text of its pipes, or buffer them.
 _OF_FILES = ("bufsize", "encoding", "errors", "text", "universal_newlines")
@@ -28,6 +29,7 @@ async def spawn(
     parent: Capability,
     parent_as_stdin: bool = False,
     descriptor_limit: int | None = None,
+    confine: Confinement | None = None,
     **options: Any,
 ) -> AnyProcess:
     """Starts a child process that inherits one capability, as :func:`capmarshal.spawn` does, to be awaited.
@@ -40,6 +42,7 @@ async def spawn(
         parent: the capability to give; borrowed.
         parent_as_stdin: the socket in which it waits is the child's standard input.
         descriptor_limit: the child's hard RLIMIT_NOFILE.
+        confine: what the child may have, which then is a Python file.
         options: as for :class:`subprocess.Popen`, but for those of text and buffers: a stream that is ``PIPE`` is
             awaited, and of bytes.
 
@@ -47,7 +50,7 @@ async def spawn(
         The process: ``await process.wait()`` gives its status.
 
     Raises:
-        TypeError, ValueError, Closed, TableFull, TooManyInFlight, OSError: as :func:`capmarshal.spawn`.
+        TypeError, ValueError, NotConfined, Closed, TableFull, TooManyInFlight, OSError: as :func:`capmarshal.spawn`.
     """
     for option in _OF_FILES:
         if option in options:
@@ -60,6 +63,7 @@ async def spawn(
             parent=parent,
             parent_as_stdin=parent_as_stdin,
             descriptor_limit=descriptor_limit,
+            confine=confine,
             options={"bufsize": 0, **options},
         )
     )

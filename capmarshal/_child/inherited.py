@@ -12,6 +12,7 @@ import os
 import select
 import socket
 import stat
+import sys
 from typing import TYPE_CHECKING
 
 from capmarshal._capabilities.handover import receive_capability, waits_in
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from capmarshal._capabilities.capability import Capability
 
 VARIABLE = "CAPMARSHAL_PARENT"
+# For `python -X`: nothing is taken when this is imported.
+NOT_YET = "capmarshal_not_yet"
 STDIN = 0
 # Characters: of two numbers of 64 bits, and more.
 _TOLD_MAX = 64
@@ -132,4 +135,11 @@ def _inherit() -> tuple[Capability | None, str]:
     return None, _TAKEN if _is_socket(*numbers) else _REPLACED
 
 
-_parent, _why_none = _inherit()
+def inherit() -> None:
+    """Takes it over: when capmarshal is imported, or, by the launcher, when it has confined this process."""
+    global _parent, _why_none
+    _parent, _why_none = _inherit()
+
+
+if NOT_YET not in sys._xoptions:  # noqa: SLF001 - that is its name
+    inherit()

@@ -1,10 +1,13 @@
 """Runs first in a process that spawn() has created, changes that, and becomes the program that was asked for.
 
-By itself: ``python -I -S launcher.py REPORT PLAN EXECUTABLE ARGUMENT...``.  What is to be changed would have to be done
+By itself: ``python -I launcher.py REPORT PLAN PROGRAM ARGUMENT...``.  What is to be changed would have to be done
 between fork and exec otherwise, by ``preexec_fn``, where another thread of the parent's may have left any lock taken.
 
-It reports by the socket REPORT: one record when it has begun, another one if it fails; and that nothing more comes
-says that the program runs.
+The program is executed; or it is a Python file, which this interpreter runs when it has confined itself: no program is
+executed after that.
+
+It reports by the socket REPORT: one record when it has begun, another one if it fails; and one when it is confined, or
+that nothing more comes when the program is executed.
 """
 
 from __future__ import annotations
@@ -12,9 +15,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 BEGUN: Final = b"begun"
+CONFINED: Final = b"confined"
 # What Python ignores when it starts, and hands down so; Popen's restore_signals has undone it before.
 IGNORED_BY_PYTHON: Final = ("SIGPIPE", "SIGXFSZ")
 
@@ -25,7 +32,8 @@ def told_of(error: BaseException) -> bytes:
         told = {"errno": error.errno, "strerror": error.strerror, "filename": error.filename}
     else:
         told = {"errno": None, "strerror": f"{type(error).__name__}: {error}", "filename": None}
-    return json.dumps(told).encode()
+    # Of NotConfined alone.
+    return json.dumps({**told, "missing": getattr(error, "missing", None)}).encode()
 
 
 def _restore(plan: dict[str, Any]) -> None:
@@ -59,18 +67,67 @@ def _become(plan: dict[str, Any], executable: str, arguments: list[str]) -> None
         raise
 
 
-def main() -> None:
-    """Does it."""
-    report, plan, executable, *arguments = sys.argv[1:]
-    number = int(report)
-    os.set_inheritable(number, False)
-    os.write(number, BEGUN)
+def _confine(plan: dict[str, Any], file: str) -> None:
+    """Confines this process, and then takes what it was given.
+
+    Raises:
+        OSError: it cannot be confined, or there is no such file.
+    """
+    with open(file, "rb"):  # noqa: PTH123 - pathlib is much to import for that
+        pass
+    # Behind what is installed: nothing of the interpreter's own is to be found there instead.
+    sys.path += [folder for folder in plan["folders"] if folder not in sys.path]
+    from capmarshal._child import inherited
+    from capmarshal._child.confining import confine_by
+
+    confine_by(plan["confinement"], [*plan["packages"], file], plan["folders"])
+    inherited.inherit()
+
+
+def _run(file: str, arguments: list[str]) -> None:
+    """Runs a Python file as Python does: it is the module __main__, also of threads that outlive it."""
+    import io
+    import types
+
+    main = types.ModuleType("__main__")
+    vars(main).update(__file__=file, __builtins__=__builtins__)
+    sys.modules["__main__"] = main
+    sys.argv = [file, *arguments]
+    sys.path.insert(0, os.path.dirname(file))  # noqa: PTH120 - pathlib likewise
+    with io.open_code(file) as opened:
+        source = opened.read()
     try:
-        _become(json.loads(plan), executable, arguments)
+        exec(compile(source, file, "exec"), vars(main))  # noqa: S102 - what this is for
+    except Exception as error:  # noqa: BLE001 - it is told
+        # From where the file's own lines begin.
+        traceback = error.__traceback__ and error.__traceback__.tb_next
+        sys.excepthook(type(error), error.with_traceback(traceback), traceback)
+        raise SystemExit(1) from None
+
+
+def _reported(number: int, action: Callable[[], object]) -> None:
+    """Does it; where it fails, says so and ends this process."""
+    try:
+        action()
     except BaseException as error:  # noqa: BLE001 - the parent raises it
         os.write(number, told_of(error))
         # Nothing is to be said by this process itself.
         os._exit(127)
+
+
+def main() -> None:
+    """Does it."""
+    report, plan, program, *arguments = sys.argv[1:]
+    number = int(report)
+    os.set_inheritable(number, False)
+    os.write(number, BEGUN)
+    asked = json.loads(plan)
+    if "confinement" not in asked:
+        _reported(number, lambda: _become(asked, program, arguments))
+    _reported(number, lambda: _confine(asked, program))
+    os.write(number, CONFINED)
+    os.close(number)
+    _run(os.path.abspath(program), arguments)  # noqa: PTH100 - as above
 
 
 if __name__ == "__main__":

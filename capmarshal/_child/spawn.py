@@ -13,19 +13,24 @@ from typing import TYPE_CHECKING, Any
 
 from capmarshal._capabilities import handover
 from capmarshal._capabilities.capability import Capability
-from capmarshal._child import inherited, launching
+from capmarshal._child import inherited
+from capmarshal._child.confinement import DESCRIPTORS_MIN, Confinement
+from capmarshal._child.launcher import CONFINED
+from capmarshal._child.launching import confining, heard, limiting
 from capmarshal._descriptors.private import Private, make_pair
 from capmarshal._kernel.numbers import check_whole
 from capmarshal._kernel.waiting import drive
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from capmarshal._kernel.waiting import Steps
 
-# A Python interpreter needs some to start.
-_LIMIT_MIN = 16
+# Popen's options, and spawn()'s, that a confined process can't have.
+_NOT_CONFINED = ("executable", "pass_fds", "preexec_fn", "shell", "parent_as_stdin", "descriptor_limit")
+# Of the environment, what a confined process inherits, and the locale.
+_INHERITED = ("LANG", "LANGUAGE", "TZ")
 
 
 class _HandedDown(Private):
@@ -77,8 +82,38 @@ def _check_limit(descriptors: int) -> None:
         TypeError: no whole number.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wrong = f"a descriptor limit is {_LIMIT_MIN} to {hard} (this process's hard one), not {descriptors!r}"
-    check_whole(descriptors, wrong, _LIMIT_MIN, hard)
+    wrong = f"a descriptor limit is {DESCRIPTORS_MIN} to {hard} (this process's hard one), not {descriptors!r}"
+    check_whole(descriptors, wrong, DESCRIPTORS_MIN, hard)
+
+
+def _check_confined(confine: Confinement, options: Mapping[str, Any]) -> None:
+    """Refuses what is no confinement, and what has no place beside one.
+
+    Raises:
+        TypeError: it is none.
+        ValueError: an option would hand more down, or run something else.
+    """
+    if not isinstance(confine, Confinement):
+        raise TypeError(f"confine must be a Confinement, not {confine!r}")
+    if wrong := [option for option in _NOT_CONFINED if options.get(option)]:
+        raise ValueError(
+            f"{', '.join(wrong)}: not for a confined process, which inherits its parent capability, and the standard "
+            "streams that are named; its limit of descriptors is Confinement(descriptors=...)"
+        )
+
+
+def _provide(confine: Confinement, options: dict[str, Any]) -> None:
+    """What a confined process inherits of standard streams and environment, unless it is named."""
+    # subprocess.DEVNULL.
+    for stream in ("stdin", "stdout", "stderr"):
+        if options.get(stream) is None:
+            options[stream] = -3
+    if options.get("env") is not None:
+        return
+    given = {name: value for name, value in os.environ.items() if name in _INHERITED or name.startswith("LC_")}
+    # For tempfile.
+    given.update(("TMPDIR", place) for place in reversed(confine.write) if os.path.isdir(place))  # noqa: PTH112
+    options["env"] = given
 
 
 def _with_variable(environment: Mapping[Any, Any] | None, value: str) -> dict[Any, Any]:
@@ -95,6 +130,7 @@ def spawn(
     parent: Capability,
     parent_as_stdin: bool = False,
     descriptor_limit: int | None = None,
+    confine: Confinement | None = None,
     **options: Any,
 ) -> subprocess.Popen[Any]:
     """Starts a child process that inherits one capability, which it gets from :func:`parent`.
@@ -113,14 +149,20 @@ def spawn(
             the child can have open, and its share of what its user may have in flight, which is counted over all of a
             user's processes (ETOOMANYREFS).  Unless it is privileged, the child cannot raise it.  The process is
             begun by this interpreter (``sys.executable``), which limits itself and then becomes the program.
-        options: as for :class:`subprocess.Popen`.  ``close_fds`` must stay True.
+        confine: what the child may have.  It is a Python file then, which is run by this interpreter, isolated from the
+            environment (``python -I``), in a process that has confined itself and made sure of it: ``args`` is the
+            file and its arguments.  Standard streams that are not named are ``/dev/null``, and without ``env`` the
+            environment has the locale, the time zone, and TMPDIR: the first directory that it may write in.
+        options: as for :class:`subprocess.Popen`.  ``close_fds`` must stay True.  With ``confine``, none that would
+            hand more down or run something else: ``executable``, ``pass_fds``, ``preexec_fn``, ``shell``.
 
     Returns:
         The process, to be waited for.
 
     Raises:
         ValueError: ``close_fds=False``, ``parent_as_stdin=True`` with a ``stdin``, or a descriptor limit that cannot
-            be given.
+            be given; with ``confine``, any of these, and options that are not for it.
+        NotConfined: the kernel or the system lacks a part, which the message names; nothing of the file was run.
         TypeError: ``parent`` is no capability, or the limit no number.
         Closed: the capability is closed.
         TableFull, TooManyInFlight: no room for the socket, or too much that was sent and not yet received.
@@ -128,7 +170,12 @@ def spawn(
     """
     return drive(
         starting(
-            args, parent=parent, parent_as_stdin=parent_as_stdin, descriptor_limit=descriptor_limit, options=options
+            args,
+            parent=parent,
+            parent_as_stdin=parent_as_stdin,
+            descriptor_limit=descriptor_limit,
+            confine=confine,
+            options=options,
         )
     )
 
@@ -139,6 +186,7 @@ def starting(
     parent: Capability,
     parent_as_stdin: bool,
     descriptor_limit: int | None,
+    confine: Confinement | None,
     options: dict[str, Any],
 ) -> Steps[subprocess.Popen[Any]]:
     """As :func:`spawn`, in steps: that a program runs which a launcher has begun is waited for."""
@@ -148,6 +196,9 @@ def starting(
         raise TypeError(f"parent must be a Capability, not {parent!r}; capability() gives that of a proxy or an object")
     if descriptor_limit is not None:
         _check_limit(descriptor_limit)
+    if confine is not None:
+        _check_confined(confine, {**options, "parent_as_stdin": parent_as_stdin, "descriptor_limit": descriptor_limit})
+        _provide(confine, options)
     if parent_as_stdin and options.get("stdin") is not None:
         raise ValueError("with parent_as_stdin=True, the child's standard input is where its capability waits")
     with contextlib.closing(_waiting(parent)) as waiting:
@@ -158,9 +209,13 @@ def starting(
             options["pass_fds"] = (*options.get("pass_fds", ()), number)
         told = inherited.told_of(number, as_stdin=parent_as_stdin)
         options["env"] = _with_variable(options.get("env"), told)
-        if descriptor_limit is None:
-            return _popen(args, options)
-        return (yield from _limited(args, descriptor_limit, options))
+        if confine is not None:
+            return (yield from _launched(args, lambda report: confining(args, confine, report), options, CONFINED))
+        if descriptor_limit is not None:
+            return (
+                yield from _launched(args, lambda report: limiting(args, descriptor_limit, report, options), options)
+            )
+        return _popen(args, options)
 
 
 def _popen(args: Any, options: dict[str, Any]) -> subprocess.Popen[Any]:
@@ -170,13 +225,23 @@ def _popen(args: Any, options: dict[str, Any]) -> subprocess.Popen[Any]:
     return subprocess.Popen(args, **options)  # noqa: S603 - what to run is the caller's to say
 
 
-def _limited(args: Any, descriptors: int, options: dict[str, Any]) -> Steps[subprocess.Popen[Any]]:
-    """Starts a program that has few descriptors, and waits until it runs."""
+def _launched(
+    args: Any, command: Callable[[int], list[Any]], options: dict[str, Any], ended: bytes = b""
+) -> Steps[subprocess.Popen[Any]]:
+    """Starts a launcher, and waits until the program runs.
+
+    Args:
+        args: what was to be started.
+        command: the launcher's, when it is told where to report to.
+        options: Popen's.
+        ended: as for :func:`heard`.
+    """
     near, far = _pair("hearing from a launcher")
     with contextlib.closing(near):
         with contextlib.closing(far):
+            made = command(far.number)
             options["pass_fds"] = (*options.get("pass_fds", ()), far.number)
-            started = _popen(launching.limiting(args, descriptors, far.number, options), options)
+            started = _popen(made, options)
         started.args = args
-        yield from launching.heard(started, near)
+        yield from heard(started, near, ended)
         return started

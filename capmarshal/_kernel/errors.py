@@ -38,6 +38,18 @@ class Refused(KernelError, PermissionError):
     """A service does not let this process in: it says so, or the permissions of its socket do."""
 
 
+class NotConfined(KernelError):
+    """A process is not confined as it was asked for: the message says what is missing here, or in the way.
+
+    Attributes:
+        missing: the names of the parts that are missing, which ``Confinement(missing=...)`` does without.
+    """
+
+    def __init__(self, number: int, message: str, missing: tuple[str, ...] = ()) -> None:
+        super().__init__(number, message)
+        self.missing = missing
+
+
 class RecordTooBig(KernelError):
     """EMSGSIZE: the bytes do not fit into one record of the socket."""
 

@@ -1,0 +1,83 @@
+"""Confines the process that runs it, for good: limits, privileges, Landlock, and a filter of system calls.
+
+In this order: each needs what the next one takes.  What is missing is told before anything is changed.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Any
+
+from capmarshal._child import landlock, privileges, resource_limits
+from capmarshal._child.confinement import PARTS
+from capmarshal._kernel.errors import KernelError, NotConfined
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def _filter_for(plan: dict[str, Any], abi: int) -> tuple[bytes | None, str]:
+    """The program of the filter; or None, and why there is none."""
+    # Imported when used: nobody else needs ctypes.
+    try:
+        from capmarshal._child import seccomp
+
+        library = seccomp.library()
+    except (ImportError, OSError) as error:
+        return None, f"libseccomp cannot be loaded ({error}): install it, as by `apt install libseccomp2`"
+    return seccomp.program(library, writes=bool(plan["write"]), truncates=abi >= landlock.TRUNCATE), ""
+
+
+def _check(lacking: dict[str, str], without: Iterable[str]) -> None:
+    """Refuses to go on without what nobody has said is not needed."""
+    needed = {part: why for part, why in lacking.items() if part not in without}
+    if not needed:
+        return
+    told = "; ".join(f"{part}: {why}, and without it, {PARTS[part]}" for part, why in needed.items())
+    raise NotConfined(
+        errno.ENOSYS, f"this process cannot be confined here: {told}. missing={[*needed]} does without", tuple(needed)
+    )
+
+
+def confine_by(plan: dict[str, Any], also_read: Iterable[str], listed: Iterable[str]) -> None:
+    """Confines this process, which has one thread.
+
+    Args:
+        plan: :func:`data_of` a confinement.
+        also_read: paths that are read besides; those that are not there are passed over.
+        listed: directories whose names are listed, likewise.
+
+    Raises:
+        NotConfined: a part is missing, or there are other threads; nothing was changed.
+        OSError: a path is not there, or a step was refused; the process may be bound by a part of it.
+    """
+    if (threads := privileges.threads()) != 1:
+        many = "it has other threads, which would go on unbound"
+        what = "nobody tells how many threads it has" if threads is None else many
+        raise NotConfined(errno.EBUSY, f"this process cannot be confined: {what}")
+    lacking = {}
+    if not (abi := landlock.version()):
+        lacking["landlock"] = "this kernel has none (Linux 5.13), it is switched off, or a filter refuses it"
+    elif abi < landlock.SCOPES:
+        lacking["scopes"] = f"Landlock has none here (version {abi}; it is {landlock.SCOPES} from Linux 6.12 on)"
+    program, why = _filter_for(plan, abi)
+    if program is None:
+        lacking["seccomp"] = why
+    if plan["threads"] is not None:
+        lacking["threads"] = "no cgroup is delegated to this process"
+    _check(lacking, plan["missing"])
+    resource_limits.put_on(memory=plan["memory"], cpu=plan["cpu"], descriptors=plan["descriptors"])
+    privileges.give_up()
+    if abi:
+        landlock.bind(abi, plan["read"], plan["write"], also_read, listed)
+    if program is not None:
+        _install(program, plan["missing"])
+
+
+def _install(program: bytes, without: Iterable[str]) -> None:
+    from capmarshal._child import seccomp
+
+    try:
+        seccomp.install(program)
+    except KernelError as error:
+        _check({"seccomp": str(error)}, without)

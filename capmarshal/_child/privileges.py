@@ -1,0 +1,38 @@
+"""What a process gives up before it is confined, and whether it can be: it has one thread."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+
+from capmarshal._kernel.errors import check
+from capmarshal._kernel.native import lib
+
+# include/uapi/linux/sched.h, prctl.h, capability.h.
+_CLONE_THREAD = 0x00010000
+_PR_SET_NO_NEW_PRIVS = 38
+_VERSION_3, _WORDS = 0x20080522, 6
+
+
+def threads() -> int | None:
+    """How many this process has: 1, or more, 2 where they can't be counted; None where nobody tells.
+
+    Python's own list does not have those of libraries.
+    """
+    try:
+        return len(os.listdir("/proc/self/task"))  # noqa: PTH208 - pathlib is much to import for that
+    except OSError:
+        # Does nothing where there is no other, and fails where there is: check_unshare_flags() in kernel/fork.c.
+        return {0: 1, -errno.EINVAL: 2}.get(lib.lx_unshare(_CLONE_THREAD))
+
+
+def give_up() -> None:
+    """Gives up all capabilities, and that any program could give new ones, for good.
+
+    Raises:
+        KernelError: a filter refuses that.
+    """
+    check(lib.lx_prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "giving up new privileges", "prctl(2)")
+    header = struct.pack("=Ii", _VERSION_3, 0)
+    check(lib.lx_capset(header, bytes(4 * _WORDS)), "giving up capabilities", "capset(2)")

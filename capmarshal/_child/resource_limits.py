@@ -1,0 +1,47 @@
+"""Limits of this process alone, which it cannot raise again: setrlimit(2).
+
+None that is counted over all of a user's processes, but for those that it is to have next to nothing of.
+"""
+
+from __future__ import annotations
+
+import resource
+
+# What it has no use for.  Of signals: what is queued for it is counted with its user's.
+_LITTLE = (
+    (resource.RLIMIT_CORE, 0),
+    (resource.RLIMIT_MEMLOCK, 0),
+    (resource.RLIMIT_MSGQUEUE, 0),
+    (resource.RLIMIT_NICE, 0),
+    (resource.RLIMIT_RTPRIO, 0),
+    (resource.RLIMIT_SIGPENDING, 128),
+)
+
+
+def _lower(kind: int, soft: int, hard: int) -> None:
+    """Sets a limit, no higher than it is."""
+    _, most = resource.getrlimit(kind)
+    if most != resource.RLIM_INFINITY:
+        soft, hard = min(soft, most), min(hard, most)
+    resource.setrlimit(kind, (soft, hard))
+
+
+def put_on(*, memory: int | None, cpu: int | None, descriptors: int) -> None:
+    """Limits this process.
+
+    Args:
+        memory: bytes that it may map, and that each file or memfd of its may have.
+        cpu: seconds; then SIGXCPU ends it, or a second later SIGKILL.
+        descriptors: that it may have open.
+
+    Raises:
+        OSError: a filter refuses that.
+    """
+    for kind, most in _LITTLE:
+        _lower(kind, most, most)
+    _lower(resource.RLIMIT_NOFILE, descriptors, descriptors)
+    if cpu is not None:
+        _lower(resource.RLIMIT_CPU, cpu, cpu + 1)
+    if memory is not None:
+        _lower(resource.RLIMIT_FSIZE, memory, memory)
+        _lower(resource.RLIMIT_AS, memory, memory)

@@ -1,0 +1,417 @@
+"""What runs in a confined process is ordinary Python, as an ordinary user (`_child/confining`, `_child/launcher`)."""
+
+import ast
+import inspect
+import io
+import os
+import signal
+import subprocess
+import textwrap
+from collections.abc import Iterator
+
+import pytest
+
+import capmarshal as cm
+import child_program
+from confined import in_host
+from patience import PATIENCE
+
+
+@pytest.fixture
+def said(fork, ordinary_python):
+    """said(source, ...): what a confined file says, whose parent is an ordinary user."""
+    return lambda *arguments, **options: in_host(fork, ordinary_python, lambda host: host.said(*arguments, **options))
+
+
+def test_it_calls_through_its_parent_capability(fork, ordinary_python):
+    """Which it is given after it is confined; and arguments are what they were."""
+
+    def act(host):
+        said = host.said("say(tell('hello'), sys.argv, __name__, __file__)", "an argument", "")
+        return said, host.told, str(host.place)
+
+    said, told, place = in_host(fork, ordinary_python, act)
+    assert said == [1, [f"{place}/plugin.py", "an argument", ""], "__main__", f"{place}/plugin.py"]
+    assert told == ["hello"]
+
+
+def test_it_has_its_standard_streams_and_one_door(said):
+    """Those that are not named are /dev/null; nothing is inherited of the environment but the locale and the zone."""
+    source = """
+        import fcntl
+        open_ = [number for number in range(64) if outcome(lambda: fcntl.fcntl(number, fcntl.F_GETFD)) in (0, 1)]
+        null = os.stat("/dev/null").st_rdev
+        say(len(open_), os.fstat(0).st_rdev == null, sys.stdin.read(), sorted({*os.environ} - {"LANG", "TZ"}))
+    """
+    count, is_null, read, environment = said(source)
+    assert (count, is_null, read) == (len(["stdin", "stdout", "stderr", "door"]), True, "")
+    assert not [name for name in environment if not name.startswith("LC_")]
+
+
+def test_files_are_read_where_that_was_said_and_nowhere_else(fork, ordinary_python):
+    """A file, or what is beneath a directory; their names and what they are like are seen everywhere."""
+
+    def act(host):
+        for name in ("inside/one", "inside/deep/two", "outside", "file"):
+            (host.place / name).parent.mkdir(parents=True, exist_ok=True)
+            (host.place / name).write_text(name)
+        source = """
+            os.chdir(sys.argv[1])
+            for name in ("inside/one", "inside/deep/two", "file", "outside", "inside/../outside", "/etc/passwd"):
+                say(outcome(lambda: open(name).read()))
+            say(sorted(os.listdir("inside")), outcome(lambda: os.listdir(".")), os.stat("/etc/passwd").st_size > 0)
+            say(outcome(lambda: open("inside/new", "w")), outcome(lambda: open("inside/one", "a")))
+        """
+        return host.said(source, str(host.place), read=[host.place / "inside", str(host.place / "file")])
+
+    denied = "PermissionError"
+    assert in_host(fork, ordinary_python, act) == [
+        *("inside/one", "inside/deep/two", "file", denied, denied, denied),
+        *(["deep", "one"], denied, True),
+        *(denied, denied),
+    ]
+
+
+def test_files_are_written_where_that_was_said(fork, ordinary_python):
+    """Made, renamed, truncated, removed, and made temporarily; nowhere else, and no link leads out."""
+
+    def act(host):
+        (host.place / "outside").write_text("untouched")
+        (host.place / "work").mkdir()
+        source = """
+            import tempfile, sqlite3
+            os.chdir(sys.argv[1])
+            with tempfile.TemporaryDirectory() as place, tempfile.NamedTemporaryFile("w", dir=place) as file:
+                file.write("temporary")
+            with open("a", "w") as file:
+                file.write("12345")
+            os.truncate("a", 3)
+            os.mkdir("sub")
+            os.rename("a", "sub/b")
+            os.replace("sub/b", "c")
+            say(open("c").read(), os.listdir("sub"))
+            os.rmdir("sub")
+            with sqlite3.connect("data") as data:
+                data.execute("create table t (x)")
+                data.execute("insert into t values (5)")
+            say(data.execute("select * from t").fetchall(), sorted(os.listdir(".")))
+            data.close()
+            for attempt in (
+                lambda: open("../outside", "w"),
+                lambda: os.truncate("../outside", 0),
+                lambda: os.remove("../outside"),
+                lambda: os.rename("../outside", "mine"),
+                lambda: os.link("../outside", "mine"),
+                lambda: os.symlink("/etc/passwd", "passwd"),
+                lambda: os.mkfifo("fifo"),
+                lambda: os.chmod("c", 0o4755),
+                lambda: os.open("s", os.O_CREAT | os.O_WRONLY, 0o4755),
+                lambda: os.open("../outside", os.O_RDONLY | os.O_TRUNC),
+            ):
+                say(outcome(attempt))
+            with open(os.devnull, "w") as null:
+                null.write("x")
+        """
+        said = host.said(source, str(host.place / "work"), write=[host.place / "work"])
+        return said, (host.place / "outside").read_text(), sorted(path.name for path in (host.place / "work").iterdir())
+
+    said, outside, left = in_host(fork, ordinary_python, act)
+    # Where two directories are bound differently, it is another file system as it were.
+    assert [*map(str, said[4:])] == ["PermissionError"] * 3 + [said[7], said[8]] + ["PermissionError"] * 5
+    assert {said[7], said[8]} <= {"PermissionError", "OSError"}
+    assert said[:4] == ["123", [], [[5]], ["c", "data"]]
+    assert (outside, left) == ("untouched", ["c", "data"])
+
+
+def test_the_standard_library_is_imported_lazily(said):
+    """All that is imported when it is used first; and what it can't have is an ordinary error."""
+    source = """
+        import asyncio, concurrent.futures, csv, ctypes, dataclasses, datetime, decimal, email.message, hashlib, inspect
+        import logging, lzma, multiprocessing, queue, random, re, secrets, shutil, socket, sqlite3, ssl, statistics
+        import subprocess, tempfile, threading, typing, urllib.request, uuid, xml.etree.ElementTree, zipfile, zoneinfo
+        say(secrets.token_bytes(8).hex() != "", hashlib.sha256(b"x").hexdigest()[:8])
+        say(str(datetime.datetime(2026, 7, 1, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin")).utcoffset()))
+        say(len(os.sched_getaffinity(0)) > 0, (os.cpu_count() or 0) > 0)
+        for attempt in (
+            lambda: subprocess.run(["true"]),
+            lambda: os.fork(),
+            lambda: socket.socket(),
+            lambda: socket.create_connection(("127.0.0.1", 1)),
+            lambda: multiprocessing.Process(target=print).start(),
+            lambda: urllib.request.urlopen("http://127.0.0.1:1/"),
+            lambda: os.kill(os.getppid(), 0),
+        ):
+            say(outcome(attempt))
+    """
+    results = said(source)
+    assert results[:5] == [True, "2d711642", "2:00:00", True, True]
+    *refused, url, kill = results[5:]
+    assert (url, kill) == ("URLError", "PermissionError")
+    # Where handlers run after a fork, CPython before 3.11.3 tells another error than it was.
+    assert {refused.pop(1), refused.pop()} <= {"PermissionError", "OSError"}
+    assert refused == ["PermissionError"] * 3
+
+
+def test_numpy_computes(said):
+    """With its libraries, and their threads."""
+    source = """
+        import numpy
+        square = numpy.ones((300, 300))
+        say(float((square @ square).sum()), float(numpy.linalg.inv(numpy.eye(50) * 2).trace()))
+        say(int(numpy.random.default_rng(1).integers(10)) < 10)
+    """
+    assert said(source) == [300.0**3, 25.0, True]
+
+
+def test_threads_compute(said):
+    """Also one that outlives the file's last line, whose module is __main__ still."""
+    source = """
+        import concurrent.futures, threading, time
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            say(sum(pool.map(lambda x: x * x, range(100))))
+        def late():
+            main.join()
+            say(sys.modules["__main__"].__file__ == __file__)
+        main = threading.current_thread()
+        threading.Thread(target=late).start()
+    """
+    assert said(source) == [328350, True]
+
+
+@pytest.mark.parametrize("client", ["asyncio", "uvloop", "trio"])
+def test_event_loops_run(fork, ordinary_python, client):
+    """With threads, which wake them through a pair of sockets, timers and calls; all of them by anyio."""
+    source = """
+        import anyio
+        class AsyncRegistry(cm.Interface):
+            tell = cm.awaitable(Registry.tell)
+        async def main():
+            said = []
+            async def one(n):
+                await anyio.sleep(0.01)
+                said.append(await anyio.to_thread.run_sync(lambda: n * n))
+            async with anyio.create_task_group() as group:
+                for n in range(3):
+                    group.start_soon(one, n)
+            say(sorted(said), await cm.parent().cast(AsyncRegistry).tell("from a loop"))
+        uv = sys.argv[1] == "uvloop"
+        anyio.run(main, backend="asyncio" if uv else sys.argv[1], backend_options={"use_uvloop": True} if uv else {})
+    """
+
+    def act(host):
+        (host.place / "work").mkdir()
+        # For trio: where there is a compiler, ctypes looks for libraries by it, and makes a temporary file first.
+        return host.said(source, client, write=[host.place / "work"])
+
+    assert in_host(fork, ordinary_python, act) == [[0, 1, 4], 1]
+
+
+class Files(cm.Interface):
+    """What is passed both ways."""
+
+    @cm.method
+    def numbers(self, below: int) -> Iterator[int]: ...
+
+    @cm.method
+    def data(self) -> cm.Dataspace: ...
+
+    @cm.method
+    def open(self, name: str) -> io.BufferedReader: ...
+
+    @cm.method
+    def directory(self) -> cm.Descriptor: ...
+
+    @cm.method
+    def take(self, data: cm.Dataspace, pipe: cm.Descriptor, back: cm.Capability) -> int: ...
+
+
+class FilesServer(Files):
+    def __init__(self, place):
+        self.place = place
+
+    def numbers(self, below):
+        yield from range(below)
+
+    def data(self):
+        return cm.Dataspace.from_buffer(b"data of the host's")
+
+    def open(self, name):
+        return (self.place / name).open("rb")
+
+    def directory(self):
+        return cm.Descriptor(os.open(self.place, os.O_RDONLY))
+
+    def take(self, data, pipe, back):
+        os.write(pipe.fileno(), b"written by the host")
+        with cm.timeout(PATIENCE):
+            return back.cast(child_program.Registry).tell(data.view().tobytes().decode())
+
+
+def test_all_that_travels_travels(fork, ordinary_python):
+    """Generators, dataspaces, files and objects, both ways; and no path is opened by a directory that was received."""
+    source = inspect.getsource(Files).replace(
+        "class Files", "import io\nfrom collections.abc import Iterator\nclass Files"
+    )
+    program = """
+        class Own(Registry):
+            def tell(self, what):
+                heard.append(what)
+                return 7
+        heard = []
+        files = cm.parent().cast(Files)
+        with cm.timeout(30), cm.Entrypoint("own") as own:
+            say(list(files.numbers(1000)) == list(range(1000)), files.data().view().tobytes().decode())
+            with files.open("opened") as file:
+                say(file.read().decode())
+            with files.directory() as directory:
+                say(outcome(lambda: os.open("opened", os.O_RDONLY, dir_fd=directory.fileno())))
+            read_end, write_end = os.pipe()
+            with cm.Descriptor(write_end) as pipe:
+                say(files.take(cm.Dataspace.from_buffer(b"data of the plugin's"), pipe, own.manage(Own())))
+            say(heard, os.read(read_end, 100).decode())
+    """
+
+    def act(host):
+        (host.place / "opened").write_text("opened by the host")
+        with cm.Entrypoint("files") as entrypoint:
+            host.capability = entrypoint.manage(FilesServer(host.place))
+            return host.said(source + textwrap.dedent(program))
+
+    assert in_host(fork, ordinary_python, act) == [
+        *(True, "data of the host's", "opened by the host", "PermissionError", 7),
+        *(["data of the plugin's"], "written by the host"),
+    ]
+
+
+def test_what_it_raises_is_told_as_by_python(fork, ordinary_python):
+    """By its own lines, not the launcher's; statuses are those of any Python program."""
+
+    def act(host):
+        ends = []
+        for source in ("1/0", "sys.exit(7)", "sys.exit('words')", "def f(:"):
+            with host.start(source) as child:
+                _, errors = child.communicate(timeout=PATIENCE)
+            ends.append((child.returncode, errors.decode()))
+        return ends
+
+    divided, left, words, syntax = in_host(fork, ordinary_python, act)
+    assert divided[0] == 1
+    assert divided[1].count("File ") == 1
+    assert divided[1].splitlines()[-1] == "ZeroDivisionError: division by zero"
+    assert (left, words) == ((7, ""), (1, "words\n"))
+    assert syntax[0] == 1
+    assert "launcher" not in syntax[1]
+
+
+def test_limits_are_those_that_were_said(fork, ordinary_python):
+    """And cannot be raised; of memory also that of a memfd."""
+
+    def act(host):
+        source = """
+            import resource, mmap
+            for name in ("NOFILE", "AS", "FSIZE", "CPU", "CORE"):
+                say(resource.getrlimit(getattr(resource, "RLIMIT_" + name)))
+            try:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+            except ValueError:
+                say("no")
+            memfd = os.memfd_create("x")
+            say(outcome(lambda: os.ftruncate(memfd, 1 << 40)), outcome(lambda: os.pwrite(memfd, b"x", 1 << 30)))
+            try:
+                bytearray(1 << 30)
+            except MemoryError:
+                say("no memory")
+            kept = []
+            try:
+                while True:
+                    kept.append(os.memfd_create("x"))
+            except OSError as error:
+                say(error.errno, len(kept) < 32)
+        """
+        return host.said(source, memory=512 << 20, cpu=60, descriptors=32)
+
+    big = 512 << 20
+    said = in_host(fork, ordinary_python, act)
+    limits, rest = said[:5], said[5:]
+    assert limits == [[32, 32], [big, big], [big, big], [60, 61], [0, 0]]
+    assert rest == ["no", "OSError", "OSError", "no memory", 24, True]
+
+
+def test_time_of_the_processor_is_bounded(fork, ordinary_python):
+    """The signal says what it was."""
+
+    def act(host):
+        with host.start("while True: pass", cpu=1) as child:
+            child.communicate(timeout=PATIENCE)
+        return child.returncode
+
+    assert in_host(fork, ordinary_python, act) == -signal.SIGXCPU
+
+
+def test_a_file_that_is_not_there_is_an_error_of_the_parents():
+    """And so is a path that is to be read; nothing is left."""
+    with child_program.registry() as (_, capability):
+        with pytest.raises(FileNotFoundError) as raised:
+            cm.spawn(["/nonexistent.py"], parent=capability, confine=cm.Confinement())
+        assert raised.value.filename == "/nonexistent.py"
+        for named in ("read", "write"):
+            with pytest.raises(FileNotFoundError) as raised:
+                cm.spawn([__file__], parent=capability, confine=cm.Confinement(**{named: ["/nonexistent"]}))
+            assert raised.value.filename == "/nonexistent"
+        with pytest.raises(IsADirectoryError):
+            cm.spawn(["/"], parent=capability, confine=cm.Confinement())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"pass_fds": [0]},
+        {"shell": True},
+        {"executable": "/bin/sh"},
+        {"preexec_fn": print},
+        {"parent_as_stdin": True},
+        {"descriptor_limit": 100},
+        {"close_fds": False},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_what_would_hand_more_down_is_refused(options):
+    """Before anything is started."""
+    with child_program.registry() as (_, capability):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            cm.spawn([__file__], parent=capability, confine=cm.Confinement(), **options)
+        with pytest.raises(TypeError, match="Confinement"):
+            cm.spawn([__file__], parent=capability, confine={"read": []})
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop", "trio"])
+def test_it_is_started_in_event_loops(fork, ordinary_python, loop):
+    """As aio.spawn() starts others."""
+
+    def act(host):
+        from capmarshal import aio
+        from loops import run
+
+        async def main():
+            path = host.file("tell('awaited'); sys.exit(3)")
+            async with await aio.spawn([path], parent=host.capability, confine=cm.Confinement()) as process:
+                return await process.wait()
+
+        return run(loop, main), host.told
+
+    assert in_host(fork, ordinary_python, act) == (3, ["awaited"])
+
+
+def test_root_is_confined_too(tmp_path):
+    """Without the capabilities that it has."""
+    path = tmp_path / "plugin.py"
+    path.write_text(
+        "print([line.split()[1] for line in open('/proc/self/status') if line.startswith(('Cap', 'NoNew', 'Sec'))])"
+    )
+    with child_program.registry() as (_, capability):
+        confine = cm.Confinement(read=["/proc"])
+        with cm.spawn([path], parent=capability, confine=confine, stdout=subprocess.PIPE) as child:
+            out, _ = child.communicate(timeout=PATIENCE)
+    inheritable, permitted, effective, _, ambient, privileges, mode, *_ = ast.literal_eval(out.decode())
+    assert {int(each, 16) for each in (inheritable, permitted, effective, ambient)} == {0}
+    assert (privileges, mode) == ("1", "2")

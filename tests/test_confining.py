@@ -1,0 +1,194 @@
+"""What confining needs, what is missing, and what is then said (`_child/confining`, `_child/privileges`)."""
+
+import ctypes
+import errno
+import threading
+
+import pytest
+
+import capmarshal as cm
+import child_program
+from capmarshal._child import confining, landlock, privileges, seccomp
+from capmarshal._child.confinement import data_of
+from confined import in_host
+from refusing import refuse
+
+
+def _plan(**options):
+    return data_of(cm.Confinement(**options))
+
+
+def _refused(**options):
+    """What is said where this process is to be confined, and is not."""
+    with pytest.raises(cm.NotConfined) as raised:
+        confining.confine_by(_plan(**options), [], [])
+    return raised.value
+
+
+def test_other_threads_are_in_the_way():
+    """They would go on unbound; nothing is changed, and which there are is not Python's to say."""
+    end = threading.Event()
+    other = threading.Thread(target=end.wait)
+    other.start()
+    try:
+        error = _refused()
+    finally:
+        end.set()
+        other.join()
+    assert error.errno == errno.EBUSY
+    assert "other threads" in str(error)
+    assert error.missing == ()
+
+
+def test_threads_are_counted_without_proc(fork, monkeypatch):
+    """By unshare(2), which does nothing of what it is asked for here."""
+
+    def counted():
+        monkeypatch.setattr(privileges.os, "listdir", lambda path: open("/nonexistent"))
+        alone = privileges.threads()
+        end = threading.Event()
+        other = threading.Thread(target=end.wait)
+        other.start()
+        beside = privileges.threads()
+        end.set()
+        other.join()
+        return alone, beside
+
+    assert fork(counted).result() == (1, 2)
+
+
+def test_a_kernel_without_landlock_is_told(fork, monkeypatch):
+    """Unless it was said that it may be missing: then all else is put on."""
+
+    def without():
+        monkeypatch.setattr(landlock, "version", lambda: 0)
+        error = _refused()
+        confining.confine_by(_plan(missing=["landlock"]), [], [])
+        with pytest.raises(PermissionError):
+            open("/dev/null", "w")
+        with open("/etc/passwd") as file:
+            read = file.readline()
+        return str(error), error.missing, read != ""
+
+    words, missing, read = fork(without).result()
+    assert missing == ("landlock",)
+    assert "Linux 5.13" in words
+    assert "its files are those that its user may open" in words
+    assert "missing=['landlock'] does without" in words
+    assert read
+
+
+def test_a_landlock_without_scopes_is_told(fork, monkeypatch):
+    """As that of Linux 6.7."""
+
+    def without():
+        monkeypatch.setattr(landlock, "version", lambda: 4)
+        error = _refused()
+        confining.confine_by(_plan(missing=["scopes"]), [], [])
+        with pytest.raises(PermissionError):
+            open("/etc/passwd")
+        return str(error), error.missing
+
+    words, missing = fork(without).result()
+    assert missing == ("scopes",)
+    assert "version 4" in words
+
+
+@pytest.mark.parametrize("abi", range(1, 8))
+def test_each_version_of_landlock_is_put_on(fork, monkeypatch, abi):
+    """What an older kernel does not know is not asked of it."""
+    if landlock.version() < abi:
+        pytest.skip(f"this kernel has version {landlock.version()}")
+
+    def bound():
+        monkeypatch.setattr(landlock, "version", lambda: abi)
+        confining.confine_by(_plan(read=["/etc/hostname"], missing=["scopes"]), [], [])
+        with pytest.raises(PermissionError):
+            open("/etc/passwd")
+        return open("/etc/hostname").close()
+
+    assert fork(bound).result() is None
+
+
+def test_a_system_without_libseccomp_is_told(fork, monkeypatch):
+    """With how it is installed."""
+
+    def without():
+        monkeypatch.setattr(seccomp, "LIBRARY", "libseccomp.so.nonexistent")
+        error = _refused()
+        confining.confine_by(_plan(missing=["seccomp"]), [], [])
+        with pytest.raises(PermissionError):
+            open("/etc/passwd")
+        return str(error), error.missing
+
+    words, missing = fork(without).result()
+    assert missing == ("seccomp",)
+    assert "apt install libseccomp2" in words
+    assert "starts processes" in words
+
+
+def test_all_that_is_missing_is_told_at_once(fork, monkeypatch):
+    """Not one after the other."""
+
+    def without():
+        monkeypatch.setattr(seccomp, "LIBRARY", "libseccomp.so.nonexistent")
+        monkeypatch.setattr(landlock, "version", lambda: 0)
+        return _refused(threads=4).missing, _refused(threads=4, missing=["landlock"]).missing
+
+    assert fork(without).result() == (("landlock", "seccomp", "threads"), ("seccomp", "threads"))
+
+
+def test_within_somebodys_filter_it_adds_what_it_can(fork, ordinary_python):
+    """Ptrace, sockets and the like are refused there already; that a filter is refused is told, and done without."""
+
+    def act(host):
+        refuse(["connect", "bind", "ptrace", "io_uring_setup"])
+        return host.said("say(outcome(lambda: open('/etc/passwd')))")
+
+    assert in_host(fork, ordinary_python, act) == ["PermissionError"]
+
+
+def test_what_is_missing_reaches_the_parent(fork, ordinary_python):
+    """As the error that it is, with the parts; nothing of the file has run."""
+
+    def act(host):
+        with pytest.raises(cm.NotConfined) as raised:
+            host.said("say('run')", threads=4)
+        said = host.said("say('run')", threads=4, missing=["threads"])
+        return raised.value.missing, raised.value.errno, str(raised.value), said
+
+    missing, number, words, said = in_host(fork, ordinary_python, act)
+    assert (missing, number, said) == (("threads",), errno.ENOSYS, ["run"])
+    assert "threads: no cgroup is delegated" in words
+
+
+def test_what_breaks_in_the_launcher_reaches_the_parent_too(tmp_path):
+    """Whatever it is: nobody takes a process for confined that is not."""
+    plugin = tmp_path / "plugin.py"
+    plugin.write_text("print('run')")
+    with child_program.registry() as (_, capability):
+        confine = cm.Confinement()
+        confine.cpu = "no number"
+        with pytest.raises(cm.KernelError, match="the launcher failed: TypeError"):
+            cm.spawn([plugin], parent=capability, confine=confine)
+
+
+def test_every_name_is_a_system_call():
+    """One that is misspelt would be passed over, as one is that is younger than the library."""
+    from capmarshal._child import allowed
+
+    names = (
+        allowed.ANY | allowed.WRITING | allowed.TRUNCATING | {name for name, _ in allowed.with_arguments(writes=True)}
+    )
+    with seccomp.Filter(seccomp.library()) as made:
+        unknown = {name for name in names | {*allowed.UNKNOWN} if made.number_of(name) < 0}
+        # Pseudo numbers are those of calls that other architectures have.
+        misspelt = {name for name in unknown if made.number_of(name) == -1}
+    assert misspelt <= {"mseal", "futex_wait", "futex_wake", "futex_requeue", "futex_waitv"}
+
+
+def test_filters_are_small():
+    """The kernel takes 4,096 steps; each call of a confined process runs through some of them."""
+    for writes in (True, False):
+        assert len(seccomp.program(seccomp.library(), writes=writes, truncates=True)) // 8 < 1000
+    assert ctypes.sizeof(ctypes.c_void_p) == 8
