@@ -25,7 +25,8 @@ def _filter_for(plan: dict[str, Any], abi: int) -> tuple[bytes | None, str]:
         library = seccomp.library()
     except (ImportError, OSError) as error:
         return None, f"libseccomp cannot be loaded ({error}): install it, as by `apt install libseccomp2`"
-    return seccomp.program(library, writes=bool(plan["write"]), truncates=abi >= landlock.TRUNCATE), ""
+    writes = bool(plan["write"])
+    return seccomp.program(library, writes=writes, truncates=writes and abi >= landlock.TRUNCATE), ""
 
 
 def _check(lacking: dict[str, str], without: Iterable[str]) -> None:
