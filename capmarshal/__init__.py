@@ -15,6 +15,7 @@ from capmarshal._capabilities.handover import receive_capability, send_capabilit
 from capmarshal._capabilities.signal_capability import Signal
 from capmarshal._capabilities.signal_receiver import SignalReceiver
 from capmarshal._child.activation import activated, notify_ready
+from capmarshal._child.confine import confine
 from capmarshal._child.confinement import Confinement
 from capmarshal._child.inherited import parent
 from capmarshal._child.spawn import spawn
@@ -111,6 +112,7 @@ __all__ = [
     "blocking_stream",
     "caller",
     "capability",
+    "confine",
     "connect",
     "keep",
     "lx",

@@ -226,6 +226,8 @@ MODULES = {
         "confining",
         "inherited",
         "launcher",
+        "own_folders",
+        "confine",
         "launching",
         "spawn",
     ),

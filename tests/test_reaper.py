@@ -6,6 +6,7 @@ import resource
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -497,3 +498,27 @@ def test_what_was_not_being_closed_is_not_noted_for_a_child():
         finally:
             del process.lists[0]
             closing.close()
+
+
+def test_threads_end_when_they_are_told_and_begin_again(fork):
+    """What was handed over before is closed first; and what is handed over later is closed, too."""
+
+    def threads():
+        return len([*Path("/proc/self/task").iterdir()])
+
+    def child():
+        counts = []
+        for _ in range(3):
+            reader, writer = os.pipe()
+            _reaper.close([Descriptor(reader)])
+            assert _reaper.end_threads(PATIENCE)
+            until(lambda: threads() == 1)
+            with pytest.raises(BrokenPipeError):
+                os.write(writer, b"x")
+            os.close(writer)
+            counts.append(threads())
+        reader, writer = os.pipe()
+        _reaper.close([Descriptor(reader)])
+        return counts, _reaper.wait(PATIENCE)
+
+    assert fork(child).result() == ([1, 1, 1], True)

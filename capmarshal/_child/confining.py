@@ -6,6 +6,7 @@ In this order: each needs what the next one takes.  What is missing is told befo
 from __future__ import annotations
 
 import errno
+import threading
 from typing import TYPE_CHECKING, Any
 
 from capmarshal._child import landlock, privileges, resource_limits
@@ -14,6 +15,9 @@ from capmarshal._kernel.errors import KernelError, NotConfined
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+# Something, once this process is confined.
+_bound: list[bool] = []
 
 
 def _filter_for(plan: dict[str, Any], abi: int) -> tuple[bytes | None, str]:
@@ -40,6 +44,27 @@ def _check(lacking: dict[str, str], without: Iterable[str]) -> None:
     )
 
 
+def _check_ready() -> None:
+    """Refuses to confine a process that would not be bound as a whole.
+
+    Raises:
+        NotConfined: there are other threads, or what no filter sees; or it is confined.
+    """
+    if _bound:
+        raise NotConfined(errno.EALREADY, "this process is confined, and stays as it is")
+    if (threads := privileges.threads()) != 1:
+        names = ", ".join(repr(each.name) for each in threading.enumerate() if each is not threading.current_thread())
+        many = f"it has other threads, which would go on unbound: {names or 'of a library, which Python does not know'}"
+        what = "nobody tells how many threads it has" if threads is None else many
+        raise NotConfined(errno.EBUSY, f"this process cannot be confined: {what}")
+    if (number := privileges.ring()) is not None:
+        raise NotConfined(
+            errno.EBUSY,
+            f"this process cannot be confined: descriptor {number} is an io_uring, which does what a filter does not "
+            "see; a loop of uvloop's has one: confine before there is one",
+        )
+
+
 def confine_by(plan: dict[str, Any], also_read: Iterable[str], listed: Iterable[str]) -> None:
     """Confines this process, which has one thread.
 
@@ -49,13 +74,10 @@ def confine_by(plan: dict[str, Any], also_read: Iterable[str], listed: Iterable[
         listed: directories whose names are listed, likewise.
 
     Raises:
-        NotConfined: a part is missing, or there are other threads; nothing was changed.
+        NotConfined: a part is missing, or something is in the way; nothing was changed.
         OSError: a path is not there, or a step was refused; the process may be bound by a part of it.
     """
-    if (threads := privileges.threads()) != 1:
-        many = "it has other threads, which would go on unbound"
-        what = "nobody tells how many threads it has" if threads is None else many
-        raise NotConfined(errno.EBUSY, f"this process cannot be confined: {what}")
+    _check_ready()
     lacking = {}
     if not (abi := landlock.version()):
         lacking["landlock"] = "this kernel has none (Linux 5.13), it is switched off, or a filter refuses it"
@@ -73,6 +95,7 @@ def confine_by(plan: dict[str, Any], also_read: Iterable[str], listed: Iterable[
         landlock.bind(abi, plan["read"], plan["write"], also_read, listed)
     if program is not None:
         _install(program, plan["missing"])
+    _bound.append(True)
 
 
 def _install(program: bytes, without: Iterable[str]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from capmarshal._child import inherited, launcher
 from capmarshal._child.confinement import data_of
+from capmarshal._child.own_folders import own_folders
 from capmarshal._kernel.errors import KernelError, NotConfined
 from capmarshal._kernel.native import FOREVER
 from capmarshal._kernel.waiting import Wait
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 # Of a report.
 _SIZE_MAX = 65536
-# What folders are called that have packages in them and nothing else.
-_PACKAGES = ("site-packages", "dist-packages")
 
 
 def interpreter() -> str:
@@ -84,24 +83,6 @@ def limiting(args: Any, descriptors: int, report: int, options: dict[str, Any]) 
     return [interpreter(), "-I", "-S", launcher.__file__, str(report), json.dumps(plan), executable, *arguments]
 
 
-def _folders() -> tuple[list[str], list[str]]:
-    """Where capmarshal and what it needs are: (the folders that they are in, what of them is read)."""
-    # Imported when used, as subprocess is.
-    import importlib.util
-    from pathlib import Path
-
-    found = []
-    for name in ("capmarshal", "msgspec", "_cffi_backend"):
-        spec = importlib.util.find_spec(name)
-        if spec is None or spec.origin is None:
-            continue
-        place = Path(spec.origin)
-        found.append(place.parent if spec.submodule_search_locations else place)
-    folders = [*dict.fromkeys(place.parent for place in found)]
-    read = [*found, *(each for each in folders if each.name in _PACKAGES)]
-    return [*map(str, folders)], [*map(str, read)]
-
-
 def confining(args: Any, confinement: Confinement, report: int) -> list[Any]:
     """The command that runs a Python file in a process that has confined itself.
 
@@ -114,7 +95,7 @@ def confining(args: Any, confinement: Confinement, report: int) -> list[Any]:
         IndexError: there is no file.
     """
     file, *arguments = [args] if isinstance(args, str | bytes | os.PathLike) else list(args)
-    folders, packages = _folders()
+    folders, packages = own_folders()
     plan = {"confinement": data_of(confinement), "folders": folders, "packages": packages}
     options = ["-I", "-X", inherited.NOT_YET]
     return [interpreter(), *options, launcher.__file__, str(report), json.dumps(plan), file, *arguments]

@@ -6,6 +6,7 @@ import errno
 import os
 import struct
 
+from capmarshal._descriptors.descriptor import name_in_proc
 from capmarshal._kernel.errors import check
 from capmarshal._kernel.native import lib
 
@@ -25,6 +26,18 @@ def threads() -> int | None:
     except OSError:
         # Does nothing where there is no other, and fails where there is: check_unshare_flags() in kernel/fork.c.
         return {0: 1, -errno.EINVAL: 2}.get(lib.lx_unshare(_CLONE_THREAD))
+
+
+def ring() -> int | None:
+    """An io_uring that is open: a filter sees none of its requests, and the kernel may take them without a call.
+
+    None also where /proc is not mounted.
+    """
+    try:
+        numbers = os.listdir("/proc/self/fd")  # noqa: PTH208 - as above
+    except OSError:
+        return None
+    return next((int(each) for each in numbers if name_in_proc(int(each)) == "anon_inode:[io_uring]"), None)
 
 
 def give_up() -> None:

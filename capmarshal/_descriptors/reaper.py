@@ -151,6 +151,17 @@ class Reaper:
             time.monotonic() + seconds,
         )
 
+    def end_threads(self, seconds: float) -> bool:
+        """As the module's :func:`end_threads`."""
+        deadline = time.monotonic() + seconds
+        if not (self.wait(seconds) and self._threads.end(deadline)):
+            return False
+        if not self._open:
+            return True
+        # A signal handler has handed something over meanwhile.
+        self._threads.ready()
+        return False
+
     def with_room(self, make: Callable[[], int]) -> Steps[int]:
         """As the module's :func:`with_room`, in steps."""
         give_up = 0
@@ -293,6 +304,18 @@ def wait(seconds: float) -> bool:
         False if it took longer than that.
     """
     return _reaper.wait(seconds)
+
+
+def end_threads(seconds: float) -> bool:
+    """As :func:`wait`, and has the threads end, until something is to be closed again.
+
+    Args:
+        seconds: until then.
+
+    Returns:
+        False if it took longer than that.
+    """
+    return _reaper.end_threads(seconds)
 
 
 def with_room(make: Callable[[], int]) -> int:

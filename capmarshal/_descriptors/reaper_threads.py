@@ -32,14 +32,14 @@ class Threads:
 
     Attributes:
         lock: of what they, and who gives them something, count of each sender.
-        queue: the jobs that none has begun, with their numbers.
+        queue: the jobs that none has begun, with their numbers; or None, which ends who takes it.
     """
 
     def __init__(self, closed: Callable[[int, Job], None]) -> None:
         self._closed = closed
         self.lock = threading.RLock()
         # Unlike a Semaphore or a Queue, it may be used in a signal handler that interrupts its use.
-        self.queue: queue.SimpleQueue[tuple[int, Job]] = queue.SimpleQueue()
+        self.queue: queue.SimpleQueue[tuple[int, Job] | None] = queue.SimpleQueue()
         self._alive = self._busy = 0
         # Until when the thread that was started last is given time to begin.
         self._beginning_until = 0.0
@@ -78,13 +78,13 @@ class Threads:
         return self._alive > 0
 
     def _run(self, begun: _thread.LockType) -> None:
-        """What a thread does, for as long as the process lives."""
+        """What a thread does, for as long as the process lives, or until it is told to end."""
         with self.lock:
             self._alive += 1
             self._beginning_until = 0.0
         begun.release()
-        while True:
-            number, job = self.queue.get()
+        while (item := self.queue.get()) is not None:
+            number, job = item
             if type(job) is Ends and self._close_unladen(job):
                 self._closed(number, job)
             elif self._begin(number, job):
@@ -95,7 +95,9 @@ class Threads:
                 self._end(job)
                 self._closed(number, job)
             # A thread that waits must not keep what it has closed.
-            del job
+            del item, job
+        with self.lock:
+            self._alive -= 1
 
     def _close_unladen(self, job: Ends) -> bool:
         """Closes of a job what waits for nobody, on nobody's account; whether that was all."""
@@ -135,6 +137,29 @@ class Threads:
                 each.threads -= 1
                 if each.parked:
                     self.queue.put(each.parked.popleft())
+
+    def end(self, deadline: float) -> bool:
+        """Has them end, until there is something to do again; False if it took longer."""
+        while self._alive or time.monotonic() < self._beginning_until:
+            if time.monotonic() >= deadline:
+                self._take_back()
+                return False
+            # Not all at once: one that is beginning was not counted.
+            if self.queue.empty():
+                self.queue.put(None)
+            time.sleep(_PAUSE)
+        self._take_back()
+        return True
+
+    def _take_back(self) -> None:
+        """What tells a thread to end and none has heard, which would end one that begins later."""
+        left = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                left.append(self.queue.get_nowait())
+        for item in left:
+            if item is not None:
+                self.queue.put(item)
 
     def let_begin(self) -> None:
         """Waits for the thread that was started last to begin, but not for long."""

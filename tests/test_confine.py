@@ -1,0 +1,225 @@
+"""`confine()`: a process that confines itself after its start, as an ordinary user."""
+
+import os
+import resource
+import signal
+import socket
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+import capmarshal as cm
+import child_program
+from loops import run
+from patience import PATIENCE
+
+
+@pytest.fixture
+def confined(fork, ordinary_python):
+    """confined(function, ...): what a function returns in an ordinary process that has confined itself."""
+
+    def in_child(function, **options):
+        def child():
+            cm.confine(cm.Confinement(**options))
+            return function()
+
+        return fork(child, ordinary=True).result()
+
+    return in_child
+
+
+def _outcome(action):
+    try:
+        return action()
+    except OSError as error:
+        return type(error)
+
+
+def test_it_does_what_it_may_and_nothing_else(confined):
+    """What was open stays open."""
+    with open("/etc/passwd") as opened:
+
+        def act():
+            refused = [
+                _outcome(attempt)
+                for attempt in (
+                    lambda: open("/etc/passwd"),
+                    lambda: open(os.devnull, "w"),
+                    socket.socket,
+                    lambda: subprocess.run(["true"]),
+                    lambda: os.kill(os.getppid(), 0),
+                )
+            ]
+            return refused, opened.readline() != "", sum(range(10))
+
+        assert confined(act) == ([PermissionError] * 5, True, 45)
+
+
+def test_it_goes_on_calling_and_serving(fork):
+    """Calls that it makes by what it holds, and objects of its own; what has to be closed elsewhere is closed."""
+    with child_program.registry() as (target, capability):
+
+        def act():
+            registry = capability.cast(child_program.Registry)
+            with cm.timeout(PATIENCE):
+                before = registry.tell("before")
+                cm.confine(cm.Confinement())
+                after = registry.tell("after")
+                with cm.Entrypoint("own") as own:
+                    served = own.manage(child_program.RegistryServer()).cast(child_program.Registry).tell("own")
+                reader, writer = os.pipe()
+                from capmarshal._descriptors import reaper
+
+                reaper.close([cm.Descriptor(reader)])
+                closed = reaper.wait(PATIENCE)
+                os.close(writer)
+            return before, after, served, closed
+
+        assert fork(act, ordinary=True).result() == (1, 2, 1, True)
+        assert target.told == ["before", "after"]
+
+
+def test_what_is_being_closed_is_closed_first(fork):
+    """By threads that are ended then, for they would go on unbound."""
+
+    def act():
+        from capmarshal._descriptors import reaper
+
+        reader, writer = os.pipe()
+        reaper.close([cm.Descriptor(reader)])
+        cm.confine(cm.Confinement())
+        with pytest.raises(BrokenPipeError):
+            os.write(writer, b"x")
+        return threading.active_count()
+
+    assert fork(act, ordinary=True).result() == 1
+
+
+@pytest.mark.parametrize("kind", ["thread", "entrypoint", "library"])
+def test_other_threads_make_it_refuse(fork, kind):
+    """Of the program's, an entrypoint's, a library's that Python does not know; and nothing was changed."""
+
+    def act():
+        import _thread
+
+        end = threading.Event()
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with cm.Entrypoint("served") if kind == "entrypoint" else open(os.devnull):
+            if kind == "thread":
+                threading.Thread(target=end.wait, name="a thread of its own").start()
+            elif kind == "library":
+                _thread.start_new_thread(end.wait, ())
+            with pytest.raises(cm.NotConfined) as raised:
+                cm.confine(cm.Confinement(descriptors=64))
+        end.set()
+        unchanged = resource.getrlimit(resource.RLIMIT_NOFILE) == before
+        with open("/etc/passwd") as file, open(os.devnull, "w"):
+            return str(raised.value), unchanged, file.readline() != "", subprocess.run(["true"]).returncode
+
+    words, *rest = fork(act, ordinary=True).result()
+    named = {"thread": "'a thread of its own'", "entrypoint": "served", "library": "of a library"}[kind]
+    assert named in words
+    assert rest == [True, True, 0]
+
+
+def test_it_works_while_an_event_loop_serves(fork):
+    """Which has no thread: the calls go on."""
+    from capmarshal import aio
+
+    class Doubles(cm.Interface):
+        @cm.method
+        async def double(self, value: int) -> int: ...
+
+    class DoublesServer(Doubles):
+        async def double(self, value):
+            if value == 1:
+                cm.confine(cm.Confinement())
+            return value * 2
+
+    async def main():
+        async with aio.Entrypoint("doubles") as entrypoint:
+            doubles = entrypoint.manage(DoublesServer()).cast(Doubles)
+            results = [await doubles.double(value) for value in range(4)]
+        return results, _outcome(lambda: open("/etc/passwd"))
+
+    # uvloop may have an io_uring: see below.
+    for loop in ("asyncio", "trio"):
+        assert fork(lambda loop=loop: run(loop, main), ordinary=True).result() == ([0, 2, 4, 6], PermissionError)
+
+
+def test_an_io_uring_makes_it_refuse(fork):
+    """No filter sees what is asked by one; a loop of uvloop's has one, where the kernel lets it."""
+
+    async def main():
+        rings = [path for path in Path("/proc/self/fd").iterdir() if _target(path) == "anon_inode:[io_uring]"]
+        try:
+            cm.confine(cm.Confinement())
+        except cm.NotConfined as error:
+            return bool(rings), str(error)
+        return bool(rings), "confined"
+
+    ring, words = fork(lambda: run("uvloop", main), ordinary=True).result()
+    assert ("is an io_uring" in words) if ring else (words == "confined")
+
+
+def _target(path):
+    try:
+        return str(path.readlink())
+    except OSError:
+        return ""
+
+
+def test_it_confines_once_and_says_so_the_second_time(confined):
+    """What binds a process can't be changed by it."""
+
+    def again():
+        with pytest.raises(cm.Error) as raised:
+            cm.confine(cm.Confinement())
+        return type(raised.value).__name__, str(raised.value)
+
+    kind, words = confined(again)
+    assert kind == "NotConfined"
+    assert "is confined, and stays as it is" in words
+
+
+def test_limits_are_put_on(confined):
+    """As on a process that was spawned confined."""
+
+    def limits():
+        return [
+            resource.getrlimit(kind) for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_CPU)
+        ]
+
+    assert confined(limits, descriptors=40, memory=1 << 40, cpu=50) == [(40, 40), (1 << 40, 1 << 40), (50, 51)]
+
+
+@pytest.mark.parametrize("wrong", [None, {}, "strict"])
+def test_what_is_no_confinement_is_refused(wrong):
+    """Nothing is changed."""
+    with pytest.raises(TypeError, match="takes a Confinement"):
+        cm.confine(wrong)
+
+
+def test_a_path_that_is_not_there_is_told(fork):
+    """By the error of the system's that it is."""
+
+    def act():
+        with pytest.raises(FileNotFoundError) as raised:
+            cm.confine(cm.Confinement(read=["/nonexistent"]))
+        return raised.value.filename
+
+    assert fork(act, ordinary=True).result() == "/nonexistent"
+
+
+def test_signals_go_on(confined):
+    """Handlers that were there run."""
+
+    def act():
+        heard = []
+        signal.signal(signal.SIGUSR1, lambda *_: heard.append(1))
+        signal.raise_signal(signal.SIGUSR1)
+        return heard
+
+    assert confined(act) == [1]
