@@ -8,6 +8,7 @@ import signal
 import subprocess
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -346,6 +347,19 @@ def test_time_of_the_processor_is_bounded(fork, ordinary_python):
         return child.returncode
 
     assert in_host(fork, ordinary_python, act) == -signal.SIGXCPU
+
+
+def test_it_goes_first_where_memory_is_out(fork, ordinary_python):
+    """Before its host, which the kernel might choose else."""
+
+    def act(host):
+        with host.start("say(1); sys.stdin.read()", stdin=subprocess.PIPE) as child:
+            assert child.stdout.readline() == b"1\n"
+            score = Path(f"/proc/{child.pid}/oom_score_adj").read_text()
+            child.communicate(timeout=PATIENCE)
+        return int(score)
+
+    assert in_host(fork, ordinary_python, act) == 1000
 
 
 def test_a_file_that_is_not_there_is_an_error_of_the_parents():

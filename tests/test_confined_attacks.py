@@ -120,6 +120,11 @@ ATTACKS = [
     ("close_range", "100, 200, 2"),
     ("personality", "0x0040000"),
     # Files beside Landlock.
+    ("flock", "0, 2"),
+    ("fcntl", "0, 6, one"),  # F_SETLK
+    ("fcntl", "0, 7, one"),  # F_SETLKW
+    ("fcntl", "0, 37, one"),  # F_OFD_SETLK
+    ("fcntl", "0, 38, one"),  # F_OFD_SETLKW
     ("fchmod", "1, 0o777"),
     ("fchmodat", "AT_FDCWD, own, 0o777, 0"),
     ("chmod", "own, 0o4777"),
@@ -282,8 +287,12 @@ def test_files_outside_are_not_opened_by_any_way(said):
             raw("openat", -100, b"/dev/shm", 0, 0),
             raw("openat", -100, b"/tmp", 0o20200001, 0o600),
         )
+        for name in ("exe", "cwd", "root", "fd/0"):
+            say(outcome(lambda: os.readlink(f"/proc/{os.getppid()}/{name}")))
     """
-    results = said(source)
+    *results, exe, cwd, root, zero = said(source)
+    # By ptrace's rules, to which Landlock adds that a process outside is none's to look at.
+    assert {exe, cwd, root, zero} == {"PermissionError"}
     assert results.pop() in ("EACCES", _EPERM)
     assert results.pop(2) in ("EACCES", "ENOENT")
     assert results == ["EACCES"] * 10

@@ -49,7 +49,7 @@ _BY_KIND = (
     "getrlimit getrusage sysinfo uname umask getcwd chdir fchdir getrandom wait4 waitid",
     # Reading and writing what it has open.
     "read readv pread64 preadv preadv2 write writev pwrite64 pwritev pwritev2 lseek close dup dup2 dup3 pipe pipe2",
-    "eventfd eventfd2 ftruncate fallocate fsync fdatasync flock fadvise64 sendfile copy_file_range getdents getdents64",
+    "eventfd eventfd2 ftruncate fallocate fsync fdatasync fadvise64 sendfile copy_file_range getdents getdents64",
     # What files and paths are like, which Landlock does not hide.
     "stat lstat fstat newfstatat statx statfs fstatfs access faccessat faccessat2 readlink readlinkat getxattr",
     "lgetxattr fgetxattr listxattr llistxattr flistxattr",
@@ -60,9 +60,9 @@ _BY_KIND = (
 )
 ANY: Final = frozenset(name for names in _BY_KIND for name in names.split())
 
-# Of directories that it may write in: Landlock looks at each.
+# Of directories that it may write in: Landlock looks at each but the last, by which others wait, at what is read too.
 WRITING: Final = frozenset(
-    ("mkdir", "mkdirat", "rmdir", "unlink", "unlinkat", "rename", "renameat", "renameat2", "link", "linkat")
+    ("mkdir", "mkdirat", "rmdir", "unlink", "unlinkat", "rename", "renameat", "renameat2", "link", "linkat", "flock")
 )
 # Landlock looks at it from its third version on.
 TRUNCATING: Final = frozenset({"truncate"})
@@ -102,17 +102,15 @@ _FCNTL_COMMANDS = (
     fcntl.F_SETFD,
     fcntl.F_GETFL,
     fcntl.F_GETLK,
-    fcntl.F_SETLK,
-    fcntl.F_SETLKW,
     _F_OFD_GETLK,
-    _F_OFD_SETLK,
-    _F_OFD_SETLKW,
     fcntl.F_ADD_SEALS,
     fcntl.F_GET_SEALS,
     fcntl.F_GETPIPE_SZ,
     _F_DUPFD_QUERY,
     _F_GET_RW_HINT,
 )
+# Who may write takes locks, as sqlite does; else it would be on others' files, who would wait.
+_LOCKS = (fcntl.F_SETLK, fcntl.F_SETLKW, _F_OFD_SETLK, _F_OFD_SETLKW)
 _IOCTLS = (
     termios.TCGETS,
     _TCGETS2,
@@ -148,7 +146,7 @@ def with_arguments(*, writes: bool) -> list[tuple[str, tuple[If, ...]]]:
         ("mmap", (If(3, 0, _MAP_HUGETLB),)),
         ("memfd_create", (If(1, 0, _LOW & ~_MEMFD_PLAIN),)),
         ("close_range", (If(2, 0, _CLOSE_RANGE_UNSHARE),)),
-        *(("fcntl", (If(1, command),)) for command in _FCNTL_COMMANDS),
+        *(("fcntl", (If(1, command),)) for command in (*_FCNTL_COMMANDS, *(_LOCKS if writes else ()))),
         # Signals of a socket's, to whoever its holders have named.
         ("fcntl", (If(1, fcntl.F_SETFL), If(2, 0, os.O_ASYNC))),
         *(("ioctl", (If(1, request, _LOW),)) for request in _IOCTLS),

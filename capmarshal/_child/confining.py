@@ -90,6 +90,7 @@ def confine_by(plan: dict[str, Any], also_read: Iterable[str], listed: Iterable[
         lacking["threads"] = "no cgroup is delegated to this process"
     _check(lacking, plan["missing"])
     resource_limits.put_on(memory=plan["memory"], cpu=plan["cpu"], descriptors=plan["descriptors"])
+    privileges.be_expendable()
     privileges.give_up()
     if abi:
         landlock.bind(abi, plan["read"], plan["write"], also_read, listed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import struct
@@ -14,6 +15,8 @@ from capmarshal._kernel.native import lib
 _CLONE_THREAD = 0x00010000
 _PR_SET_NO_NEW_PRIVS = 38
 _VERSION_3, _WORDS = 0x20080522, 6
+# OOM_SCORE_ADJ_MAX of include/uapi/linux/oom.h.
+_FIRST_TO_GO = 1000
 
 
 def threads() -> int | None:
@@ -38,6 +41,13 @@ def ring() -> int | None:
     except OSError:
         return None
     return next((int(each) for each in numbers if name_in_proc(int(each)) == "anon_inode:[io_uring]"), None)
+
+
+def be_expendable() -> None:
+    """Has the kernel end this process before others where the machine has no memory left."""
+    # Not everywhere is it to be written.
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:  # noqa: PTH123
+        score.write(str(_FIRST_TO_GO))
 
 
 def give_up() -> None:

@@ -29,6 +29,7 @@ NUMBERS = {
     "fchown": (93, 55),
     "fchownat": (260, 54),
     "fcntl": (72, 25),
+    "flock": (73, 32),
     "fork": (57, -1),
     "fsetxattr": (190, 7),
     "getpid": (39, 172),
