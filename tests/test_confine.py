@@ -12,8 +12,11 @@ import pytest
 
 import capmarshal as cm
 import child_program
+from confined import not_sanitized
 from loops import run
 from patience import PATIENCE
+
+pytestmark = not_sanitized
 
 
 @pytest.fixture

@@ -21,13 +21,15 @@ import pytest
 
 import capmarshal as cm
 import raw_calls
-from confined import in_host
+from confined import in_host, not_sanitized
 from patience import PATIENCE
 from raw_calls import NUMBERS
 
 _RAW = inspect.getsource(raw_calls)
 _EPERM = "EPERM"
 AT_FDCWD = -100
+
+pytestmark = not_sanitized
 
 
 def _program(source):

@@ -10,8 +10,10 @@ import capmarshal as cm
 import child_program
 from capmarshal._child import confining, landlock, privileges, seccomp
 from capmarshal._child.confinement import data_of
-from confined import in_host
+from confined import in_host, not_sanitized
 from refusing import refuse
+
+pytestmark = not_sanitized
 
 
 def _plan(**options):

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 # Popen's options, and spawn()'s, that a confined process can't have.
 _NOT_CONFINED = ("executable", "pass_fds", "preexec_fn", "shell", "parent_as_stdin", "descriptor_limit")
-# Of the environment, what a confined process inherits, and the locale.
-_INHERITED = ("LANG", "LANGUAGE", "TZ")
+# Of the environment, what a confined process inherits, beside the locale; without the last, some Pythons do not start.
+_INHERITED = ("LANG", "LANGUAGE", "TZ", "LD_LIBRARY_PATH")
 
 
 class _HandedDown(Private):
@@ -152,7 +152,8 @@ def spawn(
         confine: what the child may have.  It is a Python file then, which is run by this interpreter, isolated from the
             environment (``python -I``), in a process that has confined itself and made sure of it: ``args`` is the
             file and its arguments.  Standard streams that are not named are ``/dev/null``, and without ``env`` the
-            environment has the locale, the time zone, and TMPDIR: the first directory that it may write in.
+            environment has the locale, the time zone, LD_LIBRARY_PATH, and TMPDIR: the first directory that it
+            may write in.
         options: as for :class:`subprocess.Popen`.  ``close_fds`` must stay True.  With ``confine``, none that would
             hand more down or run something else: ``executable``, ``pass_fds``, ``preexec_fn``, ``shell``.
 

@@ -12,9 +12,17 @@ import tempfile
 import textwrap
 from pathlib import Path
 
+import pytest
+
 import capmarshal as cm
 from child_program import registry
 from patience import PATIENCE
+
+# For the files that confine.
+not_sanitized = pytest.mark.skipif(
+    "libasan" in os.environ.get("LD_PRELOAD", ""),
+    reason="AddressSanitizer comes by the environment, which a confined process has not",
+)
 
 # What every confined file begins with.  What it finds out is said by say(), as JSON, one line each.
 PROLOGUE = """\
