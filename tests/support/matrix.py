@@ -23,8 +23,9 @@ LEFT_OUT = {
         "ring room socket_file wire"
     ),
     "they are about the package, or run programs that have a colour of their own": (
-        "activation asyncio_watch bench bench_neighbours bench_peers child child_handover debugging demo_processes "
-        "example_of_services examples exit imports layers readme sandboxes services"
+        "activation asyncio_watch bench bench_neighbours bench_peers child child_handover confine confined "
+        "confined_attacks confining debugging demo_processes example_of_services examples exit imports launcher layers "
+        "readme sandboxes services"
     ),
     "they go from one step to the next of code that blocks": (
         "entering_interrupted grants_interrupted listening_interrupted signals_between_steps "
