@@ -46,7 +46,7 @@ READ: Final = _READ_FILE | _READ_DIR
 # No device, socket, FIFO or symbolic link: the last would lead whoever follows it out of the directory.
 WRITE: Final = READ | _WRITE_FILE | _REMOVE_DIR | _REMOVE_FILE | _MAKE_DIR | _MAKE_REG | _REFER | _TRUNCATE
 
-# Libraries of the system's, and what the C library itself reads.
+# Libraries of the system's, and what the C library and Python's read where it is there.
 _SYSTEM = (
     "/lib",
     "/lib32",
@@ -59,6 +59,7 @@ _SYSTEM = (
     "/usr/share/zoneinfo",
     "/etc/ld.so.cache",
     "/etc/localtime",
+    "/etc/mime.types",
     "/dev/urandom",
     "/dev/zero",
 )
@@ -76,7 +77,8 @@ def always_readable() -> list[str]:
     for prefix in (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix):
         # Not all of it: of /usr/local, there is more than libraries.
         paths += [f"{prefix}/lib", f"{prefix}/lib64", f"{prefix}/pyvenv.cfg"]
-    return [*dict.fromkeys(paths), *_SYSTEM]
+    # The platform module looks into the interpreter.
+    return [*dict.fromkeys(paths), sys.executable, *_SYSTEM]
 
 
 class Ruleset:

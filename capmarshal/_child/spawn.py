@@ -111,6 +111,8 @@ def _provide(confine: Confinement, options: dict[str, Any]) -> None:
     if options.get("env") is not None:
         return
     given = {name: value for name, value in os.environ.items() if name in _INHERITED or name.startswith("LC_")}
+    # No program is run: without a path none is found, as by ctypes, which looks for libraries by a compiler.
+    given["PATH"] = ""
     # For tempfile.
     given.update(("TMPDIR", place) for place in reversed(confine.write) if os.path.isdir(place))  # noqa: PTH112
     options["env"] = given
@@ -151,9 +153,9 @@ def spawn(
             begun by this interpreter (``sys.executable``), which limits itself and then becomes the program.
         confine: what the child may have.  It is a Python file then, which is run by this interpreter, isolated from the
             environment (``python -I``), in a process that has confined itself and made sure of it: ``args`` is the
-            file and its arguments.  Standard streams that are not named are ``/dev/null``, and without ``env`` the
-            environment has the locale, the time zone, LD_LIBRARY_PATH, and TMPDIR: the first directory that it
-            may write in.
+            file and its arguments.  Standard streams that are not named are ``/dev/null``.  Without ``env``, the
+            environment has the locale, the time zone, LD_LIBRARY_PATH, a PATH that is empty, and TMPDIR: the first
+            directory that it may write in.
         options: as for :class:`subprocess.Popen`.  ``close_fds`` must stay True.  With ``confine``, none that would
             hand more down or run something else: ``executable``, ``pass_fds``, ``preexec_fn``, ``shell``.
 
