@@ -206,14 +206,14 @@ def test_what_is_no_confinement_is_refused(wrong):
 
 
 def test_a_path_that_is_not_there_is_told(fork):
-    """By the error of the system's that it is."""
+    """By the error of the system's that it is; nothing was changed."""
 
     def act():
         with pytest.raises(FileNotFoundError) as raised:
-            cm.confine(cm.Confinement(read=["/nonexistent"]))
-        return raised.value.filename
+            cm.confine(cm.Confinement(read=["/nonexistent"], descriptors=64))
+        return raised.value.filename, resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 64, subprocess.run(["true"]).args
 
-    assert fork(act, ordinary=True).result() == "/nonexistent"
+    assert fork(act, ordinary=True).result() == ("/nonexistent", True, ["true"])
 
 
 def test_signals_go_on(confined):

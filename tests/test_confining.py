@@ -140,6 +140,22 @@ def test_all_that_is_missing_is_told_at_once(fork, monkeypatch):
     assert fork(without).result() == (("landlock", "seccomp", "threads"), ("seccomp", "threads"))
 
 
+def test_a_filter_that_refuses_filters_is_told(fork):
+    """Before anything is changed; and all else is put on where that may be missing."""
+
+    def without():
+        refuse(["seccomp"])
+        error = _refused()
+        confining.confine_by(_plan(missing=["seccomp"]), [], [])
+        with pytest.raises(PermissionError):
+            open("/etc/passwd")
+        return str(error), error.missing
+
+    words, missing = fork(without).result()
+    assert missing == ("seccomp",)
+    assert "a filter that is there refuses more" in words
+
+
 def test_within_somebodys_filter_it_adds_what_it_can(fork, ordinary_python):
     """Ptrace, sockets and the like are refused there already; that a filter is refused is told, and done without."""
 

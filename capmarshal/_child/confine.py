@@ -32,7 +32,8 @@ def confine(confinement: Confinement) -> None:
         NotConfined: the kernel or the system lacks a part, or there are other threads, or an io_uring is open, or this
             process is confined; nothing was changed.
         TypeError: it is no confinement.
-        OSError: a path is not there, or a step was refused: the process may be bound by a part of it, and should end.
+        OSError: a path is not there; nothing was changed.
+        KernelError: a step was refused, and the process is bound by those before it: it should end.
     """
     # Imported when used: most processes confine none.
     from capmarshal._child.confining import confine_by

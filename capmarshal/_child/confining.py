@@ -5,13 +5,14 @@ In this order: each needs what the next one takes.  What is missing is told befo
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import threading
 from typing import TYPE_CHECKING, Any
 
 from capmarshal._child import landlock, privileges, resource_limits
 from capmarshal._child.confinement import PARTS
-from capmarshal._kernel.errors import KernelError, NotConfined
+from capmarshal._kernel.errors import NotConfined
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,6 +30,8 @@ def _filter_for(plan: dict[str, Any], abi: int) -> tuple[bytes | None, str]:
         library = seccomp.library()
     except (ImportError, OSError) as error:
         return None, f"libseccomp cannot be loaded ({error}): install it, as by `apt install libseccomp2`"
+    if not seccomp.available():
+        return None, "this kernel has no filters, or a filter that is there refuses more"
     writes = bool(plan["write"])
     return seccomp.program(library, writes=writes, truncates=writes and abi >= landlock.TRUNCATE), ""
 
@@ -75,7 +78,8 @@ def confine_by(plan: dict[str, Any], also_read: Iterable[str], listed: Iterable[
 
     Raises:
         NotConfined: a part is missing, or something is in the way; nothing was changed.
-        OSError: a path is not there, or a step was refused; the process may be bound by a part of it.
+        OSError: a path is not there; nothing was changed.
+        KernelError: a step was refused, and the process is bound by those before it.
     """
     _check_ready()
     lacking = {}
@@ -89,20 +93,19 @@ def confine_by(plan: dict[str, Any], also_read: Iterable[str], listed: Iterable[
     if plan["threads"] is not None:
         lacking["threads"] = "no cgroup is delegated to this process"
     _check(lacking, plan["missing"])
-    resource_limits.put_on(memory=plan["memory"], cpu=plan["cpu"], descriptors=plan["descriptors"])
-    privileges.be_expendable()
-    privileges.give_up()
-    if abi:
-        landlock.bind(abi, plan["read"], plan["write"], also_read, listed)
+    with contextlib.ExitStack() as ends:
+        ruleset = None
+        if abi:
+            # Before anything is changed: a path may not be there.
+            ruleset = landlock.ruleset(abi, plan["read"], plan["write"], also_read, listed)
+            ends.callback(ruleset.close)
+        resource_limits.put_on(memory=plan["memory"], cpu=plan["cpu"], descriptors=plan["descriptors"])
+        privileges.be_expendable()
+        privileges.give_up()
+        if ruleset is not None:
+            ruleset.put_on()
     if program is not None:
-        _install(program, plan["missing"])
-    _bound.append(True)
+        from capmarshal._child import seccomp
 
-
-def _install(program: bytes, without: Iterable[str]) -> None:
-    from capmarshal._child import seccomp
-
-    try:
         seccomp.install(program)
-    except KernelError as error:
-        _check({"seccomp": str(error)}, without)
+    _bound.append(True)

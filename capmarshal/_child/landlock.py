@@ -12,7 +12,7 @@ import stat
 import struct
 import sys
 import sysconfig
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from capmarshal._kernel.errors import KernelError, check
 from capmarshal._kernel.native import NULL, lib
@@ -82,7 +82,7 @@ def always_readable() -> list[str]:
 
 
 class Ruleset:
-    """What may be opened.  A block, which closes it.
+    """What may be opened.
 
     Args:
         abi: the version.
@@ -97,10 +97,8 @@ class Ruleset:
             lib.lx_landlock_create_ruleset(attributes, len(attributes), 0), "making a ruleset of Landlock's"
         )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Closes it: what is put on stays."""
         lib.lx_close(self._number)
 
     def allow(self, path: str, rights: int) -> None:
@@ -140,26 +138,32 @@ class Ruleset:
         check(result, "binding this process by Landlock", "landlock_restrict_self(2)")
 
 
-def bind(abi: int, read: Iterable[str], write: Iterable[str], also_read: Iterable[str], listed: Iterable[str]) -> None:
-    """Has this process open nothing but what Python needs, and what is named.
+def ruleset(
+    abi: int, read: Iterable[str], write: Iterable[str], also_read: Iterable[str], listed: Iterable[str]
+) -> Ruleset:
+    """What opens nothing but what Python needs, and what is named.
 
     Args:
         abi: the version.
-        read: paths beneath which it may read files.
-        write: those beneath which it may write, too.
+        read: paths beneath which files may be read.
+        write: those beneath which they may be written, too.
         also_read: more of the first; those that are not there are passed over.
-        listed: directories whose names it may list, likewise.
+        listed: directories whose names may be listed, likewise.
 
     Raises:
         OSError: there is no such path.
-        KernelError: it cannot be bound.
+        KernelError: there is no room for it, or a filter refuses it.
     """
-    with Ruleset(abi) as ruleset:
-        ruleset.allow_where_there([*always_readable(), *also_read], READ)
-        ruleset.allow_where_there(listed, _READ_DIR)
-        ruleset.allow_where_there([_DEVICE], READ | _WRITE_FILE)
+    made = Ruleset(abi)
+    try:
+        made.allow_where_there([*always_readable(), *also_read], READ)
+        made.allow_where_there(listed, _READ_DIR)
+        made.allow_where_there([_DEVICE], READ | _WRITE_FILE)
         for path in read:
-            ruleset.allow(path, READ)
+            made.allow(path, READ)
         for path in write:
-            ruleset.allow(path, WRITE)
-        ruleset.put_on()
+            made.allow(path, WRITE)
+    except BaseException:
+        made.close()
+        raise
+    return made

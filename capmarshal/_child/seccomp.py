@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LIBRARY: Final = "libseccomp.so.2"
 
 # include/uapi/linux/seccomp.h: what a filter says, and what it sees.
-_SET_MODE_FILTER = 1
+_SET_MODE_FILTER, _GET_ACTION_AVAIL = 1, 2
 _ERRNO, _ALLOW = 0x00050000, 0x7FFF0000
 _NUMBER, _ARCHITECTURE = 0, 4
 # include/uapi/linux/bpf_common.h: load a word, compare and skip so many steps, return.
@@ -175,6 +175,12 @@ def program(libseccomp: ctypes.CDLL, *, writes: bool, truncates: bool) -> bytes:
             # No error: 0.
             made.allow(call, comparisons, _ERRNO)
         return made.program()
+
+
+def available() -> bool:
+    """Whether this process may install a filter: the kernel has them, and no filter refuses it."""
+    action = ffi.new("uint32_t *", _ERRNO)
+    return lib.lx_seccomp(_GET_ACTION_AVAIL, 0, action) == 0
 
 
 def install(program: bytes) -> None:

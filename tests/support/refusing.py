@@ -50,6 +50,7 @@ _NUMBERS.update(
 )
 # And container runtimes.
 _NUMBERS["pidfd_getfd"] = (438, 438)
+_NUMBERS["seccomp"] = (317, 277)
 
 _MACHINE = {"x86_64": 0, "aarch64": 1}[platform.machine()]
 
