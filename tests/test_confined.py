@@ -76,6 +76,27 @@ def test_files_are_read_where_that_was_said_and_nowhere_else(fork, ordinary_pyth
     ]
 
 
+def test_modules_are_imported_from_what_is_read(fork, ordinary_python):
+    """From directories, and not from others; none of them stands for one of the standard library's."""
+
+    def act(host):
+        for name in ("read/own.py", "read/json.py", "hidden/secret.py"):
+            (host.place / name).parent.mkdir(exist_ok=True)
+            (host.place / name).write_text("NAME = __name__")
+        source = """
+            import own
+            say(own.NAME, hasattr(json, "NAME"))
+            try:
+                sys.path.append(sys.argv[1])
+                import secret
+            except ImportError as error:
+                say(type(error).__name__)
+        """
+        return host.said(source, str(host.place / "hidden"), read=[host.place / "read"])
+
+    assert in_host(fork, ordinary_python, act) == ["own", False, "ModuleNotFoundError"]
+
+
 def test_files_are_written_where_that_was_said(fork, ordinary_python):
     """Made, renamed, truncated, removed, and made temporarily; nowhere else, and no link leads out."""
 

@@ -72,7 +72,8 @@ class Confinement:
     names and metadata of paths.
 
     Args:
-        read: paths; it reads files beneath them, and lists directories.
+        read: paths; it reads files beneath them, and lists directories.  A file that is spawned finds modules in
+            directories that are named here.
         write: paths of files, or of directories beneath which it also writes, makes, renames and removes files and
             directories, but no symbolic links.  Where there is none, it opens nothing for writing, ``/dev/null``
             neither.

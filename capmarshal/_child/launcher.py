@@ -81,6 +81,8 @@ def _confine(plan: dict[str, Any], file: str) -> None:
     from capmarshal._child.confining import confine_by
 
     confine_by(plan["confinement"], [*plan["packages"], file], plan["folders"])
+    # After that: what lies there is the file's own.
+    sys.path += [path for path in plan["confinement"]["read"] if os.path.isdir(path)]  # noqa: PTH112 - as above
     inherited.inherit()
 
 

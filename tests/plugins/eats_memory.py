@@ -1,0 +1,5 @@
+"""Takes memory, until there is none."""
+
+eaten = []
+while True:
+    eaten.append(bytearray(1 << 24))

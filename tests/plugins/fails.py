@@ -1,0 +1,3 @@
+"""Is only wrong."""
+
+raise ValueError("\x1b[2J" + "x" * 10_000)
