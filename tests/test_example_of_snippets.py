@@ -1,0 +1,82 @@
+"""The example that runs a model's snippets: what they print and give, what they are refused, and how each ends."""
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from confined import not_sanitized
+from patience import PATIENCE
+
+pytestmark = not_sanitized
+
+RUNNER = Path(__file__).parents[1] / "examples" / "code_runner.py"
+
+
+@pytest.fixture
+def printed(ordinary_python):
+    """printed(source, seconds): the lines of an ordinary user's runner."""
+    place = Path(tempfile.mkdtemp())
+    place.chmod(0o755)
+
+    def run(source, seconds=PATIENCE):
+        (place / "snippet.py").write_text(source)
+        python, options = ordinary_python
+        environment = {**options["env"], "SECONDS": str(seconds)}
+        done = subprocess.run(
+            [python, str(RUNNER), "snippet.py"],
+            cwd=place,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=4 * PATIENCE,
+            check=False,
+            **{**options, "env": environment},
+        )
+        assert (done.stderr, done.returncode) == ("", 0)
+        return done.stdout.splitlines()
+
+    yield run
+    shutil.rmtree(place)
+
+
+def test_a_snippet_uses_its_tool_and_gives_data_back(printed):
+    """What it prints comes first; the value of its last expression is what it gives."""
+    source = "for each in shop.articles():\n    print(each, shop.price(each))\n{'sum': sum(map(shop.price, shop.articles()))}\n"
+    assert printed(source) == [
+        "bread 3.2",
+        "milk 1.1",
+        "salt 0.6",
+        f"snippet.py ended well: {{'sum': {3.2 + 1.1 + 0.6}}}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("open('/etc/passwd').read()", "PermissionError: [Errno 13] Permission denied: '/etc/passwd'"),
+        ("__import__('socket').socket()", "PermissionError: [Errno 1] Operation not permitted"),
+        ("shop.price('gold')", "KeyError: 'gold'"),
+        ("1 +", "SyntaxError: invalid syntax (snippet, line 1)"),
+        ("print('\\x1b[2J')\nraise ValueError('wrong')", "ValueError: wrong"),
+    ],
+)
+def test_an_error_is_printed(printed, source, words):
+    """As the snippet's, and nothing is given."""
+    lines = printed(source)
+    assert lines[-2:] == [words, "snippet.py ended with an error: None"]
+    assert "\x1b" not in "".join(lines)
+
+
+def test_one_that_does_not_end_is_ended(printed):
+    """At its time."""
+    assert printed("import time\ntime.sleep(1000)", seconds=1) == ["snippet.py ended killed after 1 seconds: None"]
+
+
+def test_no_more_is_printed_than_fits(printed):
+    """However much that is, until its time is over."""
+    lines = printed("while True:\n    print('x' * 1000)", seconds=2)
+    assert sum(map(len, lines[:-1])) <= 10_000
+    assert lines[-1].endswith(("killed after 2 seconds: None", "SIGXCPU: None"))
