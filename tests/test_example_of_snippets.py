@@ -44,7 +44,8 @@ def printed(ordinary_python):
 
 def test_a_snippet_uses_its_tool_and_gives_data_back(printed):
     """What it prints comes first; the value of its last expression is what it gives."""
-    source = "for each in shop.articles():\n    print(each, shop.price(each))\n{'sum': sum(map(shop.price, shop.articles()))}\n"
+    lines = ["for each in shop.articles():", "    print(each, shop.price(each))"]
+    source = "\n".join([*lines, "{'sum': sum(map(shop.price, shop.articles()))}"])
     assert printed(source) == [
         "bread 3.2",
         "milk 1.1",
