@@ -209,8 +209,9 @@ _PREPARED = """
 """
 
 
-def test_every_attack_is_refused(fork, ordinary_python):
-    """By EPERM; what the host has is what it was, and no signal has come."""
+@pytest.mark.parametrize("options", [{}, {"threads": 64, "missing": ["threads"]}], ids=["plain", "namespace"])
+def test_every_attack_is_refused(fork, ordinary_python, options):
+    """By EPERM; what the host has is what it was, and no signal has come; also in a user namespace, for its threads."""
     lines = "".join(f"    say(raw({name!r}, {arguments}))\n" for name, arguments in ATTACKS if arguments)
     lines += "".join(f"    say(raw({name!r}))\n" for name, arguments in ATTACKS if not arguments)
     order = [attack for attack in ATTACKS if attack[1]] + [attack for attack in ATTACKS if not attack[1]]
@@ -221,7 +222,7 @@ def test_every_attack_is_refused(fork, ordinary_python):
             signal.signal(number, lambda number, _: caught.append(number))
         before = _of_the_host()
         other = subprocess.Popen(["sleep", "1000"])
-        said = host.said(_program(_PREPARED + lines), stdin=subprocess.PIPE)
+        said = host.said(_program(_PREPARED + lines), stdin=subprocess.PIPE, **options)
         alive = other.poll() is None
         other.kill()
         other.wait()

@@ -3,6 +3,7 @@
 import ast
 import ctypes
 import errno
+import os
 import subprocess
 import sys
 import threading
@@ -11,7 +12,7 @@ import pytest
 
 import capmarshal as cm
 import child_program
-from capmarshal._child import confining, landlock, privileges, seccomp
+from capmarshal._child import confining, landlock, own_count, privileges, seccomp
 from capmarshal._child.confinement import data_of
 from confined import PROLOGUE, in_host, not_sanitized
 from patience import PATIENCE
@@ -139,9 +140,67 @@ def test_all_that_is_missing_is_told_at_once(fork, monkeypatch):
     def without():
         monkeypatch.setattr(seccomp, "LIBRARY", "libseccomp.so.nonexistent")
         monkeypatch.setattr(landlock, "version", lambda: 0)
-        return _refused(threads=4).missing, _refused(threads=4, missing=["landlock"]).missing
+        return _refused().missing, _refused(missing=["landlock"]).missing
 
-    assert fork(without).result() == (("landlock", "seccomp", "threads"), ("seccomp", "threads"))
+    assert fork(without).result() == (("landlock", "seccomp"), ("seccomp",))
+
+
+def test_threads_are_counted_apart_from_its_users_others(fork, ordinary_python):
+    """Who has more than that already; and it is the user that it was."""
+    source = """
+        import threading
+        end, count = threading.Event(), 1
+        try:
+            while count < 100:
+                threading.Thread(target=end.wait, daemon=True).start()
+                count += 1
+        except RuntimeError:
+            say(count)
+        end.set()
+        say(os.getuid(), os.getgid(), os.stat(__file__).st_uid == os.getuid(), tell("still there"))
+    """
+
+    def act(host):
+        if subprocess.run(["unshare", "--user", "true"], check=False, capture_output=True).returncode != 0:
+            return None
+        others = [subprocess.Popen(["sleep", "1000"]) for _ in range(12)]
+        try:
+            return host.said(source, threads=8), (os.getuid(), os.getgid())
+        finally:
+            for each in others:
+                each.kill()
+                each.wait()
+
+    counted = in_host(fork, ordinary_python, act)
+    if counted is None:
+        pytest.skip("an ordinary user makes no user namespaces here")
+    (count, user, group, is_own, told), own = counted
+    assert count == 8
+    assert ((user, group), is_own, told) == (own, True, 1)
+
+
+def test_where_threads_cannot_be_counted_it_is_told(fork, ordinary_python, monkeypatch):
+    """Of root, by an older kernel, and where no user namespace can be made."""
+    if os.getuid() == 0:
+        assert "root" in str(fork(lambda: _refused(threads=4)).result())
+    monkeypatch.setattr(own_count, "_kernel", lambda: (5, 13))
+    assert "from 5.14 on" in str(fork(lambda: _refused(threads=4)).result())
+
+    def act(host):
+        refuse(["unshare"])
+        with pytest.raises(cm.NotConfined) as raised:
+            host.said("say('run')", threads=4)
+        return (
+            raised.value.missing,
+            raised.value.errno,
+            str(raised.value),
+            host.said("say('run')", threads=4, missing=["threads"]),
+        )
+
+    missing, number, words, said = in_host(fork, ordinary_python, act)
+    assert (missing, number, said) == (("threads",), errno.ENOSYS, ["run"])
+    assert "threads: a user namespace of its own can't be made here: Operation not permitted" in words
+    assert "missing=['threads'] does without" in words
 
 
 def test_a_filter_that_refuses_filters_is_told(fork):
@@ -210,20 +269,6 @@ def test_within_namespaces_it_works(tmp_path, proc):
     )
     assert done.stderr == ""
     assert ast.literal_eval(done.stdout.rpartition(" ")[0]) == ['"PermissionError"', '"PermissionError"', "1"]
-
-
-def test_what_is_missing_reaches_the_parent(fork, ordinary_python):
-    """As the error that it is, with the parts; nothing of the file has run."""
-
-    def act(host):
-        with pytest.raises(cm.NotConfined) as raised:
-            host.said("say('run')", threads=4)
-        said = host.said("say('run')", threads=4, missing=["threads"])
-        return raised.value.missing, raised.value.errno, str(raised.value), said
-
-    missing, number, words, said = in_host(fork, ordinary_python, act)
-    assert (missing, number, said) == (("threads",), errno.ENOSYS, ["run"])
-    assert "threads: no cgroup is delegated" in words
 
 
 def test_what_breaks_in_the_launcher_reaches_the_parent_too(tmp_path):

@@ -223,6 +223,7 @@ MODULES = {
         "landlock",
         "privileges",
         "resource_limits",
+        "own_count",
         "confining",
         "inherited",
         "launcher",

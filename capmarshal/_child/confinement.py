@@ -80,7 +80,8 @@ class Confinement:
         memory: bytes that it maps at most, and that each file and memfd of its has at most, which are counted beside
             that: with ``descriptors`` a bound, exact by a cgroup only.
         cpu: seconds of processor time, of all its threads; then SIGXCPU ends it.
-        threads: how many it has at most: by a cgroup that is delegated to this process.
+        threads: how many it has at most, counted by themselves in a user namespace of its own (Linux 5.14): it sees
+            all users but its own as nobody.  Not for root.
         descriptors: how many it has open at most.
         missing: names of parts that are done without where the kernel or the system lacks them: ``"landlock"``,
             ``"scopes"`` (of Landlock's, Linux 6.12), ``"seccomp"`` (libseccomp included), ``"threads"``.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from capmarshal._child import landlock, privileges, resource_limits
 from capmarshal._child.confinement import PARTS
+from capmarshal._child.own_count import bound_threads
 from capmarshal._kernel.errors import NotConfined
 
 if TYPE_CHECKING:
@@ -90,8 +91,6 @@ def confine_by(plan: dict[str, Any], also_read: Iterable[str], listed: Iterable[
     program, why = _filter_for(plan, abi)
     if program is None:
         lacking["seccomp"] = why
-    if plan["threads"] is not None:
-        lacking["threads"] = "no cgroup is delegated to this process"
     _check(lacking, plan["missing"])
     with contextlib.ExitStack() as ends:
         ruleset = None
@@ -99,6 +98,8 @@ def confine_by(plan: dict[str, Any], also_read: Iterable[str], listed: Iterable[
             # Before anything is changed: a path may not be there.
             ruleset = landlock.ruleset(abi, plan["read"], plan["write"], also_read, listed)
             ends.callback(ruleset.close)
+        if plan["threads"] is not None and (why := bound_threads(plan["threads"])):
+            _check({"threads": why}, plan["missing"])
         resource_limits.put_on(memory=plan["memory"], cpu=plan["cpu"], descriptors=plan["descriptors"])
         privileges.be_expendable()
         privileges.give_up()

@@ -51,6 +51,7 @@ _NUMBERS.update(
 # And container runtimes.
 _NUMBERS["pidfd_getfd"] = (438, 438)
 _NUMBERS["seccomp"] = (317, 277)
+_NUMBERS["unshare"] = (272, 97)
 
 _MACHINE = {"x86_64": 0, "aarch64": 1}[platform.machine()]
 
