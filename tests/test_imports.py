@@ -23,6 +23,7 @@ NEVER = (
     "hashlib",
     "importlib.metadata",
     "inspect",
+    "json",
     "multiprocessing",
     "pathlib",
     "random",

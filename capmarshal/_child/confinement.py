@@ -103,15 +103,15 @@ class Confinement:
         descriptors: int = _DESCRIPTORS,
         missing: Iterable[str] = (),
     ) -> None:
-        self.read = _paths("read", read)
-        self.write = _paths("write", write)
-        self.memory = _number("memory", memory, "bytes", _MEMORY_MIN)
-        self.cpu = _number("cpu", cpu, "seconds", 1)
-        self.threads = _number("threads", threads, "threads", 1)
+        self.read: tuple[str, ...] = _paths("read", read)
+        self.write: tuple[str, ...] = _paths("write", write)
+        self.memory: int | None = _number("memory", memory, "bytes", _MEMORY_MIN)
+        self.cpu: int | None = _number("cpu", cpu, "seconds", 1)
+        self.threads: int | None = _number("threads", threads, "threads", 1)
         wrong = f"descriptors is a whole number, {DESCRIPTORS_MIN} or more, not {descriptors!r}"
         check_whole(descriptors, wrong, DESCRIPTORS_MIN)
-        self.descriptors = descriptors
-        self.missing = _parts(missing)
+        self.descriptors: int = descriptors
+        self.missing: tuple[str, ...] = _parts(missing)
 
     def __repr__(self) -> str:
         told = ", ".join(f"{name}={value!r}" for name, value in data_of(self).items() if value not in (None, []))

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from capmarshal._descriptors.private import Private
     from capmarshal._kernel.waiting import Steps
 
+CONFINED = launcher.CONFINED
+
 # Of a report.
 _SIZE_MAX = 65536
 
@@ -56,7 +58,7 @@ def _command_of(args: Any, options: dict[str, Any]) -> tuple[Any, list[Any]]:
     return (arguments[0] if executable is None else executable), arguments
 
 
-def limiting(args: Any, descriptors: int, report: int, options: dict[str, Any]) -> list[Any]:
+def limiting(args: Any, descriptors: int | None, report: int, options: dict[str, Any]) -> list[Any]:
     """The command that limits the descriptors of a program, and runs it.
 
     Args:

@@ -15,15 +15,13 @@ from capmarshal._capabilities import handover
 from capmarshal._capabilities.capability import Capability
 from capmarshal._child import inherited
 from capmarshal._child.confinement import DESCRIPTORS_MIN, Confinement
-from capmarshal._child.launcher import CONFINED
-from capmarshal._child.launching import confining, heard, limiting
 from capmarshal._descriptors.private import Private, make_pair
 from capmarshal._kernel.numbers import check_whole
 from capmarshal._kernel.waiting import drive
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from capmarshal._kernel.waiting import Steps
 
@@ -212,13 +210,9 @@ def starting(
             options["pass_fds"] = (*options.get("pass_fds", ()), number)
         told = inherited.told_of(number, as_stdin=parent_as_stdin)
         options["env"] = _with_variable(options.get("env"), told)
-        if confine is not None:
-            return (yield from _launched(args, lambda report: confining(args, confine, report), options, CONFINED))
-        if descriptor_limit is not None:
-            return (
-                yield from _launched(args, lambda report: limiting(args, descriptor_limit, report, options), options)
-            )
-        return _popen(args, options)
+        if confine is None and descriptor_limit is None:
+            return _popen(args, options)
+        return (yield from _launched(args, confine, descriptor_limit, options))
 
 
 def _popen(args: Any, options: dict[str, Any]) -> subprocess.Popen[Any]:
@@ -229,22 +223,21 @@ def _popen(args: Any, options: dict[str, Any]) -> subprocess.Popen[Any]:
 
 
 def _launched(
-    args: Any, command: Callable[[int], list[Any]], options: dict[str, Any], ended: bytes = b""
+    args: Any, confine: Confinement | None, descriptor_limit: int | None, options: dict[str, Any]
 ) -> Steps[subprocess.Popen[Any]]:
-    """Starts a launcher, and waits until the program runs.
+    """Starts what is confined, or limited, by a launcher, and waits until it runs."""
+    # Imported when used, as subprocess is.
+    from capmarshal._child import launching
 
-    Args:
-        args: what was to be started.
-        command: the launcher's, when it is told where to report to.
-        options: Popen's.
-        ended: as for :func:`heard`.
-    """
     near, far = _pair("hearing from a launcher")
     with contextlib.closing(near):
         with contextlib.closing(far):
-            made = command(far.number)
+            if confine is not None:
+                command, ended = launching.confining(args, confine, far.number), launching.CONFINED
+            else:
+                command, ended = launching.limiting(args, descriptor_limit, far.number, options), b""
             options["pass_fds"] = (*options.get("pass_fds", ()), far.number)
-            started = _popen(made, options)
+            started = _popen(command, options)
         started.args = args
-        yield from heard(started, near, ended)
+        yield from launching.heard(started, near, ended)
         return started

@@ -47,7 +47,7 @@ class NotConfined(KernelError):
 
     def __init__(self, number: int, message: str, missing: tuple[str, ...] = ()) -> None:
         super().__init__(number, message)
-        self.missing = missing
+        self.missing: tuple[str, ...] = missing
 
 
 class RecordTooBig(KernelError):

@@ -139,6 +139,8 @@ async def children(capability: cm.Capability) -> None:
         assert_type(process, anyio.abc.Process)
         assert_type(await process.wait(), int)
     await aio.spawn("program", parent=capability, descriptor_limit=100, parent_as_stdin=True)
+    await aio.spawn(["plugin.py"], parent=capability, confine=cm.Confinement(read=["folder"], memory=1 << 30))
+    cm.Confinement(["folder"])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await aio.spawn(["program"])  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await aio.spawn(["program"], parent=3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     aio.spawn(["program"], parent=capability)  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
