@@ -180,6 +180,24 @@ def test_a_launcher_that_stands_still_is_ended_with_the_task_that_waits_for_it(m
             run("asyncio", cancelled, capability, reader)
 
 
+def test_ctrl_c_ends_the_wait_for_a_launcher_and_the_launcher(monkeypatch, tmp_path):
+    """Nothing is left of it: children are counted, too."""
+    slow = tmp_path / "launcher.py"
+    slow.write_text("import os, signal\nos.kill(os.getppid(), signal.SIGUSR1)\nsignal.pause()")
+    monkeypatch.setattr(launching.launcher, "__file__", str(slow))
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with child_program.registry() as (_, capability):
+            with pytest.raises(KeyboardInterrupt):
+                cm.spawn(["true"], parent=capability, descriptor_limit=LIMIT, stdin=subprocess.PIPE)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
 def test_without_an_interpreter_there_is_no_launcher(monkeypatch):
     """A frozen program, or one that has Python within it."""
     with child_program.registry() as (_, capability):

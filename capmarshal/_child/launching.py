@@ -125,31 +125,26 @@ def abandon(started: subprocess.Popen[Any]) -> None:
                 stream.close()
 
 
-def heard(started: subprocess.Popen[Any], report: Private, ended: bytes = b"") -> Steps[None]:
+def heard(report: Private, ended: bytes = b"") -> Steps[None]:
     """Waits until the program runs.
 
     Args:
-        started: the process; where this fails, it is ended.
         report: this process's end of where the launcher reports to.
         ended: the last that it says where all went well; none, where its end is closed by the program's start.
 
     Raises:
         OSError: what the launcher has reported, or that it has ended without.
     """
-    try:
-        records = [b""]
-        while True:
-            yield Wait(report.number, select.POLLIN, FOREVER)
-            record = os.read(report.number, _SIZE_MAX)
-            if not record or record == ended:
-                break
-            records.append(record)
-        if records[-1] not in (b"", launcher.BEGUN):
-            raise _raised(records[-1])
-        if records[-1] != launcher.BEGUN or record != ended:
-            raise KernelError(
-                errno.ENOEXEC, f"the launcher ended before the program began: {interpreter()} {launcher.__file__}"
-            )
-    except BaseException:
-        abandon(started)
-        raise
+    last = b""
+    while True:
+        yield Wait(report.number, select.POLLIN, FOREVER)
+        record = os.read(report.number, _SIZE_MAX)
+        if not record or record == ended:
+            break
+        last = record
+    if last not in (b"", launcher.BEGUN):
+        raise _raised(last)
+    if last != launcher.BEGUN or record != ended:
+        raise KernelError(
+            errno.ENOEXEC, f"the launcher ended before the program began: {interpreter()} {launcher.__file__}"
+        )

@@ -230,14 +230,20 @@ def _launched(
     from capmarshal._child import launching
 
     near, far = _pair("hearing from a launcher")
+    started: subprocess.Popen[Any] | None = None
     with contextlib.closing(near):
-        with contextlib.closing(far):
-            if confine is not None:
-                command, ended = launching.confining(args, confine, far.number), launching.CONFINED
-            else:
-                command, ended = launching.limiting(args, descriptor_limit, far.number, options), b""
-            options["pass_fds"] = (*options.get("pass_fds", ()), far.number)
-            started = _popen(command, options)
-        started.args = args
-        yield from launching.heard(started, near, ended)
+        try:
+            with contextlib.closing(far):
+                if confine is not None:
+                    command, ended = launching.confining(args, confine, far.number), launching.CONFINED
+                else:
+                    command, ended = launching.limiting(args, descriptor_limit, far.number, options), b""
+                options["pass_fds"] = (*options.get("pass_fds", ()), far.number)
+                started = _popen(command, options)
+            started.args = args
+            yield from launching.heard(near, ended)
+        except BaseException:
+            if started is not None:
+                launching.abandon(started)
+            raise
         return started
