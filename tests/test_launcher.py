@@ -104,9 +104,16 @@ def test_signals_are_as_popen_leaves_them(restored, fork):
     assert (int(plain.split()[1], 16) >> (signal.SIGPIPE - 1)) & 1 == (not restored)
 
 
-def test_the_environment_is_the_one_that_was_asked_for():
-    """Also where Python sets LC_CTYPE in a C locale for itself."""
-    for environment in ({"ONE": "1"}, {"LC_ALL": "C"}, {"LANG": "C", "LC_CTYPE": "C"}, {b"LC_CTYPE": b"POSIX"}):
+def test_the_environment_is_the_one_that_was_asked_for(monkeypatch):
+    """Also where Python sets LC_CTYPE for itself, and the launcher is started with what this one needs."""
+    monkeypatch.setenv("LD_LIBRARY_PATH", os.environ.get("LD_LIBRARY_PATH", "/nonexistent"))
+    for environment in (
+        {"ONE": "1"},
+        {"LC_ALL": "C"},
+        {"LC_CTYPE": "C"},
+        {b"LC_CTYPE": b"POSIX"},
+        {b"LD_LIBRARY_PATH": b"/"},
+    ):
         shown = _said(["/usr/bin/env"], env=environment).splitlines()
         shown = [line for line in shown if not line.startswith("CAPMARSHAL_PARENT=")]
         assert shown == [f"{os.fsdecode(name)}={os.fsdecode(value)}" for name, value in environment.items()]

@@ -44,10 +44,10 @@ def _restore(plan: dict[str, Any]) -> None:
     for name in IGNORED_BY_PYTHON:
         if name not in plan["ignored"]:
             signal.signal(getattr(signal, name), signal.SIG_DFL)
-    # In a C locale Python sets it: PEP 538.
-    os.environ.pop("LC_CTYPE", None)
-    if plan["LC_CTYPE"] is not None:
-        os.environ["LC_CTYPE"] = plan["LC_CTYPE"]
+    for name, value in plan["variables"].items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
 
 
 def _become(plan: dict[str, Any], executable: str, arguments: list[str]) -> None:

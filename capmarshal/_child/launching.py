@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 CONFINED = launcher.CONFINED
 
+# Some Pythons do not start without the first; and the second they set themselves, in a C locale (PEP 538).
+_CHANGED = ("LD_LIBRARY_PATH", "LC_CTYPE")
 # Of a report.
 _SIZE_MAX = 65536
 
@@ -58,6 +60,17 @@ def _command_of(args: Any, options: dict[str, Any]) -> tuple[Any, list[Any]]:
     return (arguments[0] if executable is None else executable), arguments
 
 
+def _for_the_launcher(given: Mapping[Any, Any]) -> tuple[dict[Any, Any], dict[str, str | None]]:
+    """(the environment that the launcher is started with, what it has to change in it for the program)."""
+    made, variables = dict(given), dict[str, str | None]()
+    for name in _CHANGED:
+        asked = [made.pop(key) for key in (name, os.fsencode(name)) if key in made]
+        variables[name] = os.fsdecode(asked[0]) if asked else None
+    if (libraries := os.environ.get("LD_LIBRARY_PATH")) is not None:
+        made["LD_LIBRARY_PATH"] = libraries
+    return made, variables
+
+
 def limiting(args: Any, descriptors: int | None, report: int, options: dict[str, Any]) -> list[Any]:
     """The command that limits the descriptors of a program, and runs it.
 
@@ -69,9 +82,8 @@ def limiting(args: Any, descriptors: int | None, report: int, options: dict[str,
     """
     executable, arguments = _command_of(args, options)
     restored = options.get("restore_signals", True)
-    given: Mapping[Any, Any] | None = options.get("env")
-    environment: Mapping[Any, Any] = os.environ if given is None else given
-    locale = environment.get("LC_CTYPE", environment.get(b"LC_CTYPE"))
+    environment, variables = _for_the_launcher(options["env"])
+    options["env"] = environment
     plan = {
         "descriptors": descriptors,
         "ignored": [
@@ -79,7 +91,7 @@ def limiting(args: Any, descriptors: int | None, report: int, options: dict[str,
             for name in launcher.IGNORED_BY_PYTHON
             if not restored and signal.getsignal(getattr(signal, name)) == signal.SIG_IGN
         ],
-        "LC_CTYPE": None if locale is None else os.fsdecode(locale),
+        "variables": variables,
     }
     # -S: no package is needed, and to look for them takes longer than all the rest.
     return [interpreter(), "-I", "-S", launcher.__file__, str(report), json.dumps(plan), executable, *arguments]
