@@ -52,6 +52,23 @@ def test_it_has_its_standard_streams_and_one_door(said):
     assert not [name for name in environment if not name.startswith("LC_")]
 
 
+@pytest.mark.parametrize("elements", ["{0}:", ":{0}", "{0}::", ".:{0}", "{0};.", "../{1}", ":"])
+@pytest.mark.parametrize("given", [False, True], ids=["inherited", "env"])
+def test_no_library_is_loaded_from_where_it_is(fork, ordinary_python, elements, given):
+    """An element of LD_LIBRARY_PATH that is empty or relative is that directory: the launcher is not confined yet."""
+
+    def act(host):
+        (host.place / "libseccomp.so.2").write_text("what ld.so refuses to load")
+        old = os.environ.get("LD_LIBRARY_PATH", "/nonexistent")
+        os.environ["LD_LIBRARY_PATH"] = path = elements.format(old, host.place.name)
+        options = {"env": {b"LD_LIBRARY_PATH": path.encode(), "PATH": ""}} if given else {}
+        said = host.said("say(os.environ.get('LD_LIBRARY_PATH'))", cwd=host.place, **options)
+        return said, [old if "{0}" in elements else None]
+
+    said, expected = in_host(fork, ordinary_python, act)
+    assert said == expected
+
+
 def test_files_are_read_where_that_was_said_and_nowhere_else(fork, ordinary_python):
     """A file, or what is beneath a directory; their names and what they are like are seen everywhere."""
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import select
 import signal
 import sys
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 CONFINED = launcher.CONFINED
 
 # Some Pythons do not start without the first; and the second they set themselves, in a C locale (PEP 538).
-_CHANGED = ("LD_LIBRARY_PATH", "LC_CTYPE")
+_LIBRARIES = "LD_LIBRARY_PATH"
+_CHANGED = (_LIBRARIES, "LC_CTYPE")
 # Of a report.
 _SIZE_MAX = 65536
 
@@ -60,14 +62,28 @@ def _command_of(args: Any, options: dict[str, Any]) -> tuple[Any, list[Any]]:
     return (arguments[0] if executable is None else executable), arguments
 
 
+def _absolute(libraries: str) -> str:
+    """LD_LIBRARY_PATH without what is empty or relative: that would be where the launcher is started (ld.so(8))."""
+    return ":".join(each for each in re.split("[:;]", libraries) if each.startswith("/"))
+
+
+def _for_confined(given: Mapping[Any, Any]) -> dict[Any, Any]:
+    """The environment of what is to be confined: before it is, nothing is loaded from where it is started."""
+    made = dict(given)
+    for name in (_LIBRARIES, os.fsencode(_LIBRARIES)):
+        if name in made and (libraries := _absolute(os.fsdecode(made.pop(name)))):
+            made[name] = libraries
+    return made
+
+
 def _for_the_launcher(given: Mapping[Any, Any]) -> tuple[dict[Any, Any], dict[str, str | None]]:
     """(the environment that the launcher is started with, what it has to change in it for the program)."""
     made, variables = dict(given), dict[str, str | None]()
     for name in _CHANGED:
         asked = [made.pop(key) for key in (name, os.fsencode(name)) if key in made]
         variables[name] = os.fsdecode(asked[0]) if asked else None
-    if (libraries := os.environ.get("LD_LIBRARY_PATH")) is not None:
-        made["LD_LIBRARY_PATH"] = libraries
+    if libraries := _absolute(os.environ.get(_LIBRARIES, "")):
+        made[_LIBRARIES] = libraries
     return made, variables
 
 
@@ -97,22 +113,24 @@ def limiting(args: Any, descriptors: int | None, report: int, options: dict[str,
     return [interpreter(), "-I", "-S", launcher.__file__, str(report), json.dumps(plan), executable, *arguments]
 
 
-def confining(args: Any, confinement: Confinement, report: int) -> list[Any]:
+def confining(args: Any, confinement: Confinement, report: int, options: dict[str, Any]) -> list[Any]:
     """The command that runs a Python file in a process that has confined itself.
 
     Args:
         args: the file, and its arguments.
         confinement: what it may have.
         report: where the launcher reports to.
+        options: Popen's; their environment becomes what the launcher may be started with.
 
     Raises:
         IndexError: there is no file.
     """
+    options["env"] = _for_confined(options["env"])
     file, *arguments = [args] if isinstance(args, str | bytes | os.PathLike) else list(args)
     folders, packages = own_folders()
     plan = {"confinement": data_of(confinement), "folders": folders, "packages": packages}
-    options = ["-I", "-X", inherited.NOT_YET]
-    return [interpreter(), *options, launcher.__file__, str(report), json.dumps(plan), file, *arguments]
+    isolated = ["-I", "-X", inherited.NOT_YET]
+    return [interpreter(), *isolated, launcher.__file__, str(report), json.dumps(plan), file, *arguments]
 
 
 def _raised(told: bytes) -> OSError:

@@ -153,7 +153,8 @@ def spawn(
             environment (``python -I``), in a process that has confined itself and made sure of it: ``args`` is the
             file and its arguments.  Standard streams that are not named are ``/dev/null``.  Without ``env``, the
             environment has the locale, the time zone, LD_LIBRARY_PATH, a PATH that is empty, and TMPDIR: the first
-            directory that it may write in.
+            directory that it may write in.  Of LD_LIBRARY_PATH, what is empty or relative is left out; any other
+            variable that is named in ``env`` is obeyed before it is confined: LD_PRELOAD, too.
         options: as for :class:`subprocess.Popen`.  ``close_fds`` must stay True.  With ``confine``, none that would
             hand more down or run something else: ``executable``, ``pass_fds``, ``preexec_fn``, ``shell``.
 
@@ -235,7 +236,7 @@ def _launched(
         try:
             with contextlib.closing(far):
                 if confine is not None:
-                    command, ended = launching.confining(args, confine, far.number), launching.CONFINED
+                    command, ended = launching.confining(args, confine, far.number, options), launching.CONFINED
                 else:
                     command, ended = launching.limiting(args, descriptor_limit, far.number, options), b""
                 options["pass_fds"] = (*options.get("pass_fds", ()), far.number)
