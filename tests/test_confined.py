@@ -69,6 +69,15 @@ def test_no_library_is_loaded_from_where_it_is(fork, ordinary_python, elements, 
     assert said == expected
 
 
+def test_nothing_of_the_launchers_own_is_compiled_into_it(said):
+    """As by Python: an annotation is what it says, unless the file itself asks for text."""
+    source = """
+        def function(number: int) -> None: ...
+        say(function.__annotations__["number"] is int)
+    """
+    assert said(source) == [True]
+
+
 def test_files_are_read_where_that_was_said_and_nowhere_else(fork, ordinary_python):
     """A file, or what is beneath a directory; their names and what they are like are seen everywhere."""
 

@@ -99,7 +99,8 @@ def _run(file: str, arguments: list[str]) -> None:
     with io.open_code(file) as opened:
         source = opened.read()
     try:
-        exec(compile(source, file, "exec"), vars(main))  # noqa: S102 - what this is for
+        # What this file imports from __future__ is not for that one.
+        exec(compile(source, file, "exec", dont_inherit=True), vars(main))  # noqa: S102 - what this is for
     except Exception as error:  # noqa: BLE001 - it is told
         # From where the file's own lines begin.
         traceback = error.__traceback__ and error.__traceback__.tb_next
