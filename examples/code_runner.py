@@ -69,6 +69,14 @@ class SessionServer(Session):
         self.result = json.loads(result)
 
 
+def name_of(number: int) -> str:
+    """A signal's name, or its number: most real-time ones have no name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
 def run(entrypoint: cm.Entrypoint, session: SessionServer, seconds: float) -> str:
     """Runs a snippet; how that ended, in words."""
     given = entrypoint.grant(session, label="snippet", deep=True)
@@ -81,7 +89,9 @@ def run(entrypoint: cm.Entrypoint, session: SessionServer, seconds: float) -> st
                 return f"killed after {seconds:g} seconds"
     finally:
         entrypoint.revoke(given)
-    return signal.Signals(-status).name if status < 0 else ("well" if status == 0 else "with an error")
+    if status < 0:
+        return f"by {name_of(-status)}"
+    return "well" if status == 0 else "with an error"
 
 
 def main(*snippets: str) -> None:
@@ -89,7 +99,11 @@ def main(*snippets: str) -> None:
     seconds = float(os.environ.get("SECONDS", "5"))
     with cm.Entrypoint("runner") as entrypoint:
         for path in snippets:
-            session = SessionServer(Path(path).read_text(encoding="utf-8"), ShopServer())
+            try:
+                session = SessionServer(Path(path).read_text(encoding="utf-8"), ShopServer())
+            except UnicodeDecodeError:
+                print(f"{Path(path).name} cannot be read: it is not UTF-8", flush=True)
+                continue
             ended = run(entrypoint, session, seconds)
             print(f"{Path(path).name} ended {ended}: {session.result!r}", flush=True)
 

@@ -123,6 +123,14 @@ class HostServer(Host):
         return self._store
 
 
+def name_of(number: int) -> str:
+    """A signal's name, or its number: most real-time ones have no name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
 def ended(plugin: subprocess.Popen[bytes]) -> str:
     """How a plugin has ended, in words; it is ended where its time is over."""
     try:
@@ -132,7 +140,7 @@ def ended(plugin: subprocess.Popen[bytes]) -> str:
         plugin.wait()
         return f"killed after {SECONDS} seconds"
     if status < 0:
-        return f"ended by {signal.Signals(-status).name}"
+        return f"ended by {name_of(-status)}"
     # No more than fits into the pipe: whoever writes more waits there.
     said = plugin.stderr.read() if plugin.stderr else b""
     last = " / ".join(said.decode(errors="replace").splitlines()[-2:]).strip()

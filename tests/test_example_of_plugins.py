@@ -23,6 +23,7 @@ ENDS = {
     "eats_cpu": "(ended by SIGXCPU|killed after 10 seconds)",
     "eats_memfds": "ended with 0",
     "eats_memory": "ended with 1: .*MemoryError",
+    "ends_by_signal": "ended by signal 40",
     "fails": r"ended with 1: .*\\x1b\[2Jxxx",
     "fills_log": "ended with 1: .*100 lines were written",
     "fills_store": "ended with 1: .*a store has 100 texts",

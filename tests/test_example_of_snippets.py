@@ -22,7 +22,7 @@ def printed(ordinary_python):
     place.chmod(0o755)
 
     def run(source, seconds=PATIENCE):
-        (place / "snippet.py").write_text(source)
+        (place / "snippet.py").write_bytes(source if isinstance(source, bytes) else source.encode())
         python, options = ordinary_python
         environment = {**options["env"], "SECONDS": str(seconds)}
         done = subprocess.run(
@@ -80,4 +80,14 @@ def test_no_more_is_printed_than_fits(printed):
     """However much that is, until its time is over."""
     lines = printed("while True:\n    print('x' * 1000)", seconds=2)
     assert sum(map(len, lines[:-1])) <= 10_000
-    assert lines[-1].endswith(("killed after 2 seconds: None", "SIGXCPU: None"))
+    assert lines[-1].endswith(("killed after 2 seconds: None", "by SIGXCPU: None"))
+
+
+def test_one_that_ends_by_a_signal_without_a_name_is_told(printed):
+    """A real-time one: the runner goes on to the next."""
+    assert printed("import os\nos.kill(os.getpid(), 40)") == ["snippet.py ended by signal 40: None"]
+
+
+def test_what_is_no_text_is_told(printed):
+    """In UTF-8: the runner goes on to the next."""
+    assert printed(b"print('\xff')") == ["snippet.py cannot be read: it is not UTF-8"]
