@@ -1,6 +1,7 @@
 """What runs in a confined process is ordinary Python, as an ordinary user (`_child/confining`, `_child/launcher`)."""
 
 import ast
+import errno
 import inspect
 import io
 import os
@@ -434,6 +435,17 @@ def test_a_file_that_is_not_there_is_an_error_of_the_parents():
             assert raised.value.filename == "/nonexistent"
         with pytest.raises(IsADirectoryError):
             cm.spawn(["/"], parent=capability, confine=cm.Confinement())
+
+
+def test_a_file_that_is_none_is_refused_and_waited_for_by_nobody(tmp_path):
+    """A FIFO would be opened for ever: nobody writes into it."""
+    fifo = tmp_path / "plugin.py"
+    os.mkfifo(fifo)
+    with child_program.registry() as (_, capability):
+        for path in (str(fifo), os.devnull):
+            with pytest.raises(OSError, match="not a regular file") as raised:
+                cm.spawn([path], parent=capability, confine=cm.Confinement())
+            assert (raised.value.errno, raised.value.filename) == (errno.EINVAL, path)
 
 
 @pytest.mark.parametrize(

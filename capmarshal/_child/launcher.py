@@ -67,14 +67,31 @@ def _become(plan: dict[str, Any], executable: str, arguments: list[str]) -> None
         raise
 
 
+def _check_regular(file: str) -> None:
+    """Refuses what is no file of Python's before it is opened by ways that may wait, as for who writes to a FIFO.
+
+    Raises:
+        OSError: it is none, or it can't be read.
+    """
+    import errno
+    import stat
+
+    number = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(number).st_mode
+    os.close(number)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), file)
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "not a regular file", file)
+
+
 def _confine(plan: dict[str, Any], file: str) -> None:
     """Confines this process, and then takes what it was given.
 
     Raises:
-        OSError: it cannot be confined, or there is no such file.
+        OSError: it cannot be confined, or there is no such file that is a regular one.
     """
-    with open(file, "rb"):  # noqa: PTH123 - pathlib is much to import for that
-        pass
+    _check_regular(file)
     # Behind what is installed: nothing of the interpreter's own is to be found there instead.
     sys.path += [folder for folder in plan["folders"] if folder not in sys.path]
     from capmarshal._child import inherited
@@ -82,7 +99,7 @@ def _confine(plan: dict[str, Any], file: str) -> None:
 
     confine_by(plan["confinement"], [*plan["packages"], file], plan["folders"])
     # After that: what lies there is the file's own.
-    sys.path += [path for path in plan["confinement"]["read"] if os.path.isdir(path)]  # noqa: PTH112 - as above
+    sys.path += [path for path in plan["confinement"]["read"] if os.path.isdir(path)]  # noqa: PTH112 - pathlib is much to import for that
     inherited.inherit()
 
 
