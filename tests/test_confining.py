@@ -3,6 +3,7 @@
 import ast
 import errno
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -176,6 +177,25 @@ def test_threads_are_counted_apart_from_its_users_others(fork, ordinary_python):
     (count, user, group, is_own, told), own = counted
     assert count == 8
     assert ((user, group), is_own, told) == (own, True, 1)
+
+
+def test_no_more_threads_are_asked_for_than_its_user_may_have(fork, ordinary_python):
+    """A limit above the hard one is that, as of the other limits."""
+
+    def act(host):
+        if subprocess.run(["unshare", "--user", "true"], check=False, capture_output=True).returncode != 0:
+            return None
+        _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+        most = 10_000 if hard == resource.RLIM_INFINITY else min(hard, 10_000)
+        resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
+        source = "import resource\nsay(resource.getrlimit(resource.RLIMIT_NPROC))"
+        return host.said(source, threads=most + 1), host.said(source, threads=most - 1), most
+
+    said = in_host(fork, ordinary_python, act)
+    if said is None:
+        pytest.skip("an ordinary user makes no user namespaces here")
+    above, below, most = said
+    assert (above, below) == ([[most, most]], [[most - 1, most - 1]])
 
 
 def test_where_threads_cannot_be_counted_it_is_told(fork, ordinary_python, monkeypatch):

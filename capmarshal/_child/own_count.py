@@ -10,6 +10,7 @@ import os
 import resource
 from typing import Final
 
+from capmarshal._child import resource_limits
 from capmarshal._kernel.native import lib
 
 _CLONE_NEWUSER = 0x10000000
@@ -58,5 +59,5 @@ def bound_threads(most: int) -> str:
     _written("/proc/self/setgroups", "deny")
     _written(_MAP, f"{user} {user} 1")
     _written("/proc/self/gid_map", f"{group} {group} 1")
-    resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
+    resource_limits.lower(resource.RLIMIT_NPROC, most, most)
     return ""

@@ -18,7 +18,7 @@ _LITTLE = (
 )
 
 
-def _lower(kind: int, soft: int, hard: int) -> None:
+def lower(kind: int, soft: int, hard: int) -> None:
     """Sets a limit, no higher than it is."""
     _, most = resource.getrlimit(kind)
     if most != resource.RLIM_INFINITY:
@@ -38,10 +38,10 @@ def put_on(*, memory: int | None, cpu: int | None, descriptors: int) -> None:
         OSError: a filter refuses that.
     """
     for kind, most in _LITTLE:
-        _lower(kind, most, most)
-    _lower(resource.RLIMIT_NOFILE, descriptors, descriptors)
+        lower(kind, most, most)
+    lower(resource.RLIMIT_NOFILE, descriptors, descriptors)
     if cpu is not None:
-        _lower(resource.RLIMIT_CPU, cpu, cpu + 1)
+        lower(resource.RLIMIT_CPU, cpu, cpu + 1)
     if memory is not None:
-        _lower(resource.RLIMIT_FSIZE, memory, memory)
-        _lower(resource.RLIMIT_AS, memory, memory)
+        lower(resource.RLIMIT_FSIZE, memory, memory)
+        lower(resource.RLIMIT_AS, memory, memory)
