@@ -79,6 +79,13 @@ def test_nothing_of_the_launchers_own_is_compiled_into_it(said):
     assert said(source) == [True]
 
 
+def test_it_is_in_a_session_of_its_own(said, fork, ordinary_python):
+    """What a terminal does to all of its processes that are in the background, it does not do to the host."""
+    source = "say(os.getsid(0) == os.getpid(), os.getpgid(0) == os.getpid())"
+    assert said(source) == [True, True]
+    assert said(source, process_group=0) == [False, True]
+
+
 def test_files_are_read_where_that_was_said_and_nowhere_else(fork, ordinary_python):
     """A file, or what is beneath a directory; their names and what they are like are seen everywhere."""
 

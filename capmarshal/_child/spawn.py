@@ -101,11 +101,14 @@ def _check_confined(confine: Confinement, options: Mapping[str, Any]) -> None:
 
 
 def _provide(confine: Confinement, options: dict[str, Any]) -> None:
-    """What a confined process inherits of standard streams and environment, unless it is named."""
+    """What a confined process inherits of standard streams, session and environment, unless it is named."""
     # subprocess.DEVNULL.
     for stream in ("stdin", "stdout", "stderr"):
         if options.get(stream) is None:
             options[stream] = -3
+    # Not the host's: what a terminal does to a group of processes in its background, it does to that of this one alone.
+    if options.get("process_group") is None:
+        options.setdefault("start_new_session", True)
     if options.get("env") is not None:
         return
     given = {name: value for name, value in os.environ.items() if name in _INHERITED or name.startswith("LC_")}
@@ -151,7 +154,8 @@ def spawn(
             begun by this interpreter (``sys.executable``), which limits itself and then becomes the program.
         confine: what the child may have.  It is a Python file then, which is run by this interpreter, isolated from the
             environment (``python -I``), in a process that has confined itself and made sure of it: ``args`` is the
-            file and its arguments.  Standard streams that are not named are ``/dev/null``.  Without ``env``, the
+            file and its arguments.  Standard streams that are not named are ``/dev/null``, and it is in a
+            session of its own, unless ``start_new_session=False`` or a ``process_group`` is said.  Without ``env``, the
             environment has the locale, the time zone, LD_LIBRARY_PATH, a PATH that is empty, and TMPDIR: the first
             directory that it may write in.  Of LD_LIBRARY_PATH, what is empty or relative is left out; any other
             variable that is named in ``env`` is obeyed before it is confined: LD_PRELOAD, too.
