@@ -1,9 +1,12 @@
 """What docs/confinement.md shows works as it stands there."""
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from capmarshal._child.confinement import PARTS
 from confined import not_sanitized
@@ -16,9 +19,8 @@ PROGRAMS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 (PRINTED,) = re.findall(r"^```text\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 
-def test_the_plugin_does_what_it_is_given_and_no_more(tmp_path):
-    """The page's host and plugin print what it says."""
-    host, plugin = PROGRAMS
+def _run(tmp_path, host, plugin):
+    """What the host has printed."""
     (tmp_path / "api").mkdir()
     (tmp_path / "host.py").write_text(host, encoding="utf-8")
     (tmp_path / "plugin.py").write_text(plugin, encoding="utf-8")
@@ -28,7 +30,30 @@ def test_the_plugin_does_what_it_is_given_and_no_more(tmp_path):
     command = [sys.executable, "-W", "error", "host.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.stderr, done.returncode) == ("", 0)
-    assert done.stdout == PRINTED
+    return done.stdout
+
+
+def test_the_plugin_does_what_it_is_given_and_no_more(tmp_path):
+    """The page's host and plugin print what it says."""
+    assert _run(tmp_path, *PROGRAMS) == PRINTED
+
+
+@pytest.mark.parametrize(
+    ("plugin", "code"),
+    [
+        ("import time\ntime.sleep(1000)", -signal.SIGKILL),
+        ("import os\nos.close(1)\nos.close(2)\nwhile True: os.read(0, 1)", -signal.SIGKILL),
+        ("import os\nwhile True: os.write(1, bytes(1 << 20))", 1),
+    ],
+    ids=["silent", "closed", "flood"],
+)
+def test_the_host_goes_on_whatever_the_plugin_does(tmp_path, plugin, code):
+    """One that never ends, and one that never ceases to print, of which the host keeps little."""
+    host, count = re.subn(r"(?<!<< )\b30\b", "1", PROGRAMS[0])
+    assert count == 1
+    printed = _run(tmp_path, host, plugin)
+    assert printed.endswith(f"the plugin ended with {code}\n")
+    assert len(printed) < 20_000
 
 
 def test_the_page_names_each_part_that_may_be_missing():
