@@ -28,6 +28,11 @@ CONFINED = cm.Confinement(read=[API], memory=512 << 20, cpu=3, descriptors=64)
 LINE, LINES, TEXT, KEYS = 200, 100, 10_000, 100
 
 
+def say(line: str) -> None:
+    """Prints a line at once: print() writes its end by itself, and several threads print here."""
+    print(f"{line}\n", end="", flush=True)
+
+
 class Quota:
     """What one plugin may call; shared by all that it is given."""
 
@@ -58,7 +63,7 @@ class LogServer(Log):
         if self._left < 0:
             raise PermissionError(f"{LINES} lines were written")
         # Nothing that a terminal obeys.
-        print(f"{self._name}: {ascii(line[:LINE])[1:-1]}", flush=True)
+        say(f"{self._name}: {ascii(line[:LINE])[1:-1]}")
 
 
 class FolderServer(Folder):
@@ -153,9 +158,9 @@ def run(entrypoint: cm.Entrypoint, host: HostServer, path: Path) -> None:
     given = entrypoint.grant(host, label=path.stem, deep=True)
     try:
         with cm.spawn([path], parent=given, confine=CONFINED, stderr=subprocess.PIPE) as plugin:
-            print(f"{path.stem} {ended(plugin)}", flush=True)
+            say(f"{path.stem} {ended(plugin)}")
     except OSError as error:
-        print(f"{path.stem} cannot be run: {error}", flush=True)
+        say(f"{path.stem} cannot be run: {error}")
     finally:
         entrypoint.revoke(given)
 
