@@ -145,6 +145,38 @@ def test_all_that_is_missing_is_told_at_once(fork, monkeypatch):
     assert fork(without).result() == (("landlock", "seccomp"), ("seccomp",))
 
 
+class _Noting:
+    """The C part, which notes how Landlock binds."""
+
+    def __init__(self, real):
+        self.real, self.flags = real, []
+
+    def __getattr__(self, name):
+        return getattr(self.real, name)
+
+    def lx_landlock_restrict_self(self, number, flags):
+        self.flags.append(flags)
+        return self.real.lx_landlock_restrict_self(number, flags)
+
+
+@pytest.mark.parametrize(("abi", "flags"), [(6, 0), (7, 1)])
+def test_what_landlock_refuses_is_not_logged(fork, monkeypatch, abi, flags):
+    """From its seventh version on it is, and then a file that nobody trusts fills the system's log."""
+    if landlock.version() < abi:
+        pytest.skip(f"this kernel has version {landlock.version()}")
+
+    def child():
+        noting = _Noting(landlock.lib)
+        monkeypatch.setattr(landlock, "version", lambda: abi)
+        monkeypatch.setattr(landlock, "lib", noting)
+        cm.confine(cm.Confinement())
+        with pytest.raises(PermissionError):
+            open("/etc/passwd")
+        return noting.flags
+
+    assert fork(child).result() == [flags]
+
+
 def test_threads_are_counted_apart_from_its_users_others(fork, ordinary_python):
     """Who has more than that already; and it is the user that it was."""
     source = """

@@ -34,10 +34,15 @@ _RIGHTS_OF_NETS = 3
 # Abstract sockets, and signals, of who is not in this domain.
 _SCOPES = 3
 
+# LANDLOCK_RESTRICT_SELF_LOG_SAME_EXEC_OFF: what this process is refused is no line of the system's audit log, which it
+# would fill.
+_UNLOGGED = 1
+
 # Versions from which on there are these.
 TRUNCATE: Final = 3
 _NETS = 4
 SCOPES: Final = 6
+_LOGS = 7
 
 # What of a right has a meaning for what is no directory.
 _OF_A_FILE = _WRITE_FILE | _READ_FILE | _TRUNCATE
@@ -93,6 +98,7 @@ class Ruleset:
         nets = _RIGHTS_OF_NETS if abi >= _NETS else 0
         attributes = struct.pack("=QQQ", files, nets, _SCOPES if abi >= SCOPES else 0)
         self._rights = files
+        self._how = _UNLOGGED if abi >= _LOGS else 0
         self._number = check(
             lib.lx_landlock_create_ruleset(attributes, len(attributes), 0), "making a ruleset of Landlock's"
         )
@@ -132,7 +138,7 @@ class Ruleset:
         Raises:
             KernelError: it is bound 16 times already, or a filter refuses it.
         """
-        result = lib.lx_landlock_restrict_self(self._number, 0)
+        result = lib.lx_landlock_restrict_self(self._number, self._how)
         if result == -errno.E2BIG:
             raise KernelError(errno.E2BIG, "Landlock binds a process 16 times at most, and so often it was bound here")
         check(result, "binding this process by Landlock", "landlock_restrict_self(2)")
