@@ -85,8 +85,10 @@ def run(entrypoint: cm.Entrypoint, session: SessionServer, seconds: float) -> st
             try:
                 status = child.wait(seconds)
             except subprocess.TimeoutExpired:
-                child.kill()
                 return f"killed after {seconds:g} seconds"
+            finally:
+                # Also where Ctrl-C ends this: the snippet's session is another.
+                child.kill()
     finally:
         entrypoint.revoke(given)
     if status < 0:

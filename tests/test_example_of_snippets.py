@@ -1,6 +1,9 @@
 """The example that runs a model's snippets: what they print and give, what they are refused, and how each ends."""
 
+import os
+import select
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -91,3 +94,28 @@ def test_one_that_ends_by_a_signal_without_a_name_is_told(printed):
 def test_what_is_no_text_is_told(printed):
     """In UTF-8: the runner goes on to the next."""
     assert printed(b"print('\xff')") == ["snippet.py cannot be read: it is not UTF-8"]
+
+
+def test_ctrl_c_ends_the_snippet_with_its_runner(ordinary_python):
+    """Its session is another, so that nobody else tells it."""
+    place = Path(tempfile.mkdtemp())
+    place.chmod(0o755)
+    (place / "snippet.py").write_text("import os, time\nprint(os.getpid())\ntime.sleep(1000)")
+    python, options = ordinary_python
+    command = [python, "-u", str(RUNNER), "snippet.py"]
+    environment = {**options["env"], "SECONDS": "1000"}
+    runner = subprocess.Popen(
+        command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, **{**options, "env": environment}
+    )
+    with runner:
+        snippet = os.pidfd_open(int(runner.stdout.readline()))
+        try:
+            runner.send_signal(signal.SIGINT)
+            ended, _, _ = select.select([snippet], [], [], PATIENCE)
+            if not ended:
+                signal.pidfd_send_signal(snippet, signal.SIGKILL)
+        finally:
+            os.close(snippet)
+            runner.kill()
+    shutil.rmtree(place)
+    assert ended
