@@ -64,6 +64,7 @@ ATTACKS = [
     ("fcntl", "D, 15, owner"),  # F_SETOWN_EX
     ("fcntl", "D, 10, 9"),  # F_SETSIG
     ("fcntl", "D, 4, 0o20000"),  # F_SETFL, O_ASYNC
+    ("fcntl", f"D, 4, {os.O_DIRECT}"),  # F_SETFL
     ("fcntl", "D, 1024, 1"),  # F_SETLEASE
     ("fcntl", "D, 1026, 1"),  # F_NOTIFY
     ("fcntl", "D, 1031, 1 << 20"),  # F_SETPIPE_SZ

@@ -148,8 +148,8 @@ def with_arguments(*, writes: bool) -> list[tuple[str, tuple[If, ...]]]:
         ("memfd_create", (If(1, 0, _LOW & ~_MEMFD_PLAIN),)),
         ("close_range", (If(2, 0, _CLOSE_RANGE_UNSHARE),)),
         *(("fcntl", (If(1, command),)) for command in (*_FCNTL_COMMANDS, *(_LOCKS if writes else ()))),
-        # Signals of a socket's, to whoever its holders have named.
-        ("fcntl", (If(1, fcntl.F_SETFL), If(2, 0, os.O_ASYNC))),
+        # Signals of a socket's, to whoever its holders have named; and reads and writes by the block, of others' too.
+        ("fcntl", (If(1, fcntl.F_SETFL), If(2, 0, os.O_ASYNC | os.O_DIRECT))),
         *(("ioctl", (If(1, request, _LOW),)) for request in _IOCTLS),
         *(("prctl", (If(0, option, _LOW),)) for option in (_PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA)),
         *(
