@@ -76,9 +76,9 @@ class Confinement:
             directories that are named here.
         write: paths of files, or of directories beneath which it also writes, makes, renames and removes files and
             directories, but no symbolic links.  Where there is none, it opens nothing for writing, ``/dev/null``
-            neither.
-        memory: bytes that it maps at most, and that each file and memfd of its has at most, which are counted beside
-            that: with ``descriptors`` a bound, exact by a cgroup only.
+            neither, and takes no locks; else it does so of what it reads, too.
+        memory: bytes that it maps at most, and that each file and memfd of its has at most.  How many of these there
+            are, nothing bounds but a cgroup: a memfd needs no descriptor to live.
         cpu: seconds of processor time, of all its threads; then SIGXCPU ends it.
         threads: how many it has at most, counted by themselves in a user namespace of its own (Linux 5.14): it sees
             all users but its own as nobody.  Not for root.
