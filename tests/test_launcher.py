@@ -219,3 +219,16 @@ def test_the_parents_limit_stays_what_it_is():
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     _said(["true"])
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == before
+
+
+@pytest.mark.parametrize("loop", [None, "asyncio", "trio"])
+def test_a_launcher_that_stands_still_is_ended_when_time_is_up(loop, monkeypatch, tmp_path):
+    """As where what it looks up is on a file system whose server does not answer: the block's deadline is spawn()'s."""
+    slow = tmp_path / "launcher.py"
+    slow.write_text("import signal\nsignal.pause()")
+    monkeypatch.setattr(launching.launcher, "__file__", str(slow))
+    with child_program.registry() as (_, capability):
+        options = {"parent": capability, "descriptor_limit": LIMIT, "stdout": subprocess.PIPE}
+        start = cm.spawn if loop is None else lambda *a, **o: run(loop, lambda: _aio_spawn(*a, **o))
+        with cm.timeout(0.2), pytest.raises(cm.CallTimeout, match=r"no program was running before .*0\.2"):
+            start(["true"], **options)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from capmarshal._child import inherited, launcher
 from capmarshal._child.confinement import data_of
 from capmarshal._child.own_folders import own_folders
-from capmarshal._kernel.errors import KernelError, NotConfined
-from capmarshal._kernel.native import FOREVER
+from capmarshal._kernel.deadline import in_force, words_for
+from capmarshal._kernel.errors import CallTimeout, KernelError, NotConfined
 from capmarshal._kernel.waiting import Wait
 
 if TYPE_CHECKING:
@@ -164,10 +164,12 @@ def heard(report: Private, ended: bytes = b"") -> Steps[None]:
 
     Raises:
         OSError: what the launcher has reported, or that it has ended without.
+        CallTimeout: it has not begun before the deadline that is in force.
     """
-    last = b""
+    last, deadline = b"", in_force()
     while True:
-        yield Wait(report.number, select.POLLIN, FOREVER)
+        if not (yield Wait(report.number, select.POLLIN, deadline)):
+            raise CallTimeout(f"no program was running {words_for(None, deadline)}", ran="maybe")
         record = os.read(report.number, _SIZE_MAX)
         if not record or record == ended:
             break

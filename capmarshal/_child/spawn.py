@@ -173,6 +173,8 @@ def spawn(
         Closed: the capability is closed.
         TableFull, TooManyInFlight: no room for the socket, or too much that was sent and not yet received.
         OSError: as from :class:`subprocess.Popen`.
+        CallTimeout: with a limit or a confinement, the program was not running when :class:`capmarshal.timeout` was up;
+            it was ended.
     """
     return drive(
         starting(
