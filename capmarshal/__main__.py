@@ -8,9 +8,13 @@ import sys
 from typing import TYPE_CHECKING
 
 import capmarshal
+from capmarshal._commands import demo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+# In the order of --help.  Each adds its own part, and says what runs it: a function of what was parsed, to exit status.
+_COMMANDS = (demo,)
 
 _INTERRUPTED = 128 + signal.SIGINT
 
@@ -19,16 +23,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="capmarshal", description="Capabilities between processes.")
     parser.add_argument("--version", action="version", version=f"capmarshal {capmarshal.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    demo = commands.add_parser(
-        "demo",
-        help="print SHA-256 checksums, by three processes that hold nothing but capabilities",
-        description="Prints what sha256sum prints: a broker spawns a server and a client, and hands the capability of "
-        "the one on to the other; the client opens the files, and the server, which never sees a path, reads them.",
-    )
-    demo.add_argument("file", metavar="FILE", nargs="+", help="a file to read; - is standard input")
-    demo.add_argument(
-        "-v", "--verbose", action="store_true", help="show who holds which entrypoint under how many descriptors"
-    )
+    for command in _COMMANDS:
+        command.add(commands)
     return parser
 
 
@@ -46,11 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         parsed = _parser().parse_args(arguments)
-        from capmarshal.demo import broker
-
-        return broker.run(parsed.file, verbose=parsed.verbose)
+        status: int = parsed.run(parsed)
     except KeyboardInterrupt:
         return _INTERRUPTED
+    return status
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ PACKAGES = (
     ("__init__",),
     ("aio",),
     ("demo",),
+    ("_commands",),
     ("__main__",),
 )
 
@@ -244,6 +245,7 @@ MODULES = {
         "connecting",
         "signals",
     ),
+    "_commands": ("demo",),
     "_async_server": (
         "call_ends",
         "driver",

@@ -1,0 +1,1 @@
+"""What the command ``capmarshal`` does: a module for each word after it."""
