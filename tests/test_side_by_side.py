@@ -52,6 +52,17 @@ def test_what_fails_in_one_part_fails_the_whole(suite):
     assert printed.endswith("2 runs; failed: 1/2 (status 1)\n")
 
 
+def test_what_has_failed_is_said_once_more_at_the_end(suite):
+    """Below what the others print: where a log keeps but its end, that says which test it was, and why."""
+    status, printed = suite(a="def test_it(): assert not 'this one'", b="def test_it(): pass")
+    assert status == 1
+    _, end = printed.split("\n1/2 failed: --part=1/2\n")
+    assert "| " not in end
+    assert "E   AssertionError: assert not 'this one'" in end
+    assert "\nFAILED test_a.py::test_it" in end
+    assert end.endswith("\n2 runs; failed: 1/2 (status 1)\n")
+
+
 def test_a_part_without_tests_passes(suite):
     status, printed = suite("-k", "only_this", a="def test_only_this(): pass", b="def test_another(): pass")
     assert status == 0

@@ -12,12 +12,17 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import os
+import re
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 # pytest's, where none of a run's tests was selected.
 _NO_TESTS = 5
+# Where it begins to say what failed; and lines of a failed run that are printed again at the end.
+_REPORT = re.compile("=+ (FAILURES|ERRORS) =+$")
+_REPORTED = 150
 
 
 def add_options(parser):
@@ -50,24 +55,39 @@ def main():
     # The kernel counts what is in flight by user, root excepted, and some tests fill that: it is one's alone then.
     beside = len(os.sched_getaffinity(0)) if os.getuid() == 0 else 1
     with concurrent.futures.ThreadPoolExecutor(beside) as threads:
-        statuses = dict(zip(runs, threads.map(_run, runs, [[*run, *theirs] for run in runs.values()]), strict=True))
-    failed = [f"{name} (status {status})" for name, status in statuses.items() if status not in (0, _NO_TESTS)]
-    print(f"{len(runs)} runs;", f"failed: {', '.join(failed)}" if failed else "all passed")
+        ended = dict(zip(runs, threads.map(_run, runs, [[*run, *theirs] for run in runs.values()]), strict=True))
+    failed = {name: run for name, run in ended.items() if run.status not in (0, _NO_TESTS)}
+    for name, run in failed.items():
+        # Again: what has failed stands far above what the others printed, and a log may keep its end alone.
+        print(f"\n{name} failed: {' '.join(runs[name])}", *run.reported[-_REPORTED:], sep="\n")
+    statuses = ", ".join(f"{name} (status {run.status})" for name, run in failed.items())
+    print(f"{len(runs)} runs;", f"failed: {statuses}" if failed else "all passed")
     return 1 if failed else 0
 
 
+class _Ended(typing.NamedTuple):
+    """A run that is over: its status, and the lines from where it began to report failures, or all."""
+
+    status: int
+    reported: list[str]
+
+
 def _run(name, arguments):
-    """Runs pytest, and returns its status."""
+    """Runs pytest, prints what it prints, and returns how it ended."""
     # Not python -m pytest, which would have the checkout on the path, and test that.
     command = [Path(sys.executable).with_name("pytest"), "-q", *arguments]
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     ) as run:
+        reported, reports = [], False
         for line in run.stdout:
+            if not reports and _REPORT.match(line):
+                reported, reports = [], True
+            reported.append(line.rstrip())
             # One write: another run's line may come beside it.
             sys.stdout.write(f"{name:>17} | {line}")
             sys.stdout.flush()
-    return run.returncode
+    return _Ended(run.returncode, reported)
 
 
 if __name__ == "__main__":
