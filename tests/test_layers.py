@@ -229,6 +229,7 @@ MODULES = {
         "inherited",
         "launcher",
         "own_folders",
+        "pausing",
         "confine",
         "launching",
         "spawn",

@@ -48,6 +48,13 @@ def _check(lacking: dict[str, str], without: Iterable[str]) -> None:
     )
 
 
+def not_alone(others: Iterable[threading.Thread]) -> NotConfined:
+    """The error where a process has other threads."""
+    names = ", ".join(repr(each.name) for each in others) or "of a library, which Python does not know"
+    words = f"this process cannot be confined: it has other threads, which would go on unbound: {names}"
+    return NotConfined(errno.EBUSY, words)
+
+
 def _check_ready() -> None:
     """Refuses to confine a process that would not be bound as a whole.
 
@@ -56,11 +63,10 @@ def _check_ready() -> None:
     """
     if _bound:
         raise NotConfined(errno.EALREADY, "this process is confined, and stays as it is")
-    if (threads := privileges.threads()) != 1:
-        names = ", ".join(repr(each.name) for each in threading.enumerate() if each is not threading.current_thread())
-        many = f"it has other threads, which would go on unbound: {names or 'of a library, which Python does not know'}"
-        what = "nobody tells how many threads it has" if threads is None else many
-        raise NotConfined(errno.EBUSY, f"this process cannot be confined: {what}")
+    if (threads := privileges.threads()) is None:
+        raise NotConfined(errno.EBUSY, "this process cannot be confined: nobody tells how many threads it has")
+    if threads != 1:
+        raise not_alone([each for each in threading.enumerate() if each is not threading.current_thread()])
     if (number := privileges.ring()) is not None:
         raise NotConfined(
             errno.EBUSY,

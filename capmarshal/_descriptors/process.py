@@ -60,6 +60,28 @@ class Closer(Inherited, Protocol):
         ...
 
 
+class Served(Inherited, Protocol):
+    """Serves, perhaps by a thread of its own."""
+
+    @property
+    def thread(self) -> threading.Thread | None:
+        """That thread, if there is one."""
+        ...
+
+    @property
+    def doing(self) -> str:
+        """What it does, for people."""
+        ...
+
+    def pause(self, deadline: int) -> bool:
+        """Has its thread end between two calls, until it resumes; whether it has by the deadline."""
+        ...
+
+    def resume(self) -> None:
+        """Goes on in another thread."""
+        ...
+
+
 def identity_of(number: int) -> int:
     """What tells a socket from the next one with its number; 0 for what is no socket.
 
@@ -101,7 +123,7 @@ class Process:
         self.reaper: Closer | None = None
         self.mounts: Inherited | None = None
         self.space: Yielding | None = None
-        self.entrypoints: weakref.WeakSet[Inherited] = weakref.WeakSet()
+        self.entrypoints: weakref.WeakSet[Served] = weakref.WeakSet()
 
     def give_way(self) -> None:
         """Has what nobody uses at the moment closed: there is no room for something else."""

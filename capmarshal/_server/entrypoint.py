@@ -91,7 +91,8 @@ class AnyEntrypoint(Generic[S]):
             server_end.close()
             raise
         self._service = kind(label, self._door, self._objects, self._dispatcher.calls, server, self._journal)
-        process.entrypoints.add(self._service)
+        with private.lock:
+            process.entrypoints.add(self._service)
 
     def _made(self) -> S:
         """What serves it.

@@ -93,6 +93,8 @@ class Server:
         # Held by whoever looks whether the server is closed when a call returns, and by whoever closes it meanwhile.
         self._gate = threading.Lock()
         self._running = self._abandoned = False
+        # Told to pause; and paused, with nothing half done.
+        self._pausing = self._paused = False
         shares = Shares(limits, max_bytes, max_descriptors)
         received = inbox.Inbox(within=turn)
         self._timers = timers = Timers()
@@ -207,6 +209,23 @@ class Server:
         self._listening.remove_files()
         self._wake_up()
 
+    def pause(self) -> None:
+        """Has :meth:`run` return when the call in progress is answered, and be run again, perhaps by another thread."""
+        self._pausing = self._turns.told = True
+        self._wake_up()
+
+    def unpause(self) -> None:
+        """Takes back what :meth:`pause` has said."""
+        self._pausing = self._turns.told = False
+        if self._stop_at is not None:
+            # From a signal handler, or another thread, just now.
+            self._turns.told = True
+
+    @property
+    def paused(self) -> bool:
+        """Whether :meth:`run` has returned for that alone."""
+        return self._pausing and self._paused
+
     def listen(self, listener: Listener) -> bool:
         """Takes a socket to listen at, from any thread; False, and the caller still owns it, if it is closed."""
         if not self._listening.add(listener):
@@ -299,12 +318,12 @@ class Server:
         self._signals.in_child()
 
     def run(self) -> None:
-        """Serves until it is stopped, or until this process turns out to be a forked child.
+        """Serves until it is stopped, or paused, or until this process turns out to be a forked child.
 
         Raises:
             KeyboardInterrupt, SystemExit: raised in a method or a signal handler; it may be run again.
         """
-        self._running = True
+        self._running, self._paused = True, False
         try:
             self._signals.begin()
             self._calls.serve(self._take_turns)
@@ -320,7 +339,10 @@ class Server:
 
     def _ran(self) -> None:
         self._come_by_gate()
-        if self._epoll.number >= 0:
+        if self._paused:
+            # Between two turns: each channel is as it should be.
+            pass
+        elif self._epoll.number >= 0:
             self._turns.tidy()
             self._knocks.tidy()
             self._listening.tidy()
@@ -340,12 +362,17 @@ class Server:
         self.signal_handlers.settle()
         # Not `while CONDITION`: what Ctrl-C raises at the jump back is in no `try` under CPython 3.13.0.
         while True:
-            if self._stop_at is not None or self._epoll.number < 0:
+            if self._stop_at is not None or self._pausing or self._epoll.number < 0:
                 break
             take()
             if timers.next is not FOREVER and time.monotonic_ns() >= timers.next:
                 self._run_timers()
-        if self._epoll.number >= 0:
+        if self._epoll.number < 0:
+            return
+        if self._stop_at is None:
+            self._turns.deliver_reply()
+            self._paused = True
+        else:
             self._drain()
 
     def _run_timers(self) -> None:

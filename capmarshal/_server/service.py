@@ -16,6 +16,7 @@ for itself.  And no lock is held across anything that another thread could have 
 
 from __future__ import annotations
 
+import errno
 import sys
 import threading
 import time
@@ -24,7 +25,8 @@ from typing import TYPE_CHECKING
 from capmarshal._capabilities.space import space
 from capmarshal._descriptors import private
 from capmarshal._kernel import deadline as _deadline
-from capmarshal._kernel.errors import Closed
+from capmarshal._kernel.errors import Closed, KernelError, NotConfined
+from capmarshal._kernel.native import FOREVER
 from capmarshal._server.escapes import BySignal, everything, nothing
 from capmarshal._server.letting_go import LettingGo
 from capmarshal._server.session import LOOP_PATIENCE, Session, owned
@@ -39,6 +41,10 @@ if TYPE_CHECKING:
     from capmarshal._server.listener import Listener
     from capmarshal._server.loop import Server
     from capmarshal._server.objects import Objects
+
+
+# Seconds that a thread is tried to be had where one was before, and between two tries.
+_BEGINNING, _PAUSE = 1.0, 0.001
 
 
 class Service:
@@ -167,9 +173,7 @@ class Service:
         _refuse_greenlets()
         self.check_open()
         session = Session(None)
-        thread = threading.Thread(
-            target=self._serve_in_thread, args=(session,), name=f"capmarshal {self._label}", daemon=True
-        )
+        thread = self._thread_for(self._serve_in_thread, session)
         session.lock.acquire()
         self._starter = threading.get_ident()
         try:
@@ -188,13 +192,17 @@ class Service:
         finally:
             self._starter = None
 
+    def _thread_for(self, serve: Callable[[Session], None], session: Session) -> threading.Thread:
+        return threading.Thread(target=serve, args=(session,), name=f"capmarshal {self._label}", daemon=True)
+
     def _serve_in_thread(self, session: Session) -> None:
         session.thread = threading.get_ident()
         try:
             while not self.closed and not session.given_up:
                 try:
                     self._server.run()
-                    return
+                    if self._hand_over(session):
+                        return
                 except Exception as error:  # noqa: BLE001 - it is logged, and there is nobody to hand it to
                     # Whatever it was, it would come again: nobody will serve, and clients must not wait for that.
                     self._journal.critical(None, "ended", "the serving thread ended", exc_info=error)
@@ -205,9 +213,93 @@ class Service:
                         raise
                     self._journal.error(None, "thrown", "thrown into the serving thread, which goes on", exc_info=error)
         finally:
-            self._end(session)
-            if session.lock.locked():
+            if not session.paused:
+                self._end(session)
+                if session.lock.locked():
+                    session.lock.release()
+
+    def _serve_on(self, session: Session) -> None:
+        with private.lock:
+            # One at most, whatever has kept the one who started it from knowing that it has begun.
+            paused, session.paused = session.paused, False
+        if paused:
+            self._serve_in_thread(session)
+
+    # Pausing, for what is done to a process that has one thread.
+
+    def _hand_over(self, session: Session) -> bool:
+        """Whether the serving thread is to end, and another one to go on."""
+        with private.lock:
+            session.paused = self._server.paused
+            return session.paused
+
+    @property
+    def doing(self) -> str:
+        """What it does, for people."""
+        return f"the entrypoint {self._label!r} runs {self._objects.in_progress() or 'its loop'}"
+
+    @property
+    def thread(self) -> threading.Thread | None:
+        """The thread of its own that there is; None where that has ended, or somebody else's serves."""
+        thread = self._thread
+        return thread if thread is not None and thread.is_alive() else None
+
+    def pause(self, deadline: int) -> bool:
+        """Has the thread of its own end between two calls: clients wait until :meth:`resume`, and notice nothing else.
+
+        Args:
+            deadline: how long to wait for the call in progress.
+
+        Returns:
+            Whether it has ended by then.  Whoever calls this has it go on in either case, and whatever is raised.
+
+        Raises:
+            NotConfined: a signal handler has interrupted what it would wait for.
+        """
+        if not self._may_wait(self._session):
+            words = f"by a signal handler that interrupts what the entrypoint {self._label!r} needs"
+            raise NotConfined(errno.EBUSY, f"this process cannot be confined {words}")
+        # A signal handler that closes it would wait for itself.
+        self._starter = threading.get_ident()
+        self._server.pause()
+        join(self._thread, deadline)
+        return self.thread is None
+
+    def resume(self) -> None:
+        """Takes :meth:`pause` back; does nothing where it is served.
+
+        Raises:
+            KernelError: no thread can be had; it is closed.
+        """
+        session, me = self._session, threading.get_ident()
+        with private.lock:
+            self._server.unpause()
+            paused = session is not None and session.paused
+        try:
+            if session is not None and paused:
+                join(self._thread, FOREVER)
+                self._go_on(session)
+        finally:
+            if self._starter == me:
+                self._starter = None
+
+    def _go_on(self, session: Session) -> None:
+        give_up = _deadline.ahead(_BEGINNING)
+        while True:
+            self._thread = self._thread_for(self._serve_on, session)
+            try:
+                start(self._thread, self._label)
+            except KernelError:
+                # Those that have just ended may be counted still.
+                if time.monotonic_ns() < give_up:
+                    time.sleep(_PAUSE)
+                    continue
+                session.paused = False
+                self._begin_end(time.monotonic_ns())
+                self._end(session)
                 session.lock.release()
+                raise
+            return
 
     # Ending.
 

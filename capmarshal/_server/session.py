@@ -32,14 +32,15 @@ class Session:
         lock: held by it all the time: ``with`` lets go of it whatever Ctrl-C interrupts.
         over: nothing more will be done in it.
         given_up: it is not to begin.
+        paused: its thread has ended, and another one is to go on with it.
     """
 
-    __slots__ = ("given_up", "lock", "over", "thread")
+    __slots__ = ("given_up", "lock", "over", "paused", "thread")
 
     def __init__(self, thread: int | None) -> None:
         self.thread = thread
         self.lock = threading.Lock()
-        self.over = self.given_up = False
+        self.over = self.given_up = self.paused = False
 
     @property
     def active(self) -> bool:

@@ -1,0 +1,90 @@
+"""The entrypoints that threads of their own serve, while this process is confined: it has to have one thread then.
+
+Those threads end between two calls, and others go on in their place, which are bound as the process is.  Clients wait
+meanwhile, and notice nothing else.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from capmarshal._descriptors.process import process
+from capmarshal._kernel.deadline import ahead
+from capmarshal._kernel.errors import KernelError, NotConfined
+
+if TYPE_CHECKING:
+    from capmarshal._descriptors.process import Served
+
+# Seconds that a call has to end, where what it waits for may be one that is paused.
+_SLICE = 0.1
+
+
+def served_in_threads() -> list[Served]:
+    """Those that there are."""
+    with process.lock:
+        services = tuple(process.entrypoints)
+    return [each for each in services if each.thread is not None]
+
+
+def others() -> list[threading.Thread]:
+    """The threads of the program's own, as far as Python knows them, but for this one."""
+    own = {each.thread for each in served_in_threads()}
+    # Of a library, or of ours: which, Python can't tell, nor whether it is there still.
+    unknown = threading._DummyThread  # noqa: SLF001 - no public name
+    return [
+        each
+        for each in threading.enumerate()
+        if each is not threading.current_thread() and each not in own and not isinstance(each, unknown)
+    ]
+
+
+def pause_all(paused: list[Served], deadline: int) -> None:
+    """Has the threads end that serve entrypoints.
+
+    One after the other: a call of one may wait for what another serves.  Where it waits for one that is paused, that
+    goes on, and it is the first.
+
+    Args:
+        paused: those that are; whoever calls this has them go on, also if it fails.
+        deadline: how long to wait for calls in progress.
+
+    Raises:
+        NotConfined: a call has not ended by then.
+        KernelError: as :func:`resume_all`.
+    """
+    first: Served | None = None
+    while left := [each for each in served_in_threads() if each not in paused]:
+        now = first if first in left and first is not None else left[0]
+        until = min(deadline, ahead(_SLICE)) if paused else deadline
+        # Before that: Ctrl-C may interrupt it.
+        paused.append(now)
+        if now.pause(until):
+            continue
+        if time.monotonic_ns() >= deadline:
+            words = f"this process cannot be confined: {now.doing}, which has not ended in time"
+            raise NotConfined(errno.EBUSY, words)
+        resume_all(paused)
+        first = now
+
+
+def resume_all(paused: list[Served]) -> None:
+    """Has them go on, each in a new thread.
+
+    Args:
+        paused: which; it is empty then.
+
+    Raises:
+        KernelError: there was no thread for one of them, which is closed; the others go on.
+    """
+    failures = []
+    while paused:
+        try:
+            paused[-1].resume()
+        except KernelError as error:
+            failures.append(error)
+        paused.pop()
+    if failures:
+        raise failures[0]
