@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 
 import by_hand
 import capmarshal as cm
+import confined
 import left_behind
 import loops
 import matrix
@@ -101,6 +102,12 @@ def open_descriptors():
 def ordinary_python():
     """(interpreter, options): how subprocess runs Python with capmarshal as an ordinary user; skips where it can't."""
     return find_ordinary_python()
+
+
+@pytest.fixture(scope="session")
+def confinable():
+    """For tests that confine: skips where a part of it is missing, as on an older kernel, or without libseccomp."""
+    confined.skip_without("landlock", "scopes", "seccomp")
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ import pytest
 
 import capmarshal as cm
 import child_program
-from confined import not_sanitized
+from confined import confines
 from loops import run
 from patience import PATIENCE
 
-pytestmark = not_sanitized
+pytestmark = confines
 
 
 @pytest.fixture

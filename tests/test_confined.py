@@ -15,10 +15,10 @@ import pytest
 
 import capmarshal as cm
 import child_program
-from confined import in_host, not_sanitized
+from confined import confines, in_host
 from patience import PATIENCE
 
-pytestmark = not_sanitized
+pytestmark = confines
 
 
 @pytest.fixture

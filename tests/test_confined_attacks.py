@@ -21,7 +21,7 @@ import pytest
 
 import capmarshal as cm
 import raw_calls
-from confined import in_host, not_sanitized
+from confined import confines, in_host
 from patience import PATIENCE
 from raw_calls import NUMBERS
 
@@ -29,7 +29,7 @@ _RAW = inspect.getsource(raw_calls)
 _EPERM = "EPERM"
 AT_FDCWD = -100
 
-pytestmark = not_sanitized
+pytestmark = confines
 
 
 def _program(source):
@@ -299,11 +299,14 @@ def test_files_outside_are_not_opened_by_any_way(said):
             say(outcome(lambda: os.readlink(f"/proc/{os.getppid()}/{name}")))
     """
     *results, exe, cwd, root, zero = said(source)
-    # By ptrace's rules, to which Landlock adds that a process outside is none's to look at.
-    assert {exe, cwd, root, zero} == {"PermissionError"}
+    # By ptrace's rules, to which Landlock adds that a process outside is none's to look at; by hidepid it is not seen.
+    assert {exe, cwd, root, zero} in ({"PermissionError"}, {"FileNotFoundError"})
     assert results.pop() in ("EACCES", _EPERM)
+    # Not every container has it.
+    assert results.pop() in ("EACCES", "ENOENT")
+    assert {results.pop(4), results.pop(4)} in ({"EACCES"}, {"ENOENT"})
     assert results.pop(2) in ("EACCES", "ENOENT")
-    assert results == ["EACCES"] * 10
+    assert results == ["EACCES"] * 7
 
 
 def test_what_came_for_reading_is_not_opened_again_for_writing(fork, ordinary_python):
@@ -408,7 +411,10 @@ def test_nothing_is_typed_into_the_terminal(fork, ordinary_python):
     """
 
     def act(host):
-        leader, terminal = pty.openpty()
+        try:
+            leader, terminal = pty.openpty()
+        except OSError as error:
+            return str(error)
         with open(leader, "rb", buffering=0), open(terminal, "rb+", buffering=0) as opened:
             said = host.said(_program(source), stdin=opened)
             os.set_blocking(terminal, False)
@@ -416,7 +422,10 @@ def test_nothing_is_typed_into_the_terminal(fork, ordinary_python):
                 os.read(terminal, 10)
         return said
 
-    assert in_host(fork, ordinary_python, act) == [_EPERM, _EPERM, _EPERM, 1, True, "PermissionError"]
+    said = in_host(fork, ordinary_python, act)
+    if isinstance(said, str):
+        pytest.skip(f"no terminals here: {said}")
+    assert said == [_EPERM, _EPERM, _EPERM, 1, True, "PermissionError"]
 
 
 def test_two_confined_siblings_do_not_reach_each_other(fork, ordinary_python):
@@ -453,7 +462,9 @@ def test_two_confined_siblings_do_not_reach_each_other(fork, ordinary_python):
         return said, json.loads(out), errors
 
     said, own, errors = in_host(fork, ordinary_python, act)
-    assert said == [_EPERM] * 7 + ["PermissionError"] * 5
+    # By hidepid, it is not seen.
+    assert {*said[7:9]} in ({"PermissionError"}, {"FileNotFoundError"})
+    assert said[:7] + said[9:] == [_EPERM] * 7 + ["PermissionError"] * 3
     assert (own, errors) == ("one", b"")
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from capmarshal._child.confinement import PARTS
-from confined import not_sanitized
+from confined import confines
 from patience import PATIENCE
 
-pytestmark = not_sanitized
+pytestmark = confines
 
 PAGE = (Path(__file__).parents[1] / "docs" / "confinement.md").read_text(encoding="utf-8")
 PROGRAMS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)

@@ -14,7 +14,8 @@ import capmarshal as cm
 import child_program
 from capmarshal._child import confining, landlock, own_count, privileges, seccomp
 from capmarshal._child.confinement import data_of
-from confined import PROLOGUE, in_host, not_sanitized
+from capmarshal._kernel.native import lib
+from confined import PROLOGUE, in_host, not_sanitized, skip_without
 from patience import PATIENCE
 from refusing import DENIED_BY_AGENTS, refuse
 
@@ -30,6 +31,14 @@ def _refused(**options):
     with pytest.raises(cm.NotConfined) as raised:
         confining.confine_by(_plan(**options), [], [])
     return raised.value
+
+
+def _runs(*command):
+    """Whether it does, and ends well: the tool may be missing, as what it asks of the kernel."""
+    try:
+        return subprocess.run(command, check=False, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        return False
 
 
 def test_other_threads_are_in_the_way():
@@ -51,6 +60,8 @@ def test_threads_are_counted_without_proc(fork, monkeypatch):
     """By unshare(2), which does nothing of what it is asked for here."""
 
     def counted():
+        if lib.lx_unshare(0) != 0:
+            return None
         monkeypatch.setattr(privileges.os, "listdir", lambda path: open("/nonexistent"))
         alone = privileges.threads()
         end = threading.Event()
@@ -61,14 +72,19 @@ def test_threads_are_counted_without_proc(fork, monkeypatch):
         other.join()
         return alone, beside
 
-    assert fork(counted).result() == (1, 2)
+    numbers = fork(counted).result()
+    if numbers is None:
+        pytest.skip("a filter that is there refuses unshare(2)")
+    assert numbers == (1, 2)
 
 
-def test_a_kernel_without_landlock_is_told(fork, monkeypatch):
-    """Unless it was said that it may be missing: then all else is put on."""
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM], ids=errno.errorcode.get)
+def test_a_kernel_without_landlock_is_told(fork, number):
+    """One that is older, one where it is switched off, or a filter; else, if that was said, all else is put on."""
+    skip_without("seccomp")
 
     def without():
-        monkeypatch.setattr(landlock, "version", lambda: 0)
+        refuse(["landlock_create_ruleset"], number)
         error = _refused()
         confining.confine_by(_plan(missing=["landlock"]), [], [])
         with pytest.raises(PermissionError):
@@ -87,6 +103,7 @@ def test_a_kernel_without_landlock_is_told(fork, monkeypatch):
 
 def test_a_landlock_without_scopes_is_told(fork, monkeypatch):
     """As that of Linux 6.7."""
+    skip_without("landlock", "seccomp")
 
     def without():
         monkeypatch.setattr(landlock, "version", lambda: 4)
@@ -104,6 +121,7 @@ def test_a_landlock_without_scopes_is_told(fork, monkeypatch):
 @pytest.mark.parametrize("abi", range(1, 8))
 def test_each_version_of_landlock_is_put_on(fork, monkeypatch, abi):
     """What an older kernel does not know is not asked of it."""
+    skip_without("seccomp")
     if landlock.version() < abi:
         pytest.skip(f"this kernel has version {landlock.version()}")
 
@@ -119,6 +137,7 @@ def test_each_version_of_landlock_is_put_on(fork, monkeypatch, abi):
 
 def test_a_system_without_libseccomp_is_told(fork, monkeypatch):
     """With how it is installed."""
+    skip_without("landlock", "scopes")
 
     def without():
         monkeypatch.setattr(seccomp, "LIBRARY", "libseccomp.so.nonexistent")
@@ -159,6 +178,7 @@ class _Noting:
         return self.real.lx_landlock_restrict_self(number, flags)
 
 
+@pytest.mark.usefixtures("confinable")
 @pytest.mark.parametrize(("abi", "flags"), [(6, 0), (7, 1)])
 def test_what_landlock_refuses_is_not_logged(fork, monkeypatch, abi, flags):
     """From its seventh version on it is, and then a file that nobody trusts fills the system's log."""
@@ -177,6 +197,7 @@ def test_what_landlock_refuses_is_not_logged(fork, monkeypatch, abi, flags):
     assert fork(child).result() == [flags]
 
 
+@pytest.mark.usefixtures("confinable")
 def test_threads_are_counted_apart_from_its_users_others(fork, ordinary_python):
     """Who has more than that already; and it is the user that it was."""
     source = """
@@ -193,7 +214,7 @@ def test_threads_are_counted_apart_from_its_users_others(fork, ordinary_python):
     """
 
     def act(host):
-        if subprocess.run(["unshare", "--user", "true"], check=False, capture_output=True).returncode != 0:
+        if not _runs("unshare", "--user", "true"):
             return None
         others = [subprocess.Popen(["sleep", "1000"]) for _ in range(12)]
         try:
@@ -211,11 +232,12 @@ def test_threads_are_counted_apart_from_its_users_others(fork, ordinary_python):
     assert ((user, group), is_own, told) == (own, True, 1)
 
 
+@pytest.mark.usefixtures("confinable")
 def test_no_more_threads_are_asked_for_than_its_user_may_have(fork, ordinary_python):
     """A limit above the hard one is that, as of the other limits."""
 
     def act(host):
-        if subprocess.run(["unshare", "--user", "true"], check=False, capture_output=True).returncode != 0:
+        if not _runs("unshare", "--user", "true"):
             return None
         _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
         most = 10_000 if hard == resource.RLIM_INFINITY else min(hard, 10_000)
@@ -230,6 +252,7 @@ def test_no_more_threads_are_asked_for_than_its_user_may_have(fork, ordinary_pyt
     assert (above, below) == ([[most, most]], [[most - 1, most - 1]])
 
 
+@pytest.mark.usefixtures("confinable")
 def test_where_threads_cannot_be_counted_it_is_told(fork, ordinary_python, monkeypatch):
     """Of root, by an older kernel, and where no user namespace can be made."""
     if os.getuid() == 0:
@@ -254,6 +277,7 @@ def test_where_threads_cannot_be_counted_it_is_told(fork, ordinary_python, monke
     assert "missing=['threads'] does without" in words
 
 
+@pytest.mark.usefixtures("confinable")
 def test_a_filter_that_refuses_filters_is_told(fork):
     """Before anything is changed; and all else is put on where that may be missing."""
 
@@ -270,6 +294,7 @@ def test_a_filter_that_refuses_filters_is_told(fork):
     assert "a filter that is there refuses more" in words
 
 
+@pytest.mark.usefixtures("confinable")
 def test_within_somebodys_filter_it_adds_what_it_can(fork, ordinary_python):
     """Sockets, ptrace and the like are refused there already: calls go on, and files are refused besides."""
 
@@ -301,11 +326,12 @@ with cm.Entrypoint("registry") as ep:
 """
 
 
+@pytest.mark.usefixtures("confinable")
 @pytest.mark.parametrize("proc", ["mount -t tmpfs none /proc", "mount -t proc none /proc"], ids=["no proc", "own pids"])
 def test_within_namespaces_it_works(tmp_path, proc):
     """Without /proc, as in some containers, and where process numbers are others."""
     command = ["unshare", "--map-root-user", "--mount", "--pid", "--fork", "sh", "-c", f'{proc} && exec "$@"', "sh"]
-    if subprocess.run([*command, "true"], check=False, capture_output=True).returncode != 0:
+    if not _runs(*command, "true"):
         pytest.skip("no namespaces for mounts here")
     (tmp_path / "host.py").write_text(_IN_NAMESPACES)
     (tmp_path / "plugin.py").write_text(
@@ -322,6 +348,7 @@ def test_within_namespaces_it_works(tmp_path, proc):
     assert ast.literal_eval(done.stdout.rpartition(" ")[0]) == ['"PermissionError"', '"PermissionError"', "1"]
 
 
+@pytest.mark.usefixtures("confinable")
 def test_what_breaks_in_the_launcher_reaches_the_parent_too(tmp_path):
     """Whatever it is: nobody takes a process for confined that is not."""
     plugin = tmp_path / "plugin.py"
@@ -340,7 +367,11 @@ def test_every_name_is_a_system_call():
     names = (
         allowed.ANY | allowed.WRITING | allowed.TRUNCATING | {name for name, _ in allowed.with_arguments(writes=True)}
     )
-    with seccomp.Filter(seccomp.library()) as made:
+    try:
+        library = seccomp.library()
+    except OSError as absent:
+        pytest.skip(f"libseccomp cannot be loaded: {absent}")
+    with seccomp.Filter(library) as made:
         unknown = {name for name in names | {*allowed.UNKNOWN} if made.number_of(name) < 0}
         # Pseudo numbers are those of calls that other architectures have.
         misspelt = {name for name in unknown if made.number_of(name) == -1}

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from confined import not_sanitized
+from confined import confines
 
-pytestmark = not_sanitized
+pytestmark = confines
 
 HOST = Path(__file__).parents[1] / "examples" / "plugin_host.py"
 PLUGINS = sorted((Path(__file__).parent / "plugins").glob("*.py"))

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from confined import not_sanitized
+from confined import confines
 from patience import PATIENCE
 
-pytestmark = not_sanitized
+pytestmark = confines
 
 RUNNER = Path(__file__).parents[1] / "examples" / "code_runner.py"
 

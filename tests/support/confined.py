@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -18,11 +19,39 @@ import capmarshal as cm
 from child_program import registry
 from patience import PATIENCE
 
-# For the files that confine.
+# For the files that are about confining; and for those all of whose tests confine, which need all of its parts.
 not_sanitized = pytest.mark.skipif(
     "libasan" in os.environ.get("LD_PRELOAD", ""),
     reason="AddressSanitizer comes by the environment, which a confined process has not",
 )
+
+confines = [not_sanitized, pytest.mark.usefixtures("confinable")]
+
+# Says which parts are missing on this machine, in a line, and then why.
+_ATTEMPT = """
+import capmarshal as cm
+try:
+    cm.confine(cm.Confinement())
+except cm.NotConfined as error:
+    print(*error.missing)
+    print(error)
+"""
+
+
+@functools.cache
+def _missing_here():
+    command = [sys.executable, "-P", "-c", _ATTEMPT]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=PATIENCE, check=True)
+    parts, _, words = done.stdout.partition("\n")
+    return parts.split(), words.rstrip()
+
+
+def skip_without(*parts):
+    """Skips the test where one of these parts of confinement is missing on this machine."""
+    missing, words = _missing_here()
+    if {*missing} & {*parts}:
+        pytest.skip(words)
+
 
 # What every confined file begins with.  What it finds out is said by say(), as JSON, one line each.
 PROLOGUE = """\

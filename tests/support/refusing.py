@@ -52,6 +52,7 @@ _NUMBERS.update(
 _NUMBERS["pidfd_getfd"] = (438, 438)
 _NUMBERS["seccomp"] = (317, 277)
 _NUMBERS["unshare"] = (272, 97)
+_NUMBERS["landlock_create_ruleset"] = (444, 444)
 
 _MACHINE = {"x86_64": 0, "aarch64": 1}[platform.machine()]
 
