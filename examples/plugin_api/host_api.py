@@ -46,13 +46,16 @@ class Host(cm.Interface):
     """What a plugin's parent capability is."""
 
     @cm.method
+    @cm.raises(PermissionError)
     def log(self) -> Log:
         """Its log."""
 
     @cm.method
+    @cm.raises(PermissionError)
     def folder(self) -> Folder:
         """The directory."""
 
     @cm.method
+    @cm.raises(PermissionError)
     def store(self) -> Store:
         """Its own store."""
