@@ -23,7 +23,7 @@ TOOLS = .tools/.ready
 unexport PYTHONPATH PIP_USER PIP_TARGET PIP_PREFIX
 
 .NOTPARALLEL:
-.PHONY: help demo test test-long lint types install wheel lowest sanitize clean
+.PHONY: help demo test test-long lint types install docs wheel lowest sanitize clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -59,6 +59,10 @@ types: $(PACKAGE) $(TESTING)
 
 install: $(PACKAGE) $(TESTING) ## bring the virtual environment up to date and run nothing
 	@echo $(VENV) is up to date
+
+docs: $(PACKAGE) $(TESTING) ## the documents as a site, in site/; a warning, or a link that leads nowhere, is an error
+	$(BIN)/sphinx-build -q -n -W --keep-going -E -c docs -b html . site
+	@echo "site/index.html is the first page."
 
 wheel: $(TOOLS) ## sdist and manylinux wheel in dist/, both audited
 	rm -rf build dist capmarshal.egg-info
@@ -97,7 +101,7 @@ lowest: ## the tests, with the oldest versions that pyproject.toml admits; PYTES
 	.venv-lowest/bin/pytest $(PYTEST)
 
 clean: ## remove all that was made here
-	rm -rf .venv .venv-sanitize .venv-lowest .venv-lowest.txt .tools build dist capmarshal.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-sanitize .venv-lowest .venv-lowest.txt .tools build dist site capmarshal.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # The steps -----------------------------------------------------------------------------------------------------------
 

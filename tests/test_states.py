@@ -1,7 +1,5 @@
 """The table of what a server's channel may be in: walked, and drawn."""
 
-from pathlib import Path
-
 import pytest
 
 from capmarshal._protocol.states import (
@@ -17,9 +15,7 @@ from capmarshal._protocol.states import (
     Event,
     State,
 )
-from diagrams import states_as_mermaid
-
-DOCUMENT = Path(__file__).parents[1] / "docs" / "states.md"
+from diagrams import DOCS, GROUPS, PLACES, document, states_as_svg, steps_drawn
 
 
 def _reachable(start):
@@ -81,6 +77,18 @@ def test_what_is_watched_is_not_read():
     assert WATCHES <= ANSWERING - READS - WRITES
 
 
-def test_the_diagram_in_the_documentation_is_drawn_from_the_table():
-    """``python tests/support/diagrams.py`` draws it anew."""
-    assert states_as_mermaid() in DOCUMENT.read_text(encoding="utf-8")
+def test_the_picture_in_the_documentation_is_drawn_from_the_table():
+    """Each step that is possible, and no other, but the end; ``python tests/support/diagrams.py`` draws it anew."""
+    steps = {(state, event, after) for state, line in TRANSITIONS.items() for event, after in line.items()}
+    assert steps_drawn() == {step for step in steps if step[1] is not Event.END}
+    assert {*PLACES} == {*State} - {State.ENDED}
+    assert (DOCS / "states.svg").read_text(encoding="utf-8") == states_as_svg()
+    assert (DOCS / "states.md").read_text(encoding="utf-8") == document()
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=[words for words, _ in GROUPS.values()])
+def test_a_box_around_several_has_them_in_it(group):
+    """And no others: an arrow from a box is an arrow from each of these."""
+    _, (x, y, width, height) = GROUPS[group]
+    inside = {state for state, (left, top) in PLACES.items() if x < left < x + width and y < top < y + height}
+    assert inside == {*group}

@@ -1,0 +1,62 @@
+"""The site of README.md and docs/: it is built without a warning, and each name that people import is in it."""
+
+import importlib.metadata
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import capmarshal as cm
+from capmarshal import aio, lx
+
+CHECKOUT = Path(__file__).parents[1]
+PATIENCE = 100.0
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The directory that it was built in."""
+    built = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-P", "-m", "sphinx", "-q", "-n", "-W", "--keep-going", "-E", "-c", "docs", "-b", "html"]
+    done = subprocess.run([*command, ".", built], cwd=CHECKOUT, capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.stderr, done.returncode) == ("", 0)
+    return built
+
+
+def test_it_is_built_without_a_warning(site):
+    """So no link from page to page, no heading that one leads to, and no name of the reference is missing."""
+    assert (site / "docs" / "index.html").exists()
+    for page in (CHECKOUT / "docs").rglob("*.md"):
+        assert (site / page.relative_to(CHECKOUT)).with_suffix(".html").exists()
+
+
+@pytest.mark.parametrize(("module", "page"), [(cm, "capmarshal"), (aio, "aio"), (lx, "lx")], ids=["cm", "aio", "lx"])
+def test_each_name_that_people_import_is_in_the_reference(site, module, page):
+    """With its docstring; `lx` and its memory have a page, and documentation of cffi's, of their own."""
+    html = (site / "docs" / "reference" / f"{page}.html").read_text(encoding="utf-8")
+    described = set(re.findall(rf'<dt class="[^"]*" id="{re.escape(module.__name__)}\.(\w+)"', html))
+    assert described == {*module.__all__} - {"lx", "ffi"}
+
+
+def test_each_example_has_a_page_and_links_lead_there(site):
+    """And not to files for download."""
+    for path in (CHECKOUT / "examples").rglob("*.py"):
+        assert (site / f"{path.relative_to(CHECKOUT)}.html").exists()
+    assert "examples/key_holder.py.html" in (site / "docs" / "authority.html").read_text(encoding="utf-8")
+    assert not list(site.glob("_downloads/*/*.py"))
+
+
+def test_it_needs_nothing_from_elsewhere(site):
+    """To be read: no script, style, font or picture."""
+    for page in site.rglob("*.html"):
+        html = page.read_text(encoding="utf-8")
+        assert not re.findall(
+            r'<(?:script|img)[^>]+src="(?:https?:)?//|<link[^>]+stylesheet[^>]+href="(?:https?:)?//', html
+        )
+
+
+def test_what_is_installed_carries_no_documents():
+    """They are for the source distribution."""
+    assert not [file for file in importlib.metadata.files("capmarshal") if "docs" in file.parts or file.suffix == ".md"]
