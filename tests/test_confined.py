@@ -218,7 +218,10 @@ def test_what_libraries_ask_of_the_system_is_answered(said):
         say(platform.platform() != "", mimetypes.guess_type("a.png")[0], ctypes.util.find_library("pthread"))
         say(shutil.which("gcc"), uuid.getnode() > 0, os.path.expanduser("~"))
     """
-    assert said(source) == [True, "image/png", None, None, True, "~"]
+    *answers, home = said(source)
+    assert answers == [True, "image/png", None, None, True]
+    # Of nobody, libnss_systemd knows one without a file.
+    assert home in ("~", "/")
 
 
 def test_numpy_computes(said):

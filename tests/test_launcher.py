@@ -64,8 +64,10 @@ def test_the_program_is_limited_and_nothing_of_the_launcher_is_left():
         ("true and an argument", {}, errno.ENOENT, "true and an argument"),
     ],
 )
-def test_a_program_that_cannot_be_run_is_told_as_by_popen(arguments, options, number, name):
+def test_a_program_that_cannot_be_run_is_told_as_by_popen(arguments, options, number, name, monkeypatch):
     """The error is the same, and nothing is left: both descriptors and children are counted."""
+    # A directory in it that this user may not enter makes it another error.
+    monkeypatch.setenv("PATH", os.defpath)
     with child_program.registry() as (_, capability):
         for limit in (None, LIMIT):
             with pytest.raises((FileNotFoundError, PermissionError)) as raised:
