@@ -60,6 +60,13 @@ ATTACKS = [
     ("shutdown", "D, 2"),
     ("sendto", "D, b'x', 1, 0, name, 10"),
     ("sendmmsg", "D, 0, 1, 0"),
+    ("sendto", "D, b'x', 1, 1, 0, 0"),  # MSG_OOB
+    ("sendto", "D, b'x', 1, 0x20000000, 0, 0"),  # MSG_FASTOPEN
+    ("sendmsg", "D, 0, 1"),
+    ("sendmsg", "D, 0, 0x20000000"),
+    ("getsockopt", "D, 1, 77, one, pair"),  # SO_PEERPIDFD
+    ("getsockopt", "D, 1, 31, one, pair"),  # SO_PEERSEC
+    ("getsockopt", "D, 6, 35, one, pair"),  # TCP_ZEROCOPY_RECEIVE
     ("fcntl", "D, 8, P"),  # F_SETOWN
     ("fcntl", "D, 15, owner"),  # F_SETOWN_EX
     ("fcntl", "D, 10, 9"),  # F_SETSIG
@@ -96,6 +103,16 @@ ATTACKS = [
     ("kcmp", "P, P, 0, 0, 0"),
     ("prlimit64", "P, 7, limits, 0"),
     ("prlimit64", "P | (1 << 32), 7, limits, 0"),
+    ("getpgid", "P"),
+    ("getsid", "P"),
+    ("getpriority", "0, P"),
+    ("getpriority", "1, 0"),
+    ("getpriority", "2, 0"),
+    ("sched_getaffinity", "P, 8, one"),
+    ("clock_gettime", "~P << 3, pair"),
+    ("clock_gettime", "(~P << 3) | 2, pair"),
+    ("clock_getres", "(~P << 3) | 2, pair"),
+    ("clock_nanosleep", "(~P << 3) | 2, 0, pair, 0"),
     ("setpriority", "0, P, 19"),
     ("setpriority", "1, 0, 19"),
     ("setpriority", "2, 0, 19"),
@@ -156,6 +173,7 @@ ATTACKS = [
     ("inotify_init1", "0"),
     ("fanotify_init", "0, 0"),
     ("quotactl", "0, 0, 0, 0"),
+    ("renameat2", "AT_FDCWD, own, AT_FDCWD, b'x', 0"),
     # What the user has but once, and what the kernel has much of.
     ("add_key", "b'user', b'x', b'y', 1, -3"),
     ("request_key", "b'user', b'x', 0, 0"),
@@ -167,6 +185,14 @@ ATTACKS = [
     ("timer_create", "1, 0, one"),
     ("signalfd4", "-1, one, 8, 0"),
     ("mlock", "one, 4"),
+    ("madvise", "0, 0, 12"),  # MADV_MERGEABLE
+    ("madvise", "0, 0, 20"),  # MADV_COLD
+    ("madvise", "0, 0, 21"),  # MADV_PAGEOUT
+    ("madvise", "0, 0, 100"),  # MADV_HWPOISON
+    ("membarrier", "1, 0, 0"),  # MEMBARRIER_CMD_GLOBAL
+    ("membarrier", "2, 0, 0"),  # MEMBARRIER_CMD_GLOBAL_EXPEDITED
+    ("pipe2", "pair, 0o200"),  # O_NOTIFICATION_PIPE
+    ("futex", "one, 2, 0, 0, 0, 0"),  # FUTEX_FD
     ("memfd_create", "b'x', 4"),  # MFD_HUGETLB
     ("mmap", "0, 1 << 21, 3, 0x22 | 0x40000, -1, 0"),  # MAP_HUGETLB
     ("memfd_secret", "0"),
@@ -536,3 +562,68 @@ def test_files_are_not_left_open_by_who_went_before(fork, ordinary_python):
     (opened,) = in_host(fork, ordinary_python, act)
     assert [each.partition(":")[0] for each in opened] == ["socket"]
     assert array.array("i").itemsize == 4
+
+
+def test_it_asks_of_itself_what_it_may_not_ask_of_others(said):
+    """Its group, session, priority, processors, and clocks: those of its threads, too."""
+    source = """
+        import threading, time
+        own = os.getpid()
+        say(os.getpgid(0) == os.getpgid(own), os.getsid(0) == os.getsid(own))
+        say(os.getpriority(os.PRIO_PROCESS, 0) == os.getpriority(os.PRIO_PROCESS, own))
+        say(os.sched_getaffinity(0) == os.sched_getaffinity(own), time.process_time() > 0, time.thread_time() > 0)
+        clocks = [(~own << 3) | 2, time.pthread_getcpuclockid(threading.main_thread().ident), -6, -2]
+        end = threading.Event()
+        other = threading.Thread(target=end.wait)
+        other.start()
+        clocks.append(time.pthread_getcpuclockid(other.ident))
+        say([time.clock_gettime(clock) >= 0 for clock in clocks])
+        say(outcome(lambda: time.clock_gettime((~os.getppid() << 3) | 6)))
+        end.set()
+    """
+    assert said(source) == [*[True] * 6, [True] * 5, "OSError"]
+
+
+def test_files_stay_in_memory(fork, ordinary_python):
+    """What it reads, others may read too; that it needs them no more does nothing, and is no error."""
+
+    def act(host):
+        (host.place / "file").write_bytes(b"x" * 4096)
+        source = """
+            with open(sys.argv[1], "rb") as file:
+                say(raw("fadvise64", file.fileno(), 0, 0, 4), raw("fadvise64", file.fileno(), 0, 0, 3))
+                say(outcome(lambda: os.posix_fadvise(file.fileno(), 0, 0, 77)))
+        """
+        return host.said(_program(source), str(host.place / "file"), read=[host.place])
+
+    assert in_host(fork, ordinary_python, act) == [0, 0, "PermissionError"]
+
+
+def test_locks_that_inherit_priority_do_not_exist(said):
+    """ENOSYS, by which the C library knows that it has none: they name their owner by its number, of any process."""
+    source = """
+        word = ctypes.byref(ctypes.c_int(os.getppid()))
+        say([raw("futex", word, operation | more, 0, 0, 0, 0) for operation in (6, 7, 8, 13) for more in (0, 128)])
+        say(raw("futex", word, 1, 1, 0, 0, 0), raw("futex", word, 10 | 128, 1, 0, 0, -1))
+    """
+    assert said(source) == [["ENOSYS"] * 8, 0, 0]
+
+
+def test_who_writes_makes_no_device_and_opens_none(fork, ordinary_python):
+    """No whiteout in the place of what is renamed; and nothing is opened for neither reading nor writing."""
+
+    def act(host):
+        (host.place / "work").mkdir()
+        source = """
+            os.chdir(sys.argv[1])
+            for name in ("a", "b", "c"):
+                open(name, "w").close()
+            say([raw("renameat2", -100, b"a", -100, b"d", flags) for flags in (4, 5)])
+            say([raw("renameat2", -100, b"a", -100, new, flags) for new, flags in ((b"b", 1), (b"b", 2), (b"e", 0))])
+            say([raw("openat", -100, path, 3, 0) for path in (b"/dev/ptmx", b"/etc/passwd", b"c")])
+            say(raw("openat", -100, b"/dev/ptmx", 2, 0), sorted(os.listdir(".")))
+        """
+        return host.said(_program(source), str(host.place / "work"), write=[host.place / "work"])
+
+    denied = [[_EPERM] * 2, ["EEXIST", 0, 0], [_EPERM] * 3]
+    assert in_host(fork, ordinary_python, act) == [*denied, "EACCES", ["b", "c", "e"]]

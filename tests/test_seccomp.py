@@ -61,8 +61,9 @@ def _tables(writes):
         numbers = {made.number_of(name) for name in plain}
         lines = [(made.number_of(name), line) for name, line in allowed.with_arguments(writes=writes)]
         ignored = [(made.number_of(name), line) for name, line in allowed.IGNORED]
+        without = [(made.number_of(name), line) for name, line in allowed.WITHOUT]
         unknown = {made.number_of(name) for name in allowed.UNKNOWN}
-    return numbers, lines, ignored, unknown
+    return numbers, lines, ignored, without, unknown
 
 
 TABLES = {writes: _tables(writes) for writes in WRITES}
@@ -74,13 +75,15 @@ def _holds(line, arguments):
 
 def expected(writes, number, arguments):
     """What the tables say."""
-    numbers, lines, ignored, unknown = TABLES[writes]
+    numbers, lines, ignored, without, unknown = TABLES[writes]
     if number in unknown or number > max(n for n in NUMBERS if _name(n)):
         return ERRNO | errno.ENOSYS
     if number in numbers or any(number == each and _holds(line, arguments) for each, line in lines):
         return ALLOW
     if any(number == each and _holds(line, arguments) for each, line in ignored):
         return ERRNO
+    if any(number == each and _holds(line, arguments) for each, line in without):
+        return ERRNO | errno.ENOSYS
     return ERRNO | errno.EPERM
 
 

@@ -174,6 +174,8 @@ def program(libseccomp: ctypes.CDLL, *, writes: bool, truncates: bool) -> bytes:
         for call, comparisons in allowed.IGNORED:
             # No error: 0.
             made.allow(call, comparisons, _ERRNO)
+        for call, comparisons in allowed.WITHOUT:
+            made.allow(call, comparisons, _ERRNO | errno.ENOSYS)
         return made.program()
 
 
