@@ -52,6 +52,8 @@ _NUMBERS.update(
 _NUMBERS["pidfd_getfd"] = (438, 438)
 _NUMBERS["seccomp"] = (317, 277)
 _NUMBERS["unshare"] = (272, 97)
+_NUMBERS["userfaultfd"] = (323, 282)
+_NUMBERS["statx"] = (332, 291)
 _NUMBERS["landlock_create_ruleset"] = (444, 444)
 
 _MACHINE = {"x86_64": 0, "aarch64": 1}[platform.machine()]
@@ -59,14 +61,23 @@ _MACHINE = {"x86_64": 0, "aarch64": 1}[platform.machine()]
 # include/uapi/linux/bpf_common.h, seccomp.h: load a word of struct seccomp_data, compare, return.
 _LOAD, _IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
 _NUMBER, _ARGUMENTS = 0, 16
-_ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
+_ALLOW, _ERRNO, _KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x80000000
 
 
 def refuse(calls, error=errno.EPERM):
     """From here on, these system calls give ``error`` in this thread and what it makes; for a child."""
+    _on(calls, _ERRNO | error)
+
+
+def kill(calls):
+    """The same, and whoever makes one is killed."""
+    _on(calls, _KILL_PROCESS)
+
+
+def _on(calls, action):
     steps = [(_LOAD, 0, 0, _NUMBER)]
     for call in calls:
-        steps += [(_IF_EQUAL, 0, 1, _NUMBERS[call][_MACHINE]), (_RETURN, 0, 0, _ERRNO | error)]
+        steps += [(_IF_EQUAL, 0, 1, _NUMBERS[call][_MACHINE]), (_RETURN, 0, 0, action)]
     _install(steps)
 
 
@@ -83,9 +94,9 @@ def refuse_argument(call, place, value, error):
     )
 
 
-def refuse_socket_option(option, error):
-    """The same for getsockopt(2) of one option."""
-    refuse_argument("getsockopt", 2, option, error)
+def refuse_socket_option(option, error, call="getsockopt"):
+    """The same for getsockopt(2), or setsockopt(2), of one option."""
+    refuse_argument(call, 2, option, error)
 
 
 def _install(steps):

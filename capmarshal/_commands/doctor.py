@@ -1,0 +1,58 @@
+"""``capmarshal doctor``: what of this machine the package does with, what it does without, and what mends that."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add(commands: argparse._SubParsersAction[Any]) -> None:
+    """Adds the command to those of the command line."""
+    parser = commands.add_parser(
+        "doctor",
+        help="try what the package needs of this machine, and say what mends what is missing",
+        description="Tries each thing that calls, services and confinement need, here and as this user: each in a "
+        "process of its own, so that nothing is changed.  Says what is found, what it costs where the package does "
+        "with less, and what to type.  The exit status is 0 where it runs, with less too, and 1 where something needed "
+        "is missing.",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=_run)
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    # Imported when used: no other command needs any of it.
+    from capmarshal._doctor import showing
+    from capmarshal._doctor.examination import examined
+    from capmarshal._doctor.finding import Level, worst
+
+    findings = [*examined()]
+    status = 1 if worst(findings) is Level.MISSING else 0
+    try:
+        if parsed.json:
+            print(showing.as_json(findings))  # noqa: T201 - what the command is for
+        elif (console := _terminal()) is not None:
+            showing.as_table(findings, console)
+        else:
+            for line in showing.as_lines(findings):
+                print(line)  # noqa: T201 - as above
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Nobody reads on, as `| head`: nothing is to be said of that at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return status
+
+
+def _terminal() -> Any:
+    """A console of rich's, where standard output is a terminal and rich is installed."""
+    if not sys.stdout.isatty():
+        return None
+    try:
+        from rich.console import Console
+    except ImportError:
+        return None
+    return Console()
