@@ -4,10 +4,14 @@ import ast
 import io
 import json
 import sys
+import traceback
 
 from session_api import Session
 
 import capmarshal as cm
+
+# Characters.
+PART = 10_000
 
 session = cm.parent().cast(Session)
 
@@ -16,8 +20,9 @@ class Output(io.TextIOBase):
     """Where print() goes."""
 
     def write(self, text: str, /) -> int:
-        """Sends it on."""
-        session.print(text)
+        """Sends it on, in calls that are not too big."""
+        for at in range(0, len(text), PART):
+            session.print(text[at : at + PART])
         return len(text)
 
 
@@ -32,10 +37,18 @@ def run(code: str) -> object:
     return eval(compile(ast.Expression(last.value), "snippet", "eval"), scope)  # noqa: S307 - likewise
 
 
-sys.stdout = Output()
+def data_of(value: object) -> str:
+    """A value as JSON; as its repr(), where it is none, as by its keys, or a list that is within itself."""
+    try:
+        return json.dumps(value, default=repr)
+    except (TypeError, ValueError, RecursionError):
+        return json.dumps(repr(value))
+
+
+sys.stdout = sys.stderr = Output()
 try:
-    value = run(session.code())
+    session.finish(data_of(run(session.code())))
 except Exception as error:  # noqa: BLE001 - it is the snippet's own
-    print(f"{type(error).__name__}: {error}")
+    # Not by str(), which is the snippet's, too.
+    print(*traceback.format_exception_only(error), sep="", end="")
     sys.exit(1)
-session.finish(json.dumps(value, default=repr))

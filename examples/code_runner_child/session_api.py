@@ -1,5 +1,7 @@
 """What code_runner.py gives a process that runs a snippet."""
 
+from collections.abc import Iterator
+
 import capmarshal as cm
 
 
@@ -12,8 +14,8 @@ class Shop(cm.Interface):
         """Of one."""
 
     @cm.method
-    def articles(self) -> list[str]:
-        """Which there are."""
+    def articles(self) -> Iterator[str]:
+        """Which there are, as many as are wanted."""
 
 
 class Session(cm.Interface):
@@ -32,5 +34,6 @@ class Session(cm.Interface):
         """Takes what is printed, when it is."""
 
     @cm.method
+    @cm.raises(ValueError)
     def finish(self, result: str) -> None:
         """Takes the value of the last expression, as JSON."""
