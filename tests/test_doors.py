@@ -20,6 +20,7 @@ import capmarshal as cm
 from capmarshal._capabilities.capability import open_door_of
 from capmarshal._descriptors import reaper as _reaper
 from capmarshal._protocol import wire as _wire
+from capmarshal._protocol.faults import Code
 from served import Notes, serving
 from waiting_thread import polls
 
@@ -50,7 +51,7 @@ def is_served(capability):
         _wire.KNOCK_RECORD + b"x",
         bytes(16),
         b"\xff" * 16,
-        bytes([9]) + _wire.KNOCK_RECORD[1:],
+        bytes([9]) + _wire.KNOCK_RECORD[1:] + b"x",
         bytes(100_000),
     ],
     ids=lambda record: f"{len(record)}-{record[:2].hex()}",
@@ -60,6 +61,16 @@ def test_what_is_no_knock_is_refused(capability, record):
     with by_hand.knock(capability, record) as near:
         assert by_hand.ended(near)
     assert is_served(capability)
+
+
+@pytest.mark.parametrize("version", [0, _wire.VERSION - 1, _wire.VERSION + 1, 255])
+def test_a_knock_of_another_version_is_taken(capability, version):
+    """Its client's call is answered, and that says which version is spoken: refused, it would knock for ever."""
+    with by_hand.knock(capability, bytes([version]) + _wire.KNOCK_RECORD[1:]) as near:
+        near.send(by_hand.call(capability, version=version))
+        fault, _ = by_hand.answer(near)
+        assert fault.code is Code.MALFORMED
+        assert fault.message == f"version {version} of the protocol; this is version {_wire.VERSION}"
 
 
 @pytest.mark.parametrize("count", [0, 2, 3, 253])

@@ -212,6 +212,17 @@ def test_a_long_call_that_is_malformed_within_is_answered(near, capability, writ
     assert hand.lives(near, capability)
 
 
+def test_a_long_call_of_another_version_is_answered(near, capability):
+    """As a short one is: the channel would end after each try, and the client would make it again and again."""
+    near.send(bytes([9]) + begin(300_000, 0)[1:])
+    fault, _ = by_hand.answer(near)
+    assert fault.code is Code.MALFORMED
+    assert "version 9 of the protocol" in fault.message
+    near.send(bytes([9]) + part(bytes(1000))[1:])
+    assert by_hand.failure(near) is Code.MALFORMED
+    assert hand.lives(near, capability)
+
+
 @pytest.mark.parametrize("announced", [299, 301])
 def test_a_long_call_whose_head_counts_other_descriptors_is_answered(near, capability, writer, announced):
     """What the CALL says must be what the BEGIN said."""

@@ -216,8 +216,13 @@ def unpack_key(key: bytes) -> tuple[bytes, bytes]:
 
 
 def is_of_parts(data: bytes | memoryview) -> bool:
-    """Whether a record is one of those that long records travel by, as far as its second byte says."""
-    return len(data) > 1 and data[1] in (BEGIN, PART, GO)
+    """Whether a record is one of those that long records travel by, as far as its first two bytes say."""
+    return len(data) > 1 and data[0] == VERSION and data[1] in (BEGIN, PART, GO)
+
+
+def is_knock(data: bytes) -> bool:
+    """Whether a record is a knock, of whatever version: the calls that follow it are answered, and that says which."""
+    return len(data) == HEAD_SIZE and data[1:] == KNOCK_RECORD[1:]
 
 
 def pack_table(entries: Sequence[Entry]) -> tuple[bytes, int]:

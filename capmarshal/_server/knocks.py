@@ -100,7 +100,7 @@ class Knocks:
             if not self._make_room(peer):
                 self._endings.give_up_hoard()
         else:
-            if self._inbox.data() != wire.KNOCK_RECORD or not lib.cm_is_seqpacket(far.number):
+            if not wire.is_knock(self._inbox.data()) or not lib.cm_is_seqpacket(far.number):
                 reason = "it is no knock"
             elif space.is_own_door(far.number):
                 # Nobody could speak on it, and nobody's end would end it.
