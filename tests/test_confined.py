@@ -57,6 +57,8 @@ def test_it_has_its_standard_streams_and_one_door(said):
 @pytest.mark.parametrize("given", [False, True], ids=["inherited", "env"])
 def test_no_library_is_loaded_from_where_it_is(fork, ordinary_python, elements, given):
     """An element of LD_LIBRARY_PATH that is empty or relative is that directory: the launcher is not confined yet."""
+    if "LD_LIBRARY_PATH" in os.environ and "{0}" not in elements:
+        pytest.skip("this Python may not start without LD_LIBRARY_PATH")
 
     def act(host):
         (host.place / "libseccomp.so.2").write_text("what ld.so refuses to load")
