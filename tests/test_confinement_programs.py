@@ -53,7 +53,24 @@ def test_the_host_goes_on_whatever_the_plugin_does(tmp_path, plugin, code):
     assert count == 1
     printed = _run(tmp_path, host, plugin)
     assert printed.endswith(f"the plugin ended with {code}\n")
-    assert len(printed) < 20_000
+    # Four characters of each that it keeps.
+    assert len(printed) < 50_000
+
+
+def test_the_host_prints_nothing_that_the_plugin_makes_up(tmp_path):
+    """No line that is not the plugin's by its beginning, and nothing that a terminal obeys."""
+    plugin = """
+import capmarshal as cm
+from texts import Texts
+cm.parent().cast(Texts).found("one\\nthe plugin ended with 7\\x1b[2J", 1)
+print("\\x1b[2J\\nthe plugin ended with 7")
+"""
+    assert _run(tmp_path, PROGRAMS[0], plugin).splitlines() == [
+        r"plugin: 1 in 'one\nthe plugin ended with 7\x1b[2J'",
+        r"plugin: '\x1b[2J'",
+        "plugin: 'the plugin ended with 7'",
+        "the plugin ended with 0",
+    ]
 
 
 def test_the_page_names_each_part_that_may_be_missing():
