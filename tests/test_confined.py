@@ -1,6 +1,7 @@
 """What runs in a confined process is ordinary Python, as an ordinary user (`_child/confining`, `_child/launcher`)."""
 
 import ast
+import contextlib
 import errno
 import inspect
 import io
@@ -16,6 +17,7 @@ import pytest
 import capmarshal as cm
 import child_program
 from confined import confines, in_host
+from full_table import fill
 from patience import PATIENCE
 
 pytestmark = confines
@@ -66,10 +68,112 @@ def test_no_library_is_loaded_from_where_it_is(fork, ordinary_python, elements, 
         os.environ["LD_LIBRARY_PATH"] = path = elements.format(old, host.place.name)
         options = {"env": {b"LD_LIBRARY_PATH": path.encode(), "PATH": ""}} if given else {}
         said = host.said("say(os.environ.get('LD_LIBRARY_PATH'))", cwd=host.place, **options)
-        return said, [old if "{0}" in elements else None]
+        return said, [path if given else old if "{0}" in elements else None]
 
     said, expected = in_host(fork, ordinary_python, act)
     assert said == expected
+
+
+def test_the_environment_is_heeded_when_it_is_confined(fork, ordinary_python):
+    """By the linker, the C library, Python: nothing is run, or read, or written, that a variable names, before that."""
+
+    def act(host):
+        (host.place / "library.so").write_text("what ld.so complains of")
+        library = str(host.place / "library.so")
+        names = ("LD_PRELOAD", "LD_AUDIT", "GCONV_PATH", "LOCPATH", "PYTHONPATH", "PYTHONSTARTUP", "OPENSSL_CONF")
+        given = dict.fromkeys(names, library) | {"PYTHONWARNINGS": "error", "TZ": "Pacific/Auckland"}
+        given |= {"LD_DEBUG": "all", "LD_DEBUG_OUTPUT": str(host.place / "out"), b"ODD\xff": b"\xfe=", "EMPTY": ""}
+        source = """
+            import time
+            say({name: value for name, value in os.environ.items() if name in sys.argv[1:]})
+            say(os.environb[b"ODD\\xff"] == b"\\xfe=", os.environ["EMPTY"], len(os.environ), time.tzname[0])
+        """
+        said = host.said(source, *names, env=given)
+        return (
+            said,
+            [dict.fromkeys(names, library), True, "", len(given), "NZST"],
+            sorted(path.name for path in host.place.iterdir()),
+        )
+
+    said, expected, left = in_host(fork, ordinary_python, act)
+    assert said == expected
+    assert left == ["library.so", "plugin.py"]
+
+
+@pytest.mark.parametrize(
+    ("env", "error"),
+    [
+        ({"A=B": "x"}, ValueError),
+        ({"": "x"}, ValueError),
+        ({"A": "x\0"}, ValueError),
+        ({"A": 1}, TypeError),
+    ],
+)
+def test_what_is_no_environment_is_refused(tmp_path, env, error):
+    """Here, as by Popen."""
+    with child_program.registry() as (_, capability), pytest.raises(error):
+        cm.spawn([tmp_path / "plugin.py"], parent=capability, confine=cm.Confinement(), env=env)
+
+
+def test_any_number_of_paths_is_taken(fork, ordinary_python):
+    """More than may stand in an argument of a program's."""
+
+    def act(host):
+        for number in range(3000):
+            (host.place / f"{number} {'x' * 80}").touch()
+        paths = [str(path) for path in host.place.iterdir()]
+        return host.said("say(outcome(lambda: open(sys.argv[1]).read()))", paths[-1], read=paths)
+
+    assert in_host(fork, ordinary_python, act) == [""]
+
+
+@pytest.mark.parametrize("args", [[], "", ()])
+def test_nothing_to_run_is_refused(args):
+    """By name, with and without a confinement."""
+    with child_program.registry() as (_, capability):
+        for confine in (None, cm.Confinement()):
+            with pytest.raises(ValueError, match="args is what to run"):
+                cm.spawn(args, parent=capability, confine=confine)
+
+
+def test_nothing_stays_open_where_the_table_is_full(tmp_path, fork):
+    """Of the null device, of which Popen leaves one where it makes no pipe."""
+    (tmp_path / "plugin.py").write_text("")
+
+    def attempts():
+        with child_program.registry() as (_, capability):
+            rooms = []
+            for room in range(14):
+                taken = fill(room)
+                with (
+                    contextlib.suppress(OSError),
+                    cm.spawn([tmp_path / "plugin.py"], parent=capability, confine=cm.Confinement(), stdout=-1) as child,
+                ):
+                    child.communicate(timeout=PATIENCE)
+                left = fill(0)
+                rooms.append(len(left))
+                for number in (*taken, *left):
+                    os.close(number)
+            return rooms
+
+    assert fork(attempts, table=64).result() == [*range(14)]
+
+
+def test_ctrl_c_ends_it_as_any_program_of_pythons(fork, ordinary_python):
+    """With the lines of the file, none of the launcher's, and by the signal."""
+
+    def act(host):
+        with host.start("import signal\nsay('runs')\nsignal.pause()") as child:
+            child.stdout.readline()
+            child.send_signal(signal.SIGINT)
+            _, complaints = child.communicate(timeout=PATIENCE)
+        return child.returncode, complaints.decode()
+
+    status, complaints = in_host(fork, ordinary_python, act)
+    assert status == -signal.SIGINT
+    assert "plugin.py" in complaints
+    assert complaints.endswith("KeyboardInterrupt\n")
+    assert "launcher" not in complaints
 
 
 def test_nothing_of_the_launchers_own_is_compiled_into_it(said):

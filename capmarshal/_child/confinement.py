@@ -23,6 +23,8 @@ _MEMORY_MIN = 64 << 20
 # A Python interpreter needs some to start.
 DESCRIPTORS_MIN: Final = 16
 _DESCRIPTORS = 256
+# The kernel has limits of 63 bits; and of processor time it counts nanoseconds, in 64.
+_MOST, _CPU_MOST = (1 << 63) - 1, 1_000_000_000
 
 
 def _paths(name: str, given: Iterable[str | os.PathLike[str]]) -> tuple[str, ...]:
@@ -42,9 +44,10 @@ def _paths(name: str, given: Iterable[str | os.PathLike[str]]) -> tuple[str, ...
     return tuple(os.path.abspath(path) for path in paths)  # noqa: PTH100 - of str, and no link is followed
 
 
-def _number(name: str, number: int | None, unit: str, least: int) -> int | None:
+def _number(name: str, number: int | None, unit: str, least: int, most: int = _MOST) -> int | None:
     if number is not None:
         check_whole(number, f"{name} is a whole number of {unit}, {least} or more, or None; not {number!r}", least)
+        check_whole(number, f"{name} is {most} at most, or None, not {number!r}", least, most)
     return number
 
 
@@ -106,10 +109,11 @@ class Confinement:
         self.read: tuple[str, ...] = _paths("read", read)
         self.write: tuple[str, ...] = _paths("write", write)
         self.memory: int | None = _number("memory", memory, "bytes", _MEMORY_MIN)
-        self.cpu: int | None = _number("cpu", cpu, "seconds", 1)
+        self.cpu: int | None = _number("cpu", cpu, "seconds", 1, _CPU_MOST)
         self.threads: int | None = _number("threads", threads, "threads", 1)
         wrong = f"descriptors is a whole number, {DESCRIPTORS_MIN} or more, not {descriptors!r}"
         check_whole(descriptors, wrong, DESCRIPTORS_MIN)
+        check_whole(descriptors, f"descriptors is {_MOST} at most, not {descriptors!r}", DESCRIPTORS_MIN, _MOST)
         self.descriptors: int = descriptors
         self.missing: tuple[str, ...] = _parts(missing)
 

@@ -85,6 +85,27 @@ def _check_regular(file: str) -> None:
         raise OSError(errno.EINVAL, "not a regular file", file)
 
 
+def _read(plan: str) -> Any:
+    """What is to be done: as it stands in the argument, or, where that is a number, in the file that it is of."""
+    asked = json.loads(plan)
+    if not isinstance(asked, int):
+        return asked
+    with open(asked, "rb") as file:  # noqa: PTH123 - it is a number
+        return json.load(file)
+
+
+def _set_environment(variables: dict[str, str]) -> None:
+    """Has the environment be what was asked for; not before this process is confined: libraries obey it."""
+    os.environ.clear()
+    for name, value in variables.items():
+        # Bytes, of which JSON has none.
+        os.environb[name.encode("latin-1")] = value.encode("latin-1")
+    if "TZ" in os.environ:
+        import time
+
+        time.tzset()
+
+
 def _confine(plan: dict[str, Any], file: str) -> None:
     """Confines this process, and then takes what it was given.
 
@@ -98,6 +119,7 @@ def _confine(plan: dict[str, Any], file: str) -> None:
     from capmarshal._child.confining import confine_by
 
     confine_by(plan["confinement"], [*plan["packages"], file], plan["folders"])
+    _set_environment(plan["environment"])
     # After that: what lies there is the file's own.
     sys.path += [path for path in plan["confinement"]["read"] if os.path.isdir(path)]  # noqa: PTH112 - pathlib is much to import for that
     inherited.inherit()
@@ -118,11 +140,11 @@ def _run(file: str, arguments: list[str]) -> None:
     try:
         # What this file imports from __future__ is not for that one.
         exec(compile(source, file, "exec", dont_inherit=True), vars(main))  # noqa: S102 - what this is for
-    except Exception as error:  # noqa: BLE001 - it is told
-        # From where the file's own lines begin.
-        traceback = error.__traceback__ and error.__traceback__.tb_next
-        sys.excepthook(type(error), error.with_traceback(traceback), traceback)
-        raise SystemExit(1) from None
+    except BaseException as error:
+        # From where the file's own lines begin, and by its own hook, if it has set one.
+        traceback, show = error.__traceback__ and error.__traceback__.tb_next, sys.excepthook
+        sys.excepthook = lambda kind, error, _: show(kind, error.with_traceback(traceback), traceback)
+        raise
 
 
 def _reported(number: int, action: Callable[[], object]) -> None:
@@ -141,7 +163,7 @@ def main() -> None:
     number = int(report)
     os.set_inheritable(number, False)
     os.write(number, BEGUN)
-    asked = json.loads(plan)
+    asked = _read(plan)
     if "confinement" not in asked:
         _reported(number, lambda: _become(asked, program, arguments))
     _reported(number, lambda: _confine(asked, program))

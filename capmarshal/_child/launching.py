@@ -32,6 +32,10 @@ CONFINED = launcher.CONFINED
 # Some Pythons do not start without the first; and the second they set themselves, in a C locale (PEP 538).
 _LIBRARIES = "LD_LIBRARY_PATH"
 _CHANGED = (_LIBRARIES, "LC_CTYPE")
+# What it reads when it starts, beside the locale's.
+_OBEYED = ("LANG", "LANGUAGE", "CAPMARSHAL_LOG", "CAPMARSHAL_POLL")
+# Of the environment, what a confined process inherits where none is said, beside the locale.
+_INHERITED = ("LANG", "LANGUAGE", "TZ")
 # Of a report.
 _SIZE_MAX = 65536
 
@@ -67,13 +71,47 @@ def _absolute(libraries: str) -> str:
     return ":".join(each for each in re.split("[:;]", libraries) if each.startswith("/"))
 
 
-def _for_confined(given: Mapping[Any, Any]) -> dict[Any, Any]:
-    """The environment of what is to be confined: before it is, nothing is loaded from where it is started."""
-    made = dict(given)
-    for name in (_LIBRARIES, os.fsencode(_LIBRARIES)):
-        if name in made and (libraries := _absolute(os.fsdecode(made.pop(name)))):
-            made[name] = libraries
+def _variables(given: Mapping[Any, Any]) -> dict[str, str]:
+    """An environment as text, of each byte a character.
+
+    Raises:
+        ValueError: as Popen raises it, of one that can't be.
+    """
+    made = {os.fsencode(name): os.fsencode(value) for name, value in given.items()}
+    for name, value in made.items():
+        if not name or b"=" in name:
+            raise ValueError(f"illegal environment variable name: {name!r}")
+        if b"\0" in name + value:
+            raise ValueError(f"embedded null byte in the environment: {name!r}")
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in made.items()}
+
+
+def _for_python(given: Mapping[str, str]) -> dict[str, str]:
+    """What the launcher is started with before it confines itself: what Python and this package need, and no more.
+
+    Not what has code of others' loaded, as LD_PRELOAD and LD_AUDIT, or a file of theirs read.
+    """
+    made = {name: value for name, value in given.items() if name in _OBEYED or name.startswith("LC_")}
+    if libraries := _absolute(os.environ.get(_LIBRARIES, "")):
+        made[_LIBRARIES] = libraries
     return made
+
+
+def default_environment(writable: str | None) -> dict[str, str]:
+    """What a confined process has where no environment is said: the locale, the time zone, and where libraries are.
+
+    Args:
+        writable: a directory that it may write in.
+    """
+    given = {name: value for name, value in os.environ.items() if name in _INHERITED or name.startswith("LC_")}
+    if libraries := _absolute(os.environ.get(_LIBRARIES, "")):
+        given[_LIBRARIES] = libraries
+    # No program is run: without a path none is found, as by ctypes, which looks for libraries by a compiler.
+    given["PATH"] = ""
+    if writable is not None:
+        # For tempfile.
+        given["TMPDIR"] = writable
+    return given
 
 
 def _for_the_launcher(given: Mapping[Any, Any]) -> tuple[dict[Any, Any], dict[str, str | None]]:
@@ -113,24 +151,39 @@ def limiting(args: Any, descriptors: int | None, report: int, options: dict[str,
     return [interpreter(), "-I", "-S", launcher.__file__, str(report), json.dumps(plan), executable, *arguments]
 
 
-def confining(args: Any, confinement: Confinement, report: int, options: dict[str, Any]) -> list[Any]:
+def plan_for(confinement: Confinement, options: dict[str, Any]) -> bytes:
+    """What the launcher of a process that confines itself is to do: more than may stand in an argument.
+
+    Args:
+        confinement: what it may have.
+        options: Popen's; their environment becomes what the launcher may be started with.
+
+    Raises:
+        TypeError, ValueError: it is no environment.
+    """
+    variables = _variables(options["env"])
+    options["env"] = _for_python(variables)
+    folders, packages = own_folders()
+    plan = {
+        "confinement": data_of(confinement),
+        "environment": variables,
+        "folders": folders,
+        "packages": packages,
+    }
+    return json.dumps(plan).encode()
+
+
+def confining(args: Any, plan: int, report: int) -> list[Any]:
     """The command that runs a Python file in a process that has confined itself.
 
     Args:
         args: the file, and its arguments.
-        confinement: what it may have.
+        plan: a descriptor of a file in which there is :func:`plan_for` it.
         report: where the launcher reports to.
-        options: Popen's; their environment becomes what the launcher may be started with.
-
-    Raises:
-        IndexError: there is no file.
     """
-    options["env"] = _for_confined(options["env"])
-    file, *arguments = [args] if isinstance(args, str | bytes | os.PathLike) else list(args)
-    folders, packages = own_folders()
-    plan = {"confinement": data_of(confinement), "folders": folders, "packages": packages}
+    arguments = [args] if isinstance(args, str | bytes | os.PathLike) else [*args]
     isolated = ["-I", "-X", inherited.NOT_YET]
-    return [interpreter(), *isolated, launcher.__file__, str(report), json.dumps(plan), file, *arguments]
+    return [interpreter(), *isolated, launcher.__file__, str(report), str(plan), *arguments]
 
 
 def _raised(told: bytes) -> OSError:

@@ -15,20 +15,21 @@ from capmarshal._capabilities import handover
 from capmarshal._capabilities.capability import Capability
 from capmarshal._child import inherited
 from capmarshal._child.confinement import DESCRIPTORS_MIN, Confinement
-from capmarshal._descriptors.private import Private, make_pair
+from capmarshal._descriptors.private import Private, make_memfd, make_pair
 from capmarshal._kernel.numbers import check_whole
 from capmarshal._kernel.waiting import drive
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from capmarshal._kernel.waiting import Steps
 
 # Popen's options, and spawn()'s, that a confined process can't have.
 _NOT_CONFINED = ("executable", "pass_fds", "preexec_fn", "shell", "parent_as_stdin", "descriptor_limit")
-# Of the environment, what a confined process inherits, beside the locale; without the last, some Pythons do not start.
-_INHERITED = ("LANG", "LANGUAGE", "TZ", "LD_LIBRARY_PATH")
+_STREAMS = ("stdin", "stdout", "stderr")
+# subprocess.DEVNULL.
+_DEVNULL = -3
 
 
 class _HandedDown(Private):
@@ -102,21 +103,57 @@ def _check_confined(confine: Confinement, options: Mapping[str, Any]) -> None:
 
 def _provide(confine: Confinement, options: dict[str, Any]) -> None:
     """What a confined process inherits of standard streams, session and environment, unless it is named."""
-    # subprocess.DEVNULL.
-    for stream in ("stdin", "stdout", "stderr"):
+    for stream in _STREAMS:
         if options.get(stream) is None:
-            options[stream] = -3
+            options[stream] = _DEVNULL
     # Not the host's: what a terminal does to a group of processes in its background, it does to that of this one alone.
     if options.get("process_group") is None:
         options.setdefault("start_new_session", True)
-    if options.get("env") is not None:
+    if options.get("env") is None:
+        from capmarshal._child import launching
+
+        writable = next((place for place in confine.write if os.path.isdir(place)), None)  # noqa: PTH112
+        options["env"] = launching.default_environment(writable)
+
+
+def _check_args(args: Any, options: Mapping[str, Any]) -> None:
+    """Refuses nothing as what to run.
+
+    Raises:
+        ValueError: it is.
+    """
+    some = args if isinstance(args, str | bytes | os.PathLike) else len(args)
+    if not some and options.get("executable") is None:
+        raise ValueError(f"args is what to run, and its arguments, as in ['program', 'argument'], not {args!r}")
+
+
+@contextlib.contextmanager
+def _null_device(options: dict[str, Any]) -> Iterator[None]:
+    """Opens the null device where a stream is to be that: what Popen opens for it stays open where it fails."""
+    named = [stream for stream in _STREAMS if options.get(stream) == _DEVNULL]
+    if not named:
+        yield
         return
-    given = {name: value for name, value in os.environ.items() if name in _INHERITED or name.startswith("LC_")}
-    # No program is run: without a path none is found, as by ctypes, which looks for libraries by a compiler.
-    given["PATH"] = ""
-    # For tempfile.
-    given.update(("TMPDIR", place) for place in reversed(confine.write) if os.path.isdir(place))  # noqa: PTH112
-    options["env"] = given
+    number = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        options.update((stream, number) for stream in named)
+        yield
+    finally:
+        os.close(number)
+
+
+def _handed_down(data: bytes) -> Private:
+    """A file that has that, for the child."""
+    made = make_memfd("a launcher's plan")
+    far = _HandedDown()
+    far.number, made.number = made.number, -1
+    try:
+        os.write(far.number, data)
+        os.lseek(far.number, 0, os.SEEK_SET)
+    except BaseException:
+        far.close()
+        raise
+    return far
 
 
 def _with_variable(environment: Mapping[Any, Any] | None, value: str) -> dict[Any, Any]:
@@ -157,8 +194,8 @@ def spawn(
             file and its arguments.  Standard streams that are not named are ``/dev/null``, and it is in a
             session of its own, unless ``start_new_session=False`` or a ``process_group`` is said.  Without ``env``, the
             environment has the locale, the time zone, LD_LIBRARY_PATH, a PATH that is empty, and TMPDIR: the first
-            directory that it may write in.  Of LD_LIBRARY_PATH, what is empty or relative is left out; any other
-            variable that is named in ``env`` is obeyed before it is confined: LD_PRELOAD, too.
+            directory that it may write in.  What is named in ``env`` is there, whatever it is, once it is confined;
+            before that, the locale alone is heeded, so LD_PRELOAD and its like do nothing.
         options: as for :class:`subprocess.Popen`.  ``close_fds`` must stay True.  With ``confine``, none that would
             hand more down or run something else: ``executable``, ``pass_fds``, ``preexec_fn``, ``shell``.
 
@@ -166,8 +203,8 @@ def spawn(
         The process, to be waited for.
 
     Raises:
-        ValueError: ``close_fds=False``, ``parent_as_stdin=True`` with a ``stdin``, or a descriptor limit that cannot
-            be given; with ``confine``, any of these, and options that are not for it.
+        ValueError: nothing to run, ``close_fds=False``, ``parent_as_stdin=True`` with a ``stdin``, or a descriptor
+            limit that cannot be given; with ``confine``, any of these, and options that are not for it.
         NotConfined: the kernel or the system lacks a part, which the message names; nothing of the file was run.
         TypeError: ``parent`` is no capability, or the limit no number.
         Closed: the capability is closed.
@@ -202,6 +239,7 @@ def starting(
         raise ValueError("close_fds=False would hand everything down; name what the child needs in pass_fds")
     if not isinstance(parent, Capability):
         raise TypeError(f"parent must be a Capability, not {parent!r}; capability() gives that of a proxy or an object")
+    _check_args(args, options)
     if descriptor_limit is not None:
         _check_limit(descriptor_limit)
     if confine is not None:
@@ -209,7 +247,7 @@ def starting(
         _provide(confine, options)
     if parent_as_stdin and options.get("stdin") is not None:
         raise ValueError("with parent_as_stdin=True, the child's standard input is where its capability waits")
-    with contextlib.closing(_waiting(parent)) as waiting:
+    with contextlib.closing(_waiting(parent)) as waiting, _null_device(options):
         number = waiting.fileno()
         if parent_as_stdin:
             options["stdin"] = number
@@ -240,12 +278,17 @@ def _launched(
     started: subprocess.Popen[Any] | None = None
     with contextlib.closing(near):
         try:
-            with contextlib.closing(far):
+            with contextlib.ExitStack() as handed_down:
+                handed_down.enter_context(contextlib.closing(far))
+                passed, ended = [far.number], b""
                 if confine is not None:
-                    command, ended = launching.confining(args, confine, far.number, options), launching.CONFINED
+                    plan = _handed_down(launching.plan_for(confine, options))
+                    handed_down.enter_context(contextlib.closing(plan))
+                    passed, ended = [far.number, plan.number], launching.CONFINED
+                    command = launching.confining(args, plan.number, far.number)
                 else:
-                    command, ended = launching.limiting(args, descriptor_limit, far.number, options), b""
-                options["pass_fds"] = (*options.get("pass_fds", ()), far.number)
+                    command = launching.limiting(args, descriptor_limit, far.number, options)
+                options["pass_fds"] = (*options.get("pass_fds", ()), *passed)
                 started = _popen(command, options)
             started.args = args
             yield from launching.heard(near, ended)

@@ -174,6 +174,13 @@ def make_file(path: bytes, flags: int, mode: int, doing: str) -> Private:
     return made
 
 
+def make_memfd(doing: str) -> Private:
+    """Memory as a file, a memfd; raises as :func:`make_pair`."""
+    made = Private(-1)
+    drive(_make(lambda place: lib.cm_make_memfd(place, b"capmarshal"), (made,), doing, "memfd_create(2)"))
+    return made
+
+
 def make_socket(doing: str) -> Private:
     """A SEQPACKET socket that is connected to nothing; raises as :func:`make_pair`."""
     return drive(socket_made(doing))
