@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 import by_hand
@@ -300,7 +301,7 @@ class AsyncSource(cm.Interface):
 
 class AsyncSourceServer(AsyncSource):
     def __init__(self):
-        self.begin, self.go_on = anyio.Event(), anyio.Event()
+        self.begin, self.is_made, self.go_on = anyio.Event(), anyio.Event(), anyio.Event()
 
     async def lends(self, how_many):
         for _ in range(how_many):
@@ -311,6 +312,7 @@ class AsyncSourceServer(AsyncSource):
         yield 0
         await self.begin.wait()
         yield 1
+        self.is_made.set()
         await self.go_on.wait()
         yield 2
 
@@ -347,11 +349,21 @@ def test_awaited_items_of_a_call_that_is_cancelled(loop, monkeypatch):
         async with awaited() as (proxy, target):
             stream = proxy.waits()
             assert await anext(stream) == 0
-            target.begin.set()
+            found = (each for each in gc.get_objects() if issubclass(type(each), awaited_streams.AwaitedProducer))
+            (producer,) = (each for each in found if not each._over)
             # More than the page says are waited for: so it is cancelled in the middle of that.
-            with monkeypatch.context() as patched, anyio.move_on_after(0.1):
+            with monkeypatch.context() as patched:
                 patched.setattr(awaited_streams, "_SLOW", PATIENCE)
-                await stream._source.next(10)
+                async with anyio.create_task_group() as group:
+                    group.start_soon(stream._source.next, 10)
+                    target.begin.set()
+                    await target.is_made.wait()
+                    while producer._made:
+                        await anyio.lowlevel.checkpoint()
+                    group.cancel_scope.cancel()
+                # Its server hears of that later.
+                while not producer._made:
+                    await anyio.lowlevel.checkpoint()
             target.go_on.set()
             taken, ended = [], False
             while not ended:
