@@ -10,7 +10,6 @@ import os
 import re
 import struct
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +21,7 @@ import capmarshal as cm
 from capmarshal._descriptors.array_layout import DIMENSIONS_MAX, ArrayLayout
 from capmarshal._protocol.faults import Code
 from capmarshal._protocol.wire import NO_BADGE, Entry, pack_table
+from documents import read
 from patience import PATIENCE
 
 LETTERS = "?bBhHiIlLefdFD"
@@ -108,7 +108,7 @@ def test_arrays_of_every_shape(store, sent):
         assert store.describe(data)[:2] == (sent.dtype.str, sent.shape)
 
 
-PAGE = (Path(__file__).parents[1] / "docs" / "types.md").read_text(encoding="utf-8").partition("\n## Arrays\n")[2]
+PAGE = read("docs/types.md").partition("\n## Arrays\n")[2]
 ROWS = re.findall(r"^\| `(.+?)` \| (?:shape `(.+?)`, format `\"(.)\"` )?\| (.+?) \|$", PAGE, re.MULTILINE)
 
 

@@ -7,19 +7,19 @@ import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import anyio
 import pytest
 
 import capmarshal as cm
 from capmarshal import aio
+from documents import fenced, read
 from loops import each_loop, run
 from patience import PATIENCE, until
 from services import failure
 
-PAGE = (Path(__file__).parents[1] / "docs" / "async.md").read_text(encoding="utf-8")
-HOST, PLUGIN, AWAITING_PLUGIN, CALLBACK, SERVICE = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+PAGE = read("docs/async.md")
+HOST, PLUGIN, AWAITING_PLUGIN, CALLBACK, SERVICE = fenced(PAGE)
 
 LOOPS = {
     "anyio": "sys.exit(anyio.run(main))",

@@ -1,17 +1,16 @@
 """What docs/authority.md shows works as it stands there."""
 
-import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from documents import fenced, read
 from patience import PATIENCE
 
-PAGE = (Path(__file__).parents[1] / "docs" / "authority.md").read_text(encoding="utf-8")
-PROGRAMS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-PRINTED, CAME_HOME, REVOKED, *_ = re.findall(r"^```text\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+PAGE = read("docs/authority.md")
+PROGRAMS = fenced(PAGE)
+PRINTED, CAME_HOME, REVOKED, *_ = fenced(PAGE, "text")
 
 
 def _printed(program, place):

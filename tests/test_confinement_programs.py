@@ -4,19 +4,19 @@ import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from capmarshal._child.confinement import PARTS
 from confined import confines
+from documents import fenced, read
 from patience import PATIENCE
 
 pytestmark = confines
 
-PAGE = (Path(__file__).parents[1] / "docs" / "confinement.md").read_text(encoding="utf-8")
-PROGRAMS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-(PRINTED,) = re.findall(r"^```text\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+PAGE = read("docs/confinement.md")
+PROGRAMS = fenced(PAGE)
+(PRINTED,) = fenced(PAGE, "text")
 
 
 def _run(tmp_path, host, plugin):

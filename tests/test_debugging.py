@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 import capmarshal as cm
+from documents import fenced, read
 from patience import PATIENCE
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "debugging.md").read_text(encoding="utf-8")
-CONSOLES = re.findall(r"^```console\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = read("docs/debugging.md")
+CONSOLES = fenced(PAGE, "console")
 
 
 def _shape(lines):
@@ -26,7 +26,7 @@ def _shape(lines):
 
 def test_the_lines_about_calls(tmp_path):
     """The README's example, run as the page says, writes the lines that stand there."""
-    digest, worker, *_ = re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    digest, worker, *_ = fenced(read("README.md"))
     (tmp_path / "digest.py").write_text(digest, encoding="utf-8")
     (tmp_path / "worker.py").write_text(worker, encoding="utf-8")
     (tmp_path / "data.bin").write_bytes(b"x" * 1000)

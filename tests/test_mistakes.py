@@ -3,14 +3,14 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-CHECKOUT = Path(__file__).parents[1]
-PAGE = (CHECKOUT / "docs" / "mistakes.md").read_text(encoding="utf-8")
+from documents import fenced, read
+
+PAGE = read("docs/mistakes.md")
 MISTAKES = re.findall(r"^## (.+?)$.*?^```python\n(.*?)^```$\n\n^```text\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-DIGEST = re.search(r"^```python\n(.*?)^```$", (CHECKOUT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+DIGEST, *_ = fenced(read("README.md"))
 
 
 def test_there_are_thirteen():
@@ -21,7 +21,7 @@ def test_there_are_thirteen():
 @pytest.mark.parametrize(("program", "printed"), [each[1:] for each in MISTAKES], ids=[each[0] for each in MISTAKES])
 def test_a_mistake_prints_what_the_page_says(program, printed, tmp_path):
     """The last lines of the traceback: what is wrong, and what to do."""
-    (tmp_path / "digest.py").write_text(DIGEST[1], encoding="utf-8")
+    (tmp_path / "digest.py").write_text(DIGEST, encoding="utf-8")
     (tmp_path / "data.bin").write_bytes(b"data")
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 import capmarshal as cm
+from documents import fenced, read
 from patience import PATIENCE, until
 from services import failure
 
 README = Path(__file__).parents[1] / "README.md"
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+BLOCKS = fenced(read("README.md"))
 
 
 def _run(script, directory):

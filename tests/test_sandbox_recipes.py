@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from documents import fenced, read
 from patience import PATIENCE
 
-CHECKOUT = Path(__file__).parents[1]
-PAGE = (CHECKOUT / "docs" / "sandboxes.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+PAGE = read("docs/sandboxes.md")
+BLOCKS = fenced(PAGE)
 FILES = {block.split()[1]: block for block in BLOCKS if block.startswith("# ")}
 RECIPES = re.findall(
     r"^## ([\w-]+)$|^```python\n([^#].*?)^```$\n\n^```text\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE
 )
-DIGEST = re.search(r"^```python\n(.*?)^```$", (CHECKOUT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+DIGEST, *_ = fenced(read("README.md"))
 
 # What each needs: a command that ends well where the tool can be used.
 TOOLS = {
@@ -80,7 +80,7 @@ def test_a_recipe_works(tool, program, printed, anybodys, ordinary_python):
         python, options = (python, options) if usable else (sys.executable, {})
     if tool == "Landlock" and ctypes.CDLL(None).syscall(444, None, 0, 1) < 1:
         pytest.skip("this kernel has no Landlock, or it is switched off")
-    for name, text in {**FILES, "digest.py": DIGEST[1]}.items():
+    for name, text in {**FILES, "digest.py": DIGEST}.items():
         (anybodys / name).write_text(text, encoding="utf-8")
     (anybodys / "data.bin").write_bytes(b"data")
     done = subprocess.run(

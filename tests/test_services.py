@@ -6,17 +6,16 @@ import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 import capmarshal as cm
+from documents import fenced, read
 from patience import PATIENCE, until
 from services import directory, failure
 
-DOCS = Path(__file__).parents[1] / "docs"
-PAGE = (DOCS / "services.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+PAGE = read("docs/services.md")
+BLOCKS = fenced(PAGE)
 SERVICE, CLIENT, ENDING, SESSIONS, SESSION_CLIENT, CHILD, ACTIVATED = BLOCKS
 
 
@@ -130,10 +129,3 @@ def test_every_error_of_connect_is_told():
     told = set(re.findall(r"^\| `(\w+)`", PAGE, re.MULTILINE))
     said = set(re.findall(r"^ {4}(\w+): ", inspect.getdoc(cm.connect).partition("Raises:")[2], re.MULTILINE))
     assert said - told == {"RuntimeError", "TableFull", "TypeError", "ValueError"}
-
-
-def test_no_link_leads_nowhere():
-    """What the page points to is there."""
-    targets = re.findall(r"\]\(([^):#]+)\)", PAGE)
-    assert targets
-    assert [target for target in targets if not (DOCS / target).exists()] == []

@@ -12,14 +12,12 @@ import gc
 import multiprocessing
 import os
 import pickle
-import re
 import resource
 import select
 import selectors
 import signal
 import socket
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -30,6 +28,7 @@ from capmarshal._capabilities import signal_end
 from capmarshal._capabilities.capability import open_door_of
 from capmarshal._descriptors import reaper
 from capmarshal._protocol.wire import SIGNAL_RECORD
+from documents import fenced, read
 from patience import PATIENCE, until
 
 MILLION = 1_000_000
@@ -564,9 +563,9 @@ def test_descriptors_that_take_long_to_close(receiver, lingering, quiet_log, ope
 
 def test_what_the_page_shows():
     """The board, and who subscribes to it."""
-    page = (Path(__file__).parents[1] / "docs" / "authority.md").read_text(encoding="utf-8")
+    page = read("docs/authority.md")
     section = page.partition("\n## Signals\n")[2].partition("\n## ")[0]
-    server, client = re.findall(r"^```python\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    server, client = fenced(section)
     scope = {"__name__": "board", "print": print}
     exec(server, scope)
     seen, made = [], scope["BoardServer"]()

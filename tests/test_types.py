@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-from pathlib import Path
 from typing import NotRequired, TypedDict
 
 import msgspec
@@ -14,14 +13,15 @@ from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._typed.incoming import Incoming
 from capmarshal._typed.method import Method
 from capmarshal._typed.outgoing import Outgoing
+from documents import fenced, read
 from patience import PATIENCE
 
 # What it says of arrays is for test_array_layout.py.
-PAGE = (Path(__file__).parents[1] / "docs" / "types.md").read_text(encoding="utf-8").partition("\n## Arrays\n")[0]
+PAGE = read("docs/types.md").partition("\n## Arrays\n")[0]
 ROWS = re.findall(r"^\| `(.+?)` \| `(.+?)` \| (.+?) \|$", PAGE, re.MULTILINE)
 # The definitions that the tables refer to, as a module has them.
 NAMES = {"__name__": __name__}
-exec("\n".join(re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)), NAMES)
+exec("\n".join(fenced(PAGE)), NAMES)
 
 
 def _post(annotation):
