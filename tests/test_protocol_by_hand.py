@@ -355,6 +355,7 @@ def test_calls_with_data(desk):
     assert [desk.call("add", 2, 3), desk.call("add", -(1 << 40), 1)] == [(5, []), (1 - (1 << 40), [])]
     assert desk.call("text", 0.5)[0] == "0.50"
     assert desk.call("text", 0.5, digits=1)[0] == "0.5"
+    assert desk.call("text", digits=1, value=0.5)[0] == "0.5"
     assert desk.knocks == 1
 
 
@@ -531,6 +532,47 @@ def test_another_version_is_answered(desk):
         assert data[:2] == bytes([VERSION, FAIL])
         code, message, _ = unpacked(data[16:])
         assert (code, message) == (10, "version 9 of the protocol; this is version 3")
+
+
+@pytest.mark.parametrize(
+    ("record", "answered"),
+    [
+        (HEAD.pack(VERSION, CALL, 0, 0, 0, 1), True),
+        (HEAD.pack(VERSION, 99, 0, 0, 0, 1), True),
+        (HEAD.pack(9, BEGIN, 0, 0, 0, 1) + bytes(12), True),
+        (b"less than a head", True),
+        (b"less", False),
+        (HEAD.pack(VERSION, REPLY, 0, 0, 0, 1), False),
+        (HEAD.pack(VERSION, FAIL, 0, 0, 0, 1), False),
+        (HEAD.pack(VERSION, KNOCK, 0, 1, 0, 0), False),
+        (HEAD.pack(VERSION, GONE, 0, 0, 0, 0), False),
+        (HEAD.pack(VERSION, BEGIN, 0, 0, 0, 1), False),
+        (HEAD.pack(VERSION, PART, 0, 0, 0, 1) + b"x", False),
+        (HEAD.pack(VERSION, GO, 0, 0, 0, 1) + b"x", False),
+    ],
+)
+def test_what_is_no_call_is_answered_or_ends_the_channel(desk, record, answered):
+    """By what has come of it."""
+    desk.knock()
+    send(desk.channel, record)
+    data, _ = receive(desk.channel)
+    if answered:
+        assert (data[:2], unpacked(data[16:])[0]) == (bytes([VERSION, FAIL]), 10)
+    else:
+        assert not data
+
+
+def test_a_channel_is_given_up_by_a_word():
+    """It says that nothing more was read; its client knocks again."""
+    limits = cm.Limits(channels=1)
+    with cm.Entrypoint("desk", limits=limits) as entrypoint, held(entrypoint.manage(DeskServer())) as desk:
+        with Held(desk.door.dup(), desk.badge) as other:
+            assert desk.call("add", 2, 3)[0] == 5
+            assert other.call("add", 2, 3)[0] == 5
+            assert receive(desk.channel) == (HEAD.pack(VERSION, GONE, 0, 0, 0, 0), [])
+            assert receive(desk.channel) == (b"", [])
+            assert desk.call("add", 2, 3)[0] == 5
+            assert desk.knocks == 2
 
 
 # The server -------------------------------------------------------------------------------------------------------
