@@ -18,6 +18,7 @@ import pytest
 import by_hand
 import capmarshal as cm
 from capmarshal._descriptors.array_layout import ArrayLayout
+from capmarshal._descriptors.memory import Memory
 from capmarshal._descriptors.shared_buffer import Lease, buffer_of, parts_of
 from capmarshal._protocol.faults import Code
 from capmarshal._protocol.further_lines import Lent
@@ -238,6 +239,37 @@ def test_a_call_lets_go_of_what_it_was_passed(producer, until):
     until(producer.is_free)
 
 
+class Held(cm.Interface):
+    @cm.method
+    def hold(self, buffer: cm.SharedBuffer) -> cm.SharedBuffer | None: ...
+
+
+class HeldServer(Held):
+    """Refers to what it was passed, and does not keep it."""
+
+    def __init__(self, *, gives_back):
+        self.gives_back = gives_back
+        self.held = None
+
+    def hold(self, buffer):
+        self.held = buffer
+        return buffer if self.gives_back else None
+
+
+@pytest.mark.parametrize("gives_back", [False, True])
+def test_a_call_closes_both_descriptors_of_what_it_was_passed(gives_back, until):
+    """The memory's as well as the lease's, though somebody refers to it still."""
+    server = HeldServer(gives_back=gives_back)
+    with cm.Entrypoint("holder") as entrypoint, cm.BufferPool(1, 8) as pool, pool.take() as buffer:
+        given = entrypoint.manage(server).cast(Held).hold(buffer)
+        if given is not None:
+            given.close()
+        # Of a result, once its answer is sent.
+        until(lambda: server.held.closed)
+        with pytest.raises(cm.Closed):
+            server.held.fileno()
+
+
 @pytest.mark.parametrize("arguments", [(), (64,), (64, "f")])
 def test_one_is_taken_out_of_a_pool(arguments):
     """Who calls the class is told so."""
@@ -345,7 +377,7 @@ def test_memory_that_is_said_to_be_of_a_pool_does_not_pile_up(make_pair):
         first = None
         for value in range(300):
             lease = Lease(os.dup(far.fileno()))
-            with buffer_of(cm.Descriptor(_memfd(8)), lease, parts_of(own)[2], None) as buffer:
+            with buffer_of(Memory(_memfd(8)), lease, parts_of(own)[2], None) as buffer:
                 view = buffer.view()
                 view[0] = value % 256
             first = first or view

@@ -12,7 +12,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from capmarshal._descriptors.array_layout import ArrayLayout
-from capmarshal._descriptors.memory import FIXED, make_memory
+from capmarshal._descriptors.memory import FIXED, Memory, make_memory
 from capmarshal._descriptors.moving import stolen
 from capmarshal._descriptors.private import Private, make_epoll_set, make_event, make_pair
 from capmarshal._descriptors.shared_buffer import Lease, SharedBuffer, mappings_of
@@ -213,7 +213,7 @@ class BufferPool:
             # Nothing is ever to be read there: what a receiver sends could make the close block.  It may be refused,
             # within a sandbox, and is of use against those only who are not to have a buffer at all.
             lib.lx_shutdown(item.lease.number, socket.SHUT_RD)
-            memory = self._memory_of(item).dup()
+            memory = Memory.dup_of(self._memory_of(item))
             try:
                 # No events: of a hang-up it tells always.
                 event = ffi.new("struct epoll_event *", (0, (item.token,)))

@@ -144,8 +144,8 @@ class SharedBuffer:
             raise TypeError("a shared buffer is taken out of a pool: BufferPool(count, shape).take()")
         return super().__new__(cls)
 
-    def __init__(self, memory: Descriptor, lease: Lease, pool: int, layout: ArrayLayout) -> None:
-        self._memory = stolen(memory, Memory)
+    def __init__(self, memory: Memory, lease: Lease, pool: int, layout: ArrayLayout) -> None:
+        self._memory = memory
         self._lease = lease
         self._pool = pool
         self._mappings: Mappings = mappings_of(pool)
@@ -198,7 +198,7 @@ class SharedBuffer:
             Closed: it was closed.
         """
         self.fileno()
-        memory = self._memory.dup()
+        memory = Memory.dup_of(self._memory)
         try:
             return SharedBuffer(memory, stolen(self._lease.dup(), Lease), self._pool, self._layout)
         except BaseException:
@@ -245,7 +245,7 @@ class _End:
 
 
 def _inherited(memory: Any, lease: Any, pool: int, layout: ArrayLayout) -> SharedBuffer:
-    return SharedBuffer(Descriptor(inherited(memory)), Lease(inherited(lease)), pool, layout)
+    return SharedBuffer(Memory(inherited(memory)), Lease(inherited(lease)), pool, layout)
 
 
 def parts_of(buffer: SharedBuffer) -> tuple[Descriptor, Lease, int, ArrayLayout | None]:
@@ -254,7 +254,7 @@ def parts_of(buffer: SharedBuffer) -> tuple[Descriptor, Lease, int, ArrayLayout 
     return buffer._memory, buffer._lease, buffer._pool, None if layout.is_bytes else layout  # noqa: SLF001 - as above
 
 
-def buffer_of(memory: Descriptor, lease: Lease, pool: int, layout: ArrayLayout | None) -> SharedBuffer:
+def buffer_of(memory: Memory, lease: Lease, pool: int, layout: ArrayLayout | None) -> SharedBuffer:
     """Makes a buffer of what a stranger sent.
 
     Args:

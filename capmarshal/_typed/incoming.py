@@ -14,6 +14,7 @@ from capmarshal._capabilities.space import space
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.dataspace import Dataspace
 from capmarshal._descriptors.descriptor import Descriptor
+from capmarshal._descriptors.memory import Memory
 from capmarshal._descriptors.moving import stolen
 from capmarshal._descriptors.shared_buffer import Lease, SharedBuffer, buffer_of
 from capmarshal._kernel.errors import ArgumentError, name_of, with_article
@@ -163,7 +164,7 @@ class Incoming(Owned):
             raise ArgumentError("a plain descriptor came where a shared buffer is due")
         if kind is not SharedBuffer:
             raise ArgumentError(f"a shared buffer came where {_name(kind)} is due")
-        memory = self._descriptors.steal(slot)
+        memory = stolen(self._descriptors.steal(slot), Memory)
         its_lease = stolen(self._descriptors.steal(lease.slot), Lease)
         # The buffer's from here on, and closed where it would be.
         self.produced += (memory, its_lease)
