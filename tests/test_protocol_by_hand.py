@@ -6,6 +6,7 @@ Nothing of the package is used by either but by the other side.  They do what is
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import socket
@@ -171,10 +172,10 @@ class Revoked(Exception):
 
 
 class Sent:
-    """What an argument stands for that is in the table: a descriptor's number, or a capability."""
+    """What an argument stands for that is in the table: a descriptor's number, with a lease or not, or a capability."""
 
-    def __init__(self, what):
-        self.what = what
+    def __init__(self, what, lease=None):
+        self.what, self.lease = what, lease
 
 
 class Held:
@@ -250,20 +251,23 @@ class Held:
 
     def _answer(self, method, arguments, by_name, until):
         self.calls += 1
-        table, numbers, places = [], [], []
+        table, numbers, places, entries = [], [], [], 0
         for argument in arguments:
             if not isinstance(argument, Sent):
                 places.append(argument)
                 continue
-            places.append(len(table))
-            what = argument.what
+            places.append(entries)
+            what, entries = argument.what, entries + 1
             table.append((len(numbers), what.badge if isinstance(what, Held) else NO_BADGE))
             numbers.append(what.door.fileno() if isinstance(what, Held) else what)
+            if argument.lease is not None:
+                table.append((0xFFFF, struct.pack("=HHIQ", 0, len(numbers), 0, 4711)))
+                numbers.append(argument.lease)
         now = time.monotonic_ns()
         left = NO_LIMIT if until is None else max(until - now, 0)
         record = HEAD.pack(VERSION, CALL, len(table), len(numbers), 0, self.calls)
         record += OF_CALL.pack(left, now, len(method), self.badge) + method.encode() + pack_table(table)
-        record += packed({"": places, **by_name} if by_name else places)
+        record += packed(({"": places} if places else {}) | by_name if by_name else places)
         try:
             refusal = self._send(record, numbers)
         except (BrokenPipeError, ConnectionResetError):
@@ -420,6 +424,63 @@ def test_a_stream_of_three(desk):
         (first, ended), _ = stream.call("next", 2)
         assert (first, ended) == (["a", "b"], False)
         assert stream.call("next", 2)[0] == [["c"], True]
+
+
+def test_files_and_sockets_as_arguments(desk):
+    """A file is read from where its offset stands."""
+    number = temporary(b"tea and cake")
+    os.lseek(number, 8, os.SEEK_SET)
+    assert desk.call("read", Sent(number)) == (b"cake", [])
+    os.close(number)
+    here, there = pair()
+    with here, there:
+        assert desk.call("greet", Sent(there.fileno())) == (None, [])
+        assert here.recv(100) == b"good day"
+    directory = os.open("/", os.O_RDONLY)
+    with pytest.raises(Failed) as failed:
+        desk.call("read", Sent(directory))
+    assert failed.value.code == 2
+    os.close(directory)
+
+
+# F_ADD_SEALS, fcntl(2).
+SEALS = {"SEAL": 1, "SHRINK": 2, "GROW": 4, "WRITE": 8}
+
+
+def sealed(data, *seals):
+    """Memory with these seals: its number."""
+    number = os.memfd_create("by hand", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.write(number, data)
+    fcntl.fcntl(number, 1033, sum(SEALS[seal] for seal in seals))
+    return number
+
+
+def test_a_dataspace_as_an_argument(desk):
+    """With all four seals; without any of them it is none."""
+    number = sealed(bytes([1, 2, 3]), *SEALS)
+    assert desk.call("total", Sent(number)) == (6, [])
+    os.close(number)
+    for missing in SEALS:
+        number = sealed(b"", *(seal for seal in SEALS if seal != missing))
+        with pytest.raises(Failed) as failed:
+            desk.call("total", Sent(number))
+        assert failed.value.code == 2
+        os.close(number)
+
+
+def test_a_shared_buffer_as_an_argument(desk):
+    """What the other side has written is in it; and it has let go when nobody has its lease."""
+    number = sealed(bytes(4096), "SHRINK", "GROW", "SEAL")
+    mine, lease = pair()
+    with mine, lease:
+        assert desk.call("mark", Sent(number, lease.fileno())) == (4096, [])
+        assert os.pread(number, 5, 0) == b"a tea"
+        with pytest.raises(Failed) as failed:
+            desk.call("mark", Sent(number))
+        assert failed.value.code == 2
+        lease.close()
+        assert receive(mine) == (b"", [])
+    os.close(number)
 
 
 def test_an_array_is_memory_to_who_knows_none(desk):

@@ -6,6 +6,7 @@ What no two runs have in common is made equal: badges, times, and the CPU that s
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import os
 import re
@@ -74,6 +75,18 @@ class Desk(cm.Interface):
     def grid(self) -> cm.Dataspace: ...
 
     @cm.method
+    def total(self, data: cm.Dataspace) -> int: ...
+
+    @cm.method
+    def mark(self, buffer: cm.SharedBuffer) -> int: ...
+
+    @cm.method
+    def read(self, file: io.BufferedReader) -> bytes: ...
+
+    @cm.method
+    def greet(self, other: socket.socket) -> None: ...
+
+    @cm.method
     def inodes(self, files: list[cm.Descriptor]) -> int: ...
 
 
@@ -118,6 +131,20 @@ class DeskServer(Desk):
         made = cm.Dataspace.create((2, 3), "d")
         made.seal()
         return made
+
+    def total(self, data):
+        return sum(data.view())
+
+    def mark(self, buffer):
+        with buffer.view() as view:
+            view[:5] = b"a tea"
+            return len(view)
+
+    def read(self, file):
+        return file.read()
+
+    def greet(self, other):
+        other.send(b"good day")
 
     def inodes(self, files):
         return len({os.fstat(file.fileno()).st_ino for file in files})
