@@ -627,3 +627,11 @@ def test_who_writes_makes_no_device_and_opens_none(fork, ordinary_python):
 
     denied = [[_EPERM] * 2, ["EEXIST", 0, 0], [_EPERM] * 3]
     assert in_host(fork, ordinary_python, act) == [*denied, "EACCES", ["b", "c", "e"]]
+
+
+def test_it_leaves_no_core(said):
+    """A program that is given cores (core(5)) would be run for each, whatever RLIMIT_CORE says."""
+    assert said("say(os.stat('/proc/self/environ').st_uid == os.getuid(), raw('prctl', 4, 1, 0, 0, 0))") == [
+        False,
+        _EPERM,
+    ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from capmarshal._child import landlock, privileges, resource_limits
 from capmarshal._child.confinement import PARTS
 from capmarshal._child.own_count import bound_threads
 from capmarshal._kernel.errors import NotConfined
+from capmarshal._kernel.native import ffi, lib
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -75,6 +77,15 @@ def _check_ready() -> None:
         )
 
 
+def _forking_is_refused() -> None:
+    """Has ``os.fork()`` say why it failed, as it does here: CPython before 3.11.3 asks for that too late.
+
+    What cffi calls finds errno as ffi.errno says, and leaves it so where it enters the kernel by itself.
+    """
+    ffi.errno = errno.EPERM
+    lib.lx_close(-1)
+
+
 def confine_by(plan: dict[str, Any], also_read: Iterable[str], listed: Iterable[str]) -> None:
     """Confines this process, which has one thread.
 
@@ -108,6 +119,7 @@ def confine_by(plan: dict[str, Any], also_read: Iterable[str], listed: Iterable[
             _check({"threads": why}, plan["missing"])
         resource_limits.put_on(memory=plan["memory"], cpu=plan["cpu"], descriptors=plan["descriptors"])
         privileges.be_expendable()
+        privileges.leave_no_core()
         privileges.give_up()
         if ruleset is not None:
             ruleset.put_on()
@@ -115,4 +127,5 @@ def confine_by(plan: dict[str, Any], also_read: Iterable[str], listed: Iterable[
         from capmarshal._child import seccomp
 
         seccomp.install(program)
+        os.register_at_fork(after_in_parent=_forking_is_refused)
     _bound.append(True)

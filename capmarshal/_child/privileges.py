@@ -13,7 +13,7 @@ from capmarshal._kernel.native import lib
 
 # include/uapi/linux/sched.h, prctl.h, capability.h.
 _CLONE_THREAD = 0x00010000
-_PR_SET_NO_NEW_PRIVS = 38
+_PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
 _VERSION_3, _WORDS = 0x20080522, 6
 # OOM_SCORE_ADJ_MAX of include/uapi/linux/oom.h.
 _FIRST_TO_GO = 1000
@@ -48,6 +48,17 @@ def be_expendable() -> None:
     # Not everywhere is it to be written.
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as score:  # noqa: PTH123
         score.write(str(_FIRST_TO_GO))
+
+
+def leave_no_core() -> None:
+    """Has the kernel dump no core of this process: RLIMIT_CORE is not asked where a program is given it, core(5).
+
+    Nor does another process of its user's look into it then.
+
+    Raises:
+        KernelError: a filter refuses that.
+    """
+    check(lib.lx_prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "giving up core dumps", "prctl(2)")
 
 
 def give_up() -> None:
