@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 
 import pytest
 import uvloop
@@ -108,6 +109,16 @@ def ordinary_python():
 def confinable():
     """For tests that confine: skips where a part of it is missing, as on an older kernel, or without libseccomp."""
     confined.skip_without("landlock", "scopes", "seccomp")
+
+
+@pytest.fixture(scope="session", params=["ordinary", "root"])
+def python(request):
+    """(interpreter, options): how subprocess runs Python with capmarshal, as an ordinary user, and as root."""
+    if request.param == "ordinary":
+        return find_ordinary_python()
+    if os.getuid() != 0:
+        pytest.skip("only root is root")
+    return sys.executable, {"env": dict(os.environ)}
 
 
 @pytest.fixture

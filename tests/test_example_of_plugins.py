@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -82,16 +81,6 @@ def _run(python, place, *plugins, directory="papers"):
     said = [line for line in ended.stderr.splitlines() if not line.startswith("host: ")]
     assert (ended.returncode, said) == (0, [])
     return ended.stdout.splitlines()
-
-
-@pytest.fixture(scope="module", params=["ordinary", "root"])
-def python(request, ordinary_python):
-    """(interpreter, options): how subprocess runs the host, as an ordinary user and as root."""
-    if request.param == "ordinary":
-        return ordinary_python
-    if os.getuid() != 0:
-        pytest.skip("only root is root")
-    return sys.executable, {"env": dict(os.environ)}
 
 
 @pytest.fixture(scope="module")
@@ -249,10 +238,10 @@ def test_a_store_is_one_plugins_own(place, python):
 
 
 @pytest.mark.parametrize("plugins", [["a/x.py", "b/x.py"], ["x ended with 0.py"], ["x\n.py"], ["x: .py"], [""]])
-def test_plugins_that_could_be_taken_for_others_are_refused(place, ordinary_python, plugins):
+def test_plugins_that_could_be_taken_for_others_are_refused(place, python, plugins):
     """By their names, before one of them is run."""
-    command, options = ordinary_python
-    host = [command, str(EXAMPLES / "plugin_host.py"), "papers", *plugins]
+    command, options = python
+    host = [command, str(place / "examples" / "plugin_host.py"), "papers", *plugins]
     ended = subprocess.run(host, cwd=place, capture_output=True, text=True, timeout=SECONDS, check=False, **options)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.startswith("plugins have names of their own")

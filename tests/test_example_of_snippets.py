@@ -7,7 +7,6 @@ import select
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -19,16 +18,6 @@ from patience import PATIENCE
 pytestmark = confines
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-
-
-@pytest.fixture(params=["ordinary", "root"])
-def python(request, ordinary_python):
-    """(interpreter, options): how subprocess runs the runner, as an ordinary user and as root."""
-    if request.param == "ordinary":
-        return ordinary_python
-    if os.getuid() != 0:
-        pytest.skip("only root is root")
-    return sys.executable, {"env": dict(os.environ)}
 
 
 @pytest.fixture
