@@ -1,4 +1,7 @@
-"""The maps name each thing and none that is gone: tests/README.md the tests, CONTRIBUTING.md the package's modules."""
+"""The maps name each thing and none that is gone.
+
+tests/README.md the tests, CONTRIBUTING.md the package's modules, docs/index.md the documents.
+"""
 
 import re
 from pathlib import Path
@@ -58,3 +61,10 @@ def test_the_layout_names_every_module():
 def test_the_layout_speaks_of_modules_that_exist():
     """Where it says what happens where."""
     assert set(re.findall(r"`(_\w+/\w+)`", LAYOUT)) <= set(MODULES)
+
+
+def test_the_first_page_of_the_documents_names_every_other():
+    """And none that is not there: the site's table of contents is made of it."""
+    docs = TESTS.parent / "docs"
+    named = set(re.findall(r"^- \[.+?\]\((\w+\.md)\)", (docs / "index.md").read_text(encoding="utf-8"), re.MULTILINE))
+    assert named == {path.name for path in docs.glob("*.md")} - {"index.md"}
