@@ -3,7 +3,6 @@
 import os
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -13,6 +12,8 @@ import pytest
 
 import capmarshal as cm
 from capmarshal._protocol import wire
+from page_records import NO_BADGE, pair, put
+from page_server import DESK, PageServer, Raise
 from patience import PATIENCE
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -72,7 +73,7 @@ def test_it_says_that_it_was_given_nothing(client, letter):
 
 def test_it_says_that_its_server_has_gone(client, letter):
     """Before it has called."""
-    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    here, there = pair()
     with here, there:
         with cm.Entrypoint("letters") as entrypoint:
             cm.send_capability(here, entrypoint.manage(_Letters()))
@@ -85,7 +86,7 @@ def test_it_says_that_its_server_has_gone(client, letter):
 
 def test_it_takes_no_other_version(client, letter, monkeypatch):
     """And says so."""
-    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    here, there = pair()
     with here, there, cm.Entrypoint("letters") as entrypoint:
         monkeypatch.setattr(wire, "VERSION", wire.VERSION + 1)
         cm.send_capability(here, entrypoint.manage(_Letters()))
@@ -99,7 +100,7 @@ def test_it_takes_no_other_version(client, letter, monkeypatch):
 @pytest.mark.usefixtures("quiet_log")
 def test_it_says_what_it_was_answered(client, letter):
     """Errors that the interface does not declare, by class and text: one is that of a wrong result."""
-    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    here, there = pair()
     with here, there, cm.Entrypoint("letters") as entrypoint:
         cm.send_capability(here, entrypoint.manage(_Letters()))
         code, out, err = _run([client, letter], stdin=there)
@@ -111,7 +112,7 @@ def test_it_says_what_it_was_answered(client, letter):
 
 def test_it_says_why_it_was_not_run(client, letter):
     """By the number that docs/protocol.md has for it."""
-    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    here, there = pair()
     with here, there, cm.Entrypoint("letters") as entrypoint:
         served = _Letters()
         cm.send_capability(here, entrypoint.manage(served))
@@ -121,6 +122,43 @@ def test_it_says_why_it_was_not_run(client, letter):
         1,
         ["error 3: the capability's object is not there: dissolved, or never was"] * 2,
     )
+
+
+@pytest.fixture
+def by_hand():
+    """A server by hand, and a socket in which its capability waits."""
+
+    def upper(arguments, came, _left):
+        text = os.pread(came[0][0], 100, 0)
+        if not text:
+            raise Raise("NoText", "Exception", arguments[0])
+        written = os.memfd_create("capitals")
+        os.write(written, text[:5].upper())
+        return [5, 0], [(written, NO_BADGE)]
+
+    here, there = pair()
+    with here, there, PageServer({DESK: {"upper": upper, "leave": lambda *_: (None, ())}}) as server:
+        put(here, server.client, DESK)
+        yield server, there
+
+
+def test_it_calls_again_what_was_not_read(client, letter, by_hand):
+    """On new channels, until one is served."""
+    server, waiting = by_hand
+    server.refuses = 3
+    code, out, err = _run([client, letter], stdin=waiting)
+    assert (code, out) == (1, "5 bytes: HELLONoText: nothing\n")
+    assert err == "c_client: the grant was revoked too early, or was not\n"
+    assert server.knocks == 4
+
+
+def test_it_does_not_call_again_what_was_read(client, letter, by_hand):
+    """It may have run."""
+    server, waiting = by_hand
+    server.leaves = 1
+    code, _, err = _run([client, letter], stdin=waiting)
+    assert (code, err) == (1, "c_client: the server has gone, and may have run the call\n")
+    assert server.knocks == 1
 
 
 class Letters(cm.Interface):

@@ -1,6 +1,6 @@
-"""What docs/protocol.md says is enough: a client and a server, written from that page alone, of sockets and struct.
+"""What docs/protocol.md says is enough: a client and a server, made from that page alone, against capmarshal's own.
 
-Nothing of the package is used by either but by the other side.  They do what is needed here, and no more.
+They are in ``page_client`` and ``page_server``, of sockets and struct.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import select
+import re
 import socket
-import struct
-import threading
+import subprocess
+import sys
 import time
 
 import pytest
@@ -19,314 +19,35 @@ import pytest
 import capmarshal as cm
 from exchanges import Counter, Desk, DeskServer
 from matrix import streams_are_awaited
-from patience import PATIENCE
+from page_client import Failed, Held, Revoked, Sent
+from page_records import (
+    BEGIN,
+    CALL,
+    FAIL,
+    GO,
+    GONE,
+    HANDOVER,
+    HEAD,
+    KNOCK,
+    NO_LIMIT,
+    PART,
+    REPLY,
+    SIGNAL,
+    VERSION,
+    pair,
+    put,
+    receive,
+    refuse,
+    send,
+    take,
+    unpacked,
+)
+from page_server import DESK, LETTERS, PageServer, objects
+from patience import PATIENCE, until
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
 
-VERSION, NO_BADGE, THIS_DOOR, NO_LIMIT = 3, bytes(16), 65_534, (1 << 64) - 1
-KNOCK, CALL, REPLY, FAIL, BEGIN, PART, GO, GONE, REVOKED, SIGNAL = range(1, 11)
-HEAD, OF_CALL, LINE = struct.Struct("=BBHHHQ"), struct.Struct("=QQH16s"), struct.Struct("=H16s")
-HANDOVER = struct.Struct("=8sII16s")
-MAGIC = bytes.fromhex("fe 63 61 70 6d 73 68 6c")
-
-# MessagePack: what is needed of it ------------------------------------------------------------------------------
-
-
-def packed(value):
-    """A value as it travels."""
-    if value is None or value is True or value is False:
-        return {None: b"\xc0", False: b"\xc2", True: b"\xc3"}[value]
-    if isinstance(value, int):
-        return b"\xd3" + value.to_bytes(8, "big", signed=True)
-    if isinstance(value, float):
-        return b"\xcb" + struct.pack(">d", value)
-    if isinstance(value, str):
-        return b"\xdb" + struct.pack(">I", len(value.encode())) + value.encode()
-    if isinstance(value, bytes):
-        return b"\xc6" + struct.pack(">I", len(value)) + value
-    if isinstance(value, dict):
-        items = [packed(one) for pair in value.items() for one in pair]
-        return b"\xdf" + struct.pack(">I", len(value)) + b"".join(items)
-    return b"\xdd" + struct.pack(">I", len(value)) + b"".join(map(packed, value))
-
-
-def unpacked(data):
-    """The value again, which is all of the data."""
-    value, at = _unpacked(data, 0)
-    assert at == len(data)
-    return value
-
-
-_PLAIN = {0xC0: None, 0xC2: False, 0xC3: True}
-_NUMBERS = dict(zip(range(0xCA, 0xD4), "fdBHIQbhiq", strict=True))
-_LENGTHS = dict(zip((0xC4, 0xC5, 0xC6, *range(0xD9, 0xE0)), "BHIBHIHIHI", strict=True))
-
-
-def _unpacked(data, at):
-    head, at = data[at], at + 1
-    if head in _PLAIN:
-        return _PLAIN[head], at
-    if head <= 0x7F or head >= 0xE0:
-        return (head if head <= 0x7F else head - 256), at
-    if head in _NUMBERS:
-        number = struct.Struct(">" + _NUMBERS[head])
-        return number.unpack_from(data, at)[0], at + number.size
-    if head in _LENGTHS:
-        length = struct.Struct(">" + _LENGTHS[head])
-        count, at = length.unpack_from(data, at)[0], at + length.size
-    else:
-        count = head & (0x1F if head >= 0xA0 else 0x0F)
-    if head in (0xC4, 0xC5, 0xC6):
-        return bytes(data[at : at + count]), at + count
-    if 0xA0 <= head <= 0xBF or head in (0xD9, 0xDA, 0xDB):
-        return bytes(data[at : at + count]).decode(), at + count
-    is_map = head <= 0x8F or head in (0xDE, 0xDF)
-    items = []
-    for _ in range(2 * count if is_map else count):
-        item, at = _unpacked(data, at)
-        items.append(item)
-    return (dict(zip(items[::2], items[1::2], strict=True)) if is_map else items), at
-
-
-# Records ----------------------------------------------------------------------------------------------------------
-
-
-def send(sock, data, numbers=()):
-    """One record, and its descriptors."""
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(numbers)}i", *numbers))] if numbers else []
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            sock.sendmsg([data], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-            return
-        except BlockingIOError:
-            assert time.monotonic() < deadline
-            select.select([], [sock], [], PATIENCE)
-
-
-def receive(sock, flags=0):
-    """The next record and its descriptors; no bytes at the end."""
-    ready, _, _ = select.select([sock], [], [], PATIENCE)
-    assert ready, "nothing has come"
-    room = socket.CMSG_SPACE(253 * 4)
-    data, control, lost, _ = sock.recvmsg(262_144, room, flags | socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
-    assert not lost & (socket.MSG_TRUNC | socket.MSG_CTRUNC)
-    numbers = []
-    for level, kind, part in control:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            numbers += struct.unpack(f"{len(part) // 4}i", part)
-    return data, numbers
-
-
-def pack_table(table):
-    """Its lines; an entry is (slot, badge)."""
-    return b"".join(LINE.pack(*entry) for entry in table)
-
-
-def read_table(data, at, count):
-    """(the entries, where they end)."""
-    end = at + count * LINE.size
-    return [LINE.unpack_from(data, start) for start in range(at, end, LINE.size)], end
-
-
-def pair():
-    """A door, or a channel."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-
-
-def take(sock):
-    """The capability that waits in a socket."""
-    data, numbers = receive(sock)
-    magic, version, size, badge = HANDOVER.unpack_from(data)
-    assert (magic, version, size) == (MAGIC, VERSION, len(data))
-    if badge == NO_BADGE:
-        assert not numbers
-        busy = struct.unpack_from("=I", data, 32)[0]
-        raise PermissionError(busy, data[36:].decode())
-    return Held(socket.socket(fileno=numbers[0]), badge)
-
-
-def put(sock, door, badge):
-    """Has a capability wait in a socket."""
-    send(sock, HANDOVER.pack(MAGIC, VERSION, HANDOVER.size, badge), [door.fileno()])
-
-
 # The client -------------------------------------------------------------------------------------------------------
-
-
-class Failed(Exception):
-    """A FAIL: its code and its message, and what was raised, if it says so."""
-
-    def __init__(self, code, message, error=None):
-        super().__init__(code, message, error)
-        self.code, self.message = code, message
-        self.classes, self.text = error[:2] if error else ((), message)
-
-
-class MayHaveRun(Exception):
-    """The end of a channel."""
-
-
-class Revoked(Exception):
-    """What a door says last."""
-
-
-class Sent:
-    """What an argument stands for that is in the table: a descriptor's number, with a lease or not, or a capability."""
-
-    def __init__(self, what, lease=None):
-        self.what, self.lease = what, lease
-
-
-class Held:
-    """A capability that is held: the client end of a door, which is taken, and a badge."""
-
-    def __init__(self, door, badge):
-        self.door, self.badge = door, badge
-        self.channel, self.calls, self.knocks = None, 0, 0
-
-    def close(self):
-        self.door.close()
-        if self.channel is not None:
-            self.channel.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    def knock(self):
-        near, far = pair()
-        self.knocks += 1
-        with far:
-            try:
-                send(self.door, HEAD.pack(VERSION, KNOCK, 0, 1, 0, 0), [far.fileno()])
-            except (BrokenPipeError, ConnectionResetError):
-                near.close()
-                raise self.epitaph() from None
-        self.channel = near
-
-    def epitaph(self):
-        self.door.setsockopt(socket.SOL_SOCKET, 42, -1)  # SO_PEEK_OFF
-        for _ in range(2):
-            with contextlib.suppress(BlockingIOError, ConnectionResetError):
-                data = self.door.recv(1016, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-                if data[:2] == bytes([VERSION, REVOKED]):
-                    return Revoked(data[16:].decode())
-                break
-        return ConnectionError("the server has gone")
-
-    def call(self, method, *arguments, until=None, **by_name):
-        """(what the method gives, the descriptors and capabilities that its answer's table has)."""
-        backoff, deadline = 0.001, time.monotonic() + PATIENCE
-        while True:
-            if is_new := self.channel is None:
-                self.knock()
-            data, table, numbers = self._answer(method, arguments, by_name, until)
-            if data is not None:
-                break
-            self.channel.close()
-            self.channel = None
-            assert time.monotonic() < deadline
-            if is_new:
-                select.select([], [], [], backoff)
-                backoff = min(2 * backoff, 0.064)
-        if data[1] == FAIL:
-            raise Failed(*unpacked(data[16:]))
-        lines, end = read_table(data, 16, HEAD.unpack_from(data)[2])
-        # What is said of arrays is passed over.
-        table = [line for line in lines if line[0] != 0xFFFF]
-        doors = {slot for slot, badge in table if badge != NO_BADGE and slot != THIS_DOOR}
-        taken = {slot: socket.socket(fileno=numbers[slot]) for slot in doors}
-        found = []
-        for slot, badge in table:
-            if badge == NO_BADGE:
-                found.append(numbers[slot])
-            else:
-                found.append(Held((self.door if slot == THIS_DOOR else taken[slot]).dup(), badge))
-        for door in taken.values():
-            door.close()
-        return unpacked(data[end:]), found
-
-    def _answer(self, method, arguments, by_name, until):
-        self.calls += 1
-        table, numbers, places, entries = [], [], [], 0
-        for argument in arguments:
-            if not isinstance(argument, Sent):
-                places.append(argument)
-                continue
-            places.append(entries)
-            what, entries = argument.what, entries + 1
-            table.append((len(numbers), what.badge if isinstance(what, Held) else NO_BADGE))
-            numbers.append(what.door.fileno() if isinstance(what, Held) else what)
-            if argument.lease is not None:
-                table.append((0xFFFF, struct.pack("=HHIQ", 0, len(numbers), 0, 4711)))
-                numbers.append(argument.lease)
-        now = time.monotonic_ns()
-        left = NO_LIMIT if until is None else max(until - now, 0)
-        record = HEAD.pack(VERSION, CALL, len(table), len(numbers), 0, self.calls)
-        record += OF_CALL.pack(left, now, len(method), self.badge) + method.encode() + pack_table(table)
-        record += packed(({"": places} if places else {}) | by_name if by_name else places)
-        try:
-            refusal = self._send(record, numbers)
-        except (BrokenPipeError, ConnectionResetError):
-            return None, (), ()
-        return self._received() if refusal is None else (refusal, (), ())
-
-    def _send(self, record, numbers):
-        """Sends it, in parts where it is long; what the server says before it has all of it."""
-        if len(record) <= 200_000 and len(numbers) <= 253:
-            send(self.channel, record, numbers)
-            return None
-        send(
-            self.channel, HEAD.pack(VERSION, BEGIN, 0, 0, 0, self.calls) + struct.pack("=QI", len(record), len(numbers))
-        )
-        while record or numbers:
-            some, numbers, piece, record = numbers[:253], numbers[253:], record[:190_000], record[190_000:]
-            send(self.channel, HEAD.pack(VERSION, PART, 0, len(some), 0, self.calls) + piece, some)
-            while (record or numbers) and (some or select.select([self.channel], [], [], 0)[0]):
-                data, _ = receive(self.channel)
-                if data[1] == FAIL:
-                    return data
-                assert data[1] == GO
-                some = ()
-        return None
-
-    def _received(self):
-        unread, begun, record, gathered = False, None, b"", []
-        while True:
-            try:
-                data, numbers = receive(self.channel)
-            except (ConnectionResetError, BrokenPipeError):
-                unread = True
-                continue
-            if not data:
-                if unread and begun is None:
-                    return None, (), ()
-                raise MayHaveRun
-            version, kind, _, descriptors, _, call = HEAD.unpack_from(data)
-            assert version == VERSION
-            assert descriptors == len(numbers)
-            if kind == GONE:
-                assert begun is None
-                return None, (), ()
-            if call < self.calls:
-                for number in numbers:
-                    os.close(number)
-                continue
-            assert call == self.calls
-            if kind in (REPLY, FAIL):
-                return data, (), numbers
-            if kind == BEGIN:
-                begun = struct.unpack_from("=QI", data, 16)
-                continue
-            assert kind == PART
-            record, gathered = record + data[16:], gathered + numbers
-            if (len(record), len(gathered)) == begun:
-                return record, (), gathered
-            if numbers:
-                send(self.channel, HEAD.pack(VERSION, GO, 0, 0, 0, self.calls))
 
 
 @pytest.fixture
@@ -342,7 +63,7 @@ def held(capability):
     here, there = pair()
     with here, there:
         cm.send_capability(here, capability)
-        taken = take(there)
+        taken = Held(*take(there))
     with taken:
         yield taken
 
@@ -426,6 +147,32 @@ def test_a_stream_of_three(desk):
         assert stream.call("next", 2)[0] == [["c"], True]
 
 
+@streams_are_awaited
+def test_a_stream_ends_when_nobody_can_call_it():
+    """When its door is closed, and its channels are, in whichever order."""
+    server = DeskServer()
+    with cm.Entrypoint("desk") as entrypoint, held(entrypoint.manage(server)) as desk:
+        _, (stream,) = desk.call("letters")
+        assert stream.call("next", 1)[0] == [["a"], False]
+        stream.door.close()
+        assert stream.channel.fileno() >= 0
+        assert desk.call("add", 2, 3)[0] == 5
+        assert server.ended == 0
+        stream.close()
+        until(lambda: server.ended == 1)
+
+
+@streams_are_awaited
+def test_a_stream_that_raises(desk):
+    """The items before come first; then it is the FAIL of the next call."""
+    _, (stream,) = desk.call("broken")
+    with stream:
+        assert stream.call("next", 16)[0] == [["a"], False]
+        with pytest.raises(Failed) as failed:
+            stream.call("next", 16)
+        assert (failed.value.code, failed.value.classes[0]) == (1, "KeyError")
+
+
 def test_files_and_sockets_as_arguments(desk):
     """A file is read from where its offset stands."""
     number = temporary(b"tea and cake")
@@ -496,18 +243,15 @@ def test_a_long_answer(desk):
     assert desk.call("add", 2, 3)[0] == 5
 
 
-def test_a_call_of_many_descriptors(desk):
-    """In parts, which wait for each other."""
+def test_many_descriptors(desk):
+    """There, and back: in parts, which wait for each other."""
     numbers = [temporary(b"") for _ in range(300)]
-    table = [(slot, NO_BADGE) for slot in range(300)]
-    desk.knock()
-    desk.calls = 1
-    record = HEAD.pack(VERSION, CALL, 300, 300, 0, 1) + OF_CALL.pack(NO_LIMIT, 0, 6, desk.badge) + b"inodes"
-    assert desk._send(record + pack_table(table) + packed([list(range(300))]), numbers) is None
-    data, _, _ = desk._received()
-    for number in numbers:
+    assert desk.call("inodes", [Sent(number) for number in numbers]) == (300, [])
+    places, back = desk.call("copies", Sent(numbers[0]))
+    assert places == list(range(300))
+    assert {os.fstat(number).st_ino for number in back} == {os.fstat(numbers[0]).st_ino}
+    for number in (*numbers, *back):
         os.close(number)
-    assert unpacked(data[16:]) == 300
 
 
 def test_a_long_call_that_is_refused():
@@ -553,7 +297,7 @@ def take_over(capability):
     here, there = pair()
     with here, there:
         cm.send_capability(here, capability)
-        return take(there)
+        return Held(*take(there))
 
 
 def test_a_service_is_connected_to(place):
@@ -564,7 +308,7 @@ def test_a_service_is_connected_to(place):
         entrypoint.listen(shut, for_client=lambda _caller: None)
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
             connection.connect(str(place))
-            taken = take(connection)
+            taken = Held(*take(connection))
         with taken:
             assert taken.call("add", 2, 3)[0] == 5
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
@@ -574,12 +318,63 @@ def test_a_service_is_connected_to(place):
             assert refused.value.errno == 0
 
 
-def test_a_signal():
-    """Sent through its door, with no knock."""
+def test_a_signal_is_sent():
+    """Through its door, with no knock."""
     with cm.SignalReceiver() as receiver, held(cm.capability(receiver.signal)) as signal:
         assert signal.badge == b"capmarshalsignal"
         send(signal.door, HEAD.pack(VERSION, SIGNAL, 0, 0, 0, 0))
         assert receiver.wait(PATIENCE) == 1
+
+
+def test_a_signal_is_received(desk):
+    """Of a door by hand, which is an argument."""
+    end, client = pair()
+    with end, Held(client, b"capmarshalsignal") as signal:
+        assert desk.call("ring", Sent(signal)) == (None, [])
+        assert receive(end) == (HEAD.pack(VERSION, SIGNAL, 0, 0, 0, 0), [])
+
+
+def test_doors_are_known_by_cookie_and_name(desk):
+    """The cookie is the same in every copy, and of no other socket; the name is for people."""
+    with desk.door.dup() as copy, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as other:
+        mine, same, else_ = (one.getsockopt(socket.SOL_SOCKET, 57, 8) for one in (desk.door, copy, other))
+        assert mine == same != else_
+    assert re.fullmatch(rb"\0capmarshal/desk/[0-9a-f]{16}", desk.door.getpeername())
+    _, (counter,) = desk.call("counter")
+    with counter:
+        assert re.fullmatch(rb"\0capmarshal/desk/[0-9a-f]{16}", counter.door.getpeername())
+    with cm.Entrypoint("desk") as entrypoint, held(entrypoint.grant(DeskServer(), label="guest")) as guest:
+        assert re.fullmatch(rb"\0capmarshal/guest/grant-[0-9a-f]{16}", guest.door.getpeername())
+
+
+def test_a_stream_socket_hands_over_as_well():
+    """What follows is left where it is."""
+    here, there = socket.socketpair()
+    with cm.Entrypoint("desk") as entrypoint, here, there:
+        cm.send_capability(here, entrypoint.manage(DeskServer()))
+        here.send(b"more")
+        with Held(*take(there)) as desk:
+            assert desk.call("add", 2, 3)[0] == 5
+        assert there.recv(10) == b"more"
+
+
+IN_THE_ENVIRONMENT = """
+import os, socket
+number, inode = os.environ["CAPMARSHAL_PARENT"].split(":")
+assert os.fstat(int(number)).st_ino == int(inode)
+data, numbers, _, _ = socket.recv_fds(socket.socket(fileno=int(number)), 100, 2)
+print(len(data), data[:8].hex(), len(numbers), int(number) > 2)
+"""
+
+
+def test_the_environment_says_where_it_waits():
+    """In a process that is started without a word about its standard input."""
+    command = [sys.executable, "-I", "-S", "-c", IN_THE_ENVIRONMENT]
+    with cm.Entrypoint("desk") as entrypoint:
+        parent = entrypoint.manage(DeskServer())
+        with cm.spawn(command, parent=parent, stdout=subprocess.PIPE, text=True) as child:
+            out, _ = child.communicate(timeout=PATIENCE)
+    assert out == "32 fe6361706d73686c 1 True\n"
 
 
 def test_another_version_is_answered(desk):
@@ -639,131 +434,13 @@ def test_a_channel_is_given_up_by_a_word():
 # The server -------------------------------------------------------------------------------------------------------
 
 
-class Raise(Exception):
-    """What a method raises: names of classes, and a text."""
-
-
-class HandServer(threading.Thread):
-    """One thread that serves some objects behind one door: of each badge, its methods by name.
-
-    A method is given its arguments, the descriptors and capabilities of the table, and the time that is left; it gives
-    a value, and what is in the table of the answer, each (what is sent, or None for this door, badge).
-    """
-
-    def __init__(self, objects):
-        super().__init__(daemon=True)
-        self.objects = objects
-        self.end, self.client = pair()
-        self.end.setblocking(False)
-        self.channels, self.refuses, self.knocks = [], 0, 0
-        self._wake, self._woken = pair()
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_):
-        self._wake.close()
-        self.join(PATIENCE)
-        assert not self.is_alive()
-        for sock in (self.end, self.client, self._woken, *self.channels):
-            sock.close()
-
-    def run(self):
-        while True:
-            ready, _, _ = select.select([self._woken, self.end, *self.channels], [], [])
-            if self._woken in ready:
-                return
-            for sock in ready:
-                if sock is self.end:
-                    self._open()
-                elif not self._serve(sock):
-                    self.channels.remove(sock)
-                    sock.close()
-
-    def _open(self):
-        data, numbers = receive(self.end)
-        assert data[1:] == HEAD.pack(VERSION, KNOCK, 0, 1, 0, 0)[1:]
-        self.knocks += 1
-        self.channels.append(socket.socket(fileno=numbers[0]))
-
-    def _serve(self, channel):
-        """Answers one call; whether the channel goes on."""
-        if self.refuses:
-            # Unread: its client says it again on another one.
-            self.refuses -= 1
-            return False
-        data, numbers = receive(channel)
-        if not data:
-            return False
-        version, kind, entries, descriptors, _, call = HEAD.unpack_from(data)
-        assert (version, kind, descriptors) == (VERSION, CALL, len(numbers))
-        left, sent_at, size, badge = OF_CALL.unpack_from(data, 16)
-        method = data[50 : 50 + size].decode()
-        table, end = read_table(data, 50 + size, entries)
-        came = [(numbers[slot], badge_of) for slot, badge_of in table]
-        waited = max(time.monotonic_ns() - sent_at, 0)
-        methods = self.objects.get(badge)
-        sent, made = (), b""
-        try:
-            if methods is None:
-                raise Failed(3, "no such object")
-            if method not in methods:
-                raise Failed(4, f"no method {method}")
-            if left != NO_LIMIT and waited >= left:
-                raise Failed(5, "too late")
-            value, sent = methods[method](unpacked(data[end:]), came, left)
-            made = packed(value)
-            kind = REPLY
-        except Failed as failed:
-            kind, made = FAIL, packed([failed.code, failed.message, None])
-        except Raise as error:
-            kind, made = FAIL, packed([1, "", [list(error.args[:-1]), error.args[-1]]])
-        files = [file for file, _ in sent if file is not None]
-        slots = iter(range(len(files)))
-        lines = [(THIS_DOOR if file is None else next(slots), badge_of) for file, badge_of in sent]
-        answer = HEAD.pack(VERSION, kind, len(lines), len(files), 0, call) + pack_table(lines) + made
-        for number in set(numbers) - set(files):
-            os.close(number)
-        send(channel, answer, files)
-        for number in set(numbers) & set(files):
-            os.close(number)
-        return True
-
-
-A, B = b"a" * 16, b"b" * 16
-
-
-def objects():
-    """What the server by hand serves: a desk, and the one counter that it gives."""
-    steps, letters = iter(range(1, 100)), ["a", "b", "c"]
-
-    def find(arguments, _came, _left):
-        raise Raise("MissingTea", "KeyError", repr(arguments[0]))
-
-    def pulled(arguments, _came, _left):
-        some = letters[: arguments[0]]
-        del letters[: arguments[0]]
-        return [some, not letters], ()
-
-    desk = {
-        "add": lambda arguments, _came, _left: (sum(arguments), ()),
-        "text": lambda arguments, _came, _left: (repr(arguments), ()),
-        "copy": lambda _arguments, came, _left: (0, [(came[0][0], NO_BADGE)]),
-        "find": find,
-        "counter": lambda _arguments, _came, _left: (0, [(None, B)]),
-        "letters": lambda _arguments, _came, _left: (0, [(None, b"s" * 16)]),
-    }
-    return {A: desk, B: {"step": lambda _arguments, _came, _left: (next(steps), ())}, b"s" * 16: {"next": pulled}}
-
-
 @pytest.fixture
 def served():
     """The server by hand, and a proxy of capmarshal's."""
-    with HandServer(objects()) as server:
+    with PageServer(objects()) as server:
         here, there = pair()
         with here, there:
-            put(here, server.client, A)
+            put(here, server.client, DESK)
             capability = cm.receive_capability(there, PATIENCE)
         yield server, capability.cast(Desk)
         capability.close()
@@ -774,13 +451,26 @@ def test_a_client_of_capmarshals_calls_it(served):
     server, desk = served
     assert [desk.add(2, 3), desk.add(5, 7)] == [5, 12]
     assert desk.text(0.5, digits=1) == "{'': [0.5], 'digits': 1}"
-    number = temporary(b"tea")
-    with cm.Descriptor(number) as file, desk.copy(file) as back:
+    with cm.Descriptor(temporary(b"tea")) as file, desk.copy(file) as back:
         assert os.pread(back.fileno(), 10, 0) == b"tea"
     counter = desk.counter()
     assert [counter.step(), counter.step()] == [1, 2]
     assert isinstance(counter, Counter)
     assert server.knocks == 1
+    assert server.users == [(os.getpid(), os.getuid())]
+
+
+def test_long_calls_and_answers(served):
+    """In parts, both ways, of bytes and of descriptors."""
+    _, desk = served
+    assert desk.zeros(500_000) == bytes(500_000)
+    with pytest.raises(KeyError, match=r"x{100}"):
+        desk.find("x" * 250_000)
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(cm.Descriptor(temporary(b""))) for _ in range(300)]
+        assert desk.inodes(files) == 300
+        copies = [stack.enter_context(copy) for copy in desk.copies(files[0])]
+    assert len(copies) == 300
 
 
 @streams_are_awaited
@@ -793,7 +483,7 @@ def test_a_client_of_capmarshals_takes_its_stream(served):
 @streams_are_awaited
 def test_an_argument_that_is_a_stream(desk):
     """Whoever calls serves it; it is pulled from, and let go."""
-    with HandServer(objects()) as server, Held(server.client.dup(), b"s" * 16) as stream:
+    with PageServer(objects()) as server, Held(server.client.dup(), LETTERS) as stream:
         assert desk.call("together", Sent(stream)) == ("abc", [])
         assert server.knocks == 1
 
@@ -803,9 +493,10 @@ def test_its_errors_arrive(served):
     server, desk = served
     with pytest.raises(KeyError, match="tea"):
         desk.find("tea")
-    with pytest.raises(cm.UnknownMethod, match="no method zeros"):
-        desk.zeros(1)
-    del server.objects[A]
+    with pytest.raises(cm.UnknownMethod, match="no method read"):
+        with open(os.devnull, "rb") as file:
+            desk.read(file)
+    del server.objects[DESK]
     with pytest.raises(cm.StaleCapability):
         desk.add(2, 3)
 
@@ -814,12 +505,22 @@ def test_its_calls_have_their_time(served):
     """What is left is told, and less than there was."""
     server, desk = served
     told = []
-    server.objects[A]["add"] = lambda _arguments, _came, left: (told.append(left) or 0, ())
+    server.objects[DESK]["add"] = lambda _arguments, _came, left: (told.append(left) or 0, ())
     with cm.timeout(30):
         desk.add(2, 3)
     desk.add(2, 3)
     assert 0 < told[0] <= 30 * 10**9
     assert told[1] == NO_LIMIT
+
+
+def test_a_late_answer_is_passed_over(served):
+    """It has the ID of a call that was given up; what is next is answered by the next."""
+    server, desk = served
+    server.holds_back = 1
+    with pytest.raises(cm.CallTimeout) as late, cm.timeout(0.05):
+        desk.add(2, 3)
+    assert late.value.ran == "maybe"
+    assert desk.add(5, 7) == 12
 
 
 def test_a_call_that_it_has_not_read_is_made_again(served):
@@ -830,15 +531,47 @@ def test_a_call_that_it_has_not_read_is_made_again(served):
     assert server.knocks == 4
 
 
+def test_a_call_that_it_has_read_may_have_run(served):
+    """The channel ends, with nothing unread."""
+    server, desk = served
+    server.leaves = 1
+    with pytest.raises(cm.Disconnected) as disconnected:
+        desk.add(2, 3)
+    assert disconnected.value.ran == "maybe"
+    assert desk.add(2, 3) == 5
+
+
 def test_its_epitaph_is_read(served):
     """By who holds the door, when the channel has ended."""
     server, desk = served
     assert desk.add(2, 3) == 5
-    send(server.end, HEAD.pack(VERSION, REVOKED, 0, 0, 0, 0) + b"so it is")
-    server._wake.close()
-    server.join(PATIENCE)
-    for sock in (server.end, *server.channels):
-        sock.shutdown(socket.SHUT_RDWR)
-        sock.close()
+    server.revoke("so it is")
     with pytest.raises(cm.Revoked, match="so it is"):
         desk.add(2, 3)
+
+
+def test_another_version_of_its_answers_is_no_answer(served):
+    """The error says both."""
+    server, desk = served
+    server.version = 9
+    with pytest.raises(cm.ProtocolError, match="version 9 of the protocol; this is version 3"):
+        desk.add(2, 3)
+
+
+@pytest.mark.parametrize(("busy", "error"), [(0, cm.Refused), (1, cm.TooManyInFlight)])
+def test_its_refusal_is_told(busy, error):
+    """And whether it is for good."""
+    here, there = pair()
+    with here, there:
+        refuse(here, "not today", busy)
+        with pytest.raises(error, match="not today"):
+            cm.receive_capability(there, PATIENCE)
+
+
+def test_a_handover_of_another_version_is_refused():
+    """Which says both."""
+    here, there = pair()
+    with here, there:
+        send(here, HANDOVER.pack(bytes.fromhex("fe6361706d73686c"), 9, 32, bytes(16)), [there.fileno()])
+        with pytest.raises(cm.ProtocolError, match="version 9 of the protocol, and this process 3"):
+            cm.receive_capability(there, PATIENCE)

@@ -89,6 +89,16 @@ class Desk(cm.Interface):
     @cm.method
     def inodes(self, files: list[cm.Descriptor]) -> int: ...
 
+    @cm.method
+    def copies(self, file: cm.Descriptor) -> list[cm.Descriptor]: ...
+
+    @cm.method
+    @cm.raises(KeyError)
+    def broken(self) -> Iterator[str]: ...
+
+    @cm.method
+    def ring(self, bell: cm.Signal) -> None: ...
+
 
 class CounterServer(Counter):
     def __init__(self):
@@ -100,6 +110,11 @@ class CounterServer(Counter):
 
 
 class DeskServer(Desk):
+    """Serves it; ``ended`` is how many streams of letters are at their end."""
+
+    def __init__(self):
+        self.ended = 0
+
     def add(self, left, right):
         return left + right
 
@@ -119,7 +134,10 @@ class DeskServer(Desk):
         raise KeyError(name)
 
     def letters(self):
-        yield from "abc"
+        try:
+            yield from "abc"
+        finally:
+            self.ended += 1
 
     def together(self, parts):
         return "".join(parts)
@@ -148,6 +166,16 @@ class DeskServer(Desk):
 
     def inodes(self, files):
         return len({os.fstat(file.fileno()).st_ino for file in files})
+
+    def copies(self, file):
+        return [cm.Descriptor.dup_of(file) for _ in range(300)]
+
+    def broken(self):
+        yield "a"
+        raise KeyError("b")
+
+    def ring(self, bell):
+        bell.send()
 
 
 # The records, split into what they consist of ---------------------------------------------------------------------
