@@ -8,13 +8,13 @@ import sys
 from typing import TYPE_CHECKING
 
 import capmarshal
-from capmarshal._commands import demo, doctor
+from capmarshal._commands import demo, doctor, inspect
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # In the order of --help.  Each adds its own part, and says what runs it: a function of what was parsed, to exit status.
-_COMMANDS = (demo, doctor)
+_COMMANDS = (demo, doctor, inspect)
 
 _INTERRUPTED = 128 + signal.SIGINT
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import capmarshal as cm
+import inspect_picture
 from documents import fenced, read
 from patience import PATIENCE
 
@@ -43,6 +44,23 @@ def test_the_lines_about_calls(tmp_path):
     assert command == "$ CAPMARSHAL_LOG=debug python digest.py"
     assert done.stdout.strip() == total == hashlib.sha256(b"x" * 1000).hexdigest()
     assert _shape(done.stderr.splitlines()) == _shape(shown)
+
+
+def test_what_inspect_shows():
+    """Table and picture are those of the same processes, run again: but for what this user may not look into."""
+    forms = inspect_picture.inspected(table=[], svg=["--svg"])
+    command, *shown = next(lines for lines in map(str.splitlines, CONSOLES) if "capmarshal inspect" in lines[0])
+    assert re.fullmatch(r"\$ capmarshal inspect \d+ \| cat", command)
+    assert _shape(_seen(forms["table"].splitlines())) == _shape(_seen(shown))
+    picture = inspect_picture.PICTURE.read_text(encoding="utf-8")
+    drawn, kept = (re.findall(r"<text[^>]*>(.*?)</text>", each) for each in (forms["svg"], picture))
+    assert _shape(_seen(drawn)) == _shape(_seen(kept))
+    assert forms["svg"].count("--stuck") == picture.count("--stuck")
+
+
+def _seen(lines):
+    """Without what was not seen, which is another machine's."""
+    return [line for line in lines if not line.startswith("not seen: ")]
 
 
 class Thing(cm.Interface):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from capmarshal._capabilities.capability import open_door_of
+from capmarshal._inspect.processes import sockets_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,12 +20,7 @@ def count(pid: int, inode: int) -> int:
     Raises:
         OSError: there is no such process, it has ended, or it is another user's.
     """
-    held = 0
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        # Another thread of that process may have closed it meanwhile.
-        with contextlib.suppress(FileNotFoundError):
-            held += str(entry.readlink()) == f"socket:[{inode}]"
-    return held
+    return len(sockets_of(pid).get(inode, ()))
 
 
 def _shown(pid: int, inode: int) -> str:
