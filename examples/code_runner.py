@@ -24,6 +24,8 @@ from session_api import Session, Shop  # noqa: E402 - found by the line before
 CALLS = 1000
 # Of what a snippet prints, and of its value.
 CHARACTERS = 10_000
+# Of one call, and of its answer: what is bigger costs the runner no time.
+BYTES = 1 << 20
 # Threads are not counted for root, nor where a container refuses namespaces: a user of its own bounds them there.
 CONFINED = cm.Confinement(read=[CHILD], memory=1 << 30, cpu=5, threads=16, descriptors=64, missing=["threads"])
 
@@ -138,7 +140,7 @@ def run(entrypoint: cm.Entrypoint, snippet: str, seconds: float) -> tuple[Sessio
 def main(*snippets: str) -> None:
     """Runs snippets, one after the other."""
     seconds = float(os.environ.get("SECONDS", "5"))
-    with cm.Entrypoint("runner") as entrypoint:
+    with cm.Entrypoint("runner", max_bytes=BYTES, max_descriptors=1) as entrypoint:
         for path in map(Path, snippets):
             try:
                 snippet = path.read_text(encoding="utf-8")

@@ -30,6 +30,8 @@ SECONDS, CALLS = 10, 1000
 # Threads are not counted for root, nor where a container refuses namespaces: a user of its own bounds them there.
 CONFINED = cm.Confinement(read=[API], memory=512 << 20, cpu=3, threads=16, descriptors=64, missing=["threads"])
 LINE, LINES, TEXT, KEYS = 200, 100, 10_000, 100
+# Of one call, and of its answer: what is bigger costs the host no time.
+BYTES = 1 << 20
 # With a space or a colon in it, a name could say what the host says.
 NAME = re.compile(r"[\w.-]+", re.ASCII)
 
@@ -247,7 +249,7 @@ def main(directory: str, *plugins: str) -> None:
         data.execute("CREATE TABLE IF NOT EXISTS texts (plugin, key, text, PRIMARY KEY (plugin, key))")
         place = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         stack.callback(os.close, place)
-        entrypoint = stack.enter_context(cm.Entrypoint("host"))
+        entrypoint = stack.enter_context(cm.Entrypoint("host", max_bytes=BYTES, max_descriptors=1))
         started = []
         for path in map(Path, plugins):
             host = HostServer(entrypoint, path, place, data)

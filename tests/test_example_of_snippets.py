@@ -85,6 +85,7 @@ ERRORS = [
     # Deeper than some Pythons read.
     ("__import__('__main__').session.finish('[' * 9_000)", "ValueError: .*"),
     ("__import__('__main__').session.finish('{')", "ValueError: Expecting property name enclosed in .*"),
+    ("__import__('__main__').session.print('x' * 2_000_000)", "capmarshal.TooLarge: .*"),
     ("raise SystemExit('farewell')", "farewell"),
 ]
 
