@@ -15,6 +15,7 @@ enum {
 	STATX_TYPE_NLINK = 0x0005,
 	STATX_INODE = 0x0100,
 	STATX_MOUNT = 0x1000,             /* STATX_MNT_ID, Linux 5.8 */
+	STATX_MOUNT_UNIQUE = 0x4000,      /* STATX_MNT_ID_UNIQUE, Linux 6.8 */
 	STATX_OF_DESCRIPTOR = 0x1000,     /* AT_EMPTY_PATH */
 	STATX_DONT_ASK = 0x4000,          /* AT_STATX_DONT_SYNC */
 };
@@ -71,6 +72,8 @@ static int up_to_date(struct cm_mounts *mounts)
 	struct pollfd polled = { .fd = mounts->mountinfo, .events = POLLPRI };
 	int changed;
 
+	if (mounts->unique)
+		return 1;
 	if (mounts->mountinfo < 0)
 		return 0;
 	changed = lx_ppoll(&polled, 1, &at_once);
@@ -108,12 +111,13 @@ static int closing(int descriptor, struct cm_mounts *mounts, int *asked, int *is
 {
 	/* whether there are seals costs half as much to ask, and is the only thing to ask about a memfd */
 	int met = __atomic_exchange_n(&mounts->met, 0, __ATOMIC_RELAXED);
+	unsigned int id = mounts->unique ? STATX_MOUNT_UNIQUE : STATX_MOUNT;
 	struct statx_answer answer;
 	int error, known;
 
 	if (!met && has_seals(descriptor))
 		return CM_CLOSES_FILE;
-	error = lx_statx(descriptor, "", STATX_OF_DESCRIPTOR | STATX_DONT_ASK, STATX_TYPE_NLINK | STATX_MOUNT, &answer);
+	error = lx_statx(descriptor, "", STATX_OF_DESCRIPTOR | STATX_DONT_ASK, STATX_TYPE_NLINK | id, &answer);
 
 	if (error == -EBADF)
 		return CM_CLOSES_FILE;
@@ -132,7 +136,7 @@ static int closing(int descriptor, struct cm_mounts *mounts, int *asked, int *is
 	default:
 		return CM_MAY_BLOCK;
 	}
-	if (!(answer.mask & STATX_MOUNT))
+	if (!(answer.mask & id))
 		return CM_MAY_BLOCK;
 	if (*asked == -1)
 		*asked = up_to_date(mounts);

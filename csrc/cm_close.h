@@ -17,11 +17,12 @@ struct cm_descriptors {
 };
 
 /*
- * The mounts of this machine's own file systems, by the IDs that /proc/self/mountinfo gives them; and what has been
- * learned since of closing files on them.
+ * The mounts of this machine's own file systems, by the IDs that /proc/self/mountinfo gives them, which are used again,
+ * or by unique ones; and what has been learned since of closing files on them.
  */
 struct cm_mounts {
-	int mountinfo;                    /* open, for poll(2) tells that mounts changed: proc(5); -1: nothing is known */
+	int mountinfo;                    /* open, for poll(2) tells that mounts changed: proc(5); else -1 */
+	int unique;                       /* the IDs are unique, so what is listed is right for ever, without mountinfo */
 	int stale;                        /* they did, and the list was made before */
 	int met;                          /* the last file that was asked about is on one of them, and so may be the next */
 	int one_by_one;                   /* close_range(2) was refused, or is not there: close(2) is used for all */

@@ -16,6 +16,7 @@ import pytest
 
 import capmarshal as cm
 import child_program
+from capmarshal._descriptors.mounts import mounts
 from confined import confines, in_host
 from full_table import fill
 from patience import PATIENCE
@@ -421,6 +422,37 @@ class FilesServer(Files):
         os.write(pipe.fileno(), b"written by the host")
         with cm.timeout(PATIENCE):
             return back.cast(child_program.Registry).tell(data.view().tobytes().decode())
+
+
+def test_what_it_receives_is_closed_on_the_spot(fork, ordinary_python):
+    """As elsewhere, though it can't read the list of mounts; which is not open either."""
+    source = """
+        from collections.abc import Iterator
+        import io
+        from capmarshal._descriptors import reaper
+        class Files(cm.Interface):
+            @cm.method
+            def open(self, name: str) -> io.BufferedReader: ...
+        with cm.timeout(30):
+            file = cm.parent().cast(Files).open("plugin.py")
+            given = cm.Descriptor(os.dup(file.fileno()))
+            say(reaper.close([given]), reaper.close([cm.Descriptor(os.memfd_create("x"))]))
+            say(outcome(lambda: open("/proc/self/mountinfo")))
+            names = [outcome(lambda: os.readlink(f"/proc/self/fd/{number}")) for number in range(40)]
+            say([name for name in names if "mount" in name])
+    """
+
+    def act(host):
+        if not mounts.for_good():
+            return None
+        with cm.Entrypoint("files") as entrypoint:
+            host.capability = entrypoint.manage(FilesServer(host.place))
+            return host.said(source)
+
+    said = in_host(fork, ordinary_python, act)
+    if said is None:
+        pytest.skip("this kernel has no unique IDs of mounts (Linux 6.8), or no file system here is local")
+    assert said == [True, True, "PermissionError", []]
 
 
 def test_all_that_travels_travels(fork, ordinary_python):

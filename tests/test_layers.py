@@ -59,6 +59,7 @@ MODULES = {
         "dataspace",
         "shared_buffer",
         "buffer_pool",
+        "mountinfo",
         "mounts",
         "closing",
         "closing_jobs",

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from capmarshal import Descriptor
+from capmarshal._descriptors import mountinfo, reaper
 from capmarshal._descriptors import mounts as _mounts
-from capmarshal._descriptors import reaper
+from capmarshal._descriptors.mountinfo import is_local
 from capmarshal._descriptors.mounts import Mounts, mounts
 from capmarshal._kernel.native import lib
 from patience import PATIENCE
@@ -41,7 +42,7 @@ def closing(path, known):
 )
 def test_what_is_local_is_told_by_the_type(line, local):
     """Which stands behind a lone hyphen; what is not known as local may ask a server."""
-    assert _mounts._is_local(line) == local
+    assert is_local(line) == local
 
 
 def test_a_file_here_is_local_and_one_of_proc_is_not(tmp_path):
@@ -192,3 +193,94 @@ def test_a_child_asks_for_itself(fork, tmp_path):
 
     opened, how, _ = fork(child).result()
     assert (opened, how) == (True, lib.CM_CLOSES_FILE)
+
+
+def _unique_mounts():
+    known = Mounts()
+    known.keep(known.for_good())
+    if not known.struct.count:
+        pytest.skip("this kernel has no unique IDs of mounts (Linux 6.8)")
+    return known
+
+
+def test_what_is_known_for_good_is_known_without_mountinfo(tmp_path):
+    """By IDs that no other mount ever has; what is not local is not."""
+    known = _unique_mounts()
+    (tmp_path / "file").touch()
+    assert closing(tmp_path / "file", known) == lib.CM_CLOSES_FILE
+    assert closing("/proc/self/status", known) == lib.CM_MAY_BLOCK
+    known.open()
+    assert (known._mountinfo.number, known.struct.unique) == (-1, 1)
+
+
+def test_a_mount_that_comes_later_is_not_known_for_good(fork, tmp_path):
+    """Not either where it has the place, and the number, of one that was there."""
+
+    def numbers(place):
+        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+        return [line.split()[0] for line in lines if line.split()[4] == os.fsencode(place)]
+
+    def child():
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.unshare(CLONE_NEWUSER | CLONE_NEWNS) or libc.mount(b"none", b"/", None, MS_PRIVATE | MS_REC, None):
+            return None
+        place = os.fsencode(tmp_path)
+        if libc.mount(b"none", place, b"tmpfs", 0, None):
+            return None
+        known = _unique_mounts()
+        first = closing(tmp_path, known), numbers(place)
+        assert libc.umount2(place, 0) == 0
+        assert libc.mount(b"none", place, b"ramfs", 0, None) == 0
+        return first, (closing(tmp_path, known), numbers(place))
+
+    _unique_mounts()
+    told = fork(child).result()
+    if told is None:
+        pytest.skip("nothing is mounted here")
+    (before, first), (after, second) = told
+    assert first == second
+    assert (before, after) == (lib.CM_CLOSES_FILE, lib.CM_MAY_BLOCK)
+
+
+def test_what_changes_while_it_is_made_is_not_known_for_good(monkeypatch):
+    """A number may be of another mount already."""
+    changes = iter([0, select.POLLPRI])
+
+    class _Changing:
+        def __getattr__(self, name):
+            return getattr(lib, name)
+
+        def cm_wait(self, number, events, deadline):
+            return next(changes)
+
+    known = Mounts()
+    monkeypatch.setattr(_mounts, "lib", _Changing())
+    assert known.for_good() == []
+    assert known.struct.stale == 1
+    known._mountinfo.close()
+
+
+@pytest.mark.parametrize(
+    ("lines", "asked"),
+    [
+        ([b"1 0 8:1 / / rw - ext4 a rw", b"2 1 0:5 / /a rw - tmpfs b rw"], [b"/", b"/a/"]),
+        ([b"1 0 8:1 / / rw - ext4 a rw", b"2 1 0:5 / /a\\040b rw - tmpfs b rw"], [b"/", b"/a b/"]),
+        ([b"1 0 8:1 / / rw - nfs a rw", b"2 1 0:5 / /a rw - tmpfs b rw"], []),
+        (
+            [b"1 0 8:1 / /a rw - fuse.x a rw", b"2 1 0:5 / /a/b rw - ext4 b rw", b"3 1 0:5 / /ab rw - xfs c rw"],
+            [b"/ab/"],
+        ),
+        ([b"1 0 8:1 / /dev rw - devtmpfs a rw", b"2 1 0:5 / /dev/shm rw - tmpfs b rw"], [b"/dev/shm/"]),
+    ],
+)
+def test_nobody_is_asked_on_the_way_to_a_mount(monkeypatch, lines, asked):
+    """What is beneath another machine's file system is passed over."""
+    opened = []
+
+    def refuse(path, flags):
+        opened.append(path)
+        raise FileNotFoundError
+
+    monkeypatch.setattr(mountinfo.os, "open", refuse)
+    assert list(mountinfo.unique_ids(lines)) == []
+    assert opened == asked

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from capmarshal._child import landlock, privileges, resource_limits
 from capmarshal._child.confinement import PARTS
 from capmarshal._child.own_count import bound_threads
+from capmarshal._descriptors.mounts import mounts
 from capmarshal._kernel.errors import NotConfined
 from capmarshal._kernel.native import ffi, lib
 
@@ -109,6 +110,7 @@ def confine_by(plan: dict[str, Any], also_read: Iterable[str], listed: Iterable[
     if program is None:
         lacking["seccomp"] = why
     _check(lacking, plan["missing"])
+    known = mounts.for_good()
     with contextlib.ExitStack() as ends:
         ruleset = None
         if abi:
@@ -129,3 +131,6 @@ def confine_by(plan: dict[str, Any], also_read: Iterable[str], listed: Iterable[
         seccomp.install(program)
         os.register_at_fork(after_in_parent=_forking_is_refused)
     _bound.append(True)
+    if abi:
+        # The list can't be opened any more.
+        mounts.keep(known)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import time
 from typing import TYPE_CHECKING
 
+from capmarshal._descriptors.mountinfo import id_in, is_local, unique_ids
 from capmarshal._descriptors.private import Private, make_reader
 from capmarshal._descriptors.process import process
-from capmarshal._kernel.native import ffi
+from capmarshal._kernel.native import NOW, ffi, lib
 
 if TYPE_CHECKING:
     from capmarshal._kernel.native import CData
@@ -24,16 +26,6 @@ _CHUNK = 1 << 16
 
 # Seconds between two tries to open it.
 _PAUSE = 1.0
-
-# What is not named here may ask somebody.
-_LOCAL = frozenset(
-    b"bcachefs btrfs erofs ext2 ext3 ext4 f2fs hugetlbfs iso9660 overlay ramfs squashfs tmpfs xfs zfs".split()
-)
-
-
-def _is_local(line: bytes) -> bool:
-    """Whether a line of mountinfo is about such a file system: its type follows a lone hyphen (proc(5))."""
-    return line.partition(b" - ")[2].split(b" ", 1)[0] in _LOCAL
 
 
 class Mounts:
@@ -52,11 +44,14 @@ class Mounts:
         self._again_at = 0.0
         self.struct = self._made_of([])
 
-    def _made_of(self, ids: list[int]) -> CData:
-        return ffi.new("struct cm_mounts *", {"mountinfo": self._mountinfo.number, "count": len(ids), "ids": ids})
+    def _made_of(self, ids: list[int], *, unique: bool = False) -> CData:
+        known = {"mountinfo": self._mountinfo.number, "unique": unique, "count": len(ids), "ids": ids}
+        return ffi.new("struct cm_mounts *", known)
 
     def open(self) -> None:
         """Opens mountinfo and reads it, unless it is open, or could not be opened a moment ago."""
+        if self.struct.unique:
+            return
         now = time.monotonic()
         if self._mountinfo.number < 0 and now >= self._again_at:
             try:
@@ -65,15 +60,41 @@ class Mounts:
                 self._again_at = now + _PAUSE
             self.read()
 
-    def read(self) -> None:
-        """Makes the list anew."""
+    def _lines(self) -> list[bytes]:
         number, text = self._mountinfo.number, b""
         with contextlib.suppress(OSError):
             if number >= 0:
                 while chunk := os.pread(number, _CHUNK, len(text)):
                     text += chunk
-        local = filter(_is_local, text.splitlines())
-        self.struct = self._made_of(sorted(int(line.split(b" ", 1)[0]) for line in local))
+        return text.splitlines()
+
+    def read(self) -> None:
+        """Makes the list anew."""
+        local = filter(is_local, self._lines())
+        self.struct = self._made_of(sorted(map(id_in, local)))
+
+    def for_good(self) -> list[int]:
+        """Those that there are, as :meth:`keep` takes them; none where the kernel has no unique IDs (Linux 6.8)."""
+        self.open()
+        if (number := self._mountinfo.number) < 0:
+            return []
+        # What has changed before is in what is read now.
+        lib.cm_wait(number, select.POLLPRI, NOW)
+        made = sorted(unique_ids(self._lines()))
+        changed = lib.cm_wait(number, select.POLLPRI, NOW) & select.POLLPRI
+        # Others learn of that here, who were to ask.
+        self.struct.stale = 1
+        return [] if changed else made
+
+    def keep(self, made: list[int]) -> None:
+        """Knows those, and no others, from now on: mountinfo is closed, which says what is mounted, and from where.
+
+        Args:
+            made: what :meth:`for_good` has returned, while that could be asked.
+        """
+        closed, self._mountinfo = self._mountinfo, Private(-1)
+        self.struct = self._made_of(made, unique=True)
+        closed.close()
 
     def in_child(self) -> None:
         """Opens another one: what poll(2) has told is kept with the open file, which the parent asks too."""
