@@ -134,26 +134,27 @@ static uint64_t get_bytes(struct rest *from, size_t size)
 	return value;
 }
 
-/* what stands in the low bits of a head; or behind it, in as many bytes as the head says, by its distance from another */
-static uint64_t get(struct rest *from, uint8_t fix, uint8_t bits, uint8_t first, unsigned int fewest, unsigned int most)
+/* what stands in the low bits of a head; or behind it, in as many bytes as the head says, which is one of several */
+static uint64_t get(struct rest *from, uint8_t fix, uint8_t bits, uint8_t first, unsigned int several, unsigned int fewest)
 {
-	uint8_t head = (uint8_t)get_bytes(from, 1);
+	unsigned int head = (unsigned int)get_bytes(from, 1);
 
-	if ((head & (uint8_t)~bits) == fix)
+	if ((head & ~(unsigned int)bits) == fix)
 		return head & bits;
-	if (head < first || head > first + 3 || fewest << (head - first) > most)
+	if (head < first || head >= first + several)
 		stop("a payload is not what the interface says");
-	return get_bytes(from, fewest << (head - first));
+	return get_bytes(from, fewest << ((head - first) & 3));
 }
 
-static uint64_t get_int(struct rest *from)   { return get(from, 0x00, 0x7f, 0xcc, 1, 8); }
-static uint64_t get_array(struct rest *from) { return get(from, 0x90, 0x0f, 0xdc, 2, 4); }
+/* of 1, 2, 4 or 8 bytes, with a sign or without */
+static uint64_t get_int(struct rest *from)   { return get(from, 0x00, 0x7f, 0xcc, 8, 1); }
+static uint64_t get_array(struct rest *from) { return get(from, 0x90, 0x0f, 0xdc, 2, 2); }
 
 /* a text of up to 999 bytes, to be used until the next one is had */
 static const char *get_text(struct rest *from)
 {
 	static char text[1000];
-	uint64_t size = get(from, 0xa0, 0x1f, 0xd9, 1, 4);
+	uint64_t size = get(from, 0xa0, 0x1f, 0xd9, 3, 1);
 
 	if (size > (uint64_t)(from->end - from->at) || size >= sizeof(text))
 		stop("a text is cut short, or long");

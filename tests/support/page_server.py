@@ -129,6 +129,8 @@ class PageServer(threading.Thread):
             return False
         if self.leaves:
             self.leaves -= 1
+            for number in numbers:
+                os.close(number)
             return False
         self._answer(channel, data, numbers)
         return True
