@@ -30,6 +30,7 @@ ENDS = {
     "eats_memory": "ended with 1",
     "ends_by_signal": "ended by signal 40",
     "fails": "ended with 1",
+    "fills_errors": "killed after 10 seconds",
     "fills_log": "ended with 1; refused: 100 lines were written",
     "fills_store": "ended with 1; refused: a store has 100 texts of 10000 characters, with keys of 200",
     "floods_calls": "ended with 1; refused: 1000 calls were made",
@@ -45,6 +46,7 @@ ENDS = {
     "sends_much": "ended with 0",
     "shuts_doors": "ended with 0",
     "starts_threads": "ended with 0",
+    "stops": "killed after 10 seconds",
     "traces": "ended with 0",
     "writes_terminal": "ended with 0",
 }
@@ -52,6 +54,7 @@ ENDS = {
 WORDS = {
     "eats_memfds": "refused: a terabyte",
     "eats_memory": "MemoryError",
+    "fills_errors": r"honest ended with 7|\\x1b\[2J",
     "fails": r"ValueError: \\x1b\[2Jx+",
     "fills_log": r"one\\nhonest ended with 7",
     "fork_bomb": "refused: exec",
