@@ -29,11 +29,17 @@ from page_records import (
     HANDOVER,
     HEAD,
     KNOCK,
+    NO_BADGE,
     NO_LIMIT,
+    OF_CALL,
     PART,
     REPLY,
     SIGNAL,
+    SIZES,
+    THIS_DOOR,
     VERSION,
+    pack_table,
+    packed,
     pair,
     put,
     receive,
@@ -418,6 +424,84 @@ def test_what_is_no_call_is_answered_or_ends_the_channel(desk, record, answered)
         assert not data
 
 
+A_FILE, A_COUNTER = (0, NO_BADGE), (0, b"c" * 16)
+
+
+@pytest.mark.parametrize(
+    ("table", "files", "payload", "code"),
+    [
+        ([A_FILE], 1, [0], None),
+        # What nothing refers to.
+        ([A_FILE], 2, [0], None),
+        ([A_FILE, (1, NO_BADGE)], 2, [0], 2),
+        ([], 1, [0], 2),
+        ([A_FILE], 1, [1], 2),
+        ([A_FILE], 1, [True], 2),
+        ([A_FILE], 1, [0.0], 2),
+        ([A_COUNTER], 1, [0], 2),
+        # What is none of the record's, or has two owners.
+        ([(1, NO_BADGE)], 1, [0], 10),
+        ([(THIS_DOOR, b"c" * 16)], 1, [0], 10),
+        ([A_FILE, A_FILE], 1, [0], 10),
+        ([A_FILE, A_COUNTER], 1, [0], 10),
+        # What is announced and not sent, or the other way.
+        ([A_FILE], 0, [0], 10),
+    ],
+)
+def test_tables_that_are_sound_and_others(desk, table, files, payload, code):
+    """Each entry is referred to once, each descriptor has one owner, and what is announced is there."""
+    numbers = [temporary(b"tea") for _ in range(files)]
+    desk.knock()
+    announced = max(files, 1)
+    record = HEAD.pack(VERSION, CALL, len(table), announced, 0, 1 << 63) + OF_CALL.pack(NO_LIMIT, 0, 6, desk.badge)
+    send(desk.channel, record + b"length" + pack_table(table) + packed(payload), numbers)
+    for number in numbers:
+        os.close(number)
+    data, _ = receive(desk.channel)
+    assert HEAD.unpack_from(data)[5] == 1 << 63
+    if code is None:
+        assert (data[1], unpacked(data[16:])) == (REPLY, 3)
+    else:
+        assert (data[1], unpacked(data[16:])[0]) == (FAIL, code)
+
+
+def test_capabilities_of_one_door_share_its_slot(desk):
+    """Two entries, one descriptor."""
+    with held_twice(desk) as (first, second):
+        table = [(0, first.badge), (0, second.badge)]
+        desk.knock()
+        record = HEAD.pack(VERSION, CALL, 2, 1, 0, 1) + OF_CALL.pack(NO_LIMIT, 0, 4, desk.badge) + b"both"
+        send(desk.channel, record + pack_table(table) + packed([0, 1]), [first.door.fileno()])
+        assert unpacked(receive(desk.channel)[0][16:]) is True
+
+
+@contextlib.contextmanager
+def held_twice(desk):
+    """Two capabilities of one door: of the desk itself."""
+    with Held(desk.door.dup(), desk.badge) as first, Held(desk.door.dup(), desk.badge) as second:
+        yield first, second
+
+
+def test_another_call_gives_up_what_was_not_completed(desk):
+    """A call of which a part has come, and an answer of which a part has come."""
+    desk.knock()
+    send(desk.channel, HEAD.pack(VERSION, BEGIN, 0, 0, 0, 1) + SIZES.pack(300_000, 0))
+    send(desk.channel, HEAD.pack(VERSION, PART, 0, 0, 0, 1) + bytes(1000))
+    desk.calls = 1
+    assert desk.call("add", 2, 3)[0] == 5
+    number = temporary(b"")
+    record = HEAD.pack(VERSION, CALL, 1, 1, 0, 3) + OF_CALL.pack(NO_LIMIT, 0, 6, desk.badge) + b"copies"
+    send(desk.channel, record + pack_table([A_FILE]) + packed([0]), [number])
+    assert receive(desk.channel)[0][1] == BEGIN
+    data, numbers = receive(desk.channel)
+    assert (data[1], len(numbers)) == (PART, 253)
+    for one in (number, *numbers):
+        os.close(one)
+    desk.calls = 3
+    assert desk.call("add", 2, 3)[0] == 5
+    assert desk.knocks == 1
+
+
 def test_a_channel_is_given_up_by_a_word():
     """It says that nothing more was read; its client knocks again."""
     limits = cm.Limits(channels=1)
@@ -516,8 +600,10 @@ def test_its_calls_have_their_time(served):
 def test_a_late_answer_is_passed_over(served):
     """It has the ID of a call that was given up; what is next is answered by the next."""
     server, desk = served
+    # On a channel that is there, so that it is sent for certain.
+    assert desk.add(1, 1) == 2
     server.holds_back = 1
-    with pytest.raises(cm.CallTimeout) as late, cm.timeout(0.05):
+    with pytest.raises(cm.CallTimeout) as late, cm.timeout(0.3):
         desk.add(2, 3)
     assert late.value.ran == "maybe"
     assert desk.add(5, 7) == 12

@@ -75,6 +75,12 @@ class Desk(cm.Interface):
     def grid(self) -> cm.Dataspace: ...
 
     @cm.method
+    def length(self, file: cm.Descriptor) -> int: ...
+
+    @cm.method
+    def both(self, first: cm.Capability, second: cm.Capability) -> bool: ...
+
+    @cm.method
     def total(self, data: cm.Dataspace) -> int: ...
 
     @cm.method
@@ -149,6 +155,12 @@ class DeskServer(Desk):
         made = cm.Dataspace.create((2, 3), "d")
         made.seal()
         return made
+
+    def length(self, file):
+        return os.fstat(file.fileno()).st_size
+
+    def both(self, first, second):
+        return first is second
 
     def total(self, data):
         return sum(data.view())
