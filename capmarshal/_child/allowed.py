@@ -180,14 +180,17 @@ _IOCTLS = (
 
 
 def _opening(call: str, flags: int, *, writes: bool) -> list[tuple[str, tuple[If, ...]]]:
-    """How files may be opened: the flags are that argument, and the mode is the next."""
+    """How files may be opened: the flags are that argument, and the mode is the next.
+
+    Not by O_PATH, which Landlock does not look at: who is handed such a descriptor may open what this process may not.
+    """
     if not writes:
         # /proc/self/fd leads to pipes and memfds, past Landlock: what came for reading is not to be written to.
-        return [(call, (If(flags, 0, os.O_ACCMODE | os.O_CREAT | os.O_TRUNC),))]
+        return [(call, (If(flags, 0, os.O_ACCMODE | os.O_CREAT | os.O_TRUNC | os.O_PATH),))]
     # What is opened for reading is not truncated: Landlock looks at that from its third version on.
     # Nor opened for neither, by both bits (open(2)): Landlock has no word for that, and a device is open then.
-    reading = If(flags, os.O_RDONLY, os.O_ACCMODE | os.O_TRUNC)
-    ways = reading, If(flags, os.O_WRONLY, os.O_ACCMODE), If(flags, os.O_RDWR, os.O_ACCMODE)
+    mode = os.O_ACCMODE | os.O_PATH
+    ways = If(flags, os.O_RDONLY, mode | os.O_TRUNC), If(flags, os.O_WRONLY, mode), If(flags, os.O_RDWR, mode)
     return [(call, (way, If(flags + 1, 0, _SET_ID_BITS))) for way in ways]
 
 

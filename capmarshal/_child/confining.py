@@ -70,11 +70,11 @@ def _check_ready() -> None:
         raise NotConfined(errno.EBUSY, "this process cannot be confined: nobody tells how many threads it has")
     if threads != 1:
         raise not_alone([each for each in threading.enumerate() if each is not threading.current_thread()])
-    if (number := privileges.ring()) is not None:
+    if ring := privileges.ring():
         raise NotConfined(
             errno.EBUSY,
-            f"this process cannot be confined: descriptor {number} is an io_uring, which does what a filter does not "
-            "see; a loop of uvloop's has one: confine before there is one",
+            f"this process cannot be confined: {ring}, which does what a filter does not see; a loop of uvloop's has "
+            "one: confine before there is one",
         )
 
 

@@ -15,6 +15,7 @@ from capmarshal._kernel.native import lib
 _CLONE_THREAD = 0x00010000
 _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
 _VERSION_3, _WORDS = 0x20080522, 6
+_RING = b"anon_inode:[io_uring]"
 # OOM_SCORE_ADJ_MAX of include/uapi/linux/oom.h.
 _FIRST_TO_GO = 1000
 
@@ -31,16 +32,21 @@ def threads() -> int | None:
         return {0: 1, -errno.EINVAL: 2}.get(lib.lx_unshare(_CLONE_THREAD))
 
 
-def ring() -> int | None:
-    """An io_uring that is open: a filter sees none of its requests, and the kernel may take them without a call.
+def ring() -> str:
+    """An io_uring that there is: a filter sees none of its requests, and the kernel may take them without a call.
 
-    None also where /proc is not mounted.
+    Closed, one that is mapped goes on.  Empty where there is none, and where /proc is not mounted.
     """
     try:
         numbers = os.listdir("/proc/self/fd")  # noqa: PTH208 - as above
+        with open("/proc/self/maps", "rb") as maps:  # noqa: PTH123 - as above
+            mapped = any(_RING in line for line in maps)
     except OSError:
-        return None
-    return next((int(each) for each in numbers if name_in_proc(int(each)) == "anon_inode:[io_uring]"), None)
+        return ""
+    number = next((each for each in numbers if os.fsencode(name_in_proc(int(each))) == _RING), None)
+    if number is None:
+        return "an io_uring is mapped" if mapped else ""
+    return f"descriptor {number} is an io_uring"
 
 
 def be_expendable() -> None:
