@@ -14,6 +14,8 @@ from sphinx.highlighting import PygmentsBridge
 import capmarshal
 
 CHECKOUT = Path(__file__).parents[1]
+# What there is room for on a wide page.
+COLUMNS = 120
 
 project = "capmarshal"
 author = "the capmarshal authors"
@@ -66,10 +68,13 @@ def _plain_first_line(app, what, name, thing, options, lines):
             lines[number + 1] = lines[number + 1].replace(lines[number + 1].lstrip(), f": {lines[number + 1].lstrip()}")
 
 
-def _no_signature(app, what, name, thing, options, signature, result):
-    """Has nothing said of how an object is made that programs do not make."""
-    hidden = what == "exception" or name in {f"capmarshal.{each}" for each in ("Caller", "Capability", "Signal")}
-    return ("", None) if hidden and signature else None
+def _signature(app, what, name, thing, options, signature, result):
+    """Has nothing said of how an object is made that programs do not make; and of defaults no more than is written."""
+    if not signature:
+        return None
+    if what == "exception" or name in {f"capmarshal.{each}" for each in ("Caller", "Capability", "Signal")}:
+        return "", None
+    return re.sub(r"Limits\(\w.*?\)", "Limits()", signature), result
 
 
 def _found_in_package(app, env, node, content):
@@ -106,11 +111,20 @@ def _link_to_examples(app, doctree):
             node.replace_self(nodes.reference("", "", *node.children, refuri=page, internal=True))
 
 
+def _long_lines(app, doctree):
+    """Has what is printed in long lines, as errors are, be broken, and not scrolled; site.css does that."""
+    for node in doctree.findall(nodes.literal_block):
+        longest = max(map(len, node.astext().splitlines()))
+        if node.get("language") != "python" and longest > COLUMNS:
+            node["classes"].append("long-lines")
+
+
 def setup(app):
     """Sphinx calls this."""
     app.connect("source-read", _contents)
     app.connect("autodoc-process-docstring", _plain_first_line, priority=100)
-    app.connect("autodoc-process-signature", _no_signature)
+    app.connect("autodoc-process-signature", _signature)
     app.connect("missing-reference", _found_in_package)
     app.connect("html-collect-pages", _example_pages)
     app.connect("doctree-read", _link_to_examples, priority=100)
+    app.connect("doctree-read", _long_lines)
