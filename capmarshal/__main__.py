@@ -8,13 +8,13 @@ import sys
 from typing import TYPE_CHECKING
 
 import capmarshal
-from capmarshal._commands import demo, doctor, inspect
+from capmarshal._commands import call, demo, describe, doctor, inspect
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # In the order of --help.  Each adds its own part, and says what runs it: a function of what was parsed, to exit status.
-_COMMANDS = (demo, doctor, inspect)
+_COMMANDS = (demo, doctor, inspect, describe, call)
 
 _INTERRUPTED = 128 + signal.SIGINT
 
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: those of the command line, unless given.
 
     Returns:
-        The exit status: 0, 1 for a failure that was reported, 130 after Ctrl-C.
+        The exit status: 0, 1 for a failure that was reported, 130 after Ctrl-C; some commands have more.
 
     Raises:
         SystemExit: 2 after a usage error, 0 after ``--help`` and ``--version``.

@@ -41,6 +41,8 @@ class Entrypoint(AnyEntrypoint[Service]):
         close_timeout: seconds that leaving the ``with`` block may take, and :class:`timeout` if that is less.
 
         limits: what its clients may cost it: each process, each user, and all together.
+        describe: whether it says, to whoever may call an object, which methods there are, with their parameters and
+            docstrings: what ``capmarshal describe`` and ``capmarshal call`` ask for.
 
     Raises:
         ValueError: no such label, time or maximum.
@@ -58,10 +60,12 @@ class Entrypoint(AnyEntrypoint[Service]):
         max_descriptors: int = MAX_DESCRIPTORS,
         close_timeout: float = CLOSE_TIMEOUT,
         limits: Limits = Limits(),  # noqa: B008 - it cannot change
+        describe: bool = True,
     ) -> None:
-        check_options(label, max_bytes, max_descriptors, close_timeout, limits)
+        check_options(label, max_bytes, max_descriptors, close_timeout, limits, describe)
         make_server = partial(Server, max_bytes=max_bytes, max_descriptors=max_descriptors, limits=limits)
         super().__init__(label, close_timeout, Dispatcher, make_server, Service)
+        self._objects.described = describe
 
     def dissolve(self, target: Interface, reason: str = DISSOLVED) -> None:
         """Ends all that leads to an object: from here on, calls of it are refused.

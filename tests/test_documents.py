@@ -13,6 +13,7 @@ FOLLOWED = {
     "docs/deploying.md": (),
     "docs/files.md": (),
     "docs/pools.md": (),
+    "docs/shell.md": (),
     "docs/tutorial.md": ("landlock", "seccomp", "scopes"),
     "docs/types.md": (),
 }

@@ -73,6 +73,8 @@ class Entrypoint(AnyEntrypoint[AwaitedService]):
         close_timeout: seconds for which leaving the block waits for calls, and :class:`timeout` if that is less.
 
         limits: what its clients may cost it: each process, each user, and all together.
+        describe: whether it says, to whoever may call an object, which methods there are, with their parameters and
+            docstrings: what ``capmarshal describe`` and ``capmarshal call`` ask for.
 
     Raises:
         ValueError: no such label, time, maximum or number of calls.
@@ -91,8 +93,9 @@ class Entrypoint(AnyEntrypoint[AwaitedService]):
         max_descriptors: int = MAX_DESCRIPTORS,
         close_timeout: float = CLOSE_TIMEOUT,
         limits: Limits = Limits(),  # noqa: B008 - it cannot change
+        describe: bool = True,
     ) -> None:
-        check_options(label, max_bytes, max_descriptors, close_timeout, limits)
+        check_options(label, max_bytes, max_descriptors, close_timeout, limits, describe)
         check_whole(concurrency, f"concurrency is a whole number of calls, 1 or more, not {concurrency!r}", 1)
         make_server = partial(
             AwaitedServer,
@@ -103,6 +106,7 @@ class Entrypoint(AnyEntrypoint[AwaitedService]):
         )
         self._block: Block | None = None
         super().__init__(label, close_timeout, AwaitingDispatcher, make_server, AwaitedService)
+        self._objects.described = describe
 
     def listen(
         self,

@@ -41,6 +41,9 @@ of all.  A GONE is the last word of a server that has read no more of a channel,
 A REVOKED is the last word of one at a door, for all who hold it: the epitaph, which goes on with a reason in UTF-8.
 A SIGNAL is all that goes through the door of a :class:`capmarshal.Signal`, whose badge is no secret: it says what that
 door is for.
+
+Methods bear the names of functions.  One name that is none, DESCRIBE, every object has whose entrypoint says what can
+be called: it takes nothing, and its result is a :class:`capmarshal._typed.description.Description`.
 """
 
 from __future__ import annotations
@@ -64,6 +67,8 @@ KNOCK, CALL, REPLY, FAIL, BEGIN, PART, GO, GONE, REVOKED, SIGNAL = 1, 2, 3, 4, 5
 BADGE_SIZE = 16
 # Bytes of a method's name, by the field in the head; and lines of a table, so that no descriptor has the slot below.
 METHOD_MAX = (1 << 16) - 1
+# What asks what can be called: no function is called so.
+DESCRIBE = b"?"
 ENTRIES_MAX = METHOD_MAX - 1
 # A slot that no descriptor has, nor a further line: this door.
 THIS_DOOR = (1 << 16) - 2

@@ -11,8 +11,8 @@ from capmarshal._kernel.errors import ArgumentError, Error, StaleCapability
 from capmarshal._protocol.answer_bound import AnswerBound
 from capmarshal._protocol.epitaph import revoked
 from capmarshal._protocol.faults import Code
-from capmarshal._protocol.wire import BADGE_SIZE, PLAIN, Entry, lines_in
-from capmarshal._server.answer import Answer, fail
+from capmarshal._protocol.wire import BADGE_SIZE, DESCRIBE, PLAIN, Entry, lines_in
+from capmarshal._server.answer import Answer, fail, reply
 from capmarshal._typed.codec import BAD_PAYLOAD, is_msgspecs
 from capmarshal._typed.incoming import Incoming, Owned
 from capmarshal._typed.stream import bound_by
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from capmarshal._server.journal import Journal
     from capmarshal._server.objects import Objects
     from capmarshal._server.served_by import ServedBy
+    from capmarshal._typed.interface import Interface
     from capmarshal._typed.method import Method
 
 # Of what a stranger calls a method, this much goes into errors.
@@ -121,12 +122,31 @@ class CallArguments:
             return fail(
                 turn.id, Code.STALE, "the capability's object is not there: dissolved, or never was", incoming.produced
             )
+        if method == DESCRIBE and self._objects.described:
+            return self._description(turn, target, self._objects.only_of(badge), incoming.produced)
         name = method[:NAME_SHOWN].decode("utf-8", "backslashreplace")
-        if self._objects.withholds(badge, method):
+        if method == DESCRIBE:
+            words = f"entrypoint {self._journal.label!r} does not say what can be called (describe=False)"
+        elif self._objects.withholds(badge, method):
             words = f"{name}() is not among what this grant lets call of {type(target).__qualname__} (only=...)"
         else:
             words = f"{type(target).__qualname__} has no remote method {name!r}: the server may be older, or another"
         return fail(turn.id, Code.UNKNOWN_METHOD, words, incoming.produced)
+
+    def _description(
+        self, turn: Turn, target: Interface, only: frozenset[bytes] | None, owned: Sequence[Any]
+    ) -> Answer:
+        """The answer that says which methods of an object can be called: those in ``only``, or all."""
+        # Imported when used: few are asked.
+        from capmarshal._typed.describing import described
+
+        try:
+            payload = described(type(target), only)
+        except Exception as error:  # noqa: BLE001 - of a class of the application's, which would not end the service
+            words = f"saying what can be called of {type(target).__qualname__}"
+            self._journal.error(self._served.peer_of(turn.slot), words, "%s", words, exc_info=error)
+            return fail(turn.id, Code.UNKNOWN_METHOD, f"{words} failed: its log says how", owned)
+        return reply(turn.id, payload)._replace(arguments=owned)
 
     def refused(self, turn: Turn, method: Method, error: ArgumentError | StaleCapability, owned: Owned) -> Answer:
         """The answer to a call whose arguments are not what the interface says."""

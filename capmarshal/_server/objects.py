@@ -60,9 +60,11 @@ class Objects:
             serving thread ran another inline.
         beside: what of the application's the serving thread runs that is no call; empty: nothing.
         awaited: of each who waits for the end of a call, the lock, say, that is released when there is one.
+        described: whether it is said what can be called, to whoever may call it.
     """
 
     def __init__(self) -> None:
+        self.described = True
         self._by_badge: dict[bytes, Interface] = {}
         # The names of the methods that can be called, where these are not all.
         self._only: dict[bytes, frozenset[bytes]] = {}

@@ -19,7 +19,9 @@ def _check_maximum(name: str, most: int, least: int) -> None:
     check_whole(most, f"{name} is a whole number, {least} or more, not {most!r}", least)
 
 
-def check_options(label: str, max_bytes: int, max_descriptors: int, close_timeout: float, limits: Limits) -> None:
+def check_options(
+    label: str, max_bytes: int, max_descriptors: int, close_timeout: float, limits: Limits, describe: bool
+) -> None:
     """Refuses an entrypoint that cannot be.
 
     Raises:
@@ -31,3 +33,5 @@ def check_options(label: str, max_bytes: int, max_descriptors: int, close_timeou
     check_seconds(close_timeout, f"close_timeout is a number of seconds, 0 or more, not {close_timeout!r}")
     if not isinstance(limits, Limits):
         raise TypeError(f"limits are a cm.Limits, as limits=cm.Limits(channels=100), not {limits!r}")
+    if not isinstance(describe, bool):
+        raise TypeError(f"describe is True or False, not {describe!r}")

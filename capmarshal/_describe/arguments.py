@@ -1,0 +1,198 @@
+"""A call's arguments by the words of a command line: JSON, text as it is, and @FILE for what is no data.
+
+What is not sent as data is opened here, as the user whose command it is: a server only says that it wants a file, and
+never which.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import socket
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from capmarshal._capabilities.capability import Capability
+from capmarshal._capabilities.connecting import connect
+from capmarshal._capabilities.signal_capability import Signal
+from capmarshal._describe.schemas import CannotBeCalled, Types, is_text, members_of, shown
+from capmarshal._descriptors.dataspace import Dataspace
+from capmarshal._descriptors.descriptor import Descriptor
+from capmarshal._descriptors.shared_buffer import SharedBuffer
+from capmarshal._kernel.errors import Error
+from capmarshal._typed.description import KIND
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from typing import Self
+
+    from capmarshal._describe.schemas import Definitions, Schema
+    from capmarshal._typed.description import MethodDescription, ParameterDescription
+
+_NAMED = re.compile(r"([^\W\d]\w*)=(.*)", re.DOTALL)
+_ALREADY = re.compile(r"/dev/fd/(\d{1,7})")
+
+
+class BadArgument(Exception):  # never leaves the package
+    """What is wrong with the words of a command line, in words."""
+
+
+class Arguments:
+    """Makes arguments of words; what it has opened is closed with it.
+
+    Args:
+        described: the method that is called.
+        definitions: of the types that its own refer to.
+
+    Raises:
+        CannotBeCalled: the words say why.
+
+    Attributes:
+        wrong: why an item of a stream could not be made; None: all could.
+    """
+
+    def __init__(self, described: MethodDescription, definitions: Definitions) -> None:
+        self._described = described
+        self._definitions = definitions
+        types = Types(definitions)
+        self._kinds = {each.name: types.make(each.schema)[0] for each in described.parameters}
+        self.wrong: Exception | None = None
+        self._opened = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    def make(self, words: Sequence[str]) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments of a call, by position and by name.
+
+        Raises:
+            BadArgument, CannotBeCalled: the words say why.
+        """
+        by_position: list[Any] = []
+        by_name: dict[str, Any] = {}
+        parameters = {each.name: each for each in self._described.parameters}
+        places = [each for each in self._described.parameters if each.how != "name"]
+        for word in words:
+            named = _NAMED.fullmatch(word)
+            if named is not None and named[1] in parameters:
+                name = named[1]
+                if name in by_name or any(each.name == name for each in places[: len(by_position)]):
+                    raise BadArgument(f"{name} is given twice")
+                by_name[name] = self._argument(parameters[name], named[2])
+            elif len(by_position) == len(places):
+                raise BadArgument(f"{_shortened(word)} is one argument too many")
+            else:
+                by_position.append(self._argument(places[len(by_position)], word))
+        given = {*by_name, *(each.name for each in places[: len(by_position)])}
+        if missing := [name for name, each in parameters.items() if name not in given and not each.optional]:
+            raise BadArgument(f"{', '.join(missing)} missing")
+        for place in places[len(by_position) :]:
+            # What can be given by position alone was named here.
+            if place.how != "position" or place.name not in by_name:
+                break
+            by_position.append(by_name.pop(place.name))
+        if wrong := [name for name in by_name if parameters[name].how == "position"]:
+            raise BadArgument(f"{', '.join(wrong)} cannot be given without those before it")
+        return by_position, by_name
+
+    def _argument(self, parameter: ParameterDescription, word: str) -> Any:
+        if not parameter.stream:
+            return self._value(parameter.name, parameter.schema, word)
+        lines = self._opened.enter_context(_open(parameter.name, word, os.O_RDONLY).open("r", encoding="utf-8"))
+        return self._items(parameter, lines)
+
+    def _items(self, parameter: ParameterDescription, lines: Iterator[str]) -> Iterator[Any]:
+        try:
+            for line in lines:
+                yield self._value(parameter.name, parameter.schema, line.removesuffix("\n"))
+        except (BadArgument, CannotBeCalled, OSError, UnicodeError) as error:
+            self.wrong = error
+            raise
+
+    def _value(self, name: str, schema: Schema, word: str) -> Any:
+        """What a word is for a parameter, or for an item of it."""
+        kind = self._kinds[name]
+        members = members_of(schema, self._definitions)
+        as_text = [member for member in members if KIND in member or is_text(member, self._definitions)]
+        if kind is bytes and word.startswith("@"):
+            with _open(name, word, os.O_RDONLY).open("rb") as file:
+                return file.read()
+        text = msgspec.json.encode(word)
+        if kind is bytes or (as_text and len(members) == 1):
+            return self._decoded(name, schema, kind, text)
+        try:
+            return self._decoded(name, schema, kind, word.encode())
+        except BadArgument:
+            if not as_text:
+                raise
+            return self._decoded(name, schema, kind, text)
+
+    def _decoded(self, name: str, schema: Schema, kind: Any, text: bytes) -> Any:
+        def hook(cls: type, value: Any) -> Any:
+            if not isinstance(value, str):
+                raise BadArgument(f"{name}: @FILE is due within {shown(schema, self._definitions)}")
+            return self._no_data(name, cls, value)
+
+        try:
+            return msgspec.json.decode(text, type=kind, dec_hook=hook)
+        except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+            if isinstance(error.__cause__, (BadArgument, CannotBeCalled, Error, OSError)):
+                raise error.__cause__ from None
+            due = shown(schema, self._definitions)
+            malformed = not isinstance(error, msgspec.ValidationError)
+            words = f"{name}: {due} is due, in JSON, not {_shortened(text.decode())}"
+            raise BadArgument(words if malformed else f"{words}: {error}") from None
+
+    def _no_data(self, name: str, cls: type, word: str) -> Any:
+        """What a word stands for that begins with @, and is to be of a class."""
+        if cls is Capability:
+            return connect(_path(name, word))
+        if cls in (SharedBuffer, Signal):
+            raise CannotBeCalled(f"{name} is a {cls.__name__}, and a shell has none")
+        return self._opened.enter_context(_made(name, cls, word))
+
+
+def _made(name: str, cls: type, word: str) -> Any:
+    """An open file, socket or dataspace, of what a word names."""
+    if cls is io.BufferedWriter:
+        return _open(name, word, os.O_WRONLY | os.O_CREAT | os.O_TRUNC).open("wb")
+    descriptor = _open(name, word, os.O_RDONLY)
+    if cls is io.BufferedReader:
+        return descriptor.open("rb")
+    if cls is Dataspace:
+        with descriptor.open("rb") as file:
+            return Dataspace.from_buffer(file.read())
+    if cls is socket.socket:
+        try:
+            return descriptor.socket()
+        except OSError:
+            descriptor.close()
+            raise BadArgument(f"{name}: {word} is no socket; an open one is @/dev/fd/N, or @-") from None
+    return descriptor
+
+
+def _open(name: str, word: str, flags: int) -> Descriptor:
+    """What a word names: a file that is opened, or something that is open already."""
+    path = _path(name, word)
+    if path == "-":
+        return Descriptor(os.dup(1 if flags & os.O_WRONLY else 0))
+    if (already := _ALREADY.fullmatch(path)) is not None:
+        # Of a socket, that file could not be opened.
+        return Descriptor(os.dup(int(already[1])))
+    return Descriptor(os.open(path, flags | os.O_CLOEXEC, 0o666))
+
+
+def _path(name: str, word: str) -> str:
+    if not word.startswith("@") or len(word) == 1:
+        raise BadArgument(f"{name}: @FILE is due, not {_shortened(word)}")
+    return word[1:]
+
+
+def _shortened(word: str) -> str:
+    return word if len(word) <= 80 else f"{word[:80]}..."

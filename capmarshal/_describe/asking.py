@@ -1,0 +1,64 @@
+"""Asking an object which methods it has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from capmarshal._calling import Interface, method
+from capmarshal._client.proxy import invoke
+from capmarshal._kernel.errors import ArgumentError, ProtocolError, UnknownMethod
+from capmarshal._protocol.wire import DESCRIBE, pack_size
+from capmarshal._typed.description import Description
+from capmarshal._typed.method import Method
+
+if TYPE_CHECKING:
+    from capmarshal._capabilities.capability import Capability
+
+# Bytes of what a server may say: all that is in it is read by people, or typed by them.
+MOST = 1 << 20
+
+
+class _Described(Interface):
+    """What every object has whose entrypoint says what can be called."""
+
+    @method
+    def describe(self) -> msgspec.Raw:
+        """Gives the description, as it is."""
+
+
+class _Describe(Method):
+    """Its method, under the name that no other has."""
+
+    def __init__(self) -> None:
+        super().__init__(_Described, "describe", _Described.describe)
+        self.where = "asking what can be called"
+        self.wire_name, self.wire_size = DESCRIBE, pack_size(DESCRIBE)
+        self.will_be_called()
+
+
+def description_of(capability: Capability) -> Description:
+    """What the entrypoint of an object says of it.
+
+    Raises:
+        UnknownMethod: nothing; the message says why.
+        ProtocolError: what cannot be understood.
+        Disconnected, CallTimeout, Revoked, StaleCapability: as any call.
+    """
+    try:
+        proxy: Any = capability.cast(_Described)
+        raw: msgspec.Raw = invoke(proxy, _Describe(), ())
+    except UnknownMethod as error:
+        # Where an entrypoint has never heard of it, it says that there is no such method.
+        old = ": its capmarshal is older than that" if "describe=False" not in str(error) else ""
+        raise UnknownMethod(f"it is not said what can be called{old} ({error})") from None
+    except ArgumentError as error:
+        raise ProtocolError(f"what the entrypoint says of its object cannot be understood: {error}") from None
+    size = memoryview(raw).nbytes
+    if size > MOST:
+        raise ProtocolError(f"what the entrypoint says of its object has {size} bytes, and may have {MOST}")
+    try:
+        return msgspec.msgpack.decode(raw, type=Description)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"what the entrypoint says of its object cannot be understood: {error}") from None

@@ -1,0 +1,109 @@
+"""What a call has given, written: as JSON, or as it is.
+
+Within JSON all that a terminal would obey is escaped; JSON has an escape for each character.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from capmarshal._capabilities.capability import Capability, Delegable
+from capmarshal._capabilities.space import capability_of
+from capmarshal._descriptors.dataspace import Dataspace
+from capmarshal._descriptors.descriptor import number_of
+from capmarshal._descriptors.shared_buffer import SharedBuffer
+from capmarshal._typed.files import describe
+from capmarshal._typed.table import is_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Control characters, those that turn the direction of what follows, those that end a line, and what stands alone.
+_OBEYED = re.compile("[\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
+_AT_ONCE = 1 << 16
+
+
+def without_escapes(text: str) -> str:
+    """JSON of the same meaning that has nothing that a terminal obeys."""
+    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def put(number: int, data: Any) -> None:
+    """Writes all of some bytes to a descriptor, at once."""
+    view = memoryview(data).cast("B")
+    while view:
+        view = view[os.write(number, view) :]
+
+
+class Writer:
+    """Writes results to a descriptor.
+
+    Args:
+        number: of it, borrowed.
+        raw: bytes, text and what can be read from a descriptor are written as they are.
+
+    Attributes:
+        left_out: what was only named in what was written, for it ends with this process: "capability", "descriptor".
+    """
+
+    def __init__(self, number: int, *, raw: bool) -> None:
+        self._number = number
+        self._raw = raw
+        self.left_out: set[str] = set()
+
+    def write(self, result: Any) -> None:
+        """Writes one result, or an item of one; what has come with it is closed.
+
+        Raises:
+            OSError: it cannot be written, or what is copied not be read.
+            TypeError: JSON has no words for it.
+        """
+        opened: list[Any] = []
+        try:
+            if self._raw and isinstance(result, (bytes, str)):
+                put(self._number, result.encode() if isinstance(result, str) else result)
+            elif self._raw and isinstance(result, (Dataspace, SharedBuffer)):
+                opened.append(result)
+                put(self._number, result.view())
+            elif self._raw and is_file(result):
+                opened.append(result)
+                self._copy(number_of(result))
+            else:
+                put(self._number, self._line(result, opened.append))
+        finally:
+            for each in opened:
+                each.close()
+
+    def _line(self, result: Any, note: Callable[[Any], None]) -> bytes:
+        def hook(thing: Any) -> Any:
+            if isinstance(thing, (Capability, Delegable)):
+                self.left_out.add("capability")
+                return {"capability": capability_of(thing).label}
+            if not is_file(thing):
+                raise TypeError(f"a {type(thing).__qualname__} has no words in JSON")
+            note(thing)
+            self.left_out.add("descriptor")
+            # Nothing is asked that whoever serves it could delay.
+            return {"descriptor": describe(number_of(thing))}
+
+        text = msgspec.json.encode(result, enc_hook=hook).decode()
+        return without_escapes(text).encode() + b"\n"
+
+    def _copy(self, number: int) -> None:
+        waiting = select.poll()
+        waiting.register(number, select.POLLIN)
+        while True:
+            # Whoever sent it may have made it one that does not wait.
+            waiting.poll()
+            try:
+                data = os.read(number, _AT_ONCE)
+            except BlockingIOError:
+                continue
+            if not data:
+                return
+            put(self._number, data)

@@ -1,0 +1,220 @@
+"""What the commands ``describe`` and ``call`` do, to their exit status."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import stat
+import sys
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from capmarshal._capabilities.connecting import connect
+from capmarshal._describe.arguments import Arguments, BadArgument
+from capmarshal._describe.asking import description_of
+from capmarshal._describe.remote import interface_for
+from capmarshal._describe.results import Writer, put, without_escapes
+from capmarshal._describe.schemas import CannotBeCalled
+from capmarshal._describe.words import lines_of, signature
+from capmarshal._kernel.deadline import timeout as time_limit
+from capmarshal._kernel.errors import (
+    ArgumentError,
+    CallTimeout,
+    Disconnected,
+    Error,
+    ProtocolError,
+    Refused,
+    Revoked,
+    StaleCapability,
+    TooManyInFlight,
+    UnknownMethod,
+    printable,
+    shortened,
+)
+from capmarshal.demo.complaints import complain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from capmarshal._capabilities.capability import Capability
+    from capmarshal._typed.description import Description, MethodDescription
+
+_FAILED, _USAGE, _UNREACHABLE = 1, 2, 3
+# Seconds for an answer, unless it is said.
+_TIMEOUT = 10.0
+# That there was no answer, and will be none; what else a call raises was answered.
+_NO_ANSWER = (CallTimeout, Disconnected, ProtocolError, Refused, Revoked, StaleCapability, TooManyInFlight)
+# Where the output goes.
+_STANDARD = 1
+
+
+class _Ended(Exception):
+    """The command has failed.
+
+    Args:
+        status: its exit status.
+        words: why.
+    """
+
+    def __init__(self, status: int, words: str) -> None:
+        super().__init__(words)
+        self.status = status
+
+
+def describe(path: str, seconds: float | None, *, as_json: bool) -> int:
+    """Shows what a service offers.
+
+    Args:
+        path: of its socket.
+        seconds: for its answer; None: the default.
+        as_json: the description as it is.
+
+    Returns:
+        The exit status.
+    """
+
+    def run() -> None:
+        with time_limit(_TIMEOUT if seconds is None else seconds):
+            _, described = _asked(path)
+        if as_json:
+            text = without_escapes(msgspec.json.format(msgspec.json.encode(described), indent=2).decode())
+        else:
+            text = "\n".join(lines_of(described))
+        put(_STANDARD, f"{text}\n".encode())
+
+    return _ended(run)
+
+
+def call(path: str, name: str, words: Sequence[str], seconds: float | None, output: str | None) -> int:
+    """Makes a call of a service, and writes its result.
+
+    Args:
+        path: of its socket.
+        name: of the method.
+        words: the arguments.
+        seconds: for each answer; None: the default.
+        output: where the result goes, as it is; None: to standard output, as JSON.
+
+    Returns:
+        The exit status.
+    """
+    return _ended(lambda: _call(path, name, words, seconds, output))
+
+
+def _call(path: str, name: str, words: Sequence[str], seconds: float | None, output: str | None) -> None:
+    limit = _TIMEOUT if seconds is None else seconds
+    with contextlib.ExitStack() as open_until_over:
+        with time_limit(limit):
+            capability, described = _asked(path)
+            method = _method(described, name)
+            try:
+                interface = interface_for(method, described)
+                arguments = open_until_over.enter_context(Arguments(method, described.definitions))
+                by_position, by_name = arguments.make(words)
+            except BadArgument as error:
+                takes = signature(method, described.definitions)
+                raise _Ended(_USAGE, f"{error}; the method is {takes}") from None
+            except CannotBeCalled as error:
+                raise _Ended(_USAGE, f"{name}() cannot be called from a shell: {error}") from None
+            except OSError as error:
+                # What an argument names; of a service it is an error of ours.
+                raise error if isinstance(error, Error) else _Ended(_USAGE, str(error)) from None
+        number = open_until_over.enter_context(_output(output))
+        writer = Writer(number, raw=output is not None)
+        # Whoever follows a log waits for the next line, however long that takes.
+        proxy = capability.cast(interface, timeout=None if method.stream and seconds is None else limit)
+        try:
+            result = getattr(proxy, name)(*by_position, **by_name)
+            if number != _STANDARD and stat.S_ISREG(os.fstat(number).st_mode):
+                # Not before: what was there stays where a call fails.
+                os.ftruncate(number, 0)
+            _write(result, method, writer)
+        except Error:
+            if arguments.wrong is not None:
+                # An item of a stream, which the method has been told of.
+                raise _Ended(_USAGE, str(arguments.wrong)) from None
+            raise
+    if "capability" in writer.left_out:
+        complain("no shell can keep a capability: what it leads to is let go of now")
+    if "descriptor" in writer.left_out:
+        complain("no shell can keep a descriptor: where it is the result, --output FILE has what can be read from it")
+
+
+def _write(result: Any, method: MethodDescription, writer: Writer) -> None:
+    if method.stream:
+        with contextlib.closing(result):
+            for item in result:
+                writer.write(item)
+    elif result is not None or method.result.get("type") != "null":
+        writer.write(result)
+
+
+@contextlib.contextmanager
+def _output(path: str | None) -> Iterator[int]:
+    """The descriptor that a result is written to; what is there already stays there."""
+    if path in (None, "-"):
+        yield _STANDARD
+        return
+    try:
+        number = os.open(str(path), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise _Ended(_USAGE, str(error)) from None
+    try:
+        yield number
+    finally:
+        os.close(number)
+
+
+def _asked(path: str) -> tuple[Capability, Description]:
+    """What a service hands over, and says of it."""
+    try:
+        capability = connect(path)
+    except Error as error:
+        raise _Ended(_UNREACHABLE, str(error)) from None
+    except ValueError as error:
+        raise _Ended(_USAGE, str(error)) from None
+    try:
+        return capability, description_of(capability)
+    except UnknownMethod as error:
+        raise _Ended(_FAILED, f"{path}: {error}") from None
+
+
+def _method(described: Description, name: str) -> MethodDescription:
+    found = next((method for method in described.methods if method.name == name), None)
+    if found is None:
+        others = ", ".join(method.name for method in described.methods) or "nothing"
+        raise _Ended(_USAGE, f"there is no method {name}; there is {others}")
+    return found
+
+
+def _ended(run: Callable[[], None]) -> int:
+    """Runs a command; its exit status, once it has been said what was wrong."""
+    # What a stream's items have to be told of is told by an exit status; only who asks for a log gets one.
+    log = logging.getLogger("capmarshal")
+    if not log.handlers:
+        log.addHandler(logging.NullHandler())
+    if sys.stdout is None:
+        complain("standard output is closed")
+        return _FAILED
+    try:
+        run()
+    except BrokenPipeError:
+        # Whoever read has had enough.
+        return 0
+    except _Ended as ended:
+        return _complaint(ended.status, str(ended))
+    except (ArgumentError, UnknownMethod) as error:
+        # Of a result it is none of the command line's.
+        return _complaint(_FAILED if ", result: " in str(error) else _USAGE, str(error))
+    except _NO_ANSWER as error:
+        return _complaint(_UNREACHABLE, str(error))
+    except (Error, OSError, TypeError, ValueError, RecursionError) as error:
+        return _complaint(_FAILED, str(error))
+    return 0
+
+
+def _complaint(status: int, words: str) -> int:
+    complain(printable(shortened(words)))
+    return status
