@@ -7,6 +7,7 @@ import inspect
 import io
 import os
 import signal
+import sqlite3
 import subprocess
 import textwrap
 from collections.abc import Iterator
@@ -327,6 +328,60 @@ def test_what_libraries_ask_of_the_system_is_answered(said):
     assert answers == [True, "image/png", None, None, True]
     # Of nobody, libnss_systemd knows one without a file.
     assert home in ("~", "/")
+
+
+def test_what_is_refused_has_the_other_way_of_the_page(fork, ordinary_python):
+    """docs/confinement.md: what ordinary libraries do that is refused, and what does the same."""
+
+    def act(host):
+        (host.place / "read").mkdir()
+        (host.place / "work").mkdir()
+        with contextlib.closing(sqlite3.connect(host.place / "read" / "data")) as data, data:
+            data.execute("create table t (x)")
+            data.execute("insert into t values (5)")
+        reading = """
+            import sqlite3, sys
+            path, query = sys.argv[1] + "/data", "select * from t"
+            def read(uri):
+                with sqlite3.connect(uri, uri=True) as data:
+                    return data.execute(query).fetchall()
+            try:
+                read(f"file:{path}?mode=ro")
+            except sqlite3.OperationalError as error:
+                say(str(error))
+            say(read(f"file:{path}?mode=ro&immutable=1"))
+        """
+        ways = """
+            import concurrent.futures, multiprocessing.pool, shutil, socket, threading
+            os.chdir(sys.argv[1])
+            say(outcome(lambda: multiprocessing.pool.ThreadPool(2)))
+            with concurrent.futures.ThreadPoolExecutor(2) as pool:
+                say(list(pool.map(abs, [-1])))
+            open("a", "w").close()
+            say(outcome(lambda: shutil.copy("a", "b")), shutil.copyfile("a", "c"))
+            one, other = socket.socketpair()
+            say(outcome(lambda: one.shutdown(socket.SHUT_WR)))
+            one.close()
+            say(other.recv(1).decode())
+        """
+        read = host.said(reading, str(host.place / "read"), read=[host.place / "read"])
+        return read, host.said(ways, str(host.place / "work"), write=[host.place / "work"])
+
+    read, ways = in_host(fork, ordinary_python, act)
+    assert read[1:] == [[[5]]]
+    pool, *ways = ways
+    assert pool in ("PermissionError", "FileNotFoundError")
+    assert ways == [[1], "PermissionError", "c", "PermissionError", ""]
+
+
+def test_numpy_computes_in_one_thread(fork, ordinary_python):
+    """Where that is all that it has: it is told so by the environment."""
+    source = """
+        import numpy
+        say(float((numpy.ones((300, 300)) @ numpy.ones((300, 300))).sum()))
+    """
+    limited = {"threads": 1, "missing": ["threads"], "env": {"OPENBLAS_NUM_THREADS": "1"}}
+    assert in_host(fork, ordinary_python, lambda host: host.said(source, **limited)) == [300.0**3]
 
 
 def test_numpy_computes(said):

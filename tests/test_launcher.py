@@ -216,6 +216,15 @@ def test_without_an_interpreter_there_is_no_launcher(monkeypatch):
         assert cm.spawn(["true"], parent=capability).wait(PATIENCE) == 0
 
 
+def test_no_interpreter_is_looked_for_where_the_child_is_started(monkeypatch, tmp_path):
+    """What stands there may be anybody's, and runs unconfined."""
+    (tmp_path / "python").symlink_to("/bin/true")
+    with child_program.registry() as (_, capability):
+        monkeypatch.setattr(sys, "executable", "./python")
+        with pytest.raises(cm.KernelError, match=r"sys\.executable is no absolute path, but './python'"):
+            cm.spawn([tmp_path / "plugin.py"], parent=capability, confine=cm.Confinement(), cwd=tmp_path)
+
+
 def test_the_parents_limit_stays_what_it_is():
     """Only the child's is lower."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)

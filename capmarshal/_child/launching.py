@@ -48,6 +48,9 @@ def interpreter() -> str:
     """
     if not sys.executable or getattr(sys, "frozen", False):
         raise KernelError(errno.ENOEXEC, "the launcher needs a Python interpreter, and sys.executable is none here")
+    if not os.path.isabs(sys.executable):  # noqa: PTH117 - pathlib is much to import for that
+        # It would be looked for where the child is started (cwd=).
+        raise KernelError(errno.ENOEXEC, f"sys.executable is no absolute path, but {sys.executable!r}")
     return sys.executable
 
 
