@@ -155,14 +155,14 @@ def test_a_thread_is_waited_for(printed):
     [
         "while True:\n    shop.price('salt')",
         "while True:\n    list(shop.articles())",
-        "more = shop.articles()\nfor _ in range(998):\n    shop.price('salt')\nprint(*more)",
+        "more = shop.articles()\nfor _ in range(198):\n    shop.price('salt')\nprint(*more)",
     ],
 )
 def test_the_tool_is_taken_back_in_the_middle(printed, loop):
     """When it was called often enough, with what it was giving; the snippet is told."""
     said, told, last = printed(f"rest = shop.articles()\nprint(next(rest))\n{loop}")
     assert said == "| bread"
-    assert re.fullmatch(r"\| capmarshal.Revoked: .*: revoked by the server: 1000 calls were made", told)
+    assert re.fullmatch(r"\| capmarshal.Revoked: .*: revoked by the server: 200 calls were made", told)
     assert last == "snippet.py ended with an error: no value"
 
 
