@@ -1,5 +1,6 @@
 """``capmarshal inspect``: who serves, holds and waits, of real processes; in each form, and what it could not see."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -17,11 +18,13 @@ from xml.etree import ElementTree as ET
 import pytest
 
 import capmarshal as cm
+from capmarshal import aio
 from capmarshal._capabilities.capability import badge_of
 from capmarshal._inspect.looking import look
 from child_program import Registry, RegistryServer
 from inspected import HOLD, INSPECT, child, entrypoint, holders, on_a_terminal, process, seen, told
 from patience import PATIENCE, until
+from refusing import refuse
 
 FORMS = ([], ["--json"], ["--dot"], ["--svg"])
 
@@ -98,6 +101,38 @@ def test_who_connects_and_where():
         served.listen(name, RegistryServer())
         assert entrypoint(seen(), "service")["listens"] == [{"path": name, "waiting": 0}]
         assert f"at {name}" in told(os.getpid())
+
+
+def test_what_is_not_served_yet():
+    """An entrypoint whose block was not entered, and a grant that nobody watches: it is that of the only one there."""
+    with contextlib.closing(cm.Entrypoint("waits")) as made:
+        granted = made.grant(RegistryServer(), label="early")
+        one = entrypoint(seen(), "waits")
+        assert [grant["label"] for grant in one["grants"]] == ["early"]
+        assert one["channels"] == []
+        del granted
+
+
+def test_what_an_event_loop_serves():
+    """Its own door, its grants and channels are those of one entrypoint, as ever."""
+
+    class Slow(cm.Interface):
+        @cm.method
+        async def tell(self, what: str) -> int: ...
+
+    class SlowServer(Slow):
+        async def tell(self, what):
+            return 1
+
+    async def serve():
+        async with aio.Entrypoint("awaited") as served:
+            granted = served.grant(SlowServer(), label="its grant")
+            assert await granted.cast(Slow).tell("") == 1
+            return await asyncio.to_thread(seen)
+
+    one = entrypoint(asyncio.run(serve()), "awaited")
+    assert [grant["label"] for grant in one["grants"]] == ["its grant"]
+    assert [channel["clients"] for channel in one["channels"]] == [[os.getpid()]]
 
 
 def test_signals_are_no_channels():
@@ -181,6 +216,8 @@ def test_a_server_that_was_stopped_is_stuck_and_red(stoppable):
     peer, proxy, _ = stoppable
     proxy.tell("before")
     os.kill(peer.pid, signal.SIGSTOP)
+    # Until it is, it may yet answer: it looks for the next call before it sleeps.
+    until(lambda: process(seen(peer.pid), peer.pid)["state"] == "T")
     try:
         # The one by the channel that is there; the other knocks.
         with _calling(proxy, "one", "two"):
@@ -263,6 +300,7 @@ def test_a_client_that_does_not_read_its_answers(stoppable, run_peer, make_pair)
     # It is stopped while its call runs, whose answer it then does not take.
     assert peer.line() == "waits"
     os.kill(slow.pid, signal.SIGSTOP)
+    until(lambda: process(seen(slow.pid), slow.pid)["state"] == "T")
     near.send(b"1")
     try:
         view = until(lambda: (view := seen(peer.pid)) and _answers(view) and view)
@@ -334,6 +372,55 @@ def test_a_holder_whose_server_is_not_seen(ordinary_python):
         assert done.returncode == 0
         (line,) = [line for line in out.splitlines() if "of root" in line and "not seen: of root" in line]
         assert f"[{done.pid}]" in line
+
+
+def test_a_process_that_does_not_let_itself_be_looked_into(ordinary_python):
+    """As a confined one: it is said to be there, and that its channel's client was not seen."""
+    python, options = ordinary_python
+    program = """\
+        import capmarshal as cm, ctypes, os, subprocess, sys
+        class Thing(cm.Interface):
+            @cm.method
+            def touch(self) -> None: ...
+        class ThingServer(Thing):
+            def touch(self):
+                pass
+        if len(sys.argv) > 1:
+            cm.parent().cast(Thing).touch()
+            ctypes.CDLL(None).prctl(4, 0)  # PR_SET_DUMPABLE
+            print(flush=True)
+            sys.stdin.read()
+            sys.exit()
+        with cm.Entrypoint("ordinary") as entrypoint:
+            streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            command = [sys.executable, "-P", *sys.orig_argv[sys.orig_argv.index("-c"):], "child"]
+            with cm.spawn(command, parent=entrypoint.grant(ThingServer(), label="hidden"), **streams) as child:
+                child.stdout.readline()
+                subprocess.run([sys.executable, "-P", "-m", "capmarshal", "inspect", "--json"], check=True)
+            print(child.pid)
+    """
+    out = told(command=[python, "-P", "-c", textwrap.dedent(program)], cwd="/", **options)
+    text, _, pid = out.partition("\n")
+    view = json.loads(text)
+    one = entrypoint(view, "ordinary")
+    if int(pid) in {each["pid"] for each in view["processes"]}:
+        pytest.skip("this user may look into any process")
+    assert [channel["clients"] for channel in one["channels"]] == [[]]
+    assert any("of this user that no other may look into" in line for line in view["not_seen"])
+
+
+def test_where_the_kernel_lists_no_sockets(fork):
+    """The error says whose refusal that is."""
+
+    def ask():
+        refuse(("sendmsg",))
+        try:
+            look()
+        except OSError as error:
+            return str(error)
+
+    words = "the kernel lists no sockets here, sock_diag(7): Operation not permitted"
+    assert fork(ask).result() == f"[Errno 1] {words}"
 
 
 def test_other_network_namespaces_are_named():

@@ -18,6 +18,8 @@ _PROC = Path("/proc")
 _SOCKET, _EPOLL = re.compile(r"socket:\[(\d+)\]"), "anon_inode:[eventpoll]"
 _WATCHED = re.compile(r"^tfd:.* ino:([0-9a-f]+)", re.MULTILINE)
 _TRAVELLING = re.compile(r"^scm_fds:\s*(\d+)", re.MULTILINE)
+# Behind the name, which has no line break in it: proc_pid_status(5).
+_EFFECTIVE_USER = re.compile(r"^Uid:\t\d+\t(\d+)", re.MULTILINE)
 # Of a command line, which may be as long as memory; and of the words that are shown.
 _READ, _SHOWN = 4096, 48
 # Options of Python that have a word after them.
@@ -86,7 +88,7 @@ def processes() -> tuple[dict[int, Process], list[Closed]]:
                     seen[pid] = _process(pid, folder)
                 except PermissionError:
                     if not int(_status(folder)[_FLAGS]) & _KERNEL_THREAD:
-                        closed.append(Closed(pid, os.fstat(folder).st_uid))
+                        closed.append(Closed(pid, _user(folder)))
         # It ended: no entry, or no process behind an entry that is open.
         except (FileNotFoundError, ProcessLookupError):
             continue
@@ -144,8 +146,8 @@ def _process(pid: int, folder: int) -> Process:
             watched.append(frozenset(int(inode, 16) for inode in found).intersection(sockets))
     status = _status(folder)
     network = os.stat("ns/net", dir_fd=folder).st_ino
-    name, user = _called(folder), os.fstat(folder).st_uid
-    return Process(pid, name, int(status[_PARENT]), user, status[_STATE], network, sockets, watched)
+    parent = int(status[_PARENT])
+    return Process(pid, _called(folder), parent, _user(folder), status[_STATE], network, sockets, watched)
 
 
 def _opened(folder: int) -> tuple[dict[int, list[int]], list[int]]:
@@ -179,6 +181,12 @@ def _text(path: str, folder: int) -> str:
 def _status(folder: int) -> list[str]:
     """The fields from the state on: before it there is a name, in which anything may be."""
     return _text("stat", folder).rpartition(")")[2].split()
+
+
+def _user(folder: int) -> int:
+    """Whose it is: not whose the folder is, which is root's where a process does not let itself be looked into."""
+    found = _EFFECTIVE_USER.search(_text("status", folder))
+    return int(found[1]) if found else os.fstat(folder).st_uid
 
 
 def _called(folder: int) -> str:

@@ -33,9 +33,12 @@ def unseen(processes: Mapping[int, Process], closed: list[Closed], unclaimed: li
 
 
 def _lines(processes: Mapping[int, Process], closed: list[Closed], unclaimed: list[Door]) -> Iterator[str]:
-    if closed:
-        whose = _users(each.user for each in closed)
-        yield f"{_several(len(closed), 'process')} that this user may not look into: of {whose}"
+    others = [each.user for each in closed if each.user != os.geteuid()]
+    if others:
+        yield f"{_several(len(others), 'process')} that this user may not look into: of {_users(others)}"
+    refusing = [each.pid for each in closed if each.user == os.geteuid()]
+    if refusing:
+        yield f"{_several(len(refusing), 'process')} of this user that no other may look into: {_named(refusing)}"
     if unclaimed:
         whose = _users(door.user for door in unclaimed)
         yield f"{_several(len(unclaimed), 'door')} of which no process that was seen has an end: of {whose}"

@@ -44,7 +44,7 @@ def servers(view: View, each: Door) -> str:
 
 
 def held_by(view: View, each: Door) -> Iterator[tuple[int, str]]:
-    """Who holds it, each by number, 0 where that is not a process, and in words; its server last, and only if alone."""
+    """Who holds it, each by number, 0 where it is no other process, and in words; its server if no other was seen."""
     serving = {holder.pid for holder in each.servers}
     others = [holder for holder in each.holders if holder.pid not in serving]
     for holder in others:
@@ -54,7 +54,7 @@ def held_by(view: View, each: Door) -> Iterator[tuple[int, str]]:
     if each.out_of_sight:
         yield 0, IN_FLIGHT
     elif each.holders:
-        yield 0, "its server alone"
+        yield 0, "its server"
     else:
         yield 0, NOBODY
 
