@@ -25,6 +25,7 @@ import matrix
 import patience
 import services
 import side_by_side
+from capmarshal import testing
 from capmarshal._descriptors import reaper
 from forked_child import ForkedChild
 from lingering_socket import make_lingering
@@ -73,24 +74,19 @@ def pytest_configure(config):
 
 @pytest.fixture(autouse=True)
 def nothing_left(request):
-    """Around every test: the same descriptors open before and after, and no child process that stays."""
-    # It keeps a descriptor of its own open, from when it is first needed.
-    reaper.prepare()
-    before = left_behind.listing()  # settled: by this fixture, after the test before
-    # What is there now is no garbage of the test to come, and need not be looked at after it.
+    """Around every test: the same descriptors open before and after, and no child process that stays.
+
+    As the fixture of capmarshal.testing.plugin, which is not asked for by each of thousands of tests.
+    """
+    # What is there now is no garbage of the test to come, and need not be looked at before it, or after.
     gc.freeze()
-    yield
-    # What other fixtures gave the test, pytest keeps still.
-    request.node.funcargs.clear()
-    wrong = left_behind.left(before)
     try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        pass
-    else:
-        wrong += left_behind.end_children() or ["child left behind"]
-    if wrong:
-        pytest.fail("\n".join(wrong), pytrace=False)
+        with testing.no_leaks():
+            yield
+            # What other fixtures gave the test, pytest keeps still.
+            request.node.funcargs.clear()
+    except testing.Leaked as leaked:
+        pytest.fail(str(leaked), pytrace=False)
 
 
 @pytest.fixture

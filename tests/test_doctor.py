@@ -22,7 +22,7 @@ import pytest
 
 import capmarshal as cm
 import full_table
-import left_behind
+from capmarshal import testing
 from capmarshal._child import seccomp
 from capmarshal._doctor import examination, showing, trying
 from capmarshal._doctor.finding import Finding, Level, worst
@@ -136,9 +136,9 @@ def test_what_is_refused_is_told(name, fork):
 
     def in_child():
         change()
-        before = left_behind.listing().keys()
+        before = testing.open_descriptors().keys()
         made = looked(name)
-        assert left_behind.listing().keys() == before
+        assert testing.open_descriptors().keys() == before
         return made
 
     found = fork(in_child).result()

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import by_hand
 import capmarshal as cm
-import left_behind
 from by_hand import Work
 from capmarshal._capabilities.space import space
+from capmarshal._testing import leaks
 from interrupting import Interrupting, serve_interrupted
 from patience import PATIENCE, until
 
@@ -117,14 +117,14 @@ def swept(prepare, act, after):
         root.double(1)
         until(lambda: not entrypoint._service.grants._in_force and not entrypoint._service.grants._revoked)
         before, at = remembered(entrypoint), 0
-        open_before = left_behind.settled_listing(3)
+        open_before = leaks.settled(3)
         while where := once(at):
             at += 1
             with contextlib.suppress(AssertionError):
                 until(is_as_it_was, PATIENCE / 3)
             assert remembered(entrypoint) == before, where
         until(is_as_it_was)
-        assert left_behind.left(open_before) == []
+        assert leaks.left(open_before) == []
     return at
 
 

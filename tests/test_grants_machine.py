@@ -21,8 +21,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 import capmarshal as cm
 from by_hand import Work, Worker
+from capmarshal import testing
 from grant_holder import Maker, outcome
-from left_behind import listing
 from patience import PATIENCE, until
 
 PROGRAM = Path(__file__).parent / "support" / "grant_holder.py"
@@ -139,7 +139,7 @@ class GrantMachine(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.open_before = len(listing())
+        self.open_before = len(testing.open_descriptors())
         self.entrypoint = cm.Entrypoint("granting").__enter__()
         self.root = self.entrypoint.manage(Worker()).cast(Work)
         self.in_force = self.entrypoint._service.grants._in_force
@@ -387,9 +387,9 @@ class GrantMachine(RuleBasedStateMachine):
         assert not objects._only
         self.entrypoint.__exit__(None, None, None)
         self.entrypoint = self.root = None
-        if len(listing()) != self.open_before:
+        if len(testing.open_descriptors()) != self.open_before:
             gc.collect()
-        until(lambda: len(listing()) == self.open_before)
+        until(lambda: len(testing.open_descriptors()) == self.open_before)
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ import time
 
 import pytest
 
-import left_behind
-from capmarshal import Message
+from capmarshal import Message, testing
 from capmarshal._descriptors import descriptor as _descriptor
 from capmarshal._descriptors import inbox as _inbox
 from capmarshal._descriptors import reaper
@@ -192,11 +191,11 @@ def test_one_that_was_given_back_is_borrowed_again():
 
 def test_to_ask_why_descriptors_were_lost_copies_none():
     """A child that another thread forks just then keeps what it finds open: an eventfd, and nobody's channel."""
-    before, seen = left_behind.listing(), []
+    before, seen = testing.open_descriptors(), []
 
     def note(_frame, event, _argument):
         if event == "c_return":
-            seen.append({number: what for number, what in left_behind.listing().items() if number not in before})
+            seen.append({number: what for number, what in testing.open_descriptors().items() if number not in before})
 
     sys.setprofile(note)
     try:

@@ -23,7 +23,10 @@ PACKAGES = (
     ("__init__",),
     ("aio",),
     ("_inspect",),
-    ("demo", "_doctor"),
+    ("demo", "_doctor", "_testing"),
+    # The one package, beside the whole, that people import by its name; and what they name to pytest.
+    ("testing",),
+    ("testing.plugin",),
     ("_describe",),
     ("_commands",),
     ("__main__",),
@@ -251,6 +254,17 @@ MODULES = {
         "connecting",
         "signals",
     ),
+    "_testing": (
+        "leaks",
+        "interfaces",
+        "pairs",
+        "orders",
+        "traps",
+        "small_table",
+        "loading",
+        "process",
+        "peer",
+    ),
     "_commands": ("values", "demo", "doctor", "inspect", "describe", "call"),
     "_describe": (
         "asking",
@@ -323,7 +337,7 @@ def _name(path):
 
 # The folders' own __init__ have a docstring and nothing else, which a test holds.
 FOUND = sorted({_name(path) for path in PACKAGE.rglob("*.py")})
-FOLDERS = sorted(name for name in FOUND if (PACKAGE / name).is_dir() and name != "demo")
+FOLDERS = sorted(name for name in FOUND if (PACKAGE / name).is_dir() and name not in ("demo", "testing"))
 ORDERED = [f"{package}.{module}" for package, modules in MODULES.items() for module in modules]
 ORDERED += [name for line in PACKAGES for name in line if name not in MODULES]
 
@@ -371,7 +385,8 @@ def test_every_module_has_its_place_in_the_order():
 def test_imports_go_downward_only(module):
     """Package by package, and within one module by module; what only a type checker imports counts too."""
     allowed = _below(module) | ({EXTENSION} if module == "_kernel.native" else set())
-    source = (PACKAGE / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")
+    path = PACKAGE / module.replace(".", "/")
+    source = (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text(encoding="utf-8")
     upward = _imported(source, {*ORDERED, EXTENSION}) - allowed
     assert not upward, f"{module} imports {sorted(upward)}, which are not below it"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import by_hand
 import capmarshal as cm
-import left_behind
 from capmarshal._descriptors import reaper
+from capmarshal._testing import leaks
 from interrupting import Interrupting, serve_interrupted
 from patience import PATIENCE
 
@@ -36,10 +36,10 @@ def _swept(run):
     # What Ctrl-C keeps from being returned is found unclosed, and pytest would keep what says so.
     warnings.simplefilter("ignore", ResourceWarning)
     run(1 << 30)
-    before, at = left_behind.settled_listing(3), 0
+    before, at = leaks.settled(3), 0
     while where := run(at):
         at += 1
-        wrong = left_behind.differences(before, left_behind.settled_listing(3))
+        wrong = leaks.differences(before, leaks.settled(3))
         assert wrong == [], where
     return at
 

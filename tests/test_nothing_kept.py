@@ -16,10 +16,10 @@ import pytest
 import by_hand
 import capmarshal as cm
 import child_program
-import left_behind
-from capmarshal import aio
+from capmarshal import aio, testing
 from capmarshal._descriptors import reaper
 from capmarshal._kernel.weakly import weakly
+from capmarshal._testing import leaks
 from loops import AwaitedWork, Work, Worker, each_loop, in_thread, run
 from patience import PATIENCE
 from telling import rounds
@@ -49,11 +49,11 @@ class _Before:
         assert reaper.wait(PATIENCE)
         gc.collect()
         gc.disable()
-        self._descriptors, self._alive = left_behind.listing(), _alive()
+        self._descriptors, self._alive = testing.open_descriptors(), _alive()
 
     def left(self):
         """What is there besides, in words."""
-        lines = left_behind.differences(self._descriptors, left_behind.listing())
+        lines = leaks.differences(self._descriptors, testing.open_descriptors())
         # What the first time has left for a moment may be closed by now.
         lines = [line for line in lines if not line.startswith("closed")]
         return lines + [f"kept: {count} {name}" for name, count in sorted((_alive() - self._alive).items())]

@@ -15,9 +15,9 @@ import pytest
 
 import by_hand
 import capmarshal as cm
-import left_behind
 from capmarshal._capabilities.capability import open_door_of
 from capmarshal._descriptors import reaper
+from capmarshal._testing import leaks
 from interrupting import Interrupting, serve_interrupted
 from patience import PATIENCE
 
@@ -79,14 +79,14 @@ def test_ctrl_c_between_two_steps_of_a_turn_leaves_nobody_waiting(fork, first):
         # What Ctrl-C keeps from being returned is found unclosed, and pytest would keep what says so.
         warnings.simplefilter("ignore", ResourceWarning)
         _serve(1 << 30)
-        before, at = left_behind.settled_listing(3), first
+        before, at = leaks.settled(3), first
         while True:
             where, answered = _serve(at)
             assert answered >= 4, where
             if not where:
                 break
             at += STRIDE
-        return at, left_behind.differences(before, left_behind.settled_listing(3))
+        return at, leaks.differences(before, leaks.settled(3))
 
     at, wrong = fork(sweep).result()
     assert at > 500

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import capmarshal as cm
-from capmarshal import aio, lx
+from capmarshal import aio, lx, testing
 
 CHECKOUT = Path(__file__).parents[1]
 PATIENCE = 100.0
@@ -32,7 +32,11 @@ def test_it_is_built_without_a_warning(site):
         assert (site / page.relative_to(CHECKOUT)).with_suffix(".html").exists()
 
 
-@pytest.mark.parametrize(("module", "page"), [(cm, "capmarshal"), (aio, "aio"), (lx, "lx")], ids=["cm", "aio", "lx"])
+@pytest.mark.parametrize(
+    ("module", "page"),
+    [(cm, "capmarshal"), (aio, "aio"), (lx, "lx"), (testing, "testing")],
+    ids=["cm", "aio", "lx", "testing"],
+)
 def test_each_name_that_people_import_is_in_the_reference(site, module, page):
     """With its docstring; `lx` and its memory have a page, and documentation of cffi's, of their own."""
     html = (site / "docs" / "reference" / f"{page}.html").read_text(encoding="utf-8")

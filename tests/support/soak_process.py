@@ -17,7 +17,7 @@ import threading
 import time
 from pathlib import Path
 
-import left_behind
+from capmarshal import testing
 from capmarshal._descriptors import reaper
 
 DRIVERS = ("blocking", "asyncio", "uvloop", "trio")
@@ -48,7 +48,7 @@ def holdings():
     # What the C library keeps in order to use it again is what was there once at a time: chance, and no leak.
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
-    kinds = collections.Counter(re.sub(r"\d+", "", target) for target in left_behind.listing().values())
+    kinds = collections.Counter(re.sub(r"\d+", "", target) for target in testing.open_descriptors().values())
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return {"descriptors": dict(kinds), "resident": int(re.search(r"VmRSS:\s+(\d+)", status)[1])}
 
