@@ -19,7 +19,7 @@ from patience import PATIENCE, until
 from services import failure
 
 PAGE = read("docs/async.md")
-HOST, PLUGIN, AWAITING_PLUGIN, CALLBACK, SERVICE = fenced(PAGE)
+HOST, PLUGIN, AWAITING_PLUGIN, CALLBACK, SERVICE, AWAITING_CLIENT = fenced(PAGE)
 
 LOOPS = {
     "anyio": "sys.exit(anyio.run(main))",
@@ -106,9 +106,11 @@ def test_the_service_serves_until_a_signal_comes(tmp_path, number):
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, preexec_fn=as_by_hand) as running:
         try:
             until(lambda: failure(tmp_path / "greeter.sock")[0] != "Disconnected")
-            client = [sys.executable, "-W", "error", "-c", CLIENT]
-            done = subprocess.run(client, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
-            assert (done.stdout, done.stderr) == ("Hello, world\n", "")
+            for program, names in ((CLIENT, ["world"]), (AWAITING_CLIENT, ["Ada", "Barbara", "Grace"])):
+                client = [sys.executable, "-W", "error", "-c", program]
+                done = subprocess.run(client, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
+                assert done.stderr == ""
+                assert sorted(done.stdout.splitlines()) == [f"Hello, {name}" for name in names]
             running.send_signal(number)
             assert (running.wait(PATIENCE), running.stderr.read()) == (0, b"")
         finally:

@@ -4,6 +4,7 @@ import importlib.metadata
 import re
 import subprocess
 import sys
+import urllib.parse
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,22 @@ def test_each_example_has_a_page_and_links_lead_there(site):
         assert (site / f"{path.relative_to(CHECKOUT)}.html").exists()
     assert "examples/key_holder.py.html" in (site / "docs" / "authority.html").read_text(encoding="utf-8")
     assert not list(site.glob("_downloads/*/*.py"))
+
+
+def test_no_link_leads_nowhere(site):
+    """Neither to a page nor to a place in it, as it is written in the end."""
+    pages = {page: page.read_text(encoding="utf-8") for page in site.rglob("*.html")}
+    places = {page: set(re.findall(r'\bid="([^"]+)"', html)) for page, html in pages.items()}
+    lost = []
+    for page, html in pages.items():
+        for link in set(re.findall(r'<a\b[^>]* href="([^"]+)"', html)):
+            path, _, place = urllib.parse.unquote(link).partition("#")
+            target = (page.parent / path).resolve() if path else page
+            if not link.startswith(("https:", "http:")) and (
+                not target.exists() or (place and place not in places.get(target, {place}))
+            ):
+                lost.append(f"{page.relative_to(site)}: {link}")
+    assert not lost
 
 
 def test_it_needs_nothing_from_elsewhere(site):
