@@ -3,6 +3,7 @@
 import ast
 import errno
 import os
+import queue
 import resource
 import subprocess
 import sys
@@ -54,6 +55,53 @@ def test_other_threads_are_in_the_way():
     assert error.errno == errno.EBUSY
     assert "other threads" in str(error)
     assert error.missing == ()
+
+
+def _thread(end):
+    other = threading.Thread(target=end.wait, daemon=True)
+    other.start()
+
+
+def test_a_thread_that_begins_meanwhile_is_found(fork, monkeypatch):
+    """By a signal handler, or a finalizer: Landlock binds the thread that asks for it alone."""
+    give_up = privileges.give_up
+
+    def begins():
+        end = threading.Event()
+        monkeypatch.setattr(privileges, "give_up", lambda: (_thread(end), give_up()))
+        with pytest.raises(cm.KernelError, match=r"a thread has begun while .* the process should end") as raised:
+            confining.confine_by(_plan(), [], [])
+        end.set()
+        return type(raised.value).__name__
+
+    assert fork(begins).result() == "KernelError"
+
+
+def test_one_that_begins_at_the_last_moment_is_bound(fork, monkeypatch):
+    """By Landlock from its start on, as all that a thread starts which is bound; and by the filter, as all threads."""
+    install = seccomp.install
+
+    def begins():
+        ask, answers = queue.SimpleQueue(), queue.SimpleQueue()
+
+        def answer():
+            while action := ask.get():
+                try:
+                    answers.put(action())
+                except OSError as error:
+                    answers.put(error.errno)
+
+        def start_and_install(program):
+            threading.Thread(target=answer, daemon=True).start()
+            install(program)
+
+        monkeypatch.setattr(seccomp, "install", start_and_install)
+        confining.confine_by(_plan(), [], [])
+        for action in (lambda: open("/etc/passwd"), lambda: os.kill(os.getppid(), 0), None):
+            ask.put(action)
+        return answers.get(timeout=PATIENCE), answers.get(timeout=PATIENCE)
+
+    assert fork(begins).result() == (errno.EACCES, errno.EPERM)
 
 
 def test_threads_are_counted_without_proc(fork, monkeypatch):

@@ -15,7 +15,7 @@ from capmarshal._child import landlock, privileges, resource_limits
 from capmarshal._child.confinement import PARTS
 from capmarshal._child.own_count import bound_threads
 from capmarshal._descriptors.mounts import mounts
-from capmarshal._kernel.errors import NotConfined
+from capmarshal._kernel.errors import KernelError, NotConfined
 from capmarshal._kernel.native import ffi, lib
 
 if TYPE_CHECKING:
@@ -78,6 +78,17 @@ def _check_ready() -> None:
         )
 
 
+def _check_still_alone() -> None:
+    """Refuses to go on where a signal handler, or a finalizer, has started a thread: Landlock does not bind that.
+
+    Raises:
+        KernelError: so it is.
+    """
+    if privileges.threads() not in (1, None):
+        words = "a thread has begun while this process was being confined, and is not bound: the process should end"
+        raise KernelError(errno.EBUSY, words)
+
+
 def _forking_is_refused() -> None:
     """Has ``os.fork()`` say why it failed, as it does here: CPython before 3.11.3 asks for that too late.
 
@@ -125,6 +136,7 @@ def confine_by(plan: dict[str, Any], also_read: Iterable[str], listed: Iterable[
         privileges.give_up()
         if ruleset is not None:
             ruleset.put_on()
+            _check_still_alone()
     if program is not None:
         from capmarshal._child import seccomp
 

@@ -23,6 +23,8 @@ LIBRARY: Final = "libseccomp.so.2"
 
 # include/uapi/linux/seccomp.h: what a filter says, and what it sees.
 _SET_MODE_FILTER, _GET_ACTION_AVAIL = 1, 2
+# SECCOMP_FILTER_FLAG_TSYNC.
+_ALL_THREADS = 1
 _ERRNO, _ALLOW = 0x00050000, 0x7FFF0000
 _NUMBER, _ARCHITECTURE = 0, 4
 # include/uapi/linux/bpf_common.h: load a word, compare and skip so many steps, return.
@@ -186,12 +188,13 @@ def available() -> bool:
 
 
 def install(program: bytes) -> None:
-    """Has the kernel run it at every system call of this process, which has one thread, from now on.
+    """Has the kernel run it at every system call of this process, of all its threads, from now on.
 
     Raises:
-        KernelError: it does not take it, or a filter that is there refuses that.
+        KernelError: it does not take it, or a filter that is there refuses that, or a thread has another one.
     """
     steps = ffi.new("char[]", program)
     # struct sock_fprog: its padding is that of C.
     given = ffi.new("char[]", struct.pack("@HP", len(program) // 8, int(ffi.cast("uintptr_t", steps))))
-    check(lib.lx_seccomp(_SET_MODE_FILTER, 0, given), "installing a filter", "seccomp(2)")
+    if check(lib.lx_seccomp(_SET_MODE_FILTER, _ALL_THREADS, given), "installing a filter", "seccomp(2)") > 0:
+        raise KernelError(errno.EBUSY, "installing a filter: a thread has another one, and can't be bound")
