@@ -24,8 +24,9 @@ LEFT_OUT = {
     ),
     "they are about the package, or run programs that have a colour of their own": (
         "activation asyncio_watch bench bench_neighbours bench_peers call child child_handover confine confined "
-        "confined_attacks confining debugging demo_processes describe doctor example_of_a_c_client example_of_services "
-        "examples exit imports inspect inspect_hostile launcher layers readme sandboxes services"
+        "confined_attacks confinement_programs confining debugging demo_processes describe doctor "
+        "example_of_a_c_client example_of_plugins example_of_services example_of_snippets examples exit imports "
+        "inspect inspect_hostile launcher layers readme sandboxes services"
     ),
     "they go from one step to the next of code that blocks": (
         "entering_interrupted grants_interrupted listening_interrupted signals_between_steps "
