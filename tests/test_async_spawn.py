@@ -1,6 +1,8 @@
 """``aio.spawn``: a child that is given one capability, started in an event loop, on each of them."""
 
 import ast
+import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -129,6 +131,42 @@ def test_a_spawn_that_is_cancelled_starts_nothing(loop):
 
     with child_program.registry() as (_, capability):
         assert run(loop, cancelled, capability) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_block_that_asyncio_itself_cancels_does_not_wait_for_its_process(loop):
+    """Its cancellation is heard once, within the block: not again by what waits at the end of it."""
+
+    async def cancelled(capability):
+        started = asyncio.Event()
+
+        async def block():
+            async with await aio.spawn(["sleep", "1000"], parent=capability) as process:
+                started.process = process
+                started.set()
+                await asyncio.Event().wait()
+
+        task = asyncio.create_task(block())
+        await started.wait()
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        return started.process.returncode
+
+    with child_program.registry() as (_, capability):
+        assert run(loop, cancelled, capability) == -signal.SIGKILL
+
+
+@each_loop
+def test_a_block_that_an_error_leaves_waits_for_its_process(loop):
+    async def failed(capability):
+        with pytest.raises(ZeroDivisionError):
+            async with await aio.spawn(["true"], parent=capability) as process:
+                raise ZeroDivisionError
+        return process.returncode
+
+    with child_program.registry() as (_, capability):
+        assert run(loop, failed, capability) == 0
 
 
 @each_loop

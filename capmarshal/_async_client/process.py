@@ -20,6 +20,7 @@ from capmarshal._kernel.wrong_block import refused
 if TYPE_CHECKING:
     import subprocess
     from signal import Signals
+    from types import TracebackType
 
     from capmarshal._descriptors.private import Private
 
@@ -126,8 +127,19 @@ class Process(anyio.abc.Process):
         if self._ended is not None and not self._waiting.statistics().locked:
             self._ended.close()
 
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Waits for its end, as :meth:`aclose`; kills it where the block is left by Ctrl-C, or because it is cancelled.
+
+        Also by asyncio's own cancellation, as of a :class:`asyncio.TaskGroup`: that is heard but once, in the block.
+        """
+        if kind is not None and not issubclass(kind, Exception):
+            self.kill()
+        await self.aclose()
+
     async def aclose(self) -> None:
-        """Closes its pipes and waits for its end; cancelled, kills it."""
+        """Closes its pipes and waits for its end; cancelled meanwhile, kills it."""
         with anyio.CancelScope(shield=True) as scope:
             for stream in (self._input, self._output, self._errors):
                 if stream is not None:
