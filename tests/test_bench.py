@@ -29,6 +29,7 @@ NAMES = [
     "memory",
     "transfer",
     "arrays",
+    "inspect",
 ]
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="the benchmarks compile C")
@@ -114,7 +115,7 @@ def test_ratios_are_to_the_same_round(done, name):
         assert own == pytest.approx([a / b for a, b in zip(subject, base, strict=True)])
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("polling", "imports", "memory")])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("polling", "imports", "memory", "inspect")])
 def test_everything_is_measured_at_every_place(done, name):
     found = {place for place in ("one core", "two cores") for benchmark in done(name).values if place in benchmark}
 

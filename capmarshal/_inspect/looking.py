@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from capmarshal._inspect.processes import processes, processor_time, travelling_to
 from capmarshal._inspect.seeing import Seeing, waiting_at
-from capmarshal._inspect.sockets import sockets
+from capmarshal._inspect.sockets import inodes, sockets
 from capmarshal._inspect.unseen import unseen
 from capmarshal._inspect.view import View
 
@@ -28,7 +28,7 @@ def look() -> View:
     Raises:
         OSError: the kernel does not tell.
     """
-    before = sockets()
+    before = inodes()
     seen, closed = processes()
     held = {inode for process in seen.values() for inode in process.sockets}
     # What was closed meanwhile is left out; and what was made since, unless somebody was seen to have it.

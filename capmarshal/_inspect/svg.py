@@ -6,8 +6,8 @@ Light or dark as the reader's system is, on a ground of its own.
 from __future__ import annotations
 
 import unicodedata
+from html import escape
 from typing import TYPE_CHECKING
-from xml.sax.saxutils import escape
 
 from capmarshal._inspect import words
 from capmarshal._inspect.graph import graph_of
@@ -86,7 +86,7 @@ def _head(colour: str) -> str:
 
 def _text(x: float, y: float, text: str, colour: str = "text", *, bold: bool = False) -> str:
     weight = ";font-weight:bold" if bold else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" style="fill:var(--{colour}){weight}">{escape(text)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" style="fill:var(--{colour}){weight}">{escape(text, quote=False)}</text>'
 
 
 def _box(box: Box, place: Place) -> Iterator[str]:
