@@ -7,6 +7,7 @@ import inspect
 import io
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import textwrap
@@ -436,6 +437,63 @@ def test_event_loops_run(fork, ordinary_python, client):
 
     # Of the first's there is one call less.
     assert in_host(fork, ordinary_python, act) == ([[0, 1, 4], 1], [[0, 1, 4], 2])
+
+
+class Connections(cm.Interface):
+    """Of which it makes none itself."""
+
+    @cm.method
+    def connect(self) -> cm.Descriptor: ...
+
+
+@pytest.mark.parametrize("client", ["asyncio", "uvloop", "trio"])
+def test_event_loops_use_a_connection_that_it_is_given(fork, ordinary_python, client):
+    """Of TCP: what they set of each does nothing, since the host may have it, too."""
+    source = """
+        import anyio, anyio.abc
+        class Connections(cm.Interface):
+            @cm.method
+            def connect(self) -> cm.Descriptor: ...
+        with cm.timeout(30):
+            given = cm.parent().cast(Connections).connect().socket()
+        async def main():
+            with anyio.fail_after(30):
+                if sys.argv[1] == "trio":
+                    import trio
+                    given.setblocking(False)
+                    async with trio.SocketStream(trio.socket.from_stdlib_socket(given)) as stream:
+                        await stream.send_all(b"from a loop")
+                        say((await stream.receive_some()).decode())
+                else:
+                    import asyncio
+                    reader, writer = await asyncio.open_connection(sock=given)
+                    writer.write(b"from a loop")
+                    say((await reader.read(100)).decode())
+                    writer.close()
+                    await writer.wait_closed()
+        uv = sys.argv[1] == "uvloop"
+        anyio.run(main, backend="asyncio" if uv else sys.argv[1], backend_options={"use_uvloop": True} if uv else {})
+    """
+
+    def act(host):
+        with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:
+
+            class ConnectionsServer(Connections):
+                def connect(self):
+                    made = socket.socket()
+                    made.connect(listener.getsockname())
+                    other = stack.enter_context(listener.accept()[0])
+                    other.sendall(b"from the host")
+                    self.nodelay = stack.enter_context(made.dup())
+                    return cm.Descriptor(made.detach())
+
+            target = ConnectionsServer()
+            entrypoint = stack.enter_context(cm.Entrypoint("connections"))
+            host.capability = entrypoint.manage(target)
+            said = host.said(source, client)
+            return said, target.nodelay.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+    assert in_host(fork, ordinary_python, act) == (["from the host"], 0)
 
 
 class Files(cm.Interface):

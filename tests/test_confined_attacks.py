@@ -220,8 +220,8 @@ ATTACKS = [
 ]
 if platform.machine() == "x86_64":
     ATTACKS += [("fork", ""), ("vfork", "")]
-# SO_LINGER, SO_REUSEADDR, SO_RCVTIMEO, SO_PASSRIGHTS, TCP_NODELAY.
-_OPTIONS = ((1, 13), (1, 2), (1, 20), (1, 83), (6, 1))
+# SO_LINGER, SO_REUSEADDR, SO_RCVTIMEO, SO_PASSRIGHTS, TCP_CORK.
+_OPTIONS = ((1, 13), (1, 2), (1, 20), (1, 83), (6, 3))
 ATTACKS += [("setsockopt", f"D, {level}, {option}, one, 4") for level, option in _OPTIONS]
 ATTACKS = [(name, arguments) for name, arguments in ATTACKS if NUMBERS[name][platform.machine() == "aarch64"] >= 0]
 

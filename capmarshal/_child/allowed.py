@@ -67,13 +67,16 @@ WRITING: Final = frozenset(
 # Landlock looks at it from its third version on.
 TRUNCATING: Final = frozenset({"truncate"})
 
-# What says that all is well, and does nothing, for it is but a hint: how large the queue of a socket is to be, which
-# others may share (trio gives it of the pair that wakes its loop); and that a file is not needed in memory any more.
+# What says that all is well, and does nothing, for it is but a hint: how large the queue of a socket is to be (trio, of
+# the pair that wakes its loop), or how soon a connection sends (asyncio and uvloop, of each that they are given),
+# which others may share; and that a file is not needed in memory any more.
+_HINTS = (
+    (socket.SOL_SOCKET, socket.SO_SNDBUF),
+    (socket.SOL_SOCKET, socket.SO_RCVBUF),
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY),
+)
 IGNORED: Final = (
-    *(
-        ("setsockopt", (If(1, socket.SOL_SOCKET, _LOW), If(2, option, _LOW)))
-        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF)
-    ),
+    *(("setsockopt", (If(1, level, _LOW), If(2, option, _LOW))) for level, option in _HINTS),
     ("fadvise64", (If(3, os.POSIX_FADV_DONTNEED, _LOW),)),
 )
 
