@@ -163,6 +163,11 @@ if not TYPE_CHECKING:
                 f"module {__name__!r} has no attribute 'aio' unless that is imported, for it needs anyio: say `from "
                 "capmarshal import aio`, after pip install 'capmarshal[async]'"
             )
+        if name == "testing":
+            raise AttributeError(
+                f"module {__name__!r} has no attribute 'testing' unless that is imported: say `from capmarshal import "
+                "testing`"
+            )
         if name not in _CALLING:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from capmarshal import _calling

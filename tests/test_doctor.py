@@ -119,9 +119,9 @@ def test_each_probe_is_seen_otherwise():
 
 @not_sanitized
 @pytest.mark.parametrize("name", PROBES)
-def test_here_it_is_found_or_told_why_not(name):
+def test_here_it_is_found_or_told_why_not(name, fork):
     """On a machine that has all, all are found; what another lacks, it says in words."""
-    found = looked(name)
+    found = fork(lambda: looked(name)).result()
     assert (found.group, found.name) == (PROBES[name].group, name)
     assert found.found
     if found.level in (Level.LESS, Level.MISSING):
@@ -275,7 +275,7 @@ def test_who_asks(fork):
     """An ordinary user is told nothing more; root, that it is no ordinary one."""
     assert fork(lambda: looked("user"), ordinary=True).result().level is Level.OK
     if os.geteuid() == 0:
-        assert looked("user").level is Level.NOTE
+        assert fork(lambda: looked("user")).result().level is Level.NOTE
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ class NothingServer(Nothing):
         pass
 
 
-def test_a_parent_capability_is_seen():
+def test_a_parent_capability_is_seen(fork):
     """In the process that has one."""
     with cm.Entrypoint("hub") as entrypoint:
         capability = entrypoint.manage(NothingServer())
@@ -362,7 +362,7 @@ def test_a_parent_capability_is_seen():
         out, _ = child.communicate(timeout=PATIENCE)
     found = {each["name"]: each for each in json.loads(out)["findings"]}["parent capability"]
     assert (found["level"], found["found"]) == ("ok", "of the entrypoint 'hub'")
-    assert looked("parent capability").level is Level.NOTE
+    assert fork(lambda: looked("parent capability")).result().level is Level.NOTE
 
 
 # How it is installed: by a dist-info that comes first.

@@ -484,6 +484,8 @@ def test_the_fixture_of_pytest(tmp_path):
     """By a name in conftest.py; and a test module is found by the process that it starts, though it is on no path."""
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["capmarshal.testing.plugin"]\n')
     (tmp_path / "test_adder.py").write_text(PLUGGED)
+    # Python started with -c would have this one.
+    (tmp_path / "json.py").write_text("raise ImportError('of the folder where it is started')\n")
     command = [sys.executable, "-P", "-m", "pytest", "-q", "--import-mode=importlib", "-p", "no:cacheprovider", "."]
     # Nothing of this machine's, which takes long to import.
     environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
@@ -504,6 +506,13 @@ def test_nothing_of_it_needs_pytest():
     )
     done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, timeout=PATIENCE)
     assert (done.stderr, done.stdout.split()) == ("", testing.__all__)
+
+
+def test_it_is_imported_by_who_wants_it():
+    """What else is said tells how."""
+    script = "import capmarshal as cm; cm.testing"
+    done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, timeout=PATIENCE)
+    assert done.stderr.splitlines()[-1].endswith("unless that is imported: say `from capmarshal import testing`")
 
 
 @pytest.mark.parametrize("name", testing.__all__)

@@ -14,7 +14,7 @@ from capmarshal._doctor.finding import Level
 from capmarshal._doctor.probe import Lacking, Probe
 
 _GROUP: Final = "calls"
-_SECONDS: Final = 3.0
+_SECONDS: Final = 5.0
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:

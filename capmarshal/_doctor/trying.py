@@ -18,7 +18,7 @@ from capmarshal._doctor.probe import Lacking, Probe
 
 _ROOM: Final = 1 << 16
 # After so many seconds, what is tried does not come back.
-PATIENCE: Final = 5
+PATIENCE: Final = 10
 _NO_PROCESS: Final = "it takes a process of its own, which can't be made: limits, or a filter"
 _MORE_PROCESSES: Final = "`ulimit -u 4096`, or a cgroup with more of pids.max"
 

@@ -171,9 +171,9 @@ def served_in_process(
 ) -> Iterator[Peer[Any]]:
     """Starts a process that serves one object, for the time of a block, and gives what leads to it.
 
-    It is a Python process started afresh, not a fork of this one; it ends with the block, if it has not before.  An
-    object whose methods are ``async def`` is served in asyncio, and its proxy is awaited; the block is one of ``with``
-    all the same.
+    It is a Python process started afresh, not a fork of this one; it prints where this one does, and ends with the
+    block, if it has not before.  An object whose methods are ``async def`` is served in asyncio, and its proxy is
+    awaited; the block is one of ``with`` all the same.
 
     Args:
         make: makes the object there: a class, or a function, at the top of a module; of a test module, too.
@@ -195,7 +195,7 @@ def served_in_process(
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         with theirs:
-            command = [sys.executable, "-c", _BOOT, json.dumps(sys.path), str(theirs.fileno())]
+            command = [sys.executable, "-P", "-c", _BOOT, json.dumps(sys.path), str(theirs.fileno())]
             process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)  # noqa: S603
         try:
             ours.settimeout(_PATIENCE)
