@@ -114,8 +114,9 @@ def _link_to_examples(app, doctree):
 def _long_lines(app, doctree):
     """Has what is printed in long lines, as errors are, be broken, and not scrolled; site.css does that."""
     for node in doctree.findall(nodes.literal_block):
-        longest = max(map(len, node.astext().splitlines()))
-        if node.get("language") != "python" and longest > COLUMNS:
+        text = node.astext()
+        is_a_table = re.search(r"\S {3,}\S", text)
+        if node.get("language") != "python" and not is_a_table and max(map(len, text.splitlines())) > COLUMNS:
             node["classes"].append("long-lines")
 
 
