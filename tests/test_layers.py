@@ -265,7 +265,7 @@ MODULES = {
         "process",
         "peer",
     ),
-    "_commands": ("values", "demo", "doctor", "inspect", "describe", "call"),
+    "_commands": ("values", "demo", "doctor", "inspect", "describe", "call", "completing", "completion"),
     "_describe": (
         "asking",
         "schemas",
@@ -274,6 +274,7 @@ MODULES = {
         "arguments",
         "results",
         "running",
+        "candidates",
     ),
     "_doctor": (
         "finding",
