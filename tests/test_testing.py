@@ -325,6 +325,15 @@ def test_of_a_program(tmp_path):
     assert (done.stdout, done.stderr) == ("3\n", "")
 
 
+def test_a_module_that_is_not_imported_there_is_told_with_its_traceback(tmp_path):
+    """Whatever the process had still to read when it ended."""
+    (tmp_path / "program.py").write_text(f"if __name__ != '__main__': raise OSError('not here')\n{PROGRAM}")
+    command = [sys.executable, "program.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
+    assert "RuntimeError: <class '__main__.AdderServer'> is not served by another process: " in done.stderr
+    assert "OSError: not here" in done.stderr
+
+
 def test_of_what_was_typed():
     """There is no file to run again."""
     done = subprocess.run(
