@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -132,6 +133,17 @@ def test_a_line_that_is_no_item(place):
     with commands.desk_served(place):
         status, out, err = commands.run("call", place, "total", f"@{lines}")
     assert (status, out, err) == (2, "", "capmarshal: numbers: int is due, in JSON, not x\n")
+
+
+def test_a_path_need_not_be_text(desk, capfd):
+    """And text has to be."""
+    file = os.fsdecode(bytes(desk.parent) + b"/odd \xff")
+    with open(file, "wb") as written:
+        written.write(b"odd")
+    assert commands.here(capfd, "call", desk, "digest", f"@{file}") == (0, '"b2Rk"\n', "")
+    status, _, err = commands.here(capfd, "call", desk, "add", "odd \udcff")
+    assert (status, err.partition(";")[0]) == (2, "capmarshal: line: odd \\udcff is not UTF-8")
+    assert commands.here(capfd, "call", desk, "echo", "[\udcff]")[0] == 2
 
 
 def test_what_a_method_raises(desk, capfd):

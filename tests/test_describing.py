@@ -207,6 +207,12 @@ def test_a_guessed_badge_is_told_nothing(capability, near):
     assert by_hand.failure(near) == Code.STALE
 
 
+def test_a_signal_has_no_methods(entrypoint):
+    signal = entrypoint.on_signal(lambda: None)
+    with pytest.raises(cm.UnknownMethod, match="is a signal, which has no methods"):
+        told(cm.capability(signal))
+
+
 def test_an_object_that_cannot_be_described_ends_no_service(monkeypatch, caplog):
     """Its class is the application's, and may do anything; the log says what it did."""
 

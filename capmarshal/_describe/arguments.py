@@ -18,7 +18,7 @@ import msgspec
 from capmarshal._capabilities.capability import Capability
 from capmarshal._capabilities.connecting import connect
 from capmarshal._capabilities.signal_capability import Signal
-from capmarshal._describe.schemas import CannotBeCalled, Types, is_text, members_of, shown
+from capmarshal._describe.schemas import KINDS, CannotBeCalled, Types, is_text, members_of, shown
 from capmarshal._descriptors.dataspace import Dataspace
 from capmarshal._descriptors.descriptor import Descriptor
 from capmarshal._descriptors.shared_buffer import SharedBuffer
@@ -119,11 +119,18 @@ class Arguments:
         """What a word is for a parameter, or for an item of it."""
         kind = self._kinds[name]
         members = members_of(schema, self._definitions)
-        as_text = [member for member in members if KIND in member or is_text(member, self._definitions)]
+        as_text = [member for member in members if is_text(member, self._definitions)]
         if kind is bytes and word.startswith("@"):
             with _open(name, word, os.O_RDONLY).open("rb") as file:
                 return file.read()
-        text = msgspec.json.encode(word)
+        no_data = next((KINDS.get(str(member[KIND])) for member in members if KIND in member), None)
+        if no_data is not None and (len(members) == 1 or word.startswith("@")):
+            # A path need not be text.
+            return self._no_data(name, no_data, word)
+        try:
+            text = msgspec.json.encode(word)
+        except UnicodeEncodeError:
+            raise BadArgument(f"{name}: {_shortened(word)} is not UTF-8") from None
         if kind is bytes or (as_text and len(members) == 1):
             return self._decoded(name, schema, kind, text)
         try:

@@ -48,6 +48,9 @@ def description_of(capability: Capability) -> Description:
     """
     try:
         proxy: Any = capability.cast(_Described)
+    except ArgumentError:
+        raise UnknownMethod(f"{capability!r} is a signal, which has no methods") from None
+    try:
         raw: msgspec.Raw = invoke(proxy, _Describe(), ())
     except UnknownMethod as error:
         # Where an entrypoint has never heard of it, it says that there is no such method.
