@@ -47,7 +47,7 @@ CALLS = [
     (["digest", "@file", "aGk="], '"aGlvZiBhIGZpbGU="'),
     (["digest", "@file", "@file"], '"b2YgYSBmaWxlb2YgYSBmaWxl"'),
     (["digest", "file=@file"], '"b2YgYSBmaWxl"'),
-    (["save", "@new", "text"], "4"),
+    (["save", "@>new", "text"], "4"),
     (["size", "@file"], "9"),
     (["point", '{"x": 1}'], '{"x":2,"y":2.0,"raw":"cmVk"}'),
     (["point", '{"x": 1, "raw": "aGk="}', "blue"], '{"x":2,"y":2.0,"raw":"aGlibHVl"}'),
@@ -107,6 +107,9 @@ WRONG = [
     (["digest", "@missing"], "No such file or directory: 'missing'"),
     (["digest", "@file", "***"], "salt: bytes is due"),
     (["files", '["file"]'], "files: @FILE is due, not file"),
+    (["digest", "@>file"], "file: nothing is written to: @FILE is due, not @>file"),
+    (["save", "@file", "x"], "file: @>FILE is due, which is made, or emptied, not @file"),
+    (["save", "@>missing/file", "x"], "No such file or directory: 'missing/file'"),
     (["files", "[1]"], "files: @FILE is due within list[Descriptor]"),
     (["family", "@file"], "@file is no socket"),
     (["family", "@/dev/fd/999999"], "Bad file descriptor"),
@@ -122,8 +125,18 @@ def test_what_cannot_be_called_so(desk, capfd, monkeypatch, words, said):
     status, out, err = commands.here(capfd, "call", desk, *words)
     assert (status, out) == (2, "")
     assert said in err
+    # No service has one emptied that nobody said is to be.
+    assert (desk.parent / "file").read_bytes() == b"of a file"
     assert err.startswith("capmarshal: ")
     assert err.count("\n") == 1
+
+
+def test_a_descriptor_is_written_to_where_that_is_said(desk, capfd):
+    """It is open for that alone."""
+    new = desk.parent / "new"
+    status, _, err = commands.here(capfd, "call", desk, "files", f'["@>{new}"]')
+    assert (status, "Bad file descriptor" in err) == (1, True)
+    assert new.read_bytes() == b""
 
 
 def test_a_line_that_is_no_item(place):

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 _ARGUMENTS = """
 Arguments are given in their order or as NAME=VALUE. Each is JSON, but for text, which stands for itself without
 quotes. Where a file is due it is @FILE, which is opened here: @- is standard input, or output; @/dev/fd/N what is open
-already. The bytes of a bytes or a Dataspace are @FILE, too; a capability is @PATH, of another service; the items of a
-stream are the lines of @FILE.
+already; @>FILE is made, or emptied, and written to. The bytes of a bytes or a Dataspace are @FILE, too; a capability is
+@PATH, of another service; the items of a stream are the lines of @FILE.
 
 The result is printed as JSON on one line, each item of a stream on a line of its own.
 

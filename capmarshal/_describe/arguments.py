@@ -1,7 +1,7 @@
 """A call's arguments by the words of a command line: JSON, text as it is, and @FILE for what is no data.
 
 What is not sent as data is opened here, as the user whose command it is: a server only says that it wants a file, and
-never which.
+never which, nor whether that is emptied.
 """
 
 from __future__ import annotations
@@ -168,8 +168,8 @@ class Arguments:
 def _made(name: str, cls: type, word: str) -> Any:
     """An open file, socket or dataspace, of what a word names."""
     if cls is io.BufferedWriter:
-        return _open(name, word, os.O_WRONLY | os.O_CREAT | os.O_TRUNC).open("wb")
-    descriptor = _open(name, word, os.O_RDONLY)
+        return _open(name, word, os.O_WRONLY).open("wb")
+    descriptor = _open(name, word, os.O_WRONLY if cls is Descriptor and word.startswith("@>") else os.O_RDONLY)
     if cls is io.BufferedReader:
         return descriptor.open("rb")
     if cls is Dataspace:
@@ -192,6 +192,13 @@ def _open(name: str, word: str, flags: int) -> Descriptor:
     if (already := _ALREADY.fullmatch(path)) is not None:
         # Of a socket, that file could not be opened.
         return Descriptor(os.dup(int(already[1])))
+    emptied = path.startswith(">")
+    if emptied is not bool(flags & os.O_WRONLY):
+        # Whoever typed it says so, and no server.
+        due = "nothing is written to: @FILE is due" if emptied else "@>FILE is due, which is made, or emptied"
+        raise BadArgument(f"{name}: {due}, not {_shortened(word)}")
+    if emptied:
+        path, flags = path[1:], flags | os.O_CREAT | os.O_TRUNC
     return Descriptor(os.open(path, flags | os.O_CLOEXEC, 0o666))
 
 
