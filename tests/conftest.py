@@ -27,6 +27,7 @@ import services
 import side_by_side
 from capmarshal import testing
 from capmarshal._descriptors import reaper
+from capmarshal._testing import leaks
 from forked_child import ForkedChild
 from lingering_socket import make_lingering
 from ordinary_user import find_ordinary_python
@@ -78,6 +79,7 @@ def nothing_left(request):
 
     As the fixture of capmarshal.testing.plugin, which is not asked for by each of thousands of tests.
     """
+    leaks.forget_last_error()
     # What is there now is no garbage of the test to come, and need not be looked at before it, or after.
     gc.freeze()
     try:

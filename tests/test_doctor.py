@@ -10,6 +10,7 @@ import pty
 import re
 import resource
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -299,12 +300,19 @@ def test_a_small_table(room, level, fork):
         assert "192 channels" in found.costs
 
 
+def _skip_unless(shell):
+    """Where namespaces can't be made, or unshare(1) is not installed."""
+    if shutil.which(shell[0]) is None:
+        pytest.skip(f"{shell[0]} is not installed")
+    tried = subprocess.run([*shell, "true"], capture_output=True, text=True, timeout=PATIENCE)
+    if tried.returncode:
+        pytest.skip(f"nobody mounts /proc here: {tried.stderr.strip()}")
+
+
 def _in_namespace(mount):
     """What the doctor finds where that has been done to /proc; skips where nobody may."""
     shell = ["unshare", "--mount", "sh", "-c", f'{mount} && exec "$@"', "sh"]
-    tried = subprocess.run([*shell, "true"], capture_output=True, text=True, timeout=PATIENCE)
-    if tried.returncode:
-        pytest.skip(f"nobody makes a mount namespace here: {tried.stderr.strip()}")
+    _skip_unless(shell)
     return _json(shell)
 
 
@@ -339,9 +347,7 @@ def test_hidden_processes(fork, tmp_path):
     script = "import sys; from capmarshal._doctor import closing; sys.exit(closing.others())"
     hide = "mount -t proc -o hidepid=2 proc /proc"
     shell = ["unshare", "--mount", "--pid", "--fork", "sh", "-c", f'{hide} && exec "$@"', "sh"]
-    tried = subprocess.run([*shell, "true"], capture_output=True, text=True, timeout=PATIENCE)
-    if tried.returncode:
-        pytest.skip(f"nobody mounts /proc here: {tried.stderr.strip()}")
+    _skip_unless(shell)
     shown = subprocess.run(
         [*shell, sys.executable, "-P", "-c", script], capture_output=True, text=True, timeout=PATIENCE
     )

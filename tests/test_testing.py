@@ -480,6 +480,10 @@ def adder():
 def test_leaks(adder):
     os.memfd_create("left")
 
+def test_fails(adder):
+    held = os.memfd_create("held by the traceback")
+    assert adder.add(1, 1) == 3
+
 def test_does_not_leak(adder):
     assert adder.add(1, 2) == 3
 
@@ -499,7 +503,8 @@ def test_the_fixture_of_pytest(tmp_path):
     # Nothing of this machine's, which takes long to import.
     environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=2 * PATIENCE)
-    assert "3 passed, 1 error" in done.stdout, done.stdout
+    # Of the one that fails nothing else is said.
+    assert "1 failed, 3 passed, 1 error" in done.stdout, done.stdout
     assert "memfd:left (deleted)" in done.stdout
 
 

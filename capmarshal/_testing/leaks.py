@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -99,6 +100,17 @@ def _end(child: int) -> str:
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return f"child left behind: {child} {command}".rstrip()
+
+
+def forget_last_error() -> None:
+    """Lets go of what the interpreter keeps of the last error, for debuggers.
+
+    So pytest does between two tests, but after fixtures have begun: what a test that has failed had open would be
+    closed in the next one.
+    """
+    for name in ("last_exc", "last_type", "last_value", "last_traceback"):
+        with contextlib.suppress(AttributeError):
+            delattr(sys, name)
 
 
 @contextlib.contextmanager
