@@ -423,14 +423,21 @@ def test_where_the_kernel_lists_no_sockets(fork):
     assert fork(ask).result() == f"[Errno 1] {words}"
 
 
+def _unshared(*options):
+    """The command that runs another in namespaces of its own; skips where it can't."""
+    unshare = shutil.which("unshare")
+    command = [unshare, "--map-root-user", *options]
+    if unshare is None or subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no such namespaces can be made here")
+    return command
+
+
 def test_other_network_namespaces_are_named():
     """A client that is in one makes its channels there: that it has some is seen, and that they are not listed."""
-    unshare = shutil.which("unshare")
-    if unshare is None or subprocess.run([unshare, "--map-root-user", "--net", "true"], capture_output=True).returncode:
-        pytest.skip("no network namespace can be made here")
+    command = _unshared("--net")
     with cm.Entrypoint("digest") as served:
         capability = served.manage(RegistryServer())
-        program = [unshare, "--map-root-user", "--net", sys.executable, "-I", "-c"]
+        program = [*command, sys.executable, "-I", "-c"]
         source = textwrap.dedent(
             """
             import capmarshal as cm, sys
@@ -451,6 +458,32 @@ def test_other_network_namespaces_are_named():
         assert holders(one["door"]) == {os.getpid(): 1, inside.pid: 1}
         assert [channel["clients"] for channel in one["channels"]] == [[]]
         assert any("other network namespaces" in line and str(inside.pid) in line for line in view["not_seen"])
+
+
+def test_processes_outside_of_a_pid_namespace_are_not_seen_and_that_is_said():
+    command = _unshared("--pid", "--fork", "--mount-proc")
+    line = "not seen: processes outside of this PID namespace, which may hold capabilities too\n"
+    assert line in told(command=[*command, *INSPECT])
+
+
+def test_a_proc_that_hides_processes_is_named(ordinary_python):
+    """Of others, it says, there may be more than it can count."""
+    if os.getuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("needs root, and setpriv to become an ordinary user")
+    python, options = ordinary_python
+    hiding = "mount -t proc -o hidepid=2 none /proc"
+    become = "setpriv --reuid=65534 --regid=65534 --clear-groups"
+    namespaces = ("--pid", "--fork", "--mount")
+    unshare, *_ = _unshared(*namespaces)
+    command = [unshare, *namespaces, "sh", "-c", f'{hiding} && exec {become} "$@"', "sh", python, *INSPECT[1:]]
+    out = told(command=command, env=options["env"], cwd="/")
+    assert "not seen: processes of other users at all, since /proc is mounted with hidepid\n" in out
+
+
+def test_without_proc_one_line_says_so():
+    command = [*_unshared("--mount"), "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh", *INSPECT]
+    words = "no proc(5) is mounted at /proc, which would tell of processes"
+    told(command=command, code=1, stderr=f"capmarshal: inspect: [Errno 2] {words}\n")
 
 
 def test_no_process_no_view():
@@ -478,9 +511,11 @@ def test_into_a_file_at_once(form, tmp_path):
     """Nobody finds half of one, and nothing else is left beside it."""
     file = tmp_path / "picture"
     file.write_text("before")
+    before = file.stat().st_ino
     assert told(*form, "--output", file, os.getpid()) == ""
     assert file.read_text()
     assert file.read_text() != "before"
+    assert file.stat().st_ino != before
     assert [path.name for path in tmp_path.iterdir()] == ["picture"]
     nowhere = tmp_path / "none" / "picture"
     complaint = f"capmarshal: inspect: [Errno 2] No such file or directory: '{nowhere}'\n"

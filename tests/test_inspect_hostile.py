@@ -16,7 +16,7 @@ from rich.console import Console
 from capmarshal._inspect.data import as_json
 from capmarshal._inspect.dot import as_dot
 from capmarshal._inspect.looking import look
-from capmarshal._inspect.processes import Process
+from capmarshal._inspect.processes import Process, _program
 from capmarshal._inspect.seeing import Seeing
 from capmarshal._inspect.sockets import Socket
 from capmarshal._inspect.svg import as_svg
@@ -73,7 +73,9 @@ def _harmless(view):
     assert {each.tag.removeprefix(SVG) for each in picture.iter()} <= {
         "svg", "title", "style", "defs", "marker", "path", "rect", "g", "text"
     }  # fmt: skip
-    _strings(forms["dot"])
+    # Of a backslash, what follows it means something else to Graphviz but in these.
+    escapes = {escape for string in _strings(forms["dot"]) for escape in re.findall(r"\\.", string)}
+    assert escapes <= {r"\\", '\\"', r"\l"}
     return forms, picture
 
 
@@ -106,6 +108,8 @@ def test_labels_of_strangers_mean_nothing_in_any_form(doors):
     for name in ("plain", "rich"):
         assert "[bold red]markup[/]" in forms[name]
         assert "\\x1b]0;title\\x07\\x1b[31mred" in forms[name]
+    (string,) = [string for string in _strings(forms["dot"]) if "slash" in string]
+    assert r"back\\slash \\N \\l\\\l" in string
     labels = {each["door"]["label"] for each in json.loads(forms["json"])["entrypoints"]}
     assert "line\\nend\\r\\t\\x00nul" in labels
 
@@ -131,8 +135,27 @@ def test_names_of_processes_mean_nothing_either(doors):
             view = look().only(frozenset([child.pid]))
             forms, _ = _harmless(view)
             assert view.processes[child.pid].name
+            assert "stdin" not in view.processes[child.pid].name
             assert "secret" not in "".join(forms.values())
             child.communicate()
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["/usr/bin/python3.11", "-W", "error", "-u", "/srv/digest.py", "--token", "x"], "python3.11 digest.py"),
+        (["python", "-X", "dev", "-m", "bench.server", "x"], "python -m bench.server"),
+        (["python", "-I", "-c", "import this"], "python -c"),
+        (["python"], "python"),
+        (["/usr/sbin/sshd: user [priv]"], "sshd: user [priv]"),
+        (["sleep", "10"], "sleep"),
+        (["python", "-I", "/lib/capmarshal/_child/launcher.py", "5", "{}", "plugin.py", "x"], "python plugin.py"),
+        (["python", "/lib/capmarshal/_child/launcher.py", "5"], "python"),
+    ],
+)
+def test_what_a_process_is_called(words, name):
+    """Its program, and of an interpreter what that runs."""
+    assert " ".join(_program(words)) == name
 
 
 def test_what_is_no_door_is_not_shown(make_pair):
@@ -144,6 +167,36 @@ def test_what_is_no_door_is_not_shown(make_pair):
     text = told("--json")
     assert f"a stream {os.getpid()}" not in text
     assert f"capmarshalled/{os.getpid()}" not in text
+
+
+def test_a_record_of_no_bytes_waits_too(doors):
+    """Its reader is told nothing by its length; the kernel counts what it takes of memory."""
+    ((end, other),) = doors(b"waits")
+    assert _knocks() is None
+    other.send(b"")
+    assert _knocks().memory > 0
+    assert end.recv(10) == b""
+    assert _knocks() is None
+
+
+def test_what_waits_when_its_sender_is_gone(doors):
+    """Of that the bytes are known."""
+    ((_, other),) = doors(b"waits")
+    other.send(b"record")
+    other.close()
+    assert _knocks().memory == 6
+
+
+def test_a_door_that_a_holder_has_shut(doors):
+    """It says so."""
+    ((_, other),) = doors(b"shut")
+    other.shutdown(socket.SHUT_WR)
+    assert "shut (shut by a holder)" in plain(look().only(frozenset([os.getpid()])))
+
+
+def _knocks():
+    (each,) = look().only(frozenset([os.getpid()])).entrypoints
+    return each.door.knocks
 
 
 # Views of anything: few sockets, of which few processes hold some, so that all kinds of lines between them are there.

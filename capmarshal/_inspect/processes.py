@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from contextlib import contextmanager, suppress
@@ -18,8 +19,6 @@ _PROC = Path("/proc")
 _SOCKET, _EPOLL = re.compile(r"socket:\[(\d+)\]"), "anon_inode:[eventpoll]"
 _WATCHED = re.compile(r"^tfd:.* ino:([0-9a-f]+)", re.MULTILINE)
 _TRAVELLING = re.compile(r"^scm_fds:\s*(\d+)", re.MULTILINE)
-# Behind the name, which has no line break in it: proc_pid_status(5).
-_EFFECTIVE_USER = re.compile(r"^Uid:\t\d+\t(\d+)", re.MULTILINE)
 # Of a command line, which may be as long as memory; and of the words that are shown.
 _READ, _SHOWN = 4096, 48
 # Options of Python that have a word after them.
@@ -79,7 +78,12 @@ def processes() -> tuple[dict[int, Process], list[Closed]]:
     """Those that are there and can be looked into, and the others; without threads of the kernel's.
 
     What ends meanwhile is in neither.
+
+    Raises:
+        OSError: there is no /proc.
     """
+    if not (_PROC / "self").exists():
+        raise OSError(errno.ENOENT, "no proc(5) is mounted at /proc, which would tell of processes")
     seen, closed = {}, []
     for pid in sorted(int(path.name) for path in _PROC.iterdir() if path.name.isdigit()):
         try:
@@ -88,7 +92,7 @@ def processes() -> tuple[dict[int, Process], list[Closed]]:
                     seen[pid] = _process(pid, folder)
                 except PermissionError:
                     if not int(_status(folder)[_FLAGS]) & _KERNEL_THREAD:
-                        closed.append(Closed(pid, _user(folder)))
+                        closed.append(Closed(pid, os.fstat(folder).st_uid))
         # It ended: no entry, or no process behind an entry that is open.
         except (FileNotFoundError, ProcessLookupError):
             continue
@@ -147,7 +151,7 @@ def _process(pid: int, folder: int) -> Process:
     status = _status(folder)
     network = os.stat("ns/net", dir_fd=folder).st_ino
     parent = int(status[_PARENT])
-    return Process(pid, _called(folder), parent, _user(folder), status[_STATE], network, sockets, watched)
+    return Process(pid, _called(folder), parent, os.fstat(folder).st_uid, status[_STATE], network, sockets, watched)
 
 
 def _opened(folder: int) -> tuple[dict[int, list[int]], list[int]]:
@@ -181,12 +185,6 @@ def _text(path: str, folder: int) -> str:
 def _status(folder: int) -> list[str]:
     """The fields from the state on: before it there is a name, in which anything may be."""
     return _text("stat", folder).rpartition(")")[2].split()
-
-
-def _user(folder: int) -> int:
-    """Whose it is: not whose the folder is, which is root's where a process does not let itself be looked into."""
-    found = _EFFECTIVE_USER.search(_text("status", folder))
-    return int(found[1]) if found else os.fstat(folder).st_uid
 
 
 def _called(folder: int) -> str:
