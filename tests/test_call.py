@@ -131,7 +131,7 @@ def test_what_cannot_be_called_so(desk, capfd, monkeypatch, words, said):
     assert err.count("\n") == 1
 
 
-def test_a_descriptor_is_written_to_where_that_is_said(desk, capfd):
+def test_a_descriptor_is_written_to_where_that_is_said(desk, capfd, quiet_log):
     """It is open for that alone."""
     new = desk.parent / "new"
     status, _, err = commands.here(capfd, "call", desk, "files", f'["@>{new}"]')
