@@ -13,10 +13,10 @@ import pytest
 import capmarshal as cm
 from capmarshal._child import pausing
 from capmarshal._kernel.deadline import ahead
-from confined import not_sanitized
+from confined import confines
 from patience import PATIENCE
 
-pytestmark = not_sanitized
+pytestmark = confines
 
 
 class Work(cm.Interface):
