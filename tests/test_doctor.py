@@ -463,6 +463,12 @@ def test_how_python_was_built(variable, value, level, words, fork):
 # The command.
 
 
+def test_extras_for_people_are_told_of():
+    """Not those that whoever works on the package installs."""
+    extras = {name for name in PROBES if name.startswith("capmarshal[")}
+    assert extras == {"capmarshal[async]", "capmarshal[inspect]"}
+
+
 def test_json_has_all_of_it():
     """In the order of the probes, for programs."""
     found = _json()

@@ -16,7 +16,7 @@ _GROUP: Final = "installation"
 _PACKAGE: Final = "capmarshal"
 
 # Extras for whoever works on the package: nobody misses them.
-_OF_CHECKOUTS: Final = ("bench", "peers", "test")
+_OF_CHECKOUTS: Final = ("bench", "docs", "peers", "test")
 # What event loops are there besides asyncio; none is required, and each is used where it is.
 _LOOPS: Final = ("uvloop", "trio")
 
@@ -134,7 +134,7 @@ def _extra(name: str) -> Probe:
 
 _EXTRAS: Final = {
     "async": "no capmarshal.aio: methods that are async def are neither called nor served",
-    "inspect": "`capmarshal inspect` does not run",
+    "inspect": "no tables on a terminal: `capmarshal inspect | cat` has lines, as the doctor has",
 }
 
 PROBES: Final = (
