@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -41,7 +42,7 @@ def here(capfd, *words):
 def desk_served(path, kind="blocking"):
     """A desk in a process of its own, until the end of the block."""
     command = [*PYTHON, desk.__file__, kind, str(path)]
-    environment = {"PYTHONPATH": str(Path(desk.__file__).parent)}
+    environment = os.environ | {"PYTHONPATH": str(Path(desk.__file__).parent)}
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as service:
