@@ -22,6 +22,8 @@ PACKAGES = (
     ("_calling",),
     ("__init__",),
     ("aio",),
+    # Needs the extra of that name.
+    ("bridge",),
     ("_inspect",),
     ("demo", "_doctor", "_testing"),
     # The one package, beside the whole, that people import by its name; and what they name to pytest.
@@ -265,6 +267,7 @@ MODULES = {
         "process",
         "peer",
     ),
+    "bridge": ("tokens", "sealing", "replays"),
     "_commands": ("values", "demo", "doctor", "inspect", "describe", "call", "completing", "completion"),
     "_describe": (
         "asking",
