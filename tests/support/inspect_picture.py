@@ -113,6 +113,8 @@ PROGRAMS = {
             for plugin in plugins:
                 assert plugin.stdout.readline() == "ready\\n"
             os.kill(last.pid, signal.SIGSTOP)
+            # Until it has stopped, it may yet answer.
+            os.waitid(os.P_PID, last.pid, os.WSTOPPED | os.WNOWAIT)
             for plugin in plugins:
                 print(file=plugin.stdin, flush=True)
             while "2 calls STUCK" not in inspect():
