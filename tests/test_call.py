@@ -346,6 +346,7 @@ def parameter(name, **more):
         {"parameters": [parameter("__debug__")]},
         {"parameters": [parameter("x", optional=True), parameter("y")]},
         {"parameters": [parameter("x", how="name"), parameter("y", how="position")]},
+        {"parameters": [parameter("\N{LATIN SMALL LIGATURE FI}"), parameter("fi")]},
         {"parameters": [parameter("x" * 100_000 + " ")]},
         {"parameters": [parameter(f"p{place}") for place in range(2000)]},
         {"parameters": [parameter("x", schema={"x-capmarshal": "Future"})]},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import keyword
+import unicodedata
 from collections.abc import Iterator
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,10 @@ def _stub(self: Any) -> Any:
 
 def is_name(name: str) -> bool:
     """Whether what a server calls something can be a name in a program, and is none that Python itself uses."""
-    return name.isidentifier() and not keyword.iskeyword(name) and not name.startswith(("__", "_capmarshal"))
+    if not name.isidentifier() or keyword.iskeyword(name) or name.startswith(("__", "_capmarshal")):
+        return False
+    # Python takes another for the same, as one with a ligature.
+    return unicodedata.is_normalized("NFKC", name)
 
 
 def _annotation(types: Types, schema: Schema, *, is_stream: bool) -> Any:
