@@ -60,6 +60,10 @@ def test_the_service_and_its_client_run_as_by_hand(tmp_path):
                 done = _run("client.py", tmp_path)
                 assert (done.stderr, done.returncode) == ("", 0)
                 assert done.stdout == hashlib.sha256(b"any bytes" * 1000).hexdigest() + "\n"
+            (called,) = re.findall(r"`capmarshal (call [^`]*)`", README.read_text(encoding="utf-8"))
+            by_shell = [sys.executable, "-P", "-m", "capmarshal", *called.split()]
+            said = subprocess.check_output(by_shell, cwd=tmp_path, text=True, timeout=PATIENCE)
+            assert said == f'"{hashlib.sha256(b"any bytes" * 1000).hexdigest()}"\n'
             running.send_signal(signal.SIGINT)
             _, err = running.communicate(timeout=PATIENCE)
         finally:
