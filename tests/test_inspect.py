@@ -135,6 +135,32 @@ def test_what_an_event_loop_serves():
     assert [channel["clients"] for channel in one["channels"]] == [[os.getpid()]]
 
 
+def test_what_wakes_a_loop_is_no_channel(run_peer):
+    """Where the main thread serves, the kernel's signals come by a pair of its own; and its own calls by channels."""
+
+    def serve():
+        class Thing(cm.Interface):
+            @cm.method
+            def touch(self) -> None: ...
+
+        class ThingServer(Thing):
+            def touch(self):
+                print("serves", flush=True)
+
+        with contextlib.closing(cm.Entrypoint("in the main thread")) as served:
+            proxy = served.manage(ThingServer()).cast(Thing)
+            threading.Thread(target=proxy.touch).start()
+            with contextlib.suppress(KeyboardInterrupt):
+                served.serve_forever()
+
+    peer = run_peer(serve)
+    assert peer.line() == "serves"
+    assert [channel["clients"] for channel in entrypoint(seen(peer.pid), "in the main thread")["channels"]] == [
+        [peer.pid]
+    ]
+    os.kill(peer.pid, signal.SIGINT)
+
+
 def test_signals_are_no_channels():
     with cm.Entrypoint("told") as served:
         capability = served.manage(RegistryServer())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from capmarshal._inspect.processes import processes, processor_time, travelling_to
+from capmarshal._inspect.processes import never_blocks, processes, processor_time, travelling_to
 from capmarshal._inspect.seeing import Seeing, waiting_at
 from capmarshal._inspect.sockets import inodes, sockets
 from capmarshal._inspect.unseen import unseen
@@ -34,7 +34,7 @@ def look() -> View:
     # What was closed meanwhile is left out; and what was made since, unless somebody was seen to have it.
     listed = {inode: end for inode, end in sockets().items() if inode in held or inode in before}
     stuck = _stuck(Seeing(listed, seen), listed)
-    seeing = Seeing(listed, seen, travelling_to, stuck)
+    seeing = Seeing(listed, seen, travelling_to, stuck, never_blocks)
     entrypoints = sorted(seeing.entrypoints(), key=lambda each: (each.doors[0].label, each.doors[0].name))
     in_flight = tuple(seeing.in_flight())
     concerned = {holder.pid for queue in in_flight for holder in queue.readers}.union(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _PROC = Path("/proc")
 _SOCKET, _EPOLL = re.compile(r"socket:\[(\d+)\]"), "anon_inode:[eventpoll]"
 _WATCHED = re.compile(r"^tfd:.* ino:([0-9a-f]+)", re.MULTILINE)
+_FLAGS_OF_IT = re.compile(r"^flags:\s*([0-7]+)", re.MULTILINE)
 _TRAVELLING = re.compile(r"^scm_fds:\s*(\d+)", re.MULTILINE)
 # Of a command line, which may be as long as memory; and of the words that are shown.
 _READ, _SHOWN = 4096, 48
@@ -128,6 +129,14 @@ def travelling_to(pid: int, number: int) -> int | None:
         found = _TRAVELLING.search(_text(f"fdinfo/{number}", folder))
         return int(found[1]) if found else None
     return None
+
+
+def never_blocks(pid: int, number: int) -> bool:
+    """Whether a descriptor of a process has O_NONBLOCK."""
+    with suppress(OSError), _folder(pid) as folder:
+        found = _FLAGS_OF_IT.search(_text(f"fdinfo/{number}", folder))
+        return found is not None and bool(int(found[1], 8) & os.O_NONBLOCK)
+    return False
 
 
 @contextmanager

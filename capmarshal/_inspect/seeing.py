@@ -45,6 +45,7 @@ class Seeing:
         processes: by number.
         travelling: how many descriptors wait in the queue of a process's descriptor.
         stuck: the ends at which the same waits for long.
+        never_blocks: whether a process's descriptor has O_NONBLOCK.
     """
 
     def __init__(
@@ -53,9 +54,10 @@ class Seeing:
         processes: Mapping[int, Process],
         travelling: Callable[[int, int], int | None] = lambda _pid, _number: None,
         stuck: frozenset[int] = frozenset(),
+        never_blocks: Callable[[int, int], bool] = lambda _pid, _number: False,
     ) -> None:
         self._sockets, self._processes = sockets, processes
-        self._travelling, self._stuck = travelling, stuck
+        self._travelling, self._stuck, self._never_blocks = travelling, stuck, never_blocks
         self._holders: dict[int, list[Holder]] = defaultdict(list)
         for pid, process in processes.items():
             for inode, numbers in process.sockets.items():
@@ -120,7 +122,7 @@ class Seeing:
         return next((holder.pid for holder in self.holders(inode)), None)
 
     def _entrypoint(self, inodes: Iterable[int], watched: frozenset[int]) -> Entrypoint:
-        pairs = [inode for inode in sorted(watched) if self._is_one_of_a_pair(inode)]
+        pairs = [inode for inode in sorted(watched) if self._is_one_of_a_pair(inode) and not self._wakes(inode)]
         signals = [inode for inode in pairs if self._is_signal(inode)]
         doors = sorted((self._door(self._sockets[inode]) for inode in inodes), key=lambda door: (door.label, door.name))
         own = next((door for door in doors if not door.is_grant), None)
@@ -153,6 +155,15 @@ class Seeing:
         if end is None:
             return bool(self.holders(inode))
         return end.kind == socket.SOCK_SEQPACKET and not end.name and not end.listens and end.peer != 0
+
+    def _wakes(self, inode: int) -> bool:
+        """Whether it is what a signal handler wakes the loop by: of one process alone, whose channels may all block."""
+        end = self._sockets.get(inode)
+        pids = {holder.pid for holder in self.holders(inode)}
+        if end is None or len(pids) != 1 or pids != {holder.pid for holder in self.holders(end.peer)}:
+            return False
+        pid = min(pids)
+        return self._never_blocks(pid, self._processes[pid].sockets[inode][0])
 
     def _is_signal(self, inode: int) -> bool:
         """The client end of a signal has the shortest queue there is."""
