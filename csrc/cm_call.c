@@ -22,8 +22,29 @@ static uint64_t record_id(const struct cm_inbox *in)
 	return id;
 }
 
+/*
+ * Where the server runs as soon as the CALL is sent, a signal of its may come before the sleep, and so interrupt none:
+ * its handler runs when somebody returns to Python.  So the first sleep is short: -EINTR at its end.
+ */
+static int sleep_briefly(int channel, struct cm_inbox *in, int64_t deadline)
+{
+	int64_t until = deadline;
+	int result;
+
+	if (deadline == CM_FOREVER) {
+		/* the socket has a timeout, by which no system call more is made */
+		result = cm_receive(channel, in, CM_BRIEFLY);
+		return result == -EAGAIN ? -EINTR : result;
+	}
+	if (deadline - cm_now() > CM_BRIEF)
+		until = cm_now() + CM_BRIEF;
+	result = cm_receive(channel, in, until);
+	return result == -ETIMEDOUT && until != deadline ? -EINTR : result;
+}
+
 /* as cm_receive(), but polls first where that pays, for so many nanoseconds at most */
-static int receive(int channel, struct cm_caller *caller, struct cm_inbox *in, int64_t poll, int64_t deadline)
+static int receive(int channel, struct cm_caller *caller, struct cm_inbox *in, int64_t poll, int64_t deadline,
+		   int just_sent)
 {
 	if (poll > 0 && cm_polls(&caller->polling)) {
 		int64_t until = cm_now() + poll;
@@ -40,7 +61,7 @@ static int receive(int channel, struct cm_caller *caller, struct cm_inbox *in, i
 		/* a signal that came meanwhile has interrupted nothing: its handler runs before anybody sleeps */
 		return deadline == CM_NOW ? -EAGAIN : -EINTR;
 	}
-	return cm_receive(channel, in, deadline);
+	return just_sent && deadline != CM_NOW ? sleep_briefly(channel, in, deadline) : cm_receive(channel, in, deadline);
 }
 
 int cm_send_call(int channel, struct cm_caller *caller, const void *key, const void *body, size_t size,
@@ -89,9 +110,10 @@ int cm_send_call(int channel, struct cm_caller *caller, const void *key, const v
 	return result;
 }
 
-int cm_answer(int channel, struct cm_caller *caller, struct cm_inbox *in, int64_t poll, int64_t deadline)
+static int answer(int channel, struct cm_caller *caller, struct cm_inbox *in, int64_t poll, int64_t deadline,
+		  int just_sent)
 {
-	int result = receive(channel, caller, in, poll, deadline);
+	int result = receive(channel, caller, in, poll, deadline, just_sent);
 
 	if (result <= 0)
 		return result;
@@ -105,11 +127,16 @@ int cm_answer(int channel, struct cm_caller *caller, struct cm_inbox *in, int64_
 	return cm_told_size(in, result);
 }
 
+int cm_answer(int channel, struct cm_caller *caller, struct cm_inbox *in, int64_t poll, int64_t deadline)
+{
+	return answer(channel, caller, in, poll, deadline, 0);
+}
+
 int cm_call(int channel, struct cm_caller *caller, const void *key, const void *body, size_t size,
 	    const int *attached, struct cm_inbox *in, int64_t deadline)
 {
 	int64_t until = cm_until(deadline);
 	int error = cm_send_call(channel, caller, key, body, size, attached, until, until);
 
-	return error ? error : cm_answer(channel, caller, in, caller->poll, until);
+	return error ? error : answer(channel, caller, in, caller->poll, until, 1);
 }

@@ -20,6 +20,9 @@ struct cm_caller {
 	struct cm_polling polling;
 };
 
+/* Nanoseconds for which a call sleeps at first: see cm_call(). */
+#define CM_BRIEF 50000000
+
 /*
  * What a CALL brings besides data, in one array: how many lines its table has, how many
  * descriptors go with it, and from CM_FIRST on these.  CM_MAKE_TABLE in place of a number
@@ -58,6 +61,9 @@ int cm_answer(int channel, struct cm_caller *caller, struct cm_inbox *in, int64_
  *
  * caller->sent tells how far it got: 0, the failure is that of the send, and nothing
  * was sent; 1, the record is sent, and what remains is to cm_answer().
+ *
+ * It sleeps for CM_BRIEF at most, and says -EINTR then: a signal that came between the two has interrupted nothing, and
+ * its handler is to run.  Without a deadline it is the channel's own SO_RCVTIMEO that ends the sleep.
  *
  * Return: as cm_answer(), or, with caller->sent == 0, as cm_send_call()
  */

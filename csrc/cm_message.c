@@ -204,8 +204,9 @@ int cm_receive(int socket, struct cm_inbox *in, int64_t deadline)
 int cm_receive_into(int socket, struct cm_inbox *in, const struct iovec *parts, size_t n_parts, int64_t deadline)
 {
 	_Alignas(struct cmsghdr) char control[CONTROL_RIGHTS + CONTROL_OTHERS];
-	int flags = MSG_CMSG_CLOEXEC | (deadline == CM_FOREVER ? 0 : MSG_DONTWAIT);
-	int wait_first = deadline != CM_NOW && deadline != CM_FOREVER;
+	int blocks = deadline == CM_FOREVER || deadline == CM_BRIEFLY;
+	int flags = MSG_CMSG_CLOEXEC | (blocks ? 0 : MSG_DONTWAIT);
+	int wait_first = deadline != CM_NOW && !blocks;
 
 	for (;;) {
 		struct msghdr message = {
@@ -223,7 +224,7 @@ int cm_receive_into(int socket, struct cm_inbox *in, const struct iovec *parts, 
 				return ready;
 		}
 		size = lx_recvmsg(socket, &message, flags);
-		if (size == -EAGAIN && deadline != CM_NOW) {
+		if (size == -EAGAIN && deadline != CM_NOW && deadline != CM_BRIEFLY) {
 			/* poll(2) reports a DGRAM socket that was shut down as readable for ever, and it is not */
 			int ready = cm_wait(socket, POLLRDHUP, CM_NOW);
 

@@ -24,6 +24,8 @@
 #define CM_FOREVER 0x7fffffffffffffff
 /* the same, where it is passed with each call: Python takes long to pass what has more than 30 bits */
 #define CM_UNLIMITED -1
+/* And one for what receives: as the socket's own timeout says, SO_RCVTIMEO (socket(7)); for ever where it has none. */
+#define CM_BRIEFLY -2
 
 /* no user's number: (uid_t)-1 */
 #define CM_NOBODY 0xffffffff
@@ -84,7 +86,7 @@ int cm_fits(int socket, size_t size);
  * Return: 1, a record
  *         0, no bytes and no control message: the end, or an empty record; also, unless
  *            CM_NOW, a DGRAM socket that is shut down for receiving (shutdown(2))
- *         -EAGAIN (CM_NOW), -ETIMEDOUT: nothing came
+ *         -EAGAIN (CM_NOW, CM_BRIEFLY), -ETIMEDOUT: nothing came
  *         -errno of recvmsg(2) otherwise
  */
 int cm_receive(int socket, struct cm_inbox *in, int64_t deadline);

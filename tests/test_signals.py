@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -113,6 +114,61 @@ def test_the_call_after_an_abandoned_one_gets_its_own_answer(handler, open_descr
             # The same channel was used again: no other was made.
             assert len(open_door_of(capability).idle) == 1
         until(lambda: open_descriptors() <= before)
+
+
+class Interrupts(cm.Interface):
+    @cm.method
+    def interrupt(self, pid: int, go: cm.Descriptor) -> bool:
+        """Whether it was interrupted before it was answered."""
+
+    @cm.method
+    def all_were_told(self) -> bool: ...
+
+
+class InterruptsServer(Interrupts):
+    def __init__(self):
+        self.told = []
+
+    def interrupt(self, pid, go):
+        os.kill(pid, signal.SIGINT)
+        self.told.append(bool(select.select([go], [], [], PATIENCE)[0]))
+        return self.told[-1]
+
+    def all_were_told(self):
+        return all(self.told)
+
+
+@pytest.mark.parametrize("seconds", [None, 2 * PATIENCE])
+def test_ctrl_c_just_when_the_call_is_sent(fork, seconds):
+    """Its server runs before its client sleeps, where both have one processor: so the signal interrupts no sleep."""
+    cpus = os.sched_getaffinity(0)
+    with cm.Entrypoint("interrupts") as entrypoint:
+        proxy = entrypoint.manage(InterruptsServer()).cast(Interrupts)
+
+        def calls():
+            os.sched_setaffinity(0, {min(cpus)})
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            for _ in range(10):
+                going, go = os.pipe()
+                with contextlib.suppress(KeyboardInterrupt), cm.timeout(seconds):
+                    proxy.interrupt(os.getpid(), cm.Descriptor(going))
+                os.close(go)
+                if not proxy.all_were_told():
+                    return False
+            return True
+
+        def all_run_on(these):
+            for thread in Path("/proc/self/task").iterdir():
+                # Those that close what was received come and go.
+                with contextlib.suppress(ProcessLookupError):
+                    os.sched_setaffinity(int(thread.name), these)
+
+        try:
+            all_run_on({min(cpus)})
+            assert fork(calls).result()
+        finally:
+            all_run_on(cpus)
+        cm.capability(proxy).close()
 
 
 def test_ctrl_c_in_a_call_that_waits_for_the_door(handler):

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import errno
 import select
+import socket
 import time
+from struct import pack
 from typing import TYPE_CHECKING, TypeAlias, overload
 
 from capmarshal._client.conversation import PIPE_ENDED, Conversation, Event
@@ -65,6 +67,8 @@ if TYPE_CHECKING:
 _cm_call, _cm_send_call, _cm_answer = lib.cm_call, lib.cm_send_call, lib.cm_answer
 _CM_MAKE_TABLE, _CM_LINE = lib.CM_MAKE_TABLE, lib.CM_LINE
 
+# struct timeval: for so long does a call sleep at first; see cm_call().
+_BRIEF = pack("@ll", 0, lib.CM_BRIEF // 1000)
 # What cm_answer() says where there is nothing yet, and it may not wait.
 _NOT_YET = (-errno.EAGAIN, -errno.EINTR)
 
@@ -96,6 +100,8 @@ class Channel:
         self._caller = ffi.new("struct cm_caller *")
         when_gone(self._caller, _let_go, near, closing)
         self._caller.poll = poll_nanoseconds
+        # Refused by a filter: then Ctrl-C that comes just when a call is sent is heard when that is answered.
+        lib.lx_setsockopt(near.number, socket.SOL_SOCKET, socket.SO_RCVTIMEO, _BRIEF, len(_BRIEF))
         self._room = record_room(near.number)
         self._room_for_data = self._room - CALL_SIZE + KEY_SIZE
         self.usable = True

@@ -12,6 +12,8 @@ class _Lib:
     CM_NOW: Final[int]
     CM_FOREVER: Final[int]
     CM_UNLIMITED: Final[int]
+    CM_BRIEFLY: Final[int]
+    CM_BRIEF: Final[int]
     CM_NOBODY: Final[int]
     CM_LOST_BYTES: Final[int]
     CM_LOST_DESCRIPTORS: Final[int]
