@@ -1,6 +1,7 @@
 """`confine()`: a process that confines itself after its start, as an ordinary user."""
 
 import ctypes
+import errno
 import mmap
 import os
 import resource
@@ -226,6 +227,26 @@ def test_limits_are_put_on(confined):
         ]
 
     assert confined(limits, descriptors=40, memory=1 << 40, cpu=50) == [(40, 40), (1 << 40, 1 << 40), (50, 51)]
+
+
+def test_memory_that_is_mapped_already_makes_it_refuse(fork):
+    """What is had would go on being used, beyond the limit; it says how much is needed, and nothing was changed."""
+
+    def act():
+        with mmap.mmap(-1, 200 << 20):
+            with pytest.raises(cm.NotConfined) as raised:
+                cm.confine(cm.Confinement(memory=200 << 20, descriptors=64))
+            unchanged = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_NOFILE)]
+            needed = int(str(raised.value).split()[-1])
+            # What is imported meanwhile is mapped, too.
+            cm.confine(cm.Confinement(memory=needed + (8 << 20)))
+        return raised.value.errno, str(raised.value), unchanged
+
+    number, words, (memory, descriptors) = fork(act, ordinary=True).result()
+    assert number == errno.ENOMEM
+    assert f"memory={200 << 20} is too little: this process maps " in words
+    assert memory == resource.getrlimit(resource.RLIMIT_AS)[0]
+    assert descriptors > 64
 
 
 @pytest.mark.parametrize("wrong", [None, {}, "strict"])

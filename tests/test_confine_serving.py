@@ -408,3 +408,20 @@ def test_threads_are_left_for_what_it_serves(fork):
             return work.double(2), work.first_line("/etc/passwd")
 
     assert fork(act, ordinary=True).result() == (4, "PermissionError")
+
+
+def test_memory_is_left_for_its_threads(fork):
+    """One that finds none dies before it serves, and nobody would hear of that: it is refused, and all is served."""
+
+    def act():
+        with cm.timeout(PATIENCE), cm.Entrypoint("work") as ep:
+            work = ep.manage(WorkServer()).cast(Work)
+            words = _not_confined(memory=64 << 20)
+            doubled, needed = work.double(2), int(words.split()[-1])
+            # Its new threads may have their memory elsewhere.
+            _confined(memory=needed + (200 << 20))
+            return words, doubled, work.double(3), work.first_line("/etc/passwd")
+
+    words, *rest = fork(act, ordinary=True).result()
+    assert "memory=67108864 is too little" in words
+    assert rest == [4, 6, "PermissionError"]

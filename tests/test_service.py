@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import logging
 import os
@@ -165,6 +166,28 @@ def test_no_thread_is_left(how):
                 entrypoint._service.close_at_once()
             entrypoint.__exit__(None, None, None)
         assert not threads_of("joined")
+
+
+@pytest.mark.parametrize("which", ["the starting one", "the serving one"])
+def test_a_thread_that_does_not_begin_is_no_hang(which, monkeypatch):
+    """One that the kernel gave, and that finds no memory, dies before it says that it has; it may be tried again."""
+    tried = threading.Event()
+    entrypoint = cm.Entrypoint("not begun")
+    with monkeypatch.context() as patch:
+        patch.setattr(_starting, "_LOOKS", 2)
+        if which == "the starting one":
+            fake = types.SimpleNamespace(allocate_lock=_thread.allocate_lock, start_new_thread=lambda *_: 0)
+            patch.setattr(_starting, "_thread", fake)
+        else:
+            # As it waits for a thread that has died.
+            patch.setattr(threading.Thread, "start", lambda _: tried.wait(PATIENCE))
+        try:
+            with pytest.raises(cm.KernelError, match="'not begun': it has not begun"):
+                entrypoint.__enter__()
+        finally:
+            tried.set()
+    with entrypoint:
+        assert entrypoint.manage(by_hand.Worker()).cast(by_hand.Work)
 
 
 CTRL_C = """

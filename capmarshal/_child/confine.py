@@ -35,8 +35,8 @@ def confine(confinement: Confinement) -> None:
 
     Raises:
         NotConfined: the kernel or the system lacks a part, or there are other threads, or an io_uring is open, or this
-            process is confined; or a call in progress has not ended within 5 seconds, or :class:`timeout` if that is
-            less.  Nothing was changed.
+            process is confined, or maps about as much as ``memory`` already; or a call in progress has not ended within
+            5 seconds, or :class:`timeout` if that is less.  Nothing was changed.
         TypeError: it is no confinement.
         ValueError: it has fewer threads than this process needs.
         OSError: a path is not there; nothing was changed.
@@ -63,7 +63,8 @@ def confine(confinement: Confinement) -> None:
                 words = "this process cannot be confined: what it has received is still being closed"
                 raise NotConfined(errno.EBUSY, words)
             _wait_alone()
-            confine_by(plan, packages, folders)
+            # And one that closes what is received.
+            confine_by(plan, packages, folders, threads=len(paused) + 1)
         finally:
             pausing.resume_all(paused)
     finally:

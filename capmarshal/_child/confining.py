@@ -89,6 +89,19 @@ def _check_still_alone() -> None:
         raise KernelError(errno.EBUSY, words)
 
 
+def _check_memory(memory: int | None, threads: int) -> None:
+    """Refuses a limit of memory that is passed already, or at once: no thread would begin, nor anything be closed.
+
+    Raises:
+        NotConfined: so it is.
+    """
+    now = resource_limits.mapped() if memory is not None else None
+    if memory is None or now is None or memory >= (least := now + resource_limits.needed(threads)):
+        return
+    words = f"memory={memory} is too little: this process maps {now} bytes already, and to go on it needs {least}"
+    raise NotConfined(errno.ENOMEM, words)
+
+
 def _forking_is_refused() -> None:
     """Has ``os.fork()`` say why it failed, as it does here: CPython before 3.11.3 asks for that too late.
 
@@ -98,16 +111,17 @@ def _forking_is_refused() -> None:
     lib.lx_close(-1)
 
 
-def confine_by(plan: dict[str, Any], also_read: Iterable[str], listed: Iterable[str]) -> None:
+def confine_by(plan: dict[str, Any], also_read: Iterable[str], listed: Iterable[str], *, threads: int = 0) -> None:
     """Confines this process, which has one thread.
 
     Args:
         plan: :func:`data_of` a confinement.
         also_read: paths that are read besides; those that are not there are passed over.
         listed: directories whose names are listed, likewise.
+        threads: how many it begins right after that.
 
     Raises:
-        NotConfined: a part is missing, or something is in the way; nothing was changed.
+        NotConfined: a part is missing, or memory is too little, or something is in the way; nothing was changed.
         OSError: a path is not there; nothing was changed.
         KernelError: a step was refused, and the process is bound by those before it.
     """
@@ -122,6 +136,7 @@ def confine_by(plan: dict[str, Any], also_read: Iterable[str], listed: Iterable[
         lacking["seccomp"] = why
     _check(lacking, plan["missing"])
     known = mounts.for_good()
+    _check_memory(plan["memory"], threads)
     with contextlib.ExitStack() as ends:
         ruleset = None
         if abi:

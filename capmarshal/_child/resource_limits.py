@@ -6,6 +6,12 @@ None that is counted over all of a user's processes, but for those that it is to
 from __future__ import annotations
 
 import resource
+import threading
+from typing import Final
+
+# Bytes: what it needs beyond what is mapped, to go on at all; and of the stack of a thread, where there is no limit.
+_ROOM: Final = 16 << 20
+_STACK: Final = 8 << 20
 
 # What it has no use for.  Of signals: what is queued for it is counted with its user's.
 _LITTLE = (
@@ -16,6 +22,26 @@ _LITTLE = (
     (resource.RLIMIT_RTPRIO, 0),
     (resource.RLIMIT_SIGPENDING, 128),
 )
+
+
+def mapped() -> int | None:
+    """Bytes that this process maps, as RLIMIT_AS counts them; None where nobody tells."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - pathlib is much to import for that
+            return int(file.readline().split()[0]) * resource.getpagesize()
+    except OSError:
+        return None
+
+
+def needed(threads: int) -> int:
+    """Bytes that this process needs to go on, beside those that are mapped.
+
+    Args:
+        threads: how many of these it starts at once.
+    """
+    stack, _ = resource.getrlimit(resource.RLIMIT_STACK)
+    each = threading.stack_size() or (stack if stack != resource.RLIM_INFINITY else _STACK)
+    return _ROOM + threads * each
 
 
 def lower(kind: int, soft: int, hard: int) -> None:

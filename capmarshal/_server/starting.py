@@ -9,6 +9,9 @@ import threading
 from capmarshal._kernel.deadline import seconds_until
 from capmarshal._kernel.errors import KernelError
 
+# Looks, of so many seconds each, until a thread that the kernel gave should have begun: without memory it dies before.
+# More than one: a process that is stopped for long loses but one of them.
+_LOOKS, _LOOK = 100, 0.1
 # What CPython says where the system has no thread, and of nothing else.
 _NO_THREAD = "can't start new thread"
 # And of joining a thread that has not begun.
@@ -27,7 +30,7 @@ def start(thread: threading.Thread, label: str) -> None:
         label: of the entrypoint.
 
     Raises:
-        KernelError: no thread can be had.
+        KernelError: no thread can be had, or it does not begin.
     """
     started = _thread.allocate_lock()
     started.acquire()
@@ -43,7 +46,8 @@ def start(thread: threading.Thread, label: str) -> None:
 
     try:
         _thread.start_new_thread(start_it, ())
-        started.acquire()
+        if not any(started.acquire(timeout=_LOOK) for _ in range(_LOOKS)):
+            raise MemoryError("it has not begun")
         if errors:
             raise errors.pop()
     except (RuntimeError, MemoryError) as error:

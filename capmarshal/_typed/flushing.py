@@ -5,6 +5,7 @@ flush() has no timeout, so the raw file's write() is replaced for the time of it
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import errno
 import io
@@ -94,7 +95,8 @@ class _Flush:
 
     def done_in_time(self) -> None:
         """Flushes; what is not done by then is given up."""
-        threading.Thread(target=self._run, name="capmarshal-flush", daemon=True).start()
+        # Not by threading.Thread, whose start() waits for the thread to begin, for ever if it has died before.
+        _thread.start_new_thread(self._run, ())
         try:
             error = self._ended()
         finally:
