@@ -12,6 +12,7 @@ from typing import Any
 
 from capmarshal._capabilities.capability import make_proxies_by
 from capmarshal._client import proxy as _blocking
+from capmarshal._client.forwarding import forward
 from capmarshal._entrypoint import Entrypoint
 from capmarshal._server.caller import Caller
 from capmarshal._server.limits import Limits
@@ -19,20 +20,26 @@ from capmarshal._server.ownership import caller, keep
 from capmarshal._server.passed_streams import serve as _serve
 from capmarshal._typed import streams as _streams  # noqa: F401 - says how what is a stream is read
 from capmarshal._typed.colour import colour_of as _colour_of
+from capmarshal._typed.forwarder import Forwarder
 from capmarshal._typed.interface import Interface, capability, method, raises
 from capmarshal._typed.twins import awaitable, awaitable_stream, blocking, blocking_stream
+from capmarshal._typed.untyped import UntypedCall, UntypedResult
 
 __all__ = [
     "Caller",
     "Entrypoint",
+    "Forwarder",
     "Interface",
     "Limits",
+    "UntypedCall",
+    "UntypedResult",
     "awaitable",
     "awaitable_stream",
     "blocking",
     "blocking_stream",
     "caller",
     "capability",
+    "forward",
     "keep",
     "method",
     "raises",

@@ -17,6 +17,7 @@ except ImportError as _error:
 from capmarshal._async_client import asyncio_watch as _asyncio_watch  # noqa: F401 - see above
 from capmarshal._async_client import proxy as _proxy  # noqa: F401 - see above
 from capmarshal._async_client.connecting import connect, wait_gone
+from capmarshal._async_client.forwarding import forward
 from capmarshal._async_client.signals import wait_signal
 from capmarshal._async_client.spawn import spawn
 from capmarshal._async_server import asyncio_block as _asyncio_block  # noqa: F401 - see above
@@ -24,7 +25,7 @@ from capmarshal._async_server import asyncio_driver as _asyncio_driver  # noqa: 
 from capmarshal._async_server import passed_streams as _passed_streams  # noqa: F401 - see above
 from capmarshal._async_server.entrypoint import Entrypoint
 
-__all__ = ["Entrypoint", "connect", "spawn", "wait_gone", "wait_signal"]
+__all__ = ["Entrypoint", "connect", "forward", "spawn", "wait_gone", "wait_signal"]
 
 for _name in __all__:
     # Where it is to be had, not where it is written.

@@ -5,12 +5,13 @@ import sys
 
 import pytest
 
+import capmarshal as cm
 from documents import fenced, read
 from patience import PATIENCE
 
 PAGE = read("docs/authority.md")
 PROGRAMS = fenced(PAGE)
-PRINTED, CAME_HOME, REVOKED, *_ = fenced(PAGE, "text")
+PRINTED, CAME_HOME, REVOKED, FORWARDED, *_ = fenced(PAGE, "text")
 
 
 def _printed(program, place):
@@ -65,3 +66,32 @@ def test_a_stream_of_what_was_given(tmp_path):
     (grep,) = (program for program in PROGRAMS if "def grep" in program)
     (tmp_path / "grep.py").write_text(grep, encoding="utf-8")
     assert _printed("grep.py", tmp_path) == "19\n"
+
+
+def test_proxies_that_look_at_each_call(tmp_path):
+    """One that traces them, and one that lets them through only at times."""
+    (proxies,) = (program for program in PROGRAMS if "class Tracing" in program)
+    (tmp_path / "proxies.py").write_text(proxies, encoding="utf-8")
+    assert _printed("proxies.py", tmp_path) == FORWARDED
+    scope = {"__name__": "proxies"}
+    exec(proxies, scope)
+    with cm.Entrypoint("safe") as safe, cm.Entrypoint("proxies") as entrypoint:
+        held = safe.manage(scope["SafeServer"]())
+        attended = entrypoint.grant(scope["InOfficeHours"](held, hours=range(24))).cast(scope["Safe"])
+        assert attended.take("key") == "of brass"
+
+
+def test_a_membrane_stands_before_what_comes_through_it(tmp_path):
+    """Files that are opened through it are read through it, and it goes with who has them."""
+    (folder,) = (program for program in PROGRAMS if "class FileServer" in program)
+    (membrane,) = (program for program in PROGRAMS if "class Membrane" in program)
+    here = {"__name__": "folder"}
+    exec(folder, here)
+    exec(membrane, here)
+    (tmp_path / "letter").write_text("Dear Sir", encoding="utf-8")
+    with cm.Entrypoint("folder") as behind, cm.Entrypoint("before it") as entrypoint:
+        to = behind.manage(here["FolderServer"](str(tmp_path)))
+        folder = entrypoint.grant(here["Membrane"](entrypoint, to), label="before it").cast(here["Folder"])
+        file = folder.open("letter")
+        assert cm.capability(file).label == "before it"
+        assert file.read(0, 100) == b"Dear Sir"

@@ -140,6 +140,8 @@ MODULES = {
         "binding",
         "method",
         "interface",
+        "untyped",
+        "forwarder",
         "streams",
     ),
     "_client": (
@@ -155,6 +157,7 @@ MODULES = {
         "taken",
         "passing",
         "proxy",
+        "forwarding",
     ),
     "_server": (
         "objects",
@@ -251,6 +254,7 @@ MODULES = {
         "calling",
         "passing",
         "proxy",
+        "forwarding",
         "process",
         "spawn",
         "connecting",

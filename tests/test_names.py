@@ -105,6 +105,7 @@ OFFERED = {
         "revoke",
         "serve_forever",
     },
+    "Forwarder": {"forward"},
     "Interface": set(),
     "Limits": {
         "begun_bytes",
@@ -122,6 +123,8 @@ OFFERED = {
     "SharedBuffer": {"close", "closed", "dup", "fileno", "format", "shape", "size", "view"},
     "Signal": {"send"},
     "SignalReceiver": {"close", "closed", "fileno", "signal", "wait"},
+    "UntypedCall": {"method", "payload", "table"},
+    "UntypedResult": {"payload", "table"},
     "timeout": set(),
 }
 

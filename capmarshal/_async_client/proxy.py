@@ -111,7 +111,8 @@ async def _pull(door: Door, key: bytes, payload: Payload, entries: Entries, numb
     return check(answer, bound, door)
 
 
-async def _invoke_and_log(exchange: Exchange, proxy: Proxy, called: Method, arguments: Given) -> Any:
+async def invoke_and_log(exchange: Exchange, proxy: Proxy, called: Method, arguments: Given) -> Any:
+    """As :func:`invoke`, through a door by ``exchange``, and logs the call."""
     with _AwaitedLine(proxy, called) as line:
 
         async def counted(door: Door, key: bytes, payload: Payload, entries: Entries, numbers: Sequence[int]) -> Answer:
@@ -159,5 +160,5 @@ def make_class(interface: type[Any], timed: bool, logged: bool, serve: Serve) ->
         through = _pull
         by = partial(invoke, exchange=through)
     if logged:
-        by = partial(_invoke_and_log, through)
+        by = partial(invoke_and_log, through)
     return class_by(interface, _in_time(by) if timed else by, _stream, partial(passing, serve=serve))

@@ -32,6 +32,9 @@ T = TypeVar("T")
 Key: TypeAlias = tuple[int, bytes]
 
 
+# Of the names by which a capability is called, so many are remembered, of so many bytes.
+_NAMES_MAX, _NAME_SIZE = 1_000, 256
+
 # What no capability adds to: most are held, and not called.
 _NONE_CALLED: dict[bytes, bytes] = {}
 
@@ -209,7 +212,7 @@ badge_of: Callable[[Capability], bytes] = operator.attrgetter("_badge")
 
 
 def make_wire_key(capability: Capability, size: bytes, name: bytes) -> bytes:
-    """What a CALL of a method has, which is remembered: see :func:`capmarshal._protocol.wire.unpack_key`.
+    """What a CALL of a method has, which mostly is remembered: see :func:`capmarshal._protocol.wire.unpack_key`.
 
     Args:
         capability: to the object that is called.
@@ -220,7 +223,9 @@ def make_wire_key(capability: Capability, size: bytes, name: bytes) -> bytes:
     way = capability._way  # noqa: SLF001 - nobody else writes to it
     if way.wire_keys is _NONE_CALLED:
         way.wire_keys = {}
-    way.wire_keys[name] = key
+    # Who forwards calls is given the names, and by strangers.
+    if len(way.wire_keys) < _NAMES_MAX and len(name) <= _NAME_SIZE:
+        way.wire_keys[name] = key
     return key
 
 

@@ -13,7 +13,6 @@ from capmarshal._descriptors.refused import REFUSALS
 from capmarshal._kernel.deadline import in_force
 from capmarshal._kernel.errors import KernelError
 from capmarshal._kernel.native import FOREVER
-from capmarshal._protocol.faults import to_exception
 from capmarshal._protocol.wire import PLAIN, Fail, Reply
 from capmarshal._typed.codec import BAD_PAYLOAD
 from capmarshal._typed.incoming import Incoming, Owned
@@ -117,7 +116,7 @@ def _result(called: Method, answer: bytes | Whole, door: Door) -> Any:
             # Whoever makes its items has the same deadline: which of the three finds first that it has passed is all
             # one.
             until = in_force() if called.stream_arguments else FOREVER
-            raise to_exception(record.payload, called.raises, f"{called.where}, {door.whose}", until, called.answers)
+            raise called.error_for(record.payload, f"{called.where}, {door.whose}", until)
         payload, incoming = record.payload, Incoming(record.entries, descriptors, closing=door.closing, door=door)
     try:
         result = called.decode_result(payload, incoming)

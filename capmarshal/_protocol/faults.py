@@ -14,6 +14,8 @@ from capmarshal._kernel.errors import (
     ArgumentError,
     CallTimeout,
     DescriptorsLost,
+    Disconnected,
+    Error,
     ProtocolError,
     Revoked,
     StaleCapability,
@@ -24,7 +26,7 @@ from capmarshal._kernel.errors import (
     shortened,
 )
 from capmarshal._kernel.native import FOREVER
-from capmarshal._protocol.raised import MOST, Raised, anonymous, own_of, told
+from capmarshal._protocol.raised import MOST, Raised, anonymous, own_of, told, words_of
 from capmarshal._protocol.rebuilt import rebuilt
 
 if TYPE_CHECKING:
@@ -48,6 +50,8 @@ class Code(IntEnum):
     UNSENDABLE = 11
     LATE = 12
     REVOKED = 13
+    UNREACHED = 14
+    BROKEN_OFF = 15
 
 
 # Bytes of a FAIL: what is said of an error, and the rest.
@@ -106,6 +110,69 @@ def raised(error: BaseException, declared: Sequence[type[BaseException]], brough
     if isinstance(error, tuple(declared)):
         return Fault(Code.DECLARED, "", told(error, brought))
     return Fault(Code.RAISED, "", anonymous(error))
+
+
+def read(payload: memoryview) -> Fault | None:
+    """What a FAIL says; None where nobody can read it."""
+    try:
+        # Of a copy, for it is kept: parts of it are views of what it is decoded from.
+        return _decoder.decode(bytes(payload)) if len(payload) <= _MOST else None
+    except (ValueError, RecursionError):
+        return None
+
+
+# What an error of a call has that may be let through by who made it for another: the fault that it becomes again.
+_CARRIED = "__capmarshal_fault__"
+
+# What is said of calls, by the error that it becomes: of those without a `ran`, or with one that says "no".
+_CODES: Sequence[tuple[type[Error], Code]] = (
+    (ArgumentError, Code.ARGUMENT),
+    (StaleCapability, Code.STALE),
+    (UnknownMethod, Code.UNKNOWN_METHOD),
+    (CallTimeout, Code.EXPIRED),
+    (DescriptorsLost, Code.LOST),
+    (TooLarge, Code.TOO_BIG),
+    (TableFull, Code.TABLE_FULL),
+    (TooManyInFlight, Code.IN_FLIGHT),
+    (ProtocolError, Code.MALFORMED),
+    (Revoked, Code.REVOKED),
+    (Disconnected, Code.UNREACHED),
+)
+_RAN = {Code.EXPIRED: Code.LATE, Code.UNREACHED: Code.BROKEN_OFF}
+
+
+def of_call(error: BaseException) -> Fault | None:
+    """The fault that becomes an error again which was raised for a call, and not by its method; None: there is none."""
+    code = next((code for kind, code in _CODES if isinstance(error, kind)), None)
+    if code is None:
+        return None
+    if getattr(error, "ran", "no") != "no":
+        if code not in _RAN:
+            return None
+        code = _RAN[code]
+    return Fault(code, words_of(error))
+
+
+def carry(error: BaseException, fault: Fault | None) -> None:
+    """Has an error of a call become this fault where it is let through by who made the call for another."""
+    if fault is not None:
+        own_of(error).setdefault(_CARRIED, fault)
+
+
+def carried_by(error: BaseException) -> Fault | None:
+    """The fault that an error becomes where it is let through, if any."""
+    carried = own_of(error).get(_CARRIED)
+    return carried if isinstance(carried, Fault) else None
+
+
+def forwarded(error: BaseException, declared: Sequence[type[BaseException]]) -> Fault | None:
+    """The fault for what was raised by who makes calls for another; None: it is an error of its own.
+
+    Args:
+        error: any.
+        declared: the errors that are declared of it.
+    """
+    return carried_by(error) or (of_call(error) if isinstance(error, tuple(declared)) else None)
 
 
 def _as_raised(sent: Raised, declared: Sequence[type[BaseException]], where: str, by: str) -> BaseException:
@@ -182,6 +249,10 @@ def to_exception(
             return StaleCapability(message)
         case Code.REVOKED:
             return Revoked(message)
+        case Code.UNREACHED:
+            return Disconnected(message, ran="no")
+        case Code.BROKEN_OFF:
+            return Disconnected(message, ran="maybe")
         case Code.UNKNOWN_METHOD:
             return UnknownMethod(message)
         case Code.ARGUMENT:

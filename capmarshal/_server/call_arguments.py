@@ -15,6 +15,7 @@ from capmarshal._protocol.wire import BADGE_SIZE, DESCRIBE, PLAIN, Entry, lines_
 from capmarshal._server.answer import Answer, fail, reply
 from capmarshal._typed.codec import BAD_PAYLOAD, is_msgspecs
 from capmarshal._typed.incoming import Incoming, Owned
+from capmarshal._typed.marks import forwards
 from capmarshal._typed.stream import bound_by
 
 if TYPE_CHECKING:
@@ -122,11 +123,13 @@ class CallArguments:
             return fail(
                 turn.id, Code.STALE, "the capability's object is not there: dissolved, or never was", incoming.produced
             )
-        if method == DESCRIBE and self._objects.described:
+        if method == DESCRIBE and self._objects.described and not forwards(type(target)):
             return self._description(turn, target, self._objects.only_of(badge), incoming.produced)
         name = method[:NAME_SHOWN].decode("utf-8", "backslashreplace")
         if method == DESCRIBE:
             words = f"entrypoint {self._journal.label!r} does not say what can be called (describe=False)"
+            if self._objects.described:
+                words = "what forwards calls, and by this grant some only (only=...), does not say which"
         elif self._objects.withholds(badge, method):
             words = f"{name}() is not among what this grant lets call of {type(target).__qualname__} (only=...)"
         else:

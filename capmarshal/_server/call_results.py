@@ -13,6 +13,7 @@ from capmarshal._server import ownership
 from capmarshal._server.streams import Streaming
 from capmarshal._typed.codec import LONG
 from capmarshal._typed.outgoing import Outgoing
+from capmarshal._typed.untyped import UntypedMethod
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,6 +91,8 @@ def fault_for(error: BaseException, method: Method, payload: Encoded) -> Fault:
     if isinstance(error, Failing):
         return Fault(error.code, str(error))
     try:
+        if isinstance(method, UntypedMethod) and (fault := faults.forwarded(error, method.raises)):
+            return fault
         # Of a long one the beginning: all of it is neither copied nor looked through for a path.
         return faults.raised(error, method.raises, bytes(payload[:LONG]))
     except BaseException as worse:  # noqa: BLE001 - of __str__, say; the first error is what the call ended by

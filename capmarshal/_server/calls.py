@@ -346,7 +346,8 @@ class Calls:
         kept: Sequence[object],
     ) -> Answer:
         """The answer to a call whose method raised, or was given or returned what is no good."""
-        if fault.code is Code.RAISED:
+        # What was raised elsewhere, and let through, is in the log there.
+        if fault.code is Code.RAISED and fault is not faults.carried_by(error):
             kind = f"{method.where}: {type(error).__qualname__}"
             self._journal.error(self._peer(turn), kind, "%s raised", method.where, exc_info=error)
         data = wire.pack_fail(turn.id, faults.encode(fault))

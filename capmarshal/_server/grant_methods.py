@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from types import FunctionType
 from typing import TYPE_CHECKING
 
-from capmarshal._typed.marks import original_of
+from capmarshal._typed.marks import REMOTE, forwards, original_of
 from capmarshal._typed.method import methods_of
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ def methods_in(only: Iterable[object], target: Interface) -> frozenset[bytes]:
     for function in only:
         name = str(getattr(function, "__name__", ""))
         declared = any(_is_same(vars(cls).get(name), function) for cls in type(target).__mro__)
-        if not declared or name.encode() not in remote:
+        # Of any interface: what it forwards is not known.
+        forwarded = forwards(type(target)) and getattr(function, REMOTE, False)
+        if not forwarded and (not declared or name.encode() not in remote):
             what = f"a remote method of {type(target).__qualname__}; each is its interface's"
             raise TypeError(f"only: {function!r} is not {what}, {_as_written(function, remote)}")
         names.add(name.encode())

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.errors import CallTimeout
-from capmarshal._protocol.wire import BADGE_SIZE, NO_BADGE
+from capmarshal._protocol.wire import BADGE_SIZE, DESCRIBE, NO_BADGE
+from capmarshal._typed.forwarder import forwarding_method
 from capmarshal._typed.method import methods_of
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 # What a call is run by, decided once: an object and its method; how a payload becomes arguments, and how a result does
 # one, each None where there may be more than data; and the class of results that need no look, if there is one.
 Known: TypeAlias = "tuple[Interface, Method, Decode | None, Encode | None, type | None]"
+
+
+# Of the names by which an object is called that forwards them, so many are remembered, of so many bytes.
+_NAMES_MAX, _NAME_SIZE = 256, 256
 
 
 def make_badge() -> bytes:
@@ -110,17 +115,29 @@ class Objects:
         """What a call of this badge and name is run by, which is known from here on; None where there is none."""
         badge, name = key[:BADGE_SIZE], key[BADGE_SIZE:]
         target = self._by_badge.get(badge)
-        method = methods_of(type(target)).get(name) if target is not None else None
-        if target is None or method is None or self.withholds(badge, name):
+        if target is None or self.withholds(badge, name):
+            return None
+        method, remembered = methods_of(type(target)).get(name), True
+        if method is None:
+            method = self._forwarding(target, name)
+            # Whoever calls it chooses the name.
+            remembered = len(name) <= _NAME_SIZE and len(self._remembered.get(badge, ())) < _NAMES_MAX
+        if method is None:
             return None
         decode = method.decode_data_arguments if method.arguments_are_data else None
         encode = method.encode_data_result if method.result_is_data else None
         known = target, method, decode, encode, method.plain_result
         with self.lock:
-            if badge in self._by_badge and key not in self.known:
+            if remembered and badge in self._by_badge and key not in self.known:
                 self._remembered.setdefault(badge, []).append(key)
                 self.known[key] = known
         return known
+
+    def _forwarding(self, target: Interface, name: bytes) -> Method | None:
+        """What an object has for a name that none of its own methods has, if it forwards."""
+        if name == DESCRIBE and not self.described:
+            return None
+        return forwarding_method(type(target), name)
 
     def only_of(self, badge: bytes) -> frozenset[bytes] | None:
         """The names of the methods that can be called through its door; None: all."""

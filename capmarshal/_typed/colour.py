@@ -68,6 +68,19 @@ def refuse_colour(cls: type, served: Colour) -> None:
             )
 
 
+def refuse_forward(cls: Any, served: Colour) -> None:
+    """Refuses a class that forwards by a method that is awaited where that blocks, or the other way round.
+
+    Raises:
+        InterfaceError: it is the other.
+    """
+    if is_awaitable(cls.forward) is not (served == "awaitable"):
+        due, other = ("async def", "def") if served == "awaitable" else ("def", "async def")
+        raise InterfaceError(
+            f"{cls.__qualname__}.forward is {other}, where {_SERVED[served]} serves {due} forward(self, call)"
+        )
+
+
 def refuse_blocking_in(annotation: Any, where: str) -> None:
     """Refuses what an awaited method takes, where an interface whose calls block is in it: they would stop its loop.
 

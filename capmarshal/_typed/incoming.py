@@ -21,6 +21,7 @@ from capmarshal._kernel.errors import ArgumentError, name_of, with_article
 from capmarshal._protocol.wire import NO_BADGE, THIS_DOOR, Entry
 from capmarshal._typed.colour import difference_of_colour
 from capmarshal._typed.files import describe, open_received
+from capmarshal._typed.marks import forwards
 from capmarshal._typed.table import DESCRIPTOR_TYPES
 
 if TYPE_CHECKING:
@@ -122,6 +123,11 @@ class Incoming(Owned):
         """How many descriptors came."""
         return len(self._descriptors)
 
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """The table."""
+        return self._entries
+
     def make(self, kind: type, index: object) -> object:
         """What the annotation ``kind`` wants of the entry that stands at ``index`` in the table."""
         # True is an int by inheritance, and 1.0 equals one: neither is an index.
@@ -191,6 +197,8 @@ class Incoming(Owned):
         if home is not None and home_of(door) is home and home.lets_call_all(kept_under := door.kept_under(badge)):
             managed = home.object_behind(kept_under)
             if not isinstance(managed, kind):
+                if forwards(type(managed)):
+                    return capability.cast(kind)
                 raise ArgumentError(
                     f"the object that came home is {_name(type(managed))}, not {_name(kind)}"
                     f"{difference_of_colour(type(managed), kind)}"

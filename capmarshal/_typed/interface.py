@@ -12,9 +12,9 @@ import msgspec
 from capmarshal._capabilities.capability import Capability, Delegable, Proxy
 from capmarshal._capabilities.space import capability_of
 from capmarshal._kernel.errors import InterfaceError, name_of, with_article
-from capmarshal._typed.colour import refuse_colour
+from capmarshal._typed.colour import refuse_colour, refuse_forward
 from capmarshal._typed.declaration import declared_in, refuse_overridden, refuse_unservable
-from capmarshal._typed.marks import INTERFACE, RAISES, REMOTE
+from capmarshal._typed.marks import INTERFACE, RAISES, REMOTE, forwards
 from capmarshal._typed.method import methods_of
 from capmarshal._typed.stubs import is_stub
 
@@ -180,6 +180,8 @@ def check_manageable(target: object, colour: Colour) -> None:
     cls = type(target)
     methods_of(cls)
     refuse_colour(cls, colour)
+    if forwards(cls):
+        refuse_forward(cls, colour)
     if _SERVABLE not in vars(cls):
         refuse_overridden(cls)
         refuse_unservable(cls, {method.name for method in methods_of(cls).values() if method.gives_stream})

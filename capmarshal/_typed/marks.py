@@ -19,6 +19,13 @@ AWAITED: Final = "__capmarshal_awaited__"
 CALLED: Final = "__capmarshal_called__"
 # Likewise, of one by which an argument is pulled: whoever makes the call answers.
 GIVEN: Final = "__capmarshal_given__"
+# Of classes whose objects answer any method, by forward().
+FORWARDS: Final = "__capmarshal_forwards__"
+
+
+def forwards(cls: type) -> bool:
+    """Whether objects of a class answer any method, by ``forward()``."""
+    return getattr(cls, FORWARDS, False)
 
 
 def original_of(function: FunctionType) -> FunctionType:

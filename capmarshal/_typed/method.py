@@ -8,6 +8,7 @@ import types
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from capmarshal._kernel.errors import ArgumentError, Error, InterfaceError, StaleCapability
+from capmarshal._protocol.faults import to_exception
 from capmarshal._protocol.wire import pack_size
 from capmarshal._typed.arguments import Arguments
 from capmarshal._typed.async_stream import AsyncStream
@@ -224,6 +225,10 @@ class Method:
                 raise error.__cause__ from None
             raise self._refusal(error, payload) from error
         return decoded
+
+    def error_for(self, payload: memoryview, where: str, until: int) -> BaseException:
+        """What is raised for a FAIL; see :func:`capmarshal._protocol.faults.to_exception`."""
+        return to_exception(payload, self.raises, where, until, self.answers)
 
     def refuse_result(self, error: Exception, payload: bytes) -> None:
         """Says what is wrong with a result that is data, if that is known by what :attr:`decode_data_result` raised.

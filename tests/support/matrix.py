@@ -23,8 +23,9 @@ LEFT_OUT = {
         "protocol_document rebuilt ring room socket_file wire"
     ),
     "they are about the package, or run programs that have a colour of their own": (
-        "activation asyncio_watch bench bench_neighbours bench_peers call child child_handover completion confine "
-        "confined confined_attacks confinement_programs confining debugging demo_processes describe doctor "
+        "activation asyncio_watch bench bench_neighbours bench_peers call child child_handover completion "
+        "authority_programs confine confined confined_attacks confinement_programs confining debugging "
+        "demo_processes describe doctor "
         "example_of_a_c_client example_of_plugins example_of_services example_of_snippets examples exit imports "
         "inspect inspect_hostile launcher layers readme sandboxes services"
     ),
