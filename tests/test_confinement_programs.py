@@ -1,5 +1,6 @@
 """What docs/confinement.md shows works as it stands there."""
 
+import os
 import re
 import signal
 import subprocess
@@ -19,15 +20,20 @@ PROGRAMS = fenced(PAGE)
 (PRINTED,) = fenced(PAGE, "text")
 
 
-def _run(tmp_path, host, plugin):
-    """What the host has printed."""
+def _write(tmp_path, host, plugin):
+    """The command that runs the host."""
     (tmp_path / "api").mkdir()
     (tmp_path / "host.py").write_text(host, encoding="utf-8")
     (tmp_path / "plugin.py").write_text(plugin, encoding="utf-8")
     # What the plugin has of the host: the interface.
     interface, _, _ = host.partition("class TextsServer")
     (tmp_path / "api" / "texts.py").write_text(interface, encoding="utf-8")
-    command = [sys.executable, "-W", "error", "host.py"]
+    return [sys.executable, "-W", "error", "host.py"]
+
+
+def _run(tmp_path, host, plugin):
+    """What the host has printed."""
+    command = _write(tmp_path, host, plugin)
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.stderr, done.returncode) == ("", 0)
     return done.stdout
@@ -55,6 +61,34 @@ def test_the_host_goes_on_whatever_the_plugin_does(tmp_path, plugin, code):
     assert printed.endswith(f"the plugin ended with {code}\n")
     # Four characters of each that it keeps.
     assert len(printed) < 50_000
+
+
+def test_ctrl_c_ends_host_and_plugin(tmp_path):
+    """At once, with a plugin that would never end: it has not heard of it."""
+    host, count = re.subn(r"(?<!<< )\b30\b", "100000", PROGRAMS[0])
+    assert count == 1
+    plugin = """
+import os, time
+import capmarshal as cm
+from texts import Texts
+cm.parent().cast(Texts).found("number", os.getpid())
+time.sleep(100000)
+"""
+    command = [*_write(tmp_path, host, plugin)]
+    command.insert(1, "-u")
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        number = None
+        try:
+            number = int(re.fullmatch(r"plugin: (\d+) in 'number'\n", process.stdout.readline())[1])
+            process.send_signal(signal.SIGINT)
+            assert process.wait(PATIENCE) == -signal.SIGINT
+            with pytest.raises(ProcessLookupError):
+                os.kill(number, 0)
+            number = None
+        finally:
+            process.kill()
+            if number is not None:
+                os.kill(number, signal.SIGKILL)
 
 
 def test_the_host_prints_nothing_that_the_plugin_makes_up(tmp_path):
