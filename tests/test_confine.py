@@ -130,6 +130,8 @@ def test_other_threads_make_it_refuse(fork, kind):
     words, *rest = fork(act, ordinary=True).result()
     named = {"thread": "'a thread of its own'", "library": "of a library"}[kind]
     assert named in words
+    # What to do, of the one that most people meet.
+    assert ("OPENBLAS_NUM_THREADS=1" in words) == (kind == "library")
     assert rest == [True, True, 0]
 
 

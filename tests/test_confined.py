@@ -10,7 +10,9 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import textwrap
+import zipapp
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -705,6 +707,34 @@ def test_a_file_that_is_none_is_refused_and_waited_for_by_nobody(tmp_path):
             with pytest.raises(OSError, match="not a regular file") as raised:
                 cm.spawn([path], parent=capability, confine=cm.Confinement())
             assert (raised.value.errno, raised.value.filename) == (errno.EINVAL, path)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [sys.executable, "plugin.py"],
+        ["python3.11", "plugin.py"],
+        ["python", "-m", "plugin"],
+        ["-m", "plugin"],
+        ["-c", "0"],
+    ],
+)
+def test_an_interpreter_is_none_of_its_arguments(command):
+    """As one is used to name it: spawn() has its own, and says so."""
+    with child_program.registry() as (_, capability):
+        with pytest.raises(ValueError, match="leave the interpreter away"):
+            cm.spawn(command, parent=capability, confine=cm.Confinement())
+
+
+def test_a_program_and_an_archive_are_no_python_file(tmp_path):
+    """They are told before the process is confined, not by the compiler in a process that says nothing."""
+    archive = tmp_path / "plugin.pyz"
+    zipapp.create_archive(Path(__file__).parent.parent / "examples" / "plugin_api", archive, main="host_api:main")
+    with child_program.registry() as (_, capability):
+        for path in (os.path.realpath(sys.executable), str(archive)):
+            with pytest.raises(OSError, match=r"no Python file \(with confine=, args is a Python file") as raised:
+                cm.spawn([path], parent=capability, confine=cm.Confinement(read=["/"]))
+            assert (raised.value.errno, raised.value.filename) == (errno.ENOEXEC, path)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,8 @@ def test_the_plugin_does_what_it_is_given_and_no_more(tmp_path):
     [
         ("import time\ntime.sleep(1000)", -signal.SIGKILL),
         ("import os\nos.close(1)\nos.close(2)\nwhile True: os.read(0, 1)", -signal.SIGKILL),
-        ("import os\nwhile True: os.write(1, bytes(1 << 20))", 1),
+        # As Python's own status is where what it says finds nobody.
+        ("import os\nwhile True: os.write(1, bytes(1 << 20))", 120),
     ],
     ids=["silent", "closed", "flood"],
 )
@@ -61,6 +62,13 @@ def test_the_host_goes_on_whatever_the_plugin_does(tmp_path, plugin, code):
     assert printed.endswith(f"the plugin ended with {code}\n")
     # Four characters of each that it keeps.
     assert len(printed) < 50_000
+
+
+def test_the_host_tells_of_the_plugins_errors(tmp_path):
+    """Of one whose first line can't be compiled, too: it ends by a status of 1 all the same."""
+    printed = _run(tmp_path, PROGRAMS[0], "import capmarshal as cm:").splitlines()
+    assert "plugin: 'SyntaxError: invalid syntax'" in printed
+    assert printed[-1] == "the plugin ended with 1"
 
 
 def test_ctrl_c_ends_host_and_plugin(tmp_path):

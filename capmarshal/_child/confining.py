@@ -53,7 +53,11 @@ def _check(lacking: dict[str, str], without: Iterable[str]) -> None:
 
 def not_alone(others: Iterable[threading.Thread]) -> NotConfined:
     """The error where a process has other threads."""
-    names = ", ".join(repr(each.name) for each in others) or "of a library, which Python does not know"
+    names = ", ".join(repr(each.name) for each in others)
+    names = names or (
+        "of a library, which Python does not know; numpy begins none where OPENBLAS_NUM_THREADS=1 is in the "
+        "environment before it is imported"
+    )
     words = f"this process cannot be confined: it has other threads, which would go on unbound: {names}"
     return NotConfined(errno.EBUSY, words)
 

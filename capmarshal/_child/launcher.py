@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 BEGUN: Final = b"begun"
 CONFINED: Final = b"confined"
+# Said where somebody names something else than a Python file.
+LEAVE_AWAY: Final = "with confine=, args is a Python file and its arguments; leave the interpreter away"
+# Bytes of a file's beginning, in which what is no text has a zero: a program, or an archive.
+_HEAD = 4096
 # What Python ignores when it starts, and hands down so; Popen's restore_signals has undone it before.
 IGNORED_BY_PYTHON: Final = ("SIGPIPE", "SIGXFSZ")
 
@@ -77,12 +81,16 @@ def _check_regular(file: str) -> None:
     import stat
 
     number = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    mode = os.fstat(number).st_mode
-    os.close(number)
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), file)
-    if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, "not a regular file", file)
+    try:
+        mode = os.fstat(number).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), file)
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "not a regular file", file)
+        if b"\0" in os.read(number, _HEAD):
+            raise OSError(errno.ENOEXEC, f"no Python file ({LEAVE_AWAY})", file)
+    finally:
+        os.close(number)
 
 
 def _read(plan: str) -> Any:

@@ -36,6 +36,8 @@ _CHANGED = (_LIBRARIES, "LC_CTYPE")
 _OBEYED = ("LANG", "LANGUAGE", "CAPMARSHAL_LOG", "CAPMARSHAL_POLL")
 # Of the environment, what a confined process inherits where none is said, beside the locale.
 _INHERITED = ("LANG", "LANGUAGE", "TZ")
+# What people begin a command with that runs Python; or with an option of its.
+_AN_INTERPRETER = re.compile(r"python[\d.]*|-[cm]?")
 # Of a report.
 _SIZE_MAX = 65536
 
@@ -183,8 +185,14 @@ def confining(args: Any, plan: int, report: int) -> list[Any]:
         args: the file, and its arguments.
         plan: a descriptor of a file in which there is :func:`plan_for` it.
         report: where the launcher reports to.
+
+    Raises:
+        ValueError: an interpreter is named, not a file.
     """
     arguments = [args] if isinstance(args, str | bytes | os.PathLike) else [*args]
+    first = os.fsdecode(arguments[0])
+    if first == sys.executable or _AN_INTERPRETER.fullmatch(first):
+        raise ValueError(f"{first!r} is no Python file: {launcher.LEAVE_AWAY}")
     isolated = ["-I", "-X", inherited.NOT_YET]
     return [interpreter(), *isolated, launcher.__file__, str(report), str(plan), *arguments]
 

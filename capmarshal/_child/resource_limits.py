@@ -27,7 +27,7 @@ _LITTLE = (
 def mapped() -> int | None:
     """Bytes that this process maps, as RLIMIT_AS counts them; None where nobody tells."""
     try:
-        with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - pathlib is much to import for that
+        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - pathlib is much to import for that
             return int(file.readline().split()[0]) * resource.getpagesize()
     except OSError:
         return None
