@@ -19,7 +19,7 @@ from capmarshal._describe.asking import description_of
 from capmarshal._kernel import call_log
 from capmarshal._protocol import wire
 from capmarshal._protocol.faults import Code
-from forwarding import AsyncPassing, Passing, Wrong
+from forwarding import AsyncPassing, Desk, DeskServer, Passing, Wrong
 from patience import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
@@ -300,6 +300,26 @@ def test_that_nobody_can_call_it_is_told():
         gc.collect()
         assert told.wait(PATIENCE)
         assert gone.wait(PATIENCE)
+
+
+def test_a_membrane_is_revoked_with_all_that_came_through_it():
+    """Where it is granted deep: objects, and streams that have begun."""
+
+    class Before(Passing):
+        def forward(self, call):
+            result = super().forward(call)
+            return cm.UntypedResult(result.payload, [Before(thing) for thing in result.table])
+
+    with cm.Entrypoint("desk") as behind, cm.Entrypoint("membrane") as entrypoint:
+        root = entrypoint.grant(Before(behind.manage(DeskServer())), deep=True)
+        desk = root.cast(Desk)
+        page, lines = desk.page("theirs"), desk.lines(1000)
+        assert page.title() == "theirs"
+        assert next(lines) == "0"
+        entrypoint.revoke(root, "it reads too much")
+        for call in (page.title, lambda: list(lines), lambda: desk.page("more")):
+            with pytest.raises(cm.Revoked, match="it reads too much"):
+                call()
 
 
 def test_where_an_object_of_some_interface_is_due():
