@@ -24,21 +24,15 @@ FORWARDERS = [("pass", "blocking"), ("pass", "asyncio"), ("pass", "trio"), ("mem
 each_forwarder = pytest.mark.parametrize("forwarder", FORWARDERS, ids="-".join)
 
 
-def _open_in(process):
-    return len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
-
-
-def _settled(*processes):
-    """How many each has open, when that changes no more; of which none is for what only garbage here refers to."""
+def _open_in(*processes):
+    """How many descriptors each has open, of which none is for what only garbage here refers to."""
     gc.collect()
-    seen = []
+    return [len(list(Path(f"/proc/{process.pid}/fd").iterdir())) for process in processes]
 
-    def is_so():
-        seen.append([_open_in(process) for process in processes])
-        return seen[-5:] == 5 * seen[-1:]
 
-    until(is_so)
-    return seen[-1]
+def _no_more_than(before, *processes):
+    """Waits until each has no more open than before, when what it closes now may have been there still."""
+    until(lambda: all(now <= then for now, then in zip(_open_in(*processes), before, strict=True)))
 
 
 def _travels_there_and_back(desk, forwarder):
@@ -97,10 +91,10 @@ def test_all_that_travels_arrives(forwarder):
     with row(("desk", "blocking"), forwarder) as (capability, (far, near)):
         desk = capability.cast(Desk, timeout=PATIENCE)
         _travels_there_and_back(desk, near)
-        before = _settled(far, near)
-        for _ in range(3):
+        before = _open_in(far, near)
+        for _ in range(10):
             _travels_there_and_back(desk, near)
-        until(lambda: _settled(far, near) == before)
+        _no_more_than(before, far, near)
 
 
 def test_a_row_of_forwarders():
@@ -115,12 +109,12 @@ def test_a_stream_is_pulled_and_ends_with_who_has_it(forwarder):
     with row(("desk", "blocking"), forwarder) as (capability, (far, near)):
         desk = capability.cast(Desk, timeout=PATIENCE)
         assert list(desk.lines(1)) == ["0"]
-        before = _settled(far, near)
+        before = _open_in(far, near)
         lines, made = desk.lines(1_000_000), desk.made()
         assert [next(lines) for _ in range(10)] == [str(number) for number in range(10)]
         assert desk.made() - made < 100
         lines.close()
-        until(lambda: _settled(far, near) == before)
+        _no_more_than(before, far, near)
 
 
 def test_what_is_ones_own_comes_home():
