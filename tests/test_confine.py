@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import gc
 import mmap
 import os
 import resource
@@ -15,6 +16,8 @@ import pytest
 
 import capmarshal as cm
 import child_program
+from capmarshal._child import confine, privileges
+from capmarshal._descriptors import reaper
 from confined import confines
 from loops import run
 from patience import PATIENCE
@@ -76,8 +79,6 @@ def test_it_goes_on_calling_and_serving(fork):
                 with cm.Entrypoint("own") as own:
                     served = own.manage(child_program.RegistryServer()).cast(child_program.Registry).tell("own")
                 reader, writer = os.pipe()
-                from capmarshal._descriptors import reaper
-
                 reaper.close([cm.Descriptor(reader)])
                 closed = reaper.wait(PATIENCE)
                 os.close(writer)
@@ -91,8 +92,6 @@ def test_what_is_being_closed_is_closed_first(fork):
     """By threads that are ended then, for they would go on unbound."""
 
     def act():
-        from capmarshal._descriptors import reaper
-
         reader, writer = os.pipe()
         reaper.close([cm.Descriptor(reader)])
         cm.confine(cm.Confinement())
@@ -101,6 +100,93 @@ def test_what_is_being_closed_is_closed_first(fork):
         return threading.active_count()
 
     assert fork(act, ordinary=True).result() == 1
+
+
+class _Circle:
+    """What goes when the garbage collector comes; then a thread elsewhere closes what it has, and tells."""
+
+    def __init__(self, number, closed):
+        self.own, self._descriptor, self._closed = self, cm.Descriptor(number), closed
+
+    def __del__(self):
+        reaper.close([self._descriptor], then=self._closed)
+
+
+@pytest.mark.parametrize("step", ["before", "while it is bound"])
+def test_garbage_that_is_closed_elsewhere_is_not_in_the_way(fork, monkeypatch, step):
+    """It waits: the thread that closes it would be unbound, and begins when the process is bound."""
+    module, name = {"before": (confine, "_wait_alone"), "while it is bound": (privileges, "give_up")}[step]
+    done = getattr(module, name)
+
+    def act():
+        (reader, writer), heard = os.pipe(), []
+
+        def collects():
+            _Circle(reader, lambda: heard.append((threading.get_ident(), _outcome(lambda: open("/etc/passwd")))))
+            gc.collect()
+            done()
+
+        monkeypatch.setattr(module, name, collects)
+        cm.confine(cm.Confinement())
+        assert reaper.wait(PATIENCE)
+        with pytest.raises(BrokenPipeError):
+            os.write(writer, b"x")
+        ((thread, outcome),) = heard
+        return thread != threading.get_ident(), outcome
+
+    assert fork(act, ordinary=True).result() == (True, PermissionError)
+
+
+def test_the_collector_comes_when_all_is_bound(fork, monkeypatch):
+    """What a finalizer does may be anything, as starting a thread of its own."""
+    give_up, heard = privileges.give_up, []
+
+    class Starts:
+        def __del__(self):
+            heard.append(_outcome(lambda: open("/etc/passwd")))
+
+    def act():
+        def much():
+            box = Starts()
+            box.own = box
+            del box
+            # More than the collector lets pass.
+            assert len([[] for _ in range(200_000)]) == 200_000
+            give_up()
+
+        monkeypatch.setattr(privileges, "give_up", much)
+        cm.confine(cm.Confinement())
+        gc.collect()
+        return heard, gc.isenabled()
+
+    assert fork(act, ordinary=True).result() == ([PermissionError], True)
+
+
+@pytest.mark.parametrize("raises", [False, True], ids=["starts a thread", "raises"])
+def test_a_signal_is_heard_when_all_is_bound(fork, monkeypatch, raises):
+    """What its handler starts is bound, and what it raises leaves nothing half done."""
+    give_up, threads, heard = privileges.give_up, [], []
+
+    def handler(*_):
+        if raises:
+            raise ZeroDivisionError
+        threads.append(threading.Thread(target=lambda: heard.append(_outcome(lambda: open("/etc/passwd")))))
+        threads[0].start()
+
+    def act():
+        signal.signal(signal.SIGUSR1, handler)
+        monkeypatch.setattr(privileges, "give_up", lambda: (os.kill(os.getpid(), signal.SIGUSR1), give_up()))
+        try:
+            cm.confine(cm.Confinement())
+        except ZeroDivisionError:
+            heard.append(_outcome(lambda: open("/etc/passwd")))
+        for thread in threads:
+            thread.join(PATIENCE)
+        with pytest.raises(cm.NotConfined, match="is confined"):
+            cm.confine(cm.Confinement())
+        return heard, signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+    assert fork(act, ordinary=True).result() == ([PermissionError], set())
 
 
 @pytest.mark.parametrize("kind", ["thread", "library"])

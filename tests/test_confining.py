@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 import threading
+import types
 
 import pytest
 
@@ -104,13 +105,18 @@ def test_one_that_begins_at_the_last_moment_is_bound(fork, monkeypatch):
     assert fork(begins).result() == (errno.EACCES, errno.EPERM)
 
 
-def test_threads_are_counted_without_proc(fork, monkeypatch):
-    """By unshare(2), which does nothing of what it is asked for here."""
+@pytest.mark.parametrize("way", ["stat", "unshare"])
+def test_threads_are_counted_where_they_are_not_listed(fork, monkeypatch, way):
+    """Landlock lets /proc be asked how many there are; without that, unshare(2) tells, which does nothing here."""
 
     def counted():
         if lib.lx_unshare(0) != 0:
             return None
         monkeypatch.setattr(privileges.os, "listdir", lambda path: open("/nonexistent"))
+        if way == "unshare":
+            monkeypatch.setattr(privileges.os, "stat", lambda path: open("/nonexistent"))
+        else:
+            monkeypatch.setattr(privileges, "lib", types.SimpleNamespace(lx_unshare=lambda flags: -errno.EPERM))
         alone = privileges.threads()
         end = threading.Event()
         other = threading.Thread(target=end.wait)

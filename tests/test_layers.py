@@ -238,6 +238,7 @@ MODULES = {
         "privileges",
         "resource_limits",
         "own_count",
+        "undisturbed",
         "confining",
         "inherited",
         "launcher",

@@ -517,8 +517,27 @@ def test_threads_end_when_they_are_told_and_begin_again(fork):
                 os.write(writer, b"x")
             os.close(writer)
             counts.append(threads())
+            _reaper.go_on()
         reader, writer = os.pipe()
         _reaper.close([Descriptor(reader)])
         return counts, _reaper.wait(PATIENCE)
 
     assert fork(child).result() == ([1, 1, 1], True)
+
+
+@pytest.mark.parametrize("can", [True, False], ids=["by a thread", "in place"])
+def test_what_comes_while_threads_have_ended_waits_until_they_go_on(monkeypatch, fork, can):
+    """No thread begins meanwhile; what is there is closed then, by one or where none can be had."""
+
+    def child():
+        assert _reaper.end_threads(PATIENCE)
+        thing, told = pipe_end(), threading.Event()
+        number = thing.fileno()
+        assert not _reaper.close([thing], then=told.set)
+        before = is_open(number), _reaper.wait(0), _reaper._reaper._threads.alive
+        if not can:
+            no_thread(monkeypatch, RuntimeError("can't start new thread"))
+        _reaper.go_on()
+        return before, told.wait(PATIENCE), is_open(number), _reaper.wait(PATIENCE)
+
+    assert fork(child).result() == ((True, False, 0), True, False, True)

@@ -66,8 +66,10 @@ def confine(confinement: Confinement) -> None:
             # And one that closes what is received.
             confine_by(plan, packages, folders, threads=len(paused) + 1)
         finally:
+            reaper.go_on()
             pausing.resume_all(paused)
     finally:
+        reaper.go_on()
         pausing.resume_all(paused)
 
 

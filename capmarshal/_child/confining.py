@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from capmarshal._child import landlock, privileges, resource_limits
 from capmarshal._child.confinement import PARTS
 from capmarshal._child.own_count import bound_threads
+from capmarshal._child.undisturbed import undisturbed
 from capmarshal._descriptors.mounts import mounts
 from capmarshal._kernel.errors import KernelError, NotConfined
 from capmarshal._kernel.native import ffi, lib
@@ -83,12 +84,14 @@ def _check_ready() -> None:
 
 
 def _check_still_alone() -> None:
-    """Refuses to go on where a signal handler, or a finalizer, has started a thread: Landlock does not bind that.
+    """Refuses to go on where a thread has begun all the same: neither Landlock nor what was given up is for that.
+
+    One that begins later is bound from its start on, as who starts it.
 
     Raises:
         KernelError: so it is.
     """
-    if privileges.threads() not in (1, None):
+    if privileges.threads() != 1:
         words = "a thread has begun while this process was being confined, and is not bound: the process should end"
         raise KernelError(errno.EBUSY, words)
 
@@ -147,6 +150,9 @@ def confine_by(plan: dict[str, Any], also_read: Iterable[str], listed: Iterable[
             # Before anything is changed: a path may not be there.
             ruleset = landlock.ruleset(abi, plan["read"], plan["write"], also_read, listed)
             ends.callback(ruleset.close)
+        ends.enter_context(undisturbed())
+        # Again: what a signal handler, or a finalizer, did meanwhile.
+        _check_ready()
         if plan["threads"] is not None and (why := bound_threads(plan["threads"])):
             _check({"threads": why}, plan["missing"])
         resource_limits.put_on(memory=plan["memory"], cpu=plan["cpu"], descriptors=plan["descriptors"])
@@ -155,13 +161,13 @@ def confine_by(plan: dict[str, Any], also_read: Iterable[str], listed: Iterable[
         privileges.give_up()
         if ruleset is not None:
             ruleset.put_on()
-            _check_still_alone()
-    if program is not None:
-        from capmarshal._child import seccomp
+        _check_still_alone()
+        if program is not None:
+            from capmarshal._child import seccomp
 
-        seccomp.install(program)
-        os.register_at_fork(after_in_parent=_forking_is_refused)
-    _bound.append(True)
-    if abi:
-        # The list can't be opened any more.
-        mounts.keep(known)
+            seccomp.install(program)
+            os.register_at_fork(after_in_parent=_forking_is_refused)
+        _bound.append(True)
+        if abi:
+            # The list can't be opened any more.
+            mounts.keep(known)

@@ -154,13 +154,11 @@ class Reaper:
     def end_threads(self, seconds: float) -> bool:
         """As the module's :func:`end_threads`."""
         deadline = time.monotonic() + seconds
-        if not (self.wait(seconds) and self._threads.end(deadline)):
-            return False
-        if not self._open:
-            return True
-        # A signal handler has handed something over meanwhile.
-        self._threads.ready()
-        return False
+        return self.wait(seconds) and self._threads.end(deadline)
+
+    def go_on(self) -> None:
+        """As the module's :func:`go_on`."""
+        self._threads.go_on()
 
     def with_room(self, make: Callable[[], int]) -> Steps[int]:
         """As the module's :func:`with_room`, in steps."""
@@ -307,7 +305,9 @@ def wait(seconds: float) -> bool:
 
 
 def end_threads(seconds: float) -> bool:
-    """As :func:`wait`, and has the threads end, until something is to be closed again.
+    """As :func:`wait`, and has the threads end, and none begin until :func:`go_on` is called, whatever this returns.
+
+    What is handed over meanwhile, by a signal handler or the garbage collector, waits until then.
 
     Args:
         seconds: until then.
@@ -316,6 +316,11 @@ def end_threads(seconds: float) -> bool:
         False if it took longer than that.
     """
     return _reaper.end_threads(seconds)
+
+
+def go_on() -> None:
+    """Has threads begin again, after :func:`end_threads`, where something is to be closed."""
+    _reaper.go_on()
 
 
 def with_room(make: Callable[[], int]) -> int:

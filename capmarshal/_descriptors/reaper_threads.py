@@ -43,6 +43,8 @@ class Threads:
         self._alive = self._busy = 0
         # Until when the thread that was started last is given time to begin.
         self._beginning_until = 0.0
+        # No thread is started: what there is to do waits.
+        self._held = False
 
     @property
     def alive(self) -> int:
@@ -57,10 +59,12 @@ class Threads:
     def ready(self) -> bool:
         """Whether there is a thread for one more job, now or when another one is done; starts one where none is free.
 
+        Or when :meth:`go_on` is called, if :meth:`end` was.
+
         Not by threading.Thread, whose start() waits for the thread to begin, for ever if it has died before.
         """
         with self.lock:
-            if self._alive > self._busy or self._alive >= THREADS_MAX:
+            if self._held or self._alive > self._busy or self._alive >= THREADS_MAX:
                 return True
             first, now = not self._alive, time.monotonic()
             if now < self._beginning_until and not first:
@@ -139,7 +143,9 @@ class Threads:
                     self.queue.put(each.parked.popleft())
 
     def end(self, deadline: float) -> bool:
-        """Has them end, until there is something to do again; False if it took longer."""
+        """Has them end, and no other begin, until :meth:`go_on`; False if it took longer."""
+        with self.lock:
+            self._held = True
         while self._alive or time.monotonic() < self._beginning_until:
             if time.monotonic() >= deadline:
                 self._take_back()
@@ -160,6 +166,19 @@ class Threads:
         for item in left:
             if item is not None:
                 self.queue.put(item)
+
+    def go_on(self) -> None:
+        """Has them begin again where there is something to do; which is done here where there is none to be had."""
+        with self.lock:
+            held, self._held = self._held, False
+        if not held or self.queue.empty() or self.ready():
+            return
+        with contextlib.suppress(queue.Empty):
+            while True:
+                if (item := self.queue.get_nowait()) is not None:
+                    number, job = item
+                    job.run()
+                    self._closed(number, job)
 
     def let_begin(self) -> None:
         """Waits for the thread that was started last to begin, but not for long."""
