@@ -698,6 +698,47 @@ def test_a_file_that_is_not_there_is_an_error_of_the_parents():
             cm.spawn(["/"], parent=capability, confine=cm.Confinement())
 
 
+def test_a_file_that_it_may_not_read_is_told(tmp_path):
+    """Root's launcher may read it until it is confined, and has no capabilities then: spawn() says so all the same."""
+    path = tmp_path / "plugin.py"
+    path.touch(mode=0)
+    with child_program.registry() as (_, capability):
+        with pytest.raises(PermissionError) as raised:
+            cm.spawn([path], parent=capability, confine=cm.Confinement())
+        assert raised.value.filename == str(path)
+
+
+def test_what_lies_beside_the_file_comes_after_what_is_installed(fork, ordinary_python):
+    """As all that read names: nothing of Python's is found there instead."""
+
+    def act(host):
+        host.file("raise AssertionError", name="colorsys.py")
+        host.file("said = 'mine'", name="mine.py")
+        source = """
+            import colorsys, mine
+            say("raise" not in open(colorsys.__file__).readline(), mine.said)
+        """
+        return host.said(source, read=[host.place])
+
+    assert in_host(fork, ordinary_python, act) == [True, "mine"]
+
+
+def test_a_module_beside_the_file_that_is_not_read_is_told(fork, ordinary_python):
+    """By a note: that it is there is seen, and why it is not found would not be said."""
+
+    def act(host):
+        host.file("", name="mine.py")
+        told = []
+        for imported in ("mine", "mine.more", "yours"):
+            with host.start(f"import {imported}") as child:
+                _, errors = child.communicate(timeout=PATIENCE)
+            told.append(errors.decode().splitlines()[-1].replace(str(host.place), "/place"))
+        return told
+
+    note = "it lies beside the file, in a directory that Confinement(read=['/place']) would name"
+    assert in_host(fork, ordinary_python, act) == [note, note, "ModuleNotFoundError: No module named 'yours'"]
+
+
 def test_a_file_that_is_none_is_refused_and_waited_for_by_nobody(tmp_path):
     """A FIFO would be opened for ever: nobody writes into it."""
     fifo = tmp_path / "plugin.py"

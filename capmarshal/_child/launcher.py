@@ -15,7 +15,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+_T = TypeVar("_T")
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,12 +116,17 @@ def _set_environment(variables: dict[str, str]) -> None:
         time.tzset()
 
 
-def _confine(plan: dict[str, Any], file: str) -> None:
+def _confine(plan: dict[str, Any], file: str) -> bytes:
     """Confines this process, and then takes what it was given.
 
+    Returns:
+        What is in the file.
+
     Raises:
-        OSError: it cannot be confined, or there is no such file that is a regular one.
+        OSError: it cannot be confined, or there is no such file that is a regular one, and that it then may read.
     """
+    import io
+
     _check_regular(file)
     # Behind what is installed: nothing of the interpreter's own is to be found there instead.
     sys.path += [folder for folder in plan["folders"] if folder not in sys.path]
@@ -127,38 +134,53 @@ def _confine(plan: dict[str, Any], file: str) -> None:
     from capmarshal._child.confining import confine_by
 
     confine_by(plan["confinement"], [*plan["packages"], file], plan["folders"])
+    # Root may have read it before, and may no more.
+    with io.open_code(os.path.abspath(file)) as opened:  # noqa: PTH100 - pathlib is much to import for that
+        source = opened.read()
     _set_environment(plan["environment"])
     # After that: what lies there is the file's own.
+    sys.path.append(_folder_of(file))
     sys.path += [path for path in plan["confinement"]["read"] if os.path.isdir(path)]  # noqa: PTH112 - pathlib is much to import for that
     inherited.inherit()
+    return source
 
 
-def _run(file: str, arguments: list[str]) -> None:
+def _folder_of(file: str) -> str:
+    return os.path.dirname(os.path.abspath(file))  # noqa: PTH100, PTH120 - as above
+
+
+def _explain(error: BaseException, file: str) -> None:
+    """Has an error say why a module that lies beside a file was not found: the directory is seen, and not read."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        folder = _folder_of(file)
+        beside = os.path.join(folder, error.name.partition(".")[0])  # noqa: PTH118 - as above
+        if os.path.exists(f"{beside}.py") or os.path.exists(beside):  # noqa: PTH110 - as above
+            error.add_note(f"it lies beside the file, in a directory that Confinement(read=[{folder!r}]) would name")
+
+
+def _run(file: str, source: bytes, arguments: list[str]) -> None:
     """Runs a Python file as Python does: it is the module __main__, also of threads that outlive it."""
-    import io
     import types
 
     main = types.ModuleType("__main__")
     vars(main).update(__file__=file, __builtins__=__builtins__)
     sys.modules["__main__"] = main
     sys.argv = [file, *arguments]
-    sys.path.insert(0, os.path.dirname(file))  # noqa: PTH120 - pathlib likewise
-    with io.open_code(file) as opened:
-        source = opened.read()
     try:
         # What this file imports from __future__ is not for that one.
         exec(compile(source, file, "exec", dont_inherit=True), vars(main))  # noqa: S102 - what this is for
     except BaseException as error:
+        _explain(error, file)
         # From where the file's own lines begin, and by its own hook, if it has set one.
         traceback, show = error.__traceback__ and error.__traceback__.tb_next, sys.excepthook
         sys.excepthook = lambda kind, error, _: show(kind, error.with_traceback(traceback), traceback)
         raise
 
 
-def _reported(number: int, action: Callable[[], object]) -> None:
-    """Does it; where it fails, says so and ends this process."""
+def _reported(number: int, action: Callable[[], _T]) -> _T:
+    """What it gives; where it fails, says so and ends this process."""
     try:
-        action()
+        return action()
     except BaseException as error:  # noqa: BLE001 - the parent raises it
         os.write(number, told_of(error))
         # Nothing is to be said by this process itself.
@@ -174,10 +196,10 @@ def main() -> None:
     asked = _read(plan)
     if "confinement" not in asked:
         _reported(number, lambda: _become(asked, program, arguments))
-    _reported(number, lambda: _confine(asked, program))
+    source = _reported(number, lambda: _confine(asked, program))
     os.write(number, CONFINED)
     os.close(number)
-    _run(os.path.abspath(program), arguments)  # noqa: PTH100 - as above
+    _run(os.path.abspath(program), source, arguments)  # noqa: PTH100 - as above
 
 
 if __name__ == "__main__":
