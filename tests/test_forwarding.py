@@ -6,6 +6,7 @@ Client, forwarder and server are three processes.
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import signal
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+import by_hand
 import capmarshal as cm
 import forwarding
 import loops
@@ -219,3 +221,34 @@ def test_a_server_that_dies_behind_a_forwarder(forwarder):
         assert gone.value.ran == "no"
         assert "Desk.echo, entrypoint '" in str(gone.value)
         assert not capability.gone
+
+
+@pytest.mark.parametrize("victim", [0, 1], ids=["server", "forwarder"])
+@pytest.mark.parametrize("forwarder", [FORWARDERS[0], FORWARDERS[-1]], ids="-".join)
+def test_no_call_that_has_run_is_said_not_to(forwarder, victim):
+    """Whoever is killed while many are under way: what has run is written down by the method itself."""
+    with row(("desk", "blocking"), forwarder) as (capability, processes), by_hand.temporary() as marks:
+        desk = capability.cast(Desk, timeout=PATIENCE)
+        numbers, outcomes = itertools.count(), {}
+
+        def call():
+            for number in numbers:
+                outcomes[number] = "under way"
+                try:
+                    desk.mark(number, marks)
+                    outcomes[number] = "done"
+                except cm.Disconnected as gone:
+                    outcomes[number] = gone.ran
+                    return
+
+        callers = [by_hand.Concurrent(call) for _ in range(6)]
+        until(lambda: len(outcomes) > 200)
+        processes[victim].kill()
+        for caller in callers:
+            caller.outcome()
+        written = os.pread(marks.fileno(), os.fstat(marks.fileno()).st_size, 0)
+        ran = {int.from_bytes(written[at : at + 4], "big") for at in range(0, len(written), 4)}
+        assert len(ran) * 4 == len(written)
+        assert ran.isdisjoint(number for number, outcome in outcomes.items() if outcome == "no")
+        assert ran.issuperset(number for number, outcome in outcomes.items() if outcome == "done")
+        assert set(outcomes.values()) <= {"done", "maybe", "no"}
