@@ -272,7 +272,17 @@ MODULES = {
         "process",
         "peer",
     ),
-    "bridge": ("tokens", "sealing", "replays"),
+    "bridge": (
+        "tokens",
+        "sealing",
+        "replays",
+        "engine",
+        "awaited_answers",
+        "handling",
+        "credentials",
+        "nats_connection",
+        "nats_engine",
+    ),
     "_commands": ("values", "demo", "doctor", "inspect", "describe", "call", "completing", "completion"),
     "_describe": (
         "asking",

@@ -1,0 +1,91 @@
+"""Calls that wait for their answers, by an ID that the engine brings back with these."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from typing import TYPE_CHECKING
+
+from .engine import Accept, EngineError, Unanswered
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_logger = logging.getLogger("capmarshal")
+
+
+class Awaited:
+    """One call, and what it was answered."""
+
+    def __init__(self, accept: Accept) -> None:
+        # Unguessable: whoever can't read what the engine carries can't answer.
+        self.number: str = secrets.token_hex(16)
+        self._accept = accept
+        self._answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def come(self, body: bytes) -> None:
+        """An answer has come: another one than the first that is accepted is dropped."""
+        if self._answer.done():
+            return
+        try:
+            accepted = self._accept(body)
+        except Exception:
+            _logger.exception("an answer is dropped, since what was to accept it raised")
+            return
+        if accepted:
+            self._answer.set_result(body)
+
+    def fail(self, error: EngineError) -> None:
+        """There will be no answer."""
+        if not self._answer.done():
+            self._answer.set_exception(error)
+
+    async def wait(self, within: float) -> bytes:
+        """The answer.
+
+        Raises:
+            Unanswered: it did not come within so many seconds.
+            EngineError: what fail() was given.
+        """
+        try:
+            async with asyncio.timeout(within):
+                return await self._answer
+        except TimeoutError as error:
+            if isinstance(error, EngineError):
+                raise
+            raise Unanswered(f"no answer within {within:g} s") from None
+
+    def forget(self) -> None:
+        """Nobody waits any more."""
+        if not self._answer.cancel() and not self._answer.cancelled():
+            # Looked at: asyncio has nothing to say of an error that nobody has seen.
+            self._answer.exception()
+
+
+class AwaitedAnswers:
+    """All calls of an engine that wait."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, Awaited] = {}
+
+    @contextlib.contextmanager
+    def expect(self, accept: Accept) -> Iterator[Awaited]:
+        """One more, as long as the block lasts."""
+        awaited = Awaited(accept)
+        self._waiting[awaited.number] = awaited
+        try:
+            yield awaited
+        finally:
+            del self._waiting[awaited.number]
+            awaited.forget()
+
+    def find(self, number: str) -> Awaited | None:
+        """The one that has this number, if it still waits."""
+        return self._waiting.get(number)
+
+    def fail_all(self, words: str) -> None:
+        """None of them will be answered."""
+        for awaited in list(self._waiting.values()):
+            awaited.fail(Unanswered(words))

@@ -1,0 +1,194 @@
+"""One connection to one node of NATS, which is never made again when it is lost.
+
+nats-py makes it again by itself, and then sends what it had been given and had not sent: a call that was made before,
+and given up since, would be served.  So each connection is a client of its own here, and what was given to one that was
+lost is lost with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+try:
+    from nats.aio.client import Client
+    from nats.errors import Error as NatsError
+except ImportError as _error:
+    raise ImportError("capmarshal.bridge needs nats-py: pip install 'capmarshal[bridge]'") from _error
+
+from .credentials import Credentials
+from .engine import LARGEST
+
+__all__ = ["Connection", "Login", "NatsError", "Unusable"]
+
+if TYPE_CHECKING:
+    import ssl
+    from pathlib import Path
+
+_logger = logging.getLogger("capmarshal")
+
+# Seconds that connecting to a node may take, and each step of it; and closing, which has nothing to wait for.
+_CONNECTING = 5
+_STEP = 3
+_CLOSING = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Login:
+    """Who this is to a node, whichever it is; none of it is shown.
+
+    Attributes:
+        user: with ``password``.
+        password: that of the user.
+        credentials: a file as NATS's tools write it, ``.creds``; read anew for each connection.
+        tls: for connections that are encrypted; then no other one is used.
+        name: which NATS shows in its lists of connections.
+    """
+
+    user: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+    credentials: str | Path | None = field(default=None, repr=False)
+    tls: ssl.SSLContext | None = field(default=None, repr=False)
+    name: str = "capmarshal"
+
+
+class Unusable(Exception):
+    """A node can't be used; the message says why."""
+
+
+class Connection(Client):
+    """What of nats-py's client is not for everybody, and is needed here all the same, is in this class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended: asyncio.Event = asyncio.Event()
+        self._encrypted = False
+        self._told: Exception | None = None
+
+    async def open(self, address: str, login: Login, tls_name: str | None) -> None:
+        """Connects to a node, once.
+
+        Args:
+            address: the node's, as ``nats://host:port``.
+            login: who this is.
+            tls_name: the name in the node's certificate, where it is not that of the address.
+
+        Raises:
+            Unusable: that node can't be used; there is no connection.
+        """
+        self._encrypted = login.tls is not None
+        try:
+            signing = None if login.credentials is None else Credentials(login.credentials)
+            async with asyncio.timeout(_CONNECTING):
+                await self.connect(
+                    [address],
+                    name=login.name,
+                    user=login.user,
+                    password=login.password,
+                    signature_cb=None if signing is None else signing.sign,
+                    user_jwt_cb=None if signing is None else lambda: signing.token,
+                    tls=login.tls,
+                    tls_hostname=tls_name,
+                    error_cb=self._note,
+                    closed_cb=self._end,
+                    allow_reconnect=False,
+                    # None would have it tried for ever.
+                    max_reconnect_attempts=1,
+                    reconnect_time_wait=0,
+                    connect_timeout=_STEP,
+                    # Nothing is kept for a connection that is not there.
+                    pending_size=-1,
+                )
+            if self.max_payload < LARGEST:
+                raise Unusable(
+                    f"it takes bodies of {self.max_payload:,} bytes: set its max_payload to {LARGEST:,} at least"
+                )
+        except Exception as error:  # noqa: BLE001 - nats-py raises whatever it comes across in what a node says
+            await self.drop()
+            error = self._told or error
+            why = str(error) or type(error).__name__
+            if isinstance(error, ConnectionResetError):
+                # Its words may be lost: it closes with what was sent to it unread.
+                why += ": perhaps it does not let this user in"
+            raise Unusable(why) from None
+        except BaseException:
+            await self.drop()
+            raise
+
+    async def alive(self, within: float) -> bool:
+        """Whether the node says so, within that many seconds."""
+        try:
+            async with asyncio.timeout(within):
+                await self.flush()
+        except (TimeoutError, OSError, NatsError):
+            return False
+        # Without its reader it seems to be connected for ever.
+        return not self.is_closed and self._reading_task is not None and not self._reading_task.done()
+
+    def progress(self) -> tuple[int, int]:
+        """What changes as long as anything is received, or sent."""
+        writer = getattr(self._transport, "_io_writer", None)
+        unsent = 0 if writer is None else writer.transport.get_write_buffer_size()
+        return self.stats["in_msgs"], unsent + self.pending_data_size
+
+    async def drop(self) -> None:
+        """Ends it; what was not sent until now is sent to nobody."""
+        self._pending.clear()
+        self._pending_data_size = 0
+        # Closing would wait until all was sent, which a node that stands still does not take.
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+        if self._flush_queue is None:
+            # It was never to connect.
+            return
+        tasks = [self._reading_task, self._ping_interval_task, self._flusher_task]
+        with contextlib.suppress(OSError, NatsError, TimeoutError):
+            async with asyncio.timeout(_CLOSING):
+                await self.close()
+        own = asyncio.current_task()
+        ending = [task for task in tasks if task is not None and task is not own]
+        for task in ending:
+            task.cancel()
+        if ending:
+            await asyncio.wait(ending)
+        self.ended.set()
+
+    def _connect_command(self) -> bytes:
+        """What is said to the node once encryption has begun, if it was to: without that, credentials are not told.
+
+        nats-py goes on without where the node, or who stands before it, does not ask for it.
+        """
+        if self._encrypted and not self._server_info.get("tls_required"):
+            raise NatsError("it does not encrypt, and is to")
+        if not self._server_info.get("headers"):
+            raise NatsError("it does not tell whether nobody is there: it is too old, or has headers turned off")
+        return super()._connect_command()
+
+    async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
+        """Asks the node, after all that it was told before: nats-py has the question overtake what waits to be sent."""
+        self._pongs.append(asyncio.get_running_loop().create_future() if future is None else future)
+        await self._send_command(b"PING\r\n")
+        await self._flush_pending()
+
+    async def _process_pong(self) -> None:
+        """The node's answer, also to a question that was given up: by that, nats-py would end its reader, and go on."""
+        if self._pongs and self._pongs[0].done():
+            self._pongs.pop(0)
+            self._pings_outstanding = 0
+        else:
+            await super()._process_pong()
+
+    async def _note(self, error: Exception) -> None:
+        """What nats-py tells of a connection."""
+        self._told = error
+        # What an operator is to see: a bridge may not publish, or subscribe to, what it needs; or has been lost for it.
+        _logger.log(
+            logging.WARNING if self.is_connected else logging.DEBUG, "a bridge's engine: %s", error or type(error)
+        )
+
+    async def _end(self) -> None:
+        self.ended.set()

@@ -1,0 +1,350 @@
+"""The engine that carries bodies by NATS: see :mod:`capmarshal.bridge.engine` for what its verbs mean.
+
+A call is a message with a reply subject below this engine's inbox, 128 random bits; that nobody serves a subject, the
+node says.  One connection at a time, which is asked every other second whether it is alive, so that a node that has
+stopped is left, too; then the next one, of the nodes that were given and those that these have told of.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import random
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+from urllib.parse import urlsplit
+
+from .awaited_answers import AwaitedAnswers
+from .engine import (
+    CLOSING,
+    Accept,
+    EngineClosed,
+    EngineError,
+    Handler,
+    NobodyThere,
+    NoConnection,
+    NotSent,
+    Stop,
+    Watcher,
+    check,
+    take_all,
+)
+from .handling import CONCURRENCY, Handling, tell
+from .nats_connection import Connection, Login, NatsError, Unusable
+
+if TYPE_CHECKING:
+    from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
+
+_logger = logging.getLogger("capmarshal")
+
+# Seconds between two questions whether a node is alive, and that it has for an answer.
+LIVENESS = 2.0
+
+# Bytes that a connection may have been given and not sent.
+_UNSENT = 16 << 20
+
+# Bytes that may have come for one subject and wait; what comes then is lost.
+_UNTAKEN = 64 << 20
+
+# Seconds that an answer waits for a connection.
+_ANSWERING = 10.0
+
+# Seconds between two rounds through all nodes: the first time, and at most.
+_SOON, _LATER = 0.05, 2.0
+
+Taking: TypeAlias = Callable[["Msg"], Awaitable[None]]
+
+
+class _Interest:
+    """A subject that is served or watched, whichever connection there is."""
+
+    def __init__(self, subject: str, take: Taking) -> None:
+        self.subject = subject
+        self.take = take
+        self.subscription: Subscription | None = None
+
+
+class NatsEngine:
+    """The engine's five verbs, by NATS."""
+
+    def __init__(
+        self, addresses: Sequence[str], login: Login, *, inbox: str, concurrency: int, liveness: float
+    ) -> None:
+        """Use connect()."""
+        self._addresses = [_checked(address) for address in addresses]
+        if not self._addresses:
+            raise ValueError("an engine needs the address of one node at least")
+        self._login = login
+        self._liveness = liveness
+        self._inbox = f"{inbox}.{secrets.token_hex(16)}"
+        check(self._inbox)
+        self._told: list[str] = []
+        self._connection: Connection | None = None
+        self._connected = asyncio.Event()
+        self._closed = False
+        self._answers = AwaitedAnswers()
+        self._handling = Handling(concurrency)
+        self._interests = {_Interest(f"{self._inbox}.*", self._take_answer)}
+        self._keeper: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def connect(
+        cls,
+        addresses: Sequence[str],
+        login: Login | None = None,
+        *,
+        inbox: str = "_INBOX",
+        concurrency: int = CONCURRENCY,
+        liveness: float = LIVENESS,
+    ) -> NatsEngine:
+        """An engine that has a connection.
+
+        Args:
+            addresses: of some nodes of one cluster, as ``nats://host:port``; they tell of the others.
+            login: who this is, to all of them.
+            inbox: what subjects for answers begin with.  Permissions of NATS that let a bridge subscribe to no other
+                inboxes than its own keep its neighbours from answering in another's place.
+            concurrency: how many calls may be served at a time.
+            liveness: seconds after which a node is asked whether it is alive, and that it has to answer.
+
+        Raises:
+            EngineError: no node could be reached; the message says why, of each.
+            ValueError: an address is none, or has credentials in it.
+        """
+        engine = cls(
+            addresses, Login() if login is None else login, inbox=inbox, concurrency=concurrency, liveness=liveness
+        )
+        connection, why = await engine._open_any(engine._addresses)
+        if connection is None:
+            raise EngineError(f"no node of the engine can be used: {'; '.join(why)}")
+        engine._use(connection)
+        engine._keeper = asyncio.create_task(engine._keep())
+        return engine
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection at the moment."""
+        return self._usable() is not None
+
+    async def serve(self, subject: str, handler: Handler, /) -> Stop:
+        """See the seam."""
+
+        async def take(message: Msg) -> None:
+            if message.reply:
+                await self._handling.start(handler, message.data, lambda body: self._answer(message.reply, body))
+
+        return await self._begin(subject, take)
+
+    async def call(self, subject: str, body: bytes, /, *, within: float, accept: Accept = take_all) -> bytes:
+        """See the seam."""
+        check(subject, body, within)
+        with self._answers.expect(accept) as awaited:
+            await self._publish(subject, bytes(body), f"{self._inbox}.{awaited.number}")
+            return await awaited.wait(within)
+
+    async def watch(self, subject: str, watcher: Watcher, /) -> Stop:
+        """See the seam."""
+        return await self._begin(subject, lambda message: tell(watcher, message.data))
+
+    async def send(self, subject: str, body: bytes, /) -> None:
+        """See the seam."""
+        check(subject, body)
+        await self._publish(subject, bytes(body))
+
+    async def close(self, *, within: float = CLOSING) -> None:
+        """See the seam."""
+        if self._closed:
+            return
+        self._closed = True
+        deadline = asyncio.get_running_loop().time() + within
+        try:
+            for interest in list(self._interests):
+                if interest.take != self._take_answer:
+                    await self._end(interest)
+            await self._handling.finish(within)
+            if connection := self._usable():
+                await connection.alive(max(deadline - asyncio.get_running_loop().time(), 0.1))
+        finally:
+            self._answers.fail_all("the engine was closed before an answer had come")
+            if self._keeper is not None:
+                self._keeper.cancel()
+                await asyncio.wait([self._keeper])
+
+    # What goes out -------------------------------------------------------------------------------------------------
+
+    def _usable(self) -> Connection | None:
+        return self._connection if self._connection is not None and self._connection.is_connected else None
+
+    async def _publish(self, subject: str, body: bytes, reply: str = "") -> None:
+        if self._closed:
+            raise EngineClosed("the engine was closed")
+        await self._give(self._usable(), subject, body, reply)
+
+    async def _give(self, connection: Connection | None, subject: str, body: bytes, reply: str = "") -> None:
+        if connection is None:
+            raise NoConnection("the engine has no connection to any node at the moment")
+        if connection.pending_data_size > _UNSENT:
+            raise NotSent(f"the engine's node has not yet taken {_UNSENT >> 20} MiB that were sent before")
+        try:
+            await connection.publish(subject, body, reply)
+        except NatsError as error:
+            # All of them are raised before the connection has it.
+            raise NoConnection(f"the engine's connection takes nothing: {error}") from None
+        except OSError:
+            _logger.debug("a bridge's engine: a connection was lost while it was given something")
+
+    async def _answer(self, reply: str, body: bytes) -> None:
+        check("answer", body)
+        async with asyncio.timeout(_ANSWERING):
+            while (connection := self._usable()) is None:
+                self._connected.clear()
+                await self._connected.wait()
+        await self._give(connection, reply, body)
+
+    async def _take_answer(self, message: Msg) -> None:
+        awaited = self._answers.find(message.subject.rpartition(".")[2])
+        if awaited is None:
+            return
+        if message.headers and message.headers.get("Status") == "503":
+            awaited.fail(NobodyThere("nobody serves that subject"))
+        else:
+            awaited.come(message.data)
+
+    # What comes in -------------------------------------------------------------------------------------------------
+
+    async def _begin(self, subject: str, take: Taking) -> Stop:
+        check(subject)
+        if self._closed:
+            raise EngineClosed("the engine was closed")
+        interest = _Interest(subject, take)
+        self._interests.add(interest)
+        if connection := self._usable():
+            # Where that fails the connection is lost, and the next one has it.
+            await self._subscribe(connection, [interest])
+        return lambda: self._end(interest)
+
+    async def _end(self, interest: _Interest) -> None:
+        self._interests.discard(interest)
+        subscription, interest.subscription = interest.subscription, None
+        if subscription is not None and self._usable():
+            # What was on its way when the node heard of it is taken still.
+            try:
+                async with asyncio.timeout(self._liveness):
+                    await subscription.drain()  # type: ignore[no-untyped-call]
+            except (TimeoutError, OSError, NatsError):
+                _logger.debug("a bridge's engine: a subscription ends with its connection")
+
+    async def _subscribe(self, connection: Connection, interests: Sequence[_Interest]) -> bool:
+        """Whether the node has it now."""
+        try:
+            for interest in interests:
+                interest.subscription = await connection.subscribe(
+                    interest.subject, cb=_coroutine(interest.take), pending_bytes_limit=_UNTAKEN
+                )
+        except NatsError:
+            return False
+        return await connection.alive(self._liveness)
+
+    # The connection ------------------------------------------------------------------------------------------------
+
+    async def _keep(self) -> None:
+        """Has a connection, until it is cancelled."""
+        try:
+            while True:
+                connection = self._connection
+                if connection is not None:
+                    await self._outlast(connection)
+                    self._connection = None
+                    self._connected.clear()
+                    _logger.info("a bridge's engine has lost its node; it goes to another one")
+                    await connection.drop()
+                await self._reconnect()
+        finally:
+            if self._connection is not None:
+                await self._connection.drop()
+                self._connection = None
+
+    async def _outlast(self, connection: Connection) -> None:
+        """Returns when a connection has ended, or its node does not answer."""
+        while True:
+            try:
+                async with asyncio.timeout(self._liveness):
+                    await connection.ended.wait()
+                    return
+            except TimeoutError:
+                before = connection.progress()
+                # On a slow line the answer waits behind what is sent, and that moves.
+                if not await connection.alive(self._liveness) and connection.progress() == before:
+                    return
+
+    async def _reconnect(self) -> None:
+        pause = _SOON
+        while True:
+            connection, _ = await self._open_any(dict.fromkeys([*self._addresses, *self._told]))
+            if connection is not None:
+                self._use(connection)
+                return
+            await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - not for secrets
+            pause = min(2 * pause, _LATER)
+
+    async def _open_any(self, addresses: Sequence[str] | dict[str, None]) -> tuple[Connection | None, list[str]]:
+        """A connection that has all subscriptions; or why there is none, of each node."""
+        why = []
+        for address in random.sample(list(addresses), len(addresses)):
+            connection = Connection()
+            try:
+                await connection.open(address, self._login, self._tls_name(address))
+            except Unusable as error:
+                why.append(f"{address}: {error}")
+                continue
+            try:
+                usable = await self._subscribe(connection, list(self._interests))
+            except BaseException:
+                await connection.drop()
+                raise
+            if usable:
+                return connection, []
+            why.append(f"{address}: it was lost at once")
+            await connection.drop()
+        return None, why
+
+    def _use(self, connection: Connection) -> None:
+        self._connection = connection
+        self._told = [f"nats://{node.netloc}" for node in connection.discovered_servers]
+        self._connected.set()
+
+    def _tls_name(self, address: str) -> str | None:
+        """What stands in a node's certificate: where others have told of it by its number, the first node's name."""
+        if self._login.tls is None:
+            return None
+        host = urlsplit(address).hostname
+        return urlsplit(self._addresses[0]).hostname if address in self._told and _is_number(host) else host
+
+
+def _coroutine(take: Taking) -> Callable[[Msg], Awaitable[None]]:
+    """nats-py wants a coroutine function."""
+
+    async def taken(message: Msg) -> None:
+        await take(message)
+
+    return taken
+
+
+def _checked(address: str) -> str:
+    parts = urlsplit(address)
+    if parts.scheme not in ("nats", "tls") or not parts.hostname:
+        raise ValueError("a node's address is nats://HOST:PORT")
+    if "@" in parts.netloc:
+        raise ValueError("a node's address has no credentials in it: nodes that are found later would not get them")
+    return f"nats://{parts.netloc}"
+
+
+def _is_number(host: str | None) -> bool:
+    try:
+        ipaddress.ip_address(host or "")
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,526 @@
+"""The engine that carries a bridge's bodies by NATS, with real nodes, which are killed, stopped and started again."""
+
+import asyncio
+import contextlib
+import datetime as dt
+import ipaddress
+import json
+import re
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+import engines
+import loops
+import nats_accounts
+import nats_servers
+from capmarshal.bridge.engine import EngineError, NotSent, Unanswered
+from capmarshal.bridge.nats_connection import Connection, Login, Unusable
+from capmarshal.bridge.nats_engine import NatsEngine
+from capmarshal.bridge.sealing import Direction, Label, NotGenuine, Seal
+from capmarshal.bridge.tokens import Token
+from engines import PLENTY
+from patience import PATIENCE
+
+# Seconds after which a node that stands still is left.
+LIVENESS = 0.5
+# The second where it closes with what was sent to it unread, and its words are lost by that.
+DENIED = "(nats: 'Authorization Violation'|.*Connection reset by peer: perhaps it does not let this user in)"
+USERS = 'authorization { users: [{ user: "bridge", password: "secret" }] }'
+
+
+def run(program, *arguments):
+    """In a loop of asyncio."""
+    return loops.run("asyncio", program, *arguments)
+
+
+@contextlib.asynccontextmanager
+async def connected(*addresses, login=None, **options):
+    """An engine, closed with the block."""
+    engine = await NatsEngine.connect(addresses, login, **{"liveness": LIVENESS, **options})
+    try:
+        yield engine
+    finally:
+        await engine.close(within=0)
+
+
+@pytest.fixture
+def node(tmp_path):
+    """node(extra): one node, with that configuration."""
+    with contextlib.ExitStack() as stack:
+
+        def start(extra="", name="one"):
+            place = tmp_path / name
+            place.mkdir()
+            return stack.enter_context(nats_servers.nodes(place, extra=extra))[0]
+
+        yield start
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """Three nodes."""
+    with nats_servers.nodes(tmp_path, 3) as made:
+        yield made
+
+
+async def echo(body):
+    """Serves what it is sent."""
+    return body
+
+
+class Traffic:
+    """Calls without end, and what became of each: none may have run of which it is said that it never will."""
+
+    def __init__(self, caller, server):
+        self._caller, self._server = caller, server
+        self.ran, self.answered, self.not_sent, self.unknown = [], [], [], []
+        self._go_on = True
+
+    async def __aenter__(self):
+        async def serve(body):
+            self.ran.append(body)
+            return b"answer to " + body
+
+        await self._server.serve("cm.host.traffic", serve)
+        await engines.answered(self._caller, "cm.host.traffic", b"first")
+        self._tasks = [asyncio.create_task(self._call(number)) for number in range(8)]
+        return self
+
+    async def __aexit__(self, *_exception):
+        self._go_on = False
+        await asyncio.gather(*self._tasks)
+
+    async def _call(self, who):
+        number = 0
+        while self._go_on:
+            body = b"%d.%d" % (who, number)
+            number += 1
+            try:
+                assert await self._caller.call("cm.host.traffic", body, within=1) == b"answer to " + body
+                self.answered.append(body)
+            except NotSent:
+                self.not_sent.append(body)
+                await asyncio.sleep(0.005)  # a pause: it fails at once, and again
+            except Unanswered:
+                self.unknown.append(body)
+
+    async def more(self, count=100):
+        """Returns when so many more were answered."""
+        wanted = len(self.answered) + count
+        await engines.awaited(lambda: len(self.answered) >= wanted)
+
+    async def refused(self):
+        """Returns when one more was refused."""
+        before = len(self.not_sent)
+        await engines.awaited(lambda: len(self.not_sent) > before)
+
+    def check(self):
+        """What is true of it, whatever was killed."""
+        assert not set(self.not_sent) & set(self.ran)
+        assert set(self.answered) <= set(self.ran)
+        calls = [body for body in self.ran if body != b"first"]
+        assert len(calls) == len(set(calls))
+
+
+def test_calls_go_on_where_either_side_loses_its_node(cluster):
+    """Of three nodes two are killed, one after the other; no call runs twice, and none that was said not to be sent."""
+
+    async def program():
+        async with (
+            connected(cluster[0].address) as server,
+            connected(cluster[1].address) as caller,
+            Traffic(caller, server) as traffic,
+        ):
+            await traffic.more()
+            cluster[0].kill()
+            await traffic.more()
+            cluster[1].kill()
+            await traffic.more()
+        traffic.check()
+
+    run(program)
+
+
+def test_the_node_of_a_client_is_started_again_under_load(node):
+    """It has no other one: calls are refused meanwhile, and go on after that."""
+    one = node()
+
+    async def program():
+        async with (
+            connected(one.address) as server,
+            connected(one.address) as caller,
+            Traffic(caller, server) as traffic,
+        ):
+            for _ in range(3):
+                await traffic.more()
+                one.kill()
+                await traffic.refused()
+                one.start()
+                await traffic.more()
+        traffic.check()
+
+    run(program)
+
+
+@pytest.mark.parametrize("whose", ["server", "caller"])
+def test_a_node_that_stands_still_is_left(cluster, whose):
+    """Its connections stay open, and it answers nothing; then it goes on, with what it had been sent."""
+
+    async def program():
+        async with (
+            connected(cluster[0].address) as server,
+            connected(cluster[1].address) as caller,
+            Traffic(caller, server) as traffic,
+        ):
+            await traffic.more()
+            still = cluster[0 if whose == "server" else 1]
+            still.stop()
+            await traffic.more()
+            still.go_on()
+            await traffic.more()
+        traffic.check()
+
+    run(program)
+
+
+def test_what_a_node_had_not_taken_when_it_was_lost_is_not_sent_to_the_next(node):
+    """More than the kernel takes for a node that stands still: nats-py itself would send the rest later."""
+    one = node()
+
+    async def program():
+        async with connected(one.address) as watching, connected(one.address, liveness=PLENTY) as sending:
+            heard = []
+
+            async def watch(body):
+                heard.append(body[:5])
+
+            await watching.watch("cm.host.a", watch)
+            await watching.serve("cm.host.b", echo)
+            one.stop()
+            refused = 0
+            for number in range(300):
+                try:
+                    await sending.send("cm.host.a", b"%05d" % number + bytes(100_000))
+                except NotSent as error:
+                    assert "has not yet taken 16 MiB" in str(error)
+                    refused += 1
+            assert refused
+            one.kill()
+            await engines.awaited(lambda: not sending.connected)
+            one.start()
+            await engines.awaited(lambda: sending.connected and watching.connected)
+            await engines.answered(sending, "cm.host.b", b"")
+            await sending.send("cm.host.a", b"after")
+            await engines.awaited(lambda: heard)
+            assert heard == [b"after"]
+
+    run(program)
+
+
+def test_a_question_that_is_given_up_does_not_end_the_connection(node):
+    """nats-py's reader ends by the answer to such a one, and the connection seems to be there for ever."""
+    one = node()
+
+    async def program():
+        connection = Connection()
+        await connection.open(one.address, Login(), None)
+        try:
+            for _ in range(3):
+                asking = asyncio.create_task(connection.flush())
+                await asyncio.sleep(0)
+                asking.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asking
+            assert await connection.alive(PLENTY)
+            assert await connection.alive(PLENTY)
+            connection._reading_task.cancel()
+            await asyncio.wait([connection._reading_task])
+            assert not await connection.alive(PLENTY)
+        finally:
+            await connection.drop()
+
+    run(program)
+
+
+def test_a_node_is_asked_after_what_it_was_told(node):
+    """That it answers means that it has the subscription: nats-py's question overtakes what waits to be sent."""
+    one = node()
+
+    async def program():
+        connection, sent = Connection(), []
+        await connection.open(one.address, Login(), None)
+        write = connection._transport.write
+        connection._transport.write = lambda data: (sent.append(data), write(data))
+        writelines = connection._transport.writelines
+        connection._transport.writelines = lambda lines: (sent.extend(lines), writelines(lines))
+        try:
+            await connection.subscribe("cm.host.a", cb=echo)
+            assert await connection.alive(PLENTY)
+            assert [line[:4] for line in sent] == [b"SUB ", b"PING"]
+        finally:
+            await connection.drop()
+
+    run(program)
+
+
+# Who this is --------------------------------------------------------------------------------------------------------
+
+
+def test_user_and_password_are_told_to_nodes_that_are_found_later_too(tmp_path):
+    """One node was named; it is killed, and the engine goes to another one, of which that had told it."""
+
+    async def program(nodes):
+        login = Login(user="bridge", password="secret")
+        async with connected(nodes[0].address, login=login) as engine:
+            await engine.serve("cm.host.a", echo)
+            nodes[0].kill()
+            # By nobody but another node.
+            assert await engines.answered(engine, "cm.host.a", b"x") == b"x"
+
+    with nats_servers.nodes(tmp_path, 3, USERS) as nodes:
+        run(program, nodes)
+
+
+@pytest.mark.parametrize("login", [None, Login(user="bridge", password="wrong-one")])
+def test_a_node_that_lets_nobody_in_says_so(node, login):
+    """Which node, and why; and nothing of the password."""
+    one = node(USERS)
+
+    async def program():
+        words = f"no node of the engine can be used: {re.escape(one.address)}: {DENIED}"
+        with pytest.raises(EngineError, match=words) as raised:
+            await NatsEngine.connect([one.address], login)
+        assert "wrong-one" not in str(raised.value)
+
+    run(program)
+
+
+def test_a_login_shows_nothing_of_itself():
+    """Where it is printed."""
+    login = Login(user="bridge", password="secret", credentials="/etc/bridge.creds")
+    assert repr(login) == "Login(name='capmarshal')"
+
+
+def test_a_file_of_credentials_is_enough(node, tmp_path):
+    """That of a user of an account; it is read for each connection, as it is then."""
+    configuration, text = nats_accounts.make_user()
+    one = node(configuration)
+    path = tmp_path / "bridge.creds"
+    path.write_text(text)
+
+    async def program():
+        async with connected(one.address, login=Login(credentials=path)) as engine:
+            await engine.serve("cm.host.a", echo)
+            assert await engine.call("cm.host.a", b"x", within=PLENTY) == b"x"
+        with pytest.raises(EngineError, match=DENIED):
+            await NatsEngine.connect([one.address])
+        _, other = nats_accounts.make_user()
+        path.write_text(other)
+        with pytest.raises(EngineError, match=DENIED):
+            await NatsEngine.connect([one.address], Login(credentials=path))
+        path.unlink()
+        with pytest.raises(EngineError, match="No such file"):
+            await NatsEngine.connect([one.address], Login(credentials=path))
+
+    run(program)
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """Paths of a certificate of "node.test" and of 127.0.0.1, which is its own authority, and of its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "node.test")])
+    names = [x509.DNSName("node.test"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    now = dt.datetime.now(dt.UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    paths = tmp_path / "cert.pem", tmp_path / "key.pem"
+    paths[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    paths[1].write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return paths
+
+
+def test_a_connection_is_encrypted_where_that_is_asked_for(node, certificate):
+    """With who is believed; another one is refused."""
+    cert, key = certificate
+    one = node(f'{USERS}\ntls {{ cert_file: "{cert}", key_file: "{key}" }}')
+    login = Login(user="bridge", password="secret", tls=ssl.create_default_context(cafile=str(cert)))
+    stranger = Login(user="bridge", password="secret", tls=ssl.create_default_context())
+
+    async def program():
+        async with connected(one.address, login=login) as engine:
+            await engine.serve("cm.host.a", echo)
+            body = bytes(1 << 20)
+            assert await engine.call("cm.host.a", body, within=PLENTY) == body
+        with pytest.raises(EngineError, match="certificate verify failed"):
+            await NatsEngine.connect([one.address], stranger)
+
+    run(program)
+
+
+def test_what_does_not_encrypt_and_is_to_hears_no_password():
+    """Who stands before a node can leave out that it encrypts: nats-py alone would then tell all in clear."""
+    heard = []
+
+    def impostor(listening):
+        told = {"server_id": "x", "version": "2.10.0", "headers": True, "max_payload": 1 << 20, "auth_required": True}
+        for _ in range(1):
+            with listening.accept()[0] as client:
+                client.sendall(b"INFO " + json.dumps(told).encode() + b"\r\n")
+                while part := client.recv(4096):
+                    heard.append(part)
+
+    async def program():
+        login = Login(user="bridge", password="secret", tls=ssl.create_default_context())
+        with pytest.raises(EngineError, match="it does not encrypt, and is to"):
+            await NatsEngine.connect([f"nats://127.0.0.1:{listening.getsockname()[1]}"], login)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=impostor, args=[listening])
+        thread.start()
+        run(program)
+        thread.join(PATIENCE)
+    assert heard == []
+
+
+# What is refused ----------------------------------------------------------------------------------------------------
+
+
+def test_a_node_that_takes_too_little_is_refused(node):
+    """Every body that an engine takes goes through."""
+    one = node("max_payload: 65536")
+
+    async def program():
+        words = "it takes bodies of 65,536 bytes: set its max_payload to 1,048,576 at least"
+        with pytest.raises(EngineError, match=re.escape(words)):
+            await NatsEngine.connect([one.address])
+
+    run(program)
+
+
+def test_where_no_node_is_there_each_is_named():
+    """With what connecting to it gave, in the words of asyncio."""
+
+    async def program():
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            address = f"nats://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(EngineError, match=rf"no node of the engine can be used: {address}: .*Connect call failed"):
+            await NatsEngine.connect([address])
+
+    run(program)
+
+
+@pytest.mark.parametrize("address", ["nats://user:secret@127.0.0.1:4222", "nats://secret@host"])
+def test_credentials_in_an_address_are_refused(address):
+    """They would be in lists of processes, and nodes that are found later would not be told them."""
+
+    async def program():
+        with pytest.raises(ValueError, match="a node's address has no credentials in it") as raised:
+            await NatsEngine.connect([address])
+        assert "secret" not in str(raised.value)
+
+    run(program)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:4222", "ws://127.0.0.1", "nats://", ""])
+def test_what_is_no_address_is_refused(address):
+    """With how one looks."""
+
+    async def program():
+        with pytest.raises(ValueError, match="a node's address is nats://HOST:PORT"):
+            await NatsEngine.connect([address])
+
+    run(program)
+
+
+def test_without_the_extra_it_says_what_to_install():
+    """One line, that can be typed."""
+    program = (
+        "import sys; sys.modules['nats'] = None\n"
+        "try: import capmarshal.bridge.nats_engine\n"
+        "except ImportError as error: print(error)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=True
+    )
+    assert ended.stdout == "capmarshal.bridge needs nats-py: pip install 'capmarshal[bridge]'\n"
+
+
+# Who listens --------------------------------------------------------------------------------------------------------
+
+
+def test_a_spy_of_the_same_account_reads_no_method_and_forges_no_answer(node):
+    """It sees every message, and sends what it likes, to whom it likes; the call has the right answer all the same."""
+    one = node()
+    token = Token.new("host")
+    there, back = Seal(token, Direction.TO_EXPORTER), Seal(token, Direction.TO_IMPORTER)
+    label = Label(kind=1, call=bytes(16), lease=bytes(16))
+
+    async def serve(body):
+        _, plain = there.open(body)
+        # Only then, or the spy's answer could be the later one.
+        await spied.wait()
+        return back.seal(label, plain.upper())
+
+    def genuine(body):
+        with contextlib.suppress(NotGenuine):
+            return back.open(body)[0].call == label.call
+        return False
+
+    async def program():
+        spy, seen = Connection(), []
+        await spy.open(one.address, Login(), None)
+
+        async def listen(message):
+            seen.append((message.subject, message.data))
+            if message.reply:
+                for forged in (b"", b"forged", message.data):
+                    await spy.publish(message.reply, forged)
+                await spy.flush()
+                spied.set()
+
+        await spy.subscribe(">", cb=listen)
+        await spy.flush()
+        async with connected(one.address) as server, connected(one.address) as caller:
+            await server.serve(token.subject, serve)
+            answer = await caller.call(
+                token.subject, there.seal(label, b"transfer payload"), within=PLENTY, accept=genuine
+            )
+            assert back.open(answer)[1] == b"TRANSFER PAYLOAD"
+        await spy.drop()
+        everything = b"".join(subject.encode() + body for subject, body in seen)
+        assert len(seen) >= 5
+        for secret in (b"transfer", b"TRANSFER", b"payload", token.reveal().encode()[-64:]):
+            assert secret not in everything
+
+    spied = asyncio.Event()
+    run(program)
+
+
+def test_a_node_that_is_unusable_leaves_nothing_open(node):
+    """Nor one that never answers: descriptors are counted around every test."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+
+        async def program():
+            connection = Connection()
+            with pytest.raises(Unusable):
+                await connection.open(f"nats://127.0.0.1:{silent.getsockname()[1]}", Login(), None)
+
+        run(program)
