@@ -6,6 +6,8 @@ import os
 import signal
 import socket
 import subprocess
+from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -205,6 +207,88 @@ def test_output_stays_where_a_call_fails(desk, capfd):
     assert commands.here(capfd, "call", "--output", output, desk, "add", "declared")[0] == 1
     assert output.read_bytes() == b"before"
     assert commands.here(capfd, "call", "--output", desk.parent / "no" / "file", desk, "opened")[0] == 2
+
+
+class Failing(cm.Interface):
+    @cm.method
+    @cm.raises(KeyError)
+    def nothing_comes(self) -> Iterator[str]: ...
+
+    @cm.method
+    @cm.raises(KeyError)
+    def one_comes(self) -> Iterator[str]: ...
+
+    @cm.method
+    def none_comes(self) -> Iterator[str]: ...
+
+    @cm.method
+    def empty(self) -> bytes: ...
+
+    @cm.method
+    def directory(self) -> cm.Descriptor: ...
+
+    @cm.method
+    def to_write_to(self) -> cm.Descriptor: ...
+
+    @cm.method
+    def listener(self) -> cm.Descriptor: ...
+
+    @cm.method
+    def no_json(self) -> Any: ...
+
+
+class FailingServer(Failing):
+    def nothing_comes(self):
+        yield from {}["nothing"]
+
+    def one_comes(self):
+        yield "one"
+        yield from {}["nothing"]
+
+    def none_comes(self):
+        yield from ()
+
+    def empty(self):
+        return b""
+
+    def directory(self):
+        return cm.Descriptor(os.open("/", os.O_RDONLY))
+
+    def to_write_to(self):
+        return cm.Descriptor(os.open(os.devnull, os.O_WRONLY))
+
+    def listener(self):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            # Nobody connects: what is asked for is to be read at once.
+            listener.setblocking(False)
+            with socket.create_connection(listener.getsockname()):
+                return cm.Descriptor(listener.detach())
+
+    def no_json(self):
+        return {None: 1}
+
+
+@pytest.mark.parametrize("method", ["nothing_comes", "directory", "to_write_to", "listener", "no_json"])
+def test_output_stays_until_something_is_to_be_written(place, capfd, method):
+    """Whatever fails, the call, the first item, reading what has come, or JSON."""
+    output = place.parent / "output"
+    output.write_bytes(b"before")
+    with services.serving(place, FailingServer()):
+        status, _, err = commands.here(capfd, "call", "--output", output, place, method)
+    assert (status, err.count("\n")) == (1, 1)
+    assert output.read_bytes() == b"before"
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "left"), [("one_comes", 1, b"one"), ("none_comes", 0, b""), ("empty", 0, b"")]
+)
+def test_output_has_nothing_of_what_was_there(place, capfd, method, status, left):
+    """Once something is to be written, or all is there, and is nothing."""
+    output = place.parent / "output"
+    output.write_bytes(b"before, and more")
+    with services.serving(place, FailingServer()):
+        assert commands.here(capfd, "call", "--output", output, place, method)[0] == status
+    assert output.read_bytes() == left
 
 
 def test_standard_output_is_not_cut(desk):

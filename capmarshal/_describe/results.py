@@ -46,14 +46,16 @@ class Writer:
     Args:
         number: of it, borrowed.
         raw: bytes, text and what can be read from a descriptor are written as they are.
+        emptied: a file there loses what is in it, as soon as there is something to be written.
 
     Attributes:
         left_out: what was only named in what was written, for it ends with this process: "capability", "descriptor".
     """
 
-    def __init__(self, number: int, *, raw: bool) -> None:
+    def __init__(self, number: int, *, raw: bool, emptied: bool = False) -> None:
         self._number = number
         self._raw = raw
+        self._to_be_emptied = emptied
         self.left_out: set[str] = set()
 
     def write(self, result: Any) -> None:
@@ -66,18 +68,29 @@ class Writer:
         opened: list[Any] = []
         try:
             if self._raw and isinstance(result, (bytes, str)):
-                put(self._number, result.encode() if isinstance(result, str) else result)
+                self._put(result.encode() if isinstance(result, str) else result)
             elif self._raw and isinstance(result, (Dataspace, SharedBuffer)):
                 opened.append(result)
-                put(self._number, result.view())
+                self._put(result.view())
             elif self._raw and is_file(result):
                 opened.append(result)
                 self._copy(number_of(result))
             else:
-                put(self._number, self._line(result, opened.append))
+                self._put(self._line(result, opened.append))
         finally:
             for each in opened:
                 each.close()
+
+    def end(self) -> None:
+        """All has been written, if only that there is nothing."""
+        if self._to_be_emptied:
+            self._to_be_emptied = False
+            os.ftruncate(self._number, 0)
+
+    def _put(self, data: Any) -> None:
+        # Not before: what was there stays where nothing comes in its place.
+        self.end()
+        put(self._number, data)
 
     def _line(self, result: Any, note: Callable[[Any], None]) -> bytes:
         def hook(thing: Any) -> Any:
@@ -106,4 +119,4 @@ class Writer:
                 continue
             if not data:
                 return
-            put(self._number, data)
+            self._put(data)

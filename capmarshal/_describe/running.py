@@ -122,15 +122,14 @@ def _call(path: str, name: str, words: Sequence[str], seconds: float | None, out
                 # What an argument names; of a service it is an error of ours.
                 raise error if isinstance(error, Error) else _Ended(_USAGE, str(error)) from None
         number = open_until_over.enter_context(_output(output))
-        writer = Writer(number, raw=output is not None)
+        is_file = number != _STANDARD and stat.S_ISREG(os.fstat(number).st_mode)
+        writer = Writer(number, raw=output is not None, emptied=is_file)
         # Whoever follows a log waits for the next line, however long that takes.
         proxy = capability.cast(interface, timeout=None if method.stream and seconds is None else limit)
         try:
             result = getattr(proxy, name)(*by_position, **by_name)
-            if number != _STANDARD and stat.S_ISREG(os.fstat(number).st_mode):
-                # Not before: what was there stays where a call fails.
-                os.ftruncate(number, 0)
             _write(result, method, writer)
+            writer.end()
         except Error:
             if arguments.wrong is not None:
                 # An item of a stream, which the method has been told of.
