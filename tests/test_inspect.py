@@ -21,6 +21,7 @@ import capmarshal as cm
 from capmarshal import aio
 from capmarshal._capabilities.capability import badge_of
 from capmarshal._inspect.looking import look
+from capmarshal._inspect.view import Channel, Door, Entrypoint, Holder
 from child_program import Registry, RegistryServer
 from inspected import HOLD, INSPECT, child, entrypoint, holders, on_a_terminal, process, seen, told
 from patience import PATIENCE, until
@@ -585,6 +586,23 @@ def _read_until(screen, word, times):
     while text.count(word) < times:
         assert select.select([screen], [], [], PATIENCE)[0]
         text += screen.read(1 << 16)
+
+
+def _door(label, *pids):
+    return Door(label, label, True, 0, (), True, tuple(Holder(pid, 1) for pid in pids), None, False)
+
+
+def _channel(*pids):
+    return Channel(tuple(Holder(pid, 1) for pid in pids), None, None)
+
+
+def test_a_channel_is_of_the_only_door_that_its_client_holds():
+    """Else of the first: of whoever holds several, or was not seen.  Thousands of both are no more than thousands."""
+    many = 5_000
+    doors = [_door("first", 1, 2), *(_door(f"grant {number}", 1, 10 + number) for number in range(many))]
+    channels = [_channel(1), _channel(2), _channel(), _channel(3), *(_channel(10 + number) for number in range(many))]
+    made = Entrypoint(None, tuple(doors), tuple(channels), 0, ()).channels_by_door()
+    assert made == [channels[:4], *([channel] for channel in channels[4:])]
 
 
 def test_whoever_reads_may_have_had_enough():

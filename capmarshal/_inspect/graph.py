@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from capmarshal._inspect import words
 
 if TYPE_CHECKING:
-    from capmarshal._inspect.view import Door, Entrypoint, View
+    from collections.abc import Sequence
+
+    from capmarshal._inspect.view import Channel, Door, Entrypoint, View
 
 _ELSEWHERE = "elsewhere"
 
@@ -83,15 +85,14 @@ def graph_of(view: View) -> Graph:
         title = words.process(view, pid) + words.stopped(view, pid) + words.expecting(view, pid)
         graph.boxes[str(pid)] = Box(str(pid), title, pid in stuck)
     for each in view.entrypoints:
-        for door in each.doors:
-            _add(graph, view, each, door)
+        for door, made in zip(each.doors, each.channels_by_door(), strict=True):
+            _add(graph, view, each, door, made)
     return graph
 
 
-def _add(graph: Graph, view: View, each: Entrypoint, door: Door) -> None:
+def _add(graph: Graph, view: View, each: Entrypoint, door: Door, made: Sequence[Channel]) -> None:
     server = graph.boxes[str(door.servers[0].pid)] if door.servers else _elsewhere(graph, words.servers(view, door))
-    found = list(words.waiting(each, door))
-    made = each.channels_of(door)
+    found = list(words.waiting(each, door, made))
     notes = [*words.paths(each)] if door is each.doors[0] else []
     notes += [words.count(len(made), "channel")] if made else []
     notes += [f"waiting: {', '.join(text for text, _ in found)}"] if found else []

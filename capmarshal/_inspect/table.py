@@ -44,15 +44,15 @@ def rows(view: View) -> Iterator[Row]:
     """One for each entrypoint, and below it one for each of its grants."""
     stuck = view.stuck_processes()
     for each in view.entrypoints:
-        for number, door in enumerate(each.doors):
+        for number, (door, made) in enumerate(zip(each.doors, each.channels_by_door(), strict=True)):
             first = number == 0
             name = words.door(door) if first else f"  {words.door(door)}"
             yield [
                 [Line(name), *(Line(f"  {path}") for path in words.paths(each) if first)],
                 [_server(view, door, stuck)] if first else [],
                 [Line(text, pid in stuck) for pid, text in words.held_by(view, door)],
-                [Line(text) for text in words.channels(view, each.channels_of(door))],
-                [Line(*found) for found in words.waiting(each, door)],
+                [Line(text) for text in words.channels(view, made)],
+                [Line(*found) for found in words.waiting(each, door, made)],
             ]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from capmarshal._inspect.unseen import user_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from capmarshal._inspect.view import Channel, Door, Entrypoint, Holder, Queue, View
 
@@ -70,13 +70,12 @@ def channels(view: View, made: Iterable[Channel]) -> Iterator[str]:
         yield f"{many:,}: {process(view, pid) if pid else NOT_SEEN}"
 
 
-def waiting(each: Entrypoint, at: Door) -> Iterator[tuple[str, bool]]:
+def waiting(each: Entrypoint, at: Door, made: Sequence[Channel]) -> Iterator[tuple[str, bool]]:
     """What waits at one of its doors and in the channels of that, or at its paths, and whether it is stuck."""
     if at.knocks is not None:
         # A knock brings one.
         many = at.knocks.descriptors
         yield count(many, "knock") if many else "knocks", at.knocks.stuck
-    made = each.channels_of(at)
     yield from _several([channel.calls for channel in made], "call")
     yield from _several([channel.answers for channel in made], "answer")
     for listener in each.listeners if at is each.doors[0] else ():
