@@ -317,6 +317,23 @@ def test_limits_are_put_on(confined):
     assert confined(limits, descriptors=40, memory=1 << 40, cpu=50) == [(40, 40), (1 << 40, 1 << 40), (50, 51)]
 
 
+def test_it_spawns_no_other_and_says_why(fork):
+    """Not by the error of the first thing that it is refused on the way."""
+
+    def act():
+        told = []
+        with child_program.registry() as (_, capability):
+            cm.confine(cm.Confinement())
+            for options in ({}, {"confine": cm.Confinement()}):
+                with pytest.raises(PermissionError) as raised:
+                    cm.spawn(["plugin.py"], parent=capability, **options)
+                told.append(str(raised.value))
+        return told
+
+    words = "[Errno 1] this process is confined, and starts no other"
+    assert fork(act, ordinary=True).result() == [words, words]
+
+
 def test_memory_that_is_mapped_already_makes_it_refuse(fork):
     """What is had would go on being used, beyond the limit; it says how much is needed, and nothing was changed."""
 

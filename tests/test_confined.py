@@ -694,6 +694,7 @@ def test_a_file_that_is_not_there_is_an_error_of_the_parents():
             with pytest.raises(FileNotFoundError) as raised:
                 cm.spawn([__file__], parent=capability, confine=cm.Confinement(**{named: ["/nonexistent"]}))
             assert raised.value.filename == "/nonexistent"
+            assert f"No such file or directory, in Confinement({named}=...)" in str(raised.value)
         with pytest.raises(IsADirectoryError):
             cm.spawn(["/"], parent=capability, confine=cm.Confinement())
 
@@ -737,6 +738,20 @@ def test_a_module_beside_the_file_that_is_not_read_is_told(fork, ordinary_python
 
     note = "it lies beside the file, in a directory that Confinement(read=['/place']) would name"
     assert in_host(fork, ordinary_python, act) == [note, note, "ModuleNotFoundError: No module named 'yours'"]
+
+
+def test_temporary_files_are_where_it_may_write(tmp_path):
+    """Not where its user may not, whatever root may: it has no capabilities."""
+    closed, opened = tmp_path / "closed", tmp_path / "opened"
+    closed.mkdir(mode=0o500)
+    opened.mkdir()
+    source = "import tempfile; print(tempfile.gettempdir()); tempfile.TemporaryFile().close()"
+    (tmp_path / "plugin.py").write_text(source)
+    with child_program.registry() as (_, capability):
+        command, confine = [tmp_path / "plugin.py"], cm.Confinement(write=[closed, opened])
+        with cm.spawn(command, parent=capability, confine=confine, stdout=subprocess.PIPE) as child:
+            out, _ = child.communicate(timeout=PATIENCE)
+    assert (out.decode(), child.returncode) == (f"{opened}\n", 0)
 
 
 def test_a_file_that_is_none_is_refused_and_waited_for_by_nobody(tmp_path):

@@ -167,6 +167,7 @@ def confine_by(plan: dict[str, Any], also_read: Iterable[str], listed: Iterable[
 
             seccomp.install(program)
             os.register_at_fork(after_in_parent=_forking_is_refused)
+        privileges.starts_none.append(True)
         _bound.append(True)
         if abi:
             # The list can't be opened any more.

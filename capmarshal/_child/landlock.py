@@ -165,10 +165,14 @@ def ruleset(
         made.allow_where_there([*always_readable(), *also_read], READ)
         made.allow_where_there(listed, _READ_DIR)
         made.allow_where_there([_DEVICE], READ | _WRITE_FILE)
-        for path in read:
-            made.allow(path, READ)
-        for path in write:
-            made.allow(path, WRITE)
+        for name, paths, rights in (("read", read, READ), ("write", write, WRITE)):
+            for path in paths:
+                try:
+                    made.allow(path, rights)
+                except OSError as error:
+                    if error.filename is not None:
+                        error.strerror = f"{error.strerror}, in Confinement({name}=...)"
+                    raise
     except BaseException:
         made.close()
         raise

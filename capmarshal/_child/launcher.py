@@ -138,6 +138,10 @@ def _confine(plan: dict[str, Any], file: str) -> bytes:
     with io.open_code(os.path.abspath(file)) as opened:  # noqa: PTH100 - pathlib is much to import for that
         source = opened.read()
     _set_environment(plan["environment"])
+    # For tempfile; asked now: by whom it runs, and without root's privileges.
+    writable = (path for path in plan["temporary"] if os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK))  # noqa: PTH112 - as above
+    if (temporary := next(writable, None)) is not None:
+        os.environ["TMPDIR"] = temporary
     # After that: what lies there is the file's own.
     sys.path.append(_folder_of(file))
     sys.path += [path for path in plan["confinement"]["read"] if os.path.isdir(path)]  # noqa: PTH112 - pathlib is much to import for that

@@ -21,7 +21,7 @@ from capmarshal._kernel.waiting import Wait
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from capmarshal._child.confinement import Confinement
     from capmarshal._descriptors.private import Private
@@ -102,20 +102,13 @@ def _for_python(given: Mapping[str, str]) -> dict[str, str]:
     return made
 
 
-def default_environment(writable: str | None) -> dict[str, str]:
-    """What a confined process has where no environment is said: the locale, the time zone, and where libraries are.
-
-    Args:
-        writable: a directory that it may write in.
-    """
+def default_environment() -> dict[str, str]:
+    """What a confined process has where no environment is said: the locale, the time zone, and where libraries are."""
     given = {name: value for name, value in os.environ.items() if name in _INHERITED or name.startswith("LC_")}
     if libraries := _absolute(os.environ.get(_LIBRARIES, "")):
         given[_LIBRARIES] = libraries
     # No program is run: without a path none is found, as by ctypes, which looks for libraries by a compiler.
     given["PATH"] = ""
-    if writable is not None:
-        # For tempfile.
-        given["TMPDIR"] = writable
     return given
 
 
@@ -156,12 +149,13 @@ def limiting(args: Any, descriptors: int | None, report: int, options: dict[str,
     return [interpreter(), "-I", "-S", launcher.__file__, str(report), json.dumps(plan), executable, *arguments]
 
 
-def plan_for(confinement: Confinement, options: dict[str, Any]) -> bytes:
+def plan_for(confinement: Confinement, options: dict[str, Any], temporary: Sequence[str]) -> bytes:
     """What the launcher of a process that confines itself is to do: more than may stand in an argument.
 
     Args:
         confinement: what it may have.
         options: Popen's; their environment becomes what the launcher may be started with.
+        temporary: paths, of which the first directory that it may write in is where temporary files are to be.
 
     Raises:
         TypeError, ValueError: it is no environment.
@@ -174,6 +168,7 @@ def plan_for(confinement: Confinement, options: dict[str, Any]) -> bytes:
         "environment": variables,
         "folders": folders,
         "packages": packages,
+        "temporary": [*temporary],
     }
     return json.dumps(plan).encode()
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import struct
+from typing import Final
 
 from capmarshal._descriptors.descriptor import name_in_proc
 from capmarshal._kernel.errors import check
@@ -19,6 +20,9 @@ _TASKS = "/proc/self/task"
 _RING = b"anon_inode:[io_uring]"
 # OOM_SCORE_ADJ_MAX of include/uapi/linux/oom.h.
 _FIRST_TO_GO = 1000
+
+# Something, once a filter has this process start no other.
+starts_none: Final[list[bool]] = []
 
 
 def threads() -> int | None:

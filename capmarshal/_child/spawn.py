@@ -6,6 +6,7 @@ It waits for the child in a socket that the child inherits, and nobody else: wit
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import threading
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from capmarshal._capabilities import handover
 from capmarshal._capabilities.capability import Capability
-from capmarshal._child import inherited
+from capmarshal._child import inherited, privileges
 from capmarshal._child.confinement import DESCRIPTORS_MIN, Confinement
 from capmarshal._descriptors.private import Private, make_memfd, make_pair
 from capmarshal._kernel.numbers import check_whole
@@ -101,7 +102,7 @@ def _check_confined(confine: Confinement, options: Mapping[str, Any]) -> None:
         )
 
 
-def _provide(confine: Confinement, options: dict[str, Any]) -> None:
+def _provide(options: dict[str, Any]) -> None:
     """What a confined process inherits of standard streams, session and environment, unless it is named."""
     for stream in _STREAMS:
         if options.get(stream) is None:
@@ -112,8 +113,7 @@ def _provide(confine: Confinement, options: dict[str, Any]) -> None:
     if options.get("env") is None:
         from capmarshal._child import launching
 
-        writable = next((place for place in confine.write if os.path.isdir(place)), None)  # noqa: PTH112
-        options["env"] = launching.default_environment(writable)
+        options["env"] = launching.default_environment()
 
 
 def _check_args(args: Any, options: Mapping[str, Any]) -> None:
@@ -209,7 +209,7 @@ def spawn(
         TypeError: ``parent`` is no capability, or the limit no number.
         Closed: the capability is closed.
         TableFull, TooManyInFlight: no room for the socket, or too much that was sent and not yet received.
-        OSError: as from :class:`subprocess.Popen`.
+        OSError: as from :class:`subprocess.Popen`; or this process is confined, and starts no other.
         CallTimeout: with a limit or a confinement, the program was not running when :class:`capmarshal.timeout` was up;
             it was ended.
     """
@@ -240,11 +240,15 @@ def starting(
     if not isinstance(parent, Capability):
         raise TypeError(f"parent must be a Capability, not {parent!r}; capability() gives that of a proxy or an object")
     _check_args(args, options)
+    if privileges.starts_none:
+        raise PermissionError(errno.EPERM, "this process is confined, and starts no other")
     if descriptor_limit is not None:
         _check_limit(descriptor_limit)
+    temporary: tuple[str, ...] = ()
     if confine is not None:
         _check_confined(confine, {**options, "parent_as_stdin": parent_as_stdin, "descriptor_limit": descriptor_limit})
-        _provide(confine, options)
+        temporary = confine.write if options.get("env") is None else ()
+        _provide(options)
     if parent_as_stdin and options.get("stdin") is not None:
         raise ValueError("with parent_as_stdin=True, the child's standard input is where its capability waits")
     with contextlib.closing(_waiting(parent)) as waiting, _null_device(options):
@@ -257,7 +261,7 @@ def starting(
         options["env"] = _with_variable(options.get("env"), told)
         if confine is None and descriptor_limit is None:
             return _popen(args, options)
-        return (yield from _launched(args, confine, descriptor_limit, options))
+        return (yield from _launched(args, confine, descriptor_limit, options, temporary))
 
 
 def _popen(args: Any, options: dict[str, Any]) -> subprocess.Popen[Any]:
@@ -268,7 +272,11 @@ def _popen(args: Any, options: dict[str, Any]) -> subprocess.Popen[Any]:
 
 
 def _launched(
-    args: Any, confine: Confinement | None, descriptor_limit: int | None, options: dict[str, Any]
+    args: Any,
+    confine: Confinement | None,
+    descriptor_limit: int | None,
+    options: dict[str, Any],
+    temporary: Sequence[str],
 ) -> Steps[subprocess.Popen[Any]]:
     """Starts what is confined, or limited, by a launcher, and waits until it runs."""
     # Imported when used, as subprocess is.
@@ -282,7 +290,7 @@ def _launched(
                 handed_down.enter_context(contextlib.closing(far))
                 passed, ended = [far.number], b""
                 if confine is not None:
-                    plan = _handed_down(launching.plan_for(confine, options))
+                    plan = _handed_down(launching.plan_for(confine, options, temporary))
                     handed_down.enter_context(contextlib.closing(plan))
                     passed, ended = [far.number, plan.number], launching.CONFINED
                     command = launching.confining(args, plan.number, far.number)
