@@ -48,7 +48,7 @@ class Books(Shelf):
     def find(self, word):
         if word == "wrong":
             raise Wrong(word, 1)
-        if word == "missing":
+        if word == "missing" or word.startswith("lost"):
             raise KeyError(word)
         return word.upper()
 
@@ -207,6 +207,27 @@ def test_what_it_raises_itself(make, declared, arrives):
     assert type(raised.value) is arrives
     assert getattr(raised.value, "ran", "no") == (getattr(error, "ran", "no") if arrives is type(error) else "no")
     assert "of its own" in str(raised.value) or "this one" in str(raised.value)
+
+
+def test_an_error_that_is_let_through_later():
+    """Is what it was, whatever came by the same channel since: short or long."""
+    with _serving(Books()) as behind:
+
+        def forward(call):
+            errors = []
+            for word in ("first " * 8_000, "second " * 8_000, "third", "fourth"):
+                try:
+                    cm.forward(cm.UntypedCall(call.method, msgspec.msgpack.encode(["lost " + word])), to=behind)
+                except cm.RemoteError as error:
+                    errors.append(error)
+            raise errors[0 if call.payload == b"\x91\xa4long" else 2]
+
+        with _serving(By(forward), "before it") as capability:
+            shelf = capability.cast(Shelf)
+            for word, expected in (("long", "first"), ("short", "third")):
+                with pytest.raises(LookupError) as raised:
+                    shelf.find(word)
+                assert raised.value.args[0].startswith("lost " + expected)
 
 
 def test_a_proxys_error_says_nothing_of_the_call_that_is_forwarded():

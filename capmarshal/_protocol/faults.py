@@ -115,8 +115,7 @@ def raised(error: BaseException, declared: Sequence[type[BaseException]], brough
 def read(payload: memoryview) -> Fault | None:
     """What a FAIL says; None where nobody can read it."""
     try:
-        # Of a copy, for it is kept: parts of it are views of what it is decoded from.
-        return _decoder.decode(bytes(payload)) if len(payload) <= _MOST else None
+        return _decoder.decode(payload) if len(payload) <= _MOST else None
     except (ValueError, RecursionError):
         return None
 
