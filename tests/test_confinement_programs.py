@@ -10,14 +10,13 @@ import pytest
 
 from capmarshal._child.confinement import PARTS
 from confined import confines
-from documents import fenced, read
+from documents import Reader, fenced, read
 from patience import PATIENCE
 
 pytestmark = confines
 
 PAGE = read("docs/confinement.md")
-PROGRAMS = fenced(PAGE)
-(PRINTED,) = fenced(PAGE, "text")
+INTERFACE, HOST, _ = fenced(PAGE)
 
 
 def _write(tmp_path, host, plugin):
@@ -25,9 +24,8 @@ def _write(tmp_path, host, plugin):
     (tmp_path / "api").mkdir()
     (tmp_path / "host.py").write_text(host, encoding="utf-8")
     (tmp_path / "plugin.py").write_text(plugin, encoding="utf-8")
-    # What the plugin has of the host: the interface.
-    interface, _, _ = host.partition("class TextsServer")
-    (tmp_path / "api" / "texts.py").write_text(interface, encoding="utf-8")
+    for place in (tmp_path, tmp_path / "api"):
+        (place / "texts.py").write_text(INTERFACE, encoding="utf-8")
     return [sys.executable, "-W", "error", "host.py"]
 
 
@@ -40,8 +38,9 @@ def _run(tmp_path, host, plugin):
 
 
 def test_the_plugin_does_what_it_is_given_and_no_more(tmp_path):
-    """The page's host and plugin print what it says."""
-    assert _run(tmp_path, *PROGRAMS) == PRINTED
+    """Who does what the page says, and no more, sees what it says."""
+    with Reader("docs/confinement.md", tmp_path) as reader:
+        reader.follow()
 
 
 @pytest.mark.parametrize(
@@ -56,7 +55,7 @@ def test_the_plugin_does_what_it_is_given_and_no_more(tmp_path):
 )
 def test_the_host_goes_on_whatever_the_plugin_does(tmp_path, plugin, code):
     """One that never ends, and one that never ceases to print, of which the host keeps little."""
-    host, count = re.subn(r"(?<!<< )\b30\b", "1", PROGRAMS[0])
+    host, count = re.subn(r"(?<!<< )\b30\b", "1", HOST)
     assert count == 1
     printed = _run(tmp_path, host, plugin)
     assert printed.endswith(f"the plugin ended with {code}\n")
@@ -66,14 +65,14 @@ def test_the_host_goes_on_whatever_the_plugin_does(tmp_path, plugin, code):
 
 def test_the_host_tells_of_the_plugins_errors(tmp_path):
     """Of one whose first line can't be compiled, too: it ends by a status of 1 all the same."""
-    printed = _run(tmp_path, PROGRAMS[0], "import capmarshal as cm:").splitlines()
+    printed = _run(tmp_path, HOST, "import capmarshal as cm:").splitlines()
     assert "plugin: 'SyntaxError: invalid syntax'" in printed
     assert printed[-1] == "the plugin ended with 1"
 
 
 def test_ctrl_c_ends_host_and_plugin(tmp_path):
     """At once, with a plugin that would never end: it has not heard of it."""
-    host, count = re.subn(r"(?<!<< )\b30\b", "100000", PROGRAMS[0])
+    host, count = re.subn(r"(?<!<< )\b30\b", "100000", HOST)
     assert count == 1
     plugin = """
 import os, time
@@ -107,7 +106,7 @@ from texts import Texts
 cm.parent().cast(Texts).found("one\\nthe plugin ended with 7\\x1b[2J", 1)
 print("\\x1b[2J\\nthe plugin ended with 7")
 """
-    assert _run(tmp_path, PROGRAMS[0], plugin).splitlines() == [
+    assert _run(tmp_path, HOST, plugin).splitlines() == [
         r"plugin: 1 in 'one\nthe plugin ended with 7\x1b[2J'",
         r"plugin: '\x1b[2J'",
         "plugin: 'the plugin ended with 7'",
