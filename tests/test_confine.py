@@ -306,6 +306,22 @@ def test_it_confines_once_and_says_so_the_second_time(confined):
     assert "is confined, and stays as it is" in words
 
 
+def test_descriptors_that_are_open_already_make_it_refuse(fork):
+    """Where there would be no room for another; nothing was changed, and what is enough is said."""
+
+    def act():
+        opened = [os.pipe() for _ in range(40)]
+        with pytest.raises(cm.NotConfined) as raised:
+            cm.confine(cm.Confinement())
+        unchanged = resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 64
+        cm.confine(cm.Confinement(descriptors=256))
+        return len(opened), raised.value.errno, str(raised.value), unchanged
+
+    *rest, words, unchanged = fork(act, ordinary=True).result()
+    assert (rest, unchanged) == ([40, errno.EMFILE], True)
+    assert words.startswith("[Errno 24] descriptors=64 are too few: this process has ")
+
+
 def test_limits_are_put_on(confined):
     """As on a process that was spawned confined."""
 

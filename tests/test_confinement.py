@@ -21,14 +21,14 @@ def test_what_is_not_said_is_not_there():
     """Nothing is read or written, nothing may be missing, and descriptors are bounded."""
     made = cm.Confinement()
     assert (made.read, made.write, made.missing) == ((), (), ())
-    assert (made.memory, made.cpu, made.threads, made.descriptors) == (None, None, None, 256)
+    assert (made.memory, made.cpu, made.threads, made.descriptors) == (None, None, None, 64)
 
 
 def test_it_shows_what_was_said():
     """As one would write it."""
-    assert repr(cm.Confinement()) == "Confinement(descriptors=256)"
+    assert repr(cm.Confinement()) == "Confinement(descriptors=64)"
     made = cm.Confinement(read=["/srv"], memory=1 << 30, missing=["threads"])
-    assert repr(made) == "Confinement(descriptors=256, memory=1073741824, missing=['threads'], read=['/srv'])"
+    assert repr(made) == "Confinement(descriptors=64, memory=1073741824, missing=['threads'], read=['/srv'])"
 
 
 def test_it_cannot_be_changed_by_a_word_that_is_misspelt():

@@ -181,6 +181,15 @@ def test_a_full_machine_says_which_knob():
     assert words in str(_errors.error_for(errno.ENFILE, "doing"))
 
 
+def test_what_is_watched_says_whose_limit_and_what_to_do():
+    """ENOSPC has nothing to do with space here: the user, the limit, and three ways out."""
+    words = str(_errors.error_for(errno.ENOSPC, "doing", _errors.WATCHING))
+    for told in f"user {os.getuid()} ", "sysctl fs.epoll.max_user_watches", "raise the limit", "another user":
+        assert told in words
+    assert "space" not in words
+    assert os.strerror(errno.ENOSPC) in str(_errors.error_for(errno.ENOSPC, "doing"))
+
+
 def test_too_many_in_flight_says_whose_limit_and_what_to_do():
     """ETOOMANYREFS: the user, the limit that the kernel compares with, and three ways out."""
     words = str(_errors.error_for(errno.ETOOMANYREFS, "doing"))

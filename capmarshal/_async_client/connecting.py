@@ -14,7 +14,7 @@ from capmarshal._capabilities.door import home_of
 from capmarshal._capabilities.gone import WAITING, door_behind, still_there, waiting_for
 from capmarshal._descriptors.private import make_epoll_set
 from capmarshal._kernel.deadline import after
-from capmarshal._kernel.errors import check
+from capmarshal._kernel.errors import WATCHING, check
 from capmarshal._kernel.native import NOW, ffi, lib
 from capmarshal._kernel.waiting import Wait
 
@@ -55,5 +55,5 @@ async def _hangs_up(door: Door, deadline: int) -> bool:
     """
     with contextlib.closing(make_epoll_set()) as watched:
         event = ffi.new("struct epoll_event *", (0, (0,)))
-        check(lib.lx_epoll_ctl(watched.number, lib.EPOLL_CTL_ADD, door.number, event), WAITING)
+        check(lib.lx_epoll_ctl(watched.number, lib.EPOLL_CTL_ADD, door.number, event), WAITING, WATCHING)
         return await happens(Wait(watched.number, select.POLLIN, deadline)) != 0

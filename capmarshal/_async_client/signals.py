@@ -11,7 +11,7 @@ from capmarshal._async_client.waiting import awaited
 from capmarshal._capabilities.signal_capability import Signal
 from capmarshal._capabilities.signal_receiver import SignalReceiver, held, receiving
 from capmarshal._descriptors.private import make_epoll_set
-from capmarshal._kernel.errors import check
+from capmarshal._kernel.errors import WATCHING, check
 from capmarshal._kernel.native import ffi, lib
 
 
@@ -36,5 +36,5 @@ async def wait_signal(receiver: SignalReceiver, timeout: float | None = None) ->
     # An event loop has one place for each number: by an epoll set of its own, several may wait.
     with held(receiver) as number, contextlib.closing(make_epoll_set()) as watched:
         event = ffi.new("struct epoll_event *", (select.EPOLLIN, (0,)))
-        check(lib.lx_epoll_ctl(watched.number, lib.EPOLL_CTL_ADD, number, event), "waiting for a signal")
+        check(lib.lx_epoll_ctl(watched.number, lib.EPOLL_CTL_ADD, number, event), "waiting for a signal", WATCHING)
         return await awaited(receiving(receiver, timeout, watched.number))

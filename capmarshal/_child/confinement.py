@@ -22,7 +22,9 @@ PARTS: Final = {
 _MEMORY_MIN = 64 << 20
 # A Python interpreter needs some to start.
 DESCRIPTORS_MIN: Final = 16
-_DESCRIPTORS = 256
+# Programs need a dozen or two.  What it may do to others grows with the square: each file may be watched by each set at
+# each number, all of it in flight, and who makes that ready goes through all.
+_DESCRIPTORS = 64
 # The kernel has limits of 63 bits; and of processor time it counts nanoseconds, in 64.
 _MOST, _CPU_MOST = (1 << 63) - 1, 1_000_000_000
 
@@ -85,7 +87,8 @@ class Confinement:
         cpu: seconds of processor time, of all its threads; then SIGXCPU ends it.
         threads: how many it has at most, counted by themselves in a user namespace of its own (Linux 5.14): it sees
             all users but its own as nobody.  Not for root.
-        descriptors: how many it has open at most.
+        descriptors: how many it has open at most, and as many again in flight.  With the square of that grows what a
+            hostile one may take of its user's epoll watches, and of the time of whoever answers it.
         missing: names of parts that are done without where the kernel or the system lacks them: ``"landlock"``,
             ``"scopes"`` (of Landlock's, Linux 6.12), ``"seccomp"`` (libseccomp included), ``"threads"``.
 

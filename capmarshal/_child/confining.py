@@ -22,6 +22,8 @@ from capmarshal._kernel.native import ffi, lib
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+# Descriptors that a process needs to go on: to import, and to call.
+_ROOM = 4
 # Something, once this process is confined.
 _bound: list[bool] = []
 
@@ -109,6 +111,17 @@ def _check_memory(memory: int | None, threads: int) -> None:
     raise NotConfined(errno.ENOMEM, words)
 
 
+def _check_descriptors(descriptors: int) -> None:
+    """Refuses a limit of descriptors that leaves no room beside what is open: nothing would be received, nor imported.
+
+    Raises:
+        NotConfined: so it is.
+    """
+    if descriptors < (least := (now := resource_limits.opened(descriptors)) + _ROOM):
+        words = f"descriptors={descriptors} are too few: this process has {now} open, and to go on it needs {least}"
+        raise NotConfined(errno.EMFILE, words)
+
+
 def _forking_is_refused() -> None:
     """Has ``os.fork()`` say why it failed, as it does here: CPython before 3.11.3 asks for that too late.
 
@@ -128,7 +141,8 @@ def confine_by(plan: dict[str, Any], also_read: Iterable[str], listed: Iterable[
         threads: how many it begins right after that.
 
     Raises:
-        NotConfined: a part is missing, or memory is too little, or something is in the way; nothing was changed.
+        NotConfined: a part is missing, or memory or descriptors are too few, or something is in the way; nothing was
+            changed.
         OSError: a path is not there; nothing was changed.
         KernelError: a step was refused, and the process is bound by those before it.
     """
@@ -144,6 +158,7 @@ def confine_by(plan: dict[str, Any], also_read: Iterable[str], listed: Iterable[
     _check(lacking, plan["missing"])
     known = mounts.for_good()
     _check_memory(plan["memory"], threads)
+    _check_descriptors(plan["descriptors"])
     with contextlib.ExitStack() as ends:
         ruleset = None
         if abi:

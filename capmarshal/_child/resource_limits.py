@@ -5,6 +5,7 @@ None that is counted over all of a user's processes, but for those that it is to
 
 from __future__ import annotations
 
+import os
 import resource
 import threading
 from typing import Final
@@ -31,6 +32,16 @@ def mapped() -> int | None:
             return int(file.readline().split()[0]) * resource.getpagesize()
     except OSError:
         return None
+
+
+def opened(below: int) -> int:
+    """How many descriptors of lower numbers this process has; 0 where nobody tells."""
+    try:
+        numbers = os.listdir("/proc/self/fd")  # noqa: PTH208 - pathlib is much to import for that
+    except OSError:
+        return 0
+    # One is of the directory.
+    return sum(int(number) < below for number in numbers) - 1
 
 
 def needed(threads: int) -> int:

@@ -17,7 +17,7 @@ from capmarshal._descriptors.moving import stolen
 from capmarshal._descriptors.private import Private, make_epoll_set, make_event, make_pair
 from capmarshal._descriptors.shared_buffer import Lease, SharedBuffer, mappings_of
 from capmarshal._kernel.deadline import after, words_for
-from capmarshal._kernel.errors import CallTimeout, Closed, check
+from capmarshal._kernel.errors import WATCHING, CallTimeout, Closed, check
 from capmarshal._kernel.native import NULL, ffi, lib
 from capmarshal._kernel.numbers import check_whole
 from capmarshal._kernel.waiting import becomes_ready
@@ -86,7 +86,11 @@ class BufferPool:
         self._hangups = make_epoll_set()
         self._end = make_event()
         event = ffi.new("struct epoll_event *", (select.EPOLLIN, (_END,)))
-        check(lib.lx_epoll_ctl(self._hangups.number, lib.EPOLL_CTL_ADD, self._end.number, event), "making a pool")
+        check(
+            lib.lx_epoll_ctl(self._hangups.number, lib.EPOLL_CTL_ADD, self._end.number, event),
+            "making a pool",
+            WATCHING,
+        )
 
     @property
     def closed(self) -> bool:
@@ -218,9 +222,8 @@ class BufferPool:
                 # No events: of a hang-up it tells always.
                 event = ffi.new("struct epoll_event *", (0, (item.token,)))
                 number = item.lease.number
-                check(
-                    lib.lx_epoll_ctl(self._hangups.number, lib.EPOLL_CTL_ADD, number, event), "lending a shared buffer"
-                )
+                result = lib.lx_epoll_ctl(self._hangups.number, lib.EPOLL_CTL_ADD, number, event)
+                check(result, "lending a shared buffer", WATCHING)
                 return SharedBuffer(memory, lease, self._number, self._layout)
             except BaseException:
                 memory.close()

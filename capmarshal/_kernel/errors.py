@@ -178,6 +178,10 @@ class RemoteError(Error):
         return f"{self.type}: {self.message}" if self.message else self.type
 
 
+# The system call that has something watched.
+WATCHING = "epoll_ctl(2)"
+
+
 def table_limit() -> str:
     """The size of this process's descriptor table, in words, and what helps."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -196,6 +200,15 @@ def in_flight_limit() -> str:
     )
 
 
+def watches_limit() -> str:
+    """Whose limit ENOSPC of epoll_ctl(2) is, and what helps (ep_insert() in fs/eventpoll.c)."""
+    return (
+        f"user {os.getuid()} has as much in epoll sets, over all its processes, as it may (sysctl "
+        "fs.epoll.max_user_watches): end who takes it, raise the limit, or run what is not trusted as another "
+        "user"
+    )
+
+
 def error_for(number: int, doing: str, calls: str = "") -> Error:
     """The exception for a failed system call.
 
@@ -204,6 +217,8 @@ def error_for(number: int, doing: str, calls: str = "") -> Error:
         doing: what failed, as "sending a message".
         calls: where that can't be done without it: which system call failed, as "sendmsg(2)".
     """
+    if number == errno.ENOSPC and calls == WATCHING:
+        return KernelError(number, f"{doing}: {watches_limit()}")
     if number == errno.EMFILE:
         return TableFull(number, f"{doing}: {table_limit()}")
     if number == errno.ENFILE:

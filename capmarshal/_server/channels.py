@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 from functools import partial
 from typing import TYPE_CHECKING
 
 from capmarshal._descriptors import reaper
-from capmarshal._kernel.errors import KernelError
+from capmarshal._kernel.errors import KernelError, watches_limit
 from capmarshal._kernel.native import lib
 from capmarshal._kernel.weakly import weakly
 from capmarshal._protocol.states import (
@@ -230,7 +231,7 @@ class Channels:
         )
         if result < 0:
             self._end_peer(peer)
-            return f"it cannot be watched: {os.strerror(-result)}"
+            return f"it cannot be watched: {watches_limit() if result == -errno.ENOSPC else os.strerror(-result)}"
         channel.slot = slot
         peer.channels[slot] = channel
         self.book(channel, Resource.CHANNELS, 1)

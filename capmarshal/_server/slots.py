@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from capmarshal._kernel.errors import check
+from capmarshal._kernel.errors import WATCHING, check
 from capmarshal._kernel.native import ffi, lib
 from capmarshal._protocol.wire import BADGE_SIZE, NO_SECRET
 
@@ -105,7 +105,7 @@ class Slots:
         slot, result = self._watch(owner.number, peer, lib.CM_OWN, 0, 0)
         if result < 0 and peer not in self._shared:
             self.remove_peer(peer)
-        check(result, "watching a descriptor of the server's own")
+        check(result, "watching a descriptor of the server's own", WATCHING)
         self.ready[slot] = ready
         return slot
 
