@@ -16,7 +16,7 @@ from patience import PATIENCE
 pytestmark = confines
 
 PAGE = read("docs/confinement.md")
-INTERFACE, HOST, _ = fenced(PAGE)
+INTERFACE, HOST, *_ = fenced(PAGE)
 
 
 def _write(tmp_path, host, plugin):
