@@ -6,9 +6,8 @@ A page that is followed has, in its own directory:
 - another ``python`` block: a program, run at once; a ``text`` block below it is what it prints;
 - a ``console`` block: commands, each after ``$ ``, given to one shell for the whole page; below each is what it prints.
 
-What differs from run to run is written as ``...``: within a line any characters, as a line any lines.  Comments are
-shown neither by GitHub nor by the site: ``<!-- until: COMMAND -->`` waits until that succeeds, as what `&` begins needs
-time; ``<!-- before: ... -->`` has the lines of a program that the next block leaves out.
+What differs from run to run is written as ``...``: within a line any characters, as a line any lines.  A comment, which
+neither GitHub nor the site shows, ``<!-- before: ... -->``, has the lines of a program that the next block leaves out.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from patience import PATIENCE
 
 CHECKOUT = Path(__file__).parents[2]
 
-_FENCED = re.compile(r"^```(\w+)\n(.*?)^```$|^<!-- (until|before): ?(.*?)\s*-->$", re.DOTALL | re.MULTILINE)
+_FENCED = re.compile(r"^```(\w+)\n(.*?)^```$|^<!-- (before): ?(.*?)\s*-->$", re.DOTALL | re.MULTILINE)
 # Ends what a command prints.
 _MARK = "\x01"
 
@@ -119,19 +118,12 @@ class Reader:
         # What fails says so, and the page shows it.
         assert status == 0 or shown, f"{where}: status {status}"
 
-    def _until(self, condition):
-        deadline = time.monotonic() + PATIENCE
-        while self.run(f"{condition} >/dev/null 2>&1")[1]:
-            assert time.monotonic() < deadline, f"{self._name}: {condition} did not succeed in {PATIENCE} s"
-
     def follow(self):
         """Does all of it."""
         before, todo = "", blocks(read(self._name))
         for number, block in enumerate(todo):
             named = re.match(r"# ([\w.]+)\n", block.text)
-            if block.kind == "until":
-                self._until(block.text)
-            elif block.kind == "before":
+            if block.kind == "before":
                 before = block.text + "\n"
             elif block.kind == "console":
                 for command, shown in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block.text, re.MULTILINE):
