@@ -15,6 +15,7 @@ import pytest
 import capmarshal as cm
 import commands
 import services
+from capmarshal._describe.schemas import Types
 from capmarshal._typed.describing import described
 from desk import Desk, DeskServer
 from patience import PATIENCE, until
@@ -481,6 +482,22 @@ def test_a_server_whose_result_is_not_what_it_has_said(place, capfd):
             status, out, err = commands.here(capfd, "call", place, "opened")
     assert (status, out) == (1, "")
     assert "result" in err
+
+
+def test_types_are_made_of_what_is_given(place, capfd, monkeypatch):
+    """A server may describe thousands of parameters, of a large type each: none of them is looked at."""
+    record = {"type": "object", "properties": {f"field{place}": {"type": "integer"} for place in range(900)}}
+    others = [parameter(f"p{place}", schema={"$ref": "#/$defs/Record"}, optional=True) for place in range(1000)]
+    method = {"name": "add", "interface": "I", "parameters": [parameter("x"), *others], "result": {}}
+    said = msgspec.msgpack.encode({"interfaces": [], "methods": [method], "definitions": {"Record": record}})
+    made = []
+    make = Types.make
+    monkeypatch.setattr(Types, "make", lambda types, schema: made.append(schema) or make(types, schema))
+    with commands.hostile(place, said):
+        status, out, err = commands.here(capfd, "call", "--timeout", "0.3", place, "add", "1", "p7={}")
+    assert (status, out, err.count("\n")) == (3, "", 1)
+    # By what makes arguments, and by what makes the interface, whose result is the fifth.
+    assert len(made) == 5
 
 
 class Wide(cm.Interface):

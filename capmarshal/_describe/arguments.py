@@ -46,19 +46,24 @@ class Arguments:
     Args:
         described: the method that is called.
         definitions: of the types that its own refer to.
+        words: of the command line, each of which is an argument.
 
     Raises:
+        BadArgument: the words are not those that the method takes.
         CannotBeCalled: the words say why.
 
     Attributes:
+        given: the parameters that there are arguments for.
         wrong: why an item of a stream could not be made; None: all could.
     """
 
-    def __init__(self, described: MethodDescription, definitions: Definitions) -> None:
-        self._described = described
+    def __init__(self, described: MethodDescription, definitions: Definitions, words: Sequence[str]) -> None:
         self._definitions = definitions
+        self._words = _placed(described, words)
+        self.given = frozenset(each.name for each, _, _ in self._words)
         types = Types(definitions)
-        self._kinds = {each.name: types.make(each.schema)[0] for each in described.parameters}
+        # Of these alone: a server may say that there are thousands, of a large type each.
+        self._kinds = {each.name: types.make(each.schema)[0] for each, _, _ in self._words}
         self.wrong: Exception | None = None
         self._opened = contextlib.ExitStack()
 
@@ -68,7 +73,7 @@ class Arguments:
     def __exit__(self, *_: object) -> None:
         self._opened.close()
 
-    def make(self, words: Sequence[str]) -> tuple[list[Any], dict[str, Any]]:
+    def make(self) -> tuple[list[Any], dict[str, Any]]:
         """The arguments of a call, by position and by name.
 
         Raises:
@@ -76,29 +81,12 @@ class Arguments:
         """
         by_position: list[Any] = []
         by_name: dict[str, Any] = {}
-        parameters = {each.name: each for each in self._described.parameters}
-        places = [each for each in self._described.parameters if each.how != "name"]
-        for word in words:
-            named = _NAMED.fullmatch(word)
-            if named is not None and named[1] in parameters:
-                name = named[1]
-                if name in by_name or any(each.name == name for each in places[: len(by_position)]):
-                    raise BadArgument(f"{name} is given twice")
-                by_name[name] = self._argument(parameters[name], named[2])
-            elif len(by_position) == len(places):
-                raise BadArgument(f"{_shortened(word)} is one argument too many")
+        for parameter, word, is_named in self._words:
+            made = self._argument(parameter, word)
+            if is_named:
+                by_name[parameter.name] = made
             else:
-                by_position.append(self._argument(places[len(by_position)], word))
-        given = {*by_name, *(each.name for each in places[: len(by_position)])}
-        if missing := [name for name, each in parameters.items() if name not in given and not each.optional]:
-            raise BadArgument(f"{', '.join(missing)} missing")
-        for place in places[len(by_position) :]:
-            # What can be given by position alone was named here.
-            if place.how != "position" or place.name not in by_name:
-                break
-            by_position.append(by_name.pop(place.name))
-        if wrong := [name for name in by_name if parameters[name].how == "position"]:
-            raise BadArgument(f"{', '.join(wrong)} cannot be given without those before it")
+                by_position.append(made)
         return by_position, by_name
 
     def _argument(self, parameter: ParameterDescription, word: str) -> Any:
@@ -163,6 +151,44 @@ class Arguments:
         if cls in (SharedBuffer, Signal):
             raise CannotBeCalled(f"{name} is a {cls.__name__}, and a shell has none")
         return self._opened.enter_context(_made(name, cls, word))
+
+
+def _placed(described: MethodDescription, words: Sequence[str]) -> list[tuple[ParameterDescription, str, bool]]:
+    """Whose argument each word is, in the order in which they are given, and whether it is given by name.
+
+    Raises:
+        BadArgument: the words are not those that the method takes.
+    """
+    by_position: list[tuple[ParameterDescription, str]] = []
+    by_name: dict[str, str] = {}
+    parameters = {each.name: each for each in described.parameters}
+    places = [each for each in described.parameters if each.how != "name"]
+    place_of = {each.name: place for place, each in enumerate(places)}
+    for word in words:
+        named = _NAMED.fullmatch(word)
+        if named is not None and named[1] in parameters:
+            name = named[1]
+            if name in by_name or place_of.get(name, len(places)) < len(by_position):
+                raise BadArgument(f"{name} is given twice")
+            by_name[name] = named[2]
+        elif len(by_position) == len(places):
+            raise BadArgument(f"{_shortened(word)} is one argument too many")
+        else:
+            by_position.append((places[len(by_position)], word))
+    given = {*by_name, *(each.name for each, _ in by_position)}
+    if missing := [name for name, each in parameters.items() if name not in given and not each.optional]:
+        raise BadArgument(f"{', '.join(missing)} missing")
+    for place in places[len(by_position) :]:
+        # What can be given by position alone was named here.
+        if place.how != "position" or place.name not in by_name:
+            break
+        by_position.append((place, by_name.pop(place.name)))
+    if wrong := [name for name in by_name if parameters[name].how == "position"]:
+        raise BadArgument(f"{', '.join(wrong)} cannot be given without those before it")
+    return [
+        *((each, word, False) for each, word in by_position),
+        *((parameters[name], word, True) for name, word in by_name.items()),
+    ]
 
 
 def _made(name: str, cls: type, word: str) -> Any:

@@ -14,6 +14,8 @@ from capmarshal._describe.schemas import CannotBeCalled, Types
 from capmarshal._kernel.errors import InterfaceError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from capmarshal._describe.schemas import Schema
     from capmarshal._typed.description import Description, MethodDescription
 
@@ -43,12 +45,13 @@ def _annotation(types: Types, schema: Schema, *, is_stream: bool) -> Any:
     return Iterator[of] if is_stream else of
 
 
-def interface_for(described: MethodDescription, of: Description) -> type[Interface]:
+def interface_for(described: MethodDescription, of: Description, given: Collection[str]) -> type[Interface]:
     """An interface with that method alone.  What is data, the server looks at: here it may be any.
 
     Args:
         described: the method.
         of: the whole that it is of.
+        given: the parameters that there are arguments for; of the others nothing is known.
 
     Raises:
         CannotBeCalled: the words say why.
@@ -61,7 +64,8 @@ def interface_for(described: MethodDescription, of: Description) -> type[Interfa
     annotations: dict[str, Any] = {}
     taken = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)]
     for each in parameters:
-        annotations[each.name] = _annotation(types, each.schema, is_stream=each.stream)
+        known = each.name in given
+        annotations[each.name] = _annotation(types, each.schema, is_stream=each.stream) if known else Any
         how = _KINDS.get(each.how, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         default = None if each.optional else inspect.Parameter.empty
         taken.append(inspect.Parameter(each.name, how, default=default))

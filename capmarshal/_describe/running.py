@@ -110,9 +110,10 @@ def _call(path: str, name: str, words: Sequence[str], seconds: float | None, out
             capability, described = _asked(path)
             method = _method(described, name)
             try:
-                interface = interface_for(method, described)
-                arguments = open_until_over.enter_context(Arguments(method, described.definitions))
-                by_position, by_name = arguments.make(words)
+                arguments = open_until_over.enter_context(Arguments(method, described.definitions, words))
+                # What cannot be called has nothing opened, or emptied.
+                interface = interface_for(method, described, arguments.given)
+                by_position, by_name = arguments.make()
             except BadArgument as error:
                 takes = signature(method, described.definitions)
                 raise _Ended(_USAGE, f"{error}; the method is {takes}") from None
