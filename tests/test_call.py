@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -12,10 +13,13 @@ from typing import Any
 import msgspec
 import pytest
 
+import by_hand
 import capmarshal as cm
 import commands
 import services
+from capmarshal._describe.results import Writer
 from capmarshal._describe.schemas import Types
+from capmarshal._descriptors import reaper
 from capmarshal._typed.describing import described
 from desk import Desk, DeskServer
 from patience import PATIENCE, until
@@ -498,6 +502,61 @@ def test_types_are_made_of_what_is_given(place, capfd, monkeypatch):
     assert (status, out, err.count("\n")) == (3, "", 1)
     # By what makes arguments, and by what makes the interface, whose result is the fifth.
     assert len(made) == 5
+
+
+def lingering(listener):
+    """An end of TCP that has bytes which nobody reads, and lingers over them for an hour; and its other end."""
+    end = socket.create_connection(listener.getsockname())
+    other = listener.accept()[0]
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3600))
+    end.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            end.send(bytes(1 << 20))
+    return end, other
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_a_socket_that_lingers_keeps_nobody(within):
+    """It is the kernel's to close, whatever its sender has set."""
+    with open(os.devnull, "wb") as nowhere, socket.create_server(("127.0.0.1", 0)) as listener:
+        end, other = lingering(listener)
+        result = [cm.Descriptor(end.detach())] if within else end
+        with other:
+            writing = by_hand.Concurrent(Writer(nowhere.fileno(), raw=False).write, result)
+            writing.outcome()
+            assert reaper.behind()
+        assert reaper.wait(PATIENCE)
+
+
+class Silent(cm.Interface):
+    @cm.method
+    def end(self) -> cm.Descriptor: ...
+
+
+class SilentServer(Silent):
+    """Gives what can be read, in which nothing is, and no end."""
+
+    def __init__(self):
+        self.others = []
+
+    def end(self):
+        reading, writing = os.pipe()
+        self.others.append(cm.Descriptor(writing))
+        return cm.Descriptor(reading)
+
+
+def test_a_timeout_holds_for_what_is_read(place, capfd):
+    """From a descriptor that has come, where it is given; what was there stays."""
+    output = place.parent / "output"
+    output.write_bytes(b"before")
+    server = SilentServer()
+    with services.serving(place, server):
+        status, _, err = commands.here(capfd, "call", "--timeout", "0.3", "--output", output, place, "end")
+    for other in server.others:
+        other.close()
+    assert (status, err) == (3, "capmarshal: no more of what the descriptor leads to in 0.3 s\n")
+    assert output.read_bytes() == b"before"
 
 
 class Wide(cm.Interface):

@@ -14,9 +14,11 @@ import msgspec
 
 from capmarshal._capabilities.capability import Capability, Delegable
 from capmarshal._capabilities.space import capability_of
+from capmarshal._descriptors import reaper
 from capmarshal._descriptors.dataspace import Dataspace
 from capmarshal._descriptors.descriptor import number_of
 from capmarshal._descriptors.shared_buffer import SharedBuffer
+from capmarshal._kernel.errors import CallTimeout
 from capmarshal._typed.files import describe
 from capmarshal._typed.table import is_file
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 # Control characters, those that turn the direction of what follows, those that end a line, and what stands alone.
 _OBEYED = re.compile("[\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
 _AT_ONCE = 1 << 16
+# Milliseconds, of poll(2): it takes an int.
+_LONGEST = (1 << 31) - 1
 
 
 def without_escapes(text: str) -> str:
@@ -47,15 +51,17 @@ class Writer:
         number: of it, borrowed.
         raw: bytes, text and what can be read from a descriptor are written as they are.
         emptied: a file there loses what is in it, as soon as there is something to be written.
+        seconds: that more of what a descriptor leads to is waited for; None: without limit.
 
     Attributes:
         left_out: what was only named in what was written, for it ends with this process: "capability", "descriptor".
     """
 
-    def __init__(self, number: int, *, raw: bool, emptied: bool = False) -> None:
+    def __init__(self, number: int, *, raw: bool, emptied: bool = False, seconds: float | None = None) -> None:
         self._number = number
         self._raw = raw
         self._to_be_emptied = emptied
+        self._seconds = seconds
         self.left_out: set[str] = set()
 
     def write(self, result: Any) -> None:
@@ -63,6 +69,7 @@ class Writer:
 
         Raises:
             OSError: it cannot be written, or what is copied not be read.
+            CallTimeout: no more of that came in time.
             TypeError: JSON has no words for it.
         """
         opened: list[Any] = []
@@ -78,8 +85,8 @@ class Writer:
             else:
                 self._put(self._line(result, opened.append))
         finally:
-            for each in opened:
-                each.close()
+            # A socket may be one that takes as long to close as whoever sent it has said.
+            reaper.close(opened)
 
     def end(self) -> None:
         """All has been written, if only that there is nothing."""
@@ -112,7 +119,8 @@ class Writer:
         waiting.register(number, select.POLLIN)
         while True:
             # Whoever sent it may have made it one that does not wait.
-            waiting.poll()
+            if not waiting.poll(None if self._seconds is None else min(self._seconds * 1000, _LONGEST)):
+                raise CallTimeout(f"no more of what the descriptor leads to in {self._seconds:g} s")
             try:
                 data = os.read(number, _AT_ONCE)
             except BlockingIOError:

@@ -124,7 +124,7 @@ def _call(path: str, name: str, words: Sequence[str], seconds: float | None, out
                 raise error if isinstance(error, Error) else _Ended(_USAGE, str(error)) from None
         number = open_until_over.enter_context(_output(output))
         is_file = number != _STANDARD and stat.S_ISREG(os.fstat(number).st_mode)
-        writer = Writer(number, raw=output is not None, emptied=is_file)
+        writer = Writer(number, raw=output is not None, emptied=is_file, seconds=seconds)
         # Whoever follows a log waits for the next line, however long that takes.
         proxy = capability.cast(interface, timeout=None if method.stream and seconds is None else limit)
         try:
