@@ -9,6 +9,7 @@ import re
 import select
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import textwrap
@@ -20,6 +21,7 @@ import pytest
 import capmarshal as cm
 from capmarshal import aio
 from capmarshal._capabilities.capability import badge_of
+from capmarshal._inspect import watching
 from capmarshal._inspect.looking import look
 from capmarshal._inspect.view import Channel, Door, Entrypoint, Holder
 from child_program import Registry, RegistryServer
@@ -547,6 +549,62 @@ def test_into_a_file_at_once(form, tmp_path):
     nowhere = tmp_path / "none" / "picture"
     complaint = f"capmarshal: inspect: [Errno 2] No such file or directory: '{nowhere}'\n"
     told(*form, "-o", nowhere, code=1, stderr=complaint)
+
+
+def test_no_link_that_others_have_put_into_a_folder_is_followed(tmp_path):
+    """Neither one with the name that is given, nor one with any name that another process can know before."""
+    folder, victim = tmp_path / "shared", tmp_path / "victim"
+    folder.mkdir()
+    victim.write_text("kept")
+    file = folder / "picture"
+    # It plants the link by its own number, and becomes the command.
+    plant = "import os, sys; os.symlink(sys.argv[1], f'{sys.argv[2]}/.picture.{os.getpid()}'); os.execv(sys.executable,"
+    command = [sys.executable, "-c", f"{plant} sys.argv[3:])", victim, folder, *INSPECT]
+    file.symlink_to(victim)
+    for _ in range(2):
+        told("--json", "-o", file, os.getpid(), command=[*map(str, command)])
+        assert victim.read_text() == "kept"
+        assert not file.is_symlink()
+        assert json.loads(file.read_text())
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o666 & ~umask
+    # Nor one that leads to what is written to, as a disk is.
+    file.unlink()
+    file.symlink_to(os.devnull)
+    told("--json", "-o", file, os.getpid())
+    assert not file.is_symlink()
+    assert json.loads(file.read_text())
+
+
+def test_what_becomes_a_file_while_it_is_opened_is_replaced_and_not_written_to(tmp_path, monkeypatch):
+    file = tmp_path / "picture"
+    os.mkfifo(file)
+    found = file.lstat()
+    file.unlink()
+    file.write_text("another's")
+    before = file.stat().st_ino
+    kept = file.open()
+    with kept, monkeypatch.context() as lies:
+        lies.setattr(type(file), "lstat", lambda _: found)
+        watching.written(lambda: "picture", file, None)
+        assert kept.read() == "another's"
+    assert (file.read_text(), file.stat().st_ino == before) == ("picture", False)
+
+
+def test_into_a_pipe_and_into_what_is_open_already(tmp_path):
+    """A name of a descriptor is none of a file: what it leads to is written to, and nothing is made beside it."""
+    os.mkfifo(tmp_path / "pipe")
+    with open(os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK), "rb") as reading:
+        told("--json", "-o", tmp_path / "pipe", os.getpid())
+        assert json.loads(reading.read())
+    # Not /dev/stdout: who replaced that, as root, would have broken the machine.
+    for name in ("/dev/fd/1", "/proc/self/fd/1"):
+        with (tmp_path / "printed").open("w+") as printed:
+            command = [*INSPECT, "--json", "-o", name, str(os.getpid())]
+            assert subprocess.run(command, stdout=printed, check=False, timeout=PATIENCE).returncode == 0
+            assert os.fstat(printed.fileno()).st_nlink == 1
+            assert json.loads(printed.read())
 
 
 def test_it_looks_again_until_it_is_interrupted():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
+import stat
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
 
     from capmarshal._inspect.view import View
 
+# Where links are nobody's but root's: /dev/stdout leads to what is open already.
+_DEVICES = frozenset({"/dev", "/dev/fd", "/proc/self/fd"})
+_WRITE = os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY
+
 
 def written(picture: Callable[[], str], file: Path | None, every: float | None) -> None:
     """Writes it, to standard output unless there is a file; again after so many seconds, for ever.
@@ -28,7 +34,8 @@ def written(picture: Callable[[], str], file: Path | None, every: float | None) 
     while True:
         text = picture()
         if file is None:
-            _write(text)
+            # Not by its write(): what could not be written then would be tried again at exit.
+            _write(sys.stdout.fileno(), text)
         else:
             _replace(file, text)
         if every is None:
@@ -36,27 +43,59 @@ def written(picture: Callable[[], str], file: Path | None, every: float | None) 
         time.sleep(every)
 
 
-def _write(text: str) -> None:
-    # Not by its write(): what could not be written then would be tried again at exit.  A picture is UTF-8 anywhere.
+def _write(number: int, text: str) -> None:
+    # A picture is UTF-8 anywhere.
     left = memoryview(text.encode("utf-8"))
     while left:
-        left = left[os.write(sys.stdout.fileno(), left) :]
+        left = left[os.write(number, left) :]
 
 
 def _replace(file: Path, text: str) -> None:
-    # A device, and a pipe, is written to.
-    if file.exists() and not file.is_file():
-        file.write_text(text, encoding="utf-8")
-        return
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    """Puts it in the place of a file; a device, and a pipe, is written to.
+
+    Others may write to that folder, and put links there: none of them is followed.
+    """
+    if str(file.absolute().parent) in _DEVICES:
+        _write_to(os.open(file, _WRITE | os.O_TRUNC), text)
+    elif (number := _pipe_or_device(file)) is not None:
+        _write_to(number, text)
+    else:
+        # A name that nobody guesses, as long whatever the file's is.
+        beside = file.with_name(f".capmarshal-{secrets.token_hex(8)}")
+        try:
+            number = os.open(beside, _WRITE | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+            try:
+                _write_to(number, text)
+                beside.replace(file)
+            finally:
+                beside.unlink(missing_ok=True)
+        except OSError as error:
+            # Of the name beside it nobody has heard.
+            raise OSError(error.errno, error.strerror, str(file)) from None
+
+
+def _write_to(number: int, text: str) -> None:
+    """Takes the descriptor."""
     try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(file)
-    except OSError as error:
-        # Of the name beside it nobody has heard.
-        raise OSError(error.errno, error.strerror, str(file)) from None
+        _write(number, text)
     finally:
-        beside.unlink(missing_ok=True)
+        os.close(number)
+
+
+def _pipe_or_device(file: Path) -> int | None:
+    """A descriptor of it, or of another thing that is written to where it is; None of a file, a link, or nothing."""
+    try:
+        mode = file.lstat().st_mode
+    except FileNotFoundError:
+        return None
+    if stat.S_ISREG(mode) or stat.S_ISLNK(mode):
+        return None
+    number = os.open(file, _WRITE | os.O_NOFOLLOW)
+    # It may be another's since.
+    if stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        return None
+    return number
 
 
 def shown(view: Callable[[], View], every: float | None) -> None:
