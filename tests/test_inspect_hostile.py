@@ -146,6 +146,21 @@ def test_names_of_processes_mean_nothing_either(doors):
         (["/usr/bin/python3.11", "-W", "error", "-u", "/srv/digest.py", "--token", "x"], "python3.11 digest.py"),
         (["python", "-X", "dev", "-m", "bench.server", "x"], "python -m bench.server"),
         (["python", "-I", "-c", "import this"], "python -c"),
+        (["python", "-Ic", "import this", "secret"], "python -c"),
+        (["python", "-uBc", "import this", "secret"], "python -c"),
+        (["python", "-cimport this", "secret"], "python -c"),
+        (["python", "-Imbench.server", "secret"], "python -m bench.server"),
+        (["python", "-Im", "bench.server", "secret"], "python -m bench.server"),
+        (["python", "-Wc", "-Xc", "-bW", "c", "-BX", "m", "/srv/digest.py", "secret"], "python digest.py"),
+        (["python", "-W", "", "/srv/digest.py", "secret"], "python digest.py"),
+        (["python", "-c", "", "secret"], "python -c"),
+        (["python", "--check-hash-based-pycs", "never", "digest.py", "secret"], "python digest.py"),
+        (["pypy3.10", "--jit", "off", "digest.py", "secret"], "pypy3.10 digest.py"),
+        (["python", "-", "secret"], "python -"),
+        (["python", "-u", "--", "/srv/-m.py", "secret"], "python -m.py"),
+        (["python", "", "secret"], "python "),
+        (["python3.13t-dbg", "digest.py"], "python3.13t-dbg digest.py"),
+        (["python-client", "secret"], "python-client"),
         (["python"], "python"),
         (["/usr/sbin/sshd: user [priv]"], "sshd: user [priv]"),
         (["sleep", "10"], "sleep"),
@@ -156,6 +171,29 @@ def test_names_of_processes_mean_nothing_either(doors):
 def test_what_a_process_is_called(words, name):
     """Its program, and of an interpreter what that runs."""
     assert " ".join(_program(words)) == name
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [(["-Ic", "SOURCE"], "-c"), (["-cSOURCE"], "-c"), (["-W", "", "FILE"], "program.py"), (["-", "FILE"], "-")],
+)
+def test_arguments_are_not_shown_however_options_are_written(options, name, doors, tmp_path):
+    """As Python itself takes them, an empty word, too: what is shown is what it runs."""
+    ((end, _),) = doors(b"of a child")
+    source = "import sys; print('here', flush=True); sys.stdin.read()"
+    (tmp_path / "program.py").write_text(source)
+    words = [word.replace("SOURCE", source).replace("FILE", str(tmp_path / "program.py")) for word in options]
+    with subprocess.Popen(
+        [sys.executable, *words, "secret"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[end.fileno()]
+    ) as child:
+        if "-" in options:
+            child.stdin.write(f"{source}\n".encode())
+            child.stdin.flush()
+        else:
+            assert child.stdout.readline() == b"here\n"
+        shown = look().processes[child.pid]
+        assert shown.name.split(" ", 1)[1] == name
+        child.stdin.close()
 
 
 def test_what_is_no_door_is_not_shown(make_pair):

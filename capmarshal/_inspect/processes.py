@@ -22,8 +22,10 @@ _FLAGS_OF_IT = re.compile(r"^flags:\s*([0-7]+)", re.MULTILINE)
 _TRAVELLING = re.compile(r"^scm_fds:\s*(\d+)", re.MULTILINE)
 # Of a command line, which may be as long as memory; and of the words that are shown.
 _READ, _SHOWN = 4096, 48
-# Options of Python that have a word after them.
-_WITH_A_WORD = ("-W", "-X", "--check-hash-based-pycs")
+# Python, and its options that take a word: letters, which may stand together and have their word at once, and others.
+_PYTHON = re.compile(r"(?:python|pypy)[\d.]*[a-z]*(?:-dbg)?")
+_ENDING, _WITH_A_WORD = "cm", "WX"
+_LONG_WITH_A_WORD = ("--check-hash-based-pycs", "--jit")
 # What begins a confined or limited process, and has two words of its own before the program's.
 _LAUNCHER, _OF_LAUNCHER = "capmarshal/_child/launcher.py", 2
 # proc_pid_stat(5): PF_KTHREAD (linux/sched.h), and where the fields behind the name begin.
@@ -197,7 +199,9 @@ def _status(folder: int) -> list[str]:
 
 
 def _called(folder: int) -> str:
-    words = [word.decode("utf-8", "backslashreplace") for word in _read("cmdline", folder, _READ).split(b"\0") if word]
+    # An empty word is one, too: which of them is an argument depends on how many there are.
+    line = _read("cmdline", folder, _READ).rstrip(b"\0")
+    words = [word.decode("utf-8", "backslashreplace") for word in line.split(b"\0")] if line else []
     name = " ".join(_program(words)) if words else _text("comm", folder).removesuffix("\n")
     return shortened(printable(name), _SHOWN)
 
@@ -208,22 +212,36 @@ def _program(words: list[str]) -> Iterator[str]:
         return
     program = os.path.basename(words[0])  # noqa: PTH119 - it need not be a path
     yield program
-    if not program.startswith(("python", "pypy")):
+    if not _PYTHON.fullmatch(program):
         return
     rest = iter(words[1:])
     for word in rest:
-        if word == "-c":
-            yield word
-            return
-        if word == "-m":
-            yield word
-            yield next(rest, "")
-            return
+        if word == "--":
+            word = next(rest, "")  # a script, whatever it begins with
+        elif word.startswith("--"):
+            if word in _LONG_WITH_A_WORD:
+                next(rest, "")
+            continue
+        elif word.startswith("-") and word != "-":
+            option, value = _last_option(word[1:])
+            if option in _ENDING:
+                yield f"-{option}"
+                if option == "m":
+                    yield value or next(rest, "")
+                return
+            if option in _WITH_A_WORD and not value:
+                next(rest, "")
+            continue
         if word.endswith(_LAUNCHER):
             yield from _program([*rest][_OF_LAUNCHER:])
-            return
-        if word in _WITH_A_WORD:
-            next(rest, "")
-        elif not word.startswith("-"):
+        else:
             yield os.path.basename(word)  # noqa: PTH119 - likewise
-            return
+        return
+
+
+def _last_option(letters: str) -> tuple[str, str]:
+    """Of options that stand together the one that takes a word, or the last; and what of its word stands there, too."""
+    for place, letter in enumerate(letters):
+        if letter in _ENDING + _WITH_A_WORD:
+            return letter, letters[place + 1 :]
+    return letters[-1], ""
