@@ -1,22 +1,27 @@
 """`confine()` where threads serve: they pause, and others go on, bound as all else (`_child/pausing`)."""
 
 import codecs
+import contextlib
 import os
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 import capmarshal as cm
 from capmarshal._child import pausing
 from capmarshal._kernel.deadline import ahead
+from capmarshal._server.service import Service
 from confined import confines
+from interrupting import Interrupting
 from patience import PATIENCE
 
 pytestmark = confines
+PACKAGE = Path(cm.__file__).parent
 
 
 class Work(cm.Interface):
@@ -255,6 +260,9 @@ class _Fake:
         self.noted, self.name, self.may_pause, self.failure = noted, name, may_pause, failure
         self.thread = threading.main_thread()
 
+    def check_may_pause(self):
+        pass
+
     def pause(self, deadline):
         if self.may_pause():
             self.noted.append(f"{self.name} pauses")
@@ -307,6 +315,72 @@ def test_all_go_on_where_one_cannot(serving):
     with pytest.raises(cm.KernelError, match="no thread"):
         pausing.resume_all(paused)
     assert noted[3:] == ["c goes on", "b goes on", "a goes on"]
+
+
+def test_all_go_on_where_a_signal_handler_raises_something(serving):
+    """That is what is told; and the one it has interrupted is tried again."""
+    noted = []
+    interrupted = _Fake(noted, "b", failure=KeyboardInterrupt())
+    fakes = [_Fake(noted, "a"), interrupted, _Fake(noted, "c", failure=cm.KernelError(11, "no thread"))]
+    serving(*fakes)
+    paused = []
+    pausing.pause_all(paused, ahead(PATIENCE))
+    with pytest.raises(KeyboardInterrupt):
+        pausing.resume_all(paused)
+    assert noted[3:] == ["c goes on", "b goes on", "a goes on"]
+    interrupted.failure = None
+    pausing.resume_all(paused)
+    assert noted[6:] == ["b goes on"]
+    assert paused == []
+
+
+_RESUMING = [PACKAGE / "_server/service.py", PACKAGE / "_server/starting.py", PACKAGE / "_child/pausing.py"]
+
+
+def test_ctrl_c_between_two_steps_of_going_on_leaves_one_thread(monkeypatch):
+    """Which serves: also where the one that was started has not begun to, when it is done a second time."""
+    may_begin = threading.Event()
+    serve_on = Service._serve_on
+
+    def begin_late(self, session):
+        assert may_begin.wait(PATIENCE)
+        serve_on(self, session)
+
+    monkeypatch.setattr(Service, "_serve_on", begin_late)
+    at, before = 0, pausing.others()
+    while True:
+        may_begin.clear()
+        with cm.Entrypoint("paused") as ep:
+            work = ep.manage(WorkServer()).cast(Work)
+            paused = []
+            pausing.pause_all(paused, ahead(PATIENCE))
+            assert paused == [ep._service]
+            interrupting = Interrupting(at, KeyboardInterrupt, _RESUMING)
+            with contextlib.suppress(KeyboardInterrupt), interrupting:
+                pausing.resume_all(paused)
+            pausing.resume_all(paused)
+            may_begin.set()
+            with cm.timeout(PATIENCE):
+                assert work.double(1) == 2, interrupting.where
+            _until(lambda: pausing.others() == before)
+            assert ep._service.thread is not None, interrupting.where
+        if not interrupting.where:
+            break
+        at += 1
+    assert at > 10
+
+
+def test_what_may_not_be_paused_is_left_as_it_is():
+    """Where a signal handler has interrupted what starts its thread: that is not taken for done."""
+    with cm.Entrypoint("starting") as ep:
+        service = ep._service
+        service._starter = threading.get_ident()
+        paused = []
+        with pytest.raises(cm.NotConfined, match="by a signal handler that interrupts"):
+            pausing.pause_all(paused, ahead(PATIENCE))
+        pausing.resume_all(paused)
+        assert service._starter == threading.get_ident()
+        service._starter = None
 
 
 def test_a_stream_that_is_an_argument_goes_on(fork):

@@ -52,13 +52,14 @@ def pause_all(paused: list[Served], deadline: int) -> None:
         deadline: how long to wait for calls in progress.
 
     Raises:
-        NotConfined: a call has not ended by then.
+        NotConfined: a call has not ended by then, or a signal handler has interrupted what would be waited for.
         KernelError: as :func:`resume_all`.
     """
     first: Served | None = None
     while left := [each for each in served_in_threads() if each not in paused]:
         now = first if first in left and first is not None else left[0]
         until = min(deadline, ahead(_SLICE)) if paused else deadline
+        now.check_may_pause()
         # Before that: Ctrl-C may interrupt it.
         paused.append(now)
         if now.pause(until):
@@ -74,17 +75,22 @@ def resume_all(paused: list[Served]) -> None:
     """Has them go on, each in a new thread.
 
     Args:
-        paused: which; it is empty then.
+        paused: which; it is empty then.  One that a signal handler has interrupted stays, to be tried again.
 
     Raises:
         KernelError: there was no thread for one of them, which is closed; the others go on.
+        BaseException: of a signal handler; likewise.
     """
-    failures = []
-    while paused:
+    failures: list[BaseException] = []
+    for each in paused[::-1]:
         try:
-            paused[-1].resume()
+            each.resume()
+            paused.remove(each)
         except KernelError as error:
             failures.append(error)
-        paused.pop()
+            paused.remove(each)
+        except BaseException as error:  # noqa: BLE001 - of a signal handler: raised when the others have been tried
+            failures.append(error)
     if failures:
-        raise failures[0]
+        # Ctrl-C, rather than what may be told later.
+        raise next((each for each in failures if not isinstance(each, Exception)), failures[0])

@@ -73,6 +73,10 @@ class Served(Inherited, Protocol):
         """What it does, for people."""
         ...
 
+    def check_may_pause(self) -> None:
+        """Raises NotConfined where it would wait for itself."""
+        ...
+
     def pause(self, deadline: int) -> bool:
         """Has its thread end between two calls, until it resumes; whether it has by the deadline."""
         ...

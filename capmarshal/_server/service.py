@@ -213,7 +213,7 @@ class Service:
                         raise
                     self._journal.error(None, "thrown", "thrown into the serving thread, which goes on", exc_info=error)
         finally:
-            if not session.paused:
+            if session.paused is None:
                 self._end(session)
                 if session.lock.locked():
                     session.lock.release()
@@ -221,8 +221,11 @@ class Service:
     def _serve_on(self, session: Session) -> None:
         with private.lock:
             # One at most, whatever has kept the one who started it from knowing that it has begun.
-            paused, session.paused = session.paused, False
-        if paused:
+            goes_on, session.paused = session.paused is not None, None
+            if goes_on:
+                # Another one may have been started since.
+                self._thread = threading.current_thread()
+        if goes_on:
             self._serve_in_thread(session)
 
     # Pausing, for what is done to a process that has one thread.
@@ -230,8 +233,9 @@ class Service:
     def _hand_over(self, session: Session) -> bool:
         """Whether the serving thread is to end, and another one to go on."""
         with private.lock:
-            session.paused = self._server.paused
-            return session.paused
+            if self._server.paused:
+                session.paused = threading.current_thread()
+            return session.paused is not None
 
     @property
     def doing(self) -> str:
@@ -244,14 +248,8 @@ class Service:
         thread = self._thread
         return thread if thread is not None and thread.is_alive() else None
 
-    def pause(self, deadline: int) -> bool:
-        """Has the thread of its own end between two calls: clients wait until :meth:`resume`, and notice nothing else.
-
-        Args:
-            deadline: how long to wait for the call in progress.
-
-        Returns:
-            Whether it has ended by then.  Whoever calls this has it go on in either case, and whatever is raised.
+    def check_may_pause(self) -> None:
+        """Refuses what would wait for itself.
 
         Raises:
             NotConfined: a signal handler has interrupted what it would wait for.
@@ -259,6 +257,18 @@ class Service:
         if not self._may_wait(self._session):
             words = f"by a signal handler that interrupts what the entrypoint {self._label!r} needs"
             raise NotConfined(errno.EBUSY, f"this process cannot be confined {words}")
+
+    def pause(self, deadline: int) -> bool:
+        """Has the thread of its own end between two calls: clients wait until :meth:`resume`, and notice nothing else.
+
+        Where :meth:`check_may_pause` lets it.
+
+        Args:
+            deadline: how long to wait for the call in progress.
+
+        Returns:
+            Whether it has ended by then.  Whoever calls this has it go on in either case, and whatever is raised.
+        """
         # A signal handler that closes it would wait for itself.
         self._starter = threading.get_ident()
         self._server.pause()
@@ -274,10 +284,11 @@ class Service:
         session, me = self._session, threading.get_ident()
         with private.lock:
             self._server.unpause()
-            paused = session is not None and session.paused
+            paused = session.paused if session is not None else None
         try:
-            if session is not None and paused:
-                join(self._thread, FOREVER)
+            if session is not None and paused is not None:
+                # Not the one that goes on: it may have been started, and have nothing taken yet, when Ctrl-C came.
+                join(paused, FOREVER)
                 self._go_on(session)
         finally:
             if self._starter == me:
@@ -286,20 +297,31 @@ class Service:
     def _go_on(self, session: Session) -> None:
         give_up = _deadline.ahead(_BEGINNING)
         while True:
-            self._thread = self._thread_for(self._serve_on, session)
+            thread = self._thread_for(self._serve_on, session)
+            with private.lock:
+                if session.paused is None:
+                    return
+                self._thread = thread
             try:
-                start(self._thread, self._label)
+                start(thread, self._label)
             except KernelError:
                 # Those that have just ended may be counted still.
                 if time.monotonic_ns() < give_up:
                     time.sleep(_PAUSE)
                     continue
-                session.paused = False
-                self._begin_end(time.monotonic_ns())
-                self._end(session)
-                session.lock.release()
+                self._give_up(session)
                 raise
             return
+
+    def _give_up(self, session: Session) -> None:
+        """Ends what has no thread any more; in this order, for Ctrl-C may have it all done again."""
+        self._begin_end(time.monotonic_ns())
+        self._end(session)
+        with private.lock:
+            ours, session.paused = session.paused is not None, None
+        # One that has begun late does that itself.
+        if ours:
+            session.lock.release()
 
     # Ending.
 

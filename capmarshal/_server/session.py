@@ -32,7 +32,7 @@ class Session:
         lock: held by it all the time: ``with`` lets go of it whatever Ctrl-C interrupts.
         over: nothing more will be done in it.
         given_up: it is not to begin.
-        paused: its thread has ended, and another one is to go on with it.
+        paused: its thread, which has nothing left to do but to end; another one is to go on with it.
     """
 
     __slots__ = ("given_up", "lock", "over", "paused", "thread")
@@ -40,7 +40,8 @@ class Session:
     def __init__(self, thread: int | None) -> None:
         self.thread = thread
         self.lock = threading.Lock()
-        self.over = self.given_up = self.paused = False
+        self.over = self.given_up = False
+        self.paused: threading.Thread | None = None
 
     @property
     def active(self) -> bool:

@@ -46,7 +46,11 @@ def start(thread: threading.Thread, label: str) -> None:
 
     try:
         _thread.start_new_thread(start_it, ())
-        if not any(started.acquire(timeout=_LOOK) for _ in range(_LOOKS)):
+        # Not any(), of a generator: what a signal handler raises where that is closed, Python prints and forgets.
+        for _ in range(_LOOKS):
+            if started.acquire(timeout=_LOOK):
+                break
+        else:
             raise MemoryError("it has not begun")
         if errors:
             raise errors.pop()
