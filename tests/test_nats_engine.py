@@ -226,6 +226,26 @@ def test_what_a_node_had_not_taken_when_it_was_lost_is_not_sent_to_the_next(node
     run(program)
 
 
+def test_whatever_keeping_a_connection_raises_there_is_another_one(node, caplog, forgotten_log):
+    """nats-py raises what it comes across: then there would be no connection any more, and calls would wait."""
+    one = node()
+
+    async def program():
+        async with connected(one.address) as engine:
+            await engine.serve("cm.host.a", echo)
+            lost = engine._connection
+
+            def fail():
+                raise KeyError("spam")
+
+            lost.progress = fail
+            await engines.awaited(lambda: engine.connected and engine._connection is not lost)
+            assert await engine.call("cm.host.a", b"x", within=PLENTY) == b"x"
+
+    run(program)
+    assert "connects again, since keeping its connection raised" in caplog.text
+
+
 def test_a_question_that_is_given_up_does_not_end_the_connection(node):
     """nats-py's reader ends by the answer to such a one, and the connection seems to be there for ever."""
     one = node()

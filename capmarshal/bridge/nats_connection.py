@@ -8,7 +8,6 @@ lost is lost with it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -146,9 +145,11 @@ class Connection(Client):
             # It was never to connect.
             return
         tasks = [self._reading_task, self._ping_interval_task, self._flusher_task]
-        with contextlib.suppress(OSError, NatsError, TimeoutError):
+        try:
             async with asyncio.timeout(_CLOSING):
                 await self.close()
+        except Exception as error:  # noqa: BLE001 - of one that was never connected, nats-py 2.9 raises AttributeError
+            _logger.debug("a bridge's engine: a connection ends by %s", error or type(error))
         own = asyncio.current_task()
         ending = [task for task in tasks if task is not None and task is not own]
         for task in ending:

@@ -254,18 +254,29 @@ class NatsEngine:
         """Has a connection, until it is cancelled."""
         try:
             while True:
-                connection = self._connection
-                if connection is not None:
-                    await self._outlast(connection)
-                    self._connection = None
-                    self._connected.clear()
-                    _logger.info("a bridge's engine has lost its node; it goes to another one")
-                    await connection.drop()
-                await self._reconnect()
+                try:
+                    await self._go_on()
+                except Exception:
+                    # Without this task there would be no connection any more, and nobody would hear of that.
+                    _logger.exception("a bridge's engine connects again, since keeping its connection raised")
+                    await asyncio.sleep(_SOON)
         finally:
             if self._connection is not None:
                 await self._connection.drop()
                 self._connection = None
+
+    async def _go_on(self) -> None:
+        """Has another connection, when the one that there is was lost."""
+        connection = self._connection
+        if connection is not None:
+            try:
+                await self._outlast(connection)
+            finally:
+                self._connection = None
+                self._connected.clear()
+                await connection.drop()
+            _logger.info("a bridge's engine has lost its node; it goes to another one")
+        await self._reconnect()
 
     async def _outlast(self, connection: Connection) -> None:
         """Returns when a connection has ended, or its node does not answer."""
