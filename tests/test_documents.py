@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from capmarshal.__main__ import _COMMANDS
 from confined import not_sanitized, skip_without
 from documents import CHECKOUT, Reader, blocks, fenced, read
 
@@ -35,6 +36,12 @@ def test_each_page_with_programs_has_them_run():
     for path in (CHECKOUT / "docs").glob("*.md"):
         page = f"docs/{path.name}"
         assert not fenced(read(page)) or page in FOLLOWED or f'read("{page}")' in tests, page
+
+
+def test_the_page_of_the_command_has_each_of_its_parts():
+    """And none that is not there, in the order of --help."""
+    shown = re.findall(r"^\| `capmarshal (\w+)", read("docs/command.md"), re.MULTILINE)
+    assert shown == [command.__name__.rpartition(".")[2] for command in _COMMANDS]
 
 
 def test_each_page_that_is_followed_has_something_to_do():

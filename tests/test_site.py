@@ -33,6 +33,14 @@ def test_it_is_built_without_a_warning(site):
         assert (site / page.relative_to(CHECKOUT)).with_suffix(".html").exists()
 
 
+def test_no_two_pages_have_the_same_title(site):
+    """Who has several open, or searches, tells them apart."""
+    pages = [page for page in site.rglob("*.html") if page.stem not in ("genindex", "py-modindex", "search")]
+    titles = [re.search("<h1>(.*?)<", page.read_text(encoding="utf-8")) for page in pages]
+    found = [title[1] for title in titles if title]
+    assert len({*found}) == len(found), sorted(found)
+
+
 @pytest.mark.parametrize(
     ("module", "page"),
     [(cm, "capmarshal"), (aio, "aio"), (lx, "lx"), (testing, "testing")],
