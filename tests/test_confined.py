@@ -20,6 +20,7 @@ import pytest
 
 import capmarshal as cm
 import child_program
+from capmarshal._child import launching
 from capmarshal._descriptors.mounts import mounts
 from confined import confines, in_host
 from full_table import fill
@@ -697,6 +698,50 @@ def test_a_file_that_is_not_there_is_an_error_of_the_parents():
             assert f"No such file or directory, in Confinement({named}=...)" in str(raised.value)
         with pytest.raises(IsADirectoryError):
             cm.spawn(["/"], parent=capability, confine=cm.Confinement())
+
+
+@pytest.mark.parametrize("name", ["x" * 70_000, "\udc80" * 20_000, "x" * 100_000], ids=["file", "bytes", "longer"])
+def test_a_name_that_is_too_long_is_told(name):
+    """What the launcher says of it fits one record; the name is cut."""
+    with child_program.registry() as (_, capability):
+        for args, options in ([name], {}), ([__file__], {"read": [name]}):
+            with pytest.raises(OSError, match="too long") as raised:
+                cm.spawn(args, parent=capability, confine=cm.Confinement(**options))
+            assert raised.value.errno == errno.ENAMETOOLONG
+            assert len(raised.value.filename) < 6000
+
+
+def test_threads_end_where_the_table_is_full(said):
+    """The C library loads a library for that, the first time, and ends the process where it can't."""
+    source = """
+        import threading
+
+        def goes_on():
+            while True:
+                pass
+
+        # Python ends it where the program has ended, in the middle.
+        threading.Thread(target=goes_on, daemon=True).start()
+        opened = []
+        try:
+            while True:
+                opened.append(os.dup(0))
+        except OSError:
+            say(len(opened) > 30)
+        # Takes a moment to end.
+        much = [[each] for each in range(300_000)]
+    """
+    assert said(source) == [True]
+
+
+def test_of_the_locale_only_what_is_known_is_handed_down(monkeypatch):
+    """What somebody else calls LC_... may be anything."""
+    monkeypatch.setenv("LC_TIME", "C")
+    monkeypatch.setenv("LC_SECRET", "a token")
+    made = launching.default_environment()
+    assert made["LC_TIME"] == "C"
+    assert "LC_SECRET" not in made
+    assert "LC_SECRET" not in launching._for_python(dict(os.environ))
 
 
 def test_a_file_that_it_may_not_read_is_told(tmp_path):

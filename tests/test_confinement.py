@@ -49,6 +49,7 @@ def test_it_cannot_be_changed_by_a_word_that_is_misspelt():
         ({"read": None}, TypeError, "read takes some paths"),
         ({"read": [""]}, ValueError, "read: '' is no path"),
         ({"write": ["a\0b"]}, ValueError, "write: .* is no path"),
+        ({"read": ["\ud800"]}, ValueError, "read: .* is no path"),
         ({"memory": "1G"}, TypeError, "memory is a whole number of bytes, 67108864 or more, or None; not '1G'"),
         ({"memory": 1}, ValueError, "memory is a whole number of bytes"),
         ({"memory": 1e9}, TypeError, "memory is"),

@@ -29,6 +29,14 @@ _DESCRIPTORS = 64
 _MOST, _CPU_MOST = (1 << 63) - 1, 1_000_000_000
 
 
+def _has_bytes(path: str) -> bool:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _paths(name: str, given: Iterable[str | os.PathLike[str]]) -> tuple[str, ...]:
     """Absolute ones: the process may be somewhere else."""
     wrong = f"{name} takes some paths, as in {name}=[path], not {given!r}"
@@ -41,7 +49,7 @@ def _paths(name: str, given: Iterable[str | os.PathLike[str]]) -> tuple[str, ...
     if not all(isinstance(path, str) for path in paths):
         raise TypeError(wrong)
     for path in paths:
-        if not path or "\0" in path:
+        if not path or "\0" in path or not _has_bytes(path):
             raise ValueError(f"{name}: {path!r} is no path")
     return tuple(os.path.abspath(path) for path in paths)  # noqa: PTH100 - of str, and no link is followed
 

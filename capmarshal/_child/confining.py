@@ -122,6 +122,18 @@ def _check_descriptors(descriptors: int) -> None:
         raise NotConfined(errno.EMFILE, words)
 
 
+def _have_threads_end() -> None:
+    """Loads what glibc loads where the first thread ends, and ends the process where it can't: the table may be full.
+
+    misc/unwind-link.c of glibc's.
+    """
+    with contextlib.suppress(ImportError, OSError):
+        # Imported when used, as below.
+        import ctypes
+
+        ctypes.CDLL("libgcc_s.so.1")
+
+
 def _forking_is_refused() -> None:
     """Has ``os.fork()`` say why it failed, as it does here: CPython before 3.11.3 asks for that too late.
 
@@ -157,6 +169,7 @@ def confine_by(plan: dict[str, Any], also_read: Iterable[str], listed: Iterable[
         lacking["seccomp"] = why
     _check(lacking, plan["missing"])
     known = mounts.for_good()
+    _have_threads_end()
     _check_memory(plan["memory"], threads)
     _check_descriptors(plan["descriptors"])
     with contextlib.ExitStack() as ends:

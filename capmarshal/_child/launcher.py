@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 BEGUN: Final = b"begun"
 CONFINED: Final = b"confined"
+# Characters; as JSON each may be six.
+_WORDS_MAX = 5000
 # Said where somebody names something else than a Python file.
 LEAVE_AWAY: Final = "with confine=, args is a Python file and its arguments; leave the interpreter away"
 # Bytes of a file's beginning, in which what is no text has a zero: a program, or an archive.
@@ -38,6 +40,10 @@ def told_of(error: BaseException) -> bytes:
         told = {"errno": error.errno, "strerror": error.strerror, "filename": error.filename}
     else:
         told = {"errno": None, "strerror": f"{type(error).__name__}: {error}", "filename": None}
+    for name, words in told.items():
+        # One record has to have all of it: of a name that is too long, as of anything, the beginning tells which it is.
+        if isinstance(words, str) and len(words) > _WORDS_MAX:
+            told[name] = f"{words[:_WORDS_MAX]}..."
     # Of NotConfined alone.
     return json.dumps({**told, "missing": getattr(error, "missing", None)}).encode()
 

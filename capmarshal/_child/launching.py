@@ -32,6 +32,11 @@ CONFINED = launcher.CONFINED
 # Some Pythons do not start without the first; and the second they set themselves, in a C locale (PEP 538).
 _LIBRARIES = "LD_LIBRARY_PATH"
 _CHANGED = (_LIBRARIES, "LC_CTYPE")
+# locale(7); what else is called LC_... is anything, as what ssh hands on.
+_LOCALE = (
+    *("LC_ALL", "LC_ADDRESS", "LC_COLLATE", "LC_CTYPE", "LC_IDENTIFICATION", "LC_MEASUREMENT", "LC_MESSAGES"),
+    *("LC_MONETARY", "LC_NAME", "LC_NUMERIC", "LC_PAPER", "LC_TELEPHONE", "LC_TIME"),
+)
 # What it reads when it starts, beside the locale's.
 _OBEYED = ("LANG", "LANGUAGE", "CAPMARSHAL_LOG", "CAPMARSHAL_POLL")
 # Of the environment, what a confined process inherits where none is said, beside the locale.
@@ -96,7 +101,7 @@ def _for_python(given: Mapping[str, str]) -> dict[str, str]:
 
     Not what has code of others' loaded, as LD_PRELOAD and LD_AUDIT, or a file of theirs read.
     """
-    made = {name: value for name, value in given.items() if name in _OBEYED or name.startswith("LC_")}
+    made = {name: value for name, value in given.items() if name in _OBEYED or name in _LOCALE}
     if libraries := _absolute(os.environ.get(_LIBRARIES, "")):
         made[_LIBRARIES] = libraries
     return made
@@ -104,7 +109,7 @@ def _for_python(given: Mapping[str, str]) -> dict[str, str]:
 
 def default_environment() -> dict[str, str]:
     """What a confined process has where no environment is said: the locale, the time zone, and where libraries are."""
-    given = {name: value for name, value in os.environ.items() if name in _INHERITED or name.startswith("LC_")}
+    given = {name: value for name, value in os.environ.items() if name in _INHERITED or name in _LOCALE}
     if libraries := _absolute(os.environ.get(_LIBRARIES, "")):
         given[_LIBRARIES] = libraries
     # No program is run: without a path none is found, as by ctypes, which looks for libraries by a compiler.
