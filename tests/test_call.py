@@ -155,6 +155,15 @@ def test_a_line_that_is_no_item(place):
     assert (status, out, err) == (2, "", "capmarshal: numbers: int is due, in JSON, not x\n")
 
 
+def test_a_line_that_is_no_text(place):
+    """It is said of which parameter."""
+    with commands.desk_served(place), by_hand.pipe() as (reader, writer):
+        writer.write(b"\xff\n")
+        writer.close()
+        said = commands.run("call", place, "upper", "@-", stdin=reader)
+    assert said == (2, "", "capmarshal: lines: a line of @- is not UTF-8\n")
+
+
 def test_a_path_need_not_be_text(desk, capfd):
     """And text has to be."""
     file = os.fsdecode(bytes(desk.parent) + b"/odd \xff")
@@ -561,10 +570,22 @@ def test_a_timeout_holds_for_what_is_read(place, capfd):
 
 class Wide(cm.Interface):
     @cm.method
+    def truths(self) -> dict[Any, int]: ...
+
+    @cm.method
+    def numbers(self) -> dict[Any, float]: ...
+
+    @cm.method
     def keys(self) -> dict[bytes, int]: ...
 
 
 class WideServer(Wide):
+    def truths(self):
+        return {True: 1}
+
+    def numbers(self):
+        return {1: 1.0, "1": float("nan")}
+
     def keys(self):
         return {b"\xff": 1}
 
@@ -576,6 +597,15 @@ def test_what_json_has_no_words_for(place, capfd):
     assert status in (0, 1)
     assert (out == "") is (status == 1)
     assert err.count("\n") == status
+
+
+def test_keys_that_json_has_no_words_for(place, capfd):
+    """Numbers become text, and what is no number null, as the guide says; a key that can be none is named."""
+    with services.serving(place, WideServer()):
+        assert commands.here(capfd, "call", place, "numbers") == (0, '{"1":1.0,"1":null}\n', "")
+        status, out, err = commands.here(capfd, "call", place, "truths")
+    assert (status, out) == (1, "")
+    assert err == "capmarshal: the result has no words in JSON: a bool as a key\n"
 
 
 def test_help_says_what_an_exit_status_means(capfd):

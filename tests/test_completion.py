@@ -131,6 +131,29 @@ def test_what_bash_would_take_for_more_is_quoted():
     assert for_bash(["x=@file"], "x=@f", " =") == ["@file"]
 
 
+def test_nothing_is_typed_that_bash_takes_for_more():
+    """Within double quotes it looks for ! and what follows in its history, too."""
+    assert for_bash(["d!!", "d$x", "d"], '"d', BREAKS) == ["d"]
+
+
+def test_a_quoted_character_breaks_no_word():
+    """What bash replaces begins behind the last that is not."""
+    assert for_bash(["a=b c"], "a\\=b", BREAKS) == ["a=b\\ c"]
+    assert for_bash(["x=a b=c"], "x=a\\ b", BREAKS) == ["a\\ b=c"]
+    assert for_bash(["a b=c"], "a\\ b=", BREAKS) == ["c"]
+    assert for_bash(["x=a b"], 'x="a', BREAKS) == ["a b"]
+
+
+def test_a_path_is_no_option(place, capfd, monkeypatch):
+    """Whatever somebody has called it."""
+    monkeypatch.chdir(place.parent)
+    (place.parent / "--output=zz").write_bytes(b"")
+    assert completed(capfd, "capmarshal demo ") == ["./--output=zz"]
+    with services.serving("-x", DeskServer()):
+        assert completed(capfd, "capmarshal call ") == ["./-x"]
+        assert completed(capfd, "capmarshal call ./-x di") == ["digest"]
+
+
 def test_which_shell_is_to_be_said(capfd):
     assert commands.here(capfd, "completion")[0] == 2
     assert commands.here(capfd, "completion", "fish")[0] == 2

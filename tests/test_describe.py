@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 import subprocess
 
 import msgspec
@@ -11,7 +12,12 @@ import by_hand
 import capmarshal as cm
 import commands
 import services
+from capmarshal._describe.arguments import Arguments, BadArgument
+from capmarshal._describe.asking import MOST
+from capmarshal._describe.candidates import _of_method as completed
+from capmarshal._describe.schemas import CannotBeCalled, shown
 from capmarshal._describe.words import lines_of
+from capmarshal._protocol import wire
 from capmarshal._typed.describing import described
 from capmarshal._typed.description import Description
 from desk import Desk, DeskServer
@@ -176,11 +182,62 @@ def test_what_is_no_description(place, capfd, payload):
     assert err.count("\n") == 1
 
 
+ODD = [None, 3, "x", [3], {"x": 3}, [None], [{}], [], {}, True]
+WORDS = [
+    *("$ref", "anyOf", "enum", "type", "format", "contentEncoding", "items", "prefixItems", "minItems", "uniqueItems"),
+    *("properties", "required", "additionalProperties", "discriminator", "description", "default", "title"),
+    *("x-capmarshal", "x-capmarshal-keys"),
+]
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_a_schema_that_is_none(capfd, monkeypatch, word):
+    """Each of its words may be anything: it is shown, or cannot be understood; called, or cannot be."""
+    kinds = [{}, {"type": "array"}, {"type": "object"}, {"type": "object", "properties": {"f": {}, "g": 3}}]
+    for kind in (*kinds, {"type": "string"}, {"anyOf": [{"$ref": "#/$defs/T"}]}):
+        for odd in ODD:
+            schema = kind | {word: odd}
+            method = {
+                "name": "add",
+                "interface": "I",
+                "parameters": [{"name": "p", "schema": schema}],
+                "result": schema,
+            }
+            said = {"interfaces": [], "methods": [method], "definitions": {"T": schema}}
+            made = msgspec.convert(said, Description)
+            monkeypatch.setattr("capmarshal._describe.running.connect", lambda _: None)
+            monkeypatch.setattr("capmarshal._describe.running.description_of", lambda _, made=made: made)
+            status, out, err = commands.here(capfd, "describe", "path")
+            understood = status == 0 and not err and out
+            assert understood or (status == 3 and not out and "cannot be understood" in err), (schema, err)
+            assert all(isinstance(each, str) for each in completed(made.methods[0], made.definitions, [], ""))
+            try:
+                Arguments(made.methods[0], made.definitions, ["1"]).make()
+            except (BadArgument, CannotBeCalled) as error:
+                assert str(error)
+
+
+def test_a_type_of_no_values_is_shown():
+    assert shown({"enum": []}, {}) == shown({"anyOf": []}, {}) == "Never"
+
+
 def test_more_than_people_read_is_refused(place, capfd):
     with services.serving(place, Talkative()):
         status, out, err = commands.here(capfd, "describe", place)
     assert (status, out) == (3, "")
     assert "bytes, and may have 1048576" in err
+
+
+def test_more_than_people_read_is_refused_before_it_comes(place, capfd):
+    """As soon as its size is announced: nothing of it is kept in memory, or waited for."""
+
+    def announced(number):
+        return by_hand.reply(number, struct.pack("=QI", MOST + 1, 0), kind=wire.BEGIN)
+
+    with commands.hostile(place, announced):
+        status, out, err = commands.here(capfd, "describe", place)
+    assert (status, out) == (3, "")
+    assert err == f"capmarshal: what the entrypoint says of its object has {MOST + 1} bytes, and may have {MOST}\n"
 
 
 class Talking(cm.Interface):

@@ -62,10 +62,10 @@ def _of(metavar: str | None, choices: Any, word: str, given: Sequence[str]) -> l
 
     if choices is not None:
         return _beginning(word, list(choices))
-    if metavar in _FILES:
-        return described.paths(word)
-    if metavar in _SERVICES:
-        return described.paths(word, sockets_only=True)
+    if metavar in _FILES | _SERVICES:
+        found = described.paths(word, sockets_only=metavar in _SERVICES)
+        # As it is, it would be an option.
+        return [f"./{each}" if each.startswith("-") else each for each in found]
     if metavar in _METHODS:
         return described.methods(given[0], word)
     if metavar == "ARGUMENT" and len(given) > 1:
@@ -116,9 +116,31 @@ def for_bash(found: Sequence[str], typed: str, breaks: str) -> list[str]:
         typed: the last word, as it was typed.
         breaks: COMP_WORDBREAKS.
     """
-    if typed[:1] in ("'", '"'):
-        # It quotes by itself, from there on.
-        return [each for each in found if typed[0] not in each and not set(each) & set("$`\\")]
-    # An @ is left to what completes, rl_special_prefixes of readline(3).
-    cut = max([0, *(typed.rfind(each) + (each != "@") for each in breaks if each in "=:@,")])
-    return [_TAKEN.sub(lambda taken: f"\\{taken[0]}", each)[cut:] for each in found]
+    cut, quote = _break_in(typed, breaks)
+    if quote:
+        # It quotes by itself, from there on; within double quotes it takes some for more than themselves still.
+        return [each[cut:] for each in found if not set(each[cut:]) & {quote, *"$`\\!"}]
+    return [_TAKEN.sub(lambda taken: f"\\{taken[0]}", each[cut:]) for each in found]
+
+
+def _break_in(typed: str, breaks: str) -> tuple[int, str]:
+    """How many characters stand before what bash replaces of a word, but for what quotes them; and the open quote."""
+    cut, count, opened, quote, escaped = 0, 0, 0, "", False
+    for character in typed:
+        if escaped:
+            count, escaped = count + 1, False
+        elif character == "\\" and quote != "'":
+            escaped = True
+        elif quote:
+            if character == quote:
+                quote = ""
+            else:
+                count += 1
+        elif character in "'\"":
+            quote, opened = character, count
+        else:
+            count += 1
+            if character in breaks and character in "=:@,":
+                # An @ is left to what completes, rl_special_prefixes of readline(3).
+                cut = count - (character == "@")
+    return opened if quote else cut, quote

@@ -93,15 +93,18 @@ class Arguments:
         if not parameter.stream:
             return self._value(parameter.name, parameter.schema, word)
         lines = self._opened.enter_context(_open(parameter.name, word, os.O_RDONLY).open("r", encoding="utf-8"))
-        return self._items(parameter, lines)
+        return self._items(parameter, word, lines)
 
-    def _items(self, parameter: ParameterDescription, lines: Iterator[str]) -> Iterator[Any]:
+    def _items(self, parameter: ParameterDescription, word: str, lines: Iterator[str]) -> Iterator[Any]:
         try:
             for line in lines:
                 yield self._value(parameter.name, parameter.schema, line.removesuffix("\n"))
-        except (BadArgument, CannotBeCalled, OSError, UnicodeError) as error:
+        except (BadArgument, CannotBeCalled, OSError) as error:
             self.wrong = error
             raise
+        except UnicodeDecodeError:
+            self.wrong = BadArgument(f"{parameter.name}: a line of {_shortened(word)} is not UTF-8")
+            raise self.wrong from None
 
     def _value(self, name: str, schema: Schema, word: str) -> Any:
         """What a word is for a parameter, or for an item of it."""

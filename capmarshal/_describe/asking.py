@@ -8,7 +8,8 @@ import msgspec
 
 from capmarshal._calling import Interface, method
 from capmarshal._client.proxy import invoke
-from capmarshal._kernel.errors import ArgumentError, ProtocolError, UnknownMethod
+from capmarshal._kernel.errors import ArgumentError, ProtocolError, TooLarge, UnknownMethod
+from capmarshal._protocol.answer_bound import in_force
 from capmarshal._protocol.wire import DESCRIBE, pack_size
 from capmarshal._typed.description import Description
 from capmarshal._typed.method import Method
@@ -18,6 +19,15 @@ if TYPE_CHECKING:
 
 # Bytes of what a server may say: all that is in it is read by people, or typed by them.
 MOST = 1 << 20
+
+
+class _Bound:
+    """What an answer may have that is a description: one in parts is refused before it has come."""
+
+    @staticmethod
+    def too_large(size: int, _: int) -> str:
+        """Why an answer is more than is taken; empty if it is not."""
+        return f"what the entrypoint says of its object has {size} bytes, and may have {MOST}" if size > MOST else ""
 
 
 class _Described(Interface):
@@ -50,6 +60,7 @@ def description_of(capability: Capability) -> Description:
         proxy: Any = capability.cast(_Described)
     except ArgumentError:
         raise UnknownMethod(f"{capability!r} is a signal, which has no methods") from None
+    bounded = in_force.set(_Bound())
     try:
         raw: msgspec.Raw = invoke(proxy, _Describe(), ())
     except UnknownMethod as error:
@@ -58,9 +69,12 @@ def description_of(capability: Capability) -> Description:
         raise UnknownMethod(f"it is not said what can be called{old} ({error})") from None
     except ArgumentError as error:
         raise ProtocolError(f"what the entrypoint says of its object cannot be understood: {error}") from None
-    size = memoryview(raw).nbytes
-    if size > MOST:
-        raise ProtocolError(f"what the entrypoint says of its object has {size} bytes, and may have {MOST}")
+    except TooLarge as error:
+        raise ProtocolError(str(error)) from None
+    finally:
+        in_force.reset(bounded)
+    if refusal := _Bound.too_large(memoryview(raw).nbytes, 0):
+        raise ProtocolError(refusal)
     try:
         return msgspec.msgpack.decode(raw, type=Description)
     except (ValueError, RecursionError) as error:

@@ -105,13 +105,18 @@ class Writer:
                 self.left_out.add("capability")
                 return {"capability": capability_of(thing).label}
             if not is_file(thing):
-                raise TypeError(f"a {type(thing).__qualname__} has no words in JSON")
+                # Of what JSON has words for, it is only a key of a dict that comes here.
+                where = " as a key" if thing is None or isinstance(thing, (bool, tuple, frozenset)) else ""
+                raise TypeError(f"a {type(thing).__qualname__}{where}")
             note(thing)
             self.left_out.add("descriptor")
             # Nothing is asked that whoever serves it could delay.
             return {"descriptor": describe(number_of(thing))}
 
-        text = msgspec.json.encode(result, enc_hook=hook).decode()
+        try:
+            text = msgspec.json.encode(result, enc_hook=hook).decode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise TypeError(f"the result has no words in JSON: {error}") from None
         return without_escapes(text).encode() + b"\n"
 
     def _copy(self, number: int) -> None:

@@ -81,10 +81,18 @@ def describe(path: str, seconds: float | None, *, as_json: bool) -> int:
         if as_json:
             text = without_escapes(msgspec.json.format(msgspec.json.encode(described), indent=2).decode())
         else:
-            text = "\n".join(lines_of(described))
+            text = _shown(described)
         put(_STANDARD, f"{text}\n".encode())
 
     return _ended(run)
+
+
+def _shown(described: Description) -> str:
+    try:
+        return "\n".join(lines_of(described))
+    except Exception as error:  # noqa: BLE001 - a stranger's words: whatever is wrong with them is wrong with them
+        words = f"what the entrypoint says of its object cannot be understood: {type(error).__name__}: {error}"
+        raise ProtocolError(words) from None
 
 
 def call(path: str, name: str, words: Sequence[str], seconds: float | None, output: str | None) -> int:

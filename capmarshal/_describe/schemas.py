@@ -74,7 +74,9 @@ def is_text(schema: Schema, definitions: Definitions) -> bool:
     if "contentEncoding" in said:
         return False
     values = said.get("enum")
-    return said.get("type") == "string" or (bool(values) and all(isinstance(value, str) for value in values or ()))
+    if said.get("type") == "string":
+        return True
+    return isinstance(values, list) and bool(values) and all(isinstance(value, str) for value in values)
 
 
 def members_of(schema: Schema, definitions: Definitions) -> list[Schema]:
@@ -238,9 +240,9 @@ def _shown(schema: Any, definitions: Definitions, depth: int) -> str:
         return _shown(inner, definitions, depth + 1)
 
     if isinstance(members := schema.get("anyOf"), list):
-        return " | ".join(dict.fromkeys(map(within, members[:_WORD])))
+        return " | ".join(dict.fromkeys(map(within, members[:_WORD]))) or "Never"
     if isinstance(values := schema.get("enum"), list):
-        return " | ".join(repr(value)[:_WORD] for value in values[:_WORD])
+        return " | ".join(repr(value)[:_WORD] for value in values[:_WORD]) or "Never"
     match schema.get("type"):
         case "array" if isinstance(items := schema.get("prefixItems"), list):
             return f"tuple[{', '.join(map(within, items[:_WORD]))}]"

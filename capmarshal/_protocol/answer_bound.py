@@ -1,4 +1,4 @@
-"""How large the answers may be that a server waits for: the items of a stream that it was given as an argument.
+"""How large the answers may be that are waited for: by a server, the items of a stream that was given as an argument.
 
 Who gives a stream makes its items, and may be a stranger: what they cost is bounded by the entrypoint that takes them.
 An answer in parts is refused before it has come, any other one before it is decoded.
@@ -7,7 +7,15 @@ An answer in parts is refused before it has come, any other one before it is dec
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+
+class Bound(Protocol):
+    """What one answer may have at most."""
+
+    def too_large(self, size: int, descriptors: int, /) -> str:
+        """Why an answer is more than is taken; empty if it is not."""
+        ...
 
 
 class AnswerBound(NamedTuple):
@@ -39,4 +47,4 @@ class AnswerBound(NamedTuple):
 # Of the items that are taken in this context.  What makes them may run in it, too, and make calls of its own.
 of_items: ContextVar[AnswerBound | None] = ContextVar("capmarshal.bound_of_items", default=None)
 # Of the answer that is waited for in this context; None: what a client takes of any server's.
-in_force: ContextVar[AnswerBound | None] = ContextVar("capmarshal.answer_bound", default=None)
+in_force: ContextVar[Bound | None] = ContextVar("capmarshal.answer_bound", default=None)

@@ -55,12 +55,16 @@ def desk_served(path, kind="blocking"):
 
 @contextlib.contextmanager
 def hostile(place, payload):
-    """A service that hands over a door of its own making, behind which this payload answers whatever is asked."""
+    """A service that hands over a door of its own making, behind which this payload answers whatever is asked.
+
+    Or what a function makes of the number of the call, a record.
+    """
 
     def answer():
         with contextlib.suppress(OSError), impostor.accept() as far:
             asked = far.recv(1000)
-            far.send(by_hand.reply(int.from_bytes(asked[8:16], "little"), payload))
+            number = int.from_bytes(asked[8:16], "little")
+            far.send(payload(number) if callable(payload) else by_hand.reply(number, payload))
 
     with by_hand.Impostor() as impostor, services.serving(place, impostor.capability):
         answering = by_hand.Concurrent(answer)
