@@ -226,6 +226,44 @@ def test_what_a_node_had_not_taken_when_it_was_lost_is_not_sent_to_the_next(node
     run(program)
 
 
+def test_an_answer_that_is_made_without_a_connection_waits_for_the_next(tmp_path):
+    """The server's node is killed while it serves; its caller, at another node, is answered all the same."""
+
+    async def program(nodes):
+        asked, go, again = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def serve(body):
+            asked.set()
+            await go.wait()
+            return b"answer to " + body
+
+        async with connected(nodes[0].address) as server, connected(nodes[1].address) as caller:
+            await server.serve("cm.host.a", serve)
+            await server.serve("cm.host.b", echo)
+            await engines.answered(caller, "cm.host.b", b"")
+            call = asyncio.create_task(caller.call("cm.host.a", b"x", within=PLENTY))
+            await asked.wait()
+            connect = server._open_any
+
+            async def later(addresses):
+                await again.wait()
+                return await connect(addresses)
+
+            server._open_any = later
+            nodes[0].kill()
+            await engines.awaited(lambda: not server.connected)
+            go.set()
+            for _ in range(20):
+                # Turns in which it would be answered, if it did not wait.
+                await asyncio.sleep(0)
+            again.set()
+            assert await call == b"answer to x"
+            del server._open_any
+
+    with nats_servers.nodes(tmp_path, 2) as nodes:
+        run(program, nodes)
+
+
 def test_whatever_keeping_a_connection_raises_there_is_another_one(node, caplog, forgotten_log):
     """nats-py raises what it comes across: then there would be no connection any more, and calls would wait."""
     one = node()
