@@ -1,6 +1,7 @@
 """What confining needs, what is missing, and what is then said (`_child/confining`, `_child/privileges`)."""
 
 import ast
+import codecs
 import errno
 import os
 import queue
@@ -329,6 +330,45 @@ def test_where_threads_cannot_be_counted_it_is_told(fork, ordinary_python, monke
     assert (missing, number, said) == (("threads",), errno.ENOSYS, ["run"])
     assert "threads: a user namespace of its own can't be made here: Operation not permitted" in words
     assert "missing=['threads'] does without" in words
+
+
+@pytest.mark.usefixtures("confinable")
+def test_where_a_namespace_is_made_and_refuses_its_maps_it_is_told(fork, monkeypatch):
+    """As Ubuntu's AppArmor has it: nothing was changed, and all else is put on where that may be missing."""
+    if os.getuid() != 0 and not _runs("unshare", "--user", "true"):
+        pytest.skip("an ordinary user makes no user namespaces here")
+
+    # The child may not import that.
+    codecs.lookup("ascii")
+
+    def refused(path, words):
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(own_count, "_written", refused)
+    # Root's, of a child that has become an ordinary user.
+    monkeypatch.setattr(own_count.os, "access", lambda path, mode: True)
+
+    def act():
+        error = _refused(threads=4)
+        user = os.getuid()
+        confining.confine_by(_plan(threads=4, missing=["threads"]), [], [])
+        with pytest.raises(PermissionError):
+            open("/etc/passwd")
+        return error.missing, str(error), os.getuid() == user
+
+    missing, words, same = fork(act, ordinary=True).result()
+    assert (missing, same) == (("threads",), True)
+    assert "namespace of its own can't be made here: Permission denied: /proc/self/setgroups" in words
+
+
+@pytest.mark.parametrize(
+    ("release", "version"),
+    [("6.8.0-48-generic", (6, 8)), ("5.4-rc12", (5, 4)), ("5.14", (5, 14)), ("6.1+", (6, 1)), ("next", (0, 0))],
+)
+def test_the_version_of_a_kernel_is_its_first_two_numbers(monkeypatch, release, version):
+    """Whatever who built it has put after them."""
+    monkeypatch.setattr(own_count.os, "uname", lambda: types.SimpleNamespace(release=release))
+    assert own_count._kernel() == version
 
 
 @pytest.mark.usefixtures("confinable")

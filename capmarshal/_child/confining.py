@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from capmarshal._child import landlock, privileges, resource_limits
 from capmarshal._child.confinement import PARTS
-from capmarshal._child.own_count import bound_threads
+from capmarshal._child.own_count import bound_threads, why_not
 from capmarshal._child.undisturbed import undisturbed
 from capmarshal._descriptors.mounts import mounts
 from capmarshal._kernel.errors import KernelError, NotConfined
@@ -167,6 +167,8 @@ def confine_by(plan: dict[str, Any], also_read: Iterable[str], listed: Iterable[
     program, why = _filter_for(plan, abi)
     if program is None:
         lacking["seccomp"] = why
+    if plan["threads"] is not None and (why := why_not()):
+        lacking["threads"] = why
     _check(lacking, plan["missing"])
     known = mounts.for_good()
     _have_threads_end()
@@ -181,8 +183,8 @@ def confine_by(plan: dict[str, Any], also_read: Iterable[str], listed: Iterable[
         ends.enter_context(undisturbed())
         # Again: what a signal handler, or a finalizer, did meanwhile.
         _check_ready()
-        if plan["threads"] is not None and (why := bound_threads(plan["threads"])):
-            _check({"threads": why}, plan["missing"])
+        if plan["threads"] is not None and "threads" not in lacking:
+            bound_threads(plan["threads"])
         resource_limits.put_on(memory=plan["memory"], cpu=plan["cpu"], descriptors=plan["descriptors"])
         privileges.be_expendable()
         privileges.leave_no_core()

@@ -6,11 +6,14 @@ RLIMIT_NPROC is for all processes of a user.  From Linux 5.14 on it is for those
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import resource
-from typing import Final
+from typing import Final, NoReturn
 
 from capmarshal._child import resource_limits
+from capmarshal._child.undisturbed import undisturbed
 from capmarshal._kernel.native import lib
 
 _CLONE_NEWUSER = 0x10000000
@@ -19,10 +22,9 @@ _MAP = "/proc/self/uid_map"
 
 
 def _kernel() -> tuple[int, int]:
-    """Its version."""
-    first, second, *_ = (*os.uname().release.split("."), "0")
-    digits = "".join(each for each in second if each.isdecimal())
-    return (int(first), int(digits or 0)) if first.isdecimal() else (0, 0)
+    """Its version; what follows the two numbers, as in "5.4-rc12", is not looked at."""
+    found = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def _written(path: str, words: str) -> None:
@@ -30,23 +32,16 @@ def _written(path: str, words: str) -> None:
         file.write(words)
 
 
-def bound_threads(most: int) -> str:
-    """Has this process, which has one thread, have no more of them than that, for good.
+def why_not() -> str:
+    """Why this process, which has one thread, can't have its threads counted by themselves; nothing where it can.
 
-    It sees its own user and group as before, and all others as nobody.
-
-    Returns:
-        Nothing; or why it can't be, and nothing was changed.
-
-    Raises:
-        OSError: something is in between.
+    Security modules let a namespace be made and refuse what comes next: so that is tried, by a child that ends with it.
     """
     if _kernel() < _COUNTED_APART:
         return f"Linux {os.uname().release} counts all of a user's processes (from 5.14 on those of a namespace)"
-    user, group = os.getuid(), os.getgid()
     try:
         with open(_MAP, encoding="ascii") as file:  # noqa: PTH123 - as above
-            is_root = user == 0 and file.readline().split()[:2] == ["0", "0"]
+            is_root = os.getuid() == 0 and file.readline().split()[:2] == ["0", "0"]
         writable = os.access(_MAP, os.W_OK)
     except OSError:
         is_root, writable = False, False
@@ -54,10 +49,66 @@ def bound_threads(most: int) -> str:
         return "the kernel does not count root's"
     if not writable:
         return f"a namespace of its own can't be made without {_MAP}"
+    if refused := _tried():
+        return f"a user namespace of its own can't be made here: {refused}"
+    return ""
+
+
+def _tried() -> str:
+    """What a child hears that does it; nothing also where no child can be had."""
+    reading, writing = os.pipe()
+    try:
+        # No signal handler is to have the child go on as a second of this process.
+        with undisturbed():
+            try:
+                child = os.fork()
+            except OSError:
+                return ""
+            if child == 0:
+                _try(writing)
+        os.close(writing)
+        writing = -1
+        # By the pipe: who collects all children may have this one.
+        words = b"".join(iter(lambda: os.read(reading, 4096), b""))
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(child, 0)
+        return words.decode(errors="replace")
+    finally:
+        os.close(reading)
+        if writing >= 0:
+            os.close(writing)
+
+
+def _try(writing: int) -> NoReturn:
+    try:
+        _enter()
+    except OSError as error:
+        os.write(writing, str(error.strerror).encode() + (f": {error.filename}".encode() if error.filename else b""))
+    finally:
+        os._exit(0)
+
+
+def _enter() -> None:
+    """Makes the namespace, and has this process be in it as the user and group that it is.
+
+    Raises:
+        OSError: it is refused; perhaps when the process is there.
+    """
+    user, group = os.getuid(), os.getgid()
     if (result := lib.lx_unshare(_CLONE_NEWUSER)) < 0:
-        return f"a user namespace of its own can't be made here: {os.strerror(-result)}"
+        raise OSError(-result, os.strerror(-result))
     _written("/proc/self/setgroups", "deny")
     _written(_MAP, f"{user} {user} 1")
     _written("/proc/self/gid_map", f"{group} {group} 1")
+
+
+def bound_threads(most: int) -> None:
+    """Has this process, which has one thread, have no more of them than that, for good.
+
+    It sees its own user and group as before, and all others as nobody.  Where :func:`why_not` says nothing.
+
+    Raises:
+        OSError: something is in between.
+    """
+    _enter()
     resource_limits.lower(resource.RLIMIT_NPROC, most, most)
-    return ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from capmarshal._child import landlock, privileges
 from capmarshal._child.confinement import PARTS
-from capmarshal._child.own_count import bound_threads
+from capmarshal._child.own_count import bound_threads, why_not
 from capmarshal._doctor import system
 from capmarshal._doctor.finding import Level
 from capmarshal._doctor.probe import Lacking, Probe
@@ -125,8 +125,12 @@ def threads() -> str:
     """Threads of a process, counted by themselves, in a user namespace of its own."""
     if os.geteuid() == 0:
         raise Lacking("root's are not counted", mend="confine as an ordinary user", level=Level.NOTE)
-    if why := bound_threads(_THREADS):
+    if why := why_not():
         raise Lacking(why, mend=_namespaces())
+    try:
+        bound_threads(_THREADS)
+    except OSError as error:
+        raise Lacking(str(error), mend=_namespaces()) from None
     return "in a user namespace of its own"
 
 
