@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import capmarshal
-from capmarshal._commands import call, completion, demo, describe, doctor, inspect
+from capmarshal._commands import call, completion, demo, describe, doctor, inspect, printing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: 2 after a usage error, 0 after ``--help`` and ``--version``.
     """
     try:
-        parsed = _parser().parse_args(arguments)
+        try:
+            parsed = _parser().parse_args(arguments)
+        except SystemExit as asked:
+            if not asked.code and not printing.flushed():
+                return 1
+            raise
+        # A picture alone has no need of it.
+        if not (parsed.command == "inspect" and parsed.output) and not printing.is_open():
+            return 1
         status: int = parsed.run(parsed)
     except KeyboardInterrupt:
         return _INTERRUPTED

@@ -283,7 +283,7 @@ MODULES = {
         "nats_connection",
         "nats_engine",
     ),
-    "_commands": ("values", "demo", "doctor", "inspect", "describe", "call", "completing", "completion"),
+    "_commands": ("printing", "values", "demo", "doctor", "inspect", "describe", "call", "completing", "completion"),
     "_describe": (
         "asking",
         "schemas",

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
-import sys
 from functools import partial
 from typing import TYPE_CHECKING
+
+from capmarshal._commands import printing
 
 if TYPE_CHECKING:
     from typing import Any
@@ -57,8 +56,6 @@ def _run(commands: argparse._SubParsersAction[Any], parsed: argparse.Namespace) 
     # Imported when used: the scripts are asked for once.
     from capmarshal._commands.completing import candidates, for_bash, words_in
 
-    if sys.stdout is None:
-        return 1
     if not parsed.typed:
         text = _SCRIPTS[parsed.shell]
     elif parsed.shell == "bash":
@@ -67,10 +64,7 @@ def _run(commands: argparse._SubParsersAction[Any], parsed: argparse.Namespace) 
         text = _lines(for_bash(candidates(commands.choices, words[1:] or [""]), typed, breaks))
     else:
         text = _lines(candidates(commands.choices, parsed.typed))
-    # Whoever read may have had enough.
-    with contextlib.suppress(BrokenPipeError):
-        os.write(sys.stdout.fileno(), text.encode(errors="surrogateescape"))
-    return 0
+    return 0 if printing.printed(text.encode(errors="surrogateescape")) else 1
 
 
 def _lines(found: list[str]) -> str:

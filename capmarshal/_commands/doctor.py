@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, Any
+
+from capmarshal._commands import printing
 
 if TYPE_CHECKING:
     import argparse
@@ -32,19 +33,15 @@ def _run(parsed: argparse.Namespace) -> int:
 
     findings = [*examined()]
     status = 1 if worst(findings) is Level.MISSING else 0
-    try:
-        if parsed.json:
-            print(showing.as_json(findings))  # noqa: T201 - what the command is for
-        elif (console := _terminal()) is not None:
+    if parsed.json:
+        text = f"{showing.as_json(findings)}\n"
+    elif (console := _terminal()) is not None:
+        with console.capture() as screen:
             showing.as_table(findings, console)
-        else:
-            for line in showing.as_lines(findings):
-                print(line)  # noqa: T201 - as above
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Nobody reads on, as `| head`: nothing is to be said of that at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return status
+        text = screen.get()
+    else:
+        text = "".join(f"{line}\n" for line in showing.as_lines(findings))
+    return status if printing.printed(text.encode(sys.stdout.encoding, "backslashreplace")) else 1
 
 
 def _terminal() -> Any:

@@ -9,7 +9,6 @@ import json
 import mmap
 import os
 import signal
-import sys
 from typing import Final
 
 from capmarshal._doctor import reasons
@@ -54,7 +53,6 @@ def _lacking(probe: Probe, found: str, mend: str) -> Finding:
 def attempt(probe: Probe) -> Finding:
     """What is found by that, in a process of its own; in this one where none can be made, if that leaves no trace."""
     with mmap.mmap(-1, _ROOM) as shared:
-        sys.stdout.flush()
         try:
             child = os.fork()
         except OSError:
