@@ -173,7 +173,7 @@ if not TYPE_CHECKING:
         if name == "aio":
             raise AttributeError(
                 f"module {__name__!r} has no attribute 'aio' unless that is imported, for it needs anyio: say `from "
-                "capmarshal import aio`, after pip install 'capmarshal[async]'"
+                "capmarshal import aio`, after pip install 'anyio>=4.7'"
             )
         if name == "testing":
             raise AttributeError(

@@ -58,7 +58,7 @@ def _make_class(interface: type[Any], timed: bool, logged: bool) -> type[Any]:
     try:
         import anyio as _anyio  # noqa: F401 - whether it is there
     except ImportError as error:
-        words = f"{interface.__qualname__} is awaitable, which needs anyio: pip install 'capmarshal[async]'"
+        words = f"{interface.__qualname__} is awaitable, which needs anyio: pip install 'anyio>=4.7'"
         raise ImportError(words) from error
     from capmarshal._async_client import proxy
     from capmarshal._async_server.passed_streams import serve

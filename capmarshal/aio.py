@@ -1,6 +1,6 @@
 """Capabilities in event loops: asyncio, uvloop and trio.
 
-The same capabilities, rules and errors as in :mod:`capmarshal`.  Needs anyio: ``pip install 'capmarshal[async]'``.
+The same capabilities, rules and errors as in :mod:`capmarshal`.  Needs anyio, which the extra `async` brings.
 """
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
@@ -10,7 +10,7 @@ import capmarshal as _capmarshal
 try:
     import anyio as _anyio  # noqa: F401 - whether it is there
 except ImportError as _error:
-    raise ImportError("capmarshal.aio needs anyio: pip install 'capmarshal[async]'") from _error
+    raise ImportError("capmarshal.aio needs anyio: pip install 'anyio>=4.7'") from _error
 
 # Whoever has an awaitable interface may go into a sandbox before it casts to it, or before its event loop begins, and
 # can't import anything there.

@@ -490,5 +490,5 @@ def test_without_anyio_the_cast_says_what_to_install():
     """Whoever declares awaitable interfaces, and blocks, needs none of it."""
     command = [sys.executable, "-P", "-W", "error", "-c", WITHOUT_ANYIO]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
-    words = "AsyncShelf is awaitable, which needs anyio: pip install 'capmarshal[async]'\n"
+    words = "AsyncShelf is awaitable, which needs anyio: pip install 'anyio>=4.7'\n"
     assert (ended.stdout, ended.stderr) == (f"{words}{words}own\n", "")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -153,7 +155,7 @@ else:
     raise AssertionError
 assert not hasattr(cm, "aio")
 assert words.startswith("module 'capmarshal' has no attribute 'aio' unless that is imported"), words
-assert "`from capmarshal import aio`" in words and "pip install 'capmarshal[async]'" in words, words
+assert "`from capmarshal import aio`" in words and "pip install 'anyio>=4.7'" in words, words
 """
     assert "capmarshal.aio" not in imported(program)
 
@@ -190,3 +192,13 @@ except KeyboardInterrupt:
     print("raised")
 """
     assert "raised" in imported(program)
+
+
+def test_what_errors_say_to_install_is_what_the_extras_are():
+    """Each brings what whoever lacks it is told to install: the package itself need not be on an index."""
+    package = Path(capmarshal.__file__).parent
+    told = [re.findall(r"pip install ((?:'[\w>=.-]+' ?)+)", path.read_text()) for path in package.rglob("*.py")]
+    requirements = {re.sub(r"\s*;.*", "", line) for line in metadata.requires("capmarshal")}
+    found = {each for words in told for some in words for each in re.findall(r"'([^']+)'", some)}
+    assert found
+    assert found <= requirements

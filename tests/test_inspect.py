@@ -681,7 +681,7 @@ def test_without_rich_a_terminal_is_told_what_to_install():
     assert told(os.getpid(), command=command)
     code, screen = on_a_terminal(os.getpid(), command=command)
     assert code == 1
-    assert "pip install 'capmarshal[inspect]'" in screen
+    assert "pip install 'rich>=13.7'" in screen
     assert "Traceback" not in screen
 
 

@@ -518,7 +518,7 @@ def test_without_the_extra_it_says_what_to_install():
     ended = subprocess.run(
         [sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=True
     )
-    assert ended.stdout == "capmarshal.bridge needs nats-py: pip install 'capmarshal[bridge]'\n"
+    assert ended.stdout == "capmarshal.bridge needs nats-py: pip install 'nats-py>=2.9'\n"
 
 
 # Who listens --------------------------------------------------------------------------------------------------------

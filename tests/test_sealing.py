@@ -143,4 +143,4 @@ def test_without_the_extra_it_says_what_to_install():
     ended = subprocess.run(
         [sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=True
     )
-    assert ended.stdout == "capmarshal.bridge needs cryptography: pip install 'capmarshal[bridge]'\n"
+    assert ended.stdout == "capmarshal.bridge needs cryptography: pip install 'cryptography>=42.0'\n"

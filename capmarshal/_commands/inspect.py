@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import argparse
 
 _EVERY = 1.0
-_NO_RICH = "a table on a terminal needs rich: pip install 'capmarshal[inspect]'; lines, inspect | cat, need nothing"
+_NO_RICH = "a table on a terminal needs rich: pip install 'rich>=13.7'; lines, inspect | cat, need nothing"
 
 
 def _seconds(text: str) -> float:

@@ -79,7 +79,7 @@ def _distribution() -> metadata.Distribution:
             "nobody knows how it was installed: there is no dist-info beside it",
             level=Level.UNTRIED,
             costs="",
-            mend=f"`pip install {_PACKAGE}`, instead of a copy of its folder",
+            mend="install its wheel by pip, instead of a copy of its folder",
         ) from None
 
 
@@ -96,19 +96,20 @@ def _numbers(version: str) -> list[int]:
 
 def _versions(name: str) -> list[str]:
     """Those of what an extra requires, or the package itself does; raises Lacking where that is not there, or old."""
-    told, wrong = [], []
+    told, wrong, due = [], [], []
     for line in _distribution().requires or ():
         if (match := _REQUIREMENT.match(line)) is None or (match[3] or "") != name:
             continue
         what, least = match[1], match[2] or "0"
-        if (version := _version(what)) is None:
-            wrong.append(f"{what} is not installed")
-        elif _numbers(version) < _numbers(least):
-            wrong.append(f"{what} {version} is older than {least}")
-        else:
+        version = _version(what)
+        if version is not None and _numbers(version) >= _numbers(least):
             told.append(f"{what} {version}")
+            continue
+        due.append(f"'{what}>={least}'")
+        wrong.append(f"{what} is not installed" if version is None else f"{what} {version} is older than {least}")
     if wrong:
-        raise Lacking(", ".join([*wrong, *told]))
+        # Not the package with its extra: no index need have it, and whoever installed it knows from where.
+        raise Lacking(", ".join([*wrong, *told]), mend=f"`pip install {' '.join(due)}`")
     return told
 
 
@@ -128,12 +129,12 @@ def _extra(name: str) -> Probe:
         lambda: extra(name),
         Level.NOTE,
         _EXTRAS.get(name, "what needs it says so"),
-        f"`pip install '{_PACKAGE}[{name}]'`",
     )
 
 
 _EXTRAS: Final = {
     "async": "no capmarshal.aio: methods that are async def are neither called nor served",
+    "bridge": "no capmarshal.bridge: no capabilities of other machines",
     "inspect": "no tables on a terminal: `capmarshal inspect | cat` has lines, as the doctor has",
 }
 
@@ -146,14 +147,13 @@ PROBES: Final = (
         "Python is slower, and so is what a call does in it",
         "an optimised build: of your distribution's, or configured with --enable-optimizations",
     ),
-    Probe(_GROUP, "wheel", wheel, Level.LESS, "", f"`pip install {_PACKAGE}`"),
+    Probe(_GROUP, "wheel", wheel, Level.LESS, ""),
     Probe(
         _GROUP,
         "what it requires",
         requirements,
         Level.MISSING,
         "no call is made, or it fails in ways that nobody has tested",
-        f"`pip install --upgrade {_PACKAGE}`",
     ),
     Probe(_GROUP, "event loops", loops, Level.NOTE, ""),
 )

@@ -16,7 +16,7 @@ try:
     from nats.aio.client import Client
     from nats.errors import Error as NatsError
 except ImportError as _error:
-    raise ImportError("capmarshal.bridge needs nats-py: pip install 'capmarshal[bridge]'") from _error
+    raise ImportError("capmarshal.bridge needs nats-py: pip install 'nats-py>=2.9'") from _error
 
 from .credentials import Credentials
 from .engine import LARGEST

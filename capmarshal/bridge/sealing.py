@@ -36,7 +36,7 @@ try:
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 except ImportError as _error:
-    raise ImportError("capmarshal.bridge needs cryptography: pip install 'capmarshal[bridge]'") from _error
+    raise ImportError("capmarshal.bridge needs cryptography: pip install 'cryptography>=42.0'") from _error
 
 from capmarshal._kernel.errors import Error
 
