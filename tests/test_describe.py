@@ -16,7 +16,7 @@ from capmarshal._describe.arguments import Arguments, BadArgument
 from capmarshal._describe.asking import MOST
 from capmarshal._describe.candidates import _of_method as completed
 from capmarshal._describe.schemas import CannotBeCalled, shown
-from capmarshal._describe.words import lines_of
+from capmarshal._describe.words import lines_of, signature
 from capmarshal._protocol import wire
 from capmarshal._typed.describing import described
 from capmarshal._typed.description import Description
@@ -203,13 +203,14 @@ def test_a_schema_that_is_none(capfd, monkeypatch, word):
                 "parameters": [{"name": "p", "schema": schema}],
                 "result": schema,
             }
-            said = {"interfaces": [], "methods": [method], "definitions": {"T": schema}}
+            said = {"interfaces": [{"name": "I"}], "methods": [method], "definitions": {"T": schema}}
             made = msgspec.convert(said, Description)
             monkeypatch.setattr("capmarshal._describe.running.connect", lambda _: None)
             monkeypatch.setattr("capmarshal._describe.running.description_of", lambda _, made=made: made)
             status, out, err = commands.here(capfd, "describe", "path")
             understood = status == 0 and not err and out
             assert understood or (status == 3 and not out and "cannot be understood" in err), (schema, err)
+            assert signature(made.methods[0], made.definitions).startswith("add(p: ")
             assert all(isinstance(each, str) for each in completed(made.methods[0], made.definitions, [], ""))
             try:
                 Arguments(made.methods[0], made.definitions, ["1"]).make()
