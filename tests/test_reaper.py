@@ -12,11 +12,13 @@ import pytest
 
 from capmarshal import Descriptor
 from capmarshal._descriptors import reaper as _reaper
+from capmarshal._descriptors import reaper_threads
 from capmarshal._descriptors.closing_jobs import THREADS_OF_SENDER, Sender
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.process import process
 from capmarshal._descriptors.reaper_threads import THREADS_MAX
 from full_table import fill
+from interrupting import Interrupting
 from patience import PATIENCE, until
 from slow_closing import Slow, is_open, pipe_end
 
@@ -541,3 +543,42 @@ def test_what_comes_while_threads_have_ended_waits_until_they_go_on(monkeypatch,
         return before, told.wait(PATIENCE), is_open(number), _reaper.wait(PATIENCE)
 
     assert fork(child).result() == ((True, False, 0), True, False, True)
+
+
+@pytest.mark.parametrize("at", range(12))
+def test_ctrl_c_between_two_steps_of_ending_its_threads_leaves_nothing_open(at):
+    """What has told a thread to end, and it has not done yet, ends none that is to go on."""
+    _reaper.prepare()
+    threads, number = _reaper._reaper._threads, pipe_end().detach()
+    interrupting = Interrupting(at, KeyboardInterrupt, [reaper_threads.__file__])
+    # None of them ends in this block.
+    with threads.lock:
+        with pytest.raises(KeyboardInterrupt), interrupting:
+            threads.end(time.monotonic() + PATIENCE)
+        _reaper.close([Descriptor(number)])
+        _reaper.go_on()
+    # Not by wait(), which starts a thread where there is none.
+    until(lambda: not is_open(number))
+
+
+def test_going_on_that_was_interrupted_is_done_again():
+    """Nothing is left in the queue of a reaper that has no thread."""
+    _reaper.prepare()
+    assert _reaper.end_threads(PATIENCE)
+    number = pipe_end().detach()
+    _reaper.close([Descriptor(number)])
+    at = 0
+    while True:
+        interrupting = Interrupting(at, KeyboardInterrupt, [reaper_threads.__file__])
+        with contextlib.suppress(KeyboardInterrupt), interrupting:
+            _reaper.go_on()
+        _reaper.go_on()
+        # Not by wait(), which starts a thread where there is none.
+        until(lambda: not is_open(number))  # noqa: B023 - called here
+        if not interrupting.where:
+            break
+        at += 1
+        assert _reaper.end_threads(PATIENCE)
+        number = pipe_end().detach()
+        _reaper.close([Descriptor(number)])
+    assert at >= 3

@@ -32,7 +32,7 @@ class Threads:
 
     Attributes:
         lock: of what they, and who gives them something, count of each sender.
-        queue: the jobs that none has begun, with their numbers; or None, which ends who takes it.
+        queue: the jobs that none has begun, with their numbers; or None, which ends who takes it if it is to.
     """
 
     def __init__(self, closed: Callable[[int, Job], None]) -> None:
@@ -43,7 +43,7 @@ class Threads:
         self._alive = self._busy = 0
         # Until when the thread that was started last is given time to begin.
         self._beginning_until = 0.0
-        # No thread is started: what there is to do waits.
+        # They are to end, and none is started: what there is to do waits.
         self._held = False
 
     @property
@@ -87,7 +87,14 @@ class Threads:
             self._alive += 1
             self._beginning_until = 0.0
         begun.release()
-        while (item := self.queue.get()) is not None:
+        while True:
+            if (item := self.queue.get()) is None:
+                with self.lock:
+                    # In one step with go_on(), which counts on who is there.  It may have been called since.
+                    if self._held:
+                        self._alive -= 1
+                        return
+                continue
             number, job = item
             if type(job) is Ends and self._close_unladen(job):
                 self._closed(number, job)
@@ -100,8 +107,6 @@ class Threads:
                 self._closed(number, job)
             # A thread that waits must not keep what it has closed.
             del item, job
-        with self.lock:
-            self._alive -= 1
 
     def _close_unladen(self, job: Ends) -> bool:
         """Closes of a job what waits for nobody, on nobody's account; whether that was all."""
@@ -143,35 +148,36 @@ class Threads:
                     self.queue.put(each.parked.popleft())
 
     def end(self, deadline: float) -> bool:
-        """Has them end, and no other begin, until :meth:`go_on`; False if it took longer."""
+        """Has them end, and no other begin, until :meth:`go_on`; False if it took longer.
+
+        What a signal handler raises meanwhile has them go on.
+        """
+        try:
+            return self._all_end(deadline)
+        except BaseException:
+            self.go_on()
+            raise
+
+    def _all_end(self, deadline: float) -> bool:
         with self.lock:
             self._held = True
         while self._alive or time.monotonic() < self._beginning_until:
             if time.monotonic() >= deadline:
-                self._take_back()
                 return False
             # Not all at once: one that is beginning was not counted.
             if self.queue.empty():
                 self.queue.put(None)
             time.sleep(_PAUSE)
-        self._take_back()
         return True
 
-    def _take_back(self) -> None:
-        """What tells a thread to end and none has heard, which would end one that begins later."""
-        left = []
-        with contextlib.suppress(queue.Empty):
-            while True:
-                left.append(self.queue.get_nowait())
-        for item in left:
-            if item is not None:
-                self.queue.put(item)
-
     def go_on(self) -> None:
-        """Has them begin again where there is something to do; which is done here where there is none to be had."""
+        """Has them begin again where there is something to do; which is done here where there is none to be had.
+
+        It may be called once more, where a signal handler has interrupted it.
+        """
         with self.lock:
-            held, self._held = self._held, False
-        if not held or self.queue.empty() or self.ready():
+            self._held = False
+        if self.queue.empty() or self.ready():
             return
         with contextlib.suppress(queue.Empty):
             while True:
