@@ -138,6 +138,35 @@ def test_what_cannot_be_called_so(desk, capfd, monkeypatch, words, said):
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        (["files", '["@>kept"]', '{"name": 1}'], []),
+        (["files", '["@>kept", "@missing"]'], []),
+        (["save", "@>kept", "text"], ["--output", "missing/file"]),
+    ],
+    ids=["value", "file", "output"],
+)
+def test_nothing_is_emptied_for_a_call_that_is_not_made(desk, capfd, monkeypatch, words, options):
+    """Whichever of its words is wrong."""
+    monkeypatch.chdir(desk.parent)
+    kept = desk.parent / "kept"
+    kept.write_bytes(b"kept")
+    status, out, _ = commands.here(capfd, "call", *options, desk, *words)
+    assert (status, out, kept.read_bytes()) == (2, "", b"kept")
+    # And is, for one that is.
+    assert commands.here(capfd, "call", desk, "save", "@>kept", "x")[:2] == (0, "1\n")
+    assert kept.read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("name", ["file", "missing"])
+def test_another_service_that_is_not_there(desk, capfd, monkeypatch, name):
+    """It is as if the one that is called were not."""
+    monkeypatch.chdir(desk.parent)
+    assert commands.here(capfd, "call", desk, "other", f"@{name}")[0] == 3
+    assert commands.here(capfd, "describe", name)[0] == 3
+
+
 def test_a_descriptor_is_written_to_where_that_is_said(desk, capfd, quiet_log):
     """It is open for that alone."""
     new = desk.parent / "new"

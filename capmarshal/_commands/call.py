@@ -18,9 +18,9 @@ already; @>FILE is made, or emptied, and written to. The bytes of a bytes or a D
 
 The result is printed as JSON on one line, each item of a stream on a line of its own.
 
-Exit status: 0; 1 if the method raised an error, or what it gave cannot be written; 2 if there is no such method, or it
-takes other arguments; 3 if there was no answer: the service cannot be reached, lets nobody in, or is gone; 130 after
-Ctrl-C.
+Exit status: 0; 1 if the method raised an error, what it gave cannot be written, or the call is longer than the service
+takes; 2 if there is no such method, it takes other arguments, or a file cannot be opened; 3 if there was no answer: the
+service, or another that an argument names, cannot be reached, lets nobody in, or is gone; 130 after Ctrl-C.
 """
 
 

@@ -17,8 +17,8 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
         help="show what a service at a path offers",
         description="Connects to a service and shows the methods of what it hands over, as the service tells them: "
         "those that may be called, with their parameters, results, errors and docstrings.",
-        epilog="Exit status: 0; 1 if the service says nothing of its methods; 3 if it cannot be reached, or lets "
-        "nobody in.",
+        epilog="Exit status: 0; 1 if the service says nothing of its methods, or they cannot be written; 3 if it "
+        "cannot be reached, or lets nobody in.",
     )
     parser.add_argument("path", metavar="PATH", help="of the service's socket")
     parser.add_argument("--json", action="store_true", help="the description as it is, with types as JSON Schema")

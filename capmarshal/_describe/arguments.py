@@ -11,6 +11,7 @@ import io
 import os
 import re
 import socket
+import stat
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -20,7 +21,7 @@ from capmarshal._capabilities.connecting import connect
 from capmarshal._capabilities.signal_capability import Signal
 from capmarshal._describe.schemas import KINDS, CannotBeCalled, Types, is_text, members_of, shown
 from capmarshal._descriptors.dataspace import Dataspace
-from capmarshal._descriptors.descriptor import Descriptor
+from capmarshal._descriptors.descriptor import Descriptor, number_of
 from capmarshal._descriptors.shared_buffer import SharedBuffer
 from capmarshal._kernel.errors import Error
 from capmarshal._typed.description import KIND
@@ -66,6 +67,7 @@ class Arguments:
         self._kinds = {each.name: types.make(each.schema)[0] for each, _, _ in self._words}
         self.wrong: Exception | None = None
         self._opened = contextlib.ExitStack()
+        self._to_be_empty: list[Any] = []
 
     def __enter__(self) -> Self:
         return self
@@ -89,6 +91,13 @@ class Arguments:
                 by_position.append(made)
         return by_position, by_name
 
+    def empty(self) -> None:
+        """Empties what is to be written to: once all has been made, for a word that is wrong refuses the call."""
+        while self._to_be_empty:
+            number = number_of(self._to_be_empty.pop())
+            if stat.S_ISREG(os.fstat(number).st_mode):
+                os.ftruncate(number, 0)
+
     def _argument(self, parameter: ParameterDescription, word: str) -> Any:
         if not parameter.stream:
             return self._value(parameter.name, parameter.schema, word)
@@ -98,7 +107,9 @@ class Arguments:
     def _items(self, parameter: ParameterDescription, word: str, lines: Iterator[str]) -> Iterator[Any]:
         try:
             for line in lines:
-                yield self._value(parameter.name, parameter.schema, line.removesuffix("\n"))
+                item = self._value(parameter.name, parameter.schema, line.removesuffix("\n"))
+                self.empty()
+                yield item
         except (BadArgument, CannotBeCalled, OSError) as error:
             self.wrong = error
             raise
@@ -153,7 +164,10 @@ class Arguments:
             return connect(_path(name, word))
         if cls in (SharedBuffer, Signal):
             raise CannotBeCalled(f"{name} is a {cls.__name__}, and a shell has none")
-        return self._opened.enter_context(_made(name, cls, word))
+        made = self._opened.enter_context(_made(name, cls, word))
+        if word.startswith("@>"):
+            self._to_be_empty.append(made)
+        return made
 
 
 def _placed(described: MethodDescription, words: Sequence[str]) -> list[tuple[ParameterDescription, str, bool]]:
@@ -227,7 +241,7 @@ def _open(name: str, word: str, flags: int) -> Descriptor:
         due = "nothing is written to: @FILE is due" if emptied else "@>FILE is due, which is made, or emptied"
         raise BadArgument(f"{name}: {due}, not {_shortened(word)}")
     if emptied:
-        path, flags = path[1:], flags | os.O_CREAT | os.O_TRUNC
+        path, flags = path[1:], flags | os.O_CREAT
     return Descriptor(os.open(path, flags | os.O_CLOEXEC, 0o666))
 
 

@@ -126,14 +126,18 @@ def _call(path: str, name: str, words: Sequence[str], seconds: float | None, out
                 raise _Ended(_USAGE, f"{error}; the method is {takes}") from None
             except CannotBeCalled as error:
                 raise _Ended(_USAGE, f"{name}() cannot be called from a shell: {error}") from None
+            except Error as error:
+                # Of another service, which an argument names, or of its own time.
+                raise _Ended(_UNREACHABLE, str(error)) from None
             except OSError as error:
-                # What an argument names; of a service it is an error of ours.
-                raise error if isinstance(error, Error) else _Ended(_USAGE, str(error)) from None
+                # What an argument names.
+                raise _Ended(_USAGE, str(error)) from None
         number = open_until_over.enter_context(_output(output))
         is_file = number != _STANDARD and stat.S_ISREG(os.fstat(number).st_mode)
         writer = Writer(number, raw=output is not None, emptied=is_file, seconds=seconds)
         # Whoever follows a log waits for the next line, however long that takes.
         proxy = capability.cast(interface, timeout=None if method.stream and seconds is None else limit)
+        arguments.empty()
         try:
             result = getattr(proxy, name)(*by_position, **by_name)
             _write(result, method, writer)
