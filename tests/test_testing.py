@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 
 import capmarshal as cm
 import loops
+import tested_servers
 from capmarshal import testing
 from capmarshal._testing import leaks, loading
 from patience import PATIENCE
@@ -357,6 +359,52 @@ def test_modules_are_found_by_name_or_by_file(installed, fork, tmp_path):
         return found.value
 
     assert fork(in_child).result() == 1
+
+
+def test_a_forked_child_keeps_no_server_alive():
+    """A test that is killed takes its server with it, whichever children it has forked."""
+    program = textwrap.dedent(
+        """
+        import os, signal, sys
+        from capmarshal import testing
+        from tested_servers import FilesServer
+        with testing.served_in_process(FilesServer) as peer:
+            if os.fork() == 0:
+                print(peer.proxy.double(4), peer.pid, flush=True)
+                try:
+                    peer.open_descriptors()
+                except RuntimeError as error:
+                    print(error, flush=True)
+                else:
+                    print("it was told", flush=True)
+                sys.stdin.read()
+                os._exit(0)
+            signal.pause()
+        """
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(tested_servers.__file__).parent)}
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as started:
+        try:
+            value, pid = map(int, started.stdout.readline().split())
+            assert value == 8
+            server = os.pidfd_open(pid)
+            try:
+                said = started.stdout.readline()
+                started.kill()
+                assert select.select([server], [], [], PATIENCE)[0]
+                assert "has ended, or stands still" in said
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(server, signal.SIGKILL)
+                os.close(server)
+        finally:
+            started.kill()
 
 
 def test_ctrl_c_at_the_terminal_is_the_tests_alone():

@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from capmarshal._capabilities.handover import receive_capability
+from capmarshal._descriptors.process import process as this_process
 from capmarshal._testing import loading, orders
 from capmarshal._testing.interfaces import interface_of
 from capmarshal._testing.pairs import CALL_TIMEOUT
@@ -33,6 +34,28 @@ _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from capmarshal._testing.process import main; main(int(sys.argv[2]))"
 )
+
+
+class _Lifeline:
+    """The socket whose closing ends the process: a forked child, which could keep both, has neither of its ends.
+
+    Attributes:
+        ours: the end of this process.
+        theirs: that of the other one.
+    """
+
+    epoll = False
+
+    def __init__(self) -> None:
+        # No fork falls in between.
+        with this_process.lock:
+            self.ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            this_process.privates.add(self)
+
+    def in_child(self) -> None:
+        """Closes the child's copies."""
+        self.ours.close()
+        self.theirs.close()
 
 
 class Peer(Generic[T]):
@@ -172,8 +195,9 @@ def served_in_process(
     """Starts a process that serves one object, for the time of a block, and gives what leads to it.
 
     It is a Python process started afresh, not a fork of this one; it prints where this one does, and ends with the
-    block, if it has not before.  An object whose methods are ``async def`` is served in asyncio, and its proxy is
-    awaited; the block is one of ``with`` all the same.
+    block, or with this process, if it has not before.  A forked child of this one may call it, and can't tell it what
+    to do.  An object whose methods are ``async def`` is served in asyncio, and its proxy is awaited; the block is one
+    of ``with`` all the same.
 
     Args:
         make: makes the object there: a class, or a function, at the top of a module; of a test module, too.
@@ -192,7 +216,8 @@ def served_in_process(
             raise TypeError(f"which interface {make!r} makes an object of is to be said, as interface=...")
         interface = interface_of(make)
     where, pickled = loading.found_by(make), pickle.dumps((make, arguments))
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    lifeline = _Lifeline()
+    ours, theirs = lifeline.ours, lifeline.theirs
     with ours:
         with theirs:
             command = [sys.executable, "-P", "-c", _BOOT, json.dumps(sys.path), str(theirs.fileno())]
