@@ -14,7 +14,7 @@ import pytest
 
 import capmarshal as cm
 from capmarshal._child import pausing
-from capmarshal._kernel.deadline import ahead
+from capmarshal._kernel.deadline import ahead, seconds_until
 from capmarshal._server.service import Service
 from confined import confines
 from interrupting import Interrupting
@@ -303,6 +303,22 @@ def test_one_that_waits_for_another_comes_first(serving):
     pausing.resume_all(paused)
     assert noted[6:] == ["called goes on", "calls goes on"]
     assert paused == []
+
+
+def test_two_that_are_busy_pause_where_each_call_ends(serving):
+    """Also if they begin another one whenever they go on: who comes second is given more each time."""
+
+    class Busy(_Fake):
+        def pause(self, deadline):
+            self.may_pause = lambda: seconds_until(deadline) > 0.3
+            return super().pause(deadline)
+
+    noted = []
+    serving(Busy(noted, "a"), Busy(noted, "b"))
+    paused = []
+    pausing.pause_all(paused, ahead(1.0))
+    assert noted.count("a does not") + noted.count("b does not") == 2
+    assert [each.name for each in paused] == ["a", "b"]
 
 
 def test_all_go_on_where_one_cannot(serving):

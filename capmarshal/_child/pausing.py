@@ -18,7 +18,8 @@ from capmarshal._kernel.errors import KernelError, NotConfined
 if TYPE_CHECKING:
     from capmarshal._descriptors.process import Served
 
-# Seconds that a call has to end, where what it waits for may be one that is paused.
+# Seconds that a call has to end at first, where what it waits for may be one that is paused.  Then more each time: it
+# may as well be one that takes long, as the next call of the one that is paused does when that goes on.
 _SLICE = 0.1
 
 
@@ -56,19 +57,22 @@ def pause_all(paused: list[Served], deadline: int) -> None:
         KernelError: as :func:`resume_all`.
     """
     first: Served | None = None
+    seconds, longest = _SLICE, 0.0
     while left := [each for each in served_in_threads() if each not in paused]:
         now = first if first in left and first is not None else left[0]
-        until = min(deadline, ahead(_SLICE)) if paused else deadline
+        until = min(deadline, ahead(seconds)) if paused else deadline
         now.check_may_pause()
         # Before that: Ctrl-C may interrupt it.
         paused.append(now)
+        began = time.monotonic()
         if now.pause(until):
+            longest = max(longest, time.monotonic() - began)
             continue
         if time.monotonic_ns() >= deadline:
             words = f"this process cannot be confined: {now.doing}, which has not ended in time"
             raise NotConfined(errno.EBUSY, words)
         resume_all(paused)
-        first = now
+        first, seconds = now, max(seconds * 2, longest)
 
 
 def resume_all(paused: list[Served]) -> None:
