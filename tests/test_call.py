@@ -17,6 +17,7 @@ import by_hand
 import capmarshal as cm
 import commands
 import services
+from capmarshal.__main__ import main
 from capmarshal._describe.results import Writer
 from capmarshal._describe.schemas import Types
 from capmarshal._descriptors import reaper
@@ -41,7 +42,11 @@ CALLS = [
     (["add", "5", "times=2"], "2"),
     (["add", "times=2", "line=line=x"], "2"),
     (["add", "x", "when=2026-01-02T03:04:05Z"], "2026"),
-    (["add", "--", "--help"], None),
+    # Whatever it looks like: each word behind the method is an argument.
+    (["text_or", "--", '"--"'], '["--","--"]'),
+    (["text_or", "--help", '"--output"'], '["--help","--output"]'),
+    (["add", "--"], "1"),
+    (["add", "--", "3"], "3"),
     (["add", "--help"], "1"),
     (["nothing"], ""),
     (["echo", "null"], "null"),
@@ -84,8 +89,6 @@ def test_a_call_gives_its_result(desk, capfd, monkeypatch, words, shown):
     """In JSON, on one line; of each kind of argument and result."""
     monkeypatch.chdir(desk.parent)
     (desk.parent / "lines").write_text("1\n2\n")
-    if words[:2] == ["add", "--"]:
-        words, shown = ["add", "--", "x", "2"], "2"
     if words[0] == "other":
         assert commands.here(capfd, "call", desk, "add", "of the other")[0] == 0
         shown = '"of the other"'
@@ -157,6 +160,13 @@ def test_nothing_is_emptied_for_a_call_that_is_not_made(desk, capfd, monkeypatch
     # And is, for one that is.
     assert commands.here(capfd, "call", desk, "save", "@>kept", "x")[:2] == (0, "1\n")
     assert kept.read_bytes() == b"x"
+
+
+def test_a_method_is_all_that_is_required(capsys):
+    """It may have no arguments."""
+    with pytest.raises(SystemExit, match="2"):
+        main(["call", "path"])
+    assert "error: the following arguments are required: METHOD\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["file", "missing"])

@@ -35,8 +35,10 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("path", metavar="PATH", help="of the service's socket")
-    parser.add_argument("method", metavar="METHOD")
-    parser.add_argument("arguments", metavar="ARGUMENT", nargs=argparse.REMAINDER, help="all that follows METHOD")
+    # Together: what takes one word alone takes a `--` behind it, too, which is an argument.
+    parser.add_argument(
+        "words", metavar="METHOD", nargs=argparse.PARSER, help="and its arguments, which are all that follows it"
+    )
     parser.add_argument(
         "--timeout",
         metavar="SECONDS",
@@ -56,4 +58,5 @@ def _run(parsed: argparse.Namespace) -> int:
     # Imported when used: other commands do not call.
     from capmarshal._describe import running
 
-    return running.call(parsed.path, parsed.method, parsed.arguments, parsed.timeout, parsed.output)
+    method, *arguments = parsed.words
+    return running.call(parsed.path, method, arguments, parsed.timeout, parsed.output)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Mapping, Sequence
 
 _FILES = frozenset({"FILE"})
@@ -49,11 +49,12 @@ def candidates(parsers: Mapping[str, argparse.ArgumentParser], words: Sequence[s
     place = positionals[min(len(given), len(positionals) - 1)]
     if len(given) >= len(positionals) and place.nargs is None:
         return []
-    return _of(place.metavar, place.choices, word, given)
+    behind = place.nargs == argparse.PARSER and len(given) >= len(positionals)
+    return _of("ARGUMENT" if behind else place.metavar, place.choices, word, given)
 
 
 def _takes_rest(positionals: Sequence[Any], count: int) -> bool:
-    return bool(positionals) and positionals[-1].nargs == "..." and count >= len(positionals) - 1
+    return bool(positionals) and positionals[-1].nargs == argparse.PARSER and count >= len(positionals)
 
 
 def _of(metavar: str | None, choices: Any, word: str, given: Sequence[str]) -> list[str]:
