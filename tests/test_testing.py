@@ -607,3 +607,42 @@ def test_a_peer_runs_what_a_test_module_has():
 
     assert Path(loading.found_by(OwnServer)["file"]) == Path(__file__).resolve()
     assert anyio.run(main) == -3
+
+
+def test_a_child_of_a_block_that_raised_is_killed():
+    """And what it raised is what is told."""
+    started = []
+
+    @testing.no_leaks()
+    def raises():
+        started.append(subprocess.Popen(["sleep", "1000"]))
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        raises()
+    # Collected: Popen knows of no other status then.
+    assert leaks.children() == set()
+    assert started[0].poll() is not None
+
+
+def test_children_are_found_where_the_kernel_does_not_list_them(monkeypatch):
+    """One without CONFIG_PROC_CHILDREN."""
+    read = Path.read_text
+
+    def refused(path, *arguments, **options):
+        if path.name == "children":
+            raise FileNotFoundError(path)
+        return read(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "read_text", refused)
+    with subprocess.Popen(["sleep", "1000"]) as child:
+        found = leaks.children()
+        child.kill()
+    assert found == {child.pid}
+
+
+def test_a_child_that_somebody_else_collects_is_not_left():
+    """It is none any more, and no error of the block's."""
+    child = subprocess.Popen(["true"])
+    child.wait()
+    assert leaks._end(child.pid) == ""

@@ -78,10 +78,7 @@ def left(before: Mapping[int, str]) -> list[str]:
 
 
 def children() -> set[int]:
-    """The child processes of this one, also those that have ended and were not waited for.
-
-    None where ``/proc`` does not list them: a kernel without CONFIG_PROC_CHILDREN.
-    """
+    """The child processes of this one, also those that have ended and were not waited for."""
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
@@ -91,15 +88,33 @@ def children() -> set[int]:
         # A thread may have ended meanwhile.
         with contextlib.suppress(OSError):
             found.update(map(int, (task / "children").read_text(encoding="ascii").split()))
-    return found
+    # A kernel without CONFIG_PROC_CHILDREN lists none, and there are some.
+    return found or {int(each.name) for each in Path("/proc").iterdir() if each.name.isdecimal() and _is_ours(each)}
+
+
+def _is_ours(process: Path) -> bool:
+    """Whether a process is a child of this one; it may have ended meanwhile."""
+    with contextlib.suppress(OSError):
+        # After its name, which may hold anything: its state, and its parent.
+        return int((process / "stat").read_bytes().rpartition(b")")[2].split()[1]) == os.getpid()
+    return False
 
 
 def _end(child: int) -> str:
-    """Kills and collects a child; in words."""
-    command = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    """Kills and collects a child; in words, none where somebody else has collected it."""
+    try:
+        command = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        os.kill(child, signal.SIGKILL)
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    # Whoever collects all of them may be first.
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(child, 0)
     return f"child left behind: {child} {command}".rstrip()
+
+
+def _end_new(had: set[int]) -> list[str]:
+    return [words for child in sorted(children() - had) if (words := _end(child))]
 
 
 def forget_last_error() -> None:
@@ -126,8 +141,12 @@ def no_leaks() -> Iterator[None]:
     # It keeps a descriptor of its own open, from when it is first needed.
     reaper.prepare()
     before, had = settled(), children()
-    yield
+    try:
+        yield
+    except BaseException:
+        _end_new(had)
+        raise
     wrong = left(before)
-    wrong += [_end(child) for child in sorted(children() - had)]
+    wrong += _end_new(had)
     if wrong:
         raise Leaked("\n".join(wrong))
