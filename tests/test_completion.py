@@ -17,6 +17,7 @@ import pytest
 import capmarshal as cm
 import commands
 import services
+from capmarshal.__main__ import main
 from capmarshal._commands.completing import for_bash, words_in
 from desk import DeskServer
 from patience import PATIENCE
@@ -237,3 +238,10 @@ def test_a_shell_completes_it(name, place):
         shell.type("capmarshal call service ad\t", "add ")
         shell.type("x tim\t", "times=")
         shell.type("4\r", "\n4\r\n")
+
+
+def test_a_shell_is_all_that_is_required(capsys):
+    """What the scripts add is nobody's to know."""
+    with pytest.raises(SystemExit, match="2"):
+        main(["completion"])
+    assert capsys.readouterr().err.endswith("error: the following arguments are required: shell\n")

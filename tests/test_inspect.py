@@ -20,6 +20,7 @@ import pytest
 
 import capmarshal as cm
 from capmarshal import aio
+from capmarshal.__main__ import main
 from capmarshal._capabilities.capability import badge_of
 from capmarshal._inspect import watching
 from capmarshal._inspect.looking import look
@@ -754,3 +755,17 @@ class Hub(_All):
 
     def all(self):
         return self._proxies
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("0", "'0' is no number of seconds, more than 0"),
+        ("x", "'x' is no number of seconds"),
+        ("inf", "'inf' never ends"),
+    ],
+)
+def test_what_is_no_time_to_look_again(word, said, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["inspect", "--watch", word])
+    assert said in capsys.readouterr().err

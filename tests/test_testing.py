@@ -161,6 +161,15 @@ def test_a_peer_is_awaited(loop):
     loops.run(loop, main)
 
 
+@pytest.mark.parametrize("during", ["add", object(), 3], ids=["name", "instance", "number"])
+def test_what_happens_during_no_method_is_refused(during):
+    """In words; and the process goes on."""
+    with testing.served_in_process(CounterServer) as peer:
+        for happens in (peer.dies, peer.stalls):
+            with pytest.raises(TypeError, match=r"during is a method of the interface, as in during=Files\.read, not"):
+                happens(during=during)
+
+
 def test_a_function_makes_it():
     """Of which interface is then to be said."""
     with testing.served_in_process(make_files, 5, interface=Files) as peer:

@@ -48,7 +48,9 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     )
     parser.add_argument("shell", choices=_SCRIPTS, help="the shell")
     # By the scripts: bash gives its line and where it breaks words, zsh the words.
-    parser.add_argument("typed", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    typed = parser.add_argument("typed", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    # Else Python 3.11 says that it is, where the shell is missing.
+    typed.required = False
     parser.set_defaults(run=partial(_run, commands))
 
 

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import argparse
+from capmarshal._commands import values
 
 _EVERY = 1.0
 _NO_RICH = "a table on a terminal needs rich: pip install 'rich>=13.7'; lines, inspect | cat, need nothing"
 
 
 def _seconds(text: str) -> float:
-    """For argparse, which says what is wrong."""
-    seconds = float(text)
-    if not 0 < seconds < math.inf:
-        raise ValueError(text)
+    seconds = values.seconds(text)
+    if seconds == math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} never ends")
     return seconds
 
 

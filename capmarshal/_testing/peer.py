@@ -101,9 +101,10 @@ class Peer(Generic[T]):
 
         Raises:
             RuntimeError: it does not run, or has no such method.
+            TypeError: ``during`` is no method.
         """
         if during is not None:
-            self._told(do="die", during=during.__name__)
+            self._told(do="die", during=_name_of(during))
             return
         self._process.kill()
         self._process.wait(_PATIENCE)
@@ -118,9 +119,10 @@ class Peer(Generic[T]):
 
         Raises:
             RuntimeError: it does not run, or has no such method.
+            TypeError: ``during`` is no method.
         """
         if during is not None:
-            self._told(do="stall", during=during.__name__)
+            self._told(do="stall", during=_name_of(during))
             return
         self._process.send_signal(signal.SIGSTOP)
         try:
@@ -237,6 +239,13 @@ def served_in_process(
         finally:
             ours.close()
             _end(process)
+
+
+def _name_of(method: Callable[..., Any]) -> str:
+    name = getattr(method, "__name__", None)
+    if not callable(method) or not isinstance(name, str):
+        raise TypeError(f"during is a method of the interface, as in during=Files.read, not {method!r}")
+    return name
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
