@@ -469,3 +469,13 @@ def test_every_name_is_a_system_call():
         # Pseudo numbers are those of calls that other architectures have.
         misspelt = {name for name in unknown if made.number_of(name) == -1}
     assert misspelt <= {"mseal", "futex_wait", "futex_wake", "futex_requeue", "futex_waitv"}
+
+
+def test_the_names_that_libseccomp_gives_are_freed(monkeypatch):
+    """Each once: a process that makes filters for others would grow by them."""
+    skip_without("seccomp")
+    freed, free = [], seccomp._free
+    monkeypatch.setattr(seccomp, "_free", lambda name: (freed.append(name), free(name)))
+    with seccomp.Filter(seccomp.library()) as made:
+        assert made._last() > 300
+    assert len(freed) > 200

@@ -35,6 +35,10 @@ _MASKED_EQUAL = 7
 _OF_OTHER_ARCHITECTURES, _OPTIMIZE = 2, 8
 _AS_A_TREE = 2
 
+# Of the C library that all of this process has.
+_free = ctypes.CDLL(None).free
+_free.argtypes, _free.restype = [ctypes.c_void_p], None
+
 # No kernel has so many system calls.
 _NUMBERS_MAX = 1024
 
@@ -135,7 +139,13 @@ class Filter:
     def _last(self) -> int:
         """The highest number that the library knows."""
         architecture, name_of = self._library.seccomp_arch_native(), self._library.seccomp_syscall_resolve_num_arch
-        return max(number for number in range(_NUMBERS_MAX) if name_of(architecture, number))
+        last = 0
+        for number in range(_NUMBERS_MAX):
+            if name := name_of(architecture, number):
+                last = number
+                # seccomp_syscall_resolve_num_arch(3) leaves that to the caller.
+                _free(name)
+        return last
 
     def _unknown(self) -> list[int]:
         return [number for number in map(self.number_of, allowed.UNKNOWN) if number >= 0]
