@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from typing import TYPE_CHECKING
 
 from capmarshal._kernel.native import ffi, lib
@@ -53,7 +54,8 @@ def _id_of(number: int, which: int) -> int | None:
     if lib.lx_statx(number, b"", _OF_DESCRIPTOR | _DONT_ASK, which, status) < 0:
         return None
     told = ffi.buffer(status)[:]
-    return int.from_bytes(told[_AT_ID : _AT_ID + 8], "little") if int.from_bytes(told[:4], "little") & which else None
+    answered = int.from_bytes(told[:4], sys.byteorder) & which
+    return int.from_bytes(told[_AT_ID : _AT_ID + 8], sys.byteorder) if answered else None
 
 
 def _unique_id(line: bytes) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import uuid
 from typing import Final
 
@@ -24,7 +25,7 @@ def listening() -> str:
         client.connect(name)
         server, _ = listener.accept()
         with server:
-            pid = int.from_bytes(server.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], "little")
+            pid = int.from_bytes(server.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], sys.byteorder)
     if pid != os.getpid():
         raise Lacking("SO_PEERCRED names another process")
     return "socket, bind, listen, connect, accept"
