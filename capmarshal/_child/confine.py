@@ -40,7 +40,9 @@ def confine(confinement: Confinement) -> None:
         TypeError: it is no confinement.
         ValueError: it has fewer threads than this process needs.
         OSError: a path is not there; nothing was changed.
-        KernelError: a step was refused, and the process is bound by those before it: it should end.
+        KernelError: a step was refused, and the process is bound by those before it: it should end.  Or, bound or not,
+            it finds no thread for an entrypoint, which is closed, as its message says.
+        MemoryError: libseccomp has none; nothing was changed.
     """
     # Imported when used: most processes confine none.
     from capmarshal._child.confining import confine_by, not_alone
