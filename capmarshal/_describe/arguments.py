@@ -133,7 +133,9 @@ class Arguments:
             text = msgspec.json.encode(word)
         except UnicodeEncodeError:
             raise BadArgument(f"{name}: {_shortened(word)} is not UTF-8") from None
-        if kind is bytes or (as_text and len(members) == 1):
+        if as_text and len(members) == 1:
+            return self._decoded(name, schema, kind, text, as_text=True)
+        if kind is bytes:
             return self._decoded(name, schema, kind, text)
         try:
             return self._decoded(name, schema, kind, word.encode())
@@ -142,7 +144,7 @@ class Arguments:
                 raise
             return self._decoded(name, schema, kind, text)
 
-    def _decoded(self, name: str, schema: Schema, kind: Any, text: bytes) -> Any:
+    def _decoded(self, name: str, schema: Schema, kind: Any, text: bytes, *, as_text: bool = False) -> Any:
         def hook(cls: type, value: Any) -> Any:
             if not isinstance(value, str):
                 raise BadArgument(f"{name}: @FILE is due within {shown(schema, self._definitions)}")
@@ -155,7 +157,8 @@ class Arguments:
                 raise error.__cause__ from None
             due = shown(schema, self._definitions)
             malformed = not isinstance(error, msgspec.ValidationError)
-            words = f"{name}: {due} is due, in JSON, not {_shortened(text.decode())}"
+            how = "itself, without quotes" if as_text else "in JSON"
+            words = f"{name}: {due} is due, {how}, not {_shortened(text.decode())}"
             raise BadArgument(words if malformed else f"{words}: {error}") from None
 
     def _no_data(self, name: str, cls: type, word: str) -> Any:
