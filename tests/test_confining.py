@@ -361,6 +361,17 @@ def test_where_a_namespace_is_made_and_refuses_its_maps_it_is_told(fork, monkeyp
     assert "namespace of its own can't be made here: Permission denied: /proc/self/setgroups" in words
 
 
+def test_maps_that_are_refused_all_the_same_are_a_step_that_was(monkeypatch):
+    """Not an OSError, of which nothing has changed."""
+
+    def refused():
+        raise PermissionError(errno.EACCES, "Permission denied", "/proc/self/setgroups")
+
+    monkeypatch.setattr(own_count, "_enter", refused)
+    with pytest.raises(cm.KernelError, match="namespace of its own: Permission denied: /proc/self/setgroups"):
+        own_count.bound_threads(4)
+
+
 @pytest.mark.parametrize(
     ("release", "version"),
     [("6.8.0-48-generic", (6, 8)), ("5.4-rc12", (5, 4)), ("5.14", (5, 14)), ("6.1+", (6, 1)), ("next", (0, 0))],

@@ -7,6 +7,7 @@ RLIMIT_NPROC is for all processes of a user.  From Linux 5.14 on it is for those
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import resource
@@ -14,6 +15,7 @@ from typing import Final, NoReturn
 
 from capmarshal._child import resource_limits
 from capmarshal._child.undisturbed import undisturbed
+from capmarshal._kernel.errors import KernelError
 from capmarshal._kernel.native import lib
 
 _CLONE_NEWUSER = 0x10000000
@@ -108,7 +110,11 @@ def bound_threads(most: int) -> None:
     It sees its own user and group as before, and all others as nobody.  Where :func:`why_not` says nothing.
 
     Raises:
-        OSError: something is in between.
+        KernelError: it is refused all the same, and this process is in that namespace, perhaps as nobody.
     """
-    _enter()
+    try:
+        _enter()
+    except OSError as error:
+        words = f"making a user namespace of its own: {error.strerror}: {error.filename}"
+        raise KernelError(error.errno or errno.EPERM, words) from error
     resource_limits.lower(resource.RLIMIT_NPROC, most, most)
