@@ -74,7 +74,7 @@ def pytest_configure(config):
 
 
 @pytest.fixture(autouse=True)
-def nothing_left(request):
+def nothing_left(request, caplog):
     """Around every test: the same descriptors open before and after, and no child process that stays.
 
     As the fixture of capmarshal.testing.plugin, which is not asked for by each of thousands of tests.
@@ -85,8 +85,9 @@ def nothing_left(request):
     try:
         with testing.no_leaks():
             yield
-            # What other fixtures gave the test, pytest keeps still.
+            # What other fixtures gave the test, pytest keeps still; and what was logged, with errors and their frames.
             request.node.funcargs.clear()
+            leaks.forget_errors(caplog.get_records("call"))
     except testing.Leaked as leaked:
         pytest.fail(str(leaked), pytrace=False)
 

@@ -313,6 +313,13 @@ import sys
 import capmarshal as cm
 from capmarshal import testing
 
+class Held:
+    def __init__(self):
+        self.number = os.memfd_create("held")
+
+    def __del__(self):
+        os.close(self.number)
+
 class Adder(cm.Interface):
     @cm.method
     def add(self, a: int, b: int) -> int: ...
@@ -527,6 +534,9 @@ class Adder(cm.Interface):
 
 class AdderServer(Adder):
     def add(self, a: int, b: int) -> int:
+        if a < 0:
+            held = Held()
+            raise RuntimeError("logged, with a frame that has this")
         return a + b
 
 @pytest.fixture
@@ -543,6 +553,10 @@ def test_fails(adder):
 
 def test_does_not_leak(adder):
     assert adder.add(1, 2) == 3
+
+def test_what_is_logged_leaks_nothing(adder):
+    with pytest.raises(cm.RemoteError):
+        adder.add(-1, 2)
 
 def test_in_another_process():
     with testing.served_in_process(AdderServer) as peer:
@@ -561,8 +575,28 @@ def test_the_fixture_of_pytest(tmp_path):
     environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=2 * PATIENCE)
     # Of the one that fails nothing else is said.
-    assert "1 failed, 3 passed, 1 error" in done.stdout, done.stdout
+    assert "1 failed, 4 passed, 1 error" in done.stdout, done.stdout
     assert "memfd:left (deleted)" in done.stdout
+
+
+def test_what_a_method_has_raised_and_is_logged_is_no_leak(caplog):
+    """pytest keeps lines of the log for the test, with the error, its frames, and what these have open."""
+
+    class Held:
+        def __init__(self):
+            self.number = os.memfd_create("held")
+
+        def __del__(self):
+            os.close(self.number)
+
+    class Fails(FilesServer):
+        def double(self, value):
+            held = Held()
+            raise RuntimeError(f"with {held.number} open, and {value}")
+
+    with testing.pair(Fails()) as proxy, pytest.raises(cm.RemoteError):
+        proxy.double(1)
+    assert "open, and 1" in caplog.text
 
 
 def test_nothing_of_it_needs_pytest():

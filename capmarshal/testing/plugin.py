@@ -36,11 +36,16 @@ def _no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     Of one that has failed otherwise it says nothing.
     """
     leaks.forget_last_error()
+    # Where pytest keeps what is logged.
+    logged = request.config.pluginmanager.has_plugin("logging-plugin")
+    caplog: pytest.LogCaptureFixture | None = request.getfixturevalue("caplog") if logged else None
     try:
         with leaks.no_leaks():
             yield
-            # What other fixtures gave the test, pytest keeps still.
+            # What other fixtures gave the test, pytest keeps still; and what was logged, with errors and their frames.
             request.node.funcargs.clear()
+            if caplog is not None:
+                leaks.forget_errors(caplog.get_records("call"))
             if request.node.stash.get(_FAILED, False):
                 raise _HasFailedAlready
     except _HasFailedAlready:
