@@ -20,6 +20,7 @@ import capmarshal as cm
 from capmarshal._capabilities.capability import badge_of, open_door_of
 from capmarshal._capabilities.space import space
 from capmarshal._kernel.native import lib
+from capmarshal._protocol import wire
 from doors_by_hand import cookie_of
 from patience import PATIENCE
 
@@ -64,6 +65,8 @@ class Middleman:
         # What is done when a socket is readable, and what is held besides.
         self._when = {}
         self._held = []
+        # Those whose other side has ended without having read all that was sent there.
+        self._unread = set()
         # The doors that it stands before, by the cookies of its own.
         self._behind = {}
         self._wake, self._woken = socket.socketpair()
@@ -113,37 +116,55 @@ class Middleman:
     def _drop(self, *socks):
         for sock in socks:
             self._when.pop(sock, None)
+            self._unread.discard(sock)
             sock.close()
 
+    def _next(self, sock, flags=0):
+        """As :func:`receive`; that something of ours was not read there, the kernel says first, and once."""
+        try:
+            return receive(sock, flags)
+        except ConnectionResetError:
+            self._unread.add(sock)
+            return receive(sock, flags)
+
     def _knocked(self, own, door, number):
-        data, numbers = receive(own)
+        data, numbers = self._next(own)
         if not data:
             self._drop(own, door)
             return
         self.passed.append(Passed("the door", number, data, len(numbers)))
         if not numbers:
-            # No knock, but a signal.
-            door.send(data)
+            # No knock, but a signal.  Where the door has been shut meanwhile, the next look there tells.
+            with contextlib.suppress(ConnectionError):
+                door.send(data)
             return
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         theirs = socket.socket(fileno=numbers[0])
-        socket.send_fds(door, [data], [far.fileno()])
+        try:
+            socket.send_fds(door, [data], [far.fileno()])
+        except ConnectionError:
+            self._drop(near, theirs)
+        else:
+            self._when[theirs] = lambda: self._hand_on("the server", number, theirs, near)
+            self._when[near] = lambda: self._hand_on("the client", number, near, theirs)
         far.close()
-        self._when[theirs] = lambda: self._hand_on("the server", number, theirs, near)
-        self._when[near] = lambda: self._hand_on("the client", number, near, theirs)
 
     def _hand_on(self, to, number, source, target):
-        try:
-            data, numbers = receive(source)
-            if data:
-                self.passed.append(Passed(to, number, data, len(numbers)))
-                with contextlib.ExitStack() as stack:
-                    sent = [stack.enter_context(self._replaced(one)) for one in numbers]
+        data, numbers = self._next(source)
+        if data:
+            self.passed.append(Passed(to, number, data, len(numbers)))
+            with contextlib.ExitStack() as stack:
+                sent = [stack.enter_context(self._replaced(one)) for one in numbers]
+                try:
                     socket.send_fds(target, [data], [one.fileno() for one in sent])
-                return
-        except ConnectionError:
-            # A side has gone, which the other is told.
-            pass
+                except ConnectionError:
+                    # It has gone; what it has sent before is handed on yet, and its end behind that.
+                    self._unread.add(target)
+            return
+        if to == "the client" and source in self._unread:
+            # The client has had its record taken, by us, and so is not told by the kernel that the server has not.
+            with contextlib.suppress(ConnectionError):
+                target.send(wire.GONE_RECORD)
         self._drop(source, target)
 
     def _replaced(self, number):
@@ -158,11 +179,13 @@ class Middleman:
         return behind.dup()
 
     def _hung_up(self, own, door, number):
-        data, _ = receive(door, socket.MSG_PEEK)
+        data, _ = self._next(door, socket.MSG_PEEK)
         if data:
             self.passed.append(Passed("all who hold the door", number, data, 0))
-            own.send(data)
-        own.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(ConnectionError):
+                own.send(data)
+        # With the knocks that wait there, so that who has knocked is told that nothing was read.
+        self._drop(own)
         # The record stays where it was; nobody looks there any more.
         self._when.pop(door, None)
         self._held.append(door)
