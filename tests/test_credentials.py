@@ -1,4 +1,4 @@
-"""The credentials file of a NATS user: read, and refused without showing anything of it."""
+"""The files by which a user of NATS proves who it is: read, and refused without showing anything of them."""
 
 import base64
 
@@ -44,6 +44,17 @@ def test_it_shows_nothing_of_itself(written):
     assert repr(Credentials(written(text))) == "<Credentials>"
 
 
+@pytest.mark.parametrize("text", ["{seed}", "{seed}\n", "{seed}\n{public}\n", "# of render1\r\n\r\n{seed} \r\n"])
+def test_a_file_of_a_seed_is_enough(written, text):
+    """As NATS's tool nk prints it, with or without its public half; who it is, nodes are told by that."""
+    key = nats_accounts.Key(nats_accounts.USER)
+    found = Credentials(written(text.format(seed=key.seed(), public=key.public)))
+    assert found.token is None
+    assert found.public == key.public
+    public = Ed25519PublicKey.from_public_bytes(base64.b32decode(key.public)[1:-2])
+    public.verify(base64.b64decode(found.sign("nonce")), b"nonce")
+
+
 def damaged():
     """Texts that are no credentials, and what is said of each."""
     _, text = nats_accounts.make_user()
@@ -57,6 +68,11 @@ def damaged():
         "changed": (text.replace(seed, flipped), "is none of a user's"),
         "cut": (text.replace(seed, seed[:-1]), "is none of a user's"),
         "an account's": (text.replace(seed, account), "is none of a user's"),
+        "a seed, cut": (seed[:-1], "is none of a user's"),
+        "a seed, changed": (flipped, "is none of a user's"),
+        "an account's seed": (account, "has no NATS USER JWT"),
+        "two seeds": (f"{seed}\n{seed}\n", "has no NATS USER JWT"),
+        "a seed, and more": (f"{seed}\npassword: secret\n", "has no NATS USER JWT"),
         "no letters": (text.replace(seed, "0189"), "is none of a user's"),
     }
 

@@ -280,6 +280,7 @@ MODULES = {
         "awaited_answers",
         "handling",
         "credentials",
+        "encryption",
         "nats_connection",
         "nats_engine",
     ),

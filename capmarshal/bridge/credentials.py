@@ -1,7 +1,8 @@
-"""The credentials file of a NATS user (``.creds``), as its tools write it: a token that names the user, and its key.
+"""The files by which a user of NATS proves who it is, as its tools write them.
 
-The server sends a nonce, which is signed with the key (Ed25519).  nats-py does that with a package of its own, nkeys,
-which brings a second library of cryptography; it is these few lines.
+A credentials file (``.creds``) has a token that names the user, and its key; a seed file has the key alone, and nodes
+are configured with its public half.  The server sends a nonce, which is signed with the key (Ed25519).  nats-py does
+that with a package of its own, nkeys, which brings a second library of cryptography; it is these few lines.
 """
 
 from __future__ import annotations
@@ -12,17 +13,29 @@ import re
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 _BLOCK = re.compile(r"-+BEGIN ([A-Z ]+)-+\s+(\S+)\s+-+END \1-+")
 
-# What a user's seed begins with, before 32 bytes of seed and 2 of a checksum: "SU", 5 bits each (nkeys, strkey.go).
+# A line with a user's seed, among lines with its public half and comments: what `nk -gen user -pubout` prints.
+_SEED_FILE = re.compile(r"(?:\s*|#.*|U[A-Z2-7]{55})(?:\n(?:\s*|#.*|U[A-Z2-7]{55}))*")
+_SEED_LINE = re.compile(r"^(SU[A-Z0-9]+)[ \t\r]*$", re.MULTILINE)
+
+# What the text of a user's key begins with (nkeys, strkey.go): "U", 5 bits; of its seed, before 32 bytes of seed and 2
+# of a checksum: "SU", 5 bits each.
+_USER = bytes([20 << 3])
 _USER_SEED = (18 << 11 | 20 << 6).to_bytes(2, "big")
 
 
 class Credentials:
-    """What a file of credentials had in it when it was read."""
+    """What a file of credentials had in it when it was read.
 
-    __slots__ = ("_key", "token")
+    Attributes:
+        token: that names the user; None where the file has a seed alone.
+        public: the public half of the key, by which nodes know a user that has no token.
+    """
+
+    __slots__ = ("_key", "public", "token")
 
     def __init__(self, path: str | Path) -> None:
         """Reads it.
@@ -31,15 +44,25 @@ class Credentials:
             OSError: it can't be read.
             ValueError: it is no such file; the message shows nothing of it.
         """
-        blocks = dict(_BLOCK.findall(Path(path).read_text(encoding="ascii", errors="replace")))
-        try:
-            self.token: bytes = blocks["NATS USER JWT"].encode()
-            seed = _decoded(blocks["USER NKEY SEED"])
-        except KeyError as missing:
-            raise ValueError(f"{path} has no {missing.args[0]}: it is no credentials file of NATS") from None
+        text = Path(path).read_text(encoding="ascii", errors="replace")
+        self.token: bytes | None = None
+        seeds = _SEED_LINE.findall(text)
+        if len(seeds) == 1 and _SEED_FILE.fullmatch(_SEED_LINE.sub("", text)):
+            [written] = seeds
+        else:
+            blocks = dict(_BLOCK.findall(text))
+            try:
+                self.token = blocks["NATS USER JWT"].encode()
+                written = blocks["USER NKEY SEED"]
+            except KeyError as missing:
+                raise ValueError(
+                    f"{path} has no {missing.args[0]}: it is no credentials file of NATS, nor one with a user's seed"
+                ) from None
+        seed = _decoded(written)
         if seed is None:
             raise ValueError(f"the USER NKEY SEED in {path} is none of a user's")
         self._key = Ed25519PrivateKey.from_private_bytes(seed)
+        self.public: str = _encoded(_USER + self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
 
     def sign(self, nonce: str) -> bytes:
         """What proves to a server that this is that user."""
@@ -47,6 +70,10 @@ class Credentials:
 
     def __repr__(self) -> str:
         return "<Credentials>"
+
+
+def _encoded(raw: bytes) -> str:
+    return base64.b32encode(raw + binascii.crc_hqx(raw, 0).to_bytes(2, "little")).decode().rstrip("=")
 
 
 def _decoded(text: str) -> bytes | None:

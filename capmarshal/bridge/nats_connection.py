@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 try:
@@ -19,9 +20,10 @@ except ImportError as _error:
     raise ImportError("capmarshal.bridge needs nats-py: pip install 'nats-py>=2.9'") from _error
 
 from .credentials import Credentials
+from .encryption import Tls
 from .engine import LARGEST
 
-__all__ = ["Connection", "Login", "NatsError", "Unusable"]
+__all__ = ["Connection", "Login", "NatsError", "Tls", "Unusable"]
 
 if TYPE_CHECKING:
     import ssl
@@ -42,15 +44,16 @@ class Login:
     Attributes:
         user: with ``password``.
         password: that of the user.
-        credentials: a file as NATS's tools write it, ``.creds``; read anew for each connection.
-        tls: for connections that are encrypted; then no other one is used.
+        credentials: a file as NATS's tools write it, ``.creds``, or with a user's seed alone; read for each connection.
+        tls: for connections that are encrypted; then no other one is used.  Files that are read anew for each, or what
+            was made of them once.
         name: which NATS shows in its lists of connections.
     """
 
     user: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
     credentials: str | Path | None = field(default=None, repr=False)
-    tls: ssl.SSLContext | None = field(default=None, repr=False)
+    tls: Tls | ssl.SSLContext | None = field(default=None, repr=False)
     name: str = "capmarshal"
 
 
@@ -81,6 +84,10 @@ class Connection(Client):
         self._encrypted = login.tls is not None
         try:
             signing = None if login.credentials is None else Credentials(login.credentials)
+            token = None if signing is None else signing.token
+            if signing is not None:
+                self._public_nkey = signing.public
+            tls = login.tls.context() if isinstance(login.tls, Tls) else login.tls
             async with asyncio.timeout(_CONNECTING):
                 await self.connect(
                     [address],
@@ -88,8 +95,8 @@ class Connection(Client):
                     user=login.user,
                     password=login.password,
                     signature_cb=None if signing is None else signing.sign,
-                    user_jwt_cb=None if signing is None else lambda: signing.token,
-                    tls=login.tls,
+                    user_jwt_cb=None if token is None else partial(bytes, token),
+                    tls=tls,
                     tls_hostname=tls_name,
                     error_cb=self._note,
                     closed_cb=self._end,
