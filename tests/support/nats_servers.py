@@ -29,19 +29,32 @@ def find_program():
 class Node:
     """One nats-server, with a directory of its own."""
 
-    def __init__(self, directory, extra="", cluster=None):
-        """Started at once; ``extra`` is more of its configuration, ``cluster`` a node of its cluster, or "new"."""
+    def __init__(self, directory, extra="", routes=None, *, cluster_extra="", listen=("127.0.0.1", {}), prefix=()):
+        """Started at once.
+
+        Args:
+            directory: where its files are.
+            extra: more of its configuration.
+            routes: where nodes of its cluster are; None: it is in no cluster.
+            cluster_extra: more of its cluster's configuration.
+            listen: the address that it listens at, and the ports of those that it is not to choose by itself.
+            prefix: words that stand before its command.
+        """
         self.directory = directory
-        self._program = find_program()
-        self._extra = extra
-        self._cluster = cluster
-        self._ports = {}
+        self._command = [*prefix, find_program()]
+        self._extra, self._routes, self._cluster_extra = extra, routes, cluster_extra
+        self._host, ports = listen
+        self._ports = dict(ports)
         self.start()
 
     @property
     def address(self):
         """Where clients connect."""
-        return f"nats://127.0.0.1:{self._ports['nats']}"
+        return f"nats://127.0.0.1:{self.port('nats')}"
+
+    def port(self, name):
+        """One of its ports on loopback: "nats", "cluster" or "monitoring"."""
+        return self._ports[name]
 
     def start(self):
         """Starts it, the second time at the ports of the first."""
@@ -49,7 +62,7 @@ class Node:
         config.write_text(self._configuration())
         for old in self.directory.glob("*.ports"):
             old.unlink()
-        command = [self._program, "-c", str(config), "--ports_file_dir", str(self.directory)]
+        command = [*self._command, "-c", str(config), "--ports_file_dir", str(self.directory)]
         with open(self.directory / "log", "ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
@@ -60,6 +73,19 @@ class Node:
         self._ports = {
             name: urls[0].rpartition(":")[2] for name, urls in told.items() if name in ("nats", "cluster", "monitoring")
         }
+
+    def reload(self, extra=None):
+        """Has it read its configuration again, with other ``extra`` where there is such."""
+        if extra is not None:
+            self._extra = extra
+            (self.directory / "node.conf").write_text(self._configuration())
+        before = self.log().count("Reloaded server configuration")
+        self._process.send_signal(signal.SIGHUP)
+        until(lambda: self.log().count("Reloaded server configuration") > before)
+
+    def log(self):
+        """What it has written."""
+        return (self.directory / "log").read_text()
 
     def kill(self):
         """As a machine that loses its power."""
@@ -76,43 +102,51 @@ class Node:
 
     def asked(self, what):
         """What it says of itself."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._ports['monitoring']}/{what}", timeout=PATIENCE) as answer:
+        url = f"http://127.0.0.1:{self.port('monitoring')}/{what}"
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
             return json.load(answer)
 
+    def knows(self):
+        """How many other nodes of its cluster it has a connection with."""
+        return len({route["remote_id"] for route in self.asked("routez").get("routes") or ()})
+
     def _told(self):
-        assert self._process.poll() is None, (self.directory / "log").read_text()
+        assert self._process.poll() is None, self.log()
         for path in self.directory.glob("*.ports"):
             with contextlib.suppress(ValueError):
                 return json.loads(path.read_text())
         return None
 
     def _configuration(self):
+        def place(name):
+            return f"{self._host}:{self._ports.get(name, -1)}"
+
         lines = [
-            f"listen: 127.0.0.1:{self._ports.get('nats', -1)}",
-            f"http: 127.0.0.1:{self._ports.get('monitoring', -1)}",
+            f"listen: {place('nats')}",
+            f"http: {place('monitoring')}",
             f'server_name: "{self.directory.name}"',
             # Routes that are silent are given up soon, as in a network that was parted.
             'ping_interval: "1s"',
         ]
-        if self._cluster is not None:
-            routes = "" if self._cluster == "new" else f'"nats-route://127.0.0.1:{self._cluster._ports["cluster"]}"'
+        if self._routes is not None:
+            routes = ", ".join(f'"nats-route://{route}"' for route in self._routes)
             lines.append(
-                f"cluster {{ name: tests, listen: 127.0.0.1:{self._ports.get('cluster', -1)}, routes: [{routes}] }}"
+                f"cluster {{ name: tests, listen: {place('cluster')}, routes: [{routes}]\n{self._cluster_extra}\n}}"
             )
         return "\n".join([*lines, self._extra, ""])
 
 
 @contextlib.contextmanager
-def nodes(directory, count=1, extra=""):
+def nodes(directory, count=1, extra="", *, cluster_extra=""):
     """So many nodes, of one cluster where they are several; ended with the block, whatever state they are in."""
     made = []
     try:
         for number in range(count):
             place = directory / f"node{number}"
             place.mkdir()
-            made.append(Node(place, extra, None if count == 1 else made[0] if made else "new"))
-        if count > 1:
-            until(lambda: all(len(node.asked("varz").get("connect_urls", ())) == count for node in made))
+            routes = None if count == 1 else [f"127.0.0.1:{node.port('cluster')}" for node in made]
+            made.append(Node(place, extra, routes, cluster_extra=cluster_extra))
+        until(lambda: all(node.knows() == count - 1 for node in made))
         yield made
     finally:
         for node in made:
