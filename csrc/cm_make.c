@@ -96,6 +96,11 @@ int cm_make_file(int *place, const char *path, int flags, unsigned int mode)
 	return put(place, lx_openat(AT_FDCWD, path, flags | O_CLOEXEC, mode));
 }
 
+int cm_make_ruleset(int *place, const void *attributes, size_t size)
+{
+	return put(place, lx_landlock_create_ruleset(attributes, size, 0));
+}
+
 int cm_make_copy(int *place, int descriptor)
 {
 	int copy = lx_fcntl(descriptor, F_DUPFD_CLOEXEC, FIRST_OF_OURS);

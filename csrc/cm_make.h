@@ -11,6 +11,8 @@
 #ifndef CAPMARSHAL_CM_MAKE_H
 #define CAPMARSHAL_CM_MAKE_H
 
+#include <stddef.h>
+
 /* two sockets, AF_UNIX SEQPACKET, connected to each other */
 int cm_make_pair(int *pair);
 /* one, AF_UNIX SEQPACKET, connected to nothing */
@@ -26,6 +28,8 @@ int cm_make_memfd(int *place, const char *name);
 int cm_make_pidfd(int *place, int process);
 /* a file, opened as openat(2) opens it; where the flags say so it is made, with that mode */
 int cm_make_file(int *place, const char *path, int flags, unsigned int mode);
+/* a ruleset of Landlock's: as lx_landlock_create_ruleset() */
+int cm_make_ruleset(int *place, const void *attributes, size_t size);
 /* a copy of a descriptor, which is borrowed */
 int cm_make_copy(int *place, int descriptor);
 

@@ -281,6 +281,6 @@ def test_nobody_is_asked_on_the_way_to_a_mount(monkeypatch, lines, asked):
         opened.append(path)
         raise FileNotFoundError
 
-    monkeypatch.setattr(mountinfo.os, "open", refuse)
+    monkeypatch.setattr(mountinfo, "opened", refuse)
     assert list(mountinfo.unique_ids(lines)) == []
     assert opened == asked

@@ -178,8 +178,8 @@ def confine_by(plan: dict[str, Any], also_read: Iterable[str], listed: Iterable[
         ruleset = None
         if abi:
             # Before anything is changed: a path may not be there.
-            ruleset = landlock.ruleset(abi, plan["read"], plan["write"], also_read, listed)
-            ends.callback(ruleset.close)
+            made = landlock.ruleset(abi, plan["read"], plan["write"], also_read, listed)
+            ruleset = ends.enter_context(made)
         ends.enter_context(undisturbed())
         # Again: what a signal handler, or a finalizer, did meanwhile.
         _check_ready()

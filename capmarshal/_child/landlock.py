@@ -6,6 +6,7 @@ visible, and what has no place in the file system (memfds, pipes) it lets be ope
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -14,11 +15,14 @@ import sys
 import sysconfig
 from typing import TYPE_CHECKING, Final
 
+from capmarshal._descriptors.moving import for_a_block, opened
 from capmarshal._kernel.errors import KernelError, check
 from capmarshal._kernel.native import NULL, lib
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
+
+    from capmarshal._kernel.native import CData
 
 _CREATE_RULESET_VERSION = 1
 _PATH_BENEATH = 1
@@ -86,26 +90,22 @@ def always_readable() -> list[str]:
     return [*dict.fromkeys(paths), sys.executable, *_SYSTEM]
 
 
+def _rights_of_files(abi: int) -> int:
+    return sum(rights for since, rights in _RIGHTS_OF_FILES if abi >= since)
+
+
 class Ruleset:
     """What may be opened.
 
     Args:
+        number: its descriptor, borrowed.
         abi: the version.
     """
 
-    def __init__(self, abi: int) -> None:
-        files = sum(rights for since, rights in _RIGHTS_OF_FILES if abi >= since)
-        nets = _RIGHTS_OF_NETS if abi >= _NETS else 0
-        attributes = struct.pack("=QQQ", files, nets, _SCOPES if abi >= SCOPES else 0)
-        self._rights = files
+    def __init__(self, number: int, abi: int) -> None:
+        self._number = number
+        self._rights = _rights_of_files(abi)
         self._how = _UNLOGGED if abi >= _LOGS else 0
-        self._number = check(
-            lib.lx_landlock_create_ruleset(attributes, len(attributes), 0), "making a ruleset of Landlock's"
-        )
-
-    def close(self) -> None:
-        """Closes it: what is put on stays."""
-        lib.lx_close(self._number)
 
     def allow(self, path: str, rights: int) -> None:
         """Allows that beneath a path.
@@ -113,16 +113,13 @@ class Ruleset:
         Raises:
             OSError: there is no such path, or it cannot be looked up.
         """
-        number = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        try:
+        with opened(path, os.O_PATH) as number:
             rights &= self._rights
             if not stat.S_ISDIR(os.fstat(number).st_mode):
                 rights &= _OF_A_FILE
             rule = struct.pack("=Qi", rights, number)
             result = lib.lx_landlock_add_rule(self._number, _PATH_BENEATH, rule, 0)
             check(result, f"allowing {path!r}, by Landlock", "landlock_add_rule(2)")
-        finally:
-            os.close(number)
 
     def allow_where_there(self, paths: Iterable[str], rights: int) -> None:
         """Allows it beneath those that there are."""
@@ -144,10 +141,11 @@ class Ruleset:
         check(result, "binding this process by Landlock", "landlock_restrict_self(2)")
 
 
+@contextlib.contextmanager
 def ruleset(
     abi: int, read: Iterable[str], write: Iterable[str], also_read: Iterable[str], listed: Iterable[str]
-) -> Ruleset:
-    """What opens nothing but what Python needs, and what is named.
+) -> Iterator[Ruleset]:
+    """What opens nothing but what Python needs, and what is named; for a block, after which what is put on stays.
 
     Args:
         abi: the version.
@@ -160,8 +158,14 @@ def ruleset(
         OSError: there is no such path.
         KernelError: there is no room for it, or a filter refuses it.
     """
-    made = Ruleset(abi)
-    try:
+    nets = _RIGHTS_OF_NETS if abi >= _NETS else 0
+    attributes = struct.pack("=QQQ", _rights_of_files(abi), nets, _SCOPES if abi >= SCOPES else 0)
+
+    def make(place: CData) -> int:
+        return lib.cm_make_ruleset(place, attributes, len(attributes))
+
+    with for_a_block(make, "making a ruleset of Landlock's") as number:
+        made = Ruleset(number, abi)
         made.allow_where_there([*always_readable(), *also_read], READ)
         made.allow_where_there(listed, _READ_DIR)
         made.allow_where_there([_DEVICE], READ | _WRITE_FILE)
@@ -173,7 +177,4 @@ def ruleset(
                     if error.filename is not None:
                         error.strerror = f"{error.strerror}, in Confinement({name}=...)"
                     raise
-    except BaseException:
-        made.close()
-        raise
-    return made
+        yield made

@@ -88,6 +88,7 @@ def _check_regular(file: str) -> None:
     import errno
     import stat
 
+    # What Ctrl-C loses here goes with this process, which it ends: nothing of the file's has run.
     number = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         mode = os.fstat(number).st_mode

@@ -15,12 +15,15 @@ from typing import Final, NoReturn
 
 from capmarshal._child import resource_limits
 from capmarshal._child.undisturbed import undisturbed
+from capmarshal._descriptors.private import make_pair
 from capmarshal._kernel.errors import KernelError
 from capmarshal._kernel.native import lib
 
 _CLONE_NEWUSER = 0x10000000
 _COUNTED_APART: Final = (5, 14)
 _MAP = "/proc/self/uid_map"
+# Of what a child tells.
+_WORDS_MAX = 4096
 
 
 def _kernel() -> tuple[int, int]:
@@ -58,8 +61,9 @@ def why_not() -> str:
 
 def _tried() -> str:
     """What a child hears that does it; nothing also where no child can be had."""
-    reading, writing = os.pipe()
-    try:
+    near, far = make_pair("trying a user namespace")
+    # One of the two is the child's, too.
+    with contextlib.closing(near), far.release() as told:
         # No signal handler is to have the child go on as a second of this process.
         with undisturbed():
             try:
@@ -67,25 +71,20 @@ def _tried() -> str:
             except OSError:
                 return ""
             if child == 0:
-                _try(writing)
-        os.close(writing)
-        writing = -1
-        # By the pipe: who collects all children may have this one.
-        words = b"".join(iter(lambda: os.read(reading, 4096), b""))
+                _try(told.fileno())
+        told.close()
+        # By the socket: who collects all children may have this one.
+        words = os.read(near.number, _WORDS_MAX)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(child, 0)
         return words.decode(errors="replace")
-    finally:
-        os.close(reading)
-        if writing >= 0:
-            os.close(writing)
 
 
-def _try(writing: int) -> NoReturn:
+def _try(number: int) -> NoReturn:
     try:
         _enter()
     except OSError as error:
-        os.write(writing, str(error.strerror).encode() + (f": {error.filename}".encode() if error.filename else b""))
+        os.write(number, str(error.strerror).encode() + (f": {error.filename}".encode() if error.filename else b""))
     finally:
         os._exit(0)
 

@@ -13,11 +13,14 @@ import struct
 from typing import TYPE_CHECKING, Final, Self
 
 from capmarshal._child import allowed
+from capmarshal._descriptors.moving import for_a_block
 from capmarshal._kernel.errors import KernelError, check
 from capmarshal._kernel.native import ffi, lib
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from capmarshal._kernel.native import CData
 
 LIBRARY: Final = "libseccomp.so.2"
 
@@ -128,12 +131,13 @@ class Filter:
 
     def program(self) -> bytes:
         """What the kernel runs: the steps, of 8 bytes each."""
-        number = os.memfd_create("filter", os.MFD_CLOEXEC)
-        try:
+
+        def make(place: CData) -> int:
+            return lib.cm_make_memfd(place, b"filter")
+
+        with for_a_block(make, "making a filter", "memfd_create(2)") as number:
             self._check(self._library.seccomp_export_bpf(self._context, number))
             made = os.pread(number, os.fstat(number).st_size, 0)
-        finally:
-            os.close(number)
         return _prologue(self._library.seccomp_arch_native(), self._last(), self._unknown()) + made
 
     def _last(self) -> int:

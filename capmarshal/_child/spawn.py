@@ -16,6 +16,7 @@ from capmarshal._capabilities import handover
 from capmarshal._capabilities.capability import Capability
 from capmarshal._child import inherited, privileges
 from capmarshal._child.confinement import DESCRIPTORS_MIN, Confinement
+from capmarshal._descriptors.moving import opened
 from capmarshal._descriptors.private import Private, make_memfd, make_pair
 from capmarshal._kernel.numbers import check_whole
 from capmarshal._kernel.waiting import drive
@@ -134,12 +135,9 @@ def _null_device(options: dict[str, Any]) -> Iterator[None]:
     if not named:
         yield
         return
-    number = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    try:
+    with opened(os.devnull, os.O_RDWR) as number:
         options.update((stream, number) for stream in named)
         yield
-    finally:
-        os.close(number)
 
 
 def _handed_down(data: bytes) -> Private:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from capmarshal._descriptors.moving import opened
 from capmarshal.demo.complaints import complain
 
 
@@ -38,9 +39,8 @@ def flushed() -> bool:
             sys.stdout.flush()
     except OSError as error:
         # What is left would be tried again at exit.
-        nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        with opened(os.devnull, os.O_WRONLY) as nowhere:
+            os.dup2(nowhere, sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
             complain(str(error))
             return False

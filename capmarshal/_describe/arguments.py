@@ -22,8 +22,9 @@ from capmarshal._capabilities.signal_capability import Signal
 from capmarshal._describe.schemas import KINDS, CannotBeCalled, Types, is_text, members_of, shown
 from capmarshal._descriptors.dataspace import Dataspace
 from capmarshal._descriptors.descriptor import Descriptor, number_of
+from capmarshal._descriptors.moving import file_made
 from capmarshal._descriptors.shared_buffer import SharedBuffer
-from capmarshal._kernel.errors import Error
+from capmarshal._kernel.errors import Error, KernelError
 from capmarshal._typed.description import KIND
 
 if TYPE_CHECKING:
@@ -234,10 +235,10 @@ def _open(name: str, word: str, flags: int) -> Descriptor:
     """What a word names: a file that is opened, or something that is open already."""
     path = _path(name, word)
     if path == "-":
-        return Descriptor(os.dup(1 if flags & os.O_WRONLY else 0))
+        return _copy_of(1 if flags & os.O_WRONLY else 0)
     if (already := _ALREADY.fullmatch(path)) is not None:
         # Of a socket, that file could not be opened.
-        return Descriptor(os.dup(int(already[1])))
+        return _copy_of(int(already[1]))
     emptied = path.startswith(">")
     if emptied is not bool(flags & os.O_WRONLY):
         # Whoever typed it says so, and no server.
@@ -245,7 +246,15 @@ def _open(name: str, word: str, flags: int) -> Descriptor:
         raise BadArgument(f"{name}: {due}, not {_shortened(word)}")
     if emptied:
         path, flags = path[1:], flags | os.O_CREAT
-    return Descriptor(os.open(path, flags | os.O_CLOEXEC, 0o666))
+    return file_made(path, flags, 0o666, Descriptor)
+
+
+def _copy_of(number: int) -> Descriptor:
+    try:
+        return Descriptor.dup_of(number)
+    except KernelError as error:
+        # As of a file that can't be opened.
+        raise OSError(error.errno, os.strerror(error.errno or 0)) from None
 
 
 def _path(name: str, word: str) -> str:

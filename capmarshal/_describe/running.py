@@ -17,6 +17,7 @@ from capmarshal._describe.remote import interface_for
 from capmarshal._describe.results import Writer, put, without_escapes
 from capmarshal._describe.schemas import CannotBeCalled
 from capmarshal._describe.words import lines_of, signature
+from capmarshal._descriptors.moving import opened
 from capmarshal._kernel.deadline import timeout as time_limit
 from capmarshal._kernel.errors import (
     ArgumentError,
@@ -168,14 +169,12 @@ def _output(path: str | None) -> Iterator[int]:
     if path in (None, "-"):
         yield _STANDARD
         return
-    try:
-        number = os.open(str(path), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise _Ended(_USAGE, str(error)) from None
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            number = stack.enter_context(opened(str(path), os.O_WRONLY | os.O_CREAT, 0o666))
+        except OSError as error:
+            raise _Ended(_USAGE, str(error)) from None
         yield number
-    finally:
-        os.close(number)
 
 
 def _asked(path: str) -> tuple[Capability, Description]:

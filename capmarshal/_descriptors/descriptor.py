@@ -268,8 +268,12 @@ class Descriptor:
         kind = check(lib.cm_socket_option(self.fileno(), socket.SO_TYPE), "making a socket")
         # As in open().
         made = socket.socket.__new__(socket.socket)
-        number, self._number = self._number, -1
+        # And what asks that and gives the number back where it has none, in one step; as undoing() is made.
+        lent: dict[int, int] = {}
+        give_back = map(_set_number, (self,), map(lent.get, iter(made.fileno, None), (-1,)))
+        lent[-1], self._number = self._number, -1
         try:
+            number = lent[-1]
             # Said to be non-blocking already, no flag of the open file is touched.
             kind |= socket.SOCK_NONBLOCK
             try:
@@ -283,10 +287,10 @@ class Descriptor:
             if os.get_blocking(number):
                 made.setblocking(True)
         except BaseException:
-            if made.fileno() < 0:
-                self._number = number
-            else:
-                lib.lx_close(made.detach())
+            in_one_step(give_back)
+            if self._number < 0:
+                # Not by its own close(), which needs more than __init__() may have come to.
+                socket.SocketType.close(made)
             raise
         return made
 

@@ -12,6 +12,8 @@ import os
 import warnings
 from typing import TYPE_CHECKING
 
+from capmarshal._descriptors.moving import opened
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
@@ -135,12 +137,9 @@ class ForeignFile(io.RawIOBase):
 def _position(number: int) -> int | None:
     """Where an open file is, told by the kernel without a lock; None where nothing can tell."""
     try:
-        info = os.open(f"/proc/self/fdinfo/{number}", os.O_RDONLY | os.O_CLOEXEC)
+        with opened(f"/proc/self/fdinfo/{number}", os.O_RDONLY) as info:
+            return int(os.read(info, _HEAD).split()[1])
     except OSError as error:
         if error.errno in _FULL:
             raise
         return None
-    try:
-        return int(os.read(info, _HEAD).split()[1])
-    finally:
-        os.close(info)

@@ -6,7 +6,6 @@ Kept by a stack, not by thread: a signal handler that receives while its thread 
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from collections import deque
 from io import BufferedReader, FileIO
@@ -184,11 +183,14 @@ give_back: Callable[[Inbox], None] = _idle.append
 
 def why_lost() -> str:
     """Why the kernel just withheld descriptors, in words; to be asked before those that came are closed."""
-    # Not a copy of anything: a child that is forked just then would keep it, and a channel with it.
-    probe = lib.lx_eventfd2(0, os.O_CLOEXEC)
-    if probe != -errno.EMFILE:
-        if probe >= 0:
-            lib.lx_close(probe)
-        # There is room: by now, if another thread has closed something since.
-        return "the descriptor table had no room at that moment, or a security module refused them"
-    return table_limit()
+    probe = ffi.new("int *", -1)
+    try:
+        # Not a copy of anything: a child that is forked just then would keep it, and a channel with it.
+        full = lib.cm_make_event(probe) == -errno.EMFILE
+    finally:
+        if probe[0] >= 0:
+            lib.lx_close(probe[0])
+    if full:
+        return table_limit()
+    # There is room: by now, if another thread has closed something since.
+    return "the descriptor table had no room at that moment, or a security module refused them"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
 from typing import TYPE_CHECKING
 
+from capmarshal._descriptors.moving import opened
 from capmarshal._kernel.native import ffi, lib
 
 if TYPE_CHECKING:
@@ -60,16 +62,10 @@ def _id_of(number: int, which: int) -> int | None:
 
 def _unique_id(line: bytes) -> int | None:
     """Of the mount, which no other ever has; None where it can't be told."""
-    try:
-        # While it is open, the mount is the same.
-        number = os.open(_directory_in(line), os.O_PATH | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        # What is mounted over it has another.
+    # While it is open, the mount is the same; what is mounted over it has another.
+    with contextlib.suppress(OSError), opened(_directory_in(line), os.O_PATH) as number:
         return _id_of(number, _UNIQUE_ID) if _id_of(number, _ID) == id_in(line) else None
-    finally:
-        os.close(number)
+    return None
 
 
 def unique_ids(lines: list[bytes]) -> Iterator[int]:

@@ -7,6 +7,9 @@ it is in one place.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from capmarshal._descriptors.process import process
@@ -14,7 +17,7 @@ from capmarshal._kernel.errors import check
 from capmarshal._kernel.native import ffi, lib
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from capmarshal._kernel.native import CData
 
@@ -50,6 +53,64 @@ def made(make: Callable[[CData], int], doing: str, kind: type[T], calls: str = "
         # Ctrl-C came between the two.
         if place[0] >= 0:
             lib.lx_close(place[0])
+
+
+@contextlib.contextmanager
+def for_a_block(make: Callable[[CData], int], doing: str, calls: str = "") -> Iterator[int]:
+    """As :func:`made`, borrowed for a block, which then closes it; waits for no room in the table.
+
+    A block that Ctrl-C keeps from being entered, or left, goes with what it has open.
+    """
+    place = ffi.new("int *", -1)
+    try:
+        check(make(place), doing, calls)
+        yield place[0]
+    finally:
+        if place[0] >= 0:
+            lib.lx_close(place[0])
+
+
+@contextlib.contextmanager
+def opened(path: str | bytes | os.PathLike[str], flags: int, mode: int = 0o777) -> Iterator[int]:
+    """A file, opened as by ``os.open()``, borrowed for a block, as by :func:`for_a_block`.
+
+    Raises:
+        OSError: as ``os.open()`` raises it; and where the block's end finds that not all was written, as on NFS.
+    """
+    place = ffi.new("int *", -1)
+    try:
+        _open_at(place, path, flags, mode)
+        yield place[0]
+    finally:
+        # No call of a function of Python's, where Ctrl-C may come before its first step.
+        if place[0] >= 0:
+            os.close(place[0])
+
+
+def file_made(path: str | bytes | os.PathLike[str], flags: int, mode: int, kind: type[T]) -> T:
+    """A file, opened as by ``os.open()``, with an owner from the moment that it is open.
+
+    Raises:
+        OSError: as ``os.open()`` raises it.
+    """
+    place = ffi.new("int *", -1)
+    try:
+        _open_at(place, path, flags, mode)
+        return moved_from(place, kind)
+    finally:
+        if place[0] >= 0:
+            lib.lx_close(place[0])
+
+
+def _open_at(place: CData, path: str | bytes | os.PathLike[str], flags: int, mode: int) -> None:
+    name = os.fsencode(path)
+    if b"\0" in name:
+        raise ValueError("embedded null byte")
+    # Interrupted, it is tried again, by when signal handlers have run.
+    while (result := lib.cm_make_file(place, name, flags, mode)) == -errno.EINTR:
+        pass
+    if result < 0:
+        raise OSError(-result, os.strerror(-result), os.fspath(path))
 
 
 def moved_from(place: CData, kind: type[T]) -> T:

@@ -53,7 +53,10 @@ def hand_down(number: int) -> Any:
 
 
 def inherited(handed_down: Any) -> int:
-    """In the process that was created: the descriptor for what was pickled, which the caller owns."""
+    """In the process that was created: the descriptor for what was pickled, which the caller owns.
+
+    Nobody does when Ctrl-C comes here: that ends a process which is still being created.
+    """
     number: int = handed_down.detach()
     if number <= _LAST_STANDARD:
         # The same number as in its creator, and so a standard stream.

@@ -36,11 +36,8 @@ def _bind() -> int:
         known = f"; of security modules there are: {lsms}" if lsms else ""
         raise Lacking(f"none, or a filter refuses it{known}")
     privileges.give_up()
-    ruleset = landlock.ruleset(version, (), (), (), ())
-    try:
+    with landlock.ruleset(version, (), (), (), ()) as ruleset:
         ruleset.put_on()
-    finally:
-        ruleset.close()
     return version
 
 

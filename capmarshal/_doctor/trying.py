@@ -1,5 +1,7 @@
 """Tries one thing, in a process of its own: what that does to it, or a filter does, ends there.
 
+So does what Ctrl-C finds open and in nobody's hands: it ends that process.
+
 What was found comes back through memory that both share: that needs no descriptor, of which there may be none left.
 """
 

@@ -7,9 +7,11 @@ import os
 import re
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from capmarshal._descriptors.moving import opened
 from capmarshal._kernel.errors import printable, shortened
 
 if TYPE_CHECKING:
@@ -144,11 +146,8 @@ def never_blocks(pid: int, number: int) -> bool:
 @contextmanager
 def _folder(pid: int) -> Iterator[int]:
     """Of one process: once it has ended, nothing is in it, whoever has the number then."""
-    number = os.open(_PROC / str(pid), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with opened(_PROC / str(pid), os.O_PATH | os.O_DIRECTORY) as number:
         yield number
-    finally:
-        os.close(number)
 
 
 def _process(pid: int, folder: int) -> Process:
@@ -169,23 +168,21 @@ def _opened(folder: int) -> tuple[dict[int, list[int]], list[int]]:
     """Its sockets, and the numbers of its epoll sets."""
     sockets: dict[int, list[int]] = {}
     epolls = []
-    numbers = os.open("fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
-    try:
-        for name in os.listdir(numbers):  # noqa: PTH208 - of a number
-            # Another thread of that process may have closed it meanwhile.
-            with suppress(FileNotFoundError):
-                what = os.readlink(name, dir_fd=numbers)
-                if found := _SOCKET.fullmatch(what):
-                    sockets.setdefault(int(found[1]), []).append(int(name))
-                elif what == _EPOLL:
-                    epolls.append(int(name))
-    finally:
-        os.close(numbers)
+    for name in os.listdir(f"/proc/self/fd/{folder}/fd"):  # noqa: PTH208 - of a number
+        # Another thread of that process may have closed it meanwhile.
+        with suppress(FileNotFoundError):
+            what = os.readlink(f"fd/{name}", dir_fd=folder)
+            if found := _SOCKET.fullmatch(what):
+                sockets.setdefault(int(found[1]), []).append(int(name))
+            elif what == _EPOLL:
+                epolls.append(int(name))
     return sockets, epolls
 
 
 def _read(path: str, folder: int, most: int = -1) -> bytes:
-    with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder), "rb", buffering=0) as file:  # noqa: PTH123
+    # Of C alone: Ctrl-C comes between no two steps of that.
+    opener = partial(os.open, dir_fd=folder)
+    with open(path, "rb", buffering=0, opener=opener) as file:
         return file.read(most)
 
 

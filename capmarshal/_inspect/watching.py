@@ -9,6 +9,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from capmarshal._descriptors.moving import opened
 from capmarshal._inspect.looking import look
 from capmarshal._inspect.table import drawn
 
@@ -56,16 +57,15 @@ def _replace(file: Path, text: str) -> None:
     Others may write to that folder, and put links there: none of them is followed.
     """
     if str(file.absolute().parent) in _DEVICES:
-        _write_to(os.open(file, _WRITE | os.O_TRUNC), text)
-    elif (number := _pipe_or_device(file)) is not None:
-        _write_to(number, text)
-    else:
+        with opened(file, _WRITE | os.O_TRUNC) as number:
+            _write(number, text)
+    elif not _written_to(file, text):
         # A name that nobody guesses, as long whatever the file's is.
         beside = file.with_name(f".capmarshal-{secrets.token_hex(8)}")
         try:
-            number = os.open(beside, _WRITE | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
             try:
-                _write_to(number, text)
+                with opened(beside, _WRITE | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666) as number:
+                    _write(number, text)
                 beside.replace(file)
             finally:
                 beside.unlink(missing_ok=True)
@@ -74,28 +74,20 @@ def _replace(file: Path, text: str) -> None:
             raise OSError(error.errno, error.strerror, str(file)) from None
 
 
-def _write_to(number: int, text: str) -> None:
-    """Takes the descriptor."""
-    try:
-        _write(number, text)
-    finally:
-        os.close(number)
-
-
-def _pipe_or_device(file: Path) -> int | None:
-    """A descriptor of it, or of another thing that is written to where it is; None of a file, a link, or nothing."""
+def _written_to(file: Path, text: str) -> bool:
+    """Writes it to a pipe, a device, or another thing that is written to where it is; False of a file, or a link."""
     try:
         mode = file.lstat().st_mode
     except FileNotFoundError:
-        return None
+        return False
     if stat.S_ISREG(mode) or stat.S_ISLNK(mode):
-        return None
-    number = os.open(file, _WRITE | os.O_NOFOLLOW)
-    # It may be another's since.
-    if stat.S_ISREG(os.fstat(number).st_mode):
-        os.close(number)
-        return None
-    return number
+        return False
+    with opened(file, _WRITE | os.O_NOFOLLOW) as number:
+        # It may be another's since.
+        if stat.S_ISREG(os.fstat(number).st_mode):
+            return False
+        _write(number, text)
+    return True
 
 
 def shown(view: Callable[[], View], every: float | None) -> None:

@@ -6,10 +6,12 @@ import contextlib
 import os
 import socket
 import types
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from capmarshal._capabilities.capability import Capability, Proxy
 from capmarshal._descriptors import private, reaper
+from capmarshal._descriptors.descriptor import in_one_step
 from capmarshal._descriptors.private import Private
 from capmarshal._descriptors.socket_paths import checked_path, words_for
 from capmarshal._kernel.errors import Closed, check
@@ -111,10 +113,10 @@ def _taken(listening: socket.socket) -> Private:
     Raises:
         TypeError, ValueError, Closed: it is none.
     """
+    taken = Private(-1)
     with private.lock:
-        # No call between these two: Ctrl-C raises where one ends.
-        taken = Private(-1)
-        taken.number = listening.detach()
+        # Not by its own detach(), which is a function of Python's: Ctrl-C raises where that ends, too.
+        in_one_step(map(setattr, (taken,), ("number",), iter(partial(socket.SocketType.detach, listening), None)))
     try:
         _check_listening(taken.number)
         os.set_inheritable(taken.number, False)

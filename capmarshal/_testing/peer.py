@@ -7,18 +7,19 @@ import json
 import os
 import pickle
 import signal
-import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from capmarshal._capabilities.handover import receive_capability
+from capmarshal._descriptors.private import make_pair
 from capmarshal._descriptors.process import process as this_process
 from capmarshal._testing import loading, orders
 from capmarshal._testing.interfaces import interface_of
 from capmarshal._testing.pairs import CALL_TIMEOUT
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterator
 
     from capmarshal._capabilities.capability import Capability
@@ -47,9 +48,10 @@ class _Lifeline:
     epoll = False
 
     def __init__(self) -> None:
+        near, far = make_pair("starting a server")
         # No fork falls in between.
-        with this_process.lock:
-            self.ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with this_process.lock, near.release() as ours, far.release() as theirs:
+            self.ours, self.theirs = ours.socket(), theirs.socket()
             this_process.privates.add(self)
 
     def in_child(self) -> None:

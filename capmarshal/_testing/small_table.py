@@ -23,7 +23,7 @@ class SmallTable:
         numbers = open_descriptors()
         top = max(numbers) + 1
         for _ in range(top - len(numbers)):
-            # dup(2) takes the lowest number that is free.
+            # dup(2) takes the lowest number that is free.  Ctrl-C raises nothing in the process that this is for.
             with contextlib.suppress(OSError):
                 self._fill.append(os.dup(max(numbers)))
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(top + room, soft), hard))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 
 import capmarshal as cm
@@ -18,7 +19,7 @@ class Interrupting:
     """In this thread, an exception at the n-th place of some source files where CPython runs signal handlers.
 
     That is where a function begins, and where a call of a C function has ended: what that returned is lost then.  Not
-    in finalizers, where Python prints what is raised and goes on.  A context manager.
+    in finalizers, where Python prints what is raised and goes on, nor where the signal is blocked.  A context manager.
 
     Args:
         at: which of these places, counted from 0.
@@ -36,7 +37,7 @@ class Interrupting:
     def _note(self, frame, event, _argument):
         if event not in ("call", "c_return") or frame.f_code.co_filename not in self._files:
             return
-        if _in_finalizer(frame):
+        if _in_finalizer(frame) or signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
             return
         self._left -= 1
         if self._left < 0:
