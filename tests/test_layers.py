@@ -277,6 +277,8 @@ MODULES = {
         "sealing",
         "replays",
         "engine",
+        "lending",
+        "fetching",
         "awaited_answers",
         "handling",
         "credentials",
