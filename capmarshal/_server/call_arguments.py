@@ -119,6 +119,8 @@ class CallArguments:
         if target is None:
             channel = self._served.channel_of(turn.slot)
             if channel is not None and channel.grant is not None and channel.grant.reason is not None:
+                if channel.grant.silent:
+                    return fail(turn.id, Code.UNREACHED, "what it stood for is gone", incoming.produced)
                 return fail(turn.id, Code.REVOKED, revoked(channel.grant.reason), incoming.produced)
             return fail(
                 turn.id, Code.STALE, "the capability's object is not there: dissolved, or never was", incoming.produced

@@ -352,6 +352,21 @@ class AnyEntrypoint(Generic[S]):
         return f"<Entrypoint {self.label!r}{' closed' if self.closed else ''}>"
 
 
+def abandon(entrypoint: AnyEntrypoint[Any], target: Interface) -> None:
+    """Ends all grants of an object, of which its holders are told no more than that its server has gone.
+
+    For objects that stand for others, elsewhere, which are lost.
+
+    Raises:
+        TypeError: it is no object.
+        Closed: the entrypoint was never made.
+    """
+    check_object(target, "abandoned")
+    grants = entrypoint._made().grants  # noqa: SLF001 - of this module's own class
+    for grant in grants.of(target):
+        grants.revoke(grant, "", silent=True)
+
+
 def _check_reason(reason: str) -> None:
     if not isinstance(reason, str):
         raise TypeError(f"a reason is text, not {reason!r}")

@@ -33,6 +33,7 @@ class Grant:
         end: the server's end of that.
         channels: that were made through its door.
         reason: why it was revoked; None as long as it is not.
+        silent: those who held it are not told so: to them its server has gone.
         shut: nobody can knock at it any more.
         streams: that were begun through it, or were an item of such, and somebody can reach.
         through: the one with which this is revoked: it is a stream of that, or the same object; None: with none.
@@ -50,6 +51,7 @@ class Grant:
         "reason",
         "secret",
         "shut",
+        "silent",
         "streams",
         "target",
         "through",
@@ -75,7 +77,7 @@ class Grant:
         # Any: a channel is more than a grant, of which it knows.
         self.channels: set[Any] = set()
         self.reason: str | None = None
-        self.shut = False
+        self.shut = self.silent = False
         self.streams: set[Grant] = set()
         self.through: Grant | None = None
         self.passed_on: set[Grant] = set()

@@ -146,7 +146,7 @@ class Grants:
                 return None
             if through is not None and through.reason is not None:
                 # While the call ran that has begun it.
-                self.revoke(grant, through.reason)
+                self.revoke(grant, through.reason, silent=through.silent)
             return space.capability(door, grant.badge)
         except BaseException:
             self.discard(grant)
@@ -202,12 +202,18 @@ class Grants:
         if self._end_revoked():
             self._looking.begin()
 
-    def revoke(self, grant: Grant, reason: str) -> None:
-        """Takes a grant back, from any thread; does nothing where it is over."""
+    def revoke(self, grant: Grant, reason: str, *, silent: bool = False) -> None:
+        """Takes a grant back, from any thread; does nothing where it is over.
+
+        Args:
+            grant: which.
+            reason: for those who held it.
+            silent: they are told nothing, and find its door as one whose server has gone.
+        """
         with private.lock:
             if self._in_force.get(grant.key) is not grant:
                 return
-            grant.reason = reason
+            grant.reason, grant.silent = reason, silent
             self._revoked[grant] = None
             # From here on the loop does what Ctrl-C may keep from being done here, and waits for the lock before.
             self._wake_up()
@@ -219,16 +225,17 @@ class Grants:
             if self._in_force.get(grant.key) is not grant:
                 return
             if grant.end.number >= 0:
-                # The only one there: nobody else sends to those who hold the door.
-                record = epitaph.pack(grant.reason or "")
-                lib.cm_send_record(grant.end.number, record, len(record), (), 0)
+                if not grant.silent:
+                    # The only one there: nobody else sends to those who hold the door.
+                    record = epitaph.pack(grant.reason or "")
+                    lib.cm_send_record(grant.end.number, record, len(record), (), 0)
                 shut([grant.end])
             target: object = grant.target
             if isinstance(target, Streaming):
                 # In the loop's thread: it may iterate now.
                 self._cut_short[grant] = target
             for stream in tuple(grant.streams):
-                self.revoke(stream, grant.reason or "")
+                self.revoke(stream, grant.reason or "", silent=grant.silent)
             end_passed_on(grant, self._objects)
             self._leave(grant)
 
