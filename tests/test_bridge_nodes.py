@@ -9,10 +9,10 @@ import engines
 import hosts
 import loops
 import secured_nodes
-from capmarshal.bridge.engine import NobodyThere
-from capmarshal.bridge.nats_engine import NatsEngine
-from capmarshal.bridge.sealing import Direction, Label, NotGenuine, Seal
-from capmarshal.bridge.tokens import Token
+from capmarshal._bridge.engine import NobodyThere
+from capmarshal._bridge.nats_engine import NatsEngine
+from capmarshal._bridge.sealing import Direction, Label, NotGenuine, Seal
+from capmarshal._bridge.tokens import Token
 from engines import PLENTY
 
 LIVENESS = 0.5

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 import capmarshal as cm
 import loops
-from capmarshal.bridge import fetching
-from capmarshal.bridge.engine import EngineClosed, NoConnection, TooLong, Unanswered
-from capmarshal.bridge.fetching import fetch
-from capmarshal.bridge.lending import Lender
+from capmarshal._bridge import fetching
+from capmarshal._bridge.engine import EngineClosed, NoConnection, TooLong, Unanswered
+from capmarshal._bridge.fetching import fetch
+from capmarshal._bridge.lending import Lender
 from engine_in_process import Network
 from engines import awaited
 

@@ -22,7 +22,8 @@ PACKAGES = (
     ("_calling",),
     ("__init__",),
     ("aio",),
-    # Needs the extra of that name.
+    # They need the extra bridge.
+    ("_bridge",),
     ("bridge",),
     ("_inspect",),
     ("demo", "_doctor", "_testing"),
@@ -272,7 +273,7 @@ MODULES = {
         "process",
         "peer",
     ),
-    "bridge": (
+    "_bridge": (
         "tokens",
         "sealing",
         "replays",
@@ -285,6 +286,21 @@ MODULES = {
         "encryption",
         "nats_connection",
         "nats_engine",
+        "dataspaces",
+        "messages",
+        "clocks",
+        "limits",
+        "link",
+        "exports",
+        "imports",
+        "signals",
+        "crossing",
+        "pinging",
+        "outgoing_calls",
+        "incoming_calls",
+        "peer",
+        "joining",
+        "bridge",
     ),
     "_commands": ("printing", "values", "demo", "doctor", "inspect", "describe", "call", "completing", "completion"),
     "_describe": (

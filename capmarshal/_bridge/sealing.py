@@ -15,7 +15,7 @@ A body is a head in clear and what is sealed, by ChaCha20-Poly1305 (RFC 8439)::
 
 All numbers are little-endian.  The seal covers the head, the subject and the direction besides: what was sent to one
 subject is refused at any other, what goes to the exporter is refused by importers, and a changed head, or a body that
-was cut, by all.  What is genuine and comes again is another's business: :mod:`capmarshal.bridge.replays`.
+was cut, by all.  What is genuine and comes again is another's business: :mod:`capmarshal._bridge.replays`.
 
 **A nonce is never used twice, since no key is.**  Each body has a key of its own, derived from the token's by 256
 random bits, the salt; its nonce is 0.  So there is no counter that a restart, a fork, a machine restored from a

@@ -40,7 +40,7 @@ class Token:
         Raises:
             ValueError: these can't be parts of a token.
         """
-        self.exporter = _checked_exporter(exporter)
+        self.exporter = check_exporter(exporter)
         if len(name) != NAME_BYTES or len(key) != KEY_BYTES:
             raise ValueError(f"a token's name has {NAME_BYTES} bytes, and its key {KEY_BYTES}")
         self._name = bytes(name)
@@ -70,11 +70,19 @@ class Token:
         if len(parts) != 4:
             raise ValueError(f"no token: one has 4 parts with colons between them, and this has {len(parts)}")
         _, exporter, name, key = parts
-        return cls(_checked_exporter(exporter), _unhex("name", name, NAME_BYTES), _unhex("key", key, KEY_BYTES))
+        return cls(check_exporter(exporter), _unhex("name", name, NAME_BYTES), _unhex("key", key, KEY_BYTES))
 
     def reveal(self) -> str:
         """The token as text: whoever reads it can call."""
         return f"{VERSION}:{self.exporter}:{self._name.hex()}:{self._key.hex()}"
+
+    def parts(self) -> tuple[bytes, bytes]:
+        """Its name and its key: whoever reads them can call."""
+        return self._name, self._key
+
+    def proof(self, link: Token) -> bytes:
+        """What proves to who has this token that one has it as well, by one link, and is of no use by another."""
+        return self.derive(b"capmarshal bridge 1 open", link.subject.encode())
 
     def derive(self, purpose: bytes, salt: bytes) -> bytes:
         """256 bits for one purpose and salt: HKDF-Expand with SHA-256 (RFC 5869, 2.3), of the key.
@@ -99,7 +107,12 @@ class Token:
         raise TypeError("a Token is not pickled: whoever reads that could call")
 
 
-def _checked_exporter(exporter: str) -> str:
+def check_exporter(exporter: str) -> str:
+    """A bridge's name, as it came.
+
+    Raises:
+        ValueError: it can't be one; the message shows nothing of it.
+    """
     if not _EXPORTER.fullmatch(exporter):
         raise ValueError(
             "an exporter's name has 1 to 32 lower-case letters, digits and hyphens, and neither begins nor ends with "

@@ -15,6 +15,10 @@ from .sealing import LEASE_BYTES, Label, NotGenuine
 MOST = 100_000
 
 
+class TooLate(NotGenuine):
+    """A body was not taken, and never will be: it has expired, or is of a lease that has ended."""
+
+
 class Once:
     """Which bodies have been taken within an exporter's lease; of times in nanoseconds of its own CLOCK_BOOTTIME."""
 
@@ -47,15 +51,15 @@ class Once:
         """Takes a body that was opened, once; a body that is refused was not taken, and says nothing.
 
         Raises:
-            NotGenuine: it is of another lease, has expired, expires after the lease, or came before; or there are too
-                many that have not expired yet.
+            TooLate: it is of another lease, or has expired.
+            NotGenuine: it expires after the lease, or came before; or there are too many that have not expired yet.
         """
         # What was forgotten stays expired, whatever the clock says.
         now = self._latest = max(self._latest, now)
         if label.lease != self.lease:
-            raise NotGenuine("a body of another lease: the exporter has been started again since, or is another one")
+            raise TooLate("a body of another lease: the exporter has been started again since, or is another one")
         if label.expires <= now:
-            raise NotGenuine("a body came after it had expired")
+            raise TooLate("a body came after it had expired")
         if label.expires > self._ends:
             raise NotGenuine("a body would expire after the exporter's lease")
         self._forget(now)
@@ -66,6 +70,17 @@ class Once:
             raise NotGenuine(f"{self._most} bodies have come that may come again: no more of them are taken for now")
         self._taken.add(key)
         heapq.heappush(self._expiring, (label.expires, key))
+
+    def bar(self, kind: int, call: bytes, now: int) -> bool:
+        """Takes the only part of what has not come, so that it never will be taken; whether it had not come before.
+
+        Raises:
+            NotGenuine: there are too many that have not expired yet.
+        """
+        if (kind, call, 0) in self._taken:
+            return False
+        self.take(Label(kind, call, self.lease, expires=self._ends), now)
+        return True
 
     def __len__(self) -> int:
         """How many are remembered."""

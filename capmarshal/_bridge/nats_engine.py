@@ -1,4 +1,4 @@
-"""The engine that carries bodies by NATS: see :mod:`capmarshal.bridge.engine` for what its verbs mean.
+"""The engine that carries bodies by NATS: see :mod:`capmarshal._bridge.engine` for what its verbs mean.
 
 A call is a message with a reply subject below this engine's inbox, 128 random bits; that nobody serves a subject, the
 node says.  One connection at a time, which is asked every other second whether it is alive, so that a node that has

@@ -1,0 +1,1 @@
+"""What a bridge between machines consists of; what people import is :mod:`capmarshal.bridge`."""

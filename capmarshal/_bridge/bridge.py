@@ -1,0 +1,300 @@
+"""A bridge: what makes capabilities of this machine callable from others, and those of others from this one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import logging
+import os
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import capmarshal as cm
+from capmarshal import aio
+
+from .clocks import LEASE, nanoseconds, now
+from .engine import EngineError
+from .joining import Door, join
+from .limits import LinkLimits
+from .link import LinkLost, NotTaken
+from .messages import Kind, Opened
+from .peer import Peer
+from .replays import Once
+from .sealing import LEASE_BYTES, NotGenuine
+from .tokens import Token, check_exporter
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+    from typing import Self
+
+    from capmarshal import Caller, Capability
+
+    from .engine import Engine
+    from .link import Link
+    from .messages import Join, Open
+    from .sealing import Label
+
+    Source: TypeAlias = Callable[[], Awaitable[Capability]]
+
+_logger = logging.getLogger("capmarshal")
+
+# Bytes of a call's arguments, and of its result; dataspaces are not counted.
+MAX_BYTES = 64 << 20
+MAX_DATASPACE = 4 << 30
+
+# Calls of this machine's processes that may be under way; and bridges that may have joined this one.
+CONCURRENCY = 1_000
+LINKS_MOST = 1_000
+
+# Seconds that a service at a path has to hand over what is asked for.
+_CONNECTING = 3.0
+
+
+class NotReached(cm.Disconnected):
+    """What a token stands for can't be reached: its bridge is not there, refuses, or does not answer."""
+
+
+class _Export:
+    """What one token stands for."""
+
+    def __init__(self, token: Token, source: Source, door: Door) -> None:
+        self.token = token
+        self.source = source
+        self.door = door
+
+
+class Bridge:
+    """Makes capabilities of this machine callable from other machines, and those of others from this one.
+
+    An asynchronous context manager, in an event loop of asyncio's (uvloop's included).  What it exports can be called
+    by whoever has the token, through a bridge of the own machine's.
+    """
+
+    def __init__(
+        self, name: str, engine: Engine, *, max_bytes: int = MAX_BYTES, max_dataspace: int = MAX_DATASPACE
+    ) -> None:
+        """One that nobody can reach yet.
+
+        Args:
+            name: of this bridge, which no other one of the same engine has: 1 to 32 lower-case letters, digits and
+                hyphens.
+            engine: that carries its calls; taken: it is closed with the bridge.
+            max_bytes: of a call's arguments, and of its result.
+            max_dataspace: bytes of one dataspace that another bridge may have copied here.
+
+        Raises:
+            ValueError: no such name.
+        """
+        self.name = check_exporter(name)
+        self._engine = engine
+        self._limits = LinkLimits.of_this_process(max_bytes, max_dataspace)
+        self._instance = Once(os.urandom(LEASE_BYTES), now() + nanoseconds(LEASE))
+        self._exports: dict[str, _Export] = {}
+        # Those that this one has joined, by their names; and all.
+        self._joined: dict[str, Peer] = {}
+        self._joining: dict[str, asyncio.Lock] = {}
+        self._peers: set[Peer] = set()
+        self._stack = contextlib.AsyncExitStack()
+        self._entrypoint = aio.Entrypoint(
+            "bridge", concurrency=CONCURRENCY, max_bytes=max_bytes, limits=cm.Limits(), describe=True
+        )
+
+    async def __aenter__(self) -> Self:
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self._engine.close)
+            await stack.enter_async_context(self._entrypoint)
+            stack.push_async_callback(self._end)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._stack.__aexit__(kind, error, traceback)
+
+    # Exporting -----------------------------------------------------------------------------------------------------
+
+    async def export(self, what: object, *, token: Token | None = None) -> Token:
+        """Makes an object callable by whoever has a token, which is a new one.
+
+        Args:
+            what: a capability, a proxy of one, or an object that an entrypoint manages: held until it is revoked.  Or
+                the path of a service (str or PathLike), which is connected to for each bridge that comes with the
+                token: it may have been started again meanwhile.
+            token: one of this bridge's that stands for it, as from before it was started again; None: a new one.
+
+        Returns:
+            The token: whoever has it can call.
+
+        Raises:
+            TypeError, ValueError: it is none of these; or the token is another bridge's, or in use.
+            EngineClosed: the bridge has ended.
+        """
+        source = self._source(what)
+        if token is None:
+            token = Token.new(self.name)
+        if token.exporter != self.name:
+            raise ValueError(f"a token of {token.exporter!r}, and this bridge is {self.name!r}")
+        if token.subject in self._exports:
+            raise ValueError("that token stands for something already")
+        door = Door(self._engine, token, self._instance, joined=self._was_joined)
+        self._exports[token.subject] = _Export(token, source, door)
+        try:
+            await door.open()
+        except BaseException:
+            self._exports.pop(token.subject, None)
+            raise
+        return token
+
+    async def revoke(self, token: Token, reason: str = "") -> None:
+        """Ends what a token is good for: all that was reached by it can't be called any more, wherever it is.
+
+        That includes what methods called by it have returned.  Calls that run are answered.  Does nothing the second
+        time.
+
+        Args:
+            token: one of this bridge's.
+            reason: for those who hold it, who get it with their error.
+        """
+        export = self._exports.pop(token.subject, None)
+        if export is None:
+            return
+        for peer in tuple(self._peers):
+            peer.revoke(export, reason)
+        await export.door.close()
+
+    # Importing -----------------------------------------------------------------------------------------------------
+
+    async def connect(self, token: Token) -> Capability:
+        """What a token of another bridge's stands for.
+
+        Returns:
+            Its capability, of this machine: to be called, and handed on, as any.
+
+        Raises:
+            NotReached: it can't be reached.
+            TableFull: no room for its two descriptors.
+        """
+        return await self._connect(token, anew=False)
+
+    def listen(self, path: str | os.PathLike[str], token: Token, *, mode: int = 0o600) -> None:
+        """Hands what a token stands for over to each process that connects to a path, by a grant of its own.
+
+        The other bridge is asked whenever somebody connects: who connects while it can't be reached is not let in.
+
+        Args:
+            path: of a socket to be made, as :meth:`capmarshal.aio.Entrypoint.listen` has it.
+            token: of another bridge.
+            mode: of the file.
+
+        Raises:
+            KernelError, ValueError: there is no listening there.
+        """
+
+        async def for_client(_caller: Caller) -> Capability:
+            return await self._connect(token, anew=True)
+
+        self._entrypoint.listen(path, for_client=for_client, mode=mode)
+
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many things each of the others, by its name, has of this machine's, and this machine of its."""
+        return {peer.link.other: peer.counts for peer in self._peers}
+
+    async def _connect(self, token: Token, *, anew: bool) -> Capability:
+        if token.exporter == self.name:
+            return await self._own(token)
+        again = True
+        while True:
+            peer: Peer | None = None
+            try:
+                peer = await self._peer(token)
+                return await peer.open(token, anew=anew)
+            except LinkLost as error:
+                # It was lost meanwhile, and nobody had told.
+                if not again:
+                    raise NotReached(f"{token.exporter!r} was lost: {error}", ran="no") from None
+                again = False
+            except NotTaken as error:
+                raise NotReached(f"{token.exporter!r} refuses: {error}", ran="no") from None
+            except (EngineError, NotGenuine) as error:
+                raise NotReached(f"{token.exporter!r} can't be reached: {error}", ran="no") from None
+
+    async def _own(self, token: Token) -> Capability:
+        export = self._exports.get(token.subject)
+        if export is None or export.token != token:
+            raise NotReached(f"{self.name!r}, which is this bridge, has no such token", ran="no")
+        return await export.source()
+
+    async def _peer(self, token: Token) -> Peer:
+        async with self._joining.setdefault(token.exporter, asyncio.Lock()):
+            peer = self._joined.get(token.exporter)
+            if peer is None or peer.link.lost:
+                made: list[Peer] = []
+                await join(self._engine, token, ours=self.name, prepare=lambda link: made.append(self._made(link)))
+                (peer,) = made
+                self._joined[token.exporter] = peer
+                peer.begin()
+            return peer
+
+    # Being joined --------------------------------------------------------------------------------------------------
+
+    async def _was_joined(self, link: Link, _join: Join) -> None:
+        if len(self._peers) >= LINKS_MOST:
+            raise NotTaken(f"{LINKS_MOST:,} bridges have joined this one, which is as many as may")
+        peer = self._made(link)
+        await link.serve()
+        peer.begin()
+
+    def _made(self, link: Link) -> Peer:
+        peer = Peer(link, self._entrypoint, self._limits)
+
+        async def opened(_label: Label, question: Open) -> Opened:
+            return await self._opened(peer, question)
+
+        link.answer(Kind.OPEN, opened)
+        link.at_loss(lambda _why: self._lost(peer))
+        self._peers.add(peer)
+        return peer
+
+    async def _opened(self, peer: Peer, question: Open) -> Opened:
+        export = self._exports.get(question.subject)
+        if export is None or not hmac.compare_digest(export.token.proof(peer.link.token), question.proof):
+            raise NotTaken("there is no such token, or it was revoked")
+        try:
+            thing = await export.source()
+        except (cm.Error, OSError) as error:
+            raise NotTaken(f"what the token stands for is not there: {error}") from None
+        if self._exports.get(question.subject) is not export:
+            raise NotTaken("the token was revoked")
+        return Opened(peer.exported(thing, export))
+
+    def _lost(self, peer: Peer) -> None:
+        self._peers.discard(peer)
+        if self._joined.get(peer.link.other) is peer:
+            del self._joined[peer.link.other]
+
+    async def _end(self) -> None:
+        for export in tuple(self._exports.values()):
+            await export.door.close()
+        self._exports.clear()
+        await asyncio.gather(*(peer.close("the bridge was closed") for peer in tuple(self._peers)))
+
+    def _source(self, what: object) -> Source:
+        if isinstance(what, str | os.PathLike):
+            path: Any = what
+
+            async def connected() -> Capability:
+                return await aio.connect(path, timeout=_CONNECTING)
+
+            return connected
+        capability = what if isinstance(what, cm.Capability) else cm.capability(what)  # type: ignore[arg-type]  # refused
+
+        async def held() -> Capability:
+            return capability
+
+        return held
+
+    def __repr__(self) -> str:
+        return f"<Bridge {self.name!r}>"

@@ -1,0 +1,186 @@
+"""What stands in the table of a call or a result, on its way to another machine, and as it comes from there.
+
+A capability is mentioned by a number: of what is exported here, or of what the other has exported, which comes home as
+the original.  A signal likewise.  A dataspace is lent, and copied by who receives it.  Descriptors, and memory that is
+shared, stay where they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from capmarshal import ArgumentError, Capability, Dataspace, Descriptor, SharedBuffer, Signal, StaleCapability
+
+from .dataspaces import copied, described
+from .fetching import fetch
+from .messages import Copied, Long, Mention, Mine, Payload, Yours
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from .exports import Exports
+    from .imports import Imports
+    from .lending import Lender
+    from .signals import Signals
+
+    Asking: TypeAlias = Callable[[int, int, int], Awaitable[bytes]]
+    Released: TypeAlias = Callable[[int, int], None]
+
+# Bytes of a payload that go with their call, or result; longer ones are fetched.
+SHORT = 512 << 10
+
+_STAYS = {
+    Descriptor: "a descriptor (a file, a socket or memory) is of this machine",
+    SharedBuffer: "a SharedBuffer is memory of this machine",
+}
+
+
+@dataclass
+class Left:
+    """What was mentioned, to be taken back, or let go."""
+
+    mentions: list[Mention] = field(default_factory=list)
+    exported: list[int] = field(default_factory=list)
+    lent: list[int] = field(default_factory=list)
+
+
+class Crossing:
+    """The border, of one link."""
+
+    def __init__(
+        self,
+        exports: Exports,
+        imports: Imports,
+        signals: Signals,
+        lender: Lender,
+        *,
+        asking: Asking,
+        refused: Released,
+        max_dataspace: int,
+    ) -> None:
+        """The first four are borrowed.
+
+        ``asking`` fetches (number, offset, size) of what the other has lent; ``refused`` says of a number that was
+        mentioned that it is not held; a dataspace that is copied has ``max_dataspace`` bytes at most.
+        """
+        self._exports = exports
+        self._imports = imports
+        self._signals = signals
+        self._lender = lender
+        self._asking = asking
+        self._refused = refused
+        self._max_dataspace = max_dataspace
+
+    # Leaving -------------------------------------------------------------------------------------------------------
+
+    def leave(self, table: Sequence[Any], root: object, where: str) -> Left:
+        """What is said to the other of what stands in a table.
+
+        Args:
+            table: borrowed; its dataspaces until what is lent is let go.
+            root: the token that was called by, if any.
+            where: whose table, for errors.
+
+        Raises:
+            ArgumentError: something in it can't go to another machine; nothing was said.
+            TooMany: one more would be exported than may be; likewise.
+        """
+        left = Left()
+        try:
+            for place, thing in enumerate(table):
+                left.mentions.append(self._mention(thing, root, left, where, place))
+        except BaseException:
+            self.take_back(left)
+            raise
+        return left
+
+    def pay(self, payload: bytes, left: Left) -> Payload:
+        """A payload as it is said."""
+        if len(payload) <= SHORT:
+            return payload
+        number = self._lender.lend(payload)
+        left.lent.append(number)
+        return Long(number, len(payload))
+
+    def take_back(self, left: Left) -> None:
+        """What was mentioned has never come, and never will."""
+        for number in left.exported:
+            self._exports.release(number, 1)
+        self.let_go(left)
+
+    def let_go(self, left: Left) -> None:
+        """The other has fetched what it wanted."""
+        for number in left.lent:
+            self._lender.end(number)
+        left.lent.clear()
+
+    def _mention(self, thing: Any, root: object, left: Left, where: str, place: int) -> Mention:
+        if isinstance(thing, Dataspace):
+            number = self._lender.lend(thing)
+            left.lent.append(number)
+            return Copied(number, described(thing))
+        if isinstance(thing, Capability):
+            if (own := self._imports.number_of(thing.local)) is not None:
+                return Yours(own)
+        elif not isinstance(thing, Signal):
+            why = next((words for kind, words in _STAYS.items() if isinstance(thing, kind)), f"it is {thing!r:.100}")
+            raise ArgumentError(f"{where}, entry {place} of the table can't go to another machine: {why}")
+        export = self._exports.mention(thing, root)
+        left.exported.append(export.number)
+        return Mine(export.number, isinstance(thing, Signal))
+
+    # Entering ------------------------------------------------------------------------------------------------------
+
+    async def enter(self, mentions: Sequence[Mention], into: list[Any]) -> None:
+        """Makes what the other has mentioned.
+
+        Args:
+            mentions: of a table.
+            into: where it is put, one after the other: its dataspaces are the caller's, also where this raises.
+
+        Raises:
+            StaleCapability: it speaks of what is not exported any more.
+            ArgumentError, OSError: it can't be made.
+            TooManyImports: there is no room for it.
+        """
+        # Counted first, all of them: what has come has come, whatever becomes of the rest.
+        entered: list[Capability | Signal | None] = []
+        try:
+            for mention in mentions:
+                entered.append(self._entered(mention))  # noqa: PERF401 - where one fails, those before it are there
+        except BaseException:
+            for mention in mentions[len(entered) :]:
+                if isinstance(mention, Mine):
+                    self._refused(mention.number, 1)
+            raise
+        for place, mention in enumerate(mentions):
+            if (capability := entered[place]) is not None:
+                into.append(capability)
+            elif isinstance(mention, Yours):
+                export = self._exports.at(mention.number)
+                if export is None:
+                    raise StaleCapability(f"entry {place} of the table is not there any more")
+                into.append(export.thing)
+            elif isinstance(mention, Copied):
+                into.append(await copied(mention.described, partial(self._asking, mention.number), self._max_dataspace))
+
+    async def receive(self, payload: Payload, most: int) -> bytes:
+        """A payload, fetched if it has to be.
+
+        Raises:
+            ArgumentError: it has more bytes than that.
+        """
+        if isinstance(payload, bytes):
+            return payload
+        if payload.size > most or payload.size < 0:
+            raise ArgumentError(f"{payload.size:,} bytes, and may have {most:,}")
+        made = bytearray(payload.size)
+        await fetch(partial(self._asking, payload.number), payload.size, made)
+        return bytes(made)
+
+    def _entered(self, mention: Mention) -> Capability | Signal | None:
+        if not isinstance(mention, Mine):
+            return None
+        return (self._signals if mention.is_signal else self._imports).mention(mention.number)

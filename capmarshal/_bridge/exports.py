@@ -1,0 +1,114 @@
+"""What a bridge has exported by one link: numbers that the other calls by, and counts what it was told of.
+
+The same thing has the same number, as long as the other has it.  How often it was mentioned is counted by both: one
+that is released while it is on its way again stays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from capmarshal import Capability, Closed, Disconnected, Signal, capability
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Thing: TypeAlias = Capability | Signal
+
+
+class TooMany(Exception):
+    """There is no room for one more."""
+
+
+@dataclass(eq=False)
+class Export:
+    """One of them.
+
+    Attributes:
+        thing: held until it is released.
+        root: the token that it was reached by, if it was: what is called by a token is revoked with that.
+        mentions: how often the other was told of it.
+    """
+
+    number: int
+    thing: Thing
+    root: object
+    mentions: int = 0
+
+    def ring(self) -> None:
+        """Sends it, if it is a signal."""
+        if isinstance(self.thing, Signal):
+            with contextlib.suppress(Disconnected, Closed):
+                self.thing.send()
+
+
+class Exports:
+    """All of one link."""
+
+    def __init__(self, most: int) -> None:
+        """None yet, and so many at most."""
+        self._most = most
+        self._last = 0
+        self._by_number: dict[int, Export] = {}
+        self._by_thing: dict[tuple[object, object], Export] = {}
+
+    def mention(self, thing: Thing, root: object) -> Export:
+        """One that the other is told of, once more.
+
+        Raises:
+            TooMany: it would be one more than may be.
+        """
+        key = (_identity(thing), root)
+        export = self._by_thing.get(key)
+        if export is None:
+            if len(self._by_number) >= self._most:
+                raise TooMany(f"{self._most:,} capabilities are exported to that bridge, which is as many as may be")
+            self._last += 1
+            export = self._by_thing[key] = self._by_number[self._last] = Export(self._last, thing, root)
+        export.mentions += 1
+        return export
+
+    def at(self, number: int) -> Export | None:
+        """The one with that number."""
+        return self._by_number.get(number)
+
+    def release(self, number: int, mentions: int) -> None:
+        """The other does not hold it any more, as far as it was told of it so often."""
+        export = self._by_number.get(number)
+        if export is None:
+            return
+        export.mentions -= mentions
+        if export.mentions <= 0:
+            self.remove(export)
+
+    def remove(self, export: Export) -> None:
+        """It can't be called any more."""
+        if self._by_number.pop(export.number, None) is not None:
+            del self._by_thing[(_identity(export.thing), export.root)]
+
+    def gone(self) -> Iterable[Export]:
+        """Those whose server is gone, or has revoked them."""
+        return [
+            export
+            for export in self._by_number.values()
+            if isinstance(export.thing, Capability) and (export.thing.closed or export.thing.gone)
+        ]
+
+    def of(self, root: object) -> Iterable[Export]:
+        """Those that were reached by a token."""
+        return [export for export in self._by_number.values() if export.root is root]
+
+    def clear(self) -> None:
+        """The other is lost."""
+        self._by_number.clear()
+        self._by_thing.clear()
+
+    def __len__(self) -> int:
+        return len(self._by_number)
+
+
+def _identity(thing: Thing) -> object:
+    # A Signal is made anew whenever a capability is cast to it.
+    return thing if isinstance(thing, Capability) else capability(thing)

@@ -1,0 +1,163 @@
+"""What a bridge has imported by one link: objects of another machine, each a forwarder with a capability of this one's.
+
+What the other has exported under one number is one forwarder.  Its capability is held for some time after it was
+mentioned, so that whoever is given it twice is given the same; after that it is told of no more than that nobody has
+it, and what is mentioned then has a capability anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, TypeAlias
+
+from capmarshal import ArgumentError, CallTimeout, Disconnected, Forwarder, StaleCapability, raises
+from capmarshal._server.entrypoint import abandon
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from capmarshal import Capability, UntypedCall, UntypedResult, aio
+
+    Calling: TypeAlias = Callable[[int, UntypedCall], Awaitable[UntypedResult]]
+    Released: TypeAlias = Callable[[int, int], None]
+
+_logger = logging.getLogger("capmarshal")
+
+# Capabilities that are held because they were mentioned lately: seconds, and how many.
+HELD_FOR = 10.0
+HELD_MOST = 1_000
+
+
+class TooManyImports(Exception):
+    """There is no room for one more."""
+
+
+class Import(Forwarder):
+    """One of them.
+
+    Attributes:
+        link: any object that stands for the link.
+        number: that the other calls it by.
+        mentions: how often it was mentioned.
+        grants: that are in force.
+        held: its capability, as long as it is held here.
+    """
+
+    def __init__(self, link: object, number: int, calling: Calling) -> None:
+        self.link = link
+        self.number = number
+        self.mentions = 0
+        self.grants = 0
+        self.held: Capability | None = None
+        self._calling = calling
+
+    # What calls may raise besides what goes on as it came.
+    @raises(ArgumentError, CallTimeout, Disconnected, StaleCapability)
+    async def forward(self, call: UntypedCall) -> UntypedResult:
+        """Calls it."""
+        return await self._calling(self.number, call)
+
+
+class Imports:
+    """All of one link."""
+
+    def __init__(
+        self, entrypoint: aio.Entrypoint, *, label: str, calling: Calling, released: Released, most: int
+    ) -> None:
+        """None yet.
+
+        Args:
+            entrypoint: that serves them; borrowed.
+            label: of their grants: the other bridge's name.
+            calling: what calls a number.
+            released: what is told that a number is not held any more, and how often it had been mentioned.
+            most: how many there may be.
+        """
+        self._entrypoint = entrypoint
+        self._label = label
+        self._calling = calling
+        self._released = released
+        self._most = most
+        self._by_number: dict[int, Import] = {}
+        # Those that are held, the one that was mentioned longest ago first, and until when.
+        self._held: dict[Import, float] = {}
+
+    def mention(self, number: int, *, anew: bool = False) -> Capability:
+        """One that the other has mentioned, once more.
+
+        Args:
+            number: its.
+            anew: by a grant of its own, which is not held here: what its holder does to that touches no other.
+
+        Raises:
+            TooManyImports: it would be one more than may be.
+            TableFull: no room for its two descriptors.
+        """
+        found = self._by_number.get(number)
+        if found is None:
+            if len(self._by_number) >= self._most:
+                raise TooManyImports(
+                    f"{self._most:,} objects of {self._label} are held here, which is as many as may be"
+                )
+            found = Import(self, number, self._calling)
+        granted = None if anew else found.held
+        if granted is None or granted.closed:
+            granted = self._entrypoint.grant(found, label=self._label, unreachable=self._unreachable)
+            found.grants += 1
+        self._by_number[number] = found
+        found.mentions += 1
+        if not anew:
+            self._hold(found, granted)
+        return granted
+
+    def number_of(self, thing: object) -> int | None:
+        """The number of what is one of these; None of anything else."""
+        return thing.number if isinstance(thing, Import) and thing.link is self else None
+
+    def tick(self) -> None:
+        """Lets go of those that have not been mentioned lately: to be called now and then."""
+        now = asyncio.get_running_loop().time()
+        while self._held and (len(self._held) > HELD_MOST or next(iter(self._held.values())) <= now):
+            self._let_go(next(iter(self._held)))
+
+    def gone(self, number: int, why: str | None) -> None:
+        """The other says that it can't be called any more: it is revoked for that reason, or its server is gone."""
+        found = self._by_number.pop(number, None)
+        if found is None:
+            return
+        self._end(found, why)
+
+    def lose(self) -> None:
+        """The other is lost, and so are all of these."""
+        for found in tuple(self._by_number.values()):
+            self._end(found, None)
+        self._by_number.clear()
+
+    def __len__(self) -> int:
+        return len(self._by_number)
+
+    def _hold(self, one: Import, granted: Capability) -> None:
+        one.held = granted
+        self._held.pop(one, None)
+        self._held[one] = asyncio.get_running_loop().time() + HELD_FOR
+        self.tick()
+
+    def _let_go(self, one: Import) -> None:
+        self._held.pop(one, None)
+        one.held = None
+
+    def _end(self, one: Import, why: str | None) -> None:
+        self._let_go(one)
+        if self._entrypoint.closed:
+            return
+        if why is None:
+            abandon(self._entrypoint, one)
+        else:
+            self._entrypoint.revoke(one, why)
+
+    def _unreachable(self, one: Import) -> None:
+        one.grants -= 1
+        if one.grants == 0 and self._by_number.get(one.number) is one:
+            del self._by_number[one.number]
+            self._released(one.number, one.mentions)

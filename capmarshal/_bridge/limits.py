@@ -1,0 +1,45 @@
+"""What one other bridge may cost this one: parts of its descriptor table, so that others have room beside it."""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Self
+
+
+@dataclass(frozen=True)
+class LinkLimits:
+    """Of one link.
+
+    Attributes:
+        exports: capabilities that the other is told of; they cost what this bridge holds anyway, or memory alone.
+        imports: objects of the other's that are held here, of two descriptors each.
+        signals: of the other's, likewise.
+        calls: of the other's that run, of a descriptor each, or wait to be heard of.
+        bytes: of a call's arguments, and of a result.
+        dataspace: bytes of one that is copied.
+    """
+
+    exports: int
+    imports: int
+    signals: int
+    calls: int
+    bytes: int
+    dataspace: int
+
+    @classmethod
+    def of_this_process(cls, max_bytes: int, max_dataspace: int) -> Self:
+        """As its descriptor table is now (RLIMIT_NOFILE): half of that for one link at most."""
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        table = 1 << 20 if soft == resource.RLIM_INFINITY else soft
+        return cls(
+            exports=100_000,
+            imports=table // 5,
+            signals=max(table // 50, 4),
+            calls=max(table // 20, 4),
+            bytes=max_bytes,
+            dataspace=max_dataspace,
+        )

@@ -1,0 +1,281 @@
+"""A link: what two bridges have in common from when one has joined the other, until they lose each other.
+
+Each asks the other at a subject of its own, and each question is sealed, says until when it may be taken, and is taken
+once at most.  Every second one pings, which is asked again until it is answered: so nothing of what a ping says is lost
+or taken twice.  Who is not heard of for :data:`LEASE` seconds is lost; and so is one of whom the engine says all the
+time that nobody is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from .clocks import LEASE, TheirClock, nanoseconds, now
+from .engine import Engine, EngineClosed, NobodyThere, NotSent, Stop, Unanswered
+from .messages import ANSWER, QUESTIONS, REFUSED, Kind, Refused, read, written
+from .replays import Once, TooLate
+from .sealing import CALL_BYTES, LEASE_BYTES, Direction, Label, NotGenuine, Seal
+
+if TYPE_CHECKING:
+    from .tokens import Token
+
+_logger = logging.getLogger("capmarshal")
+
+# Seconds: between two pings; that one has for its answer; for which an engine may say that nobody is there, as when the
+# other goes to another node.
+PINGING = 1.0
+_PING_WITHIN = 1.0
+NOBODY = 2.5
+
+M = TypeVar("M")
+T = TypeVar("T")
+Answering: TypeAlias = Callable[[Label, Any], Awaitable[Any]]
+
+
+class NotTaken(Exception):
+    """A question was refused by the other bridge: it has had no effect, and never will."""
+
+
+class LinkLost(Exception):
+    """The other bridge is lost, and what was asked may have been taken."""
+
+
+class Link:
+    """One of two ends.
+
+    Attributes:
+        token: its own: what all that goes by it is sealed with.
+        other: the name of the other bridge.
+        lease: of this end.
+        clock: the other's, of which nothing is known until it has joined.
+        has_come: whether a question that is late has come before.
+        lost: why the other is lost; empty as long as it is not.
+    """
+
+    def __init__(self, engine: Engine, token: Token, *, ours: str, other: str, made_by_us: bool) -> None:
+        """A link that is not joined yet.
+
+        Args:
+            engine: that carries it; borrowed.
+            token: whose key seals all of it; its exporter is the one who was joined.
+            ours: the name of this bridge.
+            other: the name of the other.
+            made_by_us: whether this one joined the other.
+        """
+        self.token = token
+        self.other = other
+        self.lost = ""
+        self._engine = engine
+        # Where each is asked.
+        at_exporter = token.subject
+        at_importer = f"cm.{ours if made_by_us else other}.{token.subject.rpartition('.')[2]}"
+        out, back = Direction.TO_EXPORTER, Direction.TO_IMPORTER
+        if not made_by_us:
+            out, back = back, out
+        self._here, self._there = (at_importer, at_exporter) if made_by_us else (at_exporter, at_importer)
+        # A question to the one, and its answer, go opposite ways, and both are of the subject where it was asked.
+        self._asks, self._hears = Seal(token, out, self._there), Seal(token, back, self._there)
+        self._takes, self._answers = Seal(token, back, self._here), Seal(token, out, self._here)
+        self.lease = os.urandom(LEASE_BYTES)
+        self._once = Once(self.lease, now() + nanoseconds(LEASE))
+        self._their_lease = bytes(LEASE_BYTES)
+        self.clock = TheirClock(0)
+        self._answering: dict[int, Answering] = {}
+        self._stop: Stop | None = None
+        self._unreached_since: int | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._at_loss: list[Callable[[str], None]] = []
+        self.has_come: Callable[[Label], bool] = lambda _label: False
+
+    # Beginning and end ---------------------------------------------------------------------------------------------
+
+    def answer(self, kind: Kind, answering: Answering) -> None:
+        """Has questions of a kind answered: by a message, or by raising NotTaken."""
+        self._answering[kind] = answering
+
+    def at_loss(self, do: Callable[[str], None]) -> None:
+        """Has something done when the other is lost, with the reason; in the order in which it was said."""
+        self._at_loss.append(do)
+
+    async def serve(self) -> None:
+        """Answers from here on.
+
+        Raises:
+            EngineClosed: there is no engine any more.
+        """
+        self._stop = await self._engine.serve(self._here, self._serve)
+
+    def joined(self, their_lease: bytes, clock: int) -> None:
+        """The other is there, and this is its lease, and what its clock shows."""
+        self._their_lease = their_lease
+        self.clock.show(clock)
+
+    def renew(self) -> int:
+        """What the own clock shows, to be told: what is sent after that may be taken for as long as a lease."""
+        shown = now()
+        self._once.renew(shown + nanoseconds(LEASE))
+        return shown
+
+    def run(self, doing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Has something done beside, until it has ended or the other is lost."""
+        task = self.adopt(asyncio.create_task(doing))
+        task.add_done_callback(self._ended)
+        return task
+
+    def adopt(self, task: asyncio.Task[T]) -> asyncio.Task[T]:
+        """Has a task cancelled when the other is lost, and waited for when this is closed."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def lose(self, why: str) -> None:
+        """The other is lost: whoever waits for it is told.  Does nothing the second time."""
+        if self.lost:
+            return
+        self.lost = why
+        _logger.info("bridge: the link with %s has ended: %s", self.other, why)
+        for do in self._at_loss:
+            do(why)
+        current = asyncio.current_task()
+        for task in tuple(self._tasks):
+            if task is not current:
+                task.cancel()
+        if self._stop is not None:
+            stopping = asyncio.create_task(_quietly(self._stop()))
+            self._tasks.add(stopping)
+            stopping.add_done_callback(self._tasks.discard)
+
+    async def close(self, why: str) -> None:
+        """Ends it, and waits until nothing of it runs any more."""
+        self.lose(why)
+        current = asyncio.current_task()
+        while others := [task for task in self._tasks if task is not current]:
+            await asyncio.wait(others)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _logger.error("bridge: a fault in the link with %s", self.other, exc_info=error)
+            self.lose(f"a fault here: {type(error).__name__}")
+
+    # Asking --------------------------------------------------------------------------------------------------------
+
+    def new_id(self) -> bytes:
+        """Of a question."""
+        return os.urandom(CALL_BYTES)
+
+    async def ask(self, kind: Kind, question: Any, answer: type[M], *, within: float, number: bytes | None = None) -> M:
+        """Asks once.
+
+        Args:
+            kind: of the question.
+            question: what is asked.
+            answer: what kind of message is due.
+            within: seconds to wait.
+            number: the question's ID, if it has one; an ID is used once.
+
+        Raises:
+            NotSent: it has not reached the other, and never will.
+            Unanswered: it may have; or may yet, for as long as it is valid.
+            NotTaken: the other has refused it.
+            LinkLost: the other is lost, and nothing was sent.
+            NotGenuine: the answer is none; it was taken.
+        """
+        if self.lost:
+            raise LinkLost(self.lost)
+        number = number or self.new_id()
+        label = Label(kind, number, self._their_lease, expires=self.clock.expiry(within))
+        body = self._asks.seal(label, written(question))
+        come: list[tuple[int, bytes]] = []
+
+        def accept(answer: bytes) -> bool:
+            try:
+                label, plain = self._hears.open(answer)
+            except NotGenuine:
+                return False
+            if label.call != number or label.kind not in (kind | ANSWER, REFUSED):
+                return False
+            come.append((label.kind, plain))
+            return True
+
+        try:
+            await self._engine.call(self._there, body, within=within, accept=accept)
+        except NobodyThere:
+            self._unreached()
+            raise
+        self._unreached_since = None
+        came, plain = come[0]
+        if came == REFUSED:
+            raise NotTaken(read(plain, Refused).words)
+        return read(plain, answer)
+
+    async def insist(self, kind: Kind, question: Any, answer: type[M], *, pause: float = 0.02) -> M:
+        """Asks until it is answered, for questions that may be taken more than once.
+
+        Raises:
+            NotTaken, LinkLost: as above.
+            NotGenuine: likewise.
+        """
+        while True:
+            try:
+                return await self.ask(kind, question, answer, within=_PING_WITHIN)
+            except EngineClosed:
+                self.lose("the engine was closed here")
+            except (NotSent, Unanswered):
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, 0.25)
+
+    def _unreached(self) -> None:
+        """The engine says that nobody is there: that is so for a moment, too, when the other goes to another node."""
+        if self._unreached_since is None:
+            self._unreached_since = now()
+        elif now() - self._unreached_since > nanoseconds(NOBODY):
+            self.lose("the engine says that nobody is there")
+
+    # Answering -----------------------------------------------------------------------------------------------------
+
+    def bar(self, kind: Kind, number: bytes) -> bool | None:
+        """Has a question that has not come never be taken; whether it has not, None where that can't be said now."""
+        try:
+            return self._once.bar(kind, number, now())
+        except NotGenuine:
+            return None
+
+    async def _serve(self, body: bytes) -> bytes:
+        """The answer to whatever comes; an empty one is none to who has the key."""
+        try:
+            label, plain = self._takes.open(body)
+        except NotGenuine:
+            return b""
+        try:
+            self._once.take(label, now())
+        except TooLate as error:
+            # Unless it has come before: what is late then is a copy.
+            return b"" if self.has_come(label) else self._refusal(label, str(error))
+        except NotGenuine:
+            # It is a copy; or one will be taken that comes later.
+            return b""
+        answering = self._answering.get(label.kind)
+        if answering is None or self.lost:
+            return self._refusal(label, self.lost or f"nobody answers questions of kind {label.kind} here")
+        try:
+            answer = await answering(label, read(plain, QUESTIONS[label.kind]))
+        except (NotTaken, NotGenuine) as error:
+            return self._refusal(label, str(error))
+        return self._answer(label, label.kind | ANSWER, answer)
+
+    def _refusal(self, label: Label, words: str) -> bytes:
+        return self._answer(label, REFUSED, Refused(words))
+
+    def _answer(self, label: Label, kind: int, answer: Any) -> bytes:
+        return self._answers.seal(Label(kind, label.call, self.lease), written(answer))
+
+
+async def _quietly(stopping: Awaitable[None]) -> None:
+    try:
+        await stopping
+    except Exception:
+        _logger.debug("bridge: a subject was not given up in order", exc_info=True)

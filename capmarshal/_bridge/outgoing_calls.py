@@ -1,0 +1,238 @@
+"""Calls of objects on another machine: each runs there once at most, and whoever waits is told what is known.
+
+A call is sent, and answered at once, or told to run.  What has become of one that was not answered is asked for: it
+runs; or it never came and was barred there, so that it never will run, and is sent again, as another one.  Its caller
+is told that it has not run where that is proven so, and else that it may have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from capmarshal import (
+    Dataspace,
+    Disconnected,
+    TooLarge,
+    UntypedCall,
+    UntypedResult,
+    remaining,
+)
+from capmarshal._kernel.native import FOREVER
+from capmarshal._typed.untyped import UntypedMethod, wire_name_of
+
+from .engine import EngineError, NotSent, TooLong, Unanswered
+from .exports import TooMany
+from .imports import TooManyImports
+from .link import LinkLost, NotTaken
+from .messages import ANSWER_TO_CALL, Call, Done, Failed, Kind, Long, Outcome, Running, State, Taken
+from .sealing import NotGenuine
+from .signals import TooManySignals
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .crossing import Crossing, Left
+    from .link import Link
+    from .pinging import Pinging
+    from .sealing import Label
+
+_logger = logging.getLogger("capmarshal")
+
+# Seconds in which a call is answered, or told to run; after that it is asked what has become of it.
+_ANSWERED = 1.0
+
+# Seconds after which a call that was not sent, or has been barred, is sent again: the first time, and at most.
+_SOON, _LATER = 0.01, 0.5
+
+
+class _Never(Exception):
+    """The call was never begun, and never will be."""
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """A call whose outcome is waited for; in doubt as long as it is not known whether it has come."""
+
+    call: bytes
+    outcome: asyncio.Future[Outcome]
+    in_doubt: bool = False
+
+    def forget(self) -> None:
+        """Nobody waits any more; asyncio has nothing to say of an error that nobody has seen."""
+        if not self.outcome.cancel() and not self.outcome.cancelled():
+            self.outcome.exception()
+
+
+class OutgoingCalls:
+    """All of one link."""
+
+    def __init__(self, link: Link, crossing: Crossing, pinging: Pinging, *, max_bytes: int) -> None:
+        """None yet; all are borrowed; a result has so many bytes at most."""
+        self._link = link
+        self._crossing = crossing
+        self._pinging = pinging
+        self._max_bytes = max_bytes
+        self._waiting: dict[bytes, _Waiting] = {}
+        # Those that were given up, and what they have exported: unless they came, that is taken back.
+        self._given_up: dict[bytes, Left] = {}
+        link.answer(Kind.DONE, self._done)
+        link.at_loss(self._lose)
+
+    def in_doubt(self) -> Iterable[bytes]:
+        """Those of which it is not known whether they have come."""
+        return [*self._given_up, *(call for call, waiting in self._waiting.items() if waiting.in_doubt)]
+
+    def told(self, call: bytes, state: State) -> None:
+        """What has become of one that was asked for."""
+        left = self._given_up.pop(call, None)
+        if left is not None and state is State.NEVER:
+            self._crossing.take_back(left)
+        waiting = self._waiting.get(call)
+        if waiting is None or waiting.outcome.done():
+            return
+        if state is State.NEVER:
+            waiting.outcome.set_exception(_Never())
+        elif state is State.FORGOTTEN:
+            waiting.outcome.set_exception(Disconnected(self._words("it has taken the call, and lost it")))
+        elif state is State.RUNNING:
+            waiting.in_doubt = False
+
+    async def make(self, number: int, call: UntypedCall) -> UntypedResult:
+        """Makes a call, and gives its result, whose table is the caller's.
+
+        Args:
+            number: of the object, among what the other has exported.
+            call: whose table is borrowed.
+
+        Raises:
+            ArgumentError: something in its table can't go to another machine; nothing was sent.
+            Disconnected: the other is lost.
+            Error: what it was answered, which goes on as it came.
+        """
+        pause = _SOON
+        while True:
+            try:
+                return await self._make_once(number, call)
+            except (_Never, NotSent) as error:
+                if isinstance(error, TooLong):
+                    raise TooLarge(f"{self._link.other}: the call does not fit into what the engine carries") from None
+                if self._link.lost:
+                    raise Disconnected(self._words(self._link.lost), ran="no") from None
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LATER)
+
+    async def _make_once(self, number: int, call: UntypedCall) -> UntypedResult:
+        left = self._leave(call)
+        waiting = _Waiting(self._link.new_id(), asyncio.get_running_loop().create_future())
+        try:
+            payload = self._crossing.pay(call.payload, left)
+            message = Call(number, call.method, payload, left.mentions, self._deadline())
+            outcome = await self._outcome(message, waiting)
+        except (_Never, NotSent, LinkLost, NotTaken) as error:
+            self._crossing.take_back(left)
+            if isinstance(error, (_Never, NotSent)):
+                raise
+            raise Disconnected(self._words(str(error)), ran="no") from None
+        except BaseException:
+            # Given up: the other is told at once, and has it end, or never begin.
+            if not self._link.lost:
+                if left.exported:
+                    self._given_up[waiting.call] = left
+                self._pinging.given_up(waiting.call)
+            raise
+        finally:
+            self._crossing.let_go(left)
+        try:
+            return await self._result(call, outcome)
+        finally:
+            self._pinging.ended(waiting.call, _size(outcome))
+
+    def _leave(self, call: UntypedCall) -> Left:
+        try:
+            return self._crossing.leave(call.table, None, f"{call.method}()")
+        except TooMany as error:
+            raise TooLarge(f"{call.method}(): {error}") from None
+
+    async def _outcome(self, message: Call, waiting: _Waiting) -> Outcome:
+        """What a call came to.
+
+        Raises:
+            _Never, NotSent, LinkLost, NotTaken: it has not run, and never will.
+            Disconnected: it may have.
+        """
+        self._waiting[waiting.call] = waiting
+        try:
+            try:
+                answer: Outcome | Running = await self._link.ask(
+                    Kind.CALL, message, ANSWER_TO_CALL, within=self._patience(), number=waiting.call
+                )
+            except (Unanswered, NotGenuine):
+                waiting.in_doubt = True
+                self._pinging.at_once()
+            else:
+                if not isinstance(answer, Running):
+                    return answer
+            return await self._wait(waiting)
+        finally:
+            del self._waiting[waiting.call]
+            waiting.forget()
+
+    async def _wait(self, waiting: _Waiting) -> Outcome:
+        while True:
+            done, _ = await asyncio.wait([waiting.outcome], timeout=_ANSWERED if waiting.in_doubt else None)
+            if done:
+                return waiting.outcome.result()
+            self._pinging.at_once()
+
+    async def _result(self, call: UntypedCall, outcome: Outcome) -> UntypedResult:
+        method = UntypedMethod(wire_name_of(call))
+        if isinstance(outcome, Failed):
+            raise method.error_for(memoryview(outcome.fault), f"{method.where}, {self._link.other}", FOREVER)
+        table: list[object] = []
+        try:
+            await self._crossing.enter(outcome.table, table)
+            return UntypedResult(await self._crossing.receive(outcome.payload, self._max_bytes), table)
+        except BaseException as error:
+            for thing in table:
+                if isinstance(thing, Dataspace):
+                    thing.close()
+            where = f"{method.where}, {self._link.other}: its result did not come whole: "
+            if isinstance(error, (LinkLost, NotTaken, EngineError, NotGenuine)):
+                raise Disconnected(f"{where}{error}") from None
+            if isinstance(error, (TooManyImports, TooManySignals)):
+                raise TooLarge(f"{where}{error}") from None
+            raise
+
+    async def _done(self, _label: Label, done: Done) -> Taken:
+        waiting = self._waiting.get(done.call)
+        if waiting is not None and not waiting.outcome.done():
+            waiting.outcome.set_result(done.outcome)
+        return Taken()
+
+    def _lose(self, why: str) -> None:
+        for waiting in self._waiting.values():
+            if not waiting.outcome.done():
+                waiting.outcome.set_exception(Disconnected(self._words(why)))
+
+    def _deadline(self) -> int:
+        left = remaining()
+        return 0 if left == math.inf else max(self._link.clock.at(left), 1)
+
+    def _patience(self) -> float:
+        return max(min(_ANSWERED, remaining()), 0.01)
+
+    def _words(self, why: str) -> str:
+        return f"the machine behind {self._link.other!r} is lost: {why}"
+
+
+def _size(outcome: Outcome) -> int:
+    """Bytes that the other keeps of it, about."""
+    if isinstance(outcome, Failed):
+        return len(outcome.fault)
+    if isinstance(outcome.payload, Long):
+        return outcome.payload.size
+    return len(outcome.payload) + 100 * len(outcome.table)

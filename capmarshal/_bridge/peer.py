@@ -1,0 +1,217 @@
+"""The other bridge of a link, and all that the two have of each other's: put together, and ended when it is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+from capmarshal import StaleCapability
+
+from .crossing import Crossing
+from .exports import Exports, TooMany
+from .imports import Imports
+from .incoming_calls import IncomingCalls
+from .lending import ChunkRefused, Lender
+from .link import LinkLost, NotTaken
+from .messages import Bye, Fetch, Fetched, Kind, Mine, Open, Opened, Ping, Ring, State, Taken, Yours
+from .outgoing_calls import OutgoingCalls
+from .pinging import Pinging
+from .signals import Signals
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from capmarshal import Capability, UntypedCall, UntypedResult, aio
+
+    from .limits import LinkLimits
+    from .link import Link
+    from .sealing import Label
+    from .tokens import Token
+
+_logger = logging.getLogger("capmarshal")
+
+# Seconds: in which a chunk comes, or is asked for again; what a token stands for; and the answer to a farewell.
+_FETCHED = 5.0
+_OPENED = 5.0
+_BYE = 0.5
+
+
+class Peer:
+    """One of them.
+
+    Attributes:
+        link: with it.
+    """
+
+    def __init__(self, link: Link, entrypoint: aio.Entrypoint, limits: LinkLimits) -> None:
+        """Nothing is shared with it yet.
+
+        Args:
+            link: not joined yet, or just so; taken.
+            entrypoint: that serves what it exports to this machine; borrowed.
+            limits: what it may cost this one.
+        """
+        self.link = link
+        self._exports = Exports(limits.exports)
+        self._lender = Lender()
+        self._pinging = Pinging(link, asked=self._asked, gone=self._gone)
+        released = self._pinging.released
+        self._imports = Imports(
+            entrypoint, label=link.other, calling=self._call, released=released, most=limits.imports
+        )
+        self._signals = Signals(entrypoint, ringing=self._ring, released=released, most=limits.signals)
+        self._crossing = Crossing(
+            self._exports,
+            self._imports,
+            self._signals,
+            self._lender,
+            asking=self._fetch,
+            refused=released,
+            max_dataspace=limits.dataspace,
+        )
+        self._outgoing = OutgoingCalls(link, self._crossing, self._pinging, max_bytes=limits.bytes)
+        self._incoming = IncomingCalls(link, self._exports, self._crossing, most=limits.calls, max_bytes=limits.bytes)
+        link.answer(Kind.FETCH, self._fetched)
+        link.answer(Kind.RING, self._rung)
+        link.answer(Kind.BYE, self._told_bye)
+        self._pinging.hear(self._heard)
+        link.at_loss(self._lose)
+
+    def begin(self) -> None:
+        """It has joined, or was joined."""
+        self.link.run(self._pinging.run(self._outgoing.told))
+
+    async def open(self, token: Token, *, anew: bool) -> Capability:
+        """What one of its tokens stands for.
+
+        Args:
+            token: which.
+            anew: by a grant of its own.
+
+        Raises:
+            NotTaken: there is no such token, or what it stands for can't be reached.
+            NotSent, Unanswered, LinkLost: it can't be asked.
+            StaleCapability: it is gone since.
+            TableFull, TooManyImports: no room for it.
+        """
+        question = Open(token.subject, token.proof(self.link.token))
+        opened = await self.link.ask(Kind.OPEN, question, Opened, within=_OPENED)
+        return self._imported(opened.thing, anew=anew)
+
+    async def close(self, why: str) -> None:
+        """Ends the link, and tells it so."""
+        if not self.link.lost:
+            with contextlib.suppress(Exception):
+                await self.link.ask(Kind.BYE, Bye(), Taken, within=_BYE)
+        await self.link.close(why)
+
+    def _imported(self, thing: Mine | Yours, *, anew: bool) -> Capability:
+        """The capability of what it has said that a token stands for.
+
+        Raises:
+            LinkLost, StaleCapability: it is not there any more.
+            TableFull, TooManyImports: no room for it.
+        """
+        if self.link.lost:
+            raise LinkLost(self.link.lost)
+        if isinstance(thing, Yours):
+            export = self._exports.at(thing.number)
+            if export is None:
+                raise StaleCapability("what the token stands for is not there any more")
+            return export.thing  # type: ignore[return-value]  # checked by who asks
+        try:
+            return self._imports.mention(thing.number, anew=anew)
+        except BaseException:
+            self._pinging.released(thing.number, 1)
+            raise
+
+    def exported(self, thing: Capability, root: object) -> Mine:
+        """What it is told of a capability that a token stands for.
+
+        Raises:
+            NotTaken: there is no room for one more.
+        """
+        try:
+            return Mine(self._exports.mention(thing, root).number, is_signal=False)
+        except TooMany as error:
+            raise NotTaken(str(error)) from None
+
+    def revoke(self, root: object, why: str) -> None:
+        """What was reached by a token can't be called any more."""
+        for export in self._exports.of(root):
+            self._exports.remove(export)
+            self._pinging.gone(export.number, why)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many things it has of this machine's, and this machine of its."""
+        return {
+            "exported": len(self._exports),
+            "imported": len(self._imports),
+            "lent": len(self._lender),
+            "calls": len(self._incoming),
+        }
+
+    # What is asked -------------------------------------------------------------------------------------------------
+
+    async def _call(self, number: int, call: UntypedCall) -> UntypedResult:
+        return await self._outgoing.make(number, call)
+
+    async def _ring(self, number: int) -> None:
+        try:
+            await self.link.insist(Kind.RING, Ring(number), Taken)
+        except (LinkLost, NotTaken) as error:
+            _logger.debug("bridge: a signal to %s was lost: %s", self.link.other, error)
+
+    async def _fetch(self, number: int, offset: int, size: int) -> bytes:
+        question = Fetch(number, offset, size)
+        return (await self.link.ask(Kind.FETCH, question, Fetched, within=_FETCHED)).data
+
+    def _asked(self) -> Iterable[bytes]:
+        self._imports.tick()
+        return self._outgoing.in_doubt()
+
+    def _gone(self) -> Iterable[int]:
+        gone = list(self._exports.gone())
+        for export in gone:
+            self._exports.remove(export)
+        return [export.number for export in gone]
+
+    # What is answered ----------------------------------------------------------------------------------------------
+
+    async def _fetched(self, _label: Label, fetch: Fetch) -> Fetched:
+        try:
+            return Fetched(self._lender.chunk(fetch.number, fetch.offset, fetch.size))
+        except ChunkRefused as error:
+            raise NotTaken(str(error)) from None
+
+    async def _rung(self, _label: Label, ring: Ring) -> Taken:
+        export = self._exports.at(ring.number)
+        if export is not None:
+            export.ring()
+        return Taken()
+
+    async def _told_bye(self, _label: Label, _bye: Bye) -> Taken:
+        # Answered before: what is lost answers nobody.
+        asyncio.get_running_loop().call_soon(self.link.lose, "the other bridge has ended it")
+        return Taken()
+
+    def _heard(self, ping: Ping) -> list[State]:
+        states = self._incoming.states(ping.asked)
+        for call in ping.ended:
+            self._incoming.ended(call)
+        for call in ping.given_up:
+            self._incoming.given_up(call)
+        for number, mentions in ping.released:
+            self._exports.release(number, mentions)
+        for number, why in ping.gone:
+            self._imports.gone(number, why)
+        return states
+
+    def _lose(self, _why: str) -> None:
+        self._imports.lose()
+        self._signals.lose()
+        self._exports.clear()
+        self._lender.end_all()

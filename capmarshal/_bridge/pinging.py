@@ -1,0 +1,155 @@
+"""What one end of a link tells the other now and then: that it lives, what it does not need any more, what has ended.
+
+One ping at a time, asked until it is answered, each with its number: so all that it says is taken once.  It is sent
+every second, and at once where somebody waits for what it says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+from .clocks import LEASE
+from .link import PINGING
+from .messages import Kind, Ping, Pong, State
+from .sealing import CALL_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from .link import Link
+    from .sealing import Label
+
+    Take: TypeAlias = Callable[[Ping], list[State]]
+
+T = TypeVar("T")
+
+# Of each sort, so many go into one ping, which has to fit into a body.
+_MOST = 10_000
+
+# Bytes of why something is gone.
+_WHY_MOST = 1_000
+
+# When so many calls have ended, or of so many bytes, the other is told at once: it keeps what they were answered.
+_ENDED_MOST = 256
+_KEPT_MOST = 1 << 20
+
+
+class Pinging:
+    """One end's, for as long as its link lasts."""
+
+    def __init__(self, link: Link, *, asked: Callable[[], Iterable[bytes]], gone: Callable[[], Iterable[int]]) -> None:
+        """None yet.
+
+        Args:
+            link: borrowed.
+            asked: the calls of which it is not known whether they have come.
+            gone: the numbers of what has gone since it was asked last.
+        """
+        self._link = link
+        self._asked = asked
+        self._look_for_gone = gone
+        self._at_once = asyncio.Event()
+        self._number = 0
+        self._ended: list[bytes] = []
+        self._kept = 0
+        self._given_up: list[bytes] = []
+        self._released: list[tuple[int, int]] = []
+        self._gone: list[tuple[int, str | None]] = []
+        # Of the other's: the last one that was taken, and what it was answered.
+        self._last: tuple[int, list[State]] = (0, [])
+        self._take: Take = lambda _ping: []
+
+    # What is told ---------------------------------------------------------------------------------------------------
+
+    def ended(self, call: bytes, size: int) -> None:
+        """The outcome of a call has been heard, of so many bytes, which the other keeps until it is told."""
+        self._ended.append(call)
+        self._kept += size
+        if len(self._ended) >= _ENDED_MOST or self._kept > _KEPT_MOST:
+            self._kept = 0
+            self.at_once()
+
+    def given_up(self, call: bytes) -> None:
+        """The outcome of a call has not been heard, and is not wanted any more."""
+        self._given_up.append(call)
+        self.at_once()
+
+    def released(self, number: int, mentions: int) -> None:
+        """What the other has exported is not held here any more; from any thread."""
+        self._released.append((number, mentions))
+
+    def gone(self, number: int, why: str | None) -> None:
+        """What was exported can't be called any more."""
+        self._gone.append((number, None if why is None else why[:_WHY_MOST]))
+        self.at_once()
+
+    def at_once(self) -> None:
+        """Somebody waits for what the next ping says."""
+        self._at_once.set()
+
+    async def run(self, told: Callable[[bytes, State], None]) -> None:
+        """Pings until the link is lost; what has become of calls that were asked for is told."""
+        pinging = asyncio.create_task(self._ping(told))
+        try:
+            while not pinging.done():
+                left = LEASE - self._link.clock.silent
+                if left <= 0:
+                    self._link.lose(f"it has not been heard of for {LEASE:g} seconds")
+                    return
+                await asyncio.wait([pinging], timeout=left)
+            pinging.result()
+        finally:
+            pinging.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([pinging])
+
+    async def _ping(self, told: Callable[[bytes, State], None]) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PINGING):
+                    await self._at_once.wait()
+            self._at_once.clear()
+            self._gone += [(number, None) for number in self._look_for_gone()]
+            ping, asked = self._next()
+            pong = await self._link.insist(Kind.PING, ping, Pong)
+            self._link.clock.show(pong.clock)
+            for call, state in zip(asked, pong.states, strict=False):
+                told(call, state)
+            if self._ended or self._given_up or self._gone or self._released:
+                self._at_once.set()
+
+    def _next(self) -> tuple[Ping, list[bytes]]:
+        self._number += 1
+        asked = list(self._asked())[:_MOST]
+        ping = Ping(
+            self._number,
+            asked,
+            _taken(self._ended),
+            _taken(self._given_up),
+            _taken(self._released),
+            _taken(self._gone, _MOST // 100),
+        )
+        return ping, asked
+
+    # What is heard --------------------------------------------------------------------------------------------------
+
+    def hear(self, take: Take) -> None:
+        """Has the other's pings taken by that, each once; it gives the states of the calls that were asked for."""
+        self._take = take
+        self._link.answer(Kind.PING, self._heard)
+
+    async def _heard(self, _label: Label, ping: Ping) -> Pong:
+        number, states = self._last
+        if ping.number > number:
+            states = [] if any(len(call) != CALL_BYTES for call in ping.asked) else self._take(ping)
+            self._last = ping.number, states
+        return Pong(self._link.renew(), states if ping.number >= number else [])
+
+
+def _taken(waiting: list[T], most: int = _MOST) -> list[T]:
+    """The first of what waits, which does not any more."""
+    taken = waiting[:most]
+    del waiting[:most]
+    return taken

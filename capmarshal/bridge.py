@@ -1,0 +1,20 @@
+"""Bridges: the same capabilities from another machine.
+
+A :class:`Bridge` exports capabilities of its machine by tokens, and makes what tokens of other bridges stand for
+capabilities of its own: what they carry between them an engine carries, which is NATS.  Needs nats-py and cryptography,
+which the extra `bridge` brings.
+"""
+
+from capmarshal._bridge.bridge import Bridge, NotReached
+from capmarshal._bridge.encryption import Tls
+from capmarshal._bridge.engine import EngineError
+from capmarshal._bridge.nats_connection import Login
+from capmarshal._bridge.nats_engine import NatsEngine
+from capmarshal._bridge.tokens import Token
+
+__all__ = ["Bridge", "EngineError", "Login", "NatsEngine", "NotReached", "Tls", "Token"]
+
+for _name in __all__:
+    # Where it is to be had, not where it is written.
+    globals()[_name].__module__ = __name__
+del _name

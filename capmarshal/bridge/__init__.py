@@ -1,1 +1,0 @@
-"""What a bridge between machines stands on: tokens, sealed bodies, and the seam to the engine that carries them."""

@@ -1,0 +1,196 @@
+"""Capabilities of another machine, called as those of this one: through two bridges in processes of their own."""
+
+import os
+import threading
+
+import pytest
+
+import bridge_hosts
+import capmarshal as cm
+import nats_servers
+from forwarding import Desk, DeskServer, Page, PageServer, Wrong
+from patience import PATIENCE
+
+
+@pytest.fixture
+def near_and_far(tmp_path):
+    with nats_servers.nodes(tmp_path) as nodes, bridge_hosts.hosts(nodes, "near", "far") as both:
+        yield both
+
+
+@pytest.fixture
+def desk(near_and_far):
+    """A desk that is served beyond two bridges."""
+    near, far = near_and_far
+    with cm.Entrypoint("desk") as entrypoint:
+        yield near.host.connect(far.host.export(entrypoint.manage(DeskServer()))).cast(Desk)
+
+
+def test_calls_results_and_errors(desk):
+    assert desk.echo(b"there and back") == b"there and back"
+    with pytest.raises(Wrong, match="word") as caught:
+        desk.fail("word", 3)
+    assert caught.value.place == 3
+    with pytest.raises(cm.RemoteError, match="not this one"):
+        desk.break_()
+    with pytest.raises(cm.UnknownMethod):
+        cm.capability(desk).cast(Page).title()
+
+
+def test_long_arguments_and_results(desk):
+    long = os.urandom(10 << 20)
+    assert desk.echo(long) == long
+
+
+def test_deadlines_go_along(desk):
+    with cm.timeout(20):
+        assert 10 < desk.left() < 20
+    with cm.SignalReceiver() as begun, cm.SignalReceiver() as ended, cm.timeout(0.5):
+        desk.hold(begun.signal, ended.signal)
+        begun.wait(PATIENCE)
+
+
+def test_capabilities_both_ways(desk):
+    page = desk.page("far away")
+    assert page.title() == "far away"
+    # One's own comes home, on either side.
+    assert desk.title_of(page) == "far away"
+    assert desk.is_own(cm.capability(desk))
+    with cm.Entrypoint("mine") as entrypoint:
+        mine = entrypoint.manage(PageServer("near"))
+        assert desk.title_of(mine.cast(Page)) == "near"
+        assert cm.capability(desk.same(mine.cast(Page))) is mine
+
+
+def test_streams_both_ways(desk):
+    assert list(desk.lines(1000)) == [str(number) for number in range(1000)]
+    assert desk.total(iter(range(1000))) == 499500
+    lines = desk.lines(1_000_000)
+    next(lines)
+    lines.close()
+    assert desk.made() < 100_000
+
+
+def test_signals(desk):
+    with cm.SignalReceiver() as receiver:
+        for _ in range(3):
+            desk.ring(receiver.signal)
+            assert receiver.wait(PATIENCE) >= 1
+
+
+def test_dataspaces_are_copied(desk):
+    with cm.Dataspace.from_buffer(memoryview(bytes(range(250)) * 20_000).cast("B", (5000, 1000))) as data:
+        with desk.array(data) as came:
+            assert (came.shape, came.sealed, bytes(came.view())) == ((5000, 1000), True, bytes(data.view()))
+
+
+def test_descriptors_are_refused_before_anything_is_sent(desk):
+    with open("/dev/null", "rb") as file, cm.Descriptor.dup_of(file) as given:
+        with pytest.raises(cm.ArgumentError, match=r"another machine.*descriptor"):
+            desk.copy([given])
+
+
+def test_a_revoked_token(near_and_far):
+    near, far = near_and_far
+    with cm.Entrypoint("desk") as entrypoint:
+        token = far.host.export(entrypoint.manage(DeskServer()))
+        desk = near.host.connect(token).cast(Desk)
+        page = desk.page("of it")
+        far.host.revoke(token, "was stolen")
+        for each in (desk, page):
+            cm.wait_gone(cm.capability(each), PATIENCE)
+        with pytest.raises(cm.Revoked, match="was stolen"):
+            desk.made()
+        with pytest.raises(cm.Revoked, match="was stolen"):
+            page.title()
+        with pytest.raises(cm.Disconnected, match="revoked"):
+            near.host.connect(token)
+
+
+def test_a_revoked_grant_and_a_server_that_goes(near_and_far):
+    near, far = near_and_far
+    with cm.Entrypoint("desk") as entrypoint:
+        granted = entrypoint.grant(DeskServer())
+        desk = near.host.connect(far.host.export(granted)).cast(Desk)
+        entrypoint.revoke(granted, "enough")
+        with pytest.raises(cm.Revoked, match="enough"):
+            desk.made()
+        cm.wait_gone(cm.capability(desk), PATIENCE)
+        other = near.host.connect(far.host.export(entrypoint.manage(DeskServer()))).cast(Desk)
+        assert other.made() == 0
+    cm.wait_gone(cm.capability(other), PATIENCE)
+    with pytest.raises(cm.Disconnected) as caught:
+        other.made()
+    assert caught.value.ran == "no"
+
+
+def test_nobody_can_reach_it_any_more(near_and_far):
+    near, far = near_and_far
+    gone = threading.Event()
+    with cm.Entrypoint("desk") as entrypoint:
+        served = DeskServer()
+        token = far.host.export(entrypoint.grant(served, unreachable=lambda _served: gone.set()))
+        near.host.connect(token)
+        far.host.revoke(token, "")
+        assert gone.wait(PATIENCE)
+
+
+def test_a_path_of_another_machine(near_and_far, tmp_path):
+    near, far = near_and_far
+    with cm.Entrypoint("desk") as entrypoint:
+        token = far.host.export(entrypoint.manage(DeskServer()))
+        near.host.listen(str(tmp_path / "desk.sock"), token)
+        assert cm.connect(tmp_path / "desk.sock").cast(Desk).echo(b"by a path") == b"by a path"
+
+
+def test_three_parties(tmp_path):
+    """What one has of another, a third one calls."""
+    with nats_servers.nodes(tmp_path) as nodes, bridge_hosts.hosts(nodes, "one", "two", "three") as (one, two, three):
+        with cm.Entrypoint("one") as first, cm.Entrypoint("two") as second:
+            page = three.host.connect(one.host.export(first.manage(PageServer("of one")))).cast(Page)
+            desk = three.host.connect(two.host.export(second.manage(DeskServer()))).cast(Desk)
+            assert desk.title_of(page) == "of one"
+            assert desk.same(page).title() == "of one"
+
+
+@pytest.mark.parametrize("which", ["near", "far"])
+def test_a_bridge_that_is_killed(near_and_far, which):
+    """Who waits for a call is told that it may have run, and who calls later that it has not."""
+    near, far = near_and_far
+    with cm.Entrypoint("desk") as entrypoint, cm.SignalReceiver() as begun, cm.SignalReceiver() as ended:
+        served = DeskServer()
+        served.hold = lambda begun, _ended: (begun.send(), ended.wait(PATIENCE))
+        desk = near.host.connect(far.host.export(entrypoint.manage(served))).cast(Desk)
+        answers = []
+
+        def call():
+            try:
+                desk.hold(begun.signal, ended.signal)
+            except cm.Disconnected as error:
+                answers.append(error.ran)
+
+        calling = threading.Thread(target=call)
+        calling.start()
+        begun.wait(PATIENCE)
+        (near if which == "near" else far).kill()
+        calling.join(PATIENCE)
+        ended.signal.send()
+        assert answers == ["maybe"]
+        cm.wait_gone(cm.capability(desk), PATIENCE)
+        with pytest.raises(cm.Disconnected) as caught:
+            desk.made()
+        assert caught.value.ran == "no"
+
+
+def test_what_is_not_held_any_more_is_released(near_and_far):
+    near, far = near_and_far
+    with cm.Entrypoint("desk") as entrypoint:
+        token = far.host.export(entrypoint.manage(DeskServer()))
+        desk = near.host.connect(token).cast(Desk)
+        pages = [desk.page(str(number)) for number in range(1000)]
+        assert pages[-1].title() == "999"
+        assert near.host.counts()["far"]["imported"] == 1001
+        pages.clear()
+        del desk
+        near.idle()
+        far.idle()
