@@ -1,11 +1,14 @@
 """The reaper: closing what a stranger sent delays nobody, for it is done elsewhere."""
 
 import contextlib
+import gc
 import os
 import resource
 import socket
 import threading
 import time
+import warnings
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ import pytest
 from capmarshal import Descriptor
 from capmarshal._descriptors import reaper as _reaper
 from capmarshal._descriptors import reaper_threads
-from capmarshal._descriptors.closing_jobs import THREADS_OF_SENDER, Sender
+from capmarshal._descriptors.closing_jobs import THREADS_OF_SENDER, Job, Sender
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.process import process
 from capmarshal._descriptors.reaper_threads import THREADS_MAX
@@ -582,3 +585,68 @@ def test_going_on_that_was_interrupted_is_done_again():
         number = pipe_end().detach()
         _reaper.close([Descriptor(number)])
     assert at >= 3
+
+
+def test_what_is_done_where_no_thread_can_be_had_is_not_lost_by_ctrl_c(monkeypatch, fork):
+    """Wherever that comes while it goes on: all is closed when it has gone on once more, and counted once."""
+    package = Path(_reaper.__file__).parent
+    files = [package / f"{name}.py" for name in ("reaper_threads", "reaper", "closing_jobs", "descriptor_list")]
+
+    def child():
+        warnings.simplefilter("ignore", ResourceWarning)
+        no_thread(monkeypatch, RuntimeError("can't start new thread"))
+        at = 0
+        while True:
+            assert _reaper.end_threads(PATIENCE)
+            user, told = Sender(), []
+            sender, things = Sender(user), [pipe_end() for _ in range(3)]
+            numbers = [thing.fileno() for thing in things]
+            # As two records, each of which is a job.
+            _reaper.close(things[:2], sender, partial(told.append, 0))
+            _reaper.close(things[2:], sender, partial(told.append, 1))
+            before = sender.waiting, user.waiting
+            del things
+            interrupting = Interrupting(at, KeyboardInterrupt, files)
+            with contextlib.suppress(KeyboardInterrupt), interrupting:
+                _reaper.go_on()
+            _reaper.go_on()
+            gc.collect()
+            assert not any(map(is_open, numbers)), interrupting.where
+            assert (before, sender.waiting, user.waiting) == ((3, 3), 0, 0), interrupting.where
+            assert _reaper.wait(0), interrupting.where
+            assert len(told) == len({*told}), interrupting.where
+            if not interrupting.where:
+                return at, told
+            at += 1
+
+    at, told = fork(child).result()
+    assert at > 20
+    assert told == [0, 1]
+
+
+def test_what_is_closed_in_place_is_not_lost_by_ctrl_c(monkeypatch, fork):
+    """A thread closes the rest, once one can be had."""
+    package = Path(_reaper.__file__).parent
+    files = [package / f"{name}.py" for name in ("reaper", "closing_jobs", "descriptor_list")]
+
+    def child():
+        at = 0
+        while True:
+            thing = pipe_end()
+            number, job = thing.fileno(), Job(DescriptorList.of([thing]), 1, [], Sender(), None)
+            interrupting = Interrupting(at, KeyboardInterrupt, files)
+            with monkeypatch.context() as patch:
+                no_thread(patch, RuntimeError("can't start new thread"))
+                with contextlib.suppress(KeyboardInterrupt), interrupting:
+                    _reaper._reaper._do(job)
+            del job
+            assert _reaper.wait(PATIENCE), interrupting.where
+            assert not is_open(number), interrupting.where
+            if not interrupting.where:
+                return at
+            # No thread is to be there the next time.
+            assert _reaper.end_threads(PATIENCE)
+            _reaper.go_on()
+            at += 1
+
+    assert fork(child).result() > 3

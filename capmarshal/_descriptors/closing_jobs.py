@@ -80,9 +80,11 @@ class Job:
                 tell(number)
 
     def run(self) -> None:
-        """Closes all of it; what goes wrong with one is nobody's concern."""
-        with contextlib.suppress(BaseException):
-            self.descriptors.close()
+        """Closes all of it; what goes wrong with one is nobody's concern.
+
+        Where no thread can be had, Ctrl-C may raise here: it is to be run again then.
+        """
+        self.descriptors.close()
         for file in self._files:
             with contextlib.suppress(BaseException):
                 close_whole(file)

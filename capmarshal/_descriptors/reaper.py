@@ -98,14 +98,15 @@ class Reaper:
             return True
         try:
             ready = self._threads.ready()
+            if not ready:
+                job.run()
         except BaseException:
-            # Ctrl-C: whoever comes next has a thread started.
+            # Ctrl-C: whoever comes next has a thread started, or does it.
             self._enter(job)
             raise
         if ready:
             self._enter(job)
             return False
-        job.run()
         self.done += 1
         return True
 
@@ -120,17 +121,26 @@ class Reaper:
         self._threads.queue.put(item)
 
     def _forget(self, number: int, job: Job) -> None:
+        """Of a job that is done; what Ctrl-C has kept it from, it does when it is called again."""
         with self._threads.lock:
-            self.done += 1
+            count, sender, user = job.count, job.sender, job.sender.of
             self._telling.add(number)
-            self._open.pop(number, None)
-            for each in job.sender.chain:
-                each.waiting -= job.count
+            # No call in this block, as in _enter(): a job is counted, and known, or neither.
+            if number in self._open:
+                self.done += 1
+                sender.waiting -= count
+                if user is not None:
+                    user.waiting -= count
+                del self._open[number]
         if job.then is not None:
-            with contextlib.suppress(Exception):
-                job.then()
+            try:
+                with contextlib.suppress(Exception):
+                    job.then()
+            finally:
+                # Not a second time: it may have been told.
+                job.then = None
         # Who has sent it may go with it, and leave something to be closed in turn: who waits waits for that, too.
-        job.then, job.sender = None, self._own
+        job.sender = self._own
         self._telling.discard(number)
 
     def prepare(self) -> None:

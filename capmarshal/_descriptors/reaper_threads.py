@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import collections
 import contextlib
 import queue
 import threading
@@ -45,6 +46,8 @@ class Threads:
         self._beginning_until = 0.0
         # They are to end, and none is started: what there is to do waits.
         self._held = False
+        # What go_on() has to do itself, and has not done yet.
+        self._here: collections.deque[tuple[int, Job] | None] = collections.deque()
 
     @property
     def alive(self) -> int:
@@ -177,14 +180,17 @@ class Threads:
         """
         with self.lock:
             self._held = False
-        if self.queue.empty() or self.ready():
-            return
-        with contextlib.suppress(queue.Empty):
-            while True:
-                if (item := self.queue.get_nowait()) is not None:
-                    number, job = item
-                    job.run()
-                    self._closed(number, job)
+        if not self.queue.empty() and not self.ready():
+            # In C alone, where no signal handler raises: each job is in one of the two.
+            with contextlib.suppress(queue.Empty):
+                self._here.extend(iter(self.queue.get_nowait, self))
+        while self._here:
+            if (item := self._here[0]) is not None:
+                number, job = item
+                job.run()
+                self._closed(number, job)
+            # Last: until then it is to be done once more.
+            self._here.popleft()
 
     def let_begin(self) -> None:
         """Waits for the thread that was started last to begin, but not for long."""
