@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import gc
+import itertools
 import mmap
 import os
 import resource
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ import pytest
 import capmarshal as cm
 import child_program
 from capmarshal._child import confine, privileges
+from capmarshal._child.undisturbed import undisturbed
 from capmarshal._descriptors import reaper
 from confined import confines
 from loops import run
@@ -187,6 +190,29 @@ def test_a_signal_is_heard_when_all_is_bound(fork, monkeypatch, raises):
         return heard, signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
     assert fork(act, ordinary=True).result() == ([PermissionError], set())
+
+
+def test_a_signal_that_comes_while_they_are_being_blocked_leaves_none_blocked(fork, monkeypatch):
+    """What its handler raises then keeps the block from being entered; the process would have heard none any more."""
+    every, entered = signal.valid_signals(), []
+
+    class Coming:
+        def __sub__(self, others):
+            # By C alone, while they are read: nobody has looked for signals when they are blocked.
+            coming = iter(partial(os.kill, os.getpid(), signal.SIGUSR1), None)
+            return itertools.chain(coming, every - others)
+
+    def handler(*_):
+        raise ZeroDivisionError
+
+    def act():
+        signal.signal(signal.SIGUSR1, handler)
+        monkeypatch.setattr(signal, "valid_signals", Coming)
+        with pytest.raises(ZeroDivisionError), undisturbed():
+            entered.append(True)
+        return entered, signal.pthread_sigmask(signal.SIG_BLOCK, ()), gc.isenabled()
+
+    assert fork(act).result() == ([], set(), True)
 
 
 @pytest.mark.parametrize("kind", ["thread", "library"])

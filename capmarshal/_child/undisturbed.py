@@ -21,9 +21,10 @@ def undisturbed() -> Iterator[None]:
     Else a handler or a finalizer, which may do anything, would do it between two of its steps: start a thread, raise
     something.  Signals that arrive are heard at its end, and what handlers raise then is raised there.
     """
-    collects = gc.isenabled()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _FAULTS)
+    collects, before = gc.isenabled(), signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
+        # It may raise what a handler does, of a signal that came before, when they are blocked already.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _FAULTS)
         gc.disable()
         yield
     finally:
