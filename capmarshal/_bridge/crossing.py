@@ -142,7 +142,7 @@ class Crossing:
 
         Raises:
             StaleCapability: it speaks of what is not exported any more.
-            ArgumentError, OSError: it can't be made.
+            ArgumentError, TooLarge, OSError: it can't be made.
             TooManyImports: there is no room for it.
         """
         # Counted first, all of them: what has come has come, whatever becomes of the rest.

@@ -1,56 +1,111 @@
-"""Dataspaces of another machine: what is said of one, and an equal one made here."""
+"""A dataspace crosses a bridge as a copy: it is described, lent, and made anew where it arrives.
+
+The copy is like the original: as many bytes, an array if that is one, and sealed if that is.  It is other memory, and
+there is one more of it for each time that a dataspace crosses.
+"""
 
 from __future__ import annotations
 
-import math
-import struct
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from capmarshal import ArgumentError, Dataspace
+from capmarshal._descriptors.array_layout import DIMENSIONS_MAX, ArrayLayout, bytes_of
+from capmarshal._descriptors.dataspace import Dataspace, array_in
+from capmarshal._descriptors.memory import make_memory
+from capmarshal._kernel.errors import ArgumentError, TooLarge
 
-from .fetching import fetch
+from .fetching import CHUNK, WINDOW, Ask, fetch, never
 
 if TYPE_CHECKING:
-    from .fetching import Ask
+    from collections.abc import Callable
 
 
 class Described(msgspec.Struct, array_like=True, frozen=True):
-    """What is said of one.
+    """What is said of a dataspace, so that one like it can be made elsewhere.
 
     Attributes:
-        shape: as that of a Dataspace.
-        format: likewise.
+        size: bytes.
+        sealed: nobody can change it any more.
+        format: of an item of the array that it is; None of bytes.
+        shape: of that array; empty of bytes.
     """
 
-    shape: list[int]
-    format: str
+    size: int
+    sealed: bool
+    format: str | None = None
+    shape: tuple[int, ...] = ()
 
 
 def described(dataspace: Dataspace) -> Described:
-    """What is said of one."""
-    return Described(list(dataspace.shape), dataspace.format)
+    """What is to be said of a dataspace."""
+    layout = array_in(dataspace)
+    if layout is None:
+        return Described(dataspace.size, dataspace.sealed)
+    return Described(dataspace.size, dataspace.sealed, layout.format, layout.shape)
 
 
-async def copied(what: Described, ask: Ask, most: int) -> Dataspace:
-    """An equal one, sealed; it is the caller's.
+async def copied(
+    description: Described,
+    ask: Ask,
+    most: int,
+    *,
+    window: int = WINDOW,
+    chunk: int = CHUNK,
+    give_up: Callable[[], bool] = never,
+) -> Dataspace:
+    """A dataspace like the described one, with what it contains, fetched by asks.
+
+    What comes is written where it stays.  Memory is taken for what has come, and for nothing that was only announced.
+
+    Args:
+        description: by whoever has lent it, whom nobody trusts.
+        ask: asks for some of its bytes, as fetch() has it.
+        most: bytes that it may have.
+        window: as there.
+        chunk: as there.
+        give_up: as there.
 
     Raises:
-        ArgumentError: it would have more bytes than that, or is none.
-        KernelError, TableFull: there is no room for it.
+        ArgumentError: there is no such dataspace; nothing was asked for.
+        TooLarge: it has more than ``most`` bytes; nothing was asked for.
+        TableFull, KernelError: no room for a descriptor, or no memory.
+        Exception: what fetching has raised; there is no dataspace then.
     """
+    layout = _checked(description, most)
+    made = make_memory(layout.size, "dataspace", at_once=False)
+    copy = Dataspace(made, layout.size, sealed=False, layout=layout)
     try:
-        size = math.prod(what.shape) * struct.calcsize(what.format)
-        if not 0 <= size <= most:
-            raise ArgumentError(f"a dataspace of {size:,} bytes, and it may have {most:,}")
-        made = Dataspace.create(what.shape, what.format)
-    except (ValueError, TypeError, struct.error) as error:
-        raise ArgumentError(f"no such dataspace: {error}") from None
-    try:
-        await fetch(ask, made.size, made)
-        made.seal()
+        await fetch(ask, layout.size, copy, window=window, chunk=chunk, give_up=give_up)
+        if description.sealed:
+            copy.seal()
     except BaseException:
-        made.close()
+        copy.close()
         raise
-    return made
+    return copy
+
+
+def _checked(description: Described, most: int) -> ArrayLayout:
+    """What array it is.
+
+    Raises:
+        ArgumentError, TooLarge: as from copied().
+    """
+    size, shape = description.size, description.shape
+    if size < 0 or any(count < 0 for count in shape):
+        raise ArgumentError("a dataspace came with a size, or a shape, that is less than nothing")
+    if size > most:
+        raise TooLarge(f"a dataspace came of {size:,} bytes, and {most:,} are taken of one at most")
+    if description.format is None:
+        if shape:
+            raise ArgumentError("a dataspace came with the shape of an array, and no format of its items")
+        return bytes_of(size)
+    # Of what a stranger may have made long, nothing is shown.
+    if len(shape) > DIMENSIONS_MAX or len(description.format) != 1:
+        raise ArgumentError(
+            f"a dataspace came as an array of {len(shape)} dimensions, with a format of {len(description.format)} "
+            f"letters: {DIMENSIONS_MAX} at most, and one letter, are due"
+        )
+    layout = ArrayLayout(description.format, shape)
+    layout.check(size)
+    return layout

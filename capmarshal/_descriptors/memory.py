@@ -33,12 +33,14 @@ class Memory(Descriptor):
         return f"<memory of a Dataspace, SharedBuffer or BufferPool, {super().__repr__()}>"
 
 
-def make_memory(size: int, what: str) -> Memory:
+def make_memory(size: int, what: str, *, at_once: bool = True) -> Memory:
     """New memory of so many bytes, all zero.
 
     Args:
         size: bytes.
         what: it is, in words.
+        at_once: it is all there; otherwise each page when it is written, as of what comes from somebody who says only
+            how much that will be.  It is to be handed over when all is written, and not before.
 
     Raises:
         TableFull, KernelError: no room for a descriptor, or no memory (ENOMEM, ENOSPC).
@@ -47,7 +49,9 @@ def make_memory(size: int, what: str) -> Memory:
     name = b"capmarshal-" + what.replace(" ", "-").encode()
     descriptor = made(lambda place: lib.cm_make_memfd(place, name), f"making a {what}", Memory, "memfd_create(2)")
     try:
-        if size:
+        if not at_once:
+            os.ftruncate(descriptor.fileno(), size)
+        elif size:
             # All of it now: no page is missing when somebody reads it, and the receiver refuses one with holes.
             os.posix_fallocate(descriptor.fileno(), 0, size)
     except BaseException as error:
