@@ -1,5 +1,6 @@
 """The example of a web server, started with pages that do what a test wants, and its clients."""
 
+import collections
 import contextlib
 import http.client
 import os
@@ -96,7 +97,11 @@ class Served:
 
     def descriptors(self):
         """How many the parent has open."""
-        return len(links(self.process.pid))
+        return self.kinds().total()
+
+    def kinds(self):
+        """How many of each kind it has open: all sockets are one, and whatever has a name is another."""
+        return collections.Counter(re.sub(r"\[\d+\]$", "", link) for link in links(self.process.pid))
 
     def end(self):
         """With what it has started."""
