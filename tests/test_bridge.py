@@ -2,6 +2,7 @@
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -194,3 +195,12 @@ def test_what_is_not_held_any_more_is_released(near_and_far):
         del desk
         near.idle()
         far.idle()
+
+
+def test_many_calls_at_a_time_with_long_results(near_and_far):
+    """More of them than one link may have here at a time: the rest wait."""
+    near, far = near_and_far
+    with cm.Entrypoint("desk") as entrypoint, ThreadPoolExecutor(40) as pool:
+        desk = near.host.connect(far.host.export(entrypoint.manage(DeskServer()))).cast(Desk)
+        sizes = pool.map(lambda number: len(desk.echo(bytes(number << 20))), range(40))
+        assert list(sizes) == [number << 20 for number in range(40)]

@@ -290,6 +290,7 @@ MODULES = {
         "messages",
         "clocks",
         "limits",
+        "budget",
         "link",
         "exports",
         "imports",

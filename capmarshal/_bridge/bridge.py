@@ -13,7 +13,7 @@ import capmarshal as cm
 from capmarshal import aio
 
 from .clocks import LEASE, nanoseconds, now
-from .engine import EngineError
+from .engine import CLOSING, EngineError
 from .joining import Door, join
 from .limits import LinkLimits
 from .link import LinkLost, NotTaken
@@ -72,7 +72,13 @@ class Bridge:
     """
 
     def __init__(
-        self, name: str, engine: Engine, *, max_bytes: int = MAX_BYTES, max_dataspace: int = MAX_DATASPACE
+        self,
+        name: str,
+        engine: Engine,
+        *,
+        max_bytes: int = MAX_BYTES,
+        max_dataspace: int = MAX_DATASPACE,
+        close_timeout: float = CLOSING,
     ) -> None:
         """One that nobody can reach yet.
 
@@ -82,12 +88,14 @@ class Bridge:
             engine: that carries its calls; taken: it is closed with the bridge.
             max_bytes: of a call's arguments, and of its result.
             max_dataspace: bytes of one dataspace that another bridge may have copied here.
+            close_timeout: seconds for which leaving the block waits for calls that other bridges have made.
 
         Raises:
             ValueError: no such name.
         """
         self.name = check_exporter(name)
         self._engine = engine
+        self._close_timeout = close_timeout
         self._limits = LinkLimits.of_this_process(max_bytes, max_dataspace)
         self._instance = Once(os.urandom(LEASE_BYTES), now() + nanoseconds(LEASE))
         self._exports: dict[str, _Export] = {}
@@ -279,6 +287,9 @@ class Bridge:
         for export in tuple(self._exports.values()):
             await export.door.close()
         self._exports.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._close_timeout):
+                await asyncio.gather(*(peer.drain() for peer in tuple(self._peers)))
         await asyncio.gather(*(peer.close("the bridge was closed") for peer in tuple(self._peers)))
 
     def _source(self, what: object) -> Source:

@@ -20,6 +20,7 @@ from .messages import Copied, Long, Mention, Mine, Payload, Yours
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from .budget import Spending
     from .exports import Exports
     from .imports import Imports
     from .lending import Lender
@@ -166,16 +167,19 @@ class Crossing:
             elif isinstance(mention, Copied):
                 into.append(await copied(mention.described, partial(self._asking, mention.number), self._max_dataspace))
 
-    async def receive(self, payload: Payload, most: int) -> bytes:
+    async def receive(self, payload: Payload, most: int, spending: Spending) -> bytes:
         """A payload, fetched if it has to be.
 
         Raises:
             ArgumentError: it has more bytes than that.
+            TooLarge: there never is room for so many.
         """
         if isinstance(payload, bytes):
+            await spending.wait(len(payload))
             return payload
         if payload.size > most or payload.size < 0:
             raise ArgumentError(f"{payload.size:,} bytes, and may have {most:,}")
+        await spending.wait(payload.size)
         made = bytearray(payload.size)
         await fetch(partial(self._asking, payload.number), payload.size, made)
         return bytes(made)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from capmarshal import (
@@ -24,6 +24,7 @@ from capmarshal import (
 )
 from capmarshal._protocol import faults
 
+from .budget import Spending
 from .clocks import now
 from .crossing import Left
 from .engine import EngineError
@@ -35,6 +36,7 @@ from .sealing import NotGenuine
 from .signals import TooManySignals
 
 if TYPE_CHECKING:
+    from .budget import Budget
     from .crossing import Crossing
     from .exports import Exports
     from .link import Link
@@ -44,6 +46,10 @@ _logger = logging.getLogger("capmarshal")
 
 # Seconds in which a call is answered at once, if it ends by then.
 _AT_ONCE = 0.25
+
+# So many are waited for; of more that come beside them the other is told at once that they run: each that is waited
+# for is one of those that the engine has served at a time, for all other bridges.
+_AT_ONCE_MOST = 100
 
 _NANOSECONDS = 1_000_000_000
 
@@ -55,23 +61,40 @@ class _Incoming:
     Attributes:
         task: in which it runs.
         left: what its result has mentioned.
+        spending: bytes of its arguments and its result.
     """
 
     task: asyncio.Task[Outcome]
-    left: Left = field(default_factory=Left)
+    left: Left
+    spending: Spending
 
 
 class IncomingCalls:
     """All of one link."""
 
-    def __init__(self, link: Link, exports: Exports, crossing: Crossing, *, most: int, max_bytes: int) -> None:
-        """None yet, and so many at most; all are borrowed; arguments have so many bytes at most."""
+    def __init__(
+        self, link: Link, exports: Exports, crossing: Crossing, *, budget: Budget, most: int, max_bytes: int
+    ) -> None:
+        """None yet; all are borrowed.
+
+        Args:
+            link: by which they come.
+            exports: what they are calls of.
+            crossing: of their tables.
+            budget: what their arguments and results may take together, until the other has heard of their end.
+            most: how many there may be.
+            max_bytes: of one's arguments.
+        """
         self._link = link
         self._exports = exports
         self._crossing = crossing
+        self._budget = budget
         self._most = most
         self._max_bytes = max_bytes
         self._calls: dict[bytes, _Incoming] = {}
+        self._waited_for = 0
+        self._draining = False
+        self._telling: set[asyncio.Task[None]] = set()
         link.answer(Kind.CALL, self._called)
         link.has_come = self._has_come
         link.at_loss(self._lose)
@@ -84,6 +107,7 @@ class IncomingCalls:
         """The other has heard its outcome."""
         incoming = self._calls.pop(call, None)
         if incoming is not None:
+            incoming.spending.end()
             self._crossing.let_go(incoming.left)
 
     def given_up(self, call: bytes) -> None:
@@ -93,7 +117,16 @@ class IncomingCalls:
             self._link.bar(Kind.CALL, call)
             return
         incoming.task.cancel()
+        incoming.spending.end()
         self._crossing.take_back(incoming.left)
+
+    async def drain(self) -> None:
+        """Takes no more, and returns when those that run have ended, and the other has heard of it."""
+        self._draining = True
+        while running := [incoming.task for incoming in self._calls.values() if not incoming.task.done()]:
+            await asyncio.wait(running)
+        while self._telling:
+            await asyncio.wait(self._telling)
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -115,14 +148,23 @@ class IncomingCalls:
             raise NotTaken(
                 f"{self._most:,} calls of that bridge run or wait to be heard of, which is as many as may be"
             )
-        left = Left()
-        task = self._link.adopt(asyncio.create_task(self._run(call, left)))
-        self._calls[label.call] = _Incoming(task, left)
-        await asyncio.wait([task], timeout=_AT_ONCE)
-        if task.done() and not task.cancelled():
-            return task.result()
+        if self._draining:
+            raise NotTaken("it is about to end, and takes no more calls")
+        left, spending = Left(), Spending(self._budget)
+        task = self._link.adopt(asyncio.create_task(self._run(call, left, spending)))
+        self._calls[label.call] = _Incoming(task, left, spending)
+        if self._waited_for < _AT_ONCE_MOST:
+            self._waited_for += 1
+            try:
+                await asyncio.wait([task], timeout=_AT_ONCE)
+            finally:
+                self._waited_for -= 1
+            if task.done() and not task.cancelled():
+                return task.result()
         if not self._link.lost:
-            self._link.run(self._tell(label.call, task))
+            telling = self._link.run(self._tell(label.call, task))
+            self._telling.add(telling)
+            telling.add_done_callback(self._telling.discard)
         return Running()
 
     async def _tell(self, call: bytes, task: asyncio.Task[Outcome]) -> None:
@@ -132,10 +174,10 @@ class IncomingCalls:
             with contextlib.suppress(LinkLost, NotTaken):
                 await self._link.insist(Kind.DONE, Done(call, task.result()), Taken)
 
-    async def _run(self, call: Call, left: Left) -> Outcome:
+    async def _run(self, call: Call, left: Left, spending: Spending) -> Outcome:
         table: list[Any] = []
         try:
-            return await self._forward(call, table, left)
+            return await self._forward(call, table, left, spending)
         except Exception as error:  # noqa: BLE001 - all of them are told to who called
             return Failed(faults.encode(_fault(error, call)))
         finally:
@@ -143,12 +185,12 @@ class IncomingCalls:
                 if isinstance(thing, Dataspace):
                     thing.close()
 
-    async def _forward(self, call: Call, table: list[Any], left: Left) -> Outcome:
+    async def _forward(self, call: Call, table: list[Any], left: Left, spending: Spending) -> Outcome:
         await self._crossing.enter(call.table, table)
         export = self._exports.at(call.object)
         if export is None or not isinstance(export.thing, Capability):
             raise StaleCapability("the object is not there any more: released, or its token was revoked")
-        payload = await self._crossing.receive(call.payload, self._max_bytes)
+        payload = await self._crossing.receive(call.payload, self._max_bytes, spending)
         seconds = None
         if call.deadline:
             seconds = max(call.deadline - now(), 0) / _NANOSECONDS
@@ -162,6 +204,7 @@ class IncomingCalls:
                 if not isinstance(thing, Capability) and hasattr(thing, "close"):
                     thing.close()
         left.mentions, left.exported, left.lent = made.mentions, made.exported, made.lent
+        spending.take(len(result.payload))
         return Result(self._crossing.pay(result.payload, left), left.mentions)
 
     def _lose(self, _why: str) -> None:

@@ -39,7 +39,7 @@ class LinkLimits:
             exports=100_000,
             imports=table // 5,
             signals=max(table // 50, 4),
-            calls=max(table // 20, 4),
+            calls=max(min(table // 20, 10_000), 4),
             bytes=max_bytes,
             dataspace=max_dataspace,
         )

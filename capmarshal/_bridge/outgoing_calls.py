@@ -24,6 +24,7 @@ from capmarshal import (
 from capmarshal._kernel.native import FOREVER
 from capmarshal._typed.untyped import UntypedMethod, wire_name_of
 
+from .budget import Spending
 from .engine import EngineError, NotSent, TooLong, Unanswered
 from .exports import TooMany
 from .imports import TooManyImports
@@ -35,6 +36,7 @@ from .signals import TooManySignals
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from .budget import Budget
     from .crossing import Crossing, Left
     from .link import Link
     from .pinging import Pinging
@@ -70,11 +72,12 @@ class _Waiting:
 class OutgoingCalls:
     """All of one link."""
 
-    def __init__(self, link: Link, crossing: Crossing, pinging: Pinging, *, max_bytes: int) -> None:
-        """None yet; all are borrowed; a result has so many bytes at most."""
+    def __init__(self, link: Link, crossing: Crossing, pinging: Pinging, *, budget: Budget, max_bytes: int) -> None:
+        """None yet; all are borrowed; a result has so many bytes at most, and those that come have a budget."""
         self._link = link
         self._crossing = crossing
         self._pinging = pinging
+        self._budget = budget
         self._max_bytes = max_bytes
         self._waiting: dict[bytes, _Waiting] = {}
         # Those that were given up, and what they have exported: unless they came, that is taken back.
@@ -194,8 +197,10 @@ class OutgoingCalls:
             raise method.error_for(memoryview(outcome.fault), f"{method.where}, {self._link.other}", FOREVER)
         table: list[object] = []
         try:
-            await self._crossing.enter(outcome.table, table)
-            return UntypedResult(await self._crossing.receive(outcome.payload, self._max_bytes), table)
+            with Spending(self._budget) as spending:
+                await self._crossing.enter(outcome.table, table)
+                payload = await self._crossing.receive(outcome.payload, self._max_bytes, spending)
+            return UntypedResult(payload, table)
         except BaseException as error:
             for thing in table:
                 if isinstance(thing, Dataspace):

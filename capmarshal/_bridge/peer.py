@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from capmarshal import StaleCapability
 
+from .budget import Budget
 from .crossing import Crossing
 from .exports import Exports, TooMany
 from .imports import Imports
@@ -36,6 +37,9 @@ _logger = logging.getLogger("capmarshal")
 _FETCHED = 5.0
 _OPENED = 5.0
 _BYE = 0.5
+
+# Of the longest arguments and results, so many may be here at a time.
+_AT_A_TIME = 16
 
 
 class Peer:
@@ -71,8 +75,12 @@ class Peer:
             refused=released,
             max_dataspace=limits.dataspace,
         )
-        self._outgoing = OutgoingCalls(link, self._crossing, self._pinging, max_bytes=limits.bytes)
-        self._incoming = IncomingCalls(link, self._exports, self._crossing, most=limits.calls, max_bytes=limits.bytes)
+        came = Budget("results that have come", _AT_A_TIME * limits.bytes)
+        kept = Budget("arguments and results", _AT_A_TIME * limits.bytes)
+        self._outgoing = OutgoingCalls(link, self._crossing, self._pinging, budget=came, max_bytes=limits.bytes)
+        self._incoming = IncomingCalls(
+            link, self._exports, self._crossing, budget=kept, most=limits.calls, max_bytes=limits.bytes
+        )
         link.answer(Kind.FETCH, self._fetched)
         link.answer(Kind.RING, self._rung)
         link.answer(Kind.BYE, self._told_bye)
@@ -99,6 +107,10 @@ class Peer:
         question = Open(token.subject, token.proof(self.link.token))
         opened = await self.link.ask(Kind.OPEN, question, Opened, within=_OPENED)
         return self._imported(opened.thing, anew=anew)
+
+    async def drain(self) -> None:
+        """Takes no more calls, and returns when those that it has made are over."""
+        await self._incoming.drain()
 
     async def close(self, why: str) -> None:
         """Ends the link, and tells it so."""
