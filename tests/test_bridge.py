@@ -85,6 +85,15 @@ def test_dataspaces_are_copied(desk):
             assert (came.shape, came.sealed, bytes(came.view())) == ((5000, 1000), True, bytes(data.view()))
 
 
+def test_dataspaces_of_bytes_are_copied_too(desk):
+    """Nothing says on the way that they are none but descriptors; and what has not all of its seals is refused."""
+    with cm.Dataspace.from_buffer(bytes(range(250)) * 20_000) as data, desk.array(data) as came:
+        assert (came.shape, came.sealed, bytes(came.view())) == ((5_000_000,), True, bytes(data.view()))
+    with cm.Dataspace.create(10) as unsealed, cm.Descriptor(os.dup(unsealed.fileno())) as given:
+        with pytest.raises(cm.ArgumentError, match=r"another machine.*descriptor"):
+            desk.copy([given])
+
+
 def test_descriptors_are_refused_before_anything_is_sent(desk):
     with open("/dev/null", "rb") as file, cm.Descriptor.dup_of(file) as given:
         with pytest.raises(cm.ArgumentError, match=r"another machine.*descriptor"):

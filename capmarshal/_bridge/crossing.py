@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from capmarshal import ArgumentError, Capability, Dataspace, Descriptor, SharedBuffer, Signal, StaleCapability
 
-from .dataspaces import copied, described
+from .dataspaces import copied, described, found_in
 from .fetching import fetch
 from .messages import Copied, Long, Mention, Mine, Payload, Yours
 
@@ -119,9 +119,10 @@ class Crossing:
 
     def _mention(self, thing: Any, root: object, left: Left, where: str, place: int) -> Mention:
         if isinstance(thing, Dataspace):
-            number = self._lender.lend(thing)
-            left.lent.append(number)
-            return Copied(number, described(thing))
+            return self._lend(thing, left)
+        if isinstance(thing, Descriptor) and (found := found_in(thing)) is not None:
+            with found:
+                return self._lend(found, left)
         if isinstance(thing, Capability):
             if (own := self._imports.number_of(thing.local)) is not None:
                 return Yours(own)
@@ -131,6 +132,11 @@ class Crossing:
         export = self._exports.mention(thing, root)
         left.exported.append(export.number)
         return Mine(export.number, isinstance(thing, Signal))
+
+    def _lend(self, dataspace: Dataspace, left: Left) -> Copied:
+        number = self._lender.lend(dataspace)
+        left.lent.append(number)
+        return Copied(number, described(dataspace))
 
     # Entering ------------------------------------------------------------------------------------------------------
 

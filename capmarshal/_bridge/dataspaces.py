@@ -20,6 +20,8 @@ from .fetching import CHUNK, WINDOW, Ask, fetch, never
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from capmarshal._descriptors.descriptor import Descriptor
+
 
 class Described(msgspec.Struct, array_like=True, frozen=True):
     """What is said of a dataspace, so that one like it can be made elsewhere.
@@ -43,6 +45,24 @@ def described(dataspace: Dataspace) -> Described:
     if layout is None:
         return Described(dataspace.size, dataspace.sealed)
     return Described(dataspace.size, dataspace.sealed, layout.format, layout.shape)
+
+
+def found_in(descriptor: Descriptor) -> Dataspace | None:
+    """The dataspace that a descriptor is of, if that is one, for the caller to close; the descriptor is borrowed.
+
+    One of bytes travels as any descriptor does, and only who receives it by its interface knows what it is to be.
+
+    Raises:
+        TableFull: no room for a descriptor.
+    """
+    own = descriptor.dup()
+    try:
+        return Dataspace.receive(own)
+    except BaseException as error:
+        own.close()
+        if isinstance(error, ArgumentError):
+            return None
+        raise
 
 
 async def copied(
