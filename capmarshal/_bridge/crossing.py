@@ -140,12 +140,13 @@ class Crossing:
 
     # Entering ------------------------------------------------------------------------------------------------------
 
-    async def enter(self, mentions: Sequence[Mention], into: list[Any]) -> None:
+    async def enter(self, mentions: Sequence[Mention], into: list[Any], copying: Spending) -> None:
         """Makes what the other has mentioned.
 
         Args:
             mentions: of a table.
             into: where it is put, one after the other: its dataspaces are the caller's, also where this raises.
+            copying: bytes of its dataspaces.
 
         Raises:
             StaleCapability: it speaks of what is not exported any more.
@@ -171,6 +172,8 @@ class Crossing:
                     raise StaleCapability(f"entry {place} of the table is not there any more")
                 into.append(export.thing)
             elif isinstance(mention, Copied):
+                # What is said of it is not looked at before: it may be less than nothing.
+                await copying.wait(max(mention.described.size, 0))
                 into.append(await copied(mention.described, partial(self._asking, mention.number), self._max_dataspace))
 
     async def receive(self, payload: Payload, most: int, spending: Spending) -> bytes:

@@ -73,7 +73,15 @@ class IncomingCalls:
     """All of one link."""
 
     def __init__(
-        self, link: Link, exports: Exports, crossing: Crossing, *, budget: Budget, most: int, max_bytes: int
+        self,
+        link: Link,
+        exports: Exports,
+        crossing: Crossing,
+        *,
+        copying: Budget,
+        budget: Budget,
+        most: int,
+        max_bytes: int,
     ) -> None:
         """None yet; all are borrowed.
 
@@ -81,6 +89,7 @@ class IncomingCalls:
             link: by which they come.
             exports: what they are calls of.
             crossing: of their tables.
+            copying: what dataspaces among their arguments may take together, as long as they run.
             budget: what their arguments and results may take together, until the other has heard of their end.
             most: how many there may be.
             max_bytes: of one's arguments.
@@ -88,6 +97,7 @@ class IncomingCalls:
         self._link = link
         self._exports = exports
         self._crossing = crossing
+        self._copying = copying
         self._budget = budget
         self._most = most
         self._max_bytes = max_bytes
@@ -176,7 +186,9 @@ class IncomingCalls:
 
     async def _run(self, call: Call, left: Left, spending: Spending) -> Outcome:
         table: list[Any] = []
+        copying = Spending(self._copying)
         try:
+            await self._crossing.enter(call.table, table, copying)
             return await self._forward(call, table, left, spending)
         except Exception as error:  # noqa: BLE001 - all of them are told to who called
             return Failed(faults.encode(_fault(error, call)))
@@ -184,9 +196,9 @@ class IncomingCalls:
             for thing in table:
                 if isinstance(thing, Dataspace):
                     thing.close()
+            copying.end()
 
     async def _forward(self, call: Call, table: list[Any], left: Left, spending: Spending) -> Outcome:
-        await self._crossing.enter(call.table, table)
         export = self._exports.at(call.object)
         if export is None or not isinstance(export.thing, Capability):
             raise StaleCapability("the object is not there any more: released, or its token was revoked")

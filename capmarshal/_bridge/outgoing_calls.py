@@ -72,11 +72,14 @@ class _Waiting:
 class OutgoingCalls:
     """All of one link."""
 
-    def __init__(self, link: Link, crossing: Crossing, pinging: Pinging, *, budget: Budget, max_bytes: int) -> None:
+    def __init__(
+        self, link: Link, crossing: Crossing, pinging: Pinging, *, copying: Budget, budget: Budget, max_bytes: int
+    ) -> None:
         """None yet; all are borrowed; a result has so many bytes at most, and those that come have a budget."""
         self._link = link
         self._crossing = crossing
         self._pinging = pinging
+        self._copying = copying
         self._budget = budget
         self._max_bytes = max_bytes
         self._waiting: dict[bytes, _Waiting] = {}
@@ -197,8 +200,8 @@ class OutgoingCalls:
             raise method.error_for(memoryview(outcome.fault), f"{method.where}, {self._link.other}", FOREVER)
         table: list[object] = []
         try:
-            with Spending(self._budget) as spending:
-                await self._crossing.enter(outcome.table, table)
+            with Spending(self._budget) as spending, Spending(self._copying) as copying:
+                await self._crossing.enter(outcome.table, table, copying)
                 payload = await self._crossing.receive(outcome.payload, self._max_bytes, spending)
             return UntypedResult(payload, table)
         except BaseException as error:

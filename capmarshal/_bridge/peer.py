@@ -75,11 +75,14 @@ class Peer:
             refused=released,
             max_dataspace=limits.dataspace,
         )
+        copying = Budget("dataspaces that are copied", limits.dataspace)
         came = Budget("results that have come", _AT_A_TIME * limits.bytes)
         kept = Budget("arguments and results", _AT_A_TIME * limits.bytes)
-        self._outgoing = OutgoingCalls(link, self._crossing, self._pinging, budget=came, max_bytes=limits.bytes)
+        self._outgoing = OutgoingCalls(
+            link, self._crossing, self._pinging, copying=copying, budget=came, max_bytes=limits.bytes
+        )
         self._incoming = IncomingCalls(
-            link, self._exports, self._crossing, budget=kept, most=limits.calls, max_bytes=limits.bytes
+            link, self._exports, self._crossing, copying=copying, budget=kept, most=limits.calls, max_bytes=limits.bytes
         )
         link.answer(Kind.FETCH, self._fetched)
         link.answer(Kind.RING, self._rung)
