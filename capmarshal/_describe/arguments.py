@@ -102,7 +102,7 @@ class Arguments:
     def _argument(self, parameter: ParameterDescription, word: str) -> Any:
         if not parameter.stream:
             return self._value(parameter.name, parameter.schema, word)
-        lines = self._opened.enter_context(_open(parameter.name, word, os.O_RDONLY).open("r", encoding="utf-8"))
+        lines = self._opened.enter_context(_read(parameter.name, word, "r"))
         return self._items(parameter, word, lines)
 
     def _items(self, parameter: ParameterDescription, word: str, lines: Iterator[str]) -> Iterator[Any]:
@@ -124,7 +124,7 @@ class Arguments:
         members = members_of(schema, self._definitions)
         as_text = [member for member in members if is_text(member, self._definitions)]
         if kind is bytes and word.startswith("@"):
-            with _open(name, word, os.O_RDONLY).open("rb") as file:
+            with _read(name, word) as file:
                 return file.read()
         no_data = next((KINDS.get(str(member[KIND])) for member in members if KIND in member), None)
         if no_data is not None and (len(members) == 1 or word.startswith("@")):
@@ -216,12 +216,12 @@ def _made(name: str, cls: type, word: str) -> Any:
     """An open file, socket or dataspace, of what a word names."""
     if cls is io.BufferedWriter:
         return _open(name, word, os.O_WRONLY).open("wb")
-    descriptor = _open(name, word, os.O_WRONLY if cls is Descriptor and word.startswith("@>") else os.O_RDONLY)
     if cls is io.BufferedReader:
-        return descriptor.open("rb")
+        return _read(name, word)
     if cls is Dataspace:
-        with descriptor.open("rb") as file:
+        with _read(name, word) as file:
             return Dataspace.from_buffer(file.read())
+    descriptor = _open(name, word, os.O_WRONLY if cls is Descriptor and word.startswith("@>") else os.O_RDONLY)
     if cls is socket.socket:
         try:
             return descriptor.socket()
@@ -229,6 +229,15 @@ def _made(name: str, cls: type, word: str) -> Any:
             descriptor.close()
             raise BadArgument(f"{name}: {word} is no socket; an open one is @/dev/fd/N, or @-") from None
     return descriptor
+
+
+def _read(name: str, word: str, mode: str = "rb") -> Any:
+    """A file to read from, of what a word names."""
+    with _open(name, word, os.O_RDONLY) as descriptor:
+        try:
+            return descriptor.open(mode)
+        except IsADirectoryError:
+            raise BadArgument(f"{name}: {_shortened(word)} is a directory, and a file is due") from None
 
 
 def _open(name: str, word: str, flags: int) -> Descriptor:
