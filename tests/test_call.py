@@ -109,7 +109,7 @@ WRONG = [
     (["add", "a", "when=today"], "Invalid RFC3339 encoded datetime"),
     (["point", '{"y": 1}'], "missing required field `x`"),
     (["point", '{"x": 1, "z": 1}'], "unknown field `z`"),
-    (["point", '{"x": 1}', "green"], "colour: Colour is due, itself, without quotes, not "),
+    (["point", '{"x": 1}', "green"], "colour: Colour ('blue' | 'red') is due, itself, without quotes, not green: Inv"),
     (["point", '{"x": 1}', "green"], "Invalid enum value 'green'"),
     (["digest"], "file missing"),
     (["digest", "salt=aGk="], "file missing"),

@@ -222,6 +222,28 @@ def test_a_type_of_no_values_is_shown():
     assert shown({"enum": []}, {}) == shown({"anyOf": []}, {}) == "Never"
 
 
+@pytest.mark.parametrize(
+    ("values", "inline", "defined"),
+    [
+        (["a", 1], "'a' | 1", "'a' | 1"),
+        (["x" * 100, "y" * 100], f"'{'x' * 100}' | '{'y' * 100}'", f"'{'x' * 100}' | '{'y' * 100}'"),
+        ([*range(1000)], "58 | ... (941 more)", "184 | ... (815 more)"),
+        (["x" * 500], "... (1 more)", "... (1 more)"),
+    ],
+    ids=["few", "long", "many", "too long"],
+)
+def test_values_are_listed_whole(values, inline, defined):
+    """As many as people read, and how many more there are; more of them where they have a line of their own."""
+    said = shown({"enum": values}, {})
+    assert said.endswith(inline)
+    assert len(said) <= 300
+    method = {"name": "add", "interface": "I", "parameters": [], "result": {}}
+    made = {"interfaces": [], "methods": [method], "definitions": {"T": {"title": "Kind", "enum": values}}}
+    *_, line = lines_of(msgspec.convert(made, Description))
+    assert line.startswith("Kind = ")
+    assert line.endswith(defined)
+
+
 def test_more_than_people_read_is_refused(place, capfd):
     with services.serving(place, Talkative()):
         status, out, err = commands.here(capfd, "describe", place)

@@ -19,7 +19,7 @@ import msgspec
 from capmarshal._capabilities.capability import Capability
 from capmarshal._capabilities.connecting import connect
 from capmarshal._capabilities.signal_capability import Signal
-from capmarshal._describe.schemas import KINDS, CannotBeCalled, Types, is_text, members_of, shown
+from capmarshal._describe.schemas import KINDS, CannotBeCalled, Types, due, is_text, members_of, shown
 from capmarshal._descriptors.dataspace import Dataspace
 from capmarshal._descriptors.descriptor import Descriptor, number_of
 from capmarshal._descriptors.moving import file_made
@@ -156,10 +156,10 @@ class Arguments:
         except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
             if isinstance(error.__cause__, (BadArgument, CannotBeCalled, Error, OSError)):
                 raise error.__cause__ from None
-            due = shown(schema, self._definitions)
             malformed = not isinstance(error, msgspec.ValidationError)
             how = "itself, without quotes" if as_text else "in JSON"
-            words = f"{name}: {due} is due, {how}, not {_shortened(text.decode())}"
+            typed = msgspec.json.decode(text, type=str) if as_text else text.decode()
+            words = f"{name}: {due(schema, self._definitions)} is due, {how}, not {_shortened(typed)}"
             raise BadArgument(words if malformed else f"{words}: {error}") from None
 
     def _no_data(self, name: str, cls: type, word: str) -> Any:

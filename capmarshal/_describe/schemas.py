@@ -45,11 +45,13 @@ _FORMATS = {
     "uuid": "UUID",
 }
 _REFERENCE = "#/$defs/"
+# Values that are not shown.
+_MORE = "... ({} more)"
 
 # Types in one type, and how deep they stand in each other: what stands in more is Any.
 _MOST, _DEEPEST = 1000, 32
-# Characters of a type, and of one word in it, as they are shown.
-_SHOWN, _WORD = 300, 60
+# Characters of a type, and of one word in it, as they are shown; and of the values of one.
+_SHOWN, _WORD, _VALUES = 300, 60, 1000
 
 
 class CannotBeCalled(Exception):  # never leaves the package
@@ -227,6 +229,29 @@ def name_in(said: Schema) -> str:
     return str(said.get("title") or "")[:_WORD]
 
 
+def values_in(said: Schema, most: int = _VALUES) -> str:
+    """The values of a type that has a list of them, whole, and how many there are beside those; empty of another."""
+    values = said.get("enum")
+    if not isinstance(values, list):
+        return ""
+    words: list[str] = []
+    for value in values:
+        word = repr(value)
+        most -= len(word) + len(" | ")
+        if most < 0 or len(word) > _SHOWN:
+            break
+        words.append(word)
+    if left := len(values) - len(words):
+        words.append(_MORE.format(left))
+    return " | ".join(words) or "Never"
+
+
+def due(schema: Schema, definitions: Definitions) -> str:
+    """A type as who has given something else is told of it: :func:`shown`, with its values where that is a name."""
+    words, values = shown(schema, definitions), values_in(referred(schema, definitions), _SHOWN)
+    return words if not values or words == values else f"{words} ({values})"
+
+
 def _shown(schema: Any, definitions: Definitions, depth: int) -> str:
     if not isinstance(schema, dict) or depth > _DEEPEST:
         return "Any"
@@ -241,8 +266,8 @@ def _shown(schema: Any, definitions: Definitions, depth: int) -> str:
 
     if isinstance(members := schema.get("anyOf"), list):
         return " | ".join(dict.fromkeys(map(within, members[:_WORD]))) or "Never"
-    if isinstance(values := schema.get("enum"), list):
-        return " | ".join(repr(value)[:_WORD] for value in values[:_WORD]) or "Never"
+    if values := values_in(schema, _SHOWN - len(_MORE)):
+        return values
     match schema.get("type"):
         case "array" if isinstance(items := schema.get("prefixItems"), list):
             return f"tuple[{', '.join(map(within, items[:_WORD]))}]"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from capmarshal._describe.schemas import name_in, shown
+from capmarshal._describe.schemas import name_in, shown, values_in
 from capmarshal._kernel.errors import printable, shortened
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _definition(name: str, schema: Any, definitions: Definitions) -> Iterator[st
     yield ""
     if not isinstance(properties, dict):
         inner = {key: value for key, value in schema.items() if key != "title"}
-        yield printable(f"{title} = {shown(inner, definitions)}")
+        yield printable(f"{title} = {values_in(inner) or shown(inner, definitions)}")
         return
     yield printable(f"record {title}")
     yield from _doc(str(schema.get("description", "")))
