@@ -7,6 +7,7 @@ import signal
 import socket
 import struct
 import subprocess
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -442,8 +443,33 @@ def test_a_timeout_holds_for_each_item(place):
     with never(place, "--timeout", "0.5") as (process, _):
         assert process.wait(PATIENCE) == 3
         err = process.stderr.read()
-    assert "no answer in 0.5" in err
+    assert "no answer in 0.5 s (the deadline of --timeout 0.5)" in err
     assert err.count("\n") == 1
+
+
+class Slow(cm.Interface):
+    @cm.method
+    def wait(self) -> None: ...
+
+
+class SlowServer(Slow):
+    def __init__(self):
+        self.may_end = threading.Event()
+
+    def wait(self):
+        assert self.may_end.wait(PATIENCE)
+
+
+def test_whose_time_is_up_is_said_as_it_was_given(place, capfd):
+    """As the option: whoever typed it knows of no cast(), and of no cm.timeout()."""
+    server = SlowServer()
+    with services.serving(place, server):
+        try:
+            status, _, err = commands.here(capfd, "call", "--timeout", "0.05", place, "wait")
+        finally:
+            server.may_end.set()
+    assert status == 3
+    assert "(the deadline of --timeout 0.05); the call may have run" in err
 
 
 def test_a_reader_that_has_gone_ends_a_stream(desk):

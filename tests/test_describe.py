@@ -100,7 +100,22 @@ def test_a_service_that_says_nothing(place, capfd):
         entrypoint.listen(place, DeskServer())
         status, out, err = commands.here(capfd, "describe", place)
     assert (status, out) == (1, "")
-    assert "entrypoint 'silent' does not say what can be called (describe=False)" in err
+    assert err == f"capmarshal: {place}: entrypoint 'silent' does not say what can be called (describe=False)\n"
+
+
+def test_one_that_forwards_and_says_nothing(place, capfd):
+    """By a grant that lets some of it be called only; it is not told to be old."""
+
+    class Passing(cm.Forwarder):
+        def forward(self, call):
+            raise RuntimeError("nobody calls")
+
+    with cm.Entrypoint("service") as entrypoint:
+        entrypoint.listen(place, entrypoint.grant(Passing(), label="some", only=(Desk.nothing,)))
+        status, out, err = commands.here(capfd, "describe", place)
+    assert (status, out) == (1, "")
+    said = "what forwards calls, and by this grant some only (only=...), does not say which"
+    assert err == f"capmarshal: {place}: {said}\n"
 
 
 def test_an_older_service(place, capfd, monkeypatch):
@@ -108,7 +123,8 @@ def test_an_older_service(place, capfd, monkeypatch):
     with services.serving(place, DeskServer()):
         status, out, err = commands.here(capfd, "describe", place)
     assert (status, out) == (1, "")
-    assert "it is not said what can be called: its capmarshal is older than that" in err
+    assert "it is not said what can be called: its capmarshal is older than that (" in err
+    assert err.count("what can be called") == 1
 
 
 def test_nobody_is_there(place, capfd):

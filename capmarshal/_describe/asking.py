@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from capmarshal._calling import Interface, method
+from capmarshal._capabilities.identity import whose_in
 from capmarshal._client.proxy import invoke
 from capmarshal._kernel.errors import ArgumentError, ProtocolError, TooLarge, UnknownMethod
 from capmarshal._protocol.answer_bound import in_force
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 # Bytes of what a server may say: all that is in it is read by people, or typed by them.
 MOST = 1 << 20
+_ASKING = "asking what can be called"
 
 
 class _Bound:
@@ -43,7 +45,7 @@ class _Describe(Method):
 
     def __init__(self) -> None:
         super().__init__(_Described, "describe", _Described.describe)
-        self.where = "asking what can be called"
+        self.where = _ASKING
         self.wire_name, self.wire_size = DESCRIBE, pack_size(DESCRIBE)
         self.will_be_called()
 
@@ -64,9 +66,11 @@ def description_of(capability: Capability) -> Description:
     try:
         raw: msgspec.Raw = invoke(proxy, _Describe(), ())
     except UnknownMethod as error:
+        words = str(error).removeprefix(f"{_ASKING}, {whose_in(capability.name)}: ")
         # Where an entrypoint has never heard of it, it says that there is no such method.
-        old = ": its capmarshal is older than that" if "describe=False" not in str(error) else ""
-        raise UnknownMethod(f"it is not said what can be called{old} ({error})") from None
+        if "does not say" not in words:
+            words = f"it is not said what can be called: its capmarshal is older than that ({words})"
+        raise UnknownMethod(words) from None
     except ArgumentError as error:
         raise ProtocolError(f"what the entrypoint says of its object cannot be understood: {error}") from None
     except TooLarge as error:

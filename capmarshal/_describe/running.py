@@ -18,7 +18,7 @@ from capmarshal._describe.results import Writer, put, without_escapes
 from capmarshal._describe.schemas import CannotBeCalled
 from capmarshal._describe.words import lines_of, signature
 from capmarshal._descriptors.moving import opened
-from capmarshal._kernel.deadline import timeout as time_limit
+from capmarshal._kernel.deadline import option_timeout
 from capmarshal._kernel.errors import (
     ArgumentError,
     CallTimeout,
@@ -36,7 +36,7 @@ from capmarshal._kernel.errors import (
 from capmarshal.demo.complaints import complain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from capmarshal._capabilities.capability import Capability
     from capmarshal._typed.description import Description, MethodDescription
@@ -76,7 +76,7 @@ def describe(path: str, seconds: float | None, *, as_json: bool) -> int:
     """
 
     def run() -> None:
-        with time_limit(_TIMEOUT if seconds is None else seconds):
+        with option_timeout(_TIMEOUT if seconds is None else seconds):
             _, described = _asked(path)
         if as_json:
             text = without_escapes(msgspec.json.format(msgspec.json.encode(described), indent=2).decode())
@@ -114,7 +114,7 @@ def call(path: str, name: str, words: Sequence[str], seconds: float | None, outp
 def _call(path: str, name: str, words: Sequence[str], seconds: float | None, output: str | None) -> None:
     limit = _TIMEOUT if seconds is None else seconds
     with contextlib.ExitStack() as open_until_over:
-        with time_limit(limit):
+        with option_timeout(limit):
             capability, described = _asked(path)
             method = _method(described, name)
             try:
@@ -137,11 +137,12 @@ def _call(path: str, name: str, words: Sequence[str], seconds: float | None, out
         is_file = number != _STANDARD and stat.S_ISREG(os.fstat(number).st_mode)
         writer = Writer(number, raw=output is not None, emptied=is_file, seconds=seconds)
         # Whoever follows a log waits for the next line, however long that takes.
-        proxy = capability.cast(interface, timeout=None if method.stream and seconds is None else limit)
+        each = option_timeout(None if method.stream and seconds is None else limit)
         arguments.empty()
         try:
-            result = getattr(proxy, name)(*by_position, **by_name)
-            _write(result, method, writer)
+            with each:
+                result = getattr(capability.cast(interface), name)(*by_position, **by_name)
+            _write(_bounded(result, each) if method.stream else result, method, writer)
             writer.end()
         except Error:
             if arguments.wrong is not None:
@@ -152,6 +153,18 @@ def _call(path: str, name: str, words: Sequence[str], seconds: float | None, out
         complain("no shell can keep a capability: what it leads to is let go of now")
     if "descriptor" in writer.left_out:
         complain("no shell can keep a descriptor: where it is the result, --output FILE has what can be read from it")
+
+
+def _bounded(stream: Any, each: option_timeout) -> Generator[Any, None, None]:
+    """A stream each of whose items comes in time."""
+    with contextlib.closing(stream):
+        while True:
+            with each:
+                try:
+                    item = next(stream)
+                except StopIteration:
+                    return
+            yield item
 
 
 def _write(result: Any, method: MethodDescription, writer: Writer) -> None:

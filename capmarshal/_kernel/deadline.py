@@ -227,6 +227,9 @@ class timeout:  # noqa: N801 - reads as a verb: with cm.timeout(2.0)
 
     __slots__ = ("__weakref__", "_blocks", "_seconds")
 
+    # As errors name it.
+    _said_as = "cm.timeout({})"
+
     def __init__(self, seconds: float | None) -> None:
         _check(seconds)
         self._seconds = seconds
@@ -239,7 +242,7 @@ class timeout:  # noqa: N801 - reads as a verb: with cm.timeout(2.0)
         )
 
     def __enter__(self) -> Self:
-        block = _Block(ahead(self._seconds), ("cm.timeout({})", self._seconds), weakref.ref(self))
+        block = _Block(ahead(self._seconds), (self._said_as, self._seconds), weakref.ref(self))
         before = _without_the_ended(current.get())
         bounded = _within(before, block)
         try:
@@ -261,6 +264,14 @@ class timeout:  # noqa: N801 - reads as a verb: with cm.timeout(2.0)
                 return
         # Entered in another context, which sees it there.
         self._blocks.pop().ended = True
+
+
+class option_timeout(timeout):  # noqa: N801 - likewise
+    """The same for who has given the seconds to a command, as ``--timeout``: errors say that."""
+
+    __slots__ = ()
+
+    _said_as = "--timeout {:g}"
 
 
 def _always() -> bool:
