@@ -174,6 +174,8 @@ def test_a_function_makes_it():
     """Of which interface is then to be said."""
     with testing.served_in_process(make_files, 5, interface=Files) as peer:
         assert peer.proxy.double(1) == 5
+    with pytest.raises(TypeError, match=r"as its class, .* not as an object"), testing.served_in_process(FilesServer()):
+        pass
     with pytest.raises(TypeError, match="which interface"), testing.served_in_process(make_files, 5):
         pass
 

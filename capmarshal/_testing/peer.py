@@ -215,6 +215,11 @@ def served_in_process(
         RuntimeError: it was not made; the message has the traceback.
         OSError: no process can be started.
     """
+    if not callable(make):
+        raise TypeError(
+            "what another process is to make is passed as its class, or as a function that makes it, and arguments for "
+            f"that behind it, not as an object that is made already: {make!r}"
+        )
     if interface is None:
         if not isinstance(make, type):
             raise TypeError(f"which interface {make!r} makes an object of is to be said, as interface=...")
