@@ -53,6 +53,17 @@ def test_each_name_that_people_import_is_in_the_reference(site, module, page):
     assert described == {*module.__all__} - {"lx", "ffi"}
 
 
+def test_a_page_is_called_alike_where_it_is_listed():
+    """The site's contents are made of the list, and would have a second title for it; the README's is the package."""
+    listed = re.findall(
+        r"^- \[(.*?)\]\((.*?\.md)\)", (CHECKOUT / "docs/index.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    pages = {page: words for words, page in listed if not page.endswith("/README.md") or "bench" in page}
+    assert len(pages) > 20
+    for page, words in pages.items():
+        assert (CHECKOUT / "docs" / page).read_text(encoding="utf-8").partition("\n")[0] == f"# {words}"
+
+
 def test_each_example_has_a_page_and_links_lead_there(site):
     """And not to files for download."""
     for path in (CHECKOUT / "examples").rglob("*.py"):

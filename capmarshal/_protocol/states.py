@@ -1,8 +1,8 @@
-"""What a server's channel may be in, as a table.
+"""The states of a channel.
 
-A channel carries one call at a time.  Between two calls it is IDLE.  A call that comes in one record is RUNNING until
-it is answered; nearly all are answered in the turn that brought them, so that a channel is IDLE, RUNNING, IDLE.  The
-other states are where a call leaves that way:
+At its server, a channel carries one call at a time.  Between two calls it is IDLE.  A call that comes in one record is
+RUNNING until it is answered; nearly all are answered in the turn that brought them, so that a channel is IDLE, RUNNING,
+IDLE.  The other states are where a call leaves that way:
 
 *On its way in.*  A call that is too long for one record is announced.  It may come at once (RECEIVING), or its peer has
 as much on its way as it may (QUEUED), or it is more than the entrypoint takes: that is answered before it has come, and

@@ -96,7 +96,7 @@ def states_as_svg():
     """What a channel may be in, and how it comes there; END, which is possible everywhere, is one line of words."""
     lines = [
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 30 920 400" role="img">',
-        f"<title>What a server's channel may be in</title><style>{STYLE}</style>",
+        f"<title>The states of a channel</title><style>{STYLE}</style>",
         '<defs><marker id="head" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
         '<path class="head" d="M0 0 L8 4 L0 8 z"/></marker></defs>',
         '<rect y="30" width="920" height="400" style="fill:var(--ground)"/>',
