@@ -11,7 +11,7 @@ from bench.processes import places
 
 # Modules of this package.  Of each: what it is, in the first line of its docstring; how long it TAKES; in how many
 # ROUNDS; and run(), which yields one work after the other, each to be measured before it is asked for the next.
-_CALLS = ("call", "awaited", "descriptors", "capability", "crowd", "polling", "peers", "items")
+_CALLS = ("call", "awaited", "descriptors", "capability", "crowd", "polling", "peers", "items", "bridge")
 NAMES = (*_CALLS, "imports", "memory", "transfer", "arrays", "inspect")
 
 

@@ -158,10 +158,14 @@ class _Works(Works):
 
 
 @contextlib.contextmanager
-def served(
-    cores: Cores | None = None, *arguments: str, module: str = "server", under: Sequence[str] = ()
-) -> Iterator[Works]:
-    """What a server process serves; it, and this process, run on these cores as long as the block does.
+def handed_over(
+    cores: Cores | None = None,
+    *arguments: str,
+    module: str = "server",
+    under: Sequence[str] = (),
+    parent: cm.Capability | None = None,
+) -> Iterator[tuple[cm.Capability, processes.Process]]:
+    """What a process hands over, and the process; it, and this one, run on these cores as long as the block does.
 
     It runs a module of this package, see :func:`processes.running`; its standard input is a socket, by which it hands
     its capability over.
@@ -171,11 +175,21 @@ def served(
         stack.callback(processes.run_on)
         with far:
             processes.run_on(*([] if cores is None else [cores.server]))
-            stack.enter_context(processes.running(module, *arguments, stdin=far, under=under))
+            started = processes.running(module, *arguments, stdin=far, under=under, parent=parent)
+            process = stack.enter_context(started)
         processes.run_on(*([] if cores is None else [cores.client]))
-        # The server ends with it.
+        # The process ends with it.
         stack.enter_context(near)
-        yield cm.receive_capability(near, timeout=processes.PATIENCE).cast(Works)
+        yield cm.receive_capability(near, timeout=processes.PATIENCE), process
+
+
+@contextlib.contextmanager
+def served(
+    cores: Cores | None = None, *arguments: str, module: str = "server", under: Sequence[str] = ()
+) -> Iterator[Works]:
+    """What a server process serves; it, and this process, run on these cores as long as the block does."""
+    with handed_over(cores, *arguments, module=module, under=under) as (capability, _):
+        yield capability.cast(Works)
 
 
 @contextlib.contextmanager

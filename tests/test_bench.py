@@ -25,6 +25,7 @@ NAMES = [
     "polling",
     "peers",
     "items",
+    "bridge",
     "imports",
     "memory",
     "transfer",

@@ -146,7 +146,7 @@ def serve_capnproto(path: str) -> None:
     and ``TwoPartyClient`` on an ``AsyncIoStream``, of which the unix kinds are documented in the reference.  The schema
     is compiled when it is loaded.  Of the two syntaxes that are documented for a call, and of the two for a method, the
     longer ones: they are the faster ones.  One client in a thread at a time: a thread can have only one of its event
-    loops.
+    loops.  Without a path by TCP on loopback, at a port that is printed.
     """
     import capnp
 
@@ -159,21 +159,30 @@ def serve_capnproto(path: str) -> None:
         await capnp.TwoPartyServer(stream, bootstrap=Server()).on_disconnect()
 
     async def listen() -> None:
-        async with await capnp.AsyncIoStream.create_unix_server(greet, path) as server:
+        if path:
+            listening = await capnp.AsyncIoStream.create_unix_server(greet, path)
+        else:
+            listening = await capnp.AsyncIoStream.create_server(greet, "127.0.0.1", 0)
+            print(listening.sockets[0].getsockname()[1], flush=True)
+        async with listening as server:
             await server.serve_forever()
 
     asyncio.run(capnp.run(listen()))
 
 
 @contextlib.contextmanager
-def capnproto(path: str) -> Iterator[Client]:
+def capnproto(path: str, port: int = 0) -> Iterator[Client]:
+    """A client of a server at a path, or of one by TCP on loopback."""
     import capnp
 
     running = contextlib.AsyncExitStack()
 
     async def bootstrap() -> Any:
         await running.enter_async_context(capnp.kj_loop())
-        stream = await capnp.AsyncIoStream.create_unix_connection(path)
+        if path:
+            stream = await capnp.AsyncIoStream.create_unix_connection(path)
+        else:
+            stream = await capnp.AsyncIoStream.create_connection("127.0.0.1", port)
         return capnp.TwoPartyClient(stream).bootstrap().cast_as(_schema().Adder)
 
     async def add(a: int, b: int) -> Any:
