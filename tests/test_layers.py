@@ -284,6 +284,8 @@ MODULES = {
         "handling",
         "credentials",
         "encryption",
+        "login",
+        "refusals",
         "nats_connection",
         "nats_engine",
         "dataspaces",

@@ -22,7 +22,7 @@ import engines
 import loops
 import nats_accounts
 import nats_servers
-from capmarshal._bridge.engine import EngineError, NotSent
+from capmarshal._bridge.engine import EngineError, NobodyThere, NotSent
 from capmarshal._bridge.nats_connection import Connection, Login, Unusable
 from capmarshal._bridge.nats_engine import NatsEngine
 from capmarshal._bridge.sealing import Direction, Label, NotGenuine, Seal
@@ -209,6 +209,39 @@ def test_an_answer_that_is_made_without_a_connection_waits_for_the_next(tmp_path
 
     with nats_servers.nodes(tmp_path, 2) as nodes:
         run(program, nodes)
+
+
+def test_what_begins_and_ends_while_a_connection_is_made_is_so_with_it(node, monkeypatch):
+    """The new connection has all that was served when it began, and is asked whether it has; that takes a while."""
+    one = node()
+
+    async def program():
+        async with connected(one.address) as engine, connected(one.address) as caller:
+            stop = await engine.serve("cm.host.ends", echo)
+            asked, go, alive, first = asyncio.Event(), asyncio.Event(), Connection.alive, engine._connection
+
+            async def later(connection, within):
+                if connection._at_denial.__self__ is engine and connection is not first:
+                    asked.set()
+                    await go.wait()
+                return await alive(connection, within)
+
+            monkeypatch.setattr(Connection, "alive", later)
+            one.kill()
+            one.start()
+            await asked.wait()
+            assert not engine.connected
+            await engine.serve("cm.host.begins", echo)
+            stopping = asyncio.create_task(stop())
+            await asyncio.sleep(0)
+            go.set()
+            await stopping
+            await engines.awaited(lambda: engine.connected and caller.connected)
+            assert await caller.call("cm.host.begins", b"x", within=PLENTY) == b"x"
+            with pytest.raises(NobodyThere):
+                await caller.call("cm.host.ends", b"x", within=PLENTY)
+
+    run(program)
 
 
 def test_whatever_keeping_a_connection_raises_there_is_another_one(node, caplog, forgotten_log):
@@ -529,3 +562,27 @@ def test_a_node_that_is_unusable_leaves_nothing_open(node):
                 await connection.open(f"nats://127.0.0.1:{silent.getsockname()[1]}", Login(), None)
 
         run(program)
+
+
+def test_closing_ends_although_being_cancelled_was_taken_for_nothing(node):
+    """As asyncio.wait_for() does before Python 3.12, if what is waited for comes at the same time: nats-py uses it."""
+    one = node()
+
+    async def program():
+        engine = await NatsEngine.connect([one.address], liveness=0.01)
+        asked, alive = asyncio.Event(), engine._connection.alive
+
+        async def swallowing(within):
+            asked.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            return True
+
+        engine._connection.alive = swallowing
+        await asked.wait()
+        # Of the one that closes.
+        engine._connection.alive = alive
+        await engine.close(within=0)
+        assert not engine.connected
+
+    run(program)

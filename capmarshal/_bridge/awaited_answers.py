@@ -19,7 +19,8 @@ _logger = logging.getLogger("capmarshal")
 class Awaited:
     """One call, and what it was answered."""
 
-    def __init__(self, accept: Accept) -> None:
+    def __init__(self, accept: Accept, subject: str) -> None:
+        self.subject = subject
         # Unguessable: whoever can't read what the engine carries can't answer.
         self.number: str = secrets.token_hex(16)
         self._accept = accept
@@ -71,9 +72,9 @@ class AwaitedAnswers:
         self._waiting: dict[str, Awaited] = {}
 
     @contextlib.contextmanager
-    def expect(self, accept: Accept) -> Iterator[Awaited]:
+    def expect(self, accept: Accept, subject: str = "") -> Iterator[Awaited]:
         """One more, as long as the block lasts."""
-        awaited = Awaited(accept)
+        awaited = Awaited(accept, subject)
         self._waiting[awaited.number] = awaited
         try:
             yield awaited
@@ -84,6 +85,12 @@ class AwaitedAnswers:
     def find(self, number: str) -> Awaited | None:
         """The one that has this number, if it still waits."""
         return self._waiting.get(number)
+
+    def fail_those_of(self, subject: str, error: EngineError) -> None:
+        """None of those to a subject will be answered; in whichever case its letters are."""
+        for awaited in list(self._waiting.values()):
+            if awaited.subject.lower() == subject.lower():
+                awaited.fail(error)
 
     def fail_all(self, words: str) -> None:
         """None of them will be answered."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import re
 from pathlib import Path
 
@@ -32,10 +33,11 @@ class Credentials:
 
     Attributes:
         token: that names the user; None where the file has a seed alone.
+        expires: when the token does, in seconds of the epoch; None where it does not, or it has none.
         public: the public half of the key, by which nodes know a user that has no token.
     """
 
-    __slots__ = ("_key", "public", "token")
+    __slots__ = ("_key", "expires", "public", "token")
 
     def __init__(self, path: str | Path) -> None:
         """Reads it.
@@ -61,6 +63,7 @@ class Credentials:
         seed = _decoded(written)
         if seed is None:
             raise ValueError(f"the USER NKEY SEED in {path} is none of a user's")
+        self.expires = None if self.token is None else _expiry(self.token)
         self._key = Ed25519PrivateKey.from_private_bytes(seed)
         self.public: str = _encoded(_USER + self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
 
@@ -70,6 +73,16 @@ class Credentials:
 
     def __repr__(self) -> str:
         return "<Credentials>"
+
+
+def _expiry(token: bytes) -> float | None:
+    """What the token says of itself: whether that is true, the nodes look at."""
+    try:
+        claims = token.split(b".")[1]
+        expires = json.loads(base64.urlsafe_b64decode(claims + b"=" * (-len(claims) % 4)))["exp"]
+        return float(expires) or None
+    except (LookupError, TypeError, ValueError, RecursionError):
+        return None
 
 
 def _encoded(raw: bytes) -> str:

@@ -84,6 +84,14 @@ class Unanswered(EngineError, TimeoutError):
     """A call was not answered in time, or the engine was closed meanwhile: it may have been served, and may yet be."""
 
 
+class NotAllowed(Unanswered, PermissionError):
+    """The engine's node does not let this one do that: the message says which permission is missing.
+
+    It is told so of a subject, not of one body.  A call has reached nobody, and never will, unless the permission was
+    withdrawn while it was under way: so this is no :class:`NotSent`.
+    """
+
+
 def take_all(_body: bytes) -> bool:
     """Accepts any answer."""
     return True
@@ -105,8 +113,12 @@ class Engine(Protocol):
 
         Stopping returns when no more calls come; those that run are answered.
 
+        Where its node does not permit it, that is raised; and where a later one does not, it is logged, and asked for
+        again and again: it may be permitted one day.
+
         Raises:
             ValueError: that is no subject.
+            NotAllowed: as above; it is not served.
             EngineClosed: there is no engine any more.
         """
         ...
@@ -124,6 +136,7 @@ class Engine(Protocol):
         Raises:
             NotSent: as above; NobodyThere among them.
             Unanswered: as above.
+            NotAllowed: its node does not permit it; that is said at once.
             ValueError: that is no subject.
         """
         ...
@@ -137,12 +150,15 @@ class Engine(Protocol):
 
         Raises:
             ValueError: that is no subject.
+            NotAllowed: as for serve().
             EngineClosed: there is no engine any more.
         """
         ...
 
     async def send(self, subject: str, body: bytes, /) -> None:
         """Sends a body to all who watch a subject, if anybody does; nothing is said of who that was.
+
+        That its node does not permit it is logged, once.
 
         Raises:
             NotSent: as above; but not NobodyThere.

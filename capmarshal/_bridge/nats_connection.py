@@ -9,25 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
+import ssl
 from functools import partial
 from typing import TYPE_CHECKING
 
 try:
     from nats.aio.client import Client
     from nats.errors import Error as NatsError
+    from nats.errors import NoServersError, UnexpectedEOF
 except ImportError as _error:
     raise ImportError("capmarshal.bridge needs nats-py: pip install 'nats-py>=2.9'") from _error
 
 from .credentials import Credentials
-from .encryption import Tls
 from .engine import LARGEST
+from .login import Login
+from .refusals import denied, explain
 
-__all__ = ["Connection", "Login", "NatsError", "Tls", "Unusable"]
+__all__ = ["Connection", "Login", "NatsError", "Unusable"]
 
 if TYPE_CHECKING:
-    import ssl
-    from pathlib import Path
+    from collections.abc import Callable
 
 _logger = logging.getLogger("capmarshal")
 
@@ -37,38 +38,32 @@ _STEP = 3
 _CLOSING = 0.5
 
 
-@dataclass(frozen=True, kw_only=True)
-class Login:
-    """Who this is to a node, whichever it is; none of it is shown.
-
-    Attributes:
-        user: with ``password``.
-        password: that of the user.
-        credentials: a file as NATS's tools write it, ``.creds``, or with a user's seed alone; read for each connection.
-        tls: for connections that are encrypted; then no other one is used.  Files that are read anew for each, or what
-            was made of them once.
-        name: which NATS shows in its lists of connections.
-    """
-
-    user: str | None = field(default=None, repr=False)
-    password: str | None = field(default=None, repr=False)
-    credentials: str | Path | None = field(default=None, repr=False)
-    tls: Tls | ssl.SSLContext | None = field(default=None, repr=False)
-    name: str = "capmarshal"
-
-
 class Unusable(Exception):
     """A node can't be used; the message says why."""
+
+
+def _tells(error: Exception) -> int:
+    """How much an error tells: what a node says more than that the connection ended by that."""
+    if isinstance(error, (NoServersError, UnexpectedEOF)):
+        return 0
+    return 2 if isinstance(error, (NatsError, ssl.SSLError)) else 1
 
 
 class Connection(Client):
     """What of nats-py's client is not for everybody, and is needed here all the same, is in this class."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_denial: Callable[[str, str], None] | None = None) -> None:
+        """Not connected yet.
+
+        Args:
+            at_denial: is told what the node does not let this user do: "publish" or "subscription", and to what, in
+                lower case.
+        """
         super().__init__()
+        self._at_denial = at_denial
         self.ended: asyncio.Event = asyncio.Event()
         self._encrypted = False
-        self._told: Exception | None = None
+        self._told: list[Exception] = []
 
     async def open(self, address: str, login: Login, tls_name: str | None) -> None:
         """Connects to a node, once.
@@ -87,7 +82,6 @@ class Connection(Client):
             token = None if signing is None else signing.token
             if signing is not None:
                 self._public_nkey = signing.public
-            tls = login.tls.context() if isinstance(login.tls, Tls) else login.tls
             async with asyncio.timeout(_CONNECTING):
                 await self.connect(
                     [address],
@@ -96,7 +90,7 @@ class Connection(Client):
                     password=login.password,
                     signature_cb=None if signing is None else signing.sign,
                     user_jwt_cb=None if token is None else partial(bytes, token),
-                    tls=tls,
+                    tls=login.context(),
                     tls_hostname=tls_name,
                     error_cb=self._note,
                     closed_cb=self._end,
@@ -114,21 +108,24 @@ class Connection(Client):
                 )
         except Exception as error:  # noqa: BLE001 - nats-py raises whatever it comes across in what a node says
             await self.drop()
-            error = self._told or error
-            why = str(error) or type(error).__name__
-            if isinstance(error, ConnectionResetError):
-                # Its words may be lost: it closes with what was sent to it unread.
-                why += ": perhaps it does not let this user in"
-            raise Unusable(why) from None
+            raise Unusable(explain(max([error, *reversed(self._told)], key=_tells), login)) from None
         except BaseException:
             await self.drop()
             raise
 
     async def alive(self, within: float) -> bool:
-        """Whether the node says so, within that many seconds."""
+        """Whether the node says so, within that many seconds.
+
+        Not by flush(), which waits by asyncio.wait_for(): before Python 3.12, that one may take its caller's being
+        cancelled for nothing when the answer comes at the same time.
+        """
+        if self.is_closed:
+            return False
+        answer = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(within):
-                await self.flush()
+                await self._send_ping(answer)
+                await answer
         except (TimeoutError, OSError, NatsError):
             return False
         # Without its reader it seems to be connected for ever.
@@ -171,7 +168,7 @@ class Connection(Client):
         nats-py goes on without where the node, or who stands before it, does not ask for it.
         """
         if self._encrypted and not self._server_info.get("tls_required"):
-            raise NatsError("it does not encrypt, and is to")
+            raise NatsError("it does not encrypt, and is to: it needs a tls block in its configuration")
         if not self._server_info.get("headers"):
             raise NatsError("it does not tell whether nobody is there: it is too old, or has headers turned off")
         return super()._connect_command()
@@ -190,9 +187,17 @@ class Connection(Client):
         else:
             await super()._process_pong()
 
+    async def _process_err(self, err_msg: str) -> None:
+        """What the node does not let this user do it says of one message, and the connection goes on."""
+        found = denied(err_msg)
+        if found is None or self._at_denial is None:
+            await super()._process_err(err_msg)
+        else:
+            self._at_denial(*found)
+
     async def _note(self, error: Exception) -> None:
         """What nats-py tells of a connection."""
-        self._told = error
+        self._told.append(error)
         # What an operator is to see: a bridge may not publish, or subscribe to, what it needs; or has been lost for it.
         _logger.log(
             logging.WARNING if self.is_connected else logging.DEBUG, "a bridge's engine: %s", error or type(error)

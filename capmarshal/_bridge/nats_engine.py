@@ -8,7 +8,9 @@ stopped is left, too; then the next one, of the nodes that were given and those 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
+import itertools
 import logging
 import random
 import secrets
@@ -25,6 +27,7 @@ from .engine import (
     Handler,
     NobodyThere,
     NoConnection,
+    NotAllowed,
     NotSent,
     Stop,
     Watcher,
@@ -32,7 +35,9 @@ from .engine import (
     take_all,
 )
 from .handling import CONCURRENCY, Handling, tell
-from .nats_connection import Connection, Login, NatsError, Unusable
+from .login import Login
+from .nats_connection import Connection, NatsError, Unusable
+from .refusals import general, missing
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
@@ -55,6 +60,9 @@ _ANSWERING = 10.0
 # Seconds between two rounds through all nodes: the first time, and at most.
 _SOON, _LATER = 0.05, 2.0
 
+# How often a node is asked whether it is alive before it is asked again for what it has not permitted.
+_ASKED_AGAIN = 5
+
 Taking: TypeAlias = Callable[["Msg"], Awaitable[None]]
 
 
@@ -65,6 +73,8 @@ class _Interest:
         self.subject = subject
         self.take = take
         self.subscription: Subscription | None = None
+        # Which permission is missing, where the node said so.
+        self.denied = ""
 
 
 class NatsEngine:
@@ -84,10 +94,12 @@ class NatsEngine:
         self._told: list[str] = []
         self._connection: Connection | None = None
         self._connected = asyncio.Event()
-        self._closed = False
+        self._closed = self._ending = False
         self._answers = AwaitedAnswers()
         self._handling = Handling(concurrency)
-        self._interests = {_Interest(f"{self._inbox}.*", self._take_answer)}
+        self._answered = _Interest(f"{self._inbox}.*", self._take_answer)
+        self._interests = {self._answered}
+        self._denials: set[tuple[str, str]] = set()
         self._keeper: asyncio.Task[None] | None = None
 
     @classmethod
@@ -141,7 +153,9 @@ class NatsEngine:
     async def call(self, subject: str, body: bytes, /, *, within: float, accept: Accept = take_all) -> bytes:
         """See the seam."""
         check(subject, body, within)
-        with self._answers.expect(accept) as awaited:
+        if self._answered.denied and self._usable():
+            raise NotAllowed(self._answered.denied)
+        with self._answers.expect(accept, subject) as awaited:
             await self._publish(subject, bytes(body), f"{self._inbox}.{awaited.number}")
             return await awaited.wait(within)
 
@@ -169,6 +183,8 @@ class NatsEngine:
                 await connection.alive(max(deadline - asyncio.get_running_loop().time(), 0.1))
         finally:
             self._answers.fail_all("the engine was closed before an answer had come")
+            # What it awaits may take its being cancelled for nothing: nats-py uses asyncio.wait_for(), see alive().
+            self._ending = True
             if self._keeper is not None:
                 self._keeper.cancel()
                 await asyncio.wait([self._keeper])
@@ -224,13 +240,17 @@ class NatsEngine:
         if connection := self._usable():
             # Where that fails the connection is lost, and the next one has it.
             await self._subscribe(connection, [interest])
+            if interest.denied:
+                words = interest.denied
+                await self._end(interest)
+                raise NotAllowed(words)
         return lambda: self._end(interest)
 
     async def _end(self, interest: _Interest) -> None:
         self._interests.discard(interest)
         subscription, interest.subscription = interest.subscription, None
-        if subscription is not None and self._usable():
-            # What was on its way when the node heard of it is taken still.
+        if subscription is not None:
+            # Also of a connection that is being made.  What was on its way when the node heard of it is taken still.
             try:
                 async with asyncio.timeout(self._liveness):
                     await subscription.drain()  # type: ignore[no-untyped-call]
@@ -241,19 +261,56 @@ class NatsEngine:
         """Whether the node has it now."""
         try:
             for interest in interests:
+                interest.denied = ""
                 interest.subscription = await connection.subscribe(
                     interest.subject, cb=_coroutine(interest.take), pending_bytes_limit=_UNTAKEN
                 )
+                if interest not in self._interests:
+                    # It has ended meanwhile.
+                    await interest.subscription.unsubscribe()
         except NatsError:
             return False
         return await connection.alive(self._liveness)
+
+    async def _subscribe_all(self, connection: Connection) -> bool:
+        """Likewise, with what has begun meanwhile."""
+        has: set[_Interest] = set()
+        while begun := self._interests - has:
+            has |= begun
+            if not await self._subscribe(connection, list(begun)):
+                return False
+        return True
+
+    def _deny(self, verb: str, subject: str) -> None:
+        """The node does not let this one do something: said to who waits for it, and, once, to who reads the log."""
+        words = missing(verb, subject)
+        if verb == "publish":
+            self._answers.fail_those_of(subject, NotAllowed(words))
+        for interest in self._interests:
+            if verb == "subscription" and interest.subject.lower() == subject:
+                words = interest.denied = missing(verb, interest.subject)
+        # Calls and grants come and go, and what is missing is the same for all of them.
+        if (verb, general(subject)) not in self._denials:
+            self._denials.add((verb, general(subject)))
+            _logger.warning("a bridge's engine: %s", words)
+
+    async def _ask_again(self, connection: Connection) -> None:
+        """Permissions may be changed while there is a connection: for what was denied the node is asked again."""
+        for interest in [interest for interest in self._interests if interest.denied]:
+            subscription, interest.subscription = interest.subscription, None
+            if subscription is not None:
+                with contextlib.suppress(NatsError):
+                    await subscription.unsubscribe()
+            if await self._subscribe(connection, [interest]) and not interest.denied:
+                self._denials.discard(("subscription", general(interest.subject.lower())))
+                _logger.info("a bridge's engine: its user may subscribe to %s now", general(interest.subject))
 
     # The connection ------------------------------------------------------------------------------------------------
 
     async def _keep(self) -> None:
         """Has a connection, until it is cancelled."""
         try:
-            while True:
+            while not self._ending:
                 try:
                     await self._go_on()
                 except Exception:
@@ -280,12 +337,16 @@ class NatsEngine:
 
     async def _outlast(self, connection: Connection) -> None:
         """Returns when a connection has ended, or its node does not answer."""
-        while True:
+        for turn in itertools.count(1):
+            if self._ending:
+                return
             try:
                 async with asyncio.timeout(self._liveness):
                     await connection.ended.wait()
                     return
             except TimeoutError:
+                if turn % _ASKED_AGAIN == 0:
+                    await self._ask_again(connection)
                 before = connection.progress()
                 # On a slow line the answer waits behind what is sent, and that moves.
                 if not await connection.alive(self._liveness) and connection.progress() == before:
@@ -293,11 +354,18 @@ class NatsEngine:
 
     async def _reconnect(self) -> None:
         pause = _SOON
-        while True:
-            connection, _ = await self._open_any(dict.fromkeys([*self._addresses, *self._told]))
+        said: set[str] = set()
+        while not self._ending:
+            connection, why = await self._open_any(dict.fromkeys([*self._addresses, *self._told]))
             if connection is not None:
                 self._use(connection)
+                if said:
+                    _logger.info("a bridge's engine has a node again")
                 return
+            for words in why:
+                if words not in said:
+                    said.add(words)
+                    _logger.warning("a bridge's engine has no node: %s", words)
             await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - not for secrets
             pause = min(2 * pause, _LATER)
 
@@ -305,20 +373,20 @@ class NatsEngine:
         """A connection that has all subscriptions; or why there is none, of each node."""
         why = []
         for address in random.sample(list(addresses), len(addresses)):
-            connection = Connection()
+            connection = Connection(self._deny)
             try:
                 await connection.open(address, self._login, self._tls_name(address))
             except Unusable as error:
                 why.append(f"{address}: {error}")
                 continue
             try:
-                usable = await self._subscribe(connection, list(self._interests))
+                usable = await self._subscribe_all(connection)
             except BaseException:
                 await connection.drop()
                 raise
-            if usable:
+            if usable and not self._answered.denied:
                 return connection, []
-            why.append(f"{address}: it was lost at once")
+            why.append(f"{address}: {self._answered.denied or 'it was lost at once'}")
             await connection.drop()
         return None, why
 

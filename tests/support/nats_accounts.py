@@ -36,9 +36,11 @@ class Key:
         )
         return _text((SEED << 11 | self._kind << 6).to_bytes(2, "big") + raw)
 
-    def vouch(self, subject, claims):
-        """A token (JWT) in which this key says something of another one."""
+    def vouch(self, subject, claims, expires=None):
+        """A token (JWT) in which this key says something of another one; until that second of the epoch."""
         said = {"iat": int(time.time()), "iss": self.public, "sub": subject.public, "nats": {"version": 2, **claims}}
+        if expires is not None:
+            said["exp"] = int(expires)
         said["jti"] = base64.b32encode(hashlib.sha256(json.dumps(said).encode()).digest()).decode().rstrip("=")
         parts = [{"typ": "JWT", "alg": "ed25519-nkey"}, said]
         text = ".".join(_base64(json.dumps(part).encode()) for part in parts)
@@ -49,19 +51,28 @@ def _base64(raw):
     return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
-def make_user():
-    """(configuration of a node, text of the user's credentials file)."""
-    operator, account, user = Key(OPERATOR), Key(ACCOUNT), Key(USER)
+def configuration(operator, account):
+    """That of a node, where who has the operator's key says which accounts there are."""
     limits = dict.fromkeys(["subs", "data", "payload", "imports", "exports", "conn", "leaf"], -1) | {"wildcards": True}
-    configuration = f"""
+    return f"""
         operator: {operator.vouch(operator, {"type": "operator"})}
         resolver: MEMORY
         resolver_preload: {{ {account.public}: {operator.vouch(account, {"type": "account", "limits": limits})} }}
     """
+
+
+def credentials(account, user, expires=None):
+    """The text of a credentials file: who has the account's key says that this is a user, until then."""
     unlimited = dict.fromkeys(["subs", "data", "payload"], -1)
-    token = account.vouch(user, {"type": "user", "pub": {}, "sub": {}, **unlimited})
-    return configuration, (
+    token = account.vouch(user, {"type": "user", "pub": {}, "sub": {}, **unlimited}, expires)
+    return (
         f"-----BEGIN NATS USER JWT-----\n{token}\n------END NATS USER JWT------\n\n"
         "************************* IMPORTANT *************************\nNKEY Seed printed below.\n\n"
         f"-----BEGIN USER NKEY SEED-----\n{user.seed()}\n------END USER NKEY SEED------\n"
     )
+
+
+def make_user(expires=None):
+    """(configuration of a node, text of the user's credentials file)."""
+    operator, account, user = Key(OPERATOR), Key(ACCOUNT), Key(USER)
+    return configuration(operator, account), credentials(account, user, expires)

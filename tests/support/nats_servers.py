@@ -58,6 +58,8 @@ class Node:
 
     def start(self):
         """Starts it, the second time at the ports of the first."""
+        # A configuration that is read again has to name the same ports: -1 where it has chosen them.
+        self._configured = dict(self._ports)
         config = self.directory / "node.conf"
         config.write_text(self._configuration())
         for old in self.directory.glob("*.ports"):
@@ -119,7 +121,7 @@ class Node:
 
     def _configuration(self):
         def place(name):
-            return f"{self._host}:{self._ports.get(name, -1)}"
+            return f"{self._host}:{self._configured.get(name, -1)}"
 
         lines = [
             f"listen: {place('nats')}",
