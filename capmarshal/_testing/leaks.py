@@ -93,25 +93,41 @@ def children() -> set[int]:
     return found or {int(each.name) for each in Path("/proc").iterdir() if each.name.isdecimal() and _is_ours(each)}
 
 
+def _status(process: Path) -> list[bytes]:
+    """Its state, its parent and so on: what is behind its name, which may hold anything."""
+    return (process / "stat").read_bytes().rpartition(b")")[2].split()
+
+
 def _is_ours(process: Path) -> bool:
     """Whether a process is a child of this one; it may have ended meanwhile."""
     with contextlib.suppress(OSError):
-        # After its name, which may hold anything: its state, and its parent.
-        return int((process / "stat").read_bytes().rpartition(b")")[2].split()[1]) == os.getpid()
+        return int(_status(process)[1]) == os.getpid()
     return False
+
+
+def _command(process: Path) -> str:
+    """What it was started with; its name alone, as ps(1) has it, where that is not known any more, or to nobody."""
+    deadline = time.monotonic() + _MOMENT
+    while not (line := (process / "cmdline").read_bytes()):
+        # The kernel closes what execve(2) closes, and so lets subprocess.Popen return, before it lists the arguments.
+        if _status(process)[0] == b"Z" or time.monotonic() >= deadline:
+            line = b"[" + (process / "comm").read_bytes().removesuffix(b"\n") + b"]"
+            break
+        time.sleep(_PAUSE)
+    return line.removesuffix(b"\0").replace(b"\0", b" ").decode(errors="replace")
 
 
 def _end(child: int) -> str:
     """Kills and collects a child; in words, none where somebody else has collected it."""
     try:
-        command = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        command = _command(Path(f"/proc/{child}"))
         os.kill(child, signal.SIGKILL)
     except (FileNotFoundError, ProcessLookupError):
         return ""
     # Whoever collects all of them may be first.
     with contextlib.suppress(ChildProcessError):
         os.waitpid(child, 0)
-    return f"child left behind: {child} {command}".rstrip()
+    return f"child left behind: {child} {command}"
 
 
 def _end_new(had: set[int]) -> list[str]:
