@@ -204,6 +204,42 @@ def test_ctrl_c_between_two_steps_of_taking_one_leaves_no_number_behind(fork, pl
     assert fork(sweep).result() > 5
 
 
+def test_ctrl_c_between_two_steps_of_taking_over_loses_none(fork, place, monkeypatch):
+    """Each is to be had after that, once, and the variables are gone."""
+    files = [activation.__file__, "<frozen os>", "<frozen _collections_abc>"]
+    # Above what is open here.
+    first = 300
+    monkeypatch.setattr(activation, "_FIRST", first)
+
+    def taken(at, made):
+        os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="3", LISTEN_FDNAMES="a:b:closed")
+        numbers = [os.dup2(made.fileno(), first), os.dup2(made.fileno(), first + 1)]
+        activation._passed.clear()
+        activation._taken.clear()
+        interrupting = Interrupting(at, KeyboardInterrupt, files)
+        with contextlib.suppress(KeyboardInterrupt, cm.NotActivated), interrupting:
+            cm.activated("nobody's")
+        for number, name in zip(numbers, "ab", strict=True):
+            with cm.activated(name) as had:
+                assert had.fileno() == number, interrupting.where
+            with pytest.raises(cm.NotActivated):
+                cm.activated(name)
+        assert not [name for name in os.environ if name.startswith("LISTEN_")], interrupting.where
+        gc.collect()
+        assert reaper.wait(PATIENCE)
+        assert not any(Path(f"/proc/self/fd/{number}").exists() for number in numbers), interrupting.where
+        return interrupting.where
+
+    def sweep():
+        at = 0
+        with listening(place) as made:
+            while taken(at, made):
+                at += 1
+        return at
+
+    assert fork(sweep).result() > 20
+
+
 def test_what_is_no_socket_is_said_and_closed(fork):
     """And is there no more the next time."""
 

@@ -5,13 +5,14 @@ It is systemd's protocol (sd_listen_fds(3), sd_notify(3)), which others speak to
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import resource
 import socket
+from itertools import chain, repeat
 
 from capmarshal._descriptors import private
+from capmarshal._descriptors.descriptor import in_one_step
 from capmarshal._descriptors.private import Private
 from capmarshal._kernel.deadline import after, seconds_until, words_for
 from capmarshal._kernel.errors import CallTimeout, KernelError, NotActivated, error_for, shortened
@@ -26,22 +27,26 @@ _DIGITS_MAX = 10
 # Seconds that the supervisor's queue is waited for.
 _PATIENCE = 5.0
 
-# Those that were not asked for yet, with their names, once the first was.
+# What says so in the environment.
+_VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+
+# Those that were not asked for yet, with their names, once the first was; and something, while the variables are still
+# there that tell of these.
 _passed: list[tuple[str, Private]] = []
+_taken: list[bool] = []
 
 
-def _take_over() -> None:
-    """Takes what this process was passed, once: its own children find nothing.
+def _names() -> list[str] | None:
+    """Of what this process was passed; None where nobody says that it was passed anything.
 
     Raises:
         NotActivated: the variables that say so cannot be read.
     """
-    variables = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
-    pid, count, names = (os.environ.get(name) for name in variables)
+    pid, count, names = (os.environ.get(name) for name in _VARIABLES)
     # What a process was passed that is not this one, as its parent, is none of this one's business: number 3 may be
     # anything here.  Nor is it where nobody says whom it was passed to, as sd_listen_fds(3) has it.
     if count is None or pid != str(os.getpid()):
-        return
+        return None
     if not (count.isascii() and count.isdecimal()):
         raise NotActivated(f"LISTEN_FDS is a number, not {count!r}")
     # Nobody has passed more; Python makes no number of very many digits, and to look for that many would take for ever.
@@ -51,13 +56,37 @@ def _take_over() -> None:
     given = names.split(":") if names else [_NAMELESS] * int(count)
     if len(given) != int(count):
         raise NotActivated(f"LISTEN_FDS says {count} sockets, and LISTEN_FDNAMES has {len(given)} names")
-    with private.lock:
-        for name in variables:
-            os.environ.pop(name, None)
-        for number, name in enumerate(given, _FIRST):
-            with contextlib.suppress(OSError):
-                os.set_inheritable(number, False)
-                _passed.append((name, Private(number)))
+    return given
+
+
+def _take_over() -> None:
+    """Takes what this process was passed, once: its own children find nothing.
+
+    Raises:
+        NotActivated: the variables that say so cannot be read.
+    """
+    if not _taken:
+        if (names := _names()) is None:
+            return
+        numbers = {number: name for number, name in enumerate(names, _FIRST) if _is_kept(number)}
+        owners = [(name, Private(-1)) for name in numbers.values()]
+        owned = map(setattr, [owner for _, owner in owners], repeat("number"), numbers)
+        # None of these has a number before the next line, which gives all of them theirs: Ctrl-C comes before, and the
+        # next call does it, or after.
+        _passed.extend(owners)
+        in_one_step(chain(owned, map(_taken.append, (True,))))
+    for name in _VARIABLES:
+        os.environ.pop(name, None)
+    _taken.clear()
+
+
+def _is_kept(number: int) -> bool:
+    """Has a descriptor that this process was passed not go on to children; whether there is one."""
+    try:
+        os.set_inheritable(number, False)
+    except OSError:
+        return False
+    return True
 
 
 def activated(name: str) -> socket.socket:
