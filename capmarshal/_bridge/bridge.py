@@ -14,6 +14,7 @@ from capmarshal import aio
 
 from .clocks import LEASE, nanoseconds, now
 from .engine import CLOSING, EngineError
+from .exports import Root
 from .joining import Door, join
 from .limits import LinkLimits
 from .link import LinkLost, NotTaken
@@ -55,7 +56,7 @@ class NotReached(cm.Disconnected):
     """What a token stands for can't be reached: its bridge is not there, refuses, or does not answer."""
 
 
-class _Export:
+class _Export(Root):
     """What one token stands for."""
 
     def __init__(self, token: Token, source: Source, door: Door) -> None:
@@ -168,8 +169,9 @@ class Bridge:
         export = self._exports.pop(token.subject, None)
         if export is None:
             return
+        export.revoked = reason
         for peer in tuple(self._peers):
-            peer.revoke(export, reason)
+            peer.revoke(export)
         await export.door.close()
 
     # Importing -----------------------------------------------------------------------------------------------------

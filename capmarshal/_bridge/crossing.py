@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from .budget import Spending
-    from .exports import Exports
+    from .exports import Exports, Root
     from .imports import Imports
     from .lending import Lender
     from .signals import Signals
@@ -40,11 +40,34 @@ _STAYS = {
 
 @dataclass
 class Left:
-    """What was mentioned, to be taken back, or let go."""
+    """What was mentioned, to be taken back, or let go.
+
+    Attributes:
+        mentions: in their order.
+        exported: numbers of what was exported by that, once each.
+        lent: numbers of what was lent.
+        homing: what comes home to the other: held here until it has, since the other lets go of it when nobody does.
+    """
 
     mentions: list[Mention] = field(default_factory=list)
     exported: list[int] = field(default_factory=list)
     lent: list[int] = field(default_factory=list)
+    homing: list[Capability] = field(default_factory=list)
+
+
+@dataclass
+class Arrived:
+    """What has come of a table.
+
+    Attributes:
+        mentions: the table.
+        things: those of it that are held here now, each in its place.
+        error: why there are no more of them, if one could not be made.
+    """
+
+    mentions: Sequence[Mention]
+    things: list[Capability | Signal | None] = field(default_factory=list)
+    error: Exception | None = None
 
 
 class Crossing:
@@ -76,7 +99,7 @@ class Crossing:
 
     # Leaving -------------------------------------------------------------------------------------------------------
 
-    def leave(self, table: Sequence[Any], root: object, where: str) -> Left:
+    def leave(self, table: Sequence[Any], root: Root | None, where: str) -> Left:
         """What is said to the other of what stands in a table.
 
         Args:
@@ -116,8 +139,9 @@ class Crossing:
         for number in left.lent:
             self._lender.end(number)
         left.lent.clear()
+        left.homing.clear()
 
-    def _mention(self, thing: Any, root: object, left: Left, where: str, place: int) -> Mention:
+    def _mention(self, thing: Any, root: Root | None, left: Left, where: str, place: int) -> Mention:
         if isinstance(thing, Dataspace):
             return self._lend(thing, left)
         if isinstance(thing, Descriptor) and (found := found_in(thing)) is not None:
@@ -125,6 +149,7 @@ class Crossing:
                 return self._lend(found, left)
         if isinstance(thing, Capability):
             if (own := self._imports.number_of(thing.local)) is not None:
+                left.homing.append(thing)
                 return Yours(own)
         elif not isinstance(thing, Signal):
             why = next((words for kind, words in _STAYS.items() if isinstance(thing, kind)), f"it is {thing!r:.100}")
@@ -140,31 +165,42 @@ class Crossing:
 
     # Entering ------------------------------------------------------------------------------------------------------
 
-    async def enter(self, mentions: Sequence[Mention], into: list[Any], copying: Spending) -> None:
+    def arrive(self, mentions: Sequence[Mention]) -> Arrived:
+        """Counts what the other has mentioned, all of it, at once: it has come, whatever becomes of it here."""
+        arrived = Arrived(mentions)
+        try:
+            for mention in mentions:
+                arrived.things.append(self._arrived(mention))
+        except Exception as error:  # noqa: BLE001 - raised where it is entered
+            arrived.error = error.with_traceback(None)
+            for mention in mentions[len(arrived.things) :]:
+                if isinstance(mention, Mine):
+                    self._refused(mention.number, 1)
+        return arrived
+
+    async def enter(self, arrived: Arrived, into: list[Any], copying: Spending) -> None:
         """Makes what the other has mentioned.
 
         Args:
-            mentions: of a table.
+            arrived: of a table.
             into: where it is put, one after the other: its dataspaces are the caller's, also where this raises.
             copying: bytes of its dataspaces.
 
         Raises:
             StaleCapability: it speaks of what is not exported any more.
             ArgumentError, TooLarge, OSError: it can't be made.
-            TooManyImports: there is no room for it.
+            TooManyImports, TooManySignals: there is no room for it.
+            LinkLost: the other is lost.
         """
-        # Counted first, all of them: what has come has come, whatever becomes of the rest.
-        entered: list[Capability | Signal | None] = []
-        try:
-            for mention in mentions:
-                entered.append(self._entered(mention))  # noqa: PERF401 - where one fails, those before it are there
-        except BaseException:
-            for mention in mentions[len(entered) :]:
-                if isinstance(mention, Mine):
-                    self._refused(mention.number, 1)
-            raise
-        for place, mention in enumerate(mentions):
-            if (capability := entered[place]) is not None:
+        if arrived.error is not None:
+            raise arrived.error
+        # All at once: of two that have some and wait for more, neither would ever get it.  What is said of them is not
+        # looked at before: it may be less than nothing.
+        await copying.wait(
+            sum(max(mention.described.size, 0) for mention in arrived.mentions if isinstance(mention, Copied))
+        )
+        for place, mention in enumerate(arrived.mentions):
+            if (capability := arrived.things[place]) is not None:
                 into.append(capability)
             elif isinstance(mention, Yours):
                 export = self._exports.at(mention.number)
@@ -172,8 +208,6 @@ class Crossing:
                     raise StaleCapability(f"entry {place} of the table is not there any more")
                 into.append(export.thing)
             elif isinstance(mention, Copied):
-                # What is said of it is not looked at before: it may be less than nothing.
-                await copying.wait(max(mention.described.size, 0))
                 into.append(await copied(mention.described, partial(self._asking, mention.number), self._max_dataspace))
 
     async def receive(self, payload: Payload, most: int, spending: Spending) -> bytes:
@@ -193,7 +227,7 @@ class Crossing:
         await fetch(partial(self._asking, payload.number), payload.size, made)
         return bytes(made)
 
-    def _entered(self, mention: Mention) -> Capability | Signal | None:
+    def _arrived(self, mention: Mention) -> Capability | Signal | None:
         if not isinstance(mention, Mine):
             return None
         return (self._signals if mention.is_signal else self._imports).mention(mention.number)

@@ -22,6 +22,16 @@ class TooMany(Exception):
     """There is no room for one more."""
 
 
+class Root:
+    """A token that others are reached by.
+
+    Attributes:
+        revoked: why it is, once it is.
+    """
+
+    revoked: str | None = None
+
+
 @dataclass(eq=False)
 class Export:
     """One of them.
@@ -34,7 +44,7 @@ class Export:
 
     number: int
     thing: Thing
-    root: object
+    root: Root | None
     mentions: int = 0
 
     def ring(self) -> None:
@@ -54,7 +64,7 @@ class Exports:
         self._by_number: dict[int, Export] = {}
         self._by_thing: dict[tuple[object, object], Export] = {}
 
-    def mention(self, thing: Thing, root: object) -> Export:
+    def mention(self, thing: Thing, root: Root | None) -> Export:
         """One that the other is told of, once more.
 
         Raises:
@@ -96,7 +106,7 @@ class Exports:
             if isinstance(export.thing, Capability) and (export.thing.closed or export.thing.gone)
         ]
 
-    def of(self, root: object) -> Iterable[Export]:
+    def of(self, root: Root) -> Iterable[Export]:
         """Those that were reached by a token."""
         return [export for export in self._by_number.values() if export.root is root]
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from capmarshal import ArgumentError, CallTimeout, Disconnected, Forwarder, StaleCapability, raises
 from capmarshal._server.entrypoint import abandon
 
+from .link import LinkLost
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -27,6 +29,9 @@ _logger = logging.getLogger("capmarshal")
 # Capabilities that are held because they were mentioned lately: seconds, and how many.
 HELD_FOR = 10.0
 HELD_MOST = 1_000
+
+# Of what has gone and was not held here, so many are remembered.
+GONE_MOST = 1_000
 
 
 class TooManyImports(Exception):
@@ -80,6 +85,9 @@ class Imports:
         self._released = released
         self._most = most
         self._by_number: dict[int, Import] = {}
+        self._lost = False
+        # What is gone before it was mentioned, and why: the last ones, since most of them never will be.
+        self._gone_before: dict[int, str | None] = {}
         # Those that are held, the one that was mentioned longest ago first, and until when.
         self._held: dict[Import, float] = {}
 
@@ -93,7 +101,10 @@ class Imports:
         Raises:
             TooManyImports: it would be one more than may be.
             TableFull: no room for its two descriptors.
+            LinkLost: the other is lost.
         """
+        if self._lost:
+            raise LinkLost(f"{self._label} was lost before it had come")
         found = self._by_number.get(number)
         if found is None:
             if len(self._by_number) >= self._most:
@@ -105,6 +116,9 @@ class Imports:
         if granted is None or granted.closed:
             granted = self._entrypoint.grant(found, label=self._label, unreachable=self._unreachable)
             found.grants += 1
+        if number in self._gone_before:
+            self._end(found, self._gone_before[number])
+            return granted
         self._by_number[number] = found
         found.mentions += 1
         if not anew:
@@ -124,12 +138,17 @@ class Imports:
     def gone(self, number: int, why: str | None) -> None:
         """The other says that it can't be called any more: it is revoked for that reason, or its server is gone."""
         found = self._by_number.pop(number, None)
-        if found is None:
+        if found is not None:
+            self._end(found, why)
             return
-        self._end(found, why)
+        # It was released, or what mentions it comes later.
+        self._gone_before[number] = why
+        if len(self._gone_before) > GONE_MOST:
+            del self._gone_before[next(iter(self._gone_before))]
 
     def lose(self) -> None:
         """The other is lost, and so are all of these."""
+        self._lost = True
         for found in tuple(self._by_number.values()):
             self._end(found, None)
         self._by_number.clear()

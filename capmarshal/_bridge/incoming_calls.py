@@ -36,9 +36,11 @@ from .sealing import NotGenuine
 from .signals import TooManySignals
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .budget import Budget
-    from .crossing import Crossing
-    from .exports import Exports
+    from .crossing import Arrived, Crossing
+    from .exports import Exports, Root
     from .link import Link
     from .sealing import Label
 
@@ -51,6 +53,9 @@ _AT_ONCE = 0.25
 # for is one of those that the engine has served at a time, for all other bridges.
 _AT_ONCE_MOST = 100
 
+# Calls that have ended, and of which the other has not said that it has heard it: it says so of some hundred at once.
+_ENDED_MOST = 10_000
+
 _NANOSECONDS = 1_000_000_000
 
 
@@ -62,11 +67,13 @@ class _Incoming:
         task: in which it runs.
         left: what its result has mentioned.
         spending: bytes of its arguments and its result.
+        told: whether the other is told, or was, how it ended.
     """
 
     task: asyncio.Task[Outcome]
     left: Left
     spending: Spending
+    told: bool = False
 
 
 class IncomingCalls:
@@ -79,6 +86,7 @@ class IncomingCalls:
         crossing: Crossing,
         *,
         copying: Budget,
+        revoke: Callable[[Root], None],
         budget: Budget,
         most: int,
         max_bytes: int,
@@ -90,18 +98,21 @@ class IncomingCalls:
             exports: what they are calls of.
             crossing: of their tables.
             copying: what dataspaces among their arguments may take together, as long as they run.
+            revoke: what revokes all that was reached by a token.
             budget: what their arguments and results may take together, until the other has heard of their end.
-            most: how many there may be.
+            most: how many may run.
             max_bytes: of one's arguments.
         """
         self._link = link
         self._exports = exports
         self._crossing = crossing
         self._copying = copying
+        self._revoke = revoke
         self._budget = budget
         self._most = most
         self._max_bytes = max_bytes
         self._calls: dict[bytes, _Incoming] = {}
+        self._running = 0
         self._waited_for = 0
         self._draining = False
         self._telling: set[asyncio.Task[None]] = set()
@@ -127,6 +138,10 @@ class IncomingCalls:
             self._link.bar(Kind.CALL, call)
             return
         incoming.task.cancel()
+        # Not before it is over: until then it may have a result, too.
+        incoming.task.add_done_callback(lambda _task: self._forget(incoming))
+
+    def _forget(self, incoming: _Incoming) -> None:
         incoming.spending.end()
         self._crossing.take_back(incoming.left)
 
@@ -142,27 +157,31 @@ class IncomingCalls:
         return len(self._calls)
 
     def _state(self, call: bytes) -> State:
-        if call in self._calls:
+        incoming = self._calls.get(call)
+        if incoming is not None:
+            # What it was answered at once was not heard.
+            self._start_telling(call, incoming)
             return State.RUNNING
-        never = self._link.bar(Kind.CALL, call)
-        if never is None:
-            # Not to be said now: it is asked for again.
-            return State.RUNNING
-        return State.NEVER if never else State.FORGOTTEN
+        # Who asks has neither heard its outcome nor given it up.  So what has come, and is not here, was refused.
+        return State.UNSAID if self._link.bar(Kind.CALL, call) is None else State.NEVER
 
     def _has_come(self, label: Label) -> bool:
         return label.kind == Kind.CALL and label.call in self._calls
 
     async def _called(self, label: Label, call: Call) -> Outcome | Running:
-        if len(self._calls) >= self._most:
-            raise NotTaken(
-                f"{self._most:,} calls of that bridge run or wait to be heard of, which is as many as may be"
-            )
+        if self._running >= self._most:
+            raise NotTaken(f"{self._most:,} calls of that bridge run, which is as many as may")
+        if len(self._calls) >= self._most + _ENDED_MOST:
+            raise NotTaken(f"{_ENDED_MOST:,} calls of that bridge have ended, and it does not say that it has heard it")
         if self._draining:
             raise NotTaken("it is about to end, and takes no more calls")
         left, spending = Left(), Spending(self._budget)
-        task = self._link.adopt(asyncio.create_task(self._run(call, left, spending)))
-        self._calls[label.call] = _Incoming(task, left, spending)
+        # Before the task runs, which may be cancelled until then.
+        arrived = self._crossing.arrive(call.table)
+        task = self._link.adopt(asyncio.create_task(self._run(call, arrived, left, spending)))
+        self._running += 1
+        task.add_done_callback(self._over)
+        incoming = self._calls[label.call] = _Incoming(task, left, spending)
         if self._waited_for < _AT_ONCE_MOST:
             self._waited_for += 1
             try:
@@ -171,11 +190,19 @@ class IncomingCalls:
                 self._waited_for -= 1
             if task.done() and not task.cancelled():
                 return task.result()
-        if not self._link.lost:
-            telling = self._link.run(self._tell(label.call, task))
-            self._telling.add(telling)
-            telling.add_done_callback(self._telling.discard)
+        self._start_telling(label.call, incoming)
         return Running()
+
+    def _over(self, _task: asyncio.Task[Outcome]) -> None:
+        self._running -= 1
+
+    def _start_telling(self, call: bytes, incoming: _Incoming) -> None:
+        if incoming.told or self._link.lost:
+            return
+        incoming.told = True
+        telling = self._link.run(self._tell(call, incoming.task))
+        self._telling.add(telling)
+        telling.add_done_callback(self._telling.discard)
 
     async def _tell(self, call: bytes, task: asyncio.Task[Outcome]) -> None:
         """Tells the other when it has ended."""
@@ -184,13 +211,15 @@ class IncomingCalls:
             with contextlib.suppress(LinkLost, NotTaken):
                 await self._link.insist(Kind.DONE, Done(call, task.result()), Taken)
 
-    async def _run(self, call: Call, left: Left, spending: Spending) -> Outcome:
+    async def _run(self, call: Call, arrived: Arrived, left: Left, spending: Spending) -> Outcome:
         table: list[Any] = []
         copying = Spending(self._copying)
         try:
-            await self._crossing.enter(call.table, table, copying)
+            await self._crossing.enter(arrived, table, copying)
             return await self._forward(call, table, left, spending)
         except Exception as error:  # noqa: BLE001 - all of them are told to who called
+            # The other is not told of what it may have mentioned.
+            self._crossing.take_back(left)
             return Failed(faults.encode(_fault(error, call)))
         finally:
             for thing in table:
@@ -215,7 +244,11 @@ class IncomingCalls:
                 # Lent, if it was, by a descriptor of the lender's own.
                 if not isinstance(thing, Capability) and hasattr(thing, "close"):
                     thing.close()
-        left.mentions, left.exported, left.lent = made.mentions, made.exported, made.lent
+        left.mentions, left.exported = made.mentions, made.exported
+        left.lent, left.homing = made.lent, made.homing
+        if export.root is not None and export.root.revoked is not None:
+            # While it ran: what it has mentioned is revoked as well, and told of later than that.
+            self._revoke(export.root)
         spending.take(len(result.payload))
         return Result(self._crossing.pay(result.payload, left), left.mentions)
 

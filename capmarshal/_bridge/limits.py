@@ -18,7 +18,7 @@ class LinkLimits:
         exports: capabilities that the other is told of; they cost what this bridge holds anyway, or memory alone.
         imports: objects of the other's that are held here, of two descriptors each.
         signals: of the other's, likewise.
-        calls: of the other's that run, of a descriptor each, or wait to be heard of.
+        calls: of the other's that run, of a descriptor each.
         bytes: of a call's arguments, and of a result.
         dataspace: bytes of one that is copied.
     """

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from .clocks import LEASE, TheirClock, nanoseconds, now
-from .engine import Engine, EngineClosed, NobodyThere, NotSent, Stop, Unanswered
+from .engine import Accept, Engine, EngineClosed, NobodyThere, NotSent, Stop, Unanswered
 from .messages import ANSWER, QUESTIONS, REFUSED, Kind, Refused, read, written
 from .replays import Once, TooLate
 from .sealing import CALL_BYTES, LEASE_BYTES, Direction, Label, NotGenuine, Seal
@@ -38,6 +38,14 @@ Answering: TypeAlias = Callable[[Label, Any], Awaitable[Any]]
 
 class NotTaken(Exception):
     """A question was refused by the other bridge: it has had no effect, and never will."""
+
+
+class Expired(NotSent):
+    """A question came after it had expired, and was not taken: another one may be sent in its place.
+
+    The other's clock is taken for slower than it is by as long as its last answer took: so it may have expired too
+    early, and what is sent next does not.
+    """
 
 
 class LinkLost(Exception):
@@ -88,6 +96,8 @@ class Link:
         self._stop: Stop | None = None
         self._unreached_since: int | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        # What ends when the other is lost: of each question that is not answered yet.
+        self._asking: set[asyncio.Timeout] = set()
         self._at_loss: list[Callable[[str], None]] = []
         self.has_come: Callable[[Label], bool] = lambda _label: False
 
@@ -140,6 +150,8 @@ class Link:
         _logger.info("bridge: the link with %s has ended: %s", self.other, why)
         for do in self._at_loss:
             do(why)
+        for scope in self._asking:
+            scope.reschedule(0)
         current = asyncio.current_task()
         for task in tuple(self._tasks):
             if task is not current:
@@ -178,7 +190,7 @@ class Link:
             number: the question's ID, if it has one; an ID is used once.
 
         Raises:
-            NotSent: it has not reached the other, and never will.
+            NotSent: it has not reached the other, and never will; Expired among them.
             Unanswered: it may have; or may yet, for as long as it is valid.
             NotTaken: the other has refused it.
             LinkLost: the other is lost, and nothing was sent.
@@ -202,15 +214,37 @@ class Link:
             return True
 
         try:
-            await self._engine.call(self._there, body, within=within, accept=accept)
+            await self._answered(body, within, accept)
         except NobodyThere:
             self._unreached()
+            raise
+        except (NotSent, Unanswered):
+            # Whatever else it says, it is not that all the time.
+            self._unreached_since = None
             raise
         self._unreached_since = None
         came, plain = come[0]
         if came == REFUSED:
-            raise NotTaken(read(plain, Refused).words)
+            refused = read(plain, Refused)
+            if refused.clock is None:
+                raise NotTaken(refused.words)
+            self.clock.show(refused.clock)
+            raise Expired(refused.words)
         return read(plain, answer)
+
+    async def _answered(self, body: bytes, within: float, accept: Accept) -> None:
+        """Returns when a question is answered: nobody waits for that any more when the other is lost."""
+        scope = asyncio.timeout(None)
+        try:
+            async with scope:
+                self._asking.add(scope)
+                await self._engine.call(self._there, body, within=within, accept=accept)
+        except TimeoutError as error:
+            if isinstance(error, Unanswered):
+                raise
+            raise Unanswered(self.lost) from None
+        finally:
+            self._asking.discard(scope)
 
     async def insist(self, kind: Kind, question: Any, answer: type[M], *, pause: float = 0.02) -> M:
         """Asks until it is answered, for questions that may be taken more than once.
@@ -254,7 +288,9 @@ class Link:
             self._once.take(label, now())
         except TooLate as error:
             # Unless it has come before: what is late then is a copy.
-            return b"" if self.has_come(label) else self._refusal(label, str(error))
+            if self.has_come(label):
+                return b""
+            return self._refusal(label, str(error), self.renew() if label.lease == self.lease else None)
         except NotGenuine:
             # It is a copy; or one will be taken that comes later.
             return b""
@@ -267,8 +303,8 @@ class Link:
             return self._refusal(label, str(error))
         return self._answer(label, label.kind | ANSWER, answer)
 
-    def _refusal(self, label: Label, words: str) -> bytes:
-        return self._answer(label, REFUSED, Refused(words))
+    def _refusal(self, label: Label, words: str, clock: int | None = None) -> bytes:
+        return self._answer(label, REFUSED, Refused(words, clock))
 
     def _answer(self, label: Label, kind: int, answer: Any) -> bytes:
         return self._answers.seal(Label(kind, label.call, self.lease), written(answer))

@@ -198,11 +198,12 @@ class Taken(_Message):
 class State(IntEnum):
     """Of a call that was asked for."""
 
+    # It has come: how it ends will be said by a DONE, also where that was said before.
     RUNNING = 0
     # It was never begun, and never will be.
     NEVER = 1
-    # It came, and nothing is known of it any more.
-    FORGOTTEN = 2
+    # That can't be said now: it is to be asked for again.
+    UNSAID = 2
 
 
 class Ping(_Message):
@@ -210,7 +211,8 @@ class Ping(_Message):
 
     Attributes:
         number: of this ping: what comes again under the same one is not taken again.
-        asked: calls of which it is not known whether they have come.
+        asked: calls of which it is not known whether they have come: neither has their outcome been heard, nor were
+            they given up by an earlier ping.
         ended: calls whose outcome has been heard: no more is wanted to know of them.
         given_up: calls of which no more is wanted to know either, and whose outcome was not heard, if there is one.
         released: (number, how often it was mentioned) of what the other has exported, and is not held any more.
@@ -257,9 +259,15 @@ class Bye(_Message):
 
 
 class Refused(_Message):
-    """Why a question was not taken: it has had no effect, and never will."""
+    """Why a question was not taken: it has had no effect, and never will.
+
+    Attributes:
+        words: for people.
+        clock: of who refuses, if it came after it had expired: another one may be sent in its place.
+    """
 
     words: str
+    clock: int | None = None
 
 
 QUESTIONS: dict[int, type[_Message]] = {

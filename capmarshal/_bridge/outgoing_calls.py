@@ -83,27 +83,29 @@ class OutgoingCalls:
         self._budget = budget
         self._max_bytes = max_bytes
         self._waiting: dict[bytes, _Waiting] = {}
-        # Those that were given up, and what they have exported: unless they came, that is taken back.
+        # Those that were given up, and what they have mentioned: unless they came, that is taken back.
         self._given_up: dict[bytes, Left] = {}
         link.answer(Kind.DONE, self._done)
         link.at_loss(self._lose)
 
     def in_doubt(self) -> Iterable[bytes]:
-        """Those of which it is not known whether they have come."""
-        return [*self._given_up, *(call for call, waiting in self._waiting.items() if waiting.in_doubt)]
+        """Those that are waited for, and of which it is not known whether they have come."""
+        return [call for call, waiting in self._waiting.items() if waiting.in_doubt]
 
     def told(self, call: bytes, state: State) -> None:
         """What has become of one that was asked for."""
         left = self._given_up.pop(call, None)
-        if left is not None and state is State.NEVER:
-            self._crossing.take_back(left)
+        if left is not None:
+            if state is State.UNSAID:
+                self._give_up(call, left)
+            elif state is State.NEVER:
+                self._crossing.take_back(left)
+            return
         waiting = self._waiting.get(call)
         if waiting is None or waiting.outcome.done():
             return
         if state is State.NEVER:
             waiting.outcome.set_exception(_Never())
-        elif state is State.FORGOTTEN:
-            waiting.outcome.set_exception(Disconnected(self._words("it has taken the call, and lost it")))
         elif state is State.RUNNING:
             waiting.in_doubt = False
 
@@ -142,13 +144,13 @@ class OutgoingCalls:
             self._crossing.take_back(left)
             if isinstance(error, (_Never, NotSent)):
                 raise
+            if isinstance(error, NotTaken):
+                raise Disconnected(f"the machine behind {self._link.other!r} refuses: {error}", ran="no") from None
             raise Disconnected(self._words(str(error)), ran="no") from None
         except BaseException:
             # Given up: the other is told at once, and has it end, or never begin.
             if not self._link.lost:
-                if left.exported:
-                    self._given_up[waiting.call] = left
-                self._pinging.given_up(waiting.call)
+                self._give_up(waiting.call, left)
             raise
         finally:
             self._crossing.let_go(left)
@@ -156,6 +158,10 @@ class OutgoingCalls:
             return await self._result(call, outcome)
         finally:
             self._pinging.ended(waiting.call, _size(outcome))
+
+    def _give_up(self, call: bytes, left: Left) -> None:
+        self._given_up[call] = left
+        self._pinging.given_up(call)
 
     def _leave(self, call: UntypedCall) -> Left:
         try:
@@ -176,7 +182,9 @@ class OutgoingCalls:
                 answer: Outcome | Running = await self._link.ask(
                     Kind.CALL, message, ANSWER_TO_CALL, within=self._patience(), number=waiting.call
                 )
-            except (Unanswered, NotGenuine):
+            except NotGenuine as error:
+                raise Disconnected(self._words(str(error))) from None
+            except Unanswered:
                 waiting.in_doubt = True
                 self._pinging.at_once()
             else:
@@ -201,7 +209,7 @@ class OutgoingCalls:
         table: list[object] = []
         try:
             with Spending(self._budget) as spending, Spending(self._copying) as copying:
-                await self._crossing.enter(outcome.table, table, copying)
+                await self._crossing.enter(self._crossing.arrive(outcome.table), table, copying)
                 payload = await self._crossing.receive(outcome.payload, self._max_bytes, spending)
             return UntypedResult(payload, table)
         except BaseException as error:

@@ -11,7 +11,7 @@ from capmarshal import StaleCapability
 
 from .budget import Budget
 from .crossing import Crossing
-from .exports import Exports, TooMany
+from .exports import Exports, Root, TooMany
 from .imports import Imports
 from .incoming_calls import IncomingCalls
 from .lending import ChunkRefused, Lender
@@ -82,7 +82,14 @@ class Peer:
             link, self._crossing, self._pinging, copying=copying, budget=came, max_bytes=limits.bytes
         )
         self._incoming = IncomingCalls(
-            link, self._exports, self._crossing, copying=copying, budget=kept, most=limits.calls, max_bytes=limits.bytes
+            link,
+            self._exports,
+            self._crossing,
+            copying=copying,
+            revoke=self.revoke,
+            budget=kept,
+            most=limits.calls,
+            max_bytes=limits.bytes,
         )
         link.answer(Kind.FETCH, self._fetched)
         link.answer(Kind.RING, self._rung)
@@ -142,7 +149,7 @@ class Peer:
             self._pinging.released(thing.number, 1)
             raise
 
-    def exported(self, thing: Capability, root: object) -> Mine:
+    def exported(self, thing: Capability, root: Root) -> Mine:
         """What it is told of a capability that a token stands for.
 
         Raises:
@@ -153,11 +160,11 @@ class Peer:
         except TooMany as error:
             raise NotTaken(str(error)) from None
 
-    def revoke(self, root: object, why: str) -> None:
-        """What was reached by a token can't be called any more."""
+    def revoke(self, root: Root) -> None:
+        """What was reached by a token that is revoked can't be called any more."""
         for export in self._exports.of(root):
             self._exports.remove(export)
-            self._pinging.gone(export.number, why)
+            self._pinging.gone(export.number, root.revoked)
 
     @property
     def counts(self) -> dict[str, int]:

@@ -11,9 +11,9 @@ import contextlib
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from .clocks import LEASE
-from .link import PINGING
+from .link import PINGING, LinkLost, NotTaken
 from .messages import Kind, Ping, Pong, State
-from .sealing import CALL_BYTES
+from .sealing import CALL_BYTES, NotGenuine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -44,7 +44,7 @@ class Pinging:
 
         Args:
             link: borrowed.
-            asked: the calls of which it is not known whether they have come.
+            asked: the calls of which it is not known whether they have come, besides those that are given up.
             gone: the numbers of what has gone since it was asked last.
         """
         self._link = link
@@ -72,7 +72,7 @@ class Pinging:
             self.at_once()
 
     def given_up(self, call: bytes) -> None:
-        """The outcome of a call has not been heard, and is not wanted any more."""
+        """The outcome of a call has not been heard, and is not wanted any more; whether it has come is asked for."""
         self._given_up.append(call)
         self.at_once()
 
@@ -99,11 +99,11 @@ class Pinging:
                     self._link.lose(f"it has not been heard of for {LEASE:g} seconds")
                     return
                 await asyncio.wait([pinging], timeout=left)
-            pinging.result()
         finally:
             pinging.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([pinging])
+            # Looked at, also where this was cancelled: it has a fault, or was told of the loss first.
+            with contextlib.suppress(asyncio.CancelledError, LinkLost):
+                await pinging
 
     async def _ping(self, told: Callable[[bytes, State], None]) -> None:
         while True:
@@ -113,7 +113,12 @@ class Pinging:
             self._at_once.clear()
             self._gone += [(number, None) for number in self._look_for_gone()]
             ping, asked = self._next()
-            pong = await self._link.insist(Kind.PING, ping, Pong)
+            try:
+                pong = await self._link.insist(Kind.PING, ping, Pong)
+            except (NotTaken, NotGenuine) as error:
+                # It has lost this one, and still answers.
+                self._link.lose(str(error))
+                return
             self._link.clock.show(pong.clock)
             for call, state in zip(asked, pong.states, strict=False):
                 told(call, state)
@@ -122,12 +127,13 @@ class Pinging:
 
     def _next(self) -> tuple[Ping, list[bytes]]:
         self._number += 1
-        asked = list(self._asked())[:_MOST]
+        given_up = _taken(self._given_up)
+        asked = [*given_up, *self._asked()][:_MOST]
         ping = Ping(
             self._number,
             asked,
             _taken(self._ended),
-            _taken(self._given_up),
+            given_up,
             _taken(self._released),
             _taken(self._gone, _MOST // 100),
         )

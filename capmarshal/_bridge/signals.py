@@ -8,6 +8,8 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, TypeAlias
 
+from .link import LinkLost
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -46,7 +48,10 @@ class Signals:
         Raises:
             TooManySignals: it would be one more than may be.
             TableFull: no room for its two descriptors.
+            LinkLost: the other is lost.
         """
+        if self._lost:
+            raise LinkLost("the other bridge was lost before the signal had come")
         if self._count >= self._most:
             raise TooManySignals(f"{self._most:,} signals of that bridge are held here, which is as many as may be")
         relay = _Relay(self._ringing, number)

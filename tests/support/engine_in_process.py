@@ -27,12 +27,16 @@ class Network:
 
     Bodies arrive at once, unless ``holding``: then they stay in ``held`` until a test has one of them arrive, or be
     lost, by its place there; as often as it likes, and in any order.
+
+    Attributes:
+        judge: says of each flight what becomes of it: "carry", "hold" or "lose"; or "later": it has it land itself.
     """
 
     def __init__(self):
         self.engines = []
         self.holding = False
         self.held = []
+        self.judge = lambda _flight: "hold" if self.holding else "carry"
         self._parted = {}
         self._noticed = False
         # Seen by whoever spies: all that any engine was given.
@@ -47,7 +51,7 @@ class Network:
     def arrive(self, place=0, again=False):
         """Has what is held at that place arrive; and, said so, stay, to arrive once more."""
         flight = self.held[place] if again else self.held.pop(place)
-        self._land(flight)
+        self.land(flight)
 
     def lose(self, place=0):
         """What is held at that place never arrives."""
@@ -56,6 +60,7 @@ class Network:
     def release(self):
         """Holds nothing any more: what was held arrives in the order in which it was sent."""
         self.holding = False
+        self.judge = lambda _flight: "hold" if self.holding else "carry"
         while self.held:
             self.arrive()
 
@@ -75,17 +80,19 @@ class Network:
     def carry(self, flight):
         """Takes what an engine sends."""
         self.seen.append((flight.subject, flight.body))
-        if self.holding:
+        verdict = self.judge(flight)
+        if verdict == "hold":
             self.held.append(flight)
-        else:
+        elif verdict == "carry":
             # As over any wire: later than whatever the sender does now.
-            asyncio.get_running_loop().call_soon(self._land, flight)
+            asyncio.get_running_loop().call_soon(self.land, flight)
 
     def known(self, one, other):
         """Whether an engine is told that another serves."""
         return other.connected and (self.reaches(one, other) or not self._noticed)
 
-    def _land(self, flight):
+    def land(self, flight):
+        """It arrives, if it can."""
         if flight.receiver.connected and self.reaches(flight.sender, flight.receiver):
             flight.arrive()
 

@@ -1,0 +1,216 @@
+"""Two bridges and a server in one event loop, over a network that loses, holds and repeats; time leaps in it.
+
+The server writes down what has run; each call has a number of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import logging
+
+import capmarshal as cm
+import leaping_loop
+from capmarshal import aio
+from capmarshal._bridge.bridge import Bridge
+from engine_in_process import Network
+
+# Seconds of the leaping clock: that a call may take when nothing is held any more; and until all is let go that
+# nobody has: capabilities are held for ten seconds, and the next ping tells of them.
+PLENTY, RELEASED = 120.0, 30.0
+
+
+class Thing(cm.Interface):
+    @cm.method
+    async def touch(self, number: int) -> int: ...
+
+
+class Work(cm.Interface):
+    """What is called: each call is written down by its number."""
+
+    @cm.method
+    async def run(self, number: int) -> int: ...
+
+    @cm.method
+    async def hold(self, number: int) -> int: ...
+
+    @cm.method
+    async def blob(self, number: int, data: bytes) -> bytes: ...
+
+    @cm.method
+    async def give(self, number: int) -> Thing: ...
+
+    @cm.method
+    async def hold_and_give(self, number: int) -> Thing: ...
+
+    @cm.method
+    async def keep(self, number: int, thing: Thing) -> None: ...
+
+    @cm.method
+    async def give_back(self, number: int) -> Thing: ...
+
+    @cm.method
+    async def take(self, number: int, thing: Thing) -> int: ...
+
+    @cm.method
+    async def same(self, number: int, thing: Thing) -> Thing: ...
+
+    @cm.method
+    async def hold_thing(self, number: int, thing: Thing) -> int: ...
+
+    @cm.method
+    async def array(self, number: int, data: cm.Dataspace) -> cm.Dataspace: ...
+
+
+class ThingServer(Thing):
+    def __init__(self, ran):
+        self._ran = ran
+
+    async def touch(self, number):
+        self._ran[number] += 1
+        return number
+
+
+class WorkServer(Work):
+    """Serves it.
+
+    Attributes:
+        ran: how often, by number.
+        ended: of those that were held, which have returned.
+    """
+
+    def __init__(self):
+        self.ran = collections.Counter()
+        self.ended = set()
+        self._held = {}
+        self._kept = []
+
+    def let_go(self, number):
+        """One that is held, or is to be, returns."""
+        self._event(number).set()
+
+    def _event(self, number):
+        return self._held.setdefault(number, asyncio.Event())
+
+    async def run(self, number):
+        self.ran[number] += 1
+        return number
+
+    async def hold(self, number):
+        self.ran[number] += 1
+        await self._event(number).wait()
+        self.ended.add(number)
+        return number
+
+    async def blob(self, number, data):
+        self.ran[number] += 1
+        return data
+
+    async def give(self, number):
+        self.ran[number] += 1
+        return ThingServer(self.ran)
+
+    async def hold_and_give(self, number):
+        await self.hold(number)
+        return ThingServer(self.ran)
+
+    async def keep(self, number, thing):
+        self.ran[number] += 1
+        self._kept.append(thing)
+
+    async def give_back(self, number):
+        self.ran[number] += 1
+        return self._kept.pop()
+
+    async def take(self, number, thing):
+        self.ran[number] += 1
+        return await thing.touch(-number)
+
+    async def same(self, number, thing):
+        self.ran[number] += 1
+        return thing
+
+    async def hold_thing(self, number, thing):
+        return await self.hold(number)
+
+    async def array(self, number, data):
+        self.ran[number] += 1
+        return data
+
+
+class World:
+    """All of it.
+
+    Attributes:
+        network: between the bridges.
+        near, far: the bridges.
+        served: what the far one exports.
+        token: of that.
+        work: what the near one has of it.
+        things: an entrypoint of the near side's.
+    """
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def made(cls):
+        """One, for as long as the block lasts."""
+        self = cls()
+        self.network, self.served = Network(), WorkServer()
+        async with (
+            aio.Entrypoint("work", concurrency=1000) as entrypoint,
+            aio.Entrypoint("things") as self.things,
+            Bridge("near", self.network.engine()) as self.near,
+            Bridge("far", self.network.engine()) as self.far,
+        ):
+            try:
+                self.token = await self.far.export(entrypoint.manage(self.served))
+                self.work = (await self.near.connect(self.token)).cast(Work)
+                yield self
+            finally:
+                self.network.release()
+                self.work = None
+
+    def thing(self):
+        """One of the near side's."""
+        return self.things.manage(ThingServer(self.served.ran)).cast(Thing)
+
+    async def idle(self):
+        """Lets go of what the far one exports; nobody has anything of anybody's, some time after that."""
+        self.network.release()
+        self.work = None
+        await asyncio.sleep(RELEASED)
+        assert self.counts() == [], self.counts()
+
+    def counts(self):
+        """What is not nothing of what each has of the other's."""
+        return [
+            (bridge.name, what, count)
+            for bridge in (self.near, self.far)
+            for counts in bridge.counts.values()
+            for what, count in counts.items()
+            if count
+        ]
+
+
+def run(program, *, caplog):
+    """A coroutine function, which is given such a world; what bridges do wrong they log."""
+
+    async def whole():
+        async with asyncio.timeout(100 * PLENTY), World.made() as world:
+            await program(world)
+
+    with leaping_loop.runner() as runner:
+        runner.run(whole())
+    wrong = [record.getMessage() for record in caplog.get_records("call") if record.levelno >= logging.ERROR]
+    assert not wrong, wrong
+
+
+def kind(flight):
+    """What a body is: the second byte of its head; an empty one has none."""
+    return flight.body[1] if flight.body else None
+
+
+async def settle():
+    """Returns when all has happened that needs no time: the clock does not leap before."""
+    await asyncio.sleep(0.05)

@@ -1,0 +1,295 @@
+"""What is lost, late, repeated or given up between two bridges: calls end, run once at most, and leave nothing."""
+
+import asyncio
+import logging
+
+import pytest
+
+import bridge_in_process
+import capmarshal as cm
+from bridge_in_process import PLENTY, kind, settle
+from capmarshal import aio
+from capmarshal._bridge.messages import ANSWER, Kind
+
+
+@pytest.fixture
+def run(caplog):
+    """run(program): in a world of two bridges, which have logged no fault."""
+    caplog.set_level(logging.WARNING, "capmarshal")
+    return lambda program: bridge_in_process.run(program, caplog=caplog)
+
+
+def losing(network, *kinds, times=1):
+    """The next bodies of these kinds are lost, so many."""
+    left = [times]
+
+    def judge(flight):
+        if kind(flight) in kinds and left[0]:
+            left[0] -= 1
+            return "lose"
+        return "carry"
+
+    network.judge = judge
+
+
+@pytest.mark.parametrize("lost", [Kind.CALL, Kind.CALL | ANSWER, Kind.DONE, Kind.DONE | ANSWER])
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("method", ["run", "hold"])
+def test_what_is_lost_costs_time_alone(run, lost, times, method):
+    """A call whose question, or whose answer, is lost runs once, and is answered."""
+
+    async def program(world):
+        losing(world.network, lost, times=times)
+        call = asyncio.create_task(getattr(world.work, method)(1))
+        while not world.served.ran[1]:
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(0.5)
+        world.served.let_go(1)
+        async with asyncio.timeout(PLENTY):
+            assert await call == 1
+        assert world.served.ran == {1: 1}
+        await world.idle()
+
+    run(program)
+
+
+def delaying(network, delay, *kinds):
+    """Bodies of these kinds take so many seconds from here on."""
+
+    def judge(flight):
+        if kind(flight) not in kinds:
+            return "carry"
+        asyncio.get_running_loop().call_later(delay, network.land, flight)
+        return "later"
+
+    network.judge = judge
+
+
+def test_what_expires_on_its_way_is_sent_again(run):
+    """The other's clock is as old as its last answer: what takes as long comes too late, and has not been taken."""
+
+    async def program(world):
+        delaying(world.network, 0.9, Kind.PING | ANSWER)
+        await asyncio.sleep(3)
+        delaying(world.network, 0.3, Kind.PING, Kind.CALL, Kind.DONE, Kind.FETCH)
+        async with asyncio.timeout(PLENTY):
+            assert await world.work.run(1) == 1
+            assert await world.work.blob(2, bytes(1 << 20)) == bytes(1 << 20)
+        await asyncio.sleep(20)
+        assert world.near.counts
+        assert await world.work.run(3) == 3
+        assert world.served.ran == {1: 1, 2: 1, 3: 1}
+        await world.idle()
+
+    run(program)
+
+
+def test_who_can_remember_no_more_says_later_what_has_become_of_a_call(run):
+    """Meanwhile it is neither taken nor barred."""
+
+    async def program(world):
+        [far] = world.far._peers
+        once = far.link._once
+        losing(world.network, Kind.CALL)
+        call = asyncio.create_task(world.work.run(1))
+        given_up = asyncio.create_task(world.work.take(2, world.thing()))
+        await asyncio.sleep(0.5)
+        once._most, most = 0, once._most
+        given_up.cancel()
+        await asyncio.sleep(3)
+        assert not call.done()
+        once._most = most
+        async with asyncio.timeout(PLENTY):
+            assert await call == 1
+        assert world.served.ran[1] == 1
+        await world.idle()
+
+    run(program)
+
+
+@pytest.mark.parametrize("lost", [Kind.CALL, Kind.CALL | ANSWER, Kind.PING, Kind.PING | ANSWER, Kind.DONE, None])
+@pytest.mark.parametrize("method", ["take", "same", "hold_thing", "give"])
+@pytest.mark.parametrize("after", [0, 0.01, 0.3, 1.5])
+def test_what_a_call_that_is_given_up_has_carried_is_let_go(run, lost, method, after):
+    """Whether it came, runs or has ended; and what it was answered, and nobody has heard."""
+
+    async def program(world):
+        thing = world.thing()
+        if lost is not None:
+            losing(world.network, lost, times=2)
+        making = world.work.give(1) if method == "give" else getattr(world.work, method)(1, thing)
+        call = asyncio.create_task(making)
+        if after:
+            await asyncio.sleep(after)
+        else:
+            await settle()
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        del call, thing, making
+        await world.idle()
+        assert world.served.ran[1] <= 1
+
+    run(program)
+
+
+def test_a_call_that_is_given_up_as_it_comes(run):
+    """What says so comes in the same moment as the call, which then never begins."""
+
+    async def program(world):
+        world.network.holding = True
+        call = asyncio.create_task(world.work.take(1, world.thing()))
+        await settle()
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        await settle()
+        assert [kind(flight) for flight in world.network.held] == [Kind.CALL, Kind.PING]
+        world.network.release()
+        del call
+        await world.idle()
+        assert not world.served.ran[1]
+
+    run(program)
+
+
+@pytest.mark.parametrize("bye", [True, False])
+def test_who_waits_is_told_when_the_other_is_lost(run, bye):
+    """At once: of a call that runs, one that was never answered, one whose result is being fetched, and a connect()."""
+
+    async def program(world):
+        calls = [
+            asyncio.create_task(making)
+            for making in (world.work.hold(1), world.work.blob(2, bytes(1 << 20)), world.near.connect(world.token))
+        ]
+        # One that has arrived is told by DONE; of the second, chunks are asked for that never come.
+        world.network.judge = lambda flight: "lose" if kind(flight) in (Kind.FETCH, Kind.OPEN | ANSWER) else "carry"
+        await asyncio.sleep(0.5)
+        world.network.judge = lambda flight: "lose" if kind(flight) == Kind.CALL else world_judge(flight)
+        calls.append(asyncio.create_task(world.work.run(3)))
+        await asyncio.sleep(0.5)
+        assert not any(call.done() for call in calls)
+        [near], [far] = world.near._peers, world.far._peers
+        loop = asyncio.get_running_loop()
+        before = loop.time()
+        if bye:
+            await far.close("the test")
+        else:
+            world.network.judge = lambda _flight: "lose"
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(result, cm.Disconnected) for result in results), results
+        assert [result.ran for result in results] == ["maybe", "maybe", "no", "maybe"]
+        assert near.link.lost
+        assert loop.time() - before < (1 if bye else 11)
+        world.served.let_go(1)
+        await world.idle()
+        assert not world.served.ran[3]
+
+    def world_judge(flight):
+        return "lose" if kind(flight) in (Kind.FETCH, Kind.OPEN | ANSWER) else "carry"
+
+    run(program)
+
+
+def test_what_comes_with_the_loss_of_the_other_is_gone_with_it(run):
+    """Its holder is told, as all are: nobody waits for it in vain."""
+
+    async def program(world):
+        world.network.judge = lambda flight: "hold" if kind(flight) == Kind.CALL | ANSWER else "carry"
+        call = asyncio.create_task(world.work.give(1))
+        await settle()
+        [near] = world.near._peers
+        world.network.arrive()
+        near.link.lose("the test")
+        [result] = await asyncio.gather(call, return_exceptions=True)
+        if not isinstance(result, cm.Disconnected):
+            async with asyncio.timeout(PLENTY):
+                await aio.wait_gone(cm.capability(result))
+        await world.idle()
+
+    run(program)
+
+
+def test_what_is_gone_before_it_is_mentioned(run):
+    """Revoked while the result that brings it is on its way."""
+
+    async def program(world):
+        world.network.judge = lambda flight: "hold" if kind(flight) == Kind.CALL | ANSWER else "carry"
+        call = asyncio.create_task(world.work.give(1))
+        await settle()
+        await world.far.revoke(world.token, "the test")
+        await settle()
+        world.network.release()
+        thing = await call
+        async with asyncio.timeout(PLENTY):
+            await aio.wait_gone(cm.capability(thing))
+        with pytest.raises(cm.Revoked, match="the test"):
+            await thing.touch(2)
+        del thing, call
+        await world.idle()
+
+    run(program)
+
+
+def test_what_is_returned_after_its_token_was_revoked(run):
+    """By a call that ran meanwhile: it is revoked as well."""
+
+    async def program(world):
+        call = asyncio.create_task(world.work.hold_and_give(1))
+        await settle()
+        await world.far.revoke(world.token, "the test")
+        world.served.let_go(1)
+        thing = await call
+        async with asyncio.timeout(PLENTY):
+            await aio.wait_gone(cm.capability(thing))
+        with pytest.raises(cm.Revoked, match="the test"):
+            await thing.touch(2)
+        del thing, call
+        await world.idle()
+
+    run(program)
+
+
+def test_what_comes_home_late(run):
+    """The server lets go of it when it has returned it, and says so before its result is heard."""
+
+    async def program(world):
+        thing = world.thing()
+        await world.work.keep(1, thing)
+        # It is held for some time since it was mentioned.
+        await asyncio.sleep(20)
+        assert ("far", "imported", 1) in world.counts()
+        world.network.judge = lambda flight: "hold" if kind(flight) in (Kind.CALL | ANSWER, Kind.DONE) else "carry"
+        call = asyncio.create_task(world.work.give_back(2))
+        await asyncio.sleep(5)
+        world.network.release()
+        async with asyncio.timeout(PLENTY):
+            came = await call
+        assert cm.capability(came) is cm.capability(thing)
+        del came, thing, call
+        await world.idle()
+
+    run(program)
+
+
+def test_calls_that_have_ended_are_not_counted_among_those_that_run(run):
+    """More of them in a second than may run at a time; the other says now and then which it has heard of."""
+
+    async def program(world):
+        [far] = world.far._peers
+        far._incoming._most = 4
+        for number in range(100):
+            assert await world.work.run(number) == number
+        calls = [asyncio.create_task(world.work.hold(1000 + number)) for number in range(4)]
+        await settle()
+        with pytest.raises(cm.Disconnected, match="refuses: 4 calls") as caught:
+            await world.work.run(100)
+        assert caught.value.ran == "no"
+        del caught
+        for number in range(4):
+            world.served.let_go(1000 + number)
+        await asyncio.gather(*calls)
+        assert await world.work.run(101) == 101
+        assert set(world.served.ran.values()) == {1}
+        assert 100 not in world.served.ran
+        await world.idle()
+
+    run(program)
