@@ -9,6 +9,7 @@ import bridge_in_process
 import capmarshal as cm
 from bridge_in_process import PLENTY, kind, settle
 from capmarshal import aio
+from capmarshal._bridge import incoming_calls
 from capmarshal._bridge.messages import ANSWER, Kind
 
 
@@ -290,6 +291,90 @@ def test_calls_that_have_ended_are_not_counted_among_those_that_run(run):
         assert await world.work.run(101) == 101
         assert set(world.served.ran.values()) == {1}
         assert 100 not in world.served.ran
+        await world.idle()
+
+    run(program)
+
+
+@pytest.mark.parametrize("lost", [Kind.HELLO, Kind.JOIN, Kind.OPEN])
+@pytest.mark.parametrize("answer", [0, ANSWER])
+@pytest.mark.parametrize("cancelled", [True, False])
+@pytest.mark.parametrize("first", [True, False])
+def test_connecting_that_is_cut_off(run, lost, answer, cancelled, first):
+    """Whatever was lost, and whether who connects waits for it: nothing of it stays, on either side."""
+
+    async def program(world):
+        if first:
+            # Another link than that of the world: whoever has the token may join.
+            await asyncio.gather(*(peer.close("the test") for peer in tuple(world.near._peers)))
+        losing(world.network, lost | answer)
+        connecting = asyncio.create_task(world.near.connect(world.token))
+        await asyncio.sleep(0.5)
+        if cancelled:
+            connecting.cancel()
+        [result] = await asyncio.gather(connecting, return_exceptions=True)
+        if first or lost is Kind.OPEN:
+            assert isinstance(result, asyncio.CancelledError if cancelled else cm.Disconnected), result
+        world.network.release()
+        await asyncio.sleep(5)
+        assert len(world.far._peers) == len(world.near._peers)
+        again = await world.near.connect(world.token)
+        assert await again.cast(bridge_in_process.Work).run(1) == 1
+        del again, connecting, result
+        await world.idle()
+
+    run(program)
+
+
+def test_many_connect_at_once(run):
+    """By one link; one that gives up takes nothing from the others."""
+
+    async def program(world):
+        await asyncio.gather(*(peer.close("the test") for peer in tuple(world.near._peers)))
+        tasks = [asyncio.create_task(world.near.connect(world.token)) for _ in range(20)]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        tasks[0].cancel()
+        tasks[7].cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [number for number, result in enumerate(results) if not isinstance(result, cm.Capability)] == [0, 7]
+        assert len(set(results) - {results[0], results[7]}) == 1
+        assert len(world.near._peers) == len(world.far._peers) == 1
+        del tasks, results
+        await world.idle()
+
+    run(program)
+
+
+@pytest.mark.parametrize("which", ["near", "far"])
+def test_closing_a_bridge_while_calls_run(run, which):
+    """Who waits is told; what the other had of it is gone, and nobody can connect to it any more."""
+
+    async def program(world):
+        calls = [asyncio.create_task(world.work.hold(number)) for number in range(3)]
+        await settle()
+        await getattr(world, which).__aexit__(None, None, None)
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(result, cm.Disconnected) and result.ran == "maybe" for result in results), results
+        with pytest.raises(cm.Disconnected):
+            await world.near.connect(world.token)
+        with pytest.raises(cm.Disconnected):
+            await world.work.run(9)
+        assert world.served.ran == {0: 1, 1: 1, 2: 1}
+        await asyncio.sleep(5)
+        assert not world.near._peers
+        assert not world.far._peers
+
+    run(program)
+
+
+def test_a_result_whose_table_is_too_long(run, monkeypatch):
+    """It fits into no body, which is short here: the caller is told, and nothing of it stays exported."""
+    monkeypatch.setattr(incoming_calls, "_OUTCOME_MOST", 2_000)
+
+    async def program(world):
+        with pytest.raises(cm.TooLarge, match="entries in the table of its result"):
+            await world.work.give_many(1, 600)
         await world.idle()
 
     run(program)

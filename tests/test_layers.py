@@ -299,6 +299,7 @@ MODULES = {
         "signals",
         "crossing",
         "pinging",
+        "openings",
         "outgoing_calls",
         "incoming_calls",
         "peer",

@@ -13,12 +13,11 @@ import capmarshal as cm
 from capmarshal import aio
 
 from .clocks import LEASE, nanoseconds, now
-from .engine import CLOSING, EngineError
+from .engine import CLOSING, EngineClosed, EngineError
 from .exports import Root
 from .joining import Door, join
 from .limits import LinkLimits
 from .link import LinkLost, NotTaken
-from .messages import Kind, Opened
 from .peer import Peer
 from .replays import Once
 from .sealing import LEASE_BYTES, NotGenuine
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from .engine import Engine
     from .link import Link
     from .messages import Join, Open
-    from .sealing import Label
 
     Source: TypeAlias = Callable[[], Awaitable[Capability]]
 
@@ -104,6 +102,7 @@ class Bridge:
         self._joined: dict[str, Peer] = {}
         self._joining: dict[str, asyncio.Lock] = {}
         self._peers: set[Peer] = set()
+        self._ended = False
         self._stack = contextlib.AsyncExitStack()
         self._entrypoint = aio.Entrypoint(
             "bridge", concurrency=CONCURRENCY, max_bytes=max_bytes, limits=cm.Limits(), describe=True
@@ -210,7 +209,12 @@ class Bridge:
     @property
     def counts(self) -> dict[str, dict[str, int]]:
         """How many things each of the others, by its name, has of this machine's, and this machine of its."""
-        return {peer.link.other: peer.counts for peer in self._peers}
+        counts: dict[str, dict[str, int]] = {}
+        for peer in self._peers:
+            # Each may have joined the other.
+            before = counts.get(peer.link.other, {})
+            counts[peer.link.other] = {what: count + before.get(what, 0) for what, count in peer.counts.items()}
+        return counts
 
     async def _connect(self, token: Token, *, anew: bool) -> Capability:
         if token.exporter == self.name:
@@ -244,6 +248,8 @@ class Bridge:
                 made: list[Peer] = []
                 await join(self._engine, token, ours=self.name, prepare=lambda link: made.append(self._made(link)))
                 (peer,) = made
+                if peer.link.lost:
+                    raise LinkLost(peer.link.lost)
                 self._joined[token.exporter] = peer
                 peer.begin()
             return peer
@@ -258,19 +264,19 @@ class Bridge:
         peer.begin()
 
     def _made(self, link: Link) -> Peer:
-        peer = Peer(link, self._entrypoint, self._limits)
+        async def opening(question: Open) -> tuple[Capability, Root]:
+            return await self._opened(link, question)
 
-        async def opened(_label: Label, question: Open) -> Opened:
-            return await self._opened(peer, question)
-
-        link.answer(Kind.OPEN, opened)
+        if self._ended:
+            raise EngineClosed("the bridge has ended")
+        peer = Peer(link, self._entrypoint, self._limits, opening)
         link.at_loss(lambda _why: self._lost(peer))
         self._peers.add(peer)
         return peer
 
-    async def _opened(self, peer: Peer, question: Open) -> Opened:
+    async def _opened(self, link: Link, question: Open) -> tuple[Capability, Root]:
         export = self._exports.get(question.subject)
-        if export is None or not hmac.compare_digest(export.token.proof(peer.link.token), question.proof):
+        if export is None or not hmac.compare_digest(export.token.proof(link.token), question.proof):
             raise NotTaken("there is no such token, or it was revoked")
         try:
             thing = await export.source()
@@ -278,7 +284,7 @@ class Bridge:
             raise NotTaken(f"what the token stands for is not there: {error}") from None
         if self._exports.get(question.subject) is not export:
             raise NotTaken("the token was revoked")
-        return Opened(peer.exported(thing, export))
+        return thing, export
 
     def _lost(self, peer: Peer) -> None:
         self._peers.discard(peer)
@@ -286,6 +292,7 @@ class Bridge:
             del self._joined[peer.link.other]
 
     async def _end(self) -> None:
+        self._ended = True
         for export in tuple(self._exports.values()):
             await export.door.close()
         self._exports.clear()

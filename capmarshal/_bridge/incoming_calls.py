@@ -27,11 +27,11 @@ from capmarshal._protocol import faults
 from .budget import Spending
 from .clocks import now
 from .crossing import Left
-from .engine import EngineError
+from .engine import LARGEST, EngineError
 from .exports import TooMany
 from .imports import TooManyImports
 from .link import LinkLost, NotTaken
-from .messages import Call, Done, Failed, Kind, Outcome, Result, Running, State, Taken
+from .messages import Call, Done, Failed, Kind, Outcome, Result, Running, State, Taken, written
 from .sealing import NotGenuine
 from .signals import TooManySignals
 
@@ -55,6 +55,10 @@ _AT_ONCE_MOST = 100
 
 # Calls that have ended, and of which the other has not said that it has heard it: it says so of some hundred at once.
 _ENDED_MOST = 10_000
+
+# Bytes of what a call came to, which goes as one body; so many entries of a table do in any case, with a payload.
+_OUTCOME_MOST = LARGEST - 1_000
+_MENTIONS_SURE = 500
 
 _NANOSECONDS = 1_000_000_000
 
@@ -250,7 +254,10 @@ class IncomingCalls:
             # While it ran: what it has mentioned is revoked as well, and told of later than that.
             self._revoke(export.root)
         spending.take(len(result.payload))
-        return Result(self._crossing.pay(result.payload, left), left.mentions)
+        outcome = Result(self._crossing.pay(result.payload, left), left.mentions)
+        if len(left.mentions) > _MENTIONS_SURE and len(written(outcome)) > _OUTCOME_MOST:
+            raise TooLarge(f"{call.method}(): {len(left.mentions):,} entries in the table of its result are too many")
+        return outcome
 
     def _lose(self, _why: str) -> None:
         for incoming in self._calls.values():

@@ -50,10 +50,10 @@ async def join(engine: Engine, token: Token, *, ours: str, prepare: Callable[[Li
     clock = TheirClock(answer.clock)
     link_token = Token(token.exporter, os.urandom(NAME_BYTES), os.urandom(KEY_BYTES))
     link = Link(engine, link_token, ours=ours, other=token.exporter, made_by_us=True)
-    prepare(link)
-    # Served first: who was joined may ask at once.
-    await link.serve()
     try:
+        prepare(link)
+        # Served first: who was joined may ask at once.
+        await link.serve()
         question = Join(*link_token.parts(), ours, link.lease, link.renew())
         expires = clock.expiry(_WITHIN)
         joined = await asking.ask(Kind.JOIN, question, Joined, lease=answer.instance, expires=expires)

@@ -139,9 +139,12 @@ class Open(_Message):
 
 
 class Opened(_Message):
-    """It."""
+    """It: its number among what is exported by this link, which is mentioned by that once.
 
-    thing: Mine | Yours
+    It is never what the other has itself: who has the token may call until that is revoked, and it alone.
+    """
+
+    number: int
 
 
 class Call(_Message):

@@ -7,16 +7,15 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING
 
-from capmarshal import StaleCapability
-
 from .budget import Budget
 from .crossing import Crossing
-from .exports import Exports, Root, TooMany
+from .exports import Exports
 from .imports import Imports
 from .incoming_calls import IncomingCalls
 from .lending import ChunkRefused, Lender
 from .link import LinkLost, NotTaken
-from .messages import Bye, Fetch, Fetched, Kind, Mine, Open, Opened, Ping, Ring, State, Taken, Yours
+from .messages import Bye, Fetch, Fetched, Kind, Ping, Ring, State, Taken
+from .openings import Openings
 from .outgoing_calls import OutgoingCalls
 from .pinging import Pinging
 from .signals import Signals
@@ -26,16 +25,17 @@ if TYPE_CHECKING:
 
     from capmarshal import Capability, UntypedCall, UntypedResult, aio
 
+    from .exports import Root
     from .limits import LinkLimits
     from .link import Link
+    from .openings import Opening
     from .sealing import Label
     from .tokens import Token
 
 _logger = logging.getLogger("capmarshal")
 
-# Seconds: in which a chunk comes, or is asked for again; what a token stands for; and the answer to a farewell.
+# Seconds: in which a chunk comes, or is asked for again; and the answer to a farewell.
 _FETCHED = 5.0
-_OPENED = 5.0
 _BYE = 0.5
 
 # Of the longest arguments and results, so many may be here at a time.
@@ -49,13 +49,14 @@ class Peer:
         link: with it.
     """
 
-    def __init__(self, link: Link, entrypoint: aio.Entrypoint, limits: LinkLimits) -> None:
+    def __init__(self, link: Link, entrypoint: aio.Entrypoint, limits: LinkLimits, opening: Opening) -> None:
         """Nothing is shared with it yet.
 
         Args:
             link: not joined yet, or just so; taken.
             entrypoint: that serves what it exports to this machine; borrowed.
             limits: what it may cost this one.
+            opening: what gives what a token of this machine's stands for.
         """
         self.link = link
         self._exports = Exports(limits.exports)
@@ -91,6 +92,7 @@ class Peer:
             most=limits.calls,
             max_bytes=limits.bytes,
         )
+        self._openings = Openings(link, self._exports, self._imports, self._pinging, opening)
         link.answer(Kind.FETCH, self._fetched)
         link.answer(Kind.RING, self._rung)
         link.answer(Kind.BYE, self._told_bye)
@@ -110,13 +112,10 @@ class Peer:
 
         Raises:
             NotTaken: there is no such token, or what it stands for can't be reached.
-            NotSent, Unanswered, LinkLost: it can't be asked.
-            StaleCapability: it is gone since.
+            NotSent, Unanswered, LinkLost, NotGenuine: it can't be asked.
             TableFull, TooManyImports: no room for it.
         """
-        question = Open(token.subject, token.proof(self.link.token))
-        opened = await self.link.ask(Kind.OPEN, question, Opened, within=_OPENED)
-        return self._imported(opened.thing, anew=anew)
+        return await self._openings.ask(token, anew=anew)
 
     async def drain(self) -> None:
         """Takes no more calls, and returns when those that it has made are over."""
@@ -128,37 +127,6 @@ class Peer:
             with contextlib.suppress(Exception):
                 await self.link.ask(Kind.BYE, Bye(), Taken, within=_BYE)
         await self.link.close(why)
-
-    def _imported(self, thing: Mine | Yours, *, anew: bool) -> Capability:
-        """The capability of what it has said that a token stands for.
-
-        Raises:
-            LinkLost, StaleCapability: it is not there any more.
-            TableFull, TooManyImports: no room for it.
-        """
-        if self.link.lost:
-            raise LinkLost(self.link.lost)
-        if isinstance(thing, Yours):
-            export = self._exports.at(thing.number)
-            if export is None:
-                raise StaleCapability("what the token stands for is not there any more")
-            return export.thing  # type: ignore[return-value]  # checked by who asks
-        try:
-            return self._imports.mention(thing.number, anew=anew)
-        except BaseException:
-            self._pinging.released(thing.number, 1)
-            raise
-
-    def exported(self, thing: Capability, root: Root) -> Mine:
-        """What it is told of a capability that a token stands for.
-
-        Raises:
-            NotTaken: there is no room for one more.
-        """
-        try:
-            return Mine(self._exports.mention(thing, root).number, is_signal=False)
-        except TooMany as error:
-            raise NotTaken(str(error)) from None
 
     def revoke(self, root: Root) -> None:
         """What was reached by a token that is revoked can't be called any more."""
@@ -223,8 +191,10 @@ class Peer:
     def _heard(self, ping: Ping) -> list[State]:
         states = self._incoming.states(ping.asked)
         for call in ping.ended:
+            self._openings.ended(call)
             self._incoming.ended(call)
         for call in ping.given_up:
+            self._openings.given_up(call)
             self._incoming.given_up(call)
         for number, mentions in ping.released:
             self._exports.release(number, mentions)

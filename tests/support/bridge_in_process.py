@@ -42,6 +42,9 @@ class Work(cm.Interface):
     async def give(self, number: int) -> Thing: ...
 
     @cm.method
+    async def give_many(self, number: int, count: int) -> list[Thing]: ...
+
+    @cm.method
     async def hold_and_give(self, number: int) -> Thing: ...
 
     @cm.method
@@ -110,6 +113,10 @@ class WorkServer(Work):
     async def give(self, number):
         self.ran[number] += 1
         return ThingServer(self.ran)
+
+    async def give_many(self, number, count):
+        self.ran[number] += 1
+        return [ThingServer(self.ran) for _ in range(count)]
 
     async def hold_and_give(self, number):
         await self.hold(number)

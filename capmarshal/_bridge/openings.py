@@ -1,0 +1,108 @@
+"""What tokens stand for, asked for by a link: what was given and has not been heard of is taken back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from .engine import NotSent
+from .exports import TooMany
+from .link import LinkLost, NotTaken
+from .messages import Kind, Open, Opened
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from capmarshal import Capability
+
+    from .exports import Exports, Root
+    from .imports import Imports
+    from .link import Link
+    from .pinging import Pinging
+    from .sealing import Label
+    from .tokens import Token
+
+    Opening: TypeAlias = Callable[[Open], Awaitable[tuple[Capability, Root]]]
+
+# Seconds in which the other says what a token stands for.
+_WITHIN = 5.0
+
+# So many may be under way, or not heard of.
+_MOST = 1_000
+
+
+class Openings:
+    """All of one link, both ways."""
+
+    def __init__(self, link: Link, exports: Exports, imports: Imports, pinging: Pinging, opening: Opening) -> None:
+        """None yet; the first four are borrowed.
+
+        ``opening`` gives what a token of this machine's stands for, and raises NotTaken where that is nothing.
+        """
+        self._link = link
+        self._exports = exports
+        self._imports = imports
+        self._pinging = pinging
+        self._opening = opening
+        # The numbers of what the other was given and may not have heard of: by its question; none yet, where it is
+        # being looked for.
+        self._given: dict[bytes, int | None] = {}
+        link.answer(Kind.OPEN, self._asked)
+        link.at_loss(lambda _why: self._given.clear())
+
+    async def ask(self, token: Token, *, anew: bool) -> Capability:
+        """What one of the other's tokens stands for.
+
+        Args:
+            token: which.
+            anew: by a grant of its own.
+
+        Raises:
+            NotTaken: there is no such token, or what it stands for can't be reached.
+            NotSent, Unanswered, LinkLost, NotGenuine: it can't be asked.
+            TableFull, TooManyImports: no room for it.
+        """
+        question = Open(token.subject, token.proof(self._link.token))
+        number = self._link.new_id()
+        try:
+            opened = await self._link.ask(Kind.OPEN, question, Opened, within=_WITHIN, number=number)
+        except (NotSent, NotTaken, LinkLost):
+            raise
+        except BaseException:
+            self._pinging.given_up(number)
+            raise
+        # It has come, whatever becomes of it here.
+        self._pinging.ended(number, 0)
+        try:
+            return self._imports.mention(opened.number, anew=anew)
+        except Exception:
+            self._pinging.released(opened.number, 1)
+            raise
+
+    def ended(self, number: bytes) -> None:
+        """The other has heard what it was given by that question, if it was one of these."""
+        self._given.pop(number, None)
+
+    def given_up(self, number: bytes) -> None:
+        """The other does not wait for the answer to that question any more, if it is one of these."""
+        if number not in self._given:
+            self._link.bar(Kind.OPEN, number)
+        elif (given := self._given.pop(number)) is not None:
+            self._exports.release(given, 1)
+
+    async def _asked(self, label: Label, question: Open) -> Opened:
+        if len(self._given) >= _MOST:
+            raise NotTaken(f"{_MOST:,} tokens are asked for by that bridge, which is as many as may be")
+        self._given[label.call] = None
+        try:
+            thing, root = await self._opening(question)
+            if label.call not in self._given:
+                raise NotTaken("it was given up")
+            given = self._exports.mention(thing, root).number
+        except TooMany as error:
+            self._given.pop(label.call, None)
+            raise NotTaken(str(error)) from None
+        except BaseException:
+            self._given.pop(label.call, None)
+            raise
+        self._given[label.call] = given
+        return Opened(given)
