@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 Thing: TypeAlias = Capability | Signal
 
 
+# So many are looked at each time whether they have gone.
+_LOOKED_AT = 5_000
+
+
 class TooMany(Exception):
     """There is no room for one more."""
 
@@ -61,6 +65,7 @@ class Exports:
         """None yet, and so many at most."""
         self._most = most
         self._last = 0
+        self._to_look_at: list[int] = []
         self._by_number: dict[int, Export] = {}
         self._by_thing: dict[tuple[object, object], Export] = {}
 
@@ -99,10 +104,18 @@ class Exports:
             del self._by_thing[(_identity(export.thing), export.root)]
 
     def gone(self) -> Iterable[Export]:
-        """Those whose server is gone, or has revoked them."""
+        """Those whose server is gone, or has revoked them, among the next that it is their turn to be looked at.
+
+        Each look is a system call: of very many, not all are looked at each time.
+        """
+        if not self._to_look_at:
+            self._to_look_at = list(self._by_number)
+        turn = self._to_look_at[-_LOOKED_AT:]
+        del self._to_look_at[-_LOOKED_AT:]
+        looked_at = [export for number in turn if (export := self._by_number.get(number)) is not None]
         return [
             export
-            for export in self._by_number.values()
+            for export in looked_at
             if isinstance(export.thing, Capability) and (export.thing.closed or export.thing.gone)
         ]
 

@@ -122,8 +122,6 @@ class Pinging:
             self._link.clock.show(pong.clock)
             for call, state in zip(asked, pong.states, strict=False):
                 told(call, state)
-            if self._ended or self._given_up or self._gone or self._released:
-                self._at_once.set()
 
     def _next(self) -> tuple[Ping, list[bytes]]:
         self._number += 1
@@ -137,6 +135,9 @@ class Pinging:
             _taken(self._released),
             _taken(self._gone, _MOST // 100),
         )
+        if self._ended or self._given_up or self._gone or self._released:
+            # Too many for one.
+            self.at_once()
         return ping, asked
 
     # What is heard --------------------------------------------------------------------------------------------------
