@@ -61,10 +61,11 @@ def configuration(operator, account):
     """
 
 
-def credentials(account, user, expires=None):
-    """The text of a credentials file: who has the account's key says that this is a user, until then."""
+def credentials(account, user, expires=None, subscribe=None, publish=None):
+    """The text of a credentials file: by the account's key, that this is a user, until when, and what it may."""
     unlimited = dict.fromkeys(["subs", "data", "payload"], -1)
-    token = account.vouch(user, {"type": "user", "pub": {}, "sub": {}, **unlimited}, expires)
+    allowed = {"sub": {"allow": subscribe} if subscribe else {}, "pub": {"allow": publish} if publish else {}}
+    token = account.vouch(user, {"type": "user", **allowed, **unlimited}, expires)
     return (
         f"-----BEGIN NATS USER JWT-----\n{token}\n------END NATS USER JWT------\n\n"
         "************************* IMPORTANT *************************\nNKEY Seed printed below.\n\n"

@@ -94,6 +94,11 @@ class Node:
         self._process.kill()
         self._process.wait(PATIENCE)
 
+    def retire(self):
+        """Has it send its clients to other nodes, and end; returns when it has ended."""
+        self._process.send_signal(signal.SIGUSR2)
+        self._process.wait(PATIENCE)
+
     def stop(self):
         """It stands still, with its connections open."""
         self._process.send_signal(signal.SIGSTOP)

@@ -22,8 +22,8 @@ PAGE = "docs/bridge_nodes.md"
 # One user of the page's, and which it is.
 _USER = re.compile(r"^ +\{\n +# (?P<name>\w+)\n +nkey: \"(?P<key>U\w+)\"\n(?:.*\n)*?(?=^ +\{| +\]\n)", re.MULTILINE)
 # What no bridge has: a user who hears and sends all, and one whom nobody has given anything.
-_SPIES = '{ user: "spy", password: "everything", permissions { subscribe: ">", publish: ">" } }\n' + (
-    '{ user: "nobody", password: "nothing" }\n'
+_SPIES = '      { user: "spy", password: "everything", permissions { subscribe: ">", publish: ">" } }\n' + (
+    '      { user: "nobody", password: "nothing" }\n'
 )
 
 
@@ -39,9 +39,15 @@ def block(text, name):
     return text[begin : re.compile(r"^\}", re.MULTILINE).search(text, begin).start()]
 
 
-def users_file(keys):
-    """The page's users.conf with other bridges: their public keys, by their names; and with spies."""
+def users_file(keys, responses=False):
+    """The page's users.conf with other bridges: their public keys, by their names; and with spies.
+
+    With ``responses``, the page's other permission for answers stands in the place of the usual one.
+    """
     text = shown("users.conf")
+    if responses:
+        stricter = shown("answers.conf").splitlines()[1]
+        text = re.sub(r'^( +)(publish: \["cm.*), "_INBOX.*"\]', rf"\1\2]\n\1{stricter}", text, flags=re.MULTILINE)
     [first, *_] = shown_users = list(_USER.finditer(text))
     made = [first[0].replace(first["name"], name).replace(first["key"], key) for name, key in keys.items()]
     return text[: first.start()] + "".join(made) + _SPIES + text[shown_users[-1].end() :]
@@ -72,6 +78,14 @@ class Secured:
         """The path of a bridge's seed file."""
         return self._seeds[bridge]
 
+    def without(self, bridge):
+        """Has the nodes let a bridge in no more."""
+        users = self.authority.path.with_name("users.conf")
+        [one] = [found[0] for found in _USER.finditer(users.read_text()) if found["name"] == bridge]
+        users.write_text(users.read_text().replace(one, ""))
+        for node in self.nodes:
+            node.reload()
+
     def login(self, bridge):
         """That of a bridge."""
         return Login(credentials=self.seed(bridge), tls=Tls(ca=self.ca), name=bridge)
@@ -88,7 +102,7 @@ class Secured:
 class _Files:
     """What is made for nodes before they are."""
 
-    def __init__(self, directory, bridges):
+    def __init__(self, directory, bridges, responses=False):
         self._place = directory / "secured"
         self._place.mkdir()
         self.authority = Authority(self._place)
@@ -101,7 +115,7 @@ class _Files:
             self.seeds[bridge] = self._place / f"{bridge}.nk"
             self.seeds[bridge].write_text(f"{key.seed()}\n")
             self.seeds[bridge].chmod(0o600)
-        (self._place / "users.conf").write_text(users_file(keys))
+        (self._place / "users.conf").write_text(users_file(keys, responses))
 
     def options(self):
         """Of nodes: all of the page's node.conf but where they listen, and how they find each other."""
@@ -109,7 +123,7 @@ class _Files:
         text = text.replace('include "users.conf"', 'include "../secured/users.conf"')
         cluster = block(text, "cluster")
         extra = text.replace(cluster, "").replace("cluster {\n}\n", "")
-        extra = re.sub(r"^(?:server_name|listen|http):.*\n", "", extra, flags=re.MULTILINE)
+        extra = re.sub(r"^(?:server_name|listen|client_advertise|http|ping_\w+):.*\n", "", extra, flags=re.MULTILINE)
         cluster = re.sub(r"^ *(?:name|listen):.*\n| *routes: \[[^]]*\]\n", "", cluster, flags=re.MULTILINE)
         return {"extra": extra, "cluster_extra": cluster}
 
@@ -123,8 +137,8 @@ def secured_hosts(kind, directory, bridges=("render1", "web1"), count=3):
 
 
 @contextlib.contextmanager
-def secured(directory, bridges=("render1", "web1"), count=3):
+def secured(directory, bridges=("render1", "web1"), count=3, responses=False):
     """So many nodes, for bridges of these names."""
-    files = _Files(directory, bridges)
+    files = _Files(directory, bridges, responses)
     with nats_servers.nodes(directory, count, **files.options()) as nodes:
         yield Secured(nodes, files.authority, files.seeds)
