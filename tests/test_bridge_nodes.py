@@ -1,5 +1,7 @@
 """Nodes as docs/bridge_nodes.md configures them: what a bridge may there, and what others see."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import re
@@ -9,17 +11,19 @@ import subprocess
 
 import pytest
 
+import capmarshal as cm
 import engines
 import hosts
 import loops
 import nats_accounts
 import nats_servers
 import secured_nodes
+from capmarshal import aio
 from capmarshal._bridge.engine import NobodyThere, NotAllowed
 from capmarshal._bridge.nats_engine import NatsEngine
 from capmarshal._bridge.sealing import Direction, Label, NotGenuine, Seal
 from capmarshal._bridge.tokens import Token
-from capmarshal.bridge import Login
+from capmarshal.bridge import Bridge, Login
 from documents import Reader, fenced, read
 from engines import PLENTY
 from patience import PATIENCE
@@ -47,6 +51,20 @@ async def bridges(secured, *names):
             stack.push_async_callback(engine.close, within=0)
             made.append(engine)
         yield made
+
+
+class Vault(cm.Interface):
+    """What is called from another machine."""
+
+    @cm.method
+    async def withdraw(self, account: str, by: Vault | None) -> str: ...
+
+
+class VaultServer(Vault):
+    """Gives what whoever it is to ask gives."""
+
+    async def withdraw(self, account, by):
+        return f"1000 of {account}" if by is None else await by.withdraw(account, None)
 
 
 async def upper(body):
@@ -88,6 +106,35 @@ def test_who_hears_all_reads_subjects_and_nothing_that_was_sealed(secured):
 
     with secured.spy(node=0) as first, secured.spy(node=1) as second, secured.spy(node=2) as third:
         loops.run("asyncio", program, (first, second, third))
+
+
+@pytest.mark.parametrize("responses", [False, True])
+def test_two_bridges_need_no_more(tmp_path, responses):
+    """Capabilities go both ways, of a token at first; nothing of what is called and said is heard at the nodes."""
+
+    async def program(spies):
+        async with contextlib.AsyncExitStack() as stack:
+            made = []
+            for number, name in enumerate(("render1", "web1")):
+                engine = await NatsEngine.connect(
+                    [secured.addresses[number]], secured.login(name), inbox=secured.inbox(name), liveness=LIVENESS
+                )
+                made.append(await stack.enter_async_context(Bridge(name, engine)))
+            exporter, importer = made
+            entrypoint = await stack.enter_async_context(aio.Entrypoint("vault"))
+            vault, own = VaultServer(), VaultServer()
+            entrypoint.manage(vault)
+            entrypoint.manage(own)
+            token = await exporter.export(vault)
+            there = (await importer.connect(token)).cast(Vault)
+            assert await there.withdraw("numbered-account", own) == "1000 of numbered-account"
+            for spy in spies:
+                spy.check_hidden(token, "withdraw", "numbered-account", "1000 of ")
+                assert {subject.split(".")[1] for subject in spy.subjects()} == {"render1", "web1"}
+
+    with secured_nodes.secured(tmp_path, responses=responses) as secured:
+        with secured.spy(node=0) as first, secured.spy(node=1) as second:
+            loops.run("asyncio", program, (first, second))
 
 
 def test_who_was_given_nothing_hears_nothing_and_sends_nothing(secured):
