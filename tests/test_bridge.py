@@ -63,6 +63,29 @@ def test_capabilities_both_ways(desk):
         assert cm.capability(desk.same(mine.cast(Page))) is mine
 
 
+@pytest.mark.parametrize("first", ["near", "far"])
+def test_each_has_joined_the_other(near_and_far, first):
+    """What came by the one link goes home by the other."""
+    near, far = near_and_far
+    with cm.Entrypoint("desk") as entrypoint, cm.Entrypoint("pages") as pages:
+        mine = pages.manage(PageServer("near"))
+        served = DeskServer()
+        if first == "far":
+            there = far.host.connect(near.host.export(mine))
+        desk = near.host.connect(far.host.export(entrypoint.manage(served))).cast(Desk)
+        if first == "near":
+            there = far.host.connect(near.host.export(mine))
+        assert there.cast(Page).title() == "near"
+        # What serves the desk has it by the one link, and gives it back by the other.
+        served.page = lambda _title: there.cast(Page)
+        assert cm.capability(desk.page("")) is mine
+        seen = []
+        served.title_of = lambda page: seen.append(cm.capability(page)) or page.title()
+        assert desk.title_of(mine.cast(Page)) == "near"
+        assert [each.cast(Page).title() for each in seen] == ["near"]
+        del served.page, served.title_of
+
+
 def test_streams_both_ways(desk):
     assert list(desk.lines(1000)) == [str(number) for number in range(1000)]
     assert desk.total(iter(range(1000))) == 499500

@@ -304,6 +304,7 @@ MODULES = {
         "incoming_calls",
         "peer",
         "joining",
+        "pairing",
         "bridge",
     ),
     "_commands": ("printing", "values", "demo", "doctor", "inspect", "describe", "call", "completing", "completion"),

@@ -18,6 +18,7 @@ from .exports import Root
 from .joining import Door, join
 from .limits import LinkLimits
 from .link import LinkLost, NotTaken
+from .pairing import answer_pairs, pair
 from .peer import Peer
 from .replays import Once
 from .sealing import LEASE_BYTES, NotGenuine
@@ -252,6 +253,10 @@ class Bridge:
                     raise LinkLost(peer.link.lost)
                 self._joined[token.exporter] = peer
                 peer.begin()
+                # The other may have joined this one before.
+                for came in tuple(self._peers):
+                    if came.link.other == token.exporter and came is not peer:
+                        await pair(peer, came)
             return peer
 
     # Being joined --------------------------------------------------------------------------------------------------
@@ -260,6 +265,7 @@ class Bridge:
         if len(self._peers) >= LINKS_MOST:
             raise NotTaken(f"{LINKS_MOST:,} bridges have joined this one, which is as many as may")
         peer = self._made(link)
+        answer_pairs(peer, self._joined.get)
         await link.serve()
         peer.begin()
 

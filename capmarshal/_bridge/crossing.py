@@ -15,7 +15,7 @@ from capmarshal import ArgumentError, Capability, Dataspace, Descriptor, SharedB
 
 from .dataspaces import copied, described, found_in
 from .fetching import fetch
-from .messages import Copied, Long, Mention, Mine, Payload, Yours
+from .messages import Copied, Long, Mention, Mine, Others, Payload, Yours
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -71,7 +71,11 @@ class Arrived:
 
 
 class Crossing:
-    """The border, of one link."""
+    """The border, of one link.
+
+    Attributes:
+        other: that of the other link of the same two bridges, if there is one.
+    """
 
     def __init__(
         self,
@@ -96,6 +100,7 @@ class Crossing:
         self._asking = asking
         self._refused = refused
         self._max_dataspace = max_dataspace
+        self.other: Crossing | None = None
 
     # Leaving -------------------------------------------------------------------------------------------------------
 
@@ -151,6 +156,9 @@ class Crossing:
             if (own := self._imports.number_of(thing.local)) is not None:
                 left.homing.append(thing)
                 return Yours(own)
+            if self.other is not None and (theirs := self.other.number_of(thing)) is not None:
+                left.homing.append(thing)
+                return Others(theirs)
         elif not isinstance(thing, Signal):
             why = next((words for kind, words in _STAYS.items() if isinstance(thing, kind)), f"it is {thing!r:.100}")
             raise ArgumentError(f"{where}, entry {place} of the table can't go to another machine: {why}")
@@ -162,6 +170,15 @@ class Crossing:
         number = self._lender.lend(dataspace)
         left.lent.append(number)
         return Copied(number, described(dataspace))
+
+    def number_of(self, thing: Capability) -> int | None:
+        """By which number the other has exported a capability by this link; None of any other."""
+        return self._imports.number_of(thing.local)
+
+    def exported(self, number: int) -> Capability | Signal | None:
+        """What was exported by this link under a number, if it still is."""
+        export = self._exports.at(number)
+        return None if export is None else export.thing
 
     # Entering ------------------------------------------------------------------------------------------------------
 
@@ -202,11 +219,12 @@ class Crossing:
         for place, mention in enumerate(arrived.mentions):
             if (capability := arrived.things[place]) is not None:
                 into.append(capability)
-            elif isinstance(mention, Yours):
-                export = self._exports.at(mention.number)
-                if export is None:
+            elif isinstance(mention, Yours | Others):
+                by = self if isinstance(mention, Yours) else self.other
+                thing = by.exported(mention.number) if by is not None else None
+                if thing is None:
                     raise StaleCapability(f"entry {place} of the table is not there any more")
-                into.append(export.thing)
+                into.append(thing)
             elif isinstance(mention, Copied):
                 into.append(await copied(mention.described, partial(self._asking, mention.number), self._max_dataspace))
 

@@ -29,6 +29,7 @@ class Kind(IntEnum):
     FETCH = 7
     RING = 8
     BYE = 9
+    PAIR = 10
 
 
 ANSWER = 0x80
@@ -64,6 +65,12 @@ class Yours(_Message, tag=1):
     number: int
 
 
+class Others(_Message, tag=3):
+    """What the other has exported by the other link of the same two bridges."""
+
+    number: int
+
+
 class Copied(_Message, tag=2):
     """A dataspace, to be fetched."""
 
@@ -71,7 +78,7 @@ class Copied(_Message, tag=2):
     described: Described
 
 
-Mention: TypeAlias = Mine | Yours | Copied
+Mention: TypeAlias = Mine | Yours | Copied | Others
 
 
 class Long(_Message):
@@ -257,6 +264,24 @@ class Ring(_Message):
     number: int
 
 
+class Pair(_Message):
+    """Asks whether the other has joined the one who asks, too, by another link.
+
+    Attributes:
+        subject: of that link's token.
+        proof: that one has its key.
+    """
+
+    subject: str
+    proof: bytes
+
+
+class Paired(_Message):
+    """It has; and the proof that it has the key."""
+
+    proof: bytes
+
+
 class Bye(_Message):
     """The one who says this ends, and all that it has of the other's."""
 
@@ -283,6 +308,7 @@ QUESTIONS: dict[int, type[_Message]] = {
     Kind.FETCH: Fetch,
     Kind.RING: Ring,
     Kind.BYE: Bye,
+    Kind.PAIR: Pair,
 }
 
 M = TypeVar("M")

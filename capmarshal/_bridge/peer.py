@@ -47,6 +47,7 @@ class Peer:
 
     Attributes:
         link: with it.
+        crossing: the border that what it is told of, and tells, crosses.
     """
 
     def __init__(self, link: Link, entrypoint: aio.Entrypoint, limits: LinkLimits, opening: Opening) -> None:
@@ -67,7 +68,7 @@ class Peer:
             entrypoint, label=link.other, calling=self._call, released=released, most=limits.imports
         )
         self._signals = Signals(entrypoint, ringing=self._ring, released=released, most=limits.signals)
-        self._crossing = Crossing(
+        self.crossing = Crossing(
             self._exports,
             self._imports,
             self._signals,
@@ -80,12 +81,12 @@ class Peer:
         came = Budget("results that have come", _AT_A_TIME * limits.bytes)
         kept = Budget("arguments and results", _AT_A_TIME * limits.bytes)
         self._outgoing = OutgoingCalls(
-            link, self._crossing, self._pinging, copying=copying, budget=came, max_bytes=limits.bytes
+            link, self.crossing, self._pinging, copying=copying, budget=came, max_bytes=limits.bytes
         )
         self._incoming = IncomingCalls(
             link,
             self._exports,
-            self._crossing,
+            self.crossing,
             copying=copying,
             revoke=self.revoke,
             budget=kept,
@@ -203,6 +204,8 @@ class Peer:
         return states
 
     def _lose(self, _why: str) -> None:
+        if (other := self.crossing.other) is not None and other.other is self.crossing:
+            other.other = None
         self._imports.lose()
         self._signals.lose()
         self._exports.clear()
