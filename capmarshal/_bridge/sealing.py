@@ -116,7 +116,7 @@ class Seal:
             raise NotGenuine(f"a body of layout {version}: this bridge knows layout {VERSION}")
         head = bytes(body[: _HEAD.size + _SALT_BYTES])
         try:
-            plain = self._cipher(head).decrypt(_NONCE, body[len(head) :], self._covered + head)
+            plain = self._cipher(head).decrypt(_NONCE, memoryview(body)[len(head) :], self._covered + head)
         except InvalidTag:
             raise NotGenuine("a body was sealed with another key or for another place, or changed on its way") from None
         return Label(kind, call, lease, part, bool(last), expires), plain
