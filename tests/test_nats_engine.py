@@ -22,7 +22,7 @@ import engines
 import loops
 import nats_accounts
 import nats_servers
-from capmarshal._bridge.engine import EngineError, NobodyThere, NotSent
+from capmarshal._bridge.engine import LARGEST, EngineError, NobodyThere, NotSent
 from capmarshal._bridge.nats_connection import Connection, Login, Unusable
 from capmarshal._bridge.nats_engine import NatsEngine
 from capmarshal._bridge.sealing import Direction, Label, NotGenuine, Seal
@@ -209,6 +209,23 @@ def test_an_answer_that_is_made_without_a_connection_waits_for_the_next(tmp_path
 
     with nats_servers.nodes(tmp_path, 2) as nodes:
         run(program, nodes)
+
+
+def test_more_answers_than_a_node_takes_at_a_time_all_come(node, caplog):
+    """They wait until it has taken those before them: 60 MiB at once, where a connection may have 16 unsent."""
+
+    async def give(_body):
+        return bytes(LARGEST)
+
+    async def program():
+        address = node().address
+        async with connected(address) as engine, connected(address) as caller:
+            await engine.serve("cm.host.a", give)
+            answers = await asyncio.gather(*(caller.call("cm.host.a", b"", within=PLENTY) for _ in range(60)))
+            assert {len(answer) for answer in answers} == {LARGEST}
+
+    run(program)
+    assert not caplog.records
 
 
 def test_what_begins_and_ends_while_a_connection_is_made_is_so_with_it(node, monkeypatch):

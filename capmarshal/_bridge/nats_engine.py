@@ -54,7 +54,7 @@ _UNSENT = 16 << 20
 # Bytes that may have come for one subject and wait; what comes then is lost.
 _UNTAKEN = 64 << 20
 
-# Seconds that an answer waits for a connection.
+# Seconds that an answer waits for a connection, or for the node to take those before it.
 _ANSWERING = 10.0
 
 # Seconds between two rounds through all nodes: the first time, and at most.
@@ -215,9 +215,13 @@ class NatsEngine:
     async def _answer(self, reply: str, body: bytes) -> None:
         check("answer", body)
         async with asyncio.timeout(_ANSWERING):
-            while (connection := self._usable()) is None:
-                self._connected.clear()
-                await self._connected.wait()
+            while (connection := self._usable()) is None or connection.pending_data_size > _UNSENT:
+                if connection is None:
+                    self._connected.clear()
+                    await self._connected.wait()
+                else:
+                    # The node takes what others were answered; whoever asks would wait for nothing.
+                    await asyncio.sleep(_SOON)
         await self._give(connection, reply, body)
 
     async def _take_answer(self, message: Msg) -> None:
