@@ -21,6 +21,7 @@ import loops
 import nats_servers
 from capmarshal._bridge.dataspaces import Described, copied, described
 from capmarshal._bridge.engine import NoConnection
+from capmarshal._bridge.fetching import Window
 from capmarshal._bridge.lending import Lender
 from capmarshal._bridge.nats_engine import NatsEngine
 from capmarshal._bridge.sealing import Direction, Label, Seal
@@ -224,7 +225,7 @@ def test_memory_is_taken_for_what_has_come():
             return bytes(size)
 
         with pytest.raises(RuntimeError):
-            await copied(Described(1 << 30, sealed=True), ask, 1 << 30, window=1, chunk=1 << 16)
+            await copied(Described(1 << 30, sealed=True), ask, 1 << 30, window=Window(1), chunk=1 << 16)
         assert seen == [0, 1 << 16, 2 << 16]
 
     run(program)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import struct
 
@@ -14,7 +15,7 @@ import capmarshal as cm
 import loops
 from capmarshal._bridge import fetching
 from capmarshal._bridge.engine import EngineClosed, NoConnection, TooLong, Unanswered
-from capmarshal._bridge.fetching import fetch
+from capmarshal._bridge.fetching import Window, fetch
 from capmarshal._bridge.lending import Lender
 from engine_in_process import Network
 from engines import awaited
@@ -97,7 +98,7 @@ def test_it_is_fetched_whole(size):
         assert into == lent.data
         assert [size for _, size in lent.log] == [10] * (size // 10) + [size % 10] * (size % 10 > 0)
         with cm.Dataspace.create(size) as dataspace:
-            await fetch(lent.ask, size, dataspace, chunk=10, window=3)
+            await fetch(lent.ask, size, dataspace, chunk=10, window=Window(3))
             dataspace.seal()
             assert dataspace.view() == lent.data
 
@@ -116,7 +117,7 @@ def test_no_more_asks_are_in_flight_than_the_window_and_answers_come_in_any_orde
     async def program():
         lent, into = Lent(pattern(size)), bytearray(size)
         chunks = -(-size // chunk)
-        async with started(lent.ask, size, into, window=window, chunk=chunk) as task:
+        async with started(lent.ask, size, into, window=Window(window), chunk=chunk) as task:
             for place in itertools.chain(places, itertools.repeat(0)):
                 if not lent.asked:
                     break
@@ -156,7 +157,7 @@ def test_whatever_the_engine_does_it_is_fetched_whole(size, chunk, window, deeds
         await exporter.serve(SUBJECT, serve)
         network.holding = True
         into = bytearray(size)
-        async with started(ask, size, into, window=window, chunk=chunk) as task:
+        async with started(ask, size, into, window=Window(window), chunk=chunk) as task:
             for place, deed in deeds:
                 if network.held and deed == "lose":
                     network.lose(place % len(network.held))
@@ -178,7 +179,7 @@ def test_an_ask_that_was_not_answered_is_repeated(error):
 
     async def program():
         lent, into = Lent(pattern(30)), bytearray(30)
-        async with started(lent.ask, 30, into, window=3, chunk=10) as task:
+        async with started(lent.ask, 30, into, window=Window(3), chunk=10) as task:
             lent.answer(1, error)
             for _ in range(3):
                 await awaited(lambda: lent.asked)
@@ -214,7 +215,7 @@ def test_pauses_between_asks_grow(monkeypatch):
                 raise error
             return bytes(size)
 
-        await fetch(ask, 20, bytearray(20), window=1, chunk=10)
+        await fetch(ask, 20, bytearray(20), window=Window(1), chunk=10)
 
     run(program)
     assert pauses == [1, 2, 4, 5, 5]
@@ -226,7 +227,7 @@ def test_where_asks_stay_unanswered_fewer_are_in_flight_and_later_more_again():
     async def program():
         size = 1000
         lent, into = Lent(pattern(size)), bytearray(size)
-        async with started(lent.ask, size, into, window=8, chunk=10) as task:
+        async with started(lent.ask, size, into, window=Window(8), chunk=10) as task:
             assert len(lent.asked) == 8
             for _ in range(8):
                 lent.answer(0, Unanswered("no answer"))
@@ -253,7 +254,7 @@ def test_one_lost_ask_of_many_does_not_stop_the_others():
 
     async def program():
         lent, into = Lent(pattern(1000)), bytearray(1000)
-        async with started(lent.ask, 1000, into, window=8, chunk=10) as task:
+        async with started(lent.ask, 1000, into, window=Window(8), chunk=10) as task:
             lent.answer(0, Unanswered("no answer"))
             await pause()
             for _ in range(3):
@@ -295,7 +296,7 @@ def test_what_would_fail_each_time_is_not_repeated(error):
 
     async def program():
         lent, into = Lent(pattern(100)), bytearray(100)
-        async with started(lent.ask, 100, into, window=4, chunk=10) as task:
+        async with started(lent.ask, 100, into, window=Window(4), chunk=10) as task:
             lent.answer(2, error)
             with pytest.raises(type(error)) as raised:
                 await task
@@ -333,7 +334,7 @@ def test_an_ask_that_is_cancelled_by_somebody_else_is_no_answer():
             return bytes(size)
 
         with pytest.raises(Unanswered, match="an ask for a chunk was cancelled, and not by whoever fetches"):
-            await fetch(ask, 30, bytearray(30), chunk=10, window=1)
+            await fetch(ask, 30, bytearray(30), chunk=10, window=Window(1))
 
     run(program)
 
@@ -346,7 +347,7 @@ def test_nothing_is_written_and_no_ask_waits_when_it_has_ended(how):
         lent, into = Lent(pattern(100)), bytearray(100)
         futures = []
         if how == "task":
-            async with started(lent.ask, 100, into, chunk=10, window=4) as task:
+            async with started(lent.ask, 100, into, chunk=10, window=Window(4)) as task:
                 lent.answer()
                 await pause()
                 futures = [answer for _, _, answer in lent.asked]
@@ -355,14 +356,14 @@ def test_nothing_is_written_and_no_ask_waits_when_it_has_ended(how):
                     await task
         elif how == "anyio":
             with anyio.move_on_after(0.01) as scope:
-                await fetch(lent.ask, 100, into, chunk=10, window=4)
+                await fetch(lent.ask, 100, into, chunk=10, window=Window(4))
             assert scope.cancelled_caught
         elif how == "timeout":
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.01):
-                    await fetch(lent.ask, 100, into, chunk=10, window=4)
+                    await fetch(lent.ask, 100, into, chunk=10, window=Window(4))
         else:
-            async with started(lent.ask, 100, into, chunk=10, window=4) as task:
+            async with started(lent.ask, 100, into, chunk=10, window=Window(4)) as task:
                 futures = [answer for _, _, answer in lent.asked[1:]]
                 lent.answer(0, RuntimeError("refused"))
                 with pytest.raises(RuntimeError):
@@ -393,7 +394,7 @@ def test_an_ask_that_does_not_heed_being_cancelled_asks_for_nothing_more():
                 await go.wait()
                 return bytes(size)
 
-        task = asyncio.create_task(fetch(ask, 1000, bytearray(1000), chunk=10, window=2))
+        task = asyncio.create_task(fetch(ask, 1000, bytearray(1000), chunk=10, window=Window(2)))
         await pause()
         task.cancel()
         await pause()
@@ -446,7 +447,6 @@ def test_a_dataspace_that_takes_nothing_any_more_is_an_error():
     [
         (11, bytearray(10), {}, ValueError),
         (-1, bytearray(10), {}, ValueError),
-        (10, bytearray(10), {"window": 0}, ValueError),
         (10, bytearray(10), {"chunk": 0}, ValueError),
         (10, bytes(10), {}, TypeError),
         (10, "a text", {}, TypeError),
@@ -489,12 +489,47 @@ def test_any_buffer_is_written_as_its_bytes():
     run(program)
 
 
+def test_what_is_fetched_at_a_time_shares_a_window():
+    """In turns: what is small is not kept waiting by what is large."""
+
+    async def program():
+        large, small = Lent(pattern(1000)), Lent(pattern(20))
+        window, asked = Window(2), []
+
+        async def ask(lent, offset, size):
+            asked.append(lent)
+            assert len(large.asked) + len(small.asked) < 2
+            return await lent.ask(offset, size)
+
+        into, other = bytearray(1000), bytearray(20)
+        async with (
+            started(functools.partial(ask, large), 1000, into, window=window, chunk=10) as one,
+            started(functools.partial(ask, small), 20, other, window=window, chunk=10) as two,
+        ):
+            while not one.done():
+                (small if small.asked else large).answer()
+                await pause()
+            await two
+        assert (into, other) == (large.data, small.data)
+        # Behind those that were in flight, and before most that are not.
+        assert small not in asked[:2]
+        assert asked[2:7].count(small) == 2
+
+    run(program)
+
+
+def test_a_window_of_nothing_is_none():
+    """It would let nobody ask."""
+    with pytest.raises(ValueError, match="a window is of one ask at least, not of 0"):
+        Window(0)
+
+
 @given(st.lists(st.booleans(), max_size=60), st.integers(1, 9))
 def test_places_are_never_more_than_the_most_nor_less_than_one(answered, most):
     """As many can be had at a time as are open, whatever happened; and in the end, all of them."""
 
     async def program():
-        places = fetching._Places(most)
+        places = Window(most)
 
         async def use(narrow):
             async with places:

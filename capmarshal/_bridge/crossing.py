@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from capmarshal import ArgumentError, Capability, Dataspace, Descriptor, SharedBuffer, Signal, StaleCapability
 
 from .dataspaces import copied, described, found_in
-from .fetching import fetch
+from .fetching import Window, fetch
 from .messages import Copied, Long, Mention, Mine, Others, Payload, Yours
 
 if TYPE_CHECKING:
@@ -98,6 +98,8 @@ class Crossing:
         self._signals = signals
         self._lender = lender
         self._asking = asking
+        # Of all that is fetched by this link.
+        self._window = Window()
         self._refused = refused
         self._max_dataspace = max_dataspace
         self.other: Crossing | None = None
@@ -226,7 +228,8 @@ class Crossing:
                     raise StaleCapability(f"entry {place} of the table is not there any more")
                 into.append(thing)
             elif isinstance(mention, Copied):
-                into.append(await copied(mention.described, partial(self._asking, mention.number), self._max_dataspace))
+                ask = partial(self._asking, mention.number)
+                into.append(await copied(mention.described, ask, self._max_dataspace, window=self._window))
 
     async def receive(self, payload: Payload, most: int, spending: Spending) -> bytes:
         """A payload, fetched if it has to be.
@@ -242,7 +245,7 @@ class Crossing:
             raise ArgumentError(f"{payload.size:,} bytes, and may have {most:,}")
         await spending.wait(payload.size)
         made = bytearray(payload.size)
-        await fetch(partial(self._asking, payload.number), payload.size, made)
+        await fetch(partial(self._asking, payload.number), payload.size, made, window=self._window)
         return bytes(made)
 
     def _arrived(self, mention: Mention) -> Capability | Signal | None:

@@ -15,7 +15,7 @@ from capmarshal._descriptors.dataspace import Dataspace, array_in
 from capmarshal._descriptors.memory import make_memory
 from capmarshal._kernel.errors import ArgumentError, TooLarge
 
-from .fetching import CHUNK, WINDOW, Ask, fetch, never
+from .fetching import CHUNK, Ask, Window, fetch, never
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +70,7 @@ async def copied(
     ask: Ask,
     most: int,
     *,
-    window: int = WINDOW,
+    window: Window | None = None,
     chunk: int = CHUNK,
     give_up: Callable[[], bool] = never,
 ) -> Dataspace:

@@ -1,8 +1,9 @@
 """Fetching what another side has lent: several asks in flight, and each repeated until it is answered.
 
-How many are in flight is the credit that this side gives: it gets no more than it has asked for.  On a slow line, so
-many chunks at once may come later than their asks wait, each time anew, and nothing ever would: so where asks stay
-unanswered fewer are in flight, down to one, and more again when answers come.
+How many are in flight is the credit that this side gives: it gets no more than it has asked for.  All that is fetched
+by one line shares a :class:`Window`: ten things at a time are no more at once than one of them.  On a slow line, so
+many chunks may come later than their asks wait, each time anew, and nothing ever would: so where asks stay unanswered
+fewer are in flight, down to one, and more again when answers come.
 """
 
 from __future__ import annotations
@@ -32,6 +33,59 @@ _SOON, _LATER = 0.02, 1.0
 Ask: TypeAlias = Callable[[int, int], Awaitable[bytes]]
 
 
+class Window:
+    """How many asks may be in flight: halved by one that stays unanswered, one more when all of them were answered.
+
+    Shared by all that is fetched by one line, in turns.
+
+    Attributes:
+        most: of them.
+    """
+
+    def __init__(self, most: int = WINDOW) -> None:
+        """All of them may.
+
+        Raises:
+            ValueError: none may.
+        """
+        if most < 1:
+            raise ValueError(f"a window is of one ask at least, not of {most}")
+        self.most = most
+        self._open = most
+        self._answered = 0
+        self._free = asyncio.Semaphore(most)
+        # Places that end when whoever has them leaves.
+        self._ending = 0
+
+    async def __aenter__(self) -> Self:
+        await self._free.acquire()
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        self._leave()
+
+    def narrow(self) -> None:
+        """An ask has stayed unanswered."""
+        ending = self._open - max(1, self._open // 2)
+        self._open -= ending
+        self._ending += ending
+        self._answered = 0
+
+    def widen(self) -> None:
+        """An ask was answered."""
+        self._answered += 1
+        if self._answered >= self._open < self.most:
+            self._answered = 0
+            self._open += 1
+            self._leave()
+
+    def _leave(self) -> None:
+        if self._ending:
+            self._ending -= 1
+        else:
+            self._free.release()
+
+
 def never() -> bool:
     """Asks are repeated for as long as whoever fetches waits."""
     return False
@@ -42,7 +96,7 @@ async def fetch(
     size: int,
     into: Dataspace | Buffer,
     *,
-    window: int = WINDOW,
+    window: Window | None = None,
     chunk: int = CHUNK,
     give_up: Callable[[], bool] = never,
 ) -> None:
@@ -56,7 +110,7 @@ async def fetch(
         ask: asks for some of them.  It waits as long as one chunk may take, and then raises Unanswered.
         size: bytes in all.
         into: what they are written to, from its start; borrowed.
-        window: so many asks are in flight at most.
+        window: how many asks are in flight at most, of these and of others; None: :data:`WINDOW` of these.
         chunk: so many bytes are asked for at a time.
         give_up: whether an ask that was not answered is repeated no more; asked each time.
 
@@ -64,12 +118,13 @@ async def fetch(
         ProtocolError: an answer has not the length that was asked for.
         NotSent, Unanswered: of an ask that is not repeated, since ``give_up()`` said so, or since the engine was
             closed.
-        ValueError: there is no room for so many bytes; or window, chunk or size are none.
+        ValueError: there is no room for so many bytes; or chunk or size are none.
         TypeError: it can't be written to.
         Exception: what else an ask or the writing has raised; the first of several.
     """
-    if size < 0 or window < 1 or chunk < 1:
-        raise ValueError("a size is 0 or more bytes, and a window and a chunk are 1 or more")
+    if size < 0 or chunk < 1:
+        raise ValueError("a size is 0 or more bytes, and a chunk is 1 or more")
+    window = Window() if window is None else window
     if isinstance(into, Dataspace):
         if size > into.size:
             raise ValueError(f"{size} bytes can't be fetched into {into.size}")
@@ -96,7 +151,7 @@ class _Fetching:
         ask: Ask,
         size: int,
         write: Callable[[bytes, int], None],
-        window: int,
+        window: Window,
         chunk: int,
         give_up: Callable[[], bool],
     ) -> None:
@@ -106,7 +161,6 @@ class _Fetching:
         self._window = window
         self._chunk = chunk
         self._give_up = give_up
-        self._places = _Places(window)
         # From where on nobody has asked; and how many bytes are not there.
         self._next = 0
         self._missing = size
@@ -115,7 +169,7 @@ class _Fetching:
         """Returns when all is written."""
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(self._window, -(-self._size // self._chunk))):
+                for _ in range(min(self._window.most, -(-self._size // self._chunk))):
                     group.create_task(self._work())
         except BaseExceptionGroup as errors:
             # One ask is like another: who fetches is told what the first that failed was.
@@ -148,7 +202,7 @@ class _Fetching:
         """The answer to an ask, repeated until there is one."""
         pause = _SOON
         while True:
-            async with self._places:
+            async with self._window:
                 try:
                     data = await self._ask(offset, size)
                 except (EngineClosed, TooLong):
@@ -158,9 +212,9 @@ class _Fetching:
                     if self._give_up():
                         raise
                     if isinstance(error, Unanswered):
-                        self._places.narrow()
+                        self._window.narrow()
                 else:
-                    self._places.widen()
+                    self._window.widen()
                     return data
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LATER)
@@ -169,43 +223,3 @@ class _Fetching:
 def _cancelled() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-class _Places:
-    """How many asks may be in flight: halved by one that stays unanswered, one more when all of them were answered."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._open = most
-        self._answered = 0
-        self._free = asyncio.Semaphore(most)
-        # Places that end when whoever has them leaves.
-        self._ending = 0
-
-    async def __aenter__(self) -> Self:
-        await self._free.acquire()
-        return self
-
-    async def __aexit__(self, *_error: object) -> None:
-        self._leave()
-
-    def narrow(self) -> None:
-        """An ask has stayed unanswered."""
-        ending = self._open - max(1, self._open // 2)
-        self._open -= ending
-        self._ending += ending
-        self._answered = 0
-
-    def widen(self) -> None:
-        """An ask was answered."""
-        self._answered += 1
-        if self._answered >= self._open < self._most:
-            self._answered = 0
-            self._open += 1
-            self._leave()
-
-    def _leave(self) -> None:
-        if self._ending:
-            self._ending -= 1
-        else:
-            self._free.release()
