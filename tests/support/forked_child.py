@@ -18,6 +18,9 @@ import pytest
 from ordinary_user import become_ordinary
 from patience import PATIENCE
 
+# Longer than each wait of a child's own, which then says what hangs; and it may do a lot, on a machine that is busy.
+_IN_ALL = 3 * PATIENCE
+
 
 class ForkedChild:
     """A forked child that runs one function."""
@@ -53,7 +56,7 @@ class ForkedChild:
         pidfd = os.pidfd_open(self.pid)
         try:
             # Read while it runs: its answer may be larger than a pipe.
-            received, deadline = bytearray(), time.monotonic() + PATIENCE
+            received, deadline = bytearray(), time.monotonic() + _IN_ALL
             while True:
                 ready, _, _ = select.select([self._result], [], [], max(deadline - time.monotonic(), 0))
                 piece = os.read(self._result, 65536) if ready else b""
