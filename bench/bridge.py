@@ -1,4 +1,4 @@
-"""A call of an object on another machine, by two bridges and a node of NATS, against nats-py alone and pycapnp.
+"""A call of an object on another machine, and a dataspace, by two bridges, against nats-py alone and pycapnp.
 
 All of it runs here, in processes of their own: a client, the near bridge, the node, the far bridge, the server.
 ``python -m bench.bridge far LOOP ADDRESS`` is a bridge that exports what it inherits, and prints the token; ``python -m
@@ -16,7 +16,7 @@ from functools import partial
 from typing import NamedTuple
 
 import capmarshal as cm
-from bench import loops, node, peers, requests
+from bench import copies, loops, node, peers, requests
 from bench.awaited import AwaitedWorks
 from bench.measuring import Goal, Report, Work, adding, often, warm_up
 from bench.peers import calls
@@ -25,7 +25,7 @@ from bench.processes import Cores, line_of, places, run_on, running
 from bench.server import Works, handed_over
 from capmarshal import aio
 
-TAKES, ROUNDS = "2 min", 9
+TAKES, ROUNDS = "3 min", 9
 # A tenth of them warm up: as many as are ever in flight.
 _CALLS, _QUICK_CALLS = 640, 20
 _IN_FLIGHT = {"one call": 1, "64 in flight": 64}
@@ -76,14 +76,16 @@ def _called(capability: cm.Capability, processes: Mapping[str, int]) -> _Way:
 
 
 @contextlib.contextmanager
-def _bridges(loop: str, cores: Cores, server: cm.Capability, address: str) -> Iterator[_Way]:
-    """The near one is where the client is, the far one where the server is."""
+def _bridged(
+    loop: str, cores: Cores, server: cm.Capability, address: str
+) -> Iterator[tuple[cm.Capability, dict[str, int]]]:
+    """The same by two bridges, and their processes: the near one is where the client is, the far one by the server."""
     run_on(cores.server)
     with running("bridge", "far", loop, address, parent=server) as far:
         token = line_of(far)
         here = Cores(cores.client, cores.client)
         with handed_over(here, "near", loop, address, token, module="bridge") as (capability, near):
-            yield _called(capability, {"near bridge": near.pid, "far bridge": far.pid})
+            yield capability, {"near bridge": near.pid, "far bridge": far.pid}
 
 
 @contextlib.contextmanager
@@ -107,8 +109,8 @@ def _ways(stack: contextlib.ExitStack, cores: Cores, unavailable: Mapping[str, s
     ways[_FORWARDER] = _called(forwarder, {"forwarder": process.pid, "server": server_process.pid})
     for shown, loop in ((_BRIDGES, "asyncio"), (_ON_UVLOOP, "uvloop")):
         if not unavailable.get(loop):
-            way = stack.enter_context(_bridges(loop, cores, server, address))
-            ways[shown] = _Way(way.add_often, {**way.processes, "node": node_process, "server": server_process.pid})
+            capability, bridges = stack.enter_context(_bridged(loop, cores, server, address))
+            ways[shown] = _called(capability, {**bridges, "node": node_process, "server": server_process.pid})
     client, responder = stack.enter_context(requests.connected(address, cores))
     ways[_NATS] = _Way(client.add_often, {"node": node_process, "server": responder})
     if not unavailable["pycapnp"]:
@@ -154,6 +156,16 @@ def run(report: Report) -> Iterator[Work]:
                     spent,
                     [Goal(f"{_BRIDGES}, all", f"{_NATS}, all", _TARGET)],
                 )
+        with contextlib.ExitStack() as stack:
+            yield _copying(stack, cores, copies.QUICK_SIZE if report.quick else copies.SIZE)
+
+
+def _copying(stack: contextlib.ExitStack, cores: Cores, size: int) -> Work:
+    """A dataspace, by bridges that nobody else calls."""
+    address, _ = stack.enter_context(node.running(*set(cores)))
+    server, _ = stack.enter_context(handed_over(cores))
+    capability, _ = stack.enter_context(_bridged("asyncio", cores, server, address))
+    return copies.work(stack, cores, address, _BRIDGES, capability.cast(Works), size)
 
 
 class _Passing(cm.Forwarder):
