@@ -9,12 +9,14 @@ import asyncio
 import collections
 import contextlib
 import logging
+import time
 
 import capmarshal as cm
 import leaping_loop
 from capmarshal import aio
 from capmarshal._bridge.bridge import Bridge
 from engine_in_process import Network
+from patience import PATIENCE
 
 # Seconds of the leaping clock: that a call may take when nothing is held any more; and until all is let go that
 # nobody has: capabilities are held for ten seconds, and the next ping tells of them.
@@ -146,6 +148,30 @@ class WorkServer(Work):
         return data
 
 
+class Kept:
+    """An asynchronous context manager that is entered and left in a task of its own, whoever says so."""
+
+    def __init__(self, manager):
+        self._manager = manager
+        self._left = asyncio.Event()
+
+    async def enter(self):
+        """What it gives."""
+        entered = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._keep(entered))
+        return await entered
+
+    async def leave(self):
+        """Returns when it is left."""
+        self._left.set()
+        await self._task
+
+    async def _keep(self, entered):
+        async with self._manager as made:
+            entered.set_result(made)
+            await self._left.wait()
+
+
 class World:
     """All of it.
 
@@ -167,16 +193,28 @@ class World:
         async with (
             aio.Entrypoint("work", concurrency=1000) as entrypoint,
             aio.Entrypoint("things") as self.things,
-            Bridge("near", self.network.engine()) as self.near,
-            Bridge("far", self.network.engine()) as self.far,
+            Bridge("near", self.network.engine(), close_timeout=0) as self.near,
         ):
+            self._far = Kept(Bridge("far", self.network.engine(), close_timeout=0))
             try:
-                self.token = await self.far.export(entrypoint.manage(self.served))
+                self.exported = entrypoint.manage(self.served)
+                self.far = await self._far.enter()
+                self.token = await self.far.export(self.exported)
                 self.work = (await self.near.connect(self.token)).cast(Work)
                 yield self
             finally:
                 self.network.release()
-                self.work = None
+                self.work = self.exported = None
+                await self._far.leave()
+
+    async def restart_far(self):
+        """The far bridge ends, and another one of its name exports the same by the same token."""
+        # As one that was killed: it tells nobody.
+        self.far._engine.disconnect()
+        await self._far.leave()
+        self._far = Kept(Bridge("far", self.network.engine(), close_timeout=0))
+        self.far = await self._far.enter()
+        await self.far.export(self.exported, token=self.token)
 
     def thing(self):
         """One of the near side's."""
@@ -186,8 +224,16 @@ class World:
         """Lets go of what the far one exports; nobody has anything of anybody's, some time after that."""
         self.network.release()
         self.work = None
+        await self.released()
+
+    async def released(self):
+        """Nobody has anything of anybody's some time after nobody refers to it."""
+        # An entrypoint looks at its doors by the clock of the kernel, which leaps for nobody.
+        deadline = time.monotonic() + PATIENCE
         await asyncio.sleep(RELEASED)
-        assert self.counts() == [], self.counts()
+        while self.counts():
+            assert time.monotonic() < deadline, self.counts()
+            await asyncio.sleep(RELEASED)
 
     def counts(self):
         """What is not nothing of what each has of the other's."""
