@@ -286,6 +286,7 @@ MODULES = {
         "encryption",
         "login",
         "refusals",
+        "nats_wire",
         "nats_connection",
         "nats_engine",
         "dataspaces",

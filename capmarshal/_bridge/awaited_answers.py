@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 from typing import TYPE_CHECKING
@@ -11,19 +10,22 @@ from typing import TYPE_CHECKING
 from .engine import Accept, EngineError, Unanswered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from types import TracebackType
+    from typing import Self
 
 _logger = logging.getLogger("capmarshal")
 
 
 class Awaited:
-    """One call, and what it was answered."""
+    """One call, and what it was answered; it waits as long as the block lasts."""
 
-    def __init__(self, accept: Accept, subject: str) -> None:
+    def __init__(self, accept: Accept, subject: str, waiting: dict[str, Awaited]) -> None:
+        """Not among those that wait yet."""
         self.subject = subject
         # Unguessable: whoever can't read what the engine carries can't answer.
         self.number: str = secrets.token_hex(16)
         self._accept = accept
+        self._waiting = waiting
         self._answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
     def come(self, body: bytes) -> None:
@@ -50,16 +52,23 @@ class Awaited:
             Unanswered: it did not come within so many seconds.
             EngineError: what fail() was given.
         """
+        late = asyncio.get_running_loop().call_later(within, self._late, within)
         try:
-            async with asyncio.timeout(within):
-                return await self._answer
-        except TimeoutError as error:
-            if isinstance(error, EngineError):
-                raise
-            raise Unanswered(f"no answer within {within:g} s") from None
+            return await self._answer
+        finally:
+            late.cancel()
 
-    def forget(self) -> None:
-        """Nobody waits any more."""
+    def _late(self, within: float) -> None:
+        self.fail(Unanswered(f"no answer within {within:g} s"))
+
+    def __enter__(self) -> Self:
+        self._waiting[self.number] = self
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        del self._waiting[self.number]
         if not self._answer.cancel() and not self._answer.cancelled():
             # Looked at: asyncio has nothing to say of an error that nobody has seen.
             self._answer.exception()
@@ -71,16 +80,9 @@ class AwaitedAnswers:
     def __init__(self) -> None:
         self._waiting: dict[str, Awaited] = {}
 
-    @contextlib.contextmanager
-    def expect(self, accept: Accept, subject: str = "") -> Iterator[Awaited]:
-        """One more, as long as the block lasts."""
-        awaited = Awaited(accept, subject)
-        self._waiting[awaited.number] = awaited
-        try:
-            yield awaited
-        finally:
-            del self._waiting[awaited.number]
-            awaited.forget()
+    def expect(self, accept: Accept, subject: str = "") -> Awaited:
+        """One more, as long as its block lasts."""
+        return Awaited(accept, subject, self._waiting)
 
     def find(self, number: str) -> Awaited | None:
         """The one that has this number, if it still waits."""

@@ -42,7 +42,31 @@ LARGEST = 1 << 20
 # Seconds; how long closing waits for what runs, unless it is told otherwise.
 CLOSING = 5.0
 
-Handler: TypeAlias = Callable[[bytes], Awaitable[bytes]]
+
+class Later:
+    """An answer that a handler has not made yet, and of which it says when it has: no task has to wait for it."""
+
+    def __init__(self) -> None:
+        """Not made."""
+        self._then: Callable[[bytes], object] | None = None
+        self._made: bytes | None = None
+
+    def answer(self, body: bytes) -> None:
+        """It is made.  Does nothing the second time."""
+        if self._made is not None:
+            return
+        self._made = body
+        if self._then is not None:
+            self._then(body)
+
+    def then(self, take: Callable[[bytes], object]) -> None:
+        """For the engine: has it taken as soon as it is made, and by nobody else that was to take it."""
+        self._then = take
+        if self._made is not None:
+            take(self._made)
+
+
+Handler: TypeAlias = Callable[[bytes], bytes | Later | Awaitable[bytes]]
 Watcher: TypeAlias = Callable[[bytes], Awaitable[None]]
 Accept: TypeAlias = Callable[[bytes], bool]
 Stop: TypeAlias = Callable[[], Awaitable[None]]
@@ -106,10 +130,11 @@ class Engine(Protocol):
         When this returns, calls that are made at the same node arrive; those of others, as soon as the nodes have told
         each other.  Without a connection it returns at once, and is so from the next one on.
 
-        Calls run beside each other, each in a task of the engine's, and only so many at a time: others wait, or are
-        lost where too many wait.  An answer that is made while there is no connection waits for the next one, some
-        seconds.  A handler gives a body back and does not raise: what it raises is logged, and nobody is answered.
-        Where several serve one subject, all of them are called, and the first answer that is accepted is the one.
+        A handler gives a body back; or a :class:`Later`; or it is a coroutine function, and runs in a task of the
+        engine's.  Calls run beside each other, and only so many at a time: others wait, or are lost where too many
+        wait.  An answer that is made while there is no connection waits for the next one, some seconds.  A handler does
+        not raise: what it raises is logged, and nobody is answered.  Where several serve one subject, all of them are
+        called, and the first answer that is accepted is the one.
 
         Stopping returns when no more calls come; those that run are answered.
 

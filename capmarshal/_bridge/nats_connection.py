@@ -11,7 +11,7 @@ import asyncio
 import logging
 import ssl
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 try:
     from nats.aio.client import Client
@@ -23,12 +23,17 @@ except ImportError as _error:
 from .credentials import Credentials
 from .engine import LARGEST
 from .login import Login
+from .nats_wire import Incoming
 from .refusals import denied, explain
 
 __all__ = ["Connection", "Login", "NatsError", "Unusable"]
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from nats.aio.subscription import Subscription
+
+    from .nats_wire import Taker
 
 _logger = logging.getLogger("capmarshal")
 
@@ -64,6 +69,9 @@ class Connection(Client):
         self.ended: asyncio.Event = asyncio.Event()
         self._encrypted = False
         self._told: list[Exception] = []
+        self._incoming: Incoming | None = None
+        # Whether something was sent in this turn of the event loop: what is sent after that goes together, in the next.
+        self._has_sent = False
 
     async def open(self, address: str, login: Login, tls_name: str | None) -> None:
         """Connects to a node, once.
@@ -106,12 +114,38 @@ class Connection(Client):
                 raise Unusable(
                     f"it takes bodies of {self.max_payload:,} bytes: set its max_payload to {LARGEST:,} at least"
                 )
+            self._interpose()
         except Exception as error:  # noqa: BLE001 - nats-py raises whatever it comes across in what a node says
             await self.drop()
             raise Unusable(explain(max([error, *reversed(self._told)], key=_tells), login)) from None
         except BaseException:
             await self.drop()
             raise
+
+    def give(self, subject: bytes, body: bytes, reply: bytes = b"") -> None:
+        """Sends a body, for an answer to go to ``reply``: at once, where nothing waits to be sent, else after that.
+
+        Raises:
+            NatsError: the connection has it not, and never will.
+        """
+        if not self.is_connected or self._transport is None or self._flush_queue is None:
+            raise NatsError("it has ended")
+        command = b"".join((b"PUB ", subject, b" ", reply, b" %d\r\n" % len(body), body, b"\r\n"))
+        if self._has_sent or self._pending or self._unsent():
+            self._pending.append(command)
+            self._pending_data_size += len(command)
+            if self._flush_queue.empty():
+                # What nats-py sends by: it waits for the node to take it, too.
+                self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+            return
+        self._transport.write(command)
+        self._has_sent = True
+        asyncio.get_running_loop().call_soon(self._turn_ends)
+
+    def have_taken(self, subscription: Subscription, take: Taker) -> None:
+        """Has messages of a subscription taken as they come; those that have headers its callback hears of."""
+        if self._incoming is not None:
+            self._incoming.take(subscription._id, take)  # noqa: SLF001 - what the node calls it
 
     async def alive(self, within: float) -> bool:
         """Whether the node says so, within that many seconds.
@@ -133,9 +167,8 @@ class Connection(Client):
 
     def progress(self) -> tuple[int, int]:
         """What changes as long as anything is received, or sent."""
-        writer = getattr(self._transport, "_io_writer", None)
-        unsent = 0 if writer is None else writer.transport.get_write_buffer_size()
-        return self.stats["in_msgs"], unsent + self.pending_data_size
+        taken = 0 if self._incoming is None else self._incoming.count
+        return self.stats["in_msgs"] + taken, self._unsent() + self.pending_data_size
 
     async def drop(self) -> None:
         """Ends it; what was not sent until now is sent to nobody."""
@@ -162,6 +195,23 @@ class Connection(Client):
             await asyncio.wait(ending)
         self.ended.set()
 
+    def _interpose(self) -> None:
+        """From here on what comes is taken as it comes, see there; of messages nats-py has heard nothing until now."""
+        nats: Any = self._transport
+        transport = nats._io_writer.transport  # noqa: SLF001 - nobody else has it
+        unread = bytes(self._ps.buf) + bytes(nats._io_reader._buffer)  # noqa: SLF001 - likewise
+        self._incoming = Incoming(transport.get_protocol(), unread, self.max_payload)
+        transport.set_protocol(self._incoming)
+
+    def _unsent(self) -> int:
+        """Bytes that the node has not taken yet, of those that it was sent."""
+        writer = getattr(self._transport, "_io_writer", None)
+        size: int = 0 if writer is None else writer.transport.get_write_buffer_size()
+        return size
+
+    def _turn_ends(self) -> None:
+        self._has_sent = False
+
     def _connect_command(self) -> bytes:
         """What is said to the node once encryption has begun, if it was to: without that, credentials are not told.
 
@@ -172,6 +222,12 @@ class Connection(Client):
         if not self._server_info.get("headers"):
             raise NatsError("it does not tell whether nobody is there: it is too old, or has headers turned off")
         return super()._connect_command()
+
+    def _remove_sub(self, sid: int, max_msgs: int = 0) -> None:
+        """Of a subscription that has ended, nothing comes any more."""
+        if self._incoming is not None:
+            self._incoming.leave(sid)
+        super()._remove_sub(sid, max_msgs)
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         """Asks the node, after all that it was told before: nats-py has the question overtake what waits to be sent."""

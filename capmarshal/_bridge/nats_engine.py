@@ -14,8 +14,8 @@ import itertools
 import logging
 import random
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from .awaited_answers import AwaitedAnswers
@@ -40,8 +40,12 @@ from .nats_connection import Connection, NatsError, Unusable
 from .refusals import general, missing
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
     from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
+
+    from .nats_wire import Taker
 
 _logger = logging.getLogger("capmarshal")
 
@@ -51,7 +55,7 @@ LIVENESS = 2.0
 # Bytes that a connection may have been given and not sent.
 _UNSENT = 16 << 20
 
-# Bytes that may have come for one subject and wait; what comes then is lost.
+# Bytes that may have come for a subject that is watched, and wait; what comes then is lost.
 _UNTAKEN = 64 << 20
 
 # Seconds that an answer waits for a connection, or for the node to take those before it.
@@ -63,15 +67,18 @@ _SOON, _LATER = 0.05, 2.0
 # How often a node is asked whether it is alive before it is asked again for what it has not permitted.
 _ASKED_AGAIN = 5
 
-Taking: TypeAlias = Callable[["Msg"], Awaitable[None]]
-
 
 class _Interest:
     """A subject that is served or watched, whichever connection there is."""
 
-    def __init__(self, subject: str, take: Taking) -> None:
+    def __init__(self, subject: str, take: Taker | None, told: Callable[[Msg], Awaitable[None]]) -> None:
+        """Of its messages, ``take`` takes those that have no headers as they come, unless that is None.
+
+        All others ``told`` hears of, one after the other.
+        """
         self.subject = subject
         self.take = take
+        self.told = told
         self.subscription: Subscription | None = None
         # Which permission is missing, where the node said so.
         self.denied = ""
@@ -97,7 +104,7 @@ class NatsEngine:
         self._closed = self._ending = False
         self._answers = AwaitedAnswers()
         self._handling = Handling(concurrency)
-        self._answered = _Interest(f"{self._inbox}.*", self._take_answer)
+        self._answered = _Interest(f"{self._inbox}.*", self._take_answer, self._told_of_answer)
         self._interests = {self._answered}
         self._denials: set[tuple[str, str]] = set()
         self._keeper: asyncio.Task[None] | None = None
@@ -144,11 +151,14 @@ class NatsEngine:
     async def serve(self, subject: str, handler: Handler, /) -> Stop:
         """See the seam."""
 
-        async def take(message: Msg) -> None:
-            if message.reply:
-                await self._handling.start(handler, message.data, lambda body: self._answer(message.reply, body))
+        def take(_subject: bytes, reply: bytes, body: bytes) -> None:
+            if reply:
+                self._handling.start(handler, body, partial(self._answer, reply))
 
-        return await self._begin(subject, take)
+        async def told(message: Msg) -> None:
+            take(b"", message.reply.encode(), message.data)
+
+        return await self._begin(subject, take, told)
 
     async def call(self, subject: str, body: bytes, /, *, within: float, accept: Accept = take_all) -> bytes:
         """See the seam."""
@@ -156,17 +166,21 @@ class NatsEngine:
         if self._answered.denied and self._usable():
             raise NotAllowed(self._answered.denied)
         with self._answers.expect(accept, subject) as awaited:
-            await self._publish(subject, bytes(body), f"{self._inbox}.{awaited.number}")
+            self._publish(subject, body, f"{self._inbox}.{awaited.number}".encode())
             return await awaited.wait(within)
 
     async def watch(self, subject: str, watcher: Watcher, /) -> Stop:
         """See the seam."""
-        return await self._begin(subject, lambda message: tell(watcher, message.data))
+
+        async def told(message: Msg) -> None:
+            await tell(watcher, message.data)
+
+        return await self._begin(subject, None, told)
 
     async def send(self, subject: str, body: bytes, /) -> None:
         """See the seam."""
         check(subject, body)
-        await self._publish(subject, bytes(body))
+        self._publish(subject, body)
 
     async def close(self, *, within: float = CLOSING) -> None:
         """See the seam."""
@@ -176,7 +190,7 @@ class NatsEngine:
         deadline = asyncio.get_running_loop().time() + within
         try:
             for interest in list(self._interests):
-                if interest.take != self._take_answer:
+                if interest is not self._answered:
                     await self._end(interest)
             await self._handling.finish(within)
             if connection := self._usable():
@@ -194,26 +208,31 @@ class NatsEngine:
     def _usable(self) -> Connection | None:
         return self._connection if self._connection is not None and self._connection.is_connected else None
 
-    async def _publish(self, subject: str, body: bytes, reply: str = "") -> None:
+    def _publish(self, subject: str, body: bytes, reply: bytes = b"") -> None:
         if self._closed:
             raise EngineClosed("the engine was closed")
-        await self._give(self._usable(), subject, body, reply)
+        self._give(self._usable(), subject.encode(), body, reply)
 
-    async def _give(self, connection: Connection | None, subject: str, body: bytes, reply: str = "") -> None:
+    def _give(self, connection: Connection | None, subject: bytes, body: bytes, reply: bytes = b"") -> None:
         if connection is None:
             raise NoConnection("the engine has no connection to any node at the moment")
         if connection.pending_data_size > _UNSENT:
             raise NotSent(f"the engine's node has not yet taken {_UNSENT >> 20} MiB that were sent before")
         try:
-            await connection.publish(subject, body, reply)
+            connection.give(subject, body, reply)
         except NatsError as error:
             # All of them are raised before the connection has it.
             raise NoConnection(f"the engine's connection takes nothing: {error}") from None
-        except OSError:
-            _logger.debug("a bridge's engine: a connection was lost while it was given something")
 
-    async def _answer(self, reply: str, body: bytes) -> None:
+    def _answer(self, reply: bytes, body: bytes) -> Awaitable[None] | None:
         check("answer", body)
+        connection = self._usable()
+        if connection is None or connection.pending_data_size > _UNSENT:
+            return self._answer_later(reply, body)
+        self._give(connection, reply, body)
+        return None
+
+    async def _answer_later(self, reply: bytes, body: bytes) -> None:
         async with asyncio.timeout(_ANSWERING):
             while (connection := self._usable()) is None or connection.pending_data_size > _UNSENT:
                 if connection is None:
@@ -222,9 +241,14 @@ class NatsEngine:
                 else:
                     # The node takes what others were answered; whoever asks would wait for nothing.
                     await asyncio.sleep(_SOON)
-        await self._give(connection, reply, body)
+        self._give(connection, reply, body)
 
-    async def _take_answer(self, message: Msg) -> None:
+    def _take_answer(self, subject: bytes, _reply: bytes, body: bytes) -> None:
+        awaited = self._answers.find(subject.rpartition(b".")[2].decode("ascii", "replace"))
+        if awaited is not None:
+            awaited.come(body)
+
+    async def _told_of_answer(self, message: Msg) -> None:
         awaited = self._answers.find(message.subject.rpartition(".")[2])
         if awaited is None:
             return
@@ -235,11 +259,11 @@ class NatsEngine:
 
     # What comes in -------------------------------------------------------------------------------------------------
 
-    async def _begin(self, subject: str, take: Taking) -> Stop:
+    async def _begin(self, subject: str, take: Taker | None, told: Callable[[Msg], Awaitable[None]]) -> Stop:
         check(subject)
         if self._closed:
             raise EngineClosed("the engine was closed")
-        interest = _Interest(subject, take)
+        interest = _Interest(subject, take, told)
         self._interests.add(interest)
         if connection := self._usable():
             # Where that fails the connection is lost, and the next one has it.
@@ -267,11 +291,13 @@ class NatsEngine:
             for interest in interests:
                 interest.denied = ""
                 interest.subscription = await connection.subscribe(
-                    interest.subject, cb=_coroutine(interest.take), pending_bytes_limit=_UNTAKEN
+                    interest.subject, cb=interest.told, pending_bytes_limit=_UNTAKEN
                 )
                 if interest not in self._interests:
                     # It has ended meanwhile.
                     await interest.subscription.unsubscribe()
+                elif interest.take is not None:
+                    connection.have_taken(interest.subscription, interest.take)
         except NatsError:
             return False
         return await connection.alive(self._liveness)
@@ -405,15 +431,6 @@ class NatsEngine:
             return None
         host = urlsplit(address).hostname
         return urlsplit(self._addresses[0]).hostname if address in self._told and _is_number(host) else host
-
-
-def _coroutine(take: Taking) -> Callable[[Msg], Awaitable[None]]:
-    """nats-py wants a coroutine function."""
-
-    async def taken(message: Msg) -> None:
-        await take(message)
-
-    return taken
 
 
 def _checked(address: str) -> str:

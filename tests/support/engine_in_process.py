@@ -132,7 +132,7 @@ class InProcessEngine:
                 await self._connected.wait()
                 self._fly("answer", subject, made, caller, lambda: caller._answered(number, made))
 
-            await self._handling.start(handler, body, answer)
+            self._handling.start(handler, body, answer)
 
         return self._subscribe(subject, take)
 

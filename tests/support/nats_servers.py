@@ -100,8 +100,9 @@ class Node:
         self._process.wait(PATIENCE)
 
     def stop(self):
-        """It stands still, with its connections open."""
+        """It stands still, with its connections open; when this returns, none of its threads runs any more."""
         self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)
 
     def go_on(self):
         """After that."""

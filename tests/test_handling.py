@@ -1,0 +1,113 @@
+"""What an engine runs for those who serve: how calls wait for each other, and what closing waits for."""
+
+from __future__ import annotations
+
+import asyncio
+
+import loops
+from capmarshal._bridge import handling
+from capmarshal._bridge.engine import Later
+from capmarshal._bridge.handling import Handling
+from engines import PLENTY, awaited
+
+
+def run(program):
+    """In a loop of asyncio."""
+    return loops.run("asyncio", program)
+
+
+def test_who_waits_is_served_in_turn_and_what_is_too_much_is_lost(monkeypatch, caplog, forgotten_log):
+    """One at a time: the second waits, for the third there is no room, and the first to end makes some."""
+    monkeypatch.setattr(handling, "WAITING", 10)
+
+    async def program():
+        runs, answers, serving = Handling(1), [], []
+
+        def serve(body):
+            serving.append((body, Later()))
+            return serving[-1][1]
+
+        for body in (b"first", b"second", b"third"):
+            runs.start(serve, body, answers.append)
+        assert [body for body, _ in serving] == [b"first"]
+        serving[0][1].answer(b"1")
+        assert [body for body, _ in serving] == [b"first", b"second"]
+        runs.start(serve, b"fourth", answers.append)
+        serving[1][1].answer(b"2")
+        serving[2][1].answer(b"4")
+        assert answers == [b"1", b"2", b"4"]
+        await runs.finish(PLENTY)
+
+    run(program)
+    assert "is lost: too many wait" in caplog.text
+
+
+def test_what_is_answered_at_once_needs_no_place():
+    """Nor a turn of the event loop."""
+
+    async def program():
+        runs, answers, later = Handling(1), [], Later()
+        for body in (b"a", b"b"):
+            runs.start(bytes, body, answers.append)
+        assert answers == [b"a", b"b"]
+        later.answer(b"c")
+        later.answer(b"not this")
+        runs.start(lambda _body: later, b"", answers.append)
+        runs.start(bytes, b"d", answers.append)
+        assert answers == [b"a", b"b", b"c", b"d"]
+        await runs.finish(PLENTY)
+
+    run(program)
+
+
+def test_finishing_waits_for_all_kinds_and_for_those_that_wait():
+    """A coroutine, a Later, one that waits for a place, and an answer that waits to be sent."""
+
+    async def program():
+        runs, answers, go, later = Handling(3), [], asyncio.Event(), Later()
+
+        async def serve(body):
+            await go.wait()
+            return body
+
+        async def answer(body):
+            await go.wait()
+            answers.append(body)
+
+        runs.start(serve, b"coroutine", answers.append)
+        runs.start(lambda _body: later, b"", answers.append)
+        runs.start(bytes, b"sent later", answer)
+        runs.start(bytes, b"waits", answers.append)
+        finishing = asyncio.create_task(runs.finish(PLENTY))
+        await asyncio.sleep(0)
+        go.set()
+        await awaited(lambda: len(answers) == 3)
+        assert not finishing.done()
+        later.answer(b"later")
+        await finishing
+        assert sorted(answers) == [b"coroutine", b"later", b"sent later", b"waits"]
+
+    run(program)
+
+
+def test_what_is_late_is_dropped():
+    """It has no engine any more."""
+
+    async def program():
+        runs, answers, later, ended = Handling(2), [], Later(), []
+
+        async def serve(_body):
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.append("cancelled")
+
+        runs.start(serve, b"", answers.append)
+        runs.start(lambda _body: later, b"", answers.append)
+        runs.start(bytes, b"waits", answers.append)
+        await asyncio.sleep(0)
+        await runs.finish(0)
+        later.answer(b"late")
+        assert (answers, ended) == ([], ["cancelled"])
+
+    run(program)
