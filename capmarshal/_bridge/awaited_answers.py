@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
+import os
 from typing import TYPE_CHECKING
 
 from .engine import Accept, EngineError, Unanswered
@@ -23,7 +23,7 @@ class Awaited:
         """Not among those that wait yet."""
         self.subject = subject
         # Unguessable: whoever can't read what the engine carries can't answer.
-        self.number: str = secrets.token_hex(16)
+        self.number: str = os.urandom(16).hex()
         self._accept = accept
         self._waiting = waiting
         self._answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()

@@ -30,6 +30,7 @@ client of NATS has no other; the verbs may be cancelled by anyio's scopes there 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeAlias
@@ -207,11 +208,16 @@ def check(subject: str, body: bytes = b"", within: float = 1) -> None:
         ValueError: that is no subject.
         TooLong: the body is longer than bodies may be.
     """
-    if len(subject) > _LONGEST_SUBJECT or not _SUBJECT.fullmatch(subject):
-        raise ValueError(
-            f"a subject is of letters, digits, - and _, with dots between them, {_LONGEST_SUBJECT} at most: {subject!r}"
-        )
+    _check_subject(subject)
     if len(body) > LARGEST:
         raise TooLong(f"a body has {len(body):,} bytes, and may have {LARGEST:,}")
     if within <= 0:
         raise NotSent("no time is left to send it in")
+
+
+@functools.lru_cache(1000)
+def _check_subject(subject: str) -> None:
+    if len(subject) > _LONGEST_SUBJECT or not _SUBJECT.fullmatch(subject):
+        raise ValueError(
+            f"a subject is of letters, digits, - and _, with dots between them, {_LONGEST_SUBJECT} at most: {subject!r}"
+        )

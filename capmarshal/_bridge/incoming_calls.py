@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from capmarshal import (
@@ -27,7 +28,7 @@ from capmarshal._protocol import faults
 from .budget import Spending
 from .clocks import now
 from .crossing import Left
-from .engine import LARGEST, EngineError
+from .engine import LARGEST, EngineError, Later
 from .exports import TooMany
 from .imports import TooManyImports
 from .link import LinkLost, NotTaken
@@ -68,16 +69,20 @@ class _Incoming:
     """One of them.
 
     Attributes:
-        task: in which it runs.
+        label: of its question.
         left: what its result has mentioned.
         spending: bytes of its arguments and its result.
+        task: in which it runs.
         told: whether the other is told, or was, how it ended.
+        later: its answer, as long as it is waited for, and the timer that ends that.
     """
 
-    task: asyncio.Task[Outcome]
+    label: Label
     left: Left
     spending: Spending
+    task: asyncio.Task[Outcome] | None = None
     told: bool = False
+    later: tuple[Later, asyncio.TimerHandle] | None = None
 
 
 class IncomingCalls:
@@ -141,9 +146,10 @@ class IncomingCalls:
         if incoming is None:
             self._link.bar(Kind.CALL, call)
             return
-        incoming.task.cancel()
-        # Not before it is over: until then it may have a result, too.
-        incoming.task.add_done_callback(lambda _task: self._forget(incoming))
+        if incoming.task is not None:
+            incoming.task.cancel()
+            # Not before it is over: until then it may have a result, too.
+            incoming.task.add_done_callback(lambda _task: self._forget(incoming))
 
     def _forget(self, incoming: _Incoming) -> None:
         incoming.spending.end()
@@ -152,7 +158,7 @@ class IncomingCalls:
     async def drain(self) -> None:
         """Takes no more, and returns when those that run have ended, and the other has heard of it."""
         self._draining = True
-        while running := [incoming.task for incoming in self._calls.values() if not incoming.task.done()]:
+        while running := [call.task for call in self._calls.values() if call.task is not None and not call.task.done()]:
             await asyncio.wait(running)
         while self._telling:
             await asyncio.wait(self._telling)
@@ -164,7 +170,7 @@ class IncomingCalls:
         incoming = self._calls.get(call)
         if incoming is not None:
             # What it was answered at once was not heard.
-            self._start_telling(call, incoming)
+            self._start_telling(incoming)
             return State.RUNNING
         # Who asks has neither heard its outcome nor given it up.  So what has come, and is not here, was refused.
         return State.UNSAID if self._link.bar(Kind.CALL, call) is None else State.NEVER
@@ -172,39 +178,51 @@ class IncomingCalls:
     def _has_come(self, label: Label) -> bool:
         return label.kind == Kind.CALL and label.call in self._calls
 
-    async def _called(self, label: Label, call: Call) -> Outcome | Running:
+    def _called(self, label: Label, call: Call) -> Later | Running:
         if self._running >= self._most:
             raise NotTaken(f"{self._most:,} calls of that bridge run, which is as many as may")
         if len(self._calls) >= self._most + _ENDED_MOST:
             raise NotTaken(f"{_ENDED_MOST:,} calls of that bridge have ended, and it does not say that it has heard it")
         if self._draining:
             raise NotTaken("it is about to end, and takes no more calls")
-        left, spending = Left(), Spending(self._budget)
+        incoming = _Incoming(label, Left(), Spending(self._budget))
         # Before the task runs, which may be cancelled until then.
         arrived = self._crossing.arrive(call.table)
-        task = self._link.adopt(asyncio.create_task(self._run(call, arrived, left, spending)))
+        incoming.task = task = self._link.adopt(asyncio.create_task(self._run(call, arrived, incoming)))
         self._running += 1
-        task.add_done_callback(self._over)
-        incoming = self._calls[label.call] = _Incoming(task, left, spending)
-        if self._waited_for < _AT_ONCE_MOST:
-            self._waited_for += 1
-            try:
-                await asyncio.wait([task], timeout=_AT_ONCE)
-            finally:
-                self._waited_for -= 1
-            if task.done() and not task.cancelled():
-                return task.result()
-        self._start_telling(label.call, incoming)
-        return Running()
+        task.add_done_callback(partial(self._over, incoming))
+        self._calls[label.call] = incoming
+        if self._waited_for >= _AT_ONCE_MOST:
+            self._start_telling(incoming)
+            return Running()
+        self._waited_for += 1
+        later = Later()
+        incoming.later = later, asyncio.get_running_loop().call_later(_AT_ONCE, self._runs_on, incoming)
+        return later
 
-    def _over(self, _task: asyncio.Task[Outcome]) -> None:
+    def _answer(self, incoming: _Incoming, answer: Outcome | Running) -> None:
+        """Answers a call, if it is waited for: from here on it is not."""
+        if incoming.later is None:
+            return
+        (later, timer), incoming.later = incoming.later, None
+        timer.cancel()
+        self._waited_for -= 1
+        later.answer(self._link.sealed(incoming.label, answer))
+
+    def _runs_on(self, incoming: _Incoming) -> None:
+        self._start_telling(incoming)
+        self._answer(incoming, Running())
+
+    def _over(self, incoming: _Incoming, _task: asyncio.Task[Outcome]) -> None:
         self._running -= 1
+        # Where it has no outcome: it was cancelled.
+        self._answer(incoming, Running())
 
-    def _start_telling(self, call: bytes, incoming: _Incoming) -> None:
-        if incoming.told or self._link.lost:
+    def _start_telling(self, incoming: _Incoming) -> None:
+        if incoming.told or incoming.task is None or self._link.lost:
             return
         incoming.told = True
-        telling = self._link.run(self._tell(call, incoming.task))
+        telling = self._link.run(self._tell(incoming.label.call, incoming.task))
         self._telling.add(telling)
         telling.add_done_callback(self._telling.discard)
 
@@ -215,7 +233,12 @@ class IncomingCalls:
             with contextlib.suppress(LinkLost, NotTaken):
                 await self._link.insist(Kind.DONE, Done(call, task.result()), Taken)
 
-    async def _run(self, call: Call, arrived: Arrived, left: Left, spending: Spending) -> Outcome:
+    async def _run(self, call: Call, arrived: Arrived, incoming: _Incoming) -> Outcome:
+        outcome = await self._outcome(call, arrived, incoming.left, incoming.spending)
+        self._answer(incoming, outcome)
+        return outcome
+
+    async def _outcome(self, call: Call, arrived: Arrived, left: Left, spending: Spending) -> Outcome:
         table: list[Any] = []
         copying = Spending(self._copying)
         try:
@@ -261,7 +284,8 @@ class IncomingCalls:
 
     def _lose(self, _why: str) -> None:
         for incoming in self._calls.values():
-            incoming.task.cancel()
+            if incoming.task is not None:
+                incoming.task.cancel()
         self._calls.clear()
 
 

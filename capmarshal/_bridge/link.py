@@ -14,8 +14,10 @@ import os
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from msgspec import Struct
+
 from .clocks import LEASE, TheirClock, nanoseconds, now
-from .engine import Accept, Engine, EngineClosed, NobodyThere, NotSent, Stop, Unanswered
+from .engine import Accept, Engine, EngineClosed, Later, NobodyThere, NotSent, Stop, Unanswered
 from .messages import ANSWER, QUESTIONS, REFUSED, Kind, Refused, read, written
 from .replays import Once, TooLate
 from .sealing import CALL_BYTES, LEASE_BYTES, Direction, Label, NotGenuine, Seal
@@ -33,7 +35,8 @@ NOBODY = 2.5
 
 M = TypeVar("M")
 T = TypeVar("T")
-Answering: TypeAlias = Callable[[Label, Any], Awaitable[Any]]
+# Answers a question by a message: at once, or by a coroutine; or by what sealed() made of one, later.
+Answering: TypeAlias = Callable[[Label, Any], Any]
 
 
 class NotTaken(Exception):
@@ -104,7 +107,7 @@ class Link:
     # Beginning and end ---------------------------------------------------------------------------------------------
 
     def answer(self, kind: Kind, answering: Answering) -> None:
-        """Has questions of a kind answered: by a message, or by raising NotTaken."""
+        """Has questions of a kind answered: by a message, by a coroutine's, by a Later; or by raising NotTaken."""
         self._answering[kind] = answering
 
     def at_loss(self, do: Callable[[str], None]) -> None:
@@ -132,7 +135,8 @@ class Link:
 
     def run(self, doing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Has something done beside, until it has ended or the other is lost."""
-        task = self.adopt(asyncio.create_task(doing))
+        task = asyncio.create_task(doing)
+        self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
 
@@ -169,6 +173,7 @@ class Link:
             await asyncio.wait(others)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _logger.error("bridge: a fault in the link with %s", self.other, exc_info=error)
             self.lose(f"a fault here: {type(error).__name__}")
@@ -278,7 +283,7 @@ class Link:
         except NotGenuine:
             return None
 
-    async def _serve(self, body: bytes) -> bytes:
+    def _serve(self, body: bytes) -> bytes | Later | Awaitable[bytes]:
         """The answer to whatever comes; an empty one is none to who has the key."""
         try:
             label, plain = self._takes.open(body)
@@ -298,10 +303,24 @@ class Link:
         if answering is None or self.lost:
             return self._refusal(label, self.lost or f"nobody answers questions of kind {label.kind} here")
         try:
-            answer = await answering(label, read(plain, QUESTIONS[label.kind]))
+            answer = answering(label, read(plain, QUESTIONS[label.kind]))
         except (NotTaken, NotGenuine) as error:
             return self._refusal(label, str(error))
-        return self._answer(label, label.kind | ANSWER, answer)
+        if isinstance(answer, Later):
+            return answer
+        if isinstance(answer, Struct):
+            return self.sealed(label, answer)
+        return self._awaited(label, answer)
+
+    async def _awaited(self, label: Label, answer: Awaitable[Any]) -> bytes:
+        try:
+            return self.sealed(label, await answer)
+        except (NotTaken, NotGenuine) as error:
+            return self._refusal(label, str(error))
+
+    def sealed(self, question: Label, answer: Any) -> bytes:
+        """The answer to a question, as the engine carries it."""
+        return self._answer(question, question.kind | ANSWER, answer)
 
     def _refusal(self, label: Label, words: str, clock: int | None = None) -> bytes:
         return self._answer(label, REFUSED, Refused(words, clock))

@@ -70,8 +70,8 @@ class Connection(Client):
         self._encrypted = False
         self._told: list[Exception] = []
         self._incoming: Incoming | None = None
-        # Whether something was sent in this turn of the event loop: what is sent after that goes together, in the next.
-        self._has_sent = False
+        # How often something had come when a body was last sent at once: what is sent until more comes goes together.
+        self._heard = -1
 
     async def open(self, address: str, login: Login, tls_name: str | None) -> None:
         """Connects to a node, once.
@@ -123,7 +123,10 @@ class Connection(Client):
             raise
 
     def give(self, subject: bytes, body: bytes, reply: bytes = b"") -> None:
-        """Sends a body, for an answer to go to ``reply``: at once, where nothing waits to be sent, else after that.
+        """Sends a body, for an answer to go to ``reply``.
+
+        At once, where nothing waits to be sent, and it is the first since something came: so one call after the other
+        waits for no turn of the event loop, and of many the rest is written together.
 
         Raises:
             NatsError: the connection has it not, and never will.
@@ -131,16 +134,16 @@ class Connection(Client):
         if not self.is_connected or self._transport is None or self._flush_queue is None:
             raise NatsError("it has ended")
         command = b"".join((b"PUB ", subject, b" ", reply, b" %d\r\n" % len(body), body, b"\r\n"))
-        if self._has_sent or self._pending or self._unsent():
-            self._pending.append(command)
-            self._pending_data_size += len(command)
-            if self._flush_queue.empty():
-                # What nats-py sends by: it waits for the node to take it, too.
-                self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+        heard = 0 if self._incoming is None else self._incoming.heard
+        if heard != self._heard and not self._pending and not self._unsent():
+            self._heard = heard
+            self._transport.write(command)
             return
-        self._transport.write(command)
-        self._has_sent = True
-        asyncio.get_running_loop().call_soon(self._turn_ends)
+        self._pending.append(command)
+        self._pending_data_size += len(command)
+        if self._flush_queue.empty():
+            # What nats-py sends by: it waits for the node to take it, too.
+            self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
 
     def have_taken(self, subscription: Subscription, take: Taker) -> None:
         """Has messages of a subscription taken as they come; those that have headers its callback hears of."""
@@ -208,9 +211,6 @@ class Connection(Client):
         writer = getattr(self._transport, "_io_writer", None)
         size: int = 0 if writer is None else writer.transport.get_write_buffer_size()
         return size
-
-    def _turn_ends(self) -> None:
-        self._has_sent = False
 
     def _connect_command(self) -> bytes:
         """What is said to the node once encryption has begun, if it was to: without that, credentials are not told.

@@ -30,6 +30,7 @@ class Incoming(asyncio.Protocol):
 
     Attributes:
         count: messages that were taken.
+        heard: how often anything came.
     """
 
     def __init__(self, beneath: asyncio.Protocol, unread: bytes, most: int) -> None:
@@ -49,7 +50,7 @@ class Incoming(asyncio.Protocol):
         # The rest of a line that nats-py has begun to read; or all, since that is not what a node says.
         self._within_line = bool(unread) and not unread.endswith(_END)
         self._passing = False
-        self.count = 0
+        self.count = self.heard = 0
 
     def take(self, subscription: int, taker: Taker) -> None:
         """Has the messages of a subscription taken, which nats-py then hears nothing of."""
@@ -63,6 +64,7 @@ class Incoming(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Takes what is whole, and keeps the rest."""
+        self.heard += 1
         if self._left:
             self._left += data
             if len(self._left) < self._wanted:

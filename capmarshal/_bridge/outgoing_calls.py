@@ -223,7 +223,7 @@ class OutgoingCalls:
                 raise TooLarge(f"{where}{error}") from None
             raise
 
-    async def _done(self, _label: Label, done: Done) -> Taken:
+    def _done(self, _label: Label, done: Done) -> Taken:
         waiting = self._waiting.get(done.call)
         if waiting is not None and not waiting.outcome.done():
             waiting.outcome.set_result(done.outcome)

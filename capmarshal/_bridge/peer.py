@@ -172,19 +172,19 @@ class Peer:
 
     # What is answered ----------------------------------------------------------------------------------------------
 
-    async def _fetched(self, _label: Label, fetch: Fetch) -> Fetched:
+    def _fetched(self, _label: Label, fetch: Fetch) -> Fetched:
         try:
             return Fetched(self._lender.chunk(fetch.number, fetch.offset, fetch.size))
         except ChunkRefused as error:
             raise NotTaken(str(error)) from None
 
-    async def _rung(self, _label: Label, ring: Ring) -> Taken:
+    def _rung(self, _label: Label, ring: Ring) -> Taken:
         export = self._exports.at(ring.number)
         if export is not None:
             export.ring()
         return Taken()
 
-    async def _told_bye(self, _label: Label, _bye: Bye) -> Taken:
+    def _told_bye(self, _label: Label, _bye: Bye) -> Taken:
         # Answered before: what is lost answers nobody.
         asyncio.get_running_loop().call_soon(self.link.lose, "the other bridge has ended it")
         return Taken()

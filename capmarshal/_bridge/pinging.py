@@ -147,7 +147,7 @@ class Pinging:
         self._take = take
         self._link.answer(Kind.PING, self._heard)
 
-    async def _heard(self, _label: Label, ping: Ping) -> Pong:
+    def _heard(self, _label: Label, ping: Ping) -> Pong:
         number, states = self._last
         if ping.number > number:
             states = [] if any(len(call) != CALL_BYTES for call in ping.asked) else self._take(ping)
