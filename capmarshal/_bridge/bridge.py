@@ -16,7 +16,7 @@ from .clocks import LEASE, nanoseconds, now
 from .engine import CLOSING, EngineClosed, EngineError
 from .exports import Root
 from .joining import Door, join
-from .limits import LinkLimits
+from .limits import AT_A_TIME, LinkLimits
 from .link import LinkLost, NotTaken
 from .pairing import answer_pairs, pair
 from .peer import Peer
@@ -106,7 +106,11 @@ class Bridge:
         self._ended = False
         self._stack = contextlib.AsyncExitStack()
         self._entrypoint = aio.Entrypoint(
-            "bridge", concurrency=CONCURRENCY, max_bytes=max_bytes, limits=cm.Limits(), describe=True
+            "bridge",
+            concurrency=CONCURRENCY,
+            max_bytes=max_bytes,
+            limits=cm.Limits(unread_bytes=AT_A_TIME * max_bytes),
+            describe=True,
         )
 
     async def __aenter__(self) -> Self:

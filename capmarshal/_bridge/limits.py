@@ -9,6 +9,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Self
 
+# Of the longest arguments and results, so many may be here at a time: of each link those that come, and those that are
+# kept for the other; of all links together those that processes of this machine have not read yet.  Were these fewer,
+# who has more calls in flight than that would lose some of what has come.
+AT_A_TIME = 16
+
 
 @dataclass(frozen=True)
 class LinkLimits:

@@ -13,6 +13,7 @@ from .exports import Exports
 from .imports import Imports
 from .incoming_calls import IncomingCalls
 from .lending import ChunkRefused, Lender
+from .limits import AT_A_TIME
 from .link import LinkLost, NotTaken
 from .messages import Bye, Fetch, Fetched, Kind, Ping, Ring, State, Taken
 from .openings import Openings
@@ -37,9 +38,6 @@ _logger = logging.getLogger("capmarshal")
 # Seconds: in which a chunk comes, or is asked for again; and the answer to a farewell.
 _FETCHED = 5.0
 _BYE = 0.5
-
-# Of the longest arguments and results, so many may be here at a time.
-_AT_A_TIME = 16
 
 
 class Peer:
@@ -78,8 +76,8 @@ class Peer:
             max_dataspace=limits.dataspace,
         )
         copying = Budget("dataspaces that are copied", limits.dataspace)
-        came = Budget("results that have come", _AT_A_TIME * limits.bytes)
-        kept = Budget("arguments and results", _AT_A_TIME * limits.bytes)
+        came = Budget("results that have come", AT_A_TIME * limits.bytes)
+        kept = Budget("arguments and results", AT_A_TIME * limits.bytes)
         self._outgoing = OutgoingCalls(
             link, self.crossing, self._pinging, copying=copying, budget=came, max_bytes=limits.bytes
         )
