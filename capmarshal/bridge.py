@@ -5,6 +5,7 @@ capabilities of its own: what they carry between them an engine carries, which i
 which the extra `bridge` brings.
 """
 
+from capmarshal._bridge.alive import NameTaken
 from capmarshal._bridge.bridge import Bridge, NotReached
 from capmarshal._bridge.encryption import Tls
 from capmarshal._bridge.engine import EngineError
@@ -12,7 +13,7 @@ from capmarshal._bridge.nats_connection import Login
 from capmarshal._bridge.nats_engine import NatsEngine
 from capmarshal._bridge.tokens import Token
 
-__all__ = ["Bridge", "EngineError", "Login", "NatsEngine", "NotReached", "Tls", "Token"]
+__all__ = ["Bridge", "EngineError", "Login", "NameTaken", "NatsEngine", "NotReached", "Tls", "Token"]
 
 for _name in __all__:
     # Where it is to be had, not where it is written.

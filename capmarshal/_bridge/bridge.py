@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import capmarshal as cm
 from capmarshal import aio
 
+from .alive import claim
 from .clocks import LEASE, nanoseconds, now
 from .engine import CLOSING, EngineClosed, EngineError
 from .exports import Root
@@ -114,9 +115,16 @@ class Bridge:
         )
 
     async def __aenter__(self) -> Self:
+        """From here on it can be reached.
+
+        Raises:
+            NameTaken: another bridge of that name runs.
+            EngineError: the engine can't be asked whether there is one, or does not let this one have that name.
+        """
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._engine.close)
             await stack.enter_async_context(self._entrypoint)
+            stack.push_async_callback(await claim(self._engine, self.name))
             stack.push_async_callback(self._end)
             self._stack = stack.pop_all()
         return self

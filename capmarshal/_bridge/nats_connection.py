@@ -55,7 +55,12 @@ def _tells(error: Exception) -> int:
 
 
 class Connection(Client):
-    """What of nats-py's client is not for everybody, and is needed here all the same, is in this class."""
+    """What of nats-py's client is not for everybody, and is needed here all the same, is in this class.
+
+    Attributes:
+        address: of its node; empty before it is opened.
+        ended: set when it has.
+    """
 
     def __init__(self, at_denial: Callable[[str, str], None] | None = None) -> None:
         """Not connected yet.
@@ -66,6 +71,7 @@ class Connection(Client):
         """
         super().__init__()
         self._at_denial = at_denial
+        self.address = ""
         self.ended: asyncio.Event = asyncio.Event()
         self._encrypted = False
         self._told: list[Exception] = []
@@ -84,6 +90,7 @@ class Connection(Client):
         Raises:
             Unusable: that node can't be used; there is no connection.
         """
+        self.address = address
         self._encrypted = login.tls is not None
         try:
             signing = None if login.credentials is None else Credentials(login.credentials)

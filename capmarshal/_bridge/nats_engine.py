@@ -14,11 +14,13 @@ import itertools
 import logging
 import random
 import secrets
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from .awaited_answers import AwaitedAnswers
+from .encryption import Tls
 from .engine import (
     CLOSING,
     Accept,
@@ -94,6 +96,8 @@ class NatsEngine:
         self._addresses = [_checked(address) for address in addresses]
         if not self._addresses:
             raise ValueError("an engine needs the address of one node at least")
+        if login.tls is None and any(urlsplit(address).scheme == "tls" for address in addresses):
+            login = replace(login, tls=Tls())
         self._login = login
         self._liveness = liveness
         self._inbox = f"{inbox}.{secrets.token_hex(16)}"
@@ -122,7 +126,8 @@ class NatsEngine:
         """An engine that has a connection.
 
         Args:
-            addresses: of some nodes of one cluster, as ``nats://host:port``; they tell of the others.
+            addresses: of some nodes of one cluster, as ``nats://host:port``; they tell of the others.  ``tls://`` is
+                for those that encrypt, as the login's ``tls`` is: either has all of them do so.
             login: who this is, to all of them.
             inbox: what subjects for answers begin with.  Permissions of NATS that let a bridge subscribe to no other
                 inboxes than its own keep its neighbours from answering in another's place.
@@ -424,6 +429,7 @@ class NatsEngine:
         self._connection = connection
         self._told = [f"nats://{node.netloc}" for node in connection.discovered_servers]
         self._connected.set()
+        _logger.info("a bridge's engine is connected to %s", connection.address)
 
     def _tls_name(self, address: str) -> str | None:
         """What stands in a node's certificate: where others have told of it by its number, the first node's name."""
@@ -436,7 +442,7 @@ class NatsEngine:
 def _checked(address: str) -> str:
     parts = urlsplit(address)
     if parts.scheme not in ("nats", "tls") or not parts.hostname:
-        raise ValueError("a node's address is nats://HOST:PORT")
+        raise ValueError("a node's address is nats://HOST:PORT, or tls://HOST:PORT")
     if "@" in parts.netloc:
         raise ValueError("a node's address has no credentials in it: nodes that are found later would not get them")
     return f"nats://{parts.netloc}"

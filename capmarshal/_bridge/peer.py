@@ -100,6 +100,7 @@ class Peer:
 
     def begin(self) -> None:
         """It has joined, or was joined."""
+        _logger.info("bridge: a link with %s has begun", self.link.other)
         self.link.run(self._pinging.run(self._outgoing.told))
 
     async def open(self, token: Token, *, anew: bool) -> Capability:
