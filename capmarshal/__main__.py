@@ -8,13 +8,13 @@ import sys
 from typing import TYPE_CHECKING
 
 import capmarshal
-from capmarshal._commands import call, completion, demo, describe, doctor, inspect, printing
+from capmarshal._commands import bridge, call, completion, demo, describe, doctor, inspect, printing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # In the order of --help.  Each adds its own part, and says what runs it: a function of what was parsed, to exit status.
-_COMMANDS = (demo, doctor, inspect, describe, call, completion)
+_COMMANDS = (demo, doctor, inspect, describe, call, bridge, completion)
 
 _INTERRUPTED = 128 + signal.SIGINT
 

@@ -30,7 +30,7 @@ PACKAGES = (
     # The one package, beside the whole, that people import by its name; and what they name to pytest.
     ("testing",),
     ("testing.plugin",),
-    ("_describe",),
+    ("_describe", "_bridge_command"),
     ("_commands",),
     ("__main__",),
 )
@@ -306,9 +306,22 @@ MODULES = {
         "peer",
         "joining",
         "pairing",
+        "alive",
         "bridge",
     ),
-    "_commands": ("printing", "values", "demo", "doctor", "inspect", "describe", "call", "completing", "completion"),
+    "_bridge_command": ("token_files", "secrecy", "speaking", "settings", "duties", "running"),
+    "_commands": (
+        "printing",
+        "values",
+        "demo",
+        "doctor",
+        "inspect",
+        "describe",
+        "call",
+        "bridge",
+        "completing",
+        "completion",
+    ),
     "_describe": (
         "asking",
         "schemas",

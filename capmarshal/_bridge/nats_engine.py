@@ -93,7 +93,7 @@ class NatsEngine:
         self, addresses: Sequence[str], login: Login, *, inbox: str, concurrency: int, liveness: float
     ) -> None:
         """Use connect()."""
-        self._addresses = [_checked(address) for address in addresses]
+        self._addresses = [checked_address(address) for address in addresses]
         if not self._addresses:
             raise ValueError("an engine needs the address of one node at least")
         if login.tls is None and any(urlsplit(address).scheme == "tls" for address in addresses):
@@ -439,7 +439,12 @@ class NatsEngine:
         return urlsplit(self._addresses[0]).hostname if address in self._told and _is_number(host) else host
 
 
-def _checked(address: str) -> str:
+def checked_address(address: str) -> str:
+    """The address of a node, as it is connected to.
+
+    Raises:
+        ValueError: it is none, or has credentials in it.
+    """
     parts = urlsplit(address)
     if parts.scheme not in ("nats", "tls") or not parts.hostname:
         raise ValueError("a node's address is nats://HOST:PORT, or tls://HOST:PORT")

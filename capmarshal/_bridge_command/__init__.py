@@ -1,0 +1,1 @@
+"""What ``capmarshal bridge`` does."""

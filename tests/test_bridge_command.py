@@ -1,0 +1,303 @@
+"""``capmarshal bridge``, as its users have it: processes of its own, a service, and clients."""
+
+import io
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bridge_commands
+import capmarshal as cm
+import commands
+import nats_servers
+import secured_nodes
+from desk import DeskServer
+from patience import PATIENCE
+
+UNREACHABLE = "nats://127.0.0.1:1"
+# Another bridge's, or nobody's.
+TOKEN = f"cm1:far:{'0' * 32}:{'1' * 64}"
+
+
+@pytest.fixture
+def node(tmp_path):
+    """The options that name a node which runs."""
+    with nats_servers.nodes(tmp_path) as [node]:
+        yield "--engine", node.address
+
+
+@pytest.fixture
+def service(tmp_path):
+    """The path of a service."""
+    with cm.Entrypoint("desk") as entrypoint:
+        entrypoint.listen(tmp_path / "desk.sock", DeskServer())
+        yield tmp_path / "desk.sock"
+
+
+def exported(node, service, **options):
+    return bridge_commands.bridge(*node, "--name", "far", "export", service, **options)
+
+
+def called(path):
+    status, out, err = commands.run("call", path, "add", "a line")
+    assert (status, err) == (0, "")
+    return int(out)
+
+
+def test_a_service_is_called_on_another_machine(node, service, tmp_path):
+    """By a token that is printed on the one, and handed over to the other."""
+    with exported(node, service) as far:
+        [(token, path)] = far.ready().tokens()
+        assert path == str(service)
+        there = tmp_path / "there.sock"
+        with bridge_commands.bridge(
+            *node, "--name", "near", "import", "-", "--at", there, stdin=subprocess.PIPE
+        ) as near:
+            near.tell(f"{token}\n")
+            near.ready()
+            assert stat.S_IMODE(there.stat().st_mode) == 0o600
+            assert called(there) == 1
+            assert called(service) == 2
+            assert near.end() == 0
+            assert not there.exists()
+            assert near.out.text == ""
+            assert "a link with far has begun" in near.err.text
+        assert far.end() == 0
+        assert far.out.text == f"{token} {service}\n"
+        assert "the link with near has ended: the other bridge has ended it" in far.err.text
+
+
+def test_a_token_is_shown_nowhere_else(node, service, tmp_path):
+    """Neither in a command line, nor in a log."""
+    with exported(node, service) as far:
+        [(token, _)] = far.ready().tokens()
+        _, _, name, key = token.split(":")
+        (tmp_path / "token").write_text(f"{token} {service}\n")
+        words = "--name", "near", "import", f"@{tmp_path / 'token'}", "--at", tmp_path / "there.sock", "--mode", "0660"
+        with bridge_commands.bridge(*node, *words) as near:
+            near.ready()
+            assert called(tmp_path / "there.sock") == 1
+            assert stat.S_IMODE((tmp_path / "there.sock").stat().st_mode) == 0o660
+            shown = b"".join(Path(f"/proc/{each.pid}/cmdline").read_bytes() for each in (near, far)).decode()
+            near.end(), far.end()
+            said = shown + near.out.text + near.err.text + far.err.text
+            assert name not in said
+            assert key not in said
+
+
+def test_a_token_on_the_command_line_is_refused(tmp_path, capfd):
+    """With what to do instead, before anything else is done with it."""
+    words = "bridge", "--engine", UNREACHABLE, "import", TOKEN, "--at", tmp_path / "there.sock"
+    status, out, err = commands.here(capfd, *words)
+    assert (status, out) == (2, "")
+    assert "write @FILE, or - for standard input" in err
+    assert TOKEN[-64:] not in err
+
+
+def test_tokens_are_not_printed_where_others_read_them(service, tmp_path, monkeypatch):
+    words = "bridge", "--engine", UNREACHABLE, "export", service
+    with open(tmp_path / "tokens", "wb") as file:
+        os.fchmod(file.fileno(), 0o644)
+        done = subprocess.run([*commands.COMMAND, *words], stdout=file, stderr=subprocess.PIPE, timeout=PATIENCE)
+        assert (done.returncode, b"umask 077" in done.stderr) == (1, True)
+        os.fchmod(file.fileno(), 0o600)
+        status = os.fstat(file.fileno())
+        monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+        done = subprocess.run([*commands.COMMAND, *words], stdout=file, stderr=subprocess.PIPE, timeout=PATIENCE)
+        assert (done.returncode, b"the journal would have the tokens" in done.stderr) == (1, True)
+
+
+def test_an_engine_that_cannot_be_reached(service):
+    status, out, err = commands.run("bridge", "--engine", UNREACHABLE, "export", service)
+    assert (status, out) == (3, "")
+    assert UNREACHABLE in err
+
+
+def test_an_engine_that_does_not_know_this_one(service, tmp_path):
+    """Without credentials, with those of another bridge, and with its own."""
+    with secured_nodes.secured(tmp_path, count=1) as secured:
+        words = "--engine", secured.addresses[0], "--ca", secured.ca, "--name", "web1"
+        status, out, err = commands.run("bridge", *words, "export", service)
+        assert (status, out) == (3, "")
+        assert "Authorization Violation" in err
+        words = *words, "--credentials"
+        status, out, err = commands.run("bridge", *words, secured.seed("render1"), "export", service)
+        assert (status, out) == (3, "")
+        assert 'may not subscribe to "_INBOX.web1' in err
+        with bridge_commands.bridge(*words, secured.seed("web1"), "export", service) as bridge:
+            assert bridge.ready().tokens()
+            assert bridge.end() == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["export", "x.sock"], "say --engine"),
+        (["--engine", "http://x", "export", "x.sock"], "nats://HOST:PORT"),
+        (["--engine", "nats://me:secret@x", "export", "x.sock"], "no credentials in it"),
+        (["--engine", UNREACHABLE, "--name", "No Such", "export", "x.sock"], "lower-case"),
+        (["--engine", UNREACHABLE, "--key", "x.pem", "export", "x.sock"], "a key is of a certificate"),
+        (["--engine", UNREACHABLE, "import", "@no.token", "--at", "x.sock"], "no.token: No such file"),
+        (["--engine", UNREACHABLE, "import", "-", "--at", "x.sock"], "standard input is to have one token, and has 0"),
+        (["--engine", UNREACHABLE, "import", "@x", "--at", "x.sock", "--mode", "rw"], "no mode of a file"),
+        (["--engine", UNREACHABLE], "export | import | run"),
+        (["run", "no.toml"], "no.toml: No such file"),
+    ],
+)
+def test_what_cannot_be_meant(words, said, tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+    status, out, err = commands.here(capfd, "bridge", *words)
+    assert (status, out) == (2, "")
+    assert said in err
+    assert "secret" not in err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("engine = [", "bridge.toml: "),
+        ("engines = []", "unknown field `engines`"),
+        ("name = 5", "$.name"),
+        ('[exports]\n"a.sock" = "x"\n"b.sock" = "x"', "one file is named for two exports"),
+        ('[imports]\n"a.sock" = { token = "x", made = 1 }', "unknown field `made`"),
+    ],
+)
+def test_a_file_that_cannot_be_meant(text, said, tmp_path, capfd):
+    (tmp_path / "bridge.toml").write_text(text)
+    status, out, err = commands.here(capfd, "bridge", "--engine", UNREACHABLE, "run", tmp_path / "bridge.toml")
+    assert (status, out) == (2, "")
+    assert said in err
+
+
+def test_a_name_that_another_one_has(node, service):
+    """It is refused as long as that runs, and free as soon as it was killed."""
+    with exported(node, service) as first:
+        first.ready()
+        with exported(node, service) as second:
+            assert second.status() == 1
+            assert "a bridge named 'far' runs already" in second.err.text
+            assert second.out.text == ""
+        first.kill()
+        with exported(node, service) as third:
+            third.ready()
+
+
+def test_one_bridge_for_all_that_a_machine_needs(node, service, tmp_path):
+    """Its tokens stay good when it is started again."""
+    far, near = tmp_path / "far", tmp_path / "near"
+    far.mkdir(), near.mkdir()
+    (far / "bridge.toml").write_text(
+        f'engine = "{node[1]}"\nname = "far"\n[exports]\n"{service}" = ["one.token", "two.token"]\n'
+    )
+    (near / "bridge.toml").write_text(
+        'name = "not this"\n[imports]\n"one.sock" = "../far/one.token"\n'
+        '"two.sock" = { token = "two.token", mode = 0o660 }\n'
+    )
+    with bridge_commands.bridge("run", far / "bridge.toml") as first:
+        first.ready()
+        assert first.out.text == ""
+        assert stat.S_IMODE((far / "one.token").stat().st_mode) == 0o600
+        (near / "two.token").write_bytes((far / "two.token").read_bytes())
+        with bridge_commands.bridge(*node, "--name", "near", "run", near / "bridge.toml") as other:
+            other.ready()
+            assert stat.S_IMODE((near / "two.sock").stat().st_mode) == 0o660
+            assert "near/two.token has a token, and may be read by all" in other.err.text
+            assert "far/one.token has" not in other.err.text
+            assert called(near / "one.sock") == 1
+            assert first.end() == 0
+            with bridge_commands.bridge("run", far / "bridge.toml") as again:
+                again.ready()
+                assert (called(near / "one.sock"), called(near / "two.sock")) == (2, 3)
+
+
+def test_a_file_is_read_again(node, service, tmp_path):
+    """What is not exported there any more is revoked, what is new is there, and the rest is not disturbed."""
+    file = tmp_path / "far.toml"
+    file.write_text(f'[exports]\n"{service}" = ["stays.token", "goes.token"]\n')
+    with bridge_commands.bridge(*node, "--name", "far", "run", file) as far:
+        far.ready()
+        stays, goes = tmp_path / "stays.sock", tmp_path / "goes.sock"
+        (tmp_path / "near.toml").write_text(
+            f'[imports]\n"{stays}" = "stays.token"\n"{goes}" = "goes.token"\n"new.sock" = "new.token"\n'
+        )
+        file.write_text(f'[exports]\n"{service}" = ["stays.token", "new.token"]\n')
+        with bridge_commands.bridge(*node, "--name", "near", "run", tmp_path / "near.toml") as near:
+            # Not there yet.
+            assert near.status() == 1
+            assert "new.token: No such file" in near.err.text
+        far.send(signal.SIGHUP)
+        far.err.until("has read its file again")
+        with bridge_commands.bridge(*node, "--name", "near", "run", tmp_path / "near.toml") as near:
+            near.ready()
+            desk = cm.connect(stays)
+            assert called(tmp_path / "new.sock") == 1
+            status, _, _ = commands.run("call", goes, "nothing")
+            assert status == 3
+            file.write_text("no TOML")
+            far.send(signal.SIGHUP)
+            far.err.until("or not all of it")
+            assert not desk.gone
+            # Another token in the place of one that was stolen, say.
+            (tmp_path / "stays.token").unlink()
+            file.write_text(f'credentials = "x"\n[exports]\n"{service}" = "stays.token"\n')
+            far.send(signal.SIGHUP)
+            far.err.until("stay as they were")
+            cm.wait_gone(desk, PATIENCE)
+
+
+def test_who_starts_it_is_told_when_it_is_ready(node, service, tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+        notified.bind(str(tmp_path / "notify"))
+        notified.settimeout(PATIENCE)
+        environment = os.environ | {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+        with exported(node, service, env=environment) as far:
+            assert notified.recv(100) == b"READY=1"
+            assert far.tokens()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGHUP, 0), (signal.SIGINT, 130)])
+def test_signals_end_it(node, service, number, status):
+    with exported(node, service) as far:
+        far.ready()
+        assert far.end(number) == status
+        assert "Traceback" not in far.err.text
+
+
+def test_a_signal_ends_it_before_it_has_begun(service):
+    """As where a node takes the connection, and then says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(PATIENCE)
+        node = "--engine", f"nats://127.0.0.1:{silent.getsockname()[1]}"
+        with exported(node, service) as far:
+            connection, _ = silent.accept()
+            with connection:
+                assert far.end() == 0
+                assert far.err.text == ""
+
+
+def test_a_service_that_comes_later(node, tmp_path):
+    with exported(node, tmp_path / "desk.sock") as far:
+        [(token, _)] = far.ready().tokens()
+        assert "no service is there yet" in far.err.text
+        (tmp_path / "token").write_text(token)
+        (tmp_path / "token").chmod(0o600)
+        words = "--name", "near", "import", f"@{tmp_path / 'token'}", "--at", tmp_path / "there.sock"
+        with bridge_commands.bridge(*node, *words) as near:
+            near.err.until("'far' refuses: what the token stands for is not there")
+            with cm.Entrypoint("desk") as entrypoint:
+                entrypoint.listen(tmp_path / "desk.sock", DeskServer())
+                assert called(tmp_path / "there.sock") == 1
+
+
+def test_it_has_a_large_table(node, service):
+    """Whatever the soft limit was."""
+    with exported(node, service, before=["prlimit", "--nofile=200:"]) as far:
+        far.ready()
+        soft, hard = far.table()
+        assert 200 < soft == hard
