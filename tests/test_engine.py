@@ -183,6 +183,9 @@ def test_calls_run_beside_each_other_and_only_so_many_at_a_time(world):
         with pytest.raises(Unanswered):
             await other.call("cm.host.a", b"late", within=SHORT)
         assert len(held.asked) == 3
+        # Those of another subject do not wait for them.
+        await one.serve("cm.host.b", bytes)
+        assert await other.call("cm.host.b", b"beside", within=PLENTY) == b"beside"
         held.go.set()
         assert sorted(await asyncio.gather(*calls)) == [b"answer to %d" % number for number in range(5)]
 

@@ -22,24 +22,53 @@ def test_who_waits_is_served_in_turn_and_what_is_too_much_is_lost(monkeypatch, c
 
     async def program():
         runs, answers, serving = Handling(1), [], []
+        room = runs.room()
 
         def serve(body):
             serving.append((body, Later()))
             return serving[-1][1]
 
         for body in (b"first", b"second", b"third"):
-            runs.start(serve, body, answers.append)
+            runs.start(room, serve, body, answers.append)
         assert [body for body, _ in serving] == [b"first"]
         serving[0][1].answer(b"1")
         assert [body for body, _ in serving] == [b"first", b"second"]
-        runs.start(serve, b"fourth", answers.append)
+        runs.start(room, serve, b"fourth", answers.append)
         serving[1][1].answer(b"2")
         serving[2][1].answer(b"4")
         assert answers == [b"1", b"2", b"4"]
         await runs.finish(PLENTY)
 
     run(program)
-    assert "is lost: too many wait" in caplog.text
+    assert "are lost: too many wait" in caplog.text
+
+
+def test_each_subject_has_places_and_room_of_its_own(monkeypatch, caplog, forgotten_log):
+    """Whoever asks at one so much that most of it is lost, which is said once, takes nothing from the next one."""
+    monkeypatch.setattr(handling, "WAITING", 1000)
+
+    async def program():
+        runs, serving, answers = Handling(2), [], []
+        one, other = runs.room(), runs.room()
+
+        def serve(_body):
+            serving.append(Later())
+            return serving[-1]
+
+        for _ in range(2000):
+            runs.start(one, serve, b"x", answers.append)
+        runs.start(other, bytes, b"at once", answers.append)
+        for _ in range(202):
+            runs.start(other, serve, b"y", answers.append)
+        assert (len(one.waiting), len(other.waiting), answers) == (500, 200, [b"at once"])
+        # More are served with each that is answered.
+        for later in serving:
+            later.answer(b"")
+        await runs.finish(PLENTY)
+        assert len(answers) == 1 + 502 + 202
+
+    run(program)
+    assert caplog.text.count("are lost: too many wait") == 1
 
 
 def test_what_is_answered_at_once_needs_no_place():
@@ -47,13 +76,14 @@ def test_what_is_answered_at_once_needs_no_place():
 
     async def program():
         runs, answers, later = Handling(1), [], Later()
+        room = runs.room()
         for body in (b"a", b"b"):
-            runs.start(bytes, body, answers.append)
+            runs.start(room, bytes, body, answers.append)
         assert answers == [b"a", b"b"]
         later.answer(b"c")
         later.answer(b"not this")
-        runs.start(lambda _body: later, b"", answers.append)
-        runs.start(bytes, b"d", answers.append)
+        runs.start(room, lambda _body: later, b"", answers.append)
+        runs.start(room, bytes, b"d", answers.append)
         assert answers == [b"a", b"b", b"c", b"d"]
         await runs.finish(PLENTY)
 
@@ -65,6 +95,7 @@ def test_finishing_waits_for_all_kinds_and_for_those_that_wait():
 
     async def program():
         runs, answers, go, later = Handling(3), [], asyncio.Event(), Later()
+        room = runs.room()
 
         async def serve(body):
             await go.wait()
@@ -74,10 +105,10 @@ def test_finishing_waits_for_all_kinds_and_for_those_that_wait():
             await go.wait()
             answers.append(body)
 
-        runs.start(serve, b"coroutine", answers.append)
-        runs.start(lambda _body: later, b"", answers.append)
-        runs.start(bytes, b"sent later", answer)
-        runs.start(bytes, b"waits", answers.append)
+        runs.start(room, serve, b"coroutine", answers.append)
+        runs.start(room, lambda _body: later, b"", answers.append)
+        runs.start(room, bytes, b"sent later", answer)
+        runs.start(room, bytes, b"waits", answers.append)
         finishing = asyncio.create_task(runs.finish(PLENTY))
         await asyncio.sleep(0)
         go.set()
@@ -95,6 +126,7 @@ def test_what_is_late_is_dropped():
 
     async def program():
         runs, answers, later, ended = Handling(2), [], Later(), []
+        room = runs.room()
 
         async def serve(_body):
             try:
@@ -102,9 +134,9 @@ def test_what_is_late_is_dropped():
             finally:
                 ended.append("cancelled")
 
-        runs.start(serve, b"", answers.append)
-        runs.start(lambda _body: later, b"", answers.append)
-        runs.start(bytes, b"waits", answers.append)
+        runs.start(room, serve, b"", answers.append)
+        runs.start(room, lambda _body: later, b"", answers.append)
+        runs.start(room, bytes, b"waits", answers.append)
         await asyncio.sleep(0)
         await runs.finish(0)
         later.answer(b"late")

@@ -132,10 +132,11 @@ class Engine(Protocol):
         each other.  Without a connection it returns at once, and is so from the next one on.
 
         A handler gives a body back; or a :class:`Later`; or it is a coroutine function, and runs in a task of the
-        engine's.  Calls run beside each other, and only so many at a time: others wait, or are lost where too many
-        wait.  An answer that is made while there is no connection waits for the next one, some seconds.  A handler does
-        not raise: what it raises is logged, and nobody is answered.  Where several serve one subject, all of them are
-        called, and the first answer that is accepted is the one.
+        engine's.  Calls run beside each other, and only so many of one subject at a time: others wait, or are lost
+        where too many wait; those of other subjects do not wait for them.  An answer that is made while there is no
+        connection waits for the next one, some seconds.  A handler does not raise: what it raises is logged, and nobody
+        is answered.  Where several serve one subject, all of them are called, and the first answer that is accepted is
+        the one.
 
         Stopping returns when no more calls come; those that run are answered.
 

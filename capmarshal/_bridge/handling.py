@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
 
-from .engine import Later
+from .engine import EngineError, Later
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,39 +21,58 @@ if TYPE_CHECKING:
     # Sends an answer: at once, or as soon as what it returns has been awaited.
     Answer: TypeAlias = Callable[[bytes], Awaitable[None] | None]
 
-# Calls that run beside each other, unless an engine is told otherwise.
+# Calls of one subject that run beside each other, unless an engine is told otherwise.
 CONCURRENCY = 100
 
-# Bytes of the calls that wait for one of them to end; what comes then is lost.
+# Bytes of the calls that wait for one of them to end.  Each subject may have as many as the others have left free:
+# what is asked at one keeps no room from the next.  What comes then is lost, and that is said once in so many seconds.
 WAITING = 64 << 20
+_SAID_AGAIN = 60.0
 
 _logger = logging.getLogger("capmarshal")
 
 _UNANSWERED = "a call through a bridge's engine is not answered, since its handler raised"
 
 
+class Room:
+    """The places of one subject, and who waits for one."""
+
+    def __init__(self, places: int) -> None:
+        """All are free."""
+        self.free = places
+        self.waiting: deque[tuple[Handler, bytes, Answer]] = deque()
+        self.waiting_bytes = 0
+
+
 class Handling:
-    """Calls that run; only so many at a time."""
+    """Calls that run; only so many of one subject at a time, so that who is slow to answer holds up no other."""
 
     def __init__(self, concurrency: int = CONCURRENCY) -> None:
         """None yet."""
-        self._free = concurrency
+        self._concurrency = concurrency
         self._tasks: set[asyncio.Task[None]] = set()
         self._later: set[Later] = set()
-        self._waiting: deque[tuple[Handler, bytes, Answer]] = deque()
+        self._waiting: set[Room] = set()
         self._waiting_bytes = 0
+        self._said = -_SAID_AGAIN
         # As soon as somebody waits for it.
         self._all_ended: asyncio.Event | None = None
 
-    def start(self, handler: Handler, body: bytes, answer: Answer) -> None:
-        """Has a call run and answered, as soon as it has a place; it is lost where too many bytes wait for one."""
-        if self._free > 0:
-            self._begin(handler, body, answer)
-        elif self._waiting_bytes + len(body) > WAITING:
-            _logger.warning("a call through a bridge's engine is lost: too many wait for those that run")
+    def room(self) -> Room:
+        """For one more subject."""
+        return Room(self._concurrency)
+
+    def start(self, room: Room, handler: Handler, body: bytes, answer: Answer) -> None:
+        """Has a call run and answered, as soon as its room has a place; it is lost where too many bytes wait there."""
+        if room.free > 0:
+            self._begin(room, handler, body, answer)
+        elif room.waiting_bytes + len(body) > WAITING - self._waiting_bytes:
+            self._lose()
         else:
-            self._waiting.append((handler, body, answer))
+            room.waiting.append((handler, body, answer))
+            room.waiting_bytes += len(body)
             self._waiting_bytes += len(body)
+            self._waiting.add(room)
 
     async def finish(self, within: float) -> None:
         """Waits for those that run or wait, so many seconds; then cancels them."""
@@ -61,6 +81,8 @@ class Handling:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within):
                 await self._all_ended.wait()
+        for room in self._waiting:
+            room.waiting.clear()
         self._waiting.clear()
         for later in tuple(self._later):
             later.then(_drop)
@@ -69,55 +91,65 @@ class Handling:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
 
-    def _begin(self, handler: Handler, body: bytes, answer: Answer) -> None:
+    def _lose(self) -> None:
+        """Who asks is told by nothing, and who reads the log now and then: it may be any stranger that asks so much."""
+        now = time.monotonic()
+        if now - self._said >= _SAID_AGAIN:
+            self._said = now
+            _logger.warning("calls through a bridge's engine are lost: too many wait for those that run")
+
+    def _begin(self, room: Room, handler: Handler, body: bytes, answer: Answer) -> None:
         try:
             made = handler(body)
             if isinstance(made, bytes):
                 waited_for = answer(made)
                 if waited_for is not None:
-                    self._run(waited_for)
+                    self._run(room, waited_for)
             elif isinstance(made, Later):
-                self._free -= 1
+                room.free -= 1
                 self._later.add(made)
-                made.then(partial(self._came, made, answer))
+                made.then(partial(self._came, room, made, answer))
             else:
-                self._run(self._answered(made, answer))
-        except Exception:
-            _logger.exception(_UNANSWERED)
+                self._run(room, self._answered(made, answer))
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody else hears of it
+            _note(error)
 
-    def _run(self, doing: Awaitable[None]) -> None:
-        self._free -= 1
+    def _run(self, room: Room, doing: Awaitable[None]) -> None:
+        room.free -= 1
         task = asyncio.create_task(_logged(doing))
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(partial(self._ended, room))
 
     async def _answered(self, made: Awaitable[bytes], answer: Answer) -> None:
         waited_for = answer(await made)
         if waited_for is not None:
             await waited_for
 
-    def _came(self, later: Later, answer: Answer, body: bytes) -> None:
+    def _came(self, room: Room, later: Later, answer: Answer, body: bytes) -> None:
         self._later.discard(later)
-        self._free += 1
+        room.free += 1
         try:
             waited_for = answer(body)
             if waited_for is not None:
-                self._run(waited_for)
-        except Exception:
-            _logger.exception(_UNANSWERED)
-        self._next()
+                self._run(room, waited_for)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody else hears of it
+            _note(error)
+        self._next(room)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, room: Room, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._free += 1
-        self._next()
+        room.free += 1
+        self._next(room)
 
-    def _next(self) -> None:
+    def _next(self, room: Room) -> None:
         """One has ended."""
-        while self._waiting and self._free > 0:
-            handler, body, answer = self._waiting.popleft()
+        while room.waiting and room.free > 0:
+            handler, body, answer = room.waiting.popleft()
+            room.waiting_bytes -= len(body)
             self._waiting_bytes -= len(body)
-            self._begin(handler, body, answer)
+            if not room.waiting:
+                self._waiting.discard(room)
+            self._begin(room, handler, body, answer)
         if self._all_ended is not None:
             self._look_whether_all_have_ended()
 
@@ -137,8 +169,14 @@ async def tell(watcher: Watcher, body: bytes) -> None:
 async def _logged(doing: Awaitable[None]) -> None:
     try:
         await doing
-    except Exception:
-        _logger.exception(_UNANSWERED)
+    except Exception as error:  # noqa: BLE001 - likewise
+        _note(error)
+
+
+def _note(error: Exception) -> None:
+    """Who asks hears nothing: a fault is for who runs the bridge, and what the engine could not carry is not."""
+    carried = not isinstance(error, (EngineError, TimeoutError))
+    _logger.log(logging.ERROR if carried else logging.DEBUG, _UNANSWERED, exc_info=error)
 
 
 def _drop(_body: bytes) -> None:

@@ -131,7 +131,7 @@ class NatsEngine:
             login: who this is, to all of them.
             inbox: what subjects for answers begin with.  Permissions of NATS that let a bridge subscribe to no other
                 inboxes than its own keep its neighbours from answering in another's place.
-            concurrency: how many calls may be served at a time.
+            concurrency: how many calls of one subject may be served at a time.
             liveness: seconds after which a node is asked whether it is alive, and that it has to answer.
 
         Raises:
@@ -155,10 +155,11 @@ class NatsEngine:
 
     async def serve(self, subject: str, handler: Handler, /) -> Stop:
         """See the seam."""
+        room = self._handling.room()
 
         def take(_subject: bytes, reply: bytes, body: bytes) -> None:
             if reply:
-                self._handling.start(handler, body, partial(self._answer, reply))
+                self._handling.start(room, handler, body, partial(self._answer, reply))
 
         async def told(message: Msg) -> None:
             take(b"", message.reply.encode(), message.data)

@@ -126,13 +126,15 @@ class InProcessEngine:
     async def serve(self, subject, handler):
         """As the seam says."""
 
+        room = self._handling.room()
+
         async def take(caller, number, body):
             async def answer(made):
                 check(subject, made)
                 await self._connected.wait()
                 self._fly("answer", subject, made, caller, lambda: caller._answered(number, made))
 
-            self._handling.start(handler, body, answer)
+            self._handling.start(room, handler, body, answer)
 
         return self._subscribe(subject, take)
 
