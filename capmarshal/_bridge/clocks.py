@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import time
 
+from .sealing import NotGenuine
+
 # Seconds for which what two bridges have in common stays when they do not hear of each other; and nothing is valid for
 # longer than that.
 LEASE = 10.0
 
 _NANOSECONDS = 1_000_000_000
+
+# No machine's clock shows more, which is 73 years: what is to be said of times still finds room beyond it.
+_LATEST = 1 << 61
 
 
 def now() -> int:
@@ -35,11 +40,17 @@ class TheirClock:
     """
 
     def __init__(self, shown: int) -> None:
-        """What it showed just now."""
+        """What it showed just now; raises as :meth:`show`."""
         self.show(shown)
 
     def show(self, shown: int) -> None:
-        """What it shows now."""
+        """What it shows now.
+
+        Raises:
+            NotGenuine: no clock shows that.
+        """
+        if not 0 <= shown <= _LATEST:
+            raise NotGenuine("a clock that shows what no clock shows")
         self.heard = now()
         self._ahead = shown - self.heard
 

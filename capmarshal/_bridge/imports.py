@@ -113,7 +113,8 @@ class Imports:
                 )
             found = Import(self, number, self._calling)
         granted = None if anew else found.held
-        if granted is None or granted.closed:
+        # Some holder may have shut its door: whoever is given it from here on has another one.
+        if granted is None or granted.closed or granted.gone:
             granted = self._entrypoint.grant(found, label=self._label, unreachable=self._unreachable)
             found.grants += 1
         if number in self._gone_before:

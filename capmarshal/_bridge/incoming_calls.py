@@ -129,10 +129,6 @@ class IncomingCalls:
         link.has_come = self._has_come
         link.at_loss(self._lose)
 
-    def states(self, asked: list[bytes]) -> list[State]:
-        """What has become of calls; those that have not come never will be taken."""
-        return [self._state(call) for call in asked]
-
     def ended(self, call: bytes) -> None:
         """The other has heard its outcome."""
         incoming = self._calls.pop(call, None)
@@ -166,7 +162,8 @@ class IncomingCalls:
     def __len__(self) -> int:
         return len(self._calls)
 
-    def _state(self, call: bytes) -> State:
+    def state(self, call: bytes) -> State:
+        """What has become of a call; one that has not come never will be taken."""
         incoming = self._calls.get(call)
         if incoming is not None:
             # What it was answered at once was not heard.

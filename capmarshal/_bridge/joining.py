@@ -59,10 +59,10 @@ async def join(engine: Engine, token: Token, *, ours: str, prepare: Callable[[Li
         joined = await asking.ask(Kind.JOIN, question, Joined, lease=answer.instance, expires=expires)
         if len(joined.lease) != LEASE_BYTES:
             raise NotGenuine("a bridge of another version, or a fault in one")
+        link.joined(joined.lease, joined.clock)
     except BaseException as error:
         await link.close(f"it was not joined: {error}")
         raise
-    link.joined(joined.lease, joined.clock)
     return link
 
 

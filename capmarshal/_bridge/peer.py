@@ -22,7 +22,7 @@ from .pinging import Pinging
 from .signals import Signals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from capmarshal import Capability, UntypedCall, UntypedResult, aio
 
@@ -188,19 +188,24 @@ class Peer:
         asyncio.get_running_loop().call_soon(self.link.lose, "the other bridge has ended it")
         return Taken()
 
-    def _heard(self, ping: Ping) -> list[State]:
-        states = self._incoming.states(ping.asked)
+    def _heard(self, ping: Ping, states: list[State]) -> Iterator[None]:
+        for call in ping.asked:
+            states.append(self._incoming.state(call))
+            yield
         for call in ping.ended:
             self._openings.ended(call)
             self._incoming.ended(call)
+            yield
         for call in ping.given_up:
             self._openings.given_up(call)
             self._incoming.given_up(call)
+            yield
         for number, mentions in ping.released:
             self._exports.release(number, mentions)
+            yield
         for number, why in ping.gone:
             self._imports.gone(number, why)
-        return states
+            yield
 
     def _lose(self, _why: str) -> None:
         if (other := self.crossing.other) is not None and other.other is self.crossing:

@@ -16,17 +16,21 @@ from .messages import Kind, Ping, Pong, State
 from .sealing import CALL_BYTES, NotGenuine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
 
     from .link import Link
     from .sealing import Label
 
-    Take: TypeAlias = Callable[[Ping], list[State]]
+    # Takes what a ping says, one thing after the other, and puts down what has become of the calls that it asks for.
+    Take: TypeAlias = Callable[[Ping, list[State]], Iterator[None]]
 
 T = TypeVar("T")
 
 # Of each sort, so many go into one ping, which has to fit into a body.
 _MOST = 10_000
+
+# So many things of a ping are taken before it is somebody else's turn.
+_A_TURN = 250
 
 # Bytes of why something is gone.
 _WHY_MOST = 1_000
@@ -59,7 +63,9 @@ class Pinging:
         self._gone: list[tuple[int, str | None]] = []
         # Of the other's: the last one that was taken, and what it was answered.
         self._last: tuple[int, list[State]] = (0, [])
-        self._take: Take = lambda _ping: []
+        self._take: Take = lambda _ping, _states: iter(())
+        # The one that is being taken, which has much to say.
+        self._taking: tuple[int, asyncio.Task[None]] | None = None
 
     # What is told ---------------------------------------------------------------------------------------------------
 
@@ -115,11 +121,11 @@ class Pinging:
             ping, asked = self._next()
             try:
                 pong = await self._link.insist(Kind.PING, ping, Pong)
+                self._link.clock.show(pong.clock)
             except (NotTaken, NotGenuine) as error:
                 # It has lost this one, and still answers.
                 self._link.lose(str(error))
                 return
-            self._link.clock.show(pong.clock)
             for call, state in zip(asked, pong.states, strict=False):
                 told(call, state)
 
@@ -147,11 +153,41 @@ class Pinging:
         self._take = take
         self._link.answer(Kind.PING, self._heard)
 
-    def _heard(self, _label: Label, ping: Ping) -> Pong:
+    def _heard(self, _label: Label, ping: Ping) -> Pong | Awaitable[Pong]:
         number, states = self._last
+        if self._taking is not None:
+            number, taking = self._taking
+            if ping.number != number:
+                raise NotTaken("one ping was sent beside another one")
+            return self._answered(ping, taking)
         if ping.number > number:
-            states = [] if any(len(call) != CALL_BYTES for call in ping.asked) else self._take(ping)
+            said = [len(each) for each in (ping.asked, ping.ended, ping.given_up, ping.released, ping.gone)]
+            if max(said) > _MOST or any(len(call) != CALL_BYTES for call in ping.asked):
+                raise NotTaken(f"a ping says {_MOST:,} things of a sort at most")
+            states = []
+            steps = self._take(ping, states)
+            if sum(said) > _A_TURN:
+                taking = self._link.run(self._take_in_turns(ping, steps, states))
+                self._taking = ping.number, taking
+                return self._answered(ping, taking)
+            for _ in steps:
+                pass
             self._last = ping.number, states
+        return self._pong(ping)
+
+    async def _take_in_turns(self, ping: Ping, steps: Iterator[None], states: list[State]) -> None:
+        for count, _ in enumerate(steps, 1):
+            if count % _A_TURN == 0:
+                await asyncio.sleep(0)
+        self._last = ping.number, states
+        self._taking = None
+
+    async def _answered(self, ping: Ping, taking: asyncio.Task[None]) -> Pong:
+        await asyncio.wait([taking])
+        return self._pong(ping)
+
+    def _pong(self, ping: Ping) -> Pong:
+        number, states = self._last
         return Pong(self._link.renew(), states if ping.number >= number else [])
 
 

@@ -182,6 +182,7 @@ class World:
         token: of that.
         work: what the near one has of it.
         things: an entrypoint of the near side's.
+        entrypoint: that serves it.
     """
 
     @classmethod
@@ -191,13 +192,13 @@ class World:
         self = cls()
         self.network, self.served = Network(), WorkServer()
         async with (
-            aio.Entrypoint("work", concurrency=1000) as entrypoint,
+            aio.Entrypoint("work", concurrency=1000) as self.entrypoint,
             aio.Entrypoint("things") as self.things,
             Bridge("near", self.network.engine(), close_timeout=0) as self.near,
         ):
             self._far = Kept(Bridge("far", self.network.engine(), close_timeout=0))
             try:
-                self.exported = entrypoint.manage(self.served)
+                self.exported = self.entrypoint.manage(self.served)
                 self.far = await self._far.enter()
                 self.token = await self.far.export(self.exported)
                 self.work = (await self.near.connect(self.token)).cast(Work)
