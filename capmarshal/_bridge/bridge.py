@@ -13,7 +13,7 @@ import capmarshal as cm
 from capmarshal import aio
 
 from .alive import claim
-from .clocks import LEASE, nanoseconds, now
+from .clocks import lease_from, now
 from .engine import CLOSING, EngineClosed, EngineError
 from .exports import Root
 from .joining import Door, join
@@ -98,7 +98,7 @@ class Bridge:
         self._engine = engine
         self._close_timeout = close_timeout
         self._limits = LinkLimits.of_this_process(max_bytes, max_dataspace)
-        self._instance = Once(os.urandom(LEASE_BYTES), now() + nanoseconds(LEASE))
+        self._instance = Once(os.urandom(LEASE_BYTES), lease_from(now()))
         self._exports: dict[str, _Export] = {}
         # Those that this one has joined, by their names; and all.
         self._joined: dict[str, Peer] = {}

@@ -11,7 +11,7 @@ import time
 from .sealing import NotGenuine
 
 # Seconds for which what two bridges have in common stays when they do not hear of each other; and nothing is valid for
-# longer than that.
+# longer than that.  Looked up here alone, when it is needed: a test may have shorter ones.
 LEASE = 10.0
 
 _NANOSECONDS = 1_000_000_000
@@ -28,6 +28,11 @@ def now() -> int:
 def nanoseconds(seconds: float) -> int:
     """Of so many seconds."""
     return int(seconds * _NANOSECONDS)
+
+
+def lease_from(begun: int) -> int:
+    """When a lease ends that has begun then, or was renewed."""
+    return begun + nanoseconds(LEASE)
 
 
 class TheirClock:
@@ -55,13 +60,13 @@ class TheirClock:
         self._ahead = shown - self.heard
 
     @property
-    def silent(self) -> float:
-        """Seconds since it was heard of."""
-        return (now() - self.heard) / _NANOSECONDS
+    def left(self) -> float:
+        """Seconds until it is lost, unless it is heard of."""
+        return (lease_from(self.heard) - now()) / _NANOSECONDS
 
-    def expiry(self, within: float = LEASE) -> int:
+    def expiry(self, within: float) -> int:
         """Until when what is sent now may be taken there: so many seconds, and no longer than the lease."""
-        return self._ahead + min(now() + nanoseconds(within), self.heard + nanoseconds(LEASE))
+        return self._ahead + min(now() + nanoseconds(within), lease_from(self.heard))
 
     def at(self, seconds: float) -> int:
         """What it will show in so many seconds."""

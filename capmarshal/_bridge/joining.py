@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from .clocks import LEASE, TheirClock, nanoseconds, now
+from .clocks import TheirClock, lease_from, now
 from .engine import Engine, NotSent, Stop, Unanswered
 from .link import Link, NotTaken
 from .messages import ANSWER, REFUSED, VERSION, Hello, HelloAnswer, Join, Joined, Kind, Refused, read, written
@@ -131,7 +131,7 @@ class Door:
             if label.kind == Kind.HELLO:
                 read(plain, Hello)
                 shown = now()
-                self._instance.renew(shown + nanoseconds(LEASE))
+                self._instance.renew(lease_from(shown))
                 return self._answer(label, HelloAnswer(VERSION, shown, self._instance.lease))
             if label.kind != Kind.JOIN:
                 return b""

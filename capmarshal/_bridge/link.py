@@ -2,7 +2,7 @@
 
 Each asks the other at a subject of its own, and each question is sealed, says until when it may be taken, and is taken
 once at most.  Every second one pings, which is asked again until it is answered: so nothing of what a ping says is lost
-or taken twice.  Who is not heard of for :data:`LEASE` seconds is lost; and so is one of whom the engine says all the
+or taken twice.  Who is not heard of for as long as a lease is lost; and so is one of whom the engine says all the
 time that nobody is there.
 """
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from msgspec import Struct
 
-from .clocks import LEASE, TheirClock, nanoseconds, now
+from .clocks import TheirClock, lease_from, nanoseconds, now
 from .engine import Accept, Engine, EngineClosed, Later, NobodyThere, NotSent, Stop, Unanswered
 from .messages import ANSWER, QUESTIONS, REFUSED, Kind, Refused, read, written
 from .replays import Once, TooLate
@@ -92,7 +92,7 @@ class Link:
         self._asks, self._hears = Seal(token, out, self._there), Seal(token, back, self._there)
         self._takes, self._answers = Seal(token, back, self._here), Seal(token, out, self._here)
         self.lease = os.urandom(LEASE_BYTES)
-        self._once = Once(self.lease, now() + nanoseconds(LEASE))
+        self._once = Once(self.lease, lease_from(now()))
         self._their_lease = bytes(LEASE_BYTES)
         self.clock = TheirClock(0)
         self._answering: dict[int, Answering] = {}
@@ -130,7 +130,7 @@ class Link:
     def renew(self) -> int:
         """What the own clock shows, to be told: what is sent after that may be taken for as long as a lease."""
         shown = now()
-        self._once.renew(shown + nanoseconds(LEASE))
+        self._once.renew(lease_from(shown))
         return shown
 
     def run(self, doing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from .clocks import LEASE
 from .link import PINGING, LinkLost, NotTaken
 from .messages import Kind, Ping, Pong, State
 from .sealing import CALL_BYTES, NotGenuine
@@ -100,9 +99,9 @@ class Pinging:
         pinging = asyncio.create_task(self._ping(told))
         try:
             while not pinging.done():
-                left = LEASE - self._link.clock.silent
+                left = self._link.clock.left
                 if left <= 0:
-                    self._link.lose(f"it has not been heard of for {LEASE:g} seconds")
+                    self._link.lose("it has not been heard of for as long as a lease lasts")
                     return
                 await asyncio.wait([pinging], timeout=left)
         finally:

@@ -1,4 +1,4 @@
-"""Bridges in processes of their own, as on hosts of their own; ``python bridge_hosts.py NAME ADDRESS...`` is one.
+"""Bridges in processes of their own, as on hosts of their own; ``python bridge_hosts.py NAME LEASE ADDRESS...`` is one.
 
 The test that starts one tells it what to export, and what to connect to, by a capability.
 """
@@ -10,9 +10,11 @@ import contextlib
 import os
 import signal
 import sys
+from pathlib import Path
 
 import capmarshal as cm
 from capmarshal import aio
+from capmarshal._bridge import clocks
 from capmarshal._bridge.bridge import Bridge
 from capmarshal._bridge.nats_engine import NatsEngine
 from capmarshal._bridge.tokens import Token
@@ -23,12 +25,18 @@ PROGRAM = __file__
 # Seconds after which a node that stands still is left.
 LIVENESS = 0.5
 
+# Seconds, as it is for users.
+LEASE = clocks.LEASE
+
 
 class Host(cm.Interface):
     """A bridge, as the test that has started it sees it; tokens are text."""
 
     @cm.method
     def export(self, what: cm.Capability) -> str: ...
+
+    @cm.method
+    def export_again(self, what: cm.Capability, token: str) -> None: ...
 
     @cm.method
     @cm.raises(cm.Disconnected)
@@ -49,6 +57,7 @@ class Host(cm.Interface):
 
 class AsyncHost(cm.Interface):
     export = cm.awaitable(Host.export)
+    export_again = cm.awaitable(Host.export_again)
     connect = cm.awaitable(Host.connect)
     listen = cm.awaitable(Host.listen)
     revoke = cm.awaitable(Host.revoke)
@@ -72,6 +81,9 @@ class _HostServer(AsyncHost):
 
     async def export(self, what):
         return (await self._bridge.export(what)).reveal()
+
+    async def export_again(self, what, token):
+        await self._bridge.export(what, token=Token.parse(token))
 
     async def connect(self, token):
         return await self._bridge.connect(Token.parse(token))
@@ -108,19 +120,25 @@ class Running:
         process: its own.
     """
 
-    def __init__(self, name, host, process):
+    def __init__(self, name, start):
         self.name = name
-        self.host = host
-        self.process = process
+        self._start = start
+        self.host, self.process = start()
 
     def kill(self):
         """As a machine that loses its power."""
         self.process.kill()
         self.process.wait(PATIENCE)
 
+    def restart(self):
+        """Another one of its name, after that."""
+        self.host, self.process = self._start()
+
     def stop(self):
-        """It stands still, with its connections open."""
+        """It stands still, with its connections open; returns when it does."""
         self.process.send_signal(signal.SIGSTOP)
+        status = Path(f"/proc/{self.process.pid}/stat")
+        until(lambda: status.read_text().rpartition(")")[2].split()[0] == "T")
 
     def go_on(self):
         """After that."""
@@ -130,23 +148,46 @@ class Running:
         """Returns when nobody has anything of this one's, nor this one of anybody's."""
         until(lambda: not any(any(each.values()) for each in self.host.counts().values()))
 
+    def alone(self):
+        """Returns when it has lost all others."""
+        until(lambda: not self.host.counts())
+
+
+class Starting:
+    """What starts bridges, and ends them with its block."""
+
+    def __init__(self, stack):
+        self._stack = stack
+        self._put = stack.enter_context(cm.SignalReceiver())
+        self._registry = _RegistryServer(self._put.signal)
+        entrypoint = stack.enter_context(cm.Entrypoint("registry"))
+        self._parent = entrypoint.manage(self._registry)
+
+    def start(self, name, addresses, *, lease=LEASE):
+        """A bridge that is connected to one of some nodes; between it and others leases are of so many seconds."""
+
+        def start():
+            command = [sys.executable, "-W", "error", PROGRAM, name, str(lease), *addresses]
+            process = cm.spawn(command, parent=self._parent)
+            self._stack.callback(_end, process)
+            self._put.wait(PATIENCE)
+            return self._registry.hosts.pop(), process
+
+        return Running(name, start)
+
 
 @contextlib.contextmanager
-def hosts(nodes, *names):
-    """A bridge of each name, connected to some nodes; ended with the block."""
+def starting():
+    """What starts bridges one by one."""
     with contextlib.ExitStack() as stack:
-        put = stack.enter_context(cm.SignalReceiver())
-        registry = _RegistryServer(put.signal)
-        entrypoint = stack.enter_context(cm.Entrypoint("registry"))
-        running = []
-        for name in names:
-            command = [sys.executable, "-W", "error", PROGRAM, name, *(node.address for node in nodes)]
-            process = cm.spawn(command, parent=entrypoint.manage(registry))
-            stack.callback(_end, process)
-            put.wait(PATIENCE)
-            running.append(Running(name, registry.hosts[-1], process))
-        stack.callback(registry.hosts.clear)
-        yield running
+        yield Starting(stack)
+
+
+@contextlib.contextmanager
+def hosts(nodes, *names, lease=LEASE):
+    """A bridge of each name, connected to some nodes; ended with the block."""
+    with starting() as made:
+        yield [made.start(name, [node.address for node in nodes], lease=lease) for name in names]
 
 
 def _end(process):
@@ -155,7 +196,8 @@ def _end(process):
     process.wait(PATIENCE)
 
 
-async def _serve(name, *addresses):
+async def _serve(name, lease, *addresses):
+    clocks.LEASE = float(lease)
     engine = await NatsEngine.connect(addresses, liveness=LIVENESS, concurrency=1000)
     async with Bridge(name, engine) as bridge, aio.Entrypoint("host") as entrypoint:
         host = _HostServer(bridge)
