@@ -43,8 +43,9 @@ ALL_PAIRS = $(filter-out blocking:blocking,$(foreach client,$(COLOURS),$(foreach
 BESIDE = $(BIN)/python tests/support/side_by_side.py
 
 # What shows seldom: other orders, and a machine that is busy elsewhere.  Each run prints the seed of its order.
-test-long: test ## what takes longer: a million calls while clients are killed, client and server in all pairs of colours, all tests three times beside a busy loop, those of full tables 200 times; two hours and more
+test-long: test ## what takes longer: a million calls while clients are killed, and a million while bridges are, client and server in all pairs of colours, all tests three times beside a busy loop, those of full tables 200 times; four hours and more
 	$(BIN)/python tests/support/soak.py 1000000
+	$(BIN)/python tests/support/bridge_soak.py 1000000
 	$(BESIDE) $(addprefix --pair=,$(ALL_PAIRS)) -- $(PYTEST)
 	@$(BIN)/python -c 'while True: pass' & busy=$$!; trap 'kill $$busy' EXIT; set -e; \
 	for run in 1 2 3; do echo "all, run $$run of 3"; $(BIN)/pytest -q $(PYTEST); done; \

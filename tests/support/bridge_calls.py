@@ -53,7 +53,7 @@ class Calls:
         told: what each call came to, by its number: "answered", "no", "maybe" or "late".
     """
 
-    def __init__(self, connect, server, *, callers=8, timeout=None):
+    def __init__(self, connect, server, *, callers=8, timeout=None, first=1):
         """Begun by entering it, and ended by leaving it.
 
         Args:
@@ -61,10 +61,11 @@ class Calls:
             server: the one behind it.
             callers: how many there are.
             timeout: seconds that each call may take.
+            first: the number of the first call.
         """
         self.told = {}
         self._connect, self._server, self._timeout = connect, server, timeout
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(first)
         self._go_on = True
         self._failed = []
         self._threads = [threading.Thread(target=self._make) for _ in range(callers)]
