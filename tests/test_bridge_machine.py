@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import random
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -152,6 +153,26 @@ class Lives(RuleBasedStateMachine):
     def one_is_lost(self, place):
         if self.network.held:
             self.network.lose(place % len(self.network.held))
+
+    @rule(weather=st.sampled_from(["calm", "lossy", "slow", "twice", "all"]), seed=st.integers(0, 1000))
+    def weather(self, weather, seed):
+        randomly = random.Random(seed)
+
+        def judge(flight):
+            kinds = ["lossy", "slow", "twice"] if weather == "all" else [weather]
+            if self.network.holding:
+                return "hold"
+            if "lossy" in kinds and randomly.random() < 0.2:
+                return "lose"
+            later = asyncio.get_running_loop().call_later
+            if "twice" in kinds and randomly.random() < 0.3:
+                later(4 * randomly.random(), self.network.land, flight)
+            if "slow" in kinds and randomly.random() < 0.5:
+                later(1.5 * randomly.random(), self.network.land, flight)
+                return "later"
+            return "carry"
+
+        self.network.judge = judge
 
     @rule()
     def all_that_is_held_arrives(self):
