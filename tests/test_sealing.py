@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from capmarshal._bridge import sealing
 from capmarshal._bridge.sealing import OVERHEAD, Direction, Label, NotGenuine, Seal
 from capmarshal._bridge.tokens import Token
 from patience import PATIENCE
@@ -100,7 +101,32 @@ def test_the_same_text_is_sealed_otherwise_each_time():
     assert len(salts) == len({body[OVERHEAD - 16 :] for body in bodies}) == 200
 
 
-def test_no_two_bodies_have_one_key_across_a_fork(fork):
+def test_a_key_seals_so_many_bodies_and_each_by_a_nonce_of_its_own(monkeypatch):
+    """Then there is another one; whoever opens them finds each, in any order."""
+    monkeypatch.setattr(sealing, "BODIES_MOST", 3)
+    seal, opening = Seal(TOKEN, Direction.TO_EXPORTER), Seal(TOKEN, Direction.TO_EXPORTER)
+    bodies = [seal.seal(LABEL, b"%d" % number) for number in range(8)]
+    starts = [body[OVERHEAD - 48 : OVERHEAD - 28] for body in bodies]
+    assert starts == [starts[0]] * 3 + [starts[3]] * 3 + [starts[6]] * 2
+    assert len(set(starts)) == 3
+    assert len({body[OVERHEAD - 28 : OVERHEAD - 16] for body in bodies}) == 8
+    for number in (0, 7, 3, 1, 6, 6):
+        assert opening.open(bodies[number]) == (LABEL, b"%d" % number)
+
+
+def test_what_is_not_genuine_has_no_key_kept():
+    """Who holds no key makes nobody forget the last one, nor derive it again."""
+    seal, opening = Seal(TOKEN, Direction.TO_EXPORTER), Seal(TOKEN, Direction.TO_EXPORTER)
+    body = seal.seal(LABEL, b"call")
+    opening.open(body)
+    kept = opening._their_cipher
+    with pytest.raises(NotGenuine):
+        opening.open(body[: OVERHEAD - 48] + bytes(20) + body[OVERHEAD - 28 :])
+    assert opening._their_cipher is kept
+    assert opening.open(body) == (LABEL, b"call")
+
+
+def test_no_two_bodies_have_one_key_and_nonce_across_a_fork(fork):
     """A child that has a copy of everything: what it seals next is not sealed as its parent's next."""
     child = fork(lambda: THERE.seal(LABEL, b"the same")[OVERHEAD - 48 : OVERHEAD - 16].hex())
     ours = THERE.seal(LABEL, b"the same")[OVERHEAD - 48 : OVERHEAD - 16].hex()
