@@ -4,18 +4,22 @@ In one event loop, whose time leaps, with a bridge beside it that does no harm.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
 
+import msgspec
 import pytest
 
 import bridge_in_process
 import capmarshal as cm
-from bridge_in_process import PLENTY, WorkServer
+from bridge_in_process import PLENTY, Thing, ThingServer, WorkServer
 from capmarshal._bridge import clocks, messages
-from capmarshal._bridge.messages import REFUSED, Kind
-from hostile_bridges import HostileImporter
+from capmarshal._bridge.dataspaces import Described
+from capmarshal._bridge.engine import EngineError
+from capmarshal._bridge.messages import REFUSED, Copied, Kind, Mine
+from hostile_bridges import HostileImporter, Refused
 
 
 @pytest.fixture
@@ -25,10 +29,15 @@ def run(caplog):
     return lambda program: bridge_in_process.run(program, caplog=caplog)
 
 
-async def hostile(world, *, name="evil"):
+async def hostile(world, *, name="evil", served=None):
     """An importer that is hostile, by a token of its own."""
-    token = await world.far.export(world.entrypoint.manage(WorkServer()))
+    token = await world.far.export(world.entrypoint.manage(served or WorkServer()))
     return HostileImporter(world.network.engine(), token, name, clocks.time)
+
+
+def arguments(**named):
+    """As they travel."""
+    return msgspec.msgpack.encode(named)
 
 
 async def others_are_served(world):
@@ -100,5 +109,109 @@ def test_a_door_that_a_holder_has_shut_is_given_to_nobody_else(run):
             await held.cast(bridge_in_process.Work).run(1)
         again = await world.near.connect(world.token)
         assert await again.cast(bridge_in_process.Work).run(2) == 2
+
+    run(program)
+
+
+class Generous(WorkServer):
+    """Gives what costs whoever passes it on a descriptor each."""
+
+    def __init__(self, entrypoint):
+        super().__init__()
+        self._entrypoint = entrypoint
+
+    async def give(self, number):
+        return self._entrypoint.grant(ThingServer(self.ran)).cast(Thing)
+
+    async def array(self, number, data):
+        return cm.Dataspace.from_buffer(b"%d" % number)
+
+
+async def take_doors(evil, number):
+    """Objects of a door of their own, which it says that it has heard of, and never lets go of."""
+    call = os.urandom(16)
+    await evil.call(number, "give", arguments(number=1), call=call)
+    await evil.ping(ended=[call])
+
+
+async def take_dataspaces(evil, number):
+    """They are lent to who never says that it has heard of them."""
+    await evil.call(number, "array", arguments(number=1, data=0), [Copied(1, Described(0, sealed=True))])
+
+
+async def give_objects(evil, number):
+    """It mentions new ones in calls that are held."""
+    evil.last = getattr(evil, "last", 0) + 1
+    await evil.call(number, "hold_thing", arguments(number=1, thing=0), [Mine(evil.last, is_signal=False)])
+
+
+async def hold_calls(evil, number):
+    """They never end."""
+    await evil.call(number, "hold", arguments(number=1))
+
+
+async def give_dataspaces(evil, number):
+    """Of no bytes, and very many at once, before one of which nothing ever comes."""
+    table = [Copied(1, Described(0, sealed=False)) for _ in range(20)]
+    await evil.call(number, "run", arguments(number=1), [*table, Copied(2, Described(1, sealed=False))])
+
+
+FLOODS = [take_doors, take_dataspaces, give_objects, hold_calls, give_dataspaces]
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+def test_descriptors_that_are_held_for_one_leave_some_for_others(run, flood):
+    """By however many links it has joined; and when it is gone, they are there again."""
+
+    async def program(world):
+        world.far._pools.descriptors.free = before = 60
+        evil = [await (await hostile(world, served=Generous(world.entrypoint))).join()]
+        evil += [await HostileImporter(evil[0].engine, evil[0].token, name, clocks.time).join() for name in "abc"]
+        refused = 0
+        for each in evil:
+            number = await each.open()
+            for _ in range(40):
+                try:
+                    async with asyncio.timeout(PLENTY):
+                        await flood(each, number)
+                except Refused:
+                    refused += 1
+                for one in evil:
+                    await one.ping()
+        assert refused > 40
+        assert world.far._pools.descriptors.free > before // 3
+        await others_are_served(world)
+        third = await (await hostile(world, name="third")).join()
+        assert (await third.call(await third.open(), "run", arguments(number=7))).payload == b"\x07"
+        for each in [*evil, third]:
+            await each.ask(Kind.BYE, messages.Bye())
+            await each.close()
+        await world.idle()
+        world.served.let_go(1)
+        assert world.far._pools.descriptors.free == before + 1
+
+    run(program)
+
+
+def test_links_that_one_makes_leave_some_for_others(run):
+    """Under however many names; and when they are lost, they are there again."""
+
+    async def program(world):
+        pool = world.far._pools.links
+        pool.free = 10
+        first = await (await hostile(world)).join()
+        evil = [first]
+        with contextlib.suppress(EngineError):
+            for number in range(20):
+                one = HostileImporter(first.engine, first.token, f"evil{number}", clocks.time)
+                evil.append(one)
+                await one.join()
+        assert len(evil) == 6
+        third = await (await hostile(world, name="third")).join()
+        await others_are_served(world)
+        for each in [*evil, third]:
+            await each.close()
+        await asyncio.sleep(2 * clocks.LEASE)
+        assert pool.free == 10
 
     run(program)

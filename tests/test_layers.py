@@ -293,6 +293,7 @@ MODULES = {
         "messages",
         "clocks",
         "limits",
+        "shares",
         "budget",
         "link",
         "exports",

@@ -7,6 +7,8 @@ import contextlib
 import hmac
 import logging
 import os
+import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import capmarshal as cm
@@ -23,6 +25,7 @@ from .pairing import answer_pairs, pair
 from .peer import Peer
 from .replays import Once
 from .sealing import LEASE_BYTES, NotGenuine
+from .shares import Pools, Shares
 from .tokens import Token, check_exporter
 
 if TYPE_CHECKING:
@@ -46,7 +49,7 @@ MAX_DATASPACE = 4 << 30
 
 # Calls of this machine's processes that may be under way; and bridges that may have joined this one.
 CONCURRENCY = 1_000
-LINKS_MOST = 1_000
+LINKS_MOST = 2_000
 
 # Seconds that a service at a path has to hand over what is asked for.
 _CONNECTING = 3.0
@@ -98,6 +101,9 @@ class Bridge:
         self._engine = engine
         self._close_timeout = close_timeout
         self._limits = LinkLimits.of_this_process(max_bytes, max_dataspace)
+        self._pools = Pools(self._limits, LINKS_MOST)
+        # Of who has joined with a token, by its subject, and of whom this one has joined, by the name.
+        self._shares: weakref.WeakValueDictionary[str, Shares] = weakref.WeakValueDictionary()
         self._instance = Once(os.urandom(LEASE_BYTES), lease_from(now()))
         self._exports: dict[str, _Export] = {}
         # Those that this one has joined, by their names; and all.
@@ -159,7 +165,7 @@ class Bridge:
             raise ValueError(f"a token of {token.exporter!r}, and this bridge is {self.name!r}")
         if token.subject in self._exports:
             raise ValueError("that token stands for something already")
-        door = Door(self._engine, token, self._instance, joined=self._was_joined)
+        door = Door(self._engine, token, self._instance, joined=partial(self._was_joined, token.subject))
         self._exports[token.subject] = _Export(token, source, door)
         try:
             await door.open()
@@ -259,7 +265,11 @@ class Bridge:
             peer = self._joined.get(token.exporter)
             if peer is None or peer.link.lost:
                 made: list[Peer] = []
-                await join(self._engine, token, ours=self.name, prepare=lambda link: made.append(self._made(link)))
+
+                def prepare(link: Link) -> None:
+                    made.append(self._made(link, token.exporter))
+
+                await join(self._engine, token, ours=self.name, prepare=prepare)
                 (peer,) = made
                 if peer.link.lost:
                     raise LinkLost(peer.link.lost)
@@ -273,21 +283,27 @@ class Bridge:
 
     # Being joined --------------------------------------------------------------------------------------------------
 
-    async def _was_joined(self, link: Link, _join: Join) -> None:
-        if len(self._peers) >= LINKS_MOST:
-            raise NotTaken(f"{LINKS_MOST:,} bridges have joined this one, which is as many as may")
-        peer = self._made(link)
+    async def _was_joined(self, subject: str, link: Link, _join: Join) -> None:
+        peer = self._made(link, subject)
+        if not peer.joins():
+            raise NotTaken(
+                f"{peer.shares.links.held:,} bridges have joined this one with that token: it takes no more of them, "
+                "since others have, or may need, the rest of its links"
+            )
         answer_pairs(peer, self._joined.get)
         await link.serve()
         peer.begin()
 
-    def _made(self, link: Link) -> Peer:
+    def _made(self, link: Link, who: str) -> Peer:
         async def opening(question: Open) -> tuple[Capability, Root]:
             return await self._opened(link, question)
 
         if self._ended:
             raise EngineClosed("the bridge has ended")
-        peer = Peer(link, self._entrypoint, self._limits, opening)
+        shares = self._shares.get(who)
+        if shares is None:
+            shares = self._shares[who] = Shares(self._pools)
+        peer = Peer(link, self._entrypoint, self._limits, shares, opening)
         link.at_loss(lambda _why: self._lost(peer))
         self._peers.add(peer)
         return peer

@@ -11,12 +11,15 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from .shares import Part
+
 
 class Budget:
     """So many bytes; who waits for some of them gets them in turn."""
 
-    def __init__(self, what: str, most: int) -> None:
-        """All of them are free; ``what`` they are for, for errors."""
+    def __init__(self, what: str, most: int, part: Part) -> None:
+        """All of them are free, if the part has them; ``what`` they are for, for errors."""
+        self._part = part
         self._what = what
         self._most = most
         self._spent = 0
@@ -39,17 +42,21 @@ class Budget:
                 f"{size:,} bytes more of {self._what}, and of {self._most:,} that one bridge may have here at a time "
                 f"{self._spent:,} are in use"
             )
+        if not self._part.take(size):
+            raise TooLarge(
+                f"{size:,} bytes more of {self._what}, and other bridges have, or may need, all that is left"
+            )
         self._spent += size
 
     async def wait(self, size: int) -> None:
         """Spends so many, as soon as they are there.
 
         Raises:
-            TooLarge: they never will be.
+            TooLarge: they never will be; or other links have them.
         """
         if not self._turn.locked() and self._spent + size <= self._most:
             # Nobody waits before.
-            self._spent += size
+            self.take(size)
             return
         async with self._turn:
             while size <= self._most < self._spent + size:
@@ -60,6 +67,7 @@ class Budget:
     def give_back(self, size: int) -> None:
         """So many are free again."""
         self._spent -= size
+        self._part.give_back(size)
         self._freed.set()
 
 
@@ -70,6 +78,7 @@ class Spending:
         """Nothing yet."""
         self._budget = budget
         self._size = 0
+        self._shares: list[tuple[Part, int]] = []
 
     def take(self, size: int) -> None:
         """Spends so many more; raises as :meth:`Budget.take`."""
@@ -81,8 +90,24 @@ class Spending:
         await self._budget.wait(size)
         self._size += size
 
+    def hold(self, share: Part, count: int) -> None:
+        """Takes so many of something besides.
+
+        Raises:
+            TooLarge: one may not have so many.
+        """
+        if not share.take(count):
+            raise TooLarge(
+                f"{count:,} more descriptors than the {share.held:,} that are held here for that bridge, and others "
+                "have, or may need, the rest"
+            )
+        self._shares.append((share, count))
+
     def end(self) -> None:
         """All of it is free again."""
+        while self._shares:
+            share, count = self._shares.pop()
+            share.give_back(count)
         size, self._size = self._size, 0
         self._budget.give_back(size)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from capmarshal import ArgumentError, Capability, Dataspace, Descriptor, SharedBuffer, Signal, StaleCapability
 
 from .dataspaces import copied, described, found_in
+from .exports import TooMany
 from .fetching import Window, fetch
 from .messages import Copied, Long, Mention, Mine, Others, Payload, Yours
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from .exports import Exports, Root
     from .imports import Imports
     from .lending import Lender
+    from .shares import Part
     from .signals import Signals
 
     Asking: TypeAlias = Callable[[int, int, int], Awaitable[bytes]]
@@ -87,8 +89,9 @@ class Crossing:
         asking: Asking,
         refused: Released,
         max_dataspace: int,
+        descriptors: Part,
     ) -> None:
-        """The first four are borrowed.
+        """The first four are borrowed, and so are the descriptors that may be held for dataspaces.
 
         ``asking`` fetches (number, offset, size) of what the other has lent; ``refused`` says of a number that was
         mentioned that it is not held; a dataspace that is copied has ``max_dataspace`` bytes at most.
@@ -102,6 +105,9 @@ class Crossing:
         self._window = Window()
         self._refused = refused
         self._max_dataspace = max_dataspace
+        self._descriptors = descriptors
+        # Numbers of the dataspaces that are lent: each is a descriptor.
+        self._lent: set[int] = set()
         self.other: Crossing | None = None
 
     # Leaving -------------------------------------------------------------------------------------------------------
@@ -145,6 +151,9 @@ class Crossing:
         """The other has fetched what it wanted."""
         for number in left.lent:
             self._lender.end(number)
+            if number in self._lent:
+                self._lent.remove(number)
+                self._descriptors.give_back()
         left.lent.clear()
         left.homing.clear()
 
@@ -169,9 +178,25 @@ class Crossing:
         return Mine(export.number, isinstance(thing, Signal))
 
     def _lend(self, dataspace: Dataspace, left: Left) -> Copied:
-        number = self._lender.lend(dataspace)
+        if not self._descriptors.take():
+            raise TooMany(
+                f"{self._descriptors.held:,} descriptors are held here for that bridge, and others have, or may need, "
+                "the rest"
+            )
+        try:
+            number = self._lender.lend(dataspace)
+        except BaseException:
+            self._descriptors.give_back()
+            raise
+        self._lent.add(number)
         left.lent.append(number)
         return Copied(number, described(dataspace))
+
+    def lose(self) -> None:
+        """The other is lost: nothing is lent any more."""
+        self._lender.end_all()
+        self._descriptors.give_back(len(self._lent))
+        self._lent.clear()
 
     def number_of(self, thing: Capability) -> int | None:
         """By which number the other has exported a capability by this link; None of any other."""
@@ -215,9 +240,9 @@ class Crossing:
             raise arrived.error
         # All at once: of two that have some and wait for more, neither would ever get it.  What is said of them is not
         # looked at before: it may be less than nothing.
-        await copying.wait(
-            sum(max(mention.described.size, 0) for mention in arrived.mentions if isinstance(mention, Copied))
-        )
+        coming = [mention for mention in arrived.mentions if isinstance(mention, Copied)]
+        copying.hold(self._descriptors, len(coming))
+        await copying.wait(sum(max(mention.described.size, 0) for mention in coming))
         for place, mention in enumerate(arrived.mentions):
             if (capability := arrived.things[place]) is not None:
                 into.append(capability)

@@ -11,9 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from capmarshal import Capability, Closed, Disconnected, Signal, capability
+from capmarshal._capabilities.capability import open_door_of
+
+from .shares import Part
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from .shares import Shares
 
 Thing: TypeAlias = Capability | Signal
 
@@ -43,12 +48,14 @@ class Export:
     Attributes:
         thing: held until it is released.
         root: the token that it was reached by, if it was: what is called by a token is revoked with that.
+        door: of what it is behind.
         mentions: how often the other was told of it.
     """
 
     number: int
     thing: Thing
     root: Root | None
+    door: int
     mentions: int = 0
 
     def ring(self) -> None:
@@ -61,9 +68,11 @@ class Export:
 class Exports:
     """All of one link."""
 
-    def __init__(self, most: int) -> None:
-        """None yet, and so many at most."""
+    def __init__(self, most: int, shares: Shares) -> None:
+        """None yet, and so many at most; of what the other may have by all its links, which is borrowed."""
         self._most = most
+        self._shares = shares
+        self._part = Part(shares.exports)
         self._last = 0
         self._to_look_at: list[int] = []
         self._by_number: dict[int, Export] = {}
@@ -80,8 +89,9 @@ class Exports:
         if export is None:
             if len(self._by_number) >= self._most:
                 raise TooMany(f"{self._most:,} capabilities are exported to that bridge, which is as many as may be")
+            self._take(thing)
             self._last += 1
-            export = self._by_thing[key] = self._by_number[self._last] = Export(self._last, thing, root)
+            export = self._by_thing[key] = self._by_number[self._last] = Export(self._last, thing, root, _door(thing))
         export.mentions += 1
         return export
 
@@ -102,6 +112,7 @@ class Exports:
         """It can't be called any more."""
         if self._by_number.pop(export.number, None) is not None:
             del self._by_thing[(_identity(export.thing), export.root)]
+            self._give_back(export)
 
     def gone(self) -> Iterable[Export]:
         """Those whose server is gone, or has revoked them, among the next that it is their turn to be looked at.
@@ -125,11 +136,32 @@ class Exports:
 
     def clear(self) -> None:
         """The other is lost."""
+        for export in self._by_number.values():
+            self._give_back(export)
         self._by_number.clear()
         self._by_thing.clear()
 
     def __len__(self) -> int:
         return len(self._by_number)
+
+    def _take(self, thing: Thing) -> None:
+        """One more of what the other may have: its door is held here for that."""
+        if not self._part.take():
+            raise TooMany("more capabilities are not exported to that bridge: others have, or may need, the rest")
+        if not self._shares.take_door(_door(thing)):
+            self._part.give_back()
+            raise TooMany(
+                f"{self._shares.descriptors.held:,} descriptors are held here for that bridge, and others have, or may "
+                "need, the rest"
+            )
+
+    def _give_back(self, export: Export) -> None:
+        self._part.give_back()
+        self._shares.give_back_door(export.door)
+
+
+def _door(thing: Thing) -> int:
+    return open_door_of(thing if isinstance(thing, Capability) else capability(thing)).key
 
 
 def _identity(thing: Thing) -> object:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from capmarshal import Capability, UntypedCall, UntypedResult, aio
 
+    from .shares import Part
+
     Calling: TypeAlias = Callable[[int, UntypedCall], Awaitable[UntypedResult]]
     Released: TypeAlias = Callable[[int, int], None]
 
@@ -32,6 +34,10 @@ HELD_MOST = 1_000
 
 # Of what has gone and was not held here, so many are remembered.
 GONE_MOST = 1_000
+
+
+# Descriptors: both ends of its door.
+_OF_A_GRANT = 2
 
 
 class TooManyImports(Exception):
@@ -68,7 +74,14 @@ class Imports:
     """All of one link."""
 
     def __init__(
-        self, entrypoint: aio.Entrypoint, *, label: str, calling: Calling, released: Released, most: int
+        self,
+        entrypoint: aio.Entrypoint,
+        *,
+        label: str,
+        calling: Calling,
+        released: Released,
+        most: int,
+        descriptors: Part,
     ) -> None:
         """None yet.
 
@@ -78,8 +91,10 @@ class Imports:
             calling: what calls a number.
             released: what is told that a number is not held any more, and how often it had been mentioned.
             most: how many there may be.
+            descriptors: that may be held for them; borrowed.
         """
         self._entrypoint = entrypoint
+        self._descriptors = descriptors
         self._label = label
         self._calling = calling
         self._released = released
@@ -115,8 +130,7 @@ class Imports:
         granted = None if anew else found.held
         # Some holder may have shut its door: whoever is given it from here on has another one.
         if granted is None or granted.closed or granted.gone:
-            granted = self._entrypoint.grant(found, label=self._label, unreachable=self._unreachable)
-            found.grants += 1
+            granted = self._granted(found)
         if number in self._gone_before:
             self._end(found, self._gone_before[number])
             return granted
@@ -124,6 +138,20 @@ class Imports:
         found.mentions += 1
         if not anew:
             self._hold(found, granted)
+        return granted
+
+    def _granted(self, one: Import) -> Capability:
+        if not self._descriptors.take(_OF_A_GRANT):
+            raise TooManyImports(
+                f"{self._descriptors.held:,} descriptors are held here for {self._label}, and others have, or may "
+                "need, the rest"
+            )
+        try:
+            granted = self._entrypoint.grant(one, label=self._label, unreachable=self._unreachable)
+        except BaseException:
+            self._descriptors.give_back(_OF_A_GRANT)
+            raise
+        one.grants += 1
         return granted
 
     def number_of(self, thing: object) -> int | None:
@@ -169,6 +197,9 @@ class Imports:
 
     def _end(self, one: Import, why: str | None) -> None:
         self._let_go(one)
+        # Nobody is told any more that nobody can reach it.
+        grants, one.grants = one.grants, 0
+        self._descriptors.give_back(grants * _OF_A_GRANT)
         if self._entrypoint.closed:
             return
         if why is None:
@@ -177,7 +208,10 @@ class Imports:
             self._entrypoint.revoke(one, why)
 
     def _unreachable(self, one: Import) -> None:
+        if one.grants == 0:
+            return
         one.grants -= 1
+        self._descriptors.give_back(_OF_A_GRANT)
         if one.grants == 0 and self._by_number.get(one.number) is one:
             del self._by_number[one.number]
             self._released(one.number, one.mentions)

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from .exports import Exports, Root
     from .link import Link
     from .sealing import Label
+    from .shares import Part
 
 _logger = logging.getLogger("capmarshal")
 
@@ -99,6 +100,7 @@ class IncomingCalls:
         budget: Budget,
         most: int,
         max_bytes: int,
+        descriptors: Part,
     ) -> None:
         """None yet; all are borrowed.
 
@@ -111,6 +113,7 @@ class IncomingCalls:
             budget: what their arguments and results may take together, until the other has heard of their end.
             most: how many may run.
             max_bytes: of one's arguments.
+            descriptors: that may be held for them; borrowed.
         """
         self._link = link
         self._exports = exports
@@ -120,6 +123,7 @@ class IncomingCalls:
         self._budget = budget
         self._most = most
         self._max_bytes = max_bytes
+        self._descriptors = descriptors
         self._calls: dict[bytes, _Incoming] = {}
         self._running = 0
         self._waited_for = 0
@@ -182,6 +186,11 @@ class IncomingCalls:
             raise NotTaken(f"{_ENDED_MOST:,} calls of that bridge have ended, and it does not say that it has heard it")
         if self._draining:
             raise NotTaken("it is about to end, and takes no more calls")
+        if not self._descriptors.take():
+            raise NotTaken(
+                f"{self._descriptors.held:,} descriptors are held here for that bridge, and others have, or may need, "
+                "the rest"
+            )
         incoming = _Incoming(label, Left(), Spending(self._budget))
         # Before the task runs, which may be cancelled until then.
         arrived = self._crossing.arrive(call.table)
@@ -212,6 +221,7 @@ class IncomingCalls:
 
     def _over(self, incoming: _Incoming, _task: asyncio.Task[Outcome]) -> None:
         self._running -= 1
+        self._descriptors.give_back()
         # Where it has no outcome: it was cancelled.
         self._answer(incoming, Running())
 
@@ -283,7 +293,12 @@ class IncomingCalls:
         for incoming in self._calls.values():
             if incoming.task is not None:
                 incoming.task.cancel()
+                incoming.task.add_done_callback(partial(_free, incoming.spending))
         self._calls.clear()
+
+
+def _free(spending: Spending, _task: asyncio.Task[Outcome]) -> None:
+    spending.end()
 
 
 def _fault(error: Exception, call: Call) -> faults.Fault:

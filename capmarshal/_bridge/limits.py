@@ -26,6 +26,7 @@ class LinkLimits:
         calls: of the other's that run, of a descriptor each.
         bytes: of a call's arguments, and of a result.
         dataspace: bytes of one that is copied.
+        descriptors: of all links together, for what others have of this machine's, and this one of theirs.
     """
 
     exports: int
@@ -34,6 +35,7 @@ class LinkLimits:
     calls: int
     bytes: int
     dataspace: int
+    descriptors: int
 
     @classmethod
     def of_this_process(cls, max_bytes: int, max_dataspace: int) -> Self:
@@ -47,4 +49,10 @@ class LinkLimits:
             calls=max(min(table // 20, 10_000), 4),
             bytes=max_bytes,
             dataspace=max_dataspace,
+            descriptors=table * 4 // 5,
         )
+
+    @property
+    def bytes_at_a_time(self) -> int:
+        """Of arguments and results together."""
+        return AT_A_TIME * self.bytes

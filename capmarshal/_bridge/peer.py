@@ -13,12 +13,12 @@ from .exports import Exports
 from .imports import Imports
 from .incoming_calls import IncomingCalls
 from .lending import ChunkRefused, Lender
-from .limits import AT_A_TIME
 from .link import LinkLost, NotTaken
 from .messages import Bye, Fetch, Fetched, Kind, Ping, Ring, State, Taken
 from .openings import Openings
 from .outgoing_calls import OutgoingCalls
 from .pinging import Pinging
+from .shares import Part
 from .signals import Signals
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .link import Link
     from .openings import Opening
     from .sealing import Label
+    from .shares import Shares
     from .tokens import Token
 
 _logger = logging.getLogger("capmarshal")
@@ -45,27 +46,41 @@ class Peer:
 
     Attributes:
         link: with it.
+        shares: what it may cost this bridge by all its links.
         crossing: the border that what it is told of, and tells, crosses.
     """
 
-    def __init__(self, link: Link, entrypoint: aio.Entrypoint, limits: LinkLimits, opening: Opening) -> None:
+    def __init__(
+        self, link: Link, entrypoint: aio.Entrypoint, limits: LinkLimits, shares: Shares, opening: Opening
+    ) -> None:
         """Nothing is shared with it yet.
 
         Args:
             link: not joined yet, or just so; taken.
             entrypoint: that serves what it exports to this machine; borrowed.
-            limits: what it may cost this one.
+            limits: what it may cost this one by this link.
+            shares: likewise by all its links; borrowed.
             opening: what gives what a token of this machine's stands for.
         """
         self.link = link
-        self._exports = Exports(limits.exports)
+        self.shares = shares
+        self._has_joined = False
+        descriptors = Part(shares.descriptors)
+        self._exports = Exports(limits.exports, shares)
         self._lender = Lender()
         self._pinging = Pinging(link, asked=self._asked, gone=self._gone)
         released = self._pinging.released
         self._imports = Imports(
-            entrypoint, label=link.other, calling=self._call, released=released, most=limits.imports
+            entrypoint,
+            label=link.other,
+            calling=self._call,
+            released=released,
+            most=limits.imports,
+            descriptors=descriptors,
         )
-        self._signals = Signals(entrypoint, ringing=self._ring, released=released, most=limits.signals)
+        self._signals = Signals(
+            entrypoint, ringing=self._ring, released=released, most=limits.signals, descriptors=descriptors
+        )
         self.crossing = Crossing(
             self._exports,
             self._imports,
@@ -74,10 +89,12 @@ class Peer:
             asking=self._fetch,
             refused=released,
             max_dataspace=limits.dataspace,
+            descriptors=descriptors,
         )
-        copying = Budget("dataspaces that are copied", limits.dataspace)
-        came = Budget("results that have come", AT_A_TIME * limits.bytes)
-        kept = Budget("arguments and results", AT_A_TIME * limits.bytes)
+        at_a_time = limits.bytes_at_a_time
+        copying = Budget("dataspaces that are copied", limits.dataspace, Part(shares.copying))
+        came = Budget("results that have come", at_a_time, Part(shares.came))
+        kept = Budget("arguments and results", at_a_time, Part(shares.kept))
         self._outgoing = OutgoingCalls(
             link, self.crossing, self._pinging, copying=copying, budget=came, max_bytes=limits.bytes
         )
@@ -90,6 +107,7 @@ class Peer:
             budget=kept,
             most=limits.calls,
             max_bytes=limits.bytes,
+            descriptors=descriptors,
         )
         self._openings = Openings(link, self._exports, self._imports, self._pinging, opening)
         link.answer(Kind.FETCH, self._fetched)
@@ -102,6 +120,11 @@ class Peer:
         """It has joined, or was joined."""
         _logger.info("bridge: a link with %s has begun", self.link.other)
         self.link.run(self._pinging.run(self._outgoing.told))
+
+    def joins(self) -> bool:
+        """It has made the link, and not this bridge; whether it may have one more."""
+        self._has_joined = self.shares.links.take()
+        return self._has_joined
 
     async def open(self, token: Token, *, anew: bool) -> Capability:
         """What one of its tokens stands for.
@@ -213,4 +236,7 @@ class Peer:
         self._imports.lose()
         self._signals.lose()
         self._exports.clear()
-        self._lender.end_all()
+        self.crossing.lose()
+        if self._has_joined:
+            self._has_joined = False
+            self.shares.links.give_back()

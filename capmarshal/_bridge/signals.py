@@ -15,8 +15,14 @@ if TYPE_CHECKING:
 
     from capmarshal import Signal, aio
 
+    from .shares import Part
+
     Ringing: TypeAlias = Callable[[int], Awaitable[None]]
     Released: TypeAlias = Callable[[int, int], None]
+
+
+# Descriptors.
+_OF_ONE = 2
 
 
 class TooManySignals(Exception):
@@ -26,7 +32,9 @@ class TooManySignals(Exception):
 class Signals:
     """Those that one link has brought."""
 
-    def __init__(self, entrypoint: aio.Entrypoint, *, ringing: Ringing, released: Released, most: int) -> None:
+    def __init__(
+        self, entrypoint: aio.Entrypoint, *, ringing: Ringing, released: Released, most: int, descriptors: Part
+    ) -> None:
         """None yet.
 
         Args:
@@ -34,11 +42,13 @@ class Signals:
             ringing: what sends one to the other bridge, and returns when that has it, or is lost.
             released: what is told that nobody holds one any more.
             most: how many there may be.
+            descriptors: that may be held for them; borrowed.
         """
         self._entrypoint = entrypoint
         self._ringing = ringing
         self._released = released
         self._most = most
+        self._descriptors = descriptors
         self._count = 0
         self._lost = False
 
@@ -54,8 +64,17 @@ class Signals:
             raise LinkLost("the other bridge was lost before the signal had come")
         if self._count >= self._most:
             raise TooManySignals(f"{self._most:,} signals of that bridge are held here, which is as many as may be")
+        if not self._descriptors.take(_OF_ONE):
+            raise TooManySignals(
+                f"{self._descriptors.held:,} descriptors are held here for that bridge, and others have, or may need, "
+                "the rest"
+            )
         relay = _Relay(self._ringing, number)
-        made = self._entrypoint.on_signal(relay)
+        try:
+            made = self._entrypoint.on_signal(relay)
+        except BaseException:
+            self._descriptors.give_back(_OF_ONE)
+            raise
         self._count += 1
         # The entrypoint alone has it, until nobody holds the signal.
         weakref.finalize(relay, self._forget, number).atexit = False
@@ -67,6 +86,7 @@ class Signals:
 
     def _forget(self, number: int) -> None:
         self._count -= 1
+        self._descriptors.give_back(_OF_ONE)
         if not self._lost:
             self._released(number, 1)
 

@@ -19,6 +19,10 @@ from capmarshal._bridge.tokens import Token
 NO_LEASE = bytes(16)
 
 
+class Refused(Exception):
+    """What it wanted was not done."""
+
+
 class HostileImporter:
     """One link that it has made.
 
@@ -36,7 +40,7 @@ class HostileImporter:
             Kind.DONE: lambda _done: messages.Taken(),
             Kind.RING: lambda _ring: messages.Taken(),
         }
-        self._engine, self._token, self._name, self._clocks = engine, token, name, clocks
+        self.engine, self.token, self._name, self._clocks = engine, token, name, clocks
         self._stop = None
         self._pings = 0
 
@@ -46,8 +50,8 @@ class HostileImporter:
 
     async def join(self, *, link=None, name=None, clock=None):
         """Joins the exporter of its token."""
-        asks, hears = Seal(self._token, Direction.TO_EXPORTER), Seal(self._token, Direction.TO_IMPORTER)
-        exporter = self._token.exporter
+        asks, hears = Seal(self.token, Direction.TO_EXPORTER), Seal(self.token, Direction.TO_IMPORTER)
+        exporter = self.token.exporter
         self.link = Token(exporter, os.urandom(16), os.urandom(32)) if link is None else link
         at_importer = f"cm.{self._name if name is None else name}.{self.link.subject.rpartition('.')[2]}"
         out, back = Direction.TO_EXPORTER, Direction.TO_IMPORTER
@@ -55,15 +59,15 @@ class HostileImporter:
         self._takes, self._gives = Seal(self.link, back, at_importer), Seal(self.link, out, at_importer)
         self.lease = os.urandom(16)
         hello = await self._ask(
-            self._token.subject, asks, hears, Label(Kind.HELLO, os.urandom(16), NO_LEASE), messages.Hello(1)
+            self.token.subject, asks, hears, Label(Kind.HELLO, os.urandom(16), NO_LEASE), messages.Hello(1)
         )
         answer = messages.read(hello[1], messages.HelloAnswer)
         self.ahead = answer.clock - self.now()
         await self.close()
-        self._stop = await self._engine.serve(at_importer, self._serve)
+        self._stop = await self.engine.serve(at_importer, self._serve)
         join = messages.Join(*self.link.parts(), name or self._name, self.lease, self.now() if clock is None else clock)
         label = Label(Kind.JOIN, os.urandom(16), answer.instance, expires=self.expiry(1))
-        kind, plain = await self._ask(self._token.subject, asks, hears, label, join)
+        kind, plain = await self._ask(self.token.subject, asks, hears, label, join)
         if kind != Kind.JOIN | ANSWER:
             raise EngineError(messages.read(plain, messages.Refused).words)
         self.their_lease = messages.read(plain, messages.Joined).lease
@@ -90,11 +94,24 @@ class HostileImporter:
 
     async def open(self, *, number=None, within=6.0):
         """What the token stands for: its number."""
-        question = messages.Open(self._token.subject, self._token.proof(self.link))
+        question = messages.Open(self.token.subject, self.token.proof(self.link))
         kind, answer = await self.ask(Kind.OPEN, question, number=number, within=within)
         if kind == messages.REFUSED:
             raise EngineError(answer.words)
         return answer.number
+
+    async def call(self, number, method, payload, table=(), *, call=None):
+        """The outcome of a call, or that it runs.
+
+        Raises:
+            Refused: it was not taken, or has failed.
+        """
+        kind, answer = await self.ask(Kind.CALL, messages.Call(number, method, payload, list(table), 0), number=call)
+        if kind == messages.REFUSED:
+            raise Refused(answer.words)
+        if isinstance(answer, messages.Failed):
+            raise Refused(answer.fault)
+        return answer
 
     async def ping(self, **said):
         """Says it lives, and more."""
@@ -120,7 +137,7 @@ class HostileImporter:
                     return True
             return False
 
-        await self._engine.call(subject, body, within=within, accept=accept)
+        await self.engine.call(subject, body, within=within, accept=accept)
         return come[0]
 
     async def _serve(self, body):
