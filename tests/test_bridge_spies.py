@@ -68,7 +68,7 @@ def test_a_spy_reads_nothing(overheard):
         "what a dataspace has",
         "DeskServer",
     )
-    assert all(re.fullmatch(r"cm\.(near|far)\.[0-9a-f]{32}|_INBOX\..*", subject) for subject in spy.subjects())
+    assert all(re.fullmatch(r"cm\.(near|far)\.([0-9a-f]{32}|alive)|_INBOX\..*", subject) for subject in spy.subjects())
 
 
 def test_what_is_sent_again_runs_nothing_again(overheard):
