@@ -97,7 +97,7 @@ class Bridge:
         Raises:
             ValueError: no such name.
         """
-        self.name = check_exporter(name)
+        self.name: str = check_exporter(name)
         self._engine = engine
         self._close_timeout = close_timeout
         self._limits = LinkLimits.of_this_process(max_bytes, max_dataspace)
