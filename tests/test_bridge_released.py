@@ -1,0 +1,73 @@
+"""What crossed two bridges and is not held any more leaves nothing in either: neither counts nor descriptors."""
+
+import random
+
+import pytest
+
+import bridge_hosts
+import capmarshal as cm
+import nats_servers
+from forwarding import Desk, DeskServer, Page, PageServer
+from patience import until
+
+MANY = 1_000
+
+
+@pytest.fixture
+def near_and_far(tmp_path):
+    with nats_servers.nodes(tmp_path) as nodes, bridge_hosts.hosts(nodes, "near", "far") as both:
+        yield both
+
+
+def nothing_stays(near, far, pass_some):
+    """Both have as many descriptors, imports and exports after many have passed as after one, some time after that."""
+
+    def had():
+        return [
+            (host.host.descriptors(), {what: count for of in host.host.counts().values() for what, count in of.items()})
+            for host in (near, far)
+        ]
+
+    def settled():
+        return all(sum(of.values()) == 1 for _, of in had())
+
+    # What is made once: channels, and whatever waits for whom.
+    pass_some(1)
+    until(settled)
+    before = had()
+    pass_some(MANY)
+    until(lambda: had() == before)
+
+
+def test_a_thousand_capabilities_of_the_other_machine(near_and_far):
+    """Let go of in any order, and some of them mentioned again meanwhile."""
+    near, far = near_and_far
+    with cm.Entrypoint("desk") as entrypoint:
+        desk = near.host.connect(far.host.export(entrypoint.manage(DeskServer()))).cast(Desk)
+
+        def pass_some(many):
+            pages = [desk.page(str(number)) for number in range(many)]
+            assert far.host.counts()["near"]["exported"] == many + 1
+            random.Random(1).shuffle(pages)
+            while pages:
+                again = desk.same(pages[0])
+                assert cm.capability(again) is cm.capability(pages[0])
+                assert again.title() == pages[0].title()
+                del pages[-10:]
+
+        nothing_stays(near, far, pass_some)
+
+
+def test_a_thousand_capabilities_of_this_machine(near_and_far):
+    """As arguments of calls that are answered."""
+    near, far = near_and_far
+    with cm.Entrypoint("desk") as entrypoint, cm.Entrypoint("pages") as mine:
+        desk = near.host.connect(far.host.export(entrypoint.manage(DeskServer()))).cast(Desk)
+
+        def pass_some(many):
+            for number in range(many):
+                page = mine.manage(PageServer(str(number)))
+                assert cm.capability(desk.same(page.cast(Page))) is page
+                assert desk.title_of(page.cast(Page)) == str(number)
+
+        nothing_stays(near, far, pass_some)
