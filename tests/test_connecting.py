@@ -15,6 +15,7 @@ import capmarshal as cm
 import matrix
 from capmarshal._descriptors import reaper
 from capmarshal._protocol import handover_record
+from capmarshal._protocol.handover_record import Because
 from full_table import fill
 from patience import PATIENCE, until
 from services import connected, double, failure, leave_stale, serving
@@ -129,7 +130,7 @@ def test_a_service_that_hangs_up(listener, place):
         handover_record.pack(b"b" * 16)[:20],
         handover_record.pack(b"b" * 16) + b"more",
         handover_record.pack(bytes(16)),
-        handover_record.pack_refusal("why", busy=False)[:33],
+        handover_record.pack_refusal("why", Because.REFUSED)[:33],
     ],
     ids=repr,
 )
@@ -154,7 +155,7 @@ def test_another_version(listener, place):
 @pytest.mark.parametrize("words", ["", "because", "\x1b[2Jnothing", "long " * 2000, "\N{SNOWMAN}" * 2000])
 def test_what_a_service_says_is_shortened_and_printable(listener, place, words):
     """A stranger may have written it."""
-    serving_it = answered_by(listener, handover_record.pack_refusal(words, busy=False))
+    serving_it = answered_by(listener, handover_record.pack_refusal(words, Because.REFUSED))
     kind, told = failure(place)
     serving_it.outcome()
     assert kind == "Refused"
@@ -166,7 +167,7 @@ def test_a_refusal_with_descriptors_leaves_none(listener, place, files):
     def serve():
         connection, _ = listener.accept()
         with connection:
-            socket.send_fds(connection, [handover_record.pack_refusal("why", busy=False)], files(3))
+            socket.send_fds(connection, [handover_record.pack_refusal("why", Because.REFUSED)], files(3))
 
     serving_it = by_hand.Concurrent(serve)
     assert failure(place)[0] == "Refused"
@@ -184,7 +185,7 @@ def test_what_a_service_leaves_that_is_slow_to_close_keeps_nobody(listener, plac
         os.kill(client.pid, signal.SIGSTOP)
         until(lambda: Path(f"/proc/{client.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
         if not also:
-            connection.send(handover_record.pack_refusal("why", busy=False))
+            connection.send(handover_record.pack_refusal("why", Because.REFUSED))
         socket.send_fds(connection, [b"junk"], [number])
         os.close(number)
         os.kill(client.pid, signal.SIGCONT)
@@ -196,8 +197,8 @@ def test_a_busy_service_is_tried_again(listener, place):
     """Until it hands something over, or says something else."""
 
     def serve():
-        for record in [handover_record.pack_refusal("busy", busy=True)] * 3 + [
-            handover_record.pack_refusal("no", busy=False)
+        for record in [handover_record.pack_refusal("busy", Because.BUSY)] * 3 + [
+            handover_record.pack_refusal("no", Because.REFUSED)
         ]:
             connection, _ = listener.accept()
             with connection:
@@ -215,7 +216,7 @@ def test_a_service_that_was_busy_and_says_nothing_more(listener, place):
     def serve():
         connection, _ = listener.accept()
         with connection:
-            connection.send(handover_record.pack_refusal("64 wait", busy=True))
+            connection.send(handover_record.pack_refusal("64 wait", Because.BUSY))
         return listener.accept()[0]
 
     serving_it = by_hand.Concurrent(serve)
@@ -232,7 +233,7 @@ def test_a_service_that_stays_busy(listener, place):
         while not ended.is_set():
             connection, _ = listener.accept()
             with connection:
-                connection.send(handover_record.pack_refusal("64 wait", busy=True))
+                connection.send(handover_record.pack_refusal("64 wait", Because.BUSY))
 
     serving_it = by_hand.Concurrent(serve)
     kind, words = failure(place, 1)

@@ -239,9 +239,9 @@ def test_too_many_in_flight_are_told(place, fork):
 
 def test_a_refusal_fits_a_record():
     """Whatever its words are."""
-    record = handover_record.pack_refusal("\N{SNOWMAN}" * 5000, busy=True)
+    record = handover_record.pack_refusal("\N{SNOWMAN}" * 5000, handover_record.Because.BUSY)
     assert len(record) <= handover_record.SIZE_MAX
     refusal = handover_record.read(record)
-    assert refusal.busy
+    assert refusal.because is handover_record.Because.BUSY
     assert refusal.why.startswith("\N{SNOWMAN}")
     assert struct.unpack_from("=I", record, 12)[0] == len(record)

@@ -119,6 +119,21 @@ def test_what_for_client_raises_refuses_that_client_and_ends_nothing(place, capl
     error.__traceback__ = None
 
 
+def test_what_for_client_would_give_is_gone(place, caplog):
+    """As where it stands before another service: its clients may try again, and are told none of its words."""
+
+    def choose(_caller):
+        raise cm.Disconnected("connecting to '/private'", ran="no")
+
+    with serving(place, for_client=choose):
+        with pytest.raises(cm.Disconnected, match="would hand over is gone, or can't be reached now") as caught:
+            cm.connect(place, timeout=PATIENCE)
+        assert (caught.value.ran, "private" in str(caught.value)) == ("no", False)
+        (record,) = caplog.records
+        assert (record.levelno, record.exc_info) == (logging.WARNING, None)
+        assert "private" in record.getMessage()
+
+
 @pytest.mark.parametrize("given", [by_hand.Worker(), 3, "service", by_hand.Worker, object()], ids=repr)
 def test_what_for_client_gives_is_managed(place, caplog, given):
     """As elsewhere: what is no capability, nor stands for one, is a TypeError, which the log has."""

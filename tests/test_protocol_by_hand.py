@@ -644,7 +644,9 @@ def test_another_version_of_its_answers_is_no_answer(served):
         desk.add(2, 3)
 
 
-@pytest.mark.parametrize(("busy", "error"), [(0, cm.Refused), (1, cm.TooManyInFlight)])
+@pytest.mark.parametrize(
+    ("busy", "error"), [(0, cm.Refused), (1, cm.TooManyInFlight), (2, cm.Disconnected), (3, cm.Refused)]
+)
 def test_its_refusal_is_told(busy, error):
     """And whether it is for good."""
     here, there = pair()

@@ -119,7 +119,7 @@ def test_fields_mean_what_the_tables_call_them():
     record = handover_record.pack(badge)
     assert _read(HANDOVER, record)["badge"] == badge
     assert _read(HANDOVER, record)["size"] == len(record)
-    refused = handover_record.pack_refusal("so, then", busy=True)
+    refused = handover_record.pack_refusal("so, then", handover_record.Because.BUSY)
     assert _read(HANDOVER, refused)["badge"] == wire.NO_BADGE
     assert _read(REFUSAL, refused) == {"busy": 1, "why": b"so, then"}
     array = further_lines._read_array(memoryview(further_lines._ARRAY.pack(further_lines._MORE, b"d", 1, 9)))

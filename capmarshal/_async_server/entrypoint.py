@@ -126,7 +126,8 @@ class Entrypoint(AnyEntrypoint[AwaitedService]):
             target: what everybody gets: a capability, a proxy, or an object, which is managed here from now on.
             for_client: or says what a :class:`Caller` gets: one of these, if managed, or None: it is not let in.  May
                 be ``async def``; either is called in a task of its own, which is cancelled if the client goes.  Who is
-                connecting when it raises is not let in either, and the log says why.
+                connecting when it raises is not let in either, and the log says why; where it raises
+                :class:`Disconnected`, they may try again.
             mode: of the file: who may write to it may connect.  0o600, the same user, unless it is said.
 
         Raises:

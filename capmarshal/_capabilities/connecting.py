@@ -10,7 +10,7 @@ import stat
 import struct
 from typing import TYPE_CHECKING
 
-from capmarshal._capabilities.handover import receiving
+from capmarshal._capabilities.handover import NOTHING, receiving
 from capmarshal._capabilities.space import space
 from capmarshal._descriptors import private, reaper
 from capmarshal._descriptors.socket_paths import address_to_connect, checked_path, words_for
@@ -156,8 +156,9 @@ def _receive(connection: Private, path: bytes, deadline: int, timeout: float | N
         why = "its service is busy, or stopped, or not served yet"
         when = words_for_time(timeout, deadline)
         raise CallTimeout(f"{doing} nothing was handed over {when}: {why}", ran="no") from None
-    except Disconnected:
-        gone = "the service has ended, or hung up, and handed nothing over"
+    except Disconnected as error:
+        said = str(error).startswith(NOTHING)
+        gone = str(error) if said else "the service has ended, or hung up, and handed nothing over"
         raise Disconnected(f"{doing} {gone}", ran="no") from None
     except TooManyInFlight as error:
         raise TooManyInFlight(errno.ETOOMANYREFS, f"{doing} {error.strerror}") from None

@@ -25,6 +25,7 @@ from capmarshal._kernel.errors import (
     CallTimeout,
     DescriptorsLost,
     Disconnected,
+    Error,
     KernelError,
     ProtocolError,
     Refused,
@@ -36,6 +37,7 @@ from capmarshal._kernel.errors import (
 from capmarshal._kernel.native import NOW, TIMED_OUT, ffi, lib
 from capmarshal._kernel.waiting import Backoff, Patience, Wait, drive
 from capmarshal._protocol import handover_record
+from capmarshal._protocol.handover_record import Because
 
 if TYPE_CHECKING:
     from capmarshal._capabilities.gone import What
@@ -44,6 +46,9 @@ if TYPE_CHECKING:
 
 # Seconds that closing what a stranger sent is waited for.
 _CLOSING = 1.0
+
+# What is told where a server has said why.
+NOTHING = "nothing was handed over"
 
 _DOING = "receiving a capability"
 _ENDED = "the other end of the socket was closed"
@@ -290,17 +295,19 @@ def _received(number: int, size: int, descriptors: DescriptorList, deadline: int
     return inbox.data()
 
 
-def send_refusal(number: int, why: str, *, busy: bool) -> int:
+def send_refusal(number: int, why: str, because: Because) -> int:
     """Says on a socket, without waiting, that nothing is handed over, and why; 0 or -errno."""
-    record = handover_record.pack_refusal(why, busy=busy)
+    record = handover_record.pack_refusal(why, because)
     return lib.cm_send_record(number, record, len(record), (), 0)
 
 
-def _refused(refusal: handover_record.Refusal) -> KernelError:
+def _refused(refusal: handover_record.Refusal) -> Error:
     why = printable(shortened(refusal.why))
-    if refusal.busy:
-        return TooManyInFlight(errno.ETOOMANYREFS, f"nothing was handed over for now: {why}")
-    return Refused(errno.EACCES, f"nothing was handed over: {why}")
+    if refusal.because is Because.BUSY:
+        return TooManyInFlight(errno.ETOOMANYREFS, f"{NOTHING} for now: {why}")
+    if refusal.because is Because.GONE:
+        return Disconnected(f"{NOTHING}: {why}", ran="no")
+    return Refused(errno.EACCES, f"{NOTHING}: {why}")
 
 
 def _unpacked(record: bytes, descriptors: DescriptorList, deadline: int) -> Capability:

@@ -14,13 +14,15 @@ order.
 Where a listening server hands nothing over, a record of the same beginning says so.  Its badge is that of no object, no
 descriptor travels with it, and it goes on with::
 
-    32     busy         4 bytes     1: another time it may be handed over; 0: it is refused
+    32     busy         4 bytes     1: another time it may be handed over; 0: it is refused; 2: what the server would
+                                   hand over is gone, or can't be reached
     36     why          in words, UTF-8, up to the end
 """
 
 from __future__ import annotations
 
 import struct
+from enum import IntEnum
 from typing import NamedTuple
 
 from capmarshal._protocol import wire
@@ -37,16 +39,24 @@ HEAD_SIZE = _HEAD.size
 SIZE_MAX = 4096
 
 
+class Because(IntEnum):
+    """Why nothing is handed over; where it is another number, it is refused."""
+
+    REFUSED = 0
+    BUSY = 1
+    GONE = 2
+
+
 class Refusal(NamedTuple):
     """Why a server hands nothing over.
 
     Attributes:
         why: in its words.
-        busy: another time it may.
+        because: in one.
     """
 
     why: str
-    busy: bool
+    because: Because
 
 
 def pack(badge: bytes) -> bytes:
@@ -54,10 +64,10 @@ def pack(badge: bytes) -> bytes:
     return _RECORD.pack(_MAGIC, wire.VERSION, _RECORD.size, badge)
 
 
-def pack_refusal(why: str, *, busy: bool) -> bytes:
-    """The record that says why nothing is handed over, in a few words, and whether it may be another time."""
+def pack_refusal(why: str, because: Because) -> bytes:
+    """The record that says why nothing is handed over, in a few words, and in one."""
     words = why.encode()[: SIZE_MAX - _REFUSAL.size]
-    return _REFUSAL.pack(_MAGIC, wire.VERSION, _REFUSAL.size + len(words), wire.NO_BADGE, busy) + words
+    return _REFUSAL.pack(_MAGIC, wire.VERSION, _REFUSAL.size + len(words), wire.NO_BADGE, because) + words
 
 
 def may_begin(data: bytes) -> bool:
@@ -93,7 +103,8 @@ def read(record: bytes) -> bytes | Refusal:
         raise ValueError(f"its server speaks version {version} of the protocol, and this process {wire.VERSION}")
     if len(record) == size >= _REFUSAL.size and _REFUSAL.unpack_from(record)[3] == wire.NO_BADGE:
         why = record[_REFUSAL.size :].decode("utf-8", "backslashreplace")
-        return Refusal(why, busy=_REFUSAL.unpack_from(record)[4] == 1)
+        because = _REFUSAL.unpack_from(record)[4]
+        return Refusal(why, Because(because) if because in Because.__members__.values() else Because.REFUSED)
     if size != _RECORD.size or len(record) != size:
         raise ValueError(f"it has {len(record)} bytes, and says {size}, where it should be {_RECORD.size}")
     badge: bytes = _RECORD.unpack(record)[3]

@@ -313,7 +313,8 @@ class AnyEntrypoint(Generic[S]):
                 ``<path>.lock``, stays.  Or one that listens, as :func:`activated` gives: AF_UNIX, SEQPACKET; taken.
             target: what everybody gets: a capability, a proxy, or an object, which is managed here from now on.
             for_client: or says what a :class:`Caller` gets: one of these, if managed, or None: it is not let in.  It
-                runs in the serving thread; who is connecting when it raises is not let in either, and the log says why.
+                runs in the serving thread; who is connecting when it raises is not let in either, and the log says why;
+                where it raises :class:`Disconnected`, they may try again.
             mode: of the file: who may write to it may connect.  0o600, the same user, unless it is said.
 
         Raises:

@@ -23,6 +23,7 @@ from capmarshal._descriptors.socket_paths import credentials_of
 from capmarshal._kernel.errors import Disconnected, Error, TooManyInFlight, error_for
 from capmarshal._kernel.native import NOW, lib
 from capmarshal._kernel.weakly import weakly
+from capmarshal._protocol.handover_record import Because
 from capmarshal._server.caller import Caller
 from capmarshal._server.handovers import Handovers
 from capmarshal._server.watch import Watch
@@ -146,7 +147,7 @@ class Listening:
             self._closings.hang_up(peer, connection, has_connected=True)
             return
         if busy := self._handovers.refusal(peer):
-            self._refuse(connection, peer, busy, busy=True)
+            self._refuse(connection, peer, busy, Because.BUSY)
             return
         gives = listener.gives
         if isinstance(gives, Capability):
@@ -200,7 +201,7 @@ class Listening:
         try:
             handover.send(connection.number, given, 0)
         except TooManyInFlight as error:
-            self._refuse(connection, peer, str(error), busy=True)
+            self._refuse(connection, peer, str(error), Because.BUSY)
         except Error as error:
             if not isinstance(error, Disconnected):
                 self._journal.warning(peer, "handover", "nothing was handed over: %s", error)
@@ -210,16 +211,22 @@ class Listening:
 
     def _failed(self, listener: Listener, connection: Private, peer: Peer, error: BaseException) -> None:
         """Says that it could not be chosen what a client gets; takes the connection."""
+        if isinstance(error, Disconnected):
+            # It may be there another time, as what stands behind this service.
+            self._journal.warning(peer, "for_client", "for_client, at %s: %s", listener.where, str(error))
+            why = "what the service would hand over is gone, or can't be reached now, and its log says why"
+            self._refuse(connection, peer, why, Because.GONE)
+            return
         self._journal.error(peer, "for_client", "for_client, at %s, failed", listener.where, exc_info=error)
         why = "the service failed when it was asked what (its for_client), and its log says why"
         self._refuse(connection, peer, why)
 
-    def _refuse(self, connection: Private, peer: Peer, why: str, *, busy: bool = False) -> None:
+    def _refuse(self, connection: Private, peer: Peer, why: str, because: Because = Because.REFUSED) -> None:
         """Says why nothing is handed over, and ends the connection; takes it."""
         if connection.number < 0:
             # In a forked child.
             return
-        handover.send_refusal(connection.number, why, busy=busy)
+        handover.send_refusal(connection.number, why, because)
         self._closings.hang_up(peer, connection, has_connected=True)
 
     def tidy(self) -> None:
