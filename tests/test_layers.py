@@ -290,6 +290,7 @@ MODULES = {
         "nats_connection",
         "nats_engine",
         "dataspaces",
+        "staying",
         "messages",
         "clocks",
         "limits",

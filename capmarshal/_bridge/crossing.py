@@ -17,6 +17,7 @@ from .dataspaces import copied, described, found_in
 from .exports import TooMany
 from .fetching import Window, fetch
 from .messages import Copied, Long, Mention, Mine, Others, Payload, Yours
+from .staying import Stays
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -121,7 +122,7 @@ class Crossing:
             where: whose table, for errors.
 
         Raises:
-            ArgumentError: something in it can't go to another machine; nothing was said.
+            Stays: something in it can't go to another machine; nothing was said.
             TooMany: one more would be exported than may be; likewise.
         """
         left = Left()
@@ -172,7 +173,7 @@ class Crossing:
                 return Others(theirs)
         elif not isinstance(thing, Signal):
             why = next((words for kind, words in _STAYS.items() if isinstance(thing, kind)), f"it is {thing!r:.100}")
-            raise ArgumentError(f"{where}, entry {place} of the table can't go to another machine: {why}")
+            raise Stays(f"{where}, entry {place} of the table", f"can't go to another machine: {why}")
         export = self._exports.mention(thing, root)
         left.exported.append(export.number)
         return Mine(export.number, isinstance(thing, Signal))

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from capmarshal import (
@@ -32,6 +33,7 @@ from .link import LinkLost, NotTaken
 from .messages import ANSWER_TO_CALL, Call, Done, Failed, Kind, Long, Outcome, Running, State, Taken
 from .sealing import NotGenuine
 from .signals import TooManySignals
+from .staying import Stays, named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -134,7 +136,10 @@ class OutgoingCalls:
             pause = min(2 * pause, _LATER)
 
     async def _make_once(self, number: int, call: UntypedCall) -> UntypedResult:
-        left = self._leave(call)
+        try:
+            left = self._leave(call)
+        except Stays as error:
+            raise await named(error, call.method, partial(self.make, number)) from None
         waiting = _Waiting(self._link.new_id(), asyncio.get_running_loop().create_future())
         try:
             payload = self._crossing.pay(call.payload, left)
