@@ -1,8 +1,8 @@
 """Bridges: the same capabilities from another machine.
 
 A :class:`Bridge` exports capabilities of its machine by tokens, and makes what tokens of other bridges stand for
-capabilities of its own: what they carry between them an engine carries, which is NATS.  Needs nats-py and cryptography,
-which the extra `bridge` brings.
+capabilities of its own: what they carry between them an engine carries, which is NATS.  Needs nats-py, cryptography and
+anyio, which the extra `bridge` brings.
 """
 
 from capmarshal._bridge.alive import NameTaken

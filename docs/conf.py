@@ -36,8 +36,8 @@ napoleon_numpy_docstring = False
 # Type variables and aliases of signatures, which have no page; and other people's modules.
 nitpick_ignore_regex = [
     ("py:.*", r"(.*\.)?(F|P|R|T|What|AnyProcess|ArrayLayout|AwaitedForClient|Buffer|BufferOrArray|CData|ForClient)"),
-    ("py:.*", r"(.*\.)?(HasFileno|StrOrBytesPath)"),
-    ("py:.*", r"(anyio|_?io|logging|multiprocessing|os|socket|struct|subprocess)(\..*)?"),
+    ("py:.*", r"(.*\.)?(Engine|HasFileno|StrOrBytesPath)"),
+    ("py:.*", r"Path|(anyio|_?io|logging|multiprocessing|os|pathlib|socket|ssl|struct|subprocess)(\..*)?"),
 ]
 
 html_theme = "furo"

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import capmarshal as cm
+from capmarshal import bridge
 from capmarshal._kernel import errors as _errors
 
 # Each error, and the builtin that is promised for it: who has never heard of capmarshal catches that.
@@ -37,9 +38,15 @@ PROMISED = {
     cm.TableFull: OSError,
     cm.TooManyInFlight: OSError,
     cm.UnknownMethod: AttributeError,
+    bridge.EngineError: ConnectionError,
+    bridge.NameTaken: ConnectionError,
+    bridge.NotReached: ConnectionError,
 }
 
 EXAMPLES = [
+    bridge.EngineError("not there"),
+    bridge.NameTaken("another one"),
+    bridge.NotReached("not there", ran="no"),
     cm.ArgumentError("Digest.sha256, argument `file`"),
     cm.CallTimeout("no answer", ran="no"),
     cm.CallTimeout("no answer"),
@@ -68,7 +75,10 @@ EXAMPLES = [
 
 def _public():
     return {
-        value for name in cm.__all__ if isinstance(value := getattr(cm, name), type) and issubclass(value, Exception)
+        value
+        for module in (cm, bridge)
+        for name in module.__all__
+        if isinstance(value := getattr(module, name), type) and issubclass(value, Exception)
     }
 
 

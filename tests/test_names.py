@@ -8,6 +8,7 @@ import typing
 import pytest
 
 import capmarshal as cm
+from capmarshal import bridge
 from patience import PATIENCE
 
 PUBLIC = [name for name in cm.__all__ if name != "lx"]
@@ -45,6 +46,25 @@ def test_a_traceback_says_it_too():
         timeout=PATIENCE,
     )
     assert ended.stderr.splitlines()[-1].startswith("capmarshal.NoParent: ")
+
+
+@pytest.mark.parametrize("name", bridge.__all__)
+def test_what_is_public_of_bridges_says_so_too(name):
+    assert getattr(bridge, name).__module__ == "capmarshal.bridge"
+    assert "capmarshal._" not in repr(getattr(bridge, name))
+
+
+@pytest.mark.parametrize(
+    ("name", "offered"),
+    [
+        ("Bridge", {"connect", "counts", "export", "listen", "revoke"}),
+        ("Login", {"context", "credentials", "name", "password", "tls", "user"}),
+        ("NatsEngine", {"call", "close", "connect", "connected", "send", "serve", "watch"}),
+        ("Tls", {"ca", "certificate", "context", "key"}),
+    ],
+)
+def test_what_completion_shows_of_bridges(name, offered):
+    assert _shown(getattr(bridge, name)) == offered
 
 
 ERRORS = [name for name in PUBLIC if isinstance(getattr(cm, name), type) and issubclass(getattr(cm, name), cm.Error)]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import capmarshal as cm
-from capmarshal import aio, lx, testing
+from capmarshal import aio, bridge, lx, testing
 
 CHECKOUT = Path(__file__).parents[1]
 PATIENCE = 100.0
@@ -43,8 +43,8 @@ def test_no_two_pages_have_the_same_title(site):
 
 @pytest.mark.parametrize(
     ("module", "page"),
-    [(cm, "capmarshal"), (aio, "aio"), (lx, "lx"), (testing, "testing")],
-    ids=["cm", "aio", "lx", "testing"],
+    [(cm, "capmarshal"), (aio, "aio"), (bridge, "bridge"), (lx, "lx"), (testing, "testing")],
+    ids=["cm", "aio", "bridge", "lx", "testing"],
 )
 def test_each_name_that_people_import_is_in_the_reference(site, module, page):
     """With its docstring; `lx` and its memory have a page, and documentation of cffi's, of their own."""

@@ -156,7 +156,7 @@ class Bridge:
 
         Raises:
             TypeError, ValueError: it is none of these; or the token is another bridge's, or in use.
-            EngineClosed: the bridge has ended.
+            EngineError: the bridge has ended.
         """
         source = self._source(what)
         if token is None:

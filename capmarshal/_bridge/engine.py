@@ -76,7 +76,7 @@ _SUBJECT = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _LONGEST_SUBJECT = 200
 
 
-class EngineError(Error):
+class EngineError(Error, ConnectionError):
     """What an engine could not do."""
 
 

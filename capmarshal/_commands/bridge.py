@@ -118,6 +118,7 @@ def _run(parsed: argparse.Namespace) -> int:
     try:
         from capmarshal._bridge_command import running
     except ImportError as error:
-        complain(f"a bridge needs nats-py and cryptography: pip install 'nats-py>=2.9' 'cryptography>=42.0' ({error})")
+        needed = "'nats-py>=2.9' 'cryptography>=42.0' 'anyio>=4.7'"
+        complain(f"a bridge needs nats-py, cryptography and anyio: pip install {needed} ({error})")
         return 1
     return running.run(parsed, printing.printed)

@@ -36,6 +36,9 @@ def candidates(parsers: Mapping[str, argparse.ArgumentParser], words: Sequence[s
     given: list[str] = []
     rest = iter(before[1:])
     for each in rest:
+        if each in (parts := _parsers_at(positionals, len(given))):
+            # A part of the command, with options and positionals of its own.
+            return candidates(parts, [each, *rest, word])
         # What stands behind the last positional that takes all is no option.
         if each in options and not _takes_rest(positionals, len(given)):
             if options[each].nargs is None and next(rest, None) is None:
@@ -55,6 +58,14 @@ def candidates(parsers: Mapping[str, argparse.ArgumentParser], words: Sequence[s
 
 def _takes_rest(positionals: Sequence[Any], count: int) -> bool:
     return bool(positionals) and positionals[-1].nargs == argparse.PARSER and count >= len(positionals)
+
+
+def _parsers_at(positionals: Sequence[Any], count: int) -> Mapping[str, argparse.ArgumentParser]:
+    """The parsers of a command's parts, where one of them is due."""
+    place = positionals[count] if count < len(positionals) else None
+    if isinstance(place, argparse._SubParsersAction):  # noqa: SLF001 - argparse has no other name for it
+        return place.choices
+    return {}
 
 
 def _of(metavar: str | None, choices: Any, word: str, given: Sequence[str]) -> list[str]:

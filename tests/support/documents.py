@@ -2,7 +2,7 @@
 
 A page that is followed has, in its own directory:
 
-- a ``python`` block whose first line is ``# name.py``: that file, from there on;
+- a ``python`` or ``toml`` block whose first line is ``# name.py``: that file, from there on;
 - another ``python`` block: a program, run at once; a ``text`` block below it is what it prints;
 - a ``console`` block: commands, each after ``$ ``, given to one shell for the whole page; below each is what it prints.
 
@@ -118,9 +118,13 @@ class Reader:
         # What fails says so, and the page shows it.
         assert status == 0 or shown, f"{where}: status {status}"
 
-    def follow(self):
-        """Does all of it."""
-        before, todo = "", blocks(read(self._name))
+    def follow(self, instead=None):
+        """Does all of it; each of these words stands for another one."""
+        text = read(self._name)
+        for word, other in (instead or {}).items():
+            assert word in text, f"{self._name} has no {word}"
+            text = text.replace(word, other)
+        before, todo = "", blocks(text)
         for number, block in enumerate(todo):
             named = re.match(r"# ([\w.]+)\n", block.text)
             if block.kind == "before":
@@ -128,7 +132,7 @@ class Reader:
             elif block.kind == "console":
                 for command, shown in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block.text, re.MULTILINE):
                     self._expect(block, command, shown)
-            elif block.kind == "python" and named:
+            elif block.kind in ("python", "toml") and named:
                 (self._place / named[1]).write_text(block.text, encoding="utf-8")
             elif block.kind == "python":
                 program = self._place / f"line_{block.line}.py"
