@@ -15,9 +15,9 @@ import pytest
 import bridge_in_process
 import capmarshal as cm
 from bridge_in_process import PLENTY, Thing, ThingServer, WorkServer
-from capmarshal._bridge import clocks, messages
+from capmarshal._bridge import clocks, joining, lines, messages, pinging
 from capmarshal._bridge.dataspaces import Described
-from capmarshal._bridge.engine import EngineError
+from capmarshal._bridge.engine import Unanswered
 from capmarshal._bridge.messages import REFUSED, Copied, Kind, Mine
 from hostile_bridges import HostileImporter, Refused
 
@@ -53,7 +53,7 @@ def test_a_clock_that_shows_what_no_clock_shows(run, shown):
 
     async def program(world):
         evil = await hostile(world)
-        with pytest.raises(Exception, match="no clock shows"):
+        with pytest.raises(Refused, match="no clock shows"):
             await evil.join(clock=shown)
         evil.answers[Kind.PING] = lambda _ping: messages.Pong(shown, [])
         await evil.join()
@@ -201,7 +201,7 @@ def test_links_that_one_makes_leave_some_for_others(run):
         pool.free = 10
         first = await (await hostile(world)).join()
         evil = [first]
-        with contextlib.suppress(EngineError):
+        with contextlib.suppress(Refused):
             for number in range(20):
                 one = HostileImporter(first.engine, first.token, f"evil{number}", clocks.time)
                 evil.append(one)
@@ -215,3 +215,118 @@ def test_links_that_one_makes_leave_some_for_others(run):
         assert pool.free == 10
 
     run(program)
+
+
+@pytest.mark.parametrize(
+    ("name", "entries"), [("x" * 65_536, 0), ("\u20ac" * 30_000, 0), ("run", 65_535), ("run", 200_000)]
+)
+def test_a_call_that_no_call_can_be(run, name, entries):
+    """It is not taken: of nothing in its table anything is kept, and nothing is logged."""
+
+    async def program(world):
+        evil = await (await hostile(world)).join()
+        number = await evil.open()
+        table = [Mine(entry % 100, is_signal=False) for entry in range(entries)]
+        with pytest.raises(Refused, match="than a call can have"):
+            await evil.call(number, name, b"\x80", table)
+        [peer] = [peer for peer in world.far._peers if peer.link.other == "evil"]
+        assert peer.counts == {"exported": 1, "imported": 0, "lent": 0, "calls": 0}
+        await others_are_served(world)
+        await evil.close()
+
+    run(program)
+
+
+def test_who_mentions_more_than_it_lets_itself_be_told(run, monkeypatch):
+    """What it is to be told of that waits for it is bounded: it is lost."""
+    monkeypatch.setattr(pinging, "_RELEASED_MOST", 1000)
+
+    async def program(world):
+        world.far._pools.descriptors.free = 0
+        evil = await (await hostile(world)).join()
+        [peer] = [peer for peer in world.far._peers if peer.link.other == "evil"]
+        # As if it had exported as much as anybody may, none of which there is room for.
+        evil.answers[Kind.PING] = None
+        for _ in range(10):
+            peer.crossing.arrive([Mine(number, is_signal=False) for number in range(100)])
+        await asyncio.sleep(0.1)
+        assert "lets itself be told" in peer.link.lost
+        await evil.close()
+
+    run(program)
+
+
+def test_questions_to_join_by_one_token_leave_room_for_those_by_others(run, monkeypatch):
+    """Whoever asks so often that no more is remembered is answered no more, for some time; others are."""
+    monkeypatch.setattr(joining, "_JOINS_MOST", 20)
+
+    async def program(world):
+        evil, asked = await hostile(world), 0
+        with contextlib.suppress(Unanswered):
+            while asked < 30:
+                with contextlib.suppress(Refused):
+                    asked += 1
+                    await evil.join(name="NO-NAME")
+        assert asked == 21
+        third = await (await hostile(world, name="third")).join()
+        await others_are_served(world)
+        await third.close()
+        await evil.close()
+
+    run(program)
+
+
+def test_calls_that_end_and_are_not_said_to_be_heard_leave_room_for_others(run):
+    """They are remembered until the one who made them has said so, or is lost."""
+
+    async def program(world):
+        pool = world.far._pools.calls
+        pool.free = 30
+        evil = await (await hostile(world)).join()
+        number, taken = await evil.open(), 0
+        for call in range(30):
+            with contextlib.suppress(Refused):
+                await evil.call(number, "run", arguments(number=call))
+                taken += 1
+        assert taken == 10
+        await others_are_served(world)
+        await evil.ask(Kind.BYE, messages.Bye())
+        await world.idle()
+        assert pool.free == 30
+        await evil.close()
+
+    run(program)
+
+
+def test_a_call_that_runs_and_is_said_to_be_heard_has_nothing_afterwards(run):
+    """It is cancelled, as one that is given up: what it has taken comes back."""
+
+    async def program(world):
+        kept = world.far._pools.kept
+        before = kept.free
+        evil = await (await hostile(world)).join()
+        number, call = await evil.open(), os.urandom(16)
+        await evil.call(number, "hold", messages.Long(1, 1 << 20), call=call)
+        assert kept.free == before - (1 << 20)
+        await evil.ping(ended=[call])
+        await asyncio.sleep(1)
+        assert kept.free == before
+        await evil.ask(Kind.BYE, messages.Bye())
+        await evil.close()
+        await world.idle()
+
+    run(program)
+
+
+def test_lines_that_others_bring_about_are_so_many_a_second(caplog):
+    """And the next one says how many were left out."""
+    caplog.set_level(logging.INFO, "capmarshal")
+    some = lines.Lines()
+    for number in range(100_000):
+        some.log(logging.INFO, "a link with %s", number)
+    written = len(caplog.records)
+    assert 100 <= written < 10_000
+    some._looked -= 1
+    some.log(logging.INFO, "a link with %s", "one more")
+    assert caplog.messages[-1].startswith("a link with one more (and ")
+    assert caplog.messages[-1].endswith(" such lines were left out)")

@@ -293,6 +293,7 @@ MODULES = {
         "staying",
         "messages",
         "clocks",
+        "lines",
         "limits",
         "shares",
         "budget",

@@ -15,7 +15,6 @@ import capmarshal as cm
 from capmarshal import aio
 
 from .alive import claim
-from .clocks import lease_from, now
 from .engine import CLOSING, EngineClosed, EngineError
 from .exports import Root
 from .joining import Door, join
@@ -23,7 +22,6 @@ from .limits import AT_A_TIME, LinkLimits
 from .link import LinkLost, NotTaken
 from .pairing import answer_pairs, pair
 from .peer import Peer
-from .replays import Once
 from .sealing import LEASE_BYTES, NotGenuine
 from .shares import Pools, Shares
 from .tokens import Token, check_exporter
@@ -104,7 +102,7 @@ class Bridge:
         self._pools = Pools(self._limits, LINKS_MOST)
         # Of who has joined with a token, by its subject, and of whom this one has joined, by the name.
         self._shares: weakref.WeakValueDictionary[str, Shares] = weakref.WeakValueDictionary()
-        self._instance = Once(os.urandom(LEASE_BYTES), lease_from(now()))
+        self._instance = os.urandom(LEASE_BYTES)
         self._exports: dict[str, _Export] = {}
         # Those that this one has joined, by their names; and all.
         self._joined: dict[str, Peer] = {}

@@ -11,7 +11,17 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, TypeAlias
 
-from capmarshal import ArgumentError, CallTimeout, Disconnected, Forwarder, StaleCapability, raises
+from capmarshal import (
+    ArgumentError,
+    CallTimeout,
+    Disconnected,
+    Forwarder,
+    ProtocolError,
+    StaleCapability,
+    TableFull,
+    TooLarge,
+    raises,
+)
 from capmarshal._server.entrypoint import abandon
 
 from .link import LinkLost
@@ -64,7 +74,7 @@ class Import(Forwarder):
         self._calling = calling
 
     # What calls may raise besides what goes on as it came.
-    @raises(ArgumentError, CallTimeout, Disconnected, StaleCapability)
+    @raises(ArgumentError, CallTimeout, Disconnected, ProtocolError, StaleCapability, TableFull, TooLarge)
     async def forward(self, call: UntypedCall) -> UntypedResult:
         """Calls it."""
         return await self._calling(self.number, call)

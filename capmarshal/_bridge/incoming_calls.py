@@ -24,13 +24,16 @@ from capmarshal import (
     timeout,
 )
 from capmarshal._protocol import faults
+from capmarshal._protocol.wire import ENTRIES_MAX, METHOD_MAX
 
+from . import lines
 from .budget import Spending
 from .clocks import now
 from .crossing import Left
 from .engine import LARGEST, EngineError, Later
 from .exports import TooMany
 from .imports import TooManyImports
+from .limits import ENDED_MOST
 from .link import LinkLost, NotTaken
 from .messages import Call, Done, Failed, Kind, Outcome, Result, Running, State, Taken, written
 from .sealing import NotGenuine
@@ -46,17 +49,12 @@ if TYPE_CHECKING:
     from .sealing import Label
     from .shares import Part
 
-_logger = logging.getLogger("capmarshal")
-
 # Seconds in which a call is answered at once, if it ends by then.
 _AT_ONCE = 0.25
 
 # So many are waited for; of more that come beside them the other is told at once that they run: each that is waited
 # for is one of those that the engine has served at a time, for all other bridges.
 _AT_ONCE_MOST = 100
-
-# Calls that have ended, and of which the other has not said that it has heard it: it says so of some hundred at once.
-_ENDED_MOST = 10_000
 
 # Bytes of what a call came to, which goes as one body; so many entries of a table do in any case, with a payload.
 _OUTCOME_MOST = LARGEST - 1_000
@@ -101,6 +99,7 @@ class IncomingCalls:
         most: int,
         max_bytes: int,
         descriptors: Part,
+        remembered: Part,
     ) -> None:
         """None yet; all are borrowed.
 
@@ -114,6 +113,7 @@ class IncomingCalls:
             most: how many may run.
             max_bytes: of one's arguments.
             descriptors: that may be held for them; borrowed.
+            remembered: those that run, and those of whose end the other has not heard; borrowed.
         """
         self._link = link
         self._exports = exports
@@ -124,6 +124,7 @@ class IncomingCalls:
         self._most = most
         self._max_bytes = max_bytes
         self._descriptors = descriptors
+        self._remembered = remembered
         self._calls: dict[bytes, _Incoming] = {}
         self._running = 0
         self._waited_for = 0
@@ -135,10 +136,17 @@ class IncomingCalls:
 
     def ended(self, call: bytes) -> None:
         """The other has heard its outcome."""
-        incoming = self._calls.pop(call, None)
-        if incoming is not None:
-            incoming.spending.end()
-            self._crossing.let_go(incoming.left)
+        incoming = self._calls.get(call)
+        if incoming is None:
+            return
+        if incoming.task is None or not incoming.task.done():
+            # It can't have: what the call has, and will have, is taken back.
+            self.given_up(call)
+            return
+        del self._calls[call]
+        self._remembered.give_back()
+        incoming.spending.end()
+        self._crossing.let_go(incoming.left)
 
     def given_up(self, call: bytes) -> None:
         """The other wants to know no more of it: it is cancelled if it runs, and never taken if it has not come."""
@@ -146,6 +154,7 @@ class IncomingCalls:
         if incoming is None:
             self._link.bar(Kind.CALL, call)
             return
+        self._remembered.give_back()
         if incoming.task is not None:
             incoming.task.cancel()
             # Not before it is over: until then it may have a result, too.
@@ -180,16 +189,23 @@ class IncomingCalls:
         return label.kind == Kind.CALL and label.call in self._calls
 
     def _called(self, label: Label, call: Call) -> Later | Running:
+        if len(call.table) > ENTRIES_MAX or len(call.method.encode()) > METHOD_MAX:
+            raise NotTaken("it has a longer name, or more in its table, than a call can have")
         if self._running >= self._most:
             raise NotTaken(f"{self._most:,} calls of that bridge run, which is as many as may")
-        if len(self._calls) >= self._most + _ENDED_MOST:
-            raise NotTaken(f"{_ENDED_MOST:,} calls of that bridge have ended, and it does not say that it has heard it")
+        if len(self._calls) >= self._most + ENDED_MOST:
+            raise NotTaken(f"{ENDED_MOST:,} calls of that bridge have ended, and it does not say that it has heard it")
         if self._draining:
             raise NotTaken("it is about to end, and takes no more calls")
         if not self._descriptors.take():
             raise NotTaken(
                 f"{self._descriptors.held:,} descriptors are held here for that bridge, and others have, or may need, "
                 "the rest"
+            )
+        if not self._remembered.take():
+            self._descriptors.give_back()
+            raise NotTaken(
+                "calls of that bridge have ended, and it does not say that it has heard it; others may need room"
             )
         incoming = _Incoming(label, Left(), Spending(self._budget))
         # Before the task runs, which may be cancelled until then.
@@ -294,6 +310,7 @@ class IncomingCalls:
             if incoming.task is not None:
                 incoming.task.cancel()
                 incoming.task.add_done_callback(partial(_free, incoming.spending))
+        self._remembered.give_back(len(self._calls))
         self._calls.clear()
 
 
@@ -309,6 +326,6 @@ def _fault(error: Exception, call: Call) -> faults.Fault:
         error = ArgumentError(f"{call.method}(): an argument was not fetched: {error}")
     found = faults.carried_by(error) or faults.of_call(error)
     if found is None:
-        _logger.error("bridge: %s() could not be forwarded", call.method[:100], exc_info=error)
+        lines.faults.log(logging.ERROR, "bridge: %s() could not be forwarded", call.method[:100], error=error)
         found = faults.raised(error, ())
     return found

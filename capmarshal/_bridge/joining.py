@@ -9,13 +9,12 @@ from .clocks import TheirClock, lease_from, now
 from .engine import Engine, NotSent, Stop, Unanswered
 from .link import Link, NotTaken
 from .messages import ANSWER, REFUSED, VERSION, Hello, HelloAnswer, Join, Joined, Kind, Refused, read, written
+from .replays import Once
 from .sealing import CALL_BYTES, LEASE_BYTES, Direction, Label, NotGenuine, Seal
 from .tokens import KEY_BYTES, NAME_BYTES, Token, check_exporter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-    from .replays import Once
 
     JoinedBy: TypeAlias = Callable[[Link, Join], Awaitable[None]]
 
@@ -23,6 +22,9 @@ M = TypeVar("M")
 
 # Seconds that a question has for its answer.
 _WITHIN = 2.0
+
+# Questions to join that are remembered, until they have expired: of one token.
+_JOINS_MOST = 10_000
 
 _NO_LEASE = bytes(LEASE_BYTES)
 
@@ -100,18 +102,19 @@ class _Asking:
 class Door:
     """Where the exporter of one token is asked: until it is closed, whoever has the token may join."""
 
-    def __init__(self, engine: Engine, token: Token, instance: Once, *, joined: JoinedBy) -> None:
+    def __init__(self, engine: Engine, token: Token, instance: bytes, *, joined: JoinedBy) -> None:
         """Not served yet.
 
         Args:
             engine: that carries it.
             token: which.
-            instance: what has come to this start of the exporter, of all its tokens.
+            instance: of the exporter: another one after each of its starts.
             joined: what is told of who joins: it prepares the link, which is then its own.
         """
         self._engine = engine
         self._token = token
-        self._instance = instance
+        # Of this token alone: whoever asks by it so often that no more is taken keeps nobody from another one.
+        self._instance = Once(instance, lease_from(now()), _JOINS_MOST)
         self._joined = joined
         self._takes, self._answers = Seal(token, Direction.TO_EXPORTER), Seal(token, Direction.TO_IMPORTER)
         self._stop: Stop | None = None

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from msgspec import Struct
 
+from . import lines
 from .clocks import TheirClock, lease_from, nanoseconds, now
 from .engine import Accept, Engine, EngineClosed, Later, NobodyThere, NotSent, Stop, Unanswered
 from .messages import ANSWER, QUESTIONS, REFUSED, Kind, Refused, read, written
@@ -151,7 +152,7 @@ class Link:
         if self.lost:
             return
         self.lost = why
-        _logger.info("bridge: the link with %s has ended: %s", self.other, why)
+        lines.links.log(logging.INFO, "bridge: the link with %s has ended: %s", self.other, why)
         for do in self._at_loss:
             do(why)
         for scope in self._asking:
@@ -175,7 +176,7 @@ class Link:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _logger.error("bridge: a fault in the link with %s", self.other, exc_info=error)
+            lines.faults.log(logging.ERROR, "bridge: a fault in the link with %s", self.other, error=error)
             self.lose(f"a fault here: {type(error).__name__}")
 
     # Asking --------------------------------------------------------------------------------------------------------

@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING
 from capmarshal import (
     Dataspace,
     Disconnected,
+    ProtocolError,
     TooLarge,
     UntypedCall,
     UntypedResult,
     remaining,
 )
 from capmarshal._kernel.native import FOREVER
+from capmarshal._protocol.wire import ENTRIES_MAX
 from capmarshal._typed.untyped import UntypedMethod, wire_name_of
 
 from .budget import Spending
@@ -212,6 +214,10 @@ class OutgoingCalls:
         if isinstance(outcome, Failed):
             raise method.error_for(memoryview(outcome.fault), f"{method.where}, {self._link.other}", FOREVER)
         table: list[object] = []
+        if len(outcome.table) > ENTRIES_MAX:
+            raise ProtocolError(
+                f"{method.where}, {self._link.other}: {len(outcome.table):,} entries in its result's table"
+            )
         try:
             with Spending(self._budget) as spending, Spending(self._copying) as copying:
                 await self._crossing.enter(self._crossing.arrive(outcome.table), table, copying)

@@ -7,6 +7,7 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING
 
+from . import lines
 from .budget import Budget
 from .crossing import Crossing
 from .exports import Exports
@@ -108,6 +109,7 @@ class Peer:
             most=limits.calls,
             max_bytes=limits.bytes,
             descriptors=descriptors,
+            remembered=Part(shares.calls),
         )
         self._openings = Openings(link, self._exports, self._imports, self._pinging, opening)
         link.answer(Kind.FETCH, self._fetched)
@@ -118,7 +120,7 @@ class Peer:
 
     def begin(self) -> None:
         """It has joined, or was joined."""
-        _logger.info("bridge: a link with %s has begun", self.link.other)
+        lines.links.log(logging.INFO, "bridge: a link with %s has begun", self.link.other)
         self.link.run(self._pinging.run(self._outgoing.told))
 
     def joins(self) -> bool:

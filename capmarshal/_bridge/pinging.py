@@ -31,6 +31,9 @@ _MOST = 10_000
 # So many things of a ping are taken before it is somebody else's turn.
 _A_TURN = 250
 
+# So much waits to be released at most: more than may be held here of one link, so that it waits for who answers late.
+_RELEASED_MOST = 500_000
+
 # Bytes of why something is gone.
 _WHY_MOST = 1_000
 
@@ -54,6 +57,7 @@ class Pinging:
         self._asked = asked
         self._look_for_gone = gone
         self._at_once = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._number = 0
         self._ended: list[bytes] = []
         self._kept = 0
@@ -84,6 +88,9 @@ class Pinging:
     def released(self, number: int, mentions: int) -> None:
         """What the other has exported is not held here any more; from any thread."""
         self._released.append((number, mentions))
+        if len(self._released) == _RELEASED_MOST and self._loop is not None:
+            why = "it mentions more than it lets itself be told that nobody has"
+            self._loop.call_soon_threadsafe(self._link.lose, why)
 
     def gone(self, number: int, why: str | None) -> None:
         """What was exported can't be called any more."""
@@ -96,6 +103,7 @@ class Pinging:
 
     async def run(self, told: Callable[[bytes, State], None]) -> None:
         """Pings until the link is lost; what has become of calls that were asked for is told."""
+        self._loop = asyncio.get_running_loop()
         pinging = asyncio.create_task(self._ping(told))
         try:
             while not pinging.done():

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .limits import ENDED_MOST
+
 if TYPE_CHECKING:
     from .limits import LinkLimits
 
@@ -83,6 +85,7 @@ class Pools:
         self.links = Pool(links)
         self.descriptors = Pool(limits.descriptors)
         self.exports = Pool(_ALL_OF_IT * limits.exports)
+        self.calls = Pool(_ALL_OF_IT * (limits.calls + ENDED_MOST))
         self.copying = Pool(_ALL_OF_IT * limits.dataspace)
         self.came = Pool(_ALL_OF_IT * limits.bytes_at_a_time)
         self.kept = Pool(_ALL_OF_IT * limits.bytes_at_a_time)
@@ -95,6 +98,7 @@ class Shares:
         links: that it has made.
         descriptors: that are held for it.
         exports: that it was told of.
+        calls: that it has made, and of whose end it has not heard.
         copying: bytes of dataspaces.
         came: bytes of results that it has sent.
         kept: bytes of its arguments, and of results that wait for it.
@@ -105,6 +109,7 @@ class Shares:
         self.links = Share(pools.links)
         self.descriptors = Share(pools.descriptors)
         self.exports = Share(pools.exports)
+        self.calls = Share(pools.calls)
         self.copying = Share(pools.copying)
         self.came = Share(pools.came)
         self.kept = Share(pools.kept)

@@ -11,7 +11,6 @@ import os
 import time
 
 from capmarshal._bridge import messages
-from capmarshal._bridge.engine import EngineError
 from capmarshal._bridge.messages import ANSWER, Kind, written
 from capmarshal._bridge.sealing import Direction, Label, NotGenuine, Seal
 from capmarshal._bridge.tokens import Token
@@ -69,7 +68,7 @@ class HostileImporter:
         label = Label(Kind.JOIN, os.urandom(16), answer.instance, expires=self.expiry(1))
         kind, plain = await self._ask(self.token.subject, asks, hears, label, join)
         if kind != Kind.JOIN | ANSWER:
-            raise EngineError(messages.read(plain, messages.Refused).words)
+            raise Refused(messages.read(plain, messages.Refused).words)
         self.their_lease = messages.read(plain, messages.Joined).lease
         return self
 
@@ -97,7 +96,7 @@ class HostileImporter:
         question = messages.Open(self.token.subject, self.token.proof(self.link))
         kind, answer = await self.ask(Kind.OPEN, question, number=number, within=within)
         if kind == messages.REFUSED:
-            raise EngineError(answer.words)
+            raise Refused(answer.words)
         return answer.number
 
     async def call(self, number, method, payload, table=(), *, call=None):
