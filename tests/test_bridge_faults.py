@@ -177,7 +177,8 @@ def test_who_waits_is_told_when_the_other_is_lost(run, bye):
             world.network.judge = lambda _flight: "lose"
         results = await asyncio.gather(*calls, return_exceptions=True)
         assert all(isinstance(result, cm.Disconnected) for result in results), results
-        assert [result.ran for result in results] == ["maybe", "maybe", "no", "maybe"]
+        # Who says farewell says what has come.
+        assert [result.ran for result in results] == ["maybe", "maybe", "no", "no" if bye else "maybe"]
         assert near.link.lost
         assert loop.time() - before < (1 if bye else 11)
         world.served.let_go(1)
@@ -186,6 +187,24 @@ def test_who_waits_is_told_when_the_other_is_lost(run, bye):
 
     def world_judge(flight):
         return "lose" if kind(flight) in (Kind.FETCH, Kind.OPEN | ANSWER) else "carry"
+
+    run(program)
+
+
+def test_a_call_whose_answer_was_lost_before_the_farewell_may_have_run(run):
+    """It has; and the other has not heard of its end."""
+
+    async def program(world):
+        losing(world.network, Kind.CALL | ANSWER, Kind.PING, times=100)
+        call = asyncio.create_task(world.work.run(1))
+        while not world.served.ran[1]:
+            await asyncio.sleep(0.01)
+        [far] = world.far._peers
+        await far.close("the test")
+        [result] = await asyncio.gather(call, return_exceptions=True)
+        assert isinstance(result, cm.Disconnected), result
+        assert result.ran == "maybe"
+        await world.idle()
 
     run(program)
 

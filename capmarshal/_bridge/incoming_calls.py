@@ -172,6 +172,11 @@ class IncomingCalls:
         while self._telling:
             await asyncio.wait(self._telling)
 
+    def end(self) -> list[bytes]:
+        """Takes no more; those that have come, and whose outcome the other may not have heard."""
+        self._draining = True
+        return list(self._calls)
+
     def __len__(self) -> int:
         return len(self._calls)
 

@@ -283,7 +283,14 @@ class Paired(_Message):
 
 
 class Bye(_Message):
-    """The one who says this ends, and all that it has of the other's."""
+    """The one who says this ends, and all that it has of the other's; it takes no more calls.
+
+    Attributes:
+        came: calls of the other's that have come, and of which it has not said that it has heard their outcome.  Those
+            that it still waits for besides have not run.
+    """
+
+    came: list[bytes]
 
 
 class Refused(_Message):

@@ -89,6 +89,8 @@ class OutgoingCalls:
         self._waiting: dict[bytes, _Waiting] = {}
         # Those that were given up, and what they have mentioned: unless they came, that is taken back.
         self._given_up: dict[bytes, Left] = {}
+        # Those that had come when the other said that it ends.
+        self._came: frozenset[bytes] | None = None
         link.answer(Kind.DONE, self._done)
         link.at_loss(self._lose)
 
@@ -112,6 +114,10 @@ class OutgoingCalls:
             waiting.outcome.set_exception(_Never())
         elif state is State.RUNNING:
             waiting.in_doubt = False
+
+    def over(self, came: list[bytes]) -> None:
+        """The other ends and takes no more, and these have come: those that are waited for besides never run."""
+        self._came = frozenset(came)
 
     async def make(self, number: int, call: UntypedCall) -> UntypedResult:
         """Makes a call, and gives its result, whose table is the caller's.
@@ -241,9 +247,10 @@ class OutgoingCalls:
         return Taken()
 
     def _lose(self, why: str) -> None:
-        for waiting in self._waiting.values():
+        for call, waiting in self._waiting.items():
             if not waiting.outcome.done():
-                waiting.outcome.set_exception(Disconnected(self._words(why)))
+                never = self._came is not None and call not in self._came
+                waiting.outcome.set_exception(_Never() if never else Disconnected(self._words(why)))
 
     def _deadline(self) -> int:
         left = remaining()

@@ -150,7 +150,7 @@ class Peer:
         """Ends the link, and tells it so."""
         if not self.link.lost:
             with contextlib.suppress(Exception):
-                await self.link.ask(Kind.BYE, Bye(), Taken, within=_BYE)
+                await self.link.ask(Kind.BYE, Bye(self._incoming.end()), Taken, within=_BYE)
         await self.link.close(why)
 
     def revoke(self, root: Root) -> None:
@@ -208,7 +208,8 @@ class Peer:
             export.ring()
         return Taken()
 
-    def _told_bye(self, _label: Label, _bye: Bye) -> Taken:
+    def _told_bye(self, _label: Label, bye: Bye) -> Taken:
+        self._outgoing.over(bye.came)
         # Answered before: what is lost answers nobody.
         asyncio.get_running_loop().call_soon(self.link.lose, "the other bridge has ended it")
         return Taken()
