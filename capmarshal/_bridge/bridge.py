@@ -17,7 +17,7 @@ from capmarshal import aio
 from .alive import claim
 from .engine import CLOSING, EngineClosed, EngineError
 from .exports import Root
-from .joining import Door, join
+from .joining import Door, instance_of, join
 from .limits import AT_A_TIME, LinkLimits
 from .link import LinkLost, NotTaken
 from .pairing import answer_pairs, pair
@@ -250,7 +250,20 @@ class Bridge:
             except NotTaken as error:
                 raise NotReached(f"{token.exporter!r} refuses: {error}", ran="no") from None
             except (EngineError, NotGenuine) as error:
-                raise NotReached(f"{token.exporter!r} can't be reached: {error}", ran="no") from None
+                if not again or peer is None or not await self._was_started_again(peer, token):
+                    raise NotReached(f"{token.exporter!r} can't be reached: {error}", ran="no") from None
+                again = False
+
+    async def _was_started_again(self, peer: Peer, token: Token) -> bool:
+        """Whether another start of a bridge serves its token than the one that was joined, which is lost by that."""
+        try:
+            instance = await instance_of(self._engine, token)
+        except (EngineError, NotTaken, NotGenuine):
+            return False
+        if instance == peer.link.instance:
+            return False
+        peer.link.lose("the other bridge was started again")
+        return True
 
     async def _own(self, token: Token) -> Capability:
         export = self._exports.get(token.subject)

@@ -48,7 +48,7 @@ async def join(engine: Engine, token: Token, *, ours: str, prepare: Callable[[Li
         NotGenuine: it is a bridge of another version.
     """
     asking = _Asking(engine, token)
-    answer = await asking.ask(Kind.HELLO, Hello(VERSION), HelloAnswer, lease=_NO_LEASE, expires=0)
+    answer = await asking.hello()
     clock = TheirClock(answer.clock)
     link_token = Token(token.exporter, os.urandom(NAME_BYTES), os.urandom(KEY_BYTES))
     link = Link(engine, link_token, ours=ours, other=token.exporter, made_by_us=True)
@@ -65,7 +65,17 @@ async def join(engine: Engine, token: Token, *, ours: str, prepare: Callable[[Li
     except BaseException as error:
         await link.close(f"it was not joined: {error}")
         raise
+    link.instance = answer.instance
     return link
+
+
+async def instance_of(engine: Engine, token: Token) -> bytes:
+    """Which start of a token's exporter serves it now: another one than was joined, once that was started again.
+
+    Raises:
+        NotSent, Unanswered, NotTaken, NotGenuine: as from :func:`join`.
+    """
+    return (await _Asking(engine, token).hello()).instance
 
 
 class _Asking:
@@ -75,6 +85,10 @@ class _Asking:
         self._engine = engine
         self._token = token
         self._asks, self._hears = Seal(token, Direction.TO_EXPORTER), Seal(token, Direction.TO_IMPORTER)
+
+    async def hello(self) -> HelloAnswer:
+        """Asks what time it is there; raises as :func:`join`."""
+        return await self.ask(Kind.HELLO, Hello(VERSION), HelloAnswer, lease=_NO_LEASE, expires=0)
 
     async def ask(self, kind: Kind, question: object, answer: type[M], *, lease: bytes, expires: int) -> M:
         """Asks once; raises as :func:`join`."""

@@ -64,6 +64,7 @@ class Link:
         other: the name of the other bridge.
         lease: of this end.
         clock: the other's, of which nothing is known until it has joined.
+        instance: which start of the other was joined; empty where it has joined this one.
         has_come: whether a question that is late has come before.
         lost: why the other is lost; empty as long as it is not.
     """
@@ -96,6 +97,7 @@ class Link:
         self._once = Once(self.lease, lease_from(now()))
         self._their_lease = bytes(LEASE_BYTES)
         self.clock = TheirClock(0)
+        self.instance = b""
         self._answering: dict[int, Answering] = {}
         self._stop: Stop | None = None
         self._unreached_since: int | None = None
