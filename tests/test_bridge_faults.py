@@ -7,7 +7,7 @@ import pytest
 
 import bridge_in_process
 import capmarshal as cm
-from bridge_in_process import PLENTY, kind, settle
+from bridge_in_process import PLENTY, Thing, ThingServer, kind, settle
 from capmarshal import aio
 from capmarshal._bridge import incoming_calls
 from capmarshal._bridge.messages import ANSWER, Kind
@@ -383,6 +383,33 @@ def test_closing_a_bridge_while_calls_run(run, which):
         await asyncio.sleep(5)
         assert not world.near._peers
         assert not world.far._peers
+
+    run(program)
+
+
+def test_a_result_that_does_not_go_and_is_given_up(run, monkeypatch):
+    """What it would have mentioned is taken back once: what its caller has of the same by another call stays."""
+
+    async def program(world):
+        same = [world.things.manage(ThingServer(world.served.ran)).cast(Thing) for _ in range(600)]
+
+        async def give_many(_number, _count):
+            return same
+
+        world.served.give_many = give_many
+        had = await world.work.give_many(1, 600)
+        monkeypatch.setattr(incoming_calls, "_OUTCOME_MOST", 2_000)
+        losing(world.network, Kind.CALL | ANSWER, Kind.DONE, times=1000)
+        call = asyncio.create_task(world.work.give_many(2, 600))
+        await asyncio.sleep(0.5)
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        await asyncio.sleep(3)
+        world.network.release()
+        assert await had[0].touch(3) == 3
+        assert await had[-1].touch(4) == 4
+        del same, had, call, world.served.give_many
+        await world.idle()
 
     run(program)
 

@@ -143,9 +143,10 @@ class Crossing:
         return Long(number, len(payload))
 
     def take_back(self, left: Left) -> None:
-        """What was mentioned has never come, and never will."""
+        """What was mentioned has never come, and never will.  Does nothing the second time."""
         for number in left.exported:
             self._exports.release(number, 1)
+        left.exported.clear()
         self.let_go(left)
 
     def let_go(self, left: Left) -> None:
