@@ -7,7 +7,7 @@ import pytest
 
 import bridge_in_process
 import capmarshal as cm
-from bridge_in_process import PLENTY, Thing, ThingServer, kind, settle
+from bridge_in_process import PLENTY, Thing, ThingServer, Work, WorkServer, kind, settle
 from capmarshal import aio
 from capmarshal._bridge import incoming_calls
 from capmarshal._bridge.messages import ANSWER, Kind
@@ -424,3 +424,33 @@ def test_a_result_whose_table_is_too_long(run, monkeypatch):
         await world.idle()
 
     run(program)
+
+
+def test_a_call_with_a_dataspace_that_asks_for_another(run):
+    """Whoever holds one among its arguments waits for no room that it has itself."""
+
+    async def program(world):
+        mine = world.things.manage(WorkServer())
+        await world.work.keep(1, mine.cast(Thing))
+        for budget in [budget for peer in world.far._peers for budget in budgets_of_dataspaces(peer)]:
+            budget._most = 1 << 20
+
+        async def array(_number, data):
+            back = cm.capability(world.served._kept[0]).cast(Work)
+            with cm.Dataspace.from_buffer(bytes(1 << 20)) as asked, await back.array(2, asked) as came:
+                assert came.size == 1 << 20
+            return data
+
+        world.served.array = array
+        with cm.Dataspace.from_buffer(bytes(1 << 20)) as data:
+            async with asyncio.timeout(PLENTY):
+                (await world.work.array(1, data)).close()
+        world.served._kept.clear()
+        del mine, world.served.array
+        await world.idle()
+
+    run(program)
+
+
+def budgets_of_dataspaces(peer):
+    return peer._incoming._copying, peer._outgoing._copying

@@ -93,17 +93,19 @@ class Peer:
             descriptors=descriptors,
         )
         at_a_time = limits.bytes_at_a_time
-        copying = Budget("dataspaces that are copied", limits.dataspace, Part(shares.copying))
+        # Of each way their own: a call holds its arguments while it runs, and may wait for the results of others.
+        arguments = Budget("dataspaces among arguments", limits.dataspace, Part(shares.copying))
+        results = Budget("dataspaces among results", limits.dataspace, Part(shares.copying))
         came = Budget("results that have come", at_a_time, Part(shares.came))
         kept = Budget("arguments and results", at_a_time, Part(shares.kept))
         self._outgoing = OutgoingCalls(
-            link, self.crossing, self._pinging, copying=copying, budget=came, max_bytes=limits.bytes
+            link, self.crossing, self._pinging, copying=results, budget=came, max_bytes=limits.bytes
         )
         self._incoming = IncomingCalls(
             link,
             self._exports,
             self.crossing,
-            copying=copying,
+            copying=arguments,
             revoke=self.revoke,
             budget=kept,
             most=limits.calls,
