@@ -9,7 +9,7 @@ import bridge_in_process
 import capmarshal as cm
 from bridge_in_process import PLENTY, Thing, ThingServer, Work, WorkServer, kind, settle
 from capmarshal import aio
-from capmarshal._bridge import incoming_calls
+from capmarshal._bridge import incoming_calls, pinging
 from capmarshal._bridge.messages import ANSWER, Kind
 
 
@@ -454,3 +454,32 @@ def test_a_call_with_a_dataspace_that_asks_for_another(run):
 
 def budgets_of_dataspaces(peer):
     return peer._incoming._copying, peer._outgoing._copying
+
+
+@pytest.mark.parametrize("reason", ["of a file named \udc80", "\N{BROKEN HEART}" * 1000])
+def test_any_text_is_a_reason(run, reason):
+    """Also one that no message can have, or that is long: who is told of it is told no more than it can be."""
+
+    async def program(world):
+        await world.far.revoke(world.token, reason)
+        async with asyncio.timeout(PLENTY):
+            await aio.wait_gone(cm.capability(world.work))
+        with pytest.raises(cm.Revoked, match="named|\N{BROKEN HEART}"):
+            await world.work.run(1)
+        await world.idle()
+
+    run(program)
+
+
+def test_what_is_added_while_some_is_taken_stays():
+    """A finalizer tells of a signal that nobody holds, in any thread, or here where memory is asked for."""
+
+    class Interrupted(list):
+        def __getitem__(self, place):
+            taken = super().__getitem__(place)
+            self.append("added")
+            return taken
+
+    waiting = Interrupted(["first"])
+    assert pinging._taken(waiting) == ["first"]
+    assert list(waiting) == ["added"]

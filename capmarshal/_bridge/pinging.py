@@ -94,7 +94,7 @@ class Pinging:
 
     def gone(self, number: int, why: str | None) -> None:
         """What was exported can't be called any more."""
-        self._gone.append((number, None if why is None else why[:_WHY_MOST]))
+        self._gone.append((number, None if why is None else _kept(why)))
         self.at_once()
 
     def at_once(self) -> None:
@@ -201,5 +201,11 @@ class Pinging:
 def _taken(waiting: list[T], most: int = _MOST) -> list[T]:
     """The first of what waits, which does not any more."""
     taken = waiting[:most]
-    del waiting[:most]
+    # No more than were taken: what another thread, or a finalizer here, adds in between stays.
+    del waiting[: len(taken)]
     return taken
+
+
+def _kept(why: str) -> str:
+    """What is told of a reason, as an entrypoint keeps it: any text may be one, and no other text can be sent."""
+    return why.encode(errors="replace")[:_WHY_MOST].decode(errors="ignore")
