@@ -118,6 +118,32 @@ def test_the_node_of_a_client_is_started_again_under_load(node):
     run(program)
 
 
+def test_what_was_cancelled_before_it_was_served_is_not_served(node):
+    """Nobody has what would stop it: neither the node nor the next connection has it."""
+    one = node()
+
+    async def program():
+        async with connected(one.address) as server, connected(one.address) as caller:
+            serving = asyncio.create_task(server.serve("cm.host.a", echo))
+            # It has begun, and waits for the node.
+            await asyncio.sleep(0)
+            serving.cancel()
+            await asyncio.wait([serving])
+            assert serving.cancelled()
+            for again in (False, True):
+                if again:
+                    one.kill()
+                    await engines.awaited(lambda: not (server.connected or caller.connected))
+                    one.start()
+                    await engines.awaited(lambda: server.connected and caller.connected)
+                async with asyncio.timeout(PATIENCE):
+                    with pytest.raises(NobodyThere):
+                        while True:
+                            await caller.call("cm.host.a", b"", within=PLENTY)
+
+    run(program)
+
+
 @pytest.mark.parametrize("whose", ["server", "caller"])
 def test_a_node_that_stands_still_is_left(cluster, whose):
     """Its connections stay open, and it answers nothing; then it goes on, with what it had been sent."""

@@ -110,6 +110,8 @@ class NatsEngine:
         self._handling = Handling(concurrency)
         self._answered = _Interest(f"{self._inbox}.*", self._take_answer, self._told_of_answer)
         self._interests = {self._answered}
+        # What ends those whose beginning was cancelled.
+        self._cut_off: set[asyncio.Task[None]] = set()
         self._denials: set[tuple[str, str]] = set()
         self._keeper: asyncio.Task[None] | None = None
 
@@ -198,6 +200,8 @@ class NatsEngine:
             for interest in list(self._interests):
                 if interest is not self._answered:
                     await self._end(interest)
+            if self._cut_off:
+                await asyncio.wait(self._cut_off)
             await self._handling.finish(within)
             if connection := self._usable():
                 await connection.alive(max(deadline - asyncio.get_running_loop().time(), 0.1))
@@ -272,8 +276,15 @@ class NatsEngine:
         interest = _Interest(subject, take, told)
         self._interests.add(interest)
         if connection := self._usable():
-            # Where that fails the connection is lost, and the next one has it.
-            await self._subscribe(connection, [interest])
+            try:
+                # Where that fails the connection is lost, and the next one has it.
+                await self._subscribe(connection, [interest])
+            except BaseException:
+                # Cut off: nobody has what would stop it.
+                ending = asyncio.create_task(self._end(interest))
+                self._cut_off.add(ending)
+                ending.add_done_callback(self._cut_off.discard)
+                raise
             if interest.denied:
                 words = interest.denied
                 await self._end(interest)
