@@ -7,7 +7,9 @@ import pytest
 
 import bridge_in_process
 import capmarshal as cm
-from bridge_in_process import PLENTY, Work
+from bridge_in_process import PLENTY, Thing, Work, kind, settle
+from capmarshal._bridge.messages import Kind
+from capmarshal._bridge.tokens import Token
 
 
 @pytest.fixture
@@ -31,6 +33,68 @@ def test_a_bridge_that_was_started_again(run):
         assert len(world.near._peers) == 1
         assert world.served.ran == {2: 1}
         del again, old
+        await world.idle()
+
+    run(program)
+
+
+def test_a_bridge_that_is_silent_is_not_asked_again_for_each_who_waits(run):
+    """All who want it at the same time have waited as long as one; nothing of them stays."""
+
+    async def program(world):
+        await asyncio.gather(*(peer.close("the test") for peer in tuple(world.near._peers)))
+        world.network.judge = lambda _flight: "lose"
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        connecting = [asyncio.create_task(world.near.connect(world.token)) for _ in range(20)]
+        results = await asyncio.gather(*connecting, return_exceptions=True)
+        assert all(isinstance(result, cm.Disconnected) for result in results), results
+        assert loop.time() - begun < 10
+        world.network.release()
+        assert await (await world.near.connect(world.token)).cast(Work).run(1) == 1
+        for number in range(3):
+            with pytest.raises(cm.Disconnected):
+                await world.near.connect(Token.new(f"nobody-{number}"))
+        assert not world.near._joining
+        del connecting, results
+        await world.idle()
+
+    run(program)
+
+
+def test_a_path_of_this_machine_where_nobody_listens(run, tmp_path):
+    """A bridge's own token is not reached by the same error as that of another."""
+
+    async def program(world):
+        token = await world.far.export(tmp_path / "nobody")
+        for bridge in (world.near, world.far):
+            with pytest.raises(cm.Disconnected, match=r"not there.*no such file"):
+                await bridge.connect(token)
+        await world.idle()
+
+    run(program)
+
+
+def test_who_connects_gives_up_while_two_links_are_put_together(run):
+    """They are all the same: what came by the one goes home by the other."""
+
+    async def program(world):
+        thing = world.thing()
+        token = await world.near.export(thing)
+        world.network.judge = lambda flight: "hold" if kind(flight) == Kind.PAIR else "carry"
+        connecting = asyncio.create_task(world.far.connect(token))
+        await settle()
+        assert [kind(flight) for flight in world.network.held] == [Kind.PAIR]
+        connecting.cancel()
+        await asyncio.gather(connecting, return_exceptions=True)
+        world.network.release()
+        there = await world.far.connect(token)
+        world.served._kept.append(there.cast(Thing))
+        back = await world.work.give_back(1)
+        assert cm.capability(back) is cm.capability(thing)
+        await world.far.revoke(world.token)
+        await world.near.revoke(token)
+        del thing, connecting, there, back
         await world.idle()
 
     run(program)

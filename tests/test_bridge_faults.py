@@ -408,7 +408,8 @@ def test_a_result_that_does_not_go_and_is_given_up(run, monkeypatch):
         world.network.release()
         assert await had[0].touch(3) == 3
         assert await had[-1].touch(4) == 4
-        del same, had, call, world.served.give_many
+        same.clear()
+        del had, call, world.served.give_many
         await world.idle()
 
     run(program)
@@ -464,7 +465,7 @@ def test_any_text_is_a_reason(run, reason):
         await world.far.revoke(world.token, reason)
         async with asyncio.timeout(PLENTY):
             await aio.wait_gone(cm.capability(world.work))
-        with pytest.raises(cm.Revoked, match="named|\N{BROKEN HEART}"):
+        with pytest.raises(cm.Revoked, match="of a file named" if reason.startswith("of") else reason[:1]):
             await world.work.run(1)
         await world.idle()
 

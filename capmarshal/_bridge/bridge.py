@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hmac
 import logging
+import math
 import os
 import weakref
 from functools import partial
@@ -15,7 +16,7 @@ import capmarshal as cm
 from capmarshal import aio
 
 from .alive import claim
-from .engine import CLOSING, EngineClosed, EngineError
+from .engine import CLOSING, EngineClosed, EngineError, NotAllowed, Unanswered
 from .exports import Root
 from .joining import Door, instance_of, join
 from .limits import AT_A_TIME, LinkLimits
@@ -66,6 +67,29 @@ class _Export(Root):
         self.door = door
 
 
+class _Joining:
+    """Joining one other bridge: one at a time, and who waits for that is told of its silence, too.
+
+    Attributes:
+        turn: of who joins it.
+        wanted: how many want it.
+    """
+
+    def __init__(self) -> None:
+        self.turn = asyncio.Lock()
+        self.wanted = 0
+        self._asked, self._words = -math.inf, ""
+
+    def check(self, since: float) -> None:
+        """Raises Unanswered where it was asked since then, and was silent."""
+        if since <= self._asked:
+            raise Unanswered(self._words)
+
+    def was_silent(self, asked: float, error: Unanswered) -> None:
+        """It was asked then, and has not answered."""
+        self._asked, self._words = asked, str(error)
+
+
 class Bridge:
     """Makes capabilities of this machine callable from other machines, and those of others from this one.
 
@@ -106,7 +130,7 @@ class Bridge:
         self._exports: dict[str, _Export] = {}
         # Those that this one has joined, by their names; and all.
         self._joined: dict[str, Peer] = {}
-        self._joining: dict[str, asyncio.Lock] = {}
+        self._joining: dict[str, _Joining] = {}
         self._peers: set[Peer] = set()
         self._ended = False
         self._stack = contextlib.AsyncExitStack()
@@ -269,28 +293,55 @@ class Bridge:
         export = self._exports.get(token.subject)
         if export is None or export.token != token:
             raise NotReached(f"{self.name!r}, which is this bridge, has no such token", ran="no")
-        return await export.source()
+        try:
+            return await export.source()
+        except (cm.Error, OSError) as error:
+            raise NotReached(f"what the token stands for is not there: {error}", ran="no") from None
 
     async def _peer(self, token: Token) -> Peer:
-        async with self._joining.setdefault(token.exporter, asyncio.Lock()):
-            peer = self._joined.get(token.exporter)
-            if peer is None or peer.link.lost:
-                made: list[Peer] = []
+        joining = self._joining.setdefault(token.exporter, _Joining())
+        joining.wanted += 1
+        since = asyncio.get_running_loop().time()
+        try:
+            async with joining.turn:
+                peer = self._joined.get(token.exporter)
+                if peer is None or peer.link.lost:
+                    joining.check(since)
+                    peer = await self._join(token, joining)
+                return peer
+        finally:
+            joining.wanted -= 1
+            if not joining.wanted:
+                del self._joining[token.exporter]
 
-                def prepare(link: Link) -> None:
-                    made.append(self._made(link, token.exporter))
+    async def _join(self, token: Token, joining: _Joining) -> Peer:
+        made: list[Peer] = []
 
-                await join(self._engine, token, ours=self.name, prepare=prepare)
-                (peer,) = made
-                if peer.link.lost:
-                    raise LinkLost(peer.link.lost)
-                self._joined[token.exporter] = peer
-                peer.begin()
-                # The other may have joined this one before.
-                for came in tuple(self._peers):
-                    if came.link.other == token.exporter and came is not peer:
-                        await pair(peer, came)
-            return peer
+        def prepare(link: Link) -> None:
+            made.append(self._made(link, token.exporter))
+
+        asked = asyncio.get_running_loop().time()
+        try:
+            await join(self._engine, token, ours=self.name, prepare=prepare)
+        except Unanswered as error:
+            # What is not allowed is so of one subject alone.
+            if not isinstance(error, NotAllowed):
+                joining.was_silent(asked, error)
+            raise
+        (peer,) = made
+        if peer.link.lost:
+            raise LinkLost(peer.link.lost)
+        self._joined[token.exporter] = peer
+        peer.begin()
+        # The other may have joined this one before.  Asked also where who waits for it gives up.
+        pairing = [
+            peer.link.run(pair(peer, came))
+            for came in self._peers
+            if came.link.other == token.exporter and came is not peer
+        ]
+        if pairing:
+            await asyncio.wait(pairing)
+        return peer
 
     # Being joined --------------------------------------------------------------------------------------------------
 
