@@ -7,6 +7,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -267,6 +268,44 @@ def test_signals_end_it(node, service, number, status):
         far.ready()
         assert far.end(number) == status
         assert "Traceback" not in far.err.text
+
+
+class Slow(cm.Interface):
+    @cm.method
+    def run(self) -> str: ...
+
+
+class SlowServer(Slow):
+    def __init__(self):
+        self.begun, self.may_end = threading.Event(), threading.Event()
+
+    def run(self):
+        self.begun.set()
+        assert self.may_end.wait(PATIENCE)
+        return "to its end"
+
+
+def test_calls_that_run_are_answered_before_it_ends(node, tmp_path):
+    slow, answers = SlowServer(), []
+    with cm.Entrypoint("slow") as entrypoint:
+        entrypoint.listen(tmp_path / "slow.sock", slow)
+        with exported(node, tmp_path / "slow.sock") as far:
+            [(token, _)] = far.ready().tokens()
+            words = "--name", "near", "import", "-", "--at", tmp_path / "there.sock"
+            with bridge_commands.bridge(*node, *words, stdin=subprocess.PIPE) as near:
+                near.tell(token)
+                near.ready()
+                there = cm.connect(tmp_path / "there.sock").cast(Slow)
+                calling = threading.Thread(target=lambda: answers.append(there.run()))
+                calling.start()
+                assert slow.begun.wait(PATIENCE)
+                far.send(signal.SIGTERM)
+                far.err.until("ends: calls that run have some seconds")
+                slow.may_end.set()
+                calling.join(PATIENCE)
+                assert answers == ["to its end"]
+                assert far.status() == 0
+                cm.wait_gone(cm.capability(there), PATIENCE)
 
 
 def test_a_signal_ends_it_before_it_has_begun(service):
