@@ -18,7 +18,7 @@ import commands
 import nats_servers
 import secured_nodes
 from desk import DeskServer
-from patience import PATIENCE
+from patience import PATIENCE, until
 
 UNREACHABLE = "nats://127.0.0.1:1"
 # Another bridge's, or nobody's.
@@ -274,9 +274,16 @@ class Slow(cm.Interface):
     @cm.method
     def run(self) -> str: ...
 
+    @cm.method
+    def other(self) -> cm.Capability: ...
+
+    @cm.method
+    def nothing(self) -> None: ...
+
 
 class SlowServer(Slow):
-    def __init__(self):
+    def __init__(self, other=None):
+        self._other = other
         self.begun, self.may_end = threading.Event(), threading.Event()
 
     def run(self):
@@ -284,10 +291,25 @@ class SlowServer(Slow):
         assert self.may_end.wait(PATIENCE)
         return "to its end"
 
+    def other(self):
+        return self._other
+
+    def nothing(self):
+        pass
+
+
+def refused(call):
+    try:
+        call()
+    except cm.Disconnected as error:
+        return error.ran == "no"
+    return False
+
 
 def test_calls_that_run_are_answered_before_it_ends(node, tmp_path):
-    slow, answers = SlowServer(), []
-    with cm.Entrypoint("slow") as entrypoint:
+    answers = []
+    with cm.Entrypoint("slow") as entrypoint, cm.Entrypoint("other") as another:
+        slow = SlowServer(another.manage(SlowServer()))
         entrypoint.listen(tmp_path / "slow.sock", slow)
         with exported(node, tmp_path / "slow.sock") as far:
             [(token, _)] = far.ready().tokens()
@@ -296,11 +318,12 @@ def test_calls_that_run_are_answered_before_it_ends(node, tmp_path):
                 near.tell(token)
                 near.ready()
                 there = cm.connect(tmp_path / "there.sock").cast(Slow)
+                other = there.other().cast(Slow)
                 calling = threading.Thread(target=lambda: answers.append(there.run()))
                 calling.start()
                 assert slow.begun.wait(PATIENCE)
                 far.send(signal.SIGTERM)
-                far.err.until("ends: calls that run have some seconds")
+                until(lambda: refused(other.nothing))
                 slow.may_end.set()
                 calling.join(PATIENCE)
                 assert answers == ["to its end"]
