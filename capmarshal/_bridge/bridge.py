@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import inspect
 import logging
 import math
 import os
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import capmarshal as cm
 from capmarshal import aio
+from capmarshal._kernel.errors import with_article
 
 from .alive import claim
 from .engine import CLOSING, EngineClosed, EngineError, NotAllowed, Unanswered
@@ -67,6 +69,10 @@ class _Export(Root):
         self.door = door
 
 
+# The engines of all bridges.
+_taken: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
 class _Joining:
     """Joining one other bridge: one at a time, and who waits for that is told of its silence, too.
 
@@ -117,10 +123,16 @@ class Bridge:
             close_timeout: seconds for which leaving the block waits for calls that other bridges have made.
 
         Raises:
-            ValueError: no such name.
+            ValueError: no such name; or the engine is another bridge's.
+            TypeError: that is no engine.
         """
         self.name: str = check_exporter(name)
+        _check_engine(engine)
+        if engine in _taken:
+            raise ValueError("that engine is another bridge's, and is closed with it: each has one of its own")
+        _taken.add(engine)
         self._engine = engine
+        self._entered = False
         self._close_timeout = close_timeout
         self._limits = LinkLimits.of_this_process(max_bytes, max_dataspace)
         self._pools = Pools(self._limits, LINKS_MOST)
@@ -155,6 +167,7 @@ class Bridge:
             stack.push_async_callback(await claim(self._engine, self.name))
             stack.push_async_callback(self._end)
             self._stack = stack.pop_all()
+        self._entered = True
         return self
 
     async def __aexit__(
@@ -180,11 +193,11 @@ class Bridge:
             TypeError, ValueError: it is none of these; or the token is another bridge's, or in use.
             EngineError: the bridge has ended.
         """
+        self._check_entered()
         source = self._source(what)
         if token is None:
             token = Token.new(self.name)
-        if token.exporter != self.name:
-            raise ValueError(f"a token of {token.exporter!r}, and this bridge is {self.name!r}")
+        self._check_own(token)
         if token.subject in self._exports:
             raise ValueError("that token stands for something already")
         door = Door(self._engine, token, self._instance, joined=partial(self._was_joined, token.subject))
@@ -200,12 +213,18 @@ class Bridge:
         """Ends what a token is good for: all that was reached by it can't be called any more, wherever it is.
 
         That includes what methods called by it have returned.  Calls that run are answered.  Does nothing the second
-        time.
+        time.  Exported again, it is good again.
 
         Args:
             token: one of this bridge's.
             reason: for those who hold it, who get it with their error.
+
+        Raises:
+            TypeError, ValueError: it is none of this bridge's.
+            RuntimeError: the bridge was not entered.
         """
+        self._check_entered()
+        self._check_own(token)
         export = self._exports.pop(token.subject, None)
         if export is None:
             return
@@ -225,8 +244,11 @@ class Bridge:
         Raises:
             NotReached: it can't be reached.
             TableFull: no room for its two descriptors.
+            TypeError: that is no token.
+            RuntimeError: the bridge was not entered.
         """
-        return await self._connect(token, anew=False)
+        self._check_entered()
+        return await self._connect(_checked(token), anew=False)
 
     def listen(self, path: str | os.PathLike[str], token: Token, *, mode: int = 0o600) -> None:
         """Hands what a token stands for over to each process that connects to a path, by a grant of its own.
@@ -240,7 +262,11 @@ class Bridge:
 
         Raises:
             KernelError, ValueError: there is no listening there.
+            TypeError: that is no token.
+            RuntimeError: the bridge was not entered.
         """
+        self._check_entered()
+        _checked(token)
 
         async def for_client(_caller: Caller) -> Capability:
             return await self._connect(token, anew=True)
@@ -397,6 +423,14 @@ class Bridge:
                 await asyncio.gather(*(peer.drain() for peer in tuple(self._peers)))
         await asyncio.gather(*(peer.close("the bridge was closed") for peer in tuple(self._peers)))
 
+    def _check_entered(self) -> None:
+        if not self._entered:
+            raise RuntimeError("a Bridge is entered before it is used: async with Bridge(...) as bridge")
+
+    def _check_own(self, token: Token) -> None:
+        if _checked(token).exporter != self.name:
+            raise ValueError(f"a token of {token.exporter!r}, and this bridge is {self.name!r}")
+
     def _source(self, what: object) -> Source:
         if isinstance(what, str | os.PathLike):
             path: Any = what
@@ -414,3 +448,17 @@ class Bridge:
 
     def __repr__(self) -> str:
         return f"<Bridge {self.name!r}>"
+
+
+def _checked(token: object) -> Token:
+    if not isinstance(token, Token):
+        hint = ": of text, Token.parse() makes one" if isinstance(token, str | bytes) else ""
+        # A text may be one: it is shown nowhere.
+        raise TypeError(f"a Token is due, and not {with_article(type(token).__name__)}{hint}")
+    return token
+
+
+def _check_engine(engine: object) -> None:
+    if not hasattr(engine, "serve"):
+        hint = ", which is to be awaited" if inspect.iscoroutine(engine) else ""
+        raise TypeError(f"an engine is what NatsEngine.connect() gives{hint}, not {engine!r}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from capmarshal import ArgumentError, Capability, Dataspace, Descriptor, SharedBuffer, Signal, StaleCapability
+from capmarshal import Capability, Dataspace, Descriptor, SharedBuffer, Signal, StaleCapability, TooLarge
 
 from .dataspaces import copied, described, found_in
 from .exports import TooMany
@@ -262,14 +262,13 @@ class Crossing:
         """A payload, fetched if it has to be.
 
         Raises:
-            ArgumentError: it has more bytes than that.
-            TooLarge: there never is room for so many.
+            TooLarge: it has more bytes than that; or there never is room for so many.
         """
         if isinstance(payload, bytes):
             await spending.wait(len(payload))
             return payload
         if payload.size > most or payload.size < 0:
-            raise ArgumentError(f"{payload.size:,} bytes, and may have {most:,}")
+            raise TooLarge(f"{payload.size:,} bytes, and the bridge's maximum is {most:,} (max_bytes)")
         await spending.wait(payload.size)
         made = bytearray(payload.size)
         await fetch(partial(self._asking, payload.number), payload.size, made, window=self._window)

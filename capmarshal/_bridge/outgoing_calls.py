@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from capmarshal import (
+    CallTimeout,
     Dataspace,
     Disconnected,
     ProtocolError,
@@ -53,6 +54,9 @@ _ANSWERED = 1.0
 
 # Seconds after which a call that was not sent, or has been barred, is sent again: the first time, and at most.
 _SOON, _LATER = 0.01, 0.5
+
+# Seconds before a deadline in which it is said that a call was not sent until then.
+_SAYING = 0.05
 
 
 class _Never(Exception):
@@ -129,6 +133,7 @@ class OutgoingCalls:
         Raises:
             ArgumentError: something in its table can't go to another machine; nothing was sent.
             Disconnected: the other is lost.
+            CallTimeout: it was not sent by its deadline.
             Error: what it was answered, which goes on as it came.
         """
         pause = _SOON
@@ -140,6 +145,9 @@ class OutgoingCalls:
                     raise TooLarge(f"{self._link.other}: the call does not fit into what the engine carries") from None
                 if self._link.lost:
                     raise Disconnected(self._words(self._link.lost), ran="no") from None
+                if remaining() < pause + _SAYING:
+                    # Said here, where it is known: who is cancelled by a deadline knows nothing.
+                    raise CallTimeout(f"{call.method}(): it was not sent in time: {error}", ran="no") from None
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LATER)
 
@@ -236,7 +244,7 @@ class OutgoingCalls:
             where = f"{method.where}, {self._link.other}: its result did not come whole: "
             if isinstance(error, (LinkLost, NotTaken, EngineError, NotGenuine)):
                 raise Disconnected(f"{where}{error}") from None
-            if isinstance(error, (TooManyImports, TooManySignals)):
+            if isinstance(error, (TooManyImports, TooManySignals, TooLarge)):
                 raise TooLarge(f"{where}{error}") from None
             raise
 
