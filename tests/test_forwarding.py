@@ -20,7 +20,7 @@ import forwarding
 import loops
 from capmarshal import aio
 from forwarding import AsyncDesk, Desk, Page, PageServer, Wrong, row
-from patience import PATIENCE, until
+from patience import BEGINS, PATIENCE, until
 
 FORWARDERS = [("pass", "blocking"), ("pass", "asyncio"), ("pass", "trio"), ("membrane", "asyncio")]
 each_forwarder = pytest.mark.parametrize("forwarder", FORWARDERS, ids="-".join)
@@ -142,10 +142,10 @@ def test_cancelling_goes_through(forwarder, loop):
             await aio.wait_signal(begun, timeout=PATIENCE)
             tasks.cancel_scope.cancel()
         await aio.wait_signal(ended, timeout=PATIENCE)
-        with pytest.raises(TimeoutError), anyio.fail_after(0.05):
+        with pytest.raises(TimeoutError), anyio.fail_after(BEGINS):
             await desk.hold(begun.signal, ended.signal)
         await aio.wait_signal(ended, timeout=PATIENCE)
-        with pytest.raises(cm.CallTimeout), cm.timeout(0.05):
+        with pytest.raises(cm.CallTimeout), cm.timeout(BEGINS):
             await desk.hold(begun.signal, ended.signal)
         await aio.wait_signal(ended, timeout=PATIENCE)
         assert await desk.echo(b"on it goes") == b"on it goes"

@@ -18,7 +18,7 @@ from capmarshal._capabilities.capability import badge_of, open_door_of
 from capmarshal._capabilities.space import space
 from capmarshal._protocol import faults, wire
 from capmarshal._protocol.wire import combined
-from patience import PATIENCE, until
+from patience import BEGINS, PATIENCE, until
 
 
 class Files(Work):
@@ -317,7 +317,7 @@ def test_whose_grant_it_is_that_nobody_serves(target):
     entrypoint = cm.Entrypoint("files")
     work = entrypoint.grant(target, label="plugin").cast(Work)
     words = r"Work.double, grant 'plugin': .*; nobody serves entrypoint 'files', which"
-    with pytest.raises(cm.CallTimeout, match=words), cm.timeout(0.01):
+    with pytest.raises(cm.CallTimeout, match=words), cm.timeout(BEGINS):
         work.double(1)
     entrypoint.close()
 

@@ -22,7 +22,7 @@ from capmarshal import aio
 from capmarshal._async_server.handlers import AwaitedCall
 from capmarshal._protocol import wire
 from loops import AwaitedWork, Work, Worker, each_loop, in_thread, run
-from patience import PATIENCE
+from patience import BEGINS, PATIENCE
 from telling import ROUNDS, rounds, served_until
 
 # Payload of a call of wait("x").
@@ -231,7 +231,7 @@ def test_a_deadline_is_seen_and_cancels(loop, fork):
         work = capability.cast(Work)
         with cm.timeout(PATIENCE - 10):
             seen = work.double(1)
-        with cm.timeout(0.05), pytest.raises(cm.CallTimeout):
+        with cm.timeout(BEGINS), pytest.raises(cm.CallTimeout):
             work.wait("late")
         return seen
 
@@ -295,7 +295,7 @@ def test_a_deadline_goes_on_to_who_is_called_in_turn(loop, fork):
         work = capability.cast(Work)
         with cm.timeout(20):
             left = float(work.blob(b""))
-        with cm.timeout(0.05), pytest.raises(cm.CallTimeout):
+        with cm.timeout(BEGINS), pytest.raises(cm.CallTimeout):
             work.wait("far")
         return left
 

@@ -13,6 +13,7 @@ import by_hand
 import capmarshal as cm
 from capmarshal._capabilities.capability import badge_of, open_door_of
 from capmarshal._protocol import wire as _wire
+from patience import BEGINS
 
 PATIENCE, NO_BADGE = by_hand.PATIENCE, _wire.NO_BADGE
 
@@ -216,11 +217,11 @@ def test_closing_what_a_server_sent_does_not_outlast_the_deadline(impostor, ling
 
 def test_a_server_that_never_answers_is_left_at_the_deadline(impostor):
     """Whether it took the knock, or the call, or neither."""
-    with pytest.raises(cm.CallTimeout), cm.timeout(0.05):
+    with pytest.raises(cm.CallTimeout), cm.timeout(BEGINS):
         impostor.capability.cast(by_hand.Work).double(1)
     with impostor.accept() as channel:
         channel.recv(4096)
-        with pytest.raises(cm.CallTimeout), cm.timeout(0.05):
+        with pytest.raises(cm.CallTimeout), cm.timeout(BEGINS):
             impostor.capability.cast(by_hand.Work).double(1)
 
 

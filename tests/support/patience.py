@@ -6,6 +6,8 @@ import time
 
 # Seconds; generous: reached only when something hangs.
 PATIENCE = 30.0
+# And how long a call has that is to begin, also where the machine is busy, and then to be late.
+BEGINS = 0.5
 
 
 def until(condition, seconds=PATIENCE):
