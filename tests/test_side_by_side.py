@@ -1,5 +1,6 @@
 """``make test``'s runs beside each other: each file is in one of the parts, and what fails in one fails the whole."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,13 @@ def test_what_has_failed_is_said_once_more_at_the_end(suite):
     assert "E   AssertionError: assert not 'this one'" in end
     assert "\nFAILED test_a.py::test_it" in end
     assert end.endswith("\n2 runs; failed: 1/2 (status 1)\n")
+
+
+def test_each_run_says_how_it_comes_again_in_the_same_order(suite):
+    """Also one that passes, or ends without a report."""
+    _, printed = suite(a="def test_it(): pass", b="import os\ndef test_it(): os._exit(1)")
+    said = re.findall(r"this run again: (--part=\S+) --randomly-seed=\d+$", printed, re.MULTILINE)
+    assert set(said) == {"--part=1/2", "--part=2/2"}
 
 
 def test_a_part_without_tests_passes(suite):

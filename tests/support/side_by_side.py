@@ -33,6 +33,9 @@ def add_options(parser):
 def select(config, items):
     """Leaves out the files that are another part's, whatever order the tests are in."""
     part, parts = map(int, config.getoption("part").split("/"))
+    if parts > 1 and (seed := config.getoption("randomly_seed", None)) is not None:
+        # pytest -q has no header, which would say it.
+        config.get_terminal_writer().line(f"this run again: --part={part}/{parts} --randomly-seed={seed}")
     files = sorted({item.path for item in items})
     mine = set(files[part - 1 :: parts])
     config.hook.pytest_deselected(items=[item for item in items if item.path not in mine])
