@@ -184,7 +184,7 @@ def test_descriptors_that_are_held_for_one_leave_some_for_others(run, flood):
         third = await (await hostile(world, name="third")).join()
         assert (await third.call(await third.open(), "run", arguments(number=7))).payload == b"\x07"
         for each in [*evil, third]:
-            await each.ask(Kind.BYE, messages.Bye())
+            await each.ask(Kind.BYE, messages.Bye([]))
             await each.close()
         await world.idle()
         world.served.let_go(1)
@@ -290,7 +290,7 @@ def test_calls_that_end_and_are_not_said_to_be_heard_leave_room_for_others(run):
                 taken += 1
         assert taken == 10
         await others_are_served(world)
-        await evil.ask(Kind.BYE, messages.Bye())
+        await evil.ask(Kind.BYE, messages.Bye([]))
         await world.idle()
         assert pool.free == 30
         await evil.close()
@@ -311,7 +311,7 @@ def test_a_call_that_runs_and_is_said_to_be_heard_has_nothing_afterwards(run):
         await evil.ping(ended=[call])
         await asyncio.sleep(1)
         assert kept.free == before
-        await evil.ask(Kind.BYE, messages.Bye())
+        await evil.ask(Kind.BYE, messages.Bye([]))
         await evil.close()
         await world.idle()
 
