@@ -6,11 +6,11 @@ that is released while it is on its way again stays.
 
 from __future__ import annotations
 
-import contextlib
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from capmarshal import Capability, Closed, Disconnected, Signal, capability
+from capmarshal import Capability, Disconnected, Error, Signal, capability
 from capmarshal._capabilities.capability import open_door_of
 
 from .shares import Part
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Thing: TypeAlias = Capability | Signal
 
+_logger = logging.getLogger("capmarshal")
 
 # So many are looked at each time whether they have gone.
 _LOOKED_AT = 5_000
@@ -61,8 +62,12 @@ class Export:
     def ring(self) -> None:
         """Sends it, if it is a signal."""
         if isinstance(self.thing, Signal):
-            with contextlib.suppress(Disconnected, Closed):
+            try:
                 self.thing.send()
+            except Disconnected:
+                pass
+            except Error as error:
+                _logger.warning("bridge: a signal of another machine's was not sent: %s", error)
 
 
 class Exports:

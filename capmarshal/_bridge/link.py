@@ -34,6 +34,9 @@ PINGING = 1.0
 _PING_WITHIN = 1.0
 NOBODY = 2.5
 
+# Questions that are asked once, and of whose refusal it is believed that they have had no effect.
+_WITH_EFFECTS = (Kind.CALL, Kind.OPEN)
+
 M = TypeVar("M")
 T = TypeVar("T")
 # Answers a question by a message: at once, or by a coroutine; or by what sealed() made of one, later.
@@ -309,6 +312,8 @@ class Link:
             answer = answering(label, read(plain, QUESTIONS[label.kind]))
         except (NotTaken, NotGenuine) as error:
             return self._refusal(label, str(error))
+        except Exception:  # noqa: BLE001 - told of, to both
+            return self._fault(label)
         if isinstance(answer, Later):
             return answer
         if isinstance(answer, Struct):
@@ -320,6 +325,16 @@ class Link:
             return self.sealed(label, await answer)
         except (NotTaken, NotGenuine) as error:
             return self._refusal(label, str(error))
+        except Exception:  # noqa: BLE001 - told of, to both
+            return self._fault(label)
+
+    def _fault(self, label: Label) -> bytes:
+        """What is answered where answering raised: questions that are asked until they are answered would never end."""
+        _logger.exception("bridge: a fault where %s was answered", self.other)
+        if label.kind in _WITH_EFFECTS:
+            # It may have had one: what has become of it is asked for.
+            return b""
+        return self._refusal(label, "there is a fault in it")
 
     def sealed(self, question: Label, answer: Any) -> bytes:
         """The answer to a question, as the engine carries it."""

@@ -1,0 +1,56 @@
+"""Two ends of a link between bridges, by themselves."""
+
+import asyncio
+import logging
+
+import pytest
+
+from capmarshal._bridge.link import Link, NotTaken
+from capmarshal._bridge.messages import Call, Kind, Ring, Taken
+from capmarshal._bridge.tokens import Token
+from engine_in_process import Network
+
+
+async def two_ends():
+    """That which has joined, and the other."""
+    network, token = Network(), Token.new("far")
+    ends = [
+        Link(network.engine(), token, ours=ours, other=other, made_by_us=ours == "near")
+        for ours, other in (("near", "far"), ("far", "near"))
+    ]
+    for end, other in (ends, ends[::-1]):
+        await end.serve()
+        end.joined(other.lease, other.renew())
+    return ends
+
+
+def fault(_label, _question):
+    raise ZeroDivisionError("of the test")
+
+
+async def awaited_fault(_label, _question):
+    raise ZeroDivisionError("of the test")
+
+
+@pytest.mark.parametrize("answering", [fault, awaited_fault])
+def test_a_fault_where_a_question_is_answered(answering, caplog):
+    """What is asked until it is answered is refused; of a call it is not said that it has had no effect."""
+
+    async def program():
+        near, far = await two_ends()
+        far.answer(Kind.RING, answering)
+        far.answer(Kind.CALL, answering)
+        with pytest.raises(NotTaken, match="a fault"):
+            await near.insist(Kind.RING, Ring(1), Taken)
+        with pytest.raises(TimeoutError):
+            await near.ask(Kind.CALL, Call(1, "method", b"", [], 0), Taken, within=0.2)
+        for end in (near, far):
+            await end.close("the test is over")
+
+    async def bounded():
+        async with asyncio.timeout(25):
+            await program()
+
+    with caplog.at_level(logging.ERROR, "capmarshal"):
+        asyncio.run(bounded())
+    assert [record.getMessage() for record in caplog.records] == ["bridge: a fault where near was answered"] * 2
