@@ -86,7 +86,7 @@ def nothing_left(request, caplog):
         with testing.no_leaks():
             yield
             # What other fixtures gave the test, pytest keeps still; and what was logged, with errors and their frames.
-            request.node.funcargs.clear()
+            (request.node.funcargs or {}).clear()
             leaks.forget_errors(caplog.get_records("call"))
     except testing.Leaked as leaked:
         pytest.fail(str(leaked), pytrace=False)

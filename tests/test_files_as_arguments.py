@@ -181,7 +181,7 @@ def test_signals_do_not_let_a_flush_outlast_the_deadline(reader, full, interrupt
     got = bytearray()
     draining = threading.Thread(target=lambda: got.extend(source.readall()))
     try:
-        with pytest.raises(cm.CallTimeout, match="no room in time"), cm.timeout(0.1):
+        with pytest.raises(cm.CallTimeout, match="no room in time"), cm.timeout(0.5):
             reader.take(writer)
     finally:
         draining.start()
