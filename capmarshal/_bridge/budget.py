@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from capmarshal import TooLarge
@@ -12,6 +13,11 @@ if TYPE_CHECKING:
     from typing import Self
 
     from .shares import Part
+
+
+# Seconds that somebody waits for bytes: those who have them may wait for who waits for these, as where calls go to and
+# fro, each with much in it.
+PATIENCE = 30.0
 
 
 class Budget:
@@ -52,17 +58,21 @@ class Budget:
         """Spends so many, as soon as they are there.
 
         Raises:
-            TooLarge: they never will be; or other links have them.
+            TooLarge: they never will be, or were not in :data:`PATIENCE` seconds; or other links have them.
         """
         if not self._turn.locked() and self._spent + size <= self._most:
             # Nobody waits before.
             self.take(size)
             return
-        async with self._turn:
-            while size <= self._most < self._spent + size:
-                self._freed.clear()
-                await self._freed.wait()
-            self.take(size)
+        # Where time is up, taking says why they are not there.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE), self._turn:
+                while size <= self._most < self._spent + size:
+                    self._freed.clear()
+                    await self._freed.wait()
+                self.take(size)
+                return
+        self.take(size)
 
     def give_back(self, size: int) -> None:
         """So many are free again."""
