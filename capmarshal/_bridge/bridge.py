@@ -18,7 +18,7 @@ from capmarshal import aio
 from capmarshal._kernel.errors import with_article
 
 from .alive import claim
-from .engine import CLOSING, EngineClosed, EngineError, NotAllowed, Unanswered
+from .engine import CLOSING, EngineClosed, EngineError, NobodyThere, NotAllowed, Unanswered
 from .exports import Root
 from .joining import Door, instance_of, join
 from .limits import AT_A_TIME, LinkLimits
@@ -54,6 +54,9 @@ LINKS_MOST = 2_000
 
 # Seconds that a service at a path has to hand over what is asked for.
 _CONNECTING = 3.0
+
+# Seconds in which nodes tell each other who serves what.
+_KNOWN = 1.0
 
 
 class NotReached(cm.Disconnected):
@@ -286,6 +289,20 @@ class Bridge:
     async def _connect(self, token: Token, *, anew: bool) -> Capability:
         if token.exporter == self.name:
             return await self._own(token)
+        clock = asyncio.get_running_loop().time
+        until, pause = clock() + _KNOWN, 0.02
+        while True:
+            try:
+                return await self._reach(token, anew=anew)
+            except NobodyThere as error:
+                # What has just begun to be served, a token or the link itself, is not known at all nodes yet.
+                if clock() + pause > until:
+                    raise NotReached(f"{token.exporter!r} can't be reached: {error}", ran="no") from None
+            await asyncio.sleep(pause)
+            pause *= 2
+
+    async def _reach(self, token: Token, *, anew: bool) -> Capability:
+        """As _connect, without waiting until nodes have told each other; raises NobodyThere for that."""
         again = True
         while True:
             peer: Peer | None = None
@@ -301,6 +318,8 @@ class Bridge:
                 raise NotReached(f"{token.exporter!r} refuses: {error}", ran="no") from None
             except (EngineError, NotGenuine) as error:
                 if not again or peer is None or not await self._was_started_again(peer, token):
+                    if isinstance(error, NobodyThere):
+                        raise
                     raise NotReached(f"{token.exporter!r} can't be reached: {error}", ran="no") from None
                 again = False
 
