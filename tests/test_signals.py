@@ -186,6 +186,21 @@ def test_ctrl_c_in_a_call_that_waits_for_the_door(handler):
     capability.close()
 
 
+def test_ctrl_c_that_interrupts_no_sleep(handler):
+    """As one that comes between Python's last look and the sleep; here another thread takes it, in the midst of that."""
+    entrypoint = cm.Entrypoint("unserved")
+    capability = entrypoint.manage(by_hand.Worker())
+    proxy = capability.cast(by_hand.Work)
+    for seconds in (None, 2 * PATIENCE):
+        alarm = threading.Timer(0.2, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGINT))
+        alarm.start()
+        with pytest.raises(KeyboardInterrupt), cm.timeout(seconds):
+            proxy.double(1)
+        alarm.join()
+    entrypoint.close()
+    capability.close()
+
+
 def test_a_signal_handler_that_calls_in_the_middle_of_a_call(handler):
     """A call of its own on the same capability, while the outer one waits, encodes or decodes: both are answered."""
     with by_hand.serving() as capability:
