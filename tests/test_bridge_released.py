@@ -68,6 +68,5 @@ def test_a_thousand_capabilities_of_this_machine(near_and_far):
             for number in range(many):
                 page = mine.manage(PageServer(str(number)))
                 assert cm.capability(desk.same(page.cast(Page))) is page
-                assert desk.title_of(page.cast(Page)) == str(number)
 
         nothing_stays(near, far, pass_some)

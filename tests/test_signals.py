@@ -187,7 +187,7 @@ def test_ctrl_c_in_a_call_that_waits_for_the_door(handler):
 
 
 def test_ctrl_c_that_interrupts_no_sleep(handler):
-    """As one that comes between Python's last look and the sleep; here another thread takes it, in the midst of that."""
+    """As one that comes between Python's last look and the sleep; here another thread takes it meanwhile."""
     entrypoint = cm.Entrypoint("unserved")
     capability = entrypoint.manage(by_hand.Worker())
     proxy = capability.cast(by_hand.Work)
