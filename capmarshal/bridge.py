@@ -7,11 +7,11 @@ anyio, which the extra `bridge` brings.
 
 from capmarshal._bridge.alive import NameTaken
 from capmarshal._bridge.bridge import Bridge, NotReached
-from capmarshal._bridge.encryption import Tls
-from capmarshal._bridge.engine import EngineError
-from capmarshal._bridge.nats_connection import Login
-from capmarshal._bridge.nats_engine import NatsEngine
-from capmarshal._bridge.tokens import Token
+from capmarshal._bridge_engine.engine import EngineError
+from capmarshal._bridge_engine.nats_connection import Login
+from capmarshal._bridge_engine.nats_engine import NatsEngine
+from capmarshal._bridge_engine.tls import Tls
+from capmarshal._bridge_link.tokens import Token
 
 __all__ = ["Bridge", "EngineError", "Login", "NameTaken", "NatsEngine", "NotReached", "Tls", "Token"]
 

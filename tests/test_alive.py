@@ -6,7 +6,7 @@ import contextlib
 import pytest
 
 import nats_servers
-from capmarshal._bridge.nats_engine import NatsEngine
+from capmarshal._bridge_engine.nats_engine import NatsEngine
 from capmarshal.bridge import Bridge, EngineError, NameTaken
 from engine_in_process import Network
 from patience import PATIENCE

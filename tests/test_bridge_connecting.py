@@ -8,8 +8,8 @@ import pytest
 import bridge_in_process
 import capmarshal as cm
 from bridge_in_process import PLENTY, Thing, Work, kind, settle
-from capmarshal._bridge.messages import Kind
-from capmarshal._bridge.tokens import Token
+from capmarshal._bridge_link.messages import Kind
+from capmarshal._bridge_link.tokens import Token
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_a_bridge_that_was_started_again(run):
             assert await again.run(2) == 2
             with pytest.raises(cm.Disconnected):
                 await old.run(1)
-        assert len(world.near._peers) == 1
+        assert len(world.near._partners) == 1
         assert world.served.ran == {2: 1}
         del again, old
         await world.idle()
@@ -42,7 +42,7 @@ def test_a_bridge_that_is_silent_is_not_asked_again_for_each_who_waits(run):
     """All who want it at the same time have waited as long as one; nothing of them stays."""
 
     async def program(world):
-        await asyncio.gather(*(peer.close("the test") for peer in tuple(world.near._peers)))
+        await asyncio.gather(*(partner.close("the test") for partner in tuple(world.near._partners)))
         world.network.judge = lambda _flight: "lose"
         loop = asyncio.get_running_loop()
         begun = loop.time()

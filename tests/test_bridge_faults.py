@@ -10,7 +10,7 @@ import capmarshal as cm
 from bridge_in_process import PLENTY, Thing, ThingServer, Work, WorkServer, kind, settle
 from capmarshal import aio
 from capmarshal._bridge import incoming_calls, pinging
-from capmarshal._bridge.messages import ANSWER, Kind
+from capmarshal._bridge_link.messages import ANSWER, Kind
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_who_can_remember_no_more_says_later_what_has_become_of_a_call(run):
     """Meanwhile it is neither taken nor barred."""
 
     async def program(world):
-        [far] = world.far._peers
+        [far] = world.far._partners
         once = far.link._once
         losing(world.network, Kind.CALL)
         call = asyncio.create_task(world.work.run(1))
@@ -168,7 +168,7 @@ def test_who_waits_is_told_when_the_other_is_lost(run, bye):
         calls.append(asyncio.create_task(world.work.run(3)))
         await asyncio.sleep(0.5)
         assert not any(call.done() for call in calls)
-        [near], [far] = world.near._peers, world.far._peers
+        [near], [far] = world.near._partners, world.far._partners
         loop = asyncio.get_running_loop()
         before = loop.time()
         if bye:
@@ -199,7 +199,7 @@ def test_a_call_whose_answer_was_lost_before_the_farewell_may_have_run(run):
         call = asyncio.create_task(world.work.run(1))
         while not world.served.ran[1]:
             await asyncio.sleep(0.01)
-        [far] = world.far._peers
+        [far] = world.far._partners
         await far.close("the test")
         [result] = await asyncio.gather(call, return_exceptions=True)
         assert isinstance(result, cm.Disconnected), result
@@ -216,7 +216,7 @@ def test_what_comes_with_the_loss_of_the_other_is_gone_with_it(run):
         world.network.judge = lambda flight: "hold" if kind(flight) == Kind.CALL | ANSWER else "carry"
         call = asyncio.create_task(world.work.give(1))
         await settle()
-        [near] = world.near._peers
+        [near] = world.near._partners
         world.network.arrive()
         near.link.lose("the test")
         [result] = await asyncio.gather(call, return_exceptions=True)
@@ -294,7 +294,7 @@ def test_calls_that_have_ended_are_not_counted_among_those_that_run(run):
     """More of them in a second than may run at a time; the other says now and then which it has heard of."""
 
     async def program(world):
-        [far] = world.far._peers
+        [far] = world.far._partners
         far._incoming._most = 4
         for number in range(100):
             assert await world.work.run(number) == number
@@ -325,7 +325,7 @@ def test_connecting_that_is_cut_off(run, lost, answer, cancelled, first):
     async def program(world):
         if first:
             # Another link than that of the world: whoever has the token may join.
-            await asyncio.gather(*(peer.close("the test") for peer in tuple(world.near._peers)))
+            await asyncio.gather(*(partner.close("the test") for partner in tuple(world.near._partners)))
         losing(world.network, lost | answer)
         connecting = asyncio.create_task(world.near.connect(world.token))
         await asyncio.sleep(0.5)
@@ -336,7 +336,7 @@ def test_connecting_that_is_cut_off(run, lost, answer, cancelled, first):
             assert isinstance(result, asyncio.CancelledError if cancelled else cm.Disconnected), result
         world.network.release()
         await asyncio.sleep(5)
-        assert len(world.far._peers) == len(world.near._peers)
+        assert len(world.far._partners) == len(world.near._partners)
         again = await world.near.connect(world.token)
         assert await again.cast(bridge_in_process.Work).run(1) == 1
         del again, connecting, result
@@ -349,7 +349,7 @@ def test_many_connect_at_once(run):
     """By one link; one that gives up takes nothing from the others."""
 
     async def program(world):
-        await asyncio.gather(*(peer.close("the test") for peer in tuple(world.near._peers)))
+        await asyncio.gather(*(partner.close("the test") for partner in tuple(world.near._partners)))
         tasks = [asyncio.create_task(world.near.connect(world.token)) for _ in range(20)]
         for _ in range(5):
             await asyncio.sleep(0)
@@ -358,7 +358,7 @@ def test_many_connect_at_once(run):
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert [number for number, result in enumerate(results) if not isinstance(result, cm.Capability)] == [0, 7]
         assert len(set(results) - {results[0], results[7]}) == 1
-        assert len(world.near._peers) == len(world.far._peers) == 1
+        assert len(world.near._partners) == len(world.far._partners) == 1
         del tasks, results
         await world.idle()
 
@@ -381,8 +381,8 @@ def test_closing_a_bridge_while_calls_run(run, which):
             await world.work.run(9)
         assert world.served.ran == {0: 1, 1: 1, 2: 1}
         await asyncio.sleep(5)
-        assert not world.near._peers
-        assert not world.far._peers
+        assert not world.near._partners
+        assert not world.far._partners
 
     run(program)
 
@@ -433,7 +433,7 @@ def test_a_call_with_a_dataspace_that_asks_for_another(run):
     async def program(world):
         mine = world.things.manage(WorkServer())
         await world.work.keep(1, mine.cast(Thing))
-        for budget in [budget for peer in world.far._peers for budget in budgets_of_dataspaces(peer)]:
+        for budget in [budget for partner in world.far._partners for budget in budgets_of_dataspaces(partner)]:
             budget._most = 1 << 20
 
         async def array(_number, data):
@@ -453,8 +453,8 @@ def test_a_call_with_a_dataspace_that_asks_for_another(run):
     run(program)
 
 
-def budgets_of_dataspaces(peer):
-    return peer._incoming._copying, peer._outgoing._copying
+def budgets_of_dataspaces(partner):
+    return partner._incoming._copying, partner._outgoing._copying
 
 
 @pytest.mark.parametrize("reason", ["of a file named \udc80", "\N{BROKEN HEART}" * 1000])

@@ -15,10 +15,10 @@ import pytest
 import bridge_in_process
 import capmarshal as cm
 from bridge_in_process import PLENTY, Thing, ThingServer, WorkServer
-from capmarshal._bridge import clocks, joining, lines, messages, pinging
-from capmarshal._bridge.dataspaces import Described
-from capmarshal._bridge.engine import Unanswered
-from capmarshal._bridge.messages import REFUSED, Copied, Kind, Mine
+from capmarshal._bridge import pinging
+from capmarshal._bridge_engine.engine import Unanswered
+from capmarshal._bridge_link import clocks, joining, lines, messages
+from capmarshal._bridge_link.messages import REFUSED, Copied, Described, Kind, Mine
 from hostile_bridges import HostileImporter, Refused
 
 
@@ -58,7 +58,7 @@ def test_a_clock_that_shows_what_no_clock_shows(run, shown):
         evil.answers[Kind.PING] = lambda _ping: messages.Pong(shown, [])
         await evil.join()
         await asyncio.sleep(3)
-        assert [peer.link.other for peer in world.far._peers] == ["near"]
+        assert [partner.link.other for partner in world.far._partners] == ["near"]
         await others_are_served(world)
         await evil.close()
 
@@ -229,8 +229,8 @@ def test_a_call_that_no_call_can_be(run, name, entries):
         table = [Mine(entry % 100, is_signal=False) for entry in range(entries)]
         with pytest.raises(Refused, match="than a call can have"):
             await evil.call(number, name, b"\x80", table)
-        [peer] = [peer for peer in world.far._peers if peer.link.other == "evil"]
-        assert peer.counts == {"exported": 1, "imported": 0, "lent": 0, "calls": 0}
+        [partner] = [partner for partner in world.far._partners if partner.link.other == "evil"]
+        assert partner.counts == {"exported": 1, "imported": 0, "lent": 0, "calls": 0}
         await others_are_served(world)
         await evil.close()
 
@@ -244,13 +244,13 @@ def test_who_mentions_more_than_it_lets_itself_be_told(run, monkeypatch):
     async def program(world):
         world.far._pools.descriptors.free = 0
         evil = await (await hostile(world)).join()
-        [peer] = [peer for peer in world.far._peers if peer.link.other == "evil"]
+        [partner] = [partner for partner in world.far._partners if partner.link.other == "evil"]
         # As if it had exported as much as anybody may, none of which there is room for.
         evil.answers[Kind.PING] = None
         for _ in range(10):
-            peer.crossing.arrive([Mine(number, is_signal=False) for number in range(100)])
+            partner.crossing.arrive([Mine(number, is_signal=False) for number in range(100)])
         await asyncio.sleep(0.1)
-        assert "lets itself be told" in peer.link.lost
+        assert "lets itself be told" in partner.link.lost
         await evil.close()
 
     run(program)

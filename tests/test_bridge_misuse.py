@@ -8,7 +8,7 @@ import capmarshal as cm
 from bridge_hosts import hosts
 from capmarshal import aio
 from capmarshal._bridge.bridge import Bridge
-from capmarshal._bridge.tokens import Token
+from capmarshal._bridge_link.tokens import Token
 from engine_in_process import Network
 from forwarding import AsyncPage, Desk, DeskServer
 from nats_servers import nodes

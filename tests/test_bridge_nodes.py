@@ -19,10 +19,10 @@ import nats_accounts
 import nats_servers
 import secured_nodes
 from capmarshal import aio
-from capmarshal._bridge.engine import NobodyThere, NotAllowed
-from capmarshal._bridge.nats_engine import NatsEngine
-from capmarshal._bridge.sealing import Direction, Label, NotGenuine, Seal
-from capmarshal._bridge.tokens import Token
+from capmarshal._bridge_engine.engine import NobodyThere, NotAllowed
+from capmarshal._bridge_engine.nats_engine import NatsEngine
+from capmarshal._bridge_link.sealing import Direction, Label, NotGenuine, Seal
+from capmarshal._bridge_link.tokens import Token
 from capmarshal.bridge import Bridge, Login
 from documents import Reader, fenced, read
 from engines import PLENTY

@@ -16,7 +16,7 @@ import pytest
 import bridge_hosts
 import capmarshal as cm
 import nats_servers
-from capmarshal._bridge.tokens import Token
+from capmarshal._bridge_link.tokens import Token
 from forwarding import Desk, DeskServer, Wrong
 from patience import PATIENCE
 from spy import Spy

@@ -6,7 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 import nats_accounts
-from capmarshal._bridge.credentials import Credentials
+from capmarshal._bridge_engine.credentials import Credentials
 
 
 @pytest.fixture

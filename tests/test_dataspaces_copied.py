@@ -19,13 +19,14 @@ from hypothesis.extra import numpy as arrays
 import capmarshal as cm
 import loops
 import nats_servers
-from capmarshal._bridge.dataspaces import Described, copied, described
-from capmarshal._bridge.engine import NoConnection
+from capmarshal._bridge.dataspaces import copied, described
 from capmarshal._bridge.fetching import Window
 from capmarshal._bridge.lending import Lender
-from capmarshal._bridge.nats_engine import NatsEngine
-from capmarshal._bridge.sealing import Direction, Label, Seal
-from capmarshal._bridge.tokens import Token
+from capmarshal._bridge_engine.engine import NoConnection
+from capmarshal._bridge_engine.nats_engine import NatsEngine
+from capmarshal._bridge_link.messages import Described
+from capmarshal._bridge_link.sealing import Direction, Label, Seal
+from capmarshal._bridge_link.tokens import Token
 from patience import PATIENCE
 
 
@@ -240,10 +241,11 @@ BESIDE = 16 * MIB
 RECEIVER = """
 import asyncio, hashlib, os, struct, sys
 import msgspec
-from capmarshal._bridge.dataspaces import Described, copied
-from capmarshal._bridge.nats_engine import NatsEngine
-from capmarshal._bridge.sealing import Direction, Label, NotGenuine, Seal
-from capmarshal._bridge.tokens import Token
+from capmarshal._bridge.dataspaces import copied
+from capmarshal._bridge_link.messages import Described
+from capmarshal._bridge_engine.nats_engine import NatsEngine
+from capmarshal._bridge_link.sealing import Direction, Label, NotGenuine, Seal
+from capmarshal._bridge_link.tokens import Token
 
 token = Token.parse(sys.stdin.readline())
 there, back = Seal(token, Direction.TO_EXPORTER), Seal(token, Direction.TO_IMPORTER)

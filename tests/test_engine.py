@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import engines
-from capmarshal._bridge.engine import (
+from capmarshal._bridge_engine.engine import (
     LARGEST,
     EngineClosed,
     NobodyThere,

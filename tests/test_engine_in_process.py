@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import loops
-from capmarshal._bridge.engine import NobodyThere, NotSent, Unanswered
-from capmarshal._bridge.replays import Once
-from capmarshal._bridge.sealing import Direction, Label, NotGenuine, Seal
-from capmarshal._bridge.tokens import Token
+from capmarshal._bridge_engine.engine import NobodyThere, NotSent, Unanswered
+from capmarshal._bridge_link.replays import Once
+from capmarshal._bridge_link.sealing import Direction, Label, NotGenuine, Seal
+from capmarshal._bridge_link.tokens import Token
 from engine_in_process import Network
 from engines import PLENTY, SHORT
 

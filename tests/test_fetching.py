@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 import capmarshal as cm
 import loops
 from capmarshal._bridge import fetching
-from capmarshal._bridge.engine import EngineClosed, NoConnection, TooLong, Unanswered
 from capmarshal._bridge.fetching import Window, fetch
 from capmarshal._bridge.lending import Lender
+from capmarshal._bridge_engine.engine import EngineClosed, NoConnection, TooLong, Unanswered
 from engine_in_process import Network
 from engines import awaited
 

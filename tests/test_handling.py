@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import loops
-from capmarshal._bridge import handling
-from capmarshal._bridge.engine import Later
-from capmarshal._bridge.handling import Handling
+from capmarshal._bridge_engine import handling
+from capmarshal._bridge_engine.engine import Later
+from capmarshal._bridge_engine.handling import Handling
 from engines import PLENTY, awaited
 
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 import capmarshal as cm
-from capmarshal._bridge.engine import LARGEST
 from capmarshal._bridge.lending import LARGEST_CHUNK, ChunkRefused, Lender, NoSuchChunk, NotLent
-from capmarshal._bridge.sealing import Direction, Label, Seal
-from capmarshal._bridge.tokens import Token
+from capmarshal._bridge_engine.engine import LARGEST
+from capmarshal._bridge_link.sealing import Direction, Label, Seal
+from capmarshal._bridge_link.tokens import Token
 
 
 @pytest.fixture

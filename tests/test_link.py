@@ -5,9 +5,9 @@ import logging
 
 import pytest
 
-from capmarshal._bridge.link import Link, NotTaken
-from capmarshal._bridge.messages import Call, Kind, Ring, Taken
-from capmarshal._bridge.tokens import Token
+from capmarshal._bridge_link.link import Link, NotTaken
+from capmarshal._bridge_link.messages import Call, Kind, Ring, Taken
+from capmarshal._bridge_link.tokens import Token
 from engine_in_process import Network
 
 

@@ -22,11 +22,11 @@ import engines
 import loops
 import nats_accounts
 import nats_servers
-from capmarshal._bridge.engine import LARGEST, EngineError, NobodyThere, NotSent
-from capmarshal._bridge.nats_connection import Connection, Login, Unusable
-from capmarshal._bridge.nats_engine import NatsEngine
-from capmarshal._bridge.sealing import Direction, Label, NotGenuine, Seal
-from capmarshal._bridge.tokens import Token
+from capmarshal._bridge_engine.engine import LARGEST, EngineError, NobodyThere, NotSent
+from capmarshal._bridge_engine.nats_connection import Connection, Login, Unusable
+from capmarshal._bridge_engine.nats_engine import NatsEngine
+from capmarshal._bridge_link.sealing import Direction, Label, NotGenuine, Seal
+from capmarshal._bridge_link.tokens import Token
 from engines import PLENTY
 from patience import PATIENCE
 from traffic import Traffic
@@ -543,7 +543,7 @@ def test_without_the_extra_it_says_what_to_install():
     """One line, that can be typed."""
     program = (
         "import sys; sys.modules['nats'] = None\n"
-        "try: import capmarshal._bridge.nats_engine\n"
+        "try: import capmarshal._bridge_engine.nats_engine\n"
         "except ImportError as error: print(error)"
     )
     ended = subprocess.run(

@@ -7,7 +7,7 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capmarshal._bridge.nats_wire import Incoming
+from capmarshal._bridge_engine.nats_wire import Incoming
 
 MOST = 1000
 

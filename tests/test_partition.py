@@ -8,8 +8,8 @@ import pytest
 import engines
 import hosts
 import loops
-from capmarshal._bridge.engine import NobodyThere, NotSent, Unanswered
-from capmarshal._bridge.nats_engine import NatsEngine
+from capmarshal._bridge_engine.engine import NobodyThere, NotSent, Unanswered
+from capmarshal._bridge_engine.nats_engine import NatsEngine
 from engines import PLENTY
 from traffic import Traffic
 

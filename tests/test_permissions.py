@@ -9,9 +9,9 @@ import pytest
 import engines
 import loops
 import nats_servers
-from capmarshal._bridge.engine import EngineError, NobodyThere, NotAllowed, NotSent
-from capmarshal._bridge.login import Login
-from capmarshal._bridge.nats_engine import NatsEngine
+from capmarshal._bridge_engine.engine import EngineError, NobodyThere, NotAllowed, NotSent
+from capmarshal._bridge_engine.login import Login
+from capmarshal._bridge_engine.nats_engine import NatsEngine
 from engines import PLENTY, SHORT
 
 LIVENESS = 0.1

@@ -10,11 +10,11 @@ import engines
 import loops
 import nats_accounts
 import nats_servers
-from capmarshal._bridge.encryption import Tls
-from capmarshal._bridge.engine import EngineError
-from capmarshal._bridge.login import Login
-from capmarshal._bridge.nats_engine import NatsEngine
-from capmarshal._bridge.refusals import general, missing
+from capmarshal._bridge_engine.engine import EngineError
+from capmarshal._bridge_engine.login import Login
+from capmarshal._bridge_engine.nats_engine import NatsEngine
+from capmarshal._bridge_engine.refusals import general, missing
+from capmarshal._bridge_engine.tls import Tls
 from certificates import Authority
 
 USERS = 'authorization { users: [{ user: "bridge", password: "secret" }] }'

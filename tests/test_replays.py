@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from capmarshal._bridge.replays import Once
-from capmarshal._bridge.sealing import Label, NotGenuine
+from capmarshal._bridge_link.replays import Once
+from capmarshal._bridge_link.sealing import Label, NotGenuine
 
 LEASE, OTHER = bytes(16), bytes(15) + b"\x01"
 

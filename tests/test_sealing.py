@@ -7,9 +7,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from capmarshal._bridge import sealing
-from capmarshal._bridge.sealing import OVERHEAD, Direction, Label, NotGenuine, Seal
-from capmarshal._bridge.tokens import Token
+from capmarshal._bridge_link import sealing
+from capmarshal._bridge_link.sealing import OVERHEAD, Direction, Label, NotGenuine, Seal
+from capmarshal._bridge_link.tokens import Token
 from patience import PATIENCE
 
 TOKEN = Token.new("host")
@@ -163,7 +163,7 @@ def test_without_the_extra_it_says_what_to_install():
     """One line, that can be typed."""
     program = (
         "import sys; sys.modules['cryptography'] = None\n"
-        "try: import capmarshal._bridge.sealing\n"
+        "try: import capmarshal._bridge_link.sealing\n"
         "except ImportError as error: print(error)"
     )
     ended = subprocess.run(

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capmarshal._bridge.tokens import Token
+from capmarshal._bridge_link.tokens import Token
 
 NAME, KEY = bytes(range(16)), bytes(range(100, 132))
 TEXT = "cm1:host-a:000102030405060708090a0b0c0d0e0f:6465666768696a6b6c6d6e6f707172737475767778797a7b7c7d7e7f80818283"

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .engine import EngineError, NobodyThere, NotAllowed, NotSent, Unanswered
+from capmarshal._bridge_engine.engine import EngineError, NobodyThere, NotAllowed, NotSent, Unanswered
 
 if TYPE_CHECKING:
-    from .engine import Engine, Stop
+    from capmarshal._bridge_engine.engine import Engine, Stop
 
 # Seconds in which another one answers, and this one itself.
 _WITHIN = 1.0

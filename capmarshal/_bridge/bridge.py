@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import capmarshal as cm
 from capmarshal import aio
+from capmarshal._bridge_engine.engine import CLOSING, EngineClosed, EngineError, NobodyThere, NotAllowed, Unanswered
+from capmarshal._bridge_link.joining import Reception, instance_of, join
+from capmarshal._bridge_link.link import LinkLost, NotTaken
+from capmarshal._bridge_link.sealing import LEASE_BYTES, NotGenuine
+from capmarshal._bridge_link.tokens import Token, check_exporter
 from capmarshal._kernel.errors import with_article
 
 from .alive import claim
-from .engine import CLOSING, EngineClosed, EngineError, NobodyThere, NotAllowed, Unanswered
 from .exports import Root
-from .joining import Door, instance_of, join
 from .limits import AT_A_TIME, LinkLimits
-from .link import LinkLost, NotTaken
 from .pairing import answer_pairs, pair
-from .peer import Peer
-from .sealing import LEASE_BYTES, NotGenuine
+from .partner import Partner
 from .shares import Pools, Shares
-from .tokens import Token, check_exporter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -35,10 +35,9 @@ if TYPE_CHECKING:
     from typing import Self
 
     from capmarshal import Caller, Capability
-
-    from .engine import Engine
-    from .link import Link
-    from .messages import Join, Open
+    from capmarshal._bridge_engine.engine import Engine
+    from capmarshal._bridge_link.link import Link
+    from capmarshal._bridge_link.messages import Join, Open
 
     Source: TypeAlias = Callable[[], Awaitable[Capability]]
 
@@ -66,10 +65,10 @@ class NotReached(cm.Disconnected):
 class _Export(Root):
     """What one token stands for."""
 
-    def __init__(self, token: Token, source: Source, door: Door) -> None:
+    def __init__(self, token: Token, source: Source, reception: Reception) -> None:
         self.token = token
         self.source = source
-        self.door = door
+        self.reception = reception
 
 
 # The engines of all bridges.
@@ -144,9 +143,9 @@ class Bridge:
         self._instance = os.urandom(LEASE_BYTES)
         self._exports: dict[str, _Export] = {}
         # Those that this one has joined, by their names; and all.
-        self._joined: dict[str, Peer] = {}
+        self._joined: dict[str, Partner] = {}
         self._joining: dict[str, _Joining] = {}
-        self._peers: set[Peer] = set()
+        self._partners: set[Partner] = set()
         self._ended = False
         self._stack = contextlib.AsyncExitStack()
         self._entrypoint = aio.Entrypoint(
@@ -203,10 +202,10 @@ class Bridge:
         self._check_own(token)
         if token.subject in self._exports:
             raise ValueError("that token stands for something already")
-        door = Door(self._engine, token, self._instance, joined=partial(self._was_joined, token.subject))
-        self._exports[token.subject] = _Export(token, source, door)
+        reception = Reception(self._engine, token, self._instance, joined=partial(self._was_joined, token.subject))
+        self._exports[token.subject] = _Export(token, source, reception)
         try:
-            await door.open()
+            await reception.open()
         except BaseException:
             self._exports.pop(token.subject, None)
             raise
@@ -232,9 +231,9 @@ class Bridge:
         if export is None:
             return
         export.revoked = reason
-        for peer in tuple(self._peers):
-            peer.revoke(export)
-        await export.door.close()
+        for partner in tuple(self._partners):
+            partner.revoke(export)
+        await export.reception.close()
 
     # Importing -----------------------------------------------------------------------------------------------------
 
@@ -280,10 +279,10 @@ class Bridge:
     def counts(self) -> dict[str, dict[str, int]]:
         """How many things each of the others, by its name, has of this machine's, and this machine of its."""
         counts: dict[str, dict[str, int]] = {}
-        for peer in self._peers:
+        for partner in self._partners:
             # Each may have joined the other.
-            before = counts.get(peer.link.other, {})
-            counts[peer.link.other] = {what: count + before.get(what, 0) for what, count in peer.counts.items()}
+            before = counts.get(partner.link.other, {})
+            counts[partner.link.other] = {what: count + before.get(what, 0) for what, count in partner.counts.items()}
         return counts
 
     async def _connect(self, token: Token, *, anew: bool) -> Capability:
@@ -305,10 +304,10 @@ class Bridge:
         """As _connect, without waiting until nodes have told each other; raises NobodyThere for that."""
         again = True
         while True:
-            peer: Peer | None = None
+            partner: Partner | None = None
             try:
-                peer = await self._peer(token)
-                return await peer.open(token, anew=anew)
+                partner = await self._partner(token)
+                return await partner.open(token, anew=anew)
             except LinkLost as error:
                 # It was lost meanwhile, and nobody had told.
                 if not again:
@@ -317,21 +316,21 @@ class Bridge:
             except NotTaken as error:
                 raise NotReached(f"{token.exporter!r} refuses: {error}", ran="no") from None
             except (EngineError, NotGenuine) as error:
-                if not again or peer is None or not await self._was_started_again(peer, token):
+                if not again or partner is None or not await self._was_started_again(partner, token):
                     if isinstance(error, NobodyThere):
                         raise
                     raise NotReached(f"{token.exporter!r} can't be reached: {error}", ran="no") from None
                 again = False
 
-    async def _was_started_again(self, peer: Peer, token: Token) -> bool:
+    async def _was_started_again(self, partner: Partner, token: Token) -> bool:
         """Whether another start of a bridge serves its token than the one that was joined, which is lost by that."""
         try:
             instance = await instance_of(self._engine, token)
         except (EngineError, NotTaken, NotGenuine):
             return False
-        if instance == peer.link.instance:
+        if instance == partner.link.instance:
             return False
-        peer.link.lose("the other bridge was started again")
+        partner.link.lose("the other bridge was started again")
         return True
 
     async def _own(self, token: Token) -> Capability:
@@ -343,24 +342,24 @@ class Bridge:
         except (cm.Error, OSError) as error:
             raise NotReached(f"what the token stands for is not there: {error}", ran="no") from None
 
-    async def _peer(self, token: Token) -> Peer:
+    async def _partner(self, token: Token) -> Partner:
         joining = self._joining.setdefault(token.exporter, _Joining())
         joining.wanted += 1
         since = asyncio.get_running_loop().time()
         try:
             async with joining.turn:
-                peer = self._joined.get(token.exporter)
-                if peer is None or peer.link.lost:
+                partner = self._joined.get(token.exporter)
+                if partner is None or partner.link.lost:
                     joining.check(since)
-                    peer = await self._join(token, joining)
-                return peer
+                    partner = await self._join(token, joining)
+                return partner
         finally:
             joining.wanted -= 1
             if not joining.wanted:
                 del self._joining[token.exporter]
 
-    async def _join(self, token: Token, joining: _Joining) -> Peer:
-        made: list[Peer] = []
+    async def _join(self, token: Token, joining: _Joining) -> Partner:
+        made: list[Partner] = []
 
         def prepare(link: Link) -> None:
             made.append(self._made(link, token.exporter))
@@ -373,35 +372,35 @@ class Bridge:
             if not isinstance(error, NotAllowed):
                 joining.was_silent(asked, error)
             raise
-        (peer,) = made
-        if peer.link.lost:
-            raise LinkLost(peer.link.lost)
-        self._joined[token.exporter] = peer
-        peer.begin()
+        (partner,) = made
+        if partner.link.lost:
+            raise LinkLost(partner.link.lost)
+        self._joined[token.exporter] = partner
+        partner.begin()
         # The other may have joined this one before.  Asked also where who waits for it gives up.
         pairing = [
-            peer.link.run(pair(peer, came))
-            for came in self._peers
-            if came.link.other == token.exporter and came is not peer
+            partner.link.run(pair(partner, came))
+            for came in self._partners
+            if came.link.other == token.exporter and came is not partner
         ]
         if pairing:
             await asyncio.wait(pairing)
-        return peer
+        return partner
 
     # Being joined --------------------------------------------------------------------------------------------------
 
     async def _was_joined(self, subject: str, link: Link, _join: Join) -> None:
-        peer = self._made(link, subject)
-        if not peer.joins():
+        partner = self._made(link, subject)
+        if not partner.joins():
             raise NotTaken(
-                f"{peer.shares.links.held:,} bridges have joined this one with that token: it takes no more of them, "
-                "since others have, or may need, the rest of its links"
+                f"{partner.shares.links.held:,} bridges have joined this one with that token: it takes no more of "
+                "them, since others have, or may need, the rest of its links"
             )
-        answer_pairs(peer, self._joined.get)
+        answer_pairs(partner, self._joined.get)
         await link.serve()
-        peer.begin()
+        partner.begin()
 
-    def _made(self, link: Link, who: str) -> Peer:
+    def _made(self, link: Link, who: str) -> Partner:
         async def opening(question: Open) -> tuple[Capability, Root]:
             return await self._opened(link, question)
 
@@ -410,10 +409,10 @@ class Bridge:
         shares = self._shares.get(who)
         if shares is None:
             shares = self._shares[who] = Shares(self._pools)
-        peer = Peer(link, self._entrypoint, self._limits, shares, opening)
-        link.at_loss(lambda _why: self._lost(peer))
-        self._peers.add(peer)
-        return peer
+        partner = Partner(link, self._entrypoint, self._limits, shares, opening)
+        link.at_loss(lambda _why: self._lost(partner))
+        self._partners.add(partner)
+        return partner
 
     async def _opened(self, link: Link, question: Open) -> tuple[Capability, Root]:
         export = self._exports.get(question.subject)
@@ -427,20 +426,20 @@ class Bridge:
             raise NotTaken("the token was revoked")
         return thing, export
 
-    def _lost(self, peer: Peer) -> None:
-        self._peers.discard(peer)
-        if self._joined.get(peer.link.other) is peer:
-            del self._joined[peer.link.other]
+    def _lost(self, partner: Partner) -> None:
+        self._partners.discard(partner)
+        if self._joined.get(partner.link.other) is partner:
+            del self._joined[partner.link.other]
 
     async def _end(self) -> None:
         self._ended = True
         for export in tuple(self._exports.values()):
-            await export.door.close()
+            await export.reception.close()
         self._exports.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._close_timeout):
-                await asyncio.gather(*(peer.drain() for peer in tuple(self._peers)))
-        await asyncio.gather(*(peer.close("the bridge was closed") for peer in tuple(self._peers)))
+                await asyncio.gather(*(partner.drain() for partner in tuple(self._partners)))
+        await asyncio.gather(*(partner.close("the bridge was closed") for partner in tuple(self._partners)))
 
     def _check_entered(self) -> None:
         if not self._entered:

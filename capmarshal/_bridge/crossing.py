@@ -12,11 +12,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from capmarshal import Capability, Dataspace, Descriptor, SharedBuffer, Signal, StaleCapability, TooLarge
+from capmarshal._bridge_link.messages import Copied, Long, Mention, Mine, Others, Payload, Yours
 
 from .dataspaces import copied, described, found_in
 from .exports import TooMany
 from .fetching import Window, fetch
-from .messages import Copied, Long, Mention, Mine, Others, Payload, Yours
 from .staying import Stays
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
+from capmarshal._bridge_link.messages import Described
 from capmarshal._descriptors.array_layout import DIMENSIONS_MAX, ArrayLayout, bytes_of
 from capmarshal._descriptors.dataspace import Dataspace, array_in
 from capmarshal._descriptors.memory import make_memory
@@ -21,22 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from capmarshal._descriptors.descriptor import Descriptor
-
-
-class Described(msgspec.Struct, array_like=True, frozen=True):
-    """What is said of a dataspace, so that one like it can be made elsewhere.
-
-    Attributes:
-        size: bytes.
-        sealed: nobody can change it any more.
-        format: of an item of the array that it is; None of bytes.
-        shape: of that array; empty of bytes.
-    """
-
-    size: int
-    sealed: bool
-    format: str | None = None
-    shape: tuple[int, ...] = ()
 
 
 def described(dataspace: Dataspace) -> Described:

@@ -12,10 +12,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from capmarshal._bridge_engine.engine import EngineClosed, NotSent, TooLong, Unanswered
 from capmarshal._descriptors.dataspace import Dataspace
 from capmarshal._kernel.errors import ProtocolError
-
-from .engine import EngineClosed, NotSent, TooLong, Unanswered
 
 if TYPE_CHECKING:
     from typing import Self

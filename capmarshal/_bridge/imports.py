@@ -22,9 +22,8 @@ from capmarshal import (
     TooLarge,
     raises,
 )
+from capmarshal._bridge_link.link import LinkLost
 from capmarshal._server.entrypoint import abandon
-
-from .link import LinkLost
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -23,30 +23,31 @@ from capmarshal import (
     aio,
     timeout,
 )
+from capmarshal._bridge_engine.engine import LARGEST, EngineError, Later
+from capmarshal._bridge_link import lines
+from capmarshal._bridge_link.clocks import now
+from capmarshal._bridge_link.link import LinkLost, NotTaken
+from capmarshal._bridge_link.messages import Call, Done, Failed, Kind, Outcome, Result, Running, State, Taken, written
+from capmarshal._bridge_link.sealing import NotGenuine
 from capmarshal._protocol import faults
 from capmarshal._protocol.wire import ENTRIES_MAX, METHOD_MAX
 
-from . import lines
 from .budget import Spending
-from .clocks import now
 from .crossing import Left
-from .engine import LARGEST, EngineError, Later
 from .exports import TooMany
 from .imports import TooManyImports
 from .limits import ENDED_MOST
-from .link import LinkLost, NotTaken
-from .messages import Call, Done, Failed, Kind, Outcome, Result, Running, State, Taken, written
-from .sealing import NotGenuine
 from .signals import TooManySignals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from capmarshal._bridge_link.link import Link
+    from capmarshal._bridge_link.sealing import Label
+
     from .budget import Budget
     from .crossing import Arrived, Crossing
     from .exports import Exports, Root
-    from .link import Link
-    from .sealing import Label
     from .shares import Part
 
 # Seconds in which a call is answered at once, if it ends by then.

@@ -14,11 +14,10 @@ import itertools
 import os
 from typing import TYPE_CHECKING, Final, Protocol
 
+from capmarshal._bridge_engine.engine import LARGEST
+from capmarshal._bridge_link.sealing import OVERHEAD
 from capmarshal._descriptors.dataspace import Dataspace
 from capmarshal._kernel.errors import Error
-
-from .engine import LARGEST
-from .sealing import OVERHEAD
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from .engine import NotSent
+from capmarshal._bridge_engine.engine import NotSent
+from capmarshal._bridge_link.link import LinkLost, NotTaken
+from capmarshal._bridge_link.messages import Kind, Open, Opened
+
 from .exports import TooMany
-from .link import LinkLost, NotTaken
-from .messages import Kind, Open, Opened
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from capmarshal import Capability
+    from capmarshal._bridge_link.link import Link
+    from capmarshal._bridge_link.sealing import Label
+    from capmarshal._bridge_link.tokens import Token
 
     from .exports import Exports, Root
     from .imports import Imports
-    from .link import Link
     from .pinging import Pinging
-    from .sealing import Label
-    from .tokens import Token
 
     Opening: TypeAlias = Callable[[Open], Awaitable[tuple[Capability, Root]]]
 

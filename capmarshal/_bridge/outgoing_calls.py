@@ -24,28 +24,40 @@ from capmarshal import (
     UntypedResult,
     remaining,
 )
+from capmarshal._bridge_engine.engine import EngineError, NotSent, TooLong, Unanswered
+from capmarshal._bridge_link.link import LinkLost, NotTaken
+from capmarshal._bridge_link.messages import (
+    ANSWER_TO_CALL,
+    Call,
+    Done,
+    Failed,
+    Kind,
+    Long,
+    Outcome,
+    Running,
+    State,
+    Taken,
+)
+from capmarshal._bridge_link.sealing import NotGenuine
 from capmarshal._kernel.native import FOREVER
 from capmarshal._protocol.wire import ENTRIES_MAX
 from capmarshal._typed.untyped import UntypedMethod, wire_name_of
 
 from .budget import Spending
-from .engine import EngineError, NotSent, TooLong, Unanswered
 from .exports import TooMany
 from .imports import TooManyImports
-from .link import LinkLost, NotTaken
-from .messages import ANSWER_TO_CALL, Call, Done, Failed, Kind, Long, Outcome, Running, State, Taken
-from .sealing import NotGenuine
 from .signals import TooManySignals
 from .staying import Stays, named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from capmarshal._bridge_link.link import Link
+    from capmarshal._bridge_link.sealing import Label
+
     from .budget import Budget
     from .crossing import Crossing, Left
-    from .link import Link
     from .pinging import Pinging
-    from .sealing import Label
 
 _logger = logging.getLogger("capmarshal")
 

@@ -10,23 +10,24 @@ from __future__ import annotations
 import hmac
 from typing import TYPE_CHECKING
 
-from .engine import EngineError
-from .link import LinkLost, NotTaken
-from .messages import Kind, Pair, Paired
-from .sealing import NotGenuine
+from capmarshal._bridge_engine.engine import EngineError
+from capmarshal._bridge_link.link import LinkLost, NotTaken
+from capmarshal._bridge_link.messages import Kind, Pair, Paired
+from capmarshal._bridge_link.sealing import NotGenuine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .peer import Peer
-    from .sealing import Label
-    from .tokens import Token
+    from capmarshal._bridge_link.sealing import Label
+    from capmarshal._bridge_link.tokens import Token
+
+    from .partner import Partner
 
 # Seconds that the question has for its answer.
 _WITHIN = 5.0
 
 
-async def pair(made: Peer, came: Peer) -> None:
+async def pair(made: Partner, came: Partner) -> None:
     """Asks whether two links are of the same bridge, and has them speak of each other if so.
 
     Args:
@@ -43,8 +44,8 @@ async def pair(made: Peer, came: Peer) -> None:
         _join(made, came)
 
 
-def answer_pairs(came: Peer, made: Callable[[str], Peer | None]) -> None:
-    """Has a peer that has joined this bridge answered which other link is of the same two.
+def answer_pairs(came: Partner, made: Callable[[str], Partner | None]) -> None:
+    """Has a partner that has joined this bridge answered which other link is of the same two.
 
     Args:
         came: it.
@@ -52,7 +53,7 @@ def answer_pairs(came: Peer, made: Callable[[str], Peer | None]) -> None:
     """
 
     async def answer(_label: Label, question: Pair) -> Paired:
-        # By the name that the peer has given itself: a link to any other bridge is none of the same two.
+        # By the name that the partner has given itself: a link to any other bridge is none of the same two.
         other = made(came.link.other)
         if other is not None:
             due = _proof(other.link.token, came.link.token, b"asked")
@@ -64,7 +65,7 @@ def answer_pairs(came: Peer, made: Callable[[str], Peer | None]) -> None:
     came.link.answer(Kind.PAIR, answer)
 
 
-def _join(one: Peer, other: Peer) -> None:
+def _join(one: Partner, other: Partner) -> None:
     one.crossing.other, other.crossing.other = other.crossing, one.crossing
 
 

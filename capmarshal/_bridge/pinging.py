@@ -10,15 +10,15 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from .link import PINGING, LinkLost, NotTaken
-from .messages import Kind, Ping, Pong, State
-from .sealing import CALL_BYTES, NotGenuine
+from capmarshal._bridge_link.link import PINGING, LinkLost, NotTaken
+from capmarshal._bridge_link.messages import Kind, Ping, Pong, State
+from capmarshal._bridge_link.sealing import CALL_BYTES, NotGenuine
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator
 
-    from .link import Link
-    from .sealing import Label
+    from capmarshal._bridge_link.link import Link
+    from capmarshal._bridge_link.sealing import Label
 
     # Takes what a ping says, one thing after the other, and puts down what has become of the calls that it asks for.
     Take: TypeAlias = Callable[[Ping, list[State]], Iterator[None]]

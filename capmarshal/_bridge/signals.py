@@ -8,7 +8,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, TypeAlias
 
-from .link import LinkLost
+from capmarshal._bridge_link.link import LinkLost
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from capmarshal._bridge.bridge import Bridge
-    from capmarshal._bridge.tokens import Token
     from capmarshal._bridge_command.settings import Export, Import
+    from capmarshal._bridge_link.tokens import Token
 
 _logger = logging.getLogger("capmarshal")
 

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, TypeAlias
 import capmarshal as cm
 from capmarshal._bridge.alive import NameTaken
 from capmarshal._bridge.bridge import Bridge
-from capmarshal._bridge.engine import EngineError
-from capmarshal._bridge.nats_connection import Login
-from capmarshal._bridge.nats_engine import NatsEngine
 from capmarshal._bridge_command import secrecy
 from capmarshal._bridge_command.duties import Duties, NotDone
 from capmarshal._bridge_command.settings import BadSettings, Export, Import, Settings, of_file, of_words
 from capmarshal._bridge_command.speaking import speak
 from capmarshal._bridge_command.token_files import NoToken, named_by
+from capmarshal._bridge_engine.engine import EngineError
+from capmarshal._bridge_engine.nats_connection import Login
+from capmarshal._bridge_engine.nats_engine import NatsEngine
 from capmarshal._kernel.errors import printable
 from capmarshal.demo.complaints import complain
 

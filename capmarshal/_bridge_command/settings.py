@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from capmarshal._bridge.encryption import Tls
-from capmarshal._bridge.nats_engine import checked_address
-from capmarshal._bridge.tokens import check_exporter
+from capmarshal._bridge_engine.nats_engine import checked_address
+from capmarshal._bridge_engine.tls import Tls
+from capmarshal._bridge_link.tokens import check_exporter
 
 if TYPE_CHECKING:
     import argparse
 
-    from capmarshal._bridge.tokens import Token
+    from capmarshal._bridge_link.tokens import Token
 
 # Of the socket that is made for what a token stands for.
 MODE = 0o600

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from capmarshal._bridge.tokens import Token
+from capmarshal._bridge_link.tokens import Token
 from capmarshal._descriptors.moving import opened
 
 if TYPE_CHECKING:

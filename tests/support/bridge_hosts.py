@@ -14,10 +14,10 @@ from pathlib import Path
 
 import capmarshal as cm
 from capmarshal import aio
-from capmarshal._bridge import clocks
 from capmarshal._bridge.bridge import Bridge
-from capmarshal._bridge.nats_engine import NatsEngine
-from capmarshal._bridge.tokens import Token
+from capmarshal._bridge_engine.nats_engine import NatsEngine
+from capmarshal._bridge_link import clocks
+from capmarshal._bridge_link.tokens import Token
 from patience import PATIENCE, until
 
 PROGRAM = __file__

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from capmarshal._bridge.awaited_answers import AwaitedAnswers
-from capmarshal._bridge.engine import CLOSING, EngineClosed, NobodyThere, NoConnection, check, take_all
-from capmarshal._bridge.handling import CONCURRENCY, Handling, tell
+from capmarshal._bridge_engine.awaited_answers import AwaitedAnswers
+from capmarshal._bridge_engine.engine import CLOSING, EngineClosed, NobodyThere, NoConnection, check, take_all
+from capmarshal._bridge_engine.handling import CONCURRENCY, Handling, tell
 
 
 @dataclass

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import loops
-from capmarshal._bridge.engine import NobodyThere, Unanswered
-from capmarshal._bridge.nats_engine import NatsEngine
+from capmarshal._bridge_engine.engine import NobodyThere, Unanswered
+from capmarshal._bridge_engine.nats_engine import NatsEngine
 from engine_in_process import Network
 from nats_servers import nodes
 

@@ -10,10 +10,10 @@ import contextlib
 import os
 import time
 
-from capmarshal._bridge import messages
-from capmarshal._bridge.messages import ANSWER, Kind, written
-from capmarshal._bridge.sealing import Direction, Label, NotGenuine, Seal
-from capmarshal._bridge.tokens import Token
+from capmarshal._bridge_link import messages
+from capmarshal._bridge_link.messages import ANSWER, Kind, written
+from capmarshal._bridge_link.sealing import Direction, Label, NotGenuine, Seal
+from capmarshal._bridge_link.tokens import Token
 
 NO_LEASE = bytes(16)
 

@@ -11,7 +11,7 @@ import contextlib
 import selectors
 import time
 
-from capmarshal._bridge import clocks
+from capmarshal._bridge_link import clocks
 from capmarshal._descriptors import reaper
 from patience import PATIENCE
 

@@ -14,7 +14,7 @@ import time
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from capmarshal._bridge.tokens import Token
+from capmarshal._bridge_link.tokens import Token
 from patience import PATIENCE, until
 
 # Bytes of a secret that is not found anywhere by chance.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import engines
-from capmarshal._bridge.engine import NotSent, Unanswered
+from capmarshal._bridge_engine.engine import NotSent, Unanswered
 
 
 class Traffic:

@@ -16,7 +16,7 @@ A body is a head in clear and what is sealed, by ChaCha20-Poly1305 (RFC 8439)::
 
 All numbers are little-endian.  The seal covers the head, the subject and the direction besides: what was sent to one
 subject is refused at any other, what goes to the exporter is refused by importers, and a changed head, or a body that
-was cut, by all.  What is genuine and comes again is another's business: :mod:`capmarshal._bridge.replays`.
+was cut, by all.  What is genuine and comes again is another's business: :mod:`capmarshal._bridge_link.replays`.
 
 **A nonce is never used twice with a key.**  Keys are derived from the token's by 160 random bits, the start, and each
 seals 65,536 bodies at most, by nonces of 96 random bits: two of them are alike once in 2**65 such keys.  So there is no

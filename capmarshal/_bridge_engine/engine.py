@@ -1,8 +1,8 @@
 """The seam to what carries bodies between machines: five verbs, so that another engine can be put there.
 
 A *subject* is a place, as ``cm.host.9f86d081``; a *body* is bytes, of which the engine knows nothing.  They are
-sealed (:mod:`capmarshal._bridge.sealing`): an engine, and who else uses it, may lie, repeat, keep back and lose, and
-can neither read nor forge.  What each verb says is what an honest one does.
+sealed (:mod:`capmarshal._bridge_link.sealing`): an engine, and who else uses it, may lie, repeat, keep back and lose,
+and can neither read nor forge.  What each verb says is what an honest one does.
 
 **What may have been sent.**  Each error says which of two things is so:
 

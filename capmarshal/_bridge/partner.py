@@ -7,15 +7,16 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING
 
-from . import lines
+from capmarshal._bridge_link import lines
+from capmarshal._bridge_link.link import LinkLost, NotTaken
+from capmarshal._bridge_link.messages import Bye, Fetch, Fetched, Kind, Ping, Ring, State, Taken
+
 from .budget import Budget
 from .crossing import Crossing
 from .exports import Exports
 from .imports import Imports
 from .incoming_calls import IncomingCalls
 from .lending import ChunkRefused, Lender
-from .link import LinkLost, NotTaken
-from .messages import Bye, Fetch, Fetched, Kind, Ping, Ring, State, Taken
 from .openings import Openings
 from .outgoing_calls import OutgoingCalls
 from .pinging import Pinging
@@ -26,14 +27,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from capmarshal import Capability, UntypedCall, UntypedResult, aio
+    from capmarshal._bridge_link.link import Link
+    from capmarshal._bridge_link.sealing import Label
+    from capmarshal._bridge_link.tokens import Token
 
     from .exports import Root
     from .limits import LinkLimits
-    from .link import Link
     from .openings import Opening
-    from .sealing import Label
     from .shares import Shares
-    from .tokens import Token
 
 _logger = logging.getLogger("capmarshal")
 
@@ -42,7 +43,7 @@ _FETCHED = 5.0
 _BYE = 0.5
 
 
-class Peer:
+class Partner:
     """One of them.
 
     Attributes:

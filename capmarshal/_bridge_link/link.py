@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from msgspec import Struct
 
+from capmarshal._bridge_engine.engine import Accept, Engine, EngineClosed, Later, NobodyThere, NotSent, Stop, Unanswered
+
 from . import lines
 from .clocks import TheirClock, lease_from, nanoseconds, now
-from .engine import Accept, Engine, EngineClosed, Later, NobodyThere, NotSent, Stop, Unanswered
 from .messages import ANSWER, QUESTIONS, REFUSED, Kind, Refused, read, written
 from .replays import Once, TooLate
 from .sealing import CALL_BYTES, LEASE_BYTES, Direction, Label, NotGenuine, Seal

@@ -5,7 +5,7 @@ import ssl
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from capmarshal._bridge.encryption import Tls
+from capmarshal._bridge_engine.tls import Tls
 from certificates import Authority
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
+from capmarshal._bridge_engine.engine import Engine, NotSent, Stop, Unanswered
+
 from .clocks import TheirClock, lease_from, now
-from .engine import Engine, NotSent, Stop, Unanswered
 from .link import Link, NotTaken
 from .messages import ANSWER, REFUSED, VERSION, Hello, HelloAnswer, Join, Joined, Kind, Refused, read, written
 from .replays import Once
@@ -113,7 +114,7 @@ class _Asking:
         return read(plain, answer)
 
 
-class Door:
+class Reception:
     """Where the exporter of one token is asked: until it is closed, whoever has the token may join."""
 
     def __init__(self, engine: Engine, token: Token, instance: bytes, *, joined: JoinedBy) -> None:

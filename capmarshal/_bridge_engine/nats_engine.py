@@ -1,4 +1,4 @@
-"""The engine that carries bodies by NATS: see :mod:`capmarshal._bridge.engine` for what its verbs mean.
+"""The engine that carries bodies by NATS: see :mod:`capmarshal._bridge_engine.engine` for what its verbs mean.
 
 A call is a message with a reply subject below this engine's inbox, 128 random bits; that nobody serves a subject, the
 node says.  One connection at a time, which is asked every other second whether it is alive, so that a node that has
@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from .awaited_answers import AwaitedAnswers
-from .encryption import Tls
 from .engine import (
     CLOSING,
     Accept,
@@ -40,6 +39,7 @@ from .handling import CONCURRENCY, Handling, tell
 from .login import Login
 from .nats_connection import Connection, NatsError, Unusable
 from .refusals import general, missing
+from .tls import Tls
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -336,7 +336,7 @@ class NatsEngine:
         for interest in self._interests:
             if verb == "subscription" and interest.subject.lower() == subject:
                 words = interest.denied = missing(verb, interest.subject)
-        # Calls and grants come and go, and what is missing is the same for all of them.
+        # Calls and tokens come and go, and what is missing is the same for all of them.
         if (verb, general(subject)) not in self._denials:
             self._denials.add((verb, general(subject)))
             _logger.warning("a bridge's engine: %s", words)

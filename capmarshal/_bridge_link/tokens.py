@@ -1,6 +1,6 @@
 """Tokens: what stands for a capability of another machine, to be handed over by any way that people trust.
 
-``cm1:<exporter>:<name>:<key>``: who exports it, 128 random bits that name this one grant, and 256 random bits that its
+``cm1:<exporter>:<name>:<key>``: who exports it, 128 random bits that name what it exports, and 256 random bits that its
 calls are sealed with, both in hexadecimal.  The engine that carries calls is shown neither: calls go to a subject that
 is made of the name by a hash, and bodies are sealed with what is derived from the key.
 
@@ -27,7 +27,7 @@ _HEX = re.compile(r"[0-9a-f]*")
 
 @final
 class Token:
-    """One grant of an exporter's: two are equal that are the same."""
+    """What an exporter makes callable by whoever has this: two are equal that are the same."""
 
     __slots__ = ("_key", "_name", "exporter", "subject")
 

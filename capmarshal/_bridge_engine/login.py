@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .encryption import Tls
+from .tls import Tls
 
 if TYPE_CHECKING:
     import ssl

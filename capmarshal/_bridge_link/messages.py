@@ -11,7 +11,6 @@ from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
-from .dataspaces import Described  # noqa: TC001 - msgspec evaluates annotations
 from .sealing import NotGenuine
 
 VERSION = 1
@@ -69,6 +68,22 @@ class Others(_Message, tag=3):
     """What the other has exported by the other link of the same two bridges."""
 
     number: int
+
+
+class Described(_Message):
+    """What is said of a dataspace, so that one like it can be made elsewhere.
+
+    Attributes:
+        size: bytes.
+        sealed: nobody can change it any more.
+        format: of an item of the array that it is; None of bytes.
+        shape: of that array; empty of bytes.
+    """
+
+    size: int
+    sealed: bool
+    format: str | None = None
+    shape: tuple[int, ...] = ()
 
 
 class Copied(_Message, tag=2):

@@ -8,14 +8,14 @@ import time
 from typing import TYPE_CHECKING
 
 from .credentials import Credentials
-from .encryption import Tls
+from .tls import Tls
 
 if TYPE_CHECKING:
     from .login import Login
 
 # What a node says of a subject; nats-py has made it lower-case.
 _DENIED = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"')
-# 128 random bits: a grant, an engine, or a call.
+# 128 random bits: a token, an engine, or a call.
 _RANDOM = re.compile(r"(?<=\.)[0-9a-f]{32}(?=\.|$)")
 
 # verify_code of OpenSSL (x509_vfy.h).

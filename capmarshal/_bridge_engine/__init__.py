@@ -1,0 +1,1 @@
+"""What carries bodies between machines: the seam, and NATS behind it."""

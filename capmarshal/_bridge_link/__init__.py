@@ -1,0 +1,1 @@
+"""How two bridges find each other, and ask each other what nobody else reads."""
