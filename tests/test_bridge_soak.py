@@ -13,7 +13,7 @@ SOAK = Path(__file__).parent / "support" / "bridge_soak.py"
 def test_a_small_soak_gives_no_wrong_answer():
     """No call runs twice, or after its caller was told that it never will; and no bridge has a fault to log."""
     nats_servers.find_program()
-    command = [sys.executable, SOAK, "2000"]
+    command = [sys.executable, SOAK, "5000"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=6 * PATIENCE, check=False)
     assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["no wrong answer"]), done.stdout + done.stderr
     assert "fault" not in done.stderr, done.stderr

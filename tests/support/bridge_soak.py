@@ -1,13 +1,14 @@
-"""A soak of bridges: calls through two of them, beside each other, while these and the nodes between them are killed.
+"""A soak of bridges: calls through pairs of them, beside each other, while these and the nodes between them are killed.
 
 ``python tests/support/bridge_soak.py CALLS [SEED]``.  Nodes and bridges are killed and started again, and stand still
-and go on, one after the other and at random.  The server counts by each call's number; in the end no call has run
-twice, none that was answered has not run, and none that was told "no" has run, then or later.
+and go on, at random, of each pair one after the other.  The server counts by each call's number; in the end no call has
+run twice, none that was answered has not run, and none that was told "no" has run, then or later.
 """
 
 from __future__ import annotations
 
 import collections
+import concurrent.futures
 import contextlib
 import random
 import sys
@@ -21,55 +22,112 @@ import nats_servers
 from bridge_calls import Calls, Server
 from patience import until
 
+# Each has its own bridges, callers and misfortunes: where the callers of one wait, those of the others go on.
+PAIRS = 2
 # Calls after which what was said of them is compared with what has run, so that memory has no more of them.
 ROUND = 10_000
 # Answers between two things that are done to somebody.
-BETWEEN_MIN, BETWEEN_MAX = 100, 900
+BETWEEN_MIN, BETWEEN_MAX = 50, 350
+# So many are done for so many calls at least: while a node starts, calls go on through the others.
+CALLS_AN_ACT = 500
 CALLERS = 6
+# In so many cases of one, nobody else tells the near bridge that the far one was started again: it finds out.
+FINDS_OUT = 4
 
 
-class Soak:
-    """All processes of one, and what is done to them."""
+class Nodes:
+    """Those of all pairs: never is more than one of them down."""
 
-    def __init__(self, stack, directory, randomly):
-        self._randomly = randomly
-        self._nodes = stack.enter_context(nats_servers.nodes(directory, 3))
+    def __init__(self, nodes):
+        self._nodes = nodes
+        self._one = threading.Lock()
+        self.addresses = [node.address for node in nodes]
+
+    @contextlib.contextmanager
+    def one(self, randomly):
+        """One of them, to be stopped or killed; when the block ends, and it is there again, all know each other."""
+        with self._one:
+            yield randomly.choice(self._nodes)
+            until(lambda: all(node.knows() == len(self._nodes) - 1 for node in self._nodes))
+
+
+class Pair:
+    """Two bridges, the calls that go through them, and what is done to them."""
+
+    def __init__(self, stack, nodes, name, randomly):
+        """Begun.
+
+        Args:
+            stack: ends it.
+            nodes: of all pairs.
+            name: no other pair's.
+            randomly: what chance it has.
+        """
+        self._randomly, self._nodes, self._name = randomly, nodes, name
         starting = stack.enter_context(bridge_hosts.starting())
-        addresses = [node.address for node in self._nodes]
-        self._near, self._far = (starting.start(name, addresses) for name in ("near", "far"))
-        self.server = Server()
-        self._exported = stack.enter_context(cm.Entrypoint("counted")).manage(self.server)
+        self._near, self._far = (starting.start(f"{end}-{name}", nodes.addresses) for end in ("near", "far"))
+        self._server = Server()
+        self._exported = stack.enter_context(cm.Entrypoint("counted")).manage(self._server)
         self._token = self._far.host.export(self._exported)
-        self.done = collections.Counter()
+        self._acts = []
+        self.came, self.done = collections.Counter(), collections.Counter()
 
-    def connect(self):
+    def run(self, calls_wanted, others_failed):
+        """Makes so many calls at least; raises AssertionError where something was not as it should be.
+
+        Args:
+            calls_wanted: how many.
+            others_failed: an event, after which this one ends early.
+        """
+        may_run, first = set(), 1
+        acts_wanted = calls_wanted // CALLS_AN_ACT
+        while self.came.total() < calls_wanted or self.done.total() < acts_wanted:
+            if others_failed.is_set():
+                return
+            wanted = max(min(ROUND, calls_wanted - self.came.total()), 1)
+            with Calls(self._connect, self._server, callers=CALLERS, first=first) as calls:
+                while len(calls.told) < wanted:
+                    between = self._randomly.randrange(BETWEEN_MIN, BETWEEN_MAX)
+                    calls.more(min(between, max(wanted - len(calls.told), 1)))
+                    self._do_something(calls)
+            self.came += calls.check()
+            may_run |= {number for number, told in calls.told.items() if told == "maybe"}
+            first = max(calls.told) + 1
+            for number, told in calls.told.items():
+                if told == "answered":
+                    del self._server.ran[number]
+            came = ", ".join(f"{count:,} {told}" for told, count in self.came.most_common())
+            print(f"pair {self._name}: {came}; {self.done.total():,} acts: {dict(self.done)}", flush=True)
+        ran = dict(self._server.ran)
+        assert ran.keys() <= may_run, (
+            "a call has run again after it was answered, or after it was said that it never would"
+        )
+        assert set(ran.values()) <= {1}, "a call has run twice"
+
+    def _connect(self):
         """What the near bridge has of the server."""
         return self._near.host.connect(self._token)
 
-    def do_something(self, calls):
-        """To a node, or to a bridge."""
-        act = self._randomly.choice(
-            [self._kill_node, self._stop_node, self._kill_near, self._kill_far, self._stop_bridge]
-        )
+    def _do_something(self, calls):
+        """To a node, or to a bridge: each of all before one comes again."""
+        if not self._acts:
+            self._acts = [self._kill_node, self._stop_node, self._kill_near, self._kill_far, self._stop_bridge]
+            self._randomly.shuffle(self._acts)
+        act = self._acts.pop()
         self.done[act.__name__.strip("_")] += 1
         act(calls)
 
     def _kill_node(self, calls):
-        node = self._randomly.choice(self._nodes)
-        node.kill()
-        calls.more(self._randomly.randrange(100))
-        node.start()
-        self._whole()
+        with self._nodes.one(self._randomly) as node:
+            node.kill()
+            calls.more(self._randomly.randrange(100))
+            node.start()
 
     def _stop_node(self, calls):
-        node = self._randomly.choice(self._nodes)
-        node.stop()
-        calls.more(self._randomly.randrange(100))
-        node.go_on()
-        self._whole()
-
-    def _whole(self):
-        until(lambda: all(node.knows() == len(self._nodes) - 1 for node in self._nodes))
+        with self._nodes.one(self._randomly) as node:
+            node.stop()
+            calls.more(self._randomly.randrange(100))
+            node.go_on()
 
     def _kill_near(self, _calls):
         self._near.kill()
@@ -79,6 +137,10 @@ class Soak:
         self._far.kill()
         self._far.restart()
         self._far.host.export_again(self._exported, self._token)
+        if self._randomly.randrange(FINDS_OUT):
+            # Who asks for what a token stands for is told of another start at once, and so are all who wait.
+            with contextlib.suppress(cm.Disconnected):
+                self._connect()
 
     def _stop_bridge(self, _calls):
         bridge = self._randomly.choice([self._near, self._far])
@@ -90,26 +152,22 @@ class Soak:
 
 def soak(calls_wanted, seed):
     """Raises AssertionError where something was not as it should be; prints how many calls came to what."""
-    randomly = random.Random(seed)  # chance of a test, no secret
-    came, may_run, first = collections.Counter(), set(), 1
+    failed = threading.Event()
+
+    def run(pair):
+        try:
+            pair.run(calls_wanted // PAIRS, failed)
+        except BaseException:
+            failed.set()
+            raise
+
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
-        made = Soak(stack, Path(directory), randomly)
-        while came.total() < calls_wanted:
-            wanted = min(ROUND, calls_wanted - came.total())
-            with Calls(made.connect, made.server, callers=CALLERS, first=first) as calls:
-                while len(calls.told) < wanted:
-                    calls.more(min(randomly.randrange(BETWEEN_MIN, BETWEEN_MAX), max(wanted - len(calls.told), 1)))
-                    made.do_something(calls)
-            came += calls.check()
-            may_run |= {number for number, told in calls.told.items() if told == "maybe"}
-            first = max(calls.told) + 1
-            for number, told in calls.told.items():
-                if told == "answered":
-                    del made.server.ran[number]
-            print(f"{came.total():,} calls: {dict(came)}; done: {dict(made.done)}", flush=True)
-        ran = dict(made.server.ran)
-    assert ran.keys() <= may_run, "a call has run again after it was answered, or after it was said that it never would"
-    assert set(ran.values()) <= {1}, "a call has run twice"
+        nodes = Nodes(stack.enter_context(nats_servers.nodes(Path(directory), 3)))
+        # Chance of a test, no secret.
+        pairs = [Pair(stack, nodes, str(number), random.Random(f"{seed} {number}")) for number in range(1, PAIRS + 1)]
+        with concurrent.futures.ThreadPoolExecutor(PAIRS) as threads:
+            list(threads.map(run, pairs))
+    print(f"{sum(pair.came.total() for pair in pairs):,} calls, {sum(pair.done.total() for pair in pairs):,} acts")
 
 
 if __name__ == "__main__":
