@@ -42,24 +42,6 @@ static int sleep_briefly(int channel, struct cm_inbox *in, int64_t deadline)
 	return result == -ETIMEDOUT && until != deadline ? -EINTR : result;
 }
 
-/* Nanoseconds for which it sleeps at a time later on. */
-#define CM_TURN 1000000000
-
-/*
- * The same of any later sleep: a signal that came since Python looked last, and before the sleep, is heard of at the end
- * of this turn, and not with the answer.
- */
-static int sleep_a_turn(int channel, struct cm_inbox *in, int64_t deadline)
-{
-	int64_t until = cm_now() + CM_TURN;
-	int result;
-
-	if (deadline == CM_NOW || (deadline != CM_FOREVER && deadline <= until))
-		return cm_receive(channel, in, deadline);
-	result = cm_receive(channel, in, until);
-	return result == -ETIMEDOUT ? -EINTR : result;
-}
-
 /* as cm_receive(), but polls first where that pays, for so many nanoseconds at most */
 static int receive(int channel, struct cm_caller *caller, struct cm_inbox *in, int64_t poll, int64_t deadline,
 		   int just_sent)
@@ -79,7 +61,7 @@ static int receive(int channel, struct cm_caller *caller, struct cm_inbox *in, i
 		/* a signal that came meanwhile has interrupted nothing: its handler runs before anybody sleeps */
 		return deadline == CM_NOW ? -EAGAIN : -EINTR;
 	}
-	return just_sent && deadline != CM_NOW ? sleep_briefly(channel, in, deadline) : sleep_a_turn(channel, in, deadline);
+	return just_sent && deadline != CM_NOW ? sleep_briefly(channel, in, deadline) : cm_receive(channel, in, deadline);
 }
 
 int cm_send_call(int channel, struct cm_caller *caller, const void *key, const void *body, size_t size,

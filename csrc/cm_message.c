@@ -27,25 +27,27 @@ enum {
 enum { FLAT_ROOM = 512 };
 static size_t flat_max = FLAT_ROOM;
 
+/* Nanoseconds for which it sleeps at a time. */
+#define CM_TURN CM_SECOND
+
 int cm_wait(int descriptor, short events, int64_t deadline)
 {
 	struct pollfd polled = { .fd = descriptor, .events = events };
 	struct timespec left = { 0, 0 };
+	int64_t nanoseconds = 0;
 	int ready;
 
-	if (deadline != CM_NOW && deadline != CM_FOREVER) {
-		int64_t nanoseconds = deadline - cm_now();
-
-		if (nanoseconds > 0) {
-			left.tv_sec = nanoseconds / CM_SECOND;
-			left.tv_nsec = nanoseconds % CM_SECOND;
-		}
-	}
-	ready = lx_ppoll(&polled, 1, deadline == CM_FOREVER ? NULL : &left);
+	if (deadline != CM_NOW)
+		nanoseconds = deadline == CM_FOREVER ? CM_FOREVER : deadline - cm_now();
+	if (nanoseconds >= CM_TURN)
+		left.tv_sec = CM_TURN / CM_SECOND;
+	else if (nanoseconds > 0)
+		left.tv_nsec = nanoseconds;
+	ready = lx_ppoll(&polled, 1, &left);
 	if (ready < 0)
 		return ready;
 	if (ready == 0)
-		return deadline == CM_NOW ? -EAGAIN : -ETIMEDOUT;
+		return deadline == CM_NOW ? -EAGAIN : nanoseconds >= CM_TURN ? -EINTR : -ETIMEDOUT;
 	return polled.revents;
 }
 
@@ -204,9 +206,8 @@ int cm_receive(int socket, struct cm_inbox *in, int64_t deadline)
 int cm_receive_into(int socket, struct cm_inbox *in, const struct iovec *parts, size_t n_parts, int64_t deadline)
 {
 	_Alignas(struct cmsghdr) char control[CONTROL_RIGHTS + CONTROL_OTHERS];
-	int blocks = deadline == CM_FOREVER || deadline == CM_BRIEFLY;
-	int flags = MSG_CMSG_CLOEXEC | (blocks ? 0 : MSG_DONTWAIT);
-	int wait_first = deadline != CM_NOW && !blocks;
+	int flags = MSG_CMSG_CLOEXEC | (deadline == CM_BRIEFLY ? 0 : MSG_DONTWAIT);
+	int wait_first = deadline != CM_NOW && deadline != CM_BRIEFLY;
 
 	for (;;) {
 		struct msghdr message = {

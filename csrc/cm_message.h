@@ -5,7 +5,9 @@
  * refused.  Errors are negative errnos.
  * A failed send sent nothing; a failed receive left nothing behind: no record
  * taken, no descriptor made.  EINTR goes back to the caller, whose signal
- * handlers run before it calls again with the same deadline.
+ * handlers run before it calls again with the same deadline.  It is also said of
+ * each second that was waited in vain: a signal that came before the sleep, and
+ * after Python looked last, has interrupted nothing.
  *
  * A deadline is a reading of CLOCK_MONOTONIC in nanoseconds, so that a retry
  * needs no arithmetic.
@@ -107,7 +109,7 @@ int64_t cm_next_user(int socket);
 /*
  * Waits until poll(2) reports one of `events`, an error or a hang-up.
  *
- * Return: the reported events, -EAGAIN (CM_NOW), -ETIMEDOUT, -errno of ppoll(2)
+ * Return: the reported events, -EAGAIN (CM_NOW), -ETIMEDOUT, -EINTR also after a second, -errno of ppoll(2)
  */
 int cm_wait(int descriptor, short events, int64_t deadline);
 

@@ -135,6 +135,14 @@ def test_pending_bytes_for_a_full_pipe_do_not_outlast_the_deadline(reader, full)
     assert _closed(writer, source) == expected
 
 
+def test_pending_bytes_where_the_time_is_up_before(full):
+    """That is what is said, and not that another thread keeps the file's lock."""
+    source, writer, expected = full
+    with pytest.raises(cm.CallTimeout, match="no time left"):
+        flush_within(writer, time.monotonic_ns())
+    assert _closed(writer, source) == expected
+
+
 def test_what_a_signal_handler_raises_while_there_is_no_room_is_the_programs(reader, full):
     """Also if it is a CallTimeout: of another call, whose text says all that there is to say."""
     source, writer, expected = full

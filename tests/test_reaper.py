@@ -624,6 +624,31 @@ def test_what_is_done_where_no_thread_can_be_had_is_not_lost_by_ctrl_c(monkeypat
     assert told == [0, 1]
 
 
+def test_ctrl_c_while_a_file_is_closed_in_place_is_the_programs(monkeypatch, fork):
+    """It comes out, whether that begins there or goes on there; the others are closed, and nothing is closed twice."""
+
+    def child():
+        no_thread(monkeypatch, RuntimeError("can't start new thread"))
+        for goes_on in (False, True):
+            if goes_on:
+                assert _reaper.end_threads(PATIENCE)
+            last, interrupted = pipe_end(), Raises(KeyboardInterrupt())
+            number, interrupts = last.fileno(), 0
+            try:
+                _reaper.close([interrupted, last])
+            except KeyboardInterrupt:
+                interrupts += 1
+            try:
+                _reaper.go_on()
+            except KeyboardInterrupt:
+                interrupts += 1
+            _reaper.go_on()
+            assert (interrupts, interrupted.closed, is_open(number)) == (1, 1, False), goes_on
+        return True
+
+    assert fork(child).result()
+
+
 def test_what_is_closed_in_place_is_not_lost_by_ctrl_c(monkeypatch, fork):
     """A thread closes the rest, once one can be had."""
     package = Path(_reaper.__file__).parent

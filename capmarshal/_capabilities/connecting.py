@@ -8,13 +8,14 @@ import os
 import socket
 import stat
 import struct
+import time
 from typing import TYPE_CHECKING
 
 from capmarshal._capabilities.handover import NOTHING, receiving
 from capmarshal._capabilities.space import space
 from capmarshal._descriptors import private, reaper
 from capmarshal._descriptors.socket_paths import address_to_connect, checked_path, words_for
-from capmarshal._kernel.deadline import after, seconds_until
+from capmarshal._kernel.deadline import after, ahead, seconds_until
 from capmarshal._kernel.deadline import words_for as words_for_time
 from capmarshal._kernel.errors import (
     CallTimeout,
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 _TIMEVAL = struct.Struct("@ll")
 _MICROSECONDS = 1_000_000
+# Seconds that connect(2) waits at a time.
+_TURN = 1
 
 
 def connect(path: StrOrBytesPath, timeout: float | None = None) -> Capability:
@@ -97,14 +100,15 @@ def connecting(path: StrOrBytesPath, timeout: float | None, *, blocks: bool) -> 
 def _connect(connection: Private, path: bytes, deadline: int, timeout: float | None, blocks: bool) -> Steps[None]:
     backoff = Backoff(deadline)
     while True:
-        # Where as many wait as may, connect(2) waits for so long.
-        _set_patience(connection, deadline if blocks else NOW)
+        # Where as many wait as may, connect(2) waits for so long; not longer, for Ctrl-C that comes just before does
+        # not interrupt it.
+        _set_patience(connection, min(deadline, ahead(_TURN)) if blocks else NOW)
         with address_to_connect(path) as address:
             result = lib.lx_connect(connection.number, address, len(address))
         if result == 0:
             return
         if result == -errno.EAGAIN:
-            if not blocks and (yield from backoff.wait(-1, 0)):
+            if time.monotonic_ns() < deadline if blocks else (yield from backoff.wait(-1, 0)):
                 continue
             when = words_for_time(timeout, deadline)
             raise CallTimeout(f"connecting to {words_for(path)}: too many others wait there {when}", ran="no")
@@ -139,12 +143,12 @@ def _is_socket(path: bytes) -> bool:
 
 def _set_patience(connection: Private, deadline: int) -> None:
     os.set_blocking(connection.number, deadline != NOW)
-    if deadline in (NOW, FOREVER):
+    if deadline == NOW:
         return
     # A time of 0 would be for ever (socket(7)).
     left = max(int(seconds_until(deadline) * _MICROSECONDS), 1)
-    time = _TIMEVAL.pack(*divmod(left, _MICROSECONDS))
-    lib.lx_setsockopt(connection.number, socket.SOL_SOCKET, socket.SO_SNDTIMEO, time, len(time))
+    value = _TIMEVAL.pack(*divmod(left, _MICROSECONDS))
+    lib.lx_setsockopt(connection.number, socket.SOL_SOCKET, socket.SO_SNDTIMEO, value, len(value))
 
 
 def _receive(connection: Private, path: bytes, deadline: int, timeout: float | None) -> Steps[Capability]:

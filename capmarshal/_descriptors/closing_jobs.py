@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import threading
 from typing import TYPE_CHECKING, Any
 
 from capmarshal._descriptors.closing import close_unladen, close_whole
@@ -82,12 +83,21 @@ class Job:
     def run(self) -> None:
         """Closes all of it; what goes wrong with one is nobody's concern.
 
-        Where no thread can be had, Ctrl-C may raise here: it is to be run again then.
+        Where no thread can be had, and the main one closes, Ctrl-C may raise here: it is to be run again then.
         """
         self.descriptors.close()
-        for file in self._files:
-            with contextlib.suppress(BaseException):
-                close_whole(file)
+        while self._files:
+            try:
+                close_whole(self._files[0])
+            except Exception:  # noqa: BLE001, S110 - as said
+                pass
+            except BaseException:
+                # In the reaper's own threads no signal handler runs: there it is the file's.
+                if threading.current_thread() is threading.main_thread():
+                    raise
+            finally:
+                # Whatever it raises, it is not closed again; what Ctrl-C has left open is closed when it goes.
+                self._files.pop(0)
 
 
 class Ends(Job):

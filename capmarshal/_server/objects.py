@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     Encode: TypeAlias = Callable[[Any], Payload]
 
 
+# Seconds that a call's end is waited for at a time.
+_TURN = 1.0
+
 # What a call is run by, decided once: an object and its method; how a payload becomes arguments, and how a result does
 # one, each None where there may be more than data; and the class of results that need no look, if there is one.
 Known: TypeAlias = "tuple[Interface, Method, Decode | None, Encode | None, type | None]"
@@ -236,7 +239,8 @@ class Objects:
                 if left <= 0:
                     when = f"before {_deadline.origin()}"
                     raise CallTimeout(f"dissolved, but a call of the object has not ended {when}", ran="maybe")
-                told.acquire(timeout=min(left, threading.TIMEOUT_MAX))
+                # Not longer: a signal that comes just before it waits does not wake it.
+                told.acquire(timeout=min(left, _TURN))
         finally:
             with contextlib.suppress(ValueError):
                 self.awaited.remove(told)

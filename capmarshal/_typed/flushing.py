@@ -14,7 +14,6 @@ import queue
 import select
 import socket
 import stat
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -41,11 +40,15 @@ _LOOK_AFTER = 50_000_000
 # Seconds that it then takes at most.
 _ABOUT_TO = 0.5
 
+# Seconds that its outcome is waited for at a time: a signal that comes just before does not end a wait.
+_TURN = 1.0
+
 # The raw files whose write() is a system call that may block, and nothing else.
 _SYSTEM = (io.FileIO, ForeignFile, socket.SocketIO)
 
 _FLUSHING = "writing out what the file's buffer still had"
 _LOCKED = "another thread is using the file, and has kept its lock all the time"
+_NO_TIME = "there was no time left to write out what the file's buffer still had"
 _NO_ROOM = "there was no room in time for the bytes that the file's buffer still had"
 
 
@@ -60,7 +63,8 @@ def flush_within(file: Any, until: int) -> None:
         until: a deadline, see :mod:`capmarshal._kernel.deadline`.
 
     Raises:
-        CallTimeout: whoever reads at the other end has not made room in time, or another thread keeps the file's lock.
+        CallTimeout: whoever reads at the other end has not made room in time, or another thread keeps the file's lock,
+            or the time was up before.
         OSError, ValueError: as flush() raises them.
     """
     raw = raw_of(file)
@@ -90,11 +94,13 @@ class _Flush:
     def __init__(self, file: Any, until: int) -> None:
         self._file = file
         self._until = until
-        self._writing = self._given_up = False
+        self._begun = self._writing = self._given_up = False
         self._outcome: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
 
     def done_in_time(self) -> None:
         """Flushes; what is not done by then is given up."""
+        if seconds_until(self._until) <= 0:
+            raise CallTimeout(f"{_NO_TIME} ({origin()})", ran="no")
         # Not by threading.Thread, whose start() waits for the thread to begin, for ever if it has died before.
         _thread.start_new_thread(self._run, ())
         try:
@@ -113,11 +119,11 @@ class _Flush:
                 del error
 
     def _ended(self) -> BaseException | None:
-        try:
-            return self._outcome.get(timeout=min(seconds_until(self._until), threading.TIMEOUT_MAX))
-        except queue.Empty:
-            if not self._writing:
-                return CallTimeout(_LOCKED, ran="no")
+        while (left := seconds_until(self._until)) > 0:
+            with contextlib.suppress(queue.Empty):
+                return self._outcome.get(timeout=min(left, _TURN))
+        if not self._writing:
+            return CallTimeout(_LOCKED if self._begun else _NO_TIME, ran="no")
         try:
             # It has the lock, and is about to give up too, unless it is a terminal that has less room than it said.
             return self._outcome.get(timeout=_ABOUT_TO)
@@ -125,6 +131,7 @@ class _Flush:
             return CallTimeout(_NO_ROOM, ran="no")
 
     def _run(self) -> None:
+        self._begun = True
         try:
             _flush_by(self._file, self._write)
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
