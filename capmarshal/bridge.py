@@ -6,7 +6,8 @@ anyio, which the extra `bridge` brings.
 """
 
 from capmarshal._bridge.alive import NameTaken
-from capmarshal._bridge.bridge import Bridge, NotReached
+from capmarshal._bridge.bridge import Bridge
+from capmarshal._bridge.reaching import NotReached
 from capmarshal._bridge_engine.engine import EngineError
 from capmarshal._bridge_engine.nats_connection import Login
 from capmarshal._bridge_engine.nats_engine import NatsEngine

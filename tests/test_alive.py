@@ -63,9 +63,8 @@ def test_a_name_is_free_when_its_bridge_was_lost(tmp_path):
         async with contextlib.AsyncExitStack() as stack:
             await stack.enter_async_context(Bridge("far", lost))
             # As the kernel closes it.
-            lost._connection._transport._io_writer.transport.abort()
-            lost._keeper.cancel()
-            await asyncio.wait([lost._keeper])
+            lost._keeper.connection._transport._io_writer.transport.abort()
+            await lost._keeper.end()
             async with Bridge("far", await NatsEngine.connect([address])):
                 pass
 

@@ -17,7 +17,7 @@ import capmarshal as cm
 from bridge_in_process import PLENTY, Thing, ThingServer, WorkServer
 from capmarshal._bridge import pinging
 from capmarshal._bridge_engine.engine import Unanswered
-from capmarshal._bridge_link import clocks, joining, lines, messages
+from capmarshal._bridge_link import clocks, lines, messages, reception
 from capmarshal._bridge_link.messages import REFUSED, Copied, Described, Kind, Mine
 from hostile_bridges import HostileImporter, Refused
 
@@ -164,7 +164,7 @@ def test_descriptors_that_are_held_for_one_leave_some_for_others(run, flood):
     """By however many links it has joined; and when it is gone, they are there again."""
 
     async def program(world):
-        world.far._pools.descriptors.free = before = 60
+        world.far._partners._pools.descriptors.free = before = 60
         evil = [await (await hostile(world, served=Generous(world.entrypoint))).join()]
         evil += [await HostileImporter(evil[0].engine, evil[0].token, name, clocks.time).join() for name in "abc"]
         refused = 0
@@ -179,7 +179,7 @@ def test_descriptors_that_are_held_for_one_leave_some_for_others(run, flood):
                 for one in evil:
                     await one.ping()
         assert refused > 40
-        assert world.far._pools.descriptors.free > before // 3
+        assert world.far._partners._pools.descriptors.free > before // 3
         await others_are_served(world)
         third = await (await hostile(world, name="third")).join()
         assert (await third.call(await third.open(), "run", arguments(number=7))).payload == b"\x07"
@@ -188,7 +188,7 @@ def test_descriptors_that_are_held_for_one_leave_some_for_others(run, flood):
             await each.close()
         await world.idle()
         world.served.let_go(1)
-        assert world.far._pools.descriptors.free == before + 1
+        assert world.far._partners._pools.descriptors.free == before + 1
 
     run(program)
 
@@ -197,7 +197,7 @@ def test_links_that_one_makes_leave_some_for_others(run):
     """Under however many names; and when they are lost, they are there again."""
 
     async def program(world):
-        pool = world.far._pools.links
+        pool = world.far._partners._pools.links
         pool.free = 10
         first = await (await hostile(world)).join()
         evil = [first]
@@ -242,7 +242,7 @@ def test_who_mentions_more_than_it_lets_itself_be_told(run, monkeypatch):
     monkeypatch.setattr(pinging, "_RELEASED_MOST", 1000)
 
     async def program(world):
-        world.far._pools.descriptors.free = 0
+        world.far._partners._pools.descriptors.free = 0
         evil = await (await hostile(world)).join()
         [partner] = [partner for partner in world.far._partners if partner.link.other == "evil"]
         # As if it had exported as much as anybody may, none of which there is room for.
@@ -258,7 +258,7 @@ def test_who_mentions_more_than_it_lets_itself_be_told(run, monkeypatch):
 
 def test_questions_to_join_by_one_token_leave_room_for_those_by_others(run, monkeypatch):
     """Whoever asks so often that no more is remembered is answered no more, for some time; others are."""
-    monkeypatch.setattr(joining, "_JOINS_MOST", 20)
+    monkeypatch.setattr(reception, "_JOINS_MOST", 20)
 
     async def program(world):
         evil, asked = await hostile(world), 0
@@ -280,7 +280,7 @@ def test_calls_that_end_and_are_not_said_to_be_heard_leave_room_for_others(run):
     """They are remembered until the one who made them has said so, or is lost."""
 
     async def program(world):
-        pool = world.far._pools.calls
+        pool = world.far._partners._pools.calls
         pool.free = 30
         evil = await (await hostile(world)).join()
         number, taken = await evil.open(), 0
@@ -302,7 +302,7 @@ def test_a_call_that_runs_and_is_said_to_be_heard_has_nothing_afterwards(run):
     """It is cancelled, as one that is given up: what it has taken comes back."""
 
     async def program(world):
-        kept = world.far._pools.kept
+        kept = world.far._partners._pools.kept
         before = kept.free
         evil = await (await hostile(world)).join()
         number, call = await evil.open(), os.urandom(16)

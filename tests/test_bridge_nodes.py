@@ -262,7 +262,7 @@ def test_an_answer_after_a_lost_node_needs_the_permission_of_all_inboxes(tmp_pat
                 assert not denied(exporter)
 
     def denied(engine):
-        return {(verb, subject.replace("_inbox", "_INBOX")) for verb, subject in engine._denials}
+        return {(verb, subject.replace("_inbox", "_INBOX")) for verb, subject in engine._interests._denials}
 
     with secured_nodes.secured(tmp_path, responses=responses) as secured:
         loops.run("asyncio", program)

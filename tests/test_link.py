@@ -5,7 +5,8 @@ import logging
 
 import pytest
 
-from capmarshal._bridge_link.link import Link, NotTaken
+from capmarshal._bridge_link.asking import NotTaken
+from capmarshal._bridge_link.link import Link
 from capmarshal._bridge_link.messages import Call, Kind, Ring, Taken
 from capmarshal._bridge_link.tokens import Token
 from engine_in_process import Network

@@ -224,13 +224,13 @@ def test_an_answer_that_is_made_without_a_connection_waits_for_the_next(tmp_path
             await engines.answered(caller, "cm.host.b", b"")
             call = asyncio.create_task(caller.call("cm.host.a", b"x", within=PLENTY))
             await asked.wait()
-            connect = server._open_any
+            connect = server._keeper._open_any
 
-            async def later(addresses):
+            async def later():
                 await again.wait()
-                return await connect(addresses)
+                return await connect()
 
-            server._open_any = later
+            server._keeper._open_any = later
             nodes[0].kill()
             await engines.awaited(lambda: not server.connected)
             go.set()
@@ -239,7 +239,7 @@ def test_an_answer_that_is_made_without_a_connection_waits_for_the_next(tmp_path
                 await asyncio.sleep(0)
             again.set()
             assert await call == b"answer to x"
-            del server._open_any
+            del server._keeper._open_any
 
     with nats_servers.nodes(tmp_path, 2) as nodes:
         run(program, nodes)
@@ -269,7 +269,7 @@ def test_what_begins_and_ends_while_a_connection_is_made_is_so_with_it(node, mon
     async def program():
         async with connected(one.address) as engine, connected(one.address) as caller:
             stop = await engine.serve("cm.host.ends", echo)
-            asked, go, alive, first = asyncio.Event(), asyncio.Event(), Connection.alive, engine._connection
+            asked, go, alive, first = asyncio.Event(), asyncio.Event(), Connection.alive, engine._keeper.connection
 
             async def later(connection, within):
                 if connection._at_denial.__self__ is engine and connection is not first:
@@ -302,13 +302,13 @@ def test_whatever_keeping_a_connection_raises_there_is_another_one(node, caplog,
     async def program():
         async with connected(one.address) as engine:
             await engine.serve("cm.host.a", echo)
-            lost = engine._connection
+            lost = engine._keeper.connection
 
             def fail():
                 raise KeyError("spam")
 
             lost.progress = fail
-            await engines.awaited(lambda: engine.connected and engine._connection is not lost)
+            await engines.awaited(lambda: engine.connected and engine._keeper.connection is not lost)
             assert await engine.call("cm.host.a", b"x", within=PLENTY) == b"x"
 
     run(program)
@@ -621,7 +621,7 @@ def test_closing_ends_although_being_cancelled_was_taken_for_nothing(node):
 
     async def program():
         engine = await NatsEngine.connect([one.address], liveness=0.01)
-        asked, alive = asyncio.Event(), engine._connection.alive
+        asked, alive = asyncio.Event(), engine._keeper.connection.alive
 
         async def swallowing(within):
             asked.set()
@@ -629,10 +629,10 @@ def test_closing_ends_although_being_cancelled_was_taken_for_nothing(node):
                 await asyncio.Event().wait()
             return True
 
-        engine._connection.alive = swallowing
+        engine._keeper.connection.alive = swallowing
         await asked.wait()
         # Of the one that closes.
-        engine._connection.alive = alive
+        engine._keeper.connection.alive = alive
         await engine.close(within=0)
         assert not engine.connected
 

@@ -98,7 +98,7 @@ def test_what_may_not_be_served_or_watched_is_not(node, log):
                     await verb(subject(1), echo)
             await engine.serve(subject(1, "render1"), echo)
             assert await engine.call(subject(1, "render1"), b"x", within=PLENTY) == b"x"
-            assert [interest.denied for interest in engine._interests] == ["", ""]
+            assert [interest.denied for interest in engine._interests._all] == ["", ""]
 
     loops.run("asyncio", program)
     assert log('its user may not subscribe to "cm.web1.*"') == 1
@@ -155,7 +155,7 @@ def test_permissions_may_be_given_and_withdrawn_while_there_is_a_connection(node
     async def program():
         async with connected(one, "render1") as server, connected(one, "web1") as caller:
             await server.serve(subject(1, "render1"), echo)
-            connection = server._connection
+            connection = server._keeper.connection
             for number in (1, 2):
                 assert await engines.answered(caller, subject(1, "render1"), b"x") == b"x"
                 await asyncio.to_thread(one.reload, configuration(withdrawn))
@@ -165,7 +165,7 @@ def test_permissions_may_be_given_and_withdrawn_while_there_is_a_connection(node
                 await asyncio.to_thread(one.reload, configuration(allowed))
                 await engines.awaited(lambda: log("its user may subscribe to cm.render1.* now") == number)  # noqa: B023
             assert await caller.call(subject(1, "render1"), b"x", within=PLENTY) == b"x"
-            assert server._connection is connection
+            assert server._keeper.connection is connection
 
     loops.run("asyncio", program)
 

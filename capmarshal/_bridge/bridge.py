@@ -2,100 +2,43 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import hmac
 import inspect
-import logging
-import math
-import os
 import weakref
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 import capmarshal as cm
 from capmarshal import aio
-from capmarshal._bridge_engine.engine import CLOSING, EngineClosed, EngineError, NobodyThere, NotAllowed, Unanswered
-from capmarshal._bridge_link.joining import Reception, instance_of, join
-from capmarshal._bridge_link.link import LinkLost, NotTaken
-from capmarshal._bridge_link.sealing import LEASE_BYTES, NotGenuine
+from capmarshal._bridge_engine.engine import CLOSING
+from capmarshal._bridge_link.asking import NotTaken
 from capmarshal._bridge_link.tokens import Token, check_exporter
 from capmarshal._kernel.errors import with_article
 
 from .alive import claim
-from .exports import Root
 from .limits import AT_A_TIME, LinkLimits
-from .pairing import answer_pairs, pair
-from .partner import Partner
-from .shares import Pools, Shares
+from .offers import Offers
+from .pairing import answer_pairs
+from .partners import Partners
+from .reaching import NotReached, Reaching
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    import os
     from types import TracebackType
     from typing import Self
 
     from capmarshal import Caller, Capability
     from capmarshal._bridge_engine.engine import Engine
     from capmarshal._bridge_link.link import Link
-    from capmarshal._bridge_link.messages import Join, Open
-
-    Source: TypeAlias = Callable[[], Awaitable[Capability]]
-
-_logger = logging.getLogger("capmarshal")
 
 # Bytes of a call's arguments, and of its result; dataspaces are not counted.
 MAX_BYTES = 64 << 20
 MAX_DATASPACE = 4 << 30
 
-# Calls of this machine's processes that may be under way; and bridges that may have joined this one.
+# Calls of this machine's processes that may be under way.
 CONCURRENCY = 1_000
-LINKS_MOST = 2_000
-
-# Seconds that a service at a path has to hand over what is asked for.
-_CONNECTING = 3.0
-
-# Seconds in which nodes tell each other who serves what.
-_KNOWN = 1.0
-
-
-class NotReached(cm.Disconnected):
-    """What a token stands for can't be reached: its bridge is not there, refuses, or does not answer."""
-
-
-class _Export(Root):
-    """What one token stands for."""
-
-    def __init__(self, token: Token, source: Source, reception: Reception) -> None:
-        self.token = token
-        self.source = source
-        self.reception = reception
-
 
 # The engines of all bridges.
 _taken: weakref.WeakSet[Engine] = weakref.WeakSet()
-
-
-class _Joining:
-    """Joining one other bridge: one at a time, and who waits for that is told of its silence, too.
-
-    Attributes:
-        turn: of who joins it.
-        wanted: how many want it.
-    """
-
-    def __init__(self) -> None:
-        self.turn = asyncio.Lock()
-        self.wanted = 0
-        self._asked, self._words = -math.inf, ""
-
-    def check(self, since: float) -> None:
-        """Raises Unanswered where it was asked since then, and was silent."""
-        if since <= self._asked:
-            raise Unanswered(self._words)
-
-    def was_silent(self, asked: float, error: Unanswered) -> None:
-        """It was asked then, and has not answered."""
-        self._asked, self._words = asked, str(error)
 
 
 class Bridge:
@@ -136,17 +79,6 @@ class Bridge:
         self._engine = engine
         self._entered = False
         self._close_timeout = close_timeout
-        self._limits = LinkLimits.of_this_process(max_bytes, max_dataspace)
-        self._pools = Pools(self._limits, LINKS_MOST)
-        # Of who has joined with a token, by its subject, and of whom this one has joined, by the name.
-        self._shares: weakref.WeakValueDictionary[str, Shares] = weakref.WeakValueDictionary()
-        self._instance = os.urandom(LEASE_BYTES)
-        self._exports: dict[str, _Export] = {}
-        # Those that this one has joined, by their names; and all.
-        self._joined: dict[str, Partner] = {}
-        self._joining: dict[str, _Joining] = {}
-        self._partners: set[Partner] = set()
-        self._ended = False
         self._stack = contextlib.AsyncExitStack()
         self._entrypoint = aio.Entrypoint(
             "bridge",
@@ -155,6 +87,10 @@ class Bridge:
             limits=cm.Limits(unread_bytes=AT_A_TIME * max_bytes),
             describe=True,
         )
+        limits = LinkLimits.of_this_process(max_bytes, max_dataspace)
+        self._offers = Offers(engine, self._was_joined)
+        self._partners = Partners(self._entrypoint, limits, self._offers.opened)
+        self._reaching = Reaching(engine, name, self._partners)
 
     async def __aenter__(self) -> Self:
         """From here on it can be reached.
@@ -196,19 +132,10 @@ class Bridge:
             EngineError: the bridge has ended.
         """
         self._check_entered()
-        source = self._source(what)
         if token is None:
             token = Token.new(self.name)
         self._check_own(token)
-        if token.subject in self._exports:
-            raise ValueError("that token stands for something already")
-        reception = Reception(self._engine, token, self._instance, joined=partial(self._was_joined, token.subject))
-        self._exports[token.subject] = _Export(token, source, reception)
-        try:
-            await reception.open()
-        except BaseException:
-            self._exports.pop(token.subject, None)
-            raise
+        await self._offers.make(token, what)
         return token
 
     async def revoke(self, token: Token, reason: str = "") -> None:
@@ -227,13 +154,13 @@ class Bridge:
         """
         self._check_entered()
         self._check_own(token)
-        export = self._exports.pop(token.subject, None)
-        if export is None:
+        offer = self._offers.take_back(token)
+        if offer is None:
             return
-        export.revoked = reason
-        for partner in tuple(self._partners):
-            partner.revoke(export)
-        await export.reception.close()
+        offer.revoked = reason
+        for partner in self._partners:
+            partner.revoke(offer)
+        await offer.reception.close()
 
     # Importing -----------------------------------------------------------------------------------------------------
 
@@ -278,168 +205,31 @@ class Bridge:
     @property
     def counts(self) -> dict[str, dict[str, int]]:
         """How many things each of the others, by its name, has of this machine's, and this machine of its."""
-        counts: dict[str, dict[str, int]] = {}
-        for partner in self._partners:
-            # Each may have joined the other.
-            before = counts.get(partner.link.other, {})
-            counts[partner.link.other] = {what: count + before.get(what, 0) for what, count in partner.counts.items()}
-        return counts
+        return self._partners.counts
 
     async def _connect(self, token: Token, *, anew: bool) -> Capability:
-        if token.exporter == self.name:
-            return await self._own(token)
-        clock = asyncio.get_running_loop().time
-        until, pause = clock() + _KNOWN, 0.02
-        while True:
-            try:
-                return await self._reach(token, anew=anew)
-            except NobodyThere as error:
-                # What has just begun to be served, a token or the link itself, is not known at all nodes yet.
-                if clock() + pause > until:
-                    raise NotReached(f"{token.exporter!r} can't be reached: {error}", ran="no") from None
-            await asyncio.sleep(pause)
-            pause *= 2
-
-    async def _reach(self, token: Token, *, anew: bool) -> Capability:
-        """As _connect, without waiting until nodes have told each other; raises NobodyThere for that."""
-        again = True
-        while True:
-            partner: Partner | None = None
-            try:
-                partner = await self._partner(token)
-                return await partner.open(token, anew=anew)
-            except LinkLost as error:
-                # It was lost meanwhile, and nobody had told.
-                if not again:
-                    raise NotReached(f"{token.exporter!r} was lost: {error}", ran="no") from None
-                again = False
-            except NotTaken as error:
-                raise NotReached(f"{token.exporter!r} refuses: {error}", ran="no") from None
-            except (EngineError, NotGenuine) as error:
-                if not again or partner is None or not await self._was_started_again(partner, token):
-                    if isinstance(error, NobodyThere):
-                        raise
-                    raise NotReached(f"{token.exporter!r} can't be reached: {error}", ran="no") from None
-                again = False
-
-    async def _was_started_again(self, partner: Partner, token: Token) -> bool:
-        """Whether another start of a bridge serves its token than the one that was joined, which is lost by that."""
+        if token.exporter != self.name:
+            return await self._reaching.reach(token, anew=anew)
         try:
-            instance = await instance_of(self._engine, token)
-        except (EngineError, NotTaken, NotGenuine):
-            return False
-        if instance == partner.link.instance:
-            return False
-        partner.link.lose("the other bridge was started again")
-        return True
+            return await self._offers.own(token)
+        except NotTaken as error:
+            raise NotReached(f"{self.name!r}, which is this bridge, refuses: {error}", ran="no") from None
 
-    async def _own(self, token: Token) -> Capability:
-        export = self._exports.get(token.subject)
-        if export is None or export.token != token:
-            raise NotReached(f"{self.name!r}, which is this bridge, has no such token", ran="no")
-        try:
-            return await export.source()
-        except (cm.Error, OSError) as error:
-            raise NotReached(f"what the token stands for is not there: {error}", ran="no") from None
-
-    async def _partner(self, token: Token) -> Partner:
-        joining = self._joining.setdefault(token.exporter, _Joining())
-        joining.wanted += 1
-        since = asyncio.get_running_loop().time()
-        try:
-            async with joining.turn:
-                partner = self._joined.get(token.exporter)
-                if partner is None or partner.link.lost:
-                    joining.check(since)
-                    partner = await self._join(token, joining)
-                return partner
-        finally:
-            joining.wanted -= 1
-            if not joining.wanted:
-                del self._joining[token.exporter]
-
-    async def _join(self, token: Token, joining: _Joining) -> Partner:
-        made: list[Partner] = []
-
-        def prepare(link: Link) -> None:
-            made.append(self._made(link, token.exporter))
-
-        asked = asyncio.get_running_loop().time()
-        try:
-            await join(self._engine, token, ours=self.name, prepare=prepare)
-        except Unanswered as error:
-            # What is not allowed is so of one subject alone.
-            if not isinstance(error, NotAllowed):
-                joining.was_silent(asked, error)
-            raise
-        (partner,) = made
-        if partner.link.lost:
-            raise LinkLost(partner.link.lost)
-        self._joined[token.exporter] = partner
-        partner.begin()
-        # The other may have joined this one before.  Asked also where who waits for it gives up.
-        pairing = [
-            partner.link.run(pair(partner, came))
-            for came in self._partners
-            if came.link.other == token.exporter and came is not partner
-        ]
-        if pairing:
-            await asyncio.wait(pairing)
-        return partner
-
-    # Being joined --------------------------------------------------------------------------------------------------
-
-    async def _was_joined(self, subject: str, link: Link, _join: Join) -> None:
-        partner = self._made(link, subject)
+    async def _was_joined(self, subject: str, link: Link) -> None:
+        partner = self._partners.make(link, subject)
         if not partner.joins():
             raise NotTaken(
                 f"{partner.shares.links.held:,} bridges have joined this one with that token: it takes no more of "
                 "them, since others have, or may need, the rest of its links"
             )
-        answer_pairs(partner, self._joined.get)
+        answer_pairs(partner, self._partners.joined.get)
         await link.serve()
         partner.begin()
 
-    def _made(self, link: Link, who: str) -> Partner:
-        async def opening(question: Open) -> tuple[Capability, Root]:
-            return await self._opened(link, question)
-
-        if self._ended:
-            raise EngineClosed("the bridge has ended")
-        shares = self._shares.get(who)
-        if shares is None:
-            shares = self._shares[who] = Shares(self._pools)
-        partner = Partner(link, self._entrypoint, self._limits, shares, opening)
-        link.at_loss(lambda _why: self._lost(partner))
-        self._partners.add(partner)
-        return partner
-
-    async def _opened(self, link: Link, question: Open) -> tuple[Capability, Root]:
-        export = self._exports.get(question.subject)
-        if export is None or not hmac.compare_digest(export.token.proof(link.token), question.proof):
-            raise NotTaken("there is no such token, or it was revoked")
-        try:
-            thing = await export.source()
-        except (cm.Error, OSError) as error:
-            raise NotTaken(f"what the token stands for is not there: {error}") from None
-        if self._exports.get(question.subject) is not export:
-            raise NotTaken("the token was revoked")
-        return thing, export
-
-    def _lost(self, partner: Partner) -> None:
-        self._partners.discard(partner)
-        if self._joined.get(partner.link.other) is partner:
-            del self._joined[partner.link.other]
-
     async def _end(self) -> None:
-        self._ended = True
-        for export in tuple(self._exports.values()):
-            await export.reception.close()
-        self._exports.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._close_timeout):
-                await asyncio.gather(*(partner.drain() for partner in tuple(self._partners)))
-        await asyncio.gather(*(partner.close("the bridge was closed") for partner in tuple(self._partners)))
+        self._partners.take_no_more()
+        await self._offers.close()
+        await self._partners.close(self._close_timeout)
 
     def _check_entered(self) -> None:
         if not self._entered:
@@ -448,21 +238,6 @@ class Bridge:
     def _check_own(self, token: Token) -> None:
         if _checked(token).exporter != self.name:
             raise ValueError(f"a token of {token.exporter!r}, and this bridge is {self.name!r}")
-
-    def _source(self, what: object) -> Source:
-        if isinstance(what, str | os.PathLike):
-            path: Any = what
-
-            async def connected() -> Capability:
-                return await aio.connect(path, timeout=_CONNECTING)
-
-            return connected
-        capability = what if isinstance(what, cm.Capability) else cm.capability(what)  # type: ignore[arg-type]  # refused
-
-        async def held() -> Capability:
-            return capability
-
-        return held
 
     def __repr__(self) -> str:
         return f"<Bridge {self.name!r}>"

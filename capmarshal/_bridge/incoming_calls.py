@@ -25,8 +25,9 @@ from capmarshal import (
 )
 from capmarshal._bridge_engine.engine import LARGEST, EngineError, Later
 from capmarshal._bridge_link import lines
+from capmarshal._bridge_link.asking import NotTaken
 from capmarshal._bridge_link.clocks import now
-from capmarshal._bridge_link.link import LinkLost, NotTaken
+from capmarshal._bridge_link.link import LinkLost
 from capmarshal._bridge_link.messages import Call, Done, Failed, Kind, Outcome, Result, Running, State, Taken, written
 from capmarshal._bridge_link.sealing import NotGenuine
 from capmarshal._protocol import faults

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from capmarshal._bridge_engine.engine import NotSent
-from capmarshal._bridge_link.link import LinkLost, NotTaken
+from capmarshal._bridge_link.asking import NotTaken
+from capmarshal._bridge_link.link import LinkLost
 from capmarshal._bridge_link.messages import Kind, Open, Opened
 
 from .exports import TooMany

@@ -25,7 +25,8 @@ from capmarshal import (
     remaining,
 )
 from capmarshal._bridge_engine.engine import EngineError, NotSent, TooLong, Unanswered
-from capmarshal._bridge_link.link import LinkLost, NotTaken
+from capmarshal._bridge_link.asking import NotTaken
+from capmarshal._bridge_link.link import LinkLost
 from capmarshal._bridge_link.messages import (
     ANSWER_TO_CALL,
     Call,

@@ -11,7 +11,8 @@ import hmac
 from typing import TYPE_CHECKING
 
 from capmarshal._bridge_engine.engine import EngineError
-from capmarshal._bridge_link.link import LinkLost, NotTaken
+from capmarshal._bridge_link.asking import NotTaken
+from capmarshal._bridge_link.link import LinkLost
 from capmarshal._bridge_link.messages import Kind, Pair, Paired
 from capmarshal._bridge_link.sealing import NotGenuine
 

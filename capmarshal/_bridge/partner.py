@@ -8,7 +8,8 @@ import logging
 from typing import TYPE_CHECKING
 
 from capmarshal._bridge_link import lines
-from capmarshal._bridge_link.link import LinkLost, NotTaken
+from capmarshal._bridge_link.asking import NotTaken
+from capmarshal._bridge_link.link import LinkLost
 from capmarshal._bridge_link.messages import Bye, Fetch, Fetched, Kind, Ping, Ring, State, Taken
 
 from .budget import Budget

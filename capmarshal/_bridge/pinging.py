@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from capmarshal._bridge_link.link import PINGING, LinkLost, NotTaken
+from capmarshal._bridge_link.asking import NotTaken
+from capmarshal._bridge_link.link import PINGING, LinkLost
 from capmarshal._bridge_link.messages import Kind, Ping, Pong, State
 from capmarshal._bridge_link.sealing import CALL_BYTES, NotGenuine
 

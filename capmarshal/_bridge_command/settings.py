@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from capmarshal._bridge_engine.nats_engine import checked_address
+from capmarshal._bridge_engine.nats_nodes import checked_address
 from capmarshal._bridge_engine.tls import Tls
 from capmarshal._bridge_link.tokens import check_exporter
 

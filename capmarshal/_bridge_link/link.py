@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from msgspec import Struct
 
-from capmarshal._bridge_engine.engine import Accept, Engine, EngineClosed, Later, NobodyThere, NotSent, Stop, Unanswered
+from capmarshal._bridge_engine.engine import Engine, EngineClosed, Later, NobodyThere, NotSent, Stop, Unanswered
 
 from . import lines
+from .asking import Answers, Asked, NotTaken
 from .clocks import TheirClock, lease_from, nanoseconds, now
-from .messages import ANSWER, QUESTIONS, REFUSED, Kind, Refused, read, written
+from .messages import QUESTIONS, Kind, read
 from .replays import Once, TooLate
-from .sealing import CALL_BYTES, LEASE_BYTES, Direction, Label, NotGenuine, Seal
+from .sealing import CALL_BYTES, LEASE_BYTES, NO_LEASE, Direction, Label, NotGenuine, Seal
 
 if TYPE_CHECKING:
     from .tokens import Token
@@ -42,10 +43,6 @@ M = TypeVar("M")
 T = TypeVar("T")
 # Answers a question by a message: at once, or by a coroutine; or by what sealed() made of one, later.
 Answering: TypeAlias = Callable[[Label, Any], Any]
-
-
-class NotTaken(Exception):
-    """A question was refused by the other bridge: it has had no effect, and never will."""
 
 
 class Expired(NotSent):
@@ -96,10 +93,10 @@ class Link:
         self._here, self._there = (at_importer, at_exporter) if made_by_us else (at_exporter, at_importer)
         # A question to the one, and its answer, go opposite ways, and both are of the subject where it was asked.
         self._asks, self._hears = Seal(token, out, self._there), Seal(token, back, self._there)
-        self._takes, self._answers = Seal(token, back, self._here), Seal(token, out, self._here)
         self.lease = os.urandom(LEASE_BYTES)
+        self._takes, self._answers = Seal(token, back, self._here), Answers(Seal(token, out, self._here), self.lease)
         self._once = Once(self.lease, lease_from(now()))
-        self._their_lease = bytes(LEASE_BYTES)
+        self._their_lease = NO_LEASE
         self.clock = TheirClock(0)
         self.instance = b""
         self._answering: dict[int, Answering] = {}
@@ -212,21 +209,9 @@ class Link:
             raise LinkLost(self.lost)
         number = number or self.new_id()
         label = Label(kind, number, self._their_lease, expires=self.clock.expiry(within))
-        body = self._asks.seal(label, written(question))
-        come: list[tuple[int, bytes]] = []
-
-        def accept(answer: bytes) -> bool:
-            try:
-                label, plain = self._hears.open(answer)
-            except NotGenuine:
-                return False
-            if label.call != number or label.kind not in (kind | ANSWER, REFUSED):
-                return False
-            come.append((label.kind, plain))
-            return True
-
+        asked = Asked(label, question, self._asks, self._hears)
         try:
-            await self._answered(body, within, accept)
+            await self._answered(asked, within)
         except NobodyThere:
             self._unreached()
             raise
@@ -235,22 +220,21 @@ class Link:
             self._unreached_since = None
             raise
         self._unreached_since = None
-        came, plain = come[0]
-        if came == REFUSED:
-            refused = read(plain, Refused)
-            if refused.clock is None:
-                raise NotTaken(refused.words)
-            self.clock.show(refused.clock)
-            raise Expired(refused.words)
-        return read(plain, answer)
+        try:
+            return asked.answer(answer)
+        except NotTaken as error:
+            if error.clock is None:
+                raise
+            self.clock.show(error.clock)
+            raise Expired(str(error)) from None
 
-    async def _answered(self, body: bytes, within: float, accept: Accept) -> None:
+    async def _answered(self, asked: Asked, within: float) -> None:
         """Returns when a question is answered: nobody waits for that any more when the other is lost."""
         scope = asyncio.timeout(None)
         try:
             async with scope:
                 self._asking.add(scope)
-                await self._engine.call(self._there, body, within=within, accept=accept)
+                await self._engine.call(self._there, asked.body, within=within, accept=asked.accept)
         except TimeoutError as error:
             if isinstance(error, Unanswered):
                 raise
@@ -302,17 +286,17 @@ class Link:
             # Unless it has come before: what is late then is a copy.
             if self.has_come(label):
                 return b""
-            return self._refusal(label, str(error), self.renew() if label.lease == self.lease else None)
+            return self._answers.refusal(label, str(error), self.renew() if label.lease == self.lease else None)
         except NotGenuine:
             # It is a copy; or one will be taken that comes later.
             return b""
         answering = self._answering.get(label.kind)
         if answering is None or self.lost:
-            return self._refusal(label, self.lost or f"nobody answers questions of kind {label.kind} here")
+            return self._answers.refusal(label, self.lost or f"nobody answers questions of kind {label.kind} here")
         try:
             answer = answering(label, read(plain, QUESTIONS[label.kind]))
         except (NotTaken, NotGenuine) as error:
-            return self._refusal(label, str(error))
+            return self._answers.refusal(label, str(error))
         except Exception:  # noqa: BLE001 - told of, to both
             return self._fault(label)
         if isinstance(answer, Later):
@@ -325,7 +309,7 @@ class Link:
         try:
             return self.sealed(label, await answer)
         except (NotTaken, NotGenuine) as error:
-            return self._refusal(label, str(error))
+            return self._answers.refusal(label, str(error))
         except Exception:  # noqa: BLE001 - told of, to both
             return self._fault(label)
 
@@ -335,17 +319,11 @@ class Link:
         if label.kind in _WITH_EFFECTS:
             # It may have had one: what has become of it is asked for.
             return b""
-        return self._refusal(label, "there is a fault in it")
+        return self._answers.refusal(label, "there is a fault in it")
 
     def sealed(self, question: Label, answer: Any) -> bytes:
         """The answer to a question, as the engine carries it."""
-        return self._answer(question, question.kind | ANSWER, answer)
-
-    def _refusal(self, label: Label, words: str, clock: int | None = None) -> bytes:
-        return self._answer(label, REFUSED, Refused(words, clock))
-
-    def _answer(self, label: Label, kind: int, answer: Any) -> bytes:
-        return self._answers.seal(Label(kind, label.call, self.lease), written(answer))
+        return self._answers.answer(question, answer)
 
 
 async def _quietly(stopping: Awaitable[None]) -> None:

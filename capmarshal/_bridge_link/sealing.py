@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 VERSION = 1
 CALL_BYTES = 16
 LEASE_BYTES = 16
+# Of a question by which one asks for a lease.
+NO_LEASE = bytes(LEASE_BYTES)
 
 _HEAD = struct.Struct("<BBBxI16s16sQ")
 _START_BYTES = 20
