@@ -248,6 +248,10 @@ class AwaitedCall(Handler):
                 method.encode_result(result, self._outgoing)
                 raise
         else:
+            if method.data_of_result is not None and self._owned is _NOTHING_OWNED:
+                data = method.data_of_result(result)
+                if data is not None:
+                    return data
             # Before there is anything in it, which is closed whatever happens.
             self._outgoing = self._calls.outgoing(self, self._target, self._owned)
             if method.gives_stream:

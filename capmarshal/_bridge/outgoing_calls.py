@@ -42,7 +42,7 @@ from capmarshal._bridge_link.messages import (
 from capmarshal._bridge_link.sealing import NotGenuine
 from capmarshal._kernel.native import FOREVER
 from capmarshal._protocol.wire import ENTRIES_MAX
-from capmarshal._typed.untyped import UntypedMethod, wire_name_of
+from capmarshal._typed.untyped import method_of
 
 from .budget import Spending
 from .exports import TooMany
@@ -237,7 +237,7 @@ class OutgoingCalls:
             self._pinging.at_once()
 
     async def _result(self, call: UntypedCall, outcome: Outcome) -> UntypedResult:
-        method = UntypedMethod(wire_name_of(call))
+        method = method_of(call)
         if isinstance(outcome, Failed):
             raise method.error_for(memoryview(outcome.fault), f"{method.where}, {self._link.other}", FOREVER)
         table: list[object] = []

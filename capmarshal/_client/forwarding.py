@@ -11,14 +11,14 @@ from capmarshal._client.proxy import invoke
 from capmarshal._kernel import call_log
 from capmarshal._kernel.errors import Error, with_article
 from capmarshal._protocol import faults
-from capmarshal._typed.untyped import Untyped, UntypedCall, UntypedMethod, wire_name_of
+from capmarshal._typed.untyped import Untyped, UntypedCall, method_of
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
     from capmarshal._capabilities.capability import Proxy
-    from capmarshal._typed.untyped import UntypedResult
+    from capmarshal._typed.untyped import UntypedMethod, UntypedResult
 
 
 class Carrying:
@@ -47,7 +47,7 @@ def target_of(call: UntypedCall, to: Capability) -> tuple[Proxy, UntypedMethod]:
     if not isinstance(to, Capability):
         raise TypeError(f"a call is forwarded to a Capability, not to {to!r}: capmarshal.capability() gives a proxy's")
     proxy: Any = to.cast(Untyped)
-    return proxy, UntypedMethod(wire_name_of(call))
+    return proxy, method_of(call)
 
 
 def forward(call: UntypedCall, to: Capability) -> UntypedResult:

@@ -245,6 +245,10 @@ class Calls:
                 elif method.result_in_order is not None and (returned := method.result_in_order.returned(result)):
                     reply, results = returned
                 else:
+                    if method.data_of_result is not None and owned is _NOTHING_OWNED:
+                        data = method.data_of_result(result)
+                        if data is not None:
+                            return data
                     outgoing = self.outgoing(turn, target, owned)
                     if method.gives_stream:
                         result = self.produce(method, result, owned, calls.kept[kept_before:], self.caller())

@@ -93,6 +93,8 @@ class Method:
         decode_arguments, decode_arguments_after: see :class:`Binding`; what is pulled is a stream in the former.
         read_data_result: :attr:`decode_data_result`, once calls are made, and else None: where it stands from the
             beginning, CPython finds it sooner.
+        data_of_result: gives the payload of a result that is data, and None of another, where only the result tells;
+            itself None where the interface tells.
         plain_result: the class of results that are data of one of Python's own, and nothing is in them; else None.
         known_results: the classes of results that are data of which one was found to be what the interface says.
         implementation: what the class that is asked about has in its place.
@@ -118,6 +120,7 @@ class Method:
         self.result = declared.result
         result = types.NoneType if declared.result is None else declared.result
         self.read_data_result: Callable[[Buffer], Any] | None = None
+        self.data_of_result: Callable[[Any], bytes | None] | None = None
         self.plain_result = result if result in _PLAIN else None
         self.known_results: set[type] = {result} if result in _PLAIN else set()
         self.encode_data_arguments, self.encode_data_result = encoders_for(declared.annotations, declared.result)

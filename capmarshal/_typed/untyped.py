@@ -37,6 +37,9 @@ Entered: TypeAlias = Capability | Signal | Descriptor | Dataspace | SharedBuffer
 # Of what a stranger calls a method, this much goes into errors.
 _NAME_SHOWN = 64
 
+# Of the names by which something was called, so many are remembered, of so many characters.
+_NAMES_MAX, _NAME_SIZE = 256, 256
+
 
 class UntypedCall(msgspec.Struct, frozen=True):
     """A call as it travels: given to :meth:`Forwarder.forward`, and made by :func:`forward`.
@@ -108,7 +111,12 @@ class UntypedMethod(Method):
         self.where = where or f"{name_shown(name)}()"
         self.raises = raises
         self.arguments_in_order = self.result_in_order = None
+        # Mostly: where something stands in the table, that is told by the call, and by the result.
+        self.arguments_are_data = True
+        self.encode_data_arguments, self.read_data_result, self.data_of_result = _data_of_call, _read_data, _data_of
         # Of functions: what is of methods of its own would be a cycle in each call.
+        self.decode_data_arguments = partial(_decode_data_call, name.decode())
+        self.decode_arguments_after = _raise_again
         self.decode_arguments = partial(_decode_call, name, self.where)
         self.lend = partial(_lend, self.where)
         self.unsendable = partial(_unsendable, self.where)
@@ -158,6 +166,20 @@ def wire_name_of(call: UntypedCall) -> bytes:
     return name
 
 
+def method_of(call: UntypedCall) -> UntypedMethod:
+    """The method that it calls; raises as :func:`wire_name_of`."""
+    name = call.method
+    # Strangers choose them.
+    if type(name) is str and len(name) <= _NAME_SIZE:
+        return _remembered(name)
+    return UntypedMethod(wire_name_of(call))
+
+
+@functools.lru_cache(_NAMES_MAX)
+def _remembered(name: str) -> UntypedMethod:
+    return UntypedMethod(name.encode())
+
+
 def _checked(payload: object) -> bytes:
     if not isinstance(payload, bytes):
         raise TypeError(f"a payload is bytes, not {payload!r:.100}")
@@ -182,6 +204,51 @@ def _kind_of(entry: Entry) -> type:
     if entry.lease is not None:
         return SharedBuffer
     return Descriptor if entry.array is None else Dataspace
+
+
+def _decode_data_call(name: str, payload: bytes | memoryview) -> tuple[UntypedCall]:
+    """The arguments of a call with which nothing came but its payload."""
+    return (UntypedCall(name, bytes(payload)),)
+
+
+def _raise_again(
+    error: Exception,
+    payload: bytes | memoryview,  # noqa: ARG001 - as its like has it
+    incoming: Incoming,  # noqa: ARG001 - likewise
+) -> tuple[Sequence[Any], dict[str, Any]]:
+    """Any payload can be passed on: a signal handler has raised it."""
+    raise error
+
+
+def _data_of_call(given: Given) -> bytes:
+    """The payload of a call in whose table nothing stands.
+
+    Raises:
+        TypeError: something does, or it is no payload: see :func:`_lend`.
+    """
+    call: Any
+    (call,) = given
+    if call.table:
+        raise TypeError("more than data")
+    return _checked(call.payload)
+
+
+def _data_of(result: Any) -> bytes | None:
+    """The payload of a result in whose table nothing stands; None of any other."""
+    if type(result) is UntypedResult and not result.table and type(result.payload) is bytes:
+        return result.payload
+    return None
+
+
+def _read_data(answer: object) -> UntypedResult:
+    """The result of a REPLY with which nothing came but its payload.
+
+    Raises:
+        TypeError: it is another answer.
+    """
+    if type(answer) is not bytes:
+        raise TypeError("more than data")
+    return UntypedResult(answer)
 
 
 def _decode_call(
