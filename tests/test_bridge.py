@@ -1,6 +1,8 @@
 """Capabilities of another machine, called as those of this one: through two bridges in processes of their own."""
 
+import asyncio
 import os
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +11,7 @@ import pytest
 import bridge_hosts
 import capmarshal as cm
 import nats_servers
+from capmarshal import aio
 from forwarding import Desk, DeskServer, Page, PageServer, Wrong
 from patience import PATIENCE
 
@@ -41,6 +44,68 @@ def test_calls_results_and_errors(desk):
 def test_long_arguments_and_results(desk):
     long = os.urandom(10 << 20)
     assert desk.echo(long) == long
+
+
+class Long(cm.Interface):
+    @cm.method
+    async def poll(self, number: int) -> int: ...
+
+
+class LongServer(Long):
+    """Answers those of no number less than nothing alone, and counts the others."""
+
+    def __init__(self):
+        self.waiting, self.more = 0, asyncio.Event()
+
+    async def poll(self, number):
+        if number < 0:
+            self.waiting += 1
+            self.more.set()
+            await asyncio.Event().wait()
+        return number
+
+
+POLLING = """
+import asyncio
+import capmarshal as cm
+
+class Long(cm.Interface):
+    @cm.method
+    async def poll(self, number: int) -> int: ...
+
+async def main():
+    long = cm.parent().cast(Long)
+    await asyncio.gather(*(long.poll(-1) for _ in range(100)))
+
+asyncio.run(main())
+"""
+
+
+def test_long_calls_of_one_process_hold_up_none_of_another(near_and_far):
+    near, far = near_and_far
+
+    async def program():
+        served = LongServer()
+        async with aio.Entrypoint("long", concurrency=1000) as entrypoint:
+            token = await asyncio.to_thread(far.host.export, entrypoint.manage(served))
+            there = await asyncio.to_thread(near.host.connect, token)
+            polling = cm.spawn([sys.executable, "-P", "-c", POLLING], parent=there)
+            try:
+                while served.waiting < 40:
+                    served.more.clear()
+                    await served.more.wait()
+                for number in range(20):
+                    assert await there.cast(Long).poll(number) == number
+                assert served.waiting == 40
+            finally:
+                polling.kill()
+                await asyncio.to_thread(polling.wait, PATIENCE)
+
+    async def limited():
+        async with asyncio.timeout(PATIENCE):
+            await program()
+
+    asyncio.run(limited())
 
 
 def test_deadlines_go_along(desk):

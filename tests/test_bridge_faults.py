@@ -295,7 +295,7 @@ def test_calls_that_have_ended_are_not_counted_among_those_that_run(run):
 
     async def program(world):
         [far] = world.far._partners
-        far._incoming._most = 4
+        far._incoming._most = 6
         for number in range(100):
             assert await world.work.run(number) == number
         calls = [asyncio.create_task(world.work.hold(1000 + number)) for number in range(4)]

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import socket
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -45,6 +46,96 @@ async def others_are_served(world):
     async with asyncio.timeout(PLENTY):
         assert await world.work.run(1) == 1
         assert await (await world.near.connect(world.token)).cast(bridge_in_process.Work).run(2) == 2
+
+
+async def join_as(world, name, exported=None):
+    """Somebody who speaks by hand, with a token of its own; and the number of what the others call, too."""
+    token = await world.far.export(exported or world.exported)
+    joined = await HostileImporter(world.network.engine(), token, name, clocks.time).join()
+    return joined, await joined.open()
+
+
+async def hold_many(evil, number, count, *, client=0, first=1000):
+    """Calls that do not end, of which none has to be waited for; how many run."""
+    calls = [evil.call(number, "hold", arguments(number=first + call), client=client) for call in range(count)]
+    came = await asyncio.gather(*calls, return_exceptions=True)
+    return sum(isinstance(each, messages.Running) for each in came)
+
+
+def test_calls_that_do_not_end_leave_room_for_those_of_others_at_the_same_object(run):
+    """And for those of other clients of the same bridge; what waits runs when one has ended, or is given up."""
+
+    async def program(world):
+        all_others = world.far._partners
+        all_others._limits = replace(all_others._limits, calls=1000)
+        evil, at = await join_as(world, "evil")
+        # A call is asked for once alone: none of them is lost.
+        evil.answers[Kind.DONE] = lambda _done: messages.Taken()
+        assert await hold_many(evil, at, 150) == 150
+        assert world.served.ran.total() == 40
+        before = world.served.ran.total()
+        assert (await evil.call(at, "run", arguments(number=1), client=7)).payload == b"\x01"
+        third, there = await join_as(world, "third")
+        assert (await third.call(there, "run", arguments(number=2))).payload == b"\x02"
+        await others_are_served(world)
+        assert world.served.ran.total() == before + 4
+        for number in range(1000, 1150):
+            world.served.let_go(number)
+        await asyncio.sleep(1)
+        assert len(world.served.ended) == 150
+        for each in (evil, third):
+            await each.ask(Kind.BYE, messages.Bye([]))
+            await each.close()
+        await world.idle()
+
+    run(program)
+
+
+def test_a_call_that_waits_for_those_of_its_own_ends_by_its_deadline_and_when_it_is_given_up(run):
+    """It has not run then, and never will."""
+
+    async def program(world):
+        all_others = world.far._partners
+        all_others._limits = replace(all_others._limits, calls=1000)
+        evil, at = await join_as(world, "evil")
+        await hold_many(evil, at, 60)
+        late, given_up = os.urandom(16), os.urandom(16)
+        await evil.call(at, "run", arguments(number=1), call=late, deadline=evil.expiry(1))
+        await evil.call(at, "run", arguments(number=2), call=given_up)
+        await evil.ping(given_up=[given_up])
+        await asyncio.sleep(2)
+        [outcome] = [done.outcome for kind, done in evil.heard if kind == Kind.DONE and done.call == late]
+        assert b"did not end" in outcome.fault
+        for number in range(1000, 1060):
+            world.served.let_go(number)
+        await asyncio.sleep(1)
+        assert len(world.served.ended) == 60
+        assert world.served.ran[1] == world.served.ran[2] == 0
+        await evil.ask(Kind.BYE, messages.Bye([]))
+        await evil.close()
+        await world.idle()
+
+    run(program)
+
+
+def test_a_call_that_waits_does_not_run_once_its_token_is_revoked(run):
+    async def program(world):
+        all_others = world.far._partners
+        all_others._limits = replace(all_others._limits, calls=1000)
+        evil, at = await join_as(world, "evil")
+        await hold_many(evil, at, 60)
+        await evil.call(at, "run", arguments(number=1))
+        await world.far.revoke(evil.token)
+        for number in range(1000, 1060):
+            world.served.let_go(number)
+        await asyncio.sleep(1)
+        assert len(world.served.ended) < 51
+        assert world.served.ran[1] == 0
+        await evil.ask(Kind.BYE, messages.Bye([]))
+        await evil.close()
+        await world.idle()
+
+    run(program)
 
 
 @pytest.mark.parametrize("shown", [-(2**63), -1, 2**63, 2**64 - 1])

@@ -309,6 +309,7 @@ MODULES = {
         "staying",
         "limits",
         "shares",
+        "turns",
         "budget",
         "exports",
         "imports",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from .shares import Shares
+    from .turns import Doors, Turns
 
 Thing: TypeAlias = Capability | Signal
 
@@ -50,6 +51,7 @@ class Export:
         thing: held until it is released.
         root: the token that it was reached by, if it was: what is called by a token is revoked with that.
         door: of what it is behind.
+        turns: of the calls through that.
         mentions: how often the other was told of it.
     """
 
@@ -57,6 +59,7 @@ class Export:
     thing: Thing
     root: Root | None
     door: int
+    turns: Turns
     mentions: int = 0
 
     def ring(self) -> None:
@@ -73,9 +76,10 @@ class Export:
 class Exports:
     """All of one link."""
 
-    def __init__(self, most: int, shares: Shares) -> None:
+    def __init__(self, most: int, shares: Shares, doors: Doors) -> None:
         """None yet, and so many at most; of what the other may have by all its links, which is borrowed."""
         self._most = most
+        self._doors = doors
         self._shares = shares
         self._part = Part(shares.exports)
         self._last = 0
@@ -96,7 +100,9 @@ class Exports:
                 raise TooMany(f"{self._most:,} capabilities are exported to that bridge, which is as many as may be")
             self._take(thing)
             self._last += 1
-            export = self._by_thing[key] = self._by_number[self._last] = Export(self._last, thing, root, _door(thing))
+            door = _door(thing)
+            export = Export(self._last, thing, root, door, self._doors.turns(door))
+            self._by_thing[key] = self._by_number[self._last] = export
         export.mentions += 1
         return export
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from capmarshal import (
     ArgumentError,
+    CallTimeout,
     Capability,
     Dataspace,
     StaleCapability,
@@ -39,6 +40,7 @@ from .exports import TooMany
 from .imports import TooManyImports
 from .limits import ENDED_MOST
 from .signals import TooManySignals
+from .turns import OF_A_CLIENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,6 +65,8 @@ _OUTCOME_MOST = LARGEST - 1_000
 _MENTIONS_SURE = 500
 
 _NANOSECONDS = 1_000_000_000
+
+_NOT_THERE = "the object is not there any more: released, or its token was revoked"
 
 
 @dataclass(eq=False)
@@ -102,6 +106,7 @@ class IncomingCalls:
         max_bytes: int,
         descriptors: Part,
         remembered: Part,
+        bridge: object,
     ) -> None:
         """None yet; all are borrowed.
 
@@ -116,6 +121,7 @@ class IncomingCalls:
             max_bytes: of one's arguments.
             descriptors: that may be held for them; borrowed.
             remembered: those that run, and those of whose end the other has not heard; borrowed.
+            bridge: that the other is, by whichever link.
         """
         self._link = link
         self._exports = exports
@@ -127,8 +133,10 @@ class IncomingCalls:
         self._max_bytes = max_bytes
         self._descriptors = descriptors
         self._remembered = remembered
+        self._bridge = bridge
         self._calls: dict[bytes, _Incoming] = {}
         self._running = 0
+        self._running_of: dict[int, int] = {}
         self._waited_for = 0
         self._draining = False
         self._telling: set[asyncio.Task[None]] = set()
@@ -200,6 +208,11 @@ class IncomingCalls:
             raise NotTaken("it has a longer name, or more in its table, than a call can have")
         if self._running >= self._most:
             raise NotTaken(f"{self._most:,} calls of that bridge run, which is as many as may")
+        of_client = self._running_of.get(call.client, 0)
+        if of_client >= OF_A_CLIENT * (self._most - self._running):
+            raise NotTaken(
+                f"{of_client:,} calls of one client of that bridge run: its others have, or may need, the rest"
+            )
         if len(self._calls) >= self._most + ENDED_MOST:
             raise NotTaken(f"{ENDED_MOST:,} calls of that bridge have ended, and it does not say that it has heard it")
         if self._draining:
@@ -219,7 +232,8 @@ class IncomingCalls:
         arrived = self._crossing.arrive(call.table)
         incoming.task = task = self._link.adopt(asyncio.create_task(self._run(call, arrived, incoming)))
         self._running += 1
-        task.add_done_callback(partial(self._over, incoming))
+        self._running_of[call.client] = of_client + 1
+        task.add_done_callback(partial(self._over, incoming, call.client))
         self._calls[label.call] = incoming
         if self._waited_for >= _AT_ONCE_MOST:
             self._start_telling(incoming)
@@ -242,8 +256,11 @@ class IncomingCalls:
         self._start_telling(incoming)
         self._answer(incoming, Running())
 
-    def _over(self, incoming: _Incoming, _task: asyncio.Task[Outcome]) -> None:
+    def _over(self, incoming: _Incoming, client: int, _task: asyncio.Task[Outcome]) -> None:
         self._running -= 1
+        self._running_of[client] -= 1
+        if not self._running_of[client]:
+            del self._running_of[client]
         self._descriptors.give_back()
         # Where it has no outcome: it was cancelled.
         self._answer(incoming, Running())
@@ -287,13 +304,18 @@ class IncomingCalls:
     async def _forward(self, call: Call, table: list[Any], left: Left, spending: Spending) -> Outcome:
         export = self._exports.at(call.object)
         if export is None or not isinstance(export.thing, Capability):
-            raise StaleCapability("the object is not there any more: released, or its token was revoked")
+            raise StaleCapability(_NOT_THERE)
         payload = await self._crossing.receive(call.payload, self._max_bytes, spending)
-        seconds = None
-        if call.deadline:
-            seconds = max(call.deadline - now(), 0) / _NANOSECONDS
-        with timeout(seconds):
-            result = await aio.forward(UntypedCall(call.method, payload, table), to=export.thing)
+        turns = export.turns
+        if not await turns.take(self._bridge, call.client, _left(call)):
+            raise CallTimeout(f"{call.method}(): others of that bridge, by the same way, did not end", ran="no")
+        try:
+            if self._exports.at(call.object) is not export:
+                raise StaleCapability(_NOT_THERE)
+            with timeout(_left(call)):
+                result = await aio.forward(UntypedCall(call.method, payload, table), to=export.thing)
+        finally:
+            turns.give_back(self._bridge, call.client)
         try:
             made = self._crossing.leave(result.table, export.root, f"{call.method}(), result")
         finally:
@@ -319,6 +341,11 @@ class IncomingCalls:
                 incoming.task.add_done_callback(partial(_free, incoming.spending))
         self._remembered.give_back(len(self._calls))
         self._calls.clear()
+
+
+def _left(call: Call) -> float | None:
+    """Seconds until its deadline; None where it has none."""
+    return max(call.deadline - now(), 0) / _NANOSECONDS if call.deadline else None
 
 
 def _free(spending: Spending, _task: asyncio.Task[Outcome]) -> None:

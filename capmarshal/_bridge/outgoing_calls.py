@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from capmarshal import (
     TooLarge,
     UntypedCall,
     UntypedResult,
+    caller,
     remaining,
 )
 from capmarshal._bridge_engine.engine import EngineError, NotSent, TooLong, Unanswered
@@ -106,6 +108,8 @@ class OutgoingCalls:
         self._waiting: dict[bytes, _Waiting] = {}
         # Those that were given up, and what they have mentioned: unless they came, that is taken back.
         self._given_up: dict[bytes, Left] = {}
+        # Makes numbers of processes that tell nothing of them.
+        self._salt = os.urandom(16)
         # Those that had come when the other said that it ends.
         self._came: frozenset[bytes] | None = None
         link.answer(Kind.DONE, self._done)
@@ -172,7 +176,7 @@ class OutgoingCalls:
         waiting = _Waiting(self._link.new_id(), asyncio.get_running_loop().create_future())
         try:
             payload = self._crossing.pay(call.payload, left)
-            message = Call(number, call.method, payload, left.mentions, self._deadline())
+            message = Call(number, call.method, payload, left.mentions, self._deadline(), self._client())
             outcome = await self._outcome(message, waiting)
         except (_Never, NotSent, LinkLost, NotTaken) as error:
             self._crossing.take_back(left)
@@ -276,6 +280,11 @@ class OutgoingCalls:
     def _deadline(self) -> int:
         left = remaining()
         return 0 if left == math.inf else max(self._link.clock.at(left), 1)
+
+    def _client(self) -> int:
+        """What stands for who calls: the other has each of them leave room for all others, and learns no more."""
+        who = caller()
+        return hash((self._salt, who.pid, who.uid)) & 0xFFFFFFFF
 
     def _patience(self) -> float:
         return max(min(_ANSWERED, remaining()), 0.01)

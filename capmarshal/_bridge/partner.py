@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .limits import LinkLimits
     from .openings import Opening
     from .shares import Shares
+    from .turns import Doors
 
 _logger = logging.getLogger("capmarshal")
 
@@ -54,7 +55,13 @@ class Partner:
     """
 
     def __init__(
-        self, link: Link, entrypoint: aio.Entrypoint, limits: LinkLimits, shares: Shares, opening: Opening
+        self,
+        link: Link,
+        entrypoint: aio.Entrypoint,
+        limits: LinkLimits,
+        shares: Shares,
+        doors: Doors,
+        opening: Opening,
     ) -> None:
         """Nothing is shared with it yet.
 
@@ -63,13 +70,14 @@ class Partner:
             entrypoint: that serves what it exports to this machine; borrowed.
             limits: what it may cost this one by this link.
             shares: likewise by all its links; borrowed.
+            doors: that all others call through; borrowed.
             opening: what gives what a token of this machine's stands for.
         """
         self.link = link
         self.shares = shares
         self._has_joined = False
         descriptors = Part(shares.descriptors)
-        self._exports = Exports(limits.exports, shares)
+        self._exports = Exports(limits.exports, shares, doors)
         self._lender = Lender()
         self._pinging = Pinging(link, asked=self._asked, gone=self._gone)
         released = self._pinging.released
@@ -114,6 +122,7 @@ class Partner:
             max_bytes=limits.bytes,
             descriptors=descriptors,
             remembered=Part(shares.calls),
+            bridge=shares,
         )
         self._openings = Openings(link, self._exports, self._imports, self._pinging, opening)
         link.answer(Kind.FETCH, self._fetched)

@@ -11,6 +11,7 @@ from capmarshal._bridge_engine.engine import EngineClosed
 
 from .partner import Partner
 from .shares import Pools, Shares
+from .turns import Doors
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -51,6 +52,7 @@ class Partners:
         self._limits = limits
         self._opening = opening
         self._pools = Pools(limits, _LINKS_MOST)
+        self._doors = Doors()
         # Of who has joined with a token, by its subject, and of whom this bridge has joined, by the name.
         self._shares: weakref.WeakValueDictionary[str, Shares] = weakref.WeakValueDictionary()
         self._all: set[Partner] = set()
@@ -75,7 +77,7 @@ class Partners:
         shares = self._shares.get(who)
         if shares is None:
             shares = self._shares[who] = Shares(self._pools)
-        partner = Partner(link, self._entrypoint, self._limits, shares, opening)
+        partner = Partner(link, self._entrypoint, self._limits, shares, self._doors, opening)
         link.at_loss(lambda _why: self._lost(partner))
         self._all.add(partner)
         return partner

@@ -57,16 +57,17 @@ class Share:
 
 
 class Part:
-    """What one link has of a share."""
+    """What one link has of a share, or what else there is of that: as much as it leaves free, or so many times that."""
 
-    def __init__(self, share: Share) -> None:
+    def __init__(self, share: Share, times: int = 1) -> None:
         """Nothing yet."""
         self._share = share
+        self._times = times
         self.held = 0
 
     def take(self, count: int = 1) -> bool:
         """Takes so many more, if it may have them; whether."""
-        if self.held + count > self._share.room or not self._share.take(count):
+        if self.held + count > self._times * self._share.room or not self._share.take(count):
             return False
         self.held += count
         return True

@@ -178,6 +178,7 @@ class Call(_Message):
         payload: the arguments.
         table: what stands in it.
         deadline: until when it may run; 0: as long as it takes.
+        client: a number that stands for who makes it, among all whose calls come by this link.
     """
 
     object: int
@@ -185,6 +186,7 @@ class Call(_Message):
     payload: Payload
     table: list[Mention]
     deadline: int
+    client: int = 0
 
 
 class Result(_Message, tag=0):

@@ -99,13 +99,14 @@ class HostileImporter:
             raise Refused(answer.words)
         return answer.number
 
-    async def call(self, number, method, payload, table=(), *, call=None):
+    async def call(self, number, method, payload, table=(), *, call=None, client=0, deadline=0):
         """The outcome of a call, or that it runs.
 
         Raises:
             Refused: it was not taken, or has failed.
         """
-        kind, answer = await self.ask(Kind.CALL, messages.Call(number, method, payload, list(table), 0), number=call)
+        question = messages.Call(number, method, payload, list(table), deadline, client)
+        kind, answer = await self.ask(Kind.CALL, question, number=call)
         if kind == messages.REFUSED:
             raise Refused(answer.words)
         if isinstance(answer, messages.Failed):

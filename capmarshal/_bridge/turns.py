@@ -1,0 +1,132 @@
+"""Calls through one door of this machine's: so many at a time, and of whom.
+
+This process makes :data:`CALLS_MAX` calls at a time through a door, for all other bridges.  Of these each bridge may
+have as many as all have left free, and so leaves some for whoever comes next; and one of its clients twice as many as
+that bridge has left.  Whoever wants more waits, and keeps nobody waiting but itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, TypeAlias
+
+from capmarshal._async_client.calling import CALLS_MAX
+
+from .shares import Part, Pool, Share
+
+if TYPE_CHECKING:
+    # Who waits, by which of its clients: each is told when it has a place.
+    _Lines: TypeAlias = dict[int, deque[asyncio.Future[None]]]
+
+# One client may have so many times what it leaves free of what its bridge may have: alone, 40 of 50.
+OF_A_CLIENT = 2
+
+
+class Turns:
+    """Of one door.  A bridge is any object, and a client any number that it has given it."""
+
+    def __init__(self, most: int = CALLS_MAX) -> None:
+        """Nobody calls."""
+        self._pool = Pool(most)
+        self._shares: dict[object, Share] = {}
+        self._parts: dict[tuple[object, int], Part] = {}
+        # Both in the order in which it is their turn.
+        self._waiting: dict[object, _Lines] = {}
+
+    def take_now(self, bridge: object, client: int) -> bool:
+        """Takes a place, if it may have one more now, and no call of the same client's waits; whether."""
+        lines = self._waiting.get(bridge)
+        return (lines is None or client not in lines) and self._take(bridge, client)
+
+    async def take(self, bridge: object, client: int, seconds: float | None) -> bool:
+        """Takes a place as soon as it may have one more; False if that is not so within so many seconds."""
+        if self.take_now(bridge, client):
+            return True
+        given: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(bridge, {}).setdefault(client, deque()).append(given)
+        try:
+            await asyncio.wait([given], timeout=seconds)
+        except BaseException:
+            if given.done():
+                # Cancelled, and given one at the same time.
+                self.give_back(bridge, client)
+            raise
+        finally:
+            if not given.done():
+                self._leave(bridge, client, given)
+        return given.done()
+
+    def give_back(self, bridge: object, client: int) -> None:
+        """A call has ended; who waits may have its place."""
+        part = self._parts[bridge, client]
+        part.give_back()
+        self._forget_unless_used(bridge, client, part)
+        while any(map(self._deal, tuple(self._waiting))):
+            pass
+
+    def __len__(self) -> int:
+        """Of whom something is known."""
+        return len(self._parts) + len(self._shares) + len(self._waiting)
+
+    def _take(self, bridge: object, client: int) -> bool:
+        part = self._parts.get((bridge, client))
+        if part is None:
+            share = self._shares.get(bridge)
+            if share is None:
+                share = self._shares[bridge] = Share(self._pool)
+            part = self._parts[bridge, client] = Part(share, OF_A_CLIENT)
+        if part.take():
+            return True
+        self._forget_unless_used(bridge, client, part)
+        return False
+
+    def _forget_unless_used(self, bridge: object, client: int, part: Part) -> None:
+        if not part.held:
+            del self._parts[bridge, client]
+            if not self._shares[bridge].held:
+                del self._shares[bridge]
+
+    def _deal(self, bridge: object) -> bool:
+        """Gives a place to one of its clients that waits, if any may have one more; whether."""
+        lines = self._waiting[bridge]
+        share = self._shares.get(bridge)
+        if (self._pool.free if share is None else share.room) < 1:
+            return False
+        for client in tuple(lines):
+            if self._take(bridge, client):
+                line = lines.pop(client)
+                given = line.popleft()
+                # Behind all others.
+                if line:
+                    lines[client] = line
+                del self._waiting[bridge]
+                if lines:
+                    self._waiting[bridge] = lines
+                given.set_result(None)
+                return True
+        return False
+
+    def _leave(self, bridge: object, client: int, given: asyncio.Future[None]) -> None:
+        lines = self._waiting[bridge]
+        lines[client].remove(given)
+        if not lines[client]:
+            del lines[client]
+            if not lines:
+                del self._waiting[bridge]
+
+
+class Doors:
+    """Those that others call through."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self._turns: weakref.WeakValueDictionary[int, Turns] = weakref.WeakValueDictionary()
+
+    def turns(self, door: int) -> Turns:
+        """Of the one with that key: the same for all who hold it."""
+        found = self._turns.get(door)
+        if found is None:
+            found = self._turns[door] = Turns()
+        return found
