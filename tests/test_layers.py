@@ -284,6 +284,7 @@ MODULES = {
         "login",
         "refusals",
         "nats_wire",
+        "node_socket",
         "nats_connection",
         "nats_nodes",
         "nats_interests",

@@ -5,6 +5,7 @@ import contextlib
 import datetime as dt
 import ipaddress
 import json
+import os
 import re
 import socket
 import ssl
@@ -28,7 +29,7 @@ from capmarshal._bridge_engine.nats_engine import NatsEngine
 from capmarshal._bridge_link.sealing import Direction, Label, NotGenuine, Seal
 from capmarshal._bridge_link.tokens import Token
 from engines import PLENTY
-from patience import PATIENCE
+from patience import PATIENCE, until
 from traffic import Traffic
 
 # Seconds after which a node that stands still is left.
@@ -550,6 +551,64 @@ def test_without_the_extra_it_says_what_to_install():
         [sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=True
     )
     assert ended.stdout == "capmarshal.bridge needs nats-py: pip install 'nats-py>=2.9'\n"
+
+
+FORKING = """
+import asyncio, os, stat, sys
+import capmarshal as cm
+from capmarshal import bridge
+
+async def main():
+    engine = await bridge.NatsEngine.connect(sys.argv[1:])
+    async with bridge.Bridge("forks", engine) as made:
+        read, write = os.pipe()
+        if child := os.fork():
+            os.close(write)
+            print(f"child {child}\\n", end="", flush=True)
+            await asyncio.Event().wait()
+        os.close(read)
+        numbers = [int(number) for number in os.listdir("/proc/self/fd")]
+        kept = [number for number in numbers if readable(number) and stat.S_ISSOCK(os.fstat(number).st_mode)]
+        internet = [number for number in kept if domain(number) in (socket.AF_INET, socket.AF_INET6)]
+        try:
+            made.listen("never.sock", bridge.Token.new("other"))
+        except cm.Closed as error:
+            print(f"keeps {len(internet)}, {error}\\n", end="", flush=True)
+        os.read(0, 1)
+        os._exit(0)
+
+import socket
+
+def readable(number):
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+def domain(number):
+    with socket.socket(fileno=os.dup(number)) as made:
+        return made.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN)
+
+asyncio.run(main())
+"""
+
+
+def test_a_forked_child_has_no_connection_of_its_parents(node):
+    """Else the node, and who is asked for by it, would take the parent for alive as long as the child is."""
+    one = node()
+    command = [sys.executable, "-P", "-W", "ignore::DeprecationWarning", "-c", FORKING, one.address]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        try:
+            said = dict(parent.stdout.readline().split(" ", 1) for _ in range(2))
+            assert said["keeps"].startswith("0, the bridge 'forks' is its parent's: this process is a fork of the one")
+            until(lambda: one.asked("connz")["num_connections"] == 1)
+            parent.kill()
+            until(lambda: one.asked("connz")["num_connections"] == 0)
+            os.kill(int(said["child"]), 0)
+        finally:
+            parent.kill()
+            parent.stdin.close()
 
 
 # Who listens --------------------------------------------------------------------------------------------------------

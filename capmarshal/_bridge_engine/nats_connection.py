@@ -24,6 +24,7 @@ from .credentials import Credentials
 from .engine import LARGEST
 from .login import Login
 from .nats_wire import Incoming
+from .node_socket import NodeSocket
 from .refusals import denied, explain
 
 __all__ = ["Connection", "Login", "NatsError", "Unusable"]
@@ -76,6 +77,7 @@ class Connection(Client):
         self._encrypted = False
         self._told: list[Exception] = []
         self._incoming: Incoming | None = None
+        self._socket: NodeSocket | None = None
         # How often something had come when a body was last sent at once: what is sent until more comes goes together.
         self._heard = -1
 
@@ -204,6 +206,13 @@ class Connection(Client):
         if ending:
             await asyncio.wait(ending)
         self.ended.set()
+
+    async def _process_connect_init(self) -> None:
+        """What follows as soon as there is a socket."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            self._socket = NodeSocket(writer.get_extra_info("socket").fileno())
+        await super()._process_connect_init()
 
     def _interpose(self) -> None:
         """From here on what comes is taken as it comes, see there; of messages nats-py has heard nothing until now."""
