@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import os
 
+import msgspec
 import pytest
 
 import bridge_in_process
@@ -10,7 +12,10 @@ import capmarshal as cm
 from bridge_in_process import PLENTY, Thing, ThingServer, Work, WorkServer, kind, settle
 from capmarshal import aio
 from capmarshal._bridge import incoming_calls, pinging
-from capmarshal._bridge_link.messages import ANSWER, Kind
+from capmarshal._bridge_engine.engine import Unanswered
+from capmarshal._bridge_link import clocks
+from capmarshal._bridge_link.messages import ANSWER, Call, Failed, Kind, State
+from hostile_bridges import HostileImporter
 
 
 @pytest.fixture
@@ -104,6 +109,36 @@ def test_who_can_remember_no_more_says_later_what_has_become_of_a_call(run):
             assert await call == 1
         assert world.served.ran[1] == 1
         await world.idle()
+
+    run(program)
+
+
+def test_who_can_remember_no_more_is_asked_once_a_second(run):
+    """And not as often as an answer comes."""
+
+    async def program(world):
+        [far] = world.far._partners
+        losing(world.network, Kind.CALL)
+        call = asyncio.create_task(world.work.run(1))
+        await asyncio.sleep(0.5)
+        # As where it remembers as much as it may, but for one ping after the other.
+        far.link.bar = lambda _kind, _number: None
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        await asyncio.sleep(0.5)
+        pings = []
+
+        def judge(flight):
+            if kind(flight) == Kind.PING and flight.sender is world.near._engine:
+                pings.append(flight)
+            return "carry"
+
+        world.network.judge = judge
+        await asyncio.sleep(10)
+        assert 1 < len(pings) <= 11
+        del far.link.bar, call
+        await world.idle()
+        assert not world.served.ran[1]
 
     run(program)
 
@@ -484,3 +519,106 @@ def test_what_is_added_while_some_is_taken_stays():
     waiting = Interrupted(["first"])
     assert pinging._taken(waiting) == ["first"]
     assert list(waiting) == ["added"]
+
+
+# One end, by hand ---------------------------------------------------------------------------------------------------
+
+
+async def by_hand(world):
+    """An importer that speaks by hand, the number of what it may call, and what serves that."""
+    served = WorkServer()
+    token = await world.far.export(world.entrypoint.manage(served))
+    importer = await HostileImporter(world.network.engine(), token, "hand", clocks.time).join()
+    return importer, await importer.open(), served
+
+
+def run_one():
+    """What `run(number=1)` is given."""
+    return msgspec.msgpack.encode({"number": 1})
+
+
+def test_what_was_said_never_to_have_come_never_runs(run):
+    """Although it comes then, and in time: who was told so may have sent another one in its place."""
+
+    async def program(world):
+        importer, number, served = await by_hand(world)
+        call = os.urandom(16)
+        world.network.judge = lambda flight: "hold" if kind(flight) == Kind.CALL else "carry"
+        sent = asyncio.create_task(importer.call(number, "run", run_one(), call=call))
+        await settle()
+        _, pong = await importer.ping(asked=[call])
+        assert pong.states == [State.NEVER]
+        assert [kind(flight) for flight in world.network.held] == [Kind.CALL]
+        world.network.release()
+        with pytest.raises(Unanswered):
+            await sent
+        assert not served.ran
+        await importer.close()
+
+    run(program)
+
+
+def test_a_call_that_comes_when_it_has_expired_does_not_run(run):
+    """Whoever has kept it for so long: that it had not come then, or would not any more, may have been relied on."""
+
+    async def program(world):
+        importer, number, served = await by_hand(world)
+        world.network.judge = lambda flight: "hold" if kind(flight) == Kind.CALL else "carry"
+        with pytest.raises(Unanswered):
+            await importer.call(number, "run", run_one())
+        await asyncio.sleep(0.5)
+        assert [kind(flight) for flight in world.network.held] == [Kind.CALL]
+        world.network.release()
+        await asyncio.sleep(1)
+        assert not served.ran
+        await importer.close()
+
+    run(program)
+
+
+def test_a_call_that_comes_after_its_deadline_does_not_run(run):
+    """Although it has not expired: it could be asked after still."""
+
+    async def program(world):
+        importer, number, served = await by_hand(world)
+        message = Call(number, "run", run_one(), [], deadline=importer.expiry(-0.1))
+        _, outcome = await importer.ask(Kind.CALL, message)
+        assert isinstance(outcome, Failed)
+        assert not served.ran
+        await importer.close()
+
+    run(program)
+
+
+@pytest.mark.parametrize("where", ["on its way", "being looked for", "on its way back"])
+def test_who_asks_what_a_token_stands_for_and_gives_up(run, where):
+    """It is not exported to it then: nobody would ever release that."""
+
+    async def program(world):
+        token = await world.far.export(world.thing())
+        go_on, source = asyncio.Event(), world.far._offers._by_subject[token.subject].source
+
+        async def slow():
+            await go_on.wait()
+            return await source()
+
+        world.far._offers._by_subject[token.subject].source = slow
+        if where != "being looked for":
+            go_on.set()
+        held = {"on its way": Kind.OPEN, "on its way back": Kind.OPEN | ANSWER}.get(where)
+        world.network.judge = lambda flight: "hold" if kind(flight) == held else "carry"
+        connecting = asyncio.create_task(world.near.connect(token))
+        await settle()
+        exported = {"on its way back": 2}.get(where, 1)
+        assert world.far.counts["near"]["exported"] == exported
+        connecting.cancel()
+        await asyncio.gather(connecting, return_exceptions=True)
+        await settle()
+        go_on.set()
+        world.network.release()
+        await asyncio.sleep(3)
+        assert world.far.counts["near"]["exported"] == 1
+        del connecting
+        await world.idle()
+
+    run(program)

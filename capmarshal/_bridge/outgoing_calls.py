@@ -124,7 +124,9 @@ class OutgoingCalls:
         left = self._given_up.pop(call, None)
         if left is not None:
             if state is State.UNSAID:
-                self._give_up(call, left)
+                # With the next ping: the other can't say it at once.
+                self._given_up[call] = left
+                self._pinging.given_up(call, again=True)
             elif state is State.NEVER:
                 self._crossing.take_back(left)
             return

@@ -81,10 +81,14 @@ class Pinging:
             self._kept = 0
             self.at_once()
 
-    def given_up(self, call: bytes) -> None:
-        """The outcome of a call has not been heard, and is not wanted any more; whether it has come is asked for."""
+    def given_up(self, call: bytes, *, again: bool = False) -> None:
+        """The outcome of a call has not been heard, and is not wanted any more; whether it has come is asked for.
+
+        At once, unless that was not said, and it is asked ``again``.
+        """
         self._given_up.append(call)
-        self.at_once()
+        if not again:
+            self.at_once()
 
     def released(self, number: int, mentions: int) -> None:
         """What the other has exported is not held here any more; from any thread."""
