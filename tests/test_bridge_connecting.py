@@ -7,7 +7,10 @@ import pytest
 
 import bridge_in_process
 import capmarshal as cm
-from bridge_in_process import PLENTY, Thing, Work, kind, settle
+from bridge_in_process import PLENTY, Kept, Thing, Work, kind, settle
+from capmarshal import aio
+from capmarshal._bridge.bridge import Bridge
+from capmarshal._bridge_engine.engine import EngineError, NobodyThere
 from capmarshal._bridge_link.messages import Kind
 from capmarshal._bridge_link.tokens import Token
 
@@ -96,5 +99,98 @@ def test_who_connects_gives_up_while_two_links_are_put_together(run):
         await world.near.revoke(token)
         del thing, connecting, there, back
         await world.idle()
+
+    run(program)
+
+
+def slow_to_stop(engine):
+    """What is served from here on takes for ever to be stopped, as where a node stands still."""
+    serve = engine.serve
+
+    async def slow(subject, handler):
+        stop = await serve(subject, handler)
+
+        async def stop_at_last():
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await stop()
+
+        return stop_at_last
+
+    engine.serve = slow
+
+
+def test_a_bridge_that_exports_much_ends_in_its_time(run):
+    """What is exported is given up beside each other, and not for longer than it was to wait altogether."""
+
+    async def program(world):
+        engine, loop = world.network.engine(), asyncio.get_running_loop()
+        async with Bridge("third", engine, close_timeout=5) as third:
+            slow_to_stop(engine)
+            for _ in range(20):
+                await third.export(world.exported)
+            before = loop.time()
+        assert 5 <= loop.time() - before < 6
+
+    run(program)
+
+
+def test_nothing_is_exported_by_a_bridge_that_ends(run):
+    """Neither from then on, nor what was about to be."""
+
+    async def program(world):
+        engine = world.network.engine()
+        kept = Kept(Bridge("third", engine, close_timeout=PLENTY))
+        third = await kept.enter()
+        call = asyncio.create_task((await world.near.connect(await third.export(world.exported))).cast(Work).hold(1))
+        while not world.served.ran[1]:
+            await asyncio.sleep(0.01)
+        serve, go_on, served = engine.serve, asyncio.Event(), []
+
+        async def late(subject, handler):
+            served.append(subject)
+            await go_on.wait()
+            return await serve(subject, handler)
+
+        engine.serve = late
+        exporting = asyncio.create_task(third.export(world.exported))
+        await settle()
+        leaving = asyncio.create_task(kept.leave())
+        await settle()
+        with pytest.raises(EngineError, match="the bridge has ended"):
+            await third.export(world.exported)
+        go_on.set()
+        with pytest.raises(EngineError, match="the bridge has ended"):
+            await exporting
+        assert len(served) == 1
+        with pytest.raises(NobodyThere):
+            await world.near._engine.call(served[0], b"", within=PLENTY)
+        assert not leaving.done()
+        world.served.let_go(1)
+        assert await call == 1
+        await leaving
+
+    run(program)
+
+
+def test_a_token_of_its_own_at_a_path(run, tmp_path):
+    """Each client has a grant of its own there, too, which is revoked with the token; what was exported is not."""
+
+    async def program(world):
+        world.far.listen(tmp_path / "own.sock", world.token)
+        one, other = [await aio.connect(tmp_path / "own.sock") for _ in range(2)]
+        assert one != other
+        assert await one.cast(Work).run(1) == await other.cast(Work).run(1) == 1
+        thing = world.thing()
+        assert cm.capability(await one.cast(Work).same(2, thing)) is cm.capability(thing)
+        await world.far.revoke(world.token, "the test")
+        for each in (one, other):
+            with pytest.raises(cm.Revoked, match="the test"):
+                await each.cast(Work).run(3)
+        with pytest.raises(cm.Disconnected):
+            await aio.connect(tmp_path / "own.sock")
+        assert await world.exported.cast(Work).run(4) == 4
+        assert world.served.ran == {1: 2, 2: 1, 4: 1}
 
     run(program)

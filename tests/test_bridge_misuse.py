@@ -1,6 +1,7 @@
 """What a Bridge is not to be used for, and what says so."""
 
 import asyncio
+import gc
 
 import pytest
 
@@ -38,7 +39,10 @@ def test_a_bridge_that_was_not_entered():
                 await use
         with pytest.raises(RuntimeError, match="async with Bridge"):
             bridge.listen("/tmp/x", token)
-        bridge._entrypoint.close()
+        assert bridge.counts == {}
+        # Nothing of it was begun, and so nothing is left open.
+        del bridge, use
+        gc.collect()
 
     run(program)
 

@@ -378,6 +378,25 @@ def test_closing_cancels_what_takes_longer(world):
     world.run(program)
 
 
+def test_who_closes_it_a_second_time_waits_until_it_is_closed(world):
+    """A handler that runs has its time from the first."""
+
+    async def program():
+        one, other = await world.engine(), await world.engine()
+        held = Held()
+        await one.serve("cm.host.a", held)
+        call = asyncio.create_task(other.call("cm.host.a", b"x", within=PLENTY))
+        await held.until()
+        closing = [asyncio.create_task(one.close(within=PLENTY)) for _ in range(2)]
+        await asyncio.wait(closing, timeout=SHORT)
+        assert [each.done() for each in closing] == [False, False]
+        held.go.set()
+        await asyncio.gather(*closing)
+        assert await call == b"answer to x"
+
+    world.run(program)
+
+
 def test_after_closing_nothing_is_sent_and_who_waits_is_told(world):
     """That the call may have been served; closing twice is closing once."""
 

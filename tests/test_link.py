@@ -55,3 +55,35 @@ def test_a_fault_where_a_question_is_answered(answering, caplog):
     with caplog.at_level(logging.ERROR, "capmarshal"):
         asyncio.run(bounded())
     assert [record.getMessage() for record in caplog.records] == ["bridge: a fault where near was answered"] * 2
+
+
+def test_who_raises_at_the_loss_of_the_other_keeps_nobody_from_being_told(caplog):
+    """And what is asked, and what runs, ends all the same."""
+    told = []
+
+    def raising(_why):
+        raise ZeroDivisionError("of the test")
+
+    async def program():
+        near, far = await two_ends()
+        for do in (raising, told.append):
+            near.at_loss(do)
+        asked = asyncio.create_task(near.ask(Kind.RING, Ring(1), Taken, within=100))
+        far.answer(Kind.RING, lambda _label, _ring: asyncio.Event().wait())
+        running = near.run(asyncio.sleep(100))
+        await asyncio.sleep(0)
+        near.lose("the test")
+        [error] = await asyncio.gather(asked, return_exceptions=True)
+        assert str(error) == "the test"
+        for end in (near, far):
+            await end.close("the test is over")
+        assert running.cancelled()
+
+    async def bounded():
+        async with asyncio.timeout(25):
+            await program()
+
+    with caplog.at_level(logging.ERROR, "capmarshal"):
+        asyncio.run(bounded())
+    assert told == ["the test"]
+    assert [record.getMessage() for record in caplog.records] == ["bridge: a fault at the loss of far"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import inspect
+import os
 import weakref
 from typing import TYPE_CHECKING
 
@@ -16,13 +18,12 @@ from capmarshal._kernel.errors import with_article
 
 from .alive import claim
 from .limits import AT_A_TIME, LinkLimits
-from .offers import Offers
+from .offers import Offer, Offers
 from .pairing import answer_pairs
 from .partners import Partners
 from .reaching import NotReached, Reaching
 
 if TYPE_CHECKING:
-    import os
     from types import TracebackType
     from typing import Self
 
@@ -79,18 +80,14 @@ class Bridge:
         self._engine = engine
         self._entered = False
         self._close_timeout = close_timeout
+        self._process = os.getpid()
         self._stack = contextlib.AsyncExitStack()
-        self._entrypoint = aio.Entrypoint(
-            "bridge",
-            concurrency=CONCURRENCY,
-            max_bytes=max_bytes,
-            limits=cm.Limits(unread_bytes=AT_A_TIME * max_bytes),
-            describe=True,
-        )
-        limits = LinkLimits.of_this_process(max_bytes, max_dataspace)
+        self._max_bytes, self._max_dataspace = max_bytes, max_dataspace
         self._offers = Offers(engine, self._was_joined)
-        self._partners = Partners(self._entrypoint, limits, self._offers.opened)
-        self._reaching = Reaching(engine, name, self._partners)
+        # From when it is entered on.
+        self._entrypoint: aio.Entrypoint
+        self._partners: Partners
+        self._reaching: Reaching
 
     async def __aenter__(self) -> Self:
         """From here on it can be reached.
@@ -101,7 +98,10 @@ class Bridge:
         """
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._engine.close)
-            await stack.enter_async_context(self._entrypoint)
+            self._entrypoint = await stack.enter_async_context(self._made_entrypoint())
+            limits = LinkLimits.of_this_process(self._max_bytes, self._max_dataspace)
+            self._partners = Partners(self._entrypoint, limits, self._offers.opened)
+            self._reaching = Reaching(self._engine, self.name, self._partners)
             stack.push_async_callback(await claim(self._engine, self.name))
             stack.push_async_callback(self._end)
             self._stack = stack.pop_all()
@@ -151,6 +151,7 @@ class Bridge:
         Raises:
             TypeError, ValueError: it is none of this bridge's.
             RuntimeError: the bridge was not entered.
+            Closed: this process is a fork of the one that made it.
         """
         self._check_entered()
         self._check_own(token)
@@ -158,6 +159,8 @@ class Bridge:
         if offer is None:
             return
         offer.revoked = reason
+        for each in offer.passed_on:
+            self._entrypoint.revoke(each, reason)
         for partner in self._partners:
             partner.revoke(offer)
         await offer.reception.close()
@@ -165,51 +168,60 @@ class Bridge:
     # Importing -----------------------------------------------------------------------------------------------------
 
     async def connect(self, token: Token) -> Capability:
-        """What a token of another bridge's stands for.
+        """What a token stands for.
 
         Returns:
-            Its capability, of this machine: to be called, and handed on, as any.
+            Its capability, of this machine: to be called, and handed on, as any.  Of a token of this bridge's own it is
+            the very one that was exported, which is not revoked with the token.
 
         Raises:
             NotReached: it can't be reached.
             TableFull: no room for its two descriptors.
             TypeError: that is no token.
             RuntimeError: the bridge was not entered.
+            Closed: this process is a fork of the one that made it.
         """
         self._check_entered()
-        return await self._connect(_checked(token), anew=False)
+        if _checked(token).exporter != self.name:
+            return await self._reaching.reach(token, anew=False)
+        thing, _ = await self._own(token)
+        return thing
 
     def listen(self, path: str | os.PathLike[str], token: Token, *, mode: int = 0o600) -> None:
         """Hands what a token stands for over to each process that connects to a path, by a grant of its own.
 
-        The other bridge is asked whenever somebody connects: who connects while it can't be reached is not let in.
+        The other bridge is asked whenever somebody connects: who connects while it can't be reached is not let in.  Of
+        a token of this bridge's own they get grants, too, which are revoked with it.
 
         Args:
             path: of a socket to be made, as :meth:`capmarshal.aio.Entrypoint.listen` has it.
-            token: of another bridge.
+            token: of another bridge, or of this one.
             mode: of the file.
 
         Raises:
             KernelError, ValueError: there is no listening there.
             TypeError: that is no token.
             RuntimeError: the bridge was not entered.
+            Closed: this process is a fork of the one that made it.
         """
         self._check_entered()
         _checked(token)
 
-        async def for_client(_caller: Caller) -> Capability:
-            return await self._connect(token, anew=True)
+        async def for_client(caller: Caller) -> Capability:
+            if token.exporter != self.name:
+                return await self._reaching.reach(token, anew=True)
+            thing, offer = await self._own(token)
+            label = f"{caller.pid}-{caller.uid}"
+            return self._entrypoint.grant(offer.pass_on(thing), label=label)
 
         self._entrypoint.listen(path, for_client=for_client, mode=mode)
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
         """How many things each of the others, by its name, has of this machine's, and this machine of its."""
-        return self._partners.counts
+        return self._partners.counts if self._entered else {}
 
-    async def _connect(self, token: Token, *, anew: bool) -> Capability:
-        if token.exporter != self.name:
-            return await self._reaching.reach(token, anew=anew)
+    async def _own(self, token: Token) -> tuple[Capability, Offer]:
         try:
             return await self._offers.own(token)
         except NotTaken as error:
@@ -228,10 +240,26 @@ class Bridge:
 
     async def _end(self) -> None:
         self._partners.take_no_more()
-        await self._offers.close()
-        await self._partners.close(self._close_timeout)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._close_timeout):
+                await asyncio.gather(self._offers.close(), self._partners.drain())
+        await self._partners.close()
+
+    def _made_entrypoint(self) -> aio.Entrypoint:
+        return aio.Entrypoint(
+            "bridge",
+            concurrency=CONCURRENCY,
+            max_bytes=self._max_bytes,
+            limits=cm.Limits(unread_bytes=AT_A_TIME * self._max_bytes),
+            describe=True,
+        )
 
     def _check_entered(self) -> None:
+        if self._process != os.getpid():
+            raise cm.Closed(
+                f"the bridge {self.name!r} is its parent's: this process is a fork of the one that made it, and has to "
+                "make its own"
+            )
         if not self._entered:
             raise RuntimeError("a Bridge is entered before it is used: async with Bridge(...) as bridge")
 

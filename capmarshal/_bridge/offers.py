@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import os
+import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import capmarshal as cm
-from capmarshal import aio
+from capmarshal import Forwarder, aio
+from capmarshal._bridge_engine.engine import EngineClosed
 from capmarshal._bridge_link.asking import NotTaken
 from capmarshal._bridge_link.reception import Reception
 from capmarshal._bridge_link.sealing import LEASE_BYTES
@@ -18,7 +21,7 @@ from .exports import Root
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from capmarshal import Capability
+    from capmarshal import Capability, UntypedCall, UntypedResult
     from capmarshal._bridge_engine.engine import Engine
     from capmarshal._bridge_link.link import Link
     from capmarshal._bridge_link.messages import Open
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 
 # Seconds that a service at a path has to hand over what is asked for.
 _CONNECTING = 3.0
+
+_NOTHING = "there is no such token, or it was revoked"
 
 
 class Offer(Root):
@@ -43,6 +48,28 @@ class Offer(Root):
         self.token = token
         self.source = source
         self.reception = reception
+        self._passed_on: weakref.WeakSet[_PassedOn] = weakref.WeakSet()
+
+    def pass_on(self, thing: Capability) -> Forwarder:
+        """An object that stands for it, to be granted to a client of this machine's."""
+        made = _PassedOn(thing)
+        self._passed_on.add(made)
+        return made
+
+    @property
+    def passed_on(self) -> list[Forwarder]:
+        """Those of them that are granted still."""
+        return list(self._passed_on)
+
+
+class _PassedOn(Forwarder):
+    """What is revoked with its token, whoever has it; what is behind it may be had by other ways."""
+
+    def __init__(self, thing: Capability) -> None:
+        self._thing = thing
+
+    async def forward(self, call: UntypedCall) -> UntypedResult:
+        return await aio.forward(call, to=self._thing)
 
 
 class Offers:
@@ -60,6 +87,7 @@ class Offers:
         # Another one after each start.
         self._instance = os.urandom(LEASE_BYTES)
         self._by_subject: dict[str, Offer] = {}
+        self._ended = False
 
     async def make(self, token: Token, what: object) -> None:
         """One more.
@@ -67,8 +95,9 @@ class Offers:
         Raises:
             TypeError: there is nothing of that sort to be offered.
             ValueError: that token is in use.
-            EngineError: there is no engine any more, or it does not permit it.
+            EngineError: the bridge has ended, or the engine does not permit it.
         """
+        self._check_open()
         source = _source(what)
         if token.subject in self._by_subject:
             raise ValueError("that token stands for something already")
@@ -77,15 +106,17 @@ class Offers:
         self._by_subject[token.subject] = offer
         try:
             await offer.reception.open()
+            self._check_open()
         except BaseException:
             self._by_subject.pop(token.subject, None)
+            await offer.reception.close()
             raise
 
     def take_back(self, token: Token) -> Offer | None:
         """The one of a token, if there is one: it is none any more, and the caller closes where it is asked for."""
         return self._by_subject.pop(token.subject, None)
 
-    async def own(self, token: Token) -> Capability:
+    async def own(self, token: Token) -> tuple[Capability, Offer]:
         """What a token of this bridge's own stands for.
 
         Raises:
@@ -93,8 +124,8 @@ class Offers:
         """
         offer = self._by_subject.get(token.subject)
         if offer is None or offer.token != token:
-            raise NotTaken("there is no such token, or it was revoked")
-        return await _given(offer)
+            raise NotTaken(_NOTHING)
+        return await self._given(offer), offer
 
     async def opened(self, link: Link, question: Open) -> tuple[Capability, Root]:
         """What a token stands for that is asked for by a link.
@@ -104,24 +135,29 @@ class Offers:
         """
         offer = self._by_subject.get(question.subject)
         if offer is None or not hmac.compare_digest(offer.token.proof(link.token), question.proof):
-            raise NotTaken("there is no such token, or it was revoked")
-        thing = await _given(offer)
-        if self._by_subject.get(question.subject) is not offer:
-            raise NotTaken("the token was revoked")
-        return thing, offer
+            raise NotTaken(_NOTHING)
+        return await self._given(offer), offer
 
     async def close(self) -> None:
         """None any more; who has joined has."""
-        for offer in tuple(self._by_subject.values()):
-            await offer.reception.close()
+        self._ended = True
+        offers = tuple(self._by_subject.values())
         self._by_subject.clear()
+        # Beside each other: a node that stands still has its time with each of them.
+        await asyncio.gather(*(offer.reception.close() for offer in offers))
 
+    async def _given(self, offer: Offer) -> Capability:
+        try:
+            thing = await offer.source()
+        except (cm.Error, OSError) as error:
+            raise NotTaken(f"what the token stands for is not there: {error}") from None
+        if self._by_subject.get(offer.token.subject) is not offer:
+            raise NotTaken("the token was revoked")
+        return thing
 
-async def _given(offer: Offer) -> Capability:
-    try:
-        return await offer.source()
-    except (cm.Error, OSError) as error:
-        raise NotTaken(f"what the token stands for is not there: {error}") from None
+    def _check_open(self) -> None:
+        if self._ended:
+            raise EngineClosed("the bridge has ended")
 
 
 def _source(what: object) -> Source:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 from capmarshal._bridge_link import lines
@@ -25,7 +26,7 @@ from .shares import Part
 from .signals import Signals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from capmarshal import Capability, UntypedCall, UntypedResult, aio
     from capmarshal._bridge_link.link import Link
@@ -129,7 +130,11 @@ class Partner:
         link.answer(Kind.RING, self._rung)
         link.answer(Kind.BYE, self._told_bye)
         self._pinging.hear(self._heard)
-        link.at_loss(self._lose)
+        # Each by itself: where one of them has a fault, the others are told all the same.
+        for lose in (self._imports.lose, self._signals.lose, self._exports.clear, self.crossing.lose):
+            link.at_loss(partial(_told, lose))
+        link.at_loss(self._part)
+        link.at_loss(self._leave)
 
     def begin(self) -> None:
         """It has joined, or was joined."""
@@ -246,13 +251,15 @@ class Partner:
             self._imports.gone(number, why)
             yield
 
-    def _lose(self, _why: str) -> None:
+    def _part(self, _why: str) -> None:
         if (other := self.crossing.other) is not None and other.other is self.crossing:
             other.other = None
-        self._imports.lose()
-        self._signals.lose()
-        self._exports.clear()
-        self.crossing.lose()
+
+    def _leave(self, _why: str) -> None:
         if self._has_joined:
             self._has_joined = False
             self.shares.links.give_back()
+
+
+def _told(lose: Callable[[], None], _why: str) -> None:
+    lose()

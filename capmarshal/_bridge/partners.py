@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import weakref
 from typing import TYPE_CHECKING
 
@@ -100,11 +99,12 @@ class Partners:
         """No link is made from here on."""
         self._ended = True
 
-    async def close(self, within: float) -> None:
-        """Ends all links, when the calls by them are over, or that many seconds have passed."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within):
-                await asyncio.gather(*(partner.drain() for partner in self))
+    async def drain(self) -> None:
+        """Has them take no more calls, and returns when those that they have made are over."""
+        await asyncio.gather(*(partner.drain() for partner in self))
+
+    async def close(self) -> None:
+        """Ends all links."""
         await asyncio.gather(*(partner.close("the bridge was closed") for partner in self))
 
     def _lost(self, partner: Partner) -> None:

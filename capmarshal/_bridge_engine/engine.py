@@ -196,7 +196,8 @@ class Engine(Protocol):
     async def close(self, *, within: float = CLOSING) -> None:
         """Ends it, once: no more is served and watched, handlers that run are answered, as far as time permits.
 
-        Then they are cancelled; calls of this engine that wait are Unanswered, and nothing is sent any more.
+        Then they are cancelled; calls of this engine that wait are Unanswered, and nothing is sent any more.  The
+        second time it waits for the first.
         """
         ...
 

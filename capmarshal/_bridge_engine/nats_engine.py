@@ -66,6 +66,7 @@ class NatsEngine:
         self._inbox = f"{inbox}.{secrets.token_hex(16)}"
         check(self._inbox)
         self._closed = False
+        self._over = asyncio.Event()
         self._answers = AwaitedAnswers()
         self._handling = Handling(concurrency)
         self._answered = Interest(f"{self._inbox}.*", self._take_answer, self._told_of_answer)
@@ -146,6 +147,7 @@ class NatsEngine:
     async def close(self, *, within: float = CLOSING) -> None:
         """See the seam."""
         if self._closed:
+            await self._over.wait()
             return
         self._closed = True
         deadline = asyncio.get_running_loop().time() + within
@@ -156,7 +158,10 @@ class NatsEngine:
                 await connection.alive(max(deadline - asyncio.get_running_loop().time(), 0.1))
         finally:
             self._answers.fail_all("the engine was closed before an answer had come")
-            await self._keeper.end()
+            try:
+                await self._keeper.end()
+            finally:
+                self._over.set()
 
     # What goes out -------------------------------------------------------------------------------------------------
 

@@ -157,7 +157,10 @@ class Link:
         self.lost = why
         lines.links.log(logging.INFO, "bridge: the link with %s has ended: %s", self.other, why)
         for do in self._at_loss:
-            do(why)
+            try:
+                do(why)
+            except Exception as error:  # noqa: BLE001 - logged; others wait to be told, too
+                lines.faults.log(logging.ERROR, "bridge: a fault at the loss of %s", self.other, error=error)
         for scope in self._asking:
             scope.reschedule(0)
         current = asyncio.current_task()

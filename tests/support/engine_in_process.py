@@ -102,7 +102,7 @@ class InProcessEngine:
 
     def __init__(self, network, concurrency):
         self._network = network
-        self._closed = False
+        self._closed, self._over = False, asyncio.Event()
         self._connected = asyncio.Event()
         self._connected.set()
         self._answers = AwaitedAnswers()
@@ -175,6 +175,7 @@ class InProcessEngine:
     async def close(self, *, within=CLOSING):
         """As the seam says."""
         if self._closed:
+            await self._over.wait()
             return
         self._closed = True
         for subscription in list(self._subscriptions):
@@ -182,6 +183,7 @@ class InProcessEngine:
         await self._handling.finish(within)
         self._answers.fail_all("the engine was closed before an answer had come")
         self._network.engines.remove(self)
+        self._over.set()
 
     def _fly(self, kind, subject, body, receiver, arrive):
         self._network.carry(Flight(kind, subject, body, self, receiver, arrive))
