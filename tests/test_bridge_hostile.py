@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import socket
+import time
 from dataclasses import replace
 
 import msgspec
@@ -16,11 +17,13 @@ import pytest
 import bridge_in_process
 import capmarshal as cm
 from bridge_in_process import PLENTY, Thing, ThingServer, WorkServer
-from capmarshal._bridge import pinging
+from capmarshal import aio
+from capmarshal._bridge import imports, pinging
 from capmarshal._bridge_engine.engine import Unanswered
 from capmarshal._bridge_link import clocks, lines, messages, reception
 from capmarshal._bridge_link.messages import REFUSED, Copied, Described, Kind, Mine
 from hostile_bridges import HostileImporter, Refused
+from patience import PATIENCE
 
 
 @pytest.fixture
@@ -309,7 +312,7 @@ def test_links_that_one_makes_leave_some_for_others(run):
 
 
 @pytest.mark.parametrize(
-    ("name", "entries"), [("x" * 65_536, 0), ("\u20ac" * 30_000, 0), ("run", 65_535), ("run", 200_000)]
+    ("name", "entries"), [("x" * 65_536, 0), ("\u20ac" * 30_000, 0), ("run", 1_025), ("run", 200_000)]
 )
 def test_a_call_that_no_call_can_be(run, name, entries):
     """It is not taken: of nothing in its table anything is kept, and nothing is logged."""
@@ -318,12 +321,103 @@ def test_a_call_that_no_call_can_be(run, name, entries):
         evil = await (await hostile(world)).join()
         number = await evil.open()
         table = [Mine(entry % 100, is_signal=False) for entry in range(entries)]
-        with pytest.raises(Refused, match="than a call can have"):
+        with pytest.raises(Refused, match=r"than a call can have|its maximum is 1,024"):
             await evil.call(number, name, b"\x80", table)
         [partner] = [partner for partner in world.far._partners if partner.link.other == "evil"]
         assert partner.counts == {"exported": 1, "imported": 0, "lent": 0, "calls": 0}
         await others_are_served(world)
         await evil.close()
+
+    run(program)
+
+
+@contextlib.asynccontextmanager
+async def most_at_once(count):
+    """The most by which a count grows, or shrinks, before others have their turn: a list with that in it at the end."""
+    steps, last = [0], count()
+
+    async def look():
+        nonlocal last
+        while True:
+            await asyncio.sleep(0)
+            now = count()
+            steps[0], last = max(steps[0], abs(now - last)), now
+
+    looking = asyncio.create_task(look())
+    try:
+        yield steps
+    finally:
+        looking.cancel()
+
+
+async def hold_things(evil, at, call):
+    """A call that does not end, with 150 objects."""
+    table = [Mine(number, is_signal=False) for number in range(1, 151)]
+    return await evil.call(at, "hold_things", arguments(number=1, things=list(range(150))), table, call=call)
+
+
+@pytest.mark.parametrize("given_up", [False, True])
+def test_a_table_of_very_many_objects_is_taken_in_turns(run, given_up):
+    """Others have theirs meanwhile; and where it is given up, whoever mentioned them is told that nobody has them."""
+
+    async def program(world):
+        evil, at = await join_as(world, "evil")
+        [partner] = [partner for partner in world.far._partners if partner.link.other == "evil"]
+        call = os.urandom(16)
+        async with most_at_once(lambda: partner.counts["imported"]) as most:
+            coming = asyncio.create_task(hold_things(evil, at, call))
+            await asyncio.sleep(0 if given_up else 1)
+            await evil.ping(given_up=[call])
+            counts = partner.counts
+        coming.cancel()
+        assert 0 < most[0] <= 50
+        assert (counts["imported"] < 150) is given_up
+        released, deadline = [], time.monotonic() + PATIENCE
+        while len(released) < 150 and time.monotonic() < deadline:
+            # An entrypoint looks at its doors by the clock of the kernel, which leaps for nobody.
+            await asyncio.sleep(bridge_in_process.RELEASED)
+            released = [each for kind, ping in evil.heard if kind == Kind.PING for each in ping.released]
+        assert sorted(released) == [(number, 1) for number in range(1, 151)]
+        await others_are_served(world)
+        await evil.close()
+
+    run(program)
+
+
+def test_objects_of_a_link_that_is_lost_end_in_turns(run, monkeypatch):
+    """Others have theirs meanwhile."""
+    monkeypatch.setattr(imports, "_A_TURN", 20)
+
+    async def program(world):
+        evil, at = await join_as(world, "evil")
+        pool = world.far._partners._pools.descriptors
+        await hold_things(evil, at, os.urandom(16))
+        before = pool.free
+        async with most_at_once(lambda: pool.free) as most:
+            await evil.ask(Kind.BYE, messages.Bye([]))
+            await asyncio.sleep(1)
+        assert pool.free >= before + 300
+        # What its call has besides, and its exports, at once.
+        assert most[0] < 60
+        await others_are_served(world)
+        await evil.close()
+        world.served.let_go(1)
+
+    run(program)
+
+
+def test_a_result_with_more_in_its_table_than_a_bridge_takes(run):
+    """Whoever calls is told whose limit it is; nothing of it stays."""
+
+    async def program(world):
+        async with aio.Entrypoint("many", max_descriptors=2000) as entrypoint:
+            many = entrypoint.manage(WorkServer())
+            work = (await world.near.connect(await world.far.export(many))).cast(bridge_in_process.Work)
+            assert len(await work.give_many(1, 1000)) == 1000
+            with pytest.raises(cm.TooLarge, match=r"1,025 .* a bridge's maximum is 1,024"):
+                await work.give_many(2, 1025)
+            del work, many
+        await world.idle()
 
     run(program)
 

@@ -8,6 +8,7 @@ import gc
 import os
 import re
 import select
+import sys
 import weakref
 
 import anyio
@@ -45,6 +46,49 @@ class AwaitedWorker(AwaitedWork):
                 await in_thread(select.select, [go.fileno()], [], [], PATIENCE)
             self.ended = True
         return 1
+
+
+@pytest.mark.parametrize("end", ["revoked", "let go"])
+def test_one_more_grant_is_as_much_work_however_many_there_are(end):
+    """From its beginning to its end: who has very many of them makes none slower for others."""
+
+    async def life(entrypoint):
+        told, worker = asyncio.Event(), AwaitedWorker()
+        granted = entrypoint.grant(worker, unreachable=lambda _worker: told.set())
+        assert await granted.cast(AwaitedWork).double(2) == 4
+        if end == "revoked":
+            entrypoint.revoke(worker)
+            await aio.wait_gone(granted)
+        else:
+            del granted
+            await told.wait()
+
+    async def lines(entrypoint):
+        """How many run in this thread."""
+        count = 0
+
+        def trace(_frame, event, _argument):
+            nonlocal count
+            count += event == "line"
+            return trace
+
+        before = sys.gettrace()
+        living = asyncio.create_task(life(entrypoint))
+        sys.settrace(trace)
+        try:
+            await living
+        finally:
+            sys.settrace(before)
+        return count
+
+    async def program():
+        async with aio.Entrypoint("many") as entrypoint:
+            few = min([await lines(entrypoint) for _ in range(3)])
+            held = [entrypoint.grant(AwaitedWorker()) for _ in range(300)]
+            assert await held[-1].cast(AwaitedWork).double(1) == 2
+            assert min([await lines(entrypoint) for _ in range(3)]) < few + 300
+
+    asyncio.run(program())
 
 
 def test_a_method_that_outlives_its_client_is_waited_for(run, fork):

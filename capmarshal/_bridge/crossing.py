@@ -7,6 +7,7 @@ shared, stay where they are.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -17,6 +18,7 @@ from capmarshal._bridge_link.messages import Copied, Long, Mention, Mine, Others
 from .dataspaces import copied, described, found_in
 from .exports import TooMany
 from .fetching import Window, fetch
+from .limits import TABLE_MOST
 from .staying import Stays
 
 if TYPE_CHECKING:
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 
 # Bytes of a payload that go with their call, or result; longer ones are fetched.
 SHORT = 512 << 10
+
+# So many things that have come are made before it is somebody else's turn.
+_A_TURN = 50
 
 _STAYS = {
     Descriptor: "a descriptor (a file, a socket or memory) is of this machine",
@@ -64,7 +69,7 @@ class Arrived:
 
     Attributes:
         mentions: the table.
-        things: those of it that are held here now, each in its place.
+        things: those of it that are held here now, each in its place; the first of them, as long as it is not entered.
         error: why there are no more of them, if one could not be made.
     """
 
@@ -123,9 +128,14 @@ class Crossing:
 
         Raises:
             Stays: something in it can't go to another machine; nothing was said.
-            TooMany: one more would be exported than may be; likewise.
+            TooMany: one more would be exported than may be, or the table is too long; likewise.
         """
         left = Left()
+        if len(table) > TABLE_MOST:
+            raise TooMany(
+                f"{len(table):,} capabilities and dataspaces in one table, and a bridge's maximum is {TABLE_MOST:,}: "
+                "send them by several calls"
+            )
         try:
             for place, thing in enumerate(table):
                 left.mentions.append(self._mention(thing, root, left, where, place))
@@ -212,17 +222,32 @@ class Crossing:
     # Entering ------------------------------------------------------------------------------------------------------
 
     def arrive(self, mentions: Sequence[Mention]) -> Arrived:
-        """Counts what the other has mentioned, all of it, at once: it has come, whatever becomes of it here."""
+        """Takes what the other has mentioned: it has come, whatever becomes of it here.
+
+        Of very much, the first; the others when it is entered, and :meth:`turn_away` where it never will be.
+        """
         arrived = Arrived(mentions)
+        self._take_some(arrived)
+        return arrived
+
+    def turn_away(self, arrived: Arrived) -> None:
+        """What was not taken never will be, and the other is told that nobody has it.  Does nothing the second time."""
+        if len(arrived.things) == len(arrived.mentions):
+            return
+        rest = arrived.mentions[len(arrived.things) :]
+        for mention in rest:
+            if isinstance(mention, Mine):
+                self._refused(mention.number, 1)
+        arrived.things += [None] * len(rest)
+
+    def _take_some(self, arrived: Arrived) -> None:
+        begin = len(arrived.things)
         try:
-            for mention in mentions:
+            for mention in arrived.mentions[begin : begin + _A_TURN]:
                 arrived.things.append(self._arrived(mention))
         except Exception as error:  # noqa: BLE001 - raised where it is entered
             arrived.error = error.with_traceback(None)
-            for mention in mentions[len(arrived.things) :]:
-                if isinstance(mention, Mine):
-                    self._refused(mention.number, 1)
-        return arrived
+            self.turn_away(arrived)
 
     async def enter(self, arrived: Arrived, into: list[Any], copying: Spending) -> None:
         """Makes what the other has mentioned.
@@ -238,6 +263,9 @@ class Crossing:
             TooManyImports, TooManySignals: there is no room for it.
             LinkLost: the other is lost.
         """
+        while len(arrived.things) < len(arrived.mentions):
+            await asyncio.sleep(0)
+            self._take_some(arrived)
         if arrived.error is not None:
             raise arrived.error
         # All at once: of two that have some and wait for more, neither would ever get it.  What is said of them is not

@@ -45,6 +45,9 @@ HELD_MOST = 1_000
 GONE_MOST = 1_000
 
 
+# So many are ended before it is somebody else's turn.
+_A_TURN = 100
+
 # Descriptors: both ends of its door.
 _OF_A_GRANT = 2
 
@@ -187,9 +190,9 @@ class Imports:
     def lose(self) -> None:
         """The other is lost, and so are all of these."""
         self._lost = True
-        for found in tuple(self._by_number.values()):
-            self._end(found, None)
+        ending = list(self._by_number.values())
         self._by_number.clear()
+        self._end_some(ending)
 
     def __len__(self) -> int:
         return len(self._by_number)
@@ -203,6 +206,14 @@ class Imports:
     def _let_go(self, one: Import) -> None:
         self._held.pop(one, None)
         one.held = None
+
+    def _end_some(self, ending: list[Import]) -> None:
+        """In turns: of very many, other links wait for none."""
+        for one in ending[-_A_TURN:]:
+            self._end(one, None)
+        del ending[-_A_TURN:]
+        if ending:
+            asyncio.get_running_loop().call_soon(self._end_some, ending)
 
     def _end(self, one: Import, why: str | None) -> None:
         self._let_go(one)

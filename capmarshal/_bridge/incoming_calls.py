@@ -32,13 +32,13 @@ from capmarshal._bridge_link.link import LinkLost
 from capmarshal._bridge_link.messages import Call, Done, Failed, Kind, Outcome, Result, Running, State, Taken, written
 from capmarshal._bridge_link.sealing import NotGenuine
 from capmarshal._protocol import faults
-from capmarshal._protocol.wire import ENTRIES_MAX, METHOD_MAX
+from capmarshal._protocol.wire import METHOD_MAX
 
 from .budget import Spending
 from .crossing import Left
 from .exports import TooMany
 from .imports import TooManyImports
-from .limits import ENDED_MOST
+from .limits import ENDED_MOST, TABLE_MOST
 from .signals import TooManySignals
 from .turns import OF_A_CLIENT
 
@@ -204,8 +204,10 @@ class IncomingCalls:
         return label.kind == Kind.CALL and label.call in self._calls
 
     def _called(self, label: Label, call: Call) -> Later | Running:
-        if len(call.table) > ENTRIES_MAX or len(call.method.encode()) > METHOD_MAX:
-            raise NotTaken("it has a longer name, or more in its table, than a call can have")
+        if len(call.method.encode()) > METHOD_MAX:
+            raise NotTaken("it has a longer name than a call can have")
+        if len(call.table) > TABLE_MOST:
+            raise NotTaken(f"{len(call.table):,} entries in the table of a call, and its maximum is {TABLE_MOST:,}")
         if self._running >= self._most:
             raise NotTaken(f"{self._most:,} calls of that bridge run, which is as many as may")
         of_client = self._running_of.get(call.client, 0)
@@ -233,7 +235,7 @@ class IncomingCalls:
         incoming.task = task = self._link.adopt(asyncio.create_task(self._run(call, arrived, incoming)))
         self._running += 1
         self._running_of[call.client] = of_client + 1
-        task.add_done_callback(partial(self._over, incoming, call.client))
+        task.add_done_callback(partial(self._over, incoming, call.client, arrived))
         self._calls[label.call] = incoming
         if self._waited_for >= _AT_ONCE_MOST:
             self._start_telling(incoming)
@@ -256,12 +258,13 @@ class IncomingCalls:
         self._start_telling(incoming)
         self._answer(incoming, Running())
 
-    def _over(self, incoming: _Incoming, client: int, _task: asyncio.Task[Outcome]) -> None:
+    def _over(self, incoming: _Incoming, client: int, arrived: Arrived, _task: asyncio.Task[Outcome]) -> None:
         self._running -= 1
         self._running_of[client] -= 1
         if not self._running_of[client]:
             del self._running_of[client]
         self._descriptors.give_back()
+        self._crossing.turn_away(arrived)
         # Where it has no outcome: it was cancelled.
         self._answer(incoming, Running())
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 # who has more calls in flight than that would lose some of what has come.
 AT_A_TIME = 16
 
+# Entries of the table of one call, or result: as many as an entrypoint takes, unless it is told otherwise.
+TABLE_MOST = 1_024
+
 # Calls that have ended, and of which the other has not said that it has heard it: it says so of some hundred at once.
 ENDED_MOST = 10_000
 

@@ -43,12 +43,13 @@ from capmarshal._bridge_link.messages import (
 )
 from capmarshal._bridge_link.sealing import NotGenuine
 from capmarshal._kernel.native import FOREVER
-from capmarshal._protocol.wire import ENTRIES_MAX
 from capmarshal._typed.untyped import method_of
 
 from .budget import Spending
+from .crossing import Arrived
 from .exports import TooMany
 from .imports import TooManyImports
+from .limits import TABLE_MOST
 from .signals import TooManySignals
 from .staying import Stays, named
 
@@ -247,16 +248,20 @@ class OutgoingCalls:
         if isinstance(outcome, Failed):
             raise method.error_for(memoryview(outcome.fault), f"{method.where}, {self._link.other}", FOREVER)
         table: list[object] = []
-        if len(outcome.table) > ENTRIES_MAX:
+        if len(outcome.table) > TABLE_MOST:
+            self._crossing.turn_away(Arrived(outcome.table))
             raise ProtocolError(
-                f"{method.where}, {self._link.other}: {len(outcome.table):,} entries in its result's table"
+                f"{method.where}, {self._link.other}: {len(outcome.table):,} entries in its result's table, and a "
+                f"bridge's maximum is {TABLE_MOST:,}"
             )
+        arrived = self._crossing.arrive(outcome.table)
         try:
             with Spending(self._budget) as spending, Spending(self._copying) as copying:
-                await self._crossing.enter(self._crossing.arrive(outcome.table), table, copying)
+                await self._crossing.enter(arrived, table, copying)
                 payload = await self._crossing.receive(outcome.payload, self._max_bytes, spending)
             return UntypedResult(payload, table)
         except BaseException as error:
+            self._crossing.turn_away(arrived)
             for thing in table:
                 if isinstance(thing, Dataspace):
                     thing.close()

@@ -89,6 +89,8 @@ class Grants:
         self._closed = False
         # Those that are in force, by the key of their door.
         self._in_force: dict[int, Grant] = {}
+        # The same by their objects: there may be very many, each with one.
+        self._by_target: dict[int, dict[int, Grant]] = {}
         # Those that this process holds, of grants that are over, too.
         self._doors: weakref.WeakSet[Door] = weakref.WeakSet()
         self._new: collections.deque[Grant] = collections.deque()
@@ -159,6 +161,7 @@ class Grants:
                 self.counted.add(grant, holder)
                 if grant.through is not None:
                     grant.through.streams.add(grant)
+                self._by_target.setdefault(id(grant.target), {})[grant.key] = grant
                 self._in_force[grant.key] = grant
                 self._new.append(grant)
         if not self._closed:
@@ -187,9 +190,7 @@ class Grants:
     def of(self, target: Interface) -> list[Grant]:
         """Those in force that lead to an object."""
         with private.lock:
-            all_of_them = tuple(self._in_force.values())
-        # Not within: what Ctrl-C raises at the jump back is in no `with` under CPython 3.12 and 3.13.
-        return [grant for grant in all_of_them if grant.target is target]
+            return list(self._by_target.get(id(target), {}).values())
 
     def settle(self) -> None:
         """Opens the doors of new ones, and ends what was revoked, in the loop's thread."""
@@ -252,6 +253,10 @@ class Grants:
             self._objects.remove(combined(badge, grant.secret))
 
     def _forget(self, grant: Grant) -> None:
+        of_target = self._by_target.get(id(grant.target), {})
+        of_target.pop(grant.key, None)
+        if not of_target:
+            self._by_target.pop(id(grant.target), None)
         # Whatever keeps the grant: whoever has knocked last, or a channel that is still ending.
         grant.target = grant.unreachable = None
         if grant.deep is not None:

@@ -32,7 +32,7 @@ class Watch:
         slot: that it is watched in; 0 while it is not.
     """
 
-    __slots__ = ("_ending", "_owner", "_peer", "_ready", "_slots", "_timers", "slot")
+    __slots__ = ("_ending", "_owner", "_peer", "_ready", "_slots", "_timers", "_unknown", "slot")
 
     def __init__(
         self,
@@ -50,6 +50,8 @@ class Watch:
         self._owner = owner
         self._ready = ready
         self._peer = peer
+        # Whether it may be watched in a slot that is not known: Ctrl-C came between two steps.
+        self._unknown = False
 
     def begin(self) -> None:
         """Has newcomers taken.
@@ -57,7 +59,9 @@ class Watch:
         Raises:
             KernelError: it cannot be watched.
         """
+        self._unknown = True
         self.slot = self._slots.watch_own(self._owner, self._ready, self._peer)
+        self._unknown = False
 
     def pause(self) -> None:
         """Takes no newcomers for a moment; they wait."""
@@ -69,8 +73,9 @@ class Watch:
         """Takes newcomers again, if it took none, and neither is it closed nor the server to end."""
         if self.slot or self._ending() or self._owner.number < 0:
             return
-        # Where Ctrl-C came between two steps of this, or of ending it, somebody still watches.
-        self._slots.unwatch_number(self._owner.number)
+        if self._unknown:
+            # Looks at all slots there are.
+            self._slots.unwatch_number(self._owner.number)
         try:
             self.begin()
         except KernelError:
@@ -79,7 +84,11 @@ class Watch:
 
     def end(self) -> None:
         """Takes no more newcomers.  Does nothing the second time."""
+        if not self.slot:
+            return
+        self._unknown = True
         slot, self.slot = self.slot, 0
         # The number of one that was closed may be another's by now.
-        if slot and self._owner.number >= 0:
+        if self._owner.number >= 0:
             self._slots.unwatch_own(slot)
+        self._unknown = False

@@ -65,6 +65,9 @@ class Work(cm.Interface):
     async def hold_thing(self, number: int, thing: Thing) -> int: ...
 
     @cm.method
+    async def hold_things(self, number: int, things: list[Thing]) -> int: ...
+
+    @cm.method
     async def array(self, number: int, data: cm.Dataspace) -> cm.Dataspace: ...
 
 
@@ -141,6 +144,9 @@ class WorkServer(Work):
         return thing
 
     async def hold_thing(self, number, thing):
+        return await self.hold(number)
+
+    async def hold_things(self, number, things):
         return await self.hold(number)
 
     async def array(self, number, data):
