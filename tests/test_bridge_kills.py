@@ -31,9 +31,7 @@ def nodes(tmp_path):
 def bridged(addresses, lease=SHORT):
     """A near and a far bridge, at some nodes each; a server, its capability, and the far one's token for it."""
     with bridge_hosts.starting() as made, cm.Entrypoint("counted") as entrypoint:
-        near, far = (
-            made.start(name, places, lease=lease) for name, places in zip(("near", "far"), addresses, strict=True)
-        )
+        near, far = made.start(dict(zip(("near", "far"), addresses, strict=True)), lease=lease)
         server = Server()
         exported = entrypoint.manage(server)
         token = far.host.export(exported)

@@ -1,4 +1,4 @@
-"""Bridges in processes of their own, as on hosts of their own; ``python bridge_hosts.py NAME LEASE ADDRESS...`` is one.
+"""Bridges in processes of their own, as on hosts of their own; ``bridge_hosts.py NAME LEASE HELD ADDRESS...`` is one.
 
 The test that starts one tells it what to export, and what to connect to, by a capability.
 """
@@ -10,10 +10,12 @@ import contextlib
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import capmarshal as cm
 from capmarshal import aio
+from capmarshal._bridge import imports
 from capmarshal._bridge.bridge import Bridge
 from capmarshal._bridge_engine.nats_engine import NatsEngine
 from capmarshal._bridge_link import clocks
@@ -25,8 +27,9 @@ PROGRAM = __file__
 # Seconds after which a node that stands still is left.
 LIVENESS = 0.5
 
-# Seconds, as it is for users.
+# Seconds, as they are for users: of a lease; and for which a bridge has what was mentioned, and nobody holds.
 LEASE = clocks.LEASE
+HELD_FOR = imports.HELD_FOR
 
 
 class Host(cm.Interface):
@@ -67,12 +70,12 @@ class AsyncHost(cm.Interface):
 
 class _Registry(cm.Interface):
     @cm.method
-    def put(self, host: Host) -> None: ...
+    def put(self, name: str, host: Host) -> None: ...
 
 
 class _AsyncRegistry(cm.Interface):
     @cm.method
-    async def put(self, host: AsyncHost) -> None: ...
+    async def put(self, name: str, host: AsyncHost) -> None: ...
 
 
 class _HostServer(AsyncHost):
@@ -103,11 +106,11 @@ class _HostServer(AsyncHost):
 
 class _RegistryServer(_Registry):
     def __init__(self, put: cm.Signal) -> None:
-        self.hosts: list[Host] = []
+        self.hosts: dict[str, Host] = {}
         self._put = put
 
-    def put(self, host):
-        self.hosts.append(host)
+    def put(self, name, host):
+        self.hosts[name] = host
         self._put.send()
 
 
@@ -120,10 +123,15 @@ class Running:
         process: its own.
     """
 
-    def __init__(self, name, start):
+    def __init__(self, name, spawn, wait):
+        """Begun: another one may be, before this one has been waited for."""
         self.name = name
-        self._start = start
-        self.host, self.process = start()
+        self._spawn, self._wait = spawn, wait
+        self.process = spawn()
+
+    def wait(self):
+        """Returns when it is there."""
+        self.host = self._wait()
 
     def kill(self):
         """As a machine that loses its power."""
@@ -132,7 +140,8 @@ class Running:
 
     def restart(self):
         """Another one of its name, after that."""
-        self.host, self.process = self._start()
+        self.process = self._spawn()
+        self.wait()
 
     def stop(self):
         """It stands still, with its connections open; returns when it does."""
@@ -163,31 +172,45 @@ class Starting:
         entrypoint = stack.enter_context(cm.Entrypoint("registry"))
         self._parent = entrypoint.manage(self._registry)
 
-    def start(self, name, addresses, *, lease=LEASE):
-        """A bridge that is connected to one of some nodes; between it and others leases are of so many seconds."""
+    def start(self, addresses, *, lease=LEASE, held_for=HELD_FOR):
+        """Bridges, beside each other.
 
-        def start():
-            command = [sys.executable, "-W", "error", PROGRAM, name, str(lease), *addresses]
+        Args:
+            addresses: by the name of each: the nodes, to one of which it is connected.
+            lease: seconds that one between it and others lasts.
+            held_for: seconds for which it has what was mentioned, and nobody holds.
+        """
+
+        def spawn(name):
+            command = [sys.executable, "-W", "error", PROGRAM, name, str(lease), str(held_for), *addresses[name]]
             process = cm.spawn(command, parent=self._parent)
             self._stack.callback(_end, process)
-            self._put.wait(PATIENCE)
-            return self._registry.hosts.pop(), process
+            return process
 
-        return Running(name, start)
+        def wait(name):
+            while name not in self._registry.hosts:
+                self._put.wait(PATIENCE)
+            return self._registry.hosts.pop(name)
+
+        begun = [Running(name, partial(spawn, name), partial(wait, name)) for name in addresses]
+        for running in begun:
+            running.wait()
+        return begun
 
 
 @contextlib.contextmanager
 def starting():
-    """What starts bridges one by one."""
+    """What starts bridges."""
     with contextlib.ExitStack() as stack:
         yield Starting(stack)
 
 
 @contextlib.contextmanager
-def hosts(nodes, *names, lease=LEASE):
-    """A bridge of each name, connected to some nodes; ended with the block."""
+def hosts(nodes, *names, **options):
+    """A bridge of each name, connected to some nodes; ended with the block; options as of :meth:`Starting.start`."""
+    addresses = [node.address for node in nodes]
     with starting() as made:
-        yield [made.start(name, [node.address for node in nodes], lease=lease) for name in names]
+        yield made.start(dict.fromkeys(names, addresses), **options)
 
 
 def _end(process):
@@ -196,12 +219,12 @@ def _end(process):
     process.wait(PATIENCE)
 
 
-async def _serve(name, lease, *addresses):
-    clocks.LEASE = float(lease)
+async def _serve(name, lease, held_for, *addresses):
+    clocks.LEASE, imports.HELD_FOR = float(lease), float(held_for)
     engine = await NatsEngine.connect(addresses, liveness=LIVENESS, concurrency=1000)
     async with Bridge(name, engine) as bridge, aio.Entrypoint("host") as entrypoint:
         host = _HostServer(bridge)
-        await cm.parent().cast(_AsyncRegistry).put(entrypoint.manage(host))
+        await cm.parent().cast(_AsyncRegistry).put(name, entrypoint.manage(host))
         await aio.wait_gone(cm.parent())
 
 

@@ -65,7 +65,7 @@ class Pair:
         """
         self._randomly, self._nodes, self._name = randomly, nodes, name
         starting = stack.enter_context(bridge_hosts.starting())
-        self._near, self._far = (starting.start(f"{end}-{name}", nodes.addresses) for end in ("near", "far"))
+        self._near, self._far = starting.start({f"{end}-{name}": nodes.addresses for end in ("near", "far")})
         self._server = Server()
         self._exported = stack.enter_context(cm.Entrypoint("counted")).manage(self._server)
         self._token = self._far.host.export(self._exported)

@@ -12,8 +12,10 @@ BEGINS = 0.5
 
 def until(condition, seconds=PATIENCE):
     """What condition() gives once that is true; fails after a generous while."""
-    deadline = time.monotonic() + seconds
+    begun = time.monotonic()
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"{condition} did not become true in {seconds} s"
-        time.sleep(0.002)  # a poll: between two looks at what no descriptor tells, and with the deadline above
+        waited = time.monotonic() - begun
+        assert waited < seconds, f"{condition} did not become true in {seconds} s"
+        # A poll of what no descriptor tells: the rarer the longer it takes, since others need the processor for that.
+        time.sleep(min(max(waited / 20, 0.002), 0.05))
     return value
