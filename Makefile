@@ -32,7 +32,7 @@ demo: $(PACKAGE) ## install the package and watch it work on a few files; FILES=
 	$(BIN)/capmarshal demo $(FILES)
 
 test: lint types ## lint, types and tests; PYTEST="-k name" for some of the tests
-	$(BESIDE) --parts=4 $(addprefix --pair=,$(OWN_PAIRS)) $(MATRIX) -- $(PYTEST)
+	$(BESIDE) --parts=12 $(addprefix --pair=,$(OWN_PAIRS)) $(MATRIX) -- --networks=one $(PYTEST)
 
 # The tests that say most of client and server in the least time: again, each colour against blocking and against itself.
 MATRIX := $(patsubst %,tests/test_%.py,matrix capabilities_in_order conversation deadline exact files_kept gone growing \

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, settings
 import by_hand
 import capmarshal as cm
 import confined
+import hosts
 import left_behind
 import loops
 import matrix
@@ -44,15 +45,22 @@ settings.load_profile("untimed")
 
 
 def pytest_addoption(parser):
-    """The colours of the run, and its part of the files."""
+    """The colours of the run, its part of the files, and what hosts are parted."""
     matrix.add_options(parser)
     side_by_side.add_options(parser)
+    hosts.add_options(parser)
+
+
+def pytest_ignore_collect(collection_path, config):
+    """A run may have a part of the files."""
+    return side_by_side.ignore(collection_path, config)
 
 
 def pytest_collection_modifyitems(config, items):
-    """In other colours than blocking, not all tests have a meaning; and a run may have a part of the files."""
+    """In other colours than blocking, not all tests have a meaning; and parted hosts may be those of one kind."""
     matrix.select(config, items)
     side_by_side.select(config, items)
+    hosts.leave_out(config, items)
 
 
 def pytest_configure(config):

@@ -12,7 +12,9 @@ import side_by_side
 CONFTEST = f"""
 import sys
 sys.path.append({str(Path(side_by_side.__file__).parent)!r})
-from side_by_side import add_options as pytest_addoption, select as pytest_collection_modifyitems
+from side_by_side import (
+    add_options as pytest_addoption, ignore as pytest_ignore_collect, select as pytest_collection_modifyitems
+)
 """
 
 
@@ -46,6 +48,18 @@ def test_each_file_is_in_one_part(suite):
     assert [printed.count(f"test_{name}.py::test_it PASSED") for name in "abcde"] == [1] * 5
 
 
+def test_a_part_does_not_read_the_files_of_another_one(suite):
+    status, printed = suite(a="raise RuntimeError('read')", b="def test_it(): pass")
+    assert status == 1
+    assert printed.endswith("2 runs; failed: 1/2 (status 2)\n")
+
+
+def test_files_that_are_named_are_in_one_part_each(suite):
+    status, printed = suite("test_a.py", "test_b.py", **dict.fromkeys("abc", "def test_it(): pass"))
+    assert status == 0
+    assert [printed.count(f"test_{name}.py::test_it PASSED") for name in "abc"] == [1, 1, 0]
+
+
 def test_what_fails_in_one_part_fails_the_whole(suite):
     status, printed = suite(a="def test_it(): assert not 'this one'", b="def test_it(): pass")
     assert status == 1
@@ -67,8 +81,8 @@ def test_what_has_failed_is_said_once_more_at_the_end(suite):
 def test_each_run_says_how_it_comes_again_in_the_same_order(suite):
     """Also one that passes, or ends without a report."""
     _, printed = suite(a="def test_it(): pass", b="import os\ndef test_it(): os._exit(1)")
-    said = re.findall(r"this run again: (--part=\S+) --randomly-seed=\d+$", printed, re.MULTILINE)
-    assert set(said) == {"--part=1/2", "--part=2/2"}
+    said = re.findall(r"this run again: (.*) --randomly-seed=\d+$", printed, re.MULTILINE)
+    assert set(said) == {"-q --part=1/2 -vv", "-q --part=2/2 -vv"}
 
 
 def test_a_part_without_tests_passes(suite):

@@ -182,14 +182,29 @@ class Relayed(_Network):
 class Namespaces(_Network):
     """Each host has a network of its own, and a wire to a switch: a bridge of Linux for each group."""
 
+    _PROGRAMS = ("unshare", "nsenter", "ip")
+
+    @classmethod
+    def possible(cls):
+        """Whether there may be such: one with a wire's end, and a switch, is made."""
+        if not all(map(shutil.which, cls._PROGRAMS)):
+            return False
+        users = ["--user", "--map-root-user"] * cls._has_users()
+        script = "ip link add wire type veth peer name eth0 && ip link add group0 type bridge"
+        return subprocess.run(["unshare", *users, "--net", "sh", "-c", script], capture_output=True).returncode == 0
+
+    @staticmethod
+    def _has_users():
+        """Anybody may, with users of one's own; or root, where there are no such."""
+        tried = subprocess.run(["unshare", "--user", "--map-root-user", "true"], capture_output=True, check=False)
+        return tried.returncode == 0
+
     def _prepare(self):
-        for program in ("unshare", "nsenter", "ip"):
+        for program in self._PROGRAMS:
             if shutil.which(program) is None:
                 pytest.skip(f"hosts of network namespaces need the program {program}")
         self._holders = {}
-        # Anybody may, with users of one's own; or root, where there are no such.
-        tried = subprocess.run(["unshare", "--user", "--map-root-user", "true"], capture_output=True, check=False)
-        self._users = tried.returncode == 0
+        self._users = self._has_users()
         self._switch = self._hold("unshare", *["--user", "--map-root-user"] * self._users, "--net")
         for host in self.hosts:
             self._holders[host] = self._hold(*self._inside(self._switch), "unshare", "--net")
@@ -277,6 +292,29 @@ def _mac(host):
 
 
 KINDS = {"namespaces": Namespaces, "relays": Relayed}
+
+
+def add_options(parser):
+    """--networks: of which kinds the hosts are that tests part."""
+    parser.addoption(
+        "--networks",
+        choices=["all", "one"],
+        default="all",
+        help="hosts of every kind; or of one: relays only where there may be no namespaces",
+    )
+
+
+def leave_out(config, items):
+    """Leaves out tests of hosts of one kind, where those of the other one are enough."""
+    if config.getoption("networks") == "all" or not (relayed := [item for item in items if _is_relayed(item)]):
+        return
+    if Namespaces.possible():
+        config.hook.pytest_deselected(items=relayed)
+        items[:] = [item for item in items if not _is_relayed(item)]
+
+
+def _is_relayed(item):
+    return hasattr(item, "callspec") and "relays" in item.callspec.params.values()
 
 
 @contextlib.contextmanager

@@ -1,9 +1,10 @@
-"""Many runs of pytest, as many beside each other as there are processors, for root; ``make test`` is these.
+"""Many runs of pytest, half as many again beside each other as there are processors, for root; ``make test`` is these.
 
 Most of what a test does is to wait for another process, so two runs take little longer than one.  A run has a part of
 the test files (``--part=1/4``), or those that are named, in the colours of a pair (client:server, see ``matrix``).
+Parts are small, so that none is left to run alone in the end, and the longest runs: they come first.
 
-    python tests/support/side_by_side.py --parts=4 -- -k name
+    python tests/support/side_by_side.py --parts=12 -- -k name
     python tests/support/side_by_side.py --pair=asyncio:trio --pair=trio:trio tests/test_death.py -- -k name
 """
 
@@ -13,6 +14,7 @@ import argparse
 import concurrent.futures
 import os
 import re
+import shlex
 import subprocess
 import sys
 import typing
@@ -30,16 +32,33 @@ def add_options(parser):
     parser.addoption("--part", default="1/1", help="the part of the test files that is run: 2/4 is the second of four")
 
 
+def ignore(collection_path, config):
+    """Whether a file is not even read: it is another part's, and was not named."""
+    named = config.args_source is config.ArgsSource.ARGS
+    return True if not named and not _is_mine(collection_path, config) else None
+
+
 def select(config, items):
     """Leaves out the files that are another part's, whatever order the tests are in."""
-    part, parts = map(int, config.getoption("part").split("/"))
-    if parts > 1 and (seed := config.getoption("randomly_seed", None)) is not None:
+    if _part(config)[1] > 1 and (seed := config.getoption("randomly_seed", None)) is not None:
         # pytest -q has no header, which would say it.
-        config.get_terminal_writer().line(f"this run again: --part={part}/{parts} --randomly-seed={seed}")
-    files = sorted({item.path for item in items})
-    mine = set(files[part - 1 :: parts])
-    config.hook.pytest_deselected(items=[item for item in items if item.path not in mine])
-    items[:] = [item for item in items if item.path in mine]
+        run = shlex.join([*config.invocation_params.args, f"--randomly-seed={seed}"])
+        config.get_terminal_writer().line(f"this run again: {run}")
+    mine = {path: _is_mine(path, config) for path in {item.path for item in items}}
+    config.hook.pytest_deselected(items=[item for item in items if not mine[item.path]])
+    items[:] = [item for item in items if mine[item.path]]
+
+
+def _part(config):
+    """Which one, of how many."""
+    return tuple(map(int, config.getoption("part").split("/")))
+
+
+def _is_mine(path, config):
+    part, parts = _part(config)
+    files = sorted(path.parent.glob("test_*.py"))
+    # What is none, such as a directory, is everybody's.
+    return path not in files or files.index(path) % parts == part - 1
 
 
 def main():
@@ -56,7 +75,7 @@ def main():
         client, server = pair.split(":")
         runs[pair] = [f"--client={client}", f"--server={server}", *options.files]
     # The kernel counts what is in flight by user, root excepted, and some tests fill that: it is one's alone then.
-    beside = len(os.sched_getaffinity(0)) if os.getuid() == 0 else 1
+    beside = len(os.sched_getaffinity(0)) * 3 // 2 if os.getuid() == 0 else 1
     with concurrent.futures.ThreadPoolExecutor(beside) as threads:
         ended = dict(zip(runs, threads.map(_run, runs, [[*run, *theirs] for run in runs.values()]), strict=True))
     failed = {name: run for name, run in ended.items() if run.status not in (0, _NO_TESTS)}
