@@ -67,9 +67,10 @@ static int receive(int channel, struct cm_caller *caller, struct cm_inbox *in, i
 int cm_send_call(int channel, struct cm_caller *caller, const void *key, const void *body, size_t size,
 		 const int *attached, int64_t travels, int64_t deadline)
 {
-	int64_t until = cm_until(travels), at = until == CM_FOREVER ? 0 : cm_now();
 	unsigned int count = attached ? (unsigned int)attached[CM_COUNT] : 0;
-	int entries = attached ? attached[CM_ENTRIES] : 0;
+	int entries = attached ? attached[CM_ENTRIES] : 0, result;
+	size_t lines = entries == CM_MAKE_TABLE ? count * sizeof(struct cm_line) : 0;
+	int64_t until = cm_until(travels), at = until == CM_FOREVER ? 0 : cm_now();
 	struct cm_line table[CM_DESCRIPTORS];
 	struct cm_call_head head = {
 		.head = {
@@ -78,7 +79,6 @@ int cm_send_call(int channel, struct cm_caller *caller, const void *key, const v
 			.entries = (uint16_t)(entries == CM_MAKE_TABLE ? (int)count : entries),
 			.descriptors = (uint16_t)count,
 			.cpu = (uint16_t)cm_cpu(),
-			.id = ++caller->id,
 		},
 		.time_left = time_left(until, at),
 		.sent_at = (uint64_t)at,
@@ -86,24 +86,19 @@ int cm_send_call(int channel, struct cm_caller *caller, const void *key, const v
 	struct iovec parts[] = {
 		{ .iov_base = &head, .iov_len = CM_CALL_TIMES },
 		{ .iov_base = (void *)key, .iov_len = CM_CALL_HEAD - CM_CALL_TIMES },
-		{ .iov_base = table, .iov_len = 0 },
-		{ .iov_base = (void *)body, .iov_len = 0 },
+		{ .iov_base = table, .iov_len = lines },
+		{ .iov_base = (void *)body, .iov_len = size },
 	};
 	uint16_t method_size;
-	int result;
 
 	memcpy(&method_size, key, sizeof(method_size));
 	parts[1].iov_len += method_size;
 	caller->sent = 0;
-	if (count > CM_DESCRIPTORS)
-		return -EINVAL;
-	if (entries == CM_MAKE_TABLE) {
+	if (count > CM_DESCRIPTORS || CM_CALL_HEAD + method_size + lines + size > caller->room)
+		return -EMSGSIZE;
+	head.head.id = ++caller->id;
+	if (lines > 0)
 		cm_write_table(table, count);
-		parts[2].iov_len = count * sizeof(*table);
-	}
-	if (size < parts[1].iov_len + parts[2].iov_len)
-		return -EINVAL;
-	parts[3].iov_len = size - parts[1].iov_len - parts[2].iov_len;
 	result = cm_send(channel, parts, 4, attached ? attached + CM_FIRST : NULL, count, deadline);
 	if (result == 0)
 		caller->sent = 1;

@@ -16,6 +16,7 @@
 struct cm_caller {
 	uint64_t id;                      /* of the last call */
 	int64_t poll;                     /* nanoseconds to poll at most before it sleeps; 0: never */
+	size_t room;                      /* bytes that one record may have */
 	int sent;                         /* out: the last call's record is in the server's queue */
 	struct cm_polling polling;
 };
@@ -34,13 +35,13 @@ enum { CM_ENTRIES = 0, CM_COUNT = 1, CM_FIRST = 2, CM_MAKE_TABLE = -1 };
  * Sends one CALL, whose head it makes.
  *
  * `key` is a part of the record: the length of the method's name, the badge, and the
- * name.  `body` is the rest of it: table, unless that is made here, and payload.  Key,
- * table and payload have `size` bytes.  `attached` is NULL where that is data alone.  The CALL carries the time that
+ * name.  `body` is the rest of it, of `size` bytes: table, unless that is made here, and payload; it is not looked at
+ * where it does not fit.  `attached` is NULL where that is data alone.  The CALL carries the time that
  * it has left until `travels`, which may be CM_UNLIMITED; its ID is the caller's, plus one for each call, counted
- * also where the send fails.
+ * also where the send fails, but for -EMSGSIZE.
  *
- * Return: 0, the record is sent, and caller->sent 1; else as cm_send(), and that is 0; -EINVAL also where `size` is less
- * than it must be
+ * Return: 0, the record is sent, and caller->sent 1; else as cm_send(), and that is 0; -EMSGSIZE, nothing was tried: more
+ * bytes than caller->room, or more than CM_DESCRIPTORS
  */
 int cm_send_call(int channel, struct cm_caller *caller, const void *key, const void *body, size_t size,
 		 const int *attached, int64_t travels, int64_t deadline);

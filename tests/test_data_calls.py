@@ -330,13 +330,13 @@ def test_c_makes_the_record_that_the_documentation_draws(badge, method, body, se
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with near, far:
         far.send(_wire.pack_reply(1, [], 0, b"answer"))
-        caller, inbox = ffi.new("struct cm_caller *"), ffi.new("struct cm_inbox *")
+        caller, inbox = ffi.new("struct cm_caller *", {"room": 4096}), ffi.new("struct cm_inbox *")
         room = ffi.new("char[]", 4096)
         inbox.data, inbox.capacity = room, 4096
         now = time.monotonic_ns()
         deadline = FOREVER if seconds is None else now + seconds * 10**9
         key = by_hand.key(badge, method)
-        arguments = (near.fileno(), caller, key, body, len(key) + len(body), NULL, inbox, deadline)
+        arguments = (near.fileno(), caller, key, body, len(body), NULL, inbox, deadline)
         assert lib.cm_call(*arguments) == lib.CM_HEAD + len(b"answer")
         assert bytes(ffi.buffer(room, inbox.size))[lib.CM_HEAD :] == b"answer"
         made = far.recv(4096)
@@ -358,9 +358,9 @@ def test_an_answer_is_told_by_its_size(slots, begins):
     with near, far:
         record = _wire.pack_reply(1, [_wire.Entry(slot, bytes(16)) for slot in slots], len(slots), b"answer")
         socket.send_fds(far, [record], [far.fileno() for _ in slots])
-        caller, inbox = ffi.new("struct cm_caller *"), Inbox(4096)
+        caller, inbox = ffi.new("struct cm_caller *", {"room": 4096}), Inbox(4096)
         key = by_hand.key(bytes(16), b"m")
-        told = lib.cm_call(near.fileno(), caller, key, b"", len(key), NULL, inbox.struct, FOREVER)
+        told = lib.cm_call(near.fileno(), caller, key, b"", 0, NULL, inbox.struct, FOREVER)
         inbox.steal().close()
     assert told == begins + len(record)
 
@@ -380,11 +380,11 @@ def test_only_a_plain_answer_to_the_call_is_taken_for_one(record):
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with near, far:
         far.send(record)
-        caller, inbox = ffi.new("struct cm_caller *"), ffi.new("struct cm_inbox *")
+        caller, inbox = ffi.new("struct cm_caller *", {"room": 4096}), ffi.new("struct cm_inbox *")
         room = ffi.new("char[]", 4096)
         inbox.data, inbox.capacity = room, 4096
         key = by_hand.key(bytes(16), b"m")
-        arguments = (near.fileno(), caller, key, b"", len(key), NULL, inbox, FOREVER)
+        arguments = (near.fileno(), caller, key, b"", 0, NULL, inbox, FOREVER)
         assert lib.cm_call(*arguments) == 1
 
 

@@ -68,14 +68,14 @@ class _Caller:
     def __init__(self, poll):
         self.near, self.far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.caller, self.inbox = ffi.new("struct cm_caller *"), ffi.new("struct cm_inbox *")
-        self.caller.poll = poll
+        self.caller.poll, self.caller.room = poll, 4096
         self.room = ffi.new("char[]", 4096)
         self.inbox.data, self.inbox.capacity = self.room, 4096
 
     def call(self, milliseconds=5):
         deadline = time.monotonic_ns() + int(milliseconds * 1_000_000)
         key = by_hand.key(bytes(16), b"m")
-        return lib.cm_call(self.near.fileno(), self.caller, key, b"", len(key), NULL, self.inbox, deadline)
+        return lib.cm_call(self.near.fileno(), self.caller, key, b"", 0, NULL, self.inbox, deadline)
 
     def answered(self, cpu):
         """A call that is answered, by a peer that says where it runs."""

@@ -241,10 +241,10 @@ async def _repeated(
         try:
             poll = _POLL if here.in_flight == 1 else 0
             heard: Answer | Steps[Answer] | None
-            if type(payload) is bytes and entries == () and channel.send_now(key, payload, travels):
+            if type(payload) is bytes and not numbers and channel.send_now(key, payload, travels):
                 heard = channel.heard(deadline, poll) if poll else None
             else:
-                heard = channel.call(key, payload, entries, numbers, deadline, travels, poll)
+                heard = channel.in_steps(key, payload, entries, numbers, deadline, travels, poll)
             wait: Wait | None = None
             if isinstance(heard, (bytes, tuple)):
                 here.in_a_row += 1

@@ -11,7 +11,7 @@ import select
 import socket
 import time
 from struct import pack
-from typing import TYPE_CHECKING, TypeAlias, overload
+from typing import TYPE_CHECKING, TypeAlias
 
 from capmarshal._client.conversation import PIPE_ENDED, Conversation, Event
 from capmarshal._client.sending import send_in_parts
@@ -38,9 +38,7 @@ from capmarshal._kernel.polling import poll_nanoseconds
 from capmarshal._kernel.waiting import Patience, Wait, drive
 from capmarshal._protocol.parts import PART_BYTES, Gathered
 from capmarshal._protocol.wire import (
-    CALL_SIZE,
     HEAD_SIZE,
-    KEY_SIZE,
     NO_LIMIT,
     Malformed,
     Reply,
@@ -64,7 +62,7 @@ if TYPE_CHECKING:
     from capmarshal._typed.long import Payload
 
 # Looked up once: an attribute of cffi's is 40 ns, and these are wanted in each call.
-_cm_call, _cm_send_call, _cm_answer = lib.cm_call, lib.cm_send_call, lib.cm_answer
+cm_call, _cm_send_call, _cm_answer = lib.cm_call, lib.cm_send_call, lib.cm_answer
 _CM_MAKE_TABLE, _CM_LINE = lib.CM_MAKE_TABLE, lib.CM_LINE
 
 # struct timeval: for so long does a call sleep at first; see cm_call().
@@ -88,119 +86,67 @@ class Channel:
 
     Attributes:
         near: its socket, borrowed.
+        caller: what C keeps of it.
         usable: another call may be made on it.
         watched: by which number an event loop knows it that watches it; 0: none does.
     """
 
-    __slots__ = ("__weakref__", "_caller", "_closing", "_room", "_room_for_data", "near", "usable", "watched")
+    __slots__ = ("__weakref__", "_closing", "_room", "caller", "near", "usable", "watched")
 
     def __init__(self, near: Private, closing: Sender) -> None:
         self.near = near
         self._closing = closing
-        self._caller = ffi.new("struct cm_caller *")
-        when_gone(self._caller, _let_go, near, closing)
-        self._caller.poll = poll_nanoseconds
+        self.caller = ffi.new("struct cm_caller *")
+        when_gone(self.caller, _let_go, near, closing)
+        self.caller.poll = poll_nanoseconds
         # Refused by a filter: then Ctrl-C that comes just when a call is sent is heard when that is answered.
         lib.lx_setsockopt(near.number, socket.SOL_SOCKET, socket.SO_RCVTIMEO, _BRIEF, len(_BRIEF))
-        self._room = record_room(near.number)
-        self._room_for_data = self._room - CALL_SIZE + KEY_SIZE
+        self._room = self.caller.room = record_room(near.number)
         self.usable = True
         self.watched = 0
 
-    @overload
-    def call(
+    def go_on(
         self,
+        inbox: Inbox,
+        result: int,
         key: bytes,
         payload: Payload,
         entries: Entries,
         numbers: Sequence[int],
         deadline: int,
-        travels: None,
-        poll: int,
-    ) -> Answer: ...
-
-    @overload
-    def call(
-        self,
-        key: bytes,
-        payload: Payload,
-        entries: Entries,
-        numbers: Sequence[int],
-        deadline: int,
-        travels: int,
-        poll: int,
-    ) -> Steps[Answer]: ...
-
-    def call(
-        self,
-        key: bytes,
-        payload: Payload,
-        entries: Entries,
-        numbers: Sequence[int],
-        deadline: int,
-        travels: int | None,
-        poll: int,
-    ) -> Answer | Steps[Answer]:
-        """Makes one call.
+    ) -> Answer:
+        """The answer to a call of a thread's that C has begun, and that is more than data which came at once.
 
         Args:
+            inbox: lent to the call; given back here.
+            result: what C has said of it.
             key: what is called, as it stands in the record; see :func:`capmarshal._protocol.wire.unpack_key`.
             payload: the arguments.
             entries: the table that they refer to.
             numbers: the descriptors that go along, borrowed.
             deadline: until when.
-            travels: until when the server is told that it is waited for, where the call is to be made in steps.
-            poll: nanoseconds for which these look out for an answer at most before they wait.
 
         Returns:
-            The answer, whose descriptors are the caller's; or the steps to it.
+            The answer, whose descriptors are the caller's.
 
         Raises:
             NeverRan: the channel has ended, and the call was not read.
             Disconnected: the channel has ended, and the call may have been run.
             TooLate, DescriptorsLost, TooLarge, ProtocolError, KernelError: as they say.
         """
-        # What has a table is no Long, which is data alone.
-        body: bytes = payload  # type: ignore[assignment]  # a Long does not fit into one record, and goes in parts
-        attached, size = NULL, len(key) + len(payload)
-        if entries is None:
-            count = len(numbers)
-            attached, size = [_CM_MAKE_TABLE, count, *numbers], size + _CM_LINE * count
-            if count >= MANY:
-                attached = array_of(attached)
-        elif entries:
-            table, lines = pack_table(entries)
-            body, count = table + body, len(numbers)
-            attached, size = [lines, count, *numbers], len(key) + len(body)
-        if size > self._room_for_data or (numbers and len(numbers) > DESCRIPTORS_MAX):
-            entries = plain(len(numbers)) if entries is None else entries
-            steps = self._in_parts(key, payload, entries, numbers, deadline, travels)
-            return drive(steps) if travels is None else steps
-        if travels is not None:
-            return self._in_steps(key, body, size, attached, deadline, travels, poll)
-        try:
-            inbox = borrow_idle()
-        except IndexError:
-            inbox = borrow()
-        struct = inbox.struct
-        until = UNLIMITED if deadline is FOREVER else deadline
-        result = _cm_call(self.near.number, self._caller, key, body, size, attached, struct, until)
-        if result >= TOLD_IN_ORDER:
-            if result < TOLD_WHOLE:
-                return inbox.bytes[HEAD_SIZE + _CM_LINE * inbox.count[0] : result - TOLD_IN_ORDER], inbox
-        elif result >= TOLD_DATA:
-            data: bytes = inbox.bytes[HEAD_SIZE:result]
-            give_back(inbox)
-            return data
         patience: Patience | None = None
         while result < 0:
-            if not self._caller.sent:
+            if not self.caller.sent:
+                if result == -errno.EMSGSIZE:
+                    give_back(inbox)
+                    return drive(self._in_parts(key, payload, entries, numbers, deadline, None))
                 patience = patience or Patience(deadline)
                 drive(self._look_after_unsent(inbox, result, patience))
-                result = _cm_call(self.near.number, self._caller, key, body, size, attached, struct, deadline)
+                body, size, attached = with_table(payload, entries, numbers)
+                result = cm_call(self.near.number, self.caller, key, body, size, attached, inbox.struct, deadline)
             elif result == -errno.EINTR:
                 # Signal handlers have run.
-                result = _cm_answer(self.near.number, self._caller, struct, 0, deadline)
+                result = _cm_answer(self.near.number, self.caller, inbox.struct, 0, deadline)
             else:
                 break
         answer = _at_once(inbox, result)
@@ -209,13 +155,10 @@ class Channel:
     def send_now(self, key: bytes, payload: bytes, travels: int) -> bool:
         """Sends a call of data alone, if it fits into one record and there is room for that now; whether it was sent.
 
-        Then :meth:`heard` and :meth:`later` are for its answer; if not, :meth:`call` tries again.
+        Then :meth:`heard` and :meth:`later` are for its answer; if not, :meth:`in_steps` tries again.
         """
-        size = len(key) + len(payload)
-        if size > self._room_for_data:
-            return False
         told = UNLIMITED if travels is FOREVER else travels
-        return _cm_send_call(self.near.number, self._caller, key, payload, size, NULL, told, NOW) == 0
+        return _cm_send_call(self.near.number, self.caller, key, payload, len(payload), NULL, told, NOW) == 0
 
     def heard(self, deadline: int, poll: int = 0) -> Answer | Steps[Answer] | None:
         """The answer to the call that was sent, or the steps to it, where something has come; else None.
@@ -229,7 +172,7 @@ class Channel:
             inbox = borrow_idle()
         except IndexError:
             inbox = borrow()
-        result = _cm_answer(self.near.number, self._caller, inbox.struct, poll, NOW)
+        result = _cm_answer(self.near.number, self.caller, inbox.struct, poll, NOW)
         if TOLD_DATA <= result < TOLD_IN_ORDER:
             data: bytes = inbox.bytes[HEAD_SIZE:result]
             give_back(inbox)
@@ -248,13 +191,33 @@ class Channel:
                 return heard if isinstance(heard, (bytes, tuple)) else (yield from heard)
         return (yield from self._at_length(borrow(), -errno.EAGAIN, deadline, blocks=False))
 
-    def _in_steps(
-        self, key: bytes, body: bytes, size: int, attached: list[int] | CData, deadline: int, travels: int, poll: int
+    def in_steps(
+        self,
+        key: bytes,
+        payload: Payload,
+        entries: Entries,
+        numbers: Sequence[int],
+        deadline: int,
+        travels: int,
+        poll: int,
     ) -> Steps[Answer]:
-        """As :meth:`call`, in two crossings, between which others may run."""
-        near, caller = self.near, self._caller
+        """Makes one call in two crossings, between which others may run; what it takes, gives and raises, as go_on().
+
+        Args:
+            key: as there, and likewise the next four.
+            payload: likewise.
+            entries: likewise.
+            numbers: likewise.
+            deadline: likewise.
+            travels: until when the server is told that it is waited for.
+            poll: nanoseconds for which these look out for an answer at most before they wait.
+        """
+        near, caller = self.near, self.caller
+        body, size, attached = with_table(payload, entries, numbers)
         patience: Patience | None = None
         while result := _cm_send_call(near.number, caller, key, body, size, attached, travels, NOW):
+            if result == -errno.EMSGSIZE:
+                return (yield from self._in_parts(key, payload, entries, numbers, deadline, travels))
             if result == -errno.EAGAIN and (yield Wait(near.number, select.POLLOUT, deadline)):
                 continue
             patience = patience or Patience(deadline)
@@ -267,7 +230,7 @@ class Channel:
 
     def _at_length(self, inbox: Inbox, result: int, deadline: int, *, blocks: bool) -> Steps[Whole]:
         """The answer to the call that was sent, whatever has come of it first: see :meth:`Conversation.answer`."""
-        conversation = Conversation(self.near, self._caller.id, inbox, self._closing, blocks=blocks)
+        conversation = Conversation(self.near, self.caller.id, inbox, self._closing, blocks=blocks)
         try:
             answer = yield from conversation.answer(deadline, result)
         finally:
@@ -280,7 +243,7 @@ class Channel:
         """Deals with a CALL that was not sent: returns when it is to be sent again.
 
         Raises:
-            NeverRan, TooLate, KernelError: as :meth:`call`.
+            NeverRan, TooLate, KernelError: as they say.
         """
         if result in PIPE_ENDED or self.near.number < 0:
             # Or this process was forked, and the channel is its parent's.
@@ -301,7 +264,7 @@ class Channel:
             NeverRan: the channel has ended.
             ProtocolError: the server has answered the call that was not sent.
         """
-        conversation = Conversation(self.near, self._caller.id, inbox, self._closing)
+        conversation = Conversation(self.near, self.caller.id, inbox, self._closing)
         event = yield from conversation.receive(NOW)
         if event is not Event.NOTHING:
             conversation.abandon()
@@ -316,14 +279,15 @@ class Channel:
         self,
         key: bytes,
         payload: Payload,
-        entries: Sequence[Entry],
+        entries: Entries,
         numbers: Sequence[int],
         deadline: int,
         travels: int | None,
     ) -> Steps[Whole]:
-        """As :meth:`call`, for what is too long for one record or has too many descriptors for one."""
-        self._caller.id += 1
-        call_id, now = self._caller.id, time.monotonic_ns()
+        """As the others, for what is too long for one record or has too many descriptors for one."""
+        entries = plain(len(numbers)) if entries is None else entries
+        self.caller.id += 1
+        call_id, now = self.caller.id, time.monotonic_ns()
         badge, method = unpack_key(key)
         until = deadline if travels is None else travels
         left = NO_LIMIT if until == FOREVER else max(until - now, 0)
@@ -352,6 +316,23 @@ class Channel:
         """Closes the channel: no call uses it again."""
         self.usable = False
         _let_go(self.near, self._closing)
+
+
+def with_table(payload: Payload, entries: Entries, numbers: Sequence[int]) -> tuple[bytes, int, list[int] | CData]:
+    """What C sends a call with, beside the key: body, size of that, and what is attached.
+
+    Of what is too long for any record the body is not looked at.
+    """
+    count, size = len(numbers), len(payload)
+    if not isinstance(payload, bytes):
+        return b"", size, NULL
+    if entries is None:
+        attached = [_CM_MAKE_TABLE, count, *numbers]
+        return payload, size, attached if count < MANY or count > DESCRIPTORS_MAX else array_of(attached)
+    if not count:
+        return payload, size, NULL
+    table, lines = pack_table(entries)
+    return table + payload, len(table) + size, [lines, count, *numbers]
 
 
 def _let_go(near: Private, closing: Sender) -> None:

@@ -13,17 +13,18 @@ from weakref import WeakValueDictionary
 
 from capmarshal._capabilities.door import home_of
 from capmarshal._capabilities.space import space
-from capmarshal._client.channel import Channel
+from capmarshal._client.channel import Channel, cm_call, with_table
 from capmarshal._client.conversation import PIPE_ENDED
 from capmarshal._client.unanswered import NeverRan, ServerGone, TooLate, Withdrawn
 from capmarshal._descriptors.closing_jobs import Sender
+from capmarshal._descriptors.inbox import RECORD_MAX, borrow, borrow_idle, give_back
 from capmarshal._descriptors.private import pair_made
 from capmarshal._kernel.deadline import current, in_force, origin, spent
 from capmarshal._kernel.errors import TableFull, error_for
-from capmarshal._kernel.native import FOREVER, NOW, TIMED_OUT, ffi, lib
+from capmarshal._kernel.native import FOREVER, NOW, NULL, TIMED_OUT, TOLD_DATA, TOLD_IN_ORDER, UNLIMITED, ffi, lib
 from capmarshal._kernel.waiting import IN_FLIGHT_PATIENCE, Backoff, Patience, drive
 from capmarshal._protocol.epitaph import revoked
-from capmarshal._protocol.wire import KNOCK_RECORD
+from capmarshal._protocol.wire import HEAD_SIZE, KNOCK_RECORD
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -185,7 +186,7 @@ def too_late(late: TooLate, door: Door, began: int) -> TooLate:
 
 
 def exchange(door: Door, key: bytes, payload: Payload, entries: Entries, numbers: Sequence[int]) -> Answer:
-    """Makes a call through a door, see :meth:`Channel.call`, within the deadline that is in force.
+    """Makes a call through a door, see :meth:`Channel.go_on`, within the deadline that is in force.
 
     A call that was certainly not read is repeated on a new channel as long as the door has not hung up: the server's
     table was full, or it gave up an idle channel.
@@ -194,21 +195,38 @@ def exchange(door: Door, key: bytes, payload: Payload, entries: Entries, numbers
         TooLate, ServerGone: with words for the error that they become, but for whose call it was.
         TooManyInFlight, DescriptorsLost, TooLarge, ProtocolError, KernelError: as they say.
     """
-    deadline, began = _now_in_force(), 0
+    deadline = _now_in_force()
+    until, began = UNLIMITED, 0
     # Mostly that very object.
     if deadline is not FOREVER and deadline != FOREVER:
-        deadline = in_force()
+        deadline = until = in_force()
         began = check_time(deadline)
+    # A Long is longer.
+    body: bytes = payload  # type: ignore[assignment]
+    size, attached = len(payload), NULL
+    if numbers or size > RECORD_MAX:
+        body, size, attached = with_table(payload, entries, numbers)
     backoff: Backoff | None = None
     try:
         while True:
             channel: Channel
+            kept = True
             try:
-                channel, kept = door.idle.pop(), True
+                channel = door.idle.pop()
             except IndexError:
                 channel, kept = drive(channel_to(door, deadline))
             try:
-                return channel.call(key, payload, entries, numbers, deadline, None, 0)
+                try:
+                    inbox = borrow_idle()
+                except IndexError:
+                    inbox = borrow()
+                # Here, and not in a method of its: to call one would cost as much as all else that is done here.
+                result = cm_call(channel.near.number, channel.caller, key, body, size, attached, inbox.struct, until)
+                if result < TOLD_DATA or result >= TOLD_IN_ORDER:
+                    return channel.go_on(inbox, result, key, payload, entries, numbers, deadline)
+                data: bytes = inbox.bytes[HEAD_SIZE:result]
+                give_back(inbox)
+                return data
             except NeverRan:
                 backoff = backoff or Backoff(deadline)
                 drive(again(door, backoff, kept=kept))

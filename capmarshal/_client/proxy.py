@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 def invoke(proxy: Proxy, called: Method, arguments: Given, exchange: Exchange = exchange) -> Any:
     """Makes a call, through a door by ``exchange``: what every proxy method does."""
     way = proxy._way  # noqa: SLF001 - by a function it would cost as much as all that is taken from it
-    payload: Payload | None = None
+    payload: Payload
     entries: Entries = ()
     numbers: Sequence[int] = ()
     held: Held = ()
@@ -47,11 +47,11 @@ def invoke(proxy: Proxy, called: Method, arguments: Given, exchange: Exchange = 
     # CPython 3.11 takes more steps to call an attribute that is no method than to take it and call that.
     if called.arguments_are_data:
         encode = called.encode_data_arguments
-        try:  # noqa: SIM105 - contextlib.suppress() costs more than all of it
+        try:
             payload = encode(arguments)
         except BAD_PAYLOAD:  # said there, with the name of the parameter
-            pass
-    if payload is None:
+            payload, numbers, entries, held = called.lend(arguments)
+    else:
         lend = called.lend
         payload, numbers, entries, held = lend(arguments)
     try:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from capmarshal._capabilities.door import Door
     from capmarshal._descriptors.closing import ClosableFile
     from capmarshal._descriptors.descriptor_list import DescriptorList
+    from capmarshal._typed.long import Payload
 
 
 class Turn(Protocol):
@@ -82,9 +83,10 @@ class Answer(NamedTuple):
                 close_whole(file)
 
 
-def reply(call_id: int, payload: bytes) -> Answer:
+def reply(call_id: int, payload: Payload) -> Answer:
     """An answer that is data alone, of a call that owned nothing."""
-    return Answer(call_id, wire.pack_data_reply(call_id, payload, lib.cm_cpu()))
+    start, rest = (payload, b"") if isinstance(payload, bytes) else (payload.start, payload.end)
+    return Answer(call_id, wire.pack_data_reply(call_id, start, lib.cm_cpu()), rest=rest)
 
 
 def fail(call_id: int, code: Code, message: str, owned: Sequence[ClosableFile | DescriptorList] = ()) -> Answer:

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from capmarshal._server.objects import Objects
     from capmarshal._server.served_by import ServedBy
     from capmarshal._typed.in_order import Results
+    from capmarshal._typed.long import Payload
     from capmarshal._typed.method import Method
 
 T = TypeVar("T")
@@ -133,13 +134,21 @@ class Calls:
         return current is self._calls or (current is not None and current.within is self._calls)
 
     def run_own(self, run: Callable[[], T]) -> T:
-        """Has a call run that is made within whatever runs: what is kept in it is not that's, nor is who calls."""
-        before = ownership.current.get()
+        """Has a call run that is made within whatever runs: what is kept in it is not that's, nor is who calls.
+
+        Nor is the deadline that is in force.
+        """
+        calls, before, deadline_before = self._calls, ownership.current.get(), _now_in_force()
+        kept_before = calls.kept
         try:
-            ownership.current.set(self._calls)
+            calls.kept = []
+            _put_in_force(FOREVER)
+            ownership.current.set(calls)
             return run()
         finally:
             ownership.current.set(before)
+            _put_in_force(deadline_before)
+            calls.kept = kept_before
 
     def end_all(self) -> None:
         """Forgets the calls in progress: Ctrl-C may have kept some from ending, and none goes on."""
@@ -156,8 +165,8 @@ class Calls:
         came: Inbox | Incoming | None = None,
         leave: Leave = stays,
         table: bytes | None = None,
-    ) -> bytes | Answer | Handler:
-        """Runs a call.
+    ) -> Payload | Answer | Handler:
+        """Runs a call: no deadline is in force, and nothing kept, when it begins, and when it has ended.
 
         Args:
             turn: knows the call's ID and slot, and is asked only where they are needed.
@@ -169,13 +178,12 @@ class Calls:
             table: of what came in an inbox, checked; None: each of the descriptors is a plain one, in their order.
 
         Returns:
-            The result's payload, where the rest has left or there is none; else an answer, or who will have one.
+            The result's payload, where all else has left, or nothing had come and there is nothing else; else an
+            answer, or who will have one.
         """
         objects, calls = self._objects, self._calls
         # Before it is looked up: see Objects.
         objects.running.append(key)
-        # What is in force in a call that this one is made within, and what it has kept, is not this one's.
-        before, kept_before = _now_in_force(), len(calls.kept)
         try:
             try:
                 found = objects.known[key]
@@ -187,8 +195,7 @@ class Calls:
             target, method, decode, encode, plain = found
             owned, outgoing, results = _NOTHING_OWNED, NOTHING, _NO_RESULTS
             try:
-                # Also the same one, where that is of a block around this call: the call knows nothing of that.
-                if deadline is not before:
+                if deadline is not FOREVER:
                     _put_in_force(deadline)
                 try:
                     by_name: Mapping[str, Any] = _NO_NAMES
@@ -240,7 +247,7 @@ class Calls:
                         # Says what is wrong with the result; where that is nothing, a signal handler raised something.
                         method.encode_result(result, outgoing)
                         raise
-                    if owned is _NOTHING_OWNED and type(reply) is bytes:
+                    if owned is _NOTHING_OWNED:
                         return reply
                 elif method.result_in_order is not None and (returned := method.result_in_order.returned(result)):
                     reply, results = returned
@@ -251,7 +258,7 @@ class Calls:
                             return data
                     outgoing = self.outgoing(turn, target, owned)
                     if method.gives_stream:
-                        result = self.produce(method, result, owned, calls.kept[kept_before:], self.caller())
+                        result = self.produce(method, result, owned, calls.kept, self.caller())
                         result.target = target
                     reply = method.encode_result(result, outgoing)
                     if method.gives_stream:
@@ -260,11 +267,11 @@ class Calls:
                 rest = b""
                 if isinstance(reply, Long):
                     rest, reply = reply.end, reply.start
-                elif outgoing is NOTHING and len(calls.kept) == kept_before and leave(owned, results):
+                elif outgoing is NOTHING and not calls.kept and leave(owned, results):
                     return reply
                 if results is not _NO_RESULTS:
                     outgoing = Outgoing.of(results[0])
-                answer = succeeded(turn, reply, owned, outgoing, calls.kept[kept_before:])
+                answer = succeeded(turn, reply, owned, outgoing, calls.kept)
                 return answer._replace(rest=rest) if rest else answer
             except BaseException as error:  # noqa: BLE001 - answered; and raised again then, if it must not end here
                 if results is not _NO_RESULTS and outgoing is NOTHING:
@@ -273,16 +280,16 @@ class Calls:
                     # A signal handler's may have come before it was taken.
                     reaper.close([came.steal()])
                 fault = fault_for(error, method, payload)
-                return self.failed(turn, method, error, fault, owned, outgoing, calls.kept[kept_before:])
+                return self.failed(turn, method, error, fault, owned, outgoing, calls.kept)
         finally:
             # Whatever the method left.
-            if _now_in_force() is not before:
-                _put_in_force(before)
+            if _now_in_force() is not FOREVER:
+                _put_in_force(FOREVER)
             objects.running.pop()
             if objects.awaited:
                 objects.tell()
             if calls.kept:
-                del calls.kept[kept_before:]
+                calls.kept = []
 
     def produce(self, method: Method, result: Any, owned: Owned, kept: Sequence[object], caller: Caller) -> Any:
         """What serves a stream.

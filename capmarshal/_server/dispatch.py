@@ -14,11 +14,12 @@ from capmarshal._descriptors import reaper
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._kernel import call_log
 from capmarshal._kernel import deadline as _deadline
-from capmarshal._kernel.native import FOREVER, lib
+from capmarshal._kernel.native import FOREVER
 from capmarshal._protocol import wire
 from capmarshal._protocol.faults import Code
-from capmarshal._server.answer import Answer, fail
+from capmarshal._server.answer import Answer, fail, reply
 from capmarshal._server.calls import Calls
+from capmarshal._server.handler import Handler
 from capmarshal._server.logged_calls import LoggedCalls
 from capmarshal._typed.incoming import Incoming
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from capmarshal._capabilities.door import Door
     from capmarshal._protocol.wire import Call, Entry, Fail, Reply
     from capmarshal._server.clients import Channel
-    from capmarshal._server.handler import Handler
     from capmarshal._server.journal import Journal
     from capmarshal._server.objects import Objects
     from capmarshal._server.shares import Shares
@@ -256,9 +256,7 @@ class Dispatcher:
         turn = _Turn(call.id, channel.slot if channel is not None else 0)
         badge = call.badge if channel is None else wire.combined(call.badge, channel.secret)
         answer = self.calls.run(turn, badge + call.method, call.payload, deadline, came)
-        if isinstance(answer, bytes):
-            return Answer(call.id, wire.pack_reply(call.id, [], 0, answer, lib.cm_cpu()))
-        return answer
+        return answer if isinstance(answer, (Answer, Handler)) else reply(call.id, answer)
 
 
 def _refusal(call: Call, received: Received, shares: Shares) -> tuple[Code, str] | None:

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING
 from capmarshal._descriptors.inbox import Inbox
 from capmarshal._kernel.call_log import CANCELLED, took
 from capmarshal._protocol import faults, wire
+from capmarshal._server.answer import Answer
 from capmarshal._server.calls import Calls, stays
 from capmarshal._server.handler import Handler
 
 if TYPE_CHECKING:
-    from capmarshal._server.answer import Answer, Turn
+    from capmarshal._server.answer import Turn
     from capmarshal._server.call_arguments import Encoded
     from capmarshal._server.calls import Leave
     from capmarshal._server.clients import Peer
     from capmarshal._server.journal import Journal
     from capmarshal._typed.in_order import Results
     from capmarshal._typed.incoming import Incoming, Owned
+    from capmarshal._typed.long import Payload
 
 
 class LoggedCalls(Calls):
@@ -33,7 +35,7 @@ class LoggedCalls(Calls):
         came: Inbox | Incoming | None = None,
         leave: Leave = stays,
         table: bytes | None = None,
-    ) -> bytes | Answer | Handler:
+    ) -> Payload | Answer | Handler:
         """As :meth:`Calls.run`."""
         where, began = self.named(key), time.monotonic_ns()
         peer, size = self.served.peer_of(turn.slot), memoryview(payload).nbytes
@@ -57,7 +59,7 @@ def log_call(
     where: str,
     began: int,
     came: tuple[int, int],
-    answer: bytes | Answer,
+    answer: Payload | Answer,
     left: int = 0,
     *,
     cancelled: bool = False,
@@ -75,7 +77,7 @@ def log_call(
         cancelled: its method has ended because it was told to, and nobody wants the answer.
     """
     time_taken = took(began)
-    ended, size, descriptors = ("ok", len(answer), left) if isinstance(answer, bytes) else _described(answer)
+    ended, size, descriptors = _described(answer) if isinstance(answer, Answer) else ("ok", len(answer), left)
     if cancelled:
         ended, size = CANCELLED, 0
     journal.call(

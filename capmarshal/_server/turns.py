@@ -22,7 +22,8 @@ from capmarshal._kernel.native import (
 )
 from capmarshal._protocol import wire
 from capmarshal._protocol.states import Event, State
-from capmarshal._server.answer import Answer
+from capmarshal._server.answer import Answer, reply
+from capmarshal._typed.long import Long
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -146,8 +147,8 @@ class Turns:
         key, key_size, known_end = b"", 0, _CM_CALL_KEY
         until = UNLIMITED if waits.next is FOREVER else waits.next
         while True:
-            # Nothing of the last call is kept while the next one is waited for.
-            payload = answer = None
+            # Nothing of the last call is kept while the next one is waited for, but its reply.
+            payload = None
             reply = self._reply
             if reply is None:
                 event = _cm_reply_wait(turn, NULL, 0, key, key_size, until)
@@ -157,13 +158,11 @@ class Turns:
                 # sent.
                 self._reply = None
                 event = _cm_reply_wait(turn, reply, size, key, key_size, until)
-            if event < 0:
-                if event != -errno.EINTR:
-                    raise error_for(-event, "waiting for calls", "epoll_pwait(2)")
-                return
             try:
                 came = table = None
                 if event < TOLD_DATA:
+                    if event < 0:
+                        break
                     start = end = payload_at[0]
                     if event == _CM_DATA:
                         deadline = FOREVER
@@ -203,13 +202,16 @@ class Turns:
             if self.told or waits.next is not FOREVER:
                 return
             until = UNLIMITED
+        if event != -errno.EINTR:
+            raise error_for(-event, "waiting for calls", "epoll_pwait(2)")
 
-    def _go_on(self, answer: Answer | Handler, came: Inbox | None) -> None:
-        """Ends the call that has just been run, where its reply is not all, or has it go on beside others."""
+    def _go_on(self, answer: Long | Answer | Handler, came: Inbox | None) -> None:
+        """Ends the call that has just been run, where its reply is long or not all, or has it go on beside others."""
         if came is None and not isinstance(answer, Answer):
             # Nothing has come with it, and nothing was to leave.
-            self._finish(answer)
+            self._finish(reply(self._turn.id, answer) if isinstance(answer, Long) else answer)
             return
+        assert not isinstance(answer, Long)  # noqa: S101 - that is of a call with which nothing came
         self._leaving.drop()
         self._finish(answer)
         # What no line of the table was of is being closed, too.
