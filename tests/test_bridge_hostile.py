@@ -350,6 +350,38 @@ async def most_at_once(count):
         looking.cancel()
 
 
+def test_what_tokens_stand_for_is_asked_of_its_service_in_turns(run):
+    """A service that takes its time, and many links that ask for it: who comes then does not wait for all of them."""
+
+    async def program(world):
+        evil = [await (await hostile(world)).join()]
+        evil += [await HostileImporter(evil[0].engine, evil[0].token, name, clocks.time).join() for name in "ab"]
+        third = await (await hostile(world, name="third")).join()
+        slow = asyncio.Lock()
+
+        async def connected():
+            async with slow:
+                await asyncio.sleep(0.05)
+                return world.exported
+
+        for each in (evil[0], third):
+            world.far._offers._by_subject[each.token.subject].source = connected
+        opening = [asyncio.create_task(each.open()) for each in evil for _ in range(100)]
+        await asyncio.sleep(0.1)
+        begun = asyncio.get_running_loop().time()
+        await third.open()
+        assert asyncio.get_running_loop().time() - begun < 2
+        came = await asyncio.gather(*opening, return_exceptions=True)
+        assert sum(isinstance(number, int) for number in came) > 50
+        await others_are_served(world)
+        for each in [*evil, third]:
+            await each.ask(Kind.BYE, messages.Bye([]))
+            await each.close()
+        await world.idle()
+
+    run(program)
+
+
 async def hold_things(evil, at, call):
     """A call that does not end, with 150 objects."""
     table = [Mine(number, is_signal=False) for number in range(1, 151)]

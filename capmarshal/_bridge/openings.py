@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .exports import Exports, Root
     from .imports import Imports
     from .pinging import Pinging
+    from .turns import Turns
 
     Opening: TypeAlias = Callable[[Open], Awaitable[tuple[Capability, Root]]]
 
@@ -31,20 +32,35 @@ _WITHIN = 5.0
 # So many may be under way, or not heard of.
 _MOST = 1_000
 
+_GIVEN_UP = "it was given up"
+
 
 class Openings:
     """All of one link, both ways."""
 
-    def __init__(self, link: Link, exports: Exports, imports: Imports, pinging: Pinging, opening: Opening) -> None:
-        """None yet; the first four are borrowed.
+    def __init__(
+        self,
+        link: Link,
+        exports: Exports,
+        imports: Imports,
+        pinging: Pinging,
+        *,
+        opening: Opening,
+        turns: Turns,
+        bridge: object,
+    ) -> None:
+        """None yet; all are borrowed.
 
-        ``opening`` gives what a token of this machine's stands for, and raises NotTaken where that is nothing.
+        ``opening`` gives what a token of this machine's stands for, and raises NotTaken where that is nothing; that
+        takes its time, and ``turns`` say how many of it go on at once for this bridge, and how many for all.
         """
         self._link = link
         self._exports = exports
         self._imports = imports
         self._pinging = pinging
         self._opening = opening
+        self._turns = turns
+        self._bridge = bridge
         # The numbers of what the other was given and may not have heard of: by its question; none yet, where it is
         # being looked for.
         self._given: dict[bytes, int | None] = {}
@@ -96,9 +112,9 @@ class Openings:
             raise NotTaken(f"{_MOST:,} tokens are asked for by that bridge, which is as many as may be")
         self._given[label.call] = None
         try:
-            thing, root = await self._opening(question)
+            thing, root = await self._in_turn(label, question)
             if label.call not in self._given:
-                raise NotTaken("it was given up")
+                raise NotTaken(_GIVEN_UP)
             given = self._exports.mention(thing, root).number
         except TooMany as error:
             self._given.pop(label.call, None)
@@ -108,3 +124,13 @@ class Openings:
             raise
         self._given[label.call] = given
         return Opened(given)
+
+    async def _in_turn(self, label: Label, question: Open) -> tuple[Capability, Root]:
+        if not await self._turns.take(self._bridge, 0, _WITHIN):
+            raise NotTaken("others that were asked for by that bridge have not come")
+        try:
+            if label.call not in self._given:
+                raise NotTaken(_GIVEN_UP)
+            return await self._opening(question)
+        finally:
+            self._turns.give_back(self._bridge, 0)

@@ -125,7 +125,15 @@ class Partner:
             remembered=Part(shares.calls),
             bridge=shares,
         )
-        self._openings = Openings(link, self._exports, self._imports, self._pinging, opening)
+        self._openings = Openings(
+            link,
+            self._exports,
+            self._imports,
+            self._pinging,
+            opening=opening,
+            turns=doors.openings,
+            bridge=shares,
+        )
         link.answer(Kind.FETCH, self._fetched)
         link.answer(Kind.RING, self._rung)
         link.answer(Kind.BYE, self._told_bye)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     # Who waits, by which of its clients: each is told when it has a place.
     _Lines: TypeAlias = dict[int, deque[asyncio.Future[None]]]
 
+# So many services are connected to at a time.
+_OPENINGS = 64
+
 # One client may have so many times what it leaves free of what its bridge may have: alone, 40 of 50.
 OF_A_CLIENT = 2
 
@@ -118,10 +121,15 @@ class Turns:
 
 
 class Doors:
-    """Those that others call through."""
+    """Those that others call through.
+
+    Attributes:
+        openings: of finding what a token stands for, which may be a service that is to be connected to.
+    """
 
     def __init__(self) -> None:
         """None yet."""
+        self.openings = Turns(_OPENINGS)
         self._turns: weakref.WeakValueDictionary[int, Turns] = weakref.WeakValueDictionary()
 
     def turns(self, door: int) -> Turns:
