@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 
 _logger = logging.getLogger("capmarshal")
 
 # At once; and each second.
 _AT_ONCE, _A_SECOND = 100.0, 10.0
+
+# So many bodies of strangers are worth a line, once in so many seconds.
+_STRAYS, _SAID_AGAIN = 10_000, 600.0
 
 
 class Lines:
@@ -34,5 +38,26 @@ class Lines:
         _logger.log(level, words, *args, exc_info=error)
 
 
+class Strays:
+    """Bodies that nobody has sealed who has the key: counted, and said now and then where there are very many."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self._count = 0
+        self._said = -math.inf
+
+    def one(self) -> None:
+        """One more."""
+        self._count += 1
+        if self._count % _STRAYS == 0 and time.monotonic() - self._said >= _SAID_AGAIN:
+            self._said = time.monotonic()
+            _logger.warning(
+                "bridge: %s bodies have come until now that nobody with a key has sealed: somebody sends them who may "
+                "publish where this bridge serves",
+                f"{self._count:,}",
+            )
+
+
 # That links begin and end; and faults that come with what others say.
 links, faults = Lines(), Lines()
+strays = Strays()

@@ -23,7 +23,7 @@ from .asking import Answers, Asked, NotTaken
 from .clocks import TheirClock, lease_from, nanoseconds, now
 from .messages import QUESTIONS, Kind, read
 from .replays import Once, TooLate
-from .sealing import CALL_BYTES, LEASE_BYTES, NO_LEASE, Direction, Label, NotGenuine, Seal
+from .sealing import CALL_BYTES, LEASE_BYTES, NO_LEASE, Direction, Label, NotGenuine, Seal, of_lease
 
 if TYPE_CHECKING:
     from .tokens import Token
@@ -279,9 +279,14 @@ class Link:
 
     def _serve(self, body: bytes) -> bytes | Later | Awaitable[bytes]:
         """The answer to whatever comes; an empty one is none to who has the key."""
+        if of_lease(body) != self.lease:
+            # Of who has not joined: to open it costs much more than to send it.
+            lines.strays.one()
+            return b""
         try:
             label, plain = self._takes.open(body)
         except NotGenuine:
+            lines.strays.one()
             return b""
         try:
             self._once.take(label, now())
@@ -289,7 +294,7 @@ class Link:
             # Unless it has come before: what is late then is a copy.
             if self.has_come(label):
                 return b""
-            return self._answers.refusal(label, str(error), self.renew() if label.lease == self.lease else None)
+            return self._answers.refusal(label, str(error), self.renew())
         except NotGenuine:
             # It is a copy; or one will be taken that comes later.
             return b""

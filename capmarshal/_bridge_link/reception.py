@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from capmarshal._bridge_engine.engine import Engine, NotSent, Stop, Unanswered
 
+from . import lines
 from .asking import Answers, NotTaken
 from .clocks import lease_from, now
 from .link import Link
 from .messages import VERSION, Hello, HelloAnswer, Join, Joined, Kind, read
 from .replays import Once
-from .sealing import LEASE_BYTES, Direction, NotGenuine, Seal
+from .sealing import LEASE_BYTES, NO_LEASE, Direction, NotGenuine, Seal, of_lease
 from .tokens import Token, check_exporter
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ class Reception:
             await self._stop()
 
     async def _serve(self, body: bytes) -> bytes:
+        if of_lease(body) not in (NO_LEASE, self._instance.lease):
+            lines.strays.one()
+            return b""
         try:
             label, plain = self._takes.open(body)
             if label.kind == Kind.HELLO:

@@ -52,6 +52,8 @@ LEASE_BYTES = 16
 NO_LEASE = bytes(LEASE_BYTES)
 
 _HEAD = struct.Struct("<BBBxI16s16sQ")
+# Where the lease stands.
+_LEASE = slice(24, 24 + LEASE_BYTES)
 _START_BYTES = 20
 _NONCE_BYTES = 12
 _TAG_BYTES = 16
@@ -85,6 +87,11 @@ class Label(NamedTuple):
     part: int = 0
     last: bool = True
     expires: int = 0
+
+
+def of_lease(body: bytes) -> bytes:
+    """Of which lease a body says that it is, before anybody knows whether it is genuine."""
+    return body[_LEASE]
 
 
 class Seal:
