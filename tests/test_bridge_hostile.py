@@ -18,9 +18,9 @@ import bridge_in_process
 import capmarshal as cm
 from bridge_in_process import PLENTY, Thing, ThingServer, WorkServer
 from capmarshal import aio
-from capmarshal._bridge import imports, pinging
+from capmarshal._bridge import imports, lending, pinging
 from capmarshal._bridge_engine.engine import Unanswered
-from capmarshal._bridge_link import clocks, lines, messages, reception
+from capmarshal._bridge_link import clocks, lines, messages, reception, sealing
 from capmarshal._bridge_link.messages import REFUSED, Copied, Described, Kind, Mine
 from hostile_bridges import HostileImporter, Refused
 from patience import PATIENCE
@@ -528,6 +528,53 @@ def test_a_call_that_runs_and_is_said_to_be_heard_has_nothing_afterwards(run):
         await evil.ping(ended=[call])
         await asyncio.sleep(1)
         assert kept.free == before
+        await evil.ask(Kind.BYE, messages.Bye([]))
+        await evil.close()
+        await world.idle()
+
+    run(program)
+
+
+def test_what_strangers_send_is_dropped_before_it_is_opened(run, monkeypatch, caplog):
+    """By its head; whoever copies that is dropped, too, and it is said once that there are very many."""
+    monkeypatch.setattr(lines, "strays", lines.Strays())
+    opened = []
+    opening = sealing.Seal.open
+    monkeypatch.setattr(sealing.Seal, "open", lambda seal, body: opened.append(body) or opening(seal, body))
+
+    async def program(world):
+        [partner] = world.far._partners
+        engine, junk = world.network.engine(), os.urandom(200)
+        genuine = [body for subject, body in world.network.seen if subject == partner.link.token.subject][-1]
+        for subject in (partner.link.token.subject, world.token.subject):
+            for _ in range(10_000):
+                with contextlib.suppress(Unanswered):
+                    await engine.call(subject, junk, within=1)
+        assert junk not in opened
+        forged = genuine[:-1] + bytes([genuine[-1] ^ 1])
+        assert await engine.call(partner.link.token.subject, forged, within=1) == b""
+        assert opened.count(forged) == 1
+        await others_are_served(world)
+
+    run(program)
+    assert sum("nobody with a key" in message for message in caplog.messages) == 1
+
+
+def test_a_chunk_that_is_fetched_over_and_over(run):
+    """What it costs is bounded by what was paid for it: a call."""
+
+    async def program(world):
+        evil = await (await hostile(world)).join()
+        number, call = await evil.open(), os.urandom(16)
+        data = os.urandom(lending.LARGEST_CHUNK)
+        answer = await evil.call(number, "blob", arguments(number=1, data=data[:100_000] * 8), call=call)
+        assert isinstance(answer.payload, messages.Long)
+        came = []
+        while len(came) < 1000 and (not came or came[-1] != REFUSED):
+            came.append((await evil.ask(Kind.FETCH, messages.Fetch(answer.payload.number, 0, 100_000)))[0])
+        assert came[-1] == REFUSED
+        assert 64 < len(came) < 150
+        await others_are_served(world)
         await evil.ask(Kind.BYE, messages.Bye([]))
         await evil.close()
         await world.idle()

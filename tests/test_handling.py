@@ -71,6 +71,32 @@ def test_each_subject_has_places_and_room_of_its_own(monkeypatch, caplog, forgot
     assert caplog.text.count("are lost: too many wait") == 1
 
 
+def test_answers_that_wait_to_be_sent_are_bounded(monkeypatch, caplog, forgotten_log):
+    """As many bytes of one subject as the others leave free; what is more is lost, as on any way."""
+    monkeypatch.setattr(handling, "UNSENT", 100)
+
+    async def program():
+        runs, sent, go = Handling(100), [], asyncio.Event()
+        one, other = runs.room(), runs.room()
+
+        async def answer(body):
+            await go.wait()
+            sent.append(body)
+
+        for _ in range(20):
+            runs.start(one, bytes, b"one more..", answer)
+        for _ in range(5):
+            runs.start(other, bytes, b"an other..", answer)
+        await asyncio.sleep(0)
+        go.set()
+        await runs.finish(PLENTY)
+        assert sorted(sent) == [b"an other.."] * 3 + [b"one more.."] * 5
+        assert one.unsent_bytes == other.unsent_bytes == 0
+
+    run(program)
+    assert caplog.text.count("are lost: too many wait") == 1
+
+
 def test_what_is_answered_at_once_needs_no_place():
     """Nor a turn of the event loop."""
 

@@ -29,12 +29,22 @@ _ENVELOPE = 64
 LARGEST_CHUNK: Final = LARGEST - OVERHEAD - _ENVELOPE
 
 
+# Of what is lent, so many times its size may be asked for, and some bytes besides: asks are repeated where answers are
+# late or lost.  Each answer costs a copy, a seal and a line of its own, and the ask next to nothing.
+_TIMES = 8
+_SPARE = 8 * LARGEST_CHUNK
+
+
 class ChunkRefused(Error):
     """An ask is answered by no chunk; the message is for whoever has asked."""
 
 
 class NotLent(ChunkRefused, LookupError):
     """Nothing is lent by that number: it never was, or has ended."""
+
+
+class FetchedTooOften(ChunkRefused):
+    """What is lent was asked for as often as it may be."""
 
 
 class NoSuchChunk(ChunkRefused, ValueError):
@@ -99,6 +109,8 @@ class Lender:
 
     def __init__(self) -> None:
         self._lent: dict[int, Lent] = {}
+        # Bytes of each that may still be asked for.
+        self._credit: dict[int, int] = {}
         # From 1; none is used again: a late ask gets nothing of what was lent since.
         self._numbers = itertools.count(1)
 
@@ -120,6 +132,7 @@ class Lender:
         lent: Lent = _LentDataspace(what) if isinstance(what, Dataspace) else _LentMemory(what)
         number = next(self._numbers)
         self._lent[number] = lent
+        self._credit[number] = _TIMES * lent.size + _SPARE
         return number
 
     def chunk(self, number: int, offset: int, size: int) -> bytes:
@@ -129,6 +142,7 @@ class Lender:
             NotLent: nothing is lent by that number.
             NoSuchChunk: it does not have these bytes, or has them no more; or they are more than
                 :data:`LARGEST_CHUNK`, or less than 1.
+            FetchedTooOften: it was asked for over and over.
         """
         lent = self._lent.get(number)
         if lent is None:
@@ -137,6 +151,10 @@ class Lender:
             raise NoSuchChunk(f"a chunk has 1 to {LARGEST_CHUNK:,} bytes, and {size:,} were asked for")
         if offset < 0 or offset + size > lent.size:
             raise NoSuchChunk(f"{size:,} bytes were asked for at {offset:,}, of what has {lent.size:,} bytes")
+        credit = self._credit[number] - size
+        if credit < 0:
+            raise FetchedTooOften(f"more than {_TIMES} times {lent.size:,} bytes were asked for, of what has that many")
+        self._credit[number] = credit
         chunk = lent.read(offset, size)
         if len(chunk) < size:
             raise NoSuchChunk(f"what had {lent.size:,} bytes when it was lent has become shorter since")
@@ -145,6 +163,7 @@ class Lender:
     def end(self, number: int) -> None:
         """Lets go of what is lent by that number.  Does nothing where nothing is: it may be said twice."""
         if lent := self._lent.pop(number, None):
+            del self._credit[number]
             lent.end()
 
     def end_all(self) -> None:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 from .engine import EngineError, Later
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
     from typing import TypeAlias
 
     from .engine import Handler, Watcher
 
     # Sends an answer: at once, or as soon as what it returns has been awaited.
-    Answer: TypeAlias = Callable[[bytes], Awaitable[None] | None]
+    Answer: TypeAlias = Callable[[bytes], Coroutine[None, None, None] | None]
 
 # Calls of one subject that run beside each other, unless an engine is told otherwise.
 CONCURRENCY = 100
@@ -27,6 +27,9 @@ CONCURRENCY = 100
 # Bytes of the calls that wait for one of them to end.  Each subject may have as many as the others have left free:
 # what is asked at one keeps no room from the next.  What comes then is lost, and that is said once in so many seconds.
 WAITING = 64 << 20
+
+# Likewise of the answers that wait until the node has taken those before them.
+UNSENT = 64 << 20
 _SAID_AGAIN = 60.0
 
 _logger = logging.getLogger("capmarshal")
@@ -42,6 +45,7 @@ class Room:
         self.free = places
         self.waiting: deque[tuple[Handler, bytes, Answer]] = deque()
         self.waiting_bytes = 0
+        self.unsent_bytes = 0
 
 
 class Handling:
@@ -54,6 +58,7 @@ class Handling:
         self._later: set[Later] = set()
         self._waiting: set[Room] = set()
         self._waiting_bytes = 0
+        self._unsent_bytes = 0
         self._said = -_SAID_AGAIN
         # As soon as somebody waits for it.
         self._all_ended: asyncio.Event | None = None
@@ -96,13 +101,13 @@ class Handling:
         now = time.monotonic()
         if now - self._said >= _SAID_AGAIN:
             self._said = now
-            _logger.warning("calls through a bridge's engine are lost: too many wait for those that run")
+            _logger.warning("calls through a bridge's engine, or answers, are lost: too many wait for others")
 
     def _begin(self, room: Room, handler: Handler, body: bytes, answer: Answer) -> None:
         try:
             made = handler(body)
             if isinstance(made, bytes):
-                waited_for = answer(made)
+                waited_for = self._send(room, made, answer)
                 if waited_for is not None:
                     self._run(room, waited_for)
             elif isinstance(made, Later):
@@ -110,7 +115,7 @@ class Handling:
                 self._later.add(made)
                 made.then(partial(self._came, room, made, answer))
             else:
-                self._run(room, self._answered(made, answer))
+                self._run(room, self._answered(room, made, answer))
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody else hears of it
             _note(error)
 
@@ -120,16 +125,36 @@ class Handling:
         self._tasks.add(task)
         task.add_done_callback(partial(self._ended, room))
 
-    async def _answered(self, made: Awaitable[bytes], answer: Answer) -> None:
-        waited_for = answer(await made)
+    async def _answered(self, room: Room, made: Awaitable[bytes], answer: Answer) -> None:
+        waited_for = self._send(room, await made, answer)
         if waited_for is not None:
             await waited_for
+
+    def _send(self, room: Room, body: bytes, answer: Answer) -> Awaitable[None] | None:
+        """What is to be awaited for that, if anything is; an answer is lost where too many bytes wait there."""
+        doing = answer(body)
+        if doing is None:
+            return None
+        if room.unsent_bytes + len(body) > UNSENT - self._unsent_bytes:
+            doing.close()
+            self._lose()
+            return None
+        room.unsent_bytes += len(body)
+        self._unsent_bytes += len(body)
+        return self._sent(room, len(body), doing)
+
+    async def _sent(self, room: Room, size: int, doing: Awaitable[None]) -> None:
+        try:
+            await doing
+        finally:
+            room.unsent_bytes -= size
+            self._unsent_bytes -= size
 
     def _came(self, room: Room, later: Later, answer: Answer, body: bytes) -> None:
         self._later.discard(later)
         room.free += 1
         try:
-            waited_for = answer(body)
+            waited_for = self._send(room, body, answer)
             if waited_for is not None:
                 self._run(room, waited_for)
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody else hears of it
