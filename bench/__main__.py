@@ -6,20 +6,37 @@ import sys
 from pathlib import Path
 
 from bench import counting, figures
-from bench.measuring import Report
+from bench.measuring import Benchmark, Report
 from bench.processes import places
 
-# Modules of this package.  Of each: what it is, in the first line of its docstring; how long it TAKES; in how many
-# ROUNDS; and run(), which yields one work after the other, each to be measured before it is asked for the next.
-_CALLS = ("call", "awaited", "descriptors", "capability", "crowd", "polling", "peers", "items", "bridge")
-NAMES = (*_CALLS, "imports", "memory", "transfer", "arrays", "inspect")
+# Of each, the module of this package that has a benchmark of that name.
+_MODULES = {
+    "call": "calls",
+    "awaited": "awaited",
+    "descriptors": "calls",
+    "capability": "calls",
+    "crowd": "upkeep",
+    "polling": "calls",
+    "peers": "peers",
+    "items": "awaited",
+    "bridge": "bridge",
+    "imports": "upkeep",
+    "memory": "upkeep",
+    "transfer": "payloads",
+    "arrays": "payloads",
+    "inspect": "upkeep",
+}
+
+
+def _benchmark(name: str) -> Benchmark:
+    found: Benchmark = getattr(importlib.import_module(f"bench.{_MODULES[name]}"), name)
+    return found
 
 
 def _list() -> None:
     print("python -m bench NAME... | all   (--help: options)\n")
-    for name in NAMES:
-        module = importlib.import_module(f"bench.{name}")
-        print(f"  {name:12} {module.TAKES:>7}  {(module.__doc__ or '').splitlines()[0]}")
+    for name in _MODULES:
+        print(f"  {name:12} {_benchmark(name).takes:>7}  {_benchmark(name).words}")
     print("\npython -m bench.neighbours [NAME=PYTHON ...]: what an honest client pays for its neighbour (5 min)")
 
 
@@ -34,7 +51,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench", description="What capmarshal costs.  Without a name: lists the benchmarks."
     )
-    parser.add_argument("names", nargs="*", choices=[*NAMES, "all", []], metavar="NAME", help="which, or all")
+    parser.add_argument("names", nargs="*", choices=[*_MODULES, "all", []], metavar="NAME", help="which, or all")
     parser.add_argument("--json", type=Path, metavar="FILE", help="add all figures to a pyperf suite")
     parser.add_argument("--svg", type=Path, metavar="DIR", help="draw the charts of those that have one")
     parser.add_argument("--rounds", type=_rounds, default=0, metavar="N", help="measure each so often")
@@ -43,21 +60,12 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _measure(name: str, options: argparse.Namespace) -> Report:
-    module = importlib.import_module(f"bench.{name}")
-    report = Report(options.quick)
-    for work in module.run(report):
-        work.measure(options.rounds or (2 if options.quick else module.ROUNDS))
-        report.works.append(work)
-    return report
-
-
 def main() -> None:
     options = _parse()
     if not options.names:
         _list()
         return
-    names = NAMES if "all" in options.names else tuple(dict.fromkeys(options.names))
+    names = list(_MODULES) if "all" in options.names else list(dict.fromkeys(options.names))
     print(figures.conditions_in_words())
     if options.count:
         counting.show(counting.count(names, quick=options.quick))
@@ -69,7 +77,8 @@ def main() -> None:
         print("two cores: skipped, since this process may use only one")
     for name in names:
         sys.stdout.flush()
-        report = _measure(name, options)
+        report = Report(options.quick)
+        _benchmark(name).measure(report, options.rounds)
         figures.show(name, report)
         # After each: what is done is kept, whatever happens to the next.
         if options.json:

@@ -1,26 +1,22 @@
-"""One call, and 64 in flight, on asyncio, uvloop and trio, against others; and what a call costs the server.
+"""Calls that are awaited, and streams of items, in event loops: against those that block, and what others have."""
 
-``python -m bench.awaited LOOP`` is capmarshal's server on a loop of that name.
-"""
-
-import contextlib
+import itertools
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 
+import msgspec
+
 import capmarshal as cm
-from bench import loops, peers, streams, usage
-from bench.measuring import Goal, Report, Work, adding, against, often, warm_up
-from bench.processes import Cores, listening, places
-from bench.server import Works, served
-from capmarshal import aio
+from bench import loops, measuring, peers, servers, streams
+from bench.measuring import Goal, Report, Work, adding, against, benchmark, often, warm_up
+from bench.processes import Process, listening, running
+from bench.servers import AwaitedWorks, Works, served
 
-TAKES, ROUNDS = "90 s", 9
-# A tenth of them warm up: as many as are ever in flight, so that each finds its channel there.
-_CALLS, _QUICK_CALLS = 640, 100
-_IN_FLIGHT = {"one call": 1, "64 in flight": 64}
+# A tenth of the calls warm up: as many as are ever in flight, so that each finds its channel there.
+IN_FLIGHT = {"one call": 1, "64 in flight": 64}
 
-_AWAITED, _BLOCKING, _THREAD = "capmarshal, awaited", "capmarshal, blocking call", "a thread"
+_CAPMARSHAL, _BLOCKING, _THREAD = "capmarshal, awaited", "capmarshal, blocking call", "a thread"
 _LOCKED = "anyio streams + msgspec by hand"
 # How each sends.
 _BY_HAND = {_LOCKED: "locked", "by hand, what is sent gathered": "gathered"}
@@ -29,88 +25,111 @@ _TARGETS = {"asyncio": 0.5, "uvloop": 1.3, "trio": 1.3}
 _PEERS, _TARGET_OF_PEERS = ("grpcio", "pycapnp"), 0.5
 
 
-class AwaitedWorks(cm.Interface):
-    """What of :class:`Works` is awaited here."""
-
-    add = cm.awaitable(Works.add)
-    use = cm.awaitable(Works.use)
-
-
-class _Works(AwaitedWorks):
-    async def add(self, a: int, b: int) -> int:
-        return a + b
-
-    async def use(self, what: str) -> int:
-        result: int = getattr(usage, what)()
-        return result
-
-
-async def _await(works: Works, times: int, in_flight: int) -> float:
+async def often_awaited(works: Works, times: int, in_flight: int) -> float:
+    """Seconds for one call of an object."""
     return await loops.often(cm.capability(works).cast(AwaitedWorks).add, (1, 2), 3, times, in_flight)
-
-
-async def _await_by_hand(path: str, sender: str, times: int, in_flight: int) -> float:
-    async with streams.connected(path, sender) as client:
-        return await loops.often(client.add, (1, 2), 3, times, in_flight)
 
 
 def _cost(works: Works, times: int, in_flight: int) -> float:
     """Seconds of the server's processor time for one call."""
     before = works.use("processor")
-    loops.run("asyncio", _await, works, times, in_flight)
+    loops.run("asyncio", often_awaited, works, times, in_flight)
     return (works.use("processor") - before) / (warm_up(times) + times) / 1e9
 
 
-def _works(cores: Cores, found: list[str], others: Mapping[str, str], times: int) -> Iterator[Work]:
-    """Those of each loop, then those of the servers; the others are peers, by what they are shown as."""
-    with contextlib.ExitStack() as stack:
-        blocking = stack.enter_context(served(cores))
-        servers = {loop: stack.enter_context(served(cores, loop, module="awaited")) for loop in found}
-        paths = {
-            (loop, sender): stack.enter_context(listening(cores, "streams", loop, sender))
-            for loop in found
-            for sender in _BY_HAND.values()
-        }
-        clients = {shown: stack.enter_context(peers.connected(name, blocking, cores)) for shown, name in others.items()}
-        for loop in found:
-            targets = {_LOCKED: _TARGETS[loop]} | dict.fromkeys(others, _TARGET_OF_PEERS)
-            for kind, in_flight in _IN_FLIGHT.items():
-                timed: dict[str, Callable[[], float]] = {
-                    _AWAITED: partial(loops.run, loop, _await, servers[loop], times, in_flight),
-                    _BLOCKING: partial(often, adding(blocking.add), times),
-                }
-                timed |= {
-                    shown: partial(loops.run, loop, _await_by_hand, paths[loop, sender], sender, times, in_flight)
-                    for shown, sender in _BY_HAND.items()
-                }
-                if loop == "asyncio":
-                    timed |= {shown: partial(client.add_often, times, in_flight) for shown, client in clients.items()}
-                yield Work(cores.named(f"{loop}, {kind}"), cores, timed, against(_AWAITED, timed, targets))
-        for kind, in_flight in _IN_FLIGHT.items():
-            spent = {
-                where: partial(_cost, works, times, in_flight)
-                for where, works in {_THREAD: blocking, **servers}.items()
+@benchmark("90 s", rounds=9)
+def awaited(at: Report) -> Iterator[Work]:
+    """One call, and 64 in flight, on asyncio, uvloop and trio, against others; and what a call costs the server."""
+    times, cores = at.loops(640, 100), at.cores
+    found = at.can(loops.unavailable())
+    others = {peers.shown(name): name for name in at.can({name: peers.PEERS[name].unavailable() for name in _PEERS})}
+    blocking = at.enter(served(cores))
+    by_loop = {loop: at.enter(served(cores, servers.awaited, loop)) for loop in found}
+    paths = {
+        (loop, sender): at.enter(listening(cores, streams.serve, loop, sender))
+        for loop in found
+        for sender in _BY_HAND.values()
+    }
+    clients = {shown: at.enter(peers.connected(name, blocking, cores)) for shown, name in others.items()}
+    for loop in found:
+        targets = {_LOCKED: _TARGETS[loop]} | dict.fromkeys(others, _TARGET_OF_PEERS)
+        for kind, in_flight in IN_FLIGHT.items():
+            timed: dict[str, Callable[[], float]] = {
+                _CAPMARSHAL: partial(loops.run, loop, often_awaited, by_loop[loop], times, in_flight),
+                _BLOCKING: partial(often, adding(blocking.add), times),
             }
-            goals = [Goal(loop, _THREAD) for loop in found]
-            yield Work(cores.named(f"processor time of the server, {kind}"), cores, spent, goals)
+            for shown, sender in _BY_HAND.items():
+                timed[shown] = partial(loops.run, loop, streams.often, paths[loop, sender], sender, times, in_flight)
+            for shown, client in clients.items() if loop == "asyncio" else ():
+                timed[shown] = partial(client.add_often, times, in_flight)
+            yield at.work(f"{loop}, {kind}", timed, against(_CAPMARSHAL, timed, targets))
+    for kind, in_flight in IN_FLIGHT.items():
+        everybody = {_THREAD: blocking, **by_loop}
+        spent = {where: partial(_cost, works, times, in_flight) for where, works in everybody.items()}
+        yield at.work(f"processor time of the server, {kind}", spent, [Goal(loop, _THREAD) for loop in found])
 
 
-def run(report: Report) -> Iterator[Work]:
-    times = report.loops(_CALLS, _QUICK_CALLS)
-    missing = loops.unavailable() | {name: peers.PEERS[name].unavailable() for name in _PEERS}
-    report.notes += [f"{name}: {why}" for name, why in missing.items() if why]
-    found = [loop for loop in loops.unavailable() if not missing[loop]]
-    others = {name + peers.PEERS[name].version(): name for name in _PEERS if not missing[name]}
-    for cores in places():
-        yield from _works(cores, found, others, times)
+_STREAM, _AWAITED, _PIPE = "capmarshal, a stream", "capmarshal, awaited on asyncio", "a pipe + msgspec by hand"
+# Of the length that is written before each item.
+_LENGTH = 4
 
 
-async def _main() -> None:
-    async with aio.Entrypoint("works") as entrypoint:
-        cm.send_capability(sys.stdin, entrypoint.manage(_Works()))
-        await loops.await_end()
+def _check(total: int, upto: int) -> None:
+    if total != upto * (upto - 1) // 2:
+        raise SystemExit("other items came")
 
 
-if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
-        loops.run(sys.argv[1], _main)
+def _take(works: Works, upto: int) -> None:
+    total = 0
+    for number in works.count(upto):
+        total += number
+    _check(total, upto)
+
+
+async def _await(works: Works, items: int) -> float:
+    numbers = cm.capability(works).cast(AwaitedWorks)
+
+    async def take(upto: int) -> None:
+        total = 0
+        async for number in numbers.count(upto):
+            total += number
+        _check(total, upto)
+
+    return await loops.seconds(take, items)
+
+
+def _read(writer: Process, upto: int) -> None:
+    print(upto, file=writer.stdin, flush=True)
+    # The bytes beneath the text that it is elsewhere; it was started with a pipe, which typeshed does not know.
+    read = writer.stdout.buffer.read  # type: ignore[union-attr]  # see above
+    decode = msgspec.msgpack.Decoder(int).decode
+    total = 0
+    for _ in itertools.repeat(None, upto):
+        total += decode(read(int.from_bytes(read(_LENGTH), "little")))
+    _check(total, upto)
+
+
+def write() -> None:
+    """Who writes by hand: told on its standard input how many, it writes that many."""
+    encode, out = msgspec.msgpack.Encoder().encode, sys.stdout.buffer
+    for line in sys.stdin:
+        for number in range(int(line)):
+            item = encode(number)
+            out.write(len(item).to_bytes(_LENGTH, "little"))
+            out.write(item)
+        out.flush()
+
+
+@benchmark("60 s", rounds=9)
+def items(at: Report) -> Iterator[Work]:
+    """A million small items by a stream, in a thread and in an event loop, against a pipe with msgspec by hand."""
+    count = at.loops(1_000_000, 2_000)
+    thread = at.enter(served(at.cores))
+    loop = at.enter(served(at.cores, servers.awaited, "asyncio"))
+    writer = at.enter(running(write, cores=at.cores))
+    timed: dict[str, Callable[[], float]] = {
+        _STREAM: partial(measuring.seconds, partial(_take, thread), count),
+        _AWAITED: partial(loops.run, "asyncio", _await, loop, count),
+        _PIPE: partial(measuring.seconds, partial(_read, writer), count),
+    }
+    yield at.work("", timed, [Goal(_STREAM, _PIPE, 1.5), Goal(_AWAITED, _PIPE, 1.5)])

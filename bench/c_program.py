@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from bench.processes import Cores
-from bench.server import Works
+from bench.servers import Works
 from capmarshal._protocol import wire
 from capmarshal._typed.method import methods_of
 from capmarshal._typed.outgoing import Outgoing

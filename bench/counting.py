@@ -3,28 +3,24 @@
 They are those of the processes, not of the kernel.  Each of the two runs under a callgrind of its own, which begins a
 new count whenever its process calls a function of the C library that nothing else here calls.  A work is done a few
 times and many times: the difference, divided, is that of one call, and what is needed once is not in it.
-
-``python -m bench.counting DIRECTORY SPEED NAME...`` is the client of which they are counted.  It prints what it did, as
-JSON: kind of work, contender, and how often the second and the third time.
 """
 
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from bench import CHECKOUT, call, capability, descriptors, usage
-from bench.server import Works, served
+from bench import calls, usage
+from bench.processes import line_of, running
+from bench.servers import Works, served
 
 _INSTALL = "--count needs valgrind (Debian, Ubuntu: apt install valgrind; Fedora: dnf install valgrind)"
 # usage.mark() calls it.
 _MARK = "getloadavg"
 # By benchmark, what is counted of it.
-_COUNTED = {"call": (call.deeds, capability.deeds), "descriptors": (descriptors.deeds,)}
+_COUNTED = {"call": (calls.call_deeds, calls.capability_deeds), "descriptors": (calls.swap_deeds,)}
 # Calls: not counted, a few, many.
 _CALLS = {"usual": (20, 20, 120), "quick": (1, 1, 3)}
 
@@ -54,17 +50,16 @@ def count(names: Sequence[str], *, quick: bool) -> Counts:
         raise SystemExit(f"--count: instructions are counted of {' and '.join(_COUNTED)} only")
     if shutil.which("valgrind") is None:
         raise SystemExit(_INSTALL)
+    # So that two runs count the same: neither the order of sets nor who is woken first is left to chance.
+    environment = os.environ | {"PYTHONHASHSEED": "0", "CAPMARSHAL_POLL": "0"}
     with tempfile.TemporaryDirectory() as directory:
-        program = [sys.executable, "-m", "bench.counting", directory, "quick" if quick else "usual", *counted]
-        command = [*_under_callgrind(directory, "client"), *program]
-        # So that two runs count the same: neither the order of sets nor who is woken first is left to chance.
-        environment = os.environ | {"PYTHONHASHSEED": "0", "CAPMARSHAL_POLL": "0"}
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment, cwd=CHECKOUT)
-        if done.returncode != 0:
-            raise SystemExit(f"the client under callgrind ended with status {done.returncode}")
+        under = _under_callgrind(directory, "client")
+        speed = "quick" if quick else "usual"
+        with running(counted_client, directory, speed, *counted, under=under, env=environment) as client:
+            done = json.loads(line_of(client))
         sides = [_totals(directory, name) for name in ("client", "server")]
     found: dict[str, dict[str, Sequence[float]]] = {}
-    for index, (kind, contender, few, many) in enumerate(json.loads(done.stdout)):
+    for index, (kind, contender, few, many) in enumerate(done):
         once = [(side[3 * index + 2] - side[3 * index + 1]) / (many - few) for side in sides]
         found.setdefault(kind, {})[contender] = [*once, sum(once)]
     return found
@@ -93,17 +88,14 @@ def _do(deed: Callable[[], object], works: Works, calls: Sequence[int]) -> None:
         usage.mark()
 
 
-def _main(directory: str, speed: str, names: Sequence[str]) -> None:
+def counted_client(directory: str, speed: str, *names: str) -> None:
+    """Prints what it did, as JSON: kind of work, contender, and how often the second and the third time."""
     done = []
-    calls = _CALLS[speed]
+    times = _CALLS[speed]
     with served(under=_under_callgrind(directory, "server")) as works:
         for deeds in (deeds for name in names for deeds in _COUNTED[name]):
             for kind, by_name in deeds(works):
                 for contender, deed in by_name.items():
-                    _do(deed, works, calls)
-                    done.append((kind or "add(int, int)", contender, *calls[1:]))
-    print(json.dumps(done))
-
-
-if __name__ == "__main__":
-    _main(sys.argv[1], sys.argv[2], sys.argv[3:])
+                    _do(deed, works, times)
+                    done.append((kind or "add(int, int)", contender, *times[1:]))
+    print(json.dumps(done), flush=True)

@@ -81,8 +81,8 @@ def show(name: str, report: Report) -> None:
     print(f"\n== {name}" + (f": {settings}" if settings else ""))
     for work in report.works:
         print("\n".join(_lines(work)))
-    if report.notes:
-        print("\nnot measured", *report.notes, sep="\n  ")
+    if report.missing:
+        print("\nnot measured", *(f"{what}: {why}" for what, why in report.missing.items()), sep="\n  ")
 
 
 def _kept(benchmark: str, report: Report) -> Iterator[Any]:

@@ -1,7 +1,6 @@
 """What a neighbour can do to a server, as a table; and the neighbour, which does one thing until it is told to end.
 
-``python -m bench.loads LOAD`` prints a line when it goes on for good, and at the end, as JSON, how long it takes once
-while nobody else calls, how often it did it, and how often it could not.  It says by hand what no honest client says.
+It says by hand what no honest client says.
 """
 
 import array
@@ -28,7 +27,7 @@ import msgspec
 
 import capmarshal as cm
 from bench.contenders import DESCRIPTORS_MAX
-from bench.server import Works, drop_root
+from bench.servers import Works, drop_root
 from capmarshal._capabilities.capability import badge_of, open_door_of
 from capmarshal._protocol import wire
 
@@ -300,22 +299,22 @@ LOADS = {
 }
 
 
-def _main(name: str) -> None:
+def neighbour(name: str) -> None:
+    """Prints a line when it goes on for good, and what it did at the end, as JSON.
+
+    That is how long it takes once while nobody else calls, how often it did it, and how often it could not.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     load = LOADS[name]
-    neighbour = Neighbour(cm.parent())
+    its = Neighbour(cm.parent())
     if load.other_user:
         drop_root(1)
-    once = statistics.median(timeit.repeat(lambda: load.once(neighbour), number=1, repeat=_TRIES))
-    threading.Thread(target=load.go_on, args=(neighbour,), daemon=True).start()
+    once = statistics.median(timeit.repeat(lambda: load.once(its), number=1, repeat=_TRIES))
+    threading.Thread(target=load.go_on, args=(its,), daemon=True).start()
     print("here", flush=True)
     select.select([sys.stdin], [], [], _LONGEST)
-    neighbour.over.set()
-    print(json.dumps([once, next(neighbour.done), next(neighbour.refused)]), flush=True)
+    its.over.set()
+    print(json.dumps([once, next(its.done), next(its.refused)]), flush=True)
     # Its threads may be in the middle of something.
     os._exit(0)
-
-
-if __name__ == "__main__":
-    _main(sys.argv[1])

@@ -3,14 +3,16 @@
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from functools import partial
+from typing import Any, Literal, NamedTuple, TypeVar
 
-from bench.processes import Cores
+from bench.processes import Cores, places, run_on
 
 Unit = Literal["second", "byte"]
+T = TypeVar("T")
 
 
 def quartiles(values: Sequence[float]) -> list[float]:
@@ -73,18 +75,69 @@ class Work:
 
 @dataclass
 class Report:
-    """A benchmark as it goes on: what it is asked, and all that it has found."""
+    """A benchmark as it goes on: what it is asked, where it is, and all that it has found."""
 
     quick: bool  # tiny counts are asked for: whether it works, not how fast
     works: list[Work] = field(default_factory=list)  # in the order in which they were measured and are shown
-    notes: list[str] = field(default_factory=list)  # about what was not measured, and why
+    missing: dict[str, str] = field(default_factory=dict)  # what was not measured, and why
     pictures: dict[str, str] = field(default_factory=dict)  # SVG by file name
     settings: dict[str, str | int] = field(default_factory=dict)  # what else the figures depend on
+    cores: Cores = field(default_factory=lambda: places()[0])  # where it is measured now
+    stack: ExitStack = field(default_factory=ExitStack)  # what is left when it is measured elsewhere
+
+    def either(self, usual: T, quick: T) -> T:
+        """How much there is to do."""
+        return quick if self.quick else usual
 
     def loops(self, usual: int, quick: int) -> int:
         """How often a contender does it each time that it is measured; kept with the figures."""
-        self.settings["loops"] = quick if self.quick else usual
-        return quick if self.quick else usual
+        self.settings["loops"] = self.either(usual, quick)
+        return self.either(usual, quick)
+
+    def enter(self, manager: AbstractContextManager[T]) -> T:
+        """Enters it as long as it is measured here."""
+        return self.stack.enter_context(manager)
+
+    def work(
+        self, kind: str, contenders: Mapping[str, Callable[[], float]], goals: Sequence[Goal], **options: Any
+    ) -> Work:
+        """Of this kind, here; the options are those of :class:`Work`."""
+        return Work(self.cores.named(kind), self.cores, contenders, goals, **options)
+
+    def can(self, needed: Mapping[str, str]) -> list[str]:
+        """Who can be measured of those who cannot where there is a reason, which is noted."""
+        self.missing |= {name: why for name, why in needed.items() if why}
+        return [name for name, why in needed.items() if not why]
+
+
+class Benchmark(NamedTuple):
+    """What can be asked for by its name."""
+
+    takes: str  # how long
+    rounds: int
+    everywhere: bool  # at each place, or only at the first one
+    works: Callable[[Report], Iterator[Work]]  # at one place; each is measured before it is asked for the next
+
+    @property
+    def words(self) -> str:
+        """What it is, in a line."""
+        return (self.works.__doc__ or "").partition("\n")[0]
+
+    def measure(self, report: Report, rounds: int = 0) -> None:
+        """Measures all of it."""
+        for report.cores in places()[: None if self.everywhere else 1]:
+            with ExitStack() as report.stack:
+                report.stack.callback(run_on)
+                for work in self.works(report):
+                    work.measure(rounds or report.either(self.rounds, 2))
+                    report.works.append(work)
+
+
+def benchmark(
+    takes: str, rounds: int, *, everywhere: bool = True
+) -> Callable[[Callable[[Report], Iterator[Work]]], Benchmark]:
+    """Makes one of the function below."""
+    return lambda works: Benchmark(takes, rounds, everywhere, works)
 
 
 def warm_up(times: int) -> int:
@@ -92,16 +145,25 @@ def warm_up(times: int) -> int:
     return times // 10 + 1
 
 
-def often(deed: Callable[[], object], times: int, settle: Callable[[], object] | None = None) -> float:
-    """Seconds for doing it once, after an untimed warm-up; ``settle`` waits for what was left to be done later."""
+def seconds(batch: Callable[[int], object], times: int) -> float:
+    """Seconds for one of so many, which are done at once, after an untimed warm-up."""
     for repeats in (warm_up(times), times):
         begin = time.perf_counter_ns()
-        for _ in itertools.repeat(None, repeats):
-            deed()
-        if settle is not None:
-            settle()
+        batch(repeats)
         taken = time.perf_counter_ns() - begin
     return taken / times / 1e9
+
+
+def often(deed: Callable[[], object], times: int, settle: Callable[[], object] | None = None) -> float:
+    """Seconds for doing it once; ``settle`` waits for what was left to be done later."""
+    return seconds(partial(_repeat, deed, settle), times)
+
+
+def _repeat(deed: Callable[[], object], settle: Callable[[], object] | None, times: int) -> None:
+    for _ in itertools.repeat(None, times):
+        deed()
+    if settle is not None:
+        settle()
 
 
 def checked(call: Callable[..., object], arguments: tuple[object, ...], expected: object) -> Callable[[], None]:

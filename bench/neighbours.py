@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import capmarshal as cm
-from bench import CHECKOUT, processes
-from bench.loads import LOADS
-from bench.server import Works, served
+from bench import CHECKOUT
+from bench.loads import LOADS, neighbour
+from bench.processes import Cores, line_of, places, running
+from bench.servers import Works, served, shared
 
 _SECONDS, _QUICK_SECONDS, _PATIENCE = 3.0, 0.05, 150.0
 # Seconds for one call of the honest client.
@@ -95,20 +96,19 @@ def _in_real_time(shared: Works, seconds: float) -> float | None:
 
 def _beside(load: str, seconds: float) -> Row:
     """With this interpreter's capmarshal.  Server and honest client share a core; the neighbour's is another one."""
-    here, *_, other = processes.places() * 2
-    with served(here, "shared") as shared:
+    here, *_, other = places() * 2
+    with served(here, shared) as works:
         gc.freeze()
         gc.disable()
-        _call(shared, seconds / 10)
-        alone, _ = _call(shared, seconds / 2)
-        processes.run_on(other.server)
-        with processes.running("loads", load, parent=cm.capability(shared)) as neighbour:
-            processes.run_on(here.client)
+        _call(works, seconds / 10)
+        alone, _ = _call(works, seconds / 2)
+        apart = Cores(here.client, other.server)
+        with running(neighbour, load, cores=apart, parent=cm.capability(works)) as process:
             # It has begun.
-            processes.line_of(neighbour)
-            beside, errors = _call(shared, seconds)
-            at_once = _in_real_time(shared, seconds)
-            said = json.loads(processes.line_of(neighbour, "over"))
+            line_of(process)
+            beside, errors = _call(works, seconds)
+            at_once = _in_real_time(works, seconds)
+            said = json.loads(line_of(process, "over"))
     return Row(alone, _percentiles(beside, 0.5, 0.99, 1), at_once, errors, *said)
 
 

@@ -1,6 +1,12 @@
-"""The processes of a benchmark: on which cores they run, how they start and end, what room they have."""
+"""The processes of a benchmark: what each runs, on which cores, how they start and end, what room they have.
+
+``python -m bench.processes MODULE FUNCTION ARGUMENT...`` is one of them.  A function that is awaited runs in an event
+loop, of the kind that its first argument says.
+"""
 
 import contextlib
+import importlib
+import inspect
 import os
 import resource
 import subprocess
@@ -71,16 +77,26 @@ def make_room(wanted: int) -> None:
 
 @contextlib.contextmanager
 def running(
-    module: str, *arguments: str, parent: cm.Capability | None = None, under: Sequence[str] = (), **options: Any
+    role: Callable[..., object],
+    *arguments: object,
+    cores: Cores | None = None,
+    parent: cm.Capability | None = None,
+    under: Sequence[str] = (),
+    **options: Any,
 ) -> Iterator[Process]:
-    """A process that runs a module of this package; it ends with its standard input, which is the block's end.
+    """A process that does this, a module's function, on its core; this process is on its own from then on.
 
-    It is given the capability; ``under`` is a command that runs the rest of its arguments, and the options are Popen's.
+    It ends with its standard input, which is the block's end.  It is given the capability; ``under`` is a command that
+    runs the rest of its arguments, and the options are Popen's.
     """
-    command = [*under, sys.executable, "-m", f"bench.{module}", *arguments]
+    command = [*under, sys.executable, "-m", "bench.processes", role.__module__, role.__name__, *map(str, arguments)]
     start = subprocess.Popen if parent is None else partial(cm.spawn, parent=parent)
+    if cores is not None:
+        run_on(cores.server)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     process: Process = start(command, cwd=CHECKOUT, text=True, **(pipes | options))
+    if cores is not None:
+        run_on(cores.client)
     try:
         yield process
     finally:
@@ -95,9 +111,7 @@ def running(
 
 def await_end() -> None:
     """In that process: returns when the benchmark ends it, or has itself ended, however that came."""
-    # Ctrl-C reaches the whole process group: the benchmark's own words about it are enough.
-    with contextlib.suppress(KeyboardInterrupt):
-        sys.stdin.read()
+    sys.stdin.read()
 
 
 def line_of(process: Process, tell: str = "") -> str:
@@ -111,13 +125,11 @@ def line_of(process: Process, tell: str = "") -> str:
 
 
 @contextlib.contextmanager
-def listening(cores: Cores, module: str, *arguments: str) -> Iterator[str]:
-    """Where a module of this package listens, on its core, as long as the block runs: its last argument."""
+def listening(cores: Cores, role: Callable[..., object], *arguments: object) -> Iterator[str]:
+    """Where a process listens that does this, as long as the block runs: its last argument."""
     with tempfile.TemporaryDirectory() as directory:
         path = str(Path(directory, "socket"))
-        run_on(cores.server)
-        with running(module, *arguments, path):
-            run_on(cores.client)
+        with running(role, *arguments, path, cores=cores):
             await_listener(path)
             yield path
 
@@ -145,3 +157,19 @@ def await_listener(path: str) -> None:
         raise ConnectionRefusedError(f"nobody listens at {path}")
 
     patiently(look, ConnectionRefusedError)
+
+
+def _main(module: str, name: str, *arguments: str) -> None:
+    role = getattr(importlib.import_module(module), name)
+    # Ctrl-C reaches the whole process group: the benchmark's own words about it are enough.
+    with contextlib.suppress(KeyboardInterrupt):
+        if inspect.iscoroutinefunction(role):
+            from bench import loops
+
+            loops.run(arguments[0], role, *arguments[1:])
+        else:
+            role(*arguments)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

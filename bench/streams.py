@@ -8,13 +8,9 @@ it.  Each request has a task of its own.  What a stream brings is taken apart he
 What it lacks: capabilities and descriptors; a handler that hears that its caller has gone, or was cancelled; a
 connection that outlives the cancelling of a call while it is sent; deadlines that travel; bounds for how many handlers
 run, and how long a frame is; fairness between clients.
-
-``python -m bench.streams LOOP SENDER PATH`` is the server.
 """
 
-import contextlib
 import struct
-import sys
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 
@@ -98,8 +94,7 @@ class Client:
     """The client's half."""
 
     def __init__(self, stream: ByteStream, sender: str) -> None:
-        self._stream = stream
-        self._sender = SENDERS[sender](stream)
+        self._stream, self._sender = stream, SENDERS[sender](stream)
         self._pending: dict[int, _Pending] = {}
         self._id = 0
 
@@ -133,14 +128,14 @@ class Client:
             pending.came.set()
 
 
-@contextlib.asynccontextmanager
-async def connected(path: str, sender: str) -> AsyncIterator[Client]:
-    """A client of the server at this path."""
+async def often(path: str, sender: str, times: int, in_flight: int) -> float:
+    """Seconds for one call of the server at this path."""
     async with await anyio.connect_unix(path) as stream, anyio.create_task_group() as group:
         client = Client(stream, sender)
         group.start_soon(client.receive)
-        yield client
+        taken = await loops.often(client.add, (1, 2), 3, times, in_flight)
         group.cancel_scope.cancel()
+    return taken
 
 
 async def _add(a: int, b: int) -> int:
@@ -168,13 +163,9 @@ async def _greet(made: type[_Locked | _Gathered], stream: ByteStream) -> None:
                 handlers.start_soon(_answer, sender, frame)
 
 
-async def _main(sender: str, path: str) -> None:
+async def serve(sender: str, path: str) -> None:
+    """Listens at this path."""
     async with await anyio.create_unix_listener(path) as listener, anyio.create_task_group() as group:
         group.start_soon(listener.serve, partial(_greet, SENDERS[sender]))
         await loops.await_end()
         group.cancel_scope.cancel()
-
-
-if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
-        loops.run(sys.argv[1], _main, sys.argv[2], sys.argv[3])

@@ -277,10 +277,8 @@ from bench.measuring import Report
 
 peers.PEERS["Pyro5"] = peers.PEERS["Pyro5"]._replace(package="nobody-installed-it")
 report = Report(quick=True)
-for work in peers.run(report):
-    work.measure(2)
-    report.works.append(work)
-print(*report.notes, sep="\\n")
+peers.peers.measure(report)
+print(*map(": ".join, report.missing.items()), sep="\\n")
 assert not [name for work in report.works for name in work.figures if "Pyro" in name]
 """
     ran = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=60)
@@ -304,7 +302,7 @@ def test_polling_is_switched_in_the_client_and_in_its_server():
 import sys
 from pathlib import Path
 sys.path.insert(0, {str(CHECKOUT)!r})
-from bench import polling
+from bench import calls
 from bench.processes import places
 
 def family(pid):
@@ -314,9 +312,9 @@ def family(pid):
             yield from family(int(child))
 
 running = {{}}
-with polling.clients(places()[0], [], running):
+with calls.polling_clients(places()[0], [], running):
     for name, client in running.items():
-        polling.seconds(running, name, 1)
+        calls.polling_seconds(running, name, 1)
         for pid in family(client.pid):
             variables = Path(f"/proc/{{pid}}/environ").read_bytes().split(b"\\0")
             print(name, *(v.decode() for v in variables if v.startswith(b"CAPMARSHAL_POLL=")))

@@ -35,7 +35,7 @@ checkout, name = sys.argv[1:]
 sys.path.insert(0, checkout)
 from bench import peers
 from bench.processes import Cores
-from bench.server import served
+from bench.servers import served
 
 def family(pid):
     yield pid
@@ -120,7 +120,7 @@ def test_dbus_daemon_ends_with_a_server_that_is_killed(peers, tmp_path):
     _, connect = peers("dbus-fast").way
     path = str(tmp_path / "socket")
     server = subprocess.Popen(
-        [sys.executable, "-m", "bench.peers", "dbus-fast", path], stdin=subprocess.PIPE, cwd=CHECKOUT
+        [sys.executable, "-m", "bench.processes", "bench.peers", "serve", "dbus-fast", path], stdin=subprocess.PIPE, cwd=CHECKOUT
     )
     try:
         importlib.import_module("bench.processes").await_listener(path)

@@ -1,10 +1,10 @@
 """A typed call, and one that passes a descriptor, against what others offer for calls between processes."""
 
-import contextlib
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from importlib import metadata
 from typing import NamedTuple, TypeAlias
@@ -12,13 +12,12 @@ from typing import NamedTuple, TypeAlias
 import capmarshal as cm
 from bench import contenders
 from bench.charts import bar_chart
-from bench.measuring import Report, Work, adding, against, checked, often
+from bench.loops import Client
+from bench.measuring import Report, Work, adding, against, benchmark, checked, often
 from bench.peers import calls, dbus
-from bench.peers.client import Client
-from bench.processes import Cores, listening, places
-from bench.server import Works, by_hand, served
+from bench.processes import Cores, await_end, listening
+from bench.servers import Works, by_hand, served
 
-TAKES, ROUNDS = "40 s", 11
 ByHandPeer: TypeAlias = contenders.Tagged | contenders.ConnectionObjects
 _CAPMARSHAL = "capmarshal"
 # The most that capmarshal may be a multiple of: those that are pure Python, and the others.
@@ -43,10 +42,6 @@ class Peer(NamedTuple):
         if self.needs and shutil.which(self.needs) is None:
             return f"{self.needs} is not on the PATH"
         return ""
-
-    def version(self) -> str:
-        """As it is shown behind the name."""
-        return f" {metadata.version(self.package)}" if self.package else ""
 
 
 _BY_REFERENCE = (
@@ -74,44 +69,53 @@ PEERS = {
 }
 
 
+def shown(name: str) -> str:
+    """A peer with its version."""
+    package = PEERS[name].package
+    return f"{name} {metadata.version(package)}" if package else name
+
+
 def serve(name: str, path: str) -> None:
     """In the server's process: serves at a path."""
     way = PEERS[name].way
     if not isinstance(way, type):
-        way[0](path)
+        threading.Thread(target=way[0], args=[path], daemon=True).start()
+    await_end()
+    # Whatever the thread does then.
+    os._exit(0)
 
 
-@contextlib.contextmanager
+@contextmanager
 def connected(name: str, works: Works, cores: Cores) -> Iterator[Client]:
     """A client of a peer, whose server runs on its core."""
     way = PEERS[name].way
     if isinstance(way, type):
         with by_hand(works, way) as own:
             yield Client(own.add, own.inode)
-        return
-    with listening(cores, "peers", name) as path, way[1](path) as client:
-        yield client
+    else:
+        with listening(cores, serve, name) as path, way[1](path) as client:
+            yield client
 
 
-def run(report: Report) -> Iterator[Work]:
-    times = report.loops(1000, 10)
-    report.notes += [f"{name}: {why}" for name, peer in PEERS.items() if (why := peer.unavailable())]
-    present = {name + peer.version(): (name, peer) for name, peer in PEERS.items() if not peer.unavailable()}
-    targets = {shown: peer.target for shown, (_, peer) in present.items()}
-    cannot = {shown: f"cannot: {peer.cannot}" for shown, (_, peer) in present.items() if peer.cannot}
-    for cores in places():
-        with contextlib.ExitStack() as stack:
-            works = stack.enter_context(served(cores))
-            file = stack.enter_context(cm.Descriptor(os.memfd_create("bench", os.MFD_CLOEXEC)))
-            inode = checked(works.inode, (file,), os.fstat(file.fileno()).st_ino)
-            adds = {_CAPMARSHAL: partial(often, adding(works.add), times)}
-            passes = {_CAPMARSHAL: partial(often, inode, times, partial(works.use, "settle"))}
-            for shown, (name, peer) in present.items():
-                client = stack.enter_context(connected(name, works, cores))
-                adds[shown] = partial(client.add_often, times)
-                if not peer.cannot:
-                    passes[shown] = partial(client.pass_often, file.fileno(), times)
-            yield Work(cores.named("add(int, int)"), cores, adds, against(_CAPMARSHAL, adds, targets))
-            kind = cores.named("a descriptor, answered with its inode")
-            yield Work(kind, cores, passes, against(_CAPMARSHAL, passes, {}), cannot)
-    report.pictures["peers.svg"] = bar_chart("Calls between two processes", report.works)
+@benchmark("40 s", rounds=11)
+def peers(at: Report) -> Iterator[Work]:
+    """A typed call, and one that passes a descriptor, against what others offer for calls between processes."""
+    times = at.loops(1000, 10)
+    present = {shown(name): name for name in at.can({name: peer.unavailable() for name, peer in PEERS.items()})}
+    works = at.enter(served(at.cores))
+    file = at.enter(cm.Descriptor(os.memfd_create("bench", os.MFD_CLOEXEC)))
+    inode = checked(works.inode, (file,), os.fstat(file.fileno()).st_ino)
+    adds = {_CAPMARSHAL: partial(often, adding(works.add), times)}
+    passes = {_CAPMARSHAL: partial(often, inode, times, partial(works.use, "settle"))}
+    cannot = {}
+    for each, name in present.items():
+        client = at.enter(connected(name, works, at.cores))
+        adds[each] = partial(client.add_often, times)
+        if why := PEERS[name].cannot:
+            cannot[each] = f"cannot: {why}"
+        else:
+            passes[each] = partial(client.pass_often, file.fileno(), times)
+    targets = {each: PEERS[name].target for each, name in present.items()}
+    yield at.work("add(int, int)", adds, against(_CAPMARSHAL, adds, targets))
+    yield at.work("a descriptor, answered with its inode", passes, against(_CAPMARSHAL, passes, {}), cannot=cannot)
+    at.pictures["peers.svg"] = bar_chart("Calls between two processes", at.works)

@@ -3,14 +3,14 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from multiprocessing import reduction
 from multiprocessing.managers import BaseManager
 from pathlib import Path
 from typing import Any
 
 from bench import contenders
-from bench.peers.client import Client
+from bench.loops import Client, in_asyncio
 from bench.processes import PATIENCE
 
 
@@ -170,31 +170,25 @@ def serve_capnproto(path: str) -> None:
     asyncio.run(capnp.run(listen()))
 
 
-@contextlib.contextmanager
-def capnproto(path: str, port: int = 0) -> Iterator[Client]:
+@in_asyncio
+async def capnproto(path: str, port: int = 0) -> AsyncIterator[Client]:
     """A client of a server at a path, or of one by TCP on loopback."""
     import capnp
 
-    running = contextlib.AsyncExitStack()
-
-    async def bootstrap() -> Any:
-        await running.enter_async_context(capnp.kj_loop())
+    async with capnp.kj_loop():
         if path:
             stream = await capnp.AsyncIoStream.create_unix_connection(path)
         else:
             stream = await capnp.AsyncIoStream.create_connection("127.0.0.1", port)
-        return capnp.TwoPartyClient(stream).bootstrap().cast_as(_schema().Adder)
+        adder = capnp.TwoPartyClient(stream).bootstrap().cast_as(_schema().Adder)
 
-    async def add(a: int, b: int) -> Any:
-        request = adder.add_request()
-        request.a = a
-        request.b = b
-        return (await request.send()).sum
+        async def add(a: int, b: int) -> Any:
+            request = adder.add_request()
+            request.a = a
+            request.b = b
+            return (await request.send()).sum
 
-    with asyncio.Runner() as runner:
-        adder = runner.run(bootstrap())
-        yield Client(add, runner=runner)
-        runner.run(running.aclose())
+        yield Client(add)
 
 
 def serve_grpc(path: str) -> None:
@@ -220,22 +214,17 @@ def serve_grpc(path: str) -> None:
     asyncio.run(serve())
 
 
-@contextlib.contextmanager
-def grpc(path: str) -> Iterator[Client]:
+@in_asyncio
+async def grpc(path: str) -> AsyncIterator[Client]:
     import grpc
 
-    async def connect() -> Any:
-        return grpc.aio.insecure_channel(f"unix:{path}")
-
-    with asyncio.Runner() as runner:
-        channel = runner.run(connect())
+    async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
         call = channel.unary_unary("/Adder/add", contenders.encode, contenders.decode_int)
 
         async def add(a: int, b: int) -> Any:
             return await call((a, b))
 
-        yield Client(add, runner=runner)
-        runner.run(channel.close())
+        yield Client(add)
 
 
 def _schema() -> Any:

@@ -11,13 +11,12 @@ import contextlib
 import os
 import subprocess
 import threading
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.peers.client import Client
-from bench.processes import await_listener, patiently
+from bench.loops import Client, in_asyncio
+from bench.processes import PATIENCE, await_listener, patiently
 
 _PATH, _INTERFACE = "/org/example/adder", "org.example.Adder"
 # Of what is served there: whether it is with descriptors.
@@ -71,22 +70,25 @@ def serve_dbus_fast(path: str) -> None:
         asyncio.run(run())
 
 
-@contextlib.contextmanager
-def dbus_fast(path: str) -> Iterator[Client]:
+@in_asyncio
+async def dbus_fast(path: str) -> AsyncIterator[Client]:
     from dbus_fast import DBusError
 
-    def adder(name: str) -> Any:
-        node = runner.run(buses[name].introspect(name, _PATH))
-        return buses[name].get_proxy_object(name, _PATH, node).get_interface(_INTERFACE)
-
-    with asyncio.Runner() as runner:
-        buses = runner.run(_buses(path))
+    async def adder(name: str) -> Any:
         # Until the server has both its names on the bus.
-        plain, with_files = (patiently(partial(adder, name), DBusError) for name in _NAMES)
-        yield Client(plain.call_add, with_files.call_inode, runner)
-        for bus in buses.values():
-            bus.disconnect()
-            runner.run(bus.wait_for_disconnect())
+        while True:
+            with contextlib.suppress(DBusError):
+                node = await buses[name].introspect(name, _PATH)
+                return buses[name].get_proxy_object(name, _PATH, node).get_interface(_INTERFACE)
+            await asyncio.sleep(0.01)
+
+    buses = await _buses(path)
+    async with asyncio.timeout(PATIENCE):
+        plain, with_files = [await adder(name) for name in _NAMES]
+    yield Client(plain.call_add, with_files.call_inode)
+    for bus in buses.values():
+        bus.disconnect()
+        await bus.wait_for_disconnect()
 
 
 async def _buses(path: str) -> dict[str, Any]:

@@ -1,7 +1,4 @@
-"""The server of the benchmarks: ``python -m bench.server``, a process of its own, and how a client gets at it.
-
-``python -m bench.server shared`` is the one that :mod:`bench.neighbours` has: an ordinary user's, with a small table.
-"""
+"""The servers of capmarshal, each a process of its own, and how a client gets at what they serve."""
 
 import contextlib
 import io
@@ -12,56 +9,51 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import TypeVar
 
 import capmarshal as cm
-from bench import contenders, processes, usage
+from bench import contenders, usage
 from bench.contenders import look_at_bytes, look_at_descriptors
-from bench.processes import Cores
+from bench.processes import PATIENCE, Cores, Process, await_end, running
 
 # Whoever hands over more than this by value needs the memory several times: what goes beyond is for a Dataspace.
 INLINE_MAX = 256 << 20
 DESCRIPTORS_MAX = 4096
-B = TypeVar("B", bound=contenders.ByHand)
-
 # Of the record around the bytes: there is nothing else in it.
 _AROUND = 4096
 # The default of most machines; and the ordinary users that root becomes.
 _TABLE = 1024
 _FIRST_USER, _USERS = 20_000, 20_000
+B = TypeVar("B", bound=contenders.ByHand)
 
 
 class Works(cm.Interface):
     """What is called; each method does no more than it says.  What arrived is how much, and what the last of it is."""
 
     @cm.method
-    def add(self, a: int, b: int) -> int:
-        """The sum."""
+    def add(self, a: int, b: int) -> int: ...
 
     @cm.method
     def describe(self, file: io.BufferedReader) -> str:
         """64 characters, whatever the file."""
 
     @cm.method
-    def inode(self, file: cm.Descriptor) -> int:
-        """That of a file."""
+    def inode(self, file: cm.Descriptor) -> int: ...
 
     @cm.method
     def swap(self, files: list[cm.Descriptor]) -> list[cm.Descriptor]:
         """The same files."""
 
     @cm.method
-    def take_bytes(self, data: bytes) -> tuple[int, int]:
-        """What arrived."""
+    def take_bytes(self, data: bytes) -> tuple[int, int]: ...
 
     @cm.method
     def take_dataspace(self, data: cm.Dataspace) -> tuple[int, int]:
         """What arrived; reads the last byte."""
 
     @cm.method
-    def take_descriptors(self, descriptors: list[cm.Descriptor]) -> tuple[int, int]:
-        """What arrived."""
+    def take_descriptors(self, descriptors: list[cm.Descriptor]) -> tuple[int, int]: ...
 
     @cm.method
     def make(self, size: int, count: int) -> tuple[bytes, list[cm.Descriptor]]:
@@ -88,22 +80,36 @@ class Works(cm.Interface):
         """Capabilities of some of these objects."""
 
     @cm.method
+    def count(self, upto: int) -> Iterator[int]:
+        """So many numbers."""
+
+    @cm.method
     def use(self, what: str) -> int:
-        """What the server's process uses: a function of :mod:`usage`."""
+        """What the server's process uses: a function of :mod:`bench.usage`."""
 
     @cm.method
     def serve_by_hand(self, name: str, far: socket.socket) -> None:
         """Has a thread of the server's process serve something without capmarshal: a class of :mod:`contenders`."""
 
 
+class AwaitedWorks(cm.Interface):
+    """What of it is awaited."""
+
+    add = cm.awaitable(Works.add)
+    count = cm.awaitable_stream(Works.count)
+    use = cm.awaitable(Works.use)
+
+
 class Thing(cm.Interface):
     """What capabilities are of that nobody calls; it has no attributes."""
 
 
-class _Works(Works):
-    def __init__(self, entrypoint: cm.Entrypoint) -> None:
+class WorksServer(Works):
+    """What serves it, and hands out objects that are managed already, or that it is told to manage."""
+
+    def __init__(self, entrypoint: cm.Entrypoint, *objects: cm.Interface) -> None:
         self._entrypoint = entrypoint
-        self._objects: list[Thing] = []
+        self._objects = [*objects]
         self._kept: set[cm.Capability] = set()
 
     def add(self, a: int, b: int) -> int:
@@ -149,46 +155,106 @@ class _Works(Works):
     def hand_out(self, first: int, count: int) -> list[cm.Capability]:
         return [cm.capability(made) for made in self._objects[first : first + count]]
 
+    def count(self, upto: int) -> Iterator[int]:
+        yield from range(upto)
+
     def use(self, what: str) -> int:
-        result: int = getattr(usage, what)()
-        return result
+        return usage.by_name(what)
 
     def serve_by_hand(self, name: str, far: socket.socket) -> None:
         threading.Thread(target=contenders.serve, args=(name, cm.keep(far)), name=name, daemon=True).start()
 
 
+class _AwaitedWorks(AwaitedWorks):
+    async def add(self, a: int, b: int) -> int:
+        return a + b
+
+    async def count(self, upto: int) -> AsyncIterator[int]:
+        for number in range(upto):
+            yield number
+
+    async def use(self, what: str) -> int:
+        return usage.by_name(what)
+
+
+def blocking() -> None:
+    """Serves in a thread, and takes as much as any benchmark hands over."""
+    _serve(cm.Entrypoint("works", max_bytes=INLINE_MAX + _AROUND, max_descriptors=DESCRIPTORS_MAX))
+
+
+def shared() -> None:
+    """The one that :mod:`bench.neighbours` has: an ordinary user's, with a small table."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(_TABLE, hard), hard))
+    logging.basicConfig(filename=os.devnull)
+    drop_root(0)
+    _serve(cm.Entrypoint("works"))
+
+
+def _serve(entrypoint: cm.Entrypoint) -> None:
+    with entrypoint:
+        cm.send_capability(sys.stdin, entrypoint.manage(WorksServer(entrypoint)))
+        with contextlib.suppress(KeyboardInterrupt):
+            await_end()
+        # Not left: how long that takes with what others left there is not what is measured.
+        os._exit(0)
+
+
+async def awaited() -> None:
+    """Serves in an event loop."""
+    await hand_over(_AwaitedWorks())
+
+
+class _Passing(cm.Forwarder):
+    async def forward(self, call: cm.UntypedCall) -> cm.UntypedResult:
+        from capmarshal import aio
+
+        return await aio.forward(call, to=cm.parent())
+
+
+async def forwarder() -> None:
+    """Passes calls on to what it inherits, which is the least that a bridge does."""
+    await hand_over(_Passing())
+
+
+async def hand_over(served: cm.Interface | cm.Forwarder) -> None:
+    """Serves this in this event loop until the benchmark ends it."""
+    from bench import loops
+    from capmarshal import aio
+
+    async with aio.Entrypoint("works") as entrypoint:
+        cm.send_capability(sys.stdin, entrypoint.manage(served))
+        await loops.await_end()
+
+
 @contextlib.contextmanager
 def handed_over(
+    role: Callable[..., object],
+    *arguments: object,
     cores: Cores | None = None,
-    *arguments: str,
-    module: str = "server",
     under: Sequence[str] = (),
     parent: cm.Capability | None = None,
-) -> Iterator[tuple[cm.Capability, processes.Process]]:
-    """What a process hands over, and the process; it, and this one, run on these cores as long as the block does.
-
-    It runs a module of this package, see :func:`processes.running`; its standard input is a socket, by which it hands
-    its capability over.
-    """
+) -> Iterator[tuple[cm.Capability, Process]]:
+    """What a process hands over, and the process, see :func:`running`; its standard input is a socket, for that."""
     near, far = socket.socketpair()
     with contextlib.ExitStack() as stack:
-        stack.callback(processes.run_on)
         with far:
-            processes.run_on(*([] if cores is None else [cores.server]))
-            started = processes.running(module, *arguments, stdin=far, under=under, parent=parent)
+            started = running(role, *arguments, cores=cores, stdin=far, under=under, parent=parent)
             process = stack.enter_context(started)
-        processes.run_on(*([] if cores is None else [cores.client]))
         # The process ends with it.
         stack.enter_context(near)
-        yield cm.receive_capability(near, timeout=processes.PATIENCE), process
+        yield cm.receive_capability(near, timeout=PATIENCE), process
 
 
 @contextlib.contextmanager
 def served(
-    cores: Cores | None = None, *arguments: str, module: str = "server", under: Sequence[str] = ()
+    cores: Cores | None = None,
+    role: Callable[..., object] = blocking,
+    *arguments: object,
+    under: Sequence[str] = (),
 ) -> Iterator[Works]:
-    """What a server process serves; it, and this process, run on these cores as long as the block does."""
-    with handed_over(cores, *arguments, module=module, under=under) as (capability, _):
+    """What a server process serves as long as the block runs."""
+    with handed_over(role, *arguments, cores=cores, under=under) as (capability, _):
         yield capability.cast(Works)
 
 
@@ -212,24 +278,3 @@ def drop_root(which: int) -> None:
         os.setgroups([])
         os.setresgid(user, user, user)
         os.setresuid(user, user, user)
-
-
-def _main(*, shared: bool) -> None:
-    if shared:
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(_TABLE, hard), hard))
-        logging.basicConfig(filename=os.devnull)
-        drop_root(0)
-        entrypoint = cm.Entrypoint("works")
-    else:
-        entrypoint = cm.Entrypoint("works", max_bytes=INLINE_MAX + _AROUND, max_descriptors=DESCRIPTORS_MAX)
-    with entrypoint:
-        cm.send_capability(sys.stdin, entrypoint.manage(_Works(entrypoint)))
-        processes.await_end()
-        if shared:
-            # Not left: how long that takes with what the neighbour left there is not what is measured.
-            os._exit(0)
-
-
-if __name__ == "__main__":
-    _main(shared="shared" in sys.argv)
