@@ -9,23 +9,16 @@ from bench import counting, figures
 from bench.measuring import Benchmark, Report
 from bench.processes import places
 
-# Of each, the module of this package that has a benchmark of that name.
-_MODULES = {
-    "call": "calls",
-    "awaited": "awaited",
-    "descriptors": "calls",
-    "capability": "calls",
-    "crowd": "upkeep",
-    "polling": "calls",
-    "peers": "peers",
-    "items": "awaited",
-    "bridge": "bridge",
-    "imports": "upkeep",
-    "memory": "upkeep",
-    "transfer": "payloads",
-    "arrays": "payloads",
-    "inspect": "upkeep",
+# By module of this package, whose functions they are.
+_BENCHMARKS = {
+    "calls": ["call", "descriptors", "capability", "polling"],
+    "awaited": ["awaited", "items"],
+    "peers": ["peers"],
+    "bridge": ["bridge"],
+    "payloads": ["transfer", "arrays"],
+    "upkeep": ["crowd", "memory", "imports", "inspect"],
 }
+_MODULES = {name: module for module, names in _BENCHMARKS.items() for name in names}
 
 
 def _benchmark(name: str) -> Benchmark:

@@ -25,14 +25,13 @@ def _picture(height: float, title: str, parts: Iterator[str]) -> str:
         for colours in (_LIGHT, _DARK)
     )
     style = f":root{{{light}}}@media(prefers-color-scheme:dark){{:root{{{dark}}}}}text{{font:13px sans-serif}}"
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height:.0f}" role="img">'
-    words = [_text(_LEFT, 28, title, style="font-size:16px;font-weight:bold"), _text(_LEFT, 50, briefly())]
-    above = [
-        head,
+    above = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height:.0f}" role="img">',
         f"<title>{escape(title)}</title><style>{style}</style>",
         _box(0, 0, _WIDTH, height, "ground"),
-        *words,
-    ]
+        _text(_LEFT, 28, title, style="font-size:16px;font-weight:bold"),
+        _text(_LEFT, 50, briefly()),
+    )
     return "\n".join([*above, *parts, "</svg>\n"])
 
 
@@ -56,28 +55,27 @@ def bar_chart(title: str, works: Sequence[Work]) -> str:
     """A panel for each work, with bars as long as the medians, and quartiles; each has a scale of its own."""
     left, right, line, bar = 330, 780, 26, 16
 
-    def panel(work: Work, top: float) -> Iterator[str]:
-        yield _text(_LEFT, top + 12, work.name)
-        scale = (right - left) / max(quartiles(values)[-1] for values in work.figures.values())
-        for name, values in work.figures.items():
-            top += line
-            lower, middle, upper = (left + value * scale for value in quartiles(values))
-            yield _text(left - 10, top + 13, name, "end")
-            yield _box(left, top, middle - left, bar, _OWN if name.startswith("capmarshal") else _OTHER)
-            yield _path([(lower, top + bar / 2), (upper, top + bar / 2)], "text")
-            yield _text(upper + 8, top + 13, in_words(median(values)))
-        for name, why in work.cannot.items():
-            top += line
-            yield _text(left - 10, top + 13, name, "end")
-            # There is no room for the reason.
-            yield _text(left, top + 13, why.partition(":")[0])
+    def parts() -> Iterator[str]:
+        top = _TOP
+        for work in works:
+            yield _text(_LEFT, top + 12, work.name)
+            scale = (right - left) / max(quartiles(values)[-1] for values in work.figures.values())
+            for name, values in work.figures.items():
+                top += line
+                lower, middle, upper = (left + value * scale for value in quartiles(values))
+                yield _text(left - 10, top + 13, name, "end")
+                yield _box(left, top, middle - left, bar, _OWN if name.startswith("capmarshal") else _OTHER)
+                yield _path([(lower, top + bar / 2), (upper, top + bar / 2)], "text")
+                yield _text(upper + 8, top + 13, in_words(median(values)))
+            for name, why in work.cannot.items():
+                top += line
+                yield _text(left - 10, top + 13, name, "end")
+                # There is no room for the reason.
+                yield _text(left, top + 13, why.partition(":")[0])
+            top += 2 * line
 
-    parts: list[str] = []
-    top = _TOP
-    for work in works:
-        parts += panel(work, top)
-        top += line * (len(work.figures) + len(work.cannot) + 2)
-    return _picture(top, title, iter(parts))
+    lines = sum(len(work.figures) + len(work.cannot) + 2 for work in works)
+    return _picture(_TOP + line * lines, title, parts())
 
 
 def line_chart(title: str, ticks: Mapping[int, str], figures: Mapping[int, Mapping[str, Sequence[float]]]) -> str:

@@ -210,7 +210,6 @@ class Swap(ByHand):
 
     @staticmethod
     def serve(far: socket.socket) -> None:
-        """The server's half: closes what it received once it has answered."""
         while True:
             data, numbers, _, _ = socket.recv_fds(far, _ROOM, DESCRIPTORS_MAX)
             if not data:

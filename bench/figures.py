@@ -4,7 +4,7 @@ pyperf measures each benchmark by itself; here they are measured in turns.  So o
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from statistics import median
@@ -12,7 +12,7 @@ from typing import Any
 
 import pyperf  # type: ignore[import-untyped]  # it has no types
 
-from bench.measuring import Goal, Report, Unit, Work, quartiles
+from bench.measuring import Report, Row, Unit, Work, quartiles
 from bench.processes import places
 
 _UNITS: dict[str, dict[str, float]] = {
@@ -52,23 +52,18 @@ def in_words(value: float, unit: Unit = "second") -> str:
     return f"{float(f'{value / units[name]:.3g}'):g} {name}"
 
 
-def _spread(values: Sequence[float], unit: Unit | None) -> str:
-    lower, middle, upper = (in_words(value, unit) if unit else f"{value:.3g}" for value in quartiles(values))
-    return f"{middle:>8}  ({lower} - {upper})"
-
-
-def _verdict(goal: Goal, values: Sequence[float]) -> str:
-    if goal.target is None:
-        return ""
-    return f"target {goal.target:g}: {'reached' if median(values) <= goal.target else 'MISSED'}"
+def _cells(row: Row) -> tuple[str, str, str]:
+    lower, middle, upper = (in_words(v, row.unit) if row.unit else f"{v:.3g}" for v in quartiles(row.values))
+    reached = row.target is not None and median(row.values) <= row.target
+    verdict = "" if row.target is None else f"target {row.target:g}: {'reached' if reached else 'MISSED'}"
+    return row.name, f"{middle:>8}  ({lower} - {upper})", verdict
 
 
 def _lines(work: Work) -> Iterator[str]:
     """One table."""
-    rows = [(name, _spread(values, work.unit), "") for name, values in work.figures.items()]
-    rows += [(name, why, "") for name, why in work.cannot.items()]
-    for goal, values in work.ratios().items():
-        rows.append((f"{goal.subject} / {goal.base}", _spread(values, None), _verdict(goal, values)))
+    rows = [*map(_cells, work.rows())]
+    measured = len(work.figures)
+    rows[measured:measured] = [(name, why, "") for name, why in work.cannot.items()]
     width = max(len(name) for name, _, _ in rows)
     yield ""
     yield work.name if work.cores is None else work.name.replace(work.cores.kind, str(work.cores))
@@ -89,19 +84,17 @@ def _kept(benchmark: str, report: Report) -> Iterator[Any]:
     """Each round is a run: it has a warm-up of its own, which is not kept."""
     for work in report.works:
         where = {} if work.cores is None else {"client_core": work.cores.client, "server_core": work.cores.server}
-        found: list[tuple[str, list[float], dict[str, str | float]]]
-        found = [(name, values, {"unit": work.unit}) for name, values in work.figures.items()]
-        for (subject, base, target), values in work.ratios().items():
+        for row in work.rows():
             # pyperf knows of no unit for a plain number but this one.
-            wanted = {} if target is None else {"target": target}
-            found.append((f"{subject} / {base}", values, {"unit": "integer", **wanted}))
-        for name, values, said in found:
-            data = {**conditions(), **report.settings, **where, **said, "name": f"{benchmark}: {work.name}: {name}"}
-            runs = [
-                pyperf.Run([value], metadata={**data, "round": number}, collect_metadata=False)
-                for number, value in enumerate(values, 1)
-            ]
-            yield pyperf.Benchmark(runs)
+            said = {"name": f"{benchmark}: {work.name}: {row.name}", "unit": row.unit or "integer"}
+            wanted = {} if row.target is None else {"target": row.target}
+            data = {**conditions(), **report.settings, **where, **said, **wanted}
+            yield pyperf.Benchmark(
+                [
+                    pyperf.Run([value], metadata={**data, "round": number}, collect_metadata=False)
+                    for number, value in enumerate(row.values, 1)
+                ]
+            )
 
 
 def keep(name: str, report: Report, file: Path) -> None:

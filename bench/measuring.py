@@ -33,6 +33,15 @@ def against(subject: str, bases: Iterable[str], targets: Mapping[str, float]) ->
     return [Goal(subject, base, targets.get(base)) for base in bases if base != subject]
 
 
+class Row(NamedTuple):
+    """What is shown and kept: one value a round."""
+
+    name: str
+    values: list[float]
+    unit: Unit | None  # None of a ratio
+    target: float | None = None
+
+
 @dataclass
 class Work:
     """A kind of work at one place, done by each contender once a round."""
@@ -64,13 +73,14 @@ class Work:
             del self.figures[name]
             self.cannot[name] = "less than what can be seen beside all else"
 
-    def ratios(self) -> dict[Goal, list[float]]:
-        """Those of whom both were measured, round by round."""
-        return {
-            goal: [a / b for a, b in zip(self.figures[goal.subject], self.figures[goal.base], strict=True)]
-            for goal in self.goals
-            if goal.subject in self.figures and goal.base in self.figures
-        }
+    def rows(self) -> Iterator[Row]:
+        """Of each contender; and the ratios of whom both were measured, round by round."""
+        for name, values in self.figures.items():
+            yield Row(name, values, self.unit)
+        for subject, base, target in self.goals:
+            if subject in self.figures and base in self.figures:
+                ratios = [a / b for a, b in zip(self.figures[subject], self.figures[base], strict=True)]
+                yield Row(f"{subject} / {base}", ratios, None, target)
 
 
 @dataclass
@@ -102,7 +112,7 @@ class Report:
         self, kind: str, contenders: Mapping[str, Callable[[], float]], goals: Sequence[Goal], **options: Any
     ) -> Work:
         """Of this kind, here; the options are those of :class:`Work`."""
-        return Work(self.cores.named(kind), self.cores, contenders, goals, **options)
+        return Work(f"{kind}, {self.cores.kind}" if kind else self.cores.kind, self.cores, contenders, goals, **options)
 
     def can(self, needed: Mapping[str, str]) -> list[str]:
         """Who can be measured of those who cannot where there is a reason, which is noted."""

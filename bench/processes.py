@@ -41,10 +41,6 @@ class Cores(NamedTuple):
         """Which of the places it is, on any machine."""
         return ONE_CORE if self.client == self.server else TWO_CORES
 
-    def named(self, kind: str = "") -> str:
-        """A kind of work at this place; nothing is said of it where there is but one."""
-        return f"{kind}, {self.kind}" if kind else self.kind
-
     def __str__(self) -> str:
         return f"{self.kind} ({' and '.join(map(str, dict.fromkeys(self)))})"
 

@@ -42,8 +42,7 @@ class Works(cm.Interface):
     def inode(self, file: cm.Descriptor) -> int: ...
 
     @cm.method
-    def swap(self, files: list[cm.Descriptor]) -> list[cm.Descriptor]:
-        """The same files."""
+    def swap(self, files: list[cm.Descriptor]) -> list[cm.Descriptor]: ...
 
     @cm.method
     def take_bytes(self, data: bytes) -> tuple[int, int]: ...
@@ -56,8 +55,7 @@ class Works(cm.Interface):
     def take_descriptors(self, descriptors: list[cm.Descriptor]) -> tuple[int, int]: ...
 
     @cm.method
-    def make(self, size: int, count: int) -> tuple[bytes, list[cm.Descriptor]]:
-        """So many bytes, and so many memfds."""
+    def make(self, size: int, count: int) -> tuple[bytes, list[cm.Descriptor]]: ...
 
     @cm.method
     def nap(self, seconds: float) -> None:
@@ -68,8 +66,7 @@ class Works(cm.Interface):
         """Keeps it; how many different ones it has then."""
 
     @cm.method
-    def drop(self) -> None:
-        """Drops all that it keeps."""
+    def drop(self) -> None: ...
 
     @cm.method
     def manage(self, count: int) -> None:
@@ -80,8 +77,7 @@ class Works(cm.Interface):
         """Capabilities of some of these objects."""
 
     @cm.method
-    def count(self, upto: int) -> Iterator[int]:
-        """So many numbers."""
+    def count(self, upto: int) -> Iterator[int]: ...
 
     @cm.method
     def use(self, what: str) -> int:
@@ -159,7 +155,7 @@ class WorksServer(Works):
         yield from range(upto)
 
     def use(self, what: str) -> int:
-        return usage.by_name(what)
+        return int(getattr(usage, what)())
 
     def serve_by_hand(self, name: str, far: socket.socket) -> None:
         threading.Thread(target=contenders.serve, args=(name, cm.keep(far)), name=name, daemon=True).start()
@@ -174,7 +170,7 @@ class _AwaitedWorks(AwaitedWorks):
             yield number
 
     async def use(self, what: str) -> int:
-        return usage.by_name(what)
+        return int(getattr(usage, what)())
 
 
 def blocking() -> None:

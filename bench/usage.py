@@ -13,12 +13,6 @@ _PATIENCE = 60.0
 _kept: list[bytes] = []
 
 
-def by_name(what: str) -> int:
-    """What one of these functions says."""
-    result: int = globals()[what]()
-    return result
-
-
 def open_files() -> int:
     """How many descriptors this process has open."""
     return sum(1 for _ in Path("/proc/self/fd").iterdir())

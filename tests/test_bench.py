@@ -18,18 +18,18 @@ CHECKOUT = Path(__file__).parent.parent
 SVG = "{http://www.w3.org/2000/svg}"
 NAMES = [
     "call",
-    "awaited",
     "descriptors",
     "capability",
-    "crowd",
     "polling",
-    "peers",
+    "awaited",
     "items",
+    "peers",
     "bridge",
-    "imports",
-    "memory",
     "transfer",
     "arrays",
+    "crowd",
+    "memory",
+    "imports",
     "inspect",
 ]
 
