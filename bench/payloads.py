@@ -17,7 +17,7 @@ from bench.charts import line_chart
 from bench.contenders import look_at_descriptors
 from bench.figures import in_words
 from bench.measuring import Goal, Report, Work, benchmark, checked, often
-from bench.processes import PATIENCE, Cores, run_on
+from bench.processes import PATIENCE, run_on
 from bench.servers import DESCRIPTORS_MAX, INLINE_MAX, by_hand, served
 
 if TYPE_CHECKING:
@@ -254,30 +254,25 @@ def _deeds(
     return {_DATASPACE: dataspace, _SHARED_BUFFER: shared_buffer, _NEW: new_segment, _AGAIN: old_segment, _QUEUE: queue}
 
 
-def _receiving(stack: contextlib.ExitStack, cores: Cores, size: int) -> dict[str, Callable[[], None]]:
-    """What a receiver on one core does, as long as a process that fills runs on the other."""
-    context = multiprocessing.get_context("spawn")
-    queued: Queue[bytearray] = context.Queue()
-    near, far = socket.socketpair()
-    with far:
-        run_on(cores.server)
-        process = context.Process(target=_produce, args=(size, far, queued))
-        # It is given this process's path, from which the checkout is missing: what is installed is measured.
-        sys.path.append(str(CHECKOUT))
-        process.start()
-        sys.path.pop()
-    stack.callback(process.join, PATIENCE)
-    run_on(cores.client)
-    source = cm.receive_capability(near, timeout=PATIENCE).cast(Source)
-    connection: Connection[Any, Any] = stack.enter_context(Connection(near.detach()))
-    return _deeds(size, source, connection, queued)
-
-
 @benchmark("60 s", rounds=5)
 def arrays(at: Report) -> Iterator[Work]:
     """Arrays one after the other, 8 MiB each, from a process that fills them to one that copies them out."""
     # 1 GiB in all.
     size, count = at.either(8 << 20, 64 << 10), at.loops(128, 3)
-    deeds = _receiving(at.stack, at.cores, size)
+    context = multiprocessing.get_context("spawn")
+    queued: Queue[bytearray] = context.Queue()
+    near, far = socket.socketpair()
+    with far:
+        run_on(at.cores.server)
+        process = context.Process(target=_produce, args=(size, far, queued))
+        # It is given this process's path, from which the checkout is missing: what is installed is measured.
+        sys.path.append(str(CHECKOUT))
+        process.start()
+        sys.path.pop()
+    at.stack.callback(process.join, PATIENCE)
+    run_on(at.cores.client)
+    source = cm.receive_capability(near, timeout=PATIENCE).cast(Source)
+    connection: Connection[Any, Any] = at.enter(Connection(near.detach()))
+    deeds = _deeds(size, source, connection, queued)
     timed = {name: partial(often, deed, count) for name, deed in deeds.items()}
     yield at.work(f"each of {in_words(size, 'byte')}", timed, _GOALS)

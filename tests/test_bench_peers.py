@@ -120,7 +120,9 @@ def test_dbus_daemon_ends_with_a_server_that_is_killed(peers, tmp_path):
     _, connect = peers("dbus-fast").way
     path = str(tmp_path / "socket")
     server = subprocess.Popen(
-        [sys.executable, "-m", "bench.processes", "bench.peers", "serve", "dbus-fast", path], stdin=subprocess.PIPE, cwd=CHECKOUT
+        [sys.executable, "-m", "bench.processes", "bench.peers", "serve", "dbus-fast", path],
+        stdin=subprocess.PIPE,
+        cwd=CHECKOUT,
     )
     try:
         importlib.import_module("bench.processes").await_listener(path)
