@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import contextvars
 import errno
 import math
 import os
@@ -160,6 +162,38 @@ def test_a_full_table_is_waited_for_while_others_run(run, fork, capability):
 
 
 # ------------------------------------------------------------------------------------------------------- deadlines
+
+
+class Starter(cm.Interface):
+    """Starts a task that tells how long it may take."""
+
+    @cm.method
+    async def left(self, own_context: bool) -> list[float]: ...
+
+
+class StarterServer(Starter):
+    async def left(self, own_context):
+        async def work():
+            told = [cm.remaining()]
+            with cm.timeout(None):
+                return [*told, cm.remaining()]
+
+        context = contextvars.Context() if own_context else None
+        return await asyncio.create_task(work(), context=context)
+
+
+def test_a_task_that_a_method_starts_has_its_deadline_unless_it_has_a_context_of_its_own():
+    """As the page says how to get rid of it: another timeout does not."""
+
+    async def both():
+        async with aio.Entrypoint("starter") as entrypoint:
+            proxy = entrypoint.manage(StarterServer()).cast(Starter)
+            with cm.timeout(20):
+                return await proxy.left(False), await proxy.left(True)
+
+    inherited, free = asyncio.run(both())
+    assert all(0 < left <= 20 for left in inherited), inherited
+    assert free == [math.inf] * 2
 
 
 def test_the_server_is_told_the_earlier_deadline(run, clock):
