@@ -8,13 +8,24 @@ anyio, which the extra `bridge` brings.
 from capmarshal._bridge.alive import NameTaken
 from capmarshal._bridge.bridge import Bridge
 from capmarshal._bridge.reaching import NotReached
-from capmarshal._bridge_engine.engine import EngineError
+from capmarshal._bridge_engine.engine import EngineClosed, EngineError, NotAllowed
 from capmarshal._bridge_engine.nats_connection import Login
 from capmarshal._bridge_engine.nats_engine import NatsEngine
 from capmarshal._bridge_engine.tls import Tls
 from capmarshal._bridge_link.tokens import Token
 
-__all__ = ["Bridge", "EngineError", "Login", "NameTaken", "NatsEngine", "NotReached", "Tls", "Token"]
+__all__ = [
+    "Bridge",
+    "EngineClosed",
+    "EngineError",
+    "Login",
+    "NameTaken",
+    "NatsEngine",
+    "NotAllowed",
+    "NotReached",
+    "Tls",
+    "Token",
+]
 
 for _name in __all__:
     # Where it is to be had, not where it is written.

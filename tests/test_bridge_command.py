@@ -79,6 +79,7 @@ def test_a_token_is_shown_nowhere_else(node, service, tmp_path):
         [(token, _)] = far.ready().tokens()
         _, _, name, key = token.split(":")
         (tmp_path / "token").write_text(f"{token} {service}\n")
+        (tmp_path / "token").chmod(0o600)
         words = "--name", "near", "import", f"@{tmp_path / 'token'}", "--at", tmp_path / "there.sock", "--mode", "0660"
         with bridge_commands.bridge(*node, *words) as near:
             near.ready()
@@ -111,6 +112,79 @@ def test_tokens_are_not_printed_where_others_read_them(service, tmp_path, monkey
         monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
         done = subprocess.run([*commands.COMMAND, *words], stdout=file, stderr=subprocess.PIPE, timeout=PATIENCE)
         assert (done.returncode, b"the journal would have the tokens" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["import", "@secret", "--at", "there.sock"],
+        ["--credentials", "secret", "export", "x.sock"],
+        ["export", "x.sock", "--certificate", "public", "--key", "secret"],
+        # One that has its key, too.
+        ["export", "x.sock", "--certificate", "secret"],
+    ],
+)
+def test_secrets_that_others_may_read_are_refused(words, tmp_path, capfd, monkeypatch):
+    """Before anything is done with them; that a group may is for who has made that group."""
+    monkeypatch.chdir(tmp_path)
+    for name, mode in (("secret", 0o604), ("public", 0o644)):
+        Path(name).write_text(f"{TOKEN}\n")
+        Path(name).chmod(mode)
+    status, out, err = commands.here(capfd, "bridge", "--engine", UNREACHABLE, *words)
+    assert (status, out) == (2, "")
+    assert "may be read by all users of this machine: chmod o-r secret" in err
+    Path("secret").chmod(0o660)
+    status, _, err = commands.here(capfd, "bridge", "--engine", UNREACHABLE, *words)
+    assert status != 2
+    assert "chmod" not in err
+
+
+def test_what_is_no_service_is_not_exported(node, tmp_path):
+    """Nor is a token printed for it: nothing that listens can ever be made there."""
+    (tmp_path / "file").touch()
+    for place in (tmp_path, tmp_path / "file"):
+        status, out, err = commands.run("bridge", *node, "export", tmp_path / "later.sock", place)
+        assert (status, out) == (1, "")
+        assert f"{place} can't be exported: it is no socket of a service's" in err
+
+
+def test_a_socket_at_which_nobody_listens(node, tmp_path):
+    """As one leaves that was killed: it may be started again, and until then that is said."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as left:
+        left.bind(str(tmp_path / "desk.sock"))
+    with exported(node, tmp_path / "desk.sock") as far:
+        far.ready()
+        far.err.until("desk.sock: no service is there yet: ")
+
+
+def test_options_before_and_after_what_is_to_be_done(node, service):
+    """Nodes are all those that are named, wherever."""
+    with bridge_commands.bridge("--engine", UNREACHABLE, "export", service, *node, "--name", "late") as late:
+        late.err.until("bridge late is ready")
+        assert late.end() == 0
+    status, _, err = commands.run(
+        "bridge", "--engine", UNREACHABLE, "export", "--engine", "nats://127.0.0.1:2", service
+    )
+    assert status == 3
+    assert UNREACHABLE in err
+    assert "nats://127.0.0.1:2" in err
+
+
+def test_doors_at_paths_are_told_from_each_other(node, service, tmp_path):
+    """By whose service it is, and where it is here."""
+    with exported(node, service) as far:
+        [(token, _)] = far.ready().tokens()
+        (tmp_path / "token").write_text(token)
+        (tmp_path / "token").chmod(0o600)
+        there = tmp_path / ("desk\n" + "x" * 80)
+        words = "import", f"@{tmp_path / 'token'}", "--at"
+        with (
+            bridge_commands.bridge(*node, "--name", "near", *words, tmp_path / "there.sock") as near,
+            bridge_commands.bridge(*node, "--name", "other", *words, there) as other,
+        ):
+            near.ready(), other.ready()
+            assert cm.connect(tmp_path / "there.sock").label == "far: there.sock"
+            assert cm.connect(there).label == f"far: desk{'x' * 55}"
 
 
 def test_an_engine_that_cannot_be_reached(service):
@@ -163,10 +237,27 @@ def test_what_cannot_be_meant(words, said, tmp_path, capfd, monkeypatch):
     ("text", "said"),
     [
         ("engine = [", "bridge.toml: "),
-        ("engines = []", "unknown field `engines`"),
-        ("name = 5", "$.name"),
+        ("name =", "Invalid value (at end of document)"),
+        ("engines = []", "`engines` is nothing that a bridge knows; it knows engine, name,"),
+        ("name = 5", "`name` is a number, and text is due"),
+        ('engine = ["x", true]', "one in the list of `engine` is true or false, and an address is due"),
+        ("exports = []", "`exports` is a list, and a table is due: [exports], and a line each below it"),
+        (
+            '[exports]\n"a.sock" = 1',
+            '"a.sock" in [exports] is a number, and the file of its token, or a list of such, is due',
+        ),
+        ('[imports]\n"a.sock" = ["x"]', '"a.sock" in [imports] is a list, and the file of a token, or { token ='),
+        ('[imports]\n"a.sock" = { mode = 0o660 }', '"a.sock" in [imports] has no `token`: the file of one is due'),
+        ('[imports]\n"a.sock" = { token = "x", mode = 0o7777 }', '`mode` of "a.sock" in [imports] is none of a file'),
+        (
+            '[imports]\n"a.sock" = { token = 1 }',
+            '`token` of "a.sock" in [imports] is a number, and the file of one',
+        ),
         ('[exports]\n"a.sock" = "x"\n"b.sock" = "x"', "one file is named for two exports"),
-        ('[imports]\n"a.sock" = { token = "x", made = 1 }', "unknown field `made`"),
+        (
+            '[imports]\n"a.sock" = { token = "x", made = 1 }',
+            '"a.sock" in [imports] has `made`, and may have token',
+        ),
     ],
 )
 def test_a_file_that_cannot_be_meant(text, said, tmp_path, capfd):
@@ -205,11 +296,14 @@ def test_one_bridge_for_all_that_a_machine_needs(node, service, tmp_path):
         assert first.out.text == ""
         assert stat.S_IMODE((far / "one.token").stat().st_mode) == 0o600
         (near / "two.token").write_bytes((far / "two.token").read_bytes())
+        (near / "two.token").chmod(0o644)
+        with bridge_commands.bridge(*node, "--name", "near", "run", near / "bridge.toml") as other:
+            assert other.status() == 1
+            assert "near/two.token has a token, and may be read by all users" in other.err.text
+        (near / "two.token").chmod(0o640)
         with bridge_commands.bridge(*node, "--name", "near", "run", near / "bridge.toml") as other:
             other.ready()
             assert stat.S_IMODE((near / "two.sock").stat().st_mode) == 0o660
-            assert "near/two.token has a token, and may be read by all" in other.err.text
-            assert "far/one.token has" not in other.err.text
             assert called(near / "one.sock") == 1
             assert first.end() == 0
             with bridge_commands.bridge("run", far / "bridge.toml") as again:
@@ -346,7 +440,7 @@ def test_a_signal_ends_it_before_it_has_begun(service):
 def test_a_service_that_comes_later(node, tmp_path):
     with exported(node, tmp_path / "desk.sock") as far:
         [(token, _)] = far.ready().tokens()
-        assert "no service is there yet" in far.err.text
+        far.err.until("desk.sock: no service is there yet: ")
         (tmp_path / "token").write_text(token)
         (tmp_path / "token").chmod(0o600)
         words = "--name", "near", "import", f"@{tmp_path / 'token'}", "--at", tmp_path / "there.sock"

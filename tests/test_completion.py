@@ -56,7 +56,10 @@ COMPLETED = [
     ("bridge --name one i", ["import"]),
     ("bridge export ", ["folder/", "service"]),
     ("bridge export service ", ["folder/", "service"]),
-    ("bridge import - --", ["--at", "--help", "--mode"]),
+    (
+        "bridge import - --",
+        ["--at", "--ca", "--certificate", "--credentials", "--engine", "--help", "--key", "--mode", "--name"],
+    ),
     ("bridge import - --at ", ["folder/", "service"]),
     ("bridge run fi", ["file"]),
     # Services are sockets, and other files what else is due.

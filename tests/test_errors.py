@@ -38,14 +38,18 @@ PROMISED = {
     cm.TableFull: OSError,
     cm.TooManyInFlight: OSError,
     cm.UnknownMethod: AttributeError,
+    bridge.EngineClosed: ConnectionError,
     bridge.EngineError: ConnectionError,
     bridge.NameTaken: ConnectionError,
+    bridge.NotAllowed: PermissionError,
     bridge.NotReached: ConnectionError,
 }
 
 EXAMPLES = [
     bridge.EngineError("not there"),
+    bridge.EngineClosed("closed"),
     bridge.NameTaken("another one"),
+    bridge.NotAllowed("not permitted"),
     bridge.NotReached("not there", ran="no"),
     cm.ArgumentError("Digest.sha256, argument `file`"),
     cm.CallTimeout("no answer", ran="no"),

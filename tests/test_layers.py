@@ -328,7 +328,7 @@ MODULES = {
         "alive",
         "bridge",
     ),
-    "_bridge_command": ("token_files", "secrecy", "speaking", "settings", "duties", "running"),
+    "_bridge_command": ("secrecy", "token_files", "speaking", "told", "settings", "duties", "running"),
     "_commands": (
         "printing",
         "values",

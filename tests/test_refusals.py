@@ -71,7 +71,8 @@ def refused(node, login):
     async def program():
         with pytest.raises(EngineError) as raised:
             await NatsEngine.connect([node.address], login)
-        begin, _, words = str(raised.value).partition(f"{node.address}: ")
+        address = node.address if login.tls is None else node.address.replace("nats://", "tls://")
+        begin, _, words = str(raised.value).partition(f"{address}: ")
         assert begin == "no node of the engine can be used: "
         return words
 

@@ -7,6 +7,7 @@ import contextlib
 import inspect
 import os
 import weakref
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import capmarshal as cm
@@ -15,6 +16,7 @@ from capmarshal._bridge_engine.engine import CLOSING
 from capmarshal._bridge_link.asking import NotTaken
 from capmarshal._bridge_link.tokens import Token, check_exporter
 from capmarshal._kernel.errors import with_article
+from capmarshal._server.new_door import LABEL_MAX
 
 from .alive import claim
 from .limits import AT_A_TIME, LinkLimits
@@ -183,7 +185,7 @@ class Bridge:
         """
         self._check_entered()
         if _checked(token).exporter != self.name:
-            return await self._reaching.reach(token, anew=False)
+            return await self._reaching.reach(token, anew="")
         thing, _ = await self._own(token)
         return thing
 
@@ -207,11 +209,12 @@ class Bridge:
         self._check_entered()
         _checked(token)
 
-        async def for_client(caller: Caller) -> Capability:
+        label = _label(token.exporter, path)
+
+        async def for_client(_caller: Caller) -> Capability:
             if token.exporter != self.name:
-                return await self._reaching.reach(token, anew=True)
+                return await self._reaching.reach(token, anew=label)
             thing, offer = await self._own(token)
-            label = f"{caller.pid}-{caller.uid}"
             return self._entrypoint.grant(offer.pass_on(thing), label=label)
 
         self._entrypoint.listen(path, for_client=for_client, mode=mode)
@@ -269,6 +272,12 @@ class Bridge:
 
     def __repr__(self) -> str:
         return f"<Bridge {self.name!r}>"
+
+
+def _label(exporter: str, path: str | os.PathLike[str]) -> str:
+    """Of the grants of those who connect to a path: what they are told from others by, in lists of all doors."""
+    name = "".join(letter for letter in Path(path).name if letter.isprintable())
+    return f"{exporter}: {name}".encode()[:LABEL_MAX].decode(errors="ignore")
 
 
 def _checked(token: object) -> Token:

@@ -99,7 +99,7 @@ class Imports:
 
         Args:
             entrypoint: that serves them; borrowed.
-            label: of their grants: the other bridge's name.
+            label: of their grants, unless another one is said: the other bridge's name.
             calling: what calls a number.
             released: what is told that a number is not held any more, and how often it had been mentioned.
             most: how many there may be.
@@ -118,12 +118,13 @@ class Imports:
         # Those that are held, the one that was mentioned longest ago first, and until when.
         self._held: dict[Import, float] = {}
 
-    def mention(self, number: int, *, anew: bool = False) -> Capability:
+    def mention(self, number: int, *, anew: str = "") -> Capability:
         """One that the other has mentioned, once more.
 
         Args:
             number: its.
-            anew: by a grant of its own, which is not held here: what its holder does to that touches no other.
+            anew: by a grant of its own, which has that label, and is not held here: what its holder does to that
+                touches no other.  Empty: by any.
 
         Raises:
             TooManyImports: it would be one more than may be.
@@ -142,7 +143,7 @@ class Imports:
         granted = None if anew else found.held
         # Some holder may have shut its door: whoever is given it from here on has another one.
         if granted is None or granted.closed or granted.gone:
-            granted = self._granted(found)
+            granted = self._granted(found, anew or self._label)
         if number in self._gone_before:
             self._end(found, self._gone_before[number])
             return granted
@@ -152,14 +153,14 @@ class Imports:
             self._hold(found, granted)
         return granted
 
-    def _granted(self, one: Import) -> Capability:
+    def _granted(self, one: Import, label: str) -> Capability:
         if not self._descriptors.take(_OF_A_GRANT):
             raise TooManyImports(
                 f"{self._descriptors.held:,} descriptors are held here for {self._label}, and others have, or may "
                 "need, the rest"
             )
         try:
-            granted = self._entrypoint.grant(one, label=self._label, unreachable=self._unreachable)
+            granted = self._entrypoint.grant(one, label=label, unreachable=self._unreachable)
         except BaseException:
             self._descriptors.give_back(_OF_A_GRANT)
             raise

@@ -67,12 +67,12 @@ class Openings:
         link.answer(Kind.OPEN, self._asked)
         link.at_loss(lambda _why: self._given.clear())
 
-    async def ask(self, token: Token, *, anew: bool) -> Capability:
+    async def ask(self, token: Token, *, anew: str) -> Capability:
         """What one of the other's tokens stands for.
 
         Args:
             token: which.
-            anew: by a grant of its own.
+            anew: by a grant of its own, with that label; empty: by any.
 
         Raises:
             NotTaken: there is no such token, or what it stands for can't be reached.

@@ -154,12 +154,12 @@ class Partner:
         self._has_joined = self.shares.links.take()
         return self._has_joined
 
-    async def open(self, token: Token, *, anew: bool) -> Capability:
+    async def open(self, token: Token, *, anew: str) -> Capability:
         """What one of its tokens stands for.
 
         Args:
             token: which.
-            anew: by a grant of its own.
+            anew: by a grant of its own, with that label; empty: by any.
 
         Raises:
             NotTaken: there is no such token, or what it stands for can't be reached.

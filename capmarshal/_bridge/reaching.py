@@ -65,8 +65,8 @@ class Reaching:
         self._partners = partners
         self._joining: dict[str, _Joining] = {}
 
-    async def reach(self, token: Token, *, anew: bool) -> Capability:
-        """What a token of another bridge's stands for, by a grant of its own if that is to be ``anew``.
+    async def reach(self, token: Token, *, anew: str) -> Capability:
+        """What a token of another bridge's stands for, by a grant of its own with that label if ``anew`` is one.
 
         Raises:
             NotReached: it can't be reached.
@@ -84,7 +84,7 @@ class Reaching:
             await asyncio.sleep(pause)
             pause *= 2
 
-    async def _reach(self, token: Token, *, anew: bool) -> Capability:
+    async def _reach(self, token: Token, *, anew: str) -> Capability:
         """As reach(), without waiting until nodes have told each other; raises NobodyThere for that."""
         again = True
         while True:

@@ -9,16 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import capmarshal as cm
-from capmarshal._bridge_command.token_files import NoToken, is_readable_by_all, kept, read
+from capmarshal import aio
+from capmarshal._bridge_command.token_files import NoToken, kept, read
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Coroutine, Iterable
 
     from capmarshal._bridge.bridge import Bridge
     from capmarshal._bridge_command.settings import Export, Import
     from capmarshal._bridge_link.tokens import Token
 
 _logger = logging.getLogger("capmarshal")
+
+
+# Seconds that a service has to hand over what is exported, before it is said that it does not.
+_FINDING = 3.0
 
 
 class NotDone(Exception):
@@ -75,7 +80,7 @@ class Duties:
             _logger.warning("%s stays where it is until this bridge ends", path)
 
     def stop_trying(self) -> None:
-        """Whether what is imported is there is not asked any more."""
+        """Whether what is exported, and what is imported, is there is not asked any more."""
         for task in self._trying:
             task.cancel()
 
@@ -84,17 +89,18 @@ class Duties:
             token = kept(file, self._bridge.name)
         except NoToken as error:
             raise NotDone(str(error)) from None
-        _warn_of(file)
         return token
 
     async def _export(self, path: Path, token: Token | None = None) -> Token:
         path = path.absolute()
-        if not path.is_socket():
-            _logger.warning("%s: no service is there yet", path)
         try:
-            return await self._bridge.export(path, token=token)
-        except (cm.Error, ValueError) as error:
+            if path.exists() and not path.is_socket():
+                raise NotDone(f"{path} can't be exported: it is no socket of a service's, and none can be made there")
+            token = await self._bridge.export(path, token=token)
+        except (cm.Error, ValueError, OSError) as error:
             raise NotDone(f"{path} can't be exported: {error}") from None
+        self._begin_trying(self._find(path))
+        return token
 
     def _import(self, one: Import) -> None:
         path = one.path.absolute()
@@ -104,18 +110,24 @@ class Duties:
                 _logger.warning("%s is as it was until this bridge ends", path)
             return
         try:
-            if isinstance(one.token, Path):
-                token = read(one.token)
-                _warn_of(one.token)
-            else:
-                token = one.token
+            token = read(one.token) if isinstance(one.token, Path) else one.token
             self._bridge.listen(path, token, mode=one.mode)
         except (cm.Error, ValueError, NoToken) as error:
             raise NotDone(f"{path} can't be imported: {error}") from None
         self._imported[path] = one
-        task = asyncio.create_task(self._try(path, token))
+        self._begin_trying(self._try(path, token))
+
+    def _begin_trying(self, trying: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(trying)
         self._trying.add(task)
         task.add_done_callback(self._trying.discard)
+
+    async def _find(self, path: Path) -> None:
+        """Says at once what else only other machines would hear: a service may come later."""
+        try:
+            await aio.connect(path, timeout=_FINDING)
+        except (cm.Error, OSError) as error:
+            _logger.warning("%s: no service is there yet: %s", path, error)
 
     async def _try(self, path: Path, token: Token) -> None:
         """Says at once what else only those would hear of who connect."""
@@ -125,8 +137,3 @@ class Duties:
             _logger.warning("%s: %s", path, error)
         else:
             _logger.info("%s leads to what %s has exported", path, token.exporter)
-
-
-def _warn_of(file: Path) -> None:
-    if is_readable_by_all(file):
-        _logger.warning("%s has a token, and may be read by all users of this machine: chmod o-r", file)

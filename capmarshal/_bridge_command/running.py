@@ -17,9 +17,10 @@ from capmarshal._bridge.alive import NameTaken
 from capmarshal._bridge.bridge import Bridge
 from capmarshal._bridge_command import secrecy
 from capmarshal._bridge_command.duties import Duties, NotDone
-from capmarshal._bridge_command.settings import BadSettings, Export, Import, Settings, of_file, of_words
+from capmarshal._bridge_command.settings import Export, Import, Settings, of_file, of_words
 from capmarshal._bridge_command.speaking import speak
 from capmarshal._bridge_command.token_files import NoToken, named_by
+from capmarshal._bridge_command.told import BadSettings
 from capmarshal._bridge_engine.engine import EngineError
 from capmarshal._bridge_engine.nats_connection import Login
 from capmarshal._bridge_engine.nats_engine import NatsEngine
@@ -61,12 +62,13 @@ def run(parsed: argparse.Namespace, print_: Print) -> int:
     """
     try:
         settings = _settings(parsed)
+        _check_secrets(settings)
         if _prints(settings) and (why := secrecy.objection(sys.stdout.fileno())):
             raise _Failed(why)
         _have_a_large_table()
         speak()
         return asyncio.run(_Running(parsed, settings, print_).run())
-    except (BadSettings, NoToken) as error:
+    except (BadSettings, NoToken, secrecy.NotSecret) as error:
         complain(printable(str(error)))
         return _NOT_MEANT
     except _Failed as error:
@@ -85,6 +87,15 @@ def _settings(parsed: argparse.Namespace) -> Settings:
     if parsed.deed == "export":
         return of_words(parsed, exports=tuple(Export(Path(path)) for path in parsed.path))
     return of_words(parsed, imports=(Import(Path(parsed.at), named_by(parsed.token), parsed.mode),))
+
+
+def _check_secrets(settings: Settings) -> None:
+    """Raises NotSecret; what is not there is missed where it is read, and that is said then."""
+    key = settings.tls.key or settings.tls.certificate if settings.tls is not None else None
+    for file in (settings.credentials, key):
+        if file is not None:
+            with contextlib.suppress(OSError):
+                secrecy.check(Path(file).stat().st_mode, "a key", Path(file))
 
 
 def _prints(settings: Settings) -> bool:

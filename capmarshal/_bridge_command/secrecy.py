@@ -1,9 +1,34 @@
-"""Where tokens may be printed: not where all users of a machine, or who looks at its logs, would read them."""
+"""Where tokens may be printed, and secrets kept: not where all users of a machine, or of its logs, would read them."""
 
 from __future__ import annotations
 
 import os
 import stat
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class NotSecret(Exception):
+    """A file may be read by those who are not to have what is in it; the message says what to do."""
+
+
+def check(mode: int, what: str, path: Path) -> None:
+    """Refuses a secret that all users of this machine may read: they are told when it has been too late for them.
+
+    Its folders may keep them from it, and may be opened tomorrow.  Of what is no regular file nothing is said.
+
+    Args:
+        mode: of the file, as stat(2) has it.
+        what: it has, for people.
+        path: of the file.
+
+    Raises:
+        NotSecret: so it is.
+    """
+    if stat.S_ISREG(mode) and mode & stat.S_IROTH:
+        raise NotSecret(f"{path} has {what}, and may be read by all users of this machine: chmod o-r {path}")
 
 
 def objection(number: int) -> str:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
+from capmarshal._bridge_command.told import MODE, BadSettings, Told, told_by
 from capmarshal._bridge_engine.nats_nodes import checked_address
 from capmarshal._bridge_engine.tls import Tls
 from capmarshal._bridge_link.tokens import check_exporter
@@ -17,13 +16,6 @@ if TYPE_CHECKING:
     import argparse
 
     from capmarshal._bridge_link.tokens import Token
-
-# Of the socket that is made for what a token stands for.
-MODE = 0o600
-
-
-class BadSettings(Exception):
-    """It can't be done so; the message says what is wrong."""
 
 
 @dataclass(frozen=True)
@@ -75,24 +67,6 @@ class Settings:
     imports: tuple[Import, ...] = ()
 
 
-class _Import(msgspec.Struct, forbid_unknown_fields=True):
-    token: str
-    mode: int = MODE
-
-
-class _File(msgspec.Struct, forbid_unknown_fields=True):
-    """The file, as it is written."""
-
-    engine: str | list[str] = []
-    name: str | None = None
-    credentials: str | None = None
-    ca: str | None = None
-    certificate: str | None = None
-    key: str | None = None
-    exports: dict[str, str | list[str]] = {}
-    imports: dict[str, str | _Import] = {}
-
-
 def of_words(
     parsed: argparse.Namespace, exports: tuple[Export, ...] = (), imports: tuple[Import, ...] = ()
 ) -> Settings:
@@ -101,7 +75,7 @@ def of_words(
     Raises:
         BadSettings: they can't be meant.
     """
-    return _made(_File(), parsed, Path(), exports, imports)
+    return _made(Told(), parsed, Path(), exports, imports)
 
 
 def of_file(path: Path, parsed: argparse.Namespace) -> Settings:
@@ -112,30 +86,18 @@ def of_file(path: Path, parsed: argparse.Namespace) -> Settings:
     Raises:
         BadSettings: it can't be read, or can't be meant.
     """
-    try:
-        told = msgspec.toml.decode(path.read_bytes(), type=_File)
-    except OSError as error:
-        raise BadSettings(f"{path}: {error.strerror}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadSettings(f"{path}: {error}") from None
+    told = told_by(path)
     place = path.parent
-    exports = tuple(
-        Export(place / service, place / file)
-        for service, files in told.exports.items()
-        for file in ([files] if isinstance(files, str) else files)
-    )
+    exports = tuple(Export(place / service, place / file) for service, files in told.exports.items() for file in files)
     kept = [export.token_file for export in exports]
     if len(set(kept)) != len(kept):
         raise BadSettings(f"{path}: one file is named for two exports, and each token stands for one")
-    imports = tuple(
-        Import(place / at, place / one) if isinstance(one, str) else Import(place / at, place / one.token, one.mode)
-        for at, one in told.imports.items()
-    )
+    imports = tuple(Import(place / at, place / token, mode) for at, (token, mode) in told.imports.items())
     return _made(told, parsed, place, exports, imports)
 
 
 def _made(
-    told: _File,
+    told: Told,
     parsed: argparse.Namespace,
     place: Path,
     exports: tuple[Export, ...],
@@ -146,7 +108,7 @@ def _made(
         check_exporter(name)
     except ValueError as error:
         raise BadSettings(f"{error}, and {name!r} is none: say --name") from None
-    engine = parsed.engine or ([told.engine] if isinstance(told.engine, str) else told.engine)
+    engine = parsed.engine or told.engine
     if not engine:
         raise BadSettings("which nodes carry its calls? say --engine nats://HOST:PORT, or engine = [...] in a file")
     try:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from capmarshal._bridge_command import secrecy
 from capmarshal._bridge_link.tokens import Token
 from capmarshal._descriptors.moving import opened
 
@@ -57,9 +57,12 @@ def read(path: Path) -> Token:
     """
     try:
         with path.open("rb") as file:
+            secrecy.check(os.fstat(file.fileno()).st_mode, "a token", path)
             return _in(file, str(path))
     except OSError as error:
         raise NoToken(f"{path}: {error.strerror}") from None
+    except secrecy.NotSecret as error:
+        raise NoToken(str(error)) from None
 
 
 def kept(path: Path, exporter: str) -> Token:
@@ -74,14 +77,6 @@ def kept(path: Path, exporter: str) -> Token:
     if token.exporter != exporter:
         raise NoToken(f"{path} has a token of {token.exporter!r}, and this bridge is {exporter!r}: name another file")
     return token
-
-
-def is_readable_by_all(path: Path) -> bool:
-    """Whether anybody may read a file: its folders may still keep them from it."""
-    try:
-        return bool(path.stat().st_mode & stat.S_IROTH)
-    except OSError:
-        return False
 
 
 def _make(path: Path, token: Token) -> None:

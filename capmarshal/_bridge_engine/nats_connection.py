@@ -93,6 +93,7 @@ class Connection(Client):
             Unusable: that node can't be used; there is no connection.
         """
         self.address = address
+        begun = asyncio.get_running_loop().time()
         self._encrypted = login.tls is not None
         try:
             signing = None if login.credentials is None else Credentials(login.credentials)
@@ -126,7 +127,8 @@ class Connection(Client):
             self._interpose()
         except Exception as error:  # noqa: BLE001 - nats-py raises whatever it comes across in what a node says
             await self.drop()
-            raise Unusable(explain(max([error, *reversed(self._told)], key=_tells), login)) from None
+            waited = asyncio.get_running_loop().time() - begun
+            raise Unusable(explain(max([error, *reversed(self._told)], key=_tells), login, waited)) from None
         except BaseException:
             await self.drop()
             raise

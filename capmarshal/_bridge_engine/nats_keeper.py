@@ -167,7 +167,7 @@ class Keeper:
             try:
                 await connection.open(address, self._login, name)
             except Unusable as error:
-                why.append(f"{address}: {error}")
+                why.append(f"{self._shown(address)}: {error}")
                 continue
             try:
                 usable = await self._interests.subscribe_all(connection)
@@ -176,7 +176,7 @@ class Keeper:
                 raise
             if usable and not self._answered.denied:
                 return connection, []
-            why.append(f"{address}: {self._answered.denied or 'it was lost at once'}")
+            why.append(f"{self._shown(address)}: {self._answered.denied or 'it was lost at once'}")
             await connection.drop()
         return None, why
 
@@ -184,4 +184,8 @@ class Keeper:
         self.connection = connection
         self._nodes.tell(node.netloc for node in connection.discovered_servers)
         self.connected.set()
-        _logger.info("a bridge's engine is connected to %s", connection.address)
+        _logger.info("a bridge's engine is connected to %s", self._shown(connection.address))
+
+    def _shown(self, address: str) -> str:
+        """As people write it."""
+        return address if self._login.tls is None else address.replace("nats://", "tls://", 1)

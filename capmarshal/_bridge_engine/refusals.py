@@ -24,8 +24,20 @@ _OTHER_NAME = {62, 64}
 _NOT_YET, _EXPIRED = 9, 10
 
 
-def explain(error: Exception, login: Login) -> str:
-    """Why a node can't be used, and what to do about it; it shows no secret."""
+def explain(error: Exception, login: Login, waited: float) -> str:
+    """Why a node can't be used, and what to do about it; it shows no secret.
+
+    Args:
+        error: what connecting to it has raised.
+        login: who this is.
+        waited: seconds until then.
+    """
+    if isinstance(error, TimeoutError) and getattr(error, "errno", None) is None:
+        # asyncio's has no words, and nats-py's says no more.
+        return (
+            f"it was silent for {waited:.0f} s: is that its port for clients, is a firewall before it, or does it "
+            "stand still? One with handshake_first waits for TLS, and says nothing before that"
+        )
     if isinstance(error, ssl.SSLCertVerificationError):
         said, meant = f"certificate verify failed: {error.verify_message}", _of_its_certificate(error, login)
     elif isinstance(error, ssl.SSLError):

@@ -57,22 +57,14 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
         epilog=_TOKENS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--engine",
-        metavar="URL",
-        action="append",
-        help="of a node: nats://HOST:PORT or tls://HOST:PORT; several times",
-    )
-    parser.add_argument(
-        "--name", metavar="NAME", help="of this bridge, which no other has: this machine's unless it is given"
-    )
-    parser.add_argument("--credentials", metavar="FILE", help="who this is to the nodes: .creds, or a user's seed")
-    parser.add_argument("--ca", metavar="FILE", help="encrypt, and trust nodes with certificates of these authorities")
-    parser.add_argument("--certificate", metavar="FILE", help="encrypt, and show this to nodes that ask for one")
-    parser.add_argument("--key", metavar="FILE", help="of the certificate, where it is in another file")
+    _add_options(parser, "engine")
+    # Where people write them, too; what stands before the deed and after it are nodes of one engine.
+    after = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    _add_options(after, "engine_after")
     deeds = parser.add_subparsers(dest="deed", required=True, metavar="export | import | run")
     export = deeds.add_parser(
         "export",
+        parents=[after],
         help="have services at paths called from other machines",
         description="Prints a token for each service, and its path behind it, on a line each. Each start makes new "
         "tokens; run keeps them.",
@@ -80,6 +72,7 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     export.add_argument("path", metavar="PATH", nargs="+", help="of a service's socket")
     take = deeds.add_parser(
         "import",
+        parents=[after],
         help="have what a token stands for called here, at a path",
         description="Makes a socket that programs here connect to.",
     )
@@ -94,6 +87,7 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     )
     run = deeds.add_parser(
         "run",
+        parents=[after],
         help="all that a file says",
         description="Exports and imports what a file says, and keeps tokens in files.",
         epilog=_FILE,
@@ -101,6 +95,23 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     )
     run.add_argument("file", metavar="FILE", help="what to do")
     parser.set_defaults(run=_run)
+
+
+def _add_options(parser: argparse.ArgumentParser, engine: str) -> None:
+    parser.add_argument(
+        "--engine",
+        dest=engine,
+        metavar="URL",
+        action="append",
+        help="of a node: nats://HOST:PORT or tls://HOST:PORT; several times",
+    )
+    parser.add_argument(
+        "--name", metavar="NAME", help="of this bridge, which no other has: this machine's unless it is given"
+    )
+    parser.add_argument("--credentials", metavar="FILE", help="who this is to the nodes: .creds, or a user's seed")
+    parser.add_argument("--ca", metavar="FILE", help="encrypt, and trust nodes with certificates of these authorities")
+    parser.add_argument("--certificate", metavar="FILE", help="encrypt, and show this to nodes that ask for one")
+    parser.add_argument("--key", metavar="FILE", help="of the certificate, where it is in another file")
 
 
 def _mode(word: str) -> int:
@@ -121,4 +132,5 @@ def _run(parsed: argparse.Namespace) -> int:
         needed = "'nats-py>=2.9' 'cryptography>=42.0' 'anyio>=4.7'"
         complain(f"a bridge needs nats-py, cryptography and anyio: pip install {needed} ({error})")
         return 1
+    parsed.engine = [*(parsed.engine or ()), *vars(parsed).get("engine_after", ())]
     return running.run(parsed, printing.printed)
