@@ -296,6 +296,7 @@ MODULES = {
         "sealing",
         "replays",
         "clocks",
+        "agreeing",
         "messages",
         "asking",
         "lines",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, TypeVar
 
+from .agreeing import Half
 from .asking import Asked
 from .clocks import TheirClock
 from .link import Link
 from .messages import VERSION, Hello, HelloAnswer, Join, Joined, Kind
 from .sealing import CALL_BYTES, LEASE_BYTES, NO_LEASE, Direction, Label, NotGenuine, Seal
-from .tokens import KEY_BYTES, NAME_BYTES, Token
+from .tokens import NAME_BYTES, Token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,13 +45,14 @@ async def join(engine: Engine, token: Token, *, ours: str, prepare: Callable[[Li
     questions = _Questions(engine, token)
     answer = await questions.hello()
     clock = TheirClock(answer.clock)
-    link_token = Token(token.exporter, os.urandom(NAME_BYTES), os.urandom(KEY_BYTES))
+    half, name = Half(), os.urandom(NAME_BYTES)
+    link_token = Token(token.exporter, name, half.key(answer.half, token, name))
     link = Link(engine, link_token, ours=ours, other=token.exporter, made_by_us=True)
     try:
         prepare(link)
         # Served first: who was joined may ask at once.
         await link.serve()
-        question = Join(*link_token.parts(), ours, link.lease, link.renew())
+        question = Join(name, half.public, answer.half, ours, link.lease, link.renew())
         expires = clock.expiry(_WITHIN)
         joined = await questions.ask(Kind.JOIN, question, Joined, lease=answer.instance, expires=expires)
         if len(joined.lease) != LEASE_BYTES:

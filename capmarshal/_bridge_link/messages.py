@@ -116,11 +116,12 @@ class Hello(_Message):
 
 
 class HelloAnswer(_Message):
-    """Its clock, and what JOIN is to say that is taken by this start of it."""
+    """Its clock, what JOIN is to say that is taken by this start of it, and its half of the link's key."""
 
     version: int
     clock: int
     instance: bytes
+    half: bytes
 
 
 class Join(_Message):
@@ -128,14 +129,16 @@ class Join(_Message):
 
     Attributes:
         link_name: of the link's own token, of which both subjects are made.
-        link_key: likewise: what all that goes by the link is sealed with.
+        half: of the key of that, the importer's: what all that goes by the link is sealed with is of both.
+        shown: the exporter's, as it was shown.
         name: of the importer.
         lease: of the importer, for this link.
         clock: of the importer.
     """
 
     link_name: bytes
-    link_key: bytes
+    half: bytes
+    shown: bytes
     name: str
     lease: bytes
     clock: int

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from capmarshal._bridge_engine.engine import Engine, NotSent, Stop, Unanswered
 
 from . import lines
+from .agreeing import Halves
 from .asking import Answers, NotTaken
 from .clocks import lease_from, now
 from .link import Link
@@ -41,6 +42,7 @@ class Reception:
         # Of this token alone: whoever asks by it so often that no more is taken keeps nobody from another one.
         self._instance = Once(instance, lease_from(now()), _JOINS_MOST)
         self._joined = joined
+        self._halves = Halves()
         self._takes = Seal(token, Direction.TO_EXPORTER)
         self._answers = Answers(Seal(token, Direction.TO_IMPORTER), instance)
         self._stop: Stop | None = None
@@ -63,8 +65,9 @@ class Reception:
             if label.kind == Kind.HELLO:
                 read(plain, Hello)
                 shown = now()
+                half = self._halves.current(shown)
                 self._instance.renew(lease_from(shown))
-                return self._answers.answer(label, HelloAnswer(VERSION, shown, self._instance.lease))
+                return self._answers.answer(label, HelloAnswer(VERSION, shown, self._instance.lease, half.public))
             if label.kind != Kind.JOIN:
                 return b""
             self._instance.take(label, now())
@@ -76,9 +79,12 @@ class Reception:
             return self._answers.refusal(label, str(error))
 
     async def _join(self, join: Join) -> Joined:
+        half = self._halves.shown(join.shown)
+        if half is None:
+            raise NotTaken("it has said hello too long ago")
         try:
             check_exporter(join.name)
-            token = Token(self._token.exporter, join.link_name, join.link_key)
+            token = Token(self._token.exporter, join.link_name, half.key(join.half, self._token, join.link_name))
         except ValueError as error:
             raise NotTaken(str(error)) from None
         if len(join.lease) != LEASE_BYTES:

@@ -23,8 +23,8 @@ seals 65,536 bodies at most, by nonces of 96 random bits: two of them are alike 
 counter that a restart, a fork, a machine restored from a snapshot or a second importer with the same token could take
 back.  Who opens bodies keeps the last key: to derive one and begin with it costs as much as to seal a body.
 
-Not covered: how long bodies are, when they are sent, and what the head says.  Nor is there forward secrecy: who has
-recorded bodies, and gets the token later, reads them.
+Not covered: how long bodies are, when they are sent, and what the head says.  Who has recorded bodies, and gets their
+token later, reads them; so what goes by a link has a token of that alone (:mod:`capmarshal._bridge_link.agreeing`).
 """
 
 from __future__ import annotations

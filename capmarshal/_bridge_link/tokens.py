@@ -76,10 +76,6 @@ class Token:
         """The token as text: whoever reads it can call."""
         return f"{VERSION}:{self.exporter}:{self._name.hex()}:{self._key.hex()}"
 
-    def parts(self) -> tuple[bytes, bytes]:
-        """Its name and its key: whoever reads them can call."""
-        return self._name, self._key
-
     def proof(self, link: Token) -> bytes:
         """What proves to who has this token that one has it as well, by one link, and is of no use by another."""
         return self.derive(b"capmarshal bridge 1 open", link.subject.encode())

@@ -11,6 +11,7 @@ import os
 import time
 
 from capmarshal._bridge_link import messages
+from capmarshal._bridge_link.agreeing import Half
 from capmarshal._bridge_link.messages import ANSWER, Kind, written
 from capmarshal._bridge_link.sealing import Direction, Label, NotGenuine, Seal
 from capmarshal._bridge_link.tokens import Token
@@ -47,24 +48,26 @@ class HostileImporter:
         """What its clock shows: that of the machine."""
         return self._clocks.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
-    async def join(self, *, link=None, name=None, clock=None):
+    async def join(self, *, name=None, clock=None, half=None):
         """Joins the exporter of its token."""
         asks, hears = Seal(self.token, Direction.TO_EXPORTER), Seal(self.token, Direction.TO_IMPORTER)
-        exporter = self.token.exporter
-        self.link = Token(exporter, os.urandom(16), os.urandom(32)) if link is None else link
-        at_importer = f"cm.{self._name if name is None else name}.{self.link.subject.rpartition('.')[2]}"
-        out, back = Direction.TO_EXPORTER, Direction.TO_IMPORTER
-        self._asks, self._hears = Seal(self.link, out), Seal(self.link, back)
-        self._takes, self._gives = Seal(self.link, back, at_importer), Seal(self.link, out, at_importer)
         self.lease = os.urandom(16)
         hello = await self._ask(
             self.token.subject, asks, hears, Label(Kind.HELLO, os.urandom(16), NO_LEASE), messages.Hello(1)
         )
         answer = messages.read(hello[1], messages.HelloAnswer)
         self.ahead = answer.clock - self.now()
+        own, link_name = Half(), os.urandom(16)
+        self.link = Token(self.token.exporter, link_name, own.key(answer.half, self.token, link_name))
+        at_importer = f"cm.{self._name if name is None else name}.{self.link.subject.rpartition('.')[2]}"
+        out, back = Direction.TO_EXPORTER, Direction.TO_IMPORTER
+        self._asks, self._hears = Seal(self.link, out), Seal(self.link, back)
+        self._takes, self._gives = Seal(self.link, back, at_importer), Seal(self.link, out, at_importer)
         await self.close()
         self._stop = await self.engine.serve(at_importer, self._serve)
-        join = messages.Join(*self.link.parts(), name or self._name, self.lease, self.now() if clock is None else clock)
+        halves = own.public if half is None else half, answer.half
+        shown = self.now() if clock is None else clock
+        join = messages.Join(link_name, *halves, name or self._name, self.lease, shown)
         label = Label(Kind.JOIN, os.urandom(16), answer.instance, expires=self.expiry(1))
         kind, plain = await self._ask(self.token.subject, asks, hears, label, join)
         if kind != Kind.JOIN | ANSWER:
