@@ -3,7 +3,7 @@
 The channels of a loop are in an epoll set, which the loop watches for as long as it lasts.  Whoever waits has a number
 of its own there, which comes with what is reported.  A channel stays in the set between two calls, and each answer is
 reported once (EPOLLET): so a call needs no system call to wait.  Other loops and threads may use it meanwhile, and know
-nothing of this one: what is reported when nobody waits ends that.
+nothing of this one: what is reported when nobody waits ends that.  Whoever waits goes on where it is reported.
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ from typing import TYPE_CHECKING
 from capmarshal._descriptors.private import make_epoll_set
 from capmarshal._kernel.deadline import seconds_until
 from capmarshal._kernel.native import FOREVER, ffi, lib
+from capmarshal._kernel.prompt import Prompt
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from capmarshal._client.channel import Channel
     from capmarshal._kernel.waiting import Wait
 
@@ -51,21 +54,30 @@ class AsyncioWatch:
         self._events = ffi.new("struct epoll_event[]", _AT_ONCE)
         self._bytes = ffi.buffer(self._events)
         # By the number that comes with what is reported.
-        self._waiting: dict[int, asyncio.Future[int]] = {}
+        self._waiting: dict[int, Prompt[int]] = {}
         # These numbers, by descriptor: of what is in the set, or was when it was closed.
         self._in_set: dict[int, int] = {}
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._set.number, self._take)
 
     def _take(self) -> None:
-        waiting = self._waiting
         count = _epoll_pwait(self._set.number, self._events, _AT_ONCE, 0)
-        for happened, known in _events_in(self._bytes[: max(count, 0) * _SIZE]):
-            future = waiting.pop(known, None)
-            if future is None:
-                self._forget(known)
-            elif not future.done():
-                future.set_result(happened)
+        if count > 0:
+            self._tell(_events_in(self._bytes[: count * _SIZE]))
+
+    def _tell(self, reported: Iterator[tuple[int, int]]) -> None:
+        waiting = self._waiting
+        try:
+            for happened, known in reported:
+                prompt = waiting.pop(known, None)
+                if prompt is None:
+                    self._forget(known)
+                else:
+                    prompt.answer(happened)
+        except BaseException:
+            # What ends the loop may have come out of a task; it may run again, and nobody reports the others anew.
+            self._loop.call_soon(self._tell, reported)
+            raise
 
     def _forget(self, known: int) -> None:
         """Has what nobody waits for reported no more: others use it, or it has ended."""
@@ -106,13 +118,15 @@ class AsyncioWatch:
     async def _reported(self, number: int, known: int, until: int) -> int:
         if not known:
             return -1
-        future = self._waiting[known] = self._loop.create_future()
+        prompt = self._waiting[known] = Prompt(self._loop)
         timer = (
-            None if until is FOREVER or until == FOREVER else self._loop.call_later(seconds_until(until), _late, future)
+            None
+            if until is FOREVER or until == FOREVER
+            else self._loop.call_later(seconds_until(until), prompt.answer, 0)
         )
         happened: int = 0
         try:
-            happened = await future
+            happened = await prompt
             return happened
         finally:
             if timer is not None:
@@ -126,11 +140,6 @@ class AsyncioWatch:
 
 # Another one each time, in whichever loop: none knows a channel by its number in another one.
 _next_number = itertools.count(1).__next__
-
-
-def _late(future: asyncio.Future[int]) -> None:
-    if not future.done():
-        future.set_result(0)
 
 
 def make_watch() -> AsyncioWatch | None:

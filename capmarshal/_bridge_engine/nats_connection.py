@@ -78,6 +78,8 @@ class Connection(Client):
         self._told: list[Exception] = []
         self._incoming: Incoming | None = None
         self._socket: NodeSocket | None = None
+        # What nats-py sends by, without what it has around that.
+        self._wire: asyncio.Transport | None = None
         # How often something had come when a body was last sent at once: what is sent until more comes goes together.
         self._heard = -1
 
@@ -142,13 +144,13 @@ class Connection(Client):
         Raises:
             NatsError: the connection has it not, and never will.
         """
-        if not self.is_connected or self._transport is None or self._flush_queue is None:
+        incoming, wire = self._incoming, self._wire
+        if not self.is_connected or incoming is None or wire is None or self._flush_queue is None:
             raise NatsError("it has ended")
-        command = b"".join((b"PUB ", subject, b" ", reply, b" %d\r\n" % len(body), body, b"\r\n"))
-        heard = 0 if self._incoming is None else self._incoming.heard
-        if heard != self._heard and not self._pending and not self._unsent():
-            self._heard = heard
-            self._transport.write(command)
+        command = b"PUB %b %b %d\r\n%b\r\n" % (subject, reply, len(body), body)
+        if incoming.heard != self._heard and not self._pending and not wire.get_write_buffer_size():
+            self._heard = incoming.heard
+            wire.write(command)
             return
         self._pending.append(command)
         self._pending_data_size += len(command)
@@ -223,6 +225,7 @@ class Connection(Client):
         unread = bytes(self._ps.buf) + bytes(nats._io_reader._buffer)  # noqa: SLF001 - likewise
         self._incoming = Incoming(transport.get_protocol(), unread, self.max_payload)
         transport.set_protocol(self._incoming)
+        self._wire = transport
 
     def _unsent(self) -> int:
         """Bytes that the node has not taken yet, of those that it was sent."""

@@ -65,6 +65,7 @@ class NatsEngine:
             login = replace(login, tls=Tls())
         self._inbox = f"{inbox}.{secrets.token_hex(16)}"
         check(self._inbox)
+        self._answered_at = f"{self._inbox}.".encode()
         self._closed = False
         self._over = asyncio.Event()
         self._answers = AwaitedAnswers()
@@ -128,7 +129,7 @@ class NatsEngine:
         if self._answered.denied and self._keeper.usable:
             raise NotAllowed(self._answered.denied)
         with self._answers.expect(accept, subject) as awaited:
-            self._publish(subject, body, f"{self._inbox}.{awaited.number}".encode())
+            self._publish(subject, body, self._answered_at + awaited.number)
             return await awaited.wait(within)
 
     async def watch(self, subject: str, watcher: Watcher, /) -> Stop:
@@ -211,12 +212,12 @@ class NatsEngine:
         return partial(self._interests.end, interest)
 
     def _take_answer(self, subject: bytes, _reply: bytes, body: bytes) -> None:
-        awaited = self._answers.find(subject.rpartition(b".")[2].decode("ascii", "replace"))
+        awaited = self._answers.find(subject.rpartition(b".")[2])
         if awaited is not None:
             awaited.come(body)
 
     async def _told_of_answer(self, message: Msg) -> None:
-        awaited = self._answers.find(message.subject.rpartition(".")[2])
+        awaited = self._answers.find(message.subject.rpartition(".")[2].encode())
         if awaited is None:
             return
         if message.headers and message.headers.get("Status") == "503":

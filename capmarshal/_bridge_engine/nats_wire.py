@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _logger = logging.getLogger("capmarshal")
 
 _END = b"\r\n"
+_END_BYTES = len(_END)
+_HAVE_BODIES = (b"MSG ", b"HMSG ")
 
 # Bytes of a line: https://docs.nats.io/reference/reference-protocols/nats-protocol; INFO is the longest, and has the
 # addresses of all nodes in it.
@@ -111,24 +113,25 @@ class Incoming(asyncio.Protocol):
         if end < 0:
             self._passing = len(data) - at > _LINE_MOST
             return 0
-        begin = after = end + len(_END)
-        has_body = data.startswith((b"MSG ", b"HMSG "), at)
-        if has_body:
+        begin = after = end + _END_BYTES
+        if data.startswith(_HAVE_BODIES, at):
             # Its subject, the subscription, where an answer is to go to, if anywhere, and how long it is; of one that
             # has headers, how long these are, besides.
             words = data[at:end].split()
-            size = int(words[-1]) if len(words) > 3 and words[-1].isdigit() and len(words[-1]) < 10 else -1
+            count, size_word = len(words), words[-1]
+            size = int(size_word) if count > 3 and size_word.isdigit() and len(size_word) < 10 else -1
             if not 0 <= size <= self._most:
                 self._passing = True
                 return 0
-            after += size + len(_END)
+            end = begin + size
+            after = end + _END_BYTES
             if after > len(data):
                 self._wanted = after - at
                 return 0
             if words[0] == b"MSG" and (taker := self._takers.get(words[2])) is not None:
                 self.count += 1
                 try:
-                    taker(words[1], words[3] if len(words) > 4 else b"", data[begin : after - len(_END)])
+                    taker(words[1], words[3] if count > 4 else b"", data[begin:end])
                 except Exception:
                     _logger.exception("what takes a body from a bridge's engine raised")
                 return after

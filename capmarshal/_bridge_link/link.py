@@ -103,8 +103,9 @@ class Link:
         self._stop: Stop | None = None
         self._unreached_since: int | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        # What ends when the other is lost: of each question that is not answered yet.
-        self._asking: set[asyncio.Timeout] = set()
+        # Those that wait for an answer; and of these, who was told that the other is lost.
+        self._asking: set[asyncio.Task[Any]] = set()
+        self._told: set[asyncio.Task[Any]] = set()
         self._at_loss: list[Callable[[str], None]] = []
         self.has_come: Callable[[Label], bool] = lambda _label: False
 
@@ -161,8 +162,9 @@ class Link:
                 do(why)
             except Exception as error:  # noqa: BLE001 - logged; others wait to be told, too
                 lines.faults.log(logging.ERROR, "bridge: a fault at the loss of %s", self.other, error=error)
-        for scope in self._asking:
-            scope.reschedule(0)
+        self._told |= self._asking
+        for task in self._told:
+            task.cancel()
         current = asyncio.current_task()
         for task in tuple(self._tasks):
             if task is not current:
@@ -232,18 +234,23 @@ class Link:
             raise Expired(str(error)) from None
 
     async def _answered(self, asked: Asked, within: float) -> None:
-        """Returns when a question is answered: nobody waits for that any more when the other is lost."""
-        scope = asyncio.timeout(None)
+        """Returns when a question is answered: nobody waits for that any more when the other is lost.
+
+        As by asyncio.timeout(), which costs as much as to seal the question.
+        """
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - it is awaited
+        cancelled_before = task.cancelling()
+        self._asking.add(task)
         try:
-            async with scope:
-                self._asking.add(scope)
-                await self._engine.call(self._there, asked.body, within=within, accept=asked.accept)
-        except TimeoutError as error:
-            if isinstance(error, Unanswered):
-                raise
-            raise Unanswered(self.lost) from None
+            await self._engine.call(self._there, asked.body, within=within, accept=asked.accept)
+        except asyncio.CancelledError:
+            if task in self._told and task.uncancel() <= cancelled_before:
+                raise Unanswered(self.lost) from None
+            raise
         finally:
-            self._asking.discard(scope)
+            self._asking.discard(task)
+            self._told.discard(task)
 
     async def insist(self, kind: Kind, question: Any, answer: type[M], *, pause: float = 0.02) -> M:
         """Asks until it is answered, for questions that may be taken more than once.
