@@ -37,6 +37,10 @@ class Budget:
         """How many of them are in use."""
         return self._spent
 
+    def has_room(self, size: int) -> bool:
+        """Whether so many are there now, and nobody waits for some."""
+        return self._spent + size <= self._most and not self._turn.locked() and self._part.has_room(size)
+
     def take(self, size: int) -> None:
         """Spends so many.
 

@@ -263,6 +263,8 @@ class Crossing:
             TooManyImports, TooManySignals: there is no room for it.
             LinkLost: the other is lost.
         """
+        if not arrived.mentions:
+            return
         while len(arrived.things) < len(arrived.mentions):
             await asyncio.sleep(0)
             self._take_some(arrived)

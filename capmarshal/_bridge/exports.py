@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from capmarshal import Capability, Disconnected, Error, Signal, capability
+from capmarshal._async_client.forwarding import Onward
 from capmarshal._capabilities.capability import open_door_of
 
 from .shares import Part
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from capmarshal import UntypedCall, UntypedResult
 
     from .shares import Shares
     from .turns import Doors, Turns
@@ -61,6 +64,13 @@ class Export:
     door: int
     turns: Turns
     mentions: int = 0
+    _onward: Onward | None = None
+
+    async def forward(self, call: UntypedCall) -> UntypedResult:
+        """Passes a call on to it, which is a capability; see :func:`capmarshal.aio.forward`."""
+        if self._onward is None:
+            self._onward = Onward(self.thing)
+        return await self._onward.forward(call)
 
     def ring(self) -> None:
         """Sends it, if it is a signal."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,6 @@ from capmarshal import (
     StaleCapability,
     TooLarge,
     UntypedCall,
-    aio,
     timeout,
 )
 from capmarshal._bridge_engine.engine import LARGEST, EngineError, Later
@@ -37,6 +35,7 @@ from capmarshal._protocol.wire import METHOD_MAX
 from .budget import Spending
 from .crossing import Left
 from .exports import TooMany
+from .hands import Hands
 from .imports import TooManyImports
 from .limits import ENDED_MOST, TABLE_MOST
 from .signals import TooManySignals
@@ -51,6 +50,7 @@ if TYPE_CHECKING:
     from .budget import Budget
     from .crossing import Arrived, Crossing
     from .exports import Exports, Root
+    from .hands import Hand
     from .shares import Part
 
 # Seconds in which a call is answered at once, if it ends by then.
@@ -69,25 +69,79 @@ _NANOSECONDS = 1_000_000_000
 _NOT_THERE = "the object is not there any more: released, or its token was revoked"
 
 
-@dataclass(eq=False)
 class _Incoming:
     """One of them.
 
     Attributes:
         label: of its question.
+        call: what it is.
+        arrived: what has come of its table.
         left: what its result has mentioned.
         spending: bytes of its arguments and its result.
-        task: in which it runs.
+        hand: that does it, until it is over.
+        outcome: how it has ended; None of one that runs, or was cancelled.
+        is_over: it does not run any more.
         told: whether the other is told, or was, how it ended.
-        later: its answer, as long as it is waited for, and the timer that ends that.
+        later: its answer, as long as it is waited for.
+        at_once_until: until when it is, by the clock of the event loop.
+        at_end: done when it is over.
     """
 
-    label: Label
-    left: Left
-    spending: Spending
-    task: asyncio.Task[Outcome] | None = None
-    told: bool = False
-    later: tuple[Later, asyncio.TimerHandle] | None = None
+    __slots__ = (
+        "_calls",
+        "arrived",
+        "at_end",
+        "at_once_until",
+        "call",
+        "hand",
+        "is_over",
+        "label",
+        "later",
+        "left",
+        "outcome",
+        "spending",
+        "told",
+    )
+
+    def __init__(self, calls: IncomingCalls, label: Label, call: Call, arrived: Arrived, spending: Spending) -> None:
+        self._calls = calls
+        self.label = label
+        self.call = call
+        self.arrived = arrived
+        self.left = Left()
+        self.spending = spending
+        self.hand: Hand | None = None
+        self.outcome: Outcome | None = None
+        self.is_over = self.told = False
+        self.later: Later | None = None
+        self.at_once_until = 0.0
+        self.at_end: list[Callable[[], object]] = []
+
+    async def do(self) -> None:
+        """Runs it."""
+        await self._calls.run(self)
+
+    def over(self) -> None:
+        """It has ended, or was cancelled."""
+        self.is_over, self.hand = True, None
+        self._calls.over(self)
+        # What it has come to is kept, perhaps for long, and not what it was given.
+        del self.call, self.arrived
+        for do in self.at_end:
+            do()
+        self.at_end.clear()
+
+    def cancel(self) -> None:
+        """Has it end."""
+        if self.hand is not None:
+            self.hand.cancel(self)
+
+    async def wait(self) -> None:
+        """Returns when it is over."""
+        if not self.is_over:
+            ended = asyncio.Event()
+            self.at_end.append(ended.set)
+            await ended.wait()
 
 
 class IncomingCalls:
@@ -137,7 +191,10 @@ class IncomingCalls:
         self._calls: dict[bytes, _Incoming] = {}
         self._running = 0
         self._running_of: dict[int, int] = {}
-        self._waited_for = 0
+        self._hands = Hands(link)
+        # Those that are waited for, the one that has come first before all others; and what ends that.
+        self._waited_for: dict[_Incoming, None] = {}
+        self._timer: asyncio.TimerHandle | None = None
         self._draining = False
         self._telling: set[asyncio.Task[None]] = set()
         link.answer(Kind.CALL, self._called)
@@ -149,7 +206,7 @@ class IncomingCalls:
         incoming = self._calls.get(call)
         if incoming is None:
             return
-        if incoming.task is None or not incoming.task.done():
+        if not incoming.is_over:
             # It can't have: what the call has, and will have, is taken back.
             self.given_up(call)
             return
@@ -165,10 +222,12 @@ class IncomingCalls:
             self._link.bar(Kind.CALL, call)
             return
         self._remembered.give_back()
-        if incoming.task is not None:
-            incoming.task.cancel()
+        if incoming.is_over:
+            self._forget(incoming)
+        else:
             # Not before it is over: until then it may have a result, too.
-            incoming.task.add_done_callback(lambda _task: self._forget(incoming))
+            incoming.at_end.append(partial(self._forget, incoming))
+            incoming.cancel()
 
     def _forget(self, incoming: _Incoming) -> None:
         incoming.spending.end()
@@ -177,8 +236,8 @@ class IncomingCalls:
     async def drain(self) -> None:
         """Takes no more, and returns when those that run have ended, and the other has heard of it."""
         self._draining = True
-        while running := [call.task for call in self._calls.values() if call.task is not None and not call.task.done()]:
-            await asyncio.wait(running)
+        while running := [call for call in self._calls.values() if not call.is_over]:
+            await running[0].wait()
         while self._telling:
             await asyncio.wait(self._telling)
 
@@ -229,64 +288,87 @@ class IncomingCalls:
             raise NotTaken(
                 "calls of that bridge have ended, and it does not say that it has heard it; others may need room"
             )
-        incoming = _Incoming(label, Left(), Spending(self._budget))
-        # Before the task runs, which may be cancelled until then.
         arrived = self._crossing.arrive(call.table)
-        incoming.task = task = self._link.adopt(asyncio.create_task(self._run(call, arrived, incoming)))
+        incoming = _Incoming(self, label, call, arrived, Spending(self._budget))
         self._running += 1
         self._running_of[call.client] = of_client + 1
-        task.add_done_callback(partial(self._over, incoming, call.client, arrived))
         self._calls[label.call] = incoming
-        if self._waited_for >= _AT_ONCE_MOST:
-            self._start_telling(incoming)
-            return Running()
-        self._waited_for += 1
+        at_once = len(self._waited_for) < _AT_ONCE_MOST
         later = Later()
-        incoming.later = later, asyncio.get_running_loop().call_later(_AT_ONCE, self._runs_on, incoming)
-        return later
+        if at_once:
+            self._wait_for(incoming, later)
+        # It may be over by that.
+        hand = self._hands.begin(incoming)
+        if not incoming.is_over:
+            incoming.hand = hand
+        if at_once:
+            return later
+        self._start_telling(incoming)
+        return Running()
+
+    def _wait_for(self, incoming: _Incoming, later: Later) -> None:
+        """Has it answered at once, if it ends soon."""
+        loop = asyncio.get_running_loop()
+        incoming.later, incoming.at_once_until = later, loop.time() + _AT_ONCE
+        self._waited_for[incoming] = None
+        if self._timer is None:
+            self._timer = loop.call_at(incoming.at_once_until, self._look)
+
+    def _look(self) -> None:
+        """One timer rings for all that are waited for: most have ended by then."""
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for incoming in tuple(self._waited_for):
+            if incoming.at_once_until > now:
+                self._timer = loop.call_at(incoming.at_once_until, self._look)
+                return
+            self._start_telling(incoming)
+            self._answer(incoming, Running())
 
     def _answer(self, incoming: _Incoming, answer: Outcome | Running) -> None:
         """Answers a call, if it is waited for: from here on it is not."""
-        if incoming.later is None:
+        later = incoming.later
+        if later is None:
             return
-        (later, timer), incoming.later = incoming.later, None
-        timer.cancel()
-        self._waited_for -= 1
+        incoming.later = None
+        del self._waited_for[incoming]
         later.answer(self._link.sealed(incoming.label, answer))
 
-    def _runs_on(self, incoming: _Incoming) -> None:
-        self._start_telling(incoming)
-        self._answer(incoming, Running())
-
-    def _over(self, incoming: _Incoming, client: int, arrived: Arrived, _task: asyncio.Task[Outcome]) -> None:
+    def over(self, incoming: _Incoming) -> None:
+        """One has ended."""
         self._running -= 1
-        self._running_of[client] -= 1
-        if not self._running_of[client]:
+        client = incoming.call.client
+        left = self._running_of[client] - 1
+        if left:
+            self._running_of[client] = left
+        else:
             del self._running_of[client]
         self._descriptors.give_back()
-        self._crossing.turn_away(arrived)
+        self._crossing.turn_away(incoming.arrived)
         # Where it has no outcome: it was cancelled.
         self._answer(incoming, Running())
 
     def _start_telling(self, incoming: _Incoming) -> None:
-        if incoming.told or incoming.task is None or self._link.lost:
+        if incoming.told or self._link.lost:
             return
         incoming.told = True
-        telling = self._link.run(self._tell(incoming.label.call, incoming.task))
+        telling = self._link.run(self._tell(incoming))
         self._telling.add(telling)
         telling.add_done_callback(self._telling.discard)
 
-    async def _tell(self, call: bytes, task: asyncio.Task[Outcome]) -> None:
+    async def _tell(self, incoming: _Incoming) -> None:
         """Tells the other when it has ended."""
-        await asyncio.wait([task])
-        if not task.cancelled():
+        await incoming.wait()
+        if incoming.outcome is not None:
             with contextlib.suppress(LinkLost, NotTaken):
-                await self._link.insist(Kind.DONE, Done(call, task.result()), Taken)
+                await self._link.insist(Kind.DONE, Done(incoming.label.call, incoming.outcome), Taken)
 
-    async def _run(self, call: Call, arrived: Arrived, incoming: _Incoming) -> Outcome:
-        outcome = await self._outcome(call, arrived, incoming.left, incoming.spending)
+    async def run(self, incoming: _Incoming) -> None:
+        """Runs one, and answers it."""
+        outcome = await self._outcome(incoming.call, incoming.arrived, incoming.left, incoming.spending)
+        incoming.outcome = outcome
         self._answer(incoming, outcome)
-        return outcome
 
     async def _outcome(self, call: Call, arrived: Arrived, left: Left, spending: Spending) -> Outcome:
         table: list[Any] = []
@@ -310,13 +392,19 @@ class IncomingCalls:
             raise StaleCapability(_NOT_THERE)
         payload = await self._crossing.receive(call.payload, self._max_bytes, spending)
         turns = export.turns
-        if not await turns.take(self._bridge, call.client, _left(call)):
+        if not turns.take_now(self._bridge, call.client) and not await turns.take(
+            self._bridge, call.client, _left(call)
+        ):
             raise CallTimeout(f"{call.method}(): others of that bridge, by the same way, did not end", ran="no")
         try:
             if self._exports.at(call.object) is not export:
                 raise StaleCapability(_NOT_THERE)
-            with timeout(_left(call)):
-                result = await aio.forward(UntypedCall(call.method, payload, table), to=export.thing)
+            passed_on = UntypedCall(call.method, payload, table)
+            if not call.deadline:
+                result = await export.forward(passed_on)
+            else:
+                with timeout(_left(call)):
+                    result = await export.forward(passed_on)
         finally:
             turns.give_back(self._bridge, call.client)
         try:
@@ -339,20 +427,20 @@ class IncomingCalls:
 
     def _lose(self, _why: str) -> None:
         for incoming in self._calls.values():
-            if incoming.task is not None:
-                incoming.task.cancel()
-                incoming.task.add_done_callback(partial(_free, incoming.spending))
+            if incoming.is_over:
+                incoming.spending.end()
+            else:
+                incoming.at_end.append(incoming.spending.end)
+                incoming.cancel()
         self._remembered.give_back(len(self._calls))
         self._calls.clear()
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 def _left(call: Call) -> float | None:
     """Seconds until its deadline; None where it has none."""
     return max(call.deadline - now(), 0) / _NANOSECONDS if call.deadline else None
-
-
-def _free(spending: Spending, _task: asyncio.Task[Outcome]) -> None:
-    spending.end()
 
 
 def _fault(error: Exception, call: Call) -> faults.Fault:

@@ -8,6 +8,7 @@ is told that it has not run where that is proven so, and else that it may have.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import os
@@ -37,6 +38,7 @@ from capmarshal._bridge_link.messages import (
     Kind,
     Long,
     Outcome,
+    Result,
     Running,
     State,
     Taken,
@@ -79,18 +81,26 @@ class _Never(Exception):
     """The call was never begun, and never will be."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Waiting:
-    """A call whose outcome is waited for; in doubt as long as it is not known whether it has come."""
+    """A call whose outcome is waited for; in doubt as long as it is not known whether it has come.
+
+    Attributes:
+        came: its outcome, or why it has none, where that is told otherwise than by the answer to its question.
+        told: set then, for who waits for that.
+    """
 
     call: bytes
-    outcome: asyncio.Future[Outcome]
     in_doubt: bool = False
+    came: Outcome | Exception | None = None
+    told: asyncio.Event | None = None
 
-    def forget(self) -> None:
-        """Nobody waits any more; asyncio has nothing to say of an error that nobody has seen."""
-        if not self.outcome.cancel() and not self.outcome.cancelled():
-            self.outcome.exception()
+    def come(self, what: Outcome | Exception) -> None:
+        """It is told: once."""
+        if self.came is None:
+            self.came = what
+            if self.told is not None:
+                self.told.set()
 
 
 class OutgoingCalls:
@@ -132,10 +142,10 @@ class OutgoingCalls:
                 self._crossing.take_back(left)
             return
         waiting = self._waiting.get(call)
-        if waiting is None or waiting.outcome.done():
+        if waiting is None:
             return
         if state is State.NEVER:
-            waiting.outcome.set_exception(_Never())
+            waiting.come(_Never())
         elif state is State.RUNNING:
             waiting.in_doubt = False
 
@@ -176,11 +186,13 @@ class OutgoingCalls:
             left = self._leave(call)
         except Stays as error:
             raise await named(error, call.method, partial(self.make, number)) from None
-        waiting = _Waiting(self._link.new_id(), asyncio.get_running_loop().create_future())
+        waiting = _Waiting(self._link.new_id())
         try:
             payload = self._crossing.pay(call.payload, left)
-            message = Call(number, call.method, payload, left.mentions, self._deadline(), self._client())
-            outcome = await self._outcome(message, waiting)
+            seconds = remaining()
+            deadline = 0 if seconds == math.inf else max(self._link.clock.at(seconds), 1)
+            message = Call(number, call.method, payload, left.mentions, deadline, self._client())
+            outcome = await self._outcome(message, waiting, max(min(_ANSWERED, seconds), 0.01))
         except (_Never, NotSent, LinkLost, NotTaken) as error:
             self._crossing.take_back(left)
             if isinstance(error, (_Never, NotSent)):
@@ -210,8 +222,8 @@ class OutgoingCalls:
         except TooMany as error:
             raise TooLarge(f"{call.method}(): {error}") from None
 
-    async def _outcome(self, message: Call, waiting: _Waiting) -> Outcome:
-        """What a call came to.
+    async def _outcome(self, message: Call, waiting: _Waiting, within: float) -> Outcome:
+        """What a call came to; it is answered, or told to run, within so many seconds, or in doubt.
 
         Raises:
             _Never, NotSent, LinkLost, NotTaken: it has not run, and never will.
@@ -221,7 +233,7 @@ class OutgoingCalls:
         try:
             try:
                 answer: Outcome | Running = await self._link.ask(
-                    Kind.CALL, message, ANSWER_TO_CALL, within=self._patience(), number=waiting.call
+                    Kind.CALL, message, ANSWER_TO_CALL, within=within, number=waiting.call
                 )
             except NotGenuine as error:
                 raise Disconnected(self._words(str(error))) from None
@@ -234,16 +246,25 @@ class OutgoingCalls:
             return await self._wait(waiting)
         finally:
             del self._waiting[waiting.call]
-            waiting.forget()
 
     async def _wait(self, waiting: _Waiting) -> Outcome:
-        while True:
-            done, _ = await asyncio.wait([waiting.outcome], timeout=_ANSWERED if waiting.in_doubt else None)
-            if done:
-                return waiting.outcome.result()
-            self._pinging.at_once()
+        waiting.told = asyncio.Event()
+        while waiting.came is None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_ANSWERED if waiting.in_doubt else None):
+                    await waiting.told.wait()
+            if waiting.came is None:
+                self._pinging.at_once()
+        if isinstance(waiting.came, Exception):
+            raise waiting.came
+        return waiting.came
 
     async def _result(self, call: UntypedCall, outcome: Outcome) -> UntypedResult:
+        if isinstance(outcome, Result) and not outcome.table:
+            payload = outcome.payload
+            # It is here, and nothing else of it is to come: it needs room for no longer than it takes to look for that.
+            if isinstance(payload, bytes) and self._budget.has_room(len(payload)):
+                return UntypedResult(payload)
         method = method_of(call)
         if isinstance(outcome, Failed):
             raise method.error_for(memoryview(outcome.fault), f"{method.where}, {self._link.other}", FOREVER)
@@ -274,27 +295,19 @@ class OutgoingCalls:
 
     def _done(self, _label: Label, done: Done) -> Taken:
         waiting = self._waiting.get(done.call)
-        if waiting is not None and not waiting.outcome.done():
-            waiting.outcome.set_result(done.outcome)
+        if waiting is not None:
+            waiting.come(done.outcome)
         return Taken()
 
     def _lose(self, why: str) -> None:
         for call, waiting in self._waiting.items():
-            if not waiting.outcome.done():
-                never = self._came is not None and call not in self._came
-                waiting.outcome.set_exception(_Never() if never else Disconnected(self._words(why)))
-
-    def _deadline(self) -> int:
-        left = remaining()
-        return 0 if left == math.inf else max(self._link.clock.at(left), 1)
+            never = self._came is not None and call not in self._came
+            waiting.come(_Never() if never else Disconnected(self._words(why)))
 
     def _client(self) -> int:
         """What stands for who calls: the other has each of them leave room for all others, and learns no more."""
         who = caller()
         return hash((self._salt, who.pid, who.uid)) & 0xFFFFFFFF
-
-    def _patience(self) -> float:
-        return max(min(_ANSWERED, remaining()), 0.01)
 
     def _words(self, why: str) -> str:
         return f"the machine behind {self._link.other!r} is lost: {why}"

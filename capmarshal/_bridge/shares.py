@@ -46,9 +46,13 @@ class Share:
         """Takes so many more, if one may have them; whether."""
         if count > self.room:
             return False
+        self.have(count)
+        return True
+
+    def have(self, count: int) -> None:
+        """Has so many more, of which it is known that it may."""
         self.held += count
         self._pool.free -= count
-        return True
 
     def give_back(self, count: int = 1) -> None:
         """Does not have so many any more."""
@@ -65,10 +69,16 @@ class Part:
         self._times = times
         self.held = 0
 
+    def has_room(self, count: int = 1) -> bool:
+        """Whether it may have so many more."""
+        room = self._share.room
+        return count <= room and self.held + count <= self._times * room
+
     def take(self, count: int = 1) -> bool:
         """Takes so many more, if it may have them; whether."""
-        if self.held + count > self._times * self._share.room or not self._share.take(count):
+        if not self.has_room(count):
             return False
+        self._share.have(count)
         self.held += count
         return True
 

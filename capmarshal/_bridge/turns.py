@@ -66,7 +66,7 @@ class Turns:
         part = self._parts[bridge, client]
         part.give_back()
         self._forget_unless_used(bridge, client, part)
-        while any(map(self._deal, tuple(self._waiting))):
+        while self._waiting and any(map(self._deal, tuple(self._waiting))):
             pass
 
     def __len__(self) -> int:

@@ -14,40 +14,31 @@ from capmarshal._protocol import faults
 from capmarshal._typed.untyped import Untyped, UntypedCall, method_of
 
 if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self
-
     from capmarshal._capabilities.capability import Proxy
-    from capmarshal._typed.untyped import UntypedMethod, UntypedResult
+    from capmarshal._typed.untyped import UntypedResult
 
 
-class Carrying:
-    """A block in which a call is made for another: what is raised for that is carried on as it is."""
-
-    __slots__ = ()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
-        if isinstance(error, Error):
-            faults.carry(error, faults.of_call(error))
-
-
-def target_of(call: UntypedCall, to: Capability) -> tuple[Proxy, UntypedMethod]:
-    """What is called, and by which method.
+def check_call(call: UntypedCall) -> None:
+    """Refuses what is none.
 
     Raises:
-        TypeError, ValueError, Closed: it cannot be.
+        TypeError: it is something else.
     """
     if not isinstance(call, UntypedCall):
         raise TypeError(f"what is forwarded is an UntypedCall, not {with_article(type(call).__name__)}")
+
+
+def untyped(to: object) -> Proxy:
+    """What calls are made by that are passed on.
+
+    Raises:
+        TypeError, ArgumentError, Closed: it cannot be called.
+    """
     if not isinstance(to, Capability):
         raise TypeError(f"a call is forwarded to a Capability, not to {to!r}: capmarshal.capability() gives a proxy's")
     proxy: Any = to.cast(Untyped)
-    return proxy, method_of(call)
+    made: Proxy = proxy
+    return made
 
 
 def forward(call: UntypedCall, to: Capability) -> UntypedResult:
@@ -65,8 +56,13 @@ def forward(call: UntypedCall, to: Capability) -> UntypedResult:
             :meth:`Forwarder.forward`, it is that error again.
         Disconnected, CallTimeout, Revoked, ArgumentError, UnknownMethod, StaleCapability: as of any call.
     """
-    proxy, called = target_of(call, to)
-    with Carrying():
+    check_call(call)
+    proxy, called = untyped(to), method_of(call)
+    try:
         by = logged(invoke, exchange) if call_log.wanted() else invoke
         result: UntypedResult = by(proxy, called, (call,))
-        return result
+    except Error as error:
+        # What is raised for a call that is made for another is carried on as it is.
+        faults.carry(error, faults.of_call(error))
+        raise
+    return result

@@ -1,0 +1,112 @@
+"""Tasks that do one thing after the other: where one of them waits for work, that begins at once.
+
+A task for each thing costs more than to begin it, and one turn of the event loop before it, and another one after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from typing import TYPE_CHECKING, Protocol
+
+from capmarshal._kernel.prompt import Prompt
+
+if TYPE_CHECKING:
+    from capmarshal._bridge_link.link import Link
+
+_logger = logging.getLogger("capmarshal")
+
+# Of those that have nothing to do, so many wait for work.
+_IDLE_MOST = 100
+
+
+class Job(Protocol):
+    """One thing to do."""
+
+    async def do(self) -> None:
+        """Does it: once, in a context that has nothing of whoever has begun it, and leaves nothing there."""
+
+    def over(self) -> None:
+        """It is done; or was cancelled, perhaps before it had begun.  Called once."""
+
+
+class Hands:
+    """Those of one link: all are cancelled when that is lost, and waited for when it is closed."""
+
+    def __init__(self, link: Link) -> None:
+        """None yet; the link is borrowed."""
+        self._link = link
+        self._idle: list[Hand] = []
+
+    def begin(self, job: Job) -> Hand:
+        """Has something done; by whom, until it is over."""
+        if self._idle:
+            hand = self._idle.pop()
+            hand.take(job)
+            return hand
+        hand = Hand(self, job)
+        self._link.adopt(hand.task)
+        return hand
+
+    def rest(self, hand: Hand) -> bool:
+        """One has nothing to do any more; whether it is to wait for work."""
+        if len(self._idle) >= _IDLE_MOST or self._link.lost:
+            return False
+        self._idle.append(hand)
+        return True
+
+    def leave(self, hand: Hand) -> None:
+        """One has ended."""
+        if hand in self._idle:
+            self._idle.remove(hand)
+
+
+class Hand:
+    """One of them.
+
+    Attributes:
+        task: its own.
+    """
+
+    def __init__(self, hands: Hands, job: Job) -> None:
+        """It begins with a job."""
+        self._hands = hands
+        self._job: Job | None = job
+        self._cancelled = False
+        self._loop = asyncio.get_running_loop()
+        self._go: Prompt[None] = Prompt(self._loop)
+        self.task: asyncio.Task[None] = self._loop.create_task(self._work(), context=contextvars.Context())
+        self.task.add_done_callback(self._ended)
+
+    def take(self, job: Job) -> None:
+        """Another one, while it waits for work."""
+        self._job = job
+        self._go.answer(None)
+
+    def cancel(self, job: Job) -> None:
+        """Cancels a job, if it is not over."""
+        if self._job is job:
+            self._cancelled = True
+            self.task.cancel()
+
+    async def _work(self) -> None:
+        while (job := self._job) is not None:
+            await job.do()
+            self._job = None
+            job.over()
+            # Where it was cancelled, and has not heeded that, the next one is not to be.
+            if self._cancelled or not self._hands.rest(self):
+                return
+            self._go = Prompt(self._loop)
+            await self._go
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._hands.leave(self)
+        # It keeps what has cancelled it, and that the frames of what it did.
+        del self.task
+        job, self._job = self._job, None
+        if job is not None:
+            job.over()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _logger.error("bridge: a fault in what a link does", exc_info=error)
