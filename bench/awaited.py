@@ -9,7 +9,7 @@ import msgspec
 
 import capmarshal as cm
 from bench import loops, measuring, peers, servers, streams
-from bench.measuring import Goal, Report, Work, adding, against, benchmark, often, warm_up
+from bench.measuring import Goal, Report, Work, adding, against, benchmark, not_installed, often, warm_up
 from bench.processes import Process, listening, running
 from bench.servers import AwaitedWorks, Works, served
 
@@ -41,7 +41,7 @@ def _cost(works: Works, times: int, in_flight: int) -> float:
 def awaited(at: Report) -> Iterator[Work]:
     """One call, and 64 in flight, on asyncio, uvloop and trio, against others; and what a call costs the server."""
     times, cores = at.loops(640, 100), at.cores
-    found = at.can(loops.unavailable())
+    found = at.can({"asyncio": ""} | not_installed("uvloop", "trio"))
     others = {peers.shown(name): name for name in at.can({name: peers.PEERS[name].unavailable() for name in _PEERS})}
     blocking = at.enter(served(cores))
     by_loop = {loop: at.enter(served(cores, servers.awaited, loop)) for loop in found}

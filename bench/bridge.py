@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import capmarshal as cm
 from bench import loops, nats_by_hand, peers, servers
 from bench.awaited import IN_FLIGHT, often_awaited
-from bench.contenders import look_at_bytes
+from bench.contenders import look_at_bytes, pattern
 from bench.figures import in_words
-from bench.measuring import Goal, Report, Work, adding, against, benchmark, checked, often, warm_up
+from bench.measuring import Goal, Report, Work, adding, against, benchmark, checked, not_installed, often, warm_up
 from bench.peers import calls
 from bench.processes import Cores, line_of, running
 from bench.servers import Works, handed_over
@@ -129,8 +129,7 @@ def bridge(at: Report) -> Iterator[Work]:
     """A call of an object on another machine, and a dataspace, by two bridges, against nats-py alone and pycapnp."""
     times = at.loops(640, 20)
     needed = nats_by_hand.unavailable()
-    optional = {"uvloop": loops.unavailable()["uvloop"], "pycapnp": peers.PEERS["pycapnp"].unavailable()}
-    found = at.can(needed | optional)
+    found = at.can(needed | not_installed("uvloop", "pycapnp"))
     if any(needed.values()):
         return
     ways = _ways(at, found)
@@ -153,9 +152,9 @@ def _copying(at: Report, size: int) -> Work:
     server, _ = at.enter(handed_over(servers.blocking, cores=at.cores))
     capability, _ = _bridged(at, "asyncio", server, address)
     line_of(at.enter(running(nats_by_hand.respond, "asyncio", address, size, cores=at.cores)))
-    data = at.enter(cm.Dataspace.from_buffer(nats_by_hand.data(size)))
+    data = at.enter(cm.Dataspace.from_buffer(pattern(size)))
     works = capability.cast(Works)
-    take = checked(works.take_dataspace, (data,), look_at_bytes(nats_by_hand.data(size)))
+    take = checked(works.take_dataspace, (data,), look_at_bytes(pattern(size)))
     timed = {_BRIDGES: partial(often, take, 1, partial(works.use, "settle"))}
     for window in _WINDOWS:
         timed[_COPY.format(window)] = partial(loops.run, "asyncio", nats_by_hand.copy, address, size, window)

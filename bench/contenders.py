@@ -35,6 +35,12 @@ decode_int, _decode_str = msgspec.msgpack.Decoder(int).decode, msgspec.msgpack.D
 decode_pair = msgspec.msgpack.Decoder(tuple[int, int]).decode
 
 
+def pattern(size: int) -> bytes:
+    """So many bytes; their period is no power of two: the last byte of each size, and of each chunk, is another one."""
+    period = bytes(range(251))
+    return (period * (size // len(period) + 1))[:size]
+
+
 def look_at_bytes(data: bytes | memoryview) -> tuple[int, int]:
     """What arrived, as the server saw it: how many bytes, and the last one; 0 if there is none."""
     return len(data), data[-1] if data else 0

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import importlib.util
 import os
 import sys
 import time
@@ -23,11 +22,6 @@ _LOOPS: dict[str, tuple[str, dict[str, bool]]] = {
     "uvloop": ("asyncio", {"use_uvloop": True}),
     "trio": ("trio", {}),
 }
-
-
-def unavailable() -> dict[str, str]:
-    """By the name of each loop, why it cannot be used here; empty if it can."""
-    return {loop: "" if importlib.util.find_spec(loop) else f"{loop} is not installed" for loop in _LOOPS}
 
 
 def run(loop: str, main: Callable[[Unpack[Ts]], Awaitable[T]], *arguments: *Ts) -> T:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import metadata
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from bench.processes import Cores, places, run_on
@@ -148,6 +149,11 @@ def benchmark(
 ) -> Callable[[Callable[[Report], Iterator[Work]]], Benchmark]:
     """Makes one of the function below."""
     return lambda works: Benchmark(takes, rounds, everywhere, works)
+
+
+def not_installed(*packages: str) -> dict[str, str]:
+    """By name, as it is installed, why each cannot be used here; empty if it can."""
+    return {name: "" if any(metadata.distributions(name=name)) else f"{name} is not installed" for name in packages}
 
 
 def warm_up(times: int) -> int:

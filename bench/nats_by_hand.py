@@ -6,7 +6,6 @@ call without an answer, and who else uses the node may read, answer and repeat.
 
 import asyncio
 import contextlib
-import importlib.util
 import json
 import os
 import shutil
@@ -20,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from bench import loops
-from bench.contenders import decode_int, decode_pair, encode, look_at_bytes
+from bench.contenders import decode_int, decode_pair, encode, look_at_bytes, pattern
+from bench.measuring import not_installed
 from bench.processes import PATIENCE, patiently, run_on
 
 _ADD, _CHUNKS = "bench.add", "bench.chunk"
@@ -36,12 +36,8 @@ def _node() -> str | None:
 
 def unavailable() -> dict[str, str]:
     """By what is needed, here and by a bridge, why it is not to be had."""
-    modules = {"nats": "nats-py", "cryptography": "cryptography"}
-    missing = {
-        package: "" if importlib.util.find_spec(module) else f"{package} is not installed"
-        for module, package in modules.items()
-    }
-    return missing | {"nats-server": "" if _node() else "nats-server is neither installed nor on the PATH"}
+    node = "" if _node() else "nats-server is neither installed nor on the PATH"
+    return not_installed("nats-py", "cryptography") | {"nats-server": node}
 
 
 @contextlib.contextmanager
@@ -80,12 +76,6 @@ async def connected(address: str) -> AsyncIterator[loops.Client]:
     await client.close()
 
 
-def data(size: int) -> bytes:
-    """So many bytes; their period is no power of two, so that no chunk is like the one before."""
-    pattern = bytes(range(251))
-    return (pattern * (size // len(pattern) + 1))[:size]
-
-
 async def copy(address: str, size: int, window: int) -> float:
     """Seconds for so many bytes, by so many requests in flight, into a new memfd."""
     import nats
@@ -107,7 +97,7 @@ async def copy(address: str, size: int, window: int) -> float:
     finally:
         os.close(number)
         await client.close()
-    if arrived != look_at_bytes(data(size)):
+    if arrived != look_at_bytes(pattern(size)):
         raise SystemExit("a wrong copy came")
     return taken / 1e9
 
@@ -117,7 +107,7 @@ async def respond(address: str, size: str) -> None:
     import nats
 
     client = await nats.connect(address)
-    given = memoryview(data(int(size)))
+    given = memoryview(pattern(int(size)))
 
     async def answer(message: Any) -> None:
         a, b = decode_pair(message.data)

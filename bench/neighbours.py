@@ -94,8 +94,12 @@ def _in_real_time(shared: Works, seconds: float) -> float | None:
     return _percentiles(_call(shared, seconds)[0], 0.99)[0]
 
 
-def _beside(load: str, seconds: float) -> Row:
-    """With this interpreter's capmarshal.  Server and honest client share a core; the neighbour's is another one."""
+def beside(load: str, length: str) -> None:
+    """With this interpreter's capmarshal, for so many seconds: prints a row as JSON.
+
+    Server and honest client share a core; the neighbour's is another one.
+    """
+    seconds = float(length)
     here, *_, other = places() * 2
     with served(here, shared) as works:
         gc.freeze()
@@ -106,15 +110,15 @@ def _beside(load: str, seconds: float) -> Row:
         with running(neighbour, load, cores=apart, parent=cm.capability(works)) as process:
             # It has begun.
             line_of(process)
-            beside, errors = _call(works, seconds)
+            times, errors = _call(works, seconds)
             at_once = _in_real_time(works, seconds)
             said = json.loads(line_of(process, "over"))
-    return Row(alone, _percentiles(beside, 0.5, 0.99, 1), at_once, errors, *said)
+    print(json.dumps(Row(alone, _percentiles(times, 0.5, 0.99, 1), at_once, errors, *said)))
 
 
 def _measure(python: str, load: str, seconds: float) -> Row | None:
     """With an interpreter's capmarshal."""
-    command = [python, "-m", "bench.neighbours", "--json", "--load", load, "--seconds", str(seconds)]
+    command = [python, "-m", "bench.processes", "bench.neighbours", "beside", load, str(seconds)]
     try:
         done = subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.PIPE, timeout=_PATIENCE, check=True)
     except subprocess.SubprocessError as error:
@@ -155,16 +159,12 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--load", action="append", choices=LOADS, help="only this one")
     parser.add_argument("--seconds", type=float, default=_SECONDS, help="for each")
     parser.add_argument("--quick", action="store_true", help="whether it works, not how well")
-    parser.add_argument("--json", action="store_true", help="the figures of one load with this interpreter, no page")
     return parser.parse_args()
 
 
 def _main() -> None:
     """Measures each load with one version after the other, so that what else the machine does meets them alike."""
     options = _parse()
-    if options.json:
-        print(json.dumps(_beside(options.load[0], options.seconds)))
-        return
     # Not in the processes of the versions: these may have no pyperf.
     from bench import figures
 

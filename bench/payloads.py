@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import capmarshal as cm
 from bench import CHECKOUT, c_program, contenders, processes
 from bench.charts import line_chart
-from bench.contenders import look_at_descriptors
+from bench.contenders import look_at_descriptors, pattern
 from bench.figures import in_words
 from bench.measuring import Goal, Report, Work, benchmark, checked, often
 from bench.processes import PATIENCE, run_on
@@ -48,9 +48,6 @@ _MOST = {("bytes", name): _COPIES for name in (_INLINE, _SEND_FDS, _CONNECTION, 
 # Of bytes by value against Connection.send_bytes.
 _TARGETS = {_MIB: 1.0, 16 * _MIB: 1.0}
 
-# What is handed over by value is a pattern, whose period is no power of two: the last byte of each size is another one.
-_PATTERN = bytes(range(251))
-
 
 def _dataspace(data: memoryview, size: int) -> cm.Dataspace:
     made = cm.Dataspace.create(size)
@@ -77,7 +74,7 @@ def transfer(at: Report) -> Iterator[Work]:
     dup_fds = at.enter(by_hand(works, contenders.ConnectionObjects)).hand_descriptors
     # All of them hand over the same, which is made once: bytes; and a file each, as somebody would have.
     sizes = amounts["bytes"]
-    data = memoryview(_PATTERN * (min(max(sizes), INLINE_MAX) // len(_PATTERN) + 1))
+    data = memoryview(pattern(min(max(sizes), INLINE_MAX)))
     dataspaces = {size: at.enter(contextlib.closing(_dataspace(data, size))) for size in sizes}
     files = [at.enter(cm.Descriptor(os.memfd_create("transfer"))) for _ in range(max(amounts["descriptors"]))]
     numbers = [file.fileno() for file in files]
@@ -99,7 +96,7 @@ def transfer(at: Report) -> Iterator[Work]:
             load = (amount, 0) if task == "bytes" else (0, amount)
             return partial(c_program.hand_over, *load, repeats, at.cores)
         take, lend = ways[task, name]
-        last = (amount - 1) % len(_PATTERN)
+        last = data[(amount - 1) % len(data)]
         arrived = (amount, last) if task == "bytes" else look_at_descriptors(numbers[:amount])
         # The peers close before they answer.
         settle = partial(works.use, "settle") if name.startswith(_CAPMARSHAL) else None

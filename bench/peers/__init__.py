@@ -13,7 +13,7 @@ import capmarshal as cm
 from bench import contenders
 from bench.charts import bar_chart
 from bench.loops import Client
-from bench.measuring import Report, Work, adding, against, benchmark, checked, often
+from bench.measuring import Report, Work, adding, against, benchmark, checked, not_installed, often
 from bench.peers import calls, dbus
 from bench.processes import Cores, await_end, listening
 from bench.servers import Works, by_hand, served
@@ -37,11 +37,9 @@ class Peer(NamedTuple):
 
     def unavailable(self) -> str:
         """Why it cannot be measured here; empty if it can."""
-        if self.package and not any(metadata.distributions(name=self.package)):
-            return f"{self.package} is not installed"
-        if self.needs and shutil.which(self.needs) is None:
-            return f"{self.needs} is not on the PATH"
-        return ""
+        if self.package and (why := not_installed(self.package)[self.package]):
+            return why
+        return f"{self.needs} is not on the PATH" if self.needs and shutil.which(self.needs) is None else ""
 
 
 _BY_REFERENCE = (
