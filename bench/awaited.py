@@ -1,9 +1,12 @@
 """Calls that are awaited, and streams of items, in event loops: against those that block, and what others have."""
 
 import itertools
+import os
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import NamedTuple
 
 import msgspec
 
@@ -11,8 +14,10 @@ import capmarshal as cm
 from bench import loops, measuring, peers, servers, streams
 from bench.measuring import Goal, Report, Work, adding, against, benchmark, not_installed, often, warm_up
 from bench.processes import Process, listening, running
-from bench.servers import AwaitedWorks, Works, served
+from bench.servers import AwaitedWorks, Works, handed_over, served
 
+# Of a process's clocks, the one of its threads' time on processors: include/linux/posix-timers_types.h.
+_CPUCLOCK_SCHED = 2
 # A tenth of the calls warm up: as many as are ever in flight, so that each finds its channel there.
 IN_FLIGHT = {"one call": 1, "64 in flight": 64}
 
@@ -25,16 +30,34 @@ _TARGETS = {"asyncio": 0.5, "uvloop": 1.3, "trio": 1.3}
 _PEERS, _TARGET_OF_PEERS = ("grpcio", "pycapnp"), 0.5
 
 
-async def often_awaited(works: Works, times: int, in_flight: int) -> float:
-    """Seconds for one call of an object."""
-    return await loops.often(cm.capability(works).cast(AwaitedWorks).add, (1, 2), 3, times, in_flight)
+def awaiting(works: Works, loop: str) -> Callable[[int, int], float]:
+    """Seconds for one call of an object, of so many, with so many in flight, in an event loop of this kind."""
+
+    async def often(times: int, in_flight: int) -> float:
+        return await loops.often(cm.capability(works).cast(AwaitedWorks).add, (1, 2), 3, times, in_flight)
+
+    return lambda times, in_flight: loops.run(loop, often, times, in_flight)
 
 
-def _cost(works: Works, times: int, in_flight: int) -> float:
-    """Seconds of the server's processor time for one call."""
-    before = works.use("processor")
-    loops.run("asyncio", often_awaited, works, times, in_flight)
-    return (works.use("processor") - before) / (warm_up(times) + times) / 1e9
+class Way(NamedTuple):
+    """One way to call, and the processes that a call goes through, the client's excepted."""
+
+    add_often: Callable[[int, int], float]  # seconds of one call of so many, with so many in flight
+    processes: Mapping[str, int]  # by what each is
+
+
+def _spent(process: int) -> float:
+    """Seconds of processor time that a process has used, in the kernel too."""
+    return time.clock_gettime((~process << 3) | _CPUCLOCK_SCHED)
+
+
+def cost(way: Way, part: str, times: int, in_flight: int) -> float:
+    """Seconds of processor time for one call: of one of its processes, or of all of them."""
+    everybody = {"client": os.getpid(), **way.processes}
+    found = everybody.values() if part == "all" else [everybody[part]]
+    before = sum(map(_spent, found))
+    way.add_often(times, in_flight)
+    return (sum(map(_spent, found)) - before) / (warm_up(times) + times)
 
 
 @benchmark("90 s", rounds=9)
@@ -43,8 +66,10 @@ def awaited(at: Report) -> Iterator[Work]:
     times, cores = at.loops(640, 100), at.cores
     found = at.can({"asyncio": ""} | not_installed("uvloop", "trio"))
     others = {peers.shown(name): name for name in at.can({name: peers.PEERS[name].unavailable() for name in _PEERS})}
-    blocking = at.enter(served(cores))
-    by_loop = {loop: at.enter(served(cores, servers.awaited, loop)) for loop in found}
+    started = {_THREAD: at.enter(handed_over(servers.blocking, cores=cores))}
+    started |= {loop: at.enter(handed_over(servers.awaited, loop, cores=cores)) for loop in found}
+    works = {where: capability.cast(Works) for where, (capability, _) in started.items()}
+    blocking = works[_THREAD]
     paths = {
         (loop, sender): at.enter(listening(cores, streams.serve, loop, sender))
         for loop in found
@@ -55,7 +80,7 @@ def awaited(at: Report) -> Iterator[Work]:
         targets = {_LOCKED: _TARGETS[loop]} | dict.fromkeys(others, _TARGET_OF_PEERS)
         for kind, in_flight in IN_FLIGHT.items():
             timed: dict[str, Callable[[], float]] = {
-                _CAPMARSHAL: partial(loops.run, loop, often_awaited, by_loop[loop], times, in_flight),
+                _CAPMARSHAL: partial(awaiting(works[loop], loop), times, in_flight),
                 _BLOCKING: partial(often, adding(blocking.add), times),
             }
             for shown, sender in _BY_HAND.items():
@@ -64,8 +89,10 @@ def awaited(at: Report) -> Iterator[Work]:
                 timed[shown] = partial(client.add_often, times, in_flight)
             yield at.work(f"{loop}, {kind}", timed, against(_CAPMARSHAL, timed, targets))
     for kind, in_flight in IN_FLIGHT.items():
-        everybody = {_THREAD: blocking, **by_loop}
-        spent = {where: partial(_cost, works, times, in_flight) for where, works in everybody.items()}
+        spent: dict[str, Callable[[], float]] = {}
+        for where, (_, server) in started.items():
+            way = Way(awaiting(works[where], "asyncio"), {"server": server.pid})
+            spent[where] = partial(cost, way, "server", times, in_flight)
         yield at.work(f"processor time of the server, {kind}", spent, [Goal(loop, _THREAD) for loop in found])
 
 

@@ -6,17 +6,16 @@ All of it runs here, in processes of their own: a client, the near bridge, the n
 import contextlib
 import os
 import sys
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import capmarshal as cm
 from bench import loops, nats_by_hand, peers, servers
-from bench.awaited import IN_FLIGHT, often_awaited
+from bench.awaited import IN_FLIGHT, Way, awaiting, cost
 from bench.contenders import look_at_bytes, pattern
 from bench.figures import in_words
-from bench.measuring import Goal, Report, Work, adding, against, benchmark, checked, not_installed, often, warm_up
+from bench.measuring import Goal, Report, Work, adding, against, benchmark, checked, not_installed, often
 from bench.peers import calls
 from bench.processes import Cores, line_of, running
 from bench.servers import Works, handed_over
@@ -29,9 +28,6 @@ _NATS, _FORWARDER, _DIRECT = "nats-py, request and reply", "one forwarder", "no 
 _TARGET = 1.5
 # How many chunks are in flight: as many as of bridges; and as many as nats-py is quickest with.
 _COPY, _WINDOWS, _TARGET_OF_COPY = "nats-py by hand, {} in flight", (4, 16), 2.0
-
-# Of a process's clocks, the one of its threads' time on processors: include/linux/posix-timers_types.h.
-_CPUCLOCK_SCHED = 2
 
 
 async def exporting(address: str) -> None:
@@ -60,37 +56,11 @@ async def _bridge(role: str, address: str) -> AsyncIterator["Bridge"]:
         yield bridge
 
 
-class _Way(NamedTuple):
-    """One way to call, and the processes that a call goes through, the client's excepted."""
-
-    add_often: Callable[[int, int], float]  # seconds of one call of so many, with so many in flight
-    processes: Mapping[str, int]  # by what each is
-
-
-def _spent(process: int) -> float:
-    """Seconds of processor time that a process has used, in the kernel too."""
-    return time.clock_gettime((~process << 3) | _CPUCLOCK_SCHED)
-
-
-def _cost(way: _Way, part: str, times: int, in_flight: int) -> float:
-    """Seconds of processor time for one call: of one of its processes, or of all of them."""
-    everybody = {"client": os.getpid(), **way.processes}
-    found = everybody.values() if part == "all" else [everybody[part]]
-    before = sum(map(_spent, found))
-    way.add_often(times, in_flight)
-    return (sum(map(_spent, found)) - before) / (warm_up(times) + times)
-
-
-def _called(capability: cm.Capability, processes: Mapping[str, int]) -> _Way:
+def _called(capability: cm.Capability, processes: Mapping[str, int]) -> Way:
     """By capmarshal: blocking, or awaited where several are in flight."""
     works = capability.cast(Works)
-
-    def add_often(times: int, in_flight: int) -> float:
-        if in_flight == 1:
-            return often(adding(works.add), times)
-        return loops.run("asyncio", often_awaited, works, times, in_flight)
-
-    return _Way(add_often, processes)
+    blocking, together = partial(often, adding(works.add)), awaiting(works, "asyncio")
+    return Way(lambda times, in_flight: blocking(times) if in_flight == 1 else together(times, in_flight), processes)
 
 
 def _bridged(at: Report, loop: str, server: cm.Capability, address: str) -> tuple[cm.Capability, dict[str, int]]:
@@ -101,7 +71,7 @@ def _bridged(at: Report, loop: str, server: cm.Capability, address: str) -> tupl
     return capability, {"near bridge": near.pid, "far bridge": far.pid}
 
 
-def _ways(at: Report, found: list[str]) -> dict[str, _Way]:
+def _ways(at: Report, found: list[str]) -> dict[str, Way]:
     """All that there are, by their names."""
     # The node is on neither machine.
     address, node = at.enter(nats_by_hand.node(*set(at.cores)))
@@ -117,10 +87,10 @@ def _ways(at: Report, found: list[str]) -> dict[str, _Way]:
     responder = at.enter(running(nats_by_hand.respond, "asyncio", address, 0, cores=at.cores))
     line_of(responder)
     client = at.enter(nats_by_hand.connected(address))
-    ways[_NATS] = _Way(client.add_often, {"node": node, "server": responder.pid})
+    ways[_NATS] = Way(client.add_often, {"node": node, "server": responder.pid})
     if "pycapnp" in found:
         port = int(line_of(at.enter(running(peers.serve, "pycapnp", "", cores=at.cores))))
-        ways[f"{peers.shown('pycapnp')} by TCP"] = _Way(at.enter(calls.capnproto("", port)).add_often, {})
+        ways[f"{peers.shown('pycapnp')} by TCP"] = Way(at.enter(calls.capnproto("", port)).add_often, {})
     return ways
 
 
@@ -138,7 +108,7 @@ def bridge(at: Report) -> Iterator[Work]:
         yield at.work(kind, timed, against(_BRIDGES, timed, {_NATS: _TARGET}))
     for kind, in_flight in IN_FLIGHT.items():
         spent = {
-            f"{name}, {part}": partial(_cost, ways[name], part, times, in_flight)
+            f"{name}, {part}": partial(cost, ways[name], part, times, in_flight)
             for name in (_BRIDGES, _NATS)
             for part in ("all", "client", *ways[name].processes)
         }

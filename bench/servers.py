@@ -93,7 +93,6 @@ class AwaitedWorks(cm.Interface):
 
     add = cm.awaitable(Works.add)
     count = cm.awaitable_stream(Works.count)
-    use = cm.awaitable(Works.use)
 
 
 class Thing(cm.Interface):
@@ -168,9 +167,6 @@ class _AwaitedWorks(AwaitedWorks):
     async def count(self, upto: int) -> AsyncIterator[int]:
         for number in range(upto):
             yield number
-
-    async def use(self, what: str) -> int:
-        return int(getattr(usage, what)())
 
 
 def blocking() -> None:

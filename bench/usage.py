@@ -2,7 +2,6 @@
 
 import gc
 import os
-import time
 from pathlib import Path
 
 from capmarshal._descriptors import reaper
@@ -16,11 +15,6 @@ _kept: list[bytes] = []
 def open_files() -> int:
     """How many descriptors this process has open."""
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
-
-
-def processor() -> int:
-    """Nanoseconds of processor time that this process has used, in the kernel too."""
-    return time.process_time_ns()
 
 
 def settle() -> int:
