@@ -21,6 +21,7 @@ from capmarshal import aio
 from capmarshal._bridge import imports, lending, pinging
 from capmarshal._bridge_engine.engine import Unanswered
 from capmarshal._bridge_link import clocks, lines, messages, reception, sealing
+from capmarshal._bridge_link.agreeing import Half
 from capmarshal._bridge_link.messages import REFUSED, Copied, Described, Kind, Mine
 from hostile_bridges import HostileImporter, Refused
 from patience import PATIENCE
@@ -558,6 +559,115 @@ def test_what_strangers_send_is_dropped_before_it_is_opened(run, monkeypatch, ca
 
     run(program)
     assert sum("nobody with a key" in message for message in caplog.messages) == 1
+
+
+def test_an_id_of_a_call_that_runs_is_used_again(run):
+    """When the bridge remembers no more that it has come: the second is refused, and the first counts once."""
+
+    async def program(world):
+        pools = world.far._partners._pools
+        free = {name: pool.free for name, pool in vars(pools).items()}
+        evil = await (await hostile(world)).join()
+        number, call = await evil.open(), os.urandom(16)
+        await evil.call(number, "hold", arguments(number=1), call=call)
+        for _ in range(3):
+            await asyncio.sleep(6)
+            await evil.ping()
+            with pytest.raises(Refused, match="ID"):
+                await evil.call(number, "hold", arguments(number=2), call=call)
+        await evil.ask(Kind.BYE, messages.Bye([]))
+        await evil.close()
+        await world.idle()
+        after = {name: pool.free for name, pool in vars(pools).items()}
+        assert all(after[name] >= before for name, before in free.items()), (free, after)
+
+    run(program)
+
+
+def test_two_links_of_one_key(run):
+    """Each takes its own alone; the end of one is not that of the other."""
+
+    async def program(world):
+        first = await hostile(world)
+        second = HostileImporter(world.network.engine(), first.token, "evil", clocks.time)
+        own, name = Half(), os.urandom(16)
+        await first.join(own=own, link_name=name)
+        await second.join(own=own, link_name=name)
+        assert first.link == second.link
+        one, other = await first.open(), await second.open()
+        call = os.urandom(16)
+        for each, at in ((first, one), (second, other)):
+            assert (await each.call(at, "run", arguments(number=1), call=call)).payload == b"\x01"
+        await first.ask(Kind.BYE, messages.Bye([]))
+        await first.close()
+        assert (await second.call(other, "run", arguments(number=2))).payload == b"\x02"
+        await second.ask(Kind.BYE, messages.Bye([]))
+        await second.close()
+        await others_are_served(world)
+        await world.idle()
+
+    run(program)
+
+
+def test_who_joins_in_the_name_of_another(run):
+    """It is that one for people; what the other has, it does not have."""
+
+    async def program(world):
+        thing = world.thing()
+        there = await world.far.connect(await world.near.export(thing))
+        assert await there.cast(Thing).touch(1) == 1
+        evil = await hostile(world, name="near")
+        await evil.join()
+        number = await evil.open()
+        [made] = [each for each in world.far._partners if each.link.other == "near" and each.link.instance]
+        lies = [os.urandom(32), b"", made.link.token.derive(b"", b"")]
+        for proof in lies:
+            question = messages.Pair(made.link.token.subject, proof)
+            assert (await evil.ask(Kind.PAIR, question))[0] == REFUSED
+        with pytest.raises(Refused, match="not there any more"):
+            await evil.call(number, "take", arguments(number=2, thing=0), [messages.Others(1)])
+        assert [kind for kind, _ in evil.heard if kind == Kind.PAIR] == []
+        await others_are_served(world)
+        await evil.ask(Kind.BYE, messages.Bye([]))
+        await evil.close()
+        del there, thing, made
+
+    run(program)
+
+
+class Bell(cm.Interface):
+    @cm.method
+    async def take(self) -> cm.Signal: ...
+
+
+class BellServer(Bell):
+    """Gives a signal."""
+
+    def __init__(self, bell):
+        self._bell = bell
+
+    async def take(self):
+        return self._bell
+
+
+def test_a_signal_that_is_sent_very_often(run):
+    """Also where nobody looks at it: others are served, and nothing is kept of it."""
+
+    async def program(world):
+        with cm.SignalReceiver() as nobody_waits:
+            token = await world.far.export(world.entrypoint.manage(BellServer(nobody_waits.signal)))
+            evil = await HostileImporter(world.network.engine(), token, "evil", clocks.time).join()
+            number = await evil.open()
+            [mine] = (await evil.call(number, "take", b"\x80")).table
+            assert mine.is_signal
+            for _ in range(50):
+                rings = [evil.ask(Kind.RING, messages.Ring(mine.number)) for _ in range(100)]
+                assert {kind for kind, _ in await asyncio.gather(*rings)} == {Kind.RING | messages.ANSWER}
+            await others_are_served(world)
+            await evil.ask(Kind.BYE, messages.Bye([]))
+            await evil.close()
+
+    run(program)
 
 
 def test_a_chunk_that_is_fetched_over_and_over(run):

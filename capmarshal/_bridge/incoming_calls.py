@@ -267,6 +267,9 @@ class IncomingCalls:
             raise NotTaken("it has a longer name than a call can have")
         if len(call.table) > TABLE_MOST:
             raise NotTaken(f"{len(call.table):,} entries in the table of a call, and its maximum is {TABLE_MOST:,}")
+        if label.call in self._calls:
+            # Who makes calls has one for each; and what has come is remembered as long as that may come again.
+            raise NotTaken("its ID is that of another call")
         if self._running >= self._most:
             raise NotTaken(f"{self._most:,} calls of that bridge run, which is as many as may")
         of_client = self._running_of.get(call.client, 0)

@@ -110,6 +110,8 @@ class Openings:
     async def _asked(self, label: Label, question: Open) -> Opened:
         if len(self._given) >= _MOST:
             raise NotTaken(f"{_MOST:,} tokens are asked for by that bridge, which is as many as may be")
+        if label.call in self._given:
+            raise NotTaken("its ID is that of another question")
         self._given[label.call] = None
         try:
             thing, root = await self._in_turn(label, question)

@@ -48,7 +48,7 @@ class HostileImporter:
         """What its clock shows: that of the machine."""
         return self._clocks.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
-    async def join(self, *, name=None, clock=None, half=None):
+    async def join(self, *, name=None, clock=None, half=None, own=None, link_name=None):
         """Joins the exporter of its token."""
         asks, hears = Seal(self.token, Direction.TO_EXPORTER), Seal(self.token, Direction.TO_IMPORTER)
         self.lease = os.urandom(16)
@@ -57,7 +57,7 @@ class HostileImporter:
         )
         answer = messages.read(hello[1], messages.HelloAnswer)
         self.ahead = answer.clock - self.now()
-        own, link_name = Half(), os.urandom(16)
+        own, link_name = own or Half(), link_name or os.urandom(16)
         self.link = Token(self.token.exporter, link_name, own.key(answer.half, self.token, link_name))
         at_importer = f"cm.{self._name if name is None else name}.{self.link.subject.rpartition('.')[2]}"
         out, back = Direction.TO_EXPORTER, Direction.TO_IMPORTER
