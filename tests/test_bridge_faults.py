@@ -263,6 +263,14 @@ def test_what_comes_with_the_loss_of_the_other_is_gone_with_it(run):
     run(program)
 
 
+async def is_revoked(thing):
+    """Whoever holds it is told, and told why."""
+    async with asyncio.timeout(PLENTY):
+        await aio.wait_gone(cm.capability(thing))
+    with pytest.raises(cm.Revoked, match="the test"):
+        await thing.touch(2)
+
+
 def test_what_is_gone_before_it_is_mentioned(run):
     """Revoked while the result that brings it is on its way."""
 
@@ -274,10 +282,7 @@ def test_what_is_gone_before_it_is_mentioned(run):
         await settle()
         world.network.release()
         thing = await call
-        async with asyncio.timeout(PLENTY):
-            await aio.wait_gone(cm.capability(thing))
-        with pytest.raises(cm.Revoked, match="the test"):
-            await thing.touch(2)
+        await is_revoked(thing)
         del thing, call
         await world.idle()
 
@@ -293,10 +298,7 @@ def test_what_is_returned_after_its_token_was_revoked(run):
         await world.far.revoke(world.token, "the test")
         world.served.let_go(1)
         thing = await call
-        async with asyncio.timeout(PLENTY):
-            await aio.wait_gone(cm.capability(thing))
-        with pytest.raises(cm.Revoked, match="the test"):
-            await thing.touch(2)
+        await is_revoked(thing)
         del thing, call
         await world.idle()
 

@@ -46,32 +46,28 @@ def at(nodes):
     return [[node.address for node in nodes]] * 2
 
 
-def test_nodes_that_are_killed_one_after_the_other(nodes):
-    """No call is lost, and each runs once."""
+def one_after_the_other(nodes, lose, give_back):
+    """What becomes of calls, meanwhile and in between."""
     with bridged(at(nodes)) as (near, _far, server, _exported, token):
         with Calls(lambda: near.host.connect(token), server) as calls:
             calls.more()
             for node in nodes:
-                node.kill()
+                lose(node)
                 calls.more()
-                node.start()
+                give_back(node)
                 until(lambda: all(node.knows() == 2 for node in nodes))
                 calls.more()
-        assert set(calls.check()) == {"answered"}
+        return calls.check()
+
+
+def test_nodes_that_are_killed_one_after_the_other(nodes):
+    """No call is lost, and each runs once."""
+    assert set(one_after_the_other(nodes, nats_servers.Node.kill, nats_servers.Node.start)) == {"answered"}
 
 
 def test_nodes_that_stand_still_and_go_on_with_bodies_in_them(nodes):
     """What they pass on then is not run again, nor late."""
-    with bridged(at(nodes)) as (near, _far, server, _exported, token):
-        with Calls(lambda: near.host.connect(token), server) as calls:
-            calls.more()
-            for node in nodes:
-                node.stop()
-                calls.more()
-                node.go_on()
-                until(lambda: all(node.knows() == 2 for node in nodes))
-                calls.more()
-        assert calls.check()["no"] == 0
+    assert one_after_the_other(nodes, nats_servers.Node.stop, nats_servers.Node.go_on)["no"] == 0
 
 
 @pytest.mark.parametrize("which", ["near", "far"])

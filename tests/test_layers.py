@@ -315,6 +315,7 @@ MODULES = {
         "turns",
         "budget",
         "exports",
+        "doors",
         "imports",
         "signals",
         "crossing",

@@ -260,7 +260,7 @@ class Crossing:
         Raises:
             StaleCapability: it speaks of what is not exported any more.
             ArgumentError, TooLarge, OSError: it can't be made.
-            TooManyImports, TooManySignals: there is no room for it.
+            NoRoom: there is no room for it.
             LinkLost: the other is lost.
         """
         if not arrived.mentions:

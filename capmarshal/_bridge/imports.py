@@ -25,6 +25,8 @@ from capmarshal import (
 from capmarshal._bridge_link.link import LinkLost
 from capmarshal._server.entrypoint import abandon
 
+from .doors import Doors, NoRoom
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -47,13 +49,6 @@ GONE_MOST = 1_000
 
 # So many are ended before it is somebody else's turn.
 _A_TURN = 100
-
-# Descriptors: both ends of its door.
-_OF_A_GRANT = 2
-
-
-class TooManyImports(Exception):
-    """There is no room for one more."""
 
 
 class Import(Forwarder):
@@ -106,7 +101,7 @@ class Imports:
             descriptors: that may be held for them; borrowed.
         """
         self._entrypoint = entrypoint
-        self._descriptors = descriptors
+        self._doors = Doors(descriptors, label)
         self._label = label
         self._calling = calling
         self._released = released
@@ -127,7 +122,7 @@ class Imports:
                 touches no other.  Empty: by any.
 
         Raises:
-            TooManyImports: it would be one more than may be.
+            NoRoom: it would be one more than may be.
             TableFull: no room for its two descriptors.
             LinkLost: the other is lost.
         """
@@ -136,9 +131,7 @@ class Imports:
         found = self._by_number.get(number)
         if found is None:
             if len(self._by_number) >= self._most:
-                raise TooManyImports(
-                    f"{self._most:,} objects of {self._label} are held here, which is as many as may be"
-                )
+                raise NoRoom(f"{self._most:,} objects of {self._label} are held here, which is as many as may be")
             found = Import(self, number, self._calling)
         granted = None if anew else found.held
         # Some holder may have shut its door: whoever is given it from here on has another one.
@@ -154,15 +147,11 @@ class Imports:
         return granted
 
     def _granted(self, one: Import, label: str) -> Capability:
-        if not self._descriptors.take(_OF_A_GRANT):
-            raise TooManyImports(
-                f"{self._descriptors.held:,} descriptors are held here for {self._label}, and others have, or may "
-                "need, the rest"
-            )
+        self._doors.take()
         try:
             granted = self._entrypoint.grant(one, label=label, unreachable=self._unreachable)
         except BaseException:
-            self._descriptors.give_back(_OF_A_GRANT)
+            self._doors.give_back()
             raise
         one.grants += 1
         return granted
@@ -220,7 +209,7 @@ class Imports:
         self._let_go(one)
         # Nobody is told any more that nobody can reach it.
         grants, one.grants = one.grants, 0
-        self._descriptors.give_back(grants * _OF_A_GRANT)
+        self._doors.give_back(grants)
         if self._entrypoint.closed:
             return
         if why is None:
@@ -232,7 +221,7 @@ class Imports:
         if one.grants == 0:
             return
         one.grants -= 1
-        self._descriptors.give_back(_OF_A_GRANT)
+        self._doors.give_back()
         if one.grants == 0 and self._by_number.get(one.number) is one:
             del self._by_number[one.number]
             self._released(one.number, one.mentions)

@@ -34,11 +34,10 @@ from capmarshal._protocol.wire import METHOD_MAX
 
 from .budget import Spending
 from .crossing import Left
+from .doors import NoRoom
 from .exports import TooMany
 from .hands import Hands
-from .imports import TooManyImports
 from .limits import ENDED_MOST, TABLE_MOST
-from .signals import TooManySignals
 from .turns import OF_A_CLIENT
 
 if TYPE_CHECKING:
@@ -448,7 +447,7 @@ def _left(call: Call) -> float | None:
 
 def _fault(error: Exception, call: Call) -> faults.Fault:
     """What the caller is told."""
-    if isinstance(error, (TooMany, TooManyImports, TooManySignals)):
+    if isinstance(error, (TooMany, NoRoom)):
         error = TooLarge(str(error))
     if isinstance(error, (LinkLost, EngineError, NotTaken, NotGenuine)):
         error = ArgumentError(f"{call.method}(): an argument was not fetched: {error}")

@@ -77,7 +77,7 @@ class Openings:
         Raises:
             NotTaken: there is no such token, or what it stands for can't be reached.
             NotSent, Unanswered, LinkLost, NotGenuine: it can't be asked.
-            TableFull, TooManyImports: no room for it.
+            TableFull, NoRoom: no room for it.
         """
         question = Open(token.subject, token.proof(self._link.token))
         number = self._link.new_id()

@@ -49,10 +49,9 @@ from capmarshal._typed.untyped import method_of
 
 from .budget import Spending
 from .crossing import Arrived
+from .doors import NoRoom
 from .exports import TooMany
-from .imports import TooManyImports
 from .limits import TABLE_MOST
-from .signals import TooManySignals
 from .staying import Stays, named
 
 if TYPE_CHECKING:
@@ -289,7 +288,7 @@ class OutgoingCalls:
             where = f"{method.where}, {self._link.other}: its result did not come whole: "
             if isinstance(error, (LinkLost, NotTaken, EngineError, NotGenuine)):
                 raise Disconnected(f"{where}{error}") from None
-            if isinstance(error, (TooManyImports, TooManySignals, TooLarge)):
+            if isinstance(error, (NoRoom, TooLarge)):
                 raise TooLarge(f"{where}{error}") from None
             raise
 

@@ -28,10 +28,9 @@ from .signals import Signals
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from capmarshal import Capability, UntypedCall, UntypedResult, aio
+    from capmarshal import UntypedCall, UntypedResult, aio
     from capmarshal._bridge_link.link import Link
     from capmarshal._bridge_link.sealing import Label
-    from capmarshal._bridge_link.tokens import Token
 
     from .exports import Root
     from .limits import LinkLimits
@@ -53,6 +52,7 @@ class Partner:
         link: with it.
         shares: what it may cost this bridge by all its links.
         crossing: the border that what it is told of, and tells, crosses.
+        openings: by which tokens are asked for.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class Partner:
             remembered=Part(shares.calls),
             bridge=shares,
         )
-        self._openings = Openings(
+        self.openings = Openings(
             link,
             self._exports,
             self._imports,
@@ -153,20 +153,6 @@ class Partner:
         """It has made the link, and not this bridge; whether it may have one more."""
         self._has_joined = self.shares.links.take()
         return self._has_joined
-
-    async def open(self, token: Token, *, anew: str) -> Capability:
-        """What one of its tokens stands for.
-
-        Args:
-            token: which.
-            anew: by a grant of its own, with that label; empty: by any.
-
-        Raises:
-            NotTaken: there is no such token, or what it stands for can't be reached.
-            NotSent, Unanswered, LinkLost, NotGenuine: it can't be asked.
-            TableFull, TooManyImports: no room for it.
-        """
-        return await self._openings.ask(token, anew=anew)
 
     async def drain(self) -> None:
         """Takes no more calls, and returns when those that it has made are over."""
@@ -245,11 +231,11 @@ class Partner:
             states.append(self._incoming.state(call))
             yield
         for call in ping.ended:
-            self._openings.ended(call)
+            self.openings.ended(call)
             self._incoming.ended(call)
             yield
         for call in ping.given_up:
-            self._openings.given_up(call)
+            self.openings.given_up(call)
             self._incoming.given_up(call)
             yield
         for number, mentions in ping.released:

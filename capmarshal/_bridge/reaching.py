@@ -91,7 +91,7 @@ class Reaching:
             partner: Partner | None = None
             try:
                 partner = await self._partner(token)
-                return await partner.open(token, anew=anew)
+                return await partner.openings.ask(token, anew=anew)
             except LinkLost as error:
                 # It was lost meanwhile, and nobody had told.
                 if not again:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from capmarshal._bridge_link.link import LinkLost
 
+from .doors import Doors, NoRoom
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -19,14 +21,6 @@ if TYPE_CHECKING:
 
     Ringing: TypeAlias = Callable[[int], Awaitable[None]]
     Released: TypeAlias = Callable[[int, int], None]
-
-
-# Descriptors.
-_OF_ONE = 2
-
-
-class TooManySignals(Exception):
-    """There is no room for one more."""
 
 
 class Signals:
@@ -48,7 +42,7 @@ class Signals:
         self._ringing = ringing
         self._released = released
         self._most = most
-        self._descriptors = descriptors
+        self._doors = Doors(descriptors, "that bridge")
         self._count = 0
         self._lost = False
 
@@ -56,24 +50,20 @@ class Signals:
         """One that the other has mentioned; each time another one.
 
         Raises:
-            TooManySignals: it would be one more than may be.
+            NoRoom: it would be one more than may be.
             TableFull: no room for its two descriptors.
             LinkLost: the other is lost.
         """
         if self._lost:
             raise LinkLost("the other bridge was lost before the signal had come")
         if self._count >= self._most:
-            raise TooManySignals(f"{self._most:,} signals of that bridge are held here, which is as many as may be")
-        if not self._descriptors.take(_OF_ONE):
-            raise TooManySignals(
-                f"{self._descriptors.held:,} descriptors are held here for that bridge, and others have, or may need, "
-                "the rest"
-            )
+            raise NoRoom(f"{self._most:,} signals of that bridge are held here, which is as many as may be")
+        self._doors.take()
         relay = _Relay(self._ringing, number)
         try:
             made = self._entrypoint.on_signal(relay)
         except BaseException:
-            self._descriptors.give_back(_OF_ONE)
+            self._doors.give_back()
             raise
         self._count += 1
         # The entrypoint alone has it, until nobody holds the signal.
@@ -86,7 +76,7 @@ class Signals:
 
     def _forget(self, number: int) -> None:
         self._count -= 1
-        self._descriptors.give_back(_OF_ONE)
+        self._doors.give_back()
         if not self._lost:
             self._released(number, 1)
 
