@@ -40,7 +40,8 @@ MATRIX := $(patsubst %,tests/test_%.py,matrix capabilities_in_order conversation
 COLOURS = blocking asyncio uvloop trio
 OWN_PAIRS = $(foreach colour,$(filter-out blocking,$(COLOURS)),$(colour):blocking blocking:$(colour) $(colour):$(colour))
 ALL_PAIRS = $(filter-out blocking:blocking,$(foreach client,$(COLOURS),$(foreach server,$(COLOURS),$(client):$(server))))
-BESIDE = $(BIN)/python tests/support/side_by_side.py
+# All runs read the same files, which the first of them leaves compiled, also for who wants no such files otherwise.
+BESIDE = env -u PYTHONDONTWRITEBYTECODE $(BIN)/python tests/support/side_by_side.py
 
 # What shows seldom: other orders, and a machine that is busy elsewhere.  Each run prints the seed of its order.
 test-long: test ## what takes longer: a million calls while clients are killed, and a million while bridges are, client and server in all pairs of colours, all tests three times beside a busy loop, those of full tables 200 times; four hours and more
