@@ -1,16 +1,18 @@
 """What crossed two bridges and is not held any more leaves nothing in either: neither counts nor descriptors."""
 
 import random
+import threading
 
 import pytest
 
 import bridge_hosts
 import capmarshal as cm
+import forwarding
 import nats_servers
 from forwarding import Desk, DeskServer, Page, PageServer
-from patience import until
+from patience import PATIENCE, until
 
-SOME, MANY = 100, 1_000
+SOME, MANY, GIVEN_UP = 100, 1_000, 150
 # Seconds for which a bridge has what was mentioned lately: for so long it is waited that nothing stays.
 HELD_FOR = 2.0
 
@@ -75,3 +77,45 @@ def test_a_thousand_capabilities_of_this_machine(near_and_far):
                 assert cm.capability(desk.same(page.cast(Page))) is page
 
         nothing_stays(near, far, pass_some)
+
+
+class _SlowPage(PageServer):
+    """One page at a time is asked for its title: until it may tell, nobody is told any."""
+
+    def __init__(self, go_on):
+        super().__init__("slow")
+        self._go_on = go_on
+
+    def title(self):
+        assert self._go_on.wait(PATIENCE)
+        return super().title()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_calls_that_are_given_up_have_carried(near_and_far, kept):
+    """At any moment, by their deadlines; of a server in a process of its own.  No garbage collector comes."""
+    near, far = near_and_far
+    for host in (near, far):
+        host.host.collect_nothing()
+
+    def counts():
+        return [host.host.counts() for host in (near, far)]
+
+    with forwarding.row(("desk", "asyncio")) as (served, _), cm.Entrypoint("pages") as mine:
+        desk = near.host.connect(far.host.export(served)).cast(Desk)
+        until(lambda: not far.host.counts()["near"]["calls"])
+        before, go_on, slow, given_up = counts(), threading.Event(), None, 0
+        for _ in range(GIVEN_UP):
+            if not kept or slow is None:
+                slow = mine.manage(_SlowPage(go_on))
+            # Whose deadline it is that was over first, the desk's or the caller's, is nobody's business.
+            try:
+                with cm.timeout(random.random() / 20):
+                    desk.title_of(slow.cast(Page))
+            except (cm.CallTimeout, cm.RemoteError):
+                given_up += 1
+        assert given_up == GIVEN_UP
+        go_on.set()
+        assert desk.title_of(mine.manage(PageServer("the last")).cast(Page)) == "the last"
+        del slow
+        until(lambda: counts() == before)

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import functools
+import gc
 import itertools
 import struct
+import weakref
 
 import anyio
 import pytest
@@ -405,6 +407,49 @@ def test_an_ask_that_does_not_heed_being_cancelled_asks_for_nothing_more():
         assert asked == [0, 10]
 
     run(program)
+
+
+class _Mine:
+    """What whoever fetches has."""
+
+
+@pytest.mark.parametrize("how", ["cancelled", "cancelled twice", "by an error"])
+def test_who_fetches_is_not_in_a_circle_with_how_it_ends(how):
+    """An error has the frames that it went through, with all that they have; where no collector comes, too."""
+
+    async def program():
+        async def ask(_offset, _size):
+            if how == "by an error":
+                raise TooLong
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                await pause()
+
+        async def fetches(mine):
+            await fetch(ask, 10, bytearray(10))
+            return mine
+
+        mine = _Mine()
+        kept, task = weakref.ref(mine), asyncio.create_task(fetches(mine))
+        del mine
+        await pause()
+        assert kept() is not None
+        for _ in range(2 if how == "cancelled twice" else 1):
+            task.cancel()
+            await asyncio.sleep(0)
+        await asyncio.wait([task])
+        assert task.cancelled() is (how != "by an error")
+        if how == "by an error":
+            assert isinstance(task.exception(), TooLong)
+        del task
+        assert kept() is None
+
+    gc.disable()
+    try:
+        run(program)
+    finally:
+        gc.enable()
 
 
 def test_cancelled_between_two_asks_it_ends_at_once():

@@ -268,8 +268,13 @@ class Crossing:
         while len(arrived.things) < len(arrived.mentions):
             await asyncio.sleep(0)
             self._take_some(arrived)
-        if arrived.error is not None:
-            raise arrived.error
+        error, arrived.error = arrived.error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                # Its traceback refers to this frame.
+                del error
         # All at once: of two that have some and wait for more, neither would ever get it.  What is said of them is not
         # looked at before: it may be less than nothing.
         coming = [mention for mention in arrived.mentions if isinstance(mention, Copied)]

@@ -9,8 +9,8 @@ fewer are in flight, down to one, and more again when answers come.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, TypeAlias
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from capmarshal._bridge_engine.engine import EngineClosed, NotSent, TooLong, Unanswered
 from capmarshal._descriptors.dataspace import Dataspace
@@ -166,19 +166,14 @@ class _Fetching:
 
     async def run(self) -> None:
         """Returns when all is written."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(self._window.most, -(-self._size // self._chunk))):
-                    group.create_task(self._work())
-        except BaseExceptionGroup as errors:
-            # One ask is like another: who fetches is told what the first that failed was.
-            error = errors.exceptions[0]
-        else:
+        error = await _all_ended([self._work() for _ in range(min(self._window.most, -(-self._size // self._chunk)))])
+        if error is None:
             if self._missing:
-                # asyncio says nothing of a task that is cancelled from within.
+                # A task that is cancelled from within has no error.
                 raise Unanswered("an ask for a chunk was cancelled, and not by whoever fetches")
             return
         try:
+            # One ask is like another: who fetches is told what the first that failed was.
             raise error
         finally:
             # Its traceback has this frame, which would have it.
@@ -217,6 +212,45 @@ class _Fetching:
                     return data
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LATER)
+
+
+async def _all_ended(doing: Sequence[Coroutine[Any, Any, None]]) -> BaseException | None:
+    """Does all of it beside each other, and returns when nothing of it runs; the first error, which ends the others.
+
+    An asyncio.TaskGroup that is cancelled is in a circle with the error of that, whose traceback has all that whoever
+    waits for it holds: only the garbage collector lets go of it.
+    """
+    tasks = [asyncio.create_task(each) for each in doing]
+    try:
+        if tasks:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        return next((error for task in tasks if task.done() and (error := _error_of(task)) is not None), None)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await _ended(tasks)
+
+
+async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Returns when they have ended, and not before, however often whoever waits is cancelled meanwhile."""
+    cancelled: asyncio.CancelledError | None = None
+    while running := [task for task in tasks if not task.done()]:
+        try:
+            await asyncio.wait(running)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    for task in tasks:
+        # Looked at: asyncio has nothing to say of an error that nobody has seen.
+        _error_of(task)
+    if cancelled is not None:
+        try:
+            raise cancelled
+        finally:
+            del cancelled
+
+
+def _error_of(task: asyncio.Task[None]) -> BaseException | None:
+    return None if task.cancelled() else task.exception()
 
 
 def _cancelled() -> bool:

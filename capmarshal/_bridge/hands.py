@@ -95,6 +95,8 @@ class Hand:
             await job.do()
             self._job = None
             job.over()
+            # Not kept while there is none.
+            del job
             # Where it was cancelled, and has not heeded that, the next one is not to be.
             if self._cancelled or not self._hands.rest(self):
                 return

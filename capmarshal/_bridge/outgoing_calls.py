@@ -254,9 +254,14 @@ class OutgoingCalls:
                     await waiting.told.wait()
             if waiting.came is None:
                 self._pinging.at_once()
-        if isinstance(waiting.came, Exception):
-            raise waiting.came
-        return waiting.came
+        came, waiting.came = waiting.came, None
+        if not isinstance(came, Exception):
+            return came
+        try:
+            raise came
+        finally:
+            # Its traceback has this frame, which would have it.
+            del came
 
     async def _result(self, call: UntypedCall, outcome: Outcome) -> UntypedResult:
         if isinstance(outcome, Result) and not outcome.table:

@@ -57,13 +57,16 @@ class Later:
         if self._made is not None:
             return
         self._made = body
-        if self._then is not None:
-            self._then(body)
+        # Not kept: what takes it may refer to this.
+        take, self._then = self._then, None
+        if take is not None:
+            take(body)
 
     def then(self, take: Callable[[bytes], object]) -> None:
         """For the engine: has it taken as soon as it is made, and by nobody else that was to take it."""
-        self._then = take
-        if self._made is not None:
+        if self._made is None:
+            self._then = take
+        else:
             take(self._made)
 
 

@@ -251,6 +251,8 @@ class Link:
         finally:
             self._asking.discard(task)
             self._told.discard(task)
+            # It keeps what has cancelled it, and that this frame.
+            del task
 
     async def insist(self, kind: Kind, question: Any, answer: type[M], *, pause: float = 0.02) -> M:
         """Asks until it is answered, for questions that may be taken more than once.

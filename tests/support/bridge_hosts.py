@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -57,6 +58,9 @@ class Host(cm.Interface):
     @cm.method
     def descriptors(self) -> int: ...
 
+    @cm.method
+    def collect_nothing(self) -> None: ...
+
 
 class AsyncHost(cm.Interface):
     export = cm.awaitable(Host.export)
@@ -66,6 +70,7 @@ class AsyncHost(cm.Interface):
     revoke = cm.awaitable(Host.revoke)
     counts = cm.awaitable(Host.counts)
     descriptors = cm.awaitable(Host.descriptors)
+    collect_nothing = cm.awaitable(Host.collect_nothing)
 
 
 class _Registry(cm.Interface):
@@ -102,6 +107,9 @@ class _HostServer(AsyncHost):
 
     async def descriptors(self):
         return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - one descriptor less
+
+    async def collect_nothing(self):
+        gc.disable()
 
 
 class _RegistryServer(_Registry):

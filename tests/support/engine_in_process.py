@@ -148,7 +148,7 @@ class InProcessEngine:
             there = self._network_subscriptions(subject)
             if not there:
                 await asyncio.sleep(0)
-                raise NobodyThere(f"nobody serves {subject}")
+                awaited.fail(NobodyThere(f"nobody serves {subject}"))
             for engine, queue in there:
                 entry = (self, awaited.number, body)
                 self._fly("call", subject, body, engine, lambda queue=queue, entry=entry: queue.put_nowait(entry))
