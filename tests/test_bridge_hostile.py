@@ -36,8 +36,11 @@ def run(caplog):
 
 async def hostile(world, *, name="evil", served=None):
     """An importer that is hostile, by a token of its own."""
-    token = await world.far.export(world.entrypoint.manage(served or WorkServer()))
-    return HostileImporter(world.network.engine(), token, name, clocks.time)
+    served = served or WorkServer()
+    token = await world.far.export(world.entrypoint.manage(served))
+    made = HostileImporter(world.network.engine(), token, name, clocks.time)
+    made.served = served
+    return made
 
 
 def arguments(**named):
@@ -251,6 +254,11 @@ async def give_dataspaces(evil, number):
     await evil.call(number, "run", arguments(number=1), [*table, Copied(2, Described(1, sealed=False))])
 
 
+def descriptors():
+    """How many this process has."""
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - one descriptor less
+
+
 FLOODS = [take_doors, take_dataspaces, give_objects, hold_calls, give_dataspaces]
 
 
@@ -262,7 +270,7 @@ def test_descriptors_that_are_held_for_one_leave_some_for_others(run, flood):
         world.far._partners._pools.descriptors.free = before = 60
         evil = [await (await hostile(world, served=Generous(world.entrypoint))).join()]
         evil += [await HostileImporter(evil[0].engine, evil[0].token, name, clocks.time).join() for name in "abc"]
-        refused = 0
+        refused, had = 0, descriptors()
         for each in evil:
             number = await each.open()
             for _ in range(40):
@@ -274,6 +282,8 @@ def test_descriptors_that_are_held_for_one_leave_some_for_others(run, flood):
                 for one in evil:
                     await one.ping()
         assert refused > 40
+        # Those of its server, which is in this process, among them.
+        assert descriptors() - had < 3 * before
         assert world.far._partners._pools.descriptors.free > before // 3
         await others_are_served(world)
         third = await (await hostile(world, name="third")).join()
@@ -528,6 +538,15 @@ def test_a_call_that_runs_and_is_said_to_be_heard_has_nothing_afterwards(run):
         assert kept.free == before - (1 << 20)
         await evil.ping(ended=[call])
         await asyncio.sleep(1)
+        assert kept.free == before
+        # And one that would have a result.
+        held = os.urandom(16)
+        await evil.call(number, "hold", arguments(number=2), call=held)
+        await evil.ping(ended=[held])
+        evil.served.let_go(2)
+        await asyncio.sleep(1)
+        assert evil.served.ran[2] == 1
+        assert not evil.served.ended
         assert kept.free == before
         await evil.ask(Kind.BYE, messages.Bye([]))
         await evil.close()
