@@ -19,21 +19,20 @@ from capmarshal._capabilities import homecoming
 from capmarshal._descriptors import reaper
 from capmarshal._descriptors.descriptor_list import DescriptorList
 from capmarshal._descriptors.inbox import Inbox
-from capmarshal._kernel import call_log
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.errors import ArgumentError, StaleCapability
 from capmarshal._kernel.native import FOREVER
 from capmarshal._protocol import faults, wire
 from capmarshal._server import ownership
-from capmarshal._server.answer import Answer, reply
+from capmarshal._server.answer import Answer
+from capmarshal._server.call_arguments import count_of
 from capmarshal._server.call_results import fault_for, succeeded
 from capmarshal._server.caller import caller_by
-from capmarshal._server.calls import Calls, Leave, stays
+from capmarshal._server.calls import NO_NAMES, NOTHING_OWNED, Calls, Leave, stays
 from capmarshal._server.handler import Handler
-from capmarshal._server.logged_calls import log_call
+from capmarshal._server.logged_calls import LoggedCalls, log_call
 from capmarshal._server.streams import END_FAILED, class_for
 from capmarshal._typed.incoming import Incoming, Owned
-from capmarshal._typed.long import Long
 from capmarshal._typed.outgoing import NOTHING
 
 if TYPE_CHECKING:
@@ -48,13 +47,11 @@ if TYPE_CHECKING:
     from capmarshal._server.concurrency import Concurrency
     from capmarshal._server.journal import Journal
     from capmarshal._server.objects import Objects
+    from capmarshal._typed.long import Payload
     from capmarshal._typed.method import Method
 
-# Nothing is ever added to it.
-_NOTHING_OWNED = Owned()
 # Nanoseconds by which clocks of event loops differ, of which one tells a client that time is up.
 _COARSE = 2_000_000
-_NO_NAMES: Mapping[str, Any] = {}
 
 # The call whose method runs here: in its task, and in those that it has started.
 current: contextvars.ContextVar[AwaitedCall | None] = contextvars.ContextVar("capmarshal.call", default=None)
@@ -190,7 +187,7 @@ class AwaitedCall(Handler):
         if self._owned.came_home is not None:
             self._owned.came_home.clear()
         self.kept, self._payload = None, b""
-        self._arguments, self._by_name, self._owned, self._outgoing = (), _NO_NAMES, _NOTHING_OWNED, NOTHING
+        self._arguments, self._by_name, self._owned, self._outgoing = (), NO_NAMES, NOTHING_OWNED, NOTHING
 
     async def _run(self) -> None:
         kept = ownership.InProgress(self._caller)
@@ -240,7 +237,7 @@ class AwaitedCall(Handler):
                 payload = method.encode_data_result(result)
                 if type(result) not in method.known_results:
                     self._calls.look_at(self, method, result)
-                if type(payload) is bytes and self._owned is _NOTHING_OWNED:
+                if type(payload) is bytes and self._owned is NOTHING_OWNED:
                     return payload
             except Exception:
                 # Says what is wrong with it; where that is nothing, a signal handler raised something.
@@ -248,7 +245,7 @@ class AwaitedCall(Handler):
                 method.encode_result(result, self._outgoing)
                 raise
         else:
-            if method.data_of_result is not None and self._owned is _NOTHING_OWNED:
+            if method.data_of_result is not None and self._owned is NOTHING_OWNED:
                 data = method.data_of_result(result)
                 if data is not None:
                     return data
@@ -260,12 +257,8 @@ class AwaitedCall(Handler):
             payload = method.encode_result(result, self._outgoing)
             if method.gives_stream:
                 # The stream's from here on.
-                self._owned = _NOTHING_OWNED
-        rest = b""
-        if isinstance(payload, Long):
-            rest, payload = payload.end, payload.start
-        answer = succeeded(self, payload, self._owned, self._outgoing, kept)
-        return answer._replace(rest=rest) if rest else answer
+                self._owned = NOTHING_OWNED
+        return succeeded(self, payload, self._owned, self._outgoing, kept)
 
     def _late(self, kept: Sequence[object]) -> Answer:
         """The answer to it when its method was told to end and has: for who listens still, time was up."""
@@ -296,13 +289,6 @@ def waits() -> None:
         call.give_back_place()
 
 
-def _count(came: Inbox | Incoming | None) -> int:
-    """How many descriptors came with a call."""
-    if came is None:
-        return 0
-    return came.struct.count if isinstance(came, Inbox) else came.count
-
-
 class AwaitingCalls(Calls):
     """As :class:`Calls`, of methods that are awaited, beside others.
 
@@ -321,7 +307,6 @@ class AwaitingCalls(Calls):
 
     def __init__(self, objects: Objects, journal: Journal, home: Callable[[], Home | None]) -> None:
         super().__init__(objects, journal, home)
-        self._logs = call_log.wanted()
         # Of those that somebody has still.
         self.producers: weakref.WeakSet[AwaitedProducer] = weakref.WeakSet()
 
@@ -334,25 +319,8 @@ class AwaitingCalls(Calls):
         came: Inbox | Incoming | None = None,
         leave: Leave = stays,  # noqa: ARG002 - nothing leaves before a method has ended
         table: bytes | None = None,
-    ) -> bytes | Answer | Handler:
+    ) -> Payload | Answer | Handler:
         """As :meth:`Calls.run`; who will have the answer, where the method is to be run."""
-        if not self._logs:
-            return self._begin(turn, key, payload, deadline, came, table)
-        began, peer, count = time.monotonic_ns(), self.served.peer_of(turn.slot), _count(came)
-        begun = self._begin(turn, key, payload, deadline, came, table)
-        if isinstance(begun, Answer):
-            log_call(self._journal, peer, self.named(key), began, (len(payload), count), begun)
-        return begun
-
-    def _begin(
-        self,
-        turn: Turn,
-        key: bytes,
-        payload: Encoded,
-        deadline: int,
-        came: Inbox | Incoming | None,
-        table: bytes | None,
-    ) -> Answer | Handler:
         # Before it is looked up: see Objects.
         self._objects.running.append(key)
         handler: AwaitedCall | None = None
@@ -361,9 +329,9 @@ class AwaitingCalls(Calls):
             if found is None:
                 return self._call_arguments.not_there(turn, key, came, table)
             target, method, decode, _, _ = found
-            owned, count = _NOTHING_OWNED, 0
+            owned, count = NOTHING_OWNED, 0
             try:
-                by_name = _NO_NAMES
+                by_name = NO_NAMES
                 if came is None and decode is not None:
                     try:
                         arguments = decode(payload)
@@ -371,8 +339,9 @@ class AwaitingCalls(Calls):
                         nothing = Incoming([], DescriptorList())
                         arguments, by_name = method.decode_arguments_after(error, payload, nothing)
                 else:
-                    owned, count = Owned(), _count(came)
-                    arguments, by_name = self._arguments(turn, method, payload, came, owned, table)
+                    owned, count = Owned(), count_of(came)
+                    arguments, by_name, incoming = self._call_arguments.made(turn, method, payload, came, owned, table)
+                    owned.take(incoming)
                 handler = AwaitedCall(
                     self, turn, key, target, method, payload, deadline, owned, arguments, by_name, count
                 )
@@ -386,20 +355,6 @@ class AwaitingCalls(Calls):
         finally:
             if handler is None:
                 self._objects.end(key)
-
-    def _arguments(
-        self,
-        turn: Turn,
-        method: Method,
-        payload: Encoded,
-        came: Inbox | Incoming | None,
-        owned: Owned,
-        table: bytes | None,
-    ) -> tuple[Sequence[Any], Mapping[str, Any]]:
-        """The arguments of a call, by position and by name; what it owns of them is in ``owned``."""
-        arguments, by_name, incoming = self._call_arguments.made(turn, method, payload, came, owned, table)
-        owned.take(incoming)
-        return arguments, by_name
 
     def _peer(self, turn: Turn) -> Peer | None:
         return turn.peer if isinstance(turn, AwaitedCall) else super()._peer(turn)
@@ -443,11 +398,20 @@ class AwaitingCalls(Calls):
                 answer.close()
             return
         self.forget(call)
-        if self._logs:
-            answer = reply(call.id, answer) if isinstance(answer, bytes) else answer
-            came = call.size, call.descriptors
-            log_call(self._journal, call.peer, call.where, began, came, answer, cancelled=cancelled)
+        self.note_end(call, answer, began, cancelled=cancelled)
         escape = answer.escape.pop() if isinstance(answer, Answer) and answer.escape else None
         self.concurrency.end(call, answer, cut_off=cut_off)
         if escape is not None:
             self.escaped(escape)
+
+    def note_end(self, call: AwaitedCall, answer: Answer | bytes, began: int, *, cancelled: bool) -> None:
+        """Does nothing: a call has ended, see :meth:`end`."""
+
+
+class LoggedAwaitingCalls(LoggedCalls, AwaitingCalls):
+    """As :class:`AwaitingCalls`, and writes a line about each call that has ended, or was not begun."""
+
+    def note_end(self, call: AwaitedCall, answer: Answer | bytes, began: int, *, cancelled: bool) -> None:
+        """Writes it."""
+        came = call.size, call.descriptors
+        log_call(self._journal, call.peer, call.where, began, came, answer, cancelled=cancelled)

@@ -19,8 +19,9 @@ from anyio import lowlevel
 
 from capmarshal._async_server.asking import Asking, asked_by
 from capmarshal._async_server.driver import Driver
-from capmarshal._async_server.handlers import AwaitingCalls, current
+from capmarshal._async_server.handlers import AwaitingCalls, LoggedAwaitingCalls, current
 from capmarshal._capabilities import homecoming
+from capmarshal._kernel import call_log
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.native import FOREVER
 from capmarshal._kernel.weakly import weakly
@@ -78,7 +79,7 @@ class AwaitingDispatcher(Dispatcher):
     """As :class:`Dispatcher`, for an entrypoint whose methods are awaited."""
 
     def _make_calls(self, objects: Objects, journal: Journal) -> Calls:
-        return AwaitingCalls(objects, journal, weakref.ref(self))
+        return (LoggedAwaitingCalls if call_log.wanted() else AwaitingCalls)(objects, journal, weakref.ref(self))
 
     @property
     def begun_by(self) -> str:

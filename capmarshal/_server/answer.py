@@ -10,6 +10,7 @@ from capmarshal._descriptors.closing import close_whole
 from capmarshal._kernel.native import lib
 from capmarshal._protocol import faults, wire
 from capmarshal._protocol.faults import Code, Fault
+from capmarshal._typed.long import parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,7 +86,7 @@ class Answer(NamedTuple):
 
 def reply(call_id: int, payload: Payload) -> Answer:
     """An answer that is data alone, of a call that owned nothing."""
-    start, rest = (payload, b"") if isinstance(payload, bytes) else (payload.start, payload.end)
+    start, rest = parts_of(payload)
     return Answer(call_id, wire.pack_data_reply(call_id, start, lib.cm_cpu()), rest=rest)
 
 

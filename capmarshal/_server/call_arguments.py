@@ -163,6 +163,13 @@ class CallArguments:
         return fail(turn.id, Code.ARGUMENT, str(error), owned.produced)
 
 
+def count_of(came: Inbox | Incoming | None) -> int:
+    """How many descriptors came with a call."""
+    if came is None:
+        return 0
+    return came.struct.count if isinstance(came, Inbox) else came.count
+
+
 def _is_strange(error: BaseException) -> bool:
     """Whether what arguments were refused for may be no fault of theirs: raised by a signal handler, or by mistake."""
     while error.__cause__ is not None:

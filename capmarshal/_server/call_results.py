@@ -12,6 +12,7 @@ from capmarshal._protocol.raised import Raised
 from capmarshal._server import ownership
 from capmarshal._server.streams import Streaming
 from capmarshal._typed.codec import LONG
+from capmarshal._typed.long import parts_of
 from capmarshal._typed.outgoing import Outgoing
 from capmarshal._typed.untyped import UntypedMethod
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from capmarshal._server.served_by import ServedBy
     from capmarshal._typed.incoming import Owned
     from capmarshal._typed.interface import Interface
+    from capmarshal._typed.long import Payload
     from capmarshal._typed.method import Method
 
 _ENDS = "the entrypoint ends, and serves no object more"
@@ -78,12 +80,13 @@ class CallResults:
         return badge
 
 
-def succeeded(turn: Turn, reply: bytes, owned: Owned, outgoing: Outgoing, kept: Sequence[object]) -> Answer:
+def succeeded(turn: Turn, reply: Payload, owned: Owned, outgoing: Outgoing, kept: Sequence[object]) -> Answer:
     """The answer to a call whose method has returned, where more is to be done than to send its reply."""
     if owned.writers:
         ownership.write_out(owned, kept)
-    data = wire.pack_reply(turn.id, outgoing.entries, len(outgoing.numbers), reply, lib.cm_cpu())
-    return ownership.succeeded(turn.id, data, owned, outgoing, kept)
+    start, rest = parts_of(reply)
+    data = wire.pack_reply(turn.id, outgoing.entries, len(outgoing.numbers), start, lib.cm_cpu())
+    return ownership.succeeded(turn.id, data, owned, outgoing, kept)._replace(rest=rest)
 
 
 def fault_for(error: BaseException, method: Method, payload: Encoded) -> Fault:

@@ -29,7 +29,6 @@ from capmarshal._server.caller import caller_by, own_caller
 from capmarshal._server.served_by import NOBODY
 from capmarshal._server.streams import Producer, class_for
 from capmarshal._typed.incoming import Incoming, Owned
-from capmarshal._typed.long import Long
 from capmarshal._typed.outgoing import NOTHING, Outgoing
 
 if TYPE_CHECKING:
@@ -56,9 +55,9 @@ T = TypeVar("T")
 _now_in_force, _put_in_force = _deadline.current.get, _deadline.current.set
 
 # Nothing is ever added to these.
-_NOTHING_OWNED = Owned()
+NOTHING_OWNED = Owned()
 _NO_RESULTS: Results = ([], [])
-_NO_NAMES: Mapping[str, Any] = {}
+NO_NAMES: Mapping[str, Any] = {}
 
 # Takes what a call owns, and its results, where all of it can leave with the reply; whether that is so.
 Leave: TypeAlias = "Callable[[Owned, Results], bool]"
@@ -193,12 +192,12 @@ class Calls:
                     return self._call_arguments.not_there(turn, key, came, table)
                 found = first
             target, method, decode, encode, plain = found
-            owned, outgoing, results = _NOTHING_OWNED, NOTHING, _NO_RESULTS
+            owned, outgoing, results = NOTHING_OWNED, NOTHING, _NO_RESULTS
             try:
                 if deadline is not FOREVER:
                     _put_in_force(deadline)
                 try:
-                    by_name: Mapping[str, Any] = _NO_NAMES
+                    by_name: Mapping[str, Any] = NO_NAMES
                     run = getattr(target, method.name)
                     if came is None and decode is not None:
                         try:
@@ -247,12 +246,12 @@ class Calls:
                         # Says what is wrong with the result; where that is nothing, a signal handler raised something.
                         method.encode_result(result, outgoing)
                         raise
-                    if owned is _NOTHING_OWNED:
+                    if owned is NOTHING_OWNED:
                         return reply
                 elif method.result_in_order is not None and (returned := method.result_in_order.returned(result)):
                     reply, results = returned
                 else:
-                    if method.data_of_result is not None and owned is _NOTHING_OWNED:
+                    if method.data_of_result is not None and owned is NOTHING_OWNED:
                         data = method.data_of_result(result)
                         if data is not None:
                             return data
@@ -263,16 +262,12 @@ class Calls:
                     reply = method.encode_result(result, outgoing)
                     if method.gives_stream:
                         # The stream's from here on.
-                        owned = _NOTHING_OWNED
-                rest = b""
-                if isinstance(reply, Long):
-                    rest, reply = reply.end, reply.start
-                elif outgoing is NOTHING and not calls.kept and leave(owned, results):
+                        owned = NOTHING_OWNED
+                if type(reply) is bytes and outgoing is NOTHING and not calls.kept and leave(owned, results):
                     return reply
                 if results is not _NO_RESULTS:
                     outgoing = Outgoing.of(results[0])
-                answer = succeeded(turn, reply, owned, outgoing, calls.kept)
-                return answer._replace(rest=rest) if rest else answer
+                return succeeded(turn, reply, owned, outgoing, calls.kept)
             except BaseException as error:  # noqa: BLE001 - answered; and raised again then, if it must not end here
                 if results is not _NO_RESULTS and outgoing is NOTHING:
                     outgoing = Outgoing.of(results[0])

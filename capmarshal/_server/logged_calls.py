@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from capmarshal._descriptors.inbox import Inbox
 from capmarshal._kernel.call_log import CANCELLED, took
 from capmarshal._protocol import faults, wire
 from capmarshal._server.answer import Answer
+from capmarshal._server.call_arguments import count_of
 from capmarshal._server.calls import Calls, stays
 from capmarshal._server.handler import Handler
 
 if TYPE_CHECKING:
+    from capmarshal._descriptors.inbox import Inbox
     from capmarshal._server.answer import Turn
     from capmarshal._server.call_arguments import Encoded
     from capmarshal._server.calls import Leave
@@ -39,8 +40,7 @@ class LoggedCalls(Calls):
         """As :meth:`Calls.run`."""
         where, began = self.named(key), time.monotonic_ns()
         peer, size = self.served.peer_of(turn.slot), memoryview(payload).nbytes
-        descriptors = 0 if came is None else came.struct.count if isinstance(came, Inbox) else came.count
-        left = 0
+        descriptors, left = count_of(came), 0
 
         def leave_counted(owned: Owned, results: Results) -> bool:
             nonlocal left
@@ -48,8 +48,9 @@ class LoggedCalls(Calls):
             return leave(owned, results)
 
         answer = super().run(turn, key, payload, deadline, came, leave_counted, table)
-        assert not isinstance(answer, Handler)  # noqa: S101 - nothing runs beside others here
-        log_call(self._journal, peer, where, began, (size, descriptors), answer, left)
+        # What is to run beside others is logged when it ends.
+        if not isinstance(answer, Handler):
+            log_call(self._journal, peer, where, began, (size, descriptors), answer, left)
         return answer
 
 

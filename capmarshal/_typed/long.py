@@ -52,6 +52,11 @@ Payload: TypeAlias = "bytes | Long"
 Encoder: TypeAlias = "Callable[[Any], Payload]"
 
 
+def parts_of(payload: Payload) -> tuple[bytes, bytes]:
+    """Its start, and its end; all of it, and nothing, where it is not long."""
+    return (payload, b"") if isinstance(payload, bytes) else (payload.start, payload.end)
+
+
 def as_long(value: Any) -> Long | None:
     """The payload for a value if it is a long one."""
     if type(value) is bytes and _LONG <= len(value) <= _MOST:

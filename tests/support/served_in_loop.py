@@ -18,7 +18,6 @@ import awaiting
 import by_hand
 import loops
 from capmarshal import aio
-from capmarshal._async_server.handlers import AwaitingCalls
 from capmarshal._server.callbacks import refuse_misfit
 from capmarshal._server.objects import Objects
 from patience import PATIENCE
@@ -54,7 +53,7 @@ class _Objects(Objects):
         return made
 
 
-class _Calls(AwaitingCalls):
+class _Calls:
     """Its calls; their answers know the object itself."""
 
     def outgoing(self, turn, target, owned):
@@ -71,7 +70,8 @@ class _Served(aio.Entrypoint):
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
         self._objects.__class__ = _Objects
-        self._dispatcher.calls.__class__ = _Calls
+        calls = self._dispatcher.calls
+        calls.__class__ = type("_Calls", (_Calls, type(calls)), {})
         self._loop_pid = os.getpid()
 
     def __enter__(self):
