@@ -19,7 +19,7 @@ import pytest
 import by_hand
 import capmarshal as cm
 from capmarshal import aio
-from capmarshal._async_server.handlers import AwaitedCall
+from capmarshal._async_server.awaited_call import AwaitedCall
 from capmarshal._protocol import wire
 from loops import AwaitedWork, Work, Worker, each_loop, in_thread, run
 from patience import BEGINS, PATIENCE

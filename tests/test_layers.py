@@ -396,6 +396,7 @@ MODULES = {
         "streams",
         "asyncio_scope",
         "asyncio_driver",
+        "awaited_call",
         "handlers",
         "asking",
         "serving",

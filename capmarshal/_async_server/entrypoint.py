@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from capmarshal._async_server.awaited_call import current
 from capmarshal._async_server.block import Block
 from capmarshal._async_server.call_ends import wait_for_ends
-from capmarshal._async_server.handlers import current
 from capmarshal._async_server.serving import AwaitedService, AwaitingDispatcher
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.errors import CallTimeout

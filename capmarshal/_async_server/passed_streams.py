@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from capmarshal._async_server import asyncio_driver as _asyncio_driver  # noqa: F401 - nothing is imported in a sandbox
-from capmarshal._async_server.handlers import AwaitingCalls, current, cut_off, waits
+from capmarshal._async_server.awaited_call import current, cut_off, waits
+from capmarshal._async_server.handlers import AwaitingCalls
 from capmarshal._async_server.serving import AwaitedService, AwaitingDispatcher
 from capmarshal._async_server.streams import AwaitedProducer
 from capmarshal._server import ownership

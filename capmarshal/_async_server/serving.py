@@ -18,8 +18,9 @@ import anyio
 from anyio import lowlevel
 
 from capmarshal._async_server.asking import Asking, asked_by
+from capmarshal._async_server.awaited_call import current
 from capmarshal._async_server.driver import Driver
-from capmarshal._async_server.handlers import AwaitingCalls, LoggedAwaitingCalls, current
+from capmarshal._async_server.handlers import AwaitingCalls, LoggedAwaitingCalls
 from capmarshal._capabilities import homecoming
 from capmarshal._kernel import call_log
 from capmarshal._kernel import deadline as _deadline
