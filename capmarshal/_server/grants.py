@@ -327,6 +327,7 @@ class Grants:
             for grant in grants:
                 space.remove_home(grant.key)
             self._in_force.clear()
+            self._by_target.clear()
             self._revoked.clear()
             self.counted.clear()
         self._new.clear()
@@ -348,6 +349,7 @@ class Grants:
         """Has none in a forked child."""
         self._closed = True
         self._in_force.clear()
+        self._by_target.clear()
         self._revoked.clear()
         self._cut_short.clear()
         self.counted.clear()
