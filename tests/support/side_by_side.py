@@ -1,6 +1,6 @@
-"""Many runs of pytest, half as many again beside each other as there are processors, for root; ``make test`` is these.
+"""Many runs of pytest, twice as many beside each other as there are processors, for root; ``make test`` is these.
 
-Most of what a test does is to wait for another process, so two runs take little longer than one.  A run has a part of
+Most of what a test does is to wait for another process, so a run needs less than half a processor.  A run has a part of
 the test files (``--part=1/4``), or those that are named, in the colours of a pair (client:server, see ``matrix``).
 Parts are small, so that none is left to run alone in the end, and the longest runs: they come first.
 
@@ -75,7 +75,7 @@ def main():
         client, server = pair.split(":")
         runs[pair] = [f"--client={client}", f"--server={server}", *options.files]
     # The kernel counts what is in flight by user, root excepted, and some tests fill that: it is one's alone then.
-    beside = len(os.sched_getaffinity(0)) * 3 // 2 if os.getuid() == 0 else 1
+    beside = 2 * len(os.sched_getaffinity(0)) if os.getuid() == 0 else 1
     with concurrent.futures.ThreadPoolExecutor(beside) as threads:
         ended = dict(zip(runs, threads.map(_run, runs, [[*run, *theirs] for run in runs.values()]), strict=True))
     failed = {name: run for name, run in ended.items() if run.status not in (0, _NO_TESTS)}
