@@ -9,6 +9,7 @@ import contextlib
 import gc
 import itertools
 import logging
+import random
 import weakref
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -374,5 +375,45 @@ def test_calls_that_end_with_their_link(run, lost, bye):
         assert len(given) >= 4
         assert not [one for one in given if one() is not None]
         del carried.world.thing
+
+    run(program)
+
+
+def _tasks():
+    """How many there are of each sort, but for those that wait for more work."""
+    names = Counter(task.get_coro().__qualname__ for task in asyncio.all_tasks())
+    del names["Hand._work"]
+    return names
+
+
+# None of them has a method that calls back: what becomes of that as a link is lost is for its server's log.
+_ONE_WAY = ["hold", "same", "give", "long", "array", "ring", "connect"]
+
+
+@pytest.mark.parametrize("closed", [None, "near", "far"])
+def test_tasks_of_calls_end(run, closed):
+    """Of hundreds that are given up, and of those during which an engine is closed."""
+
+    async def program(carried):
+        for which in _ONE_WAY[1:]:
+            await getattr(carried, which)()
+        await asyncio.sleep(RELEASED)
+        before, chosen = _tasks(), random.Random(1)
+        calls = []
+        for _ in range(500):
+            calls.append(asyncio.create_task(getattr(carried, chosen.choice(_ONE_WAY))()))
+            for _ in range(chosen.randrange(40)):
+                await asyncio.sleep(0)
+            calls[-1].cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        if closed is not None:
+            calls = [asyncio.create_task(getattr(carried, chosen.choice(_ONE_WAY))()) for _ in range(50)]
+            await asyncio.sleep(0.01)
+            await getattr(carried.world, closed)._engine.close(within=0)
+            await asyncio.gather(*calls, return_exceptions=True)
+        del calls
+        await asyncio.sleep(RELEASED)
+        assert not _tasks() - before
+        assert not [one for one in gc.get_objects() if type(one) is Hand and one._job is not None]
 
     run(program)
