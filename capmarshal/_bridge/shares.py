@@ -61,18 +61,16 @@ class Share:
 
 
 class Part:
-    """What one link has of a share, or what else there is of that: as much as it leaves free, or so many times that."""
+    """What one link has of a share."""
 
-    def __init__(self, share: Share, times: int = 1) -> None:
+    def __init__(self, share: Share) -> None:
         """Nothing yet."""
         self._share = share
-        self._times = times
         self.held = 0
 
     def has_room(self, count: int = 1) -> bool:
         """Whether it may have so many more."""
-        room = self._share.room
-        return count <= room and self.held + count <= self._times * room
+        return self.held + count <= self._share.room
 
     def take(self, count: int = 1) -> bool:
         """Takes so many more, if it may have them; whether."""

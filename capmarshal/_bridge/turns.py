@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from capmarshal._async_client.calling import CALLS_MAX
 
-from .shares import Part, Pool, Share
-
 if TYPE_CHECKING:
     # Who waits, by which of its clients: each is told when it has a place.
     _Lines: TypeAlias = dict[int, deque[asyncio.Future[None]]]
@@ -32,9 +30,10 @@ class Turns:
 
     def __init__(self, most: int = CALLS_MAX) -> None:
         """Nobody calls."""
-        self._pool = Pool(most)
-        self._shares: dict[object, Share] = {}
-        self._parts: dict[tuple[object, int], Part] = {}
+        self._free = most
+        # How many each has that has any: plain numbers, for each call changes them.
+        self._of_bridge: dict[object, int] = {}
+        self._of_client: dict[tuple[object, int], int] = {}
         # Both in the order in which it is their turn.
         self._waiting: dict[object, _Lines] = {}
 
@@ -63,39 +62,39 @@ class Turns:
 
     def give_back(self, bridge: object, client: int) -> None:
         """A call has ended; who waits may have its place."""
-        part = self._parts[bridge, client]
-        part.give_back()
-        self._forget_unless_used(bridge, client, part)
+        self._free += 1
+        key = bridge, client
+        if (left := self._of_client[key] - 1) > 0:
+            self._of_client[key] = left
+        else:
+            del self._of_client[key]
+        if (left := self._of_bridge[bridge] - 1) > 0:
+            self._of_bridge[bridge] = left
+        else:
+            del self._of_bridge[bridge]
         while self._waiting and any(map(self._deal, tuple(self._waiting))):
             pass
 
     def __len__(self) -> int:
         """Of whom something is known."""
-        return len(self._parts) + len(self._shares) + len(self._waiting)
+        return len(self._of_client) + len(self._of_bridge) + len(self._waiting)
 
     def _take(self, bridge: object, client: int) -> bool:
-        part = self._parts.get((bridge, client))
-        if part is None:
-            share = self._shares.get(bridge)
-            if share is None:
-                share = self._shares[bridge] = Share(self._pool)
-            part = self._parts[bridge, client] = Part(share, OF_A_CLIENT)
-        if part.take():
-            return True
-        self._forget_unless_used(bridge, client, part)
-        return False
-
-    def _forget_unless_used(self, bridge: object, client: int, part: Part) -> None:
-        if not part.held:
-            del self._parts[bridge, client]
-            if not self._shares[bridge].held:
-                del self._shares[bridge]
+        key, has, held = (bridge, client), self._of_bridge.get(bridge, 0), 0
+        if has:
+            held = self._of_client.get(key, 0)
+        room = self._free - has
+        if room < 1 or held >= OF_A_CLIENT * room:
+            return False
+        self._free -= 1
+        self._of_bridge[bridge] = has + 1
+        self._of_client[key] = held + 1
+        return True
 
     def _deal(self, bridge: object) -> bool:
         """Gives a place to one of its clients that waits, if any may have one more; whether."""
         lines = self._waiting[bridge]
-        share = self._shares.get(bridge)
-        if (self._pool.free if share is None else share.room) < 1:
+        if self._free - self._of_bridge.get(bridge, 0) < 1:
             return False
         for client in tuple(lines):
             if self._take(bridge, client):
