@@ -48,6 +48,11 @@ class LeapingLoop(asyncio.SelectorEventLoop):
         super().__init__(self._leaping)
         self.slow_callback_duration = PATIENCE
 
+    @property
+    def leapt(self):
+        """Seconds that it has leapt over: more, whenever nothing was left to do."""
+        return self._leaping.leapt
+
     def time(self):
         """Seconds, of which all but some were leapt over."""
         return time.monotonic() + self._leaping.leapt
