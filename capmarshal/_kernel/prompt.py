@@ -73,6 +73,10 @@ class Prompt(Generic[T]):
         """As of a future."""
         return self._loop
 
+    def done(self) -> bool:
+        """Likewise; asked by who looks whether all tasks wait, as anyio's ``wait_all_tasks_blocked()``."""
+        return self.is_done
+
     def add_done_callback(self, wake: Callable[[Any], object], *, context: Context) -> None:
         """Likewise; by the task that awaits it."""
         self._wake, self._context = wake, context
