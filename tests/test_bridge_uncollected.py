@@ -23,6 +23,8 @@ from capmarshal._bridge import crossing
 from capmarshal._bridge.crossing import SHORT
 from capmarshal._bridge.fetching import CHUNK
 from capmarshal._bridge.hands import Hand
+from capmarshal._bridge_engine.awaited_answers import AwaitedAnswers
+from capmarshal._bridge_engine.engine import Unanswered
 from capmarshal._bridge_link.messages import ANSWER, Kind
 
 # More of what an event loop does in a row than any call here that ends.
@@ -377,6 +379,32 @@ def test_calls_that_end_with_their_link(run, lost, bye):
         del carried.world.thing
 
     run(program)
+
+
+def test_what_waits_for_an_answer_that_never_comes():
+    """It is told by a timer, and in no task: whoever waits is not in a circle with what it is told."""
+
+    async def waits(answers, mine):
+        with answers.expect(lambda _body: True) as awaited, contextlib.suppress(Unanswered):
+            await awaited.wait(0.01)
+        return mine
+
+    async def program():
+        mine = Refused()
+        kept = weakref.ref(mine)
+        waiting = asyncio.create_task(waits(AwaitedAnswers(), mine))
+        del mine
+        await asyncio.wait([waiting])
+        del waiting
+        errors = [one for one in gc.get_objects() if type(one) is Unanswered]
+        assert (kept(), errors) == (None, [])
+
+    gc.collect()
+    gc.disable()
+    try:
+        asyncio.run(program())
+    finally:
+        gc.enable()
 
 
 def _tasks():

@@ -45,18 +45,21 @@ class Prompt(Generic[T]):
             self._go_on()
 
     def fail(self, error: BaseException) -> None:
-        """Likewise with an error, which is raised there."""
+        """Likewise with an error, which is raised there, in the next turn of the loop.
+
+        Raised here and now it would have the frames below, and they have it: only the garbage collector would let go.
+        """
         if not self.is_done:
             self._error = error
-            self._go_on()
+            self._go_on(soon=True)
 
-    def _go_on(self) -> None:
+    def _go_on(self, *, soon: bool = False) -> None:
         self.is_done = True
         wake = self._wake
         if wake is None:
             return
         self._wake = None
-        if asyncio.current_task(self._loop) is None:
+        if not soon and asyncio.current_task(self._loop) is None:
             self._context.run(wake, self)
         else:
             self._loop.call_soon(wake, self, context=self._context)
