@@ -49,7 +49,7 @@ def test_who_ignores_the_signal_goes_on_doing_so(tmp_path):
 PROGRAM = """
 import sys, signal
 sys.argv = ["capmarshal", "completion", "bash"]
-import _capmarshal_command
-_capmarshal_command.main()
+from capmarshal import _command
+_command.main()
 print(repr(signal.getsignal(signal.SIGINT)).partition(":")[0].strip("<"))
 """

@@ -35,6 +35,7 @@ PACKAGES = (
     ("_describe", "_bridge_command"),
     ("_commands",),
     ("__main__",),
+    ("_command",),
 )
 
 # And a module of a package from those before it in the package.  _kernel.native alone stands on the extension.

@@ -1,7 +1,9 @@
-"""The command ``capmarshal`` from its first moment on: Ctrl-C ends it without a traceback while it is still imported.
+"""What begins the command ``capmarshal``: Ctrl-C ends it without a traceback while its modules are still imported.
 
-Beside the package, since what is in that is imported after it.
+Before this one, Python imports the package itself, and that moment is left.
 """
+
+from __future__ import annotations
 
 import signal
 
