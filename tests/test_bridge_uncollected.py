@@ -22,10 +22,10 @@ from bridge_in_process import RELEASED, Thing
 from capmarshal._bridge import crossing
 from capmarshal._bridge.crossing import SHORT
 from capmarshal._bridge.fetching import CHUNK
-from capmarshal._bridge.hands import Hand
 from capmarshal._bridge_engine.awaited_answers import AwaitedAnswers
 from capmarshal._bridge_engine.engine import Unanswered
 from capmarshal._bridge_link.messages import ANSWER, Kind
+from capmarshal._kernel.hands import Hand
 
 # More of what an event loop does in a row than any call here that ends.
 STEPS = 1_000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 
+import anyio
 import pytest
 import uvloop
 
@@ -111,5 +112,26 @@ def test_who_is_cancelled_is_so_once_and_hears_no_answer(new_loop):
         task.cancel("for that")
         await task
         assert done[2:] == [("for that",), "went on"]
+
+    run(new_loop, program)
+
+
+@each_loop
+def test_who_looks_what_all_tasks_wait_for_finds_that_one_does(new_loop):
+    """As anyio.wait_all_tasks_blocked(), by which programs test."""
+
+    async def program():
+        prompt = Prompt(asyncio.get_running_loop())
+
+        async def waits():
+            return await prompt
+
+        task = asyncio.create_task(waits())
+        await anyio.wait_all_tasks_blocked()
+        assert not task.done()
+        assert not prompt.done()
+        prompt.answer("answered")
+        assert prompt.done()
+        assert await task == "answered"
 
     run(new_loop, program)

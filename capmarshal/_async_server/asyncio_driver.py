@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from capmarshal._async_server.asyncio_scope import AsyncioScope, wait_out
 from capmarshal._async_server.driver import Driver
+from capmarshal._kernel.hands import Hands
 from capmarshal._kernel.native import FOREVER
+from capmarshal._kernel.weakly import weakly
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from capmarshal._async_server.driver import Scope
+    from capmarshal._kernel.hands import Job
     from capmarshal._server.awaited_loop import AwaitedServer
     from capmarshal._server.objects import Objects
 
@@ -30,6 +33,10 @@ _LATE = 0.001
 
 def _nothing_left() -> bool:
     return True
+
+
+def _keep_none(_task: asyncio.Task[None]) -> None:
+    """Who has something begun keeps it, as long as it goes on."""
 
 
 class AsyncioDriver(Driver):
@@ -47,11 +54,17 @@ class AsyncioDriver(Driver):
         self._at_once = 1
         self._over: Callable[[], bool] = _nothing_left
         self._ended: asyncio.Future[None] | None = None
+        self._hands = Hands(_keep_none, weakly(self._serves, False))
+        # Of these, who had nothing to do when the service ended.
+        self._leaving: list[asyncio.Task[None]] = []
         # To come round, and when at the latest.
         self._soon = False
         self._timer: asyncio.TimerHandle | None = None
         self._rings = FOREVER
         server.come_round_by(self._come_round)
+
+    def _serves(self) -> bool:
+        return self._ended is not None
 
     def scope(self) -> AsyncioScope:
         """As :meth:`Driver.scope`."""
@@ -135,6 +148,10 @@ class AsyncioDriver(Driver):
         """As :meth:`Driver.run`: the event loop itself keeps no task."""
         return self._make_task(method, name)
 
+    def begin(self, job: Job, name: str) -> asyncio.Task[None]:  # noqa: ARG002 - the task is not its alone
+        """As :meth:`Driver.begin`."""
+        return self._hands.begin(job).task
+
     def _make_task(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
         coroutine = function()
         try:
@@ -158,6 +175,7 @@ class AsyncioDriver(Driver):
             # Its event loop may be gone.
             with contextlib.suppress(RuntimeError):
                 self._loop.remove_reader(number)
+                self._leaving = self._hands.end_idle()
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer, self._rings = None, FOREVER
@@ -213,7 +231,7 @@ class AsyncioDriver(Driver):
             self._insist_all()
         while tasks := [
             task
-            for task in (*(handler.kept for handler in concurrency.handlers), *self._aside)
+            for task in (*(handler.kept for handler in concurrency.handlers), *self._aside, *self._leaving)
             if isinstance(task, asyncio.Task) and not task.done()
         ]:
             try:

@@ -135,10 +135,24 @@ class AwaitedCall(Handler):
 
     def start(self) -> None:
         """Has its method run, in a task of its own."""
-        kept = self._calls.driver.run(self._run, self._method.where)
+        driver, method = self._calls.driver, self._method
+        kept = driver.begin(self, method.where) if method.begins_at_once else driver.run(self._run, method.where)
         # A task factory may have it run at once, and to its end.
         if self.runs:
             self.kept = kept
+
+    async def do(self) -> None:
+        """Has its method run, in a task that runs others afterwards: leaves nothing in its context."""
+        try:
+            await self._run()
+        finally:
+            _deadline.current.set(FOREVER)
+            ownership.current.set(None)
+            current.set(None)
+            homecoming.here.set(None)
+
+    def over(self) -> None:
+        """As of any job: how it has ended is told by what it does."""
 
     def cancel(self) -> None:
         """Tells its method to end: nobody wants its answer any more.  Does nothing the second time."""

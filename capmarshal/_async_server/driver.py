@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import trio
     from anyio.abc import TaskGroup
 
+    from capmarshal._kernel.hands import Job
     from capmarshal._server.awaited_loop import AwaitedServer
     from capmarshal._server.objects import Objects
 
@@ -138,6 +139,10 @@ class Driver:
         """Runs a method in a task with a context of its own; what is to be kept until it ends."""
         self._group.start_soon(method, name=name)
         return None
+
+    def begin(self, job: Job, name: str) -> object:
+        """Likewise, where the method leaves nothing in its context: in a task that may have run others."""
+        return self.run(job.do, name)
 
     def run_aside(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         """Runs something else likewise, and keeps it."""

@@ -24,6 +24,7 @@ from capmarshal import (
 )
 from capmarshal._bridge_link.link import LinkLost
 from capmarshal._server.entrypoint import abandon
+from capmarshal._typed.marks import AT_ONCE
 
 from .doors import Doors, NoRoom
 
@@ -75,6 +76,9 @@ class Import(Forwarder):
     async def forward(self, call: UntypedCall) -> UntypedResult:
         """Calls it."""
         return await self._calling(self.number, call)
+
+
+setattr(Import, AT_ONCE, True)
 
 
 class Imports:

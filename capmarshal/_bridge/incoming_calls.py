@@ -29,6 +29,7 @@ from capmarshal._bridge_link.clocks import now
 from capmarshal._bridge_link.link import LinkLost
 from capmarshal._bridge_link.messages import Call, Done, Failed, Kind, Outcome, Result, Running, State, Taken, written
 from capmarshal._bridge_link.sealing import NotGenuine
+from capmarshal._kernel.hands import Hands
 from capmarshal._protocol import faults
 from capmarshal._protocol.wire import METHOD_MAX
 
@@ -36,7 +37,6 @@ from .budget import Spending
 from .crossing import Left
 from .doors import NoRoom
 from .exports import TooMany
-from .hands import Hands
 from .limits import ENDED_MOST, TABLE_MOST
 from .turns import OF_A_CLIENT
 
@@ -45,11 +45,11 @@ if TYPE_CHECKING:
 
     from capmarshal._bridge_link.link import Link
     from capmarshal._bridge_link.sealing import Label
+    from capmarshal._kernel.hands import Hand
 
     from .budget import Budget
     from .crossing import Arrived, Crossing
     from .exports import Exports, Root
-    from .hands import Hand
     from .shares import Part
 
 # Seconds in which a call is answered at once, if it ends by then.
@@ -190,7 +190,8 @@ class IncomingCalls:
         self._calls: dict[bytes, _Incoming] = {}
         self._running = 0
         self._running_of: dict[int, int] = {}
-        self._hands = Hands(link)
+        # They end with the link.
+        self._hands = Hands(link.adopt, lambda: not link.lost)
         # Those that are waited for, the one that has come first before all others; and what ends that.
         self._waited_for: dict[_Incoming, None] = {}
         self._timer: asyncio.TimerHandle | None = None

@@ -6,7 +6,7 @@ import abc
 from typing import TYPE_CHECKING
 
 from capmarshal._typed.interface import Interface
-from capmarshal._typed.marks import FORWARDS, RAISES
+from capmarshal._typed.marks import AT_ONCE, FORWARDS, RAISES
 from capmarshal._typed.untyped import UntypedMethod, name_shown
 
 if TYPE_CHECKING:
@@ -52,4 +52,6 @@ def forwarding_method(cls: type, name: bytes) -> Method | None:
     except UnicodeDecodeError:
         return None
     declared = getattr(cls.forward, RAISES, ())  # type: ignore[attr-defined]  # every such class has one
-    return UntypedMethod(name, f"{cls.__qualname__}.forward, {name_shown(name)}()", declared)
+    method = UntypedMethod(name, f"{cls.__qualname__}.forward, {name_shown(name)}()", declared)
+    method.begins_at_once = getattr(cls, AT_ONCE, False)
+    return method

@@ -21,6 +21,9 @@ CALLED: Final = "__capmarshal_called__"
 GIVEN: Final = "__capmarshal_given__"
 # Of classes whose objects answer any method, by forward().
 FORWARDS: Final = "__capmarshal_forwards__"
+# Likewise, of those whose forward() asks for no context of its own: it begins in the turn in which its call comes, in a
+# task that has run others.
+AT_ONCE: Final = "__capmarshal_at_once__"
 
 
 def forwards(cls: type) -> bool:

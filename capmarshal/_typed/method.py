@@ -95,10 +95,13 @@ class Method:
             beginning, CPython finds it sooner.
         data_of_result: gives the payload of a result that is data, and None of another, where only the result tells;
             itself None where the interface tells.
+        begins_at_once: see :data:`capmarshal._typed.marks.AT_ONCE`.
         plain_result: the class of results that are data of one of Python's own, and nothing is in them; else None.
         known_results: the classes of results that are data of which one was found to be what the interface says.
         implementation: what the class that is asked about has in its place.
     """
+
+    begins_at_once = False
 
     def __init__(self, interface: type, name: str, function: Any, of: type | None = None) -> None:
         declared = Declaration(interface, name, function, of or interface)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from capmarshal._kernel.prompt import Prompt
 
 if TYPE_CHECKING:
-    from capmarshal._bridge_link.link import Link
+    from collections.abc import Callable
 
 _logger = logging.getLogger("capmarshal")
 
@@ -32,11 +32,16 @@ class Job(Protocol):
 
 
 class Hands:
-    """Those of one link: all are cancelled when that is lost, and waited for when it is closed."""
+    """Some of them.
 
-    def __init__(self, link: Link) -> None:
-        """None yet; the link is borrowed."""
-        self._link = link
+    Args:
+        adopt: is given the task of each new one.
+        are_wanted: whether who has nothing to do is to wait for work.
+    """
+
+    def __init__(self, adopt: Callable[[asyncio.Task[None]], object], are_wanted: Callable[[], bool]) -> None:
+        self._adopt = adopt
+        self._are_wanted = are_wanted
         self._idle: list[Hand] = []
 
     def begin(self, job: Job) -> Hand:
@@ -46,12 +51,12 @@ class Hands:
             hand.take(job)
             return hand
         hand = Hand(self, job)
-        self._link.adopt(hand.task)
+        self._adopt(hand.task)
         return hand
 
     def rest(self, hand: Hand) -> bool:
         """One has nothing to do any more; whether it is to wait for work."""
-        if len(self._idle) >= _IDLE_MOST or self._link.lost:
+        if len(self._idle) >= _IDLE_MOST or not self._are_wanted():
             return False
         self._idle.append(hand)
         return True
@@ -61,19 +66,26 @@ class Hands:
         if hand in self._idle:
             self._idle.remove(hand)
 
+    def end_idle(self) -> list[asyncio.Task[None]]:
+        """Ends those that have nothing to do; their tasks, which end soon."""
+        tasks = [hand.task for hand in self._idle]
+        self._idle.clear()
+        for task in tasks:
+            task.cancel()
+        return tasks
+
 
 class Hand:
     """One of them.
 
     Attributes:
-        task: its own.
+        task: its own, until that has ended.
     """
 
     def __init__(self, hands: Hands, job: Job) -> None:
         """It begins with a job."""
         self._hands = hands
         self._job: Job | None = job
-        self._cancelled = False
         self._loop = asyncio.get_running_loop()
         self._go: Prompt[None] = Prompt(self._loop)
         self.task: asyncio.Task[None] = self._loop.create_task(self._work(), context=contextvars.Context())
@@ -87,7 +99,6 @@ class Hand:
     def cancel(self, job: Job) -> None:
         """Cancels a job, if it is not over."""
         if self._job is job:
-            self._cancelled = True
             self.task.cancel()
 
     async def _work(self) -> None:
@@ -98,7 +109,7 @@ class Hand:
             # Not kept while there is none.
             del job
             # Where it was cancelled, and has not heeded that, the next one is not to be.
-            if self._cancelled or not self._hands.rest(self):
+            if self.task.cancelling() or not self._hands.rest(self):
                 return
             self._go = Prompt(self._loop)
             await self._go
@@ -111,4 +122,4 @@ class Hand:
         if job is not None:
             job.over()
         if not task.cancelled() and (error := task.exception()) is not None:
-            _logger.error("bridge: a fault in what a link does", exc_info=error)
+            _logger.error("a fault in what a task does", exc_info=error)
