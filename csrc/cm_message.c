@@ -27,7 +27,7 @@ enum {
 enum { FLAT_ROOM = 512 };
 static size_t flat_max = FLAT_ROOM;
 
-/* Nanoseconds for which it sleeps at a time. */
+/* Nanoseconds for which it sleeps at a time; of waiting.py's AT_A_TIME. */
 #define CM_TURN CM_SECOND
 
 int cm_wait(int descriptor, short events, int64_t deadline)

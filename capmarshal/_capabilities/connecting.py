@@ -28,7 +28,7 @@ from capmarshal._kernel.errors import (
     error_for,
 )
 from capmarshal._kernel.native import FOREVER, NOW, lib
-from capmarshal._kernel.waiting import Backoff, Patience, drive
+from capmarshal._kernel.waiting import AT_A_TIME, Backoff, Patience, drive
 
 if TYPE_CHECKING:
     from capmarshal._capabilities.capability import Capability
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 _TIMEVAL = struct.Struct("@ll")
 _MICROSECONDS = 1_000_000
-# Seconds that connect(2) waits at a time.
-_TURN = 1
 
 
 def connect(path: StrOrBytesPath, timeout: float | None = None) -> Capability:
@@ -100,9 +98,8 @@ def connecting(path: StrOrBytesPath, timeout: float | None, *, blocks: bool) -> 
 def _connect(connection: Private, path: bytes, deadline: int, timeout: float | None, blocks: bool) -> Steps[None]:
     backoff = Backoff(deadline)
     while True:
-        # Where as many wait as may, connect(2) waits for so long; not longer, for Ctrl-C that comes just before does
-        # not interrupt it.
-        _set_patience(connection, min(deadline, ahead(_TURN)) if blocks else NOW)
+        # For so long does connect(2) wait where as many wait as may.
+        _set_patience(connection, min(deadline, ahead(AT_A_TIME)) if blocks else NOW)
         with address_to_connect(path) as address:
             result = lib.lx_connect(connection.number, address, len(address))
         if result == 0:

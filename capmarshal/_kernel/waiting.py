@@ -21,6 +21,10 @@ _MILLISECOND = 1_000_000
 _FIRST = 1 * _MILLISECOND
 _LAST = 64 * _MILLISECOND
 
+# Seconds for which anything is waited for at a time, and then looked at anew: a signal that comes just before a wait
+# does not end it, and its handler is called after that.  cm_wait(), in C, has the same.
+AT_A_TIME = 1.0
+
 # How long a sender waits for others' descriptors in flight to be received when it has no deadline of its own.
 IN_FLIGHT_PATIENCE = 10_000 * _MILLISECOND
 

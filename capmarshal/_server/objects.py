@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from capmarshal._kernel import deadline as _deadline
 from capmarshal._kernel.errors import CallTimeout
+from capmarshal._kernel.waiting import AT_A_TIME
 from capmarshal._protocol.wire import BADGE_SIZE, DESCRIBE, NO_BADGE
 from capmarshal._typed.forwarder import forwarding_method
 from capmarshal._typed.method import methods_of
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     Decode: TypeAlias = Callable[[bytes | memoryview], Any]
     Encode: TypeAlias = Callable[[Any], Payload]
 
-
-# Seconds that a call's end is waited for at a time.
-_TURN = 1.0
 
 # What a call is run by, decided once: an object and its method; how a payload becomes arguments, and how a result does
 # one, each None where there may be more than data; and the class of results that need no look, if there is one.
@@ -239,8 +237,7 @@ class Objects:
                 if left <= 0:
                     when = f"before {_deadline.origin()}"
                     raise CallTimeout(f"dissolved, but a call of the object has not ended {when}", ran="maybe")
-                # Not longer: a signal that comes just before it waits does not wake it.
-                told.acquire(timeout=min(left, _TURN))
+                told.acquire(timeout=min(left, AT_A_TIME))
         finally:
             with contextlib.suppress(ValueError):
                 self.awaited.remove(told)

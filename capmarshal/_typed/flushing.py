@@ -23,7 +23,7 @@ from capmarshal._descriptors.layers import raw_of
 from capmarshal._kernel.deadline import origin, seconds_until
 from capmarshal._kernel.errors import CallTimeout
 from capmarshal._kernel.native import FOREVER, NOW
-from capmarshal._kernel.waiting import becomes_ready
+from capmarshal._kernel.waiting import AT_A_TIME, becomes_ready
 from capmarshal._typed.standing_in import standing_in
 
 if TYPE_CHECKING:
@@ -39,9 +39,6 @@ _LOOK_AFTER = 50_000_000
 
 # Seconds that it then takes at most.
 _ABOUT_TO = 0.5
-
-# Seconds that its outcome is waited for at a time: a signal that comes just before does not end a wait.
-_TURN = 1.0
 
 # The raw files whose write() is a system call that may block, and nothing else.
 _SYSTEM = (io.FileIO, ForeignFile, socket.SocketIO)
@@ -121,7 +118,7 @@ class _Flush:
     def _ended(self) -> BaseException | None:
         while (left := seconds_until(self._until)) > 0:
             with contextlib.suppress(queue.Empty):
-                return self._outcome.get(timeout=min(left, _TURN))
+                return self._outcome.get(timeout=min(left, AT_A_TIME))
         if not self._writing:
             return CallTimeout(_LOCKED if self._begun else _NO_TIME, ran="no")
         try:
