@@ -97,6 +97,31 @@ def test_answers_that_wait_to_be_sent_are_bounded(monkeypatch, caplog, forgotten
     assert caplog.text.count("are lost: too many wait") == 1
 
 
+def test_very_many_that_wait_and_are_answered_as_they_begin(caplog):
+    """One after the other, and not each within the one before."""
+
+    async def program():
+        runs, answers, first = Handling(1), [], Later()
+        room = runs.room()
+
+        def serve(body):
+            made = Later()
+            made.answer(body)
+            return made
+
+        runs.start(room, lambda _body: first, b"", answers.append)
+        bodies = [b"%d" % number for number in range(2000)]
+        for body in bodies:
+            runs.start(room, serve, body, answers.append)
+        assert answers == []
+        first.answer(b"first")
+        assert answers == [b"first", *bodies]
+        await runs.finish(PLENTY)
+
+    run(program)
+    assert not caplog.records
+
+
 def test_what_is_answered_at_once_needs_no_place():
     """Nor a turn of the event loop."""
 

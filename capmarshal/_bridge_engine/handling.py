@@ -46,6 +46,8 @@ class Room:
         self.waiting: deque[tuple[Handler, bytes, Answer]] = deque()
         self.waiting_bytes = 0
         self.unsent_bytes = 0
+        # Whether those that wait are being begun: who makes room meanwhile leaves the next ones to that.
+        self.is_beginning = False
 
 
 class Handling:
@@ -168,13 +170,20 @@ class Handling:
 
     def _next(self, room: Room) -> None:
         """One has ended."""
-        while room.waiting and room.free > 0:
-            handler, body, answer = room.waiting.popleft()
-            room.waiting_bytes -= len(body)
-            self._waiting_bytes -= len(body)
-            if not room.waiting:
-                self._waiting.discard(room)
-            self._begin(room, handler, body, answer)
+        if room.is_beginning:
+            # It was answered as it began: by a recursion for each, so many that wait would be too deep.
+            return
+        room.is_beginning = True
+        try:
+            while room.waiting and room.free > 0:
+                handler, body, answer = room.waiting.popleft()
+                room.waiting_bytes -= len(body)
+                self._waiting_bytes -= len(body)
+                if not room.waiting:
+                    self._waiting.discard(room)
+                self._begin(room, handler, body, answer)
+        finally:
+            room.is_beginning = False
         if self._all_ended is not None:
             self._look_whether_all_have_ended()
 
