@@ -13,7 +13,9 @@ import capmarshal as cm
 from capmarshal import aio, bridge, lx, testing
 
 CHECKOUT = Path(__file__).parents[1]
-PATIENCE = 100.0
+# To build it takes some ten seconds of processor time, which others may need too.
+PATIENCE = 240.0
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
