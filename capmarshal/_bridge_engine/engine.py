@@ -116,7 +116,7 @@ class NotAllowed(Unanswered, PermissionError):
     """The engine's node does not let this one do that: the message says which permission is missing.
 
     It is told so of a subject, not of one body.  A call has reached nobody, and never will, unless the permission was
-    withdrawn while it was under way: so this is no :class:`NotSent`.
+    withdrawn while it was under way: so this is no ``NotSent``.
     """
 
 
