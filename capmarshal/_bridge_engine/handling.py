@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 from .engine import EngineError, Later
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable
     from typing import TypeAlias
 
     from .engine import Handler, Watcher
 
     # Sends an answer: at once, or as soon as what it returns has been awaited.
-    Answer: TypeAlias = Callable[[bytes], Coroutine[None, None, None] | None]
+    Answer: TypeAlias = Callable[[bytes], Awaitable[None] | None]
 
 # Calls of one subject that run beside each other, unless an engine is told otherwise.
 CONCURRENCY = 100
@@ -28,7 +28,8 @@ CONCURRENCY = 100
 # what is asked at one keeps no room from the next.  What comes then is lost, and that is said once in so many seconds.
 WAITING = 64 << 20
 
-# Likewise of the answers that wait until the node has taken those before them.
+# Likewise of the answers that wait until the node has taken those before them: a subject that has as many begins no
+# more calls meanwhile.  They wait; what runs already is answered all the same.
 UNSENT = 64 << 20
 _SAID_AGAIN = 60.0
 
@@ -70,8 +71,11 @@ class Handling:
         return Room(self._concurrency)
 
     def start(self, room: Room, handler: Handler, body: bytes, answer: Answer) -> None:
-        """Has a call run and answered, as soon as its room has a place; it is lost where too many bytes wait there."""
-        if room.free > 0:
+        """Has a call run and answered, as soon as its room has a place, and has not too much to be sent.
+
+        It is lost where too many bytes wait for that.
+        """
+        if not room.waiting and self._may_begin(room):
             self._begin(room, handler, body, answer)
         elif room.waiting_bytes + len(body) > WAITING - self._waiting_bytes:
             self._lose()
@@ -103,7 +107,11 @@ class Handling:
         now = time.monotonic()
         if now - self._said >= _SAID_AGAIN:
             self._said = now
-            _logger.warning("calls through a bridge's engine, or answers, are lost: too many wait for others")
+            _logger.warning("calls through a bridge's engine are lost: too many wait for others")
+
+    def _may_begin(self, room: Room) -> bool:
+        """Whoever has nothing to be sent may, always: nothing of its own would end, and have those go on that wait."""
+        return room.free > 0 and (room.unsent_bytes == 0 or room.unsent_bytes < UNSENT - self._unsent_bytes)
 
     def _begin(self, room: Room, handler: Handler, body: bytes, answer: Answer) -> None:
         try:
@@ -133,13 +141,9 @@ class Handling:
             await waited_for
 
     def _send(self, room: Room, body: bytes, answer: Answer) -> Awaitable[None] | None:
-        """What is to be awaited for that, if anything is; an answer is lost where too many bytes wait there."""
+        """What is to be awaited for that, if anything is."""
         doing = answer(body)
         if doing is None:
-            return None
-        if room.unsent_bytes + len(body) > UNSENT - self._unsent_bytes:
-            doing.close()
-            self._lose()
             return None
         room.unsent_bytes += len(body)
         self._unsent_bytes += len(body)
@@ -175,7 +179,7 @@ class Handling:
             return
         room.is_beginning = True
         try:
-            while room.waiting and room.free > 0:
+            while room.waiting and self._may_begin(room):
                 handler, body, answer = room.waiting.popleft()
                 room.waiting_bytes -= len(body)
                 self._waiting_bytes -= len(body)

@@ -36,7 +36,7 @@ from .nats_nodes import Nodes
 from .tls import Tls
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from nats.aio.msg import Msg
 
@@ -182,7 +182,7 @@ class NatsEngine:
             # All of them are raised before the connection has it.
             raise NoConnection(f"the engine's connection takes nothing: {error}") from None
 
-    def _answer(self, reply: bytes, body: bytes) -> Coroutine[None, None, None] | None:
+    def _answer(self, reply: bytes, body: bytes) -> Awaitable[None] | None:
         check("answer", body)
         connection = self._keeper.usable
         if connection is None or connection.pending_data_size > _UNSENT:
