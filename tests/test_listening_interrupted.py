@@ -39,7 +39,7 @@ def _swept(run):
     before, at = leaks.settled(3), 0
     while where := run(at):
         at += 1
-        wrong = leaks.differences(before, leaks.settled(3))
+        wrong = leaks.left(before)
         assert wrong == [], where
     return at
 

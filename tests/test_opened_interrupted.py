@@ -128,7 +128,7 @@ def test_ctrl_c_leaves_nothing_open(fork, tmp_path, monkeypatch, opening, module
             interrupting = Interrupting(at, KeyboardInterrupt, [*OWNERS, PACKAGE / f"{module}.py"])
             with contextlib.suppress(KeyboardInterrupt), interrupting:
                 opening(str(place))
-            wrong = leaks.differences(before, leaks.settled())
+            wrong = leaks.left(before)
             assert wrong == [], interrupting.where
             if not interrupting.where:
                 return at
@@ -150,7 +150,7 @@ def test_ctrl_c_while_an_error_is_dealt_with_leaves_no_socket_open(fork):
             interrupting = InterruptingTwice(at, again, KeyboardInterrupt, OWNERS)
             with contextlib.suppress(KeyboardInterrupt), interrupting:
                 cm.Descriptor.dup_of(near).socket().close()
-            wrong = leaks.differences(before, leaks.settled())
+            wrong = leaks.left(before)
             assert wrong == [], interrupting.where
             if interrupting.times == 2:
                 again += 1
