@@ -6,9 +6,10 @@ import contextlib
 import pytest
 
 import nats_servers
+from capmarshal._bridge_engine.engine import Unanswered
 from capmarshal._bridge_engine.nats_engine import NatsEngine
 from capmarshal.bridge import Bridge, EngineError, NameTaken
-from engine_in_process import Network
+from engine_in_process import InProcessEngine, Network
 from patience import PATIENCE
 
 
@@ -37,7 +38,7 @@ def test_only_one_bridge_has_a_name():
 def test_who_is_not_called_has_no_name():
     """As where an engine's user has another one: it would be exported by, and never reached."""
 
-    class Deaf(type(Network().engine())):
+    class Deaf(InProcessEngine):
         async def serve(self, subject, handler):
             async def stop():
                 pass
@@ -51,6 +52,35 @@ def test_who_is_not_called_has_no_name():
         with pytest.raises(EngineError, match="does not let this bridge be called as 'far'"):
             async with Bridge("far", engine):
                 pass
+
+    run(program())
+
+
+@pytest.mark.parametrize("sent", [False, True])
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_node_is_lost_while_a_bridge_begins(after, sent):
+    """It begins by another one: before it has asked for its name, or as it asks whether it has it."""
+
+    class Unlucky(InProcessEngine):
+        async def call(self, subject, body, **more):
+            nonlocal after
+            after -= 1
+            if after == -1:
+                self.disconnect()
+                asyncio.get_running_loop().call_later(0.2, self.connect)
+                if sent:
+                    raise Unanswered("the connection was lost")
+            return await super().call(subject, body, **more)
+
+    async def program():
+        network = Network()
+        engine = Unlucky(network, 10)
+        network.engines.append(engine)
+        async with Bridge("far", engine):
+            assert after < -1
+            with pytest.raises(NameTaken):
+                async with Bridge("far", network.engine()):
+                    pass
 
     run(program())
 

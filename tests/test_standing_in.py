@@ -10,6 +10,7 @@ import pytest
 
 import by_hand
 import capmarshal as cm
+from capmarshal._kernel.deadline import ahead
 from capmarshal._typed import standing_in as module
 from capmarshal._typed.flushing import flush_within
 from capmarshal._typed.standing_in import standing_in
@@ -205,7 +206,7 @@ def test_what_was_given_up_writes_nothing_once_it_has_the_lock(full):
     keeping = by_hand.Concurrent(keep_locked)
     assert locked.wait(PATIENCE)
     with pytest.raises(cm.CallTimeout, match="another thread"):
-        flush_within(writer, 1)
+        flush_within(writer, ahead(1))
     go.set()
     keeping.outcome()
     until(lambda: not _in_place(writer))

@@ -5,9 +5,10 @@ It is a help to operators, and protects nobody: what is answered there is not se
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
-from capmarshal._bridge_engine.engine import EngineError, NobodyThere, NotAllowed, NotSent, Unanswered
+from capmarshal._bridge_engine.engine import EngineError, NobodyThere, NoConnection, NotAllowed, Unanswered
 
 if TYPE_CHECKING:
     from capmarshal._bridge_engine.engine import Engine, Stop
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 # Seconds in which another one answers, and this one itself.
 _WITHIN = 1.0
 _OWN_WITHIN = 5.0
+# Seconds for which another connection is waited for, where one is lost meanwhile; and between two looks at it.
+_CONNECTED_WITHIN = 10.0
+_LOOKING = 0.05
 
 
 class NameTaken(EngineError):
@@ -35,7 +39,7 @@ async def claim(engine: Engine, name: str) -> Stop:
     """
     subject = f"cm.{name}.alive"
     try:
-        await engine.call(subject, b"", within=_WITHIN)
+        await _ask(engine, subject, _WITHIN)
     except NotAllowed:
         raise
     except (NobodyThere, Unanswered):
@@ -45,7 +49,7 @@ async def claim(engine: Engine, name: str) -> Stop:
         raise NameTaken(f"a bridge named {name!r} runs already: each has a name of its own")
     stop = await engine.serve(subject, _answer)
     try:
-        await engine.call(subject, b"", within=_OWN_WITHIN)
+        await _ask(engine, subject, _OWN_WITHIN)
     except NotAllowed:
         await stop()
         raise
@@ -55,10 +59,27 @@ async def claim(engine: Engine, name: str) -> Stop:
             f"the engine does not let this bridge be called as {name!r}: do the permissions of its user there have "
             "another name?"
         ) from None
-    except NotSent:
-        # The connection was lost meanwhile, and the next one is asked nothing.
-        pass
+    except BaseException:
+        await stop()
+        raise
     return stop
+
+
+async def _ask(engine: Engine, subject: str, within: float) -> None:
+    """Calls; where its node is lost meanwhile once more, as soon as there is a connection to another one."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + _CONNECTED_WITHIN
+    while True:
+        begun = loop.time()
+        try:
+            await engine.call(subject, b"", within=within)
+            return
+        except NotAllowed:
+            raise
+        except (NoConnection, Unanswered) as error:
+            if loop.time() > until or (isinstance(error, Unanswered) and loop.time() >= begun + within):
+                raise
+        await asyncio.sleep(_LOOKING)
 
 
 async def _answer(_question: bytes) -> bytes:
