@@ -13,8 +13,9 @@ from bridge_in_process import PLENTY, Thing, ThingServer, Work, WorkServer, kind
 from capmarshal import aio
 from capmarshal._bridge import incoming_calls, pinging
 from capmarshal._bridge_engine.engine import Unanswered
+from capmarshal._bridge_engine.handling import CONCURRENCY
 from capmarshal._bridge_link import clocks
-from capmarshal._bridge_link.messages import ANSWER, Call, Failed, Kind, State
+from capmarshal._bridge_link.messages import ANSWER, Call, Failed, Kind, Ring, State, Taken
 from hostile_bridges import HostileImporter
 
 
@@ -183,6 +184,28 @@ def test_a_call_that_is_given_up_as_it_comes(run):
         del call
         await world.idle()
         assert not world.served.ran[1]
+
+    run(program)
+
+
+def test_many_long_calls_hold_up_nothing_else_of_their_link(run, monkeypatch):
+    """Those that are waited for leave places to what else is asked there: pings among it."""
+    # Longer than a lease.
+    monkeypatch.setattr(incoming_calls, "_AT_ONCE", 1000.0)
+
+    async def program(world):
+        calls = [asyncio.create_task(world.work.hold(number)) for number in range(CONCURRENCY)]
+        while world.far.counts["near"]["calls"] < CONCURRENCY:
+            await asyncio.sleep(0.01)
+        [near] = world.near._partners
+        async with asyncio.timeout(PLENTY):
+            await near.link.insist(Kind.RING, Ring(99), Taken)
+        for number in range(CONCURRENCY):
+            world.served.let_go(number)
+        async with asyncio.timeout(PLENTY):
+            assert await asyncio.gather(*calls) == list(range(CONCURRENCY))
+        del calls, near
+        await world.idle()
 
     run(program)
 

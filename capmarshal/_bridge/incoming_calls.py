@@ -23,6 +23,7 @@ from capmarshal import (
     timeout,
 )
 from capmarshal._bridge_engine.engine import LARGEST, EngineError, Later
+from capmarshal._bridge_engine.handling import CONCURRENCY
 from capmarshal._bridge_link import lines
 from capmarshal._bridge_link.asking import NotTaken
 from capmarshal._bridge_link.clocks import now
@@ -55,9 +56,9 @@ if TYPE_CHECKING:
 # Seconds in which a call is answered at once, if it ends by then.
 _AT_ONCE = 0.25
 
-# So many are waited for; of more that come beside them the other is told at once that they run: each that is waited
-# for is one of those that the engine has served at a time, for all other bridges.
-_AT_ONCE_MOST = 100
+# So many are waited for; of more that come beside them the other is told at once that they run.  Each that is waited
+# for has one of the places of this link's subject at the engine; what else the link asks for, pings too, has the rest.
+_AT_ONCE_MOST = CONCURRENCY // 2
 
 # Bytes of what a call came to, which goes as one body; so many entries of a table do in any case, with a payload.
 _OUTCOME_MOST = LARGEST - 1_000

@@ -38,7 +38,7 @@ _logger = logging.getLogger("capmarshal")
 _FAILED, _NOT_MEANT, _NOT_REACHED = 1, 2, 3
 _INTERRUPTED = 128 + signal.SIGINT
 
-# Calls of other bridges that are served at a time, whatever they ask for.
+# What is served at a time of each subject: a link has one, and so has each token.
 _CONCURRENCY = 1_000
 
 
