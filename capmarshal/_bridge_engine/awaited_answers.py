@@ -117,11 +117,12 @@ class AwaitedAnswers:
 
     def fail_all(self, words: str) -> None:
         """None of them will be answered."""
-        for awaited in list(self.waiting.values()):
-            awaited.fail(Unanswered(words))
+        # Before anybody is told: who is may wait anew, and has a timer of its own then.
         if self._timer is not None:
             self._timer.cancel()
             self._rings, self._timer = math.inf, None
+        for awaited in list(self.waiting.values()):
+            awaited.fail(Unanswered(words))
 
     def _ring_at(self, when: float) -> None:
         if self._timer is not None:
