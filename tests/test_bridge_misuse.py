@@ -108,6 +108,55 @@ def test_a_revoked_token_that_is_exported_again():
     run(program)
 
 
+class Slow:
+    """An engine whose node takes its time until it has a subject."""
+
+    def __init__(self, engine):
+        self.go = asyncio.Event()
+        self._engine = engine
+
+    def __getattr__(self, name):
+        return getattr(self._engine, name)
+
+    async def serve(self, subject, handler):
+        await self.go.wait()
+        return await self._engine.serve(subject, handler)
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_a_token_that_is_revoked_while_it_is_exported(again):
+    """Nobody has it then, and nobody is served; exported again meanwhile, it stands for that."""
+
+    async def program():
+        network = Network()
+        engine = network.engine()
+        async with (
+            aio.Entrypoint("page") as entrypoint,
+            Bridge("far", engine, close_timeout=0) as far,
+            Bridge("near", network.engine(), close_timeout=0) as near,
+        ):
+            token, page = Token.new("far"), entrypoint.manage(PageServer())
+            far._offers._engine = slow = Slow(engine)
+            first = asyncio.create_task(far.export(page, token=token))
+            await asyncio.sleep(0)
+            await far.revoke(token)
+            if again:
+                far._offers._engine = engine
+                assert await far.export(page, token=token) == token
+            slow.go.set()
+            with pytest.raises(ValueError, match="was revoked while it was being exported"):
+                await first
+            assert network.served(token.subject) == int(again)
+            if again:
+                assert await (await near.connect(token)).cast(AsyncPage).title() == "a page"
+                await far.revoke(token)
+                assert not network.served(token.subject)
+            with pytest.raises(cm.Disconnected, match=r"nobody serves|no such token"):
+                await near.connect(token)
+
+    run(program)
+
+
 def test_a_call_that_is_not_sent_by_its_deadline(tmp_path):
     """Since there is no node: that it has not run is known, and said."""
     with (

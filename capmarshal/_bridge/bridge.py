@@ -130,7 +130,7 @@ class Bridge:
             The token: whoever has it can call.
 
         Raises:
-            TypeError, ValueError: it is none of these; or the token is another bridge's, or in use.
+            TypeError, ValueError: it is none of these; or the token is another bridge's, in use, or revoked meanwhile.
             EngineError: the bridge has ended.
         """
         self._check_entered()

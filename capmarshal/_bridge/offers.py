@@ -94,7 +94,7 @@ class Offers:
 
         Raises:
             TypeError: there is nothing of that sort to be offered.
-            ValueError: that token is in use.
+            ValueError: that token is in use; or it was revoked before all knew of it.
             EngineError: the bridge has ended, or the engine does not permit it.
         """
         self._check_open()
@@ -107,8 +107,12 @@ class Offers:
         try:
             await offer.reception.open()
             self._check_open()
+            if self._by_subject.get(token.subject) is not offer:
+                raise ValueError("that token was revoked while it was being exported")
         except BaseException:
-            self._by_subject.pop(token.subject, None)
+            # Another one may stand there since that was revoked.
+            if self._by_subject.get(token.subject) is offer:
+                del self._by_subject[token.subject]
             await offer.reception.close()
             raise
 

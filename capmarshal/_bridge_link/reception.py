@@ -46,17 +46,23 @@ class Reception:
         self._takes = Seal(token, Direction.TO_EXPORTER)
         self._answers = Answers(Seal(token, Direction.TO_IMPORTER), instance)
         self._stop: Stop | None = None
+        self._closed = False
 
     async def open(self) -> None:
-        """From here on."""
+        """From here on; where it was closed meanwhile, no more when this returns."""
         self._stop = await self._engine.serve(self._token.subject, self._serve)
+        if self._closed:
+            await self._stop()
 
     async def close(self) -> None:
         """Nobody can join by it any more; who has joined has."""
+        self._closed = True
         if self._stop is not None:
             await self._stop()
 
     async def _serve(self, body: bytes) -> bytes:
+        if self._closed:
+            return b""
         if of_lease(body) not in (NO_LEASE, self._instance.lease):
             lines.strays.one()
             return b""

@@ -87,6 +87,10 @@ class Network:
             # As over any wire: later than whatever the sender does now.
             asyncio.get_running_loop().call_soon(self.land, flight)
 
+    def served(self, subject):
+        """How many serve or watch it."""
+        return sum(name == subject for engine in self.engines for name, _, _ in engine._subscriptions)
+
     def known(self, one, other):
         """Whether an engine is told that another serves."""
         return other.connected and (self.reaches(one, other) or not self._noticed)
