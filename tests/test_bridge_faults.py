@@ -12,10 +12,12 @@ import capmarshal as cm
 from bridge_in_process import PLENTY, Thing, ThingServer, Work, WorkServer, kind, settle
 from capmarshal import aio
 from capmarshal._bridge import incoming_calls, pinging
+from capmarshal._bridge.bridge import Bridge
 from capmarshal._bridge_engine.engine import Unanswered
 from capmarshal._bridge_engine.handling import CONCURRENCY
 from capmarshal._bridge_link import clocks
 from capmarshal._bridge_link.messages import ANSWER, Call, Failed, Kind, Ring, State, Taken
+from engine_in_process import Slow
 from hostile_bridges import HostileImporter
 
 
@@ -400,6 +402,32 @@ def test_connecting_that_is_cut_off(run, lost, answer, cancelled, first):
         again = await world.near.connect(world.token)
         assert await again.cast(bridge_in_process.Work).run(1) == 1
         del again, connecting, result
+        await world.idle()
+
+    run(program)
+
+
+def test_who_is_lost_while_its_link_begins_to_be_served(run):
+    """It is told so, and no link is left."""
+
+    async def program(world):
+        token, engine = world.token, world.network.engine()
+        async with Bridge("third", engine, close_timeout=0) as third:
+            reception = world.far._offers._by_subject[token.subject].reception
+            reception._engine = slow = Slow(world.far._engine)
+            connecting = asyncio.create_task(third.connect(token))
+            while "third" not in world.far.counts:
+                await asyncio.sleep(0.01)
+            [link] = [partner.link for partner in world.far._partners if partner.link.other == "third"]
+            link.lose("the test")
+            slow.go.set()
+            with pytest.raises(cm.Disconnected, match="refuses: the test"):
+                await connecting
+            assert not world.network.served(link.token.subject)
+            assert not any(task.get_coro().__qualname__ == "Pinging.run" for task in link._tasks)
+            reception._engine = world.far._engine
+            assert await (await third.connect(token)).cast(Work).run(1) == 1
+            del connecting
         await world.idle()
 
     run(program)

@@ -10,7 +10,7 @@ from bridge_hosts import hosts
 from capmarshal import aio
 from capmarshal._bridge.bridge import Bridge
 from capmarshal._bridge_link.tokens import Token
-from engine_in_process import Network
+from engine_in_process import Network, Slow
 from forwarding import AsyncPage, Desk, DeskServer
 from nats_servers import nodes
 
@@ -106,21 +106,6 @@ def test_a_revoked_token_that_is_exported_again():
             assert await (await two.connect(token)).cast(AsyncPage).title() == "a page"
 
     run(program)
-
-
-class Slow:
-    """An engine whose node takes its time until it has a subject."""
-
-    def __init__(self, engine):
-        self.go = asyncio.Event()
-        self._engine = engine
-
-    def __getattr__(self, name):
-        return getattr(self._engine, name)
-
-    async def serve(self, subject, handler):
-        await self.go.wait()
-        return await self._engine.serve(subject, handler)
 
 
 @pytest.mark.parametrize("again", [True, False])

@@ -6,10 +6,10 @@ import logging
 import pytest
 
 from capmarshal._bridge_link.asking import NotTaken
-from capmarshal._bridge_link.link import Link
+from capmarshal._bridge_link.link import Link, LinkLost
 from capmarshal._bridge_link.messages import Call, Kind, Ring, Taken
 from capmarshal._bridge_link.tokens import Token
-from engine_in_process import Network
+from engine_in_process import Network, Slow
 
 
 async def two_ends():
@@ -87,3 +87,26 @@ def test_who_raises_at_the_loss_of_the_other_keeps_nobody_from_being_told(caplog
         asyncio.run(bounded())
     assert told == ["the test"]
     assert [record.getMessage() for record in caplog.records] == ["bridge: a fault at the loss of far"]
+
+
+def test_a_link_that_is_lost_while_it_begins_to_be_served():
+    """It is not: nobody would ever end that."""
+
+    async def program():
+        network, token = Network(), Token.new("far")
+        engine = Slow(network.engine())
+        link = Link(engine, token, ours="near", other="far", made_by_us=True)
+        serving = asyncio.create_task(link.serve())
+        await asyncio.sleep(0)
+        link.lose("the test")
+        engine.go.set()
+        with pytest.raises(LinkLost, match="the test"):
+            await serving
+        await link.close("the test is over")
+        assert not [one for made in network.engines for one in made._subscriptions]
+
+    async def bounded():
+        async with asyncio.timeout(25):
+            await program()
+
+    asyncio.run(bounded())

@@ -41,6 +41,7 @@ async def join(engine: Engine, token: Token, *, ours: str, prepare: Callable[[Li
         Unanswered: it did not answer.
         NotTaken: it has refused this one, and says why.
         NotGenuine: it is a bridge of another version.
+        LinkLost: it was lost before it had answered.
     """
     questions = _Questions(engine, token)
     answer = await questions.hello()

@@ -124,8 +124,14 @@ class Link:
 
         Raises:
             EngineClosed: there is no engine any more.
+            NotAllowed: its node does not permit it.
+            LinkLost: the other was lost meanwhile.
         """
-        self._stop = await self._engine.serve(self._here, self._serve)
+        stop = await self._engine.serve(self._here, self._serve)
+        if self.lost:
+            self._end(stop)
+            raise LinkLost(self.lost)
+        self._stop = stop
 
     def joined(self, their_lease: bytes, clock: int) -> None:
         """The other is there, and this is its lease, and what its clock shows."""
@@ -170,9 +176,7 @@ class Link:
             if task is not current:
                 task.cancel()
         if self._stop is not None:
-            stopping = asyncio.create_task(_quietly(self._stop()))
-            self._tasks.add(stopping)
-            stopping.add_done_callback(self._tasks.discard)
+            self._end(self._stop)
 
     async def close(self, why: str) -> None:
         """Ends it, and waits until nothing of it runs any more."""
@@ -180,6 +184,11 @@ class Link:
         current = asyncio.current_task()
         while others := [task for task in self._tasks if task is not current]:
             await asyncio.wait(others)
+
+    def _end(self, stop: Stop) -> None:
+        stopping = asyncio.create_task(_quietly(stop()))
+        self._tasks.add(stopping)
+        stopping.add_done_callback(self._tasks.discard)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -10,7 +10,7 @@ from . import lines
 from .agreeing import Halves
 from .asking import Answers, NotTaken
 from .clocks import lease_from, now
-from .link import Link
+from .link import Link, LinkLost
 from .messages import VERSION, Hello, HelloAnswer, Join, Joined, Kind, read
 from .replays import Once
 from .sealing import LEASE_BYTES, NO_LEASE, Direction, NotGenuine, Seal, of_lease
@@ -81,7 +81,7 @@ class Reception:
             return b""
         try:
             return self._answers.answer(label, await self._join(read(plain, Join)))
-        except (NotTaken, NotGenuine, NotSent, Unanswered) as error:
+        except (NotTaken, NotGenuine, NotSent, Unanswered, LinkLost) as error:
             return self._answers.refusal(label, str(error))
 
     async def _join(self, join: Join) -> Joined:

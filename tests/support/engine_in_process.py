@@ -232,3 +232,23 @@ class InProcessEngine:
     def _check_connected(self):
         if not self.connected:
             raise NoConnection("the engine has no connection to any node")
+
+
+class Slow:
+    """An engine of which nothing is served until it may go on: as where its node takes its time.
+
+    Attributes:
+        go: set when it may.
+    """
+
+    def __init__(self, engine):
+        self.go = asyncio.Event()
+        self._engine = engine
+
+    def __getattr__(self, name):
+        return getattr(self._engine, name)
+
+    async def serve(self, subject, handler):
+        """As the seam says."""
+        await self.go.wait()
+        return await self._engine.serve(subject, handler)
