@@ -1,11 +1,15 @@
 """The key of a link: two agree on it, and nobody else has it, whatever he has heard, with or without their token."""
 
+import asyncio
+import gc
 import itertools
+import weakref
 
 import msgspec
 import pytest
 
 import bridge_in_process
+import leaping_loop
 from bridge_in_process import Work
 from capmarshal._bridge_link import clocks, messages
 from capmarshal._bridge_link.agreeing import Half, Halves
@@ -42,17 +46,53 @@ def test_what_is_no_half(public):
 
 
 def test_a_half_is_shown_for_some_time_good_for_some_more_and_forgotten():
-    halves, second = Halves(), 1_000_000_000
-    first = halves.current(0)
-    assert halves.current(59 * second) is first
-    assert halves.shown(first.public) is first
-    next_one = halves.current(60 * second)
-    assert next_one is not first
-    assert halves.shown(first.public) is first
-    halves.current(120 * second)
-    assert halves.shown(first.public) is None
-    assert halves.shown(next_one.public) is next_one
-    assert halves.shown(b"") is None
+    async def program():
+        halves, second = Halves(), 1_000_000_000
+        first = halves.current(0)
+        assert halves.current(59 * second) is first
+        assert halves.shown(first.public) is first
+        next_one = halves.current(60 * second)
+        assert next_one is not first
+        assert halves.shown(first.public) is first
+        halves.current(120 * second)
+        assert halves.shown(first.public) is None
+        assert halves.shown(next_one.public) is next_one
+        assert halves.shown(b"") is None
+        halves.forget_all()
+        assert halves.shown(next_one.public) is None
+
+    asyncio.run(program())
+
+
+def test_a_half_is_forgotten_although_nobody_says_hello_again():
+    """Its private part is in no memory two minutes later; nor when nobody may join any more."""
+
+    async def program():
+        halves = Halves()
+        half = weakref.ref(halves.current(0))
+        await asyncio.sleep(100)
+        assert half() is not None
+        await asyncio.sleep(60)
+        assert half() is None
+        half = weakref.ref(halves.current(0))
+        halves.forget_all()
+        assert half() is None
+
+    with leaping_loop.runner() as runner:
+        runner.run(program())
+
+
+def test_what_a_key_was_made_of_is_forgotten_while_the_link_lasts(run):
+    async def program(world):
+        assert await world.work.run(1) == 1
+        halves = [weakref.ref(each) for each in gc.get_objects() if type(each) is Half]
+        assert halves
+        await asyncio.sleep(160)
+        assert not [half for half in halves if half() is not None]
+        assert await world.work.run(2) == 2
+        await world.idle()
+
+    run(program)
 
 
 def opened(bodies, token, *subjects):

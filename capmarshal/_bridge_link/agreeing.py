@@ -2,12 +2,13 @@
 
 Each makes half of it, shows the public part, and keeps the private one to itself (X25519, RFC 7748).  What is shown is
 sealed with the token, so nobody without that takes part.  Who has the same token, or gets it later, and has overheard
-all, has neither private part: those are in the memory of the two alone, and not for long.  Not guarded against: who has
-the same token, and puts himself between the two, where the engine's nodes let him.
+all, has neither private part: those are in the memory of the two alone, and for two minutes at most.  Not guarded
+against: who has the same token, and puts himself between the two, where the engine's nodes let him.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,10 @@ from .sealing import NotGenuine
 if TYPE_CHECKING:
     from .tokens import Token
 
-# Seconds after which an exporter makes another half, when it is asked; the one before is good for as long.
-_GOOD_FOR = 60.0
+# Seconds for which an exporter shows a half to all who ask; and after which it has forgotten it: who was shown it last
+# has had time to join.
+_SHOWN_FOR = 60.0
+_GOOD_FOR = 120.0
 
 _PURPOSE = b"capmarshal bridge 1 link"
 
@@ -58,20 +61,32 @@ class Half:
 
 
 class Halves:
-    """An exporter's: all who say hello within some time are shown the same."""
+    """An exporter's: all who say hello within a minute are shown the same, and none is kept for longer than two."""
 
     def __init__(self) -> None:
         """None yet."""
-        self._kept: list[Half] = []
+        # The latest is the last; of each, what forgets it, whether anybody says hello again or not.
+        self._kept: dict[Half, asyncio.TimerHandle] = {}
         self._made = 0
 
     def current(self, now: int) -> Half:
         """The one to be shown; of nanoseconds of any clock."""
-        if not self._kept or now - self._made >= nanoseconds(_GOOD_FOR):
-            self._made = now
-            self._kept = [Half(), *self._kept[:1]]
-        return self._kept[0]
+        if not self._kept or now - self._made >= nanoseconds(_SHOWN_FOR):
+            # The clock of an event loop stands still with its machine, and this one may not.
+            for older in list(self._kept)[:-1]:
+                self._forget(older)
+            self._made, half = now, Half()
+            self._kept[half] = asyncio.get_running_loop().call_later(_GOOD_FOR, self._forget, half)
+        return next(reversed(self._kept))
 
     def shown(self, public: bytes) -> Half | None:
         """The one that has that public part, unless it is forgotten."""
         return next((half for half in self._kept if half.public == public), None)
+
+    def forget_all(self) -> None:
+        """Nobody joins any more."""
+        for half in tuple(self._kept):
+            self._forget(half)
+
+    def _forget(self, half: Half) -> None:
+        self._kept.pop(half).cancel()

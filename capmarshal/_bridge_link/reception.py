@@ -57,6 +57,7 @@ class Reception:
     async def close(self) -> None:
         """Nobody can join by it any more; who has joined has."""
         self._closed = True
+        self._halves.forget_all()
         if self._stop is not None:
             await self._stop()
 
