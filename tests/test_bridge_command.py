@@ -354,6 +354,15 @@ def test_who_starts_it_is_told_when_it_is_ready(node, service, tmp_path):
         with exported(node, service, env=environment) as far:
             assert notified.recv(100) == b"READY=1"
             assert far.tokens()
+        (tmp_path / "token").write_text(TOKEN)
+        (tmp_path / "token").chmod(0o600)
+        there = tmp_path / "there.sock"
+        words = "--name", "near", "import", f"@{tmp_path / 'token'}", "--at", there
+        with bridge_commands.bridge(*node, *words, env=environment) as near:
+            assert notified.recv(100) == b"READY=1"
+            # Whether or not it leads anywhere.
+            assert there.is_socket()
+            near.err.until(f"warning: {there}: ")
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGHUP, 0), (signal.SIGINT, 130)])
