@@ -1,5 +1,7 @@
 """``capmarshal bridge``, as its users have it: processes of its own, a service, and clients."""
 
+import argparse
+import asyncio
 import io
 import os
 import signal
@@ -17,6 +19,9 @@ import capmarshal as cm
 import commands
 import nats_servers
 import secured_nodes
+from capmarshal._bridge_command import running
+from capmarshal._bridge_command.duties import Duties
+from capmarshal._bridge_command.settings import of_file
 from desk import DeskServer
 from patience import PATIENCE, until
 
@@ -215,6 +220,9 @@ def test_an_engine_that_does_not_know_this_one(service, tmp_path):
         (["export", "x.sock"], "say --engine"),
         (["--engine", "http://x", "export", "x.sock"], "nats://HOST:PORT"),
         (["--engine", "nats://me:secret@x", "export", "x.sock"], "no credentials in it"),
+        (["--engine", "nats://x:99999", "export", "x.sock"], "a number from 1 to 65535"),
+        (["--engine", "nats://x:abc", "export", "x.sock"], "a number from 1 to 65535"),
+        (["--engine", "nats://x:0", "export", "x.sock"], "a number from 1 to 65535"),
         (["--engine", UNREACHABLE, "--name", "No Such", "export", "x.sock"], "lower-case"),
         (["--engine", UNREACHABLE, "--key", "x.pem", "export", "x.sock"], "a key is of a certificate"),
         (["--engine", UNREACHABLE, "import", "@no.token", "--at", "x.sock"], "no.token: No such file"),
@@ -254,6 +262,12 @@ def test_what_cannot_be_meant(words, said, tmp_path, capfd, monkeypatch):
             '`token` of "a.sock" in [imports] is a number, and the file of one',
         ),
         ('[exports]\n"a.sock" = "x"\n"b.sock" = "x"', "one file is named for two exports"),
+        ('[exports]\n"a.sock" = ["\\u0000"]', 'one in the list of "a.sock" in [exports] has a NUL in it'),
+        ('[exports]\n"\\u0000.sock" = []', "a path in [exports] has a NUL in it"),
+        ('[imports]\n"\\u0000.sock" = "x"', "a path in [imports] has a NUL in it"),
+        ('[imports]\n"a.sock" = { token = "\\u0000" }', '`token` of "a.sock" in [imports] has a NUL in it'),
+        ('credentials = "x\\u0000"', "`credentials` has a NUL in it"),
+        (f"name = {'[' * 10_000}", "bridge.toml: "),
         (
             '[imports]\n"a.sock" = { token = "x", made = 1 }',
             '"a.sock" in [imports] has `made`, and may have token',
@@ -344,6 +358,44 @@ def test_a_file_is_read_again(node, service, tmp_path):
             far.send(signal.SIGHUP)
             far.err.until("stay as they were")
             cm.wait_gone(desk, PATIENCE)
+
+
+def test_a_token_that_cannot_be_kept(node, service, tmp_path):
+    """Nor be looked for."""
+    name = 300 * "x"
+    (tmp_path / "bridge.toml").write_text(f'[exports]\n"{service}" = "{name}"\n')
+    status, out, err = commands.run("bridge", *node, "--name", "far", "run", tmp_path / "bridge.toml")
+    assert (status, out) == (1, "")
+    assert "can't be made: File name too long" in err
+    assert "Traceback" not in err
+
+
+def test_whatever_is_met_when_a_file_is_read_again_is_logged(tmp_path, caplog):
+    """The bridge serves on."""
+    (tmp_path / "bridge.toml").write_text(f'engine = "{UNREACHABLE}"\n')
+    parsed = argparse.Namespace(
+        deed="run",
+        file=str(tmp_path / "bridge.toml"),
+        name="far",
+        engine=[],
+        credentials="",
+        ca="",
+        certificate="",
+        key="",
+    )
+
+    class Unexpected(Duties):
+        async def take(self, exports, imports):
+            raise ValueError("nobody has thought of that")
+
+    async def program():
+        settings = of_file(tmp_path / "bridge.toml", parsed)
+        await running._Running(parsed, settings, print)._take_again(Unexpected(None))
+
+    asyncio.run(program())
+    [record] = caplog.records
+    assert record.message == "what was read again is not done, or not all of it"
+    assert "nobody has thought of that" in str(record.exc_info[1])
 
 
 def test_who_starts_it_is_told_when_it_is_ready(node, service, tmp_path):

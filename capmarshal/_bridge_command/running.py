@@ -214,8 +214,12 @@ class _Running:
             try:
                 settings = _settings(self._parsed)
                 await duties.take(settings.exports, settings.imports)
-            except (BadSettings, NotDone) as error:
+            except (BadSettings, NotDone, EngineError) as error:
                 _logger.error("what was read again is not done, or not all of it: %s", error)
+                return
+            except Exception:
+                # It serves on, and is told anew when the file is mended.
+                _logger.exception("what was read again is not done, or not all of it")
                 return
             if replace(settings, exports=(), imports=()) != replace(self._settings, exports=(), imports=()):
                 _logger.warning("name, engine and credentials stay as they were until this bridge ends")

@@ -86,10 +86,10 @@ def _make(path: Path, token: Token) -> None:
         FileExistsError: it is there.
         NoToken: it can't be made.
     """
-    if path.exists():
-        raise FileExistsError
     beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
+        if path.exists():
+            raise FileExistsError
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         with contextlib.ExitStack() as stack, opened(beside, flags, 0o600) as number:
             stack.callback(beside.unlink)

@@ -56,7 +56,7 @@ def told_by(path: Path) -> Told:
         told = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadSettings(f"{path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadSettings(f"{path}: {error}") from None
     try:
         return _checked(told)
@@ -77,8 +77,10 @@ def _checked(told: dict[str, Any]) -> Told:
         if key in told:
             setattr(made, key, _text(told[key], f"`{key}`", "text"))
     for service, files in _table(told, "exports").items():
+        _check_nul(service, "a path in [exports]")
         made.exports[service] = _texts(files, f'"{service}" in [exports]', "the file of its token")
     for at, one in _table(told, "imports").items():
+        _check_nul(at, "a path in [imports]")
         made.imports[at] = _import(one, f'"{at}" in [imports]')
     return made
 
@@ -113,7 +115,14 @@ def _texts(value: object, where: str, due: str) -> list[str]:
 def _text(value: object, where: str, due: str) -> str:
     if not isinstance(value, str):
         raise _Wrong(f"{where} is {_kind(value)}, and {due} is due")
+    _check_nul(value, where)
     return value
+
+
+def _check_nul(text: str, where: str) -> None:
+    """No file can be asked for by such a name: Python raises a ValueError wherever it is used."""
+    if "\0" in text:
+        raise _Wrong(f"{where} has a NUL in it, which no name of a file or a node has")
 
 
 def _kind(value: object) -> str:

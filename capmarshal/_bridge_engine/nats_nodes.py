@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from urllib.parse import SplitResult
 
 
 class Nodes:
@@ -52,7 +53,20 @@ def checked_address(address: str) -> str:
         raise ValueError("a node's address is nats://HOST:PORT, or tls://HOST:PORT")
     if "@" in parts.netloc:
         raise ValueError("a node's address has no credentials in it: nodes that are found later would not get them")
+    if not _has_port(parts):
+        # Not which: what stands there may be a secret, of credentials that are written badly.
+        raise ValueError(
+            "a node's address is nats://HOST:PORT, and the port, if there is one, a number from 1 to 65535"
+        )
     return f"nats://{parts.netloc}"
+
+
+def _has_port(parts: SplitResult) -> bool:
+    """Whether there is one, or none is said."""
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
 
 
 def _is_number(host: str | None) -> bool:
