@@ -93,7 +93,10 @@ def in_asyncio(connect: Callable[P, AsyncIterator[Client]]) -> Callable[P, conte
         stack = contextlib.AsyncExitStack()
         with asyncio.Runner() as runner:
             entered = contextlib.asynccontextmanager(connect)(*arguments, **options)
-            yield runner.run(stack.enter_async_context(entered))._replace(runner=runner)
-            runner.run(stack.aclose())
+            client = runner.run(stack.enter_async_context(entered))
+            try:
+                yield client._replace(runner=runner)
+            finally:
+                runner.run(stack.aclose())
 
     return connected
