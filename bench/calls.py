@@ -1,4 +1,4 @@
-"""What one call costs: of numbers, with descriptors, with capabilities; to a server with much; with polling."""
+"""What one call costs: of numbers, with descriptors, with capabilities; with polling."""
 
 import contextlib
 import os

@@ -15,9 +15,10 @@ class NotSecret(Exception):
 
 
 def check(mode: int, what: str, path: Path) -> None:
-    """Refuses a secret that all users of this machine may read: they are told when it has been too late for them.
+    """Refuses a secret that all users of this machine may read.
 
-    Its folders may keep them from it, and may be opened tomorrow.  Of what is no regular file nothing is said.
+    Also where its folders keep them from it today: those may be opened tomorrow.  Of what is no regular file nothing is
+    said.
 
     Args:
         mode: of the file, as stat(2) has it.

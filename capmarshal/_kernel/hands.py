@@ -25,7 +25,7 @@ class Job(Protocol):
     """One thing to do."""
 
     async def do(self) -> None:
-        """Does it: once, in a context that has nothing of whoever has begun it, and leaves nothing there."""
+        """Does it: once, in a context that has nothing of whoever has begun it, and leaves nothing that is in force."""
 
     def over(self) -> None:
         """It is done; or was cancelled, perhaps before it had begun.  Called once."""
