@@ -9,7 +9,7 @@ from capmarshal._bridge.alive import NameTaken
 from capmarshal._bridge.bridge import Bridge
 from capmarshal._bridge.reaching import NotReached
 from capmarshal._bridge_engine.engine import EngineClosed, EngineError, NotAllowed
-from capmarshal._bridge_engine.nats_connection import Login
+from capmarshal._bridge_engine.login import Login
 from capmarshal._bridge_engine.nats_engine import NatsEngine
 from capmarshal._bridge_engine.tls import Tls
 from capmarshal._bridge_link.tokens import Token

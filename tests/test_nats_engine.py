@@ -24,7 +24,8 @@ import loops
 import nats_accounts
 import nats_servers
 from capmarshal._bridge_engine.engine import LARGEST, EngineError, NobodyThere, NotSent
-from capmarshal._bridge_engine.nats_connection import Connection, Login, Unusable
+from capmarshal._bridge_engine.login import Login
+from capmarshal._bridge_engine.nats_connection import Connection, Unusable
 from capmarshal._bridge_engine.nats_engine import NatsEngine
 from capmarshal._bridge_link.sealing import Direction, Label, NotGenuine, Seal
 from capmarshal._bridge_link.tokens import Token
@@ -529,7 +530,9 @@ def test_credentials_in_an_address_are_refused(address):
     run(program)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:4222", "ws://127.0.0.1", "nats://", ""])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:4222", "ws://127.0.0.1", "nats://", "", "nats://h:99999", "nats://h:abc", "nats://h:0"]
+)
 def test_what_is_no_address_is_refused(address):
     """With how one looks."""
 

@@ -22,7 +22,7 @@ from capmarshal._bridge_command.speaking import speak
 from capmarshal._bridge_command.token_files import NoToken, named_by
 from capmarshal._bridge_command.told import BadSettings
 from capmarshal._bridge_engine.engine import EngineError
-from capmarshal._bridge_engine.nats_connection import Login
+from capmarshal._bridge_engine.login import Login
 from capmarshal._bridge_engine.nats_engine import NatsEngine
 from capmarshal._kernel.errors import printable
 from capmarshal.demo.complaints import complain

@@ -22,18 +22,18 @@ except ImportError as _error:
 
 from .credentials import Credentials
 from .engine import LARGEST
-from .login import Login
 from .nats_wire import Incoming
 from .node_socket import NodeSocket
 from .refusals import denied, explain
 
-__all__ = ["Connection", "Login", "NatsError", "Unusable"]
+__all__ = ["Connection", "NatsError", "Unusable"]
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nats.aio.subscription import Subscription
 
+    from .login import Login
     from .nats_wire import Taker
 
 _logger = logging.getLogger("capmarshal")

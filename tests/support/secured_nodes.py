@@ -12,7 +12,7 @@ import documents
 import hosts
 import nats_accounts
 import nats_servers
-from capmarshal._bridge_engine.nats_connection import Login
+from capmarshal._bridge_engine.login import Login
 from capmarshal._bridge_engine.tls import Tls
 from certificates import Authority
 from spy import Spy
