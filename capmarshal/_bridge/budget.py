@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from capmarshal import TooLarge
 
+from .shares import no_more_descriptors
+
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
@@ -111,10 +113,7 @@ class Spending:
             TooLarge: one may not have so many.
         """
         if not share.take(count):
-            raise TooLarge(
-                f"{count:,} more descriptors than the {share.held:,} that are held here for that bridge, and others "
-                "have, or may need, the rest"
-            )
+            raise TooLarge(f"{count:,} descriptors more: {no_more_descriptors(share.held)}")
         self._shares.append((share, count))
 
     def end(self) -> None:

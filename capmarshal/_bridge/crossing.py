@@ -19,6 +19,7 @@ from .dataspaces import copied, described, found_in
 from .exports import TooMany
 from .fetching import Window, fetch
 from .limits import TABLE_MOST
+from .shares import no_more_descriptors
 from .staying import Stays
 
 if TYPE_CHECKING:
@@ -191,10 +192,7 @@ class Crossing:
 
     def _lend(self, dataspace: Dataspace, left: Left) -> Copied:
         if not self._descriptors.take():
-            raise TooMany(
-                f"{self._descriptors.held:,} descriptors are held here for that bridge, and others have, or may need, "
-                "the rest"
-            )
+            raise TooMany(no_more_descriptors(self._descriptors.held))
         try:
             number = self._lender.lend(dataspace)
         except BaseException:

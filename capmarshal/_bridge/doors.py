@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .shares import no_more_descriptors
+
 if TYPE_CHECKING:
     from .shares import Part
 
@@ -30,10 +32,7 @@ class Doors:
             NoRoom: it is not to be.
         """
         if not self._descriptors.take(_OF_ONE):
-            raise NoRoom(
-                f"{self._descriptors.held:,} descriptors are held here for {self._other}, and others have, or may "
-                "need, the rest"
-            )
+            raise NoRoom(no_more_descriptors(self._descriptors.held, self._other))
 
     def give_back(self, count: int = 1) -> None:
         """So many are closed."""

@@ -14,7 +14,7 @@ from capmarshal import Capability, Disconnected, Error, Signal, capability
 from capmarshal._async_client.forwarding import Onward
 from capmarshal._capabilities.capability import open_door_of
 
-from .shares import Part
+from .shares import Part, no_more_descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -171,10 +171,7 @@ class Exports:
             raise TooMany("more capabilities are not exported to that bridge: others have, or may need, the rest")
         if not self._shares.take_door(_door(thing)):
             self._part.give_back()
-            raise TooMany(
-                f"{self._shares.descriptors.held:,} descriptors are held here for that bridge, and others have, or may "
-                "need, the rest"
-            )
+            raise TooMany(no_more_descriptors(self._shares.descriptors.held))
 
     def _give_back(self, export: Export) -> None:
         self._part.give_back()

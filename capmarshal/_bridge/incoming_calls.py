@@ -39,6 +39,7 @@ from .crossing import Left
 from .doors import NoRoom
 from .exports import TooMany
 from .limits import ENDED_MOST, TABLE_MOST
+from .shares import no_more_descriptors
 from .turns import OF_A_CLIENT
 
 if TYPE_CHECKING:
@@ -283,10 +284,7 @@ class IncomingCalls:
         if self._draining:
             raise NotTaken("it is about to end, and takes no more calls")
         if not self._descriptors.take():
-            raise NotTaken(
-                f"{self._descriptors.held:,} descriptors are held here for that bridge, and others have, or may need, "
-                "the rest"
-            )
+            raise NotTaken(no_more_descriptors(self._descriptors.held))
         if not self._remembered.take():
             self._descriptors.give_back()
             raise NotTaken(

@@ -118,11 +118,10 @@ class Openings:
             if label.call not in self._given:
                 raise NotTaken(_GIVEN_UP)
             given = self._exports.mention(thing, root).number
-        except TooMany as error:
+        except BaseException as error:
             self._given.pop(label.call, None)
-            raise NotTaken(str(error)) from None
-        except BaseException:
-            self._given.pop(label.call, None)
+            if isinstance(error, TooMany):
+                raise NotTaken(str(error)) from None
             raise
         self._given[label.call] = given
         return Opened(given)

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 _ALL_OF_IT = 3
 
 
+def no_more_descriptors(held: int, other: str = "that bridge") -> str:
+    """Why one may not have one more than so many, for people."""
+    return f"{held:,} descriptors are held here for {other}, and others have, or may need, the rest"
+
+
 class Pool:
     """So many of something."""
 
