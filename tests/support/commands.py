@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import subprocess
 import sys
@@ -29,11 +30,16 @@ def run(*words, **options):
 
 
 def here(capfd, *words):
-    """The same by this process, which imports nothing anew."""
+    """The same by this process, which imports nothing anew, and whose log is afterwards as it was."""
+    log = logging.getLogger("capmarshal")
+    handlers, level, propagates = list(log.handlers), log.level, log.propagate
     try:
         status = main([str(word) for word in words])
     except SystemExit as ended:
         status = ended.code
+    finally:
+        log.handlers[:], log.propagate = handlers, propagates
+        log.setLevel(level)
     said = capfd.readouterr()
     return status, said.out, said.err
 
