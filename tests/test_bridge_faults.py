@@ -251,6 +251,46 @@ def test_who_waits_is_told_when_the_other_is_lost(run, bye):
     run(program)
 
 
+@pytest.mark.parametrize("cause", ["fault", "cancelled"])
+@pytest.mark.parametrize("told", [True, False])
+def test_a_call_that_ends_by_a_fault_of_its_bridge_or_is_cancelled_there(run, monkeypatch, caplog, cause, told):
+    """Who has made it is told so, also where it was told before that it runs."""
+
+    def broken(*_arguments):
+        raise ZeroDivisionError("of the test")
+
+    async def program(world):
+        call = asyncio.create_task(world.work.hold(1))
+        while not world.served.ran[1]:
+            await asyncio.sleep(0.01)
+        if told:
+            await asyncio.sleep(1)
+        [far] = world.far._partners
+        if cause == "fault":
+            with monkeypatch.context() as patched:
+                patched.setattr(far.crossing, "leave", broken)
+                patched.setattr(incoming_calls, "_fault", broken)
+                world.served.let_go(1)
+                async with asyncio.timeout(PLENTY):
+                    [error] = await asyncio.gather(call, return_exceptions=True)
+            messages = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+            assert messages == ["bridge: a fault in a call of hold()"]
+            caplog.clear()
+        else:
+            [incoming] = far._incoming._calls.values()
+            incoming.hand.task.cancel()
+            del incoming
+            async with asyncio.timeout(PLENTY):
+                [error] = await asyncio.gather(call, return_exceptions=True)
+        assert isinstance(error, cm.Disconnected), error
+        assert (error.ran, "has broken it off" in str(error)) == ("maybe", True)
+        assert await world.work.run(2) == 2
+        del call, error, far
+        await world.idle()
+
+    run(program)
+
+
 def test_a_call_whose_answer_was_lost_before_the_farewell_may_have_run(run):
     """It has; and the other has not heard of its end."""
 

@@ -80,7 +80,7 @@ class _Incoming:
         left: what its result has mentioned.
         spending: bytes of its arguments and its result.
         hand: that does it, until it is over.
-        outcome: how it has ended; None of one that runs, or was cancelled.
+        outcome: how it has ended; None of one that runs, or of which the other wants to know no more.
         is_over: it does not run any more.
         told: whether the other is told, or was, how it ended.
         later: its answer, as long as it is waited for.
@@ -333,9 +333,10 @@ class IncomingCalls:
         later = incoming.later
         if later is None:
             return
+        body = self._link.sealed(incoming.label, answer)
         incoming.later = None
         del self._waited_for[incoming]
-        later.answer(self._link.sealed(incoming.label, answer))
+        later.answer(body)
 
     def over(self, incoming: _Incoming) -> None:
         """One has ended."""
@@ -348,8 +349,10 @@ class IncomingCalls:
             del self._running_of[client]
         self._descriptors.give_back()
         self._crossing.turn_away(incoming.arrived)
-        # Where it has no outcome: it was cancelled.
-        self._answer(incoming, Running())
+        if incoming.outcome is None and self._calls.get(incoming.label.call) is incoming:
+            # The other waits for it still, unless it is lost.
+            incoming.outcome = _broken_off(incoming.call)
+        self._answer(incoming, incoming.outcome or Running())
 
     def _start_telling(self, incoming: _Incoming) -> None:
         if incoming.told or self._link.lost:
@@ -368,9 +371,15 @@ class IncomingCalls:
 
     async def run(self, incoming: _Incoming) -> None:
         """Runs one, and answers it."""
-        outcome = await self._outcome(incoming.call, incoming.arrived, incoming.left, incoming.spending)
-        incoming.outcome = outcome
-        self._answer(incoming, outcome)
+        try:
+            outcome = await self._outcome(incoming.call, incoming.arrived, incoming.left, incoming.spending)
+            self._answer(incoming, outcome)
+            incoming.outcome = outcome
+        except Exception as error:  # noqa: BLE001 - a fault in what tells of all others; it has no outcome then
+            lines.faults.log(
+                logging.ERROR, "bridge: a fault in a call of %s()", incoming.call.method[:100], error=error
+            )
+            self._crossing.take_back(incoming.left)
 
     async def _outcome(self, call: Call, arrived: Arrived, left: Left, spending: Spending) -> Outcome:
         table: list[Any] = []
@@ -443,6 +452,12 @@ class IncomingCalls:
 def _left(call: Call) -> float | None:
     """Seconds until its deadline; None where it has none."""
     return max(call.deadline - now(), 0) / _NANOSECONDS if call.deadline else None
+
+
+def _broken_off(call: Call) -> Failed:
+    """What one has come to that ended in no way of its own: by a fault here, or cancelled by what ends all tasks."""
+    words = f"{call.method}(): its server's bridge has broken it off, by a fault or as it ends; it may have run"
+    return Failed(faults.encode(faults.Fault(faults.Code.BROKEN_OFF, words)))
 
 
 def _fault(error: Exception, call: Call) -> faults.Fault:
