@@ -24,6 +24,7 @@ from capmarshal._bridge.crossing import SHORT
 from capmarshal._bridge.fetching import CHUNK
 from capmarshal._bridge_engine.awaited_answers import AwaitedAnswers
 from capmarshal._bridge_engine.engine import Unanswered
+from capmarshal._bridge_link.agreeing import _GOOD_FOR
 from capmarshal._bridge_link.messages import ANSWER, Kind
 from capmarshal._kernel.hands import Hand
 
@@ -242,6 +243,8 @@ def run(caplog):
     async def whole(world, program):
         carried = Carried(world)
         await carried.begin()
+        # What the key of their link was made of is gone then.
+        await asyncio.sleep(_GOOD_FOR)
         await program(carried)
         carried.far = carried.served = None
         await world.idle()
