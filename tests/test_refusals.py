@@ -71,7 +71,7 @@ def refused(node, login):
     async def program():
         with pytest.raises(EngineError) as raised:
             await NatsEngine.connect([node.address], login)
-        address = node.address if login.tls is None else node.address.replace("nats://", "tls://")
+        address = node.address if login is None or login.tls is None else node.address.replace("nats://", "tls://")
         begin, _, words = str(raised.value).partition(f"{address}: ")
         assert begin == "no node of the engine can be used: "
         return words
