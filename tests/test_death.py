@@ -177,8 +177,8 @@ def test_an_entrypoint_that_closes_answers_the_call_in_progress_and_no_other():
                 near.send(by_hand.call(capability))
                 queued = [calling(capability) for _ in range(8)]
                 closing = by_hand.Concurrent(entrypoint.close)
-                while not entrypoint.closed:
-                    pass
+                # It is closed a moment before, for those who ask: until this, who serves may take one more call.
+                until(entrypoint._service._server._ending)
                 go.close()
                 assert working.outcome() == 1
                 closing.outcome()
