@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import struct
@@ -443,7 +444,8 @@ def test_a_timeout_holds_for_each_item(place):
     with never(place, "--timeout", "0.5") as (process, _):
         assert process.wait(PATIENCE) == 3
         err = process.stderr.read()
-    assert "no answer in 0.5 s (the deadline of --timeout 0.5)" in err
+    # So long as it was: on a busy machine it is a little longer.
+    assert re.search(r"no answer in \d+\.\d+ s \(the deadline of --timeout 0\.5\)", err), err
     assert err.count("\n") == 1
 
 
