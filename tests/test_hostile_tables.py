@@ -11,6 +11,7 @@ import pytest
 import by_hand
 import capmarshal as cm
 from capmarshal._capabilities.capability import badge_of, open_door_of
+from capmarshal._descriptors.private import Private
 from capmarshal._protocol import wire as _wire
 from capmarshal._protocol.faults import Code
 
@@ -156,7 +157,7 @@ def test_a_servers_end_is_refused_where_a_capability_is_due(near, capability):
         for entrypoint_end in [
             private.number
             for private in list(process.privates)
-            if private.number >= 0 and not private.epoll and _named(private.number)
+            if isinstance(private, Private) and private.number >= 0 and not private.epoll and _named(private.number)
         ]:
             record = by_hand.call(
                 capability, method=b"take", payload=b"\x91\x00", entries=[(0, b"x" * 16)], descriptors=1

@@ -91,7 +91,11 @@ def test_an_entrypoint_and_its_client_without_standard_streams(fork):
             # Its capability comes back by a descriptor that gets the lowest number there is.
             proxy.same(other.manage(EchoServer()))
             ours = [number for number in (0, 1, 2) if is_open(number)]
-            low = [private.number for private in process.privates if 0 <= private.number < 3]
+            low = [
+                private.number
+                for private in process.privates
+                if isinstance(private, Private) and 0 <= private.number < 3
+            ]
             return ours, low, open_door_of(cm.capability(proxy)).number >= 3
 
     assert fork(child).result() == ([], [], True)
